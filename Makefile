@@ -120,7 +120,7 @@ manifests: setup  ## write the rendered parts of k8s/ anew: jobs of the examples
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy cluster pipelines training
+	$(BIN)/mypy -p raymill
 
 clean:
 	rm -rf $(VENV) .emulators .venv-audit .venv-peers .venv-versions build *.egg-info runs

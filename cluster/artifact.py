@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.record import RecordFile, json_bytes
-from cluster.store import paths
-from cluster.store.interface import NotFound, first_line
-from cluster.store.store import Store
-from cluster.stored_parquet import LARGEST_RATIO, MADE_AGAIN, StoredParquet
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.record import RecordFile, json_bytes
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound, first_line
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import LARGEST_RATIO, MADE_AGAIN, StoredParquet
 
 if TYPE_CHECKING:
     import ray.data

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from cluster.ray_private import private
+from raymill.cluster.ray_private import private
 
 # The autoscaler looks every 5 s (AUTOSCALER_UPDATE_INTERVAL_S).
 _ANSWER_S = 40

@@ -15,39 +15,42 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cluster
-from cluster import logs
-from cluster.entry import Entry, require_extra
-from cluster.errors import RaymillError, is_panic
-from cluster.frame import kinds
-from cluster.frame.kind import Kind, Verb
-from cluster.logs import printable_output
-from cluster.sudden_end import interrupt_on_sigterm
+from raymill import cluster
+from raymill.cluster import logs
+from raymill.cluster.entry import Entry, require_extra
+from raymill.cluster.errors import RaymillError, is_panic
+from raymill.cluster.frame import kinds
+from raymill.cluster.frame.kind import Kind, Verb
+from raymill.cluster.logs import printable_output
+from raymill.cluster.sudden_end import interrupt_on_sigterm
 
 VERBS = {
     "plan": Verb(
-        Entry("cluster.plan.plan:plan"),
+        Entry("raymill.cluster.plan.plan:plan"),
         "what a config takes before it runs: time, memory, cost; from a sample",
     ),
     "render": Verb(
-        Entry("cluster.kuberay.rayjob:render"), "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"
+        Entry("raymill.cluster.kuberay.rayjob:render"), "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"
     ),
     "submit": Verb(
-        Entry("cluster.submit.commands:submit"),
+        Entry("raymill.cluster.submit.commands:submit"),
         "run a config on a Ray cluster, on Kubernetes, or detached on this machine",
     ),
-    "runs": Verb(Entry("cluster.submit.commands:runs"), "the runs that were submitted there"),
-    "status": Verb(Entry("cluster.submit.commands:status"), "one of them: state, times, output"),
-    "logs": Verb(Entry("cluster.submit.commands:logs"), "its log; -f follows it, over lost connections"),
-    "cancel": Verb(Entry("cluster.submit.commands:cancel"), "stop one; submitting it again continues it"),
-    "inspect": Verb(Entry("cluster.inspection:inspect"), "an artifact's manifest, schema, counts and first rows"),
-    "gc": Verb(Entry("cluster.garbage:gc"), "list what killed runs left at an output; --delete removes it"),
+    "runs": Verb(Entry("raymill.cluster.submit.commands:runs"), "the runs that were submitted there"),
+    "status": Verb(Entry("raymill.cluster.submit.commands:status"), "one of them: state, times, output"),
+    "logs": Verb(Entry("raymill.cluster.submit.commands:logs"), "its log; -f follows it, over lost connections"),
+    "cancel": Verb(Entry("raymill.cluster.submit.commands:cancel"), "stop one; submitting it again continues it"),
+    "inspect": Verb(
+        Entry("raymill.cluster.inspection:inspect"), "an artifact's manifest, schema, counts and first rows"
+    ),
+    "gc": Verb(Entry("raymill.cluster.garbage:gc"), "list what killed runs left at an output; --delete removes it"),
     "config": Verb(
-        Entry("cluster.inspection:config"), "`config schema`: the JSON schema; `config check FILE`: is it right?"
+        Entry("raymill.cluster.inspection:config"),
+        "`config schema`: the JSON schema; `config check FILE`: is it right?",
     ),
 }
 
-_verb_of = Entry("cluster.frame.commands:verb_of")
+_verb_of = Entry("raymill.cluster.frame.commands:verb_of")
 
 INTERRUPTED = 130
 

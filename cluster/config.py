@@ -17,12 +17,12 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cluster.config_text import format_of, parse
-from cluster.errors import ConfigError
-from cluster.frame.kinds import kind_of, names
-from cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
-from cluster.store.interface import SECRETS, StorageOptions
-from cluster.store.store import Store
+from raymill.cluster.config_text import format_of, parse
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.kinds import kind_of, names
+from raymill.cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
+from raymill.cluster.store.interface import SECRETS, StorageOptions
+from raymill.cluster.store.store import Store
 
 Loc = tuple[str | int, ...]
 

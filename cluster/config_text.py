@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
 
 _MOST_VALUES = 100_000
 _MOST_DIGITS = 1000

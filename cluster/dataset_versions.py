@@ -8,10 +8,10 @@ OUTPUT/tags/NAME/VERSION.json, so that `--replace` refuses to remove a tagged ru
 import json
 import os
 
-from cluster.errors import ConfigError, DataError, StorageError
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 
 REGISTRY = "RAYMILL_DATASETS"
 

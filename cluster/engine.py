@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster import logs
-from cluster.artifact import Artifact
-from cluster.entry import Entry
-from cluster.errors import (
+from raymill.cluster import logs
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import (
     ClusterError,
     ConfigError,
     RaymillError,
@@ -33,13 +33,13 @@ from cluster.errors import (
     from_record,
     is_panic,
 )
-from cluster.formats import plural
-from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, connect
-from cluster.nodes import ONE_CPU, without_accelerators
-from cluster.progress import Progress
-from cluster.secret_values import redacted
-from cluster.session import Session
-from cluster.stage import (
+from raymill.cluster.formats import plural
+from raymill.cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING, Metrics, connect
+from raymill.cluster.nodes import ONE_CPU, without_accelerators
+from raymill.cluster.progress import Progress
+from raymill.cluster.secret_values import redacted
+from raymill.cluster.session import Session
+from raymill.cluster.stage import (
     Answer,
     NothingYet,
     Record,
@@ -57,9 +57,9 @@ from cluster.stage import (
 log = logging.getLogger(__name__)
 
 # Imported after the start of Ray.
-can_add = Entry("cluster.autoscaler:can_add")
-in_tasks = Entry("cluster.unit_workers:in_tasks")
-in_actors = Entry("cluster.unit_workers:in_actors")
+can_add = Entry("raymill.cluster.autoscaler:can_add")
+in_tasks = Entry("raymill.cluster.unit_workers:in_tasks")
+in_actors = Entry("raymill.cluster.unit_workers:in_actors")
 
 _POLL_S = 2.0
 _GIB = 1 << 30

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
 
 # extra -> import names of the libraries that are looked for; pyproject.toml has all that an extra installs.
 EXTRAS = {

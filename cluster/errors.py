@@ -14,7 +14,7 @@ A message has four parts: where, what was seen, what was wanted, what to do.
 
 from typing import Any, ClassVar, TypedDict
 
-from cluster.secret_values import redacted
+from raymill.cluster.secret_values import redacted
 
 
 class RaymillError(Exception):

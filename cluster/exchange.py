@@ -27,11 +27,11 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from cluster.artifact import Artifact, Counters
-from cluster.cost import Cost, Planning, requests_to_write
-from cluster.output import parsed, read_between, read_offsets
-from cluster.stage import RunStage, Scratch, Stage
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.cost import Cost, Planning, requests_to_write
+from raymill.cluster.output import parsed, read_between, read_offsets
+from raymill.cluster.stage import RunStage, Scratch, Stage
+from raymill.cluster.store.store import Store
 
 # The most files of one level that a unit of the next level reads. A larger number gives fewer levels and smaller reads.
 # Parquet files are read by whole row groups of 1 MiB: packing takes 98 ns a token with 64 files, 68 ns with 32.

@@ -19,7 +19,7 @@ import os
 import time
 from pathlib import Path
 
-from cluster.entry import Entry
+from raymill.cluster.entry import Entry
 
 FAILPOINTS = (
     "unit_started",

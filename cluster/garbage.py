@@ -24,21 +24,21 @@ from typing import Annotated
 
 import typer
 
-from cluster.artifact import MANIFEST, Manifest, manifest_file
-from cluster.cli import shell_command
-from cluster.config import shown_override
-from cluster.errors import DataError
-from cluster.formats import byte_size, plural
-from cluster.frame.job import REPORT_HTML
-from cluster.frame.kinds import kinds
-from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.lease import LEASES, held, require_free
-from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
-from cluster.stage import COMMITS, RECORD_THREADS, Record, record_file
-from cluster.store import paths
-from cluster.store.interface import FileInfo, Upload
-from cluster.store.store import Store
-from cluster.submit.work import seconds_of
+from raymill.cluster.artifact import MANIFEST, Manifest, manifest_file
+from raymill.cluster.cli import shell_command
+from raymill.cluster.config import shown_override
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import byte_size, plural
+from raymill.cluster.frame.job import REPORT_HTML
+from raymill.cluster.frame.kinds import kinds
+from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
+from raymill.cluster.lease import LEASES, held, require_free
+from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
+from raymill.cluster.stage import COMMITS, RECORD_THREADS, Record, record_file
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo, Upload
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import seconds_of
 
 UNNAMED = "no manifest and no record names it"
 FINISHED = "of a stage that is finished"

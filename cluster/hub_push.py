@@ -12,8 +12,8 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
-from cluster.errors import ConfigError, StorageError
-from cluster.secret_values import shortened
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.secret_values import shortened
 
 TOKEN = "HF_TOKEN"
 

@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
-from cluster.config import load, load_storage, schema
-from cluster.errors import DataError, StorageError
-from cluster.formats import byte_size, plural
-from cluster.readers.reader import python_rows
-from cluster.record import RecordFile
-from cluster.run import RUN_MANIFEST
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
+from raymill.cluster.config import load, load_storage, schema
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.formats import byte_size, plural
+from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.record import RecordFile
+from raymill.cluster.run import RUN_MANIFEST
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 
 _TEXT_SHOWN = 60
 

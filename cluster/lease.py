@@ -24,11 +24,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from cluster.errors import BusyError, DataError, StorageError, UserError
-from cluster.record import RecordFile, json_bytes
-from cluster.store import paths
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.errors import BusyError, DataError, StorageError, UserError
+from raymill.cluster.record import RecordFile, json_bytes
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 log = logging.getLogger(__name__)
 

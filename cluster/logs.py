@@ -2,7 +2,7 @@
 
 Log lines on standard error have the run, stage and unit that the record is about.
 
-    2026-11-21T10:18:01Z warning run=peps stage=measure cluster.engine: round 2 for 3 units
+    2026-11-21T10:18:01Z warning run=peps stage=measure raymill.cluster.engine: round 2 for 3 units
 
 Log lines have names, numbers and classes of errors. They never have a document's text, and therefore no message of an
 exception, which may quote a document. Messages are printed with the error that ends the command.
@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-from cluster.secret_values import redacted
+from raymill.cluster.secret_values import redacted
 
-TREES = ("cluster", "pipelines", "training")
+TREE = "raymill"
 
 _about: ContextVar[dict[str, object]] = ContextVar("about", default={})  # noqa: B039 - never changed, only replaced
 
@@ -43,18 +43,17 @@ def about(**ids: object) -> Iterator[None]:
 
 def setup(verbose: bool = False) -> None:
     """Log to standard error: warnings, and with `verbose` each unit. Calling it again changes the level."""
-    for name in TREES:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO if verbose else logging.WARNING)
-        if not any(isinstance(handler.formatter, OneLine) for handler in logger.handlers):
-            handler = _StandardError()
-            handler.setFormatter(OneLine())
-            logger.addHandler(handler)
+    logger = logging.getLogger(TREE)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    if not any(isinstance(handler.formatter, OneLine) for handler in logger.handlers):
+        handler = _StandardError()
+        handler.setFormatter(OneLine())
+        logger.addHandler(handler)
 
 
 def is_verbose() -> bool:
     """Whether `--verbose` was given to this process."""
-    return logging.getLogger(TREES[0]).isEnabledFor(logging.INFO)
+    return logging.getLogger(TREE).isEnabledFor(logging.INFO)
 
 
 class _StandardError(logging.Handler):

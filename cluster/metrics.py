@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.entry import Entry
+from raymill.cluster.entry import Entry
 
 RUNNING, ENDED, FAILED = 1, 0, 2  # values of raymill_run_state
 
-_exporter = Entry("cluster.ray_metrics:exporter")
+_exporter = Entry("raymill.cluster.ray_metrics:exporter")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 from math import prod
 from typing import Any
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
 
 # Settings that count parts of a model, and their bound: the deepest models of the hub have about 130 layers, the widest
 # 512 experts. torch makes some thousand modules a second, also without memory for their weights.

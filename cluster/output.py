@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError
-from cluster.readers.formats.arrow_streams import whole_table
-from cluster.readers.streams import UnreadableRest
-from cluster.store.interface import EndsTooEarly
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.formats.arrow_streams import whole_table
+from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.store.interface import EndsTooEarly
+from raymill.cluster.store.store import Store
 
 T = TypeVar("T")
 _OFFSET = np.dtype("<u8")

@@ -8,11 +8,11 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from cluster.errors import ConfigError
-from cluster.readers.listing import InputListing
-from cluster.store import paths
-from cluster.store.paths import matches
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.listing import InputListing
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import matches
+from raymill.cluster.store.store import Store
 
 # An example of each kind of file that a run over files writes below its output.
 _FILES_OF_A_RUN = (

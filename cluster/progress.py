@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from cluster.artifact import Counters
-from cluster.formats import plural
-from cluster.logs import printable
-from cluster.stage import Record, add_counters
+from raymill.cluster.artifact import Counters
+from raymill.cluster.formats import plural
+from raymill.cluster.logs import printable
+from raymill.cluster.stage import Record, add_counters
 
 _EVERY_S = {True: 0.2, False: 10.0}  # on a terminal, elsewhere
 _TOP_REASONS = 3

@@ -3,7 +3,7 @@
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from cluster.metrics import METRICS, Metrics
+from raymill.cluster.metrics import METRICS, Metrics
 
 
 class RayMetrics(Metrics):

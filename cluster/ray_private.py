@@ -9,7 +9,7 @@ import importlib
 from importlib.metadata import version
 from typing import Any
 
-from cluster.errors import ClusterError
+from raymill.cluster.errors import ClusterError
 
 # Name -> (module that has it, what it is for).
 NAMES = {

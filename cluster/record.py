@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from cluster.errors import DataError, StorageError
-from cluster.store.interface import NotFound
-from cluster.store.paths import RelativePath
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.paths import RelativePath
+from raymill.cluster.store.store import Store
 
 T = TypeVar("T")
 

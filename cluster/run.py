@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cluster
-from cluster.artifact import fingerprint, require_files
-from cluster.errors import DataError
-from cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster.artifact import fingerprint, require_files
+from raymill.cluster.errors import DataError
+from raymill.cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 
 RUN_MANIFEST, RUN_REPORT = "manifest.json", "report.json"
 _TEXTS = ("kind", "name", "version", "digest")

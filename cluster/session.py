@@ -24,14 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from cluster import logs, sudden_end
-from cluster.entry import Entry
-from cluster.errors import ClusterError, ConfigError, ErrorRecord, RaymillError, as_record, from_record
-from cluster.nodes import Node, Resources, candidates
-from cluster.progress import Progress
-from cluster.ray_private import private, replace_private
-from cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
-from cluster.temporary import abandoned, temporary_folder
+from raymill.cluster import logs, sudden_end
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ClusterError, ConfigError, ErrorRecord, RaymillError, as_record, from_record
+from raymill.cluster.nodes import Node, Resources, candidates
+from raymill.cluster.progress import Progress
+from raymill.cluster.ray_private import private, replace_private
+from raymill.cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
+from raymill.cluster.temporary import abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -236,12 +236,9 @@ class Session:
     def _join(self) -> None:
         self._listen_to_this_machine_alone(False)
         ray = imported_ray()
-        root = Path(__file__).parents[1]
         # Inside a job the source comes with the image or the job's working directory.
         ship = not (os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS"))
-        runtime = {"env_vars": WORKER_ENVIRONMENT} | (
-            {"py_modules": [str(root / name) for name in ("cluster", "pipelines", "training")]} if ship else {}
-        )
+        runtime = {"env_vars": WORKER_ENVIRONMENT} | ({"py_modules": [str(Path(__file__).parents[1])]} if ship else {})
         try:
             _require_listener(str(self.address))
             ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL)

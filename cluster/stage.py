@@ -31,18 +31,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import cluster
-from cluster.artifact import Artifact, Counters, DataFile, Manifest, describe_schema, discard_artifact, manifest_file
-from cluster.cost import Model
-from cluster.errors import BusyError, ClusterError, StorageError
-from cluster.failpoints import failpoint
-from cluster.formats import plural
-from cluster.nodes import Resources
-from cluster.output import Output, OutputFiles, empty_file
-from cluster.record import OtherSettings, RecordFile
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.temporary import full_disk, temporary_folder
+from raymill import cluster
+from raymill.cluster.artifact import (
+    Artifact,
+    Counters,
+    DataFile,
+    Manifest,
+    describe_schema,
+    discard_artifact,
+    manifest_file,
+)
+from raymill.cluster.cost import Model
+from raymill.cluster.errors import BusyError, ClusterError, StorageError
+from raymill.cluster.failpoints import failpoint
+from raymill.cluster.formats import plural
+from raymill.cluster.nodes import Resources
+from raymill.cluster.output import Output, OutputFiles, empty_file
+from raymill.cluster.record import OtherSettings, RecordFile
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.temporary import full_disk, temporary_folder
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError
-from cluster.parquet_pages import HEADER_BYTES, page_header
-from cluster.store.object_files import PartsFile
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError
+from raymill.cluster.parquet_pages import HEADER_BYTES, page_header
+from raymill.cluster.store.object_files import PartsFile
+from raymill.cluster.store.store import Store
 
 # The footer of 10,000 row groups with 100 columns has some 100 MB.
 _LARGEST_FOOTER = 512 << 20

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cluster.errors import ClusterError
+from raymill.cluster.errors import ClusterError
 
 MESSAGE = (
     "This process was killed, or was ended by Ray because one of Ray's processes died, possibly for lack of memory. "

@@ -22,8 +22,8 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.secret_values import redacted
-from cluster.stage import Answer, NothingYet
+from raymill.cluster.secret_values import redacted
+from raymill.cluster.stage import Answer, NothingYet
 
 # Units that are given to Ray at a time, at least: an autoscaler starts machines for those that wait.
 _SUBMITTED = 1000

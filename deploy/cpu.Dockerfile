@@ -14,6 +14,7 @@ RUN python -m venv /build && /build/bin/pip install --require-hashes -r /lock/bu
 # Dependencies before the source: a change of the source leaves this layer as it is.
 RUN pip install --require-hashes --no-deps --only-binary :all: -r /lock/cpu.txt
 COPY pyproject.toml README.md LICENSE /source/
+COPY raymill /source/raymill
 COPY cluster /source/cluster
 COPY pipelines /source/pipelines
 COPY training /source/training

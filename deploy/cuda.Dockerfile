@@ -20,6 +20,7 @@ RUN python -m venv /build && /build/bin/pip install --require-hashes -r /lock/bu
 RUN DS_BUILD_OPS=0 /build/bin/pip wheel --no-deps --no-build-isolation --require-hashes --wheel-dir /wheels -r /lock/cuda.txt \
     && pip install --no-deps --no-index /wheels/*.whl
 COPY pyproject.toml README.md LICENSE /source/
+COPY raymill /source/raymill
 COPY cluster /source/cluster
 COPY pipelines /source/pipelines
 COPY training /source/training

@@ -37,7 +37,7 @@ def check(what: str, fine: bool, seen: object = "") -> None:
 def raymill(*words: str) -> str:
     """Call the verb as a user would, and return what it prints."""
     script = Path(sys.executable).with_name("raymill")
-    program = [str(script)] if script.exists() else [sys.executable, "-m", "cluster.cli"]
+    program = [str(script)] if script.exists() else [sys.executable, "-m", "raymill.cluster.cli"]
     done = subprocess.run([*program, *words], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"raymill {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
@@ -52,7 +52,7 @@ def timed(what: str, call: Callable[[], str]) -> str:
 
 
 def check_image(with_c_compiler: bool) -> None:
-    import pipelines
+    from raymill import pipelines
 
     package = Path(pipelines.__file__).parent
     check("another user than root", os.getuid() != 0, f"uid {os.getuid()}")

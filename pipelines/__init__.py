@@ -1,5 +1,5 @@
 """Documents in, corpus out: read, normalise, measure, decide, deduplicate, select, report."""
 
-from pipelines import kernel_cache
+from raymill.pipelines import kernel_cache
 
 kernel_cache.use()

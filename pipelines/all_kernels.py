@@ -15,29 +15,29 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-import pipelines
-from cluster.artifact import Artifact
-from cluster.engine import Engine
-from cluster.lease import held
-from cluster.progress import Progress
-from cluster.readers.freeze import freeze
-from cluster.session import Session
-from cluster.stage import Stage
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.temporary import temporary_folder
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import run_stages
-from pipelines.curate.stages.decide import VERDICTS
-from pipelines.curate.stages.measure import ATTRIBUTES
-from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
-from pipelines.dedup.group import group_stage
-from pipelines.demo.commands import DATA, expand_repeated
-from pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
-from pipelines.language import fasttext_classifier
-from pipelines.language.fasttext_file import Loss, ModelFile
-from pipelines.text.kernel import InnerKernel
-from pipelines.text.texts import Texts
+from raymill import pipelines
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.lease import held
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.temporary import temporary_folder
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import run_stages
+from raymill.pipelines.curate.stages.decide import VERDICTS
+from raymill.pipelines.curate.stages.measure import ATTRIBUTES
+from raymill.pipelines.dedup.cost import DEFAULT_SIZES, Sizes
+from raymill.pipelines.dedup.group import group_stage
+from raymill.pipelines.demo.commands import DATA, expand_repeated
+from raymill.pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.fasttext_file import Loss, ModelFile
+from raymill.pipelines.text.kernel import InnerKernel
+from raymill.pipelines.text.texts import Texts
 
 _HERE = Path(pipelines.__file__).parent
 _SEVERAL_RANGES = Sizes(documents=16, pairs=64, batch=4)
@@ -56,7 +56,7 @@ def kernels() -> dict[str, Dispatcher]:
     found: dict[str, Dispatcher] = {}
     for path in kernel_sources():
         parts = path.relative_to(_HERE).with_suffix("").parts
-        module = importlib.import_module(".".join(("pipelines", *parts)).removesuffix(".__init__"))
+        module = importlib.import_module(".".join(("raymill", "pipelines", *parts)).removesuffix(".__init__"))
         for name, value in vars(module).items():
             compiled = isinstance(value, Dispatcher) and not isinstance(value, InnerKernel)
             if compiled and value.py_func.__module__ == module.__name__:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import DECODERS
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
-from pipelines.rules.bad_words import BadWords
-from pipelines.rules.decontamination import Decontamination
-from pipelines.rules.rule import files_read_by
-from pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import DECODERS
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.bad_words import BadWords
+from raymill.pipelines.rules.decontamination import Decontamination
+from raymill.pipelines.rules.rule import files_read_by
+from raymill.pipelines.rules.url_blocklist import UrlBlocklist
 
 _GIB = 1 << 30
 

@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from cluster.entry import Entry
-from cluster.errors import ConfigError, UserError
-from cluster.temporary import temporary_folder
-from pipelines import kernel_cache
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.temporary import temporary_folder
+from raymill.pipelines import kernel_cache
 
-_compile_kernels = Entry("pipelines.all_kernels:compile_kernels")
+_compile_kernels = Entry("raymill.pipelines.all_kernels:compile_kernels")
 _SHOWN = 5
 
 

@@ -13,8 +13,8 @@ import boto3
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
 from tests.support import emulators
 from tests.support.browser import Browser, missing
 from tests.support.ceph import CephS3

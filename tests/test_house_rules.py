@@ -17,22 +17,22 @@ import pytest
 import typer
 import yaml
 
-import cluster
-from cluster import cli
-from cluster.config import load, model_of
-from cluster.entry import Entry
-from cluster.failpoints import FAILPOINTS
-from cluster.frame import kinds
-from cluster.readers import reader as readers
-from cluster.readers.formats import READERS
-from pipelines.rules import PACKS, RULES
+from raymill import cluster
+from raymill.cluster import cli
+from raymill.cluster.config import load, model_of
+from raymill.cluster.entry import Entry
+from raymill.cluster.failpoints import FAILPOINTS
+from raymill.cluster.frame import kinds
+from raymill.cluster.readers import reader as readers
+from raymill.cluster.readers.formats import READERS
+from raymill.pipelines.rules import PACKS, RULES
 from tests.support.guides import GUIDES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cluster", "pipelines", "training")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-# Who may touch a file system without `cluster.store`, and why.
+# Who may touch a file system without `raymill.cluster.store`, and why.
 PATHS_ALLOWED = {
     "pipelines/kernel_cache.py": "hashes the sources of the kernels, which names the folder of their cache; copies it",
     "pipelines/text/kernel.py": "the lock of a kernel, in the kernels' cache",
@@ -86,17 +86,22 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The top-level packages a file imports, wherever in it."""
+    """The packages that a file imports, wherever in it: those below raymill by their own name, as `cluster`."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}:{node.lineno}: relative imports hide the direction"
-            yield (node.module or "").partition(".")[0]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            assert name.partition(".")[0] not in PACKAGES, f"{name_of(path)}:{node.lineno}: write raymill.{name}"
+            yield name.removeprefix("raymill.").partition(".")[0]
 
 
 def module_of(path: Path) -> str:
-    return name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return f"raymill.{name_of(path).removesuffix('.py').removesuffix('/__init__').replace('/', '.')}"
 
 
 def module_imports() -> dict[str, set[str]]:
@@ -109,7 +114,7 @@ def module_imports() -> dict[str, set[str]]:
                 names |= {alias.name for alias in node.names} | {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-                if node.module.partition(".")[0] not in PACKAGES:
+                if node.module.partition(".")[0] != "raymill":
                     names.add(node.module.partition(".")[0])
     return found
 
@@ -136,14 +141,18 @@ def test_imports_go_only_downward(package, never):
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("cluster", {"pydantic", "ray", "pyarrow"}),
-        ("cluster.engine", {"ray.data", "torch", "fasttext", "numba", "pipelines", "boto3", "obstore"}),
-        ("pipelines", {"torch", "ray"}),
-        ("pipelines.curate.job", {"torch", "ray.data", "transformers", "datasketch"}),
-        ("pipelines.prepare.commands", {"torch", "ray.data", "transformers", "datasketch", "sklearn", "cleanlab"}),
-        ("training.commands", {"torch", "ray.data", "ray.train", "transformers", "numba", "pipelines"}),
-        ("training.job", {"torch", "ray.data", "ray.train", "transformers", "deepspeed", "pipelines"}),
-        ("training.pack.tokenise", {"torch", "ray.data", "transformers"}),
+        ("raymill", {"pydantic", "ray", "pyarrow"}),
+        ("raymill.cluster", {"pydantic", "ray", "pyarrow"}),
+        ("raymill.cluster.engine", {"ray.data", "torch", "fasttext", "numba", "raymill.pipelines", "boto3", "obstore"}),
+        ("raymill.pipelines", {"torch", "ray"}),
+        ("raymill.pipelines.curate.job", {"torch", "ray.data", "transformers", "datasketch"}),
+        (
+            "raymill.pipelines.prepare.commands",
+            {"torch", "ray.data", "transformers", "datasketch", "sklearn", "cleanlab"},
+        ),
+        ("raymill.training.commands", {"torch", "ray.data", "ray.train", "transformers", "numba", "raymill.pipelines"}),
+        ("raymill.training.job", {"torch", "ray.data", "ray.train", "transformers", "deepspeed", "raymill.pipelines"}),
+        ("raymill.training.pack.tokenise", {"torch", "ray.data", "transformers"}),
     ],
 )
 def test_importing_a_package_loads_only_what_it_needs(module, never):
@@ -158,12 +167,13 @@ HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbyt
 
 
 def in_worker_folder(module: str) -> bool:
-    return f"{module}.".startswith(tuple(f"training.{folder}." for folder in WORKER_FOLDERS))
+    return f"{module}.".startswith(tuple(f"raymill.training.{folder}." for folder in WORKER_FOLDERS))
 
 
 def test_only_worker_folders_load_torch():
     """A worker module imports torch at its top. A driver module reaches it by an `Entry` alone."""
-    drivers = sorted(m for m in map(module_of, SOURCES) if m.startswith("training.") and not in_worker_folder(m))
+    training = [name for name in map(module_of, SOURCES) if name.startswith("raymill.training.")]
+    drivers = sorted(name for name in training if not in_worker_folder(name))
     code = f"""
 import importlib, sys
 for name in {drivers!r}:
@@ -190,7 +200,7 @@ def test_driver_modules_import_no_module_of_a_worker_folder():
 @pytest.mark.parametrize("folder", WORKER_FOLDERS)
 def test_every_worker_folder_loads_torch(folder):
     imported = module_imports()
-    assert any(HEAVY & names for module, names in imported.items() if module.startswith(f"training.{folder}."))
+    assert any(HEAVY & names for module, names in imported.items() if module.startswith(f"raymill.training.{folder}."))
 
 
 def test_every_entry_names_a_function():
@@ -226,8 +236,8 @@ FUNCTION_LEVEL_IMPORTS = {
     ("cluster/artifact.py", "ray.data"): _RAY_DATA,
     ("cluster/cli.py", "typer"): "`raymill --help` does without",
     ("cluster/session.py", "ray"): _RAY_SET_UP,
-    ("cluster/store/object_store.py", "cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
-    ("cluster/store/store.py", "cluster.store.object_store"): "obstore is loaded for object stores only",
+    ("cluster/store/object_store.py", "raymill.cluster.store.aws"): "boto3 takes 0.3 s, and only S3 needs it",
+    ("cluster/store/store.py", "raymill.cluster.store.object_store"): "obstore is loaded for object stores only",
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
     ("cluster/readers/formats/hub.py", "datasets"): _SLOW,
     ("cluster/readers/formats/pdf.py", "pypdf"): _SLOW,
@@ -268,7 +278,7 @@ def test_imports_stand_at_the_top():
 
 
 def test_only_cluster_store_opens_paths():
-    """Local files and object stores are one thing only as long as nobody goes past `cluster.store`."""
+    """Local files and object stores are one thing only as long as nobody goes past `raymill.cluster.store`."""
     found: dict[str, list[int]] = {}
     for path in SOURCES:
         if name_of(path).startswith("cluster/"):
@@ -298,7 +308,7 @@ def test_every_rule_stands_in_the_registry():
     classes = {}
     for path in (ROOT / "pipelines" / "rules").glob("*.py"):
         module = importlib.import_module(
-            f"pipelines.rules.{path.stem}" if path.stem != "__init__" else "pipelines.rules"
+            f"raymill.pipelines.rules.{path.stem}" if path.stem != "__init__" else "raymill.pipelines.rules"
         )
         for name, found in inspect.getmembers(module, inspect.isclass):
             if (
@@ -319,7 +329,7 @@ def test_every_reader_stands_in_the_registry():
             yield from below(inner)
 
     for path in (ROOT / "cluster" / "readers" / "formats").glob("*.py"):
-        importlib.import_module(f"cluster.readers.formats.{path.stem}")
+        importlib.import_module(f"raymill.cluster.readers.formats.{path.stem}")
     used = {type(reader) for reader in READERS.values()}
     leaves = {kind for kind in below(readers.Reader) if not inspect.isabstract(kind) and not kind.__subclasses__()}
     assert leaves - used == set()

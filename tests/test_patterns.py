@@ -32,8 +32,8 @@ _MOST_GROWTH = 3.2
 
 # What makes patterns of local values -> its arguments here.
 MADE = {
-    "training.evaluation.scores._patterns": (".",),
-    "cluster.readers.formats.transcripts._beginning_with": (("Ann Lee", "Bob"),),
+    "raymill.training.evaluation.scores._patterns": (".",),
+    "raymill.cluster.readers.formats.transcripts._beginning_with": (("Ann Lee", "Bob"),),
 }
 _OF_THE_USER = "settings and commands of the user"
 _AT_A_PLACE = "matched at one place and never searched"
@@ -41,24 +41,24 @@ _HEADING = "headings, of which at most 1,000 characters are read, of at most 100
 _LITERAL = "alternatives without any repeat, or one set of characters"
 # Patterns of longer time, or of local values -> why they take none with the square of a text that comes from outside.
 EXCEPTIONS = {
-    "cluster.secret_values._SCHEME": "the 31 characters before ://",
-    "cluster.secret_values._any_of": _LITERAL,
-    "cluster.store.paths.glob_regex": _OF_THE_USER,
-    "cluster.store.interface.first_line": "the first 20,000 characters of an error",
-    "cluster.submit.submit.next_name": _OF_THE_USER,
-    "pipelines.prepare.fetch.settings._COMMENTS": _OF_THE_USER,
-    "pipelines.prepare.records.clean._terms": _LITERAL,
-    "pipelines.prepare.records.sections._ANCHOR": _HEADING,
-    "pipelines.prepare.records.sections._EMPHASIS": _HEADING,
-    "pipelines.prepare.records.sections._ROLE": _HEADING,
-    "pipelines.prepare.records.sections._TAG": _HEADING,
-    "pipelines.text.normalize.characters._automaton": _LITERAL,
-    "pipelines.text.personal_data.spellings._ANY_LETTERS": "the 64 characters before an @",
-    "training.gpus.peak_flops": "the name of a GPU",
-    "training.model_folder.checks.check_template_variables": _LITERAL,
-    "training.pack.chat._EMPTY_THOUGHT": _AT_A_PLACE,
-    "training.pack.encode.__init__": _LITERAL,
-    "training.pack.template.THOUGHT": _AT_A_PLACE,
+    "raymill.cluster.secret_values._SCHEME": "the 31 characters before ://",
+    "raymill.cluster.secret_values._any_of": _LITERAL,
+    "raymill.cluster.store.paths.glob_regex": _OF_THE_USER,
+    "raymill.cluster.store.interface.first_line": "the first 20,000 characters of an error",
+    "raymill.cluster.submit.submit.next_name": _OF_THE_USER,
+    "raymill.pipelines.prepare.fetch.settings._COMMENTS": _OF_THE_USER,
+    "raymill.pipelines.prepare.records.clean._terms": _LITERAL,
+    "raymill.pipelines.prepare.records.sections._ANCHOR": _HEADING,
+    "raymill.pipelines.prepare.records.sections._EMPHASIS": _HEADING,
+    "raymill.pipelines.prepare.records.sections._ROLE": _HEADING,
+    "raymill.pipelines.prepare.records.sections._TAG": _HEADING,
+    "raymill.pipelines.text.normalize.characters._automaton": _LITERAL,
+    "raymill.pipelines.text.personal_data.spellings._ANY_LETTERS": "the 64 characters before an @",
+    "raymill.training.gpus.peak_flops": "the name of a GPU",
+    "raymill.training.model_folder.checks.check_template_variables": _LITERAL,
+    "raymill.training.pack.chat._EMPTY_THOUGHT": _AT_A_PLACE,
+    "raymill.training.pack.encode.__init__": _LITERAL,
+    "raymill.training.pack.template.THOUGHT": _AT_A_PLACE,
 }
 
 
@@ -74,9 +74,8 @@ class Found(NamedTuple):
 def trees() -> dict[str, ast.Module]:
     """The sources of the packages by the names of their modules."""
     paths = [path for package in ("cluster", "pipelines", "training") for path in (ROOT / package).rglob("*.py")]
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text()) for path in sorted(paths)
-    }
+    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(paths)}
+    return {f"raymill.{name}": ast.parse(path.read_text()) for path, name in names.items()}
 
 
 @cache
@@ -358,5 +357,5 @@ def test_the_worst_cases_of_a_pattern_repeat_what_its_repeats_take(pattern, want
 
 
 def test_a_pattern_that_is_tried_at_one_place_is_not_searched():
-    assert not is_searched("FENCE", "pipelines.prepare.records.sections")
-    assert is_searched("_LINK", "pipelines.prepare.records.sections")
+    assert not is_searched("FENCE", "raymill.pipelines.prepare.records.sections")
+    assert is_searched("_LINK", "raymill.pipelines.prepare.records.sections")

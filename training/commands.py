@@ -5,22 +5,22 @@ from typing import Annotated
 
 import typer
 
-from cluster.entry import Entry
-from cluster.errors import ConfigError
-from cluster.frame.commands import Address, ConfigFile, Overrides, Verify, load_of_kind
-from cluster.progress import ProgressLines
-from cluster.session import Session
-from cluster.store import paths
-from training.config import TrainConfig
-from training.driver.launch import check_machine
-from training.job import packed_job
-from training.model_folder.checks import check_model
-from training.pack.job import pack as run_pack
-from training.pack.summary import summary
-from training.plan.planning import print_plan
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Verify, load_of_kind
+from raymill.cluster.progress import ProgressLines
+from raymill.cluster.session import Session
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig
+from raymill.training.driver.launch import check_machine
+from raymill.training.job import packed_job
+from raymill.training.model_folder.checks import check_model
+from raymill.training.pack.job import pack as run_pack
+from raymill.training.pack.summary import summary
+from raymill.training.plan.planning import print_plan
 
-_preview = Entry("training.tokenizer.preview:preview")  # imports transformers
-_print_previews = Entry("training.tokenizer.preview:print_previews")
+_preview = Entry("raymill.training.tokenizer.preview:preview")  # imports transformers
+_print_previews = Entry("raymill.training.tokenizer.preview:print_previews")
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,9 @@ def pack(
     verify: Verify = False,
     job: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="also write the job for `torchrun ... -m training.fit FILE`, a path or URI"),
+        typer.Option(
+            metavar="FILE", help="also write the job for `torchrun ... -m raymill.training.fit FILE`, a path or URI"
+        ),
     ] = None,
 ) -> None:
     """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill train` also does this.

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
-from cluster.readers.formats import format_of
-from cluster.readers.formats.hub import is_hub_data
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from training.config_parts import (
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
+from raymill.cluster.readers.formats import format_of
+from raymill.cluster.readers.formats.hub import is_hub_data
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import (
     Checkpointing,
     Columns,
     ContinueFrom,
@@ -33,7 +33,7 @@ from training.config_parts import (
     Track,
     Workers,
 )
-from training.methods import METHODS, Lora, MethodName, Probe, TrainingMethod, Virtual
+from raymill.training.methods import METHODS, Lora, MethodName, Probe, TrainingMethod, Virtual
 
 Order = Literal["shuffled", "curriculum", "reverse", "mixed"]
 EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]

@@ -12,11 +12,11 @@ from pydantic import (
     model_validator,
 )
 
-from cluster.frame.execution import Execution
-from cluster.readers.inputs import ENCODING, Encoding, Format
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from training.methods import CLASSIFIER
+from raymill.cluster.frame.execution import Execution
+from raymill.cluster.readers.inputs import ENCODING, Encoding, Format
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.training.methods import CLASSIFIER
 
 Overflow = Literal["split", "truncate", "drop"]
 

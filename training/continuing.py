@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cluster.errors import ConfigError, DataError
-from cluster.formats import plural
-from cluster.record import RecordFile
-from cluster.run import RunFolder, differences
-from cluster.store import paths
-from cluster.store.paths import RecordedUri
-from training.config import TrainConfig
-from training.data.order import Order, Position
-from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.pack.corpus import freeze_corpora, freeze_sets, with_columns
-from training.pack.job import pack_settings
-from training.pack.packed_run import PackedRun, manifest_file, packed_uri
-from training.records.checkpoint import MANIFEST, Checkpoint
-from training.records.finished import checkpoint_of, outcome_file
-from training.records.job import OUTCOME, Parent
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.record import RecordFile
+from raymill.cluster.run import RunFolder, differences
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import RecordedUri
+from raymill.training.config import TrainConfig
+from raymill.training.data.order import Order, Position
+from raymill.training.model_folder.folder import located, model_fingerprint, on_hub
+from raymill.training.pack.corpus import freeze_corpora, freeze_sets, with_columns
+from raymill.training.pack.job import pack_settings
+from raymill.training.pack.packed_run import PackedRun, manifest_file, packed_uri
+from raymill.training.records.checkpoint import MANIFEST, Checkpoint
+from raymill.training.records.finished import checkpoint_of, outcome_file
+from raymill.training.records.job import OUTCOME, Parent
 
 PARENT = "parent.json"
 

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any, TypedDict
 
-from cluster.errors import ConfigError, DataError
-from cluster.frame.commands import Address, ConfigFile, Overrides, Replace, load_of_kind
-from cluster.progress import Progress, ProgressLines
-from cluster.record import json_bytes
-from cluster.run import RunFolder
-from cluster.session import Session
-from cluster.store import paths
-from training.config import TrainConfig
-from training.job import train
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Replace, load_of_kind
+from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.record import json_bytes
+from raymill.cluster.run import RunFolder
+from raymill.cluster.session import Session
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig
+from raymill.training.job import train
 
 FOLDS_JSON = "folds.json"
 

@@ -4,7 +4,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
 
 
 @dataclass(frozen=True)

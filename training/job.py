@@ -13,29 +13,29 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from cluster.artifact import canonical_json, fingerprint
-from cluster.entry import Entry, require_extra
-from cluster.errors import ConfigError
-from cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob, with_warnings
-from cluster.progress import Progress
-from cluster.run import RUN_REPORT, RunFolder
-from cluster.session import Session, in_worker
-from cluster.store import paths
-from cluster.store.interface import NotFound
-from cluster.submit.work import Machines, job_config
-from training.config import TrainConfig, refuse_output_among_inputs
-from training.config_parts import Workers
-from training.continuing import find_parent, parent_of, write_parent
-from training.data.order import Order
-from training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
-from training.model_folder.checks import check_model
-from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.pack import summary
-from training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
-from training.pack.job import PackJob, pack_settings
-from training.pack.packed_run import PackedRun
-from training.plan.memory import check_memory
-from training.records.finished import (
+from raymill.cluster.artifact import canonical_json, fingerprint
+from raymill.cluster.entry import Entry, require_extra
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob, with_warnings
+from raymill.cluster.progress import Progress
+from raymill.cluster.run import RUN_REPORT, RunFolder
+from raymill.cluster.session import Session, in_worker
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.submit.work import Machines, job_config
+from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config_parts import Workers
+from raymill.training.continuing import find_parent, parent_of, write_parent
+from raymill.training.data.order import Order
+from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
+from raymill.training.model_folder.checks import check_model
+from raymill.training.model_folder.folder import located, model_fingerprint, on_hub
+from raymill.training.pack import summary
+from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
+from raymill.training.pack.job import PackJob, pack_settings
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.plan.memory import check_memory
+from raymill.training.records.finished import (
     EVALUATION,
     EXPORT,
     export_damage,
@@ -43,15 +43,15 @@ from training.records.finished import (
     export_file,
     finished_export_and_evaluation,
 )
-from training.records.job import OUTCOME, Job
-from training.report.gather import combine_reports, gather
-from training.report.page import render
-from training.report.text import Fit, exported_validation, summary_text
-from training.work import files_that_must_exist, largest, machines, model_identity, with_absolute_paths
+from raymill.training.records.job import OUTCOME, Job
+from raymill.training.report.gather import combine_reports, gather
+from raymill.training.report.page import render
+from raymill.training.report.text import Fit, exported_validation, summary_text
+from raymill.training.work import files_that_must_exist, largest, machines, model_identity, with_absolute_paths
 
 log = logging.getLogger(__name__)
 
-_export_and_evaluate = Entry("training.export.job:export_and_evaluate")
+_export_and_evaluate = Entry("raymill.training.export.job:export_and_evaluate")
 
 # Settings that are not compared. The fingerprints of data and model are compared instead; they are of content, not of
 # paths. `kind` is always `train`.

@@ -128,7 +128,7 @@ FOLDERS: Mapping[str, ExportedFolder] = {
 class TrainingMethod:
     """A method of training; by default one that trains an adapter on a frozen base.
 
-    `config` in its functions is a `training.config.TrainConfig`.
+    `config` in its functions is a `raymill.training.config.TrainConfig`.
 
     Attributes:
         name: value of the setting `method`.

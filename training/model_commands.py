@@ -12,24 +12,24 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.artifact import Artifact
-from cluster.cli import shell_command
-from cluster.entry import Entry
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.formats import duration, plural, share
-from cluster.frame.commands import load_of_kind, make_and_print
-from cluster.hub_push import HubRepository, Pushed
-from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.store import Store
-from training.methods import FOLDERS
-from training.records.finished import EXPORT, export_file
-from training.report.text import exported_validation
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.cli import shell_command
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.formats import duration, plural, share
+from raymill.cluster.frame.commands import load_of_kind, make_and_print
+from raymill.cluster.hub_push import HubRepository, Pushed
+from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.methods import FOLDERS
+from raymill.training.records.finished import EXPORT, export_file
+from raymill.training.report.text import exported_validation
 
 log = logging.getLogger(__name__)
 
-_compose_adapters = Entry("training.models.compose:compose_adapters")
+_compose_adapters = Entry("raymill.training.models.compose:compose_adapters")
 
 
 def compose(

@@ -8,21 +8,21 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from cluster.artifact import canonical_json
-from cluster.entry import Entry
-from cluster.formats import plural
-from cluster.readers.formats.hub import is_hub_data
-from cluster.run import RUN_MANIFEST
-from cluster.store import paths
-from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, whole_gib
-from training.config import TrainConfig
-from training.config_parts import Model
-from training.continuing import recorded_parent
-from training.model_folder.folder import located, model_fingerprint, on_hub
-from training.pack.corpus import FrozenCorpus
-from training.plan.memory import memory
+from raymill.cluster.artifact import canonical_json
+from raymill.cluster.entry import Entry
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats.hub import is_hub_data
+from raymill.cluster.run import RUN_MANIFEST
+from raymill.cluster.store import paths
+from raymill.cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, whole_gib
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Model
+from raymill.training.continuing import recorded_parent
+from raymill.training.model_folder.folder import located, model_fingerprint, on_hub
+from raymill.training.pack.corpus import FrozenCorpus
+from raymill.training.plan.memory import memory
 
-_shape_of = Entry("training.models.cost:shape_of")
+_shape_of = Entry("raymill.training.models.cost:shape_of")
 
 # Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (tests/benchmarks/README.md, every
 # method on one base); with CUDA's libraries and pinned buffers more, not measured.

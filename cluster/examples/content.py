@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from cluster.examples.messages import BadMessage, plain_message
-from cluster.readers.inputs import Cut
+from raymill.cluster.examples.messages import BadMessage, plain_message
+from raymill.cluster.readers.inputs import Cut
 
 # What a speaker is; the messages of `skip` are left out.
 Role = Literal["system", "user", "assistant", "skip"]

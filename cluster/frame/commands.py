@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.config import load
-from cluster.entry import Entry
-from cluster.errors import ConfigError
-from cluster.frame.job import REPORT_HTML, Run, RunJob
-from cluster.frame.kind import Kind
-from cluster.frame.kinds import kind_of
-from cluster.progress import ProgressLines, clock
-from cluster.session import Session
-from cluster.store import paths
+from raymill.cluster.config import load
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.job import REPORT_HTML, Run, RunJob
+from raymill.cluster.frame.kind import Kind
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.progress import ProgressLines, clock
+from raymill.cluster.session import Session
+from raymill.cluster.store import paths
 
 log = logging.getLogger(__name__)
 
-_dry_run = Entry("cluster.frame.dry_run:print_dry_run")
+_dry_run = Entry("raymill.cluster.frame.dry_run:print_dry_run")
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]

@@ -6,17 +6,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from cluster import logs
-from cluster.formats import plural
-from cluster.frame.files import FilesJob
-from cluster.frame.first_look import first_look
-from cluster.frame.kinds import kind_of
-from cluster.output_folder import check_output
-from cluster.readers.listing import skipped_text
-from cluster.readers.recorded import INPUTS_JSON
-from cluster.session import Session
-from cluster.stage import finished_stages
-from cluster.store import paths
+from raymill.cluster import logs
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.first_look import first_look
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.output_folder import check_output
+from raymill.cluster.readers.listing import skipped_text
+from raymill.cluster.readers.recorded import INPUTS_JSON
+from raymill.cluster.session import Session
+from raymill.cluster.stage import finished_stages
+from raymill.cluster.store import paths
 
 
 def print_dry_run(settings: Any, address: str | None = None) -> None:

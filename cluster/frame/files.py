@@ -4,16 +4,16 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 
-from cluster.artifact import Artifact
-from cluster.errors import UserError
-from cluster.frame.first_look import FirstLook
-from cluster.frame.job import Config, RunJob
-from cluster.readers.freeze import freeze_listing
-from cluster.readers.inputs import Limits
-from cluster.readers.listing import InputListing
-from cluster.readers.recorded import changes_since, changes_since_attempt, write_inputs
-from cluster.readers.units import InputManifest
-from cluster.stage import RunStageIn
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import UserError
+from raymill.cluster.frame.first_look import FirstLook
+from raymill.cluster.frame.job import Config, RunJob
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.listing import InputListing
+from raymill.cluster.readers.recorded import changes_since, changes_since_attempt, write_inputs
+from raymill.cluster.readers.units import InputManifest
+from raymill.cluster.stage import RunStageIn
 
 
 class FilesJob(RunJob[Config]):

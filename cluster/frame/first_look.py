@@ -7,13 +7,13 @@ from posixpath import basename
 
 import pyarrow.compute as pc
 
-from cluster.formats import plural
-from cluster.readers.formats import READERS
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import PROBLEMS, Reader, ReaderCounts
-from cluster.readers.streams import Span, compression_ending, decompression_problem, first_bytes
-from cluster.readers.units import InputManifest
-from cluster.store.store import Store
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import PROBLEMS, Reader, ReaderCounts
+from raymill.cluster.readers.streams import Span, compression_ending, decompression_problem, first_bytes
+from raymill.cluster.readers.units import InputManifest
+from raymill.cluster.store.store import Store
 
 _THREADS = 16
 _FILES_LOOKED_AT = 100  # per source

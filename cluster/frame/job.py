@@ -20,22 +20,22 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 
-import cluster
-from cluster.artifact import Artifact, fingerprint
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import DataError, RaymillError, StageError
-from cluster.formats import plural
-from cluster.lease import Lease, held
-from cluster.progress import Progress
-from cluster.record import OtherSettings, json_bytes
-from cluster.report.page import page
-from cluster.report.sections import plain_sections
-from cluster.run import RUN_REPORT, RunFolder, other_settings
-from cluster.session import Session
-from cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, prefix_of
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.submit.work import Machines, Work, head_machine, job_config
+from raymill import cluster
+from raymill.cluster.artifact import Artifact, fingerprint
+from raymill.cluster.engine import Engine, RetryLimits
+from raymill.cluster.errors import DataError, RaymillError, StageError
+from raymill.cluster.formats import plural
+from raymill.cluster.lease import Lease, held
+from raymill.cluster.progress import Progress
+from raymill.cluster.record import OtherSettings, json_bytes
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import plain_sections
+from raymill.cluster.run import RUN_REPORT, RunFolder, other_settings
+from raymill.cluster.session import Session
+from raymill.cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, prefix_of
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import Machines, Work, head_machine, job_config
 
 REPORT_HTML = "report.html"
 _DAMAGE_SHOWN = 5

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.entry import Entry
+from raymill.cluster.entry import Entry
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Kind:
     """A kind of run: `kind: NAME` in a config, `raymill NAME CONFIG`.
 
     text: what the verb does, in a line. config: pydantic model of its configs. job: subclass of `RunJob` (job.py).
-    plan: `plan(settings, **options)` is the run to plan, as a `cluster.plan.plan.Subject`. print_plan: prints a plan
-    of its own. dry_run: `dry_run(settings, address)` prints what a run would do. Without these, those of a run over
-    files are used. extra: optional dependencies that it needs.
+    plan: `plan(settings, **options)` is the run to plan, as a `Subject` (plan/plan.py). print_plan: prints
+    a plan of its own. dry_run: `dry_run(settings, address)` prints what a run would do. Without these, those of a run
+    over files are used. extra: optional dependencies that it needs.
     verbs: further verbs. files, folders: names that its runs have below their output besides the artifacts of stages.
     All files in such folders are the run's.
     """

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
-from cluster.errors import ConfigError
-from cluster.frame.kind import Kind, Verb
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.kind import Kind, Verb
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ GROUP = "raymill.kinds"
 _OURS = {
     name: EntryPoint(name, value, GROUP)
     for name, value in (
-        ("curate", "pipelines.curate.kind:CURATE"),
-        ("prepare", "pipelines.prepare.kind:PREPARE"),
-        ("train", "training.kind:TRAIN"),
+        ("curate", "raymill.pipelines.curate.kind:CURATE"),
+        ("prepare", "raymill.pipelines.prepare.kind:PREPARE"),
+        ("train", "raymill.training.kind:TRAIN"),
     )
 }
 

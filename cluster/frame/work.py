@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-from cluster.config import load
-from cluster.entry import require_extra
-from cluster.frame.job import RunJob
-from cluster.frame.kinds import kind_of
-from cluster.submit.work import Work, seconds_of
+from raymill.cluster.config import load
+from raymill.cluster.entry import require_extra
+from raymill.cluster.frame.job import RunJob
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.submit.work import Work, seconds_of
 
 
 def work_of(

@@ -1,6 +1,6 @@
 """Prints the log of a job's driver: the container `driver-log` of the head's pod.
 
-    python -m cluster.kuberay.driver_log /tmp/ray 6379
+    python -m raymill.cluster.kuberay.driver_log /tmp/ray 6379
 
 Ray writes the output of each driver to a file of its session, FOLDER/session_*/logs/job-driver-*.log. This program
 prints what is added to these files, so that `kubectl logs`, `raymill logs` and every log agent have it: KubeRay's HTTP

@@ -18,10 +18,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from cluster.config_text import format_of, parse
-from cluster.errors import ConfigError
-from cluster.secret_values import take_out
-from cluster.store.store import Store
+from raymill.cluster.config_text import format_of, parse
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.secret_values import take_out
+from raymill.cluster.store.store import Store
 
 # Where pods have volumes of their own: scratch, Ray's logs, spilled objects, the config.
 POD_FOLDERS = ("/tmp", "/tmp/ray", "/spill", "/etc/raymill")

@@ -15,14 +15,14 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-import cluster
-from cluster.errors import ConfigError
-from cluster.frame.work import work_of
-from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
-from cluster.session import WORKER_ENVIRONMENT
-from cluster.store import paths
-from cluster.submit.backend import GRACE_S
-from cluster.submit.work import GIB, OBJECT_STORE, RAY_DISK, Machines, Work, whole_gib
+from raymill import cluster
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
+from raymill.cluster.session import WORKER_ENVIRONMENT
+from raymill.cluster.store import paths
+from raymill.cluster.submit.backend import GRACE_S
+from raymill.cluster.submit.work import GIB, OBJECT_STORE, RAY_DISK, Machines, Work, whole_gib
 
 Manifest = dict[str, Any]
 
@@ -297,7 +297,7 @@ def head_pod(
     log = {
         "name": "driver-log",
         "image": image,
-        "command": ["python", "-m", "cluster.kuberay.driver_log", "/tmp/ray", str(_GCS_PORT)],
+        "command": ["python", "-m", "raymill.cluster.kuberay.driver_log", "/tmp/ray", str(_GCS_PORT)],
         "resources": _equal({"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi"}),
         "securityContext": RESTRICTED_CONTAINER,
         "volumeMounts": [{"name": "ray", "mountPath": "/tmp/ray", "readOnly": True}],

@@ -15,21 +15,21 @@ import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cluster.artifact import Artifact
-from cluster.config import load
-from cluster.cost import REQUEST_CORE_S, REQUEST_S, Cost
-from cluster.entry import require_extra
-from cluster.errors import ConfigError
-from cluster.formats import duration, plural, short
-from cluster.frame.files import FilesJob
-from cluster.frame.kind import Kind
-from cluster.frame.kinds import kind_of, kinds
-from cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
-from cluster.plan.trial import Trial, TryOut, sampled
-from cluster.plan.whole import PlannedInput, Whole
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import load
+from raymill.cluster.cost import REQUEST_CORE_S, REQUEST_S, Cost
+from raymill.cluster.entry import require_extra
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.formats import duration, plural, short
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.kind import Kind
+from raymill.cluster.frame.kinds import kind_of, kinds
+from raymill.cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
+from raymill.cluster.plan.trial import Trial, TryOut, sampled
+from raymill.cluster.plan.whole import PlannedInput, Whole
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.store.store import Store
 
 # Seconds from the first call to the first unit, on machines that are running. Source: tests/benchmarks/README.md, 500
 # MB on 2 cores.

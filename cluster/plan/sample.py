@@ -17,17 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.plan.trial import Trial
-from cluster.plan.whole import PlannedInput
-from cluster.readers.formats import READERS
-from cluster.readers.freeze import bytes_of_unit
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import TABLE_BYTES, ReaderCounts
-from cluster.readers.streams import Span, compression_ending, expanded_size
-from cluster.readers.units import InputManifest, Unit, conformed
-from cluster.store import paths
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.plan.trial import Trial
+from raymill.cluster.plan.whole import PlannedInput
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.freeze import bytes_of_unit
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import TABLE_BYTES, ReaderCounts
+from raymill.cluster.readers.streams import Span, compression_ending, expanded_size
+from raymill.cluster.readers.units import InputManifest, Unit, conformed
+from raymill.cluster.store import paths
 
 _PIECES = 16
 _PIECE_BYTES = 1 << 20

@@ -14,10 +14,10 @@ from statistics import median
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact
-from cluster.stage import Stage, prefix_of, publish, run_unit
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.stage import Stage, prefix_of, publish, run_unit
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 
 TIMES = 3
 _PART = 8  # the smaller runs have every eighth row

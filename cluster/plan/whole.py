@@ -14,15 +14,15 @@ from itertools import accumulate, pairwise
 
 import pyarrow as pa
 
-import cluster
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
-from cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
-from cluster.exchange import FAN
-from cluster.output import Output
-from cluster.plan.trial import Sampled, Trial, Tried
-from cluster.stage import Stage, prefix_of
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from raymill.cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
+from raymill.cluster.exchange import FAN
+from raymill.cluster.output import Output
+from raymill.cluster.plan.trial import Sampled, Trial, Tried
+from raymill.cluster.stage import Stage, prefix_of
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,17 @@ from posixpath import basename
 
 import pyarrow as pa
 
-from cluster.errors import DataError, UserError
-from cluster.formats import listed, plural
-from cluster.readers.formats import READERS
-from cluster.readers.inputs import ORIGINS, Input
-from cluster.readers.listing import InputListing, ListedSource, folder_of, list_inputs, skipped_text
-from cluster.readers.reader import FilePieces, is_text_type, plain_type
-from cluster.readers.streams import Span
-from cluster.readers.units import InputFile, InputManifest, Reading, Unit
-from cluster.store import paths
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.formats import listed, plural
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.inputs import ORIGINS, Input
+from raymill.cluster.readers.listing import InputListing, ListedSource, folder_of, list_inputs, skipped_text
+from raymill.cluster.readers.reader import FilePieces, is_text_type, plain_type
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import InputFile, InputManifest, Reading, Unit
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 # Threads that read footers and headers of files. With an object store they wait for its answers. With local files, more
 # threads than cores are slower (100,000 files: 26 s of processor time with 32 threads, 15 s with 4).

@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
-from cluster.guard import Exceeded, WorkBounds
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
+from raymill.cluster.guard import Exceeded, WorkBounds
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
 
 # `exclude` of pydantic's model_dump: the settings of stores, secrets included, which manifests and reports omit.
 STORES: dict[str, Any] = {"storage": True, "inputs": {"__all__": {"storage": True}}}

@@ -15,16 +15,16 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.readers.formats import READERS, format_of
-from cluster.readers.formats.hub import hub_files, is_hub_data, is_saved_dataset, saved_files
-from cluster.readers.inputs import Input, input_stores
-from cluster.readers.streams import compression_ending
-from cluster.store import paths
-from cluster.store.interface import FileInfo, NotFound
-from cluster.store.local import CIRCULAR, DANGLING, LEADS_OUT, NOT_UTF8
-from cluster.store.paths import glob_regex, matches
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.readers.formats import READERS, format_of
+from raymill.cluster.readers.formats.hub import hub_files, is_hub_data, is_saved_dataset, saved_files
+from raymill.cluster.readers.inputs import Input, input_stores
+from raymill.cluster.readers.streams import compression_ending
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo, NotFound
+from raymill.cluster.store.local import CIRCULAR, DANGLING, LEADS_OUT, NOT_UTF8
+from raymill.cluster.store.paths import glob_regex, matches
+from raymill.cluster.store.store import Store
 
 _LISTED = 12  # names in an error
 

@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.guard import Exceeded
-from cluster.readers.inputs import CONTENT, CUT, PARENTS, Cut, Input, Limits
-from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, expanded_size
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.guard import Exceeded
+from raymill.cluster.readers.inputs import CONTENT, CUT, PARENTS, Cut, Input, Limits
+from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, expanded_size
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 TABLE_BYTES = 8 << 20
 Row = dict[str, Any]  # column -> value

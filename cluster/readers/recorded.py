@@ -16,15 +16,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError, StorageError
-from cluster.readers.inputs import Input
-from cluster.readers.listing import InputListing
-from cluster.readers.streams import Span
-from cluster.readers.units import InputFile, InputManifest, Reading, Unit
-from cluster.record import RecordFile, json_bytes, json_with
-from cluster.run import differences
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.listing import InputListing
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import InputFile, InputManifest, Reading, Unit
+from raymill.cluster.record import RecordFile, json_bytes, json_with
+from raymill.cluster.run import differences
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 
 INPUTS_JSON, INPUTS_PARQUET = "inputs.json", "inputs.parquet"
 

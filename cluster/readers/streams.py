@@ -19,10 +19,10 @@ from typing import Protocol
 
 import zstandard
 
-from cluster.errors import DataError
-from cluster.readers.inputs import Limits
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 _PLAIN_BLOCK = 1 << 20
 _INPUT_BLOCK = 1 << 16

@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError, UserError
-from cluster.formats import plural
-from cluster.readers.formats import READERS
-from cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
-from cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, python_values, time_strings
-from cluster.readers.streams import Span, expanded_size, refuse_changed
-from cluster.store.interface import FileInfo
-from cluster.store.paths import is_remote
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
+from raymill.cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, python_values, time_strings
+from raymill.cluster.readers.streams import Span, expanded_size, refuse_changed
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.paths import is_remote
+from raymill.cluster.store.store import Store
 
 _FILES_AHEAD = 16
 _BYTES_AHEAD = 8 << 20  # decompressed bytes read ahead; a larger file is read ahead alone

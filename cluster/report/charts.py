@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from cluster.formats import decimal, short
-from cluster.report.sections import macro
+from raymill.cluster.formats import decimal, short
+from raymill.cluster.report.sections import macro
 
 Point = tuple[float, float]
 

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 from markupsafe import Markup, escape
 
-from cluster.report.sections import Content, join
+from raymill.cluster.report.sections import Content, join
 
 # Reference definitions would hide a part of the text, and entities change it.
 _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable(["reference", "entity"])
@@ -78,7 +78,7 @@ def card(package: str, front: Mapping[str, Any], values: Mapping[str, Any]) -> s
         values: what the template names.
     """
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("cluster.report")]),
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("raymill.cluster.report")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

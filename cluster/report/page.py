@@ -14,7 +14,7 @@ from importlib import resources
 
 from markupsafe import Markup
 
-from cluster.report.sections import HTML, Content, Section, outside
+from raymill.cluster.report.sections import HTML, Content, Section, outside
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _STYLE = resources.files(__package__).joinpath("page.css").read_text("utf-8")

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from cluster.formats import count, decimal, plural
+from raymill.cluster.formats import count, decimal, plural
 
 _LONGEST_NAME = 300  # characters; URLs serve as ids
 _LONG_EXCERPT = 600  # characters; a longer one scrolls in a box of its own, as one with more lines
@@ -27,7 +27,7 @@ def svg_number(value: float) -> str:
 
 
 HTML = Environment(
-    loader=PackageLoader("cluster.report"),
+    loader=PackageLoader("raymill.cluster.report"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,

@@ -37,10 +37,10 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from cluster.entry import within
-from cluster.errors import StorageError
-from cluster.secret_values import remember
-from cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
+from raymill.cluster.entry import within
+from raymill.cluster.errors import StorageError
+from raymill.cluster.secret_values import remember
+from raymill.cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
 
 # Bytes and number of the parts of an upload; S3 takes no more.
 _PART_BYTES, _MAX_PARTS = 5 << 20, 10_000

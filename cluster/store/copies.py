@@ -16,11 +16,11 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from cluster.errors import StorageError
-from cluster.store import paths
-from cluster.store.interface import FileInfo, NotFound, Unavailable
-from cluster.store.local import own_folder
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo, NotFound, Unavailable
+from raymill.cluster.store.local import own_folder
+from raymill.cluster.store.store import Store
 
 _FILES_AT_ONCE = 8
 _PIECE_BYTES = 16 << 20

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from cluster.errors import StorageError
-from cluster.secret_values import shortened
+from raymill.cluster.errors import StorageError
+from raymill.cluster.secret_values import shortened
 
 SECRETS = ("access_key_id", "secret_access_key", "session_token")
 

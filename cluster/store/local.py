@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cluster.errors import StorageError
-from cluster.store.interface import FileInfo, NotFound, Upload
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store.interface import FileInfo, NotFound, Upload
 
 DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
 LEADS_OUT = "link out of the folder"

@@ -19,9 +19,9 @@ import pyarrow as pa
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from cluster.errors import StorageError, is_panic
-from cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, Upload, first_line
-from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
+from raymill.cluster.errors import StorageError, is_panic
+from raymill.cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, Upload, first_line
+from raymill.cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
 ODD_NAME = "name with an empty part, `.`, `..` or a control character"
 
@@ -92,7 +92,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
     more: dict[str, Any] = {}
     if scheme == "s3":
         # boto3 takes 0.3 s to import, and only S3 needs it.
-        from cluster.store.aws import abort_uploads, list_objects, list_uploads, s3_settings, upload_new
+        from raymill.cluster.store.aws import abort_uploads, list_objects, list_uploads, s3_settings, upload_new
 
         settings = s3_settings(name, options, setting)
         shared["client_options"]["allow_http"] = settings.get("endpoint", "").startswith("http://")

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from pydantic import AfterValidator, Field
 
-from cluster.errors import StorageError
+from raymill.cluster.errors import StorageError
 
 _UNTIDY = re.compile(r"//|/\./|/\.?$")  # what `Path` changes in an absolute path
 

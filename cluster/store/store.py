@@ -22,12 +22,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from cluster.errors import StorageError
-from cluster.failpoints import failpoint
-from cluster.store import paths
-from cluster.store.interface import EndsTooEarly, FileInfo, NotFound, StorageOptions, StoreBackend, Upload
-from cluster.store.local import LOCAL, own_folder
-from cluster.store.paths import glob_regex
+from raymill.cluster.errors import StorageError
+from raymill.cluster.failpoints import failpoint
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import EndsTooEarly, FileInfo, NotFound, StorageOptions, StoreBackend, Upload
+from raymill.cluster.store.local import LOCAL, own_folder
+from raymill.cluster.store.paths import glob_regex
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Store:
         return backend.open(key, stop)
 
     def open_parts(self, uri: str) -> pa.NativeFile:
-        """A seekable binary file for reading parts, as of Parquet; see `cluster.artifact.fetch_ahead`."""
+        """A seekable binary file for reading parts, as of Parquet; see `raymill.cluster.artifact.fetch_ahead`."""
         backend, key = self._backend(uri)
         return backend.open_parts(key)
 
@@ -298,7 +298,7 @@ class Store:
         if file and not key:
             raise NotFound(uri, "is a bucket; a file in it was wanted")
         # Loaded here, as local paths need no obstore: images for `make gpu` and training from local disks may lack it.
-        from cluster.store.object_store import bucket
+        from raymill.cluster.store.object_store import bucket
 
         return bucket(scheme, name, self.options, self.setting), key
 

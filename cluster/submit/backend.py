@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-import cluster
-from cluster.errors import ClusterError, UserError
-from cluster.submit.work import Work
+from raymill import cluster
+from raymill.cluster.errors import ClusterError, UserError
+from raymill.cluster.submit.work import Work
 
 # The configuration of a job is in this environment variable, as JSON.
 CONFIG_VARIABLE = "RAYMILL_CONFIG"

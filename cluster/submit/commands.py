@@ -15,20 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.cli import shell_command
-from cluster.entry import Entry, require_extra
-from cluster.errors import ConfigError, UserError
-from cluster.formats import plural
-from cluster.frame.work import work_of
-from cluster.progress import clock
-from cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.local import Local
-from cluster.submit.ray_api import RayApi, checked_address, found_token
-from cluster.submit.submit import submit as submit_work
+from raymill.cluster.cli import shell_command
+from raymill.cluster.entry import Entry, require_extra
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.progress import clock
+from raymill.cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.local import Local
+from raymill.cluster.submit.ray_api import RayApi, checked_address, found_token
+from raymill.cluster.submit.submit import submit as submit_work
 
 # An Entry, so that the Kubernetes client is loaded only for `--to kuberay`.
-_kuberay = Entry("cluster.submit.kuberay:connect")
+_kuberay = Entry("raymill.cluster.submit.kuberay:connect")
 
 _PLACES = ("local", "jobs", "kuberay")
 # Other words for a place -> its name.

@@ -20,10 +20,10 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-import cluster
-from cluster.errors import ClusterError, ConfigError
-from cluster.ray_private import private
-from cluster.submit.backend import (
+import raymill
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.ray_private import private
+from raymill.cluster.submit.backend import (
     CONFIG_VARIABLE,
     GRACE_S,
     RETRY_S,
@@ -40,9 +40,9 @@ from cluster.submit.backend import (
     State,
     ignore_message,
 )
-from cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
-from cluster.submit.ray_api import RayApi, Refused
-from cluster.submit.work import Work
+from raymill.cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
+from raymill.cluster.submit.ray_api import RayApi, Refused
+from raymill.cluster.submit.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,11 @@ _LATEST_MS = 1 << 43  # the year 2248
 
 # client_max_size of the dashboard (ray/dashboard/http_server_head.py).
 MOST_BYTES = 100 << 20
-EXCLUDES = [".git", ".venv*", "tests", "runs", "build", "*.egg-info", "__pycache__", "deploy", "k8s"]
+# The packages are taken by their links in `raymill`.
+EXCLUDES = [
+    "/cluster", "/pipelines", "/training", "tests", "deploy", "k8s", ".git", ".venv*", "runs", "build", "*.egg-info",
+    "__pycache__",
+]  # fmt: skip
 
 
 class _Job(BaseModel):
@@ -93,7 +97,7 @@ _LOG_S = 600  # time-out of reading a whole log
 _PROBE_S = 240
 _COMMAND_NOT_FOUND = 127
 # Modules without which the check before a job cannot start -> what has them.
-_MODULES = {"ray'": "Ray", "cluster": "Raymill"}
+_MODULES = {"ray'": "Ray", "raymill": "Raymill"}
 _PREFIX = "raymill."
 # Source: ray/dashboard/modules/job/job_manager.py of Ray 2.60.
 _SETTING_UP = re.compile(r"\bINFO job_manager\.py:\d+ -- Runtime env is setting up\.$")
@@ -120,7 +124,7 @@ class JobsApi:
     ) -> None:
         self.api = api
         self.ships = ship_code
-        self.command = ("python", "-m", "cluster.cli") if ship_code else tuple(command)
+        self.command = ("python", "-m", "raymill.cluster.cli") if ship_code else tuple(command)
         self.retry_s = retry_s
         self.grace_s = grace_s
 
@@ -130,7 +134,7 @@ class JobsApi:
             return [problem]
         name = f"{work.run_id}-probe-{uuid.uuid4().hex[:6]}"
         variables = {ProbeRequest.VARIABLE: ProbeRequest.of(work).to_json()}
-        self._submit(name, ("python", "-m", "cluster.submit.probe"), variables, {})
+        self._submit(name, ("python", "-m", "raymill.cluster.submit.probe"), variables, {})
         try:
             job = self._wait_for(name, _PROBE_S)
             text = b"".join(self._log(job)).decode("utf-8", errors="replace")
@@ -398,7 +402,7 @@ def ship_code(api: RayApi) -> str:
     Raises:
         ConfigError: Raymill is not run from a checkout, or the package is too large.
     """
-    root = Path(cluster.__file__).parents[1]
+    root = Path(raymill.__file__).parents[1]
     if not (root / "pyproject.toml").is_file():
         raise ConfigError(
             f"--ship-code: Raymill is installed at {root} and not run from a checkout, so there is no source to ship. "

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
-from cluster.kuberay.rayjob import (
+from raymill.cluster.errors import ClusterError, ConfigError, DataError
+from raymill.cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
+from raymill.cluster.kuberay.rayjob import (
     CONFIG,
     CONFIG_FILE,
     FINGERPRINT,
@@ -32,7 +32,7 @@ from cluster.kuberay.rayjob import (
     build_config_map,
     build_rayjob,
 )
-from cluster.submit.backend import (
+from raymill.cluster.submit.backend import (
     RETRY_S,
     Attempt,
     AttemptExists,
@@ -45,9 +45,9 @@ from cluster.submit.backend import (
     State,
     ignore_message,
 )
-from cluster.submit.kuberay_log import Follower, read_log
-from cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object, UnknownFields
-from cluster.submit.rayjob_state import (
+from raymill.cluster.submit.kuberay_log import Follower, read_log
+from raymill.cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object, UnknownFields
+from raymill.cluster.submit.rayjob_state import (
     CANCELLED,
     SUBMITTED,
     annotation,
@@ -62,7 +62,7 @@ from cluster.submit.rayjob_state import (
     undamaged,
     why_waiting,
 )
-from cluster.submit.work import Work
+from raymill.cluster.submit.work import Work
 
 log = logging.getLogger(__name__)
 

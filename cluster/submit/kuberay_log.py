@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from cluster.submit.backend import (
+from raymill.cluster.submit.backend import (
     AttemptLost,
     LogReader,
     NoAnswer,
@@ -17,8 +17,8 @@ from cluster.submit.backend import (
     as_text,
     split_lines,
 )
-from cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
-from cluster.submit.rayjob_state import state_of
+from raymill.cluster.submit.kubernetes_api import Forbidden, KubernetesApi, Object
+from raymill.cluster.submit.rayjob_state import state_of
 
 log = logging.getLogger(__name__)
 

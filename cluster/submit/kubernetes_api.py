@@ -19,9 +19,9 @@ from kubernetes import client, config
 from urllib3 import BaseHTTPResponse, Retry
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
-from cluster.errors import ClusterError, ConfigError
-from cluster.secret_values import remember, shortened
-from cluster.submit.backend import NoAnswer, NoConnection, NotThere
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.secret_values import remember, shortened
+from raymill.cluster.submit.backend import NoAnswer, NoConnection, NotThere
 
 Object = dict[str, Any]
 

@@ -26,10 +26,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ClusterError, DataError, StorageError
-from cluster.logs import printable
-from cluster.record import json_with
-from cluster.submit.backend import (
+from raymill.cluster.errors import ClusterError, DataError, StorageError
+from raymill.cluster.logs import printable
+from raymill.cluster.record import json_with
+from raymill.cluster.submit.backend import (
     CONFIG_VARIABLE,
     GRACE_S,
     Attempt,
@@ -39,9 +39,9 @@ from cluster.submit.backend import (
     Request,
     State,
 )
-from cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, open_file, write_whole
-from cluster.submit.preflight import ProbeRequest, problems_here
-from cluster.submit.work import Work
+from raymill.cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, open_file, write_whole
+from raymill.cluster.submit.preflight import ProbeRequest, problems_here
+from raymill.cluster.submit.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Local:
     def __init__(
         self,
         folder: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "cluster.cli"),
+        command: Sequence[str] = (sys.executable, "-m", "raymill.cluster.cli"),
         grace_s: float = GRACE_S,
     ) -> None:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -105,7 +105,14 @@ class Local:
             with open(_open(folder, LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL), "ab") as output:
                 # The new process inherits the lock, so that the attempt is active without a gap.
                 subprocess.Popen(
-                    [sys.executable, "-m", "cluster.submit.local_job", str(folder), str(self.grace_s), *command],
+                    [
+                        sys.executable,
+                        "-m",
+                        "raymill.cluster.submit.local_job",
+                        str(folder),
+                        str(self.grace_s),
+                        *command,
+                    ],
                     env=os.environ | {CONFIG_VARIABLE: json.dumps(config), "PYTHONUNBUFFERED": "1"},
                     pass_fds=[lock.fileno()],
                     stdin=subprocess.DEVNULL,

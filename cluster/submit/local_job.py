@@ -1,4 +1,6 @@
-"""The process that runs an attempt on this machine: `python -m cluster.submit.local_job FOLDER GRACE COMMAND...`.
+"""The process that runs an attempt on this machine.
+
+    python -m raymill.cluster.submit.local_job FOLDER GRACE COMMAND...
 
 It starts the command, stops it at SIGTERM or when the file `cancel` is made, kills it if it still runs GRACE seconds
 later, and writes its exit code.

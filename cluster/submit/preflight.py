@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
 
-import cluster
-from cluster.errors import RaymillError
-from cluster.formats import plural
-from cluster.output_folder import check_output, fixed_folder
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from cluster.submit.work import GIB, Work
+from raymill import cluster
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.formats import plural
+from raymill.cluster.output_folder import check_output, fixed_folder
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB, Work
 
 MARK = "raymill probe: "
 # Short time-outs: a store that does not answer is one of the problems to report.

@@ -1,4 +1,4 @@
-"""The job that checks a Ray cluster before a run is submitted to it: `python -m cluster.submit.probe`.
+"""The job that checks a Ray cluster before a run is submitted to it: `python -m raymill.cluster.submit.probe`.
 
 It prints one line: versions, resources, and what went wrong on each machine with the store and the files of the run.
 """
@@ -16,11 +16,11 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import cluster
-from cluster.autoscaler import can_add
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, problems_here, unset
+from raymill import cluster
+from raymill.cluster.autoscaler import can_add
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, problems_here, unset
 
 _MACHINES = 16  # that are checked, at most
 _MACHINE_S = 90

@@ -21,10 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
-from cluster.entry import within
-from cluster.errors import ClusterError, ConfigError
-from cluster.secret_values import redacted, remember, shortened
-from cluster.submit.backend import NoAnswer, NoConnection, NotThere
+from raymill.cluster.entry import within
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.secret_values import redacted, remember, shortened
+from raymill.cluster.submit.backend import NoAnswer, NoConnection, NotThere
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from cluster.errors import DataError
-from cluster.kuberay.rayjob import CONFIG, FINGERPRINT, KIND, LABEL, OUTPUT, RUN_ID
-from cluster.secret_values import shortened
-from cluster.submit.backend import Attempt, State
+from raymill.cluster.errors import DataError
+from raymill.cluster.kuberay.rayjob import CONFIG, FINGERPRINT, KIND, LABEL, OUTPUT, RUN_ID
+from raymill.cluster.secret_values import shortened
+from raymill.cluster.submit.backend import Attempt, State
 
 T = TypeVar("T")
 

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.cli import shell_command
-from cluster.config import model_of
-from cluster.errors import ClusterError, ConfigError
-from cluster.formats import plural
-from cluster.frame.kinds import names
-from cluster.run import differences
-from cluster.submit.backend import (
+from raymill.cluster.cli import shell_command
+from raymill.cluster.config import model_of
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.kinds import names
+from raymill.cluster.run import differences
+from raymill.cluster.submit.backend import (
     Attempt,
     AttemptExists,
     AttemptLost,
@@ -29,7 +29,7 @@ from cluster.submit.backend import (
     first_attempts,
     ignore_message,
 )
-from cluster.submit.work import Work
+from raymill.cluster.submit.work import Work
 
 _RACES = 5  # tries, when another `submit` starts the next attempt first
 _MOST_DIFFERENCES = 5

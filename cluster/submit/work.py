@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, SecretStr
 
-from cluster.artifact import fingerprint
-from cluster.errors import ConfigError
-from cluster.formats import plural
-from cluster.readers.units import InputManifest
-from cluster.secret_values import Loc, take_out
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.units import InputManifest
+from raymill.cluster.secret_values import Loc, take_out
 
 # A RayJob's name has at most 47 characters: this part, `-` with 8 digits of a fingerprint, and `-a99` for the attempt.
 _LONGEST_NAME = 30

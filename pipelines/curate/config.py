@@ -7,18 +7,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster.frame.execution import FilesExecution
-from cluster.readers.inputs import Input, Limits
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from pipelines.curate.stages.boilerplate import Boilerplate
-from pipelines.curate.stages.repeats import Repeats
-from pipelines.dedup.compare import MOST_GROUPS_SHOWN
-from pipelines.dedup.settings import Dedup
-from pipelines.language.identification import LanguageId
-from pipelines.rules import Rule
-from pipelines.rules.filters import Filters, Rules
-from pipelines.text.personal_data import KINDS
+from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.boilerplate import Boilerplate
+from raymill.pipelines.curate.stages.repeats import Repeats
+from raymill.pipelines.dedup.compare import MOST_GROUPS_SHOWN
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.language.identification import LanguageId
+from raymill.pipelines.rules import Rule
+from raymill.pipelines.rules.filters import Filters, Rules
+from raymill.pipelines.text.personal_data import KINDS
 
 # Stages that find texts which several documents have, and cut them out, in the order in which they do.
 CUTS = (Boilerplate, Repeats)

@@ -32,40 +32,40 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.formats import plural
-from cluster.frame.files import FilesJob
-from cluster.frame.first_look import FirstLook
-from cluster.frame.job import Made, Making, Run, digests_of, with_warnings
-from cluster.output_folder import refuse_output_among_inputs
-from cluster.plan.plan import Subject, sampled_inputs
-from cluster.plan.sample import a_unit_for_each_file, document_count, draw_sample, planned_input
-from cluster.plan.trial import Trial
-from cluster.plan.whole import Whole
-from cluster.progress import Progress
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import STORES
-from cluster.readers.listing import InputListing, list_inputs
-from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest, refuse_too_many
-from cluster.run import RUN_MANIFEST
-from cluster.session import Session
-from cluster.stage import RunStageIn, Stage
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.report.gather import CurateReport, funnel_text, gather
-from pipelines.curate.report.page import render
-from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
-from pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
-from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
-from pipelines.curate.stages.samples import SAMPLES
-from pipelines.curate.stages.shared_keys import SLICE_MEMORY
-from pipelines.curate.stages.tallies import DUPLICATES, duplicates_stage, merge_stage
-from pipelines.curate.stages.write_corpus import CORPUS, KEPT, REMOVED, select_memory, select_stage
-from pipelines.dedup.cost import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.first_look import FirstLook
+from raymill.cluster.frame.job import Made, Making, Run, digests_of, with_warnings
+from raymill.cluster.output_folder import refuse_output_among_inputs
+from raymill.cluster.plan.plan import Subject, sampled_inputs
+from raymill.cluster.plan.sample import a_unit_for_each_file, document_count, draw_sample, planned_input
+from raymill.cluster.plan.trial import Trial
+from raymill.cluster.plan.whole import Whole
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.units import InputManifest, refuse_too_many
+from raymill.cluster.run import RUN_MANIFEST
+from raymill.cluster.session import Session
+from raymill.cluster.stage import RunStageIn, Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.report.gather import CurateReport, funnel_text, gather
+from raymill.pipelines.curate.report.page import render
+from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
+from raymill.pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
+from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from raymill.pipelines.curate.stages.samples import SAMPLES
+from raymill.pipelines.curate.stages.shared_keys import SLICE_MEMORY
+from raymill.pipelines.curate.stages.tallies import DUPLICATES, duplicates_stage, merge_stage
+from raymill.pipelines.curate.stages.write_corpus import CORPUS, KEPT, REMOVED, select_memory, select_stage
+from raymill.pipelines.dedup.cost import (
     CANDIDATES_OF_A_DUPLICATE,
     DEFAULT_SIZES,
     LEAST_DUPLICATES,
@@ -73,15 +73,15 @@ from pipelines.dedup.cost import (
     duplicates_among,
     memory_to_group,
 )
-from pipelines.dedup.documents import SKETCHES, open_runs, sketch_settings
-from pipelines.dedup.group import GROUPS, group_stage
-from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.kernel_cache import CompilesKernels, say_if_compiling
-from pipelines.language import identification as language
-from pipelines.memory import files_memory, task_memory
-from pipelines.rules.filters import Filters
-from pipelines.rules.rule import Analysis, files_read_by
-from pipelines.text.texts import Texts
+from raymill.pipelines.dedup.documents import SKETCHES, open_runs, sketch_settings
+from raymill.pipelines.dedup.group import GROUPS, group_stage
+from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from raymill.pipelines.kernel_cache import CompilesKernels, say_if_compiling
+from raymill.pipelines.language import identification as language
+from raymill.pipelines.memory import files_memory, task_memory
+from raymill.pipelines.rules.filters import Filters
+from raymill.pipelines.rules.rule import Analysis, files_read_by
+from raymill.pipelines.text.texts import Texts
 
 # `exclude` of pydantic's model_dump: the settings without effect on the corpus.
 _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}

@@ -1,32 +1,34 @@
 """The kind of run `curate`: raw text to a training corpus."""
 
-from cluster.entry import Entry
-from cluster.frame.kind import Kind, Verb
+from raymill.cluster.entry import Entry
+from raymill.cluster.frame.kind import Kind, Verb
 
 CURATE = Kind(
     name="curate",
     text="raw text to a training corpus; run it again to continue",
-    config=Entry("pipelines.curate.config:CurateConfig"),
-    job=Entry("pipelines.curate.job:CurateJob"),
-    plan=Entry("pipelines.curate.job:plan"),
+    config=Entry("raymill.pipelines.curate.config:CurateConfig"),
+    job=Entry("raymill.pipelines.curate.job:CurateJob"),
+    plan=Entry("raymill.pipelines.curate.job:plan"),
     verbs={
         "what-if": Verb(
-            Entry("pipelines.curate.questions.what_if:print_comparison"),
+            Entry("raymill.pipelines.curate.questions.what_if:print_comparison"),
             "decide a measured run again with other settings, in seconds",
         ),
         "explain": Verb(
-            Entry("pipelines.curate.questions.explain:print_explanation"),
+            Entry("raymill.pipelines.curate.questions.explain:print_explanation"),
             "one document: its measurements, and why it was kept or removed",
         ),
         "sample": Verb(
-            Entry("pipelines.curate.questions.sample:print_sample"),
+            Entry("raymill.pipelines.curate.questions.sample:print_sample"),
             "a few rows of an artifact, picked by column values",
         ),
         "warm": Verb(
-            Entry("pipelines.warm:warm"), "compile the kernels of curate ahead, for this machine or for an image"
+            Entry("raymill.pipelines.warm:warm"),
+            "compile the kernels of curate ahead, for this machine or for an image",
         ),
         "demo": Verb(
-            Entry("pipelines.demo.commands:demo"), "curate the documentation found on this machine, as a first run"
+            Entry("raymill.pipelines.demo.commands:demo"),
+            "curate the documentation found on this machine, as a first run",
         ),
     },
     files=("inputs.json", "inputs.parquet"),

@@ -21,12 +21,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters
-from cluster.exchange import SlicedFiles
-from cluster.output import array_of, changed, read_slice, table_of, table_slice, table_slices
-from cluster.stage import RunStage, Scratch, Stage
-from cluster.store.store import Store
-from pipelines.dedup.compare import (
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.exchange import SlicedFiles
+from raymill.cluster.output import array_of, changed, read_slice, table_of, table_slice, table_slices
+from raymill.cluster.stage import RunStage, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.compare import (
     KEPT_COLUMNS,
     MOST_GROUPS_SHOWN,
     PAIRS_SCHEMA,
@@ -34,7 +34,7 @@ from pipelines.dedup.compare import (
     Compare,
     joined,
 )
-from pipelines.dedup.exact import first_of_text
+from raymill.pipelines.dedup.exact import first_of_text
 
 _FOLDER = "_work/group"
 _BLOCKS, _COUNTS, _MEMBERS = f"{_FOLDER}/blocks", f"{_FOLDER}/counts", f"{_FOLDER}/members"

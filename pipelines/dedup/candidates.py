@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from cluster.errors import DataError
-from pipelines.dedup.components import CHANGED
-from pipelines.text.kernel import inner_kernel, kernel, read_only
+from raymill.cluster.errors import DataError
+from raymill.pipelines.dedup.components import CHANGED
+from raymill.pipelines.text.kernel import inner_kernel, kernel, read_only
 
 LOCAL_BITS = 20
 _NUMBER = np.uint64((1 << LOCAL_BITS) - 1)  # the bits of the document's number

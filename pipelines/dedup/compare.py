@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.dedup.candidates import shared_keys
-from pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
-from pipelines.dedup.exact import first_of_text
-from pipelines.dedup.greedy import connect_near_duplicates, remove_near_duplicates
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import Sketches
+from raymill.pipelines.dedup.candidates import shared_keys
+from raymill.pipelines.dedup.documents import KEY_COLUMNS, Keys, hash_words
+from raymill.pipelines.dedup.exact import first_of_text
+from raymill.pipelines.dedup.greedy import connect_near_duplicates, remove_near_duplicates
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.signatures import Sketches
 
 EXACT, NEAR = "exact_duplicate", "near_duplicate"
 NEWEST_BY = "newest_by"  # the attribute that `keeper: newest` compares, from `newness`

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.errors import DataError
-from cluster.output import array_of, read_slice
-from cluster.store.store import Store
-from pipelines.text.instructions import count_ones
-from pipelines.text.kernel import inner_kernel, kernel
+from raymill.cluster.errors import DataError
+from raymill.cluster.output import array_of, read_slice
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.instructions import count_ones
+from raymill.pipelines.text.kernel import inner_kernel, kernel
 
 # Stages pass edges and pairs in files of the run, which somebody else may have begun; kernels do not check indexes.
 CHANGED = (

@@ -8,17 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cluster.artifact import Artifact, open_parquet
-from cluster.cost import Cost, Planning, requests_to_read, requests_to_write
-from cluster.exchange import FAN, Levels, cost_of_level
-from cluster.plan.whole import PlannedArtifact
-from pipelines.dedup.candidates import LOCAL_BITS
-from pipelines.dedup.compare import candidate_columns, keeper_columns
-from pipelines.dedup.components import memory_to_connect, memory_to_mark
-from pipelines.dedup.documents import KEY_COLUMNS
-from pipelines.dedup.exact import TEXT, TEXT_COLUMNS
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.stars import memory_of_stars
+from raymill.cluster.artifact import Artifact, open_parquet
+from raymill.cluster.cost import Cost, Planning, requests_to_read, requests_to_write
+from raymill.cluster.exchange import FAN, Levels, cost_of_level
+from raymill.cluster.plan.whole import PlannedArtifact
+from raymill.pipelines.dedup.candidates import LOCAL_BITS
+from raymill.pipelines.dedup.compare import candidate_columns, keeper_columns
+from raymill.pipelines.dedup.components import memory_to_connect, memory_to_mark
+from raymill.pipelines.dedup.documents import KEY_COLUMNS
+from raymill.pipelines.dedup.exact import TEXT, TEXT_COLUMNS
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.stars import memory_of_stars
 
 # A document that shares a band key with another one is a candidate. In a group of three, one is kept and two removed.
 CANDIDATES_OF_A_DUPLICATE = 1.5

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, open_parquet, read_tables
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.readers.inputs import Input
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import SIGNATURES_VERSION, Sketches, permutations
-from pipelines.text.normalize import NORMALIZE_VERSION
+from raymill.cluster.artifact import Artifact, open_parquet, read_tables
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.signatures import SIGNATURES_VERSION, Sketches, permutations
+from raymill.pipelines.text.normalize import NORMALIZE_VERSION
 
 KEY_COLUMNS = frozenset({"row", "signature", "source"})
 

@@ -15,12 +15,12 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Counters
-from cluster.exchange import SlicedFiles
-from cluster.output import array_of, read_slice
-from cluster.stage import Scratch
-from cluster.store.store import Store
-from pipelines.dedup.documents import Keys, Range, passed
+from raymill.cluster.artifact import Counters
+from raymill.cluster.exchange import SlicedFiles
+from raymill.cluster.output import array_of, read_slice
+from raymill.cluster.stage import Scratch
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.documents import Keys, Range, passed
 
 # A text in one range. text: its hash with that of the scope. rank, position: of its first document there.
 TEXT = np.dtype([("text", "<u8", 2), ("rank", "<f8"), ("position", "<i8")])

@@ -13,7 +13,7 @@ pairs have too few equal ones, and equal columns have equal lowest bytes. With 1
 
 import numpy as np
 
-from pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.kernel import inner_kernel, kernel
 
 _BYTES = 255  # columns whose lowest bytes are compared: as many as can be counted in one byte
 

@@ -35,16 +35,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.exchange import MEMORY as EXCHANGE_MEMORY
-from cluster.exchange import Slice, SlicedFiles, exchange
-from cluster.output import array_of, read_slice, read_slices, table_of, table_slice, table_slices
-from cluster.readers.inputs import Input
-from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.dedup.blocks import Blocks, Splits, sample_every, sample_of, splits_of
-from pipelines.dedup.candidates import edges_between, edges_within
-from pipelines.dedup.compare import (
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.exchange import MEMORY as EXCHANGE_MEMORY
+from raymill.cluster.exchange import Slice, SlicedFiles, exchange
+from raymill.cluster.output import array_of, read_slice, read_slices, table_of, table_slice, table_slices
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.blocks import Blocks, Splits, sample_every, sample_of, splits_of
+from raymill.pipelines.dedup.candidates import edges_between, edges_within
+from raymill.pipelines.dedup.compare import (
     GROUPS_SCHEMA,
     MOST_GROUPS_SHOWN,
     Compare,
@@ -52,8 +52,8 @@ from pipelines.dedup.compare import (
     joined,
     keeper_columns,
 )
-from pipelines.dedup.components import Batches, BatchFiles, mark_candidates, memory_to_connect, memory_to_mark
-from pipelines.dedup.cost import (
+from raymill.pipelines.dedup.components import Batches, BatchFiles, mark_candidates, memory_to_connect, memory_to_mark
+from raymill.pipelines.dedup.cost import (
     DEFAULT_SIZES,
     FIRSTS_MEMORY,
     KEYS_MEMORY,
@@ -69,7 +69,7 @@ from pipelines.dedup.cost import (
     slices_of_texts,
     stars_memory,
 )
-from pipelines.dedup.documents import (
+from raymill.pipelines.dedup.documents import (
     KEY_COLUMNS,
     EarlierRun,
     Keys,
@@ -80,9 +80,9 @@ from pipelines.dedup.documents import (
     ranges,
     scopes,
 )
-from pipelines.dedup.exact import TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
-from pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
-from pipelines.dedup.stars import PositionSpans, Stars
+from raymill.pipelines.dedup.exact import TEXT_COLUMNS, Copies, FindFirsts, FindTexts, RangeTexts
+from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT, Dedup
+from raymill.pipelines.dedup.stars import PositionSpans, Stars
 
 GROUPS = "_work/groups"
 GROUP_VERSION = "6"

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cluster.store.paths import AbsolutePath
+from raymill.cluster.store.paths import AbsolutePath
 
 # Weights of false positives and false negatives when the banding is derived. A false positive only costs time.
 _LSH_WEIGHTS = (0.1, 0.9)

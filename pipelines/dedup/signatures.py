@@ -25,12 +25,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import DataError
-from pipelines.text import characters
-from pipelines.text.instructions import copy
-from pipelines.text.kernel import inner_kernel, kernel, read_only
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import PRIME, mix, next_token
+from raymill.cluster.errors import DataError
+from raymill.pipelines.text import characters
+from raymill.pipelines.text.instructions import copy
+from raymill.pipelines.text.kernel import inner_kernel, kernel, read_only
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import PRIME, mix, next_token
 
 SIGNATURES_VERSION = "2"
 

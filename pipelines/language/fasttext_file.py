@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.errors import ConfigError, StorageError
-from pipelines.text.instructions import copy
-from pipelines.text.kernel import kernel
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.pipelines.text.instructions import copy
+from raymill.pipelines.text.kernel import kernel
+from raymill.pipelines.text.texts import Texts
 
 LABEL_PREFIX = "__label__"
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.language.fasttext_file import LABEL_PREFIX, ModelFile
-from pipelines.text.instructions import LANES, add_lanes, count_ones, load_uint64, multiply_high, trailing_zeros
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.pipelines.language.fasttext_file import LABEL_PREFIX, ModelFile
+from raymill.pipelines.text.instructions import LANES, add_lanes, count_ones, load_uint64, multiply_high, trailing_zeros
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 _CACHE_BITS = 13
 _CACHED_ROWS = 15

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
-from cluster.errors import ConfigError
-from cluster.store.interface import NotFound
-from cluster.store.paths import AbsolutePath
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.language.fasttext_classifier import Classifier
-from pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.paths import AbsolutePath
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.fasttext_classifier import Classifier
+from raymill.pipelines.text.characters import ALPHA, SPACE, UNSPACED, code_point, tables
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 UNDETERMINED = "und"  # the tag of BCP 47: a text without a letter, or without a prediction of the classifier
 REASONS = ("language_not_kept", "language_low_score")

@@ -14,36 +14,36 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from cluster.config import load_values
-from cluster.dataset_versions import registry_folder
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.examples.content import Shape
-from cluster.examples.splits import SPLITS
-from cluster.formats import count, plural
-from cluster.frame.commands import Address, Overrides, Replace, load_of_kind
-from cluster.frame.job import REPORT_HTML
-from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
-from cluster.progress import ProgressLines
-from cluster.run import RUN_REPORT, RunFolder
-from cluster.secret_values import secret_in
-from cluster.session import Session
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.kernel_cache import COMPILING, kernels_are_compiled
-from pipelines.prepare import job
-from pipelines.prepare.assess.job import ASSESSMENT, read_assessment
-from pipelines.prepare.assess.score import failed
-from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.records.clean import Clean
-from pipelines.prepare.records.validate import Validate
-from pipelines.prepare.report.page import assessment_text
-from pipelines.prepare.sources import fields_of, fields_of_settings, with_corpora
-from pipelines.prepare.stages.duplicates import Duplicates
-from pipelines.prepare.stages.split import Split
-from pipelines.prepare.versions.diff import compare_versions, diff_json, diff_text, metric_values, metrics_text
-from pipelines.prepare.versions.export import ExportFormat, card, export, push
-from pipelines.prepare.versions.registry import Registry
+from raymill.cluster.config import load_values
+from raymill.cluster.dataset_versions import registry_folder
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.content import Shape
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import count, plural
+from raymill.cluster.frame.commands import Address, Overrides, Replace, load_of_kind
+from raymill.cluster.frame.job import REPORT_HTML
+from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
+from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
+from raymill.cluster.progress import ProgressLines
+from raymill.cluster.run import RUN_REPORT, RunFolder
+from raymill.cluster.secret_values import secret_in
+from raymill.cluster.session import Session
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.kernel_cache import COMPILING, kernels_are_compiled
+from raymill.pipelines.prepare import job
+from raymill.pipelines.prepare.assess.job import ASSESSMENT, read_assessment
+from raymill.pipelines.prepare.assess.score import failed
+from raymill.pipelines.prepare.config import PrepareConfig, Source
+from raymill.pipelines.prepare.records.clean import Clean
+from raymill.pipelines.prepare.records.validate import Validate
+from raymill.pipelines.prepare.report.page import assessment_text
+from raymill.pipelines.prepare.sources import fields_of, fields_of_settings, with_corpora
+from raymill.pipelines.prepare.stages.duplicates import Duplicates
+from raymill.pipelines.prepare.stages.split import Split
+from raymill.pipelines.prepare.versions.diff import compare_versions, diff_json, diff_text, metric_values, metrics_text
+from raymill.pipelines.prepare.versions.export import ExportFormat, card, export, push
+from raymill.pipelines.prepare.versions.registry import Registry
 
 # Columns that are read as metadata under their own names, besides those that the settings name.
 USUAL = ("source", "licence", "domain", "task_type", "language", "label", "category", "annotator")

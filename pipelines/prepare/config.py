@@ -6,23 +6,23 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from cluster.examples.content import FIELDS, Role
-from cluster.frame.execution import FilesExecution
-from cluster.readers.inputs import ENCODING, Encoding, Format, Limits
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from pipelines.dedup.settings import Dedup
-from pipelines.prepare.assess.settings import Assess, Gates
-from pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
-from pipelines.prepare.records.clean import Clean
-from pipelines.prepare.records.conversion import Records, TaskType
-from pipelines.prepare.records.fields import ANNOTATIONS, PROVENANCE
-from pipelines.prepare.records.tables import Table
-from pipelines.prepare.records.validate import Validate
-from pipelines.prepare.stages.complexity import Curriculum
-from pipelines.prepare.stages.duplicates import Duplicates
-from pipelines.prepare.stages.split import Mixture, Split
+from raymill.cluster.examples.content import FIELDS, Role
+from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.prepare.assess.settings import Assess, Gates
+from raymill.pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
+from raymill.pipelines.prepare.records.clean import Clean
+from raymill.pipelines.prepare.records.conversion import Records, TaskType
+from raymill.pipelines.prepare.records.fields import ANNOTATIONS, PROVENANCE
+from raymill.pipelines.prepare.records.tables import Table
+from raymill.pipelines.prepare.records.validate import Validate
+from raymill.pipelines.prepare.stages.complexity import Curriculum
+from raymill.pipelines.prepare.stages.duplicates import Duplicates
+from raymill.pipelines.prepare.stages.split import Mixture, Split
 
 # The metadata of every record. `language` is identified where no column of the source gives it.
 BASE_METADATA = ("source", "licence", "domain", "task_type", "language", "quality_score", "collected_at")

@@ -28,45 +28,60 @@ from typing import Any
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from cluster.artifact import Artifact
-from cluster.dataset_versions import refuse_to_replace_tagged
-from cluster.engine import Engine
-from cluster.entry import Entry, require_extra
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.examples.content import REASONS
-from cluster.examples.splits import SPLITS
-from cluster.formats import plural
-from cluster.frame.files import FilesJob
-from cluster.frame.first_look import FirstLook
-from cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
-from cluster.lease import held
-from cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
-from cluster.plan.sample import document_count
-from cluster.progress import Progress
-from cluster.readers.inputs import STORES
-from cluster.readers.listing import InputListing, list_inputs
-from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest, refuse_too_many
-from cluster.record import OtherSettings
-from cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
-from cluster.session import Session
-from cluster.stage import RunStageIn
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, Work, machines_for, whole_gib
-from pipelines.dedup.cost import memory_to_group
-from pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
-from pipelines.dedup.settings import Dedup
-from pipelines.kernel_cache import CompilesKernels
-from pipelines.prepare.assess.job import assess, assess_memory, check_models, read_assessment, require_embeddings
-from pipelines.prepare.assess.score import Assessment, read_trained
-from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.fetch.settings import Database
-from pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of, secret
-from pipelines.prepare.records.validate import Validate
-from pipelines.prepare.report.gather import REQUIRED, PrepareReport, gather
-from pipelines.prepare.report.page import assessment_text, render, render_assessment, report_text
-from pipelines.prepare.sources import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.dataset_versions import refuse_to_replace_tagged
+from raymill.cluster.engine import Engine
+from raymill.cluster.entry import Entry, require_extra
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.content import REASONS
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.first_look import FirstLook
+from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
+from raymill.cluster.lease import held
+from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
+from raymill.cluster.plan.sample import document_count
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.units import InputManifest, refuse_too_many
+from raymill.cluster.record import OtherSettings
+from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
+from raymill.cluster.session import Session
+from raymill.cluster.stage import RunStageIn
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import (
+    GIB,
+    RAY_DISK,
+    RAY_MEMORY,
+    USABLE_MEMORY,
+    Machines,
+    Work,
+    machines_for,
+    whole_gib,
+)
+from raymill.pipelines.dedup.cost import memory_to_group
+from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.kernel_cache import CompilesKernels
+from raymill.pipelines.prepare.assess.job import (
+    assess,
+    assess_memory,
+    check_models,
+    read_assessment,
+    require_embeddings,
+)
+from raymill.pipelines.prepare.assess.score import Assessment, read_trained
+from raymill.pipelines.prepare.config import PrepareConfig, Source
+from raymill.pipelines.prepare.fetch.settings import Database
+from raymill.pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of, secret
+from raymill.pipelines.prepare.records.validate import Validate
+from raymill.pipelines.prepare.report.gather import REQUIRED, PrepareReport, gather
+from raymill.pipelines.prepare.report.page import assessment_text, render, render_assessment, report_text
+from raymill.pipelines.prepare.sources import (
     as_input,
     fields_of,
     notes_on_columns,
@@ -74,7 +89,7 @@ from pipelines.prepare.sources import (
     with_corpora,
     with_named_columns,
 )
-from pipelines.prepare.stages.collect import (
+from raymill.pipelines.prepare.stages.collect import (
     QUARANTINE,
     RECORDS,
     REJECTED,
@@ -84,14 +99,20 @@ from pipelines.prepare.stages.collect import (
     collect_stage,
     rules_memory,
 )
-from pipelines.prepare.stages.complexity import WORDS, complexity_stage, words_stage
-from pipelines.prepare.stages.duplicates import find_repeats
-from pipelines.prepare.stages.relevance import find_unrelated, relevance_memory
-from pipelines.prepare.stages.split_stage import find_kept, noted_splits, split_memory, split_stage, splits_before
-from pipelines.prepare.stages.tables import find_in_tables, tables_memory
-from pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
+from raymill.pipelines.prepare.stages.complexity import WORDS, complexity_stage, words_stage
+from raymill.pipelines.prepare.stages.duplicates import find_repeats
+from raymill.pipelines.prepare.stages.relevance import find_unrelated, relevance_memory
+from raymill.pipelines.prepare.stages.split_stage import (
+    find_kept,
+    noted_splits,
+    split_memory,
+    split_stage,
+    splits_before,
+)
+from raymill.pipelines.prepare.stages.tables import find_in_tables, tables_memory
+from raymill.pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 
-_try_sample = Entry("pipelines.prepare.plan:try_sample")  # imports this module
+_try_sample = Entry("raymill.pipelines.prepare.plan:try_sample")  # imports this module
 
 _LEAST_KEY = 16  # bytes of a key of pseudonyms: 128 bits, if it is random
 

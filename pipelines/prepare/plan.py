@@ -10,22 +10,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.formats import plural, share
-from cluster.plan.plan import Subject
-from cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
-from cluster.plan.trial import Trial
-from cluster.plan.whole import Whole
-from cluster.readers.freeze import freeze_listing
-from pipelines.dedup.cost import LEAST_DUPLICATES
-from pipelines.kernel_cache import say_if_compiling
-from pipelines.prepare.assess.job import assess_stages
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob, listed_inputs, machine_of, refuse_unfetched, run_stages
-from pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
-from pipelines.prepare.stages.write import REMOVED
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import plural, share
+from raymill.cluster.plan.plan import Subject
+from raymill.cluster.plan.sample import Sample, a_unit_for_each_file, draw_sample, planned_input
+from raymill.cluster.plan.trial import Trial
+from raymill.cluster.plan.whole import Whole
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.pipelines.dedup.cost import LEAST_DUPLICATES
+from raymill.pipelines.kernel_cache import say_if_compiling
+from raymill.pipelines.prepare.assess.job import assess_stages
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob, listed_inputs, machine_of, refuse_unfetched, run_stages
+from raymill.pipelines.prepare.stages.collect import QUARANTINE, CollectSettings
+from raymill.pipelines.prepare.stages.write import REMOVED
 
 _PIECE_BYTES = 1 << 18
 _DRY_PIECE_BYTES = 1 << 15

@@ -19,23 +19,23 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.errors import ConfigError, DataError, UserError
-from cluster.examples.content import FIELDS, FORMS, Shape, recognised
-from cluster.readers.formats import READERS
-from cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
-from cluster.readers.listing import find_files
-from cluster.readers.reader import PROBLEMS, as_json_text, python_values, time_strings
-from cluster.readers.recorded import INPUTS_JSON
-from cluster.readers.streams import Span, first_bytes
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.curate.stages.write_corpus import CORPUS
-from pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source
-from pipelines.prepare.fetch.snapshot import folder_of, is_fetched
-from pipelines.prepare.records.fields import PROVENANCE
-from pipelines.prepare.records.tables import check_table
-from pipelines.prepare.stages.split import FOUND
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.content import FIELDS, FORMS, Shape, recognised
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
+from raymill.cluster.readers.listing import find_files
+from raymill.cluster.readers.reader import PROBLEMS, as_json_text, python_values, time_strings
+from raymill.cluster.readers.recorded import INPUTS_JSON
+from raymill.cluster.readers.streams import Span, first_bytes
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.write_corpus import CORPUS
+from raymill.pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source
+from raymill.pipelines.prepare.fetch.snapshot import folder_of, is_fetched
+from raymill.pipelines.prepare.records.fields import PROVENANCE
+from raymill.pipelines.prepare.records.tables import check_table
+from raymill.pipelines.prepare.stages.split import FOUND
 
 # Sets of fields that say something; a source has one of them.
 _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})

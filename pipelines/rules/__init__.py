@@ -3,14 +3,14 @@
 `RULES` lists all of them, in the default order of their checks. A new rule is a class like these and an entry there.
 """
 
-from pipelines.rules.bad_words import BadWords
-from pipelines.rules.c4 import C4
-from pipelines.rules.decontamination import Decontamination
-from pipelines.rules.fineweb import FineWeb
-from pipelines.rules.gopher import GopherQuality, GopherRepetition
-from pipelines.rules.quality_classifier import QualityClassifier
-from pipelines.rules.rule import Check, Dialect, Rule
-from pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.rules.bad_words import BadWords
+from raymill.pipelines.rules.c4 import C4
+from raymill.pipelines.rules.decontamination import Decontamination
+from raymill.pipelines.rules.fineweb import FineWeb
+from raymill.pipelines.rules.gopher import GopherQuality, GopherRepetition
+from raymill.pipelines.rules.quality_classifier import QualityClassifier
+from raymill.pipelines.rules.rule import Check, Dialect, Rule
+from raymill.pipelines.rules.url_blocklist import UrlBlocklist
 
 # Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}

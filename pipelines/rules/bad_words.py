@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
-from cluster.errors import ConfigError
-from cluster.store.copies import LocalFile, local_file
-from cluster.store.paths import AbsolutePath
-from cluster.store.store import Store
-from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
-from pipelines.text.kernel import inner_kernel, kernel
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.copies import LocalFile, local_file
+from raymill.cluster.store.paths import AbsolutePath
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.characters import SPACE, UNSPACED, WORD, code_point, tables
+from raymill.pipelines.text.kernel import inner_kernel, kernel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,11 +6,18 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.datatrove.tokenizer import count_sentence_breaks
-from pipelines.text.lines import count_characters, strip_each
-from pipelines.text.prose_lines import CURLY_BRACKET, JAVASCRIPT, LOREM_IPSUM, POLICY, KeptLines, keep_prose_lines
-from pipelines.text.texts import Texts
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.datatrove.tokenizer import count_sentence_breaks
+from raymill.pipelines.text.lines import count_characters, strip_each
+from raymill.pipelines.text.prose_lines import (
+    CURLY_BRACKET,
+    JAVASCRIPT,
+    LOREM_IPSUM,
+    POLICY,
+    KeptLines,
+    keep_prose_lines,
+)
+from raymill.pipelines.text.texts import Texts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,20 +19,20 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from cluster.errors import ConfigError, UserError
-from cluster.formats import plural
-from cluster.readers.formats.records import json_value
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import DECODERS, UnreadableRest, lines, stream
-from cluster.store import paths
-from cluster.store.paths import AbsolutePath
-from cluster.store.store import Store
-from cluster.stored_parquet import StoredParquet
-from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.common_runs import CommonRuns, Passages, common_runs, index_passages
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import count_tokens
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats.records import json_value
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import DECODERS, UnreadableRest, lines, stream
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import AbsolutePath
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import StoredParquet
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.common_runs import CommonRuns, Passages, common_runs, index_passages
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import count_tokens
 
 SIGNAL = "contamination_fraction"
 _MOST_CHARACTERS = 1000

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from cluster.store.store import Store
-from pipelines.language import identification as language
-from pipelines.language.identification import REASONS as LANGUAGE_REASONS
-from pipelines.language.identification import LanguageId, language_verdict
-from pipelines.rules import PACKS, RULES, Check, Dialect, Rule
-from pipelines.rules.decontamination import Decontamination
-from pipelines.rules.rule import Analysis
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import identification as language
+from raymill.pipelines.language.identification import REASONS as LANGUAGE_REASONS
+from raymill.pipelines.language.identification import LanguageId, language_verdict
+from raymill.pipelines.rules import PACKS, RULES, Check, Dialect, Rule
+from raymill.pipelines.rules.decontamination import Decontamination
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.texts import Texts
 
 
 class _RulesBase(BaseModel):

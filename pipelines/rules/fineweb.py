@@ -7,11 +7,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.characters import SPACE, code_point, tables
-from pipelines.text.datatrove.tables import TERMINAL, character_classes
-from pipelines.text.instructions import empty_table, find_or_insert, slots_for
-from pipelines.text.kernel import kernel
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.characters import SPACE, code_point, tables
+from raymill.pipelines.text.datatrove.tables import TERMINAL, character_classes
+from raymill.pipelines.text.instructions import empty_table, find_or_insert, slots_for
+from raymill.pipelines.text.kernel import kernel
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from cluster.errors import ConfigError
-from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
-from pipelines.text.instructions import first_match
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.lines import after_line_end, count_repeated_lines, count_repeated_paragraphs
-from pipelines.text.texts import Texts
-from pipelines.text.words import (
+from raymill.cluster.errors import ConfigError
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.characters import LINE_END, SPACE, SYMBOL, code_point, tables
+from raymill.pipelines.text.instructions import first_match
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.lines import after_line_end, count_repeated_lines, count_repeated_paragraphs
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.words import (
     DUPLICATED_N,
     HAS_ALPHA,
     HAS_NON_SYMBOL,

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from cluster.store.paths import AbsolutePath
-from pipelines.language import fasttext_classifier
-from pipelines.language.identification import excerpts
-from pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.cluster.store.paths import AbsolutePath
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.identification import excerpts
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.store.store import Store
-from pipelines.text.datatrove.tokenizer import split_tokens
-from pipelines.text.lines import Lines, count_characters, split_lines
-from pipelines.text.texts import Texts
-from pipelines.text.words import Words, split_words
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.datatrove.tokenizer import split_tokens
+from raymill.pipelines.text.lines import Lines, count_characters, split_lines
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.words import Words, split_words
 
 Dialect = Literal["paper", "datatrove"]
 

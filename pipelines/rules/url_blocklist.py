@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ConfigDict, Field
 
-from cluster.errors import ConfigError
-from cluster.store.copies import LocalFile, local_file
-from cluster.store.paths import AbsolutePath
-from cluster.store.store import Store
-from pipelines.rules.rule import Analysis, Check, Dialect
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.copies import LocalFile, local_file
+from raymill.cluster.store.paths import AbsolutePath
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 # scheme, user, host, port, path (with query and fragment). Browsers read a backslash as a slash, and some web archives
 # have <> around URLs.

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.text.kernel import inner_kernel
+from raymill.pipelines.text.kernel import inner_kernel
 
 UNICODE_VERSION = unicodedata.unidata_version
 

@@ -9,7 +9,7 @@ import html
 import re
 from collections import Counter
 
-from cluster.readers.inputs import Cut
+from raymill.cluster.readers.inputs import Cut
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
 _ENDS_LINE = "p|div|br|hr|tr|table|ul|ol|h[1-6]|blockquote|pre|section|article|header|footer"

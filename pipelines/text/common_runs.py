@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.text import characters
-from pipelines.text.instructions import find_slot, hash_slots
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import PRIME, mix, most_tokens, next_token, split_tokens
+from raymill.pipelines.text import characters
+from raymill.pipelines.text.instructions import find_slot, hash_slots
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import PRIME, mix, most_tokens, next_token, split_tokens
 
 MOST_PLACES = 1000
 _ROWS = 1024

@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from pipelines.text.kernel import inner_kernel
+from raymill.pipelines.text.kernel import inner_kernel
 
 LANES = 16
 

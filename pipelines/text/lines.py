@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.text.characters import SPACE, code_point, tables
-from pipelines.text.instructions import (
+from raymill.pipelines.text.characters import SPACE, code_point, tables
+from raymill.pipelines.text.instructions import (
     copy,
     count_ones,
     empty_table,
@@ -17,10 +17,10 @@ from pipelines.text.instructions import (
     slots_for,
     trailing_zeros,
 )
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import PRIME, mix, next_token
-from pipelines.text.words import HASH_SEED, mix_hash
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import PRIME, mix, next_token
+from raymill.pipelines.text.words import HASH_SEED, mix_hash
 
 _NEWLINE = 10
 _ONES, _HIGHS = np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)

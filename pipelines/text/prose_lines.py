@@ -12,12 +12,12 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.text.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
-from pipelines.text.datatrove.tables import TERMINAL, character_classes
-from pipelines.text.instructions import copy_bytes
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.lines import after_line_end, strip
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.characters import DIGIT, LINE_END, SPACE, SYMBOL, UNSPACED, code_point, tables
+from raymill.pipelines.text.datatrove.tables import TERMINAL, character_classes
+from raymill.pipelines.text.instructions import copy_bytes
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.lines import after_line_end, strip
+from raymill.pipelines.text.texts import Texts
 
 # What removes a line or may drop a document, in bits. Lorem ipsum, javascript and the curly bracket: Raffel et al.
 # 2020; the policy phrases are those of the published C4 code (tensorflow_datasets, text/c4_utils.py) and of datatrove

@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipelines.text.characters import UNSPACED, WORD, code_point, tables
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.characters import UNSPACED, WORD, code_point, tables
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits well mixed: 2^64 divided by the golden ratio
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.text.characters import tables
-from pipelines.text.instructions import copy
-from pipelines.text.kernel import kernel
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import PRIME, mix, most_tokens, next_token
+from raymill.pipelines.text.characters import tables
+from raymill.pipelines.text.instructions import copy
+from raymill.pipelines.text.kernel import kernel
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import PRIME, mix, most_tokens, next_token
 
 _SECOND = np.uint64(0xD6E8FEB86659FD93)  # odd; makes another hash of the same tokens
 _HALF = np.uint64(32)

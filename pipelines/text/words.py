@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.text.characters import ALPHA, SPACE, SYMBOL, UNSPACED, code_point, tables
-from pipelines.text.instructions import empty_table, find_or_insert, slots_for
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.characters import ALPHA, SPACE, SYMBOL, UNSPACED, code_point, tables
+from raymill.pipelines.text.instructions import empty_table, find_or_insert, slots_for
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 # Bits of Words.flags.
 HAS_ALPHA = 1  # at least one alphabetic character (str.isalpha)

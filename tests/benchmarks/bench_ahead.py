@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from cluster.readers import units
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
-from pipelines.text.texts import Texts
+from raymill.cluster.readers import units
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
 from tests.support.counted_disk import counted_disk, shown

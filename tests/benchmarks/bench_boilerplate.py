@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from pipelines.curate.stages.boilerplate import Boilerplate, source_key
-from pipelines.curate.stages.kept_texts import CutTexts
-from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, shared_keys
-from pipelines.text.lines import find_pieces
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.pipelines.curate.stages.boilerplate import Boilerplate, source_key
+from raymill.pipelines.curate.stages.kept_texts import CutTexts
+from raymill.pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, shared_keys
+from raymill.pipelines.text.lines import find_pieces
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import load_texts, machine, processor_seconds
 
 UNITS = 16

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 
 _SHOWN = 25
@@ -29,13 +29,13 @@ class Recorder(event.Listener):
     def on_end(self, one):
         function, began, below = self.stack.pop()
         taken = time.process_time() - began
-        self.own[f"{function.__module__.removeprefix('pipelines.')}.{function.__name__}"] += taken - below
+        self.own[f"{function.__module__.removeprefix('raymill.pipelines.')}.{function.__name__}"] += taken - below
         if self.stack:
             self.stack[-1][2] += taken
 
 recorder = Recorder()
 event.register("numba:compile", recorder)
-from pipelines.all_kernels import compile_kernels
+from raymill.pipelines.all_kernels import compile_kernels
 began = time.process_time()
 compile_kernels()
 print(json.dumps({"own": recorder.own, "run": time.process_time() - began}))

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 
 _MEGABYTES = (125, 500)
@@ -44,7 +44,7 @@ def run(texts: Texts) -> None:
 def _warm(kernels: Path) -> float:
     """Seconds to compile all kernels in one process before a run."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "cluster.cli", "warm"]
+    command = [sys.executable, "-m", "raymill.cluster.cli", "warm"]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"NUMBA_CACHE_DIR": str(kernels)})
     return time.perf_counter() - start
 
@@ -83,7 +83,7 @@ def _one(folder: Path, source: Path, size: int, kernels: Path, name: str) -> Non
         f"kind: curate\nname: bench\ninputs: [{{path: {source}, id: id}}]\noutput: {output}\n"
         "language: {keep: [en], min_score: 0.65}\n"
     )
-    command = [sys.executable, "-m", "cluster.cli", "curate", str(config)]
+    command = [sys.executable, "-m", "raymill.cluster.cli", "curate", str(config)]
     peaks: dict[str, int] = {}
     start = time.perf_counter()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cluster.store.store import Store
-from pipelines.rules.decontamination import SIGNAL, Decontamination, EvaluationSet
-from pipelines.rules.rule import Analysis
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.decontamination import SIGNAL, Decontamination, EvaluationSet
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, load_texts, machine, processor_seconds
 
 DATA = REAL.parent

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 
 RUNS = int(os.environ.get("DEMO_RUNS", 3))
@@ -41,7 +41,7 @@ def run(texts: Texts) -> None:
 
 def _demo(output: Path, kernels: Path, finished: bool = False) -> dict[str, float]:
     """Seconds of the whole command; `measure.wall_s` and the seconds that its units took, unless it was finished."""
-    command = [sys.executable, "-m", "cluster.cli", "demo", "--output", str(output)]
+    command = [sys.executable, "-m", "raymill.cluster.cli", "demo", "--output", str(output)]
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"NUMBA_CACHE_DIR": str(kernels)})
     took = time.perf_counter() - began

@@ -30,24 +30,24 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.artifact import Artifact
-from cluster.examples.content import pair
-from cluster.examples.splits import SPLITS
-from cluster.progress import Progress
-from cluster.readers.freeze import freeze_listing
-from cluster.session import Session
-from cluster.stage import Stage
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.prepare.assess.metrics import evenness, representation
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import listed_inputs, run_stages
-from pipelines.prepare.records.clean import Clean, Cleaner
-from pipelines.prepare.records.validate import Validate, load_validator
-from pipelines.prepare.stages.collect import collect_stage
-from pipelines.prepare.stages.relevance import find_unrelated, is_below
-from pipelines.prepare.stages.write import LISTED, REMOVED
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.content import pair
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.metrics import evenness, representation
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import listed_inputs, run_stages
+from raymill.pipelines.prepare.records.clean import Clean, Cleaner
+from raymill.pipelines.prepare.records.validate import Validate, load_validator
+from raymill.pipelines.prepare.stages.collect import collect_stage
+from raymill.pipelines.prepare.stages.relevance import find_unrelated, is_below
+from raymill.pipelines.prepare.stages.write import LISTED, REMOVED
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks import planted
 from tests.benchmarks.bench_terabyte import TimedEngine
 from tests.benchmarks.timing import REAL, machine

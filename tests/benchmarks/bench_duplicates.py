@@ -14,11 +14,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from cluster.readers.freeze import freeze
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.measure import ATTRIBUTES, measure_stage
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.cluster.readers.freeze import freeze
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.stages.measure import ATTRIBUTES, measure_stage
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
 from tests.support.dedup_loops import BANDS, ROWS, close_pairs, jaccard, our_loop

@@ -13,11 +13,11 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.language.fasttext_classifier import same_language
-from pipelines.language.identification import excerpts
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.fasttext_classifier import same_language
+from raymill.pipelines.language.identification import excerpts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.conftest import SHARED
 

@@ -19,11 +19,11 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
-from cluster.readers.listing import list_inputs
-from cluster.store.store import Store
-from pipelines.text.texts import Texts
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.listing import list_inputs
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.bench_scale import Driver
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
@@ -62,7 +62,7 @@ def _curate(config: Path) -> float:
     """Wall seconds of the whole command."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "cluster.cli", "curate", str(config)], capture_output=True, text=True
+        [sys.executable, "-m", "raymill.cluster.cli", "curate", str(config)], capture_output=True, text=True
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"curate failed:\n{done.stdout}\n{done.stderr}")

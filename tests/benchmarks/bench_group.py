@@ -38,19 +38,19 @@ import numpy as np
 import pyarrow as pa
 from datasketch import LeanMinHash, MinHashLSH
 
-from cluster.artifact import Artifact
-from cluster.engine import Engine
-from cluster.progress import Progress
-from cluster.readers.inputs import Input
-from cluster.session import WORKER_ENVIRONMENT, Session
-from cluster.stage import Output, Record, Scratch, Stage, run_unit
-from cluster.store.store import Store
-from pipelines.dedup import group
-from pipelines.dedup.documents import judged
-from pipelines.dedup.group import GROUPS, Sizes, group_stage
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import SKETCH_TYPE, Sketches
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.session import WORKER_ENVIRONMENT, Session
+from raymill.cluster.stage import Output, Record, Scratch, Stage, run_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup import group
+from raymill.pipelines.dedup.documents import judged
+from raymill.pipelines.dedup.group import GROUPS, Sizes, group_stage
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.signatures import SKETCH_TYPE, Sketches
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import forget_peak, machine, memory_of_process
 from tests.support.counted_disk import CountedDisk, counted_disk, shown
 

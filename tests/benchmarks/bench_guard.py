@@ -10,10 +10,10 @@ from itertools import cycle, islice
 from statistics import median
 from typing import Any
 
-from cluster.guard import Guard
-from cluster.readers.formats import mail, text_files
-from cluster.readers.inputs import Limits
-from pipelines.text.texts import Texts
+from raymill.cluster.guard import Guard
+from raymill.cluster.readers.formats import mail, text_files
+from raymill.cluster.readers.inputs import Limits
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
 

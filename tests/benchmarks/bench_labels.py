@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from pipelines.prepare.assess.labels import label_errors, predict, scores_by_fold
-from pipelines.prepare.assess.vectors import fit_embedding
-from pipelines.text.texts import Texts
+from raymill.pipelines.prepare.assess.labels import label_errors, predict, scores_by_fold
+from raymill.pipelines.prepare.assess.vectors import fit_embedding
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import cut
 

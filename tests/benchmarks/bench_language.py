@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.language.fasttext_classifier import Classifier
-from pipelines.language.identification import excerpts, identify
-from pipelines.rules.bad_words import BadWords
-from pipelines.rules.quality_classifier import QualityClassifier
-from pipelines.rules.rule import Analysis
-from pipelines.rules.url_blocklist import UrlBlocklist
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.fasttext_classifier import Classifier
+from raymill.pipelines.language.identification import excerpts, identify
+from raymill.pipelines.rules.bad_words import BadWords
+from raymill.pipelines.rules.quality_classifier import QualityClassifier
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, processor_seconds
 from tests.benchmarks.web_texts import LENGTHS, cut
 from tests.conftest import SHARED

@@ -23,9 +23,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.measure_parts import BESIDE_PEER, LANGUAGE, PACKS, PARTS, SIGNATURES
 from tests.benchmarks.other_trees import HERE, in_history, in_turns, tree_of
 from tests.benchmarks.timing import RUNS, machine

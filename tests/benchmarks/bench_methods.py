@@ -16,15 +16,15 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact
-from cluster.frame.job import Run
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.frame.job import Run
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.job import train
+from raymill.training.models.compose import compose_adapters
 from tests.benchmarks.timing import machine
-from training.config import TrainConfig
-from training.job import train
-from training.models.compose import compose_adapters
 
 CORPUS = "runs/demo/corpus"
 SOURCES = ("docs", "docstrings", "licences")

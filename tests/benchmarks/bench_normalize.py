@@ -6,9 +6,9 @@ FILE has a `text` column; left out, it is the technical documents beside the che
 import random
 import sys
 
-from pipelines.text import personal_data
-from pipelines.text.normalize import characters, normalize
-from pipelines.text.texts import Texts
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.normalize import characters, normalize
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import REAL, load_texts, machine, processor_seconds
 
 

@@ -31,7 +31,7 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
 from tests.benchmarks.timing import REAL, machine
 
 _MEBIBYTES = 4
@@ -99,7 +99,7 @@ def _side(side: str, file: str, folder: str) -> dict[str, float]:
 
 
 def _config(file: str):
-    from training.config import TrainConfig
+    from raymill.training.config import TrainConfig
 
     model = {"config": {"model_type": "llama", "vocab_size": _VOCABULARY}, "tokenizer": "train"}
     plain = {"kind": "train", "name": "bench", "corpus": file, "model": model, "steps": 1, "output": "unused"}
@@ -107,19 +107,19 @@ def _config(file: str):
 
 
 def _prepare(file: str, folder: str) -> dict[str, float]:
-    from training.pack.packed_run import prepare_tokenizer
+    from raymill.training.pack.packed_run import prepare_tokenizer
 
     prepare_tokenizer(_config(file), folder, replace=True)
     return {}
 
 
 def _ours(file: str, folder: str) -> dict[str, float]:
-    from cluster.stage import run_unit
-    from training.pack.corpus import freeze_corpus
-    from training.pack.packed_run import TokenizerAt
-    from training.pack.split import survey_here
-    from training.pack.tokenise import _encoder, tokenise_stage
-    from training.tokenizer.load_tokenizer import load_tokenizer, tokenizer_fingerprint
+    from raymill.cluster.stage import run_unit
+    from raymill.training.pack.corpus import freeze_corpus
+    from raymill.training.pack.packed_run import TokenizerAt
+    from raymill.training.pack.split import survey_here
+    from raymill.training.pack.tokenise import _encoder, tokenise_stage
+    from raymill.training.tokenizer.load_tokenizer import load_tokenizer, tokenizer_fingerprint
 
     config, uri = _config(file), f"{folder}/tokenizer"
     fingerprint = tokenizer_fingerprint(load_tokenizer(Store(), uri))
@@ -139,7 +139,7 @@ def _ours(file: str, folder: str) -> dict[str, float]:
 def _theirs(file: str, folder: str) -> dict[str, float]:
     from datasets import load_dataset
 
-    from training.tokenizer.load_tokenizer import load_tokenizer
+    from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(Store(), f"{folder}/tokenizer")
     with tempfile.TemporaryDirectory() as cache:

@@ -19,7 +19,7 @@ import os
 import sys
 from statistics import median
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.measure_parts import PARTS
 from tests.benchmarks.other_trees import HERE, in_turns, ratio, tree_of
 from tests.benchmarks.timing import load_texts, machine

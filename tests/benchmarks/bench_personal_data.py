@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.text.personal_data import KINDS, find_spellings
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.personal_data import KINDS, find_spellings
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.planted import iban_of, luhn
 from tests.benchmarks.timing import machine
 

@@ -18,18 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pytest import MonkeyPatch
 
-from cluster.artifact import Artifact
-from cluster.frame.kinds import kind_of
-from cluster.plan.plan import load_prices, plan_of, print_plan
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Stage
-from pipelines.all_kernels import compile_kernels
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import curate
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import prepare
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.plan.plan import load_prices, plan_of, print_plan
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.pipelines.all_kernels import compile_kernels
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import curate
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import prepare
+from raymill.pipelines.text.texts import Texts
+from raymill.training.pack import job as pack_job
+from raymill.training.plan.data import find_data
 from tests.benchmarks import bench_prepare
 from tests.benchmarks.bench_terabyte import write_documents
 from tests.benchmarks.local_s3 import KEYS, local_s3
@@ -37,8 +39,6 @@ from tests.benchmarks.timing import machine
 from tests.support.inline import InlineEngine, without_ray
 from tests.support.plan_cases import TINY
 from tests.support.plan_cases import config as train_config
-from training.pack import job as pack_job
-from training.plan.data import find_data
 
 _BYTES, _RECORDS, _PACKED = 120_000_000, 30_000, 1500
 

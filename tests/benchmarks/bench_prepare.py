@@ -24,11 +24,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from cluster.formats import plural
-from cluster.stage import COMMITS, prefix_of
-from pipelines.all_kernels import compile_kernels
-from pipelines.text.personal_data import KINDS
-from pipelines.text.texts import Texts
+from raymill.cluster.formats import plural
+from raymill.cluster.stage import COMMITS, prefix_of
+from raymill.pipelines.all_kernels import compile_kernels
+from raymill.pipelines.text.personal_data import KINDS
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.bench_fixed import processor_seconds
 from tests.benchmarks.timing import machine
 from tests.support.processes import Command

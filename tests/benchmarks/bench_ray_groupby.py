@@ -30,12 +30,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray.data
 
-from cluster.artifact import Artifact
-from cluster.progress import Progress
-from cluster.readers.inputs import Input
-from cluster.session import Session
-from pipelines.dedup.documents import Keys, scopes
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.session import Session
+from raymill.pipelines.dedup.documents import Keys, scopes
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.bench_curate import watch_workers
 from tests.benchmarks.bench_group import DEDUP, DOCUMENTS, Processes, generated
 from tests.benchmarks.timing import machine

@@ -13,11 +13,11 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
-from pipelines.curate.stages.repeats import Runs, find_runs, windows_between
-from pipelines.curate.stages.shared_keys import KeyCounter, find_shared, shared_keys
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
-from pipelines.text.windows import Anchors, Tokens, find_anchors, hash_windows, locate_tokens, without_spans
+from raymill.pipelines.curate.stages.repeats import Runs, find_runs, windows_between
+from raymill.pipelines.curate.stages.shared_keys import KeyCounter, find_shared, shared_keys
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.windows import Anchors, Tokens, find_anchors, hash_windows, locate_tokens, without_spans
 from tests.benchmarks.timing import load_texts, machine, processor_seconds
 
 LENGTH = 50

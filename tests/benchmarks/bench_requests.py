@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.artifact import Artifact
-from cluster.progress import Progress
-from cluster.readers.freeze import freeze
-from cluster.session import Session
-from cluster.stage import Stage
-from pipelines.all_kernels import compile_kernels
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import run_stages
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.pipelines.all_kernels import compile_kernels
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import run_stages
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.bench_terabyte import write_documents
 from tests.benchmarks.local_s3 import KEYS, local_s3
 from tests.benchmarks.timing import machine

@@ -11,19 +11,19 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from cluster import stage as stages
-from cluster.artifact import Artifact, Counters
-from cluster.stage import Output, Scratch, Stage
-from cluster.store.store import Store
-from pipelines.text.texts import Texts
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.texts import Texts
+from raymill.training.data.batch import Loader
+from raymill.training.data.order import Order, hashes
+from raymill.training.data.packed import EXAMPLES, PackedRows, rows_per_group
+from raymill.training.pack.best_fit import best_fit
+from raymill.training.pack.packing import PackingRule, pack_stage
 from tests.benchmarks.timing import REAL, machine, processor_seconds
 from tests.support.packed_examples import config
 from tests.support.stages import run_inline
-from training.data.batch import Loader
-from training.data.order import Order, hashes
-from training.data.packed import EXAMPLES, PackedRows, rows_per_group
-from training.pack.best_fit import best_fit
-from training.pack.packing import PackingRule, pack_stage
 
 _BYTES_PER_TOKEN = 4
 _TOKENS = 8_000_000

@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from cluster.store.store import Store
-from pipelines.rules import PACKS
-from pipelines.rules.rule import Analysis
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules import PACKS
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import load_texts, machine, processor_seconds
 
 DIALECTS = ("paper", "datatrove")

@@ -31,30 +31,36 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters
-from cluster.output import Output
-from cluster.progress import Progress
-from cluster.readers.freeze import bytes_of_unit, freeze
-from cluster.readers.recorded import write_inputs
-from cluster.readers.units import InputManifest
-from cluster.session import Session
-from cluster.stage import Scratch, Stage, committed, publish, run_unit
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.all_kernels import compile_kernels
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.what_if import DecideAgain, _units
-from pipelines.curate.report.gather import gather
-from pipelines.curate.report.page import render
-from pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
-from pipelines.curate.stages.ids import ID_INDEX, index_stage, positions_of
-from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
-from pipelines.curate.stages.samples import SAMPLES
-from pipelines.curate.stages.tallies import DUPLICATES, DUPLICATES_SCHEMA, SIMILARITY, SIMILARITY_SCHEMA, merge_stage
-from pipelines.curate.stages.write_corpus import KEPT, select_stage
-from pipelines.dedup.compare import EXACT, NEAR
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.output import Output
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.freeze import bytes_of_unit, freeze
+from raymill.cluster.readers.recorded import write_inputs
+from raymill.cluster.readers.units import InputManifest
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Scratch, Stage, committed, publish, run_unit
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.all_kernels import compile_kernels
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.what_if import DecideAgain, _units
+from raymill.pipelines.curate.report.gather import gather
+from raymill.pipelines.curate.report.page import render
+from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
+from raymill.pipelines.curate.stages.ids import ID_INDEX, index_stage, positions_of
+from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from raymill.pipelines.curate.stages.samples import SAMPLES
+from raymill.pipelines.curate.stages.tallies import (
+    DUPLICATES,
+    DUPLICATES_SCHEMA,
+    SIMILARITY,
+    SIMILARITY_SCHEMA,
+    merge_stage,
+)
+from raymill.pipelines.curate.stages.write_corpus import KEPT, select_stage
+from raymill.pipelines.dedup.compare import EXACT, NEAR
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, memory_of_process
 from tests.benchmarks.web_texts import cut
 from tests.support.counted_disk import METHODS, CountedDisk, counted_disk, shown

@@ -25,19 +25,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters
-from cluster.examples.splits import SPLITS
-from cluster.exchange import FAN, Levels
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Output, Scratch, Stage, run_unit
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.exchange import FAN, Levels
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Output, Scratch, Stage, run_unit
+from raymill.cluster.store.store import Store
+from raymill.training.data.packed import EXAMPLES
+from raymill.training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage, ranges, read_examples
 from tests.benchmarks.timing import machine
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config, document, write_examples
 from tests.support.stages import run_inline
-from training.data.packed import EXAMPLES
-from training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage, ranges, read_examples
 
 _FILES = (10, 64, 100, 1000, 4096, 10_000, 30_000)
 _EVERY_FILE = 1 << 40  # as `fan`: each range reads every file

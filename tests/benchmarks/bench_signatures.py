@@ -9,8 +9,8 @@ import re
 import rensa
 from datasketch import MinHash
 
-from pipelines.dedup.signatures import permutations
-from pipelines.text.texts import Texts
+from raymill.pipelines.dedup.signatures import permutations
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, processor_seconds
 from tests.support.dedup_loops import signatures
 

@@ -5,7 +5,7 @@ import sys
 import time
 from statistics import median
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import RUNS, machine
 
 
@@ -14,6 +14,6 @@ def run(texts: Texts) -> None:
     taken = []
     for _ in range(RUNS):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "cluster.cli", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "raymill.cluster.cli", "--help"], check=True, capture_output=True)
         taken.append(time.perf_counter() - start)
     print(f"raymill --help: {median(taken):.2f} s")

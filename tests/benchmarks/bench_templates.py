@@ -8,11 +8,11 @@ not the other. `-`: the conversation is left out, and why.
 import sys
 from collections import defaultdict
 
+from raymill.training.pack.chat import NOT_TRAINED, WITHOUT_REASONING
+from raymill.training.pack.documents import Chat, Document
+from raymill.training.pack.encode import Encoder
 from tests.benchmarks.timing import machine
 from tests.support.chat_templates import TOOLS, assistant, call, result, template_files, tokenizer_of, user
-from training.pack.chat import NOT_TRAINED, WITHOUT_REASONING
-from training.pack.documents import Chat, Document
-from training.pack.encode import Encoder
 
 _QUESTION, _AGAIN, _ANSWER, _SECOND = user("What is 2 + 2?"), user("And 3 + 3?"), assistant("It is 4."), assistant("6.")
 _BRIEF = {"role": "system", "content": "Be brief."}

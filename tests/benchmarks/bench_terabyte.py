@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.artifact import Artifact
-from cluster.progress import Progress
-from cluster.readers.freeze import freeze
-from cluster.session import Session
-from cluster.stage import Stage
-from pipelines.all_kernels import compile_kernels
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import run_stages
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.pipelines.all_kernels import compile_kernels
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import run_stages
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.benchmarks.web_texts import LENGTHS
 from tests.support.inline import InlineEngine

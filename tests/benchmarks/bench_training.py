@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,14 +6,14 @@ A stage of 2,000 units without work, on an embedded Ray with 2 CPUs.
 import tempfile
 import time
 
-from cluster.artifact import Counters
-from cluster.engine import Engine
-from cluster.output import Output
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Scratch, Stage
-from cluster.store.store import Store
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Counters
+from raymill.cluster.engine import Engine
+from raymill.cluster.output import Output
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
 from tests.support.stages import NUMBERS
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from cluster.store.store import StorageOptions
+from raymill.cluster.store.store import StorageOptions
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.train_inline import train_inline, write_corpus
 
 _ROOT = str(Path(__file__).parents[2])
-_PACKAGES = tuple(f"{_ROOT}/{name}/" for name in ("cluster", "pipelines", "training"))
+_PACKAGE = f"{_ROOT}/raymill/"
 
 
 def run(texts: object) -> None:
@@ -38,7 +38,7 @@ def walk(run: Callable[[], object]) -> tuple[list[str], int]:
     climbs: set[tuple[str, str]] = set()
 
     def seen(frame: FrameType, event: str, argument: Any) -> None:
-        if event != "call" or not frame.f_code.co_filename.startswith(_PACKAGES):
+        if event != "call" or not frame.f_code.co_filename.startswith(_PACKAGE):
             return
         code = frame.f_code
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -63,7 +63,7 @@ def _is_setting(value: Any) -> bool:
     """Whether a value is a config, a group of its settings, or has one as an attribute, as the work of a stage has."""
     if isinstance(value, type):
         return False
-    ours = type(value).__module__.partition(".")[0] in ("cluster", "pipelines", "training")
+    ours = type(value).__module__.partition(".")[0] == "raymill"
     held = value.__dict__.values() if ours and hasattr(type(value), "__dict__") and hasattr(value, "__dict__") else ()
     return any(isinstance(one, BaseModel) and not isinstance(one, StorageOptions) for one in (value, *held))
 

@@ -16,21 +16,21 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.readers.units import Reading
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.dedup import signatures
-from pipelines.language import identification as language
-from pipelines.rules.rule import Analysis
-from pipelines.text import personal_data
-from pipelines.text.lines import count_characters
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.cluster.readers.units import Reading
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.dedup import signatures
+from raymill.pipelines.language import identification as language
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.lines import count_characters
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 
 try:
-    from pipelines.curate.stages.measure import Measure, text_hashes
+    from raymill.pipelines.curate.stages.measure import Measure, text_hashes
 except ModuleNotFoundError:  # trees of before 2026-11-24
-    from pipelines.curate.stages.measure import Measure, text_hashes
+    from raymill.pipelines.curate.stages.measure import Measure, text_hashes
 
 WHOLE = "all together"
 NORMALISE, HASH, LANGUAGE = "normalise", "text hash and length", "language, 1,000 characters"

@@ -12,7 +12,7 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 
 HERE = Path(__file__).resolve().parents[2]
 _SCRIPT = Path(__file__).with_name("measure_parts.py")

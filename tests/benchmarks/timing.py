@@ -10,7 +10,7 @@ from statistics import median
 
 import pyarrow.parquet as pq
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "peps.parquet"
 RUNS = 5

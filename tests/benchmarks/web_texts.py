@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 
 # Name -> (mean and standard deviation of the logarithm of the length, shortest, longest) in characters.
 LENGTHS = {

@@ -76,7 +76,8 @@ def tests_of(file: str, imports: dict[str, set[str]]) -> tuple[list[str], list[s
 
 def module_of(file: str) -> str:
     """The name by which a file is imported."""
-    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return f"raymill.{name}" if file.startswith(PACKAGES) else name
 
 
 class Copy:
@@ -86,9 +87,9 @@ class Copy:
         self.root, self.place = place / "tree", place
         listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
-            if name and (ROOT / name).is_file():
+            if name and (ROOT / name).exists():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.root / name)
+                shutil.copy2(ROOT / name, self.root / name, follow_symlinks=False)
         if (data := ROOT.parent / "shared").is_dir():  # inputs of some tests, beside the checkout
             (place / "shared").symlink_to(data.resolve())
         files = sorted(path for top in (*PACKAGES, "tests") for path in (self.root / top).rglob("*.py"))
@@ -138,7 +139,7 @@ class Copy:
         os.chdir(self.root)
         os.environ |= {"PYTHONPATH": str(self.root)} | environment
         sys.path[:] = [str(self.root), *(path for path in sys.path if path not in ("", str(ROOT)))]
-        for name in [name for name in sys.modules if name.partition(".")[0] in (*PACKAGES, "tests")]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("raymill", "tests")]:
             del sys.modules[name]
         options = ["-xvv", "--tb=no", "-rfE", "-m", MARKS, "-o", f"faulthandler_timeout={HANG_S}"]
         code = 3

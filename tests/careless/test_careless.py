@@ -84,17 +84,17 @@ def test_a_draw_is_the_same_for_its_seed_and_takes_each_line_once():
 def test_the_tests_of_a_file_are_those_that_import_it_then_its_neighbours():
     sources = {
         "cluster/engine.py": "",
-        "cluster/run.py": "from cluster.engine import Engine",
-        "cluster/verbs.py": "VERB = 'cluster.engine:start'",
-        "pipelines/job.py": "import cluster.run",
-        "tests/support/inline.py": "from cluster import engine",
-        "tests/cluster/test_engine.py": "from cluster.engine import Engine",
-        "tests/cluster/test_cli.py": "import cluster.verbs",
+        "cluster/run.py": "from raymill.cluster.engine import Engine",
+        "cluster/verbs.py": "VERB = 'raymill.cluster.engine:start'",
+        "pipelines/job.py": "import raymill.cluster.run",
+        "tests/support/inline.py": "from raymill.cluster import engine",
+        "tests/cluster/test_engine.py": "from raymill.cluster.engine import Engine",
+        "tests/cluster/test_cli.py": "import raymill.cluster.verbs",
         "tests/cluster/test_alone.py": "",
         "tests/end_to_end/test_golden.py": "",
         "tests/pipelines/test_curate.py": "from tests.support import inline",
-        "tests/pipelines/test_far.py": "import pipelines.job",
-        "tests/pipelines/test_use.py": "def test(): import cluster.engine",
+        "tests/pipelines/test_far.py": "import raymill.pipelines.job",
+        "tests/pipelines/test_use.py": "def test(): import raymill.cluster.engine",
     }
     imports = {name: imported(source) for name, source in sources.items()}
     direct, distant = careless.tests_of("cluster/engine.py", imports)

@@ -31,13 +31,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import stage as stages
-from cluster.artifact import MANIFEST, Artifact, Manifest
-from cluster.stage import Record, Stage
-from cluster.store import paths
-from cluster.store import store as stores
-from cluster.store.interface import Unavailable
-from cluster.store.store import Store
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import MANIFEST, Artifact, Manifest
+from raymill.cluster.stage import Record, Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store import store as stores
+from raymill.cluster.store.interface import Unavailable
+from raymill.cluster.store.store import Store
 from tests.benchmarks.timing import machine
 from tests.support import simulation
 from tests.support.interleavings import Choices, ExploredWorld, beginnings, explore

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import artifact as artifacts
-from cluster import stored_parquet
-from cluster.artifact import (
+from raymill.cluster import artifact as artifacts
+from raymill.cluster import stored_parquet
+from raymill.cluster.artifact import (
     MANIFEST,
     Artifact,
     DataFile,
@@ -23,8 +23,8 @@ from cluster.artifact import (
     fingerprint,
     read_tables,
 )
-from cluster.errors import DataError
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError
+from raymill.cluster.store.store import Store
 from tests.support.stages import NUMBERS, counting_stage, run_inline
 
 SCHEMA = pa.schema([("x", pa.int64()), ("s", pa.large_string())], metadata={"note": "kept"})

@@ -8,7 +8,7 @@ from ray.autoscaler.v2 import utils
 from ray.core.generated import autoscaler_pb2
 from ray.experimental import internal_kv
 
-from cluster import autoscaler
+from raymill.cluster import autoscaler
 
 OURS, OTHER = "ab" * 18, "cd" * 18
 

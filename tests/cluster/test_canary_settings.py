@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from cluster.config import _field_types, _members, _step, load_values, model_of
-from cluster.errors import ConfigError
-from cluster.frame.kinds import names
-from cluster.secret_values import VARIABLE
-from cluster.store.interface import SECRETS
+from raymill.cluster.config import _field_types, _members, _step, load_values, model_of
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.kinds import names
+from raymill.cluster.secret_values import VARIABLE
+from raymill.cluster.store.interface import SECRETS
 
 CANARY = "C4n4ryW0rd"
 # Forms in which a secret is recognised in any setting.

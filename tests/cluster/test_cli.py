@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import typer
 
-import cluster
-from cluster import cli
-from cluster.cli import shell_command
-from cluster.engine import _RunUnit
-from cluster.entry import Entry
-from cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
-from cluster.frame.kind import Verb
-from cluster.run import RunFolder
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster import cli
+from raymill.cluster.cli import shell_command
+from raymill.cluster.engine import _RunUnit
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
+from raymill.cluster.frame.kind import Verb
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.store import Store
 from tests.support.stages import counting_stage, run_inline
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ HEAVY = ("ray", "numba", "numpy", "pyarrow", "pydantic", "typer", "obstore", "bo
 
 
 def raymill(*words: str, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "cluster.cli", *words]
+    command = [sys.executable, "-m", "raymill.cluster.cli", *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, **options)
 
 
@@ -57,7 +57,7 @@ def verb(monkeypatch):
 def test_help_loads_nothing_heavy(words):
     code = f"""
 import sys
-from cluster import cli
+from raymill.cluster import cli
 try: cli.main({words!r})
 except SystemExit as left: assert left.code == 0
 print([name for name in {HEAVY!r} if name in sys.modules])
@@ -70,7 +70,7 @@ def test_sigterm_is_an_interrupt_from_the_first_moment_on():
     code = """
 import signal
 import sys
-from cluster import cli
+from raymill.cluster import cli
 cli.VERBS["try"] = cli.VERBS["gc"]
 cli._function = lambda name, declared: lambda: signal.raise_signal(signal.SIGTERM)
 sys.argv = ["raymill", "try"]
@@ -193,7 +193,7 @@ def test_an_exit_code_of_a_verb_is_kept(run, verb):
 
 
 def test_a_reader_that_leaves_early_is_no_error():
-    command = [sys.executable, "-m", "cluster.cli", "config", "schema"]
+    command = [sys.executable, "-m", "raymill.cluster.cli", "config", "schema"]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     writer.stdout.close()
     assert (writer.wait(60), writer.stderr.read()) == (0, b"")
@@ -276,12 +276,12 @@ def test_config_schema_prints_json_and_check_prints_the_settings_without_secrets
 def test_verbose_logs_units_and_is_taken_by_every_verb(run, verb):
     import logging
 
-    verb(lambda: logging.getLogger("cluster.engine").info("committed"))
-    logging.getLogger("cluster").handlers.clear()
+    verb(lambda: logging.getLogger("raymill.cluster.engine").info("committed"))
+    logging.getLogger("raymill").handlers.clear()
     assert "committed" not in run("try")[2]
-    logging.getLogger("cluster").handlers.clear()
-    assert "info cluster.engine: committed" in run("try", "--verbose")[2]
-    logging.getLogger("cluster").handlers.clear()
+    logging.getLogger("raymill").handlers.clear()
+    assert "info raymill.cluster.engine: committed" in run("try", "--verbose")[2]
+    logging.getLogger("raymill").handlers.clear()
 
 
 # --- what a person would type

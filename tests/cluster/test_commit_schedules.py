@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
-from cluster import stage as stages
-from cluster.record import RecordFile
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster import stage as stages
+from raymill.cluster.record import RecordFile
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 from tests.cluster import commit_schedules
 from tests.cluster.commit_schedules import CASES, run_all, run_some
 from tests.support.interleavings import Choices, ExploredWorld, explore

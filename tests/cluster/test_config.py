@@ -9,15 +9,15 @@ import jsonschema
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from cluster import config as configs
-from cluster import config_text
-from cluster.config import load, load_storage, schema
-from cluster.config_text import format_of, parse
-from cluster.errors import ConfigError
-from cluster.readers.inputs import input_stores
-from cluster.store.interface import NotFound, StorageOptions
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import result_settings as curate_settings
+from raymill.cluster import config as configs
+from raymill.cluster import config_text
+from raymill.cluster.config import load, load_storage, schema
+from raymill.cluster.config_text import format_of, parse
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.inputs import input_stores
+from raymill.cluster.store.interface import NotFound, StorageOptions
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import result_settings as curate_settings
 
 GOOD = "kind: curate\nname: peps\ninputs: [{path: data}]\noutput: out\n"
 

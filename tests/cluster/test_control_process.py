@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.sudden_end import control_process
+from raymill.cluster.sudden_end import control_process
 
 DRIVER = """
 import subprocess, sys, threading
 from pathlib import Path
-from cluster import sudden_end as watching
+from raymill.cluster import sudden_end as watching
 watching._LOOK_S, watching._GRACE_S = 0.02, float(sys.argv[4])
 folder, name, removed = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 is_running, seen = watching._is_running, threading.Event()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import stage as stages
-from cluster.sudden_end import MESSAGE
+from raymill.cluster import stage as stages
+from raymill.cluster.sudden_end import MESSAGE
 from tests.support.processes import MARK, Command, wait_until
 from tests.support.stages import blocked_from_two_on, counting_stage, digests, run_inline
 

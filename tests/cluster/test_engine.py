@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster import stage as stages
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import DataError, StageError, StorageError
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Record
-from cluster.store.interface import NotFound, Unavailable
+from raymill.cluster import stage as stages
+from raymill.cluster.engine import Engine, RetryLimits
+from raymill.cluster.errors import DataError, StageError, StorageError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Record
+from raymill.cluster.store.interface import NotFound, Unavailable
 from tests.support.stages import NUMBERS, count_up, counting_stage, digests, run_inline
 
 # The warnings are of Ray itself: deprecations, and threads that a round broken off leaves.
@@ -171,13 +171,13 @@ def test_logs_name_run_stage_unit_and_kind_and_never_the_message(session, tmp_pa
     def work(unit, scratch):
         raise ValueError("a document's own words")
 
-    from cluster import logs
+    from raymill.cluster import logs
 
     logs.setup()
     with pytest.raises(StageError):
         engine(tmp_path / "nightly", session, attempts=1).run(counting_stage(1, work))
     said = capfd.readouterr().err
-    assert " error run=nightly stage=count unit=0 cluster.engine: failed with ValueError" in said
+    assert " error run=nightly stage=count unit=0 raymill.cluster.engine: failed with ValueError" in said
     assert "own words" not in said
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import ConfigError, DataError, StageError
-from cluster.progress import Progress
-from cluster.session import Session, imported_ray
+from raymill.cluster.engine import Engine, RetryLimits
+from raymill.cluster.errors import ConfigError, DataError, StageError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session, imported_ray
 from tests.support.inline import InlineEngine, NoRay, RoundsInline
 from tests.support.stages import count_up, counting_stage, digests, run_inline
 

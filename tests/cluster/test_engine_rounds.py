@@ -10,17 +10,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster import cli
-from cluster import engine as engines
-from cluster import stage as stages
-from cluster.artifact import MANIFEST
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StageError, StorageError
-from cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
-from cluster.nodes import Node
-from cluster.output import Output
-from cluster.progress import Progress
-from cluster.store.interface import NotFound, Unavailable
+from raymill.cluster import cli
+from raymill.cluster import engine as engines
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import MANIFEST
+from raymill.cluster.engine import Engine, RetryLimits
+from raymill.cluster.errors import BusyError, ClusterError, ConfigError, DataError, StageError, StorageError
+from raymill.cluster.metrics import ENDED, FAILED, NOT_EXPORTED, RUNNING
+from raymill.cluster.nodes import Node
+from raymill.cluster.output import Output
+from raymill.cluster.progress import Progress
+from raymill.cluster.store.interface import NotFound, Unavailable
 from tests.support.inline import NoRay, RoundsInline
 from tests.support.stages import NUMBERS, count_up, counting_stage, run_inline
 from tests.support.stories import story
@@ -63,7 +63,7 @@ def test_only_what_failed_is_tried_again_and_no_more_often_than_allowed(tmp_path
 def test_a_final_error_is_not_logged_beside_its_message(tmp_path, caplog):
     work = Failing({0: [DataError("a.jsonl: changed")]})
     stage = dataclasses.replace(counting_stage(1, work), small=True)
-    with caplog.at_level(logging.WARNING, logger="cluster"), pytest.raises(DataError, match="changed"):
+    with caplog.at_level(logging.WARNING, logger="raymill"), pytest.raises(DataError, match="changed"):
         Engine(str(tmp_path), NoRay(), Progress()).run(stage)
     assert not caplog.records
 
@@ -78,7 +78,7 @@ def test_a_stage_of_two_calls_has_no_wall_time(tmp_path):
 
 def test_a_failed_unit_of_a_stage_that_the_driver_does_is_logged_once(tmp_path, caplog):
     work = Failing({0: [ValueError("a")]})
-    with caplog.at_level(logging.ERROR, logger="cluster"):
+    with caplog.at_level(logging.ERROR, logger="raymill"):
         Engine(str(tmp_path), NoRay(), Progress()).run(dataclasses.replace(counting_stage(1, work), small=True))
     assert [record.getMessage() for record in caplog.records] == ["failed with ValueError"]
 
@@ -244,7 +244,7 @@ def test_a_worker_answers_for_each_unit_and_logs_its_failures_with_run_stage_and
     assert [json.loads(answers[at]["record"])["counters"]["documents"] for at in (0, 2)] == [4, 0]
     assert (answers[1]["kind"], answers[1]["final"]) == ("ValueError", None) and "own words" in answers[1]["error"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(" error run=nightly stage=count unit=3 cluster.engine: failed with ValueError")
+    assert line.endswith(" error run=nightly stage=count unit=3 raymill.cluster.engine: failed with ValueError")
 
 
 class Counted:
@@ -411,8 +411,8 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
             source.write_text(json.dumps({"id": "new", "text": story(99)}) + "\n")
             return super()._map(run, units, options)
 
-    monkeypatch.setattr("cluster.frame.job.Engine", Changing)
-    monkeypatch.setattr("cluster.frame.commands.Session", NoRay)
+    monkeypatch.setattr("raymill.cluster.frame.job.Engine", Changing)
+    monkeypatch.setattr("raymill.cluster.frame.commands.Session", NoRay)
     config = tmp_path / "curate.json"
     config.write_text(
         json.dumps({"kind": "curate", "name": "x", "inputs": [{"path": str(source)}], "output": str(tmp_path / "run")})

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli, entry
-from cluster.entry import EXTRAS, require_extra
-from cluster.errors import ConfigError
-from cluster.frame.dry_run import print_dry_run
-from cluster.frame.work import work_of
-from cluster.plan.plan import plan, print_plan
-from cluster.session import Session
-from cluster.submit.commands import Place
-from pipelines.prepare.config import PrepareConfig
+from raymill.cluster import cli, entry
+from raymill.cluster.entry import EXTRAS, require_extra
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.dry_run import print_dry_run
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.plan.plan import plan, print_plan
+from raymill.cluster.session import Session
+from raymill.cluster.submit.commands import Place
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.training.config import TrainConfig
+from raymill.training.job import train
 from tests.support.inline import prepare_inline
-from training.config import TrainConfig
-from training.job import train
 
 ROOT = Path(__file__).parents[2]
 # What the extras bring besides; none of it is a dependency of the package itself.
@@ -56,7 +56,7 @@ def test_without_extras_every_verb_explains_itself_or_names_its_extra():
     code = f"""
 import contextlib, io, json, sys
 sys.modules |= dict.fromkeys({blocked!r})
-from cluster import cli
+from raymill.cluster import cli
 found = {{}}
 for verb in cli.verbs():
     out, err = io.StringIO(), io.StringIO()
@@ -101,7 +101,7 @@ def test_4_bit_training_without_its_extra_is_refused_before_the_model_is_looked_
 
 
 def test_a_job_of_this_machine_is_not_submitted_without_the_extras_of_its_settings(bare, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.frame.work.require_extra", lambda *_: None)  # that of kind: train
+    monkeypatch.setattr("raymill.cluster.frame.work.require_extra", lambda *_: None)  # that of kind: train
     full = _LORA | {"workers": {"gpus_each": 1}, "corpus": "in.jsonl", "output": "out", "method": "full"}
     phases = [{"name": "one"}, {"name": "two", "method": "qlora", "lora": {"rank": 2}}]
     database = {"url": "postgresql+psycopg://h/d", "query": "select * from tickets"}

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cluster import errors
-from cluster.errors import RaymillError, as_record, from_record, is_panic
-from cluster.store.interface import NotFound, Unavailable
+from raymill.cluster import errors
+from raymill.cluster.errors import RaymillError, as_record, from_record, is_panic
+from raymill.cluster.store.interface import NotFound, Unavailable
 
 CODES = {
     "RaymillError": (1, False), "UserError": (2, True), "ConfigError": (2, True), "StorageError": (2, True),

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import exchange as exchanges
-from cluster.errors import DataError
-from cluster.exchange import FAN, Levels, SlicedFiles, exchange
-from cluster.output import Output, write_slices
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Stage
-from cluster.store.store import Store
+from raymill.cluster import exchange as exchanges
+from raymill.cluster.errors import DataError
+from raymill.cluster.exchange import FAN, Levels, SlicedFiles, exchange
+from raymill.cluster.output import Output, write_slices
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.cluster.store.store import Store
 from tests.support.inline import InlineEngine
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import formats
-from cluster.formats import listed
+from raymill.cluster import formats
+from raymill.cluster.formats import listed
 
 
 def value_of(text: str) -> float:

@@ -9,9 +9,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster import cli, lease
-from cluster import stage as stages
-from cluster.garbage import (
+from raymill.cluster import cli, lease
+from raymill.cluster import stage as stages
+from raymill.cluster.garbage import (
     FINISHED,
     INCOMPLETE,
     OTHER_SETTINGS,
@@ -24,10 +24,10 @@ from cluster.garbage import (
     find_garbage,
     remove_garbage,
 )
-from cluster.lease import held
-from cluster.store import paths
-from cluster.store.interface import FileInfo, Upload
-from cluster.store.store import Store
+from raymill.cluster.lease import held
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo, Upload
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS
 from tests.support.processes import wait_until
 from tests.support.stages import count_up, counting_stage, run_inline
@@ -255,7 +255,7 @@ def test_nothing_is_removed_once_another_run_took_the_output_over(run, raymill, 
         return found
 
     monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
-    monkeypatch.setattr("cluster.garbage.find_garbage", find_and_be_late)
+    monkeypatch.setattr("raymill.cluster.garbage.find_garbage", find_and_be_late)
     code, _, err = raymill("gc", run, "--delete")
     assert code == 2 and "another run took over here" in err
     assert all_files(Store(), run) == before

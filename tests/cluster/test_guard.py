@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space
+from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space
 
 ROOMY = WorkBounds(20.0, 1 << 30)
 TIGHT = WorkBounds(0.2, 64 << 20)

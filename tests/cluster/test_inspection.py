@@ -6,14 +6,14 @@ import datetime
 import pyarrow as pa
 import pytest
 
-import cluster
-from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
-from cluster.errors import DataError, StorageError
-from cluster.formats import byte_size
-from cluster.inspection import _artifacts_below, first_rows, inspect, shortened, store_for
-from cluster.run import RunFolder
-from cluster.stage import Output
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.formats import byte_size
+from raymill.cluster.inspection import _artifacts_below, first_rows, inspect, shortened, store_for
+from raymill.cluster.run import RunFolder
+from raymill.cluster.stage import Output
+from raymill.cluster.store.store import Store
 from tests.support.stages import counting_stage, run_inline
 
 KIB, MIB, GIB, TIB = (1024**power for power in range(1, 5))

@@ -16,11 +16,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from cluster import lease as leases
-from cluster.errors import BusyError, DataError, StorageError
-from cluster.lease import Holder, held
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster import lease as leases
+from raymill.cluster.errors import BusyError, DataError, StorageError
+from raymill.cluster.lease import Holder, held
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 from tests.support.emulators import EMULATED
 from tests.support.processes import wait_until
 

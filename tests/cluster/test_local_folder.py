@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import StorageError
-from cluster.store import copies as local_copies
-from cluster.store import paths
-from cluster.store.copies import local_folder
-from cluster.store.interface import FileInfo, NotFound, Unavailable
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store import copies as local_copies
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_folder
+from raymill.cluster.store.interface import FileInfo, NotFound, Unavailable
+from raymill.cluster.store.store import Store
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from cluster import cli, logs
-from cluster.entry import Entry
-from cluster.errors import DataError
-from cluster.frame.kind import Verb
-from cluster.logs import PrintableStream, printable, printable_output
-from cluster.progress import LineWriter
+from raymill.cluster import cli, logs
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import DataError
+from raymill.cluster.frame.kind import Verb
+from raymill.cluster.logs import PrintableStream, printable, printable_output
+from raymill.cluster.progress import LineWriter
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b31m\r\u202efdp.exe\u2066\u2028\x00\x7f\udc80"
 SHOWN = r"\u001b]0;title\u0007\u001b[2J\u009b31m\u000d\u202efdp.exe\u2066\u2028\u0000\u007f\udc80"
@@ -43,13 +43,13 @@ def test_both_outputs_are_printable_inside_and_as_before_outside(capsys):
 def test_a_verb_prints_results_errors_and_log_lines_without_control_characters(monkeypatch, capsys):
     def explain() -> None:
         print(HOSTILE)
-        logging.getLogger("cluster.test").warning("%s", HOSTILE)
+        logging.getLogger("raymill.test").warning("%s", HOSTILE)
         raise DataError(HOSTILE)
 
     monkeypatch.setitem(cli.VERBS, "explain", Verb(Entry(f"{__name__}:{explain.__name__}"), ""))
     monkeypatch.setattr(sys.modules[__name__], "explain", explain, raising=False)
     # pytest-xdist cannot send a captured record that is no UTF-8.
-    monkeypatch.setattr(logging.getLogger("cluster"), "propagate", False)
+    monkeypatch.setattr(logging.getLogger("raymill"), "propagate", False)
     logs.setup()
     with pytest.raises(SystemExit):
         cli.main(["explain"])

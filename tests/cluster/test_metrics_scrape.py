@@ -29,7 +29,7 @@ START_S, REPORT_S = 90, 1
 EVERY_METRIC = """
 import sys, time, ray
 ray.init(address=sys.argv[1], log_to_driver=False)
-from cluster.metrics import METRICS, NOT_EXPORTED, connect
+from raymill.cluster.metrics import METRICS, NOT_EXPORTED, connect
 metrics = connect("probe")
 assert metrics is not NOT_EXPORTED, ray.nodes()
 for metric in METRICS.values():
@@ -141,7 +141,7 @@ def test_alerts_and_panels_name_metrics_that_a_ray_head_exports_and_they_move_wi
         "model": {"config": model, "tokenizer": "train"}, "sequence_length": 64, "tokens_per_step": 128, "steps": 40,
         "evaluate": {"every_steps": 20}, "checkpoint": {"every_steps": 10}, "output": str(tmp_path / "trained"),
     })  # fmt: skip
-    raymill = [sys.executable, "-m", "cluster.cli"]
+    raymill = [sys.executable, "-m", "raymill.cluster.cli"]
     with Head() as head:
         address = f"127.0.0.1:{head.port}"
         head.call(sys.executable, "-c", EVERY_METRIC, address)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.nodes import Node, candidates, without_accelerators
+from raymill.cluster.nodes import Node, candidates, without_accelerators
 
 GIB = 1 << 30
 HEAD = Node("h", {"memory": 8 * GIB})

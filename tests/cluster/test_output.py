@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.output import Output, OutputFiles, _cuts, empty_file
+from raymill.cluster.output import Output, OutputFiles, _cuts, empty_file
 
 NUMBERS = pa.schema([("x", pa.int64())])  # 8 bytes a row
 

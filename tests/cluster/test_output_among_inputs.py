@@ -5,12 +5,12 @@ import os
 
 import pytest
 
-from cluster.errors import ConfigError, StorageError
-from cluster.output_folder import check_output, refuse_impossible_output, refuse_output_among_inputs
-from cluster.readers.listing import list_inputs
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.output_folder import check_output, refuse_impossible_output, refuse_output_among_inputs
+from raymill.cluster.readers.listing import list_inputs
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
 from tests.support.inline import curate_inline
 
 

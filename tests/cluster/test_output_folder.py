@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.output_folder import fixed_folder, path_below, real_path, refuse_output_in_folder
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.output_folder import fixed_folder, path_below, real_path, refuse_output_in_folder
 
 
 @pytest.fixture

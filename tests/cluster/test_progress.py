@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
-from cluster import logs
-from cluster import progress as progresses
-from cluster.progress import LineWriter, ProgressLines
-from cluster.progress import clock as clock_text
-from cluster.stage import Record
+from raymill.cluster import logs
+from raymill.cluster import progress as progresses
+from raymill.cluster.progress import LineWriter, ProgressLines
+from raymill.cluster.progress import clock as clock_text
+from raymill.cluster.stage import Record
 
 
 class Terminal(io.StringIO):
@@ -226,7 +226,7 @@ def test_times_are_written_as_people_do(seconds, shown):
 def logged(capsys):
     """A logger, and what came out on standard error since."""
     logs.setup(verbose=True)
-    yield logging.getLogger("cluster.test"), lambda: capsys.readouterr().err
+    yield logging.getLogger("raymill.test"), lambda: capsys.readouterr().err
     logs.setup()
 
 
@@ -236,8 +236,8 @@ def test_a_log_line_says_when_how_bad_and_about_what(logged):
         logger.warning("attempt %d", 2)
     logger.info("free")
     first, second = written().splitlines()
-    assert first[10] == "T" and first[19:] == "Z warning run=peps stage=measure unit=17 cluster.test: attempt 2"
-    assert second.endswith("Z info cluster.test: free")
+    assert first[10] == "T" and first[19:] == "Z warning run=peps stage=measure unit=17 raymill.test: attempt 2"
+    assert second.endswith("Z info raymill.test: free")
 
 
 @pytest.mark.parametrize("tree", ["cluster", "pipelines", "training"])
@@ -245,7 +245,7 @@ def test_a_log_line_says_when_how_bad_and_about_what(logged):
 def test_every_tree_logs_warnings_and_with_verbose_what_is_below_them(capsys, tree, verbose):
     logs.setup(verbose)
     assert logs.is_verbose() is verbose
-    logger = logging.getLogger(f"{tree}.test")
+    logger = logging.getLogger(f"raymill.{tree}.test")
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logger.log(level, "seen")
     seen = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
@@ -255,14 +255,14 @@ def test_every_tree_logs_warnings_and_with_verbose_what_is_below_them(capsys, tr
 
 def test_a_log_line_has_the_time_of_its_record_in_utc_and_the_ids_of_the_innermost_about(logged):
     logger, written = logged
-    made = logger.makeRecord("cluster.x", logging.ERROR, "", 0, "a\n b %s", ("c",), None)
+    made = logger.makeRecord("raymill.x", logging.ERROR, "", 0, "a\n b %s", ("c",), None)
     made.created = 86_400 * 365 + 3_723.9
     with logs.about(run="a", unit=1), logs.about(unit=2, stage="s"):
         logger.handle(made)
     logger.handle(made)
     one, other = written().splitlines()
-    assert one == "1971-01-01T01:02:03Z error run=a unit=2 stage=s cluster.x: a  b c"
-    assert other == "1971-01-01T01:02:03Z error cluster.x: a  b c"
+    assert one == "1971-01-01T01:02:03Z error run=a unit=2 stage=s raymill.x: a  b c"
+    assert other == "1971-01-01T01:02:03Z error raymill.x: a  b c"
 
 
 def test_a_log_record_is_one_line_and_an_exception_only_its_kind(logged):
@@ -271,7 +271,7 @@ def test_a_log_record_is_one_line_and_an_exception_only_its_kind(logged):
         raise ValueError("words of a document")
     except ValueError:
         logger.exception("unit failed\nreally")
-    assert written().endswith("cluster.test: unit failed really (ValueError)\n")
+    assert written().endswith("raymill.test: unit failed really (ValueError)\n")
 
 
 def test_setting_up_twice_changes_the_level_and_adds_no_second_line(logged):

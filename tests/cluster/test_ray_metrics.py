@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster import ray_metrics
-from cluster.metrics import METRICS, NOT_EXPORTED, connect
+from raymill.cluster import ray_metrics
+from raymill.cluster.metrics import METRICS, NOT_EXPORTED, connect
 
 
 class Registered:

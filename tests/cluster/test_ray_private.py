@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.errors import ClusterError
-from cluster.ray_private import NAMES, SETTINGS, private, replace_private
+from raymill.cluster.errors import ClusterError
+from raymill.cluster.ray_private import NAMES, SETTINGS, private, replace_private
 
 ROOT = Path(__file__).parents[2]
 # A part of Ray that is not published: an underscore before a name, or one of these packages.

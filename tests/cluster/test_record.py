@@ -6,10 +6,10 @@ from threading import Barrier
 
 import pytest
 
-from cluster import record as record_module
-from cluster.errors import DataError, StorageError
-from cluster.record import RecordFile, json_bytes, json_with
-from cluster.store.store import Store
+from raymill.cluster import record as record_module
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.record import RecordFile, json_bytes, json_with
+from raymill.cluster.store.store import Store
 
 
 def record(folder) -> RecordFile[dict]:

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.artifact import Artifact, discard_artifact, manifest_file
-from cluster.errors import DataError, StorageError
-from cluster.lease import held
-from cluster.record import json_bytes, read_json_line
-from cluster.run import RunFolder
-from cluster.store.paths import FileName, RecordedUri, RelativePath
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, discard_artifact, manifest_file
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.lease import held
+from raymill.cluster.record import json_bytes, read_json_line
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
+from raymill.cluster.store.store import Store
+from raymill.training.job import discard_damaged
+from raymill.training.records.finished import exported_checkpoint
 from tests.support.record_types import FILE, HOSTILE, HOSTILE_URIS, RECORDS, changed_record, places_in_the_product
-from training.job import discard_damaged
-from training.records.finished import exported_checkpoint
 
 
 def test_every_record_of_the_product_is_in_the_table() -> None:
@@ -79,7 +79,7 @@ def test_what_a_run_wrote_beside_its_record_is_a_data_error_if_it_is_damaged(tmp
 
 
 def test_the_checkpoint_of_a_fit_is_one_of_its_run_whatever_folder_its_record_names() -> None:
-    parse, record, _, _ = RECORDS["training.records.finished:outcome_file"]
+    parse, record, _, _ = RECORDS["raymill.training.records.finished:outcome_file"]
     moved = parse(json.dumps(record | {"best_checkpoint": "/elsewhere/checkpoints/step-7"}).encode())
     assert exported_checkpoint("/run", moved) == "/run/checkpoints/step-7"
     for uri in ("/", "/run/checkpoints/", "/run/checkpoints/.."):
@@ -96,7 +96,7 @@ def test_a_report_that_is_gone_is_a_data_error(tmp_path: Path) -> None:
 
 
 def _artifact(folder: Path, path: str) -> None:
-    manifest = RECORDS["cluster.artifact:manifest_file"][1] | {"files": [FILE | {"path": path}]}
+    manifest = RECORDS["raymill.cluster.artifact:manifest_file"][1] | {"files": [FILE | {"path": path}]}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "_manifest.json").write_bytes(json_bytes(manifest))
 
@@ -116,7 +116,7 @@ def test_a_link_that_leaves_the_run_is_refused_before_anything_is_read_or_writte
     at.parent.mkdir(parents=True)
     at.symlink_to(tmp_path / "documents")
     run = tmp_path / "run"
-    (run / "manifest.json").write_bytes(json_bytes(RECORDS["cluster.run:manifest_file"][1]))
+    (run / "manifest.json").write_bytes(json_bytes(RECORDS["raymill.cluster.run:manifest_file"][1]))
     with pytest.raises(StorageError, match=r"a link to .*documents, outside of"):
         RunFolder(Store(), str(run)).manifest_file.read()
     with pytest.raises(StorageError, match="outside of"), held(Store(), str(run)):
@@ -146,7 +146,7 @@ def test_only_files_that_were_listed_below_the_folder_are_deleted(tmp_path: Path
 
 def test_a_finished_training_that_names_files_outside_deletes_none_of_them(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
-    record = RECORDS["cluster.run:manifest_file"][1]
+    record = RECORDS["raymill.cluster.run:manifest_file"][1]
     record = record | {"export": {"made_from": "f", "files": [{"path": "../../diary.txt", "bytes": 1, "sha256": "s"}]}}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_bytes(json_bytes(record))

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import ray.exceptions
 
-from cluster import session as remote
-from cluster.entry import Entry
-from cluster.errors import ClusterError, DataError
+from raymill.cluster import session as remote
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ClusterError, DataError
 from tests.support.inline import NoRay
 
 

@@ -10,21 +10,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import stage as stages
-from cluster.artifact import read_tables
-from cluster.errors import StorageError
-from cluster.lease import held
-from cluster.output import Output
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import Span, stream
-from cluster.readers.units import Reading, Unit, read_unit
-from cluster.record import RecordFile
-from cluster.stage import Scratch
-from cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
-from cluster.store.store import Store
-from cluster.stored_parquet import chunk_range
-from pipelines.curate.stages.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import read_tables
+from raymill.cluster.errors import StorageError
+from raymill.cluster.lease import held
+from raymill.cluster.output import Output
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import Span, stream
+from raymill.cluster.readers.units import Reading, Unit, read_unit
+from raymill.cluster.record import RecordFile
+from raymill.cluster.stage import Scratch
+from raymill.cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import chunk_range
+from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
+from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA
 from tests.conftest import CREDENTIALS
 from tests.support import large_files
 from tests.support.counted_disk import counted_disk

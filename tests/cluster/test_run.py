@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from cluster.artifact import fingerprint
-from cluster.errors import DataError
-from cluster.run import RunFolder, changes, differences
-from cluster.store.store import Store
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.errors import DataError
+from raymill.cluster.run import RunFolder, changes, differences
+from raymill.cluster.store.store import Store
 
 SETTINGS = {"rules": {"min_words": 5}, "seed": 1}
 ARTIFACTS = {"removed": "2", "corpus": "1"}

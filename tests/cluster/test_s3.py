@@ -17,10 +17,10 @@ import obstore
 import pytest
 from obstore.store import MemoryStore
 
-from cluster.errors import StorageError, UserError
-from cluster.store.interface import StorageOptions, Unavailable
-from cluster.store.object_store import _ODD_NAME
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError, UserError
+from raymill.cluster.store.interface import StorageOptions, Unavailable
+from raymill.cluster.store.object_store import _ODD_NAME
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS, free_port, wait_for_port
 from tests.support.hostile_answers import server
 from tests.support.stages import counting_stage, run_inline
@@ -172,7 +172,7 @@ def test_a_slash_at_the_end_and_capitals_in_the_scheme_do_no_harm(s3_root, s3_se
 def test_a_panic_of_the_library_is_a_storage_error_of_one_line(capfd):
     from obstore.store import S3Store
 
-    from cluster.store.object_store import Bucket
+    from raymill.cluster.store.object_store import Bucket
 
     # Without a scheme the library panics: our own check of the address stands before it everywhere else.
     bucket = Bucket(
@@ -407,7 +407,7 @@ def test_a_redirect_in_place_of_a_listing_is_an_error_of_the_store(status):
 
 
 def test_a_listing_of_empty_pages_ends(monkeypatch):
-    monkeypatch.setattr("cluster.store.aws._EMPTY_PAGES", 5)
+    monkeypatch.setattr("raymill.cluster.store.aws._EMPTY_PAGES", 5)
     bodies = [EMPTY % number for number in range(20)]
     answers = {"*": [HEAD % len(body) + body for body in bodies]}
     with server(answers) as url, pytest.raises(StorageError, match="6 empty pages in a row"):

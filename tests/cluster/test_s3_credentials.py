@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import boto3
 import pytest
 
-from cluster.errors import StorageError
-from cluster.store.interface import StorageOptions
-from cluster.store.object_store import bucket
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.object_store import bucket
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS, moto
 
 NAME = "raymill-nodes"  # of a role

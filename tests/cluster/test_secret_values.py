@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from cluster.errors import DataError
-from cluster.secret_values import (
+from raymill.cluster.errors import DataError
+from raymill.cluster.secret_values import (
     is_secret_header,
     is_secret_pair,
     looks_random,

@@ -11,12 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import ray as _loaded_before_tests_put_another_in_its_place  # noqa: F401
 
-from cluster import cli, temporary
-from cluster import session as sessions
-from cluster.errors import ClusterError, ConfigError
-from cluster.progress import ProgressLines
-from cluster.session import WORKER_ENVIRONMENT, Session
+from raymill.cluster import cli, temporary
+from raymill.cluster import session as sessions
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.progress import ProgressLines
+from raymill.cluster.session import WORKER_ENVIRONMENT, Session
 from tests.support.servers import free_port
 
 
@@ -39,9 +40,9 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
 @pytest.mark.parametrize(
     ("verb", "job"),
     [
-        ("curate", "pipelines.curate.job.CurateJob.run"),
-        ("pack", "training.commands.run_pack"),
-        ("train", "training.job.TrainJob.run"),
+        ("curate", "raymill.pipelines.curate.job.CurateJob.run"),
+        ("pack", "raymill.training.commands.run_pack"),
+        ("train", "raymill.training.job.TrainJob.run"),
     ],
 )
 def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_config(
@@ -66,7 +67,7 @@ def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_conf
         raise ConfigError("enough.")
 
     monkeypatch.setattr(job, run)
-    monkeypatch.setattr("training.commands.check_model", lambda config: [])
+    monkeypatch.setattr("raymill.training.commands.check_model", lambda config: [])
     with pytest.raises(SystemExit):
         cli.main([verb, str(tmp_path / "c.yaml")])
     assert "starting Ray: " in capsys.readouterr().err
@@ -76,7 +77,7 @@ def test_every_verb_that_needs_ray_says_that_it_starts_with_the_cpus_of_the_conf
 def test_the_source_is_shipped_to_a_cluster_except_from_inside_a_job(monkeypatch, inside):
     joined: list[dict] = []
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **arguments: joined.append(arguments)))
-    monkeypatch.setattr("cluster.session._require_listener", lambda address: None)
+    monkeypatch.setattr("raymill.cluster.session._require_listener", lambda address: None)
     for name in ("RAY_JOB_ID", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     if inside:
@@ -84,7 +85,7 @@ def test_the_source_is_shipped_to_a_cluster_except_from_inside_a_job(monkeypatch
     Session("head:6379")._join()
     (arguments,) = joined
     shipped = [path.rpartition("/")[2] for path in arguments["runtime_env"].get("py_modules", [])]
-    assert shipped == ([] if inside else ["cluster", "pipelines", "training"])
+    assert shipped == ([] if inside else ["raymill"])
     assert arguments["address"] == "head:6379" and arguments["runtime_env"]["env_vars"] == WORKER_ENVIRONMENT
 
 
@@ -119,7 +120,7 @@ def test_the_gpus_are_those_of_the_machine_that_this_process_may_see(monkeypatch
 
 def test_a_late_call_starts_no_other_ray(tmp_path):
     code = (
-        "from cluster.session import Session\n"
+        "from raymill.cluster.session import Session\n"
         "Session._start_embedded = Session._quieten = lambda self: None\n"
         "Session().start()\n"
         "import ray\n"

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipelines.curate.config import CurateConfig
-from pipelines.prepare.config import PrepareConfig
-from training.config import TrainConfig
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.training.config import TrainConfig
 
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {

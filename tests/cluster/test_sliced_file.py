@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import DataError
-from cluster.output import (
+from raymill.cluster.errors import DataError
+from raymill.cluster.output import (
     array_of,
     read_offsets,
     read_slice,
@@ -17,7 +17,7 @@ from cluster.output import (
     table_slices,
     write_slices,
 )
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=6))

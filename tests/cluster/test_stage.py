@@ -15,16 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import cluster
-from cluster import failpoints, temporary
-from cluster import stage as stages
-from cluster.artifact import MANIFEST, Manifest
-from cluster.errors import BusyError, ClusterError, DataError, StorageError
-from cluster.failpoints import FAILPOINTS
-from cluster.record import RecordFile
-from cluster.stage import Output, Scratch, Stage
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster import failpoints, temporary
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import MANIFEST, Manifest
+from raymill.cluster.errors import BusyError, ClusterError, DataError, StorageError
+from raymill.cluster.failpoints import FAILPOINTS
+from raymill.cluster.record import RecordFile
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
 from tests.support import disturbances, simulation
 from tests.support.sampled import sampled
 from tests.support.simulation import World

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from obstore.store import LocalStore
 
-from cluster.errors import StorageError
-from cluster.store import local as local_store
-from cluster.store import object_store, paths
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store import local as local_store
+from raymill.cluster.store import object_store, paths
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
 from tests.support.emulators import EMULATED
 
 ODD_NAMES = ["a b", "a#b", "50%", "a%20b", "what?", "ü-日本", "[1]", "a+b&c=d", "~x", "it's", "star*"]
@@ -461,8 +461,8 @@ def test_a_forbidden_folder_is_an_error_and_not_an_empty_one(tmp_path):
         parent.chmod(0o755)
     code = f"""
 import os
-from cluster.errors import StorageError
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store.store import Store
 if os.getuid() == 0: os.setuid(65534)
 read, create = (lambda uri: Store().read_bytes(uri + "/x")), (lambda uri: Store().create(uri + "/y", b""))
 for act in (Store().list_files, read, create):

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 from obstore import exceptions
 
-from cluster.errors import StorageError
-from cluster.store import aws, object_store
-from cluster.store.interface import StorageOptions, checked_endpoint, first_line
-from cluster.store.object_store import bucket
-from cluster.store.store import Store
+from raymill.cluster.errors import StorageError
+from raymill.cluster.store import aws, object_store
+from raymill.cluster.store.interface import StorageOptions, checked_endpoint, first_line
+from raymill.cluster.store.object_store import bucket
+from raymill.cluster.store.store import Store
 
 KEYS = {"access_key_id": "AKIA1", "secret_access_key": "hunter2"}
 

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from cluster.sudden_end import MESSAGE
+from raymill.cluster.sudden_end import MESSAGE
 
 PROCESS = """
 import os, signal, sys
-from cluster.sudden_end import report_sudden_end
+from raymill.cluster.sudden_end import report_sudden_end
 leave = report_sudden_end()
 exec(sys.argv[1])
 """
@@ -36,7 +36,7 @@ def test_a_process_that_leaves_or_ends_by_itself_reports_nothing(then):
 
 SESSION = """
 import os
-from cluster.session import Session
+from raymill.cluster.session import Session
 def dies(session):
     os._exit(1)
 def fails(session):

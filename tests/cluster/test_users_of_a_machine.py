@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import temporary
-from cluster.session import Session, imported_ray
-from cluster.store import local
-from cluster.store.store import Store
-from pipelines import kernel_cache
+from raymill.cluster import temporary
+from raymill.cluster.session import Session, imported_ray
+from raymill.cluster.store import local
+from raymill.cluster.store.store import Store
+from raymill.pipelines import kernel_cache
 
 NOBODY = 65534
 ALL = {"00000000", "0" * 32}  # the addresses of all interfaces, as /proc/net has them

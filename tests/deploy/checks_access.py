@@ -1,6 +1,6 @@
 """Checks of what manifests refer to: selectors, accounts, tokens, ConfigMaps, and the overlay they belong to."""
 
-from cluster.kuberay.profiles import OVERLAYS
+from raymill.cluster.kuberay.profiles import OVERLAYS
 from tests.deploy.check import Broken, Check, Objects
 from tests.deploy.checks_network import selects
 from tests.deploy.manifests import Manifest, first, of_kind, pod_templates, ray_clusters

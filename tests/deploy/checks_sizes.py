@@ -2,7 +2,8 @@
 
 import re
 
-from cluster.kuberay.profiles import CHECKPOINT_S
+from raymill.cluster.kuberay.profiles import CHECKPOINT_S
+from raymill.training.driver.launch import STOP_WAIT_S
 from tests.deploy.check import Broken, Check, Objects
 from tests.deploy.manifests import (
     autoscaler_of,
@@ -15,7 +16,6 @@ from tests.deploy.manifests import (
     ray_pods,
     workers_of,
 )
-from training.driver.launch import STOP_WAIT_S
 
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40, "m": 0.001, "": 1}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cluster.kuberay.profiles import OVERLAYS
+from raymill.cluster.kuberay.profiles import OVERLAYS
 
 K8S = Path(__file__).resolve().parents[2] / "k8s"
 JOBS = ("curate", "train")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cluster.metrics import METRICS
+from raymill.cluster.metrics import METRICS
 from tests.deploy.manifests import K8S
 
 MONITORING = K8S / "components" / "monitoring"

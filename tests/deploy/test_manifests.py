@@ -12,9 +12,9 @@ import pytest
 import yaml
 from setuptools import find_packages
 
-from cluster.kuberay.profiles import OVERLAYS, Profile
-from cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
-from cluster.submit.kuberay import RIGHTS
+from raymill.cluster.kuberay.profiles import OVERLAYS, Profile
+from raymill.cluster.kuberay.rayjob import as_documents, build_config_map, build_rayjob
+from raymill.cluster.submit.kuberay import RIGHTS
 from tests.deploy import checks_access, checks_operator, checks_pods, checks_schema, checks_sizes
 from tests.deploy.checks import CHECKS
 from tests.deploy.checks_network import End, reaches, selects
@@ -225,8 +225,8 @@ def merging_patches(kustomization, folder):
 
 def test_the_packages_that_render_are_in_the_wheel():
     """`raymill render` needs no checkout: the profiles are code, and every folder of cluster/ is packaged."""
-    packaged = find_packages(str(K8S.parent), include=["cluster*", "pipelines*", "training*"])
-    assert {"cluster.kuberay", "cluster.submit"} <= set(packaged)
+    packaged = find_packages(str(K8S.parent), include=["raymill*"])
+    assert {"raymill.cluster.kuberay", "raymill.cluster.submit"} <= set(packaged)
     sources = "".join(path.read_text() for path in (K8S.parent / "cluster" / "kuberay").glob("*.py"))
     assert "__file__" not in sources and "k8s/" not in re.sub(r'"""[\s\S]*?"""', "", sources)
 

@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from cluster.metrics import METRICS, NOT_EXPORTED
+from raymill.cluster.metrics import METRICS, NOT_EXPORTED
 from tests.deploy import monitoring
 from tests.deploy.schemas import HOW_TO, crds, problems_of
 

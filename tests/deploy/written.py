@@ -20,11 +20,18 @@ import numpy as np
 import yaml
 from safetensors.numpy import save_file
 
-from cluster.config import load
-from cluster.frame.kinds import kind_of
-from cluster.kuberay.profiles import OVERLAYS, Profile
-from cluster.kuberay.rayjob import as_documents, as_yaml, autoscaler_options, build_group, build_raycluster, rendered
-from cluster.submit.work import GIB, Machines, head_machine
+from raymill.cluster.config import load
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.kuberay.profiles import OVERLAYS, Profile
+from raymill.cluster.kuberay.rayjob import (
+    as_documents,
+    as_yaml,
+    autoscaler_options,
+    build_group,
+    build_raycluster,
+    rendered,
+)
+from raymill.cluster.submit.work import GIB, Machines, head_machine
 from tests.conftest import free_port, wait_for_port
 from tests.deploy.manifests import JOBS, K8S, job_file
 from tests.support.works import IMAGE

@@ -34,12 +34,11 @@ from pathlib import Path
 
 import torch
 
-import training.evaluation.job
-import training.export.job
-import training.fit.loop
-import training.tokenizer.load_tokenizer  # noqa: F401 - loaded before processes are forked
-from cluster.session import Session
-from cluster.store.store import Store
+import raymill.training.tokenizer.load_tokenizer  # noqa: F401 - loaded before processes are forked
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Outcome
 from tests.benchmarks.timing import machine
 from tests.conftest import moto
 from tests.support import fault_kinds as kinds
@@ -49,8 +48,6 @@ from tests.support.fit_jobs import pack_tiny
 from tests.support.forked import adopt_orphans, bury_orphans
 from tests.support.inline import InlineEngine
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
-from training.records.job import Job
-from training.records.schema import Outcome
 
 LANES = 4
 # Of these faults and fewer, no part is with Ray or with a store.

@@ -35,9 +35,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli
-from cluster.errors import RaymillError
-from cluster.logs import printable
+from raymill.cluster import cli
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.logs import printable
 from tests.benchmarks.timing import machine
 from tests.support import hostile_runs, inline
 from tests.support.hostile_answers import ROBOTS, hostile_answer, hostile_body, server

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import StorageError
-from cluster.stage import committed, publish, run_unit
+from raymill.cluster.errors import StorageError
+from raymill.cluster.stage import committed, publish, run_unit
 from tests.support.emulators import container_token
 from tests.support.stages import counting_stage
 

@@ -13,17 +13,17 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli
-from cluster.frame.work import work_of
-from cluster.kuberay.profiles import OVERLAYS
-from cluster.kuberay.rayjob import rendered
-from cluster.submit.backend import Request
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.kuberay import KubeRay
-from cluster.submit.kubernetes_api import KubernetesApi
-from cluster.submit.local import Local
-from cluster.submit.preflight import ProbeRequest
-from cluster.submit.ray_api import RayApi
+from raymill.cluster import cli
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.kuberay.profiles import OVERLAYS
+from raymill.cluster.kuberay.rayjob import rendered
+from raymill.cluster.submit.backend import Request
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.kuberay import KubeRay
+from raymill.cluster.submit.kubernetes_api import KubernetesApi
+from raymill.cluster.submit.local import Local
+from raymill.cluster.submit.preflight import ProbeRequest
+from raymill.cluster.submit.ray_api import RayApi
 from tests.support.inline import without_ray
 from tests.support.kubernetes_server import KubernetesServer
 from tests.support.ray_dashboard import RayDashboard
@@ -61,7 +61,7 @@ def found_below(folder: Path) -> dict[str, list[str]]:
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.fetch.client.pause", lambda seconds: None)
+    monkeypatch.setattr("raymill.pipelines.prepare.fetch.client.pause", lambda seconds: None)
     for name, value in CANARIES.items():
         monkeypatch.setenv(name, f"desk:{value}" if name == "DESK_BASIC" else value)
     with web_server() as found:
@@ -113,7 +113,7 @@ def test_a_run_its_card_and_its_errors_have_no_secret(config, site, tmp_path, mo
     monkeypatch.setenv("RAYMILL_DATASETS", str(tmp_path / "datasets"))
     keys = ("-o", "storage.access_key_id=${STORE_ID}", "-o", "storage.secret_access_key=${STORE_KEY}")
     good = site.answers["/t"]
-    with caplog.at_level(logging.DEBUG, "cluster"), caplog.at_level(logging.DEBUG, "pipelines"):
+    with caplog.at_level(logging.DEBUG, "raymill"):
         for status in (500, 200):  # an error with a text, and a text that is no JSON
             site.answers["/t"] = lambda asked: Reply(str([asked.parameters, dict(asked.headers)]), status)  # noqa: B023
             assert raymill("prepare", str(config), *keys, "--debug", "--verbose") == 2

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
 from tests.support.processes import Command
 from tests.support.stories import story
 
@@ -93,8 +93,8 @@ def test_the_number_of_workers_changes_nothing(corpus_input, undisturbed, worker
 def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
     """In a process of its own: a session of Ray is for one command."""
     program = (
-        "import sys; from cluster.artifact import Artifact; from cluster.session import Session\n"
-        "from cluster.store.store import Store\n"
+        "import sys; from raymill.cluster.artifact import Artifact; from raymill.cluster.session import Session\n"
+        "from raymill.cluster.store.store import Store\n"
         "with Session(cpus=2) as session:\n"
         "    session.start()\n"
         "    rows = Artifact.load(Store(), sys.argv[1]).to_ray_dataset().take_all()\n"
@@ -111,8 +111,9 @@ def test_the_corpus_is_handed_on_as_a_ray_dataset(undisturbed):
 def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
     """In a process of its own, with a bound that removes some documents, and a few documents a task."""
     program = (
-        "import json, sys; from cluster.session import Session\n"
-        "from pipelines.curate.questions import what_if; from cluster.frame.commands import load_of_kind\n"
+        "import json, sys; from raymill.cluster.session import Session\n"
+        "from raymill.pipelines.curate.questions import what_if\n"
+        "from raymill.cluster.frame.commands import load_of_kind\n"
         "before, after = load_of_kind('curate', sys.argv[1]), load_of_kind('curate', sys.argv[1], sys.argv[2:])\n"
         "here = what_if.compare_decisions(before, after)\n"
         "what_if._MOST_HERE, what_if._DOCUMENTS_OF_A_TASK = 0, 700\n"

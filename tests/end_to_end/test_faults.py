@@ -28,8 +28,8 @@ def test_no_fault_of_a_seed_changes_curate_prepare_pack_or_train():
 _BROKEN = """
 import sys
 from pathlib import Path
-from cluster.failpoints import failpoint
-from cluster.store.store import Store
+from raymill.cluster.failpoints import failpoint
+from raymill.cluster.store.store import Store
 from tests.end_to_end.fault_matrix import Matrix
 from tests.support import fault_kinds
 from tests.support.fault_case import Case

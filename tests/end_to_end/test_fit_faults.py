@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Outcome
 from tests.support.fit_jobs import column, final_weights, pack_tiny
 from tests.support.killed_fits import WAIT_S, FitCommand, fit_by_ranks, job_file
-from training.records.job import Job
-from training.records.schema import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,9 @@ def undisturbed(packed) -> tuple[Job, Outcome]:
 @pytest.mark.slow
 def test_torchrun_comes_to_the_same_bits_without_ray(packed, undisturbed):
     job, path = job_file(packed, "torchrun")
-    command = FitCommand("torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "training.fit", path)
+    command = FitCommand(
+        "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "raymill.training.fit", path
+    )
     try:
         code, out, err = command.wait(WAIT_S)
     finally:

@@ -6,19 +6,19 @@ import re
 import pyarrow as pa
 import pytest
 
-from cluster.config import load
-from cluster.readers.formats import READERS
-from cluster.readers.formats.text_files import OneDocument
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.streams import Span
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
-from pipelines.prepare.records.clean import Clean
-from pipelines.prepare.records.validate import Validate
-from pipelines.rules.rule import Analysis
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.cluster.config import load
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.text_files import OneDocument
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.clean import Clean
+from raymill.pipelines.prepare.records.validate import Validate
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 from tests.support.guides import GUIDES, ROOT, blocks
 
 CURATE = GUIDES["pipelines/curate/README.md"]

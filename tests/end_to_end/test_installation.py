@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from cluster.cli import VERBS
+from raymill.cluster.cli import VERBS
 from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences
 
@@ -91,13 +93,18 @@ def wheel(tmp_path_factory) -> Path:
         text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).exists():
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
+            shutil.copy2(ROOT / name, folder / "source" / name, follow_symlinks=False)
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), "./source"]
     subprocess.run(build, cwd=folder, check=True)
     (made,) = folder.glob("*.whl")
     return made
+
+
+def test_the_wheel_has_one_package(wheel):
+    tops = {name.partition("/")[0].partition("-")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"raymill"}
 
 
 @pytest.mark.parametrize("extra", ["", *EXTRAS], ids=lambda extra: extra or "none")

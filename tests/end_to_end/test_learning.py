@@ -6,13 +6,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.progress import Progress
-from cluster.session import Session
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.training.config import TrainConfig
+from raymill.training.job import make_job
+from raymill.training.pack import job as packing
 from tests.support.fit_jobs import fit_alone
 from tests.support.inline import InlineEngine
-from training.config import TrainConfig
-from training.job import make_job
-from training.pack import job as packing
 
 LENGTH = 256
 MODEL = {

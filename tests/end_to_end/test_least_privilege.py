@@ -16,18 +16,18 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from cluster.engine import Engine
-from cluster.errors import StorageError
-from cluster.progress import Progress
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import StorageError
+from raymill.cluster.progress import Progress
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.pack import job as packing
 from tests.conftest import CREDENTIALS, moto
 from tests.support.fault_works import EVERY_STAGE, write_texts
 from tests.support.inline import NoRay, curate_inline
 from tests.support.many_units import cut_into_many_units
 from tests.support.train_inline import PLAIN, write_corpus
-from training.config import TrainConfig
-from training.pack import job as packing
 
 POLICIES = Path(__file__).resolve().parents[2] / "deploy" / "s3"
 USERS = ("driver", "worker")

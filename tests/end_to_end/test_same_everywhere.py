@@ -12,7 +12,7 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS, SHARED
 from tests.support.fault_works import (
     EVERY_STAGE,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine import Engine, RetryLimits
-from cluster.nodes import Resources
-from cluster.progress import Progress
-from cluster.session import Session
+from raymill.cluster.engine import Engine, RetryLimits
+from raymill.cluster.nodes import Resources
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
 from tests.support.processes import wait_until
 from tests.support.ray_cluster import RayCluster
 from tests.support.stages import count_up, counting_stage

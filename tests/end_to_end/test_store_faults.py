@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import boto3
 import pytest
 
-from cluster.record import RecordFile
-from cluster.store import object_store
-from cluster.store.interface import NotFound, StorageOptions
-from cluster.store.store import Store
+from raymill.cluster.record import RecordFile
+from raymill.cluster.store import object_store
+from raymill.cluster.store.interface import NotFound, StorageOptions
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS
 from tests.support.fault_proxy import Fault, FaultProxy
 from tests.support.inline import curate_inline

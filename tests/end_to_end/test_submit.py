@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli import main
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.ray_api import RayApi
+from raymill.cluster.cli import main
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.ray_api import RayApi
 from tests.support.processes import Command, end_commands, wait_until
 from tests.support.proxies import Proxy
 from tests.support.ray_cluster import RayCluster

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.artifact import Artifact
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.rules.filters import check_results
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.rules.filters import check_results
+from raymill.training.config import TrainConfig
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.inline import curate_inline
-from training.config import TrainConfig
 
 FOLDER = Path(__file__).parent
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
-from cluster.errors import ConfigError, UserError
-from cluster.session import Session
-from pipelines import kernel_cache, warm
-from pipelines.all_kernels import Kernels, compile_kernels, kernels
-from pipelines.kernel_cache import _HERE, each_in_turn, kernel_sources, kernels_are_compiled
-from pipelines.warm import use_folder
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.session import Session
+from raymill.pipelines import kernel_cache, warm
+from raymill.pipelines.all_kernels import Kernels, compile_kernels, kernels
+from raymill.pipelines.kernel_cache import _HERE, each_in_turn, kernel_sources, kernels_are_compiled
+from raymill.pipelines.warm import use_folder
 
 V3 = "processor: 0\nmodel name: A new one\nflags: " + " ".join(sorted(kernel_cache.CPU_LEVELS["x86-64-v3"])) + "\n"
 V2 = "processor: 0\nmodel name: An old one\nflags: " + " ".join(sorted(kernel_cache.CPU_LEVELS["x86-64-v2"])) + "\n"
@@ -51,8 +51,8 @@ def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
             continue
         needed.add(path)
         for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines."):
-                parts = node.module.split(".")[1:]
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("raymill.pipelines."):
+                parts = node.module.split(".")[2:]
                 modules = [parts, *([*parts, alias.name] for alias in node.names)]
                 needed |= {file for module in modules if (file := _HERE.joinpath(*module).with_suffix(".py")).is_file()}
     assert len(needed) > 20
@@ -62,8 +62,8 @@ def test_every_kernel_and_every_module_it_imports_is_part_of_the_digest():
 def test_a_cache_with_some_kernels_is_a_first_run_until_a_run_has_finished(tmp_path, monkeypatch):
     """numba makes its folders when kernels are imported, and a run that is ended leaves some of its kernels."""
     code = (
-        "import pipelines.text.lines\n"
-        "from pipelines.kernel_cache import kernels_are_compiled\n"
+        "import raymill.pipelines.text.lines\n"
+        "from raymill.pipelines.kernel_cache import kernels_are_compiled\n"
         "print(kernels_are_compiled())\n"
     )
     cache = tmp_path / "cache"
@@ -249,7 +249,7 @@ def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_comp
     assert (Path(os.environ["NUMBA_CACHE_DIR"]) / kernel_cache.COMPLETE).exists()
     assert not list(tmp_path.iterdir()), "what it writes is elsewhere, and removed"
     assert set(made.kernels) == set(kernels()) >= set(made.compiled)
-    check = [sys.executable, "-m", "cluster.cli", "warm", "--check"]
+    check = [sys.executable, "-m", "raymill.cluster.cli", "warm", "--check"]
     found = subprocess.run(check, env=os.environ, capture_output=True, text=True)
     assert f"{len(made.kernels)} kernels in {os.environ['NUMBA_CACHE_DIR']}: all compiled" in found.stdout, found.stderr
 
@@ -259,7 +259,7 @@ def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_comp
 FOUR_WORKERS = """
 import os, sys, time
 import numpy as np
-from pipelines.text.lines import _count_newlines
+from raymill.pipelines.text.lines import _count_newlines
 while time.time() < float(sys.argv[1]):
     pass
 counts = np.zeros(1, np.int64)
@@ -283,13 +283,15 @@ def run_workers(count: int, package: Path, environment: dict[str, str]) -> list[
 def package(tmp_path) -> Path:
     """A copy of the packages without compiled kernels."""
     for name in ("cluster", "pipelines"):
-        shutil.copytree(_HERE.parent / name, tmp_path / "site" / name, ignore=shutil.ignore_patterns("__pycache__"))
+        to = tmp_path / "site" / "raymill" / name
+        shutil.copytree(_HERE.parent / name, to, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "site" / "raymill" / "__init__.py").touch()
     return tmp_path / "site"
 
 
 def test_kernels_are_stored_there_too_if_numba_was_imported_first(package):
     code = (
-        "import numba, numpy as np; from pipelines.text.lines import _count_newlines as count; "
+        "import numba, numpy as np; from raymill.pipelines.text.lines import _count_newlines as count; "
         "count(np.full(9, 10, np.uint8), np.array([0, 9]), np.zeros(1, np.int64))"
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), "HOME": str(package)}
@@ -301,7 +303,8 @@ def test_kernels_are_stored_there_too_if_numba_was_imported_first(package):
 def test_four_processes_that_need_a_kernel_at_once_compile_it_once(package):
     found = run_workers(4, package, {})
     assert sorted(compiled for compiled, _ in found) == ["0", "0", "0", "1"]
-    assert {folder for _, folder in found} == {str(next((package / "pipelines" / "__pycache__").glob("numba-*")))}
+    (stored,) = (package / "raymill" / "pipelines" / "__pycache__").glob("numba-*")
+    assert {folder for _, folder in found} == {str(stored)}
 
 
 @pytest.mark.slow
@@ -313,7 +316,7 @@ def test_machines_with_two_kinds_of_cpu_and_other_sources_share_a_package_but_no
         ["0", mine[1]],
         ["0", other[1]],
     ]
-    with (package / "pipelines" / "text" / "characters.py").open("a") as called_by_kernels:
+    with (package / "raymill" / "pipelines" / "text" / "characters.py").open("a") as called_by_kernels:
         called_by_kernels.write("# changed\n")
     compiled, folder = run_workers(1, package, {})[0]
     assert compiled == "1" and folder not in (mine[1], other[1])
@@ -321,7 +324,7 @@ def test_machines_with_two_kinds_of_cpu_and_other_sources_share_a_package_but_no
 
 def test_a_package_and_a_home_in_which_nothing_can_be_written(package, tmp_path):
     (tmp_path / "tmp").mkdir()
-    (package / "pipelines" / "__pycache__").touch()  # a file: root, too, cannot make the folder
+    (package / "raymill" / "pipelines" / "__pycache__").touch()  # a file: root, too, cannot make the folder
     found = run_workers(2, package, {"HOME": "/dev/null", "TMPDIR": str(tmp_path / "tmp")})
     assert sorted(compiled for compiled, _ in found) == ["0", "1"]
     assert all(folder.startswith(f"{tmp_path}/tmp/raymill-kernels-") for _, folder in found)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from training.models.compose import LoraAdapter
+from raymill.training.models.compose import LoraAdapter
 
 
 def lora_of(tensors: dict[str, torch.Tensor], **config: Any) -> LoraAdapter:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cluster.submit.backend import Attempt, AttemptExists, Request, State
+from raymill.cluster.submit.backend import Attempt, AttemptExists, Request, State
 
 
 def attempt_of(work, state: State, name: str = "", **changed) -> Attempt:

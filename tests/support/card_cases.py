@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from cluster.examples.splits import SPLITS
-from training.config import TrainConfig
-from training.export.card import CardFacts, CorpusFacts, Lineage
-from training.model_folder.loading import Base
+from raymill.cluster.examples.splits import SPLITS
+from raymill.training.config import TrainConfig
+from raymill.training.export.card import CardFacts, CorpusFacts, Lineage
+from raymill.training.model_folder.loading import Base
 
 NAMES = [f"{what}/{split}" for what in ("documents", "tokens", "label_tokens") for split in SPLITS]
 COUNTERS = {name: float(number) for number, name in enumerate(NAMES, 1000)}

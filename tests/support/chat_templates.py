@@ -8,9 +8,9 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
+from raymill.training.pack.documents import Chat
+from raymill.training.pack.template import Unfit, presentations, render
 from tests.support.tiny_tokenizers import SPECIALS, tiny
-from training.pack.documents import Chat
-from training.pack.template import Unfit, presentations, render
 
 # Tokens with a name of their own in a template: <|im_end|>, <｜User｜>, <turn|>, <end_of_turn>, [gMASK], </think>.
 _TOKEN = re.compile(r"<\|?[A-Za-z_]+\|?>|<｜[^｜]+｜>|\[g?[A-Z_]{3,}\]|</?[a-z_]+>")

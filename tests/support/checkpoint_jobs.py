@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from raymill.training.engines.engine import StateSlice
+from raymill.training.fit.checkpoint import Saver
+from raymill.training.fit.ranks import Ranks
+from raymill.training.records.job import Job
+from raymill.training.records.schema import TrainingProgress
 from tests.support import fit_jobs
-from training.engines.engine import StateSlice
-from training.fit.checkpoint import Saver
-from training.fit.ranks import Ranks
-from training.records.job import Job
-from training.records.schema import TrainingProgress
 
 SHAPES: dict[str, tuple[int, ...]] = {"first.weight": (5, 4), "second": (7,)}
 

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from cluster.examples.content import Chat, Message, Preference
+from raymill.cluster.examples.content import Chat, Message, Preference
 
 some_text = st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace())
 maybe = st.one_of(st.just(""), some_text)

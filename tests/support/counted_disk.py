@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.store import store as stores
-from cluster.store.interface import FileInfo
-from cluster.store.local import LOCAL, LocalStore
-from cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
+from raymill.cluster.store import store as stores
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.local import LOCAL, LocalStore
+from raymill.cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
 METHODS = ("GET", "PUT", "POST", "HEAD")
 PART_BYTES = 5 << 20  # of obstore's uploads

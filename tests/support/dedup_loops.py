@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pipelines.dedup.candidates import shared_keys
-from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.dedup.signatures import Sketches, permutations
-from pipelines.text.texts import Texts
+from raymill.pipelines.dedup.candidates import shared_keys
+from raymill.pipelines.dedup.greedy import remove_near_duplicates
+from raymill.pipelines.dedup.signatures import Sketches, permutations
+from raymill.pipelines.text.texts import Texts
 
 BANDS, ROWS = 14, 8
 

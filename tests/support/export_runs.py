@@ -8,19 +8,19 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import collate
+from raymill.training.data.packed import PackedRows
+from raymill.training.evaluation.job import initial_objective
+from raymill.training.fit.checkpoint import pack_file
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.template import CHATML, TURN_END, TURN_START
+from raymill.training.records.checkpoint import CheckpointManifest, folder_name
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Outcome, TrainingProgress
 from tests.support.packed_examples import pack_examples, write_examples
-from training.config import TrainConfig
-from training.data.batch import collate
-from training.data.packed import PackedRows
-from training.evaluation.job import initial_objective
-from training.fit.checkpoint import pack_file
-from training.pack.packed_run import PackedRun
-from training.pack.template import CHATML, TURN_END, TURN_START
-from training.records.checkpoint import CheckpointManifest, folder_name
-from training.records.job import Job
-from training.records.schema import Outcome, TrainingProgress
 
 LENGTH = 80
 END, PAD = "<|endoftext|>", "<|pad|>"

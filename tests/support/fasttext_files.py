@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.language.fasttext_file import Loss
+from raymill.pipelines.language.fasttext_file import Loss
 
 _CENTROIDS = 256
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.artifact import Artifact
-from cluster.engine import Engine
-from cluster.failpoints import VARIABLE
-from cluster.garbage import find_garbage, remove_garbage
-from cluster.session import Session
-from cluster.stage import COMMITS, Stage
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.failpoints import VARIABLE
+from raymill.cluster.garbage import find_garbage, remove_garbage
+from raymill.cluster.session import Session
+from raymill.cluster.stage import COMMITS, Stage
+from raymill.cluster.store.store import Store
 from tests.support.fault_works import Work
 from tests.support.forked import Command, ForkedEngine, ForkedWorkers
 

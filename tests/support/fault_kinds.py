@@ -17,11 +17,11 @@ from typing import Any
 import boto3
 import psutil
 
-from cluster import lease
-from cluster.failpoints import VARIABLE
-from cluster.store import object_store
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
+from raymill.cluster import lease
+from raymill.cluster.failpoints import VARIABLE
+from raymill.cluster.store import object_store
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS
 from tests.support.disturbances import TAKEN_BYTES
 from tests.support.fault_case import WORKERS, Case, Pass

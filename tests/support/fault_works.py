@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from cluster.artifact import MANIFEST, Artifact
-from cluster.engine import Engine
-from cluster.examples.splits import SPLITS
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.prepare.assess.job import ASSESSMENT
+from raymill.cluster.artifact import MANIFEST, Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.job import ASSESSMENT
+from raymill.training.config import TrainConfig
+from raymill.training.pack import job as packing
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
 from tests.support.stories import story
 from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
-from training.config import TrainConfig
-from training.pack import job as packing
 
 # Of a step log: what a training that went on must have like one that was never disturbed.
 _OF_A_STEP = ("step", "samples", "loss", "grad_norm", "tokens", "validation")

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.order import Order
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Outcome
 from tests.support.packed_examples import pack_examples, write_examples
-from training.config import TrainConfig
-from training.data.order import Order
-from training.pack.packed_run import PackedRun
-from training.records.job import Job
-from training.records.schema import Outcome
 
 LENGTH = 16
 VOCABULARY = 64
@@ -91,16 +91,16 @@ def tiny_job(root: str, **more: Any) -> Job:
 
 def fit_here(job: Job) -> Outcome:
     """In the process group that this process is in."""
+    from raymill.training.fit.loop import fit
     from tests.support.ranks import joined_ranks
-    from training.fit.loop import fit
 
     return fit(job, joined_ranks())
 
 
 def fit_alone(job: Job) -> Outcome:
     """As the only worker, in a process group that is gone afterwards."""
-    from training.fit.loop import fit
-    from training.fit.process_group import own_group
+    from raymill.training.fit.loop import fit
+    from raymill.training.fit.process_group import own_group
 
     with own_group(0) as ranks:
         return fit(job, ranks)
@@ -112,7 +112,7 @@ class Interrupted(Exception):
 
 def fit_until(job: Job, step: int, alone: bool = False) -> None:
     """Fit, and break off after a step was taken and logged, on every worker."""
-    from training.fit.loop import Training
+    from raymill.training.fit.loop import Training
 
     after = Training._after
 
@@ -133,8 +133,8 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
-    from training.engines.engine import STATES
-    from training.records.checkpoint import Checkpoint
+    from raymill.training.engines.engine import STATES
+    from raymill.training.records.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(Store(), outcome["checkpoint"])
     return {

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from cluster import logs
-from cluster.errors import RaymillError
-from cluster.progress import ProgressLines
-from cluster.session import Session
-from training.driver.launch import fit_on_ray
-from training.records.job import Job
+from raymill.cluster import logs
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.progress import ProgressLines
+from raymill.cluster.session import Session
+from raymill.training.driver.launch import fit_on_ray
+from raymill.training.records.job import Job
 
 
 def main(path: str) -> int:

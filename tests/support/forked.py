@@ -21,10 +21,10 @@ from typing import Any
 
 import psutil
 
-from cluster import engine as engines
-from cluster.artifact import Artifact
-from cluster.engine import Engine
-from cluster.stage import Answer, NothingYet, Stage
+from raymill.cluster import engine as engines
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.stage import Answer, NothingYet, Stage
 from tests.support.inline import NoRay
 
 _LOOK_S = 0.02

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact
-from cluster.engine import RetryLimits
-from cluster.progress import Progress
-from cluster.readers.inputs import Input
-from cluster.stage import Stage
-from pipelines.dedup.group import GROUPS, Sizes, group_stage
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import Sketches
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.stage import Stage
+from raymill.pipelines.dedup.group import GROUPS, Sizes, group_stage
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.signatures import Sketches
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.sketch_cases import BANDS, COLUMNS, ROWS, SOURCES, write_parquet
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from huggingface_hub import constants
 
-from cluster import cli
+from raymill.cluster import cli
 from tests.support.web_server import Asked, Reply, Site, as_json, web_server
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz"

@@ -4,18 +4,18 @@ import pickle
 import queue
 import threading
 
-from cluster import engine as engines
-from cluster import stage as stages
-from cluster.engine import Engine
-from cluster.frame import job as frame
-from cluster.nodes import Node, Resources
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import NothingYet
-from pipelines.curate import job as job
-from pipelines.curate.config import CurateConfig
-from pipelines.prepare import job as prepare_job
-from pipelines.prepare.config import PrepareConfig
+from raymill.cluster import engine as engines
+from raymill.cluster import stage as stages
+from raymill.cluster.engine import Engine
+from raymill.cluster.frame import job as frame
+from raymill.cluster.nodes import Node, Resources
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import NothingYet
+from raymill.pipelines.curate import job as job
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.prepare import job as prepare_job
+from raymill.pipelines.prepare.config import PrepareConfig
 
 
 class InlineEngine(Engine):

@@ -8,11 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest, read_unit
-from cluster.store.store import Store
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.units import InputManifest, read_unit
+from raymill.cluster.store.store import Store
 
 LIMITS = Limits()
 
@@ -45,11 +45,11 @@ def peak_mib_reading(
     """(growth of the largest memory while a process of its own reads, the problems it met)."""
     code = f"""
 import resource
-from cluster.store.store import Store
-from cluster.readers.inputs import Input
-from cluster.readers.inputs import Limits
-from cluster.readers.freeze import freeze
-from cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.units import read_unit
 manifest = freeze(Store(), [Input(path={str(path)!r}, {settings})], {unit_bytes})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 problems = []

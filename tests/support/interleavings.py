@@ -11,8 +11,8 @@ from pathlib import Path
 
 from greenlet import getcurrent
 
-from cluster.artifact import EARLIER_MANIFEST
-from cluster.store.interface import FileInfo, NotFound, Unavailable, Upload
+from raymill.cluster.artifact import EARLIER_MANIFEST
+from raymill.cluster.store.interface import FileInfo, NotFound, Unavailable, Upload
 from tests.support.simulation import Actor, Killed, World
 
 # How often a random choice may be another than the first: more would use all switches and faults up in the first steps.
@@ -95,7 +95,7 @@ class ExploredWorld(World):
     """A store whose actors stop before each operation, and the choices of one schedule.
 
     An object is uploaded in two steps, as a multipart upload is: what is begun can be listed and aborted, and is not
-    visible. The client repeats a put whose answer was lost, as `cluster.store.object_store` does.
+    visible. The client repeats a put whose answer was lost, as `raymill.cluster.store.object_store` does.
 
     Args:
         switches: how often an actor that could go on is left for another one. faults: kills and lost answers together.

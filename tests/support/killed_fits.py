@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Outcome
 from tests.support.fit_jobs import column, final_weights, fit_here, lines, tiny_job
 from tests.support.processes import MARK, Command, wait_until
 from tests.support.ranks import run_ranks
-from training.records.job import Job
-from training.records.schema import Outcome
 
 STEPS = 40
 WAIT_S = 400

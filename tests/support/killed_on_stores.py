@@ -14,13 +14,10 @@ from pathlib import Path
 
 import torch
 
-import training.evaluation.job
-import training.export.job
-import training.fit.loop
-import training.tokenizer.load_tokenizer  # noqa: F401 - loaded before processes are forked
-from cluster.store import object_store
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
+import raymill.training.tokenizer.load_tokenizer  # noqa: F401 - loaded before processes are forked
+from raymill.cluster.store import object_store
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
 from tests.end_to_end.fault_matrix import Matrix
 from tests.support.fault_case import Case
 from tests.support.fault_proxy import Fault, FaultProxy

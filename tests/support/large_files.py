@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.output import Output, OutputFiles
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.decide import Decide
-from pipelines.curate.stages.measure import attributes_schema
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA
+from raymill.cluster.output import Output, OutputFiles
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.stages.decide import Decide
+from raymill.pipelines.curate.stages.measure import attributes_schema
+from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA
 
 CONFIG = CurateConfig.model_validate(
     {

@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 
-from cluster.frame.execution import FilesExecution
-from pipelines.curate import job as curating
-from pipelines.curate.stages import boilerplate, repeats
-from pipelines.dedup.group import Sizes
-from training.pack import job as packing
-from training.pack import split
-from training.pack.corpus import freeze_corpora
-from training.pack.packing import pack_stage
+from raymill.cluster.frame.execution import FilesExecution
+from raymill.pipelines.curate import job as curating
+from raymill.pipelines.curate.stages import boilerplate, repeats
+from raymill.pipelines.dedup.group import Sizes
+from raymill.training.pack import job as packing
+from raymill.training.pack import split
+from raymill.training.pack.corpus import freeze_corpora
+from raymill.training.pack.packing import pack_stage
 
 _UNIT_BYTES = 4_000
 _SIZES = Sizes(documents=16, pairs=150, batch=6, block=4)

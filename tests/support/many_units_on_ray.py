@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine import Engine
-from cluster.session import Session
+from raymill.cluster.engine import Engine
+from raymill.cluster.session import Session
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import cut_into_many_units
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from raymill.training.model_folder.folder import SINGLE
 from tests.support.train_inline import MODEL
-from training.model_folder.folder import SINGLE
 
 
 @cache

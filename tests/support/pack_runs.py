@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-from cluster.progress import Progress
-from cluster.session import Session
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.training.pack.job import pack
+from raymill.training.pack.packed_run import PackedRun
 from tests.support.packed_examples import config as plain_config
-from training.pack.job import pack
-from training.pack.packed_run import PackedRun
 
 
 def write_lines(path: Path, rows: list[dict]) -> str:

@@ -1,7 +1,7 @@
 """The survey of a small corpus."""
 
-from training.config_parts import Split
-from training.pack.split import Survey, find_classes, survey_here
+from raymill.training.config_parts import Split
+from raymill.training.pack.split import Survey, find_classes, survey_here
 
 
 def classes_of(corpora):

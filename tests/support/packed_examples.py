@@ -4,14 +4,14 @@ import hashlib
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters
-from cluster.examples.splits import SPLITS
-from cluster.stage import Output, Scratch, Stage
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.packed import EXAMPLES
+from raymill.training.pack.packing import PackingRule, pack_stage
 from tests.support.stages import run_inline
-from training.config import TrainConfig
-from training.data.packed import EXAMPLES
-from training.pack.packing import PackingRule, pack_stage
 
 
 def config(**settings) -> TrainConfig:

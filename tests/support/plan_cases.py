@@ -1,10 +1,10 @@
 """Configs and models to plan a training of."""
 
-from training.config import TrainConfig
-from training.data.order import Order
-from training.models.cost import shape_of
-from training.plan.advice import PlannedTraining
-from training.plan.data import Data
+from raymill.training.config import TrainConfig
+from raymill.training.data.order import Order
+from raymill.training.models.cost import shape_of
+from raymill.training.plan.advice import PlannedTraining
+from raymill.training.plan.data import Data
 
 TINY = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320}  # fmt: skip

@@ -1,8 +1,8 @@
 """Rows of finished runs of `raymill prepare`, by the id of the record."""
 
-from cluster.artifact import Artifact
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
 
 
 def records(run) -> dict[str, dict]:

@@ -23,7 +23,7 @@ class Command:
         Command.started.append(self)
         self.mark = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cluster.cli", *words],
+            [sys.executable, "-m", "raymill.cluster.cli", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

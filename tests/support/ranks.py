@@ -184,6 +184,6 @@ def joined_ranks():
     import torch
     import torch.distributed as dist
 
-    from training.fit.ranks import Ranks
+    from raymill.training.fit.ranks import Ranks
 
     return Ranks(dist.get_rank(), dist.get_world_size(), torch.device("cpu"))

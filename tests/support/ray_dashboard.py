@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from cluster.submit.preflight import ProbeReport
+from raymill.cluster.submit.preflight import ProbeReport
 
-PROBE = "python -m cluster.submit.probe"
+PROBE = "python -m raymill.cluster.submit.probe"
 
 
 class RayDashboard:

@@ -9,27 +9,25 @@ from typing import Any
 
 import pyarrow as pa
 
-import cluster
-import cluster.inspection
-import cluster.lease
-import cluster.readers.recorded
-import cluster.run
-import pipelines
-import training
-import training.continuing
-from cluster.artifact import Manifest
-from cluster.readers.formats import hub
-from cluster.record import json_with
-from cluster.stage import Record
-from cluster.store.store import Store
-from pipelines.prepare.fetch import (
+import raymill.cluster.inspection
+import raymill.cluster.lease
+import raymill.cluster.readers.recorded
+import raymill.cluster.run
+import raymill.training.continuing
+from raymill import cluster, pipelines, training
+from raymill.cluster.artifact import Manifest
+from raymill.cluster.readers.formats import hub
+from raymill.cluster.record import json_with
+from raymill.cluster.stage import Record
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.fetch import (
     snapshot,
 )
-from pipelines.prepare.versions.registry import Version
-from training.pack import packed_run
-from training.pack.packed_run import TokenizerRecord
-from training.records import finished
-from training.records.checkpoint import CheckpointManifest
+from raymill.pipelines.prepare.versions.registry import Version
+from raymill.training.pack import packed_run
+from raymill.training.pack.packed_run import TokenizerRecord
+from raymill.training.records import finished
+from raymill.training.records.checkpoint import CheckpointManifest
 
 HOSTILE: list[Any] = [
     "", ".", "..", "../x", "a/../../x", "a/..", "/etc/passwd", "a//b", "a/", "./a", "a/./b", "~", "~/x", "~root/x",
@@ -50,75 +48,77 @@ URI = "/data/run"
 # dictionary is written `{}`, an entry of a list `[]`) with names below the folder and with URIs. All other text in it
 # is only compared and shown.
 RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
-    "cluster.artifact:manifest_file": (
+    "raymill.cluster.artifact:manifest_file": (
         Manifest.from_json,
         {"kind": "corpus", "fingerprint": "f", "schema": [["a", "int64"]], "arrow_schema": SCHEMA, "files": [FILE],
          "counters": {"rows": 2}, "seconds": 1.0, "made": "2026", "version": "1", "digest": "d"},
         {"files.[].path"},
         set(),
     ),
-    "cluster.stage:record_file": (
+    "raymill.cluster.stage:record_file": (
         Record.from_json,
         {"unit": 0, "attempt": "a", "files": {"_work/a": [FILE]}, "counters": {}, "seconds": 1.0},
         {"files.{}", "files.*.[].path"},
         set(),
     ),
-    "cluster.record:read_json": (json_with("run"), {"run": {"config": {}}}, set(), set()),
-    "cluster.run:manifest_file": (
-        cluster.run._parse,
+    "raymill.cluster.record:read_json": (json_with("run"), {"run": {"config": {}}}, set(), set()),
+    "raymill.cluster.run:manifest_file": (
+        raymill.cluster.run._parse,
         {"kind": "train", "name": "n", "version": "1", "digest": "d",
          "config": {"output": URI}, "inputs": "f", "artifacts": {"packed/a/train": "d"},
          "export": {"files": [{"path": "merged/a", "bytes": 1, "sha256": "a"}]}, "told": {"packed": URI}},
         {"artifacts.{}", "export.files.[].path"},
         {"told.packed"},
     ),
-    "cluster.inspection:_read_run_manifest": (
-        cluster.inspection._parse,
+    "raymill.cluster.inspection:_read_run_manifest": (
+        raymill.cluster.inspection._parse,
         {"kind": "train", "artifacts": {"packed/a/train": "d"}},
         {"artifacts.{}"},
         set(),
     ),
-    "cluster.lease:_newest": (
-        cluster.lease._parse,
+    "raymill.cluster.lease:_newest": (
+        raymill.cluster.lease._parse,
         {"user": "u", "host": "h", "machine": "m", "process": 1, "process_started": "1", "since": "t",
          "refreshed": 1.0, "released": True},
         set(),
         set(),
     ),
-    "cluster.readers.formats.hub:saved_splits": (hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()),
-    "cluster.readers.formats.hub:saved_files": (
+    "raymill.cluster.readers.formats.hub:saved_splits": (
+        hub._parse_splits, {"splits": ["train"]}, {"splits.[]"}, set()
+    ),
+    "raymill.cluster.readers.formats.hub:saved_files": (
         hub._parse_state,
         {"_data_files": [{"filename": "data-00000.arrow"}]},
         {"_data_files.[].filename"},
         set(),
     ),
-    "pipelines.prepare.fetch.snapshot:record_of": (
+    "raymill.pipelines.prepare.fetch.snapshot:record_of": (
         snapshot.record_of(Store(), URI, "s").parse,
         {"source": "s", "fingerprint": "f", "asked": "a", "rows": 1},
         set(),
         set(),
     ),
-    "pipelines.prepare.versions.registry:_file": (
+    "raymill.pipelines.prepare.versions.registry:_file": (
         Version.parse,
         {"name": "n", "version": "v1", "output": URI, "digest": "d", "records": {}, "note": "", "tagged": "t"},
         {"name", "version"},
         {"output"},
     ),
-    "cluster.readers.recorded:inputs_file": (
-        cluster.readers.recorded._parse,
+    "raymill.cluster.readers.recorded:inputs_file": (
+        raymill.cluster.readers.recorded._parse,
         {"fingerprint": "f", "inputs": [{"source": "s", "path": URI}], "carried_schema": "", "skipped": {},
          "notes": [], "storage": {}},
         set(),
         {"inputs.[].path"},
     ),
-    "training.continuing:recorded_parent": (
-        training.continuing._parse_parent,
+    "raymill.training.continuing:recorded_parent": (
+        raymill.training.continuing._parse_parent,
         {"run": URI, "digest": "d", "fit": "f", "checkpoint": f"{URI}/checkpoints/step-1", "step": 1, "updates": 1,
          "steps_before": 0, "position": {"samples": 0, "taken": []}, "words": ["w"]},
         set(),
         {"run", "checkpoint"},
     ),
-    "training.pack.packed_run:manifest_file": (
+    "raymill.training.pack.packed_run:manifest_file": (
         packed_run._parse,
         {"artifacts": {"corpus-0": {"train": "d"}}, "classes": ["c"], "settings": {}, "tokenizer": "t",
          "sets": {"_evaluate-a": "test"},
@@ -126,13 +126,13 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"artifacts.{}", "artifacts.*.{}", "sets.{}", "sets.*"},
         {"prepared.*.output"},
     ),
-    "training.pack.packed_run:tokenizer_file": (
+    "raymill.training.pack.packed_run:tokenizer_file": (
         TokenizerRecord.from_json,
         {"request": "r", "fingerprint": "f", "files": {"tokenizer.json": ["sha", 10]}},
         {"files.{}"},
         set(),
     ),
-    "training.records.checkpoint:load": (
+    "raymill.training.records.checkpoint:load": (
         CheckpointManifest.from_json,
         {"identity": {"model": "m"}, "course": {"best": None, "skipped": []}, "world": 1, "made": "t",
          "versions": {"torch": "2"},
@@ -141,19 +141,19 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"files.[].path"},
         set(),
     ),
-    "training.records.finished:read_evaluation": (
+    "raymill.training.records.finished:read_evaluation": (
         finished.parse_evaluation,
         {"before": {}, "after": {}, "made_from": "f"},
         set(),
         set(),
     ),
-    "training.records.finished:export_file": (
+    "raymill.training.records.finished:export_file": (
         finished._parse_export,
         {"made_from": "f", "folders": {"merged": "merged"}, "files": [{"path": "merged/a", "bytes": 1, "sha256": "s"}]},
         {"folders.{}", "folders.*", "files.[].path"},
         set(),
     ),
-    "training.records.finished:outcome_file": (
+    "raymill.training.records.finished:outcome_file": (
         finished._parse_outcome,
         {"fingerprint": "f", "checkpoint": f"{URI}/checkpoints/step-1", "best_checkpoint": f"{URI}/checkpoints/step-1"},
         set(),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.config import TrainConfig
+from raymill.training.config import TrainConfig
 
 
 @dataclass(frozen=True)

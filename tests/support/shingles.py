@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pipelines.dedup.signatures import shingles
-from pipelines.text import characters
-from pipelines.text.kernel import kernel
-from pipelines.text.texts import Texts
+from raymill.pipelines.dedup.signatures import shingles
+from raymill.pipelines.text import characters
+from raymill.pipelines.text.kernel import kernel
+from raymill.pipelines.text.texts import Texts
 
 _shingles = kernel(shingles.py_func)
 

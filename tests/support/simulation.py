@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from greenlet import getcurrent, greenlet
 
-from cluster import stage as stages
-from cluster.artifact import MANIFEST, Counters, DataFile, Manifest
-from cluster.stage import Scratch
-from cluster.store import paths
-from cluster.store.interface import FileInfo, NotFound, Upload
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import MANIFEST, Counters, DataFile, Manifest
+from raymill.cluster.stage import Scratch
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo, NotFound, Upload
 
 
 class Killed(BaseException):

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from raymill.cluster.store.store import Store
 
 BANDS, ROWS = 4, 2
 

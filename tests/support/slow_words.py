@@ -1,6 +1,6 @@
 """Words by their definition, slowly."""
 
-from pipelines.text.characters import UNSPACED, tables
+from raymill.pipelines.text.characters import UNSPACED, tables
 
 
 def split_slowly(text: str) -> list[str]:

@@ -5,16 +5,16 @@ import sys
 
 import pyarrow as pa
 
-from cluster import cli
-from cluster import stage as stages
-from cluster.artifact import Artifact, Counters
-from cluster.engine import Engine
-from cluster.entry import Entry
-from cluster.frame.kind import Verb
-from cluster.progress import ProgressLines
-from cluster.session import Session
-from cluster.stage import Output, Scratch, Stage
-from cluster.store.store import Store
+from raymill.cluster import cli
+from raymill.cluster import stage as stages
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.engine import Engine
+from raymill.cluster.entry import Entry
+from raymill.cluster.frame.kind import Verb
+from raymill.cluster.progress import ProgressLines
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.cluster.store.store import Store
 
 NUMBERS = pa.schema([("unit", pa.int64()), ("number", pa.int64())])
 

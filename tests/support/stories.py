@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cluster.artifact import Artifact
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
 
 NOUNS = [
     "river",

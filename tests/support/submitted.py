@@ -5,13 +5,13 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from cluster.store.store import Store
-from pipelines.demo.commands import config_text as curate_config
-from pipelines.demo.commands import stage_inputs
-from pipelines.demo.installed import collect, packages
+from raymill.cluster.store.store import Store
+from raymill.pipelines.demo.commands import config_text as curate_config
+from raymill.pipelines.demo.commands import stage_inputs
+from raymill.pipelines.demo.installed import collect, packages
+from raymill.training.model_commands import config_text as train_config
 from tests.support.processes import Command
 from tests.support.ray_cluster import RayCluster
-from training.model_commands import config_text as train_config
 
 VERBS = ("submit", "runs", "status", "logs", "cancel")
 SMALL_UNITS = ("-o", "execution.unit_mib=1")

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.config import TrainConfig
-from training.data.batch import Batch, boundary_capacity, document_starts, target_positions
-from training.data.packed import NO_TARGET
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch, boundary_capacity, document_starts, target_positions
+from raymill.training.data.packed import NO_TARGET
 
 VOCABULARY = 300
 
@@ -53,7 +53,7 @@ def tiny_config(model: str | dict[str, Any] = "llama", **settings: Any) -> Train
 
 
 def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
-    """Rows of documents of token ids, packed as `training.data.batch.collate` does; every next token is a target."""
+    """Rows of documents of token ids, packed by `raymill.training.data.batch.collate`; every next token is a target."""
     rows = len(documents)
     ids = np.zeros((rows, length), np.int64)
     positions = np.tile(np.arange(length), (rows, 1))

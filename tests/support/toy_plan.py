@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from cluster.artifact import fingerprint, read_tables
-from cluster.stage import Output, Stage, files_from
+from raymill.cluster.artifact import fingerprint, read_tables
+from raymill.cluster.stage import Output, Stage, files_from
 
 NUMBERS = pa.schema([("n", pa.int64()), ("text", pa.string())])
 FILES_OF_A_SUM = 4

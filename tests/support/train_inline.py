@@ -3,16 +3,16 @@
 import json
 from pathlib import Path
 
-from cluster.engine import Engine
-from cluster.frame.job import Run
-from cluster.progress import Progress
-from cluster.session import Session
+from raymill.cluster.engine import Engine
+from raymill.cluster.frame.job import Run
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.training import job as job
+from raymill.training.config import TrainConfig
+from raymill.training.pack import job as packing
+from raymill.training.records.finished import read_outcome, refuse_or_delete_other_training
 from tests.support.fit_jobs import fit_alone
 from tests.support.inline import InlineEngine
-from training import job as job
-from training.config import TrainConfig
-from training.pack import job as packing
-from training.records.finished import read_outcome, refuse_or_delete_other_training
 
 LENGTH = 64
 MODEL = {

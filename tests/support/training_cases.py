@@ -11,14 +11,14 @@ import pyarrow as pa
 import torch
 import torch.distributed
 
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch, collate
+from raymill.training.data.packed import PACKED
+from raymill.training.engines import make_engine, zero
+from raymill.training.engines.engine import TrainingEngine
+from raymill.training.fit.loop import learning_rate
+from raymill.training.models.build import build_objective
 from tests.support.reference_loop import Trained, train_plainly
-from training.config import TrainConfig
-from training.data.batch import Batch, collate
-from training.data.packed import PACKED
-from training.engines import make_engine, zero
-from training.engines.engine import TrainingEngine
-from training.fit.loop import learning_rate
-from training.models.build import build_objective
 
 VOCABULARY = 300
 LENGTH = 24
@@ -41,7 +41,7 @@ class Case:
 
     weighted: tokens of every second row have weights, from 0 to 2.
 
-    more: further settings of the config, in place of those below. whole_below: see training.engines.zero.
+    more: further settings of the config, in place of those below. whole_below: see raymill.training.engines.zero.
     compute: type of the device that chooses the attention; what computes is the CPU.
     """
 

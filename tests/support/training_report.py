@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from training.config import TrainConfig
-from training.report.gather import Log, restarts
+from raymill.training.config import TrainConfig
+from raymill.training.report.gather import Log, restarts
 
 CONFIG = """
 kind: train

@@ -12,7 +12,7 @@ import tempfile
 import torch
 import transformers
 
-import training
+from raymill import training
 
 METHODS = {
     "full": {},
@@ -22,7 +22,7 @@ METHODS = {
 
 
 def main() -> None:
-    for module in pkgutil.walk_packages(training.__path__, "training."):
+    for module in pkgutil.walk_packages(training.__path__, "raymill.training."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     from tests.support.fit_jobs import column, fit_alone, pack_tiny, tiny_job

@@ -12,20 +12,20 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from cluster.artifact import Counters, fingerprint
-from cluster.entry import Entry
-from cluster.frame.execution import Execution
-from cluster.frame.files import FilesJob
-from cluster.frame.job import Made, Making, Run, digests_of
-from cluster.frame.kind import Kind
-from cluster.output import Output
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.listing import InputListing, list_inputs
-from cluster.readers.units import Reading, Unit, read_unit
-from cluster.stage import RunStageIn, Scratch, Stage
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from cluster.submit.work import GIB, Machines
+from raymill.cluster.artifact import Counters, fingerprint
+from raymill.cluster.entry import Entry
+from raymill.cluster.frame.execution import Execution
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.job import Made, Making, Run, digests_of
+from raymill.cluster.frame.kind import Kind
+from raymill.cluster.output import Output
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.units import Reading, Unit, read_unit
+from raymill.cluster.stage import RunStageIn, Scratch, Stage
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB, Machines
 
 WORDS = Kind(
     name="words",

@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cluster.artifact import fingerprint
-from cluster.submit.work import GIB, Machines, Work, head_machine
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.submit.work import GIB, Machines, Work, head_machine
 
 IMAGE = "registry.example.com/raymill@sha256:" + "0" * 64
 

@@ -11,17 +11,17 @@ import pyarrow as pa
 import pytest
 import typer
 
-from cluster import cli
-from cluster.config import load
-from cluster.errors import UserError
-from cluster.stage import Output, Stage
-from cluster.store.store import Store
+from raymill.cluster import cli
+from raymill.cluster.config import load
+from raymill.cluster.errors import UserError
+from raymill.cluster.stage import Output, Stage
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.model_commands import CONFIGS, OUTPUT, RUNS, comparison, config_text, tune_demo, whats_next
 from tests.support import training_report as made
 from tests.support.hub_commits import Hub, hub_server, raymill
 from tests.support.stages import run_inline
 from tests.support.train_inline import train_inline, write_corpus
-from training.config import TrainConfig
-from training.model_commands import CONFIGS, OUTPUT, RUNS, comparison, config_text, tune_demo, whats_next
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def trained(monkeypatch):
         report["fits"][0]["totals"]["trainable_parameters"] = 14_000 if settings["method"] == "lora" else 140_000
         Store().write_bytes(f"{settings['output']}/report.json", json.dumps(report).encode())
 
-    monkeypatch.setattr("training.model_commands.make_and_print", train)
+    monkeypatch.setattr("raymill.training.model_commands.make_and_print", train)
     return calls
 
 

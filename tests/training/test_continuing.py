@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import ConfigError, DataError
-from cluster.frame.job import Run
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.job import Run
+from raymill.training.config import TrainConfig
+from raymill.training.continuing import find_parent
+from raymill.training.data.order import Order, Position
+from raymill.training.job import TrainJob, packed_job
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.plan.planning import machine, plan_run, plan_text
+from raymill.training.records.job import Job
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import Interrupted, fit_here, fit_until
 from tests.support.ranks import RankPool
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
-from training.config import TrainConfig
-from training.continuing import find_parent
-from training.data.order import Order, Position
-from training.job import TrainJob, packed_job
-from training.pack.packed_run import PackedRun
-from training.plan.planning import machine, plan_run, plan_text
-from training.records.job import Job
 
 CONSTANT = {"learning_rate": 3e-3, "schedule": "constant"}
 

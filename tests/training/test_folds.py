@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
-from pipelines.prepare.assess.score import read_trained
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.score import read_trained
+from raymill.training import folds
+from raymill.training.config import TrainConfig
+from raymill.training.folds import FoldScores, scores_text, spread, train_folds
 from tests.support.inline import prepare_inline
 from tests.support.train_inline import PLAIN, sentences, train_inline
-from training import folds
-from training.config import TrainConfig
-from training.folds import FoldScores, scores_text, spread, train_folds
 
 
 @pytest.fixture

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import BusyError, ConfigError, DataError, UserError
-from cluster.frame.job import Run
-from cluster.lease import held
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster.errors import BusyError, ConfigError, DataError, UserError
+from raymill.cluster.frame.job import Run
+from raymill.cluster.lease import held
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training import job
+from raymill.training.config import TrainConfig
+from raymill.training.job import TrainJob, train
+from raymill.training.pack.job import PackJob
+from raymill.training.records.job import OUTCOME
 from tests.support.train_inline import PLAIN, train_inline, write_corpus
-from training import job
-from training.config import TrainConfig
-from training.job import TrainJob, train
-from training.pack.job import PackJob
-from training.records.job import OUTCOME
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_run_that_lost_its_lease_neither_trains_nor_publishes(corpus, tmp_path
         leases[0]._lost = "another run took over here"
         return act(*arguments)
 
-    monkeypatch.setattr("cluster.frame.job.held", recorded)
+    monkeypatch.setattr("raymill.cluster.frame.job.held", recorded)
     monkeypatch.setattr(job, moment, lose)
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 1, "evaluate": {}}
     with pytest.raises(BusyError, match="another run took over here"):

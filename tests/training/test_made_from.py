@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema, fingerprint
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema, fingerprint
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.packed import EXAMPLES, PACKED
+from raymill.training.job import make_job, run_settings
+from raymill.training.pack.corpus import freeze_corpora, freeze_sets, with_columns
+from raymill.training.pack.job import pack_settings
+from raymill.training.pack.packed_run import PackedRun, TokenizerAt
+from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.split import Cuts
+from raymill.training.pack.tokenise import tokenise_stage
+from raymill.training.records.finished import evaluation_fingerprint, export_fingerprint
 from tests.support.settings import changed, untold
-from training.config import TrainConfig
-from training.data.packed import EXAMPLES, PACKED
-from training.job import make_job, run_settings
-from training.pack.corpus import freeze_corpora, freeze_sets, with_columns
-from training.pack.job import pack_settings
-from training.pack.packed_run import PackedRun, TokenizerAt
-from training.pack.packing import PackingRule, pack_stage
-from training.pack.split import Cuts
-from training.pack.tokenise import tokenise_stage
-from training.records.finished import evaluation_fingerprint, export_fingerprint
 
 COLUMNS_WITH_STAGE = {"text": "text", "stage": "level"}
 # Settings with another value, by what they make again. HERE is the folder of the corpus.

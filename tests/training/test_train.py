@@ -13,15 +13,23 @@ import boto3
 import pytest
 from pydantic import SecretStr
 
-from cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
-from cluster.frame.commands import print_outcome, verb_of
-from cluster.frame.kinds import kind_of
-from cluster.inspection import inspect
-from cluster.lease import held
-from cluster.progress import Progress
-from cluster.session import Session, in_worker
-from cluster.store.interface import NotFound, StorageOptions
-from cluster.store.store import Store
+from raymill.cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
+from raymill.cluster.frame.commands import print_outcome, verb_of
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.inspection import inspect
+from raymill.cluster.lease import held
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session, in_worker
+from raymill.cluster.store.interface import NotFound, StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.training import job as job
+from raymill.training.commands import pack as pack_verb
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Workers
+from raymill.training.job import TrainJob, exported_model, train
+from raymill.training.pack import job as packing
+from raymill.training.records.finished import export_digests
+from raymill.training.records.job import OUTCOME, Job
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import fit_until
 from tests.support.inline import InlineEngine
@@ -29,14 +37,6 @@ from tests.support.processes import Command, wait_until
 from tests.support.servers import CREDENTIALS
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, sentences, train_inline, write_corpus
-from training import job as job
-from training.commands import pack as pack_verb
-from training.config import TrainConfig
-from training.config_parts import Workers
-from training.job import TrainJob, exported_model, train
-from training.pack import job as packing
-from training.records.finished import export_digests
-from training.records.job import OUTCOME, Job
 
 
 @pytest.fixture(scope="module")
@@ -419,7 +419,7 @@ def test_before_training_every_method_is_worth_what_the_base_model_is(full, corp
 
 
 def test_what_workers_receive_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.model_folder.folder._commit", lambda name, revision: "a" * 40)
+    monkeypatch.setattr("raymill.training.model_folder.folder._commit", lambda name, revision: "a" * 40)
     plain = PLAIN | {"corpus": corpus, "output": str(tmp_path), "model": "some/model"}
     assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
 
@@ -506,7 +506,9 @@ def test_on_ray_two_workers_come_to_the_loss_of_one(corpus, tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.setenv("REPORTED", str(tmp_path / "reported"))
     results = []
-    monkeypatch.setattr("training.driver.launch._fit", lambda trainer, ended: ended.put(results.append(trainer.fit())))
+    monkeypatch.setattr(
+        "raymill.training.driver.launch._fit", lambda trainer, ended: ended.put(results.append(trainer.fit()))
+    )
     settings = {"corpus": corpus, "method": "lora", "generate": {"prompts": 2, "max_new_tokens": 4}}
     alone = train_inline(settings | {"output": str(tmp_path / "alone")}, monkeypatch)
     config = TrainConfig.model_validate(

@@ -5,13 +5,13 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from cluster.config import load
-from cluster.errors import ConfigError
-from cluster.frame.commands import load_of_kind
-from training.config import TrainConfig
-from training.config_parts import Optimizer
-from training.methods import Lora
-from training.records.job import Job
+from raymill.cluster.config import load
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.commands import load_of_kind
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Optimizer
+from raymill.training.methods import Lora
+from raymill.training.records.job import Job
 
 SMALLEST = {
     "kind": "train",

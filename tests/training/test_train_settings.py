@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.engine import RetryLimits
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Failures, Workers
+from raymill.training.evaluation import job as evaluation
+from raymill.training.fit.ray_trainer import make_trainer
 from tests.support import train_inline as inline
 from tests.support.inline import InlineEngine
 from tests.support.train_inline import train_inline, write_corpus
-from training.config_parts import Failures, Workers
-from training.evaluation import job as evaluation
-from training.fit.ray_trainer import make_trainer
 
 
 def test_settings_of_a_run_are_found_in_what_it_leaves(tmp_path, monkeypatch):

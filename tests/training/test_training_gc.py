@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
-from cluster.garbage import FINISHED, UNNAMED, UPLOAD, find_garbage
-from cluster.store.store import Store
+from raymill.cluster import cli
+from raymill.cluster.garbage import FINISHED, UNNAMED, UPLOAD, find_garbage
+from raymill.cluster.store.store import Store
 from tests.support.train_inline import train_inline, write_corpus
 
 DAY_S = 86_400.0

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.frame.commands import verb_of
-from cluster.frame.kinds import kind_of
-from cluster.progress import Progress
-from cluster.session import Session
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.commands import verb_of
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.job import _located, train
+from raymill.training.pack.job import pack
 from tests.support.train_inline import PLAIN
-from training.config import TrainConfig, refuse_output_among_inputs
-from training.job import _located, train
-from training.pack.job import pack
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_what_is_tested_here_is_the_newest_supported():
 
 
 def test_activation_checkpointing_goes_by_either_name_of_transformers():
-    from training.models.build import enable_activation_checkpointing
+    from raymill.training.models.build import enable_activation_checkpointing
 
     class Model:
         def enable(self, settings):

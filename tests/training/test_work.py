@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.submit.work import GIB, Machines, head_machine
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.submit.work import GIB, Machines, head_machine
+from raymill.training import work as asked
+from raymill.training.config import TrainConfig
+from raymill.training.job import TrainJob
 from tests.support.model_folders import folder
 from tests.support.train_inline import MODEL
-from training import work as asked
-from training.config import TrainConfig
-from training.job import TrainJob
 
 SIZES = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "vocab_size": 50_000}
 
@@ -156,7 +156,9 @@ def test_one_group_of_machines_has_the_largest_of_each_number():
 
 def test_the_head_has_memory_for_the_units_of_all_phases_twice(settings, monkeypatch):
     units = []
-    monkeypatch.setattr("cluster.frame.job.head_machine", lambda count: units.append(count) or head_machine(count))
+    monkeypatch.setattr(
+        "raymill.cluster.frame.job.head_machine", lambda count: units.append(count) or head_machine(count)
+    )
     of(settings)
     of(settings, phases=[{"name": "a"}, {"name": "b"}, {"name": "c"}])
     assert units == [2, 6]

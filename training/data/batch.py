@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from training.data.packed import NO_TARGET, PackedRows, token_weights
+from raymill.training.data.packed import NO_TARGET, PackedRows, token_weights
 
 # The default of `documents_per_row`.
 _DOCUMENTS_PER_ROW = 16.0

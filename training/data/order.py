@@ -30,11 +30,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from cluster.errors import DataError
-from training.config import TrainConfig
-from training.config_parts import Corpus
-from training.data.packed import STAGE_ROWS, by_stage, rows_per_group
-from training.pack.packed_run import PackedRun
+from raymill.cluster.errors import DataError
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Corpus
+from raymill.training.data.packed import STAGE_ROWS, by_stage, rows_per_group
+from raymill.training.pack.packed_run import PackedRun
 
 _WINDOW_BLOCKS = 8
 _PERIOD = 1 << 20

@@ -1,4 +1,4 @@
-"""Schemas of the two tables that `training.pack` writes, and random access to packed rows.
+"""Schemas of the two tables that `raymill.training.pack` writes, and random access to packed rows.
 
 Both are artifacts: Parquet files with a manifest.
 
@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, open_parquet
-from cluster.errors import DataError
-from cluster.stored_parquet import StoredParquet
+from raymill.cluster.artifact import Artifact, Counters, open_parquet
+from raymill.cluster.errors import DataError
+from raymill.cluster.stored_parquet import StoredParquet
 
 EXAMPLES = pa.schema(
     [

@@ -15,15 +15,15 @@ from datetime import datetime
 from statistics import mean
 from typing import cast
 
-from cluster.errors import RaymillError
-from cluster.formats import plural
-from cluster.progress import LineWriter, clock
-from cluster.record import read_json, read_json_line
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
-from training.pack.packed_run import PackedRun
-from training.records.job import Job
-from training.records.schema import AttemptRecord, StepRecord, damage_lines
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.formats import plural
+from raymill.cluster.progress import LineWriter, clock
+from raymill.cluster.record import read_json, read_json_line
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.job import Job
+from raymill.training.records.schema import AttemptRecord, StepRecord, damage_lines
 
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # on a terminal, elsewhere

@@ -18,22 +18,22 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
-from cluster import logs
-from cluster.entry import Entry
-from cluster.errors import ClusterError, ConfigError
-from cluster.formats import duration, plural
-from cluster.lease import Lease
-from cluster.progress import Progress, ProgressLines
-from cluster.session import Session
-from cluster.temporary import temporary_folder
-from training.config_parts import Track, Workers
-from training.driver.console import StepProgress
-from training.records.checkpoint import checkpoint_folders, step_of
-from training.records.finished import WorkerErrors, read_outcome, refuse_or_delete_other_training
-from training.records.job import Job, StopRequest
-from training.records.schema import Outcome
+from raymill.cluster import logs
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.formats import duration, plural
+from raymill.cluster.lease import Lease
+from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.session import Session
+from raymill.cluster.temporary import temporary_folder
+from raymill.training.config_parts import Track, Workers
+from raymill.training.driver.console import StepProgress
+from raymill.training.records.checkpoint import checkpoint_folders, step_of
+from raymill.training.records.finished import WorkerErrors, read_outcome, refuse_or_delete_other_training
+from raymill.training.records.job import Job, StopRequest
+from raymill.training.records.schema import Outcome
 
-_make_trainer = Entry("training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
+_make_trainer = Entry("raymill.training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
 
 Afterwards = Callable[[Job, Outcome], object]
 
@@ -185,7 +185,7 @@ def _as_cluster_error(failure: BaseException | None, job: Job) -> ClusterError:
 
 
 # Loaded once Ray has started.
-can_add = Entry("cluster.autoscaler:can_add")
+can_add = Entry("raymill.cluster.autoscaler:can_add")
 
 _TOLERANCE = 1e-6  # Ray counts ten-thousandths of a CPU
 

@@ -2,11 +2,11 @@
 
 import torch
 
-from training.config import TrainConfig
-from training.engines.ddp import Ddp
-from training.engines.engine import TrainingEngine
-from training.engines.fsdp import Fsdp
-from training.engines.zero import Zero
+from raymill.training.config import TrainConfig
+from raymill.training.engines.ddp import Ddp
+from raymill.training.engines.engine import TrainingEngine
+from raymill.training.engines.fsdp import Fsdp
+from raymill.training.engines.zero import Zero
 
 
 def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.device) -> TrainingEngine:

@@ -13,8 +13,8 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from training.config_parts import Optimizer
-from training.engines.engine import (
+from raymill.training.config_parts import Optimizer
+from raymill.training.engines.engine import (
     STATES,
     Fetch,
     StateSlice,
@@ -28,7 +28,7 @@ from training.engines.engine import (
 
 
 class Ddp:
-    """DistributedDataParallel as a `training.engines.engine.TrainingEngine`."""
+    """DistributedDataParallel as a `raymill.training.engines.engine.TrainingEngine`."""
 
     def __init__(self, settings: Optimizer, module: torch.nn.Module, device: torch.device) -> None:
         module.to(device)

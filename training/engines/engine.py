@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 import torch.distributed
 
-from training.config_parts import Optimizer
+from raymill.training.config_parts import Optimizer
 
 # What is saved of a trained parameter: the float32 master weight and AdamW's two running averages.
 STATES = ("param", "exp_avg", "exp_avg_sq")

@@ -19,8 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from training.config_parts import Optimizer
-from training.engines.engine import (
+from raymill.training.config_parts import Optimizer
+from raymill.training.engines.engine import (
     STATES,
     Fetch,
     StateSlice,
@@ -30,11 +30,11 @@ from training.engines.engine import (
     start_state,
     take_step,
 )
-from training.models.base import decoder_layers
+from raymill.training.models.base import decoder_layers
 
 
 class Fsdp:
-    """FSDP2 as a `training.engines.engine.TrainingEngine`.
+    """FSDP2 as a `raymill.training.engines.engine.TrainingEngine`.
 
     bf16: whether matrix products are bf16. reduce_every_micro_batch: see above.
     """

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 import torch.distributed
 
-from training.config import TrainConfig
-from training.engines.engine import (
+from raymill.training.config import TrainConfig
+from raymill.training.engines.engine import (
     STATES,
     Fetch,
     StateSlice,
@@ -34,13 +34,13 @@ from training.engines.engine import (
     set_steps_taken,
     start_state,
 )
-from training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
+from raymill.training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 _MASTER, _AVERAGES = STATES[0], STATES[1:]
 
 
 class Zero:
-    """DeepSpeed ZeRO as a `training.engines.engine.TrainingEngine`."""
+    """DeepSpeed ZeRO as a `raymill.training.engines.engine.TrainingEngine`."""
 
     def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         deepspeed = _import_deepspeed(device)

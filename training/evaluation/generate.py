@@ -18,11 +18,11 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from cluster.guard import Exceeded, Guard
-from training.data.packed import PackedRows
-from training.pack.chat import closing_token
-from training.pack.documents import Chat
-from training.pack.template import OF_A_CHECK, Unfit, presentations, render
+from raymill.cluster.guard import Exceeded, Guard
+from raymill.training.data.packed import PackedRows
+from raymill.training.pack.chat import closing_token
+from raymill.training.pack.documents import Chat
+from raymill.training.pack.template import OF_A_CHECK, Unfit, presentations, render
 
 # Rows read for each wanted prompt, because some rows have none.
 _ROWS_PER_PROMPT = 4

@@ -13,36 +13,36 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.store import paths
-from training.config import TrainConfig
-from training.config_parts import Columns, Generate
-from training.data.batch import Batch, collate
-from training.data.packed import NO_TARGET, PackedRows
-from training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
-from training.evaluation.scores import classification, f1_by_class, scores
-from training.fit.checkpoint import fill
-from training.fit.memory import is_out_of_memory
-from training.models.attention import choose_attention
-from training.models.base import named_config
-from training.models.build import build_objective
-from training.models.objective import Objective, RowClassifier
-from training.pack import summary
-from training.pack.corpus import set_name
-from training.pack.packed_run import PackedRun
-from training.records.checkpoint import Checkpoint, problem
-from training.records.finished import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns, Generate
+from raymill.training.data.batch import Batch, collate
+from raymill.training.data.packed import NO_TARGET, PackedRows
+from raymill.training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
+from raymill.training.evaluation.scores import classification, f1_by_class, scores
+from raymill.training.fit.checkpoint import fill
+from raymill.training.fit.memory import is_out_of_memory
+from raymill.training.models.attention import choose_attention
+from raymill.training.models.base import named_config
+from raymill.training.models.build import build_objective
+from raymill.training.models.objective import Objective, RowClassifier
+from raymill.training.pack import summary
+from raymill.training.pack.corpus import set_name
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.checkpoint import Checkpoint, problem
+from raymill.training.records.finished import (
     MergedCheck,
     evaluation_fingerprint,
     exported_checkpoint,
     read_evaluation,
     write_evaluation,
 )
-from training.records.job import Job
-from training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
-from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _BATCH_TOKENS = 8192
 _SCORED = ("input_ids", "position_ids", "starts", "ends")

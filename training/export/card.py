@@ -9,24 +9,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cluster
-from cluster.artifact import Artifact
-from cluster.errors import DataError, StorageError
-from cluster.examples.splits import SPLITS
-from cluster.formats import plural
-from cluster.readers.formats.hub import HubName, is_hub_data
-from cluster.report.markdown import card as hub_card
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Corpus, Model
-from training.methods import FOLDERS, MetricWords, metric_words
-from training.model_folder.loading import Base, loading
-from training.pack.corpus_files import PreparedRun
-from training.records.finished import MergedCheck
-from training.records.job import Parent
-from training.records.schema import Evaluation, Measured, Outcome, StepRecord
+from raymill import cluster
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats.hub import HubName, is_hub_data
+from raymill.cluster.report.markdown import card as hub_card
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Corpus, Model
+from raymill.training.methods import FOLDERS, MetricWords, metric_words
+from raymill.training.model_folder.loading import Base, loading
+from raymill.training.pack.corpus_files import PreparedRun
+from raymill.training.records.finished import MergedCheck
+from raymill.training.records.job import Parent
+from raymill.training.records.schema import Evaluation, Measured, Outcome, StepRecord
 
 _HUB = "hf://"
 # A hub name of a model or data set: ORGANISATION/NAME or NAME.

@@ -27,21 +27,21 @@ import torch
 from safetensors.torch import save_file
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-import cluster
-from cluster.artifact import Artifact
-from cluster.dataset_versions import registry_folder, versions_of
-from cluster.errors import RaymillError
-from cluster.store import paths
-from cluster.temporary import scratch_folder
-from training.config_parts import Model
-from training.data.packed import PackedRows
-from training.evaluation.generate import evenly_spaced, stop_ids
-from training.evaluation.job import evaluate, held_out_split, initial_objective, load_trained
-from training.export.card import CardFacts, CorpusFacts, card, lineage
-from training.model_folder.loading import Base
-from training.models.base import base_dtype, load_base
-from training.pack.packed_run import PackedRun
-from training.records.finished import (
+from raymill import cluster
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.dataset_versions import registry_folder, versions_of
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.store import paths
+from raymill.cluster.temporary import scratch_folder
+from raymill.training.config_parts import Model
+from raymill.training.data.packed import PackedRows
+from raymill.training.evaluation.generate import evenly_spaced, stop_ids
+from raymill.training.evaluation.job import evaluate, held_out_split, initial_objective, load_trained
+from raymill.training.export.card import CardFacts, CorpusFacts, card, lineage
+from raymill.training.model_folder.loading import Base
+from raymill.training.models.base import base_dtype, load_base
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.finished import (
     EVALUATED,
     EXPORT,
     ExportedFile,
@@ -55,9 +55,9 @@ from training.records.finished import (
     put_folder,
     read_evaluation,
 )
-from training.records.job import Job
-from training.records.schema import Outcome, read_steps
-from training.tokenizer.load_tokenizer import load_tokenizer, pad_id
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Outcome, read_steps
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 
 def export_and_evaluate(job: Job, outcome: Outcome) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m training.fit JOB.json
+"""One worker under torchrun, without Ray: torchrun --nproc-per-node 2 -m raymill.training.fit JOB.json
 
 JOB.json, a path or URI, is written by `raymill pack CONFIG --job JOB.json`. The training writes the same files as under
 Ray. Without torchrun this process is the only worker.
@@ -13,17 +13,17 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from cluster import logs
-from cluster.errors import RaymillError
-from cluster.lease import held
-from cluster.store import paths
-from cluster.store.store import Store
-from training.fit.loop import fit
-from training.fit.process_group import deterministic_algorithms, own_group, ray_group
-from training.fit.ranks import MissingWorker
-from training.records.finished import WorkerErrors
-from training.records.job import Job, StopRequest, StopRequested
-from training.records.schema import Outcome
+from raymill.cluster import logs
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.lease import held
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.fit.loop import fit
+from raymill.training.fit.process_group import deterministic_algorithms, own_group, ray_group
+from raymill.training.fit.ranks import MissingWorker
+from raymill.training.records.finished import WorkerErrors
+from raymill.training.records.job import Job, StopRequest, StopRequested
+from raymill.training.records.schema import Outcome
 
 # `fit_in_worker` is the same for a worker that Ray Train started.
 

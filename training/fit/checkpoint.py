@@ -32,14 +32,14 @@ import torch
 from safetensors.numpy import save
 from torch import nn
 
-import cluster
-from cluster.errors import ClusterError, DataError
-from cluster.metrics import NOT_EXPORTED, Metrics
-from cluster.store import paths
-from cluster.store.paths import FileName
-from training.engines.engine import StateSlice, TrainingEngine
-from training.fit.ranks import Ranks
-from training.records.checkpoint import (
+from raymill import cluster
+from raymill.cluster.errors import ClusterError, DataError
+from raymill.cluster.metrics import NOT_EXPORTED, Metrics
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import FileName
+from raymill.training.engines.engine import StateSlice, TrainingEngine
+from raymill.training.fit.ranks import Ranks
+from raymill.training.records.checkpoint import (
     MANIFEST,
     PIECE_VALUES,
     VALUE_BYTES,
@@ -55,8 +55,8 @@ from training.records.checkpoint import (
     problem,
     step_of,
 )
-from training.records.job import Job
-from training.records.schema import DamagedCheckpoint, TrainingProgress
+from raymill.training.records.job import Job
+from raymill.training.records.schema import DamagedCheckpoint, TrainingProgress
 
 log = logging.getLogger(__name__)
 

@@ -29,31 +29,31 @@ from typing import Any
 
 import torch
 
-from cluster.errors import DataError
-from cluster.metrics import NOT_EXPORTED, Metrics, connect
-from cluster.record import json_bytes
-from cluster.store import paths
-from training.config import TrainConfig
-from training.config_parts import Optimizer
-from training.data.batch import Batch, Loader
-from training.data.order import HeldOut, Order
-from training.data.packed import PackedRows
-from training.engines import make_engine
-from training.engines.engine import StateSlice, TrainingEngine
-from training.fit.checkpoint import Saver, restore
-from training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
-from training.fit.ranks import Preemption, Ranks
-from training.fit.step_log import StepLog, Tracker, curves, trackers
-from training.models.base import named_config
-from training.models.build import attention_warning, build_objective
-from training.models.compiling import compile_clock
-from training.models.cost import Mfu, parameter_counts, peak_of_workers
-from training.models.objective import Objective
-from training.pack.packed_run import PackedRun
-from training.records.checkpoint import at_step
-from training.records.finished import read_outcome, write_outcome
-from training.records.job import Job, StopRequested
-from training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress, measured
+from raymill.cluster.errors import DataError
+from raymill.cluster.metrics import NOT_EXPORTED, Metrics, connect
+from raymill.cluster.record import json_bytes
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Optimizer
+from raymill.training.data.batch import Batch, Loader
+from raymill.training.data.order import HeldOut, Order
+from raymill.training.data.packed import PackedRows
+from raymill.training.engines import make_engine
+from raymill.training.engines.engine import StateSlice, TrainingEngine
+from raymill.training.fit.checkpoint import Saver, restore
+from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
+from raymill.training.fit.ranks import Preemption, Ranks
+from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
+from raymill.training.models.base import named_config
+from raymill.training.models.build import attention_warning, build_objective
+from raymill.training.models.compiling import compile_clock
+from raymill.training.models.cost import Mfu, parameter_counts, peak_of_workers
+from raymill.training.models.objective import Objective
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.checkpoint import at_step
+from raymill.training.records.finished import read_outcome, write_outcome
+from raymill.training.records.job import Job, StopRequested
+from raymill.training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress, measured
 
 log = logging.getLogger(__name__)
 

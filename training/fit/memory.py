@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from cluster.errors import ClusterError, ConfigError
-from cluster.formats import plural
-from cluster.record import json_bytes, read_json
-from training.config import TrainConfig
-from training.fit.ranks import Ranks
-from training.models.cost import shape_of
-from training.plan.memory import GIB, USABLE, default_rows, memory, smaller_change, suggested_change
-from training.records.job import Job
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.formats import plural
+from raymill.cluster.record import json_bytes, read_json
+from raymill.training.config import TrainConfig
+from raymill.training.fit.ranks import Ranks
+from raymill.training.models.cost import shape_of
+from raymill.training.plan.memory import GIB, USABLE, default_rows, memory, smaller_change, suggested_change
+from raymill.training.records.job import Job
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from cluster.errors import ClusterError, ConfigError
-from training.config_parts import TIMEOUT_S
-from training.fit.ranks import Heartbeat, Ranks
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.training.config_parts import TIMEOUT_S
+from raymill.training.fit.ranks import Heartbeat, Ranks
 
 _BACKENDS = {False: "gloo", True: "cpu:gloo,cuda:nccl"}  # by whether workers have GPUs
 

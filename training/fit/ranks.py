@@ -27,9 +27,9 @@ from typing import Any, TypedDict, TypeVar
 import torch
 import torch.distributed as dist
 
-from cluster.errors import ClusterError
-from cluster.metrics import NOT_EXPORTED, Metrics
-from cluster.store import paths
+from raymill.cluster.errors import ClusterError
+from raymill.cluster.metrics import NOT_EXPORTED, Metrics
+from raymill.cluster.store import paths
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.entry import Entry
+from raymill.cluster.entry import Entry
 
-_fit_in_worker = Entry("training.fit.__main__:fit_in_worker")
+_fit_in_worker = Entry("raymill.training.fit.__main__:fit_in_worker")
 
 # The start of a group of workers is tried this often, each time for this long: a new GPU node takes minutes.
 _STARTS = 3

@@ -18,12 +18,12 @@ import threading
 import time
 from typing import Any, Protocol
 
-from cluster.metrics import ENDED, FAILED, RUNNING, Metrics
-from cluster.store import paths
-from cluster.store.store import Store
-from cluster.temporary import temporary_folder
-from training.records.job import Job
-from training.records.schema import StepRecord, read_steps
+from raymill.cluster.metrics import ENDED, FAILED, RUNNING, Metrics
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.temporary import temporary_folder
+from raymill.training.records.job import Job
+from raymill.training.records.schema import StepRecord, read_steps
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.entry import Entry
-from cluster.errors import ConfigError, DataError
-from cluster.store import paths
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Model
-from training.model_folder.folder import (
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Model
+from raymill.training.model_folder.folder import (
     Shapes,
     cached_folder,
     on_hub,
@@ -30,10 +30,10 @@ from training.model_folder.folder import (
     shape_text,
     weight_shapes,
 )
-from training.pack.template import CHATML
+from raymill.training.pack.template import CHATML
 
-_module_names = Entry("training.models.cost:module_names")
-_transformers_config = Entry("training.models.cost:transformers_config")
+_module_names = Entry("raymill.training.models.cost:module_names")
+_transformers_config = Entry("raymill.training.models.cost:transformers_config")
 
 # Optional files that transformers reads, besides config.json and tokenizer.json.
 _JSON_FILES = {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json"}

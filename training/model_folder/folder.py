@@ -19,13 +19,13 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from cluster.artifact import canonical_json
-from cluster.errors import DataError, StorageError
-from cluster.store import paths
-from cluster.store.copies import local_folder
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
-from training.config_parts import Model
+from raymill.cluster.artifact import canonical_json
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_folder
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

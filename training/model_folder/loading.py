@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cluster.store import paths
+from raymill.cluster.store import paths
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
-from cluster.errors import ConfigError
-from training.data.batch import document_starts
+from raymill.cluster.errors import ConfigError
+from raymill.training.data.batch import document_starts
 
 try:
     from torch.nn.attention.varlen import varlen_attn as _varlen_attn

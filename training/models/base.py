@@ -16,11 +16,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from cluster.errors import ConfigError, DataError
-from cluster.model_settings import refuse_hostile
-from cluster.store.store import Store
-from training.config_parts import Model
-from training.model_folder.folder import model_folder, weight_files
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.model_settings import refuse_hostile
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.model_folder.folder import model_folder, weight_files
 
 log = logging.getLogger(__name__)
 

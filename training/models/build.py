@@ -15,14 +15,14 @@ from peft.tuners import lora
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from cluster.entry import require_extra
-from cluster.errors import ConfigError
-from training.config import TrainConfig
-from training.model_folder.checks import LINEAR_NAMES, tied_target
-from training.models.attention import choose_attention, dense_mask_warning, require_independence
-from training.models.base import decoder_layers, load_base, named_config
-from training.models.compiling import compile_layers, elementwise_part
-from training.models.objective import NextToken, Objective, RowClassifier, body_name
+from raymill.cluster.entry import require_extra
+from raymill.cluster.errors import ConfigError
+from raymill.training.config import TrainConfig
+from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
+from raymill.training.models.attention import choose_attention, dense_mask_warning, require_independence
+from raymill.training.models.base import decoder_layers, load_base, named_config
+from raymill.training.models.compiling import compile_layers, elementwise_part
+from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from cluster.errors import ConfigError
-from training.models.loss import Elementwise, elementwise, fusable_elementwise
+from raymill.cluster.errors import ConfigError
+from raymill.training.models.loss import Elementwise, elementwise, fusable_elementwise
 
 log = logging.getLogger(__name__)
 

@@ -29,14 +29,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import logging
 
-import cluster
-from cluster.errors import ConfigError, DataError
-from cluster.store import paths
-from cluster.store.copies import local_folder
-from cluster.store.store import Store
-from training.config_parts import Model
-from training.model_folder.folder import model_fingerprint, read_object, read_shapes, refuse_foreign_files
-from training.models.base import load_base
+from raymill import cluster
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_folder
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.model_folder.folder import model_fingerprint, read_object, read_shapes, refuse_foreign_files
+from raymill.training.models.base import load_base
 
 _PREFIX = "base_model.model."
 # peft's names of A and B, of a linear module and of an embedding.

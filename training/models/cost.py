@@ -28,20 +28,20 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
-from cluster.errors import ConfigError, StorageError
-from cluster.model_settings import refuse_hostile
-from cluster.store import paths
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Model
-from training.gpus import peak_flops
-from training.methods import METHODS
-from training.model_folder.folder import read_object
-from training.models.attention import VARLEN, choose_attention
-from training.models.base import decoder_layers, named_config
-from training.models.build import objective_around
-from training.models.objective import Objective
-from training.plan.memory import Parameter, Shape
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.model_settings import refuse_hostile
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Model
+from raymill.training.gpus import peak_flops
+from raymill.training.methods import METHODS
+from raymill.training.model_folder.folder import read_object
+from raymill.training.models.attention import VARLEN, choose_attention
+from raymill.training.models.base import decoder_layers, named_config
+from raymill.training.models.build import objective_around
+from raymill.training.models.objective import Objective
+from raymill.training.plan.memory import Parameter, Shape
 
 
 def shape_of(config: TrainConfig, classes: int = 2) -> Shape:

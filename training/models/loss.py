@@ -43,7 +43,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from training.data.packed import NO_TARGET
+from raymill.training.data.packed import NO_TARGET
 
 log = logging.getLogger(__name__)
 

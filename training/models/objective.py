@@ -20,11 +20,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from cluster.errors import ConfigError
-from training.data.batch import Batch
-from training.data.packed import NO_TARGET
-from training.models.attention import boundaries
-from training.models.loss import Elementwise, RouterBalance, chunked_loss, elementwise, fused_loss, router_balance
+from raymill.cluster.errors import ConfigError
+from raymill.training.data.batch import Batch
+from raymill.training.data.packed import NO_TARGET
+from raymill.training.models.attention import boundaries
+from raymill.training.models.loss import (
+    Elementwise,
+    RouterBalance,
+    chunked_loss,
+    elementwise,
+    fused_loss,
+    router_balance,
+)
 
 
 class Objective(nn.Module):
@@ -140,7 +147,7 @@ class NextToken(Objective):
         Args:
             input_ids, position_ids, targets: int64[B, T]. classes, ends: int64[B], not used here. starts: int32[S + 1].
             target_positions: int64[L]. real: bool[B, T], for the load-balancing loss. weights: float32[B, T].
-            See `training.data.batch.Batch`.
+            See `raymill.training.data.batch.Batch`.
 
         Returns:
             (weighted sum of losses, float32 scalar; number of correct predictions, int64 scalar). Within a step of

@@ -22,8 +22,8 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from training.pack.documents import REASONING, Chat, Pair, is_empty
-from training.pack.template import THOUGHT, Unfit, presentations, render, template_roles, thinking_switches
+from raymill.training.pack.documents import REASONING, Chat, Pair, is_empty
+from raymill.training.pack.template import THOUGHT, Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

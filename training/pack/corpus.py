@@ -11,26 +11,26 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.examples.content import recognised
-from cluster.examples.splits import SPLITS, split_name
-from cluster.formats import listed, plural
-from cluster.readers.formats import READERS
-from cluster.readers.formats.hub import is_hub_data, pinned
-from cluster.readers.formats.records import BrokenRest
-from cluster.readers.freeze import append_span
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import PROBLEMS, Row, Unreadable, plain_type
-from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, first_bytes, refuse_changed
-from cluster.run import RunFolder
-from cluster.stage import files_from
-from cluster.store import paths
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Columns, Corpus, HeldOutSet
-from training.methods import CLASSIFIER
-from training.pack.corpus_files import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import recognised
+from raymill.cluster.examples.splits import SPLITS, split_name
+from raymill.cluster.formats import listed, plural
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.hub import is_hub_data, pinned
+from raymill.cluster.readers.formats.records import BrokenRest
+from raymill.cluster.readers.freeze import append_span
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, plain_type
+from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, first_bytes, refuse_changed
+from raymill.cluster.run import RunFolder
+from raymill.cluster.stage import files_from
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns, Corpus, HeldOutSet
+from raymill.training.methods import CLASSIFIER
+from raymill.training.pack.corpus_files import (
     CONTENT,
     SPLIT,
     CorpusFile,

@@ -16,24 +16,24 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
 
-from cluster.artifact import MANIFEST, Artifact, fingerprint
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS, split_name
-from cluster.readers.formats import READERS
-from cluster.readers.formats.hub import hub_splits, is_hub_data, saved_files, saved_splits
-from cluster.readers.formats.parquet import footer_of, pieces_of_footer
-from cluster.readers.freeze import pieces_of
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.listing import EXCLUDED, HIDDEN, NO_ENDING, ZERO_BYTES, FoundFiles, folder_of
-from cluster.readers.listing import find_files as find_paths
-from cluster.readers.streams import Span, compression_ending, first_bytes
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.interface import FileInfo
-from cluster.store.paths import RecordedUri
-from cluster.store.store import Store
-from training.config_parts import Columns, Corpus, HeldOutSet
-from training.pack.loss_keys import ROW_KEYS
+from raymill.cluster.artifact import MANIFEST, Artifact, fingerprint
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS, split_name
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.hub import hub_splits, is_hub_data, saved_files, saved_splits
+from raymill.cluster.readers.formats.parquet import footer_of, pieces_of_footer
+from raymill.cluster.readers.freeze import pieces_of
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.listing import EXCLUDED, HIDDEN, NO_ENDING, ZERO_BYTES, FoundFiles, folder_of
+from raymill.cluster.readers.listing import find_files as find_paths
+from raymill.cluster.readers.streams import Span, compression_ending, first_bytes
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.paths import RecordedUri
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns, Corpus, HeldOutSet
+from raymill.training.pack.loss_keys import ROW_KEYS
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from cluster.errors import ConfigError, DataError
-from cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
-from cluster.examples.messages import BadMessage, plain_message, standard_tools, with_standard_calls
-from cluster.examples.splits import SPLITS, hash64, split_name
-from cluster.formats import plural
-from cluster.readers.formats import READERS
-from cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
-from cluster.readers.streams import (
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
+from raymill.cluster.examples.messages import BadMessage, plain_message, standard_tools, with_standard_calls
+from raymill.cluster.examples.splits import SPLITS, hash64, split_name
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
+from raymill.cluster.readers.streams import (
     PROBLEMS_OF_WHOLE_FILES,
     Span,
     compression_ending,
     decompression_problem,
     first_bytes,
 )
-from cluster.store.store import Store
-from training.config_parts import Columns
-from training.data.packed import MAX_STAGE
-from training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
-from training.pack.loss_keys import (
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns
+from raymill.training.data.packed import MAX_STAGE
+from raymill.training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
+from raymill.training.pack.loss_keys import (
     BadWeight,
     count_unread,
     count_unread_of_messages,

@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from cluster.errors import ConfigError
-from cluster.guard import Exceeded, Failed, Guard, WorkBounds
-from training.pack.chat import NOT_TRAINED, as_chat, marked_renderings
-from training.pack.documents import Chat, Document, Pair
-from training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
-from training.pack.template import CHECKED, LIMITS, Unfit
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
+from raymill.training.pack.chat import NOT_TRAINED, as_chat, marked_renderings
+from raymill.training.pack.documents import Chat, Document, Pair
+from raymill.training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
+from raymill.training.pack.template import CHECKED, LIMITS, Unfit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

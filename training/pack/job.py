@@ -15,27 +15,27 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Self
 
-import cluster
-from cluster.artifact import Artifact, Counters
-from cluster.engine import Engine
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.frame.job import digests_of, limits_of
-from cluster.lease import held
-from cluster.progress import Progress
-from cluster.record import json_bytes
-from cluster.run import differences
-from cluster.session import Session
-from cluster.stage import Stage, from_scratch
-from cluster.store import paths
-from training.config import TrainConfig, refuse_output_among_inputs
-from training.config_parts import Split
-from training.model_folder.checks import embedded_tokens
-from training.model_folder.folder import located
-from training.pack import loss_keys
-from training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
-from training.pack.documents import check_corpora
-from training.pack.packed_run import (
+from raymill import cluster
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.frame.job import digests_of, limits_of
+from raymill.cluster.lease import held
+from raymill.cluster.progress import Progress
+from raymill.cluster.record import json_bytes
+from raymill.cluster.run import differences
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage, from_scratch
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config_parts import Split
+from raymill.training.model_folder.checks import embedded_tokens
+from raymill.training.model_folder.folder import located
+from raymill.training.pack import loss_keys
+from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
+from raymill.training.pack.documents import check_corpora
+from raymill.training.pack.packed_run import (
     PackedRun,
     TokenizerAt,
     changed_files_text,
@@ -50,8 +50,8 @@ from training.pack.packed_run import (
     tokenizer_file,
     tokenizer_folder,
 )
-from training.pack.packing import PackingRule, pack_stage
-from training.pack.split import (
+from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.split import (
     ALL_TEST,
     Cuts,
     Surveyed,
@@ -61,7 +61,7 @@ from training.pack.split import (
     survey_name,
     survey_stage,
 )
-from training.pack.tokenise import refuse_no_examples, tokenise_stage
+from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from heapq import heappop, heappush
 from itertools import groupby, pairwise
 from typing import Any
 
-from cluster.errors import ConfigError
-from training.config_parts import Columns
+from raymill.cluster.errors import ConfigError
+from raymill.training.config_parts import Columns
 
 _FACTORS = ("weight", "loss_weight")
 _SWITCHES = ("train", "training")

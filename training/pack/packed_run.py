@@ -15,24 +15,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from cluster.artifact import MANIFEST, Artifact, Counters, canonical_json, changed_files, discard_artifact, fingerprint
-from cluster.entry import Entry
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
-from cluster.record import OtherSettings, RecordFile, json_with
-from cluster.store import paths
-from cluster.store.interface import NotFound
-from cluster.store.paths import FileName, RecordedUri, RelativePath
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.pack.corpus import Listing, freeze_corpora, set_name
-from training.pack.corpus_files import PreparedRun
-from training.pack.split import Cuts, survey_here
-from training.pack.template import CHATML
+from raymill.cluster.artifact import (
+    MANIFEST,
+    Artifact,
+    Counters,
+    canonical_json,
+    changed_files,
+    discard_artifact,
+    fingerprint,
+)
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.record import OtherSettings, RecordFile, json_with
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.pack.corpus import Listing, freeze_corpora, set_name
+from raymill.training.pack.corpus_files import PreparedRun
+from raymill.training.pack.split import Cuts, survey_here
+from raymill.training.pack.template import CHATML
 
-_fingerprint_checked = Entry("training.tokenizer.load_tokenizer:fingerprint_checked")
-_load_checked = Entry("training.tokenizer.load_tokenizer:load_checked")
-_write_tokenizer = Entry("training.tokenizer.load_tokenizer:write_tokenizer")
+_fingerprint_checked = Entry("raymill.training.tokenizer.load_tokenizer:fingerprint_checked")
+_load_checked = Entry("raymill.training.tokenizer.load_tokenizer:load_checked")
+_write_tokenizer = Entry("raymill.training.tokenizer.load_tokenizer:write_tokenizer")
 
 FOLDER = "tokenizer"
 RECORD = "prepared.json"

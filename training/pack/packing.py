@@ -27,20 +27,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import cluster
-from cluster.artifact import Artifact, Counters, fingerprint, open_parquet
-from cluster.cost import Cost, Planning
-from cluster.entry import Entry
-from cluster.examples.splits import SPLITS
-from cluster.exchange import FAN, Levels, cost_of_level
-from cluster.output import changed, read_slices, table_of, table_slices
-from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from cluster.store import paths
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Columns
-from training.data.order import permutation
-from training.data.packed import (
+from raymill import cluster
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, open_parquet
+from raymill.cluster.cost import Cost, Planning
+from raymill.cluster.entry import Entry
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.exchange import FAN, Levels, cost_of_level
+from raymill.cluster.output import changed, read_slices, table_of, table_slices
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns
+from raymill.training.data.order import permutation
+from raymill.training.data.packed import (
     EXAMPLES,
     PACKED,
     STAGE_ROWS,
@@ -51,10 +51,10 @@ from training.data.packed import (
     token_weights,
     wrong_lists,
 )
-from training.pack.corpus import stage_of
+from raymill.training.pack.corpus import stage_of
 
-_best_fit = Entry("training.pack.best_fit:best_fit")  # numba takes a second to import
-_copy_runs = Entry("training.pack.best_fit:copy_runs")
+_best_fit = Entry("raymill.training.pack.best_fit:best_fit")  # numba takes a second to import
+_copy_runs = Entry("raymill.training.pack.best_fit:copy_runs")
 
 PACKING_VERSION = "3"
 UNIT_TOKENS = 8 << 20

@@ -29,15 +29,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.errors import ConfigError
-from cluster.examples.splits import SPLITS, split_places
-from cluster.output import read_slice, read_slices
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from training.config_parts import Split
-from training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
-from training.pack.documents import Document, LeftOut, documents_of
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.splits import SPLITS, split_places
+from raymill.cluster.output import read_slice, read_slices
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Split
+from raymill.training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
+from raymill.training.pack.documents import Document, LeftOut, documents_of
 
 VERSION = 3  # of the stages' results; results of another version are made again
 MAX_RANKED = 4096

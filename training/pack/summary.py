@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cluster.artifact import Counters
-from cluster.examples.splits import SPLITS
-from training.config import TrainConfig
-from training.pack.chat import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
-from training.pack.corpus import set_name
-from training.pack.packed_run import PackedRun
+from raymill.cluster.artifact import Counters
+from raymill.cluster.examples.splits import SPLITS
+from raymill.training.config import TrainConfig
+from raymill.training.pack.chat import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
+from raymill.training.pack.corpus import set_name
+from raymill.training.pack.packed_run import PackedRun
 
 # A note is a warning if it is about a larger share of documents, examples or tokens.
 WARNED_SHARE = 0.01

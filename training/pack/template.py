@@ -12,9 +12,9 @@ from datetime import date
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from cluster.guard import Guard, WorkBounds
-from cluster.readers.inputs import Limits
-from training.pack.documents import REASONING, Chat
+from raymill.cluster.guard import Guard, WorkBounds
+from raymill.cluster.readers.inputs import Limits
+from raymill.training.pack.documents import REASONING, Chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -18,21 +18,21 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.entry import Entry
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS, hash64
-from cluster.stage import Output, Scratch, Stage
-from training.config_parts import Split
-from training.data.packed import EXAMPLES, STAGE_TOKENS, shuffle_key
-from training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
-from training.pack.documents import Document, LeftOut, documents_of
-from training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
-from training.pack.loss_keys import unread_counters
-from training.pack.packed_run import TokenizerAt
-from training.pack.split import Cuts, split_of
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS, hash64
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.training.config_parts import Split
+from raymill.training.data.packed import EXAMPLES, STAGE_TOKENS, shuffle_key
+from raymill.training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
+from raymill.training.pack.documents import Document, LeftOut, documents_of
+from raymill.training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
+from raymill.training.pack.loss_keys import unread_counters
+from raymill.training.pack.packed_run import TokenizerAt
+from raymill.training.pack.split import Cuts, split_of
 
-_load_prepared = Entry("training.tokenizer.load_tokenizer:load_prepared")  # imports transformers
+_load_prepared = Entry("raymill.training.tokenizer.load_tokenizer:load_prepared")  # imports transformers
 
 log = logging.getLogger(__name__)
 

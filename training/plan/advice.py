@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from training.config import TrainConfig
-from training.methods import METHODS, MethodName
-from training.plan.data import Data
-from training.plan.memory import GIB, Shape, fits, memory
+from raymill.training.config import TrainConfig
+from raymill.training.methods import METHODS, MethodName
+from raymill.training.plan.data import Data
+from raymill.training.plan.memory import GIB, Shape, fits, memory
 
 
 @dataclass(frozen=True)

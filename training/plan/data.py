@@ -12,22 +12,22 @@ from dataclasses import asdict, dataclass, replace
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.artifact import Artifact, Counters
-from cluster.cost import Cost
-from cluster.errors import UserError
-from cluster.plan.trial import Trial, sampled
-from cluster.plan.whole import PlannedInput, Whole
-from cluster.readers.streams import Span
-from cluster.stage import RunStage
-from cluster.store import paths
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.data.order import Order, shares
-from training.data.packed import rows_per_group
-from training.model_folder.checks import embedded_tokens
-from training.pack.corpus import FrozenCorpus, SplitSpan, freeze_corpora, freeze_sets, with_columns
-from training.pack.job import pack_settings
-from training.pack.packed_run import (
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.cost import Cost
+from raymill.cluster.errors import UserError
+from raymill.cluster.plan.trial import Trial, sampled
+from raymill.cluster.plan.whole import PlannedInput, Whole
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.stage import RunStage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.order import Order, shares
+from raymill.training.data.packed import rows_per_group
+from raymill.training.model_folder.checks import embedded_tokens
+from raymill.training.pack.corpus import FrozenCorpus, SplitSpan, freeze_corpora, freeze_sets, with_columns
+from raymill.training.pack.job import pack_settings
+from raymill.training.pack.packed_run import (
     PackedRun,
     TokenizerAt,
     examples_name,
@@ -36,9 +36,9 @@ from training.pack.packed_run import (
     prepare_tokenizer,
     tokenizer_folder,
 )
-from training.pack.packing import PackingRule, pack_stage
-from training.pack.split import Surveyed, find_classes, survey_here
-from training.pack.tokenise import refuse_no_examples, tokenise_stage
+from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.split import Surveyed, find_classes, survey_here
+from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
 
 _UNITS, _UNIT_BYTES = 8, 64 << 10  # of the sample of a corpus, and the text of each
 

@@ -49,9 +49,9 @@ import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 
-from cluster.entry import Entry
-from cluster.errors import ConfigError
-from training.config import TrainConfig
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError
+from raymill.training.config import TrainConfig
 
 GIB = 1 << 30
 # CUDA's context and the workspaces of cuBLAS and NCCL.
@@ -393,7 +393,7 @@ def logit_bytes(shape: Shape, chunk_tokens: int, compute_bytes: int) -> int:
     return chunk_tokens * shape.vocabulary * (12 + compute_bytes)
 
 
-_shape_of = Entry("training.models.cost:shape_of")
+_shape_of = Entry("raymill.training.models.cost:shape_of")
 
 # Share of a GPU's memory. The rest is for fragmentation and for the error of the memory model, whose
 # activations are within a tenth of what autograd keeps (tests/training/plan/test_memory_model.py).

@@ -9,16 +9,26 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cluster.entry import Entry
-from cluster.errors import ConfigError
-from cluster.formats import plural
-from cluster.plan.plan import ASSUMED, CORES, Prices, assumed_lines, costs_lines, costs_of, load_prices, money, wrapped
-from training.config import TrainConfig, refuse_output_among_inputs
-from training.continuing import planned_words
-from training.gpus import AssumedGpu, gpu_named
-from training.plan.advice import PlannedTraining, advise
-from training.plan.data import Data, find_data
-from training.plan.memory import (
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.formats import plural
+from raymill.cluster.plan.plan import (
+    ASSUMED,
+    CORES,
+    Prices,
+    assumed_lines,
+    costs_lines,
+    costs_of,
+    load_prices,
+    money,
+    wrapped,
+)
+from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.continuing import planned_words
+from raymill.training.gpus import AssumedGpu, gpu_named
+from raymill.training.plan.advice import PlannedTraining, advise
+from raymill.training.plan.data import Data, find_data
+from raymill.training.plan.memory import (
     CHOICES,
     GIB,
     MARGIN,
@@ -34,9 +44,9 @@ from training.plan.memory import (
     smallest_change,
 )
 
-_flops_per_token = Entry("training.models.cost:flops_per_token")
-_shape_of = Entry("training.models.cost:shape_of")
-_transformers_config = Entry("training.models.cost:transformers_config")
+_flops_per_token = Entry("raymill.training.models.cost:flops_per_token")
+_shape_of = Entry("raymill.training.models.cost:shape_of")
+_transformers_config = Entry("raymill.training.models.cost:transformers_config")
 
 
 def plan_run(
@@ -68,7 +78,7 @@ def plan_phase(
 ) -> dict[str, Any]:
     """The plan of one training. Bytes are of one worker, at the minimum number of workers.
 
-    packing: as `cluster.plan.plan.costs_of` has it; null if the corpora are packed, or no sample could be packed.
+    packing: as for `raymill.cluster.plan.plan.costs_of`; null if the corpora are packed, or no sample could be packed.
     """
     shape: Shape = _shape_of(config)
     data = find_data(config, shape.vocabulary)

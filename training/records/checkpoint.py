@@ -22,13 +22,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from cluster.errors import DataError
-from cluster.record import RecordFile
-from cluster.store import paths
-from cluster.store.paths import FileName
-from cluster.store.store import Store
-from training.records.job import Job
-from training.records.schema import TrainingProgress
+from raymill.cluster.errors import DataError
+from raymill.cluster.record import RecordFile
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import FileName
+from raymill.cluster.store.store import Store
+from raymill.training.records.job import Job
+from raymill.training.records.schema import TrainingProgress
 
 MANIFEST = "manifest.json"
 PIECE_VALUES = 8 << 20

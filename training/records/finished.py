@@ -10,17 +10,17 @@ from operator import getitem
 from pathlib import Path
 from typing import Any, TypedDict
 
-import cluster
-from cluster.artifact import changed_files, fingerprint
-from cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
-from cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
-from cluster.store import paths
-from cluster.store.paths import FileName, RecordedUri, RelativePath
-from cluster.store.store import Store
-from training.methods import FOLDERS
-from training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
-from training.records.job import CHECKPOINTS, OUTCOME, Job
-from training.records.schema import Evaluation, Measured, Outcome
+from raymill import cluster
+from raymill.cluster.artifact import changed_files, fingerprint
+from raymill.cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
+from raymill.cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
+from raymill.cluster.store.store import Store
+from raymill.training.methods import FOLDERS
+from raymill.training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
+from raymill.training.records.job import CHECKPOINTS, OUTCOME, Job
+from raymill.training.records.schema import Evaluation, Measured, Outcome
 
 
 def read_outcome(job: Job) -> Outcome | None:

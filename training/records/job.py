@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from cluster.artifact import canonical_json, fingerprint
-from cluster.errors import ConfigError
-from cluster.record import json_bytes
-from cluster.run import differences
-from cluster.store import paths
-from cluster.store.interface import SECRETS
-from cluster.store.paths import RecordedUri
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.data.order import Position
+from raymill.cluster.artifact import canonical_json, fingerprint
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.record import json_bytes
+from raymill.cluster.run import differences
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import SECRETS
+from raymill.cluster.store.paths import RecordedUri
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.order import Position
 
 
 @dataclass(frozen=True)

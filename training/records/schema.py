@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NotRequired, Self, TypedDict
 
-from cluster.record import read_json_line
-from cluster.store.store import Store
+from raymill.cluster.record import read_json_line
+from raymill.cluster.store.store import Store
 
 _LARGEST_EXPONENT = 700.0  # e to this power is finite in float64
 

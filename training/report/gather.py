@@ -13,22 +13,22 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-import cluster
-from cluster.artifact import Counters
-from cluster.dataset_versions import registry_folder, versions_of
-from cluster.record import read_json
-from cluster.report.charts import Point, thinned
-from cluster.store import paths
-from cluster.store.store import Store
-from training.config import TrainConfig
-from training.config_parts import Model
-from training.data.packed import STAGE_ROWS, by_stage
-from training.model_folder.loading import Base, loading
-from training.pack import summary
-from training.pack.packed_run import PackedRun
-from training.records.finished import EXPORT, export_file, read_evaluation
-from training.records.job import Job
-from training.records.schema import (
+from raymill import cluster
+from raymill.cluster.artifact import Counters
+from raymill.cluster.dataset_versions import registry_folder, versions_of
+from raymill.cluster.record import read_json
+from raymill.cluster.report.charts import Point, thinned
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Model
+from raymill.training.data.packed import STAGE_ROWS, by_stage
+from raymill.training.model_folder.loading import Base, loading
+from raymill.training.pack import summary
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.finished import EXPORT, export_file, read_evaluation
+from raymill.training.records.job import Job
+from raymill.training.records.schema import (
     AttemptRecord,
     Evaluation,
     GeneratedAnswer,
@@ -37,7 +37,7 @@ from training.records.schema import (
     damage_lines,
     read_steps,
 )
-from training.report.text import Fit, TrainReport, cautions
+from raymill.training.report.text import Fit, TrainReport, cautions
 
 _POINTS = [tuple]  # (step, value); long curves have the lowest and highest point of some hundred columns
 _CURVES = ("loss", "loss_smooth", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib", "data_wait")
@@ -64,7 +64,7 @@ _CORPUS = {
 FIT = {
     "name": str, "output": str,
     # base_model: a name, or a description of a randomly initialised model. attention_warning: see
-    # training.records.schema.AttemptRecord. order: of the examples.
+    # raymill.training.records.schema.AttemptRecord. order: of the examples.
     "recipe": {
         "base_model": str, "method": str, "engine": str, "precision": str, "attention": str,
         "attention_warning": str | None, "sequence_length": int, "tokens_per_step": int, "order?": str,

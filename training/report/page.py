@@ -1,4 +1,4 @@
-"""report.html of a run of `raymill train`, drawn with cluster.report from report.json.
+"""report.html of a run of `raymill train`, drawn with raymill.cluster.report from report.json.
 
 The curves in report.json have a bounded number of points, so the page does not grow with the number of steps.
 """
@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from cluster.formats import count, decimal, duration, plural, share, short
-from cluster.report.charts import BarSegment, Line, Mark, Point, bar, is_spread, line_chart, line_key, thinned
-from cluster.report.page import page
-from cluster.report.sections import (
+from raymill.cluster.formats import count, decimal, duration, plural, share, short
+from raymill.cluster.report.charts import BarSegment, Line, Mark, Point, bar, is_spread, line_chart, line_key, thinned
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import (
     Content,
     DataTable,
     Figure,
@@ -35,10 +35,10 @@ from cluster.report.sections import (
     styled,
     warnings_section,
 )
-from cluster.store import paths
-from training.methods import MetricWords, metric_words
-from training.records.schema import GeneratedAnswer, Measured
-from training.report.text import (
+from raymill.cluster.store import paths
+from raymill.training.methods import MetricWords, metric_words
+from raymill.training.records.schema import GeneratedAnswer, Measured
+from raymill.training.report.text import (
     Fit,
     TrainReport,
     exported_validation,

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cluster.formats import ascii_text, count, decimal, duration, plural, share, short
-from training.methods import MetricWords, metric_words
-from training.pack import summary
+from raymill.cluster.formats import ascii_text, count, decimal, duration, plural, share, short
+from raymill.training.methods import MetricWords, metric_words
+from raymill.training.pack import summary
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
 _MAX_LEFT_OUT = 0.05

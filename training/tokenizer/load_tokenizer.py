@@ -21,24 +21,24 @@ from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
-from cluster.artifact import fingerprint
-from cluster.entry import Entry
-from cluster.errors import ConfigError, DataError
-from cluster.guard import Exceeded, is_panic
-from cluster.model_settings import refuse_growing, refuse_hostile
-from cluster.store import paths
-from cluster.store.interface import FileInfo
-from cluster.store.paths import RelativePath
-from cluster.store.store import Store
-from cluster.temporary import scratch_folder
-from training.config_parts import Columns, Model
-from training.model_folder.checks import check_template_variables, is_tokenizer_file, no_tokenizer
-from training.model_folder.folder import hub_problem, refuse_foreign_files
-from training.pack.corpus import FrozenCorpus
-from training.pack.documents import Chat, LeftOut, Pair, documents_of
-from training.pack.packed_run import RECORD, TokenizerRecord
-from training.pack.split import Cuts, split_of
-from training.pack.template import CHATML, TURN_END, TURN_START, check_that_it_ends, with_defaults
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.guard import Exceeded, is_panic
+from raymill.cluster.model_settings import refuse_growing, refuse_hostile
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.paths import RelativePath
+from raymill.cluster.store.store import Store
+from raymill.cluster.temporary import scratch_folder
+from raymill.training.config_parts import Columns, Model
+from raymill.training.model_folder.checks import check_template_variables, is_tokenizer_file, no_tokenizer
+from raymill.training.model_folder.folder import hub_problem, refuse_foreign_files
+from raymill.training.pack.corpus import FrozenCorpus
+from raymill.training.pack.documents import Chat, LeftOut, Pair, documents_of
+from raymill.training.pack.packed_run import RECORD, TokenizerRecord
+from raymill.training.pack.split import Cuts, split_of
+from raymill.training.pack.template import CHATML, TURN_END, TURN_START, check_that_it_ends, with_defaults
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,9 @@ def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[s
                 break
 
 
-_transformers_config = Entry("training.models.cost:transformers_config")  # loads torch, which few tokenizers need
+_transformers_config = Entry(
+    "raymill.training.models.cost:transformers_config"
+)  # loads torch, which few tokenizers need
 
 log = logging.getLogger(__name__)
 

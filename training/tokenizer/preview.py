@@ -17,20 +17,20 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
-from cluster.artifact import Counters
-from cluster.errors import DataError
-from cluster.store import paths
-from training.config import TrainConfig
-from training.data.packed import EXAMPLES
-from training.methods import CLASS_WORDS
-from training.model_folder.checks import embedded_tokens
-from training.pack import loss_keys, summary
-from training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
-from training.pack.documents import Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
-from training.pack.encode import Encoder, Example
-from training.pack.packed_run import prepare_tokenizer
-from training.pack.packing import PackingRule, cut
-from training.tokenizer.load_tokenizer import load_tokenizer
+from raymill.cluster.artifact import Counters
+from raymill.cluster.errors import DataError
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig
+from raymill.training.data.packed import EXAMPLES
+from raymill.training.methods import CLASS_WORDS
+from raymill.training.model_folder.checks import embedded_tokens
+from raymill.training.pack import loss_keys, summary
+from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
+from raymill.training.pack.documents import Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
+from raymill.training.pack.encode import Encoder, Example
+from raymill.training.pack.packed_run import prepare_tokenizer
+from raymill.training.pack.packing import PackingRule, cut
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
 # Tokens shown of a segment; the middle of a longer one is left out.
 _SHOWN_TOKENS = 240

@@ -1,17 +1,17 @@
 """A reader for each format. A new one is a subclass of `Reader`, a line in `READERS` and one in `inputs.Format`."""
 
-from cluster.readers.formats.delimited import Delimited
-from cluster.readers.formats.docx import Docx
-from cluster.readers.formats.hub import Hub
-from cluster.readers.formats.mail import Mail
-from cluster.readers.formats.parquet import Parquet
-from cluster.readers.formats.pdf import Pdf
-from cluster.readers.formats.records import Fetched, Jsonl, JsonValues
-from cluster.readers.formats.text_files import Html, PlainText
-from cluster.readers.formats.transcripts import Transcript
-from cluster.readers.formats.warc import Warc, Wet
-from cluster.readers.reader import Reader
-from cluster.readers.streams import compression_ending
+from raymill.cluster.readers.formats.delimited import Delimited
+from raymill.cluster.readers.formats.docx import Docx
+from raymill.cluster.readers.formats.hub import Hub
+from raymill.cluster.readers.formats.mail import Mail
+from raymill.cluster.readers.formats.parquet import Parquet
+from raymill.cluster.readers.formats.pdf import Pdf
+from raymill.cluster.readers.formats.records import Fetched, Jsonl, JsonValues
+from raymill.cluster.readers.formats.text_files import Html, PlainText
+from raymill.cluster.readers.formats.transcripts import Transcript
+from raymill.cluster.readers.formats.warc import Warc, Wet
+from raymill.cluster.readers.reader import Reader
+from raymill.cluster.readers.streams import compression_ending
 
 READERS: dict[str, Reader] = {
     "parquet": Parquet(),

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import UnreadableRest
+from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import UnreadableRest
 
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
 _REPEATING = (  # types whose values can be repeated in the file at no cost

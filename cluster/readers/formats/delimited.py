@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 
-from cluster.readers.formats.records import FoundValue, RecordReader
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import BLANK, ReaderCounts, Row, Unreadable
-from cluster.readers.streams import (
+from raymill.cluster.readers.formats.records import FoundValue, RecordReader
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import BLANK, ReaderCounts, Row, Unreadable
+from raymill.cluster.readers.streams import (
     Span,
     UnreadableRest,
     encoding_problem,
@@ -22,8 +22,8 @@ from cluster.readers.streams import (
     lines,
     utf8_stream,
 )
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 
 class Delimited(RecordReader):

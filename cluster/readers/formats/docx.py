@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
-from cluster.guard import Guard
-from cluster.readers.formats.text_files import OneDocument
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import Rows
-from cluster.readers.streams import UnreadableRest
+from raymill.cluster.guard import Guard
+from raymill.cluster.readers.formats.text_files import OneDocument
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import Rows
+from raymill.cluster.readers.streams import UnreadableRest
 
 # Both editions of the standard: that which Word writes, and the strict one.
 _WORD = (

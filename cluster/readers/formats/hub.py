@@ -13,10 +13,10 @@ from typing import NamedTuple
 import huggingface_hub
 import pyarrow as pa
 
-from cluster.errors import DataError
-from cluster.readers.formats.arrow_streams import record_batches, schema_of
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import (
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.formats.arrow_streams import record_batches, schema_of
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import (
     FilePieces,
     Reader,
     ReaderCounts,
@@ -26,12 +26,12 @@ from cluster.readers.reader import (
     one_problem,
     python_rows,
 )
-from cluster.readers.streams import Span, UnreadableRest
-from cluster.record import RecordFile
-from cluster.store import paths
-from cluster.store.interface import FileInfo
-from cluster.store.paths import FileName, RelativePath
-from cluster.store.store import Store
+from raymill.cluster.readers.streams import Span, UnreadableRest
+from raymill.cluster.record import RecordFile
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.paths import FileName, RelativePath
+from raymill.cluster.store.store import Store
 
 SCHEME = "hf"
 _TIMEOUT_S = 10

@@ -42,15 +42,15 @@ import pyarrow as pa
 from lxml.etree import ParserError
 from lxml.html import HTMLParser, document_fromstring
 
-from cluster.guard import Exceeded, Failed, Guard, WorkBounds
-from cluster.readers.formats.mail_text import SIGNATURE, read_mail
-from cluster.readers.formats.mail_words import AUTOMATIC_SUBJECT, plain
-from cluster.readers.formats.text_files import has_huge_tag
-from cluster.readers.inputs import Cut, Input, Limits
-from cluster.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows, refused
-from cluster.readers.streams import Span, UnreadableRest, in_charset, lines, stream
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
+from raymill.cluster.readers.formats.mail_text import SIGNATURE, read_mail
+from raymill.cluster.readers.formats.mail_words import AUTOMATIC_SUBJECT, plain
+from raymill.cluster.readers.formats.text_files import has_huge_tag
+from raymill.cluster.readers.inputs import Cut, Input, Limits
+from raymill.cluster.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows, refused
+from raymill.cluster.readers.streams import Span, UnreadableRest, in_charset, lines, stream
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 # Names of charsets in mails that Python has under another one, or whose bytes are those of a wider one.
 _CHARSETS = {

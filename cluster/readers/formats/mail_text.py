@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
-import cluster.readers.formats.mail_words as words
-from cluster.readers.inputs import Cut
+import raymill.cluster.readers.formats.mail_words as words
+from raymill.cluster.readers.inputs import Cut
 
 SIGNATURE = re.compile(r"--[ ]?")  # the line before a signature
 

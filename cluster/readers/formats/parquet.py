@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.parquet_pages import HEADER_BYTES, PageHeader, page_header
-from cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import (
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.parquet_pages import HEADER_BYTES, PageHeader, page_header
+from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import (
     TABLE_BYTES,
     FilePieces,
     Reader,
@@ -27,11 +27,11 @@ from cluster.readers.reader import (
     plain_nested,
     python_rows,
 )
-from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
-from cluster.store.interface import FileInfo
-from cluster.store.object_files import PartsFile
-from cluster.store.store import Store
-from cluster.stored_parquet import StoredParquet, chunk_range
+from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.object_files import PartsFile
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import StoredParquet, chunk_range
 
 # Bound on one decoded batch, whatever the encoding of its columns.
 _MAX_BATCH_BYTES = 256 << 20

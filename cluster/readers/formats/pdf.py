@@ -14,10 +14,10 @@ from functools import cache
 from io import BytesIO
 from types import ModuleType
 
-from cluster.guard import Guard
-from cluster.readers.formats.text_files import OneDocument, count_characters
-from cluster.readers.reader import Rows
-from cluster.readers.streams import UnreadableRest
+from raymill.cluster.guard import Guard
+from raymill.cluster.readers.formats.text_files import OneDocument, count_characters
+from raymill.cluster.readers.reader import Rows
+from raymill.cluster.readers.streams import UnreadableRest
 
 _END_LOOKED_AT = 2048  # the specification requires the mark of the end in the last 1,024 bytes
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.artifact import open_parquet
-from cluster.errors import DataError
-from cluster.readers.inputs import COLLECTED_AT, Input, Limits
-from cluster.readers.reader import (
+from raymill.cluster.artifact import open_parquet
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.inputs import COLLECTED_AT, Input, Limits
+from raymill.cluster.readers.reader import (
     BLANK,
     DeepJson,
     FilePieces,
@@ -33,7 +33,7 @@ from cluster.readers.reader import (
     Unreadable,
     as_json_text,
 )
-from cluster.readers.streams import (
+from raymill.cluster.readers.streams import (
     FileProblem,
     Span,
     UnreadableRest,
@@ -45,8 +45,8 @@ from cluster.readers.streams import (
     span_lines,
     utf8_stream,
 )
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 # (place in the file, the record in UTF-8, its value: a dict of its fields, or something else that is no record)
 FoundValue = tuple[str, bytes | None, Any]

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import UnreadableRest
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import UnreadableRest
 
 _PIECE_BYTES = 8 << 20
 _PIECE_ROWS = 1 << 16

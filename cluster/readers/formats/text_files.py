@@ -11,12 +11,20 @@ from typing import Any
 import pyarrow as pa
 from lxml import etree
 
-from cluster.guard import Exceeded, Guard
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import FilePieces, Reader, ReaderCounts, Rows, refused
-from cluster.readers.streams import BOM, Span, UnreadableRest, encoding_problem, in_charset, stream, with_byte_order
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.guard import Exceeded, Guard
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import FilePieces, Reader, ReaderCounts, Rows, refused
+from raymill.cluster.readers.streams import (
+    BOM,
+    Span,
+    UnreadableRest,
+    encoding_problem,
+    in_charset,
+    stream,
+    with_byte_order,
+)
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
 _MAX_ATTRIBUTES = 1000

@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from cluster.guard import Guard
-from cluster.readers.formats.text_files import PlainText
-from cluster.readers.inputs import Cut, Input
-from cluster.readers.reader import Rows
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.guard import Guard
+from raymill.cluster.readers.formats.text_files import PlainText
+from raymill.cluster.readers.inputs import Cut, Input
+from raymill.cluster.readers.reader import Rows
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 _TIME = r"(?:([0-9]{1,4}):)?([0-5]?[0-9]):([0-5]?[0-9])[.,]([0-9]{1,3})"
 _TIMES = re.compile(rf"[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}(?:[ \t].*)?")

@@ -15,12 +15,12 @@ import brotli
 import pyarrow as pa
 import zstandard
 
-from cluster.readers.formats.text_files import add_page
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import Reader, ReaderCounts, Rows
-from cluster.readers.streams import Span, UnreadableRest, stream
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.readers.formats.text_files import add_page
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
+from raymill.cluster.readers.streams import Span, UnreadableRest, stream
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
 
 _COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _MAX_HEADER_BYTES = 1 << 16

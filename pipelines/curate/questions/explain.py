@@ -9,20 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from cluster.artifact import Artifact, DataFile, read_tables
-from cluster.errors import DataError, UserError
-from cluster.formats import plural
-from cluster.frame.commands import load_of_kind
-from cluster.inspection import RunConfig, StorageOverrides, store_for
-from cluster.readers.reader import python_rows
-from pipelines.curate.config import CUTS
-from pipelines.curate.questions.run_reader import MeasuredDocument, RunReader
-from pipelines.curate.stages.ids import row_at
-from pipelines.curate.stages.kept_texts import cleaned
-from pipelines.curate.stages.measure import QUARANTINE
-from pipelines.curate.stages.write_corpus import CONTAMINATED, CORPUS, REMOVED, ledger_name
-from pipelines.text.texts import Texts
-from pipelines.text.word_diff import word_diff
+from raymill.cluster.artifact import Artifact, DataFile, read_tables
+from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.commands import load_of_kind
+from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
+from raymill.cluster.readers.reader import python_rows
+from raymill.pipelines.curate.config import CUTS
+from raymill.pipelines.curate.questions.run_reader import MeasuredDocument, RunReader
+from raymill.pipelines.curate.stages.ids import row_at
+from raymill.pipelines.curate.stages.kept_texts import cleaned
+from raymill.pipelines.curate.stages.measure import QUARANTINE
+from raymill.pipelines.curate.stages.write_corpus import CONTAMINATED, CORPUS, REMOVED, ledger_name
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.word_diff import word_diff
 
 _SHOWN_WORDS = 12  # around a difference
 

@@ -13,23 +13,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from cluster.artifact import Artifact, read_tables, require_files
-from cluster.errors import ConfigError, DataError
-from cluster.readers.formats import READERS
-from cluster.readers.formats.text_files import OneDocument
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
-from cluster.readers.streams import Span
-from cluster.readers.units import Reading, Unit, read_unit
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.ids import ID_INDEX, positions_of, row_at
-from pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact, read_tables, require_files
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.text_files import OneDocument
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import Reading, Unit, read_unit
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.stages.ids import ID_INDEX, positions_of, row_at
+from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 
 
 @dataclass(frozen=True)

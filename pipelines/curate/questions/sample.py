@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError
-from cluster.frame.commands import load_of_kind
-from cluster.inspection import RunConfig, StorageOverrides, shortened, store_for
-from cluster.readers.inputs import Input
-from cluster.readers.reader import python_rows
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.stages.write_corpus import REMOVED
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.commands import load_of_kind
+from raymill.cluster.inspection import RunConfig, StorageOverrides, shortened, store_for
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.stages.write_corpus import REMOVED
 
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|=|<|>|\sin\s)\s*")
 _COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}

@@ -23,35 +23,35 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from cluster.artifact import Artifact, open_parquet, read_tables
-from cluster.engine import Engine
-from cluster.errors import ConfigError, DataError
-from cluster.formats import plural
-from cluster.frame.commands import Address, ConfigFile, Overrides, load_of_kind
-from cluster.frame.job import limits_of
-from cluster.nodes import without_accelerators
-from cluster.progress import ProgressLines
-from cluster.run import changes
-from cluster.session import Session, imported_ray
-from cluster.store.store import Store
-from pipelines.curate.config import CUTS, CurateConfig
-from pipelines.curate.job import result_settings
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.stages.decide import VERDICTS
-from pipelines.curate.stages.measure import dependencies, measure_stage
-from pipelines.curate.stages.samples import index_in
-from pipelines.curate.stages.tallies import (
+from raymill.cluster.artifact import Artifact, open_parquet, read_tables
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, load_of_kind
+from raymill.cluster.frame.job import limits_of
+from raymill.cluster.nodes import without_accelerators
+from raymill.cluster.progress import ProgressLines
+from raymill.cluster.run import changes
+from raymill.cluster.session import Session, imported_ray
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CUTS, CurateConfig
+from raymill.pipelines.curate.job import result_settings
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.stages.decide import VERDICTS
+from raymill.pipelines.curate.stages.measure import dependencies, measure_stage
+from raymill.pipelines.curate.stages.samples import index_in
+from raymill.pipelines.curate.stages.tallies import (
     CHARACTERS_PER_TOKEN,
     DUPLICATES,
     duplicates_stage,
     neighbours,
     sum_of_units,
 )
-from pipelines.curate.stages.write_corpus import DEDUP_STAGES
-from pipelines.dedup.documents import open_runs
-from pipelines.dedup.group import GROUPS, group_stage
-from pipelines.dedup.settings import NO_EFFECT_ON_RESULT
-from pipelines.rules.filters import Filters, Name, all_reasons, check_results, check_settings, needed_columns
+from raymill.pipelines.curate.stages.write_corpus import DEDUP_STAGES
+from raymill.pipelines.dedup.documents import open_runs
+from raymill.pipelines.dedup.group import GROUPS, group_stage
+from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT
+from raymill.pipelines.rules.filters import Filters, Name, all_reasons, check_results, check_settings, needed_columns
 
 # Documents that are decided in this process. More take longer than Ray's start.
 _MOST_HERE = 1_000_000

@@ -16,21 +16,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import cluster
-from cluster.artifact import Artifact
-from cluster.engine import Engine
-from cluster.formats import ascii_text, count, plural, share
-from cluster.readers.inputs import STORES
-from cluster.readers.units import InputManifest
-from cluster.secret_values import take_out
-from pipelines.curate.config import CUTS, AnyCut, CurateConfig
-from pipelines.curate.report.run_warnings import warnings
-from pipelines.curate.stages.decide import TALLIES
-from pipelines.curate.stages.ids import DUPLICATE_IDS
-from pipelines.curate.stages.kept_texts import TOO_FEW_WORDS_LEFT
-from pipelines.curate.stages.measure import ATTRIBUTES, EMPTY_TEXT, NO_ID, NO_NEWEST_BY, NOTES, REPEATED_KEY, SKIPPED
-from pipelines.curate.stages.samples import CUT_REASON, best_samples
-from pipelines.curate.stages.tallies import (
+from raymill import cluster
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.formats import ascii_text, count, plural, share
+from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.readers.units import InputManifest
+from raymill.cluster.secret_values import take_out
+from raymill.pipelines.curate.config import CUTS, AnyCut, CurateConfig
+from raymill.pipelines.curate.report.run_warnings import warnings
+from raymill.pipelines.curate.stages.decide import TALLIES
+from raymill.pipelines.curate.stages.ids import DUPLICATE_IDS
+from raymill.pipelines.curate.stages.kept_texts import TOO_FEW_WORDS_LEFT
+from raymill.pipelines.curate.stages.measure import (
+    ATTRIBUTES,
+    EMPTY_TEXT,
+    NO_ID,
+    NO_NEWEST_BY,
+    NOTES,
+    REPEATED_KEY,
+    SKIPPED,
+)
+from raymill.pipelines.curate.stages.samples import CUT_REASON, best_samples
+from raymill.pipelines.curate.stages.tallies import (
     BEST_SAMPLES,
     CHARACTERS_PER_TOKEN,
     DUPLICATES,
@@ -45,9 +53,9 @@ from pipelines.curate.stages.tallies import (
     merged,
     sum_of_units,
 )
-from pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
-from pipelines.dedup.group import GROUPS
-from pipelines.rules.filters import Filters, all_reasons, checks_by_signal
+from raymill.pipelines.curate.stages.write_corpus import CORPUS, DEDUP_STAGES
+from raymill.pipelines.dedup.group import GROUPS
+from raymill.pipelines.rules.filters import Filters, all_reasons, checks_by_signal
 
 SCHEMA_VERSION = 1
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cluster import formats
-from cluster.formats import count, decimal, plural, share
-from cluster.report.charts import WIDE, BarSegment, bar, hatch, histogram
-from cluster.report.page import page
-from cluster.report.sections import (
+from raymill.cluster import formats
+from raymill.cluster.formats import count, decimal, plural, share
+from raymill.cluster.report.charts import WIDE, BarSegment, bar, hatch, histogram
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import (
     Cell,
     Content,
     DataTable,
@@ -33,9 +33,9 @@ from cluster.report.sections import (
     table_section,
     warnings_section,
 )
-from pipelines.curate.config import CUTS
-from pipelines.curate.report.gather import CurateReport, stage_name
-from pipelines.text.word_diff import DiffPart, word_diff
+from raymill.pipelines.curate.config import CUTS
+from raymill.pipelines.curate.report.gather import CurateReport, stage_name
+from raymill.pipelines.text.word_diff import DiffPart, word_diff
 
 _LANGUAGES_SHOWN = 15
 _PLACES_SHOWN = 5

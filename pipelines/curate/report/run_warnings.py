@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.formats import plural
-from cluster.readers.listing import skipped_text
-from cluster.readers.reader import PROBLEMS
-from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
-from cluster.readers.units import InputManifest
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.listing import skipped_text
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
+from raymill.cluster.readers.units import InputManifest
 
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in a few hundred may remove none

@@ -19,19 +19,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.artifact import Artifact, Counters
-from cluster.exchange import SlicedFiles
-from cluster.formats import count, plural
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import python_rows
-from cluster.stage import Scratch
-from pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
-from pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
-from pipelines.memory import task_memory
-from pipelines.text import personal_data
-from pipelines.text.lines import Pieces, count_characters, find_pieces, without_pieces
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import count_tokens
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.exchange import SlicedFiles
+from raymill.cluster.formats import count, plural
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.stage import Scratch
+from raymill.pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
+from raymill.pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, slices_for
+from raymill.pipelines.memory import task_memory
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.lines import Pieces, count_characters, find_pieces, without_pieces
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import count_tokens
 
 _PIECES, _SHARED = "_work/boilerplate/pieces", "_work/boilerplate/shared"
 _TEXT_OF_A_PIECE = 24  # estimated bytes of text for each different piece of a unit; with fewer, slices are larger

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally_unit
-from pipelines.memory import NUMBERS_MEMORY
-from pipelines.rules.filters import Filters, checks_by_signal, decide
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally_unit
+from raymill.pipelines.memory import NUMBERS_MEMORY
+from raymill.pipelines.rules.filters import Filters, checks_by_signal, decide
 
 VERDICTS = "_work/verdicts"
 TALLIES = "_work/tallies"

@@ -24,14 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, DataFile, fingerprint, open_parquet, read_tables
-from cluster.errors import DataError
-from cluster.readers.inputs import Input
-from cluster.readers.reader import python_rows
-from cluster.readers.units import Unit
-from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.memory import NUMBERS_MEMORY
+from raymill.cluster.artifact import Artifact, Counters, DataFile, fingerprint, open_parquet, read_tables
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.readers.units import Unit
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.memory import NUMBERS_MEMORY
 
 ID_INDEX = "_work/id_index"
 DUPLICATE_IDS = "_work/duplicate_ids"

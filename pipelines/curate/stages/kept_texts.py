@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import open_parquet, read_tables
-from cluster.exchange import Slice
-from cluster.readers.inputs import Limits
-from cluster.readers.units import Reading, Unit, read_unit, split_problems
-from cluster.store.store import Store
-from pipelines.curate.stages.shared_keys import read_shared
-from pipelines.dedup.compare import GROUPS_SCHEMA
-from pipelines.rules.filters import Filters
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import open_parquet, read_tables
+from raymill.cluster.exchange import Slice
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.units import Reading, Unit, read_unit, split_problems
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.shared_keys import read_shared
+from raymill.pipelines.dedup.compare import GROUPS_SCHEMA
+from raymill.pipelines.rules.filters import Filters
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 
 TOO_FEW_WORDS_LEFT = "too_few_words_left"  # the reason of removal, of each kind of cut
 

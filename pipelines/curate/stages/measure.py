@@ -17,29 +17,29 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Counters, fingerprint
-from cluster.errors import ConfigError
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.copies import local_file, sha256_of
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.dedup.compare import NEWEST_BY, is_comparable, newness
-from pipelines.dedup.signatures import SIGNATURES_VERSION, SKETCH_TYPE, Sketches, permutations
-from pipelines.kernel_cache import each_in_turn
-from pipelines.language import fasttext_classifier
-from pipelines.language.identification import LanguageId
-from pipelines.memory import files_memory, task_memory
-from pipelines.rules import Rule
-from pipelines.rules.filters import Filters, signals
-from pipelines.rules.rule import files_read_by
-from pipelines.text import personal_data
-from pipelines.text.characters import UNICODE_VERSION
-from pipelines.text.lines import count_characters
-from pipelines.text.normalize import NORMALIZE_VERSION, normalize
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import count_tokens
+from raymill.cluster.artifact import Counters, fingerprint
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.copies import local_file, sha256_of
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.dedup.compare import NEWEST_BY, is_comparable, newness
+from raymill.pipelines.dedup.signatures import SIGNATURES_VERSION, SKETCH_TYPE, Sketches, permutations
+from raymill.pipelines.kernel_cache import each_in_turn
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.identification import LanguageId
+from raymill.pipelines.memory import files_memory, task_memory
+from raymill.pipelines.rules import Rule
+from raymill.pipelines.rules.filters import Filters, signals
+from raymill.pipelines.rules.rule import files_read_by
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.characters import UNICODE_VERSION
+from raymill.pipelines.text.lines import count_characters
+from raymill.pipelines.text.normalize import NORMALIZE_VERSION, normalize
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import count_tokens
 
 ATTRIBUTES = "attributes"
 QUARANTINE = "quarantine"

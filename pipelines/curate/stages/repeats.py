@@ -24,19 +24,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-from cluster.artifact import Artifact, Counters
-from cluster.exchange import SlicedFiles
-from cluster.formats import count, plural
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import python_rows
-from cluster.stage import Scratch
-from pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
-from pipelines.curate.stages.shared_keys import COUNTED, KeyCounter, KeyStages, find_shared, read_shared, slices_for
-from pipelines.memory import task_memory
-from pipelines.text import personal_data
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import count_tokens
-from pipelines.text.windows import Tokens, find_anchors, hash_windows, locate_tokens, without_spans
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.exchange import SlicedFiles
+from raymill.cluster.formats import count, plural
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.stage import Scratch
+from raymill.pipelines.curate.stages.kept_texts import CutTexts, KeptTexts, MeasuredUnit
+from raymill.pipelines.curate.stages.shared_keys import (
+    COUNTED,
+    KeyCounter,
+    KeyStages,
+    find_shared,
+    read_shared,
+    slices_for,
+)
+from raymill.pipelines.memory import task_memory
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import count_tokens
+from raymill.pipelines.text.windows import Tokens, find_anchors, hash_windows, locate_tokens, without_spans
 
 _ANCHORS, _SHARED_ANCHORS = "_work/repeats/anchors", "_work/repeats/shared_anchors"
 _WINDOWS, _SHARED = "_work/repeats/windows", "_work/repeats/shared"

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.text import personal_data
-from pipelines.text.texts import Texts
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.texts import Texts
 
 SAMPLES = "_work/samples"
 KEPT_REASON = "kept"

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.cost import Cost, Planning
-from cluster.exchange import MEMORY as EXCHANGE_MEMORY
-from cluster.exchange import Slice, SlicedFiles, exchange
-from cluster.output import array_of
-from cluster.stage import Output, RunStage, Scratch, Stage
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.cost import Cost, Planning
+from raymill.cluster.exchange import MEMORY as EXCHANGE_MEMORY
+from raymill.cluster.exchange import Slice, SlicedFiles, exchange
+from raymill.cluster.output import array_of
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage
+from raymill.cluster.store.store import Store
 
 Work = Callable[[Any, Scratch], Counters]
 

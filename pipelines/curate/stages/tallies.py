@@ -25,13 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.curate.stages.samples import SAMPLES_SCHEMA, best_samples, number_of_its_kind
-from pipelines.dedup.compare import NEAR
-from pipelines.memory import NUMBERS_MEMORY
-from pipelines.rules import Check
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.samples import SAMPLES_SCHEMA, best_samples, number_of_its_kind
+from raymill.pipelines.dedup.compare import NEAR
+from raymill.pipelines.memory import NUMBERS_MEMORY
+from raymill.pipelines.rules import Check
 
 T = TypeVar("T")
 Merge = Callable[[list[pa.Table]], pa.Table]

@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.readers.inputs import Limits
-from cluster.readers.units import InputManifest, Reading, read_unit, split_problems
-from cluster.stage import Output, RunStage, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.curate.config import AnyCut, CurateConfig
-from pipelines.curate.stages.decide import VERDICTS_SCHEMA
-from pipelines.curate.stages.kept_texts import (
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.units import InputManifest, Reading, read_unit, split_problems
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import AnyCut, CurateConfig
+from raymill.pipelines.curate.stages.decide import VERDICTS_SCHEMA
+from raymill.pipelines.curate.stages.kept_texts import (
     TOO_FEW_WORDS_LEFT,
     KeptTexts,
     MeasuredUnit,
@@ -33,19 +33,19 @@ from pipelines.curate.stages.kept_texts import (
     filter_texts,
     groups_in,
 )
-from pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler, index_in
-from pipelines.curate.stages.shared_keys import KeyStages, read_shared
-from pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally
-from pipelines.dedup.compare import EXACT, NEAR
-from pipelines.dedup.cost import DEFAULT_SIZES, Sizes
-from pipelines.dedup.group import files_of
-from pipelines.memory import task_memory
-from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL, Decontamination
-from pipelines.rules.filters import Filters
-from pipelines.text import personal_data
-from pipelines.text.lines import count_characters
-from pipelines.text.normalize import NORMALIZE_VERSION, normalize
-from pipelines.text.texts import Texts
+from raymill.pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler, index_in
+from raymill.pipelines.curate.stages.shared_keys import KeyStages, read_shared
+from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally
+from raymill.pipelines.dedup.compare import EXACT, NEAR
+from raymill.pipelines.dedup.cost import DEFAULT_SIZES, Sizes
+from raymill.pipelines.dedup.group import files_of
+from raymill.pipelines.memory import task_memory
+from raymill.pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL, Decontamination
+from raymill.pipelines.rules.filters import Filters
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.lines import count_characters
+from raymill.pipelines.text.normalize import NORMALIZE_VERSION, normalize
+from raymill.pipelines.text.texts import Texts
 
 CORPUS = "corpus"
 REMOVED = "removed"  # the ledger

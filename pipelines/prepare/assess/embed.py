@@ -18,16 +18,16 @@ from functools import partial
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact, fingerprint
-from cluster.entry import Entry
-from cluster.examples.content import Shape
-from cluster.readers.inputs import Limits
-from cluster.stage import Output, Stage, files_from
-from cluster.store.copies import local_file, sha256_of
-from cluster.store.store import Store
-from pipelines.prepare.assess.facts import units_of
-from pipelines.prepare.assess.settings import Assess, Embeddings, TextVectors
-from pipelines.prepare.stages.collect import collect_memory
+from raymill.cluster.artifact import Artifact, fingerprint
+from raymill.cluster.entry import Entry
+from raymill.cluster.examples.content import Shape
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.stage import Output, Stage, files_from
+from raymill.cluster.store.copies import local_file, sha256_of
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.facts import units_of
+from raymill.pipelines.prepare.assess.settings import Assess, Embeddings, TextVectors
+from raymill.pipelines.prepare.stages.collect import collect_memory
 
 MODEL, VECTORS, COSINES = "model", "vectors", "cosines"
 EMBED_VERSION = "5"
@@ -101,7 +101,7 @@ def fit_stage(settings: EmbedSettings, sample: Artifact) -> Stage:
         sample.manifest.digest,
         settings.embeddings.model_dump(exclude={"groups", "min_cosine"}),
     ]
-    work = partial(Entry("pipelines.prepare.assess.vectors:fit_model"), settings, sample)
+    work = partial(Entry("raymill.pipelines.prepare.assess.vectors:fit_model"), settings, sample)
     output, memory = Output(MODEL, MODEL_SCHEMA), fit_memory(settings.embeddings)
     return Stage("fit", (output,), (None,), work, fingerprint(depends_on), settings.store, memory=memory)
 
@@ -125,7 +125,7 @@ def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Arti
         "model": model.manifest.digest if model else settings.embeddings.model,
         "settings": [settings.examples, settings.labels, settings.predictions],
     }
-    work = partial(Entry("pipelines.prepare.assess.vectors:embed_records"), settings, model)
+    work = partial(Entry("raymill.pipelines.prepare.assess.vectors:embed_records"), settings, model)
     output, memory = Output(VECTORS, vectors_schema(settings.labels, settings.predictions)), embed_memory(limits)
     made_from = fingerprint(depends_on)
     return Stage("embed", (output,), units_of(splits), work, made_from, settings.store, files_from, memory=memory)
@@ -140,7 +140,7 @@ def cosines_stage(
         records.manifest.fingerprint,
         model.manifest.fingerprint if model else settings.embeddings.model,
     ]
-    work = partial(Entry("pipelines.prepare.assess.vectors:measure_relevance"), settings, model)
+    work = partial(Entry("raymill.pipelines.prepare.assess.vectors:measure_relevance"), settings, model)
     output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)
     made_from, memory = fingerprint(depends_on), embed_memory(limits)
     return Stage("cosines", (output,), parts, work, made_from, settings.store, files_from, memory=memory)
@@ -152,7 +152,7 @@ def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> S
     sha256 = sha256_of(local_file(vectors.store, file, "assess.predictions")) if file else None
     depends_on = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, options.label, sha256]
     work = partial(
-        Entry("pipelines.prepare.assess.vectors:learn"),
+        Entry("raymill.pipelines.prepare.assess.vectors:learn"),
         *(vectors, embeddings.groups, fields, options.label, options.predictions),
     )
     outputs = (Output(LEARNED, LEARNED_SCHEMA), Output(SUSPECTS, SUSPECTS_SCHEMA))

@@ -22,25 +22,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.examples.content import Shape, Sides, from_shape, sides_of, texts_of
-from cluster.readers.inputs import Limits
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.dedup.settings import Dedup
-from pipelines.language import fasttext_classifier
-from pipelines.language.identification import LanguageId, excerpts, identify
-from pipelines.memory import model_memory
-from pipelines.prepare.assess.metrics import dates_in, form_of
-from pipelines.prepare.assess.settings import Sentiment
-from pipelines.prepare.records.clean import Clean, Cleaner
-from pipelines.prepare.records.fields import hash64, labels_by_annotators, metadata_of, value_of, values_of
-from pipelines.prepare.records.validate import Validator
-from pipelines.prepare.stages.collect import collect_memory, rules_memory
-from pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes, same
-from pipelines.text.lines import count_characters
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import Phrases, split_tokens
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.examples.content import Shape, Sides, from_shape, sides_of, texts_of
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.identification import LanguageId, excerpts, identify
+from raymill.pipelines.memory import model_memory
+from raymill.pipelines.prepare.assess.metrics import dates_in, form_of
+from raymill.pipelines.prepare.assess.settings import Sentiment
+from raymill.pipelines.prepare.records.clean import Clean, Cleaner
+from raymill.pipelines.prepare.records.fields import hash64, labels_by_annotators, metadata_of, value_of, values_of
+from raymill.pipelines.prepare.records.validate import Validator
+from raymill.pipelines.prepare.stages.collect import collect_memory, rules_memory
+from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes, same
+from raymill.pipelines.text.lines import count_characters
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import Phrases, split_tokens
 
 FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"

@@ -15,17 +15,17 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from cluster.artifact import Artifact
-from cluster.entry import require_extra
-from cluster.errors import DataError
-from cluster.record import json_bytes, read_json
-from cluster.stage import RunStageIn
-from cluster.store import paths
-from cluster.store.copies import local_file
-from cluster.store.store import Store
-from pipelines.dedup.group import GROUPS, group_stage
-from pipelines.dedup.settings import Dedup
-from pipelines.prepare.assess.embed import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.entry import require_extra
+from raymill.cluster.errors import DataError
+from raymill.cluster.record import json_bytes, read_json
+from raymill.cluster.stage import RunStageIn
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_file
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.group import GROUPS, group_stage
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.prepare.assess.embed import (
     MODEL,
     VECTORS,
     EmbedSettings,
@@ -36,7 +36,7 @@ from pipelines.prepare.assess.embed import (
     learn_memory,
     learn_stage,
 )
-from pipelines.prepare.assess.facts import (
+from raymill.pipelines.prepare.assess.facts import (
     ANSWERS,
     FACTS,
     FOLDER,
@@ -49,15 +49,15 @@ from pipelines.prepare.assess.facts import (
     facts_stage,
     units_of,
 )
-from pipelines.prepare.assess.findings import Findings
-from pipelines.prepare.assess.mend import MendContext
-from pipelines.prepare.assess.score import Assessment, TrainedScore, assessment_of
-from pipelines.prepare.assess.settings import BALANCED, MODELS, TextVectors
-from pipelines.prepare.assess.summary import LEAKS, SUMMARY, SplitRows, SummarySettings, summary_stage
-from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.records.clean import load_terms
-from pipelines.prepare.records.validate import Validate, Validator, load_validator
-from pipelines.prepare.sources import Fields, as_input
+from raymill.pipelines.prepare.assess.findings import Findings
+from raymill.pipelines.prepare.assess.mend import MendContext
+from raymill.pipelines.prepare.assess.score import Assessment, TrainedScore, assessment_of
+from raymill.pipelines.prepare.assess.settings import BALANCED, MODELS, TextVectors
+from raymill.pipelines.prepare.assess.summary import LEAKS, SUMMARY, SplitRows, SummarySettings, summary_stage
+from raymill.pipelines.prepare.config import PrepareConfig, Source
+from raymill.pipelines.prepare.records.clean import load_terms
+from raymill.pipelines.prepare.records.validate import Validate, Validator, load_validator
+from raymill.pipelines.prepare.sources import Fields, as_input
 
 ASSESSMENT = "assessment.json"
 

@@ -17,14 +17,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_recall_fscore_support
 from threadpoolctl import threadpool_limits
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.stage import Scratch
-from cluster.store.copies import local_file
-from cluster.store.store import Store
-from pipelines.prepare.assess.embed import LABELLED, LEAST, PAIRS, SUSPECTS, SUSPECTS_SCHEMA
-from pipelines.prepare.assess.findings import Labels
-from pipelines.prepare.assess.vectors import matrix
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.stage import Scratch
+from raymill.cluster.store.copies import local_file
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.embed import LABELLED, LEAST, PAIRS, SUSPECTS, SUSPECTS_SCHEMA
+from raymill.pipelines.prepare.assess.findings import Labels
+from raymill.pipelines.prepare.assess.vectors import matrix
 
 _TRAINED = 50_000  # records to which a fold's model is fitted
 _PREDICTED = 10_000  # records at a time

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cluster.config_text import parse
-from cluster.errors import ConfigError
-from cluster.formats import count, plural
-from cluster.store import paths
-from pipelines.prepare.assess.embed import SUSPECTS
-from pipelines.prepare.assess.facts import FOLDER
-from pipelines.prepare.assess.findings import Findings, Represented, Some
+from raymill.cluster.config_text import parse
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.formats import count, plural
+from raymill.cluster.store import paths
+from raymill.pipelines.prepare.assess.embed import SUSPECTS
+from raymill.pipelines.prepare.assess.facts import FOLDER
+from raymill.pipelines.prepare.assess.findings import Findings, Represented, Some
 
 _SHOWN = 5
 _MOST_INPUTS = 12  # whose shares are written out

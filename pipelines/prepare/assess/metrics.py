@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.prepare.assess.findings import Difference, Lengths, Ratio, Scores
-from pipelines.prepare.records.answers import parsed_json
+from raymill.pipelines.prepare.assess.findings import Difference, Lengths, Ratio, Scores
+from raymill.pipelines.prepare.records.answers import parsed_json
 
 MTLD_THRESHOLD = 0.72  # McCarthy and Jarvis 2010: where the type-token ratio of English texts becomes stable
 FULL_MTLD = 100.0  # of a scaled MTLD of 1; edited English prose has 70 to 120

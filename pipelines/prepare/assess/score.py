@@ -6,14 +6,22 @@ from typing import TypedDict
 
 from pydantic import BaseModel, ValidationError
 
-from cluster.errors import DataError
-from cluster.formats import count, plural
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.prepare.assess.findings import Findings, RepeatedTexts
-from pipelines.prepare.assess.mend import AGAIN, MendContext, mend_of
-from pipelines.prepare.assess.metrics import FULL_MTLD, coverage, evenness, length_parity, mean, ratio, score_parity
-from pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import count, plural
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.findings import Findings, RepeatedTexts
+from raymill.pipelines.prepare.assess.mend import AGAIN, MendContext, mend_of
+from raymill.pipelines.prepare.assess.metrics import (
+    FULL_MTLD,
+    coverage,
+    evenness,
+    length_parity,
+    mean,
+    ratio,
+    score_parity,
+)
+from raymill.pipelines.prepare.assess.settings import BALANCED, MAXIMA, Assess, Gates
 
 FOLDS_JSON = "folds.json"
 PREFIX = "trained_"  # of the names of metrics and gates

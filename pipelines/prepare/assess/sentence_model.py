@@ -12,13 +12,13 @@ import huggingface_hub
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from cluster.errors import ConfigError, DataError
-from cluster.guard import is_panic
-from cluster.model_settings import refuse_growing, refuse_hostile
-from cluster.store.copies import local_folder
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
-from pipelines.prepare.assess.settings import MODELS, TextVectors
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.guard import is_panic
+from raymill.cluster.model_settings import refuse_growing, refuse_hostile
+from raymill.cluster.store.copies import local_folder
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.settings import MODELS, TextVectors
 
 try:
     from sentence_transformers import SentenceTransformer

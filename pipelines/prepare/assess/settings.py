@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from cluster.store import paths
-from pipelines.language.fasttext_file import LABEL_PREFIX
+from raymill.cluster.store import paths
+from raymill.pipelines.language.fasttext_file import LABEL_PREFIX
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

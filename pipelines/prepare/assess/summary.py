@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.examples.splits import SPLITS
-from cluster.stage import Output, Scratch, Stage
-from pipelines.prepare.assess.embed import LEARNED
-from pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
-from pipelines.prepare.assess.findings import (
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.pipelines.prepare.assess.embed import LEARNED
+from raymill.pipelines.prepare.assess.facts import ANSWERS, FACTS, QUESTIONS, SAMPLE, smallest_of_sample
+from raymill.pipelines.prepare.assess.findings import (
     Agreed,
     Findings,
     Leaks,
@@ -32,7 +32,7 @@ from pipelines.prepare.assess.findings import (
     Some,
     Values,
 )
-from pipelines.prepare.assess.metrics import (
+from raymill.pipelines.prepare.assess.metrics import (
     Agreement,
     Forms,
     Samples,
@@ -45,9 +45,9 @@ from pipelines.prepare.assess.metrics import (
     mtld,
     representation,
 )
-from pipelines.prepare.assess.settings import Assess
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import split_tokens
+from raymill.pipelines.prepare.assess.settings import Assess
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import split_tokens
 
 LEAKS = "leaks"  # the groups of questions that are like one of train
 SUMMARY = "summary"

@@ -18,11 +18,11 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
-from cluster.artifact import Artifact, Counters, read_tables
-from cluster.entry import Entry
-from cluster.examples.content import from_shape, sides_of
-from cluster.stage import Scratch
-from pipelines.prepare.assess.embed import (
+from raymill.cluster.artifact import Artifact, Counters, read_tables
+from raymill.cluster.entry import Entry
+from raymill.cluster.examples.content import from_shape, sides_of
+from raymill.cluster.stage import Scratch
+from raymill.pipelines.prepare.assess.embed import (
     COSINES,
     COSINES_SCHEMA,
     LEARNED,
@@ -33,18 +33,18 @@ from pipelines.prepare.assess.embed import (
     EmbedSettings,
     vectors_schema,
 )
-from pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
-from pipelines.prepare.assess.findings import Learned, Similar
-from pipelines.prepare.records.fields import hash64, metadata_of, value_of
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import split_tokens
+from raymill.pipelines.prepare.assess.facts import CHARACTERS, ROWS, is_copy, same, smallest_of_sample
+from raymill.pipelines.prepare.assess.findings import Learned, Similar
+from raymill.pipelines.prepare.records.fields import hash64, metadata_of, value_of
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import split_tokens
 
 # Loads torch, which the default does without.
-sentence_model = Entry("pipelines.prepare.assess.sentence_model:load")
+sentence_model = Entry("raymill.pipelines.prepare.assess.sentence_model:load")
 _TEXT_SHOWN = 300  # characters of a record whose label is predicted
 _WORDS = 1 << 16  # of the sample, the most frequent ones
 # Loads cleanlab, which takes a second more than scikit-learn and which most runs do without.
-predicted_labels = Entry("pipelines.prepare.assess.labels:predicted_labels")
+predicted_labels = Entry("raymill.pipelines.prepare.assess.labels:predicted_labels")
 _SAMPLE = 10_000  # vectors to which k-means is fitted
 _IDS_SHOWN = 5
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cluster.errors import ConfigError, DataError
-from cluster.secret_values import remember, shortened
-from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown, without_parameters
-from pipelines.prepare.fetch.settings import Api, Auth, Paging
-from pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.secret_values import remember, shortened
+from raymill.pipelines.prepare.fetch import client
+from raymill.pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown, without_parameters
+from raymill.pipelines.prepare.fetch.settings import Api, Auth, Paging
+from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
 
 _SHOWN = 120
 _LONGEST_COLUMN = 256  # characters of a dotted name

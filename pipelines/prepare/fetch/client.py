@@ -19,10 +19,10 @@ from typing import Any
 import httpcore2
 import httpx2
 
-import cluster
-from cluster.secret_values import redacted, shortened
-from pipelines.prepare.fetch.settings import Web
-from pipelines.prepare.fetch.snapshot import now
+from raymill import cluster
+from raymill.cluster.secret_values import redacted, shortened
+from raymill.pipelines.prepare.fetch.settings import Web
+from raymill.pipelines.prepare.fetch.snapshot import now
 
 USER_AGENT = f"raymill/{cluster.__version__}"
 

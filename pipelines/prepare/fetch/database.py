@@ -10,11 +10,11 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.engine import URL, Connection, make_url
 
-from cluster.errors import ConfigError, DataError
-from cluster.readers.reader import beginning
-from cluster.secret_values import redacted
-from pipelines.prepare.fetch.settings import Database
-from pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.readers.reader import beginning
+from raymill.cluster.secret_values import redacted
+from raymill.pipelines.prepare.fetch.settings import Database
+from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
 
 _ROWS = 1000
 _CONNECT_S = 15

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
-from cluster.errors import ConfigError
-from cluster.readers.formats.text_files import add_page
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import ReaderCounts, Rows
-from cluster.secret_values import shortened
-from cluster.store.copies import local_file
-from cluster.store.store import Store
-from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response, shown
-from pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
-from pipelines.prepare.fetch.snapshot import Page, Unread, now
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.formats.text_files import add_page
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts, Rows
+from raymill.cluster.secret_values import shortened
+from raymill.cluster.store.copies import local_file
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.fetch import client
+from raymill.pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response, shown
+from raymill.pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
+from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, now
 
 _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
 _RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from cluster.secret_values import VARIABLE, is_secret_header, is_secret_pair, masked, secret_in
-from cluster.store import paths
+from raymill.cluster.secret_values import VARIABLE, is_secret_header, is_secret_pair, masked, secret_in
+from raymill.cluster.store import paths
 
 # Comments and quoted text of a query, the brackets before its first word, and what changes data.
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.entry import Entry
-from cluster.errors import ConfigError
-from cluster.formats import plural
-from cluster.readers.formats.records import FETCHED_SCHEMA
-from cluster.readers.reader import beginning
-from cluster.record import OtherSettings, RecordFile, json_bytes, json_with
-from cluster.secret_values import redacted, remember, without_known
-from cluster.stage import Output, RunStage, Scratch, Stage
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.prepare.config import Source
-from pipelines.prepare.fetch.settings import Api, Database, Pages
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats.records import FETCHED_SCHEMA
+from raymill.cluster.readers.reader import beginning
+from raymill.cluster.record import OtherSettings, RecordFile, json_bytes, json_with
+from raymill.cluster.secret_values import redacted, remember, without_known
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import Source
+from raymill.pipelines.prepare.fetch.settings import Api, Database, Pages
 
 FETCHED = "fetched"
 FETCH_VERSION = "1"
@@ -42,10 +42,10 @@ REQUESTS_SCHEMA = pa.schema(
     ]
 )
 # Loaded when a source needs them: they import packages that take a while, or that are optional.
-_DATABASE = Entry("pipelines.prepare.fetch.database:pages")
-_API = Entry("pipelines.prepare.fetch.api:pages")
-_PAGES = Entry("pipelines.prepare.fetch.pages:pages")
-_ADDRESSES = Entry("pipelines.prepare.fetch.pages:addresses")
+_DATABASE = Entry("raymill.pipelines.prepare.fetch.database:pages")
+_API = Entry("raymill.pipelines.prepare.fetch.api:pages")
+_PAGES = Entry("raymill.pipelines.prepare.fetch.pages:pages")
+_ADDRESSES = Entry("raymill.pipelines.prepare.fetch.pages:addresses")
 # Settings without effect on the rows.
 _NO_EFFECT = (
     *("password", "secrets", "auth", "timeout_s", "attempts", "longest_wait_s", "requests_per_s", "delay_s"),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
-from pipelines.prepare.records.sections import has_open_fence
+from raymill.pipelines.prepare.records.sections import has_open_fence
 
 _WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"[.!?\n]+\s*")

@@ -15,18 +15,18 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
-from cluster.errors import ConfigError
-from cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
-from cluster.readers.inputs import Cut
-from cluster.store import paths
-from cluster.store.copies import local_file
-from cluster.store.store import Store
-from pipelines.prepare.fetch.settings import Variable
-from pipelines.text import personal_data
-from pipelines.text.cleaning import straight_quotes, without_html
-from pipelines.text.normalize import normalize
-from pipelines.text.personal_data import KINDS
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
+from raymill.cluster.readers.inputs import Cut
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_file
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.fetch.settings import Variable
+from raymill.pipelines.text import personal_data
+from raymill.pipelines.text.cleaning import straight_quotes, without_html
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.personal_data import KINDS
+from raymill.pipelines.text.texts import Texts
 
 # Quotes first: they may have signatures of their own. Disclaimers next: they follow the signature, which is looked for
 # at the end.

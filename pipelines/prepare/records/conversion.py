@@ -7,10 +7,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from cluster.examples.content import Chat, Content, Preference, Shape, Unusable, as_columns, pair, to_shape, with_chosen
-from cluster.readers.inputs import Cut
-from pipelines.prepare.records.fields import id_of, value_of
-from pipelines.prepare.records.sections import parts_of, title_of
+from raymill.cluster.examples.content import (
+    Chat,
+    Content,
+    Preference,
+    Shape,
+    Unusable,
+    as_columns,
+    pair,
+    to_shape,
+    with_chosen,
+)
+from raymill.cluster.readers.inputs import Cut
+from raymill.pipelines.prepare.records.fields import id_of, value_of
+from raymill.pipelines.prepare.records.sections import parts_of, title_of
 
 TaskType = Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"]
 

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 
-from cluster.artifact import Artifact
-from cluster.examples import splits
-from cluster.examples.splits import SPLITS
-from cluster.readers.reader import as_json_text
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples import splits
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.reader import as_json_text
 
 # Field of the annotations -> metadata with one value of it.
 ANNOTATIONS = {"labels": "label", "categories": "category", "annotators": "annotator"}

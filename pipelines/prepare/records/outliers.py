@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from cluster.examples.content import Sides
+from raymill.cluster.examples.content import Sides
 
 Measure = Literal["question_chars", "answer_chars", "text_chars", "letters"]
 _OF_MEDIAN, _OF_MEAN = 1.4826, 1.2533

@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
-from cluster.errors import ConfigError
-from pipelines.prepare.records.conversion import Template
-from pipelines.prepare.records.fields import FailedRule
-from pipelines.prepare.records.times import in_iso, microseconds
+from raymill.cluster.errors import ConfigError
+from raymill.pipelines.prepare.records.conversion import Template
+from raymill.pipelines.prepare.records.fields import FailedRule
+from raymill.pipelines.prepare.records.times import in_iso, microseconds
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date", "time"]
 Missing = Literal["drop", "flag", "median", "mean", "most_frequent"]

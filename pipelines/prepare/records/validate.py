@@ -16,18 +16,18 @@ from pydantic import BaseModel, Field, model_validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from cluster.errors import ConfigError, UserError
-from cluster.examples.content import Chat, Content, question_and_answer, texts_of
-from cluster.guard import Exceeded, Failed, Guard
-from cluster.readers.inputs import Limits
-from cluster.store import paths
-from cluster.store.copies import local_file, sha256_of
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.language.fasttext_file import LABEL_PREFIX
-from pipelines.language.identification import LanguageId, excerpts, identify
-from pipelines.prepare.assess.settings import TextVectors
-from pipelines.prepare.records.answers import (
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.examples.content import Chat, Content, question_and_answer, texts_of
+from raymill.cluster.guard import Exceeded, Failed, Guard
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_file, sha256_of
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.fasttext_file import LABEL_PREFIX
+from raymill.pipelines.language.identification import LanguageId, excerpts, identify
+from raymill.pipelines.prepare.assess.settings import TextVectors
+from raymill.pipelines.prepare.records.answers import (
     begins_with,
     consists_of,
     copied_share,
@@ -38,14 +38,14 @@ from pipelines.prepare.records.answers import (
     without_last_mark,
     words,
 )
-from pipelines.prepare.records.fields import FailedRule, values_of
-from pipelines.prepare.records.outliers import Outliers
-from pipelines.prepare.records.times import microseconds
-from pipelines.rules import RULES
-from pipelines.rules.bad_words import BadWords
-from pipelines.rules.filters import LANGUAGE_NOT_KEPT, Filters, RulesOfRecords, decide, signals
-from pipelines.rules.rule import Analysis, files_read_by
-from pipelines.text.texts import Texts
+from raymill.pipelines.prepare.records.fields import FailedRule, values_of
+from raymill.pipelines.prepare.records.outliers import Outliers
+from raymill.pipelines.prepare.records.times import microseconds
+from raymill.pipelines.rules import RULES
+from raymill.pipelines.rules.bad_words import BadWords
+from raymill.pipelines.rules.filters import LANGUAGE_NOT_KEPT, Filters, RulesOfRecords, decide, signals
+from raymill.pipelines.rules.rule import Analysis, files_read_by
+from raymill.pipelines.text.texts import Texts
 
 # Answers of an assistant that declines, in lower case.
 REFUSALS = (

@@ -7,22 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import cluster
-from cluster.artifact import Artifact
-from cluster.examples import content
-from cluster.examples.splits import SPLITS
-from cluster.formats import count, plural, share
-from cluster.readers.inputs import CUT_KINDS, STORES
-from cluster.readers.listing import skipped_text
-from cluster.readers.reader import PROBLEMS
-from cluster.readers.units import InputManifest
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records import tables, validate
-from pipelines.prepare.records.fields import CLASSES, ClassCounts, classes_of
-from pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
-from pipelines.prepare.stages.split import MOST_COPIES
-from pipelines.prepare.stages.split_stage import SPLIT_FILES
-from pipelines.prepare.stages.write import EXAMPLES, REMOVED, REMOVED_EXAMPLES
+from raymill import cluster
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples import content
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import count, plural, share
+from raymill.cluster.readers.inputs import CUT_KINDS, STORES
+from raymill.cluster.readers.listing import skipped_text
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.units import InputManifest
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records import tables, validate
+from raymill.pipelines.prepare.records.fields import CLASSES, ClassCounts, classes_of
+from raymill.pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
+from raymill.pipelines.prepare.stages.split import MOST_COPIES
+from raymill.pipelines.prepare.stages.split_stage import SPLIT_FILES
+from raymill.pipelines.prepare.stages.write import EXAMPLES, REMOVED, REMOVED_EXAMPLES
 
 PrepareReport = dict[str, Any]
 # stage -> what the report calls its removed records.

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-import cluster
-from cluster.examples.splits import SPLITS
-from cluster.formats import count, plural, share
-from cluster.report.charts import BarSegment, bar
-from cluster.report.markdown import markdown
-from cluster.report.page import page
-from cluster.report.sections import (
+from raymill import cluster
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import count, plural, share
+from raymill.cluster.report.charts import BarSegment, bar
+from raymill.cluster.report.markdown import markdown
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import (
     Content,
     DataTable,
     Facts,
@@ -30,10 +30,10 @@ from cluster.report.sections import (
     styled,
     with_code,
 )
-from pipelines.prepare.assess.score import Assessment, Gate, failed
-from pipelines.prepare.assess.settings import MAXIMA
-from pipelines.prepare.records.fields import ClassCounts
-from pipelines.prepare.report.gather import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
+from raymill.pipelines.prepare.assess.score import Assessment, Gate, failed
+from raymill.pipelines.prepare.assess.settings import MAXIMA
+from raymill.pipelines.prepare.records.fields import ClassCounts
+from raymill.pipelines.prepare.report.gather import ANSWER_SHOWN, LEFT_OUT_STAGES, STAGES, PrepareReport
 
 _OPENED = 3  # fields whose tables of classes are open
 _ROWS = 40  # classes of a field that are shown

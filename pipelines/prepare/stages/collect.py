@@ -21,21 +21,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.artifact import Counters, fingerprint
-from cluster.examples.content import COLUMNS, FIELDS, Role, Sides, Unusable, content_of, sides_of, texts_of, with_texts
-from cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
-from cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.dedup.settings import Dedup
-from pipelines.language import fasttext_classifier
-from pipelines.language.identification import LanguageId, identify
-from pipelines.memory import files_memory, model_memory, task_memory
-from pipelines.prepare.config import BASE_METADATA, PrepareConfig
-from pipelines.prepare.records.clean import Cleaner, load_terms, plain_label
-from pipelines.prepare.records.conversion import Collected, Conversion, TaskType, from_template
-from pipelines.prepare.records.fields import (
+from raymill.cluster.artifact import Counters, fingerprint
+from raymill.cluster.examples.content import (
+    COLUMNS,
+    FIELDS,
+    Role,
+    Sides,
+    Unusable,
+    content_of,
+    sides_of,
+    texts_of,
+    with_texts,
+)
+from raymill.cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
+from raymill.cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
+from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.identification import LanguageId, identify
+from raymill.pipelines.memory import files_memory, model_memory, task_memory
+from raymill.pipelines.prepare.config import BASE_METADATA, PrepareConfig
+from raymill.pipelines.prepare.records.clean import Cleaner, load_terms, plain_label
+from raymill.pipelines.prepare.records.conversion import Collected, Conversion, TaskType, from_template
+from raymill.pipelines.prepare.records.fields import (
     ANNOTATIONS,
     ANNOTATIONS_TYPE,
     PROVENANCE,
@@ -51,12 +61,12 @@ from pipelines.prepare.records.fields import (
     provenance_of,
     value_of,
 )
-from pipelines.prepare.records.outliers import measure
-from pipelines.prepare.records.tables import finished, typed
-from pipelines.prepare.records.times import in_iso, microseconds
-from pipelines.prepare.records.validate import Validate, Validator, load_validator, texts_of_records
-from pipelines.prepare.sources import Fields
-from pipelines.prepare.stages.duplicates import (
+from raymill.pipelines.prepare.records.outliers import measure
+from raymill.pipelines.prepare.records.tables import finished, typed
+from raymill.pipelines.prepare.records.times import in_iso, microseconds
+from raymill.pipelines.prepare.records.validate import Validate, Validator, load_validator, texts_of_records
+from raymill.pipelines.prepare.sources import Fields
+from raymill.pipelines.prepare.stages.duplicates import (
     ANSWERS,
     ATTRIBUTES,
     ATTRIBUTES_SCHEMA,
@@ -65,13 +75,13 @@ from pipelines.prepare.stages.duplicates import (
     attributes,
     same,
 )
-from pipelines.prepare.stages.tables import TablesFound
-from pipelines.rules.quality_classifier import QualityClassifier
-from pipelines.rules.rule import Analysis
-from pipelines.text.lines import count_characters
-from pipelines.text.normalize import NORMALIZE_VERSION
-from pipelines.text.personal_data import PERSONAL_DATA_VERSION
-from pipelines.text.texts import Texts
+from raymill.pipelines.prepare.stages.tables import TablesFound
+from raymill.pipelines.rules.quality_classifier import QualityClassifier
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.lines import count_characters
+from raymill.pipelines.text.normalize import NORMALIZE_VERSION
+from raymill.pipelines.text.personal_data import PERSONAL_DATA_VERSION
+from raymill.pipelines.text.texts import Texts
 
 RECORDS, KEYS = "_work/records", "_work/keys"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"

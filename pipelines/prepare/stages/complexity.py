@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.examples.content import Shape, Sides, from_shape, sides_of
-from cluster.stage import Output, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import Phrases, count_tokens, split_tokens
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.examples.content import Shape, Sides, from_shape, sides_of
+from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import Phrases, count_tokens, split_tokens
 
 # Words and phrases of English answers that give reasons or go step by step.
 REASONING = (

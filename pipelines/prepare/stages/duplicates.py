@@ -21,15 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.readers.inputs import Input
-from cluster.stage import Output, RunStageIn, Scratch, Stage
-from cluster.store.store import Store
-from pipelines.dedup.group import GROUPS, files_of, group_stage
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import SKETCH_TYPE, Sketches, permutations
-from pipelines.text.lines import count_characters
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.stage import Output, RunStageIn, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.group import GROUPS, files_of, group_stage
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.signatures import SKETCH_TYPE, Sketches, permutations
+from raymill.pipelines.text.lines import count_characters
+from raymill.pipelines.text.texts import Texts
 
 ATTRIBUTES = "_work/attributes"
 # Not below the folders of their duplicates, _work/questions and _work/answers, which are outputs of their own.

@@ -17,12 +17,12 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.examples.content import Shape, from_shape, sides_of
-from cluster.readers.inputs import Limits
-from cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
-from cluster.store.store import Store
-from pipelines.prepare.assess.embed import (
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.examples.content import Shape, from_shape, sides_of
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.embed import (
     COSINES,
     MODEL,
     EmbedSettings,
@@ -31,12 +31,12 @@ from pipelines.prepare.assess.embed import (
     fit_memory,
     fit_stage,
 )
-from pipelines.prepare.assess.facts import CHARACTERS, ROWS, SAMPLE, SAMPLE_SCHEMA
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.fields import hash64
-from pipelines.prepare.records.validate import AnswerRelevance
-from pipelines.prepare.stages.collect import KEYS, RECORDS, collect_memory
-from pipelines.prepare.stages.duplicates import VERDICTS_SCHEMA
+from raymill.pipelines.prepare.assess.facts import CHARACTERS, ROWS, SAMPLE, SAMPLE_SCHEMA
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records.fields import hash64
+from raymill.pipelines.prepare.records.validate import AnswerRelevance
+from raymill.pipelines.prepare.stages.collect import KEYS, RECORDS, collect_memory
+from raymill.pipelines.prepare.stages.duplicates import VERDICTS_SCHEMA
 
 FOLDER = "_work/relevance"
 SETTING = "validate.answer_relevance.model"

@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from cluster.examples.splits import split_places
-from cluster.store import paths
+from raymill.cluster.examples.splits import split_places
+from raymill.cluster.store import paths
 
 # What a record is classed by besides its metadata: its length (each class up to twice as long as the one before), and
 # its stage of the curriculum. Metadata with such a name is used instead.

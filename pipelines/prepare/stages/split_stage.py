@@ -24,21 +24,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.stage import Output, RunStage, Scratch, Stage
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.prepare.assess.metrics import contradictory
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.fields import hash64
-from pipelines.prepare.records.outliers import bounds
-from pipelines.prepare.stages.collect import KEYS
-from pipelines.prepare.stages.complexity import COMPLEXITY, stages_of
-from pipelines.prepare.stages.duplicates import ATTRIBUTES, DuplicateGroups
-from pipelines.prepare.stages.relevance import Unrelated, is_below
-from pipelines.prepare.stages.split import (
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.stage import Output, RunStage, Scratch, Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.metrics import contradictory
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records.fields import hash64
+from raymill.pipelines.prepare.records.outliers import bounds
+from raymill.pipelines.prepare.stages.collect import KEYS
+from raymill.pipelines.prepare.stages.complexity import COMPLEXITY, stages_of
+from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES, DuplicateGroups
+from raymill.pipelines.prepare.stages.relevance import Unrelated, is_below
+from raymill.pipelines.prepare.stages.split import (
     Balance,
     Split,
     assign,

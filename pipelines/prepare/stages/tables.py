@@ -25,15 +25,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.output import array_of, read_offsets, read_slice, read_slices, table_of, table_slice
-from cluster.readers.inputs import Limits
-from cluster.readers.units import InputManifest, Reading, Unit, read_unit
-from cluster.stage import Output, RunStage, RunStageIn, Scratch, Stage
-from cluster.store.store import Store
-from pipelines.prepare.config import Source
-from pipelines.prepare.records.tables import ColumnOutliers, ColumnType, Known, Table, filled, typed
-from pipelines.prepare.sources import Fields
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.output import array_of, read_offsets, read_slice, read_slices, table_of, table_slice
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit
+from raymill.cluster.stage import Output, RunStage, RunStageIn, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import Source
+from raymill.pipelines.prepare.records.tables import ColumnOutliers, ColumnType, Known, Table, filled, typed
+from raymill.pipelines.prepare.sources import Fields
 
 _BITS = 16  # of a number's 64 that a pass finds
 _MASK = np.uint64((1 << _BITS) - 1)

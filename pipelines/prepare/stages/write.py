@@ -17,17 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from cluster.examples.content import Shape, from_shape, sides_of
-from cluster.examples.splits import SPLITS
-from cluster.stage import Output, Scratch, Stage
-from cluster.store.store import Store
-from pipelines.prepare.records import tables
-from pipelines.prepare.records.fields import CLASSES, CLASSES_SCHEMA, class_counts, class_fields, metadata_of
-from pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
-from pipelines.prepare.stages.complexity import COMPLEXITY
-from pipelines.prepare.stages.duplicates import DuplicateGroups
-from pipelines.prepare.stages.split_stage import (
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.examples.content import Shape, from_shape, sides_of
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records import tables
+from raymill.pipelines.prepare.records.fields import CLASSES, CLASSES_SCHEMA, class_counts, class_fields, metadata_of
+from raymill.pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
+from raymill.pipelines.prepare.stages.complexity import COMPLEXITY
+from raymill.pipelines.prepare.stages.duplicates import DuplicateGroups
+from raymill.pipelines.prepare.stages.split_stage import (
     CONTRADICTORY,
     OUTLIER,
     OVER_CLASS,

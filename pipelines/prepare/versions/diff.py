@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact
-from cluster.examples.content import COLUMNS, Shape, from_shape, sides_of
-from cluster.formats import count, share
-from pipelines.prepare.assess.metrics import ratio
-from pipelines.prepare.assess.score import Assessment
-from pipelines.prepare.records.fields import ANNOTATIONS, Values, hash64
-from pipelines.prepare.report.page import number
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.content import COLUMNS, Shape, from_shape, sides_of
+from raymill.cluster.formats import count, share
+from raymill.pipelines.prepare.assess.metrics import ratio
+from raymill.pipelines.prepare.assess.score import Assessment
+from raymill.pipelines.prepare.records.fields import ANNOTATIONS, Values, hash64
+from raymill.pipelines.prepare.report.page import number
 
 SHOWN = 5  # of each kind of difference
 _CHARACTERS = 160  # of a question or an answer

@@ -17,22 +17,22 @@ from typing import Any, Literal, get_args
 
 import pyarrow.compute as pc
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.examples.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
-from cluster.examples.splits import SPLITS
-from cluster.formats import count, plural
-from cluster.hub_push import HubRepository, Pushed
-from cluster.report.markdown import card as hub_card
-from cluster.run import RunFolder
-from cluster.secret_values import redacted
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.prepare.assess.job import read_assessment
-from pipelines.prepare.assess.score import Assessment
-from pipelines.prepare.report.gather import REQUIRED, PrepareReport
-from pipelines.prepare.report.page import bound_text, number
-from pipelines.prepare.versions.registry import Version
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import count, plural
+from raymill.cluster.hub_push import HubRepository, Pushed
+from raymill.cluster.report.markdown import card as hub_card
+from raymill.cluster.run import RunFolder
+from raymill.cluster.secret_values import redacted
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.job import read_assessment
+from raymill.pipelines.prepare.assess.score import Assessment
+from raymill.pipelines.prepare.report.gather import REQUIRED, PrepareReport
+from raymill.pipelines.prepare.report.page import bound_text, number
+from raymill.pipelines.prepare.versions.registry import Version
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")  # a code of ISO 639, as the hub wants it
 _LANGUAGE_SHARE = 0.01  # of the records; rarer languages are not named

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from cluster.artifact import Artifact
-from cluster.dataset_versions import tag_in_output
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
-from cluster.record import RecordFile, json_bytes
-from cluster.run import RunFolder
-from cluster.store import paths
-from cluster.store.paths import FileName, RecordedUri
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.dataset_versions import tag_in_output
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.record import RecordFile, json_bytes
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.paths import FileName, RecordedUri
+from raymill.cluster.store.store import Store
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NUMBERED = re.compile(r"v([1-9][0-9]*)")

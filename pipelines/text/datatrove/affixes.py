@@ -5,11 +5,21 @@ Each function implements one regular expression of spaCy 3.8 (`lang/punctuation.
 hash_table.hash_slots with the hashes of tables.after_digits().
 """
 
-from pipelines.text.characters import code_point
-from pipelines.text.datatrove.tables import ALPHA, ALPHANUMERIC, BEFORE_STOP, ICON, LOWER, PREFIX, QUOTE, SUFFIX, UPPER
-from pipelines.text.instructions import find_slot
-from pipelines.text.kernel import inner_kernel
-from pipelines.text.words import hash_bytes
+from raymill.pipelines.text.characters import code_point
+from raymill.pipelines.text.datatrove.tables import (
+    ALPHA,
+    ALPHANUMERIC,
+    BEFORE_STOP,
+    ICON,
+    LOWER,
+    PREFIX,
+    QUOTE,
+    SUFFIX,
+    UPPER,
+)
+from raymill.pipelines.text.instructions import find_slot
+from raymill.pipelines.text.kernel import inner_kernel
+from raymill.pipelines.text.words import hash_bytes
 
 _STOP, _PLUS, _COMMA, _COLON, _AT = (ord(character) for character in ".+,:@")
 _DOLLAR, _DEGREE, _ELLIPSIS, _APOSTROPHE, _QUOTE = (ord(character) for character in "$°…'’")

@@ -17,9 +17,9 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.text.characters import code_point
-from pipelines.text.datatrove.affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
-from pipelines.text.datatrove.tables import (
+from raymill.pipelines.text.characters import code_point
+from raymill.pipelines.text.datatrove.affixes import infix_end_of, is_url, prefix_end_of, suffix_begin_of
+from raymill.pipelines.text.datatrove.tables import (
     LETTER,
     MAY_SPLIT,
     NON_PUNCTUATION,
@@ -30,10 +30,10 @@ from pipelines.text.datatrove.tables import (
     character_classes,
     special_cases,
 )
-from pipelines.text.instructions import find_slot, hash_slots, slots_for
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
-from pipelines.text.words import (
+from raymill.pipelines.text.instructions import find_slot, hash_slots, slots_for
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.words import (
     HAS_ALPHA,
     HAS_NON_SYMBOL,
     HASH_PRIME,

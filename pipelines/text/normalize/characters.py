@@ -7,10 +7,10 @@ import ftfy
 import numpy as np
 from ftfy.badness import MOJIBAKE_CATEGORIES
 
-from pipelines.text.characters import UNSTABLE, code_point
-from pipelines.text.instructions import copy_bytes, first_match, next_non_ascii
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.characters import UNSTABLE, code_point
+from raymill.pipelines.text.instructions import copy_bytes, first_match, next_non_ascii
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.texts import Texts
 
 TAB, NEWLINE, RETURN, SPACE = 9, 10, 13, 32
 

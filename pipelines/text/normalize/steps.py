@@ -30,10 +30,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipelines.text.characters import UNICODE_VERSION, tables
-from pipelines.text.instructions import copy_bytes, first_match
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.normalize.characters import (
+from raymill.pipelines.text.characters import UNICODE_VERSION, tables
+from raymill.pipelines.text.instructions import copy_bytes, first_match
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.normalize.characters import (
     FTFY_VERSION,
     LONG_RUN,
     NEWLINE,
@@ -46,7 +46,7 @@ from pipelines.text.normalize.characters import (
     replace_parts,
     which_unstable,
 )
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 
 NORMALIZE_VERSION = f"1-unicode{UNICODE_VERSION}-ftfy{FTFY_VERSION}"
 

@@ -5,8 +5,8 @@ Every `..._end` function returns the end of the finding, or -1 if there is none.
 
 import numpy as np
 
-from pipelines.text.kernel import inner_kernel
-from pipelines.text.personal_data.tables import (
+from raymill.pipelines.text.kernel import inner_kernel
+from raymill.pipelines.text.personal_data.tables import (
     digits_end,
     follows_number,
     is_digit,

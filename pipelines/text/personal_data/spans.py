@@ -33,12 +33,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cluster.errors import ConfigError
-from pipelines.text.instructions import copy_bytes, first_match
-from pipelines.text.kernel import inner_kernel, kernel
-from pipelines.text.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
-from pipelines.text.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
-from pipelines.text.personal_data.tables import (
+from raymill.cluster.errors import ConfigError
+from raymill.pipelines.text.instructions import copy_bytes, first_match
+from raymill.pipelines.text.kernel import inner_kernel, kernel
+from raymill.pipelines.text.personal_data.digits import card_end, iban_end, international_end, national_span, ssn_end
+from raymill.pipelines.text.personal_data.network import email_end, email_start, ipv4_end, ipv6_end
+from raymill.pipelines.text.personal_data.tables import (
     CARD_LENGTHS,
     COUNTRY_CODE_DIGITS,
     IBAN_LENGTHS,
@@ -48,7 +48,7 @@ from pipelines.text.personal_data.tables import (
     is_free_left,
     is_upper,
 )
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.texts import Texts
 
 KINDS = ("email", "phone", "ssn", "credit_card", "iban", "ip")
 

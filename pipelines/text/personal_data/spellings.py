@@ -26,9 +26,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from pipelines.text.personal_data.spans import EMAIL, IBAN, IP, PHONE, Spans, find
-from pipelines.text.personal_data.tables import BEFORE_A_VERSION, IBAN_LENGTHS
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.personal_data.spans import EMAIL, IBAN, IP, PHONE, Spans, find
+from raymill.pipelines.text.personal_data.tables import BEFORE_A_VERSION, IBAN_LENGTHS
+from raymill.pipelines.text.texts import Texts
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
 _SPACES = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"

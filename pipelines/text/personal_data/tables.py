@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.text.kernel import inner_kernel
+from raymill.pipelines.text.kernel import inner_kernel
 
 # ISO 13616 registry (SWIFT, release 99): length of an IBAN by country.
 _IBAN = (

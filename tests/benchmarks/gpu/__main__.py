@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from cluster.entry import Entry
+from raymill.cluster.entry import Entry
 from tests.support.versions import BENCH_NEEDS, missing
 
 _main = Entry("tests.benchmarks.gpu.command:main")  # imports the packages that are checked here

@@ -16,7 +16,12 @@ from typing import Any, get_args
 import torch
 from pydantic import ValidationError
 
-from cluster.errors import ConfigError, RaymillError
+from raymill.cluster.errors import ConfigError, RaymillError
+from raymill.training.config import EngineName, TrainConfig
+from raymill.training.fit.process_group import own_group
+from raymill.training.fit.ranks import Ranks
+from raymill.training.models.cost import shape_of
+from raymill.training.plan.memory import most_rows
 from tests.benchmarks.gpu import WARM_UP
 from tests.benchmarks.gpu.measure import PutBack, Step, Timing, freed_afterwards, measure_ours, worker_steps
 from tests.benchmarks.gpu.parts import measure_parts
@@ -24,11 +29,6 @@ from tests.benchmarks.gpu.peer import measure_peer
 from tests.benchmarks.gpu.result import benchmark_result, peer_text, result_text
 from tests.benchmarks.gpu.workload import SHAPES, bench_config, document_lengths, mean_context
 from tests.support.versions import missing
-from training.config import EngineName, TrainConfig
-from training.fit.process_group import own_group
-from training.fit.ranks import Ranks
-from training.models.cost import shape_of
-from training.plan.memory import most_rows
 
 
 def main(words: Sequence[str] | None = None) -> int:

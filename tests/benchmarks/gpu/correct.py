@@ -20,16 +20,16 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch, collate
+from raymill.training.data.packed import NO_TARGET, PACKED
+from raymill.training.engines import make_engine
+from raymill.training.fit.process_group import deterministic_algorithms, own_group
+from raymill.training.models.attention import VARLEN, choose_attention
+from raymill.training.models.base import named_config
+from raymill.training.models.build import build_objective
 from tests.benchmarks.gpu.measure import freed_afterwards
 from tests.benchmarks.gpu.workload import bench_config, random_batch
-from training.config import TrainConfig
-from training.data.batch import Batch, collate
-from training.data.packed import NO_TARGET, PACKED
-from training.engines import make_engine
-from training.fit.process_group import deterministic_algorithms, own_group
-from training.models.attention import VARLEN, choose_attention
-from training.models.base import named_config
-from training.models.build import build_objective
 
 STEPS = 20
 LENGTH = 64

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from cluster.entry import Entry
+from raymill.cluster.entry import Entry
 from tests.support.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, installed, missing
 
 # The packages that these import may be missing.

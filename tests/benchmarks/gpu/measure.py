@@ -16,18 +16,18 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch
+from raymill.training.engines import make_engine
+from raymill.training.fit.memory import memory_gib
+from raymill.training.fit.ranks import Ranks
+from raymill.training.models.attention import choose_attention
+from raymill.training.models.base import named_config
+from raymill.training.models.build import compile_refusal, four_bit_settings, objective_around
+from raymill.training.models.compiling import compile_clock
+from raymill.training.models.cost import parameter_counts
 from tests.benchmarks.gpu import WARM_UP
 from tests.benchmarks.gpu.workload import random_batch
-from training.config import TrainConfig
-from training.data.batch import Batch
-from training.engines import make_engine
-from training.fit.memory import memory_gib
-from training.fit.ranks import Ranks
-from training.models.attention import choose_attention
-from training.models.base import named_config
-from training.models.build import compile_refusal, four_bit_settings, objective_around
-from training.models.compiling import compile_clock
-from training.models.cost import parameter_counts
 
 # Different steps, with different rows and numbers of documents; the measured steps use them in turn.
 STEPS_DRAWN = 8

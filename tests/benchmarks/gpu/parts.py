@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch
+from raymill.training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention
+from raymill.training.models.base import decoder_layers, named_config
+from raymill.training.models.compiling import elementwise_part
+from raymill.training.models.cost import attention_flops
+from raymill.training.models.loss import fused_loss
 from tests.benchmarks.gpu.measure import freed_afterwards, synchronized_time
-from training.config import TrainConfig
-from training.data.batch import Batch
-from training.models.attention import VARLEN, boundaries, choose_attention, varlen_attention
-from training.models.base import decoder_layers, named_config
-from training.models.compiling import elementwise_part
-from training.models.cost import attention_flops
-from training.models.loss import fused_loss
 
 _REPEATS = 5
 _CHUNKS = (1024, 4096, 8192)

@@ -19,6 +19,13 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch
+from raymill.training.data.packed import NO_TARGET
+from raymill.training.fit.memory import memory_gib
+from raymill.training.fit.ranks import Ranks
+from raymill.training.models.base import named_config
+from raymill.training.models.build import compile_refusal, enable_activation_checkpointing
 from tests.benchmarks.gpu import WARM_UP
 from tests.benchmarks.gpu.measure import (
     Step,
@@ -29,13 +36,6 @@ from tests.benchmarks.gpu.measure import (
     sum_over_workers,
     synchronized_time,
 )
-from training.config import TrainConfig
-from training.data.batch import Batch
-from training.data.packed import NO_TARGET
-from training.fit.memory import memory_gib
-from training.fit.ranks import Ranks
-from training.models.base import named_config
-from training.models.build import compile_refusal, enable_activation_checkpointing
 
 # Attention of the config -> of transformers; others are sdpa, its default. Its flash attention needs another package.
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}

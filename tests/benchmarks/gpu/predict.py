@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from raymill.training.config import TrainConfig
+from raymill.training.gpus import peak_flops
+from raymill.training.models.base import named_config
+from raymill.training.models.cost import Multiplied, attention_flops, multiplied, shape_of
+from raymill.training.plan.memory import GIB, Shape, memory
 from tests.benchmarks.gpu.workload import bench_config
-from training.config import TrainConfig
-from training.gpus import peak_flops
-from training.models.base import named_config
-from training.models.cost import Multiplied, attention_flops, multiplied, shape_of
-from training.plan.memory import GIB, Shape, memory
 
 # NVIDIA's data sheet of the H200 SXM; its peak stands in models/cost.py.
 GPU = "NVIDIA H200"

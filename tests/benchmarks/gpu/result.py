@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
+from raymill.training.config import TrainConfig
+from raymill.training.fit.ranks import Ranks
+from raymill.training.gpus import peak_flops
+from raymill.training.models.base import named_config
+from raymill.training.models.cost import flops_per_token
 from tests.benchmarks.gpu.measure import Kernel, Step, Timing
 from tests.benchmarks.gpu.parts import MeasuredPart
 from tests.benchmarks.gpu.workload import document_lengths, mean_context
 from tests.support.versions import installed
-from training.config import TrainConfig
-from training.fit.ranks import Ranks
-from training.gpus import peak_flops
-from training.models.base import named_config
-from training.models.cost import flops_per_token
 
 COSTLIEST = 10
 

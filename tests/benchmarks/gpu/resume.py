@@ -20,11 +20,11 @@ from typing import Any
 import psutil
 import torch
 
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
+from raymill.training.records.checkpoint import MANIFEST, Checkpoint, step_of
+from raymill.training.records.job import OUTCOME
 from tests.benchmarks.gpu.correct import CorrectnessCheck
 from tests.benchmarks.gpu.workload import SHAPES
-from training.records.checkpoint import MANIFEST, Checkpoint, step_of
-from training.records.job import OUTCOME
 
 _STEPS, _CHECKPOINT_EVERY = 200, 20
 _LENGTH, _DOCUMENTS = 64, 400
@@ -129,7 +129,7 @@ def _config(folder: str, run: str, gpu: bool, steps: int) -> str:
 
 
 def _start(config: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "cluster.cli", "train", config]
+    command = [sys.executable, "-m", "raymill.cluster.cli", "train", config]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 

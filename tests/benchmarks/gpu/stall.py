@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import torch
 
+from raymill.training.engines import make_engine
+from raymill.training.fit.checkpoint import Saver
+from raymill.training.fit.process_group import own_group
+from raymill.training.models.build import objective_around
+from raymill.training.records.job import Job
+from raymill.training.records.schema import TrainingProgress
 from tests.benchmarks.gpu.measure import random_model
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
-from training.engines import make_engine
-from training.fit.checkpoint import Saver
-from training.fit.process_group import own_group
-from training.models.build import objective_around
-from training.records.job import Job
-from training.records.schema import TrainingProgress
 
 
 def main(words: Sequence[str] | None = None) -> int:

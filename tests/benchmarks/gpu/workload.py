@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.errors import ConfigError
-from training.config import TrainConfig
-from training.data.batch import Batch, collate
-from training.data.packed import PACKED
+from raymill.cluster.errors import ConfigError
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch, collate
+from raymill.training.data.packed import PACKED
 
 _LLAMA3 = {
     "model_type": "llama",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cluster.examples.content import (
+from raymill.cluster.examples.content import (
     REASONS,
     Chat,
     Message,

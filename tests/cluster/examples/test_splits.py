@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster.examples.splits import hash64, split_name, split_places
+from raymill.cluster.examples.splits import hash64, split_name, split_places
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.errors import StageError, StorageError
-from cluster.frame import kinds
-from cluster.frame.work import work_of
-from cluster.garbage import FINISHED, UNNAMED, find_garbage
-from cluster.lease import held
-from cluster.store.store import Store
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import StageError, StorageError
+from raymill.cluster.frame import kinds
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.garbage import FINISHED, UNNAMED, find_garbage
+from raymill.cluster.lease import held
+from raymill.cluster.store.store import Store
 from tests.support import inline, words_kind
 
 
@@ -108,7 +108,7 @@ def test_a_file_that_another_process_made_again_meanwhile_stays(raymill, monkeyp
         with held(store, root) as lease:
             yield lease
 
-    monkeypatch.setattr("cluster.frame.job.held", held_after_the_other)
+    monkeypatch.setattr("raymill.cluster.frame.job.held", held_after_the_other)
     assert "finished before" in raymill("words", "w.yaml", "--verify")[1] and file.read_bytes() == content
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cluster.kuberay.driver_log import DriverLogs, listens
+from raymill.cluster.kuberay.driver_log import DriverLogs, listens
 from tests.conftest import free_port
 from tests.support.processes import wait_until
 
@@ -32,7 +32,7 @@ def test_whole_lines_are_printed_once(tmp_path):
 
 
 def test_a_line_without_its_end_is_printed_after_a_moment(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.kuberay.driver_log._PARTIAL_S", 0.5)
+    monkeypatch.setattr("raymill.cluster.kuberay.driver_log._PARTIAL_S", 0.5)
     logs, printed = DriverLogs(tmp_path), []
     session(tmp_path).write_bytes(b"waits")
     assert logs.new_lines() == b""
@@ -70,7 +70,7 @@ def test_the_program_ends_after_ray_and_prints_what_a_stopped_driver_writes(tmp_
     ray = socket.create_server(("127.0.0.1", 0))
     port = ray.getsockname()[1]
     assert listens(port) and not listens(free_port())
-    command = [sys.executable, "-m", "cluster.kuberay.driver_log", str(tmp_path), str(port)]
+    command = [sys.executable, "-m", "raymill.cluster.kuberay.driver_log", str(tmp_path), str(port)]
     program = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         file = session(tmp_path)

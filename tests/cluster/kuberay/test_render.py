@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from cluster.cli import main
-from cluster.errors import ConfigError
-from cluster.kuberay.profiles import OVERLAYS, POD_FOLDERS, Profile, profile_of
-from cluster.kuberay.rayjob import build_config_map, build_raycluster, build_rayjob, rendered
-from cluster.nodes import Node, without_accelerators
-from cluster.submit.work import GIB
+from raymill.cluster.cli import main
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.kuberay.profiles import OVERLAYS, POD_FOLDERS, Profile, profile_of
+from raymill.cluster.kuberay.rayjob import build_config_map, build_raycluster, build_rayjob, rendered
+from raymill.cluster.nodes import Node, without_accelerators
+from raymill.cluster.submit.work import GIB
 from tests.support.works import CURATE, IMAGE, TRAIN, finished
 
 EKS = replace(OVERLAYS["eks"], image=IMAGE, train_image=IMAGE)
@@ -288,7 +288,7 @@ def test_render_prints_what_submit_creates(tmp_path, capsys):
 @pytest.mark.parametrize(("work", "kind"), [(CURATE, "cpu"), (TRAIN, "gpu")])
 def test_the_words_of_render_reach_the_job(work, kind, monkeypatch, capsys):
     given = []
-    monkeypatch.setattr("cluster.kuberay.rayjob.work_of", lambda *words: given.append(words) or finished(work))
+    monkeypatch.setattr("raymill.cluster.kuberay.rayjob.work_of", lambda *words: given.append(words) or finished(work))
     words = ["-o", "a=b", "--overlay", "eks", "--image", IMAGE, "--namespace", "team", "--within", "2h"]
     with pytest.raises(SystemExit) as done:
         main(["render", "c.yaml", *words])

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.plan.sample import Sample, SampledUnit, _cut, document_count, draw_sample, planned_input, spread
-from cluster.plan.trial import Trial
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob
+from raymill.cluster.plan.sample import Sample, SampledUnit, _cut, document_count, draw_sample, planned_input, spread
+from raymill.cluster.plan.trial import Trial
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import CurateJob
 
 
 def config_of(**changes):

@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from cluster.artifact import open_parquet
-from cluster.plan.trial import Growth, ObservedStore, Trial
-from cluster.stage import Output, Stage
-from cluster.store.store import Store
+from raymill.cluster.artifact import open_parquet
+from raymill.cluster.plan.trial import Growth, ObservedStore, Trial
+from raymill.cluster.stage import Output, Stage
+from raymill.cluster.store.store import Store
 from tests.support.toy_plan import numbers_stage, sums_stage
 
 

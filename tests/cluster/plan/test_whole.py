@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
-from cluster.plan.plan import START_S, Prices, costs_of, store_money
-from cluster.plan.trial import Growth, Sampled, Trial, Tried, sampled
-from cluster.plan.whole import PlannedInput, Whole
-from cluster.store.store import Store
+from raymill.cluster.cost import PIECE_BYTES, REQUEST_CORE_S, Cost, requests_to_read, requests_to_write
+from raymill.cluster.plan.plan import START_S, Prices, costs_of, store_money
+from raymill.cluster.plan.trial import Growth, Sampled, Trial, Tried, sampled
+from raymill.cluster.plan.whole import PlannedInput, Whole
+from raymill.cluster.store.store import Store
 from tests.support.toy_plan import FILES_OF_A_SUM, numbers_stage, sums_stage
 
 
@@ -21,7 +21,7 @@ def toy(counts, run, store, **more):
 @pytest.fixture
 def planned(monkeypatch):
     """planned(units, rows, root) -> the planned toy run of so many units with rows alike, from a sample of 2 units."""
-    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
 
     def plan(units, rows, root="/out", factors=None, **more):
         store = Store()

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import DataError, StorageError
-from cluster.readers.formats.parquet import Parquet
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
-from cluster.readers.units import InputManifest
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.readers.formats.parquet import Parquet
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.units import InputManifest
+from raymill.cluster.store.store import Store
 from tests.support.inline import curate_inline
 
 GOOD = 97

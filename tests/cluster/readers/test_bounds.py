@@ -7,18 +7,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import DataError
-from cluster.formats import plural
-from cluster.readers.formats import READERS
-from cluster.readers.formats.parquet import _batch_rows, _parsed
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.listing import list_inputs
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.recorded import changes_since, write_inputs
-from cluster.readers.streams import Span, UnreadableRest
-from cluster.readers.units import read_unit, refuse_too_many
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.parquet import _batch_rows, _parsed
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.listing import list_inputs
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.recorded import changes_since, write_inputs
+from raymill.cluster.readers.streams import Span, UnreadableRest
+from raymill.cluster.readers.units import read_unit, refuse_too_many
+from raymill.cluster.store.store import Store
 
 
 def refusal(*inputs: Input) -> str:

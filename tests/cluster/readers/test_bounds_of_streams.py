@@ -6,9 +6,9 @@ import gzip
 import pytest
 import zstandard
 
-from cluster.errors import DataError
-from cluster.readers.inputs import OTHER_BYTES, Limits
-from cluster.readers.streams import (
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.inputs import OTHER_BYTES, Limits
+from raymill.cluster.readers.streams import (
     Span,
     UnreadableRest,
     compression_ending,
@@ -21,7 +21,7 @@ from cluster.readers.streams import (
     refuse_changed,
     stream,
 )
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
 
 LIMITS = Limits(max_document_bytes=1000, max_expansion_ratio=2000, max_expanded_gib=0.01)
 HARMLESS = 4 * 1000 + 2**20

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
-from cluster.readers.formats.pdf import as_paragraphs
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
+from raymill.cluster.readers.formats.pdf import as_paragraphs
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
 from tests.support.pdf import pdf
 from tests.support.word_files import p, word
 

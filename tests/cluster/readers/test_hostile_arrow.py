@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.readers.formats.arrow_streams import record_batches
-from cluster.readers.inputs import Limits
-from cluster.readers.streams import UnreadableRest
-from cluster.store.store import Store
+from raymill.cluster.readers.formats.arrow_streams import record_batches
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.store.store import Store
 from tests.support.input_rows import peak_mib_reading, rows_of, texts_and_problems
 
 SMALL = Limits(max_document_bytes=1000, max_block_mib=1)

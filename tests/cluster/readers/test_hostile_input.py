@@ -13,17 +13,17 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.engine import _cause
-from cluster.errors import DataError, StorageError
-from cluster.frame.first_look import first_look
-from cluster.readers.formats import READERS, format_of
-from cluster.readers.formats.text_files import PlainText
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.streams import Span
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
+from raymill.cluster.engine import _cause
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.frame.first_look import first_look
+from raymill.cluster.readers.formats import READERS, format_of
+from raymill.cluster.readers.formats.text_files import PlainText
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
 
 SMALL = Limits(max_document_bytes=1000)
@@ -35,7 +35,7 @@ COMPRESS = {".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compre
 def short_lines() -> Iterator[None]:
     """Other keys of a line may have 64 KiB, in place of 64 MiB."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cluster.readers.inputs.OTHER_BYTES", 65_536)
+        patch.setattr("raymill.cluster.readers.inputs.OTHER_BYTES", 65_536)
         yield
 
 

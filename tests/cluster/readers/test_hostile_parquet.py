@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import DataError
-from cluster.readers.formats.parquet import _page_sizes, _PassingPages
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.streams import UnreadableRest
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
-from cluster.stored_parquet import StoredParquet, chunk_range
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.formats.parquet import _page_sizes, _PassingPages
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import StoredParquet, chunk_range
 from tests.support.counted_disk import counted_disk
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
 
@@ -226,7 +226,7 @@ def test_lists_that_repeat_a_long_string_take_little_memory(tmp_path, lengths, p
 
 
 def test_a_list_of_equal_numbers_without_end_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.readers.formats.parquet._batches", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("raymill.cluster.readers.formats.parquet._batches", lambda *_: pytest.fail("decoded"))
     table = pa.table({"text": ["a"], "mask": lists_of(pa.array(np.zeros(40_000_000, np.int8)), [40_000_000])})
     pq.write_table(table, tmp_path / "a.parquet")
     (row,) = rows_of(tmp_path, columns=["mask"])

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cluster.errors import ConfigError, DataError
-from cluster.readers.freeze import MAX_SPANS_PER_UNIT, _cut_files, _Source, bytes_of_unit, freeze, make_units
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.listing import list_inputs
-from cluster.readers.recorded import read_inputs, write_inputs
-from cluster.readers.streams import Span
-from cluster.readers.units import InputManifest, read_unit
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.readers.freeze import MAX_SPANS_PER_UNIT, _cut_files, _Source, bytes_of_unit, freeze, make_units
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.listing import list_inputs
+from raymill.cluster.readers.recorded import read_inputs, write_inputs
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import InputManifest, read_unit
+from raymill.cluster.store.store import Store
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.examples.splits import SPLITS
-from cluster.readers.formats.mail import _messages, _of_charset, _parsed
-from cluster.readers.formats.mail_text import read_mail
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
-from pipelines.prepare.report.page import report_text
-from pipelines.prepare.sources import RecordsInput
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.formats.mail import _messages, _of_charset, _parsed
+from raymill.cluster.readers.formats.mail_text import read_mail
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.report.page import report_text
+from raymill.pipelines.prepare.sources import RecordsInput
 from tests.support.inline import prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox
 
@@ -124,7 +124,7 @@ def test_every_message_is_in_one_thread_with_those_it_refers_to(tmp_path_factory
 
 def test_a_file_with_much_text_is_joined_in_parts(tmp_path, monkeypatch):
     messages = mbox(mail(1, ANN, "question"), mail(2, BOB, "answer", 1), mail(3, ANN, "thanks", 2))
-    monkeypatch.setattr("cluster.readers.formats.mail._MAX_HELD_CHARACTERS", len("question"))
+    monkeypatch.setattr("raymill.cluster.readers.formats.mail._MAX_HELD_CHARACTERS", len("question"))
     rows = rows_of(tmp_path / "a.mbox", messages)
     assert [(row["prompt"], row["completion"]) for row in rows] == [("question", "answer"), ("thanks", None)]
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.readers.formats.mail_text import read_mail, without_disclaimers, without_quotes, without_signature
+from raymill.cluster.readers.formats.mail_text import read_mail, without_disclaimers, without_quotes, without_signature
 
 SIGNED = {
     "a delimiter": ("Yes.\n-- \nAnn", "Yes."),

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from cluster.store.store import Store
-from cluster.stored_parquet import StoredParquet
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import StoredParquet
 
 
 class Opened(Store):

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.readers.formats import READERS, format_of
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import python_rows
-from cluster.readers.streams import Span, UnreadableRest
-from cluster.store.store import Store
+from raymill.cluster.readers.formats import READERS, format_of
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.readers.streams import Span, UnreadableRest
+from raymill.cluster.store.store import Store
 
 
 def rows_of(path, *columns, format=None, span=(0, None), rows=None, **settings):

@@ -16,13 +16,13 @@ from datasets import Dataset, DatasetDict, disable_progress_bars
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.readers.formats import READERS, format_of
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Format, Input, Limits
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.streams import Span, lines
-from cluster.readers.units import InputManifest, read_unit
-from cluster.store.store import Store
+from raymill.cluster.readers.formats import READERS, format_of
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Format, Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.streams import Span, lines
+from raymill.cluster.readers.units import InputManifest, read_unit
+from raymill.cluster.store.store import Store
 from tests.support.input_rows import read, rows_of
 from tests.support.warc_records import COMPRESS
 
@@ -232,7 +232,7 @@ def test_tables_hold_no_more_text_than_asked_and_have_the_agreed_columns(mixed_f
 
 @pytest.mark.parametrize("format", ["jsonl", "json", "csv"])
 def test_a_reader_holds_one_table_at_a_time(tmp_path, monkeypatch, format):
-    monkeypatch.setattr("cluster.readers.reader.TABLE_BYTES", 100)
+    monkeypatch.setattr("raymill.cluster.readers.reader.TABLE_BYTES", 100)
     row = f"{'x' * 60}\n"
     content = "text\n" + row * 6 if format == "csv" else (json.dumps({"text": row}) + "\n") * 6
     (tmp_path / "a").write_text(content)

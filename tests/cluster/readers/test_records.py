@@ -5,20 +5,20 @@ import json
 
 import pytest
 
-from cluster.readers.formats import READERS
-from cluster.readers.formats import records as module
-from cluster.readers.formats.records import BrokenRest, json_value, json_values
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import BLANK, DeepJson
-from cluster.readers.streams import Span, UnreadableRest
-from cluster.store.store import Store
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats import records as module
+from raymill.cluster.readers.formats.records import BrokenRest, json_value, json_values
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import BLANK, DeepJson
+from raymill.cluster.readers.streams import Span, UnreadableRest
+from raymill.cluster.store.store import Store
 
 LINES = [b'{"a": 1}', b"", b"\xff", b"{", b" \r", b"[1]\r", b'"' + b"x" * 70_000 + b'"']
 VALUES = [{"a": 1}, "blank", "bad_utf8", "broken_json", "blank", [1], "long_line"]
 
 
 def test_every_line_has_a_value_or_a_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.readers.inputs.OTHER_BYTES", 65_536)
+    monkeypatch.setattr("raymill.cluster.readers.inputs.OTHER_BYTES", 65_536)
     limits = Limits(max_document_bytes=1000)
     for name, data in (("a.jsonl", b"\n".join(LINES)), ("a.jsonl.gz", gzip.compress(b"\n".join(LINES)))):
         (tmp_path / name).write_bytes(data)

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.listing import skipped_text
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
-from pipelines.curate.report.page import render
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.listing import skipped_text
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.report.page import render
 from tests.support.inline import curate_inline
 from tests.support.stories import story
 from tests.support.warc_records import COMPRESS, record, response

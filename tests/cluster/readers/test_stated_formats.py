@@ -6,10 +6,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from cluster.errors import DataError
-from cluster.readers.inputs import Input
-from cluster.readers.listing import find_files
-from cluster.store.store import Store
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.listing import find_files
+from raymill.cluster.store.store import Store
 from tests.support.input_rows import rows_of
 
 CHATS = [
@@ -105,7 +105,9 @@ def test_a_json_file_of_another_encoding_is_named_as_such(tmp_path, content, pro
 
 
 def test_a_json_value_or_line_over_the_bound_is_too_long_in_any_encoding(tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.readers.inputs.OTHER_BYTES", -30_000_000)  # with the default limits no byte is left
+    monkeypatch.setattr(
+        "raymill.cluster.readers.inputs.OTHER_BYTES", -30_000_000
+    )  # with the default limits no byte is left
     array = json.dumps([{"text": "a"}, {"text": "x" * 3_000_000}])
     assert read_texts(tmp_path / "a.json", array.encode(), format="json") == ["a", "long_line"]
     assert read_texts(tmp_path / "a.jsonl", b'{"text": "a"}\n', encoding="windows-1252") == ["long_line"]

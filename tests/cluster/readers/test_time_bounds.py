@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.guard import Exceeded, Guard
-from cluster.readers.formats import READERS, delimited, docx, mail, pdf, text_files, transcripts, warc
-from cluster.readers.inputs import Limits
-from cluster.readers.reader import CONTENT_CHARACTERS
-from cluster.readers.streams import in_charset
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.guard import Exceeded, Guard
+from raymill.cluster.readers.formats import READERS, delimited, docx, mail, pdf, text_files, transcripts, warc
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import CONTENT_CHARACTERS
+from raymill.cluster.readers.streams import in_charset
+from raymill.cluster.store.store import Store
 from tests.support import pdf as pdf_files
 from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
-from pipelines.prepare.config import Source
-from pipelines.prepare.sources import Fields, as_input
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import Source
+from raymill.pipelines.prepare.sources import Fields, as_input
 
 
 def read(path: Path, content: str | bytes) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from cluster.readers.streams import Span
-from cluster.readers.units import read_ahead
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import read_ahead
 
 
 def spans(count: int, size: int = 1000, scheme: str = "s3://bucket") -> list[Span]:

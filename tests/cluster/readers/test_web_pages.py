@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree, html
 
-from cluster.guard import Guard
-from cluster.readers.formats.text_files import _main_content, strip_tags
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input, Limits
-from cluster.readers.reader import ReaderCounts
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
+from raymill.cluster.guard import Guard
+from raymill.cluster.readers.formats.text_files import _main_content, strip_tags
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
 from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of
 from tests.support.pdf import pdf
@@ -58,9 +58,9 @@ def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(t
     def fail(page, **options):
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("cluster.readers.formats.text_files._extraction", lambda: (lambda page: None, fail))
+    monkeypatch.setattr("raymill.cluster.readers.formats.text_files._extraction", lambda: (lambda page: None, fail))
     monkeypatch.setattr(
-        "cluster.readers.formats.text_files._pages", Guard(_main_content)
+        "raymill.cluster.readers.formats.text_files._pages", Guard(_main_content)
     )  # its child has the new function
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.readers.formats import READERS
-from cluster.readers.inputs import Limits
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.inputs import Limits
 from tests.support import pdf as pdf_files
 from tests.support.input_rows import rows_of
 from tests.support.word_files import p, word

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.report.markdown import card, escaped
+from raymill.cluster.report.markdown import card, escaped
 
 HOSTILE = st.text(
     alphabet=st.sampled_from(list("a<>&|`*_[]()#!\\\"'{}$~:@-=\n\r\t\x00\u2028é")), min_size=1, max_size=30

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.report import charts
-from cluster.report.charts import (
+from raymill.cluster.report import charts
+from raymill.cluster.report.charts import (
     Axis,
     BarSegment,
     Frame,

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from cluster.report.markdown import markdown
-from cluster.report.page import valid_text
+from raymill.cluster.report.markdown import markdown
+from raymill.cluster.report.page import valid_text
 
 _SAFE = {
     "div", "p", "strong", "em", "s", "code", "pre", "br", "ul", "ol", "li", "blockquote",

@@ -6,8 +6,8 @@ import re
 
 from markupsafe import Markup
 
-from cluster.report.page import page
-from cluster.report.sections import Section
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import Section
 
 RUN = ("a <run>", "2026-03-04T05:06:07+00:00", "1.2.3", "s3://b/o&1")
 

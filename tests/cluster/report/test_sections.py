@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
 
-from cluster.report.page import page, valid_text
-from cluster.report.sections import (
+from raymill.cluster.report.page import page, valid_text
+from raymill.cluster.report.sections import (
     Cell,
     DataTable,
     Facts,
@@ -153,7 +153,7 @@ def test_an_anchor_is_lower_case_letters_digits_and_single_hyphens_between_them(
 
 
 def test_parts_have_the_classes_that_the_style_sheet_knows():
-    style = resources.files("cluster.report").joinpath("page.css").read_text()
+    style = resources.files("raymill.cluster.report").joinpath("page.css").read_text()
     classes = set(re.findall(r"\.([a-z]+)", style))
     parts = (
         sentence("x"),

@@ -1,1 +1,1 @@
-"""Tests of cluster.submit."""
+"""Tests of raymill.cluster.submit."""

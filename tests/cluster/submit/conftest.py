@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cluster.kuberay.profiles import OVERLAYS, Profile
-from cluster.submit.backend import Backend
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.kuberay import KubeRay
-from cluster.submit.kubernetes_api import KubernetesApi
-from cluster.submit.local import Local
-from cluster.submit.ray_api import RayApi
+from raymill.cluster.kuberay.profiles import OVERLAYS, Profile
+from raymill.cluster.submit.backend import Backend
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.kuberay import KubeRay
+from raymill.cluster.submit.kubernetes_api import KubernetesApi
+from raymill.cluster.submit.local import Local
+from raymill.cluster.submit.ray_api import RayApi
 from tests.deploy.schemas import HOW_TO, crds
 from tests.support import api_server
 from tests.support.api_server import ApiServer
@@ -90,9 +90,9 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
     if not crds():
         pytest.skip(HOW_TO)
     profile = replace(OVERLAYS["kind"], image=IMAGE, retries=0, claims={str(tmp_path): "shared"})
-    monkeypatch.setattr("cluster.submit.kuberay_log._POLL_S", 0.1)
-    monkeypatch.setattr("cluster.submit.kuberay_log._LAST_LINES_S", 0.1)
-    monkeypatch.setattr("cluster.submit.backend._POLL_S", 0.1)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._POLL_S", 0.1)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._LAST_LINES_S", 0.1)
+    monkeypatch.setattr("raymill.cluster.submit.backend._POLL_S", 0.1)
     with KubernetesServer(tmp_path) as server, Operator(server, tmp_path / "pods", SMALL_JOB) as operator:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))
         yield Kubernetes(server, operator, profile)

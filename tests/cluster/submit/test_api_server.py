@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from cluster.kuberay.profiles import OVERLAYS
-from cluster.submit.backend import Request, State
-from cluster.submit.kuberay import RIGHTS, KubeRay
-from cluster.submit.kubernetes_api import KubernetesApi
-from cluster.submit.submit import submit
+from raymill.cluster.kuberay.profiles import OVERLAYS
+from raymill.cluster.submit.backend import Request, State
+from raymill.cluster.submit.kuberay import RIGHTS, KubeRay
+from raymill.cluster.submit.kubernetes_api import KubernetesApi
+from raymill.cluster.submit.submit import submit
 from tests.deploy.manifests import K8S, kustomize, of_kind
 from tests.support.api_answers import RECORDED, answers, example_job
 from tests.support.api_server import ApiServer
@@ -126,7 +126,7 @@ def test_the_program_of_a_second_team_has_rights_in_its_own_namespace_alone(real
 
 def test_a_log_ends_with_its_job_although_its_kubelet_is_lost(tmp_path, monkeypatch, request):
     """On a server of its own, whose kubelet does not come back. The RayJob's end comes from the operator."""
-    monkeypatch.setattr("cluster.submit.kuberay_log._UNREADABLE_S", 3)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._UNREADABLE_S", 3)
     request.getfixturevalue("real_server")  # skips
     with ApiServer(tmp_path / "server") as server:
         monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig))

@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from cluster.errors import ClusterError
-from cluster.submit.backend import LONGEST_LINE, LogLines, Request, Retries
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.kuberay_log import PodLog
-from cluster.submit.ray_api import RayApi
+from raymill.cluster.errors import ClusterError
+from raymill.cluster.submit.backend import LONGEST_LINE, LogLines, Request, Retries
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.kuberay_log import PodLog
+from raymill.cluster.submit.ray_api import RayApi
 from tests.support.works import small_work
 
 

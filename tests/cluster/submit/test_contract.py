@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.submit.backend import Attempt, AttemptExists, Backend, Request, State
-from cluster.submit.submit import submit
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.submit.backend import Attempt, AttemptExists, Backend, Request, State
+from raymill.cluster.submit.submit import submit
 from tests.support.processes import wait_until
 from tests.support.works import small_work
 

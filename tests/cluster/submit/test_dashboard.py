@@ -12,14 +12,14 @@ from dataclasses import replace
 
 import pytest
 
-import cluster
-from cluster.cli import main
-from cluster.errors import ClusterError, ConfigError
-from cluster.submit import jobs_api
-from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.preflight import ProbeReport
-from cluster.submit.ray_api import RayApi, Refused
+from raymill import cluster
+from raymill.cluster.cli import main
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.submit import jobs_api
+from raymill.cluster.submit.backend import AttemptExists, AttemptLost, Request, State
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.preflight import ProbeReport
+from raymill.cluster.submit.ray_api import RayApi, Refused
 from tests.support.processes import wait_until
 from tests.support.ray_dashboard import RayDashboard
 from tests.support.works import small_work
@@ -75,7 +75,7 @@ def test_shipped_code_is_the_working_folder_and_its_python_the_command(dashboard
     monkeypatch.setattr(jobs_api, "ship_code", lambda api: f"gcs://of-{api.address}.zip")
     backend(dashboard, ship_code=True).start(Request(small_work(tmp_path), "run"))
     body = dashboard.bodies["run"]
-    assert body["entrypoint"] == "python -m cluster.cli curate env:RAYMILL_CONFIG"
+    assert body["entrypoint"] == "python -m raymill.cluster.cli curate env:RAYMILL_CONFIG"
     assert body["runtime_env"]["working_dir"] == f"gcs://of-{dashboard.url}.zip"
 
 
@@ -284,7 +284,7 @@ def test_another_version_of_ray_is_named_before_a_job_is_started(tmp_path):
     [
         (1, "ModuleNotFoundError: No module named 'ray'", "has no Ray (ModuleNotFoundError: No module named 'ray')"),
         (127, "/bin/sh: 1: python: not found", "was not found (/bin/sh: 1: python: not found)"),
-        (1, "ModuleNotFoundError: No module named 'cluster'", "has no Raymill (ModuleNotFoundError"),
+        (1, "ModuleNotFoundError: No module named 'raymill'", "has no Raymill (ModuleNotFoundError"),
     ],
 )
 def test_a_check_without_an_environment_on_path_names_the_python_that_ran_it(code, log, seen):
@@ -312,7 +312,7 @@ def test_each_option_of_submit_reaches_the_job(dashboard, tmp_path, monkeypatch,
     assert done.value.code == 0
     name, body = list(dashboard.bodies.items())[-1]
     assert name.startswith("mine-")
-    assert body["entrypoint"] == "python -m cluster.cli curate env:RAYMILL_CONFIG --replace"
+    assert body["entrypoint"] == "python -m raymill.cluster.cli curate env:RAYMILL_CONFIG --replace"
     config = json.loads(body["runtime_env"]["env_vars"]["RAYMILL_CONFIG"])
     assert config["output"] == f"{tmp_path}/out" and config["dedup"] is None
     messages = capsys.readouterr().err.splitlines()

@@ -3,10 +3,10 @@
 import pytest
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from cluster.errors import ConfigError
-from cluster.submit.work import job_config
-from pipelines.curate.config import CurateConfig
-from training.config import TrainConfig
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.submit.work import job_config
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.training.config import TrainConfig
 
 ADDRESS = "https://user:word@host/x"
 CURATE = CurateConfig(kind="curate", name="x", inputs=[{"path": "a"}, {"path": ADDRESS}], output="o")

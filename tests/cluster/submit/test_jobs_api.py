@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.errors import ClusterError, ConfigError
-from cluster.submit.backend import AttemptLost, Request, State
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.ray_api import RayApi
-from cluster.submit.submit import submit
-from cluster.submit.work import GIB
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.submit.backend import AttemptLost, Request, State
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.ray_api import RayApi
+from raymill.cluster.submit.submit import submit
+from raymill.cluster.submit.work import GIB
 from tests.support.processes import wait_until
 from tests.support.proxies import Proxy
 from tests.support.ray_cluster import RayCluster
@@ -127,9 +127,9 @@ def without_path(backend: JobsApi, monkeypatch, **more: str) -> JobsApi:
 
 
 def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
-    (tmp_path / "shadow" / "cluster").mkdir(parents=True)  # Raymill may be installed in this environment
-    missing = "raise ModuleNotFoundError(\"No module named 'cluster'\")"
-    (tmp_path / "shadow" / "cluster" / "__init__.py").write_text(missing)
+    (tmp_path / "shadow" / "raymill").mkdir(parents=True)  # Raymill may be installed in this environment
+    missing = "raise ModuleNotFoundError(\"No module named 'raymill'\")"
+    (tmp_path / "shadow" / "raymill" / "__init__.py").write_text(missing)
     backend = without_path(
         JobsApi(RayApi(ray_cluster.url, ray_cluster.token)),
         monkeypatch,

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from cluster.cli import main
-from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.kuberay.rayjob import rendered
-from cluster.submit.backend import AttemptExists, AttemptLost, NoAnswer, Request, State
-from cluster.submit.kuberay import KubeRay, connect
-from cluster.submit.kuberay_log import Follower
-from cluster.submit.kubernetes_api import Conflict, KubernetesApi
-from cluster.submit.submit import submit
+from raymill.cluster.cli import main
+from raymill.cluster.errors import ClusterError, ConfigError, DataError
+from raymill.cluster.kuberay.rayjob import rendered
+from raymill.cluster.submit.backend import AttemptExists, AttemptLost, NoAnswer, Request, State
+from raymill.cluster.submit.kuberay import KubeRay, connect
+from raymill.cluster.submit.kuberay_log import Follower
+from raymill.cluster.submit.kubernetes_api import Conflict, KubernetesApi
+from raymill.cluster.submit.submit import submit
 from tests.support.api_answers import RECORDED, answers, example_job
 from tests.support.kubernetes_server import moment
 from tests.support.processes import wait_until
@@ -107,7 +107,7 @@ def test_a_failed_job_is_repeated_on_a_new_cluster_within_its_attempt(kubernetes
 
 
 def test_lines_that_reach_the_log_after_the_end_of_their_job_are_read(kubernetes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.kuberay_log._LAST_LINES_S", 1.5)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._LAST_LINES_S", 1.5)
     backend = kubernetes.backend()
     attempt = start(backend, small_work(tmp_path, lines=1))
     until(backend, attempt, lambda one: one.state.final)
@@ -138,7 +138,7 @@ def test_a_log_is_followed_over_a_restart_of_the_api_server_that_refuses_at_firs
 
 
 def test_a_right_that_is_taken_away_ends_a_log_after_some_seconds(kubernetes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.kubernetes_api._STARTING_S", 0.5)
+    monkeypatch.setattr("raymill.cluster.submit.kubernetes_api._STARTING_S", 0.5)
     attempt = start(kubernetes.backend(), small_work(tmp_path, lines=300, every_s=0.1))
     lines, wait = follow(kubernetes.backend(), attempt)
     reach(lines, 2)
@@ -150,7 +150,7 @@ def test_a_right_that_is_taken_away_ends_a_log_after_some_seconds(kubernetes, tm
 
 
 def test_a_log_that_waits_says_why_each_time_that_the_reason_changes(kubernetes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.kuberay_log._WATCH_S", 1)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._WATCH_S", 1)
     kubernetes.operator.stopped, kubernetes.operator.obstacle = True, "unschedulable"
     backend, messages, lines = kubernetes.backend(), [], []
     attempt = start(backend, small_work(tmp_path, lines=3))
@@ -168,7 +168,7 @@ def test_a_log_that_waits_says_why_each_time_that_the_reason_changes(kubernetes,
 
 
 def test_a_log_ends_with_its_job_although_the_node_of_its_pod_is_lost(kubernetes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.kuberay_log._UNREADABLE_S", 0.2)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._UNREADABLE_S", 0.2)
     backend, messages = kubernetes.backend(), []
     attempt = start(backend, small_work(tmp_path, lines=30, every_s=0.05))
     follower = backend.logs(attempt, True, messages.append)
@@ -361,7 +361,7 @@ def test_a_job_that_the_operator_refuses_has_failed(kubernetes, tmp_path, monkey
 
 
 def test_without_an_operator_a_job_waits_and_a_cancelled_one_is_named(kubernetes, tmp_path, monkeypatch):
-    monkeypatch.setattr("cluster.submit.kuberay._DELETION_S", -119)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay._DELETION_S", -119)
     kubernetes.operator.stopped = True
     backend = kubernetes.backend()
     attempt = start(backend, small_work(tmp_path, lines=1))
@@ -409,12 +409,12 @@ def test_a_submit_that_was_killed_before_the_rayjob_leaves_no_name_taken(kuberne
     config_map, _ = backend._manifests(work, work.run_id)
     backend.api.create_config_map(config_map)
     other = replace(work, config={**work.config, "execution": 2})
-    monkeypatch.setattr("cluster.submit.kuberay._RAYJOB_FOLLOWS_S", 0.2)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay._RAYJOB_FOLLOWS_S", 0.2)
     name = config_map["metadata"]["name"]
     wanted = rf"{work.run_id}: .*made the ConfigMap {name} \d s ago, and no RayJob.* in (300|29\d) s, or delete the "
     with pytest.raises(ClusterError, match=wanted + rf"ConfigMap \(kubectl -n raymill delete configmap {name}\)"):
         submit(backend, other)  # it may be under way
-    monkeypatch.setattr("cluster.submit.kuberay._UNDER_WAY_S", -5)
+    monkeypatch.setattr("raymill.cluster.submit.kuberay._UNDER_WAY_S", -5)
     attempt = start(backend, other)
     assert backend.config(attempt) == other.config
     until(backend, attempt, lambda one: one.state.final)

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from cluster.frame.work import work_of
-from cluster.submit.backend import State
-from cluster.submit.submit import Submitted, decide, submit
-from cluster.submit.work import GIB, Machines
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.submit.backend import State
+from raymill.cluster.submit.submit import Submitted, decide, submit
+from raymill.cluster.submit.work import GIB, Machines
 
 pytestmark = pytest.mark.cluster
 
@@ -19,7 +19,7 @@ DOCUMENTS = 300
 
 
 def test_a_curate_run_finishes_although_its_head_is_lost(kubernetes, tmp_path):
-    kubernetes.operator.command = (sys.executable, "-m", "cluster.cli")
+    kubernetes.operator.command = (sys.executable, "-m", "raymill.cluster.cli")
     (tmp_path / "raw").mkdir()
     for part in range(3):
         texts = [

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from cluster.cli import main
+from raymill.cluster.cli import main
 
 KUBECONFIG = """
 current-context: a
@@ -123,7 +123,7 @@ echo '{{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential
 def test_an_answer_that_is_none_of_the_api_server_is_shown(body, wanted, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(LoginPage, "body", body)
     if body.isspace():
-        monkeypatch.setattr("cluster.submit.kubernetes_api._LARGEST_ANSWER", 2000)
+        monkeypatch.setattr("raymill.cluster.submit.kubernetes_api._LARGEST_ANSWER", 2000)
     with HTTPServer(("127.0.0.1", 0), LoginPage) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"

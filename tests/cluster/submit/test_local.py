@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ClusterError, DataError, StorageError
-from cluster.submit import local as local_module
-from cluster.submit.backend import AttemptExists, AttemptLost, Request, State
-from cluster.submit.local import Local
+from raymill.cluster.errors import ClusterError, DataError, StorageError
+from raymill.cluster.submit import local as local_module
+from raymill.cluster.submit.backend import AttemptExists, AttemptLost, Request, State
+from raymill.cluster.submit.local import Local
 from tests.support.processes import wait_until
 from tests.support.works import SMALL_JOB, small_work
 

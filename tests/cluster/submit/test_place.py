@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from cluster.cli import main
-from cluster.errors import ConfigError
-from cluster.submit.commands import Place
-from cluster.submit.jobs_api import JobsApi
-from cluster.submit.local import Local
+from raymill.cluster.cli import main
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.submit.commands import Place
+from raymill.cluster.submit.jobs_api import JobsApi
+from raymill.cluster.submit.local import Local
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cluster.submit.kuberay_log import PodLog
+from raymill.cluster.submit.kuberay_log import PodLog
 
 
 def line(seconds: int, text: str, nanoseconds: int = 0) -> bytes:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-import cluster
-from cluster.submit import probe
-from cluster.submit.preflight import (
+from raymill import cluster
+from raymill.cluster.submit import probe
+from raymill.cluster.submit.preflight import (
     ProbeReport,
     ProbeRequest,
     lacking,

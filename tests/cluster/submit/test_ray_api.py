@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import pytest
 
-from cluster.cli import main
-from cluster.errors import ConfigError
-from cluster.submit.backend import NoAnswer, NotThere
-from cluster.submit.ray_api import RayApi, Refused, checked_address, found_token
+from raymill.cluster.cli import main
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.submit.backend import NoAnswer, NotThere
+from raymill.cluster.submit.ray_api import RayApi, Refused, checked_address, found_token
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_file_of_a_token_is_named_once(tmp_path):
 
 
 def test_a_server_that_does_not_answer_ends_in_a_message_within_the_time_given(monkeypatch):
-    monkeypatch.setattr("cluster.submit.ray_api._REQUEST_S", 0.3)
+    monkeypatch.setattr("raymill.cluster.submit.ray_api._REQUEST_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         api = RayApi(f"http://127.0.0.1:{silent.getsockname()[1]}", "token-of-this-test")
         began = time.monotonic()
@@ -171,8 +171,8 @@ def test_an_answer_that_is_not_one_of_the_dashboard_is_a_mistake_of_the_user(bod
 
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"])
 def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
-    monkeypatch.setattr("cluster.submit.ray_api._CONNECT_S", 0.1)
-    monkeypatch.setattr("cluster.submit.ray_api._REQUEST_S", 0.5)
+    monkeypatch.setattr("raymill.cluster.submit.ray_api._CONNECT_S", 0.1)
+    monkeypatch.setattr("raymill.cluster.submit.ray_api._REQUEST_S", 0.5)
     server = socket.create_server(("127.0.0.1", 0))
 
     def drip() -> None:
@@ -189,7 +189,7 @@ def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
 
 
 def test_an_answer_without_end_is_not_kept(monkeypatch):
-    monkeypatch.setattr("cluster.submit.ray_api._LARGEST_ANSWER", 1 << 20)
+    monkeypatch.setattr("raymill.cluster.submit.ray_api._LARGEST_ANSWER", 1 << 20)
     packed = gzip.compress(bytes(2 << 20))
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     with pytest.raises(NoAnswer, match="has more than 1 MiB"):

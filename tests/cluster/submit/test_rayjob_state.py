@@ -2,8 +2,15 @@
 
 import pytest
 
-from cluster.submit.backend import State
-from cluster.submit.rayjob_state import attempt_of, cancelled_attempt, creation, ended_without_ray, is_record, seconds
+from raymill.cluster.submit.backend import State
+from raymill.cluster.submit.rayjob_state import (
+    attempt_of,
+    cancelled_attempt,
+    creation,
+    ended_without_ray,
+    is_record,
+    seconds,
+)
 
 
 def job(deployment, job_status="", message="", deleted=False, **status):

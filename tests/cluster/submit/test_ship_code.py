@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 
-import cluster
-from cluster.errors import ConfigError
-from cluster.submit import jobs_api as module
-from cluster.submit.backend import NotThere
-from cluster.submit.jobs_api import ship_code
+import raymill
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.submit import jobs_api as module
+from raymill.cluster.submit.backend import NotThere
+from raymill.cluster.submit.jobs_api import ship_code
 
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
     """A folder that `ship_code` takes for the checkout of Raymill."""
     (tmp_path / "pyproject.toml").touch()
-    for folder in ("cluster", "tests"):
+    for folder in ("raymill", "cluster", "tests"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr(cluster, "__file__", str(tmp_path / "cluster" / "__init__.py"))
+    (tmp_path / "raymill" / "cluster").symlink_to("../cluster")
+    monkeypatch.setattr(raymill, "__file__", str(tmp_path / "raymill" / "__init__.py"))
     return tmp_path
 
 
@@ -56,7 +57,8 @@ def test_code_is_sent_again_only_if_a_file_of_the_package_changed(checkout):
     (checkout / "tests" / "a.py").write_text("x = 2\n")
     assert ship_code(api) == uri and len(api.packages) == 1
     (package,) = api.packages.values()
-    assert "tests/a.py" not in zipfile.ZipFile(io.BytesIO(package)).namelist()
+    names = [name for name in zipfile.ZipFile(io.BytesIO(package)).namelist() if name.endswith("a.py")]
+    assert sorted(names) == ["raymill/a.py", "raymill/cluster/a.py"]
     (checkout / "cluster" / "a.py").write_text("x = 2\n")
     assert ship_code(api) != uri and len(api.packages) == 2
 

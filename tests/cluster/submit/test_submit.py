@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.errors import ClusterError, ConfigError
-from cluster.submit.backend import State
-from cluster.submit.commands import Place
-from cluster.submit.submit import Refuse, Start, Submitted, decide, next_name, submit
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.submit.backend import State
+from raymill.cluster.submit.commands import Place
+from raymill.cluster.submit.submit import Refuse, Start, Submitted, decide, next_name, submit
 from tests.support.attempts import InMemory, attempt_of
 from tests.support.works import finished, small_work
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.submit.rayjob_state import why_waiting
+from raymill.cluster.submit.rayjob_state import why_waiting
 
 PLACED = {"type": "PodScheduled", "status": "True"}
 UNPLACED = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available."}

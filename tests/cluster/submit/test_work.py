@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.errors import ConfigError, DataError
-from cluster.frame.work import work_of
-from cluster.kuberay.profiles import OVERLAYS
-from cluster.kuberay.rayjob import build_rayjob
-from cluster.run import RunFolder
-from cluster.store.store import Store
-from cluster.submit.backend import Request
-from cluster.submit.local import Local
-from cluster.submit.work import GIB, Machines, head_machine, seconds_of, whole_gib
-from pipelines.curate.job import CurateJob
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.kuberay.profiles import OVERLAYS
+from raymill.cluster.kuberay.rayjob import build_rayjob
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.backend import Request
+from raymill.cluster.submit.local import Local
+from raymill.cluster.submit.work import GIB, Machines, head_machine, seconds_of, whole_gib
+from raymill.pipelines.curate.job import CurateJob
 from tests.support.works import CURATE
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.store.store import Store
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
 from tests.support.against_runs import PLAIN, changed
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story

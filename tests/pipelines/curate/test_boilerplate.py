@@ -7,16 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.store.store import Store
-from pipelines.curate import job
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import result_settings, run_stages
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.stages.kept_texts import CutTexts
-from pipelines.dedup.group import Sizes
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate import job
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import result_settings, run_stages
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.stages.kept_texts import CutTexts
+from raymill.pipelines.dedup.group import Sizes
+from raymill.pipelines.text.texts import Texts
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story
 
@@ -119,8 +119,8 @@ def test_paragraphs_and_short_lines(settings, monkeypatch):
 def test_the_corpus_is_the_same_for_any_units_and_slices(settings, monkeypatch):
     def run(number: int, slices: int, fan: int = 64):
         monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=fan)))
-        monkeypatch.setattr("pipelines.curate.stages.boilerplate.slices_for", lambda keys: slices)
-        monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // number)
+        monkeypatch.setattr("raymill.pipelines.curate.stages.boilerplate.slices_for", lambda keys: slices)
+        monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // number)
         return curate_inline(settings | {"output": f"{settings['output']}-{number}-{slices}-{fan}"}, monkeypatch)
 
     one, many, levels = run(1, 1), run(20, 3), run(20, 3, fan=2)

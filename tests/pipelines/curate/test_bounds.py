@@ -15,20 +15,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact, Manifest, describe_schema
-from cluster.errors import ConfigError, DataError
-from cluster.frame.first_look import first_look
-from cluster.readers.freeze import freeze, freeze_listing
-from cluster.readers.inputs import Input, Limits
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import machines
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.stages import ids as id_stages
-from pipelines.curate.stages.tallies import neighbours
-from pipelines.dedup.cost import memory_to_group
+from raymill.cluster.artifact import Artifact, Manifest, describe_schema
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.first_look import first_look
+from raymill.cluster.readers.freeze import freeze, freeze_listing
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import machines
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.stages import ids as id_stages
+from raymill.pipelines.curate.stages.tallies import neighbours
+from raymill.pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
 OFF = {"language": None, "rules": None, "personal_data": None, "dedup": None}
@@ -45,7 +45,7 @@ def many(request, tmp_path, monkeypatch):
         texts = [f"{source} {at} " + "x" * (480 + at) for at in range(80)]
         rows = [json.dumps({"id": id, "text": text}) for id, text in zip(names, texts, strict=True)]
         (tmp_path / f"{source}.jsonl").write_text("\n".join(rows))
-    monkeypatch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 5000))
+    monkeypatch.setattr("raymill.cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 5000))
     inputs = [{"source": source, "path": str(tmp_path / f"{source}.jsonl"), "id": "id"} for source in "ab"]
     run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run")} | OFF, monkeypatch)
     return run, ids
@@ -187,7 +187,7 @@ def test_machines_are_planned_for_the_documents_that_footers_state_and_those_tha
     size = (tmp_path / "a.jsonl").stat().st_size
     documents = 7 + math.ceil(size / 2000)
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.curate.job.memory_to_group", lambda documents, component: documents << 40)
+        patch.setattr("raymill.pipelines.curate.job.memory_to_group", lambda documents, component: documents << 40)
         planned = machines(config, frozen)
     assert f"grouping about {documents} documents has {documents << 10}.0 GiB" in planned.reasons["memory"]
     assert planned.largest_task == documents << 40 and planned.memory > documents << 40

@@ -8,8 +8,8 @@ import shutil
 import pyarrow as pa
 import pytest
 
-from cluster.engine import Engine
-from cluster.errors import DataError, StageError
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import DataError, StageError
 from tests.support.changed_work import change
 from tests.support.fault_works import EVERY_STAGE, write_texts
 from tests.support.inline import InlineEngine, NoRay, RoundsInline, curate_inline

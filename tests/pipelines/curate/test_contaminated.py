@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-import pipelines
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, StorageError
-from cluster.frame.dry_run import print_dry_run as print_plan
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.what_if import compare_decisions
-from pipelines.curate.stages.write_corpus import contaminated_rows
-from pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
-from pipelines.text.texts import Texts
+from raymill import pipelines
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.frame.dry_run import print_dry_run as print_plan
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.what_if import compare_decisions
+from raymill.pipelines.curate.stages.write_corpus import contaminated_rows
+from raymill.pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
+from raymill.pipelines.text.texts import Texts
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story
 

@@ -9,24 +9,24 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from cluster.artifact import MANIFEST, Artifact
-from cluster.engine import Engine
-from cluster.errors import BusyError, ConfigError, DataError, UserError
-from cluster.lease import held
-from cluster.readers.freeze import freeze_listing
-from cluster.readers.units import Unit
-from cluster.store.store import Store
-from pipelines.curate import job
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import run_stages
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare_decisions, table_text
-from pipelines.curate.stages import write_corpus
-from pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in
-from pipelines.dedup.compare import GROUPS_SCHEMA
-from pipelines.dedup.group import DEFAULT_SIZES, Sizes
+from raymill.cluster.artifact import MANIFEST, Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import BusyError, ConfigError, DataError, UserError
+from raymill.cluster.lease import held
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.readers.units import Unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate import job
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import run_stages
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.questions.what_if import compare_decisions, table_text
+from raymill.pipelines.curate.stages import write_corpus
+from raymill.pipelines.curate.stages.kept_texts import MeasuredUnit, groups_in
+from raymill.pipelines.dedup.compare import GROUPS_SCHEMA
+from raymill.pipelines.dedup.group import DEFAULT_SIZES, Sizes
 from tests.support.inline import NoRay, curate_inline
 from tests.support.stages import counting_stage, run_inline
 from tests.support.stories import ledger, story
@@ -129,7 +129,7 @@ def test_the_funnel_adds_up(inputs, run):
 def test_a_finished_run_is_found_and_not_made_again(inputs, run, monkeypatch, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     # From listings alone: no input is opened, and no Ray is started.
-    monkeypatch.setattr("cluster.frame.files.freeze_listing", lambda *_: pytest.fail("the inputs were opened"))
+    monkeypatch.setattr("raymill.cluster.frame.files.freeze_listing", lambda *_: pytest.fail("the inputs were opened"))
     again = curate_inline(inputs[1], monkeypatch, session=(session := NoRay()), engine=Engine)
     assert not again.fresh and again.report == run.report and session.starts == 0
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -259,7 +259,7 @@ def test_the_result_does_not_depend_on_the_size_of_units(inputs, monkeypatch, tm
     found, units = [], []
     for number, unit_bytes in enumerate((1, 20_000, 1 << 30)):
         monkeypatch.setattr(
-            "cluster.frame.files.freeze_listing",
+            "raymill.cluster.frame.files.freeze_listing",
             lambda listing, *_, size=unit_bytes: freeze_listing(listing, size),
         )
         run = curate_inline(inputs[1] | {"output": str(tmp_path / f"units{number}")}, monkeypatch)

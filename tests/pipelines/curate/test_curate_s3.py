@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli
-from cluster.errors import StorageError
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
-from cluster.store.interface import StorageOptions
-from cluster.store.object_store import ODD_NAME
-from cluster.store.store import Store
+from raymill.cluster import cli
+from raymill.cluster.errors import StorageError
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.object_store import ODD_NAME
+from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS
 from tests.support.guides import GUIDES
 from tests.support.inline import curate_inline

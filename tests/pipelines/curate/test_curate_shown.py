@@ -6,14 +6,14 @@ import re
 import pytest
 import yaml
 
-from cluster import cli, logs
-from cluster.artifact import Artifact
-from cluster.config import load
-from cluster.frame.dry_run import shortest
-from cluster.store.store import Store
-from pipelines.curate import job as job
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.report import run_warnings
+from raymill.cluster import cli, logs
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import load
+from raymill.cluster.frame.dry_run import shortest
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate import job as job
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.report import run_warnings
 from tests.support.inline import without_ray
 from tests.support.stories import story
 
@@ -203,7 +203,7 @@ def test_explain_names_the_file_among_those_of_the_unit(raymill, tmp_path):
 
 
 def test_the_line_of_the_first_stage_says_that_kernels_compile(raymill, monkeypatch):
-    monkeypatch.setattr("pipelines.kernel_cache.kernels_are_compiled", lambda: False)
+    monkeypatch.setattr("raymill.pipelines.kernel_cache.kernels_are_compiled", lambda: False)
     _, err = raymill("curate", "c.yaml")
     assert "measure: 0/1 unit, compiling kernels (first run on this machine; `raymill warm` does it ahead)\n" in err
     assert err.count("compiling") == 1

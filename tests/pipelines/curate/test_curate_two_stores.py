@@ -8,14 +8,14 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster import cli
-from cluster.engine import _RunUnit
-from cluster.errors import DataError, StorageError, UserError
-from cluster.readers.freeze import freeze
-from cluster.store.interface import StorageOptions
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.stages.measure import measure_stage
+from raymill.cluster import cli
+from raymill.cluster.engine import _RunUnit
+from raymill.cluster.errors import DataError, StorageError, UserError
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.stages.measure import measure_stage
 from tests.conftest import CREDENTIALS
 from tests.support.inline import curate_inline
 from tests.support.stories import story

@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, disable_progress_bars
 
-from cluster.artifact import Artifact
-from cluster.readers.formats import READERS
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import compare_decisions, table_text
-from pipelines.curate.report.page import render
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.questions.what_if import compare_decisions, table_text
+from raymill.pipelines.curate.report.page import render
 from tests.support.inline import curate_inline
 from tests.support.stories import story
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import disable_progress_bars, load_dataset
 
-from cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
-from cluster.stage import discard_stale
-from cluster.store.store import Store
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.sample import sample_rows
+from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
+from raymill.cluster.stage import discard_stale
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.sample import sample_rows
 from tests.support.inline import curate_inline
 from tests.support.stages import counting_stage, run_inline
 from tests.support.stories import story

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.report import gather
-from pipelines.curate.stages.samples import SAMPLES_SCHEMA
-from pipelines.curate.stages.tallies import DUPLICATES_SCHEMA, sum_of_units
-from pipelines.dedup.compare import NEAR
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.report import gather
+from raymill.pipelines.curate.stages.samples import SAMPLES_SCHEMA
+from raymill.pipelines.curate.stages.tallies import DUPLICATES_SCHEMA, sum_of_units
+from raymill.pipelines.dedup.compare import NEAR
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli, engine
-from cluster.garbage import FINISHED, NOT_OF_RUN, PREPARED, find_garbage
-from cluster.lease import held
-from cluster.stage import remove
-from cluster.store.store import Store
-from pipelines.curate import job
-from pipelines.curate.job import run_stages
-from pipelines.dedup.group import Sizes
+from raymill.cluster import cli, engine
+from raymill.cluster.garbage import FINISHED, NOT_OF_RUN, PREPARED, find_garbage
+from raymill.cluster.lease import held
+from raymill.cluster.stage import remove
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate import job
+from raymill.pipelines.curate.job import run_stages
+from raymill.pipelines.dedup.group import Sizes
 from tests.support.inline import curate_inline
 from tests.support.stories import story
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.store.store import Store
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
 from tests.support.inline import curate_inline
 from tests.support.stories import GERMAN, story
 

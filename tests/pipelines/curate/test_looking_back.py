@@ -13,23 +13,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.engine import RetryLimits
-from cluster.errors import ConfigError, DataError, StorageError
-from cluster.progress import Progress, ProgressLines
-from cluster.run import differences
-from cluster.session import Session
-from cluster.stage import discard
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import check_models_and_lists
-from pipelines.curate.questions.explain import _duplicate_count, explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import _units, compare_decisions, table_text
-from pipelines.curate.stages import ids
-from pipelines.curate.stages.ids import row_at
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.run import differences
+from raymill.cluster.session import Session
+from raymill.cluster.stage import discard
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import check_models_and_lists
+from raymill.pipelines.curate.questions.explain import _duplicate_count, explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.questions.what_if import _units, compare_decisions, table_text
+from raymill.pipelines.curate.stages import ids
+from raymill.pipelines.curate.stages.ids import row_at
 from tests.support.inline import InlineEngine, NoRay, curate_inline
 from tests.support.stories import story
 
@@ -80,7 +80,7 @@ def test_another_threshold_finds_duplicates_again(settings, monkeypatch, tmp_pat
     there = settings | {"output": str(tmp_path / "there"), "dedup": {"threshold": threshold}}
     before, after = config_of(settings), config_of(settings | {"dedup": {"threshold": threshold}})
     removed = curate_inline(settings, monkeypatch).report["totals"]
-    monkeypatch.setattr("pipelines.curate.questions.what_if.Engine", InlineEngine)
+    monkeypatch.setattr("raymill.pipelines.curate.questions.what_if.Engine", InlineEngine)
     shown = io.StringIO()
     found = compare_decisions(before, after, Session(progress=ProgressLines(shown)))
     assert "group: 0/1 unit\n" in shown.getvalue()

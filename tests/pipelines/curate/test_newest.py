@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
 from tests.support.against_runs import PLAIN, changed
 from tests.support.inline import curate_inline
 from tests.support.stories import ledger, story

@@ -6,13 +6,13 @@ from collections import Counter
 import pytest
 import yaml
 
-from cluster import cli
-from cluster.plan.plan import Prices, plan_of
-from cluster.progress import Progress
-from cluster.session import Session
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob, run_stages
-from pipelines.curate.job import plan as subject
+from raymill.cluster import cli
+from raymill.cluster.plan.plan import Prices, plan_of
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import CurateJob, run_stages
+from raymill.pipelines.curate.job import plan as subject
 from tests.support.inline import InlineEngine
 from tests.support.stories import story
 
@@ -66,7 +66,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
         repeats={},
     )
     root, inputs = CurateJob(config).root, CurateJob(config).frozen
-    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     plan = plan_of(subject(config, duplicates=0.0), (2,), Prices())
     engine = CountingEngine(root, Session(), Progress()).counting(counting_s3)
     run_stages(config, inputs, engine.run)
@@ -83,7 +83,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
 
 @pytest.fixture
 def run_plan(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     write_stories(tmp_path / "in")
     given = {"kind": "curate", "name": "told", "output": str(tmp_path / "out"), "rules": None}
     given["inputs"] = [{"path": str(tmp_path / "in"), "id": "id"}]

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.frame.dry_run import print_dry_run as print_plan
-from cluster.store.store import Store
-from pipelines.curate import job
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import run_stages
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.dedup.group import Sizes
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.frame.dry_run import print_dry_run as print_plan
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate import job
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import run_stages
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.dedup.group import Sizes
 from tests.support.inline import curate_inline
 from tests.support.sampled import sampled
 from tests.support.stories import ledger, story
@@ -112,8 +112,8 @@ def test_the_runs_are_those_of_a_plain_loop_for_any_units_and_slices(tmp_path, m
     assert expected
     run = curate_inline(settings, monkeypatch)
     assert runs_in(run, texts) == expected
-    monkeypatch.setattr("pipelines.curate.stages.repeats.slices_for", lambda keys: 5)
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 20)
+    monkeypatch.setattr("raymill.pipelines.curate.stages.repeats.slices_for", lambda keys: 5)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 20)
     many = curate_inline(settings | {"output": settings["output"] + "-2"}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/attributes").manifest.files) > 1
     monkeypatch.setattr(job, "run_stages", partial(run_stages, sizes=Sizes(fan=2)))

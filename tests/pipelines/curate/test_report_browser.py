@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.curate.report.page import render
+from raymill.pipelines.curate.report.page import render
 from tests.support.page_checks import LOW_CONTRAST, OPEN_ALL, assert_has_contrast, assert_is_quiet
 from tests.support.report_cases import GOLDEN, hostile
 

@@ -9,17 +9,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.readers.freeze import freeze_listing
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.questions import what_if
-from pipelines.curate.questions.explain import explain
-from pipelines.curate.questions.run_reader import RunReader
-from pipelines.curate.questions.sample import sample_rows
-from pipelines.curate.questions.what_if import DecideAgain, compare_decisions, table_text
-from pipelines.curate.stages.decide import VERDICTS
-from pipelines.rules.filters import decide
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.questions import what_if
+from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.run_reader import RunReader
+from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.questions.what_if import DecideAgain, compare_decisions, table_text
+from raymill.pipelines.curate.stages.decide import VERDICTS
+from raymill.pipelines.rules.filters import decide
 from tests.support.inline import curate_inline
 from tests.support.stories import GERMAN, story
 
@@ -78,9 +78,9 @@ def run(tmp_path_factory):
         "corpus": {"columns": ["gopher_words"]},
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
-        patch.setattr("pipelines.curate.stages.decide.MEASURED_UNITS_OF_A_UNIT", 3)
-        patch.setattr("pipelines.curate.stages.tallies.FILES_OF_A_UNIT", 2)
+        patch.setattr("raymill.cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, 4000))
+        patch.setattr("raymill.pipelines.curate.stages.decide.MEASURED_UNITS_OF_A_UNIT", 3)
+        patch.setattr("raymill.pipelines.curate.stages.tallies.FILES_OF_A_UNIT", 2)
         done = curate_inline(config, patch)
         done.__dict__["config"] = config
         return done

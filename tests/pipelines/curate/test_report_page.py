@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from cluster import formats
-from cluster.report.page import valid_text
-from cluster.report.sections import Cell
-from pipelines.curate.report.gather import REPORT, funnel_text
-from pipelines.curate.report.page import render
+from raymill.cluster import formats
+from raymill.cluster.report.page import valid_text
+from raymill.cluster.report.sections import Cell
+from raymill.pipelines.curate.report.gather import REPORT, funnel_text
+from raymill.pipelines.curate.report.page import render
 from tests.support.report_cases import GOLDEN, Page, faults, hostile
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import formats
-from cluster.report.charts import SMALL, Axis, BarSegment, Bounds, bar, histogram
-from pipelines.curate.report.gather import funnel_text, stage_name
-from pipelines.curate.stages.tallies import edges, histograms
-from pipelines.rules.rule import Check
-from pipelines.text.word_diff import DiffPart, word_diff
+from raymill.cluster import formats
+from raymill.cluster.report.charts import SMALL, Axis, BarSegment, Bounds, bar, histogram
+from raymill.pipelines.curate.report.gather import funnel_text, stage_name
+from raymill.pipelines.curate.stages.tallies import edges, histograms
+from raymill.pipelines.rules.rule import Check
+from raymill.pipelines.text.word_diff import DiffPart, word_diff
 from tests.support.report_cases import GOLDEN
 
 # Charts

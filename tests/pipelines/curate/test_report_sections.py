@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 
-from cluster.report.charts import SMALL, Bounds, hatch, histogram
-from pipelines.curate.report import page
-from pipelines.curate.report.gather import funnel_text
-from pipelines.curate.stages.tallies import edges, is_count
-from pipelines.rules import RULES
-from pipelines.text.word_diff import word_diff
+from raymill.cluster.report.charts import SMALL, Bounds, hatch, histogram
+from raymill.pipelines.curate.report import page
+from raymill.pipelines.curate.report.gather import funnel_text
+from raymill.pipelines.curate.stages.tallies import edges, is_count
+from raymill.pipelines.rules import RULES
+from raymill.pipelines.text.word_diff import word_diff
 from tests.support.report_cases import GOLDEN
 
 

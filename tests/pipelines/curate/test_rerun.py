@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster import lease as leases
-from cluster.artifact import Artifact
-from cluster.errors import BusyError, DataError
-from cluster.frame.job import FoundRun
-from cluster.lease import Holder
-from cluster.progress import Progress, ProgressLines
-from cluster.readers.freeze import freeze_listing
-from cluster.session import Session
-from cluster.store.store import Store
-from pipelines.curate import job
-from pipelines.curate.config import CurateConfig
+from raymill.cluster import lease as leases
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import BusyError, DataError
+from raymill.cluster.frame.job import FoundRun
+from raymill.cluster.lease import Holder
+from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate import job
+from raymill.pipelines.curate.config import CurateConfig
 from tests.support.inline import InlineEngine, curate_inline, without_ray
 from tests.support.stories import story
 
@@ -131,7 +131,7 @@ def several(tmp_path):
 def test_a_file_that_is_added_removed_or_changed_is_measured_alone(several, tmp_path, monkeypatch):
     """The other units keep their files, and every artifact is that of a run which began with these inputs."""
     settings, attempts, size = several
-    monkeypatch.setattr("cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, size))
+    monkeypatch.setattr("raymill.cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, size))
 
     def same_as_anew() -> bool:
         anew = curate_inline(settings | {"output": str(tmp_path / f"anew{len(list(tmp_path.iterdir()))}")}, monkeypatch)
@@ -167,7 +167,7 @@ def test_settings_that_change_no_measurement_measure_nothing_again(several, monk
     for other in others:
         assert curate_inline(settings | other, monkeypatch, replace=True).fresh
         assert attempts() == before
-    monkeypatch.setattr("cluster.__version__", "9.9")
+    monkeypatch.setattr("raymill.cluster.__version__", "9.9")
     curate_inline(settings, monkeypatch, replace=True)
     assert attempts() == before
     curate_inline(settings | {"limits": {"max_document_bytes": 1 << 20}}, monkeypatch, replace=True)

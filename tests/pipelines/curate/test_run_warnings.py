@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cluster.readers.reader import PROBLEMS
-from cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
-from pipelines.curate.report.run_warnings import _LOSES_THE_REST, warnings
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
+from raymill.pipelines.curate.report.run_warnings import _LOSES_THE_REST, warnings
 
 
 def amount(documents: int) -> dict[str, int]:

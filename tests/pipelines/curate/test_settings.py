@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.engine import RetryLimits
-from cluster.errors import DataError
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.errors import DataError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import CurateJob
 from tests.support import inline
 from tests.support.inline import InlineEngine, curate_inline
 from tests.support.stories import story

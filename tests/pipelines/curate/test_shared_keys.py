@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.exchange import SlicedFiles
-from cluster.output import write_slices
-from cluster.store.store import Store
-from pipelines.curate.stages import shared_keys
-from pipelines.curate.stages.shared_keys import KeyCounter, find_shared, read_shared
+from raymill.cluster.exchange import SlicedFiles
+from raymill.cluster.output import write_slices
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages import shared_keys
+from raymill.pipelines.curate.stages.shared_keys import KeyCounter, find_shared, read_shared
 
 # Keys are spread over the slices; some have two checks, as two texts with the same 64 bits would.
 KEYS = [(n << 60 | n % 3, check) for n in range(16) for check in (7, 9)]

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
-from cluster.stage import Output, Stage
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob, machine_of, result_settings, run_stages
-from pipelines.curate.stages.decide import decide_stage
-from pipelines.curate.stages.measure import measure_stage
-from pipelines.curate.stages.shared_keys import SLICE_MEMORY
-from pipelines.curate.stages.write_corpus import select_memory
-from pipelines.memory import NUMBERS_MEMORY, files_memory, task_memory
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from raymill.cluster.stage import Output, Stage
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import CurateJob, machine_of, result_settings, run_stages
+from raymill.pipelines.curate.stages.decide import decide_stage
+from raymill.pipelines.curate.stages.measure import measure_stage
+from raymill.pipelines.curate.stages.shared_keys import SLICE_MEMORY
+from raymill.pipelines.curate.stages.write_corpus import select_memory
+from raymill.pipelines.memory import NUMBERS_MEMORY, files_memory, task_memory
 from tests.support.settings import changed, leaves, untold
 
 # These artifacts have a file of 100 documents. The others have none: planning reads their files.

@@ -8,13 +8,13 @@ import pyarrow.compute as pc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.stage import Output, Stage
-from cluster.store.store import Store
-from pipelines.curate.stages import tallies as merge
-from pipelines.curate.stages.measure import QUARANTINE_SCHEMA
-from pipelines.curate.stages.samples import SAMPLES_SCHEMA
-from pipelines.curate.stages.tallies import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.stage import Output, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages import tallies as merge
+from raymill.pipelines.curate.stages.measure import QUARANTINE_SCHEMA
+from raymill.pipelines.curate.stages.samples import SAMPLES_SCHEMA
+from raymill.pipelines.curate.stages.tallies import (
     DUPLICATES_SCHEMA,
     SIMILARITY_BINS,
     TALLIES_SCHEMA,
@@ -26,7 +26,7 @@ from pipelines.curate.stages.tallies import (
     sum_of_units,
     tally,
 )
-from pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
+from raymill.pipelines.dedup.compare import EXACT, GROUPS_SCHEMA, NEAR
 from tests.support.stages import run_inline
 
 NAMES, REASONS = st.sampled_from(["a", "b/c"]), st.sampled_from([None, EXACT, NEAR])

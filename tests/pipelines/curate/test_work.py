@@ -6,17 +6,17 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.plan.sample import document_count
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import Input
-from cluster.readers.streams import Span
-from cluster.readers.units import InputFile, InputManifest, Reading, Unit
-from cluster.store.store import Store
-from cluster.submit.work import GIB, Machines, cores_of
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import CurateJob, machine_of, machines
-from pipelines.dedup.cost import memory_to_group
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.plan.sample import document_count
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import InputFile, InputManifest, Reading, Unit
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB, Machines, cores_of
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import CurateJob, machine_of, machines
+from raymill.pipelines.dedup.cost import memory_to_group
 from tests.support.inline import curate_inline
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.output import array_of
-from pipelines.dedup.blocks import sample_every, sample_of, splits_of
-from pipelines.dedup.group import Sizes
-from pipelines.dedup.settings import Dedup
+from raymill.cluster.output import array_of
+from raymill.pipelines.dedup.blocks import sample_every, sample_of, splits_of
+from raymill.pipelines.dedup.group import Sizes
+from raymill.pipelines.dedup.settings import Dedup
 from tests.support.grouped import (
     SETTINGS,
     Counting,

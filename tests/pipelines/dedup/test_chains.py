@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pipelines.dedup.group import KNOWN, Sizes
-from pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.group import KNOWN, Sizes
+from raymill.pipelines.dedup.settings import Dedup
 from tests.support.grouped import SETTINGS, chain, cliques, copied, grouped, templates
 from tests.support.sketch_cases import BANDS, COLUMNS, ROWS
 

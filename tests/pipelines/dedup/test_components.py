@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import DataError
-from pipelines.dedup.candidates import edges_between
-from pipelines.dedup.components import Batches, mark_candidates, memory_to_connect, memory_to_mark
-from pipelines.dedup.cost import memory_by_stage
+from raymill.cluster.errors import DataError
+from raymill.pipelines.dedup.candidates import edges_between
+from raymill.pipelines.dedup.components import Batches, mark_candidates, memory_to_connect, memory_to_mark
+from raymill.pipelines.dedup.cost import memory_by_stage
 from tests.support.graphs import MOST, graphs, plainly
 
 
@@ -74,9 +74,9 @@ DOCUMENTS, CANDIDATES = 1 << 28, 1 << 25
 PEAK = f"""
 import numpy as np
 from pathlib import Path
-from cluster.errors import DataError
-from pipelines.dedup.candidates import edges_between
-from pipelines.dedup.components import Batches, mark_candidates
+from raymill.cluster.errors import DataError
+from raymill.pipelines.dedup.candidates import edges_between
+from raymill.pipelines.dedup.components import Batches, mark_candidates
 
 step = {DOCUMENTS // CANDIDATES}
 def edges():  # pairs, the most components that there can be

@@ -5,16 +5,16 @@ import math
 import pyarrow as pa
 import pytest
 
-from cluster.artifact import DataFile, Manifest, describe_schema
-from cluster.cost import Cost
-from cluster.engine import RetryLimits
-from cluster.exchange import Levels
-from cluster.plan.whole import PlannedArtifact
-from cluster.stage import Output, Stage
-from cluster.store import paths
-from cluster.store.store import Store
-from pipelines.dedup import cost
-from pipelines.dedup.cost import (
+from raymill.cluster.artifact import DataFile, Manifest, describe_schema
+from raymill.cluster.cost import Cost
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.exchange import Levels
+from raymill.cluster.plan.whole import PlannedArtifact
+from raymill.cluster.stage import Output, Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup import cost
+from raymill.pipelines.dedup.cost import (
     DEFAULT_SIZES,
     EDGES_OF_A_CANDIDATE,
     STARS,
@@ -22,7 +22,7 @@ from pipelines.dedup.cost import (
     column_bytes,
     duplicates_among,
 )
-from pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.settings import Dedup
 from tests.support.stages import run_inline
 
 COLUMNS = {"row": 2, "id": 8, "source": 1, "text_hash": 16, "characters": 2, "bytes": 2, "signature": 400, "words": 4}

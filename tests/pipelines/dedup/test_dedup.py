@@ -15,13 +15,13 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.readers.inputs import Input
-from pipelines.dedup.candidates import shared_keys
-from pipelines.dedup.documents import scopes
-from pipelines.dedup.greedy import remove_near_duplicates
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
-from pipelines.text.tokens import count_tokens
+from raymill.cluster.readers.inputs import Input
+from raymill.pipelines.dedup.candidates import shared_keys
+from raymill.pipelines.dedup.documents import scopes
+from raymill.pipelines.dedup.greedy import remove_near_duplicates
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.tokens import count_tokens
 from tests.support.dedup_loops import BANDS, ROWS, A, B, close_pairs, jaccard, our_loop, signatures
 from tests.support.shingles import shingle_hashes
 

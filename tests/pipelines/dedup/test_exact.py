@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import output
-from pipelines.dedup import candidates, group
-from pipelines.dedup.documents import Keys
-from pipelines.dedup.exact import TEXT, RangeTexts, edges_of_texts, first_of_text
-from pipelines.dedup.group import Sizes
-from pipelines.dedup.settings import Dedup
+from raymill.cluster import output
+from raymill.pipelines.dedup import candidates, group
+from raymill.pipelines.dedup.documents import Keys
+from raymill.pipelines.dedup.exact import TEXT, RangeTexts, edges_of_texts, first_of_text
+from raymill.pipelines.dedup.group import Sizes
+from raymill.pipelines.dedup.settings import Dedup
 from tests.support.grouped import SETTINGS, copied, grouped, random_columns
 from tests.support.sketch_cases import BANDS, KEEPERS
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.output import table_of, table_slice
-from cluster.readers.freeze import bytes_of_unit
-from cluster.store.store import Store
-from pipelines.dedup.compare import PAIRS_SCHEMA, keeper_ranks
-from pipelines.dedup.cost import memory_to_group
-from pipelines.dedup.group import CompareBatch, files_of
-from pipelines.dedup.settings import Dedup
+from raymill.cluster.output import table_of, table_slice
+from raymill.cluster.readers.freeze import bytes_of_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.compare import PAIRS_SCHEMA, keeper_ranks
+from raymill.pipelines.dedup.cost import memory_to_group
+from raymill.pipelines.dedup.group import CompareBatch, files_of
+from raymill.pipelines.dedup.settings import Dedup
 
 TEXTS = st.sampled_from(["one", "two", "three"])
 DOCUMENTS = st.lists(

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.dedup.compare import is_comparable, newness
+from raymill.pipelines.dedup.compare import is_comparable, newness
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, 250_000, UTC)
 SECONDS = NOON.timestamp()

@@ -18,18 +18,18 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
-from cluster.engine import RetryLimits
-from cluster.errors import DataError
-from cluster.progress import Progress
-from cluster.readers.inputs import Input
-from cluster.store.store import Store
-from pipelines.curate.stages.measure import text_hashes
-from pipelines.dedup.documents import EarlierRun
-from pipelines.dedup.group import GROUPS, Sizes, group_stage
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.signatures import Sketches, permutations
-from pipelines.text.texts import Texts
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.errors import DataError
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.inputs import Input
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.measure import text_hashes
+from raymill.pipelines.dedup.documents import EarlierRun
+from raymill.pipelines.dedup.group import GROUPS, Sizes, group_stage
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.signatures import Sketches, permutations
+from raymill.pipelines.text.texts import Texts
 from tests.support.dedup_loops import signatures
 from tests.support.inline import InlineEngine, NoRay
 from tests.support.sampled import sampled

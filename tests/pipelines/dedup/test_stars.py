@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import fingerprint
-from cluster.engine import RetryLimits
-from cluster.output import write_slices
-from cluster.progress import Progress
-from cluster.stage import Output, Stage
-from cluster.store.store import Store
-from pipelines.dedup.group import Sizes
-from pipelines.dedup.settings import Dedup
-from pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.engine import RetryLimits
+from raymill.cluster.output import write_slices
+from raymill.cluster.progress import Progress
+from raymill.cluster.stage import Output, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.group import Sizes
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.dedup.stars import PositionSpans, Stars, memory_of_stars
 from tests.support.graphs import MOST, graphs, plainly
 from tests.support.grouped import SETTINGS, chain, cliques, grouped, templates
 from tests.support.inline import InlineEngine, NoRay
@@ -108,9 +108,9 @@ PEAK = f"""
 import numpy as np
 import pyarrow as pa
 from pathlib import Path
-from cluster.stage import Output, Scratch
-from cluster.store.store import Store
-from pipelines.dedup.stars import Deal, Least, Move, PositionSpans
+from raymill.cluster.stage import Output, Scratch
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.stars import Deal, Least, Move, PositionSpans
 
 spans = {SPANS!r}
 def peak():  # since it was called before

@@ -5,21 +5,28 @@ import shlex
 
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.config import load
-from cluster.frame import job as frame
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
-from pipelines.curate.config import CurateConfig
-from pipelines.curate.job import curate
-from pipelines.dedup.compare import EXACT, NEAR
-from pipelines.demo import commands as demo
-from pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
-from pipelines.demo.installed import CollectionLimits, collect, distributions, docstrings, packages, standard_library
-from pipelines.rules.filters import all_reasons, check_results
-from pipelines.text.personal_data import KINDS, PLACEHOLDERS
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import load
+from raymill.cluster.frame import job as frame
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import curate
+from raymill.pipelines.dedup.compare import EXACT, NEAR
+from raymill.pipelines.demo import commands as demo
+from raymill.pipelines.demo.commands import CONFIG, DATA, config_text, expand_repeated, stage_inputs
+from raymill.pipelines.demo.installed import (
+    CollectionLimits,
+    collect,
+    distributions,
+    docstrings,
+    packages,
+    standard_library,
+)
+from raymill.pipelines.rules.filters import all_reasons, check_results
+from raymill.pipelines.text.personal_data import KINDS, PLACEHOLDERS
 from tests.support.inline import InlineEngine
 
 # An empty document is in no kept language and too short: those reasons come before its own ones.

@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.config import load
-from cluster.examples import content
-from cluster.examples.splits import SPLITS
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
-from pipelines.demo import helpdesk
-from pipelines.demo.helpdesk import CONFIGS, OUTPUT, config_text, next_steps, questions, write_inputs
-from pipelines.prepare import job
-from pipelines.prepare.assess.facts import is_copy
-from pipelines.prepare.assess.settings import Gates
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records import (
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import load
+from raymill.cluster.examples import content
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.pipelines.demo import helpdesk
+from raymill.pipelines.demo.helpdesk import CONFIGS, OUTPUT, config_text, next_steps, questions, write_inputs
+from raymill.pipelines.prepare import job
+from raymill.pipelines.prepare.assess.facts import is_copy
+from raymill.pipelines.prepare.assess.settings import Gates
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records import (
     tables,
     validate,
 )
-from pipelines.prepare.report.gather import _LEFT_OUT, REPORT
-from pipelines.prepare.report.page import render
-from pipelines.rules import RULES
+from raymill.pipelines.prepare.report.gather import _LEFT_OUT, REPORT
+from raymill.pipelines.prepare.report.page import render
+from raymill.pipelines.rules import RULES
 from tests.support.inline import without_ray
 from tests.support.page_checks import assert_has_contrast, assert_is_quiet
 from tests.support.report_cases import faults, hostile

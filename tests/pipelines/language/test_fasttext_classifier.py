@@ -15,13 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import ConfigError, StorageError
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier, fasttext_file
-from pipelines.language.fasttext_classifier import _to_probabilities
-from pipelines.language.fasttext_file import Loss, read_model_file
-from pipelines.language.identification import excerpts
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier, fasttext_file
+from raymill.pipelines.language.fasttext_classifier import _to_probabilities
+from raymill.pipelines.language.fasttext_file import Loss, read_model_file
+from raymill.pipelines.language.identification import excerpts
+from raymill.pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
 
 BUILT_IN = fasttext_classifier.built_in()

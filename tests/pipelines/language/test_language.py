@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.errors import ConfigError, StorageError
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.language import identification as language
-from pipelines.language.identification import LanguageId, excerpts, identify, language_verdict, load
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language import identification as language
+from raymill.pipelines.language.identification import LanguageId, excerpts, identify, language_verdict, load
+from raymill.pipelines.text.texts import Texts
 from tests.support.fasttext_files import Kind, write_model
 
 BUILT_IN = fasttext_classifier.built_in()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.records.answers import (
+from raymill.pipelines.prepare.records.answers import (
     begins_with,
     consists_of,
     copied_share,

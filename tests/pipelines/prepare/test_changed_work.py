@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from cluster.errors import DataError
+from raymill.cluster.errors import DataError
 from tests.support.changed_work import change
 from tests.support.fault_works import EVERY_STAGE_OF_PREPARE, tickets_source, write_tickets
 from tests.support.inline import InlineEngine, prepare_inline

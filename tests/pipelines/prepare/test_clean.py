@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.store.store import Store
-from pipelines.prepare.records.clean import Clean, Cleaner, load_terms
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.clean import Clean, Cleaner, load_terms
 
 
 def cleaned(texts: list[list[str]], key: bytes = b"", **settings):

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.examples.content import FIELDS
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.config import Source
-from pipelines.prepare.sources import Fields, fields_of
-from pipelines.prepare.stages.collect import _roles
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import FIELDS
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import Source
+from raymill.pipelines.prepare.sources import Fields, fields_of
+from raymill.pipelines.prepare.stages.collect import _roles
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.examples.content import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.content import (
     ROLES,
     Chat,
     Message,
@@ -20,9 +20,9 @@ from cluster.examples.content import (
     to_shape,
     with_chosen,
 )
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, ChatTemplate, Collected, Conversion
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, ChatTemplate, Collected, Conversion
 from tests.support.contents import chats, preferences
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.tickets import answer, question
 

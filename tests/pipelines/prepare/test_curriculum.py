@@ -7,15 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.examples.content import Sides
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.times import microseconds
-from pipelines.prepare.stages.complexity import _words, complexity, ranks, stages_of
-from pipelines.text.tokens import Phrases
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.content import Sides
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records.times import microseconds
+from raymill.pipelines.prepare.stages.complexity import _words, complexity, ranks, stages_of
+from raymill.pipelines.text.tokens import Phrases
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 
@@ -60,7 +60,7 @@ def test_hard_records_are_in_the_last_stages_and_stages_have_equal_sizes(setting
 
 def test_the_result_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     one = prepare_inline(settings, monkeypatch)
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
     many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/_work/words").manifest.files) > 1
     assert records(one) == records(many)

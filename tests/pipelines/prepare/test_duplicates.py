@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import logs
-from cluster.artifact import Artifact
-from cluster.examples.splits import SPLITS
-from cluster.progress import Progress
-from cluster.store.store import Store
-from pipelines.prepare.stages.split_stage import contradictions, places_and_partners
+from raymill.cluster import logs
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.progress import Progress
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.stages.split_stage import contradictions, places_and_partners
 from tests.support.inline import prepare_inline
 
 LONG = "The old harbour of the town was built by {} masons in the year of the great flood, stone by stone."
@@ -224,7 +224,7 @@ def test_what_is_not_looked_for_is_not_there(run):
 def test_the_result_does_not_depend_on_units(run, monkeypatch, found):
     settings = {"questions": found, "answers": found, "contradictory": found}
     one = run("one", **settings)
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1)
     many = run("many", **settings)
     files = [len(Artifact.load(Store(), f"{run.uri}/_work/records").manifest.files) for run in (one, many)]
     assert files == [1, len(ROWS)]

@@ -9,13 +9,13 @@ import pytest
 from huggingface_hub import constants
 from hypothesis import given
 
-from cluster import cli
-from cluster.errors import DataError
-from cluster.examples.content import FORMS, content_of, pair
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export
-from pipelines.prepare.versions.registry import Registry
+from raymill.cluster import cli
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.content import FORMS, content_of, pair
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export
+from raymill.pipelines.prepare.versions.registry import Registry
 from tests.support.contents import chats, maybe, some_text
 from tests.support.hub_commits import SECRET, Hub, hub_server, raymill
 from tests.support.inline import prepare_inline

@@ -6,11 +6,11 @@ import re
 import pytest
 import yaml
 
-from cluster.artifact import Artifact
-from cluster.examples.content import Unusable, content_of
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.content import Unusable, content_of
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline
 

@@ -12,10 +12,10 @@ import docx
 import pytest
 from pypdf import PdfReader, PdfWriter
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
 from tests.support.guides import GUIDES
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox

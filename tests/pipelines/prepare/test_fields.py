@@ -9,22 +9,29 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from cluster.artifact import Artifact
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.records.fields import annotations_of, as_text, labels_by_annotators, listed, value_of, values_of
-from pipelines.prepare.versions.diff import compare_versions
-from pipelines.prepare.versions.export import export
-from pipelines.prepare.versions.registry import Registry
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.fields import (
+    annotations_of,
+    as_text,
+    labels_by_annotators,
+    listed,
+    value_of,
+    values_of,
+)
+from raymill.pipelines.prepare.versions.diff import compare_versions
+from raymill.pipelines.prepare.versions.export import export
+from raymill.pipelines.prepare.versions.registry import Registry
+from raymill.training.config_parts import Columns, Corpus
+from raymill.training.pack.corpus import freeze_corpus
+from raymill.training.pack.documents import all_documents
 from tests.support.assessments import metric
 from tests.support.fasttext_files import Kind, write_model
 from tests.support.inline import prepare_inline
 from tests.support.mails import ANN, BOB, mail, mbox
 from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
-from training.config_parts import Columns, Corpus
-from training.pack.corpus import freeze_corpus
-from training.pack.documents import all_documents
 
 MAPPED = {"prompt": "q", "completion": "a", "labels": "tags", "categories": "queue", "annotators": "by"}
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.examples.content import pair, sides_of
-from cluster.store.store import Store
-from pipelines.prepare.records.outliers import bounds, measure
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.content import pair, sides_of
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.outliers import bounds, measure
 from tests.support.inline import prepare_inline
 
 
@@ -79,7 +79,7 @@ def test_records_of_unusual_lengths_are_found(tmp_path, monkeypatch, found):
     source = {"path": str(tmp_path / "in.parquet"), "id": "id", "columns": {"prompt": "q", "completion": "a"}}
     plain = {"inputs": [source], "validate": {"outliers": {"found": found}}}
     runs = [prepare_inline(plain | {"output": str(tmp_path / "one")}, monkeypatch)]
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
     runs.append(prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch))
     for run in runs:
         artifacts = [Artifact.load(Store(), f"{run.uri}/{name}") for name in ("listed", "removed")]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from cluster.examples.content import texts_of, with_texts
-from cluster.store.store import Store
-from pipelines.prepare.records.clean import Clean, Cleaner
-from pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, Collected, Conversion
-from pipelines.prepare.records.validate import Validate, load_validator
+from raymill.cluster.examples.content import texts_of, with_texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.clean import Clean, Cleaner
+from raymill.pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, Collected, Conversion
+from raymill.pipelines.prepare.records.validate import Validate, load_validator
 
 CODE = "```python\nfor lamp in lamps:\n    print(lamp, [1, 2, (3,\n        4)])\n```\n"
 PROSE = (

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from cluster import cli
-from cluster.errors import ConfigError, DataError, StorageError
-from cluster.frame.dry_run import print_dry_run
-from cluster.plan.plan import print_plan
-from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
+from raymill.cluster import cli
+from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.frame.dry_run import print_dry_run
+from raymill.cluster.plan.plan import print_plan
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.inline import prepare_inline
 
 
@@ -86,7 +86,7 @@ def test_a_dry_run_of_a_finished_run_says_so(settings, monkeypatch, capsys):
 def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
     path = tmp_path / "p.json"
     path.write_text(json.dumps(settings))
-    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     with pytest.raises(SystemExit) as left:
         cli.main(("prepare", str(path), "--dry-run"))
     assert left.value.code in (0, None) and "sample   of 250 rows" in capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
 
 
 def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, monkeypatch):
-    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     found = []
     for documents in (1e5, 1e7):
         asked = {"dedup": {}, "duplicates": {"questions": "remove", "answers": "list"}}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.prepare import plan
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob
-from pipelines.prepare.plan import Fate
+from raymill.pipelines.prepare import plan
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob
+from raymill.pipelines.prepare.plan import Fate
 
 
 def config(folder: str = "/work", store: str = "", **more: Any) -> PrepareConfig:

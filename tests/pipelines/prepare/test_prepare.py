@@ -10,20 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster import cli
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.examples.content import Unusable
-from cluster.examples.splits import SPLITS
-from cluster.frame.dry_run import print_dry_run
-from cluster.record import OtherSettings
-from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob
-from pipelines.prepare.records.conversion import Template, filled
-from pipelines.prepare.records.fields import hash64
-from pipelines.prepare.records.sections import title_of
-from pipelines.prepare.sources import with_named_columns
+from raymill.cluster import cli
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import Unusable
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.frame.dry_run import print_dry_run
+from raymill.cluster.record import OtherSettings
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob
+from raymill.pipelines.prepare.records.conversion import Template, filled
+from raymill.pipelines.prepare.records.fields import hash64
+from raymill.pipelines.prepare.records.sections import title_of
+from raymill.pipelines.prepare.sources import with_named_columns
 from tests.support.inline import curate_inline, prepare_inline, without_ray
 from tests.support.page_tables import misaligned
 from tests.support.prepared_runs import ledger, records
@@ -194,7 +194,7 @@ def test_the_result_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     source = {"source": "r", "path": str(tmp_path / "r.parquet"), "columns": columns}
     plain = {"inputs": [source], "split": {"group": ["customer"], "folds": 3}}
     one = prepare_inline(plain | {"output": str(tmp_path / "one")}, monkeypatch)
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
     many = prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch)
     files = [len(Artifact.load(Store(), f"{run.uri}/_work/records").manifest.files) for run in (one, many)]
     assert files[0] == 1 < files[1]
@@ -254,7 +254,7 @@ def test_a_run_that_is_cut_off_while_it_replaces_another_goes_on_alike(settings,
     places = {id: row["split"] for id, row in records(prepare_inline(settings, monkeypatch)).items()}
     tickets(tmp_path / "tickets.csv", count=90)
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.prepare.job.assess", lambda *_: 1 / 0)  # when the splits are replaced
+        patch.setattr("raymill.pipelines.prepare.job.assess", lambda *_: 1 / 0)  # when the splits are replaced
         with pytest.raises(DataError, match="ZeroDivisionError"):
             prepare_inline(settings, monkeypatch, replace=True)
     run = prepare_inline(settings, monkeypatch)

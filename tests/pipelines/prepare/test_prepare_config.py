@@ -4,10 +4,10 @@ from typing import Any, get_args
 
 import pytest
 
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.conversion import TaskType, filled
-from pipelines.prepare.records.validate import Validate
-from pipelines.prepare.stages.split import Split
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records.conversion import TaskType, filled
+from raymill.pipelines.prepare.records.validate import Validate
+from raymill.pipelines.prepare.stages.split import Split
 
 SOURCE = {"source": "a", "path": "/in/a.jsonl", "columns": {"prompt": "q", "completion": "a", "queue": "queue"}}
 API = {"source": "desk", "api": {"url": "https://h/t", "auth": {"variable": "TOKEN"}}, "columns": SOURCE["columns"]}

@@ -6,12 +6,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.readers.freeze import freeze
-from cluster.readers.inputs import ORIGINS, Input, Limits
-from cluster.readers.units import read_unit
-from cluster.store.store import Store
-from pipelines.prepare.sources import RecordsInput
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import ORIGINS, Input, Limits
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.sources import RecordsInput
 from tests.support.inline import prepare_inline
 from tests.support.mails import ANN, mail, mbox
 from tests.support.tickets import answer, question
@@ -106,7 +106,7 @@ def test_of_other_formats_the_fields_that_could_be_read(quarantined, tmp_path):
 def test_a_document_over_the_bound_is_kept_in_part_and_a_line_over_the_bound_of_lines_is_not(
     quarantined, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("cluster.readers.inputs.OTHER_BYTES", 65_536)
+    monkeypatch.setattr("raymill.cluster.readers.inputs.OTHER_BYTES", 65_536)
     long = {"q": "z" * 3_000, "a": "b"}
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*GOOD, long, {"q": "z" * 80_000}]))
     source = {"path": str(tmp_path / "a.jsonl"), "columns": {"prompt": "q", "completion": "a"}}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 

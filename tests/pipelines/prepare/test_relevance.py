@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.assess.vectors import fit_embedding
-from pipelines.prepare.records.validate import AnswerRelevance
-from pipelines.prepare.report.page import report_text
-from pipelines.prepare.stages.relevance import is_below
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.vectors import fit_embedding
+from raymill.pipelines.prepare.records.validate import AnswerRelevance
+from raymill.pipelines.prepare.report.page import report_text
+from raymill.pipelines.prepare.stages.relevance import is_below
 from tests.support.inline import prepare_inline
 
 MODULES = ("numpy", "numpy.fft", "numpy.linalg", "numpy.ma", "numpy.random")
@@ -86,7 +86,7 @@ def test_the_result_is_the_same_for_any_units(tmp_path, monkeypatch):
     rules = ANY_LENGTH | {"answer_relevance": {"min_cosine": 0.3, "sample": 100, "dimensions": 16}}
     duplicates = {"questions": "remove", "answers": "remove"}
     runs = [prepared(tmp_path, monkeypatch, rows, "one", validate=rules, duplicates=duplicates)]
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 9)
     runs.append(prepared(tmp_path, monkeypatch, rows, "many", validate=rules, duplicates=duplicates))
     one, many = (sorted(map(json.dumps, ledger(run))) for run in runs)
     assert one == many and any("unrelated_answer" in row for row in one)

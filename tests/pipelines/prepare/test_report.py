@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from cluster.examples.splits import SPLITS
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.report.gather import (
+from raymill.cluster.examples.splits import SPLITS
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.report.gather import (
     _fetched,
     _ranked,
     _reasons,
@@ -15,7 +15,7 @@ from pipelines.prepare.report.gather import (
     split_warnings,
     time_warnings,
 )
-from pipelines.prepare.report.page import report_text, verdict_of
+from raymill.pipelines.prepare.report.page import report_text, verdict_of
 
 SOURCES = ("a", "b")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, disable_progress_bars
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
 from tests.support.inline import prepare_inline
 from tests.support.tickets import answer, question
 

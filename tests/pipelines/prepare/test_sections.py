@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.records.answers import cut_off
-from pipelines.prepare.records.sections import parts_of, title_of
+from raymill.pipelines.prepare.records.answers import cut_off
+from raymill.pipelines.prepare.records.sections import parts_of, title_of
 
 BODY = "The lamp is green while the router is ready, and red while it starts. It blinks while it loads an update."
 TEXTS = st.text(st.sampled_from("aB1.?#=-\t \n\r\u3002`"), max_size=400)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.examples.splits import SPLITS
-from pipelines.prepare.records.fields import provenance_of
-from pipelines.prepare.stages.split import (
+from raymill.cluster.examples.splits import SPLITS
+from raymill.pipelines.prepare.records.fields import provenance_of
+from raymill.pipelines.prepare.stages.split import (
     assign,
     components,
     copies,

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from cluster.artifact import Artifact, DataFile, Manifest, describe_schema
-from cluster.examples.splits import SPLITS
-from cluster.readers.freeze import freeze_listing
-from cluster.stage import Output, Stage, prefix_of
-from pipelines.language import fasttext_classifier
-from pipelines.prepare.assess import job as assessing
-from pipelines.prepare.assess.embed import embed_memory, fit_memory, learn_memory
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob, listed_inputs, run_stages
-from pipelines.prepare.stages.collect import collect_memory, rules_memory
-from pipelines.prepare.stages.split_stage import find_kept, split_memory
-from pipelines.prepare.stages.tables import tables_memory
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.stage import Output, Stage, prefix_of
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.prepare.assess import job as assessing
+from raymill.pipelines.prepare.assess.embed import embed_memory, fit_memory, learn_memory
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob, listed_inputs, run_stages
+from raymill.pipelines.prepare.stages.collect import collect_memory, rules_memory
+from raymill.pipelines.prepare.stages.split_stage import find_kept, split_memory
+from raymill.pipelines.prepare.stages.tables import tables_memory
 from tests.support.settings import changed, untold
 
 
@@ -79,8 +79,8 @@ def settings(tmp_path) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def nothing_is_read(monkeypatch):
     """The models of `inappropriate` and `sentiment` are no models here, and lists are not opened."""
-    monkeypatch.setattr("pipelines.prepare.assess.job.check_sentiment", lambda store, sentiment: None)
-    monkeypatch.setattr("pipelines.prepare.records.validate.Validator.check_files", lambda self: None)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.job.check_sentiment", lambda store, sentiment: None)
+    monkeypatch.setattr("raymill.pipelines.prepare.records.validate.Validator.check_files", lambda self: None)
 
 
 class Enough(Exception):

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import settings as settings_of_cases
 from hypothesis import strategies as cases
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError
-from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.records.tables import ColumnOutliers, Known, Table, check_table, finished, typed
-from pipelines.prepare.stages.tables import Numbers, bounds_of, counted, fill_of, most_frequent, row_hashes
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.records.tables import ColumnOutliers, Known, Table, check_table, finished, typed
+from raymill.pipelines.prepare.stages.tables import Numbers, bounds_of, counted, fill_of, most_frequent, row_hashes
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 
@@ -160,7 +160,7 @@ def test_the_result_does_not_depend_on_units_or_the_format(settings, monkeypatch
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=6)
     source = settings["inputs"][0] | {"path": str(tmp_path / "t.parquet")}
     one = prepare_inline(settings, monkeypatch)
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 5)
     many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
     assert len(Artifact.load(Store(), f"{many.uri}/_work/records").manifest.files) > 1
     assert records(one) == records(many)
@@ -255,8 +255,8 @@ def test_a_table_in_many_slices_has_the_same_values_and_repeated_rows(settings, 
     }  # fmt: skip
     source = {"source": "t", "path": str(tmp_path / "t.parquet"), "table": table, "id": "serial"}
     one = prepare_inline(settings | {"inputs": [source]}, monkeypatch)
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 12)
-    monkeypatch.setattr("pipelines.prepare.stages.tables._SLICE_BYTES", 500)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 12)
+    monkeypatch.setattr("raymill.pipelines.prepare.stages.tables._SLICE_BYTES", 500)
     many = prepare_inline(settings | {"inputs": [source], "output": str(tmp_path / "many")}, monkeypatch)
     found = []
     for run in (one, many):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.prepare.records.times import in_iso, microseconds
+from raymill.pipelines.prepare.records.times import in_iso, microseconds
 
 FORMS = {
     "2026-11-02": "2026-11-02", "2026-11-02T10:00:00+01:00": "2026-11-02T10:00:00+01:00", "20261102": "20261102",

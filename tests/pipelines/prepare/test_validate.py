@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.examples.content import Preference, pair
-from cluster.readers.inputs import Limits
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.prepare.records import validate
-from pipelines.prepare.records.validate import REASONS, Validate, load_validator
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.content import Preference, pair
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.prepare.records import validate
+from raymill.pipelines.prepare.records.validate import REASONS, Validate, load_validator
 
 GOOD = pair("", "How do I do it?", "", "You do it by doing it well.")
 

@@ -7,14 +7,14 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from cluster import cli
-from cluster.errors import ConfigError, DataError
-from cluster.store.store import Store
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob
-from pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
-from pipelines.prepare.versions.export import card, export
-from pipelines.prepare.versions.registry import Registry
+from raymill.cluster import cli
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob
+from raymill.pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
+from raymill.pipelines.prepare.versions.export import card, export
+from raymill.pipelines.prepare.versions.registry import Registry
 from tests.support.inline import prepare_inline
 from tests.support.prepared_versions import prepared, rows
 from tests.support.tickets import answer, question

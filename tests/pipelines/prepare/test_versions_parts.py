@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
-from cluster.errors import ConfigError, DataError
-from cluster.store.store import Store
-from pipelines.prepare.versions import export as card
-from pipelines.prepare.versions import registry
-from pipelines.prepare.versions.diff import (
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.versions import export as card
+from raymill.pipelines.prepare.versions import registry
+from raymill.pipelines.prepare.versions.diff import (
     Beginning,
     ChangedRecord,
     Contents,
@@ -29,7 +29,7 @@ from pipelines.prepare.versions.diff import (
     diff_text,
     metrics_text,
 )
-from pipelines.prepare.versions.registry import Registry, Version
+from raymill.pipelines.prepare.versions.registry import Registry, Version
 
 
 def version(name: str, tagged: str = "2026-01-01T00:00:00+00:00", **more) -> Version:

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.store.store import Store
-from pipelines.rules.c4 import C4
-from pipelines.rules.fineweb import FineWeb
-from pipelines.rules.gopher import GopherQuality, GopherRepetition
-from pipelines.rules.rule import Analysis
-from pipelines.text.normalize import normalize
-from pipelines.text.texts import Texts
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.c4 import C4
+from raymill.pipelines.rules.fineweb import FineWeb
+from raymill.pipelines.rules.gopher import GopherQuality, GopherRepetition
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.normalize import normalize
+from raymill.pipelines.text.texts import Texts
 
 FILTERS: dict[str, GopherRepetition | GopherQuality | C4 | FineWeb] = {
     "gopher_repetition": GopherRepetition(),

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.errors import ConfigError, StorageError
-from cluster.store.store import Store
-from pipelines.rules.decontamination import SIGNAL, Decontamination, EvaluationSet
-from pipelines.rules.rule import Analysis
-from pipelines.text.common_runs import MOST_PLACES, common_runs, index_passages
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.decontamination import SIGNAL, Decontamination, EvaluationSet
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.common_runs import MOST_PLACES, common_runs, index_passages
+from raymill.pipelines.text.texts import Texts
 
 QUESTION = (
     "A baker in the old town sells 48 rolls on Monday, half as many on Tuesday, and twice Monday's number on "

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.errors import ConfigError, StorageError
-from cluster.store.store import Store
-from pipelines.language import fasttext_classifier
-from pipelines.rules.bad_words import BadWords
-from pipelines.rules.quality_classifier import QualityClassifier
-from pipelines.rules.rule import Analysis
-from pipelines.rules.url_blocklist import UrlBlocklist
-from pipelines.text.characters import UNSPACED, WORD, tables
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.rules.bad_words import BadWords
+from raymill.pipelines.rules.quality_classifier import QualityClassifier
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.text.characters import UNSPACED, WORD, tables
+from raymill.pipelines.text.texts import Texts
 
 
 def documents(texts: list[str], **columns: list) -> Analysis:

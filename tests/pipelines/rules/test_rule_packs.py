@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from cluster.errors import ConfigError
-from cluster.store.store import Store
-from pipelines.rules.c4 import C4
-from pipelines.rules.fineweb import FineWeb
-from pipelines.rules.gopher import OTHER_LABELS, STOP_WORDS, GopherQuality, GopherRepetition, language_of
-from pipelines.rules.rule import Analysis
-from pipelines.text.prose_lines import PHRASES
-from pipelines.text.texts import Texts
-from pipelines.text.words import split_words
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.rules.c4 import C4
+from raymill.pipelines.rules.fineweb import FineWeb
+from raymill.pipelines.rules.gopher import OTHER_LABELS, STOP_WORDS, GopherQuality, GopherRepetition, language_of
+from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.prose_lines import PHRASES
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.words import split_words
 from tests.support.slow_words import split_slowly
 
 PACKS = (GopherQuality(), GopherRepetition(), C4(), FineWeb())

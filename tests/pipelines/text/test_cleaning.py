@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.text.cleaning import straight_quotes, without_html
+from raymill.pipelines.text.cleaning import straight_quotes, without_html
 
 CASES = {
     "paragraphs": ("<p>One</p><p>Two &amp; three</p>", "One\n\nTwo & three"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.text.instructions import empty_table, find_or_insert, find_slot, hash_slots, slots_for
+from raymill.pipelines.text.instructions import empty_table, find_or_insert, find_slot, hash_slots, slots_for
 
 
 @pytest.mark.parametrize("items", [0, 1, 8, 9, 16, 17, 32, 33, 1000])

@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 from numba.core.errors import NumbaError
 
-from pipelines.text.kernel import _OPTIONS, SHORTCUTS, _Compiler, fast_compiler, inner_kernel, kernel
+from raymill.pipelines.text.kernel import _OPTIONS, SHORTCUTS, _Compiler, fast_compiler, inner_kernel, kernel
 
 
 @inner_kernel

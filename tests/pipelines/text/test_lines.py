@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.text.lines import Pieces, find_pieces, split_lines, strip_each, without_pieces
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.lines import Pieces, find_pieces, split_lines, strip_each, without_pieces
+from raymill.pipelines.text.texts import Texts
 
 # Short and long runs of few characters: equal lines at different places, and line feeds at every place of eight bytes.
 PIECES = ["\n", "\n\n", "a", "ab", "é", "漢", "😀", "\x0b", "\r", "eight by", "seven b", "sixteen bytes..."]

@@ -12,8 +12,8 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.normalize import NORMALIZE_VERSION, characters, normalize, steps
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.normalize import NORMALIZE_VERSION, characters, normalize, steps
+from raymill.pipelines.text.texts import Texts
 
 
 def normalized(text: str) -> str:

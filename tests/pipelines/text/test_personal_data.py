@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import ConfigError
-from pipelines.text.personal_data import KINDS, PLACEHOLDERS, count, find, redact
-from pipelines.text.personal_data.tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
-from pipelines.text.texts import Texts
+from raymill.cluster.errors import ConfigError
+from raymill.pipelines.text.personal_data import KINDS, PLACEHOLDERS, count, find, redact
+from raymill.pipelines.text.personal_data.tables import CARD_LENGTHS, COUNTRY_CODE_DIGITS, IBAN_LENGTHS, VERSION_WORDS
+from raymill.pipelines.text.texts import Texts
 
 
 def found(text: str, kinds: tuple[str, ...] = KINDS) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.text.personal_data import KINDS, find_spellings
+from raymill.pipelines.text.personal_data import KINDS, find_spellings
 from tests.benchmarks.bench_personal_data import measured, planted, resembling
 
 

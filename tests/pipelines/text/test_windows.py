@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.text.texts import Texts
-from pipelines.text.windows import find_anchors, hash_windows, locate_tokens, without_spans
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.windows import find_anchors, hash_windows, locate_tokens, without_spans
 
 documents = st.lists(st.lists(st.sampled_from("abc"), max_size=40).map(" ".join), min_size=1, max_size=4)
 

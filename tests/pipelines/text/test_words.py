@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.text.datatrove.tables import special_cases
-from pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
-from pipelines.text.texts import Texts
-from pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, Words, split_words
+from raymill.pipelines.text.datatrove.tables import special_cases
+from raymill.pipelines.text.datatrove.tokenizer import ENDS_SENTENCE, ONLY_PUNCTUATION, split_tokens
+from raymill.pipelines.text.texts import Texts
+from raymill.pipelines.text.words import HAS_ALPHA, HAS_NON_SYMBOL, Words, split_words
 from tests.golden.cases import FOLDER
 from tests.support.slow_words import split_slowly
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from raymill.training.models.cost import shape_of
 from tests.benchmarks.gpu.__main__ import main
 from tests.benchmarks.gpu.result import result_text
 from tests.benchmarks.gpu.workload import SHAPES, document_lengths, random_batch
-from training.models.cost import shape_of
 
 ROOT = Path(__file__).parents[3]
 QUICK = ["--cpu", "--shape", "tiny", "--sequence", "64", "--micro-batch", "2", "--steps", "2", "--peak-tflops", "0.1"]
@@ -84,7 +84,7 @@ def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monk
 
     engine_of = measure.make_engine
     monkeypatch.setattr(measure, "make_engine", make_engine)
-    monkeypatch.setattr("training.models.compiling.BACKEND", "eager")
+    monkeypatch.setattr("raymill.training.models.compiling.BACKEND", "eager")
     compiled = ("--method", "lora", "--precision", "bf16", "--compile")
     found = [run(capsys, *compiled), run(capsys, *compiled, "--peft-input-casts", "--optimize-ddp")]
     assert seen == [({False}, False), ({True}, True)]
@@ -96,8 +96,8 @@ def test_what_training_leaves_out_is_put_back_where_it_is_asked_for(capsys, monk
 def test_qlora_is_measured_on_the_weights_that_transformers_would_quantise(capsys, tmp_path):
     from transformers import AutoModelForCausalLM, LlamaConfig
 
+    from raymill.training.models.build import four_bit_settings
     from tests.benchmarks.gpu.measure import quantise
-    from training.models.build import four_bit_settings
 
     found = run(capsys, "--method", "qlora", "--precision", "bf16")
     assert found["setting"]["method"] == "qlora" and found["parameters"] > 139_584 > found["trainable_parameters"]

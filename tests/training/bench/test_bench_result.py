@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from raymill.training.config import TrainConfig
+from raymill.training.fit.ranks import Ranks
+from raymill.training.gpus import peak_flops
 from tests.benchmarks.gpu import gpu
 from tests.benchmarks.gpu.command import make_config, parser
 from tests.benchmarks.gpu.measure import STEPS_DRAWN, Kernel, Step, Timing, worker_steps
@@ -13,9 +16,6 @@ from tests.benchmarks.gpu.parts import MeasuredPart
 from tests.benchmarks.gpu.predict import predicted_ms, setting, summed
 from tests.benchmarks.gpu.result import benchmark_result, peer_text, result_text
 from tests.benchmarks.gpu.workload import bench_config, random_batch
-from training.config import TrainConfig
-from training.fit.ranks import Ranks
-from training.gpus import peak_flops
 
 CPU = torch.device("cpu")
 KERNELS = tuple(Kernel(f"kernel-{n}", 12.5 - n, n + 1, (12.5 - n) / 84) for n in range(12))

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from raymill.training.models.base import named_config
+from raymill.training.models.cost import flops_per_token, shape_of
 from tests.benchmarks.gpu.predict import context_of, document, predict, setting, summed
 from tests.benchmarks.gpu.workload import document_lengths, mean_context, random_batch
-from training.models.base import named_config
-from training.models.cost import flops_per_token, shape_of
 
 WRITTEN = Path(__file__).parents[3] / "tests" / "benchmarks" / "gpu" / "PREDICTIONS.md"
 

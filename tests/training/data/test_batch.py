@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.batch import boundary_capacity, collate, document_starts, target_positions
-from training.data.packed import NO_TARGET, PACKED
+from raymill.training.data.batch import boundary_capacity, collate, document_starts, target_positions
+from raymill.training.data.packed import NO_TARGET, PACKED
 
 LENGTH = 12
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.errors import DataError, StorageError
-from cluster.store.paths import RelativePath
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.store.paths import RelativePath
+from raymill.cluster.store.store import Store
+from raymill.training.data import packed
+from raymill.training.data.batch import Loader, collate
+from raymill.training.data.order import HeldOut, Order
+from raymill.training.data.packed import NO_TARGET, PackedRows
 from tests.support.packed_examples import config, document, pack_examples, write_examples
-from training.data import packed
-from training.data.batch import Loader, collate
-from training.data.order import HeldOut, Order
-from training.data.packed import NO_TARGET, PackedRows
 
 LENGTH = 16
 ROWS = 90
@@ -231,7 +231,7 @@ def test_padding_that_equals_a_token_of_the_text_hides_no_label():
     """The end-of-text token is the padding of many tokenizers; a model that never learns it never stops."""
     import pyarrow as pa
 
-    from training.data.packed import PACKED
+    from raymill.training.data.packed import PACKED
 
     row = {"ids": [5, 2], "labels": [False, True], "lengths": [2], "documents": ["d"], "label": None}
     batch = collate([pa.Table.from_pylist([row], PACKED)], 1, 4, pad_id=2)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.training.data.order import HeldOut, MixtureOrder, Order, permutation, shares, whole_counts
 from tests.support.packed_examples import config
-from training.data.order import HeldOut, MixtureOrder, Order, permutation, shares, whole_counts
 
 SMALL = {"rows_per_step": 4, "block_rows": 3, "seed": 1}
 

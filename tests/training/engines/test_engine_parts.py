@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tests.support.training_cases import Case
-from training.config_parts import Optimizer
-from training.engines.ddp import Ddp
-from training.engines.engine import (
+from raymill.training.config_parts import Optimizer
+from raymill.training.engines.ddp import Ddp
+from raymill.training.engines.engine import (
     STATES,
     StateSlice,
     gradient_norm,
@@ -22,8 +21,9 @@ from training.engines.engine import (
     start_state,
     take_step,
 )
-from training.engines.fsdp import first_value
-from training.engines.zero import zero_settings
+from raymill.training.engines.fsdp import first_value
+from raymill.training.engines.zero import zero_settings
+from tests.support.training_cases import Case
 
 BUCKET = 1 << 26
 

@@ -9,6 +9,10 @@ import pytest
 import torch
 import torch.distributed
 
+from raymill.training.data.packed import NO_TARGET
+from raymill.training.engines.engine import even_share, parameter_groups
+from raymill.training.engines.zero import zero_settings
+from raymill.training.models.build import build_objective
 from tests.support.ranks import RankPool, run_ranks
 from tests.support.sampled import sampled
 from tests.support.training_cases import (
@@ -23,10 +27,6 @@ from tests.support.training_cases import (
     train_reference,
     train_with_engine,
 )
-from training.data.packed import NO_TARGET
-from training.engines.engine import even_share, parameter_groups
-from training.engines.zero import zero_settings
-from training.models.build import build_objective
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 TOLERANCE = 1e-5

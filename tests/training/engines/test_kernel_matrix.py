@@ -18,16 +18,16 @@ import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
 
-from cluster.errors import ConfigError
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.models import attention, compiling
+from raymill.training.models.base import load_base
+from raymill.training.models.build import build_objective
 from tests.support import kernel_stand_in
 from tests.support.ranks import RankPool
 from tests.support.tiny_models import tiny_config
 from tests.support.training_cases import MODEL, Case, new_engine, take_steps
-from training.config_parts import Model
-from training.models import attention, compiling
-from training.models.base import load_base
-from training.models.build import build_objective
 
 ENGINES = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 METHODS = ("full", "lora", *(["qlora"] if find_spec("bitsandbytes") else []))

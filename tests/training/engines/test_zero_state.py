@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from training.engines.engine import STATES
-from training.engines.zero import FlatState, ShardedState
+from raymill.training.engines.engine import STATES
+from raymill.training.engines.zero import FlatState, ShardedState
 
 SHAPES = {"a": (2, 5), "b": (2,)}
 

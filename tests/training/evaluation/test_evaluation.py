@@ -9,13 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tests.support.export_runs import Run, byte_tokenizer, make_run
-from tests.support.fit_jobs import settings
-from training.config_parts import Generate
-from training.data.packed import PACKED, PackedRows
-from training.evaluation import generate
-from training.evaluation import job as evaluation_job
-from training.evaluation.generate import (
+from raymill.training.config_parts import Generate
+from raymill.training.data.packed import PACKED, PackedRows
+from raymill.training.evaluation import generate
+from raymill.training.evaluation import job as evaluation_job
+from raymill.training.evaluation.generate import (
     Prompt,
     complete_prompts,
     evenly_spaced,
@@ -23,7 +21,7 @@ from training.evaluation.generate import (
     last_trained_span,
     stop_ids,
 )
-from training.evaluation.job import (
+from raymill.training.evaluation.job import (
     batches,
     evaluate,
     generate_and_score,
@@ -32,7 +30,9 @@ from training.evaluation.job import (
     measure,
     prompts_of,
 )
-from training.records.finished import EVALUATION
+from raymill.training.records.finished import EVALUATION
+from tests.support.export_runs import Run, byte_tokenizer, make_run
+from tests.support.fit_jobs import settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -77,7 +77,7 @@ def test_before_and_after_are_the_token_weighted_losses_of_base_and_trained_mode
 
 def test_an_evaluation_is_written_once_and_found_again(chat, monkeypatch):
     first = evaluate(chat.job, chat.outcome, chat.packed)
-    monkeypatch.setattr("training.evaluation.job.initial_objective", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("raymill.training.evaluation.job.initial_objective", lambda *_: pytest.fail("computed again"))
     assert evaluate(chat.job, chat.outcome, chat.packed) == first
     on_disk = json.loads((chat.export.parent / EVALUATION).read_text())
     assert {name: on_disk[name] for name in first} == first

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training.records.finished import parse_evaluation
+from raymill.training.records.finished import parse_evaluation
 
 MEASURED = {"loss": 1.5, "perplexity": float("inf"), "accuracy": 0, "label_tokens": 7}
 RECORD: dict[str, Any] = {

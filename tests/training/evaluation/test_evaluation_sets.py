@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cluster.errors import ConfigError, DataError
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns
+from raymill.training.pack.corpus import freeze_sets
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.summary import summary
+from raymill.training.report.text import summary_text
 from tests.support import train_inline as inline
 from tests.support.train_inline import PLAIN, sentences, train_inline, write_corpus
-from training.config import TrainConfig
-from training.config_parts import Columns
-from training.pack.corpus import freeze_sets
-from training.pack.packed_run import PackedRun
-from training.pack.summary import summary
-from training.report.text import summary_text
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

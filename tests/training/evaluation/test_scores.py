@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.evaluation.scores import (
+from raymill.training.evaluation.scores import (
     answer_words,
     bleu,
     classification,

@@ -10,17 +10,17 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from cluster.errors import RaymillError
-from cluster.store.store import Store
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.evaluation.job import initial_objective
+from raymill.training.export.job import base_of, compare_logits, export, first_tokens, logits, merge
+from raymill.training.pack.documents import Document
+from raymill.training.pack.encode import Encoder
+from raymill.training.records.finished import export_digests, finish_export, put_folder
 from tests.support.export_runs import CLASSES, Run, make_run, save_outcome
 from tests.support.packed_examples import config as packed_config
 from tests.support.packed_examples import document, pack_examples, write_examples
-from training.config_parts import Model
-from training.evaluation.job import initial_objective
-from training.export.job import base_of, compare_logits, export, first_tokens, logits, merge
-from training.pack.documents import Document
-from training.pack.encode import Encoder
-from training.records.finished import export_digests, finish_export, put_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

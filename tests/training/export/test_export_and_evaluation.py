@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.evaluation.job import evaluate
+from raymill.training.export import job as export_job
+from raymill.training.models.base import base_dtype, load_base
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.finished import finished_export, finished_export_and_evaluation
 from tests.support.export_runs import LLAMA, make_run
-from training.config_parts import Model
-from training.evaluation.job import evaluate
-from training.export import job as export_job
-from training.models.base import base_dtype, load_base
-from training.pack.packed_run import PackedRun
-from training.records.finished import finished_export, finished_export_and_evaluation
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_model_that_cannot_be_evaluated_for_lack_of_memory_is_exported_and_the
             assert finished_export(run.job, run.outcome) is not None
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("training.evaluation.job.initial_objective", too_large)
+    monkeypatch.setattr("raymill.training.evaluation.job.initial_objective", too_large)
     manifest = export_job.export_and_evaluate(run.job, run.outcome)
     assert finished_export_and_evaluation(run.job, run.outcome) == manifest
     assert set(manifest["folders"]) == {"adapter", "merged", "base"}

@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-import cluster
-from cluster.artifact import fingerprint
-from cluster.errors import RaymillError
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.errors import RaymillError
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.export.card import CorpusFacts, Lineage, card
+from raymill.training.export.job import base_of, compare_logits, generation_settings
+from raymill.training.model_folder.loading import Base, loading
+from raymill.training.records.finished import export_damage, export_file, export_fingerprint, finish_export, put_folder
 from tests.support.card_cases import COUNTERS, OUTCOME, config, evaluation, facts, measured
 from tests.support.export_runs import byte_tokenizer
-from training.config_parts import Model
-from training.export.card import CorpusFacts, Lineage, card
-from training.export.job import base_of, compare_logits, generation_settings
-from training.model_folder.loading import Base, loading
-from training.records.finished import export_damage, export_file, export_fingerprint, finish_export, put_folder
 
 
 def section(text: str, title: str) -> list[str]:

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Corpus
+from raymill.training.export.card import Lineage, card, lineage
+from raymill.training.methods import FOLDERS
+from raymill.training.model_folder.loading import Base, literal, loading
 from tests.support.card_cases import config, facts
-from training.config_parts import Corpus
-from training.export.card import Lineage, card, lineage
-from training.methods import FOLDERS
-from training.model_folder.loading import Base, literal, loading
 
 
 def front_matter(text: str) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def test_data_sets_of_the_hub_are_those_of_the_inputs_by_organisation_and_name(m
         {"path": "s3://hf://org/none"},
     ]
     run = {"name": "demo", "config": {"inputs": inputs}}
-    monkeypatch.setattr("training.export.card._run", lambda *_: run)
+    monkeypatch.setattr("raymill.training.export.card._run", lambda *_: run)
     manifest = SimpleNamespace(digest="d1", version="0.3")
     monkeypatch.setattr(Artifact, "find", lambda *_: SimpleNamespace(manifest=manifest))
     assert lineage(Store(), Corpus(path="/out/corpus")) == Lineage(

@@ -13,24 +13,29 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-import cluster
-from cluster.errors import ClusterError, DataError, StorageError
-from cluster.run import RunFolder
-from cluster.store.interface import NotFound, StorageOptions, Unavailable
-from cluster.store.store import Store
+from raymill import cluster
+from raymill.cluster.errors import ClusterError, DataError, StorageError
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.interface import NotFound, StorageOptions, Unavailable
+from raymill.cluster.store.store import Store
+from raymill.training.engines.engine import StateSlice
+from raymill.training.fit import checkpoint as saving
+from raymill.training.fit.checkpoint import Saver, fill, pack_file, restore
+from raymill.training.fit.ranks import Ranks
+from raymill.training.fit.step_log import StepLog
+from raymill.training.pack.packed_run import manifest_file
+from raymill.training.records import checkpoint as checkpoint_format
+from raymill.training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest
+from raymill.training.records.finished import (
+    WorkerErrors,
+    read_evaluation,
+    read_outcome,
+    refuse_or_delete_other_training,
+)
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Best, TrainingProgress, read_steps
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, values, write
-from training.engines.engine import StateSlice
-from training.fit import checkpoint as saving
-from training.fit.checkpoint import Saver, fill, pack_file, restore
-from training.fit.ranks import Ranks
-from training.fit.step_log import StepLog
-from training.pack.packed_run import manifest_file
-from training.records import checkpoint as checkpoint_format
-from training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest
-from training.records.finished import WorkerErrors, read_evaluation, read_outcome, refuse_or_delete_other_training
-from training.records.job import Job
-from training.records.schema import Best, TrainingProgress, read_steps
 
 
 def write_by(job: Job, world: int, step: int = 3) -> str:

@@ -5,11 +5,11 @@ import os
 import pytest
 import torch
 
-from cluster.errors import ClusterError
-from cluster.store.store import Store
+from raymill.cluster.errors import ClusterError
+from raymill.cluster.store.store import Store
+from raymill.training.fit import __main__
+from raymill.training.fit.process_group import ENVIRONMENT, deterministic_algorithms
 from tests.support.fit_jobs import final_weights, fit_alone, pack_tiny, tiny_job
-from training.fit import __main__
-from training.fit.process_group import ENVIRONMENT, deterministic_algorithms
 
 
 def state() -> tuple[bool, bool]:

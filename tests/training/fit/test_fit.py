@@ -17,11 +17,25 @@ import pyarrow as pa
 import pytest
 import torch
 
-from cluster import lease
-from cluster.errors import BusyError, ClusterError, ConfigError, DataError
-from cluster.progress import LineWriter, Progress
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster import lease
+from raymill.cluster.errors import BusyError, ClusterError, ConfigError, DataError
+from raymill.cluster.progress import LineWriter, Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Track, Workers
+from raymill.training.data.batch import collate
+from raymill.training.data.packed import PACKED
+from raymill.training.driver import console as watch
+from raymill.training.driver import launch
+from raymill.training.driver.console import RemainingWork
+from raymill.training.engines.engine import StateSlice
+from raymill.training.fit import loop, step_log
+from raymill.training.fit.ranks import Preemption, Ranks
+from raymill.training.models.build import build_objective
+from raymill.training.models.cost import Mfu, peak_of_workers, shape_of
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.plan.memory import GIB, USABLE, memory
+from raymill.training.records.finished import WorkerErrors
 from tests.support.fit_jobs import (
     LENGTH,
     STEPS,
@@ -37,20 +51,6 @@ from tests.support.fit_jobs import (
 )
 from tests.support.inline import NoRay
 from tests.support.ranks import RankPool
-from training.config_parts import Track, Workers
-from training.data.batch import collate
-from training.data.packed import PACKED
-from training.driver import console as watch
-from training.driver import launch
-from training.driver.console import RemainingWork
-from training.engines.engine import StateSlice
-from training.fit import loop, step_log
-from training.fit.ranks import Preemption, Ranks
-from training.models.build import build_objective
-from training.models.cost import Mfu, peak_of_workers, shape_of
-from training.pack.packed_run import PackedRun
-from training.plan.memory import GIB, USABLE, memory
-from training.records.finished import WorkerErrors
 
 torch.set_num_threads(1)
 
@@ -244,9 +244,9 @@ def expect_broken(job) -> str:
 
 
 def first_step(job):
-    from training.data.batch import Loader
-    from training.data.order import Order
-    from training.data.packed import PackedRows
+    from raymill.training.data.batch import Loader
+    from raymill.training.data.order import Order
+    from raymill.training.data.packed import PackedRows
 
     packed = PackedRun.load(Store(), job.packed)
     order = Order.for_training(job.config, packed)
@@ -308,7 +308,7 @@ def test_a_step_without_a_label_anywhere_updates_nothing(job_at, monkeypatch):
 
 
 def saved_progress(job):
-    from training.records.checkpoint import latest
+    from raymill.training.records.checkpoint import latest
 
     return latest(job).manifest.progress
 
@@ -614,8 +614,8 @@ def test_a_long_log_is_read_from_its_end(tmp_path, monkeypatch):
 
 
 def test_the_share_of_the_peak_counts_the_positions_that_packed_tokens_attend_to():
-    from training.models.base import named_config
-    from training.models.cost import flops_per_token
+    from raymill.training.models.base import named_config
+    from raymill.training.models.cost import flops_per_token
 
     job_config = settings("nowhere")
     batch = collate([packed_row(3, 2), packed_row(4)], 3, LENGTH, 0)

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cluster.errors import ClusterError, ConfigError
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.training.fit import loop
+from raymill.training.fit.memory import is_out_of_memory, with_rows_left_to_try
+from raymill.training.models.cost import shape_of
+from raymill.training.models.objective import NextToken
+from raymill.training.plan.memory import smaller_change
 from tests.benchmarks.gpu.workload import bench_config
 from tests.support.fit_jobs import LENGTH, column, final_weights, fit_alone, pack_tiny, tiny_job
-from training.fit import loop
-from training.fit.memory import is_out_of_memory, with_rows_left_to_try
-from training.models.cost import shape_of
-from training.models.objective import NextToken
-from training.plan.memory import smaller_change
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ClusterError, ConfigError, DataError
-from cluster.progress import Progress, ProgressLines
-from cluster.session import Session
+from raymill.cluster.errors import ClusterError, ConfigError, DataError
+from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.session import Session
+from raymill.training.driver.launch import _as_cluster_error, fit_on_ray
+from raymill.training.records.checkpoint import MANIFEST
+from raymill.training.records.job import Job
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
-from training.driver.launch import _as_cluster_error, fit_on_ray
-from training.records.checkpoint import MANIFEST
-from training.records.job import Job
 
 pytestmark = pytest.mark.ray
 

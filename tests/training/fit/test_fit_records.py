@@ -11,20 +11,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.errors import ConfigError, DataError
-from cluster.metrics import ENDED, FAILED, RUNNING
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.metrics import ENDED, FAILED, RUNNING
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Optimizer, Track, Workers
+from raymill.training.driver import console, launch
+from raymill.training.driver.console import RemainingWork
+from raymill.training.fit import loop, memory, step_log
+from raymill.training.fit.loop import bad_loss_error, document_ids, learning_rate, loss_problem
+from raymill.training.models.cost import parameter_counts
+from raymill.training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Best, TrainingProgress, damage_lines, measured
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import make_job, write
-from training.config_parts import Optimizer, Track, Workers
-from training.driver import console, launch
-from training.driver.console import RemainingWork
-from training.fit import loop, memory, step_log
-from training.fit.loop import bad_loss_error, document_ids, learning_rate, loss_problem
-from training.models.cost import parameter_counts
-from training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
-from training.records.job import Job
-from training.records.schema import Best, TrainingProgress, damage_lines, measured
 
 ALONE = SimpleNamespace(first=True, gather=lambda value: [value])
 

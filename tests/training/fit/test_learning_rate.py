@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.config_parts import Optimizer
-from training.fit.loop import learning_rate
+from raymill.training.config_parts import Optimizer
+from raymill.training.fit.loop import learning_rate
 
 
 def rates(steps: int, **wanted) -> list[float]:

@@ -18,17 +18,17 @@ import torch._dynamo
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from raymill.training.data.batch import Batch, collate
+from raymill.training.data.packed import PACKED
+from raymill.training.engines import make_engine
+from raymill.training.fit.process_group import own_group
+from raymill.training.models import attention, compiling
+from raymill.training.models.build import build_objective
 from tests.support import kernel_stand_in
 from tests.support.ranks import RankPool
 from tests.support.sampled import sampled
 from tests.support.tiny_models import tiny_config
 from tests.support.training_cases import Case, micro_batches, new_engine
-from training.data.batch import Batch, collate
-from training.data.packed import PACKED
-from training.engines import make_engine
-from training.fit.process_group import own_group
-from training.models import attention, compiling
-from training.models.build import build_objective
 
 torch.set_num_threads(1)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from cluster.errors import ClusterError, ConfigError
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.training.fit import process_group, ranks
+from raymill.training.fit.process_group import arrive, check_own_gpus, local_gpu, own_group
+from raymill.training.fit.ranks import Beat, Ranks, report
 from tests.conftest import free_port
 from tests.support.processes import wait_until
 from tests.support.ranks import run_apart
-from training.fit import process_group, ranks
-from training.fit.process_group import arrive, check_own_gpus, local_gpu, own_group
-from training.fit.ranks import Beat, Ranks, report
 
 ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.progress import Progress
-from cluster.store.store import Store
+from raymill.cluster.progress import Progress
+from raymill.cluster.store.store import Store
+from raymill.training.driver import launch
+from raymill.training.fit.__main__ import _watched
+from raymill.training.fit.loop import fit
+from raymill.training.fit.process_group import own_group
+from raymill.training.records.checkpoint import checkpoint_folders, step_of
+from raymill.training.records.job import StopRequest, StopRequested
 from tests.support.fit_jobs import column, final_weights, pack_tiny, tiny_job
 from tests.support.ranks import RankPool, joined_ranks
-from training.driver import launch
-from training.fit.__main__ import _watched
-from training.fit.loop import fit
-from training.fit.process_group import own_group
-from training.records.checkpoint import checkpoint_folders, step_of
-from training.records.job import StopRequest, StopRequested
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,9 @@ def test_a_signal_ends_a_worker_of_torchrun_with_a_checkpoint(root, tmp_path, nu
     job = tiny_job(root, output=f"{tmp_path}/run", steps=2000, checkpoint={"every_steps": None})
     place = tmp_path / "job.json"
     place.write_bytes(job.to_json())
-    process = subprocess.Popen([sys.executable, "-m", "training.fit", str(place)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raymill.training.fit", str(place)], stderr=subprocess.PIPE, text=True
+    )
     log = Path(job.step_log)
     deadline = time.monotonic() + 120
     while not (Path(job.attempts).exists() and any(Path(job.attempts).iterdir())) and time.monotonic() < deadline:

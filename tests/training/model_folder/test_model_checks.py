@@ -11,23 +11,23 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from cluster.errors import ConfigError, DataError
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.commands import pack as pack_verb
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Model, Workers
+from raymill.training.driver.launch import check_machine
+from raymill.training.job import train
+from raymill.training.model_folder.checks import LINEAR_NAMES, check_model
+from raymill.training.model_folder.folder import model_folder
+from raymill.training.models.base import load_base
+from raymill.training.models.cost import module_names, shape_of
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 from tests.support.model_folders import folder
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, write_corpus
-from training.commands import pack as pack_verb
-from training.config import TrainConfig
-from training.config_parts import Model, Workers
-from training.driver.launch import check_machine
-from training.job import train
-from training.model_folder.checks import LINEAR_NAMES, check_model
-from training.model_folder.folder import model_folder
-from training.models.base import load_base
-from training.models.cost import module_names, shape_of
-from training.tokenizer.load_tokenizer import load_tokenizer
 
 LORA = {"method": "lora"}
 
@@ -233,7 +233,7 @@ def test_a_tokenizer_that_cannot_be_used_is_refused_before_ray_starts(tmp_path):
 
 REFUSE_ALL = """
 import contextlib, io, json, sys, time
-from cluster.cli import main
+from raymill.cluster.cli import main
 told = []
 for words in json.loads(sys.argv[1]):
     out = io.StringIO()

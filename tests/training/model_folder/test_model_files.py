@@ -9,13 +9,11 @@ import torch
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from cluster.errors import ConfigError, DataError
-from cluster.store.store import Store
-from tests.support.model_folders import folder, shapes_of, write_weights
-from tests.support.train_inline import MODEL, PLAIN
-from training.config import TrainConfig
-from training.config_parts import Model
-from training.model_folder.checks import (
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Model
+from raymill.training.model_folder.checks import (
     ENCODERS,
     LINEAR_NAMES,
     TIED,
@@ -24,8 +22,10 @@ from training.model_folder.checks import (
     differences,
     embedded_tokens,
 )
-from training.model_folder.folder import INDEX, SINGLE, model_fingerprint
-from training.models.base import load_base
+from raymill.training.model_folder.folder import INDEX, SINGLE, model_fingerprint
+from raymill.training.models.base import load_base
+from tests.support.model_folders import folder, shapes_of, write_weights
+from tests.support.train_inline import MODEL, PLAIN
 
 
 def check(model: str | dict, **settings) -> list[str]:

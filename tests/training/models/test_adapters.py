@@ -4,10 +4,10 @@ import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError
+from raymill.training.models.build import build_objective, expert_parameters, with_adapter
+from raymill.training.models.objective import Objective
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.models.build import build_objective, expert_parameters, with_adapter
-from training.models.objective import Objective
 
 torch.set_num_threads(1)
 

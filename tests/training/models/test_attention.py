@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.errors import ConfigError, UserError
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.models import attention
+from raymill.training.models.attention import choose_attention, dense_mask_warning
+from raymill.training.models.base import load_base, model_config
+from raymill.training.models.build import attention_warning, build_objective
 from tests.support import kernel_stand_in
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.config_parts import Model
-from training.models import attention
-from training.models.attention import choose_attention, dense_mask_warning
-from training.models.base import load_base, model_config
-from training.models.build import attention_warning, build_objective
 
 torch.set_num_threads(1)
 
@@ -216,9 +216,9 @@ def test_the_device_that_will_compute_chooses_the_attention_of_a_model_built_on_
 
 def test_the_loop_lets_the_workers_device_choose_and_tells_what_was_chosen(monkeypatch, tmp_path, caplog):
     """Up to the engine: a GPU is not there to go on with."""
+    from raymill.training.fit import loop
+    from raymill.training.fit.ranks import Ranks
     from tests.support.fit_jobs import pack_tiny, tiny_job
-    from training.fit import loop
-    from training.fit.ranks import Ranks
 
     monkeypatch.setattr(attention, "_KERNEL", None)
     pack_tiny(str(tmp_path))
@@ -233,7 +233,7 @@ def test_the_loop_lets_the_workers_device_choose_and_tells_what_was_chosen(monke
 
     monkeypatch.setattr(loop, "make_engine", make_engine)
     monkeypatch.setattr(loop, "peak_of_workers", lambda *of: None)  # asks the GPU for its name
-    caplog.set_level("INFO", "training.fit.loop")
+    caplog.set_level("INFO", "raymill.training.fit.loop")
     for kernel_of_torch in (None, kernel_stand_in.varlen_attn):
         monkeypatch.setattr(attention, "_KERNEL", kernel_of_torch)
         with pytest.raises(Enough):

@@ -7,20 +7,20 @@ import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
 
-from cluster.errors import ConfigError
-from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
-from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.engines import make_engine
-from training.fit.process_group import own_group
-from training.models import compiling
-from training.models.build import KNOWN_TO_COMPILE, build_objective, compile_refusal
-from training.models.compiling import (
+from raymill.cluster.errors import ConfigError
+from raymill.training.engines import make_engine
+from raymill.training.fit.process_group import own_group
+from raymill.training.models import compiling
+from raymill.training.models.build import KNOWN_TO_COMPILE, build_objective, compile_refusal
+from raymill.training.models.compiling import (
     Fallback,
     compile_clock,
     compile_layers,
     elementwise_part,
 )
-from training.models.loss import elementwise
+from raymill.training.models.loss import elementwise
+from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
+from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 
 # All positions are one chunk of the loss, so it has one graph where it is fused.
 GPU = {"workers": {"gpus_each": 1}, "loss_chunk_tokens": 64}
@@ -147,7 +147,7 @@ def fails(*arguments):
 def test_where_compiling_fails_auto_warns_once_and_continues_and_true_is_refused(caplog):
     fallback = Fallback(required=False)
     layers = [fallback.wrap(fails, lambda value: value + 1) for _ in range(3)]
-    with caplog.at_level(logging.WARNING, logger="training"):
+    with caplog.at_level(logging.WARNING, logger="raymill"):
         assert [layer(1) for layer in layers] == [2, 2, 2]
     [warning] = [record.getMessage() for record in caplog.records]
     assert "no C compiler" in warning and "compile: false" in warning
@@ -171,7 +171,7 @@ class Breaks(torch.nn.Module):
 
 def test_a_layer_of_several_graphs_is_computed_uncompiled_by_auto(traced, caplog):
     layer = Breaks()
-    with caplog.at_level(logging.WARNING, logger="training"):
+    with caplog.at_level(logging.WARNING, logger="raymill"):
         compile_layers([layer], required=False)
         assert layer(torch.ones(2)).tolist() == [2.0, 2.0]
     assert ["continues uncompiled" in record.getMessage() for record in caplog.records] == [True]

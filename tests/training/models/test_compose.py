@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 
-from cluster.errors import ConfigError, DataError, StorageError
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.model_commands import adapter_weights, compose
+from raymill.training.models import compose as composing
+from raymill.training.models.base import load_base
+from raymill.training.models.build import build_objective
+from raymill.training.models.compose import CONFIG, LoraAdapter, compose_adapters, largest_deviation, weighted_sum
 from tests.support.adapter_pairs import lora_of, pair
 from tests.support.tiny_models import tiny_config
-from training.config_parts import Model
-from training.model_commands import adapter_weights, compose
-from training.models import compose as composing
-from training.models.base import load_base
-from training.models.build import build_objective
-from training.models.compose import CONFIG, LoraAdapter, compose_adapters, largest_deviation, weighted_sum
 
 torch.set_num_threads(1)
 
@@ -136,7 +136,7 @@ def test_it_reads_and_writes_an_object_store_and_says_from_what(
 def test_the_verb_prints_its_own_lines_alone(folder, tmp_path):
     one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
     words = ["compose", str(tmp_path / "out"), "--adapter", f"{one}=0.5", "--adapter", f"{two}=0.5", "--merged"]
-    done = subprocess.run([sys.executable, "-m", "cluster.cli", *words], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "raymill.cluster.cli", *words], capture_output=True, text=True)
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["adapter", "checked", "merged"]
     assert done.stderr == ""
 

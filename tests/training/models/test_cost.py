@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from raymill.training.gpus import peak_flops
+from raymill.training.models.base import model_config
+from raymill.training.models.build import build_objective
+from raymill.training.models.cost import attention_flops, flops_per_token, multiplied
 from tests.benchmarks.gpu.workload import mean_context
 from tests.support.tiny_models import MODELS, VOCABULARY, tiny_config
-from training.gpus import peak_flops
-from training.models.base import model_config
-from training.models.build import build_objective
-from training.models.cost import attention_flops, flops_per_token, multiplied
 
 torch.set_num_threads(1)
 

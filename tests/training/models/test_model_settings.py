@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from cluster.errors import ConfigError, DataError, RaymillError
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError, RaymillError
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.model_folder.checks import LINEAR_NAMES, check_model, differences, embedded_tokens
+from raymill.training.model_folder.folder import _is_path, _sampled, located, on_hub, read_object, shape_text
+from raymill.training.models import attention, build
+from raymill.training.models.attention import choose_attention
+from raymill.training.models.base import decoder_layers, model_config
+from raymill.training.models.build import build_objective, expert_parameters
+from raymill.training.models.compiling import CompileClock, _short
+from raymill.training.models.compose import _card, _config, _ranks, largest_deviation, weighted_sum
+from raymill.training.models.cost import transformers_config
+from raymill.training.models.objective import RowClassifier
 from tests.support.adapter_pairs import lora_of, pair
 from tests.support.model_folders import folder
 from tests.support.tiny_models import MODELS, tiny_config
-from training.config_parts import Model
-from training.model_folder.checks import LINEAR_NAMES, check_model, differences, embedded_tokens
-from training.model_folder.folder import _is_path, _sampled, located, on_hub, read_object, shape_text
-from training.models import attention, build
-from training.models.attention import choose_attention
-from training.models.base import decoder_layers, model_config
-from training.models.build import build_objective, expert_parameters
-from training.models.compiling import CompileClock, _short
-from training.models.compose import _card, _config, _ranks, largest_deviation, weighted_sum
-from training.models.cost import transformers_config
-from training.models.objective import RowClassifier
 
 
 class Stopped(Exception):
@@ -54,7 +54,7 @@ def test_a_base_is_loaded_in_the_type_and_place_of_its_method(
         raise Stopped
 
     monkeypatch.setattr(build, "load_base", load_base)
-    monkeypatch.setattr("cluster.entry.find_spec", lambda name: name)
+    monkeypatch.setattr("raymill.cluster.entry.find_spec", lambda name: name)
     config = tiny_config({"name": folder(tmp_path / "a")}, seed=5, attention="sdpa", **settings)
     with pytest.raises(Stopped):
         build_objective(config, device=device, compute=compute)
@@ -68,7 +68,7 @@ def test_a_base_is_loaded_in_the_type_and_place_of_its_method(
         assert four.bnb_4bit_compute_dtype == torch.bfloat16
         with pytest.raises(ConfigError, match="this worker computes on cpu"):
             build_objective(config, device="cuda", compute="cpu")
-        monkeypatch.setattr("cluster.entry.find_spec", lambda name: None)
+        monkeypatch.setattr("raymill.cluster.entry.find_spec", lambda name: None)
         with pytest.raises(ConfigError, match=r"^method: qlora: bitsandbytes not installed .*'raymill\[qlora\]'"):
             build_objective(config, device=device, compute=compute)
 
@@ -99,8 +99,8 @@ def test_each_reason_against_the_kernel_is_named_alone(monkeypatch):
 
 
 def test_a_model_on_a_store_whose_config_lacks_its_type_is_refused_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.models.cost._is_remote", lambda model: True)
-    monkeypatch.setattr("training.models.cost.paths.is_remote", lambda name: True)
+    monkeypatch.setattr("raymill.training.models.cost._is_remote", lambda model: True)
+    monkeypatch.setattr("raymill.training.models.cost.paths.is_remote", lambda name: True)
     for content, said in (({}, "has no 'model_type'; text was expected"), ({"model_type": 3}, "'model_type' is '3'")):
         (tmp_path / "config.json").write_text(json.dumps(content))
         with pytest.raises(DataError, match=re.escape(f"{tmp_path}/config.json: {said}")):
@@ -219,7 +219,7 @@ def test_a_hub_name_is_pinned_to_its_commit_unless_it_has_one(monkeypatch, tmp_p
         asked.append((name, revision))
         return commits.get(revision)
 
-    monkeypatch.setattr("training.model_folder.folder._commit", commit)
+    monkeypatch.setattr("raymill.training.model_folder.folder._commit", commit)
     found = [located(Model(name="o/m", revision=revision)).revision for revision in (None, "main", "gone", "c" * 40)]
     assert found == ["a" * 40, "b" * 40, "gone", "c" * 40]
     assert asked == [("o/m", None), ("o/m", "main"), ("o/m", "gone")]
@@ -323,8 +323,8 @@ def test_a_message_of_the_compiler_is_its_first_two_lines_and_compiles_are_count
     assert _short(ValueError("  backend failed \n\n because of b\n third")) == "backend failed because of b"
     assert _short(ValueError(" \n")) == "no message" and len(_short(ValueError("x" * 999))) == 300
     clock, now = CompileClock(), iter([10.0, 12.5, 20.0, 21.0])
-    monkeypatch.setattr("training.models.compiling.time.perf_counter", lambda: next(now))
-    with caplog.at_level(logging.INFO, "training.models.compiling"):
+    monkeypatch.setattr("raymill.training.models.compiling.time.perf_counter", lambda: next(now))
+    with caplog.at_level(logging.INFO, "raymill.training.models.compiling"):
         for _ in range(2):
             clock._begin(None)
             clock._end(None)

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.errors import ConfigError, DataError, StorageError
-from cluster.store import paths
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.model_folder.folder import located, model_fingerprint, model_folder
+from raymill.training.models.attention import require_independence
+from raymill.training.models.base import decoder_layers, load_base
+from raymill.training.models.build import build_objective
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
-from training.config_parts import Model
-from training.model_folder.folder import located, model_fingerprint, model_folder
-from training.models.attention import require_independence
-from training.models.base import decoder_layers, load_base
-from training.models.build import build_objective
 
 torch.set_num_threads(1)
 
@@ -204,7 +204,7 @@ def test_weights_that_the_config_does_not_describe_are_warned_of(saved, tmp_path
     shutil.copytree(saved, tmp_path / "more")
     tensors = load_file(saved / "model.safetensors") | {"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
     save_file(tensors, tmp_path / "more" / "model.safetensors", {"format": "pt"})
-    with caplog.at_level("WARNING", logger="training"):
+    with caplog.at_level("WARNING", logger="raymill"):
         load(str(tmp_path / "more"))
     assert "1 tensors of its files are not used, such as model.layers.0.self_attn.q_proj.bias" in caplog.text
 

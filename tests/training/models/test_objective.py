@@ -6,11 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.training.data.packed import NO_TARGET
+from raymill.training.models.build import build_objective
+from raymill.training.models.loss import chunked_loss, elementwise, fusable_elementwise, fused_loss, has_float32_output
+from raymill.training.models.objective import NextToken, pooled
 from tests.support.tiny_models import MODELS, VOCABULARY, batch_of, loss_of, random_documents, tiny_config, with_targets
-from training.data.packed import NO_TARGET
-from training.models.build import build_objective
-from training.models.loss import chunked_loss, elementwise, fusable_elementwise, fused_loss, has_float32_output
-from training.models.objective import NextToken, pooled
 
 torch.set_num_threads(1)
 

@@ -10,17 +10,17 @@ import torch
 import transformers
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from cluster.store.store import Store
+from raymill.cluster.store.store import Store
+from raymill.training.data.batch import Loader
+from raymill.training.data.order import Order
+from raymill.training.data.packed import PackedRows
+from raymill.training.engines.engine import make_adamw
+from raymill.training.fit.loop import learning_rate
+from raymill.training.models.build import build_objective
+from raymill.training.models.loss import RouterBalance, router_balance
+from raymill.training.pack.packed_run import PackedRun
 from tests.support.fit_jobs import LENGTH, VOCABULARY, column, final_weights, fit_alone, fit_here, pack_tiny, tiny_job
 from tests.support.ranks import RankPool
-from training.data.batch import Loader
-from training.data.order import Order
-from training.data.packed import PackedRows
-from training.engines.engine import make_adamw
-from training.fit.loop import learning_rate
-from training.models.build import build_objective
-from training.models.loss import RouterBalance, router_balance
-from training.pack.packed_run import PackedRun
 
 torch.set_num_threads(1)
 

@@ -6,19 +6,19 @@ import random
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns, Corpus, Model
+from raymill.training.evaluation.generate import stop_ids
+from raymill.training.model_folder.checks import check_tokenizer
+from raymill.training.pack.chat import NOT_TRAINED
+from raymill.training.pack.corpus import freeze_corpus
+from raymill.training.pack.documents import Chat, Document, LeftOut, documents_of
+from raymill.training.pack.encode import Encoder
+from raymill.training.pack.template import CHATML, with_defaults
+from raymill.training.tokenizer.load_tokenizer import fingerprint_checked, load_checked, load_tokenizer, write_tokenizer
 from tests.support.chat_templates import TOOLS, assistant, call, result, template_files, tokenizer_of, user
 from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
-from training.config_parts import Columns, Corpus, Model
-from training.evaluation.generate import stop_ids
-from training.model_folder.checks import check_tokenizer
-from training.pack.chat import NOT_TRAINED
-from training.pack.corpus import freeze_corpus
-from training.pack.documents import Chat, Document, LeftOut, documents_of
-from training.pack.encode import Encoder
-from training.pack.template import CHATML, with_defaults
-from training.tokenizer.load_tokenizer import fingerprint_checked, load_checked, load_tokenizer, write_tokenizer
 
 TEMPLATES = sorted(template_files())
 needs_trl = pytest.mark.skipif(not TEMPLATES, reason="the trl wheel, which has the templates, is not installed")

@@ -6,23 +6,23 @@ from itertools import groupby
 
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns, Corpus
+from raymill.training.data.batch import Loader
+from raymill.training.data.order import Order
+from raymill.training.data.packed import PackedRows
+from raymill.training.pack import job
+from raymill.training.pack.corpus import freeze_corpus
+from raymill.training.pack.documents import LeftOut, all_documents
+from raymill.training.pack.job import pack
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.packing import pack_stage
 from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.packed_examples import config
-from training.config_parts import Columns, Corpus
-from training.data.batch import Loader
-from training.data.order import Order
-from training.data.packed import PackedRows
-from training.pack import job
-from training.pack.corpus import freeze_corpus
-from training.pack.documents import LeftOut, all_documents
-from training.pack.job import pack
-from training.pack.packed_run import PackedRun
-from training.pack.packing import pack_stage
 
 LENGTH = 128
 

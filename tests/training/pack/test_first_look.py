@@ -5,18 +5,18 @@ import json
 
 import pytest
 
-from cluster.errors import ConfigError, DataError
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns, Corpus
+from raymill.training.job import train
+from raymill.training.pack.corpus import freeze_corpus
+from raymill.training.pack.documents import check_corpora
+from raymill.training.tokenizer.preview import preview
 from tests.support.tiny_tokenizers import tiny
 from tests.support.train_inline import MODEL, PLAIN
-from training.config import TrainConfig
-from training.config_parts import Columns, Corpus
-from training.job import train
-from training.pack.corpus import freeze_corpus
-from training.pack.documents import check_corpora
-from training.tokenizer.preview import preview
 
 ROWS = "".join(json.dumps({"text": f"Text number {n}."}) + "\n" for n in range(20))
 

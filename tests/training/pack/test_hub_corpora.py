@@ -8,15 +8,15 @@ import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
-from cluster.readers.formats.hub import HubName, hub_files, hub_splits, pinned
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.formats.hub import HubName, hub_files, hub_splits, pinned
+from raymill.training.config import TrainConfig
+from raymill.training.pack.corpus import freeze_corpora, freeze_sets, with_columns
+from raymill.training.pack.documents import all_documents
+from raymill.training.pack.split import Cuts, split_of
 from tests.support.hub_server import hub_of_one
 from tests.support.train_inline import PLAIN, train_inline
-from training.config import TrainConfig
-from training.pack.corpus import freeze_corpora, freeze_sets, with_columns
-from training.pack.documents import all_documents
-from training.pack.split import Cuts, split_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

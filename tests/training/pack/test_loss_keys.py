@@ -10,22 +10,22 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from cluster.errors import ConfigError, DataError
-from cluster.progress import ProgressLines
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.progress import ProgressLines
+from raymill.training.config_parts import Columns
+from raymill.training.job import report_overflow
+from raymill.training.pack import job
+from raymill.training.pack.documents import Chat, Document, Pair
+from raymill.training.pack.encode import Encoder
+from raymill.training.pack.loss_keys import BadWeight, factor_of, refuse_deciding_keys, weights_of_turn, without_ignored
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.summary import summary
+from raymill.training.pack.template import CHATML
+from raymill.training.tokenizer.preview import preview, print_previews
 from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
-from training.config_parts import Columns
-from training.job import report_overflow
-from training.pack import job
-from training.pack.documents import Chat, Document, Pair
-from training.pack.encode import Encoder
-from training.pack.loss_keys import BadWeight, factor_of, refuse_deciding_keys, weights_of_turn, without_ignored
-from training.pack.packed_run import PackedRun
-from training.pack.summary import summary
-from training.pack.template import CHATML
-from training.tokenizer.preview import preview, print_previews
 
 QUESTION = {"role": "user", "content": "the fox?"}
 MODEL = {"config": {"model_type": "llama", "vocab_size": 400}}

@@ -8,6 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.training.pack.chat import template_roles
+from raymill.training.pack.documents import Chat, Document, Pair
+from raymill.training.pack.encode import Encoder
+from raymill.training.pack.template import CHATML
 from tests.support.tiny_tokenizers import (
     DOUBLED_BOS,
     FORGETFUL,
@@ -18,10 +22,6 @@ from tests.support.tiny_tokenizers import (
     shown,
     tiny,
 )
-from training.pack.chat import template_roles
-from training.pack.documents import Chat, Document, Pair
-from training.pack.encode import Encoder
-from training.pack.template import CHATML
 
 USER, AGAIN = {"role": "user", "content": "hello"}, {"role": "user", "content": "what is it"}
 ONE, TWO = {"role": "assistant", "content": "world"}, {"role": "assistant", "content": "the dog"}

@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.readers.streams import Span
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns, Corpus, Split
+from raymill.training.pack import documents as documents_module
+from raymill.training.pack import split as split_module
+from raymill.training.pack.corpus import _group, freeze_corpus
+from raymill.training.pack.documents import LeftOut, all_documents, documents_of
+from raymill.training.pack.split import choose_cuts
 from tests.support.pack_surveys import classes_of, survey
-from training.config_parts import Columns, Corpus, Split
-from training.pack import documents as documents_module
-from training.pack import split as split_module
-from training.pack.corpus import _group, freeze_corpus
-from training.pack.documents import LeftOut, all_documents, documents_of
-from training.pack.split import choose_cuts
 
 CHAT = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 TYPES = {

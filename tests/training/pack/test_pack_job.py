@@ -10,27 +10,27 @@ import pytest
 import yaml
 from rich.console import Console
 
-from cluster.artifact import MANIFEST
-from cluster.engine import Engine
-from cluster.errors import ConfigError, DataError
-from cluster.progress import Progress, ProgressLines
-from cluster.session import Session
-from cluster.store.store import Store
+from raymill.cluster.artifact import MANIFEST
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.training.commands import pack as pack_verb
+from raymill.training.data.order import Order
+from raymill.training.data.packed import PackedRows
+from raymill.training.job import report_overflow
+from raymill.training.pack import job, packing, tokenise
+from raymill.training.pack.job import pack
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.summary import summary
+from raymill.training.pack.template import CHATML
+from raymill.training.plan.data import find_data
+from raymill.training.tokenizer.preview import preview, print_previews
 from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
-from training.commands import pack as pack_verb
-from training.data.order import Order
-from training.data.packed import PackedRows
-from training.job import report_overflow
-from training.pack import job, packing, tokenise
-from training.pack.job import pack
-from training.pack.packed_run import PackedRun
-from training.pack.summary import summary
-from training.pack.template import CHATML
-from training.plan.data import find_data
-from training.tokenizer.preview import preview, print_previews
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 

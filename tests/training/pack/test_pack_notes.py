@@ -11,32 +11,32 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from cluster.errors import ConfigError
-from cluster.examples.splits import SPLITS
-from cluster.readers.streams import Span
-from cluster.store.interface import FileInfo
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns, Corpus, Split
+from raymill.training.data.packed import EXAMPLES
+from raymill.training.job import _summary as job_summary
+from raymill.training.job import report_overflow
+from raymill.training.pack import corpus as corpus_module
+from raymill.training.pack import packed_run, packing, tokenise
+from raymill.training.pack import summary as notes_module
+from raymill.training.pack.corpus import freeze_corpus
+from raymill.training.pack.documents import Document
+from raymill.training.pack.encode import Example, Misfit
+from raymill.training.pack.packed_run import changed_files_text, listing_for_manifest
+from raymill.training.pack.packing import PackingRule
+from raymill.training.pack.split import Cuts, survey_here
+from raymill.training.pack.summary import summary
+from raymill.training.tokenizer import load_tokenizer
+from raymill.training.tokenizer.load_tokenizer import pad_id
+from raymill.training.tokenizer.preview import Preview, Segment, ShownExample, print_previews, segments_of
+from raymill.training.tokenizer.preview import _overflow as overflow_text
+from raymill.training.tokenizer.preview import _text as preview_text
 from tests.support.packed_examples import config, document
 from tests.support.tiny_tokenizers import tiny
-from training.config_parts import Columns, Corpus, Split
-from training.data.packed import EXAMPLES
-from training.job import _summary as job_summary
-from training.job import report_overflow
-from training.pack import corpus as corpus_module
-from training.pack import packed_run, packing, tokenise
-from training.pack import summary as notes_module
-from training.pack.corpus import freeze_corpus
-from training.pack.documents import Document
-from training.pack.encode import Example, Misfit
-from training.pack.packed_run import changed_files_text, listing_for_manifest
-from training.pack.packing import PackingRule
-from training.pack.split import Cuts, survey_here
-from training.pack.summary import summary
-from training.tokenizer import load_tokenizer
-from training.tokenizer.load_tokenizer import pad_id
-from training.tokenizer.preview import Preview, Segment, ShownExample, print_previews, segments_of
-from training.tokenizer.preview import _overflow as overflow_text
-from training.tokenizer.preview import _text as preview_text
 
 WHOLE = {"examples": 200, "tokens": 10_000, "label_tokens": 4_000}
 

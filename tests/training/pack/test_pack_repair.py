@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.plan.plan import plan as plan_verb
-from cluster.store.store import Store
+from raymill.cluster.plan.plan import plan as plan_verb
+from raymill.cluster.store.store import Store
+from raymill.training.commands import pack as pack_verb
+from raymill.training.pack import job
+from raymill.training.pack.packed_run import PackedRun
 from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.train_inline import train_inline, write_corpus
-from training.commands import pack as pack_verb
-from training.pack import job
-from training.pack.packed_run import PackedRun
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import Artifact
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.training.data.packed import PACKED
+from raymill.training.pack.best_fit import best_fit
+from raymill.training.pack.packing import KeyRange, ShuffleUnit, in_order, read_examples
 from tests.support.packed_examples import config, document, pack_examples, write_examples
-from training.data.packed import PACKED
-from training.pack.best_fit import best_fit
-from training.pack.packing import KeyRange, ShuffleUnit, in_order, read_examples
 
 SIZES = st.lists(st.integers(1, 60), max_size=40)
 

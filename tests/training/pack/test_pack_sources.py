@@ -11,17 +11,17 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.artifact import MANIFEST
-from cluster.errors import ConfigError, DataError
-from cluster.stage import Output, Stage
-from cluster.store.store import Store
+from raymill.cluster.artifact import MANIFEST
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.stage import Output, Stage
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns, Corpus, Split
+from raymill.training.pack.corpus import freeze_corpus, with_columns
+from raymill.training.pack.documents import Chat, LeftOut, Pair, all_documents, check_corpora, documents_of
+from raymill.training.pack.split import MAX_RANKED, choose_cuts, survey_here
 from tests.support.pack_surveys import classes_of, survey
 from tests.support.stages import run_inline
-from training.config import TrainConfig
-from training.config_parts import Columns, Corpus, Split
-from training.pack.corpus import freeze_corpus, with_columns
-from training.pack.documents import Chat, LeftOut, Pair, all_documents, check_corpora, documents_of
-from training.pack.split import MAX_RANKED, choose_cuts, survey_here
 
 TEXT = Columns(text="text")
 

@@ -14,22 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.training.config import TrainConfig
+from raymill.training.data.packed import EXAMPLES
+from raymill.training.pack import tokenise
+from raymill.training.pack.corpus import freeze_corpus
+from raymill.training.pack.documents import Document
+from raymill.training.pack.encode import Encoder
+from raymill.training.pack.packed_run import TokenizerAt, prepare_tokenizer
+from raymill.training.pack.split import Cuts, find_classes, survey_here
+from raymill.training.pack.template import CHATML
+from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 from tests.support.stages import run_inline
 from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO_END, saved, shown, tiny
-from training.config import TrainConfig
-from training.data.packed import EXAMPLES
-from training.pack import tokenise
-from training.pack.corpus import freeze_corpus
-from training.pack.documents import Document
-from training.pack.encode import Encoder
-from training.pack.packed_run import TokenizerAt, prepare_tokenizer
-from training.pack.split import Cuts, find_classes, survey_here
-from training.pack.template import CHATML
-from training.pack.tokenise import refuse_no_examples, tokenise_stage
-from training.tokenizer.load_tokenizer import load_tokenizer
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "naïve", "字", "🦊"]
 
@@ -102,7 +102,8 @@ def test_the_same_documents_give_the_same_tokenizer_in_every_process(tmp_path):
     settings = config(corpus(tmp_path / "c", 200))
     here = prepare_tokenizer(settings, str(tmp_path / "here"))
     code = (
-        "import sys; from training.config import TrainConfig; from training.pack.packed_run import prepare_tokenizer\n"
+        "import sys; from raymill.training.config import TrainConfig\n"
+        "from raymill.training.pack.packed_run import prepare_tokenizer\n"
         "print(prepare_tokenizer(TrainConfig.model_validate_json(sys.argv[1]), sys.argv[2]))"
     )
     root = Path(__file__).parents[3]

@@ -13,24 +13,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster import engine as engines
-from cluster.artifact import Artifact
-from cluster.engine import Engine
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.exchange import Levels
-from cluster.garbage import find_garbage
-from cluster.output import table_of, table_slice, write_slices
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Scratch, Stage, from_scratch, run_unit
-from cluster.store.store import Store
-from tests.support.inline import InlineEngine
-from tests.support.packed_examples import config, document, write_examples
-from tests.support.sampled import sampled
-from training.data.packed import EXAMPLES
-from training.pack import packing
-from training.pack.packing import (
+from raymill.cluster import engine as engines
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.exchange import Levels
+from raymill.cluster.garbage import find_garbage
+from raymill.cluster.output import table_of, table_slice, write_slices
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Scratch, Stage, from_scratch, run_unit
+from raymill.cluster.store.store import Store
+from raymill.training.data.packed import EXAMPLES
+from raymill.training.pack import packing
+from raymill.training.pack.packing import (
     KeyRange,
     PackingRule,
     ShuffleUnit,
@@ -41,6 +38,9 @@ from training.pack.packing import (
     ranges,
     read_examples,
 )
+from tests.support.inline import InlineEngine
+from tests.support.packed_examples import config, document, write_examples
+from tests.support.sampled import sampled
 
 # 36 documents have the same id and shuffle key, so only the order of the files tells them apart.
 DOCUMENTS = [

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from cluster.dataset_versions import versions_of
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.versions.registry import Registry
+from raymill.cluster.dataset_versions import versions_of
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.versions.registry import Registry
+from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Columns, Corpus, Split
+from raymill.training.export.card import lineage
+from raymill.training.pack.corpus import freeze_corpus, with_columns
+from raymill.training.pack.documents import Chat, LeftOut, Pair, all_documents
+from raymill.training.pack.split import split_of, survey_here
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.train_inline import sentences, train_inline
-from training.config import TrainConfig
-from training.config_parts import Columns, Corpus, Split
-from training.export.card import lineage
-from training.pack.corpus import freeze_corpus, with_columns
-from training.pack.documents import Chat, LeftOut, Pair, all_documents
-from training.pack.split import split_of, survey_here
 
 
 @pytest.fixture

@@ -8,20 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.engine import Engine
-from cluster.errors import ConfigError
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import run_unit
-from cluster.store.store import Store
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import run_unit
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Columns, Corpus, Split
+from raymill.training.pack import job
+from raymill.training.pack import split as split_module
+from raymill.training.pack.corpus import FrozenCorpus, freeze_corpus
+from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.split import (
+    Surveyed,
+    read_survey,
+    survey_first_documents,
+    survey_here,
+    survey_name,
+    survey_stage,
+)
 from tests.support.inline import InlineEngine
 from tests.support.packed_examples import config as plain_config
-from training.config_parts import Columns, Corpus, Split
-from training.pack import job
-from training.pack import split as split_module
-from training.pack.corpus import FrozenCorpus, freeze_corpus
-from training.pack.packed_run import PackedRun
-from training.pack.split import Surveyed, read_survey, survey_first_documents, survey_here, survey_name, survey_stage
 
 COLUMNS = Columns(text="text", group="group", stratify="language", label="label")
 SPLIT = Split(train=0.5, validation=0.3, test=0.2)

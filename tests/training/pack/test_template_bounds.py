@@ -4,16 +4,16 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from cluster.errors import ConfigError
-from cluster.guard import WorkBounds
-from cluster.readers.inputs import Limits
-from cluster.store.store import Store
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.guard import WorkBounds
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.pack import encode, template
+from raymill.training.pack.documents import Chat, Document, Pair
+from raymill.training.pack.template import CHATML
+from raymill.training.tokenizer.load_tokenizer import load_checked, load_tokenizer
 from tests.support.tiny_tokenizers import saved, tiny
-from training.config_parts import Model
-from training.pack import encode, template
-from training.pack.documents import Chat, Document, Pair
-from training.pack.template import CHATML
-from training.tokenizer.load_tokenizer import load_checked, load_tokenizer
 
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GROWS = "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"

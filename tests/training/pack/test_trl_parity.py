@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from raymill.training.pack.documents import Chat, Document, Pair
+from raymill.training.pack.encode import Encoder
 from tests.support.tiny_tokenizers import SPECIALS, tiny
-from training.pack.documents import Chat, Document, Pair
-from training.pack.encode import Encoder
 
 trl = pytest.importorskip("trl")
 

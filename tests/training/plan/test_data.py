@@ -6,22 +6,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.progress import Progress
-from cluster.session import Session
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.training.gpus import AssumedGpu
+from raymill.training.pack import job
+from raymill.training.plan.data import find_data
+from raymill.training.plan.planning import plan_run
 from tests.support.inline import InlineEngine
 from tests.support.plan_cases import TINY, config
 from tests.support.stories import story
-from training.gpus import AssumedGpu
-from training.pack import job
-from training.plan.data import find_data
-from training.plan.planning import plan_run
 
 
 @pytest.fixture
 def packed(tmp_path, monkeypatch):
     """(a config with a fitted tokenizer, its packed corpora) of 600 stories of several lengths."""
     monkeypatch.setattr(job, "Engine", InlineEngine)
-    monkeypatch.setattr("cluster.plan.trial.TIMES", 1)
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     texts = [" ".join(story(number + at) for at in range(1 + number % 9)) for number in range(600)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=50)

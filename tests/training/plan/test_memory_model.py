@@ -6,12 +6,12 @@ import os
 
 import pytest
 
+from raymill.training.config import TrainConfig
+from raymill.training.models.cost import shape_of
+from raymill.training.plan import memory as memory_model
+from raymill.training.plan.memory import forward_pass, kept_bytes, memory
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
 from tests.support.ranks import run_ranks
-from training.config import TrainConfig
-from training.models.cost import shape_of
-from training.plan import memory as memory_model
-from training.plan.memory import forward_pass, kept_bytes, memory
 
 # bf16 products end the process on CPUs that lack these instructions; read once, when torch starts.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
@@ -42,7 +42,7 @@ METHODS = {
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("method", METHODS)
 def test_counts_are_those_of_the_real_model(method, size):
-    from training.models.build import build_objective
+    from raymill.training.models.build import build_objective
 
     config = tiny(size, method=method, **METHODS[method])
     shape = shape_of(config, classes=3)
@@ -53,7 +53,7 @@ def test_counts_are_those_of_the_real_model(method, size):
 
 
 def test_the_count_of_a_dora_adapter_and_of_another_architecture_is_right_too():
-    from training.models.build import build_objective
+    from raymill.training.models.build import build_objective
 
     dora = tiny(method="lora", lora={"rank": 4, "dora": True, "target": ("q_proj", "v_proj")})
     gpt2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 320}
@@ -74,9 +74,9 @@ def held_bytes(config: TrainConfig) -> int:
     """
     import torch
 
+    from raymill.training.engines import make_engine
+    from raymill.training.models.build import build_objective
     from tests.benchmarks.gpu.workload import random_batch
-    from training.engines import make_engine
-    from training.models.build import build_objective
 
     before = set(_storages())
     objective = build_objective(config)
@@ -155,9 +155,9 @@ def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+    from raymill.training.engines import make_engine
+    from raymill.training.models.build import build_objective
     from tests.benchmarks.gpu.workload import random_batch
-    from training.engines import make_engine
-    from training.models.build import build_objective
 
     before = set(_storages())
     objective = build_objective(config)
@@ -213,8 +213,8 @@ def kept_for_backward(config: TrainConfig) -> int:
     """Bytes of the storages that one forward pass saves, parameters and buffers aside."""
     import torch
 
+    from raymill.training.models.build import build_objective
     from tests.benchmarks.gpu.workload import random_batch
-    from training.models.build import build_objective
 
     objective = build_objective(config)
     own = {one.untyped_storage().data_ptr() for one in (*objective.parameters(), *objective.buffers())}
@@ -275,7 +275,7 @@ def test_the_fused_loss_takes_what_the_model_says(precision, method, chunk):
     """With small chunks the lm_head's gradient is the most of it, with large ones the logits."""
     import torch
 
-    from training.models.loss import fused_loss
+    from raymill.training.models.loss import fused_loss
 
     vocabulary, hidden = 3000, 192
     size = {"vocab_size": vocabulary, "hidden_size": hidden}

@@ -9,20 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from cluster import cli
-from cluster.errors import ConfigError, StorageError
-from cluster.frame.commands import verb_of
-from cluster.frame.kinds import kind_of
-from cluster.inspection import config as config_verb
-from cluster.store.store import Store
-from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
-from training.config_parts import Model
-from training.data.order import Order
-from training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
-from training.models.cost import shape_of, transformers_config
-from training.plan.advice import PlannedTraining, advise
-from training.plan.data import Data, bytes_per_token
-from training.plan.memory import (
+from raymill.cluster import cli
+from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.frame.commands import verb_of
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.inspection import config as config_verb
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.data.order import Order
+from raymill.training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
+from raymill.training.models.cost import shape_of, transformers_config
+from raymill.training.plan.advice import PlannedTraining, advise
+from raymill.training.plan.data import Data, bytes_per_token
+from raymill.training.plan.memory import (
     GIB,
     USABLE,
     changes,
@@ -35,7 +34,8 @@ from training.plan.memory import (
     possible_choices,
     smallest_change,
 )
-from training.plan.planning import machine, plan_run, plan_text
+from raymill.training.plan.planning import machine, plan_run, plan_text
+from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 
 ROOT = Path(__file__).parents[3]
 # Large enough for a choice of micro-batches on real GPUs, and counted in a tenth of a second.
@@ -83,9 +83,9 @@ def test_bytes_a_token_grow_with_the_vocabulary_and_stay_within_what_is_known():
 
 @pytest.mark.ray
 def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path):
-    from cluster.progress import ProgressLines
-    from cluster.session import Session
-    from training.pack.job import pack
+    from raymill.cluster.progress import ProgressLines
+    from raymill.cluster.session import Session
+    from raymill.training.pack.job import pack
 
     settings = config(
         corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=2, execution={"cpus": 1, "unit_mib": 1}
@@ -313,8 +313,8 @@ def test_with_a_gpus_size_the_default_micro_batch_is_the_largest_that_fits(metho
 def test_a_worker_takes_the_size_of_its_gpu_or_the_configs_and_all_take_the_least(monkeypatch):
     import torch
 
-    from training.fit.memory import device_bytes
-    from training.fit.ranks import Ranks
+    from raymill.training.fit.memory import device_bytes
+    from raymill.training.fit.ranks import Ranks
 
     class Properties:
         total_memory = 79 * GIB
@@ -571,8 +571,8 @@ def test_planning_never_asks_for_a_gpu(corpus, tmp_path):
     code = (
         "import sys, torch\n"
         "torch.cuda._lazy_init = lambda: sys.exit('asked for a GPU')\n"
-        "from cluster.config import load\n"
-        "from training.plan.planning import print_plan\n"
+        "from raymill.cluster.config import load\n"
+        "from raymill.training.plan.planning import print_plan\n"
         "print_plan(load(sys.argv[1]), gpu='H100')\n"
         "assert 'ray' not in sys.modules or not sys.modules['ray'].is_initialized()"
     )

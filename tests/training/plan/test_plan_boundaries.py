@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from cluster.formats import plural
-from cluster.plan.plan import money
+from raymill.cluster.formats import plural
+from raymill.cluster.plan.plan import money
+from raymill.training.config import TrainConfig
+from raymill.training.data.order import Order
+from raymill.training.fit.memory import with_rows_that_fit
+from raymill.training.fit.ranks import Ranks
+from raymill.training.gpus import AssumedGpu
+from raymill.training.models.cost import shape_of
+from raymill.training.plan import planning
+from raymill.training.plan.advice import advise, usual_rates
+from raymill.training.plan.data import Data, _guessed, bytes_per_token
+from raymill.training.plan.memory import CHOICES, GIB, USABLE, changes, memory, possible_choices
+from raymill.training.plan.planning import machine, plan_run, plan_text
 from tests.support.plan_cases import LORA, TINY, big, config, facts
-from training.config import TrainConfig
-from training.data.order import Order
-from training.fit.memory import with_rows_that_fit
-from training.fit.ranks import Ranks
-from training.gpus import AssumedGpu
-from training.models.cost import shape_of
-from training.plan import planning
-from training.plan.advice import advise, usual_rates
-from training.plan.data import Data, _guessed, bytes_per_token
-from training.plan.memory import CHOICES, GIB, USABLE, changes, memory, possible_choices
-from training.plan.planning import machine, plan_run, plan_text
 
 GPUS = {"count": 8, "gpus_each": 1}
 

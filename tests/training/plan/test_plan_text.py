@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 
-from cluster.cost import Cost
-from cluster.plan.plan import costs_of, load_prices
-from tests.support.plan_cases import LORA, big, config, facts
-from training.config import TrainConfig
-from training.gpus import AssumedGpu
-from training.models.cost import flops_per_token, shape_of, transformers_config
-from training.plan import planning
-from training.plan.advice import advise
-from training.plan.memory import (
+from raymill.cluster.cost import Cost
+from raymill.cluster.plan.plan import costs_of, load_prices
+from raymill.training.config import TrainConfig
+from raymill.training.gpus import AssumedGpu
+from raymill.training.models.cost import flops_per_token, shape_of, transformers_config
+from raymill.training.plan import planning
+from raymill.training.plan.advice import advise
+from raymill.training.plan.memory import (
     GIB,
     MARGIN,
     Memory,
@@ -33,7 +32,8 @@ from training.plan.memory import (
     step_bytes,
     suggested_change,
 )
-from training.plan.planning import plan_phase, plan_text
+from raymill.training.plan.planning import plan_phase, plan_text
+from tests.support.plan_cases import LORA, big, config, facts
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context", "host")
 

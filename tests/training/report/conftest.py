@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from raymill.training.pack.corpus_files import PreparedRun
+from raymill.training.records.job import Job
 from tests.support import training_report as made
-from training.pack.corpus_files import PreparedRun
-from training.records.job import Job
 
 
 @pytest.fixture

@@ -14,17 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.report import charts
-from cluster.report.charts import Line, Mark, is_spread, line_chart, thinned
-from cluster.store.store import Store
+from raymill.cluster.report import charts
+from raymill.cluster.report.charts import Line, Mark, is_spread, line_chart, thinned
+from raymill.cluster.store.store import Store
+from raymill.training.records.job import Job
+from raymill.training.report.gather import REPORT, Log, combine_reports, fit_of, gather, restarts
+from raymill.training.report.page import render
+from raymill.training.report.text import cautions, summary_text
 from tests.support import training_report as made
 from tests.support.page_tables import misaligned
 from tests.support.report_cases import Page, faults
 from tests.support.report_fits import fit, hostile, validated
-from training.records.job import Job
-from training.report.gather import REPORT, Log, combine_reports, fit_of, gather, restarts
-from training.report.page import render
-from training.report.text import cautions, summary_text
 
 # Lines
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from raymill.training.report.page import render
 from tests.support.page_checks import assert_has_contrast, assert_is_quiet
 from tests.support.report_fits import hostile
 from tests.support.training_report import report
-from training.report.page import render
 
 pytestmark = pytest.mark.browser
 

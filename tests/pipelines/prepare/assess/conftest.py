@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster import cli
-from cluster.session import Session
+from raymill.cluster import cli
+from raymill.cluster.session import Session
 from tests.support.inline import without_ray
 
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import load_values
-from cluster.errors import DataError
-from cluster.examples.splits import SPLITS
-from cluster.garbage import find_garbage
-from cluster.run import RunFolder
-from cluster.store.store import Store
-from pipelines.prepare.assess.facts import Topics, same, units_of
-from pipelines.prepare.config import PrepareConfig
-from pipelines.prepare.job import PrepareJob
-from pipelines.prepare.report.page import assessment_text
-from pipelines.text.texts import Texts
+from raymill.cluster.config import load_values
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.garbage import find_garbage
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.facts import Topics, same, units_of
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob
+from raymill.pipelines.prepare.report.page import assessment_text
+from raymill.pipelines.text.texts import Texts
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.page_tables import misaligned
@@ -239,9 +239,9 @@ def test_one_source_is_not_judged_by_its_diversity(settings, monkeypatch):
 
 def test_the_assessment_does_not_depend_on_units(settings, monkeypatch, tmp_path):
     one = prepare_inline(settings, monkeypatch).assessment
-    monkeypatch.setattr("cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
-    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
-    monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 2)
+    monkeypatch.setattr("raymill.cluster.readers.freeze.bytes_of_unit", lambda size: 1 + size // 7)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.UNIT_BYTES", 1)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.ROWS", 2)
     many = prepare_inline(settings | {"output": str(tmp_path / "many")}, monkeypatch)
     assert len(units_of([many.split(name) for name in SPLITS])) > 3
     assert json.loads(json.dumps(many.assessment).replace("/many", "/out")) == one
@@ -355,7 +355,7 @@ def test_questions_are_the_same_but_for_case_spaces_and_final_marks():
 
 
 def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(settings, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.job.document_count", lambda inputs: 2_000_000)
+    monkeypatch.setattr("raymill.pipelines.prepare.job.document_count", lambda inputs: 2_000_000)
     largest = [
         PrepareJob(PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings | change))
         .work()
@@ -367,7 +367,7 @@ def test_a_submitted_run_has_memory_for_the_assessment_without_deduplication(set
 
 
 def test_a_submitted_run_has_memory_for_the_labels(settings, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.job.document_count", lambda inputs: 1_000_000)
+    monkeypatch.setattr("raymill.pipelines.prepare.job.document_count", lambda inputs: 1_000_000)
     plain = {"kind": "prepare", "name": "x"} | settings
     model = {"embeddings": {"model": "e5"}}
     largest = [
@@ -472,7 +472,7 @@ def test_rules_that_compare_all_records_are_named_as_not_checked(settings, monke
 
 def test_records_are_checked_again_when_a_list_of_the_rules_changed(settings, monkeypatch, tmp_path, assess):
     run = prepare_inline(settings, monkeypatch)
-    monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 7)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.ROWS", 7)
     path, words = tmp_path / "p.yaml", tmp_path / "words"
     asked = settings | {"validate": {"bad_words": {"paths": {"en": str(words)}}}, "assess": {"embeddings": None}}
     path.write_text(json.dumps({"kind": "prepare", "name": "x"} | asked))

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.store.store import Store
-from pipelines.prepare.commands import configs_of
-from pipelines.prepare.config import PrepareConfig
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.commands import configs_of
+from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.assessments import gate, metric
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.queues import rows, settings_of

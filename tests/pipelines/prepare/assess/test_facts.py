@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cluster.examples.content import Sides
-from pipelines.dedup.settings import Dedup
-from pipelines.prepare.assess.facts import FactsSettings, is_copy, smallest_of_sample, units_of
-from pipelines.prepare.assess.summary import Counted, _Chosen
+from raymill.cluster.examples.content import Sides
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.prepare.assess.facts import FactsSettings, is_copy, smallest_of_sample, units_of
+from raymill.pipelines.prepare.assess.summary import Counted, _Chosen
 
 MIB = 1 << 20
 

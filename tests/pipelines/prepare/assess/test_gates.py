@@ -7,11 +7,11 @@ import shlex
 import pytest
 import typer
 
-from cluster import cli
-from cluster.config import load_values
-from pipelines.prepare.assess.mend import MendContext, mend_of
-from pipelines.prepare.assess.score import assessment_of
-from pipelines.prepare.assess.settings import MAXIMA, Assess, Gates
+from raymill.cluster import cli
+from raymill.cluster.config import load_values
+from raymill.pipelines.prepare.assess.mend import MendContext, mend_of
+from raymill.pipelines.prepare.assess.score import assessment_of
+from raymill.pipelines.prepare.assess.settings import MAXIMA, Assess, Gates
 from tests.support.assessments import findings, gate
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence

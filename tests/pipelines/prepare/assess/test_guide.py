@@ -4,9 +4,9 @@ import ast
 import inspect
 import re
 
-from pipelines.prepare.assess import score
-from pipelines.prepare.assess.labels import SCORES
-from pipelines.prepare.assess.score import PREFIX
+from raymill.pipelines.prepare.assess import score
+from raymill.pipelines.prepare.assess.labels import SCORES
+from raymill.pipelines.prepare.assess.score import PREFIX
 from tests.support.guides import ROOT
 
 TABLE = re.findall(r"^\| (`[^|]*) \|", (ROOT / "pipelines/prepare/assess/README.md").read_text(), re.MULTILINE)

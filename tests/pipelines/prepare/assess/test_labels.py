@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.examples.splits import SPLITS
-from cluster.store.interface import NotFound
-from cluster.store.store import Store
-from pipelines.prepare.assess.embed import learn_memory
-from pipelines.prepare.assess.facts import smallest_of_sample
-from pipelines.prepare.assess.labels import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.embed import learn_memory
+from raymill.pipelines.prepare.assess.facts import smallest_of_sample
+from raymill.pipelines.prepare.assess.labels import (
     Predicted,
     better_than_chance,
     label_errors,
@@ -24,9 +24,9 @@ from pipelines.prepare.assess.labels import (
     predicted_labels,
     scores_by_fold,
 )
-from pipelines.prepare.assess.settings import Embeddings
-from pipelines.prepare.assess.vectors import fit_embedding, groups_of, least_similar
-from pipelines.prepare.report.page import assessment_text
+from raymill.pipelines.prepare.assess.settings import Embeddings
+from raymill.pipelines.prepare.assess.vectors import fit_embedding, groups_of, least_similar
+from raymill.pipelines.prepare.report.page import assessment_text
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence, settings_of
@@ -93,8 +93,8 @@ def test_of_more_records_than_a_model_is_fitted_to_those_with_the_smallest_keys_
     one = np.flatnonzero(folds == 1)
     taken = one[np.argsort(keys[one])[:25]]
     labels[np.setdiff1d(one, taken)] = 0  # would be learned, if these were taken
-    monkeypatch.setattr("pipelines.prepare.assess.labels._TRAINED", 25)
-    monkeypatch.setattr("pipelines.prepare.assess.labels._PREDICTED", 7)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.labels._TRAINED", 25)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.labels._PREDICTED", 7)
     found = predict(vectors, labels, folds, keys, 3).probabilities
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5), "all are predicted"
     assert (found[folds == 0].argmax(axis=1) == np.flatnonzero(folds == 0) % 3).mean() > 0.9
@@ -147,7 +147,7 @@ def test_groups_are_counted_largest_first_of_all_records_and_fitted_to_a_sample(
         groups_of(Vectors(*tables), 3) == groups_of(Vectors(*tables), 20) == ([9, 6, 5], [f"s{at}" for at in range(5)])
     )
     assert len(groups_of(Vectors(*tables), 2)[0]) == 2
-    monkeypatch.setattr("pipelines.prepare.assess.vectors._SAMPLE", 4)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.vectors._SAMPLE", 4)
     alike = groups_of(Vectors(*tables), 3)
     assert alike == ([20], [f"r{at}" for at in range(5)]), "the four records with the smallest keys are alike"
     assert groups_of(Vectors(), 3) == ([], [])
@@ -275,7 +275,7 @@ def test_labels_that_do_not_follow_from_the_text_are_not_judged(tmp_path, monkey
 
 
 def test_of_too_many_records_the_same_part_is_judged(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.assess.labels.PAIRS", 270)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.labels.PAIRS", 270)
     run = prepare_inline(settings_of(tmp_path, rows(150, WRONG), label="queue"), monkeypatch)
     labels = run.assessment["findings"]["learned"]["labels"]["queue"]
     assert 65 <= labels["records"] <= 115, "about 270 / 3, by the hash of the question"
@@ -357,8 +357,8 @@ def test_what_is_learned_does_not_depend_on_units_or_tables(tmp_path, monkeypatc
     plain = settings_of(tmp_path, rows(90, (4, 31)), label="queue", examples=["invoice payment"])
     plain["split"] = {"folds": 3}
     one = prepare_inline(plain, monkeypatch).assessment["findings"]["learned"]
-    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
-    monkeypatch.setattr("pipelines.prepare.assess.vectors.ROWS", 7)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.UNIT_BYTES", 1)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.vectors.ROWS", 7)
     many = prepare_inline(plain | {"output": str(tmp_path / "many")}, monkeypatch).assessment["findings"]["learned"]
     assert one == many and len(one["labels"]["queue"]["scores"]["f1"]) == 3
 
@@ -395,8 +395,8 @@ def test_wrong_labels_are_found_by_the_predictions_of_any_model(tmp_path, monkey
         made = [one | {"model": predicted(n) if kind == "column" else json.dumps(predicted(n))}
                 for n, one in enumerate(made)]  # fmt: skip
     asked = "model" if kind in ("column", "text") else write_file(tmp_path, kind, range(120))
-    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
-    monkeypatch.setattr("pipelines.prepare.assess.vectors.ROWS", 7)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.UNIT_BYTES", 1)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.vectors.ROWS", 7)
     plain = settings_of(tmp_path, made, label="queue", predictions=asked) | {"gates": {"accuracy": 0.99}}
     run = prepare_inline(plain, monkeypatch)
     labels = run.assessment["findings"]["learned"]["labels"]["queue"]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from cluster.examples.splits import SPLITS
-from cluster.store.store import Store
-from pipelines.prepare.report.page import assessment_text
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.report.page import assessment_text
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 
@@ -74,8 +74,8 @@ def test_planted_questions_in_other_splits_are_found_by_id(run, tmp_path, monkey
     assert (found["validation"], found["test"]) == (of.count("validation"), of.count("test"))
     assert len(found["ids"]) == 5 and set(found["ids"]) <= set(wanted)
     assert metric(made.assessment, "leakage") == len(wanted) / 40
-    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)
-    monkeypatch.setattr("pipelines.prepare.assess.facts.ROWS", 2)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.UNIT_BYTES", 1)
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.ROWS", 2)
     assert run(PLAIN + alike, "other").assessment["findings"]["leaks"] == found
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.prepare.assess.mend import MendContext, mend_of
+from raymill.pipelines.prepare.assess.mend import MendContext, mend_of
 from tests.support.assessments import findings, some
 
 SOURCES = ("x", "y", "z")

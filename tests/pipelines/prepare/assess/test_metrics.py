@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from cluster.errors import ConfigError
-from pipelines.language import fasttext_classifier
-from pipelines.prepare.assess.facts import Terms
-from pipelines.prepare.assess.metrics import (
+from raymill.cluster.errors import ConfigError
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.prepare.assess.facts import Terms
+from raymill.pipelines.prepare.assess.metrics import (
     DATES,
     JSON,
     TEXT,

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from cluster.errors import DataError
-from cluster.report.sections import join
-from cluster.store.store import Store
-from pipelines.prepare.assess.mend import MendContext, mend_of
-from pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of, read_trained
-from pipelines.prepare.assess.settings import Assess, Gates
-from pipelines.prepare.report.page import assessment_section, assessment_text, gate_value, number
+from raymill.cluster.errors import DataError
+from raymill.cluster.report.sections import join
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.mend import MendContext, mend_of
+from raymill.pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of, read_trained
+from raymill.pipelines.prepare.assess.settings import Assess, Gates
+from raymill.pipelines.prepare.report.page import assessment_section, assessment_text, gate_value, number
 from tests.support.assessments import findings, gate, metric, some
 from tests.support.inline import prepare_inline
 from tests.support.queues import rows, settings_of

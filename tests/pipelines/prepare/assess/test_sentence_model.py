@@ -14,19 +14,19 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from cluster.artifact import Artifact, Counters, fingerprint
-from cluster.engine import Engine, RetryLimits
-from cluster.errors import ConfigError, DataError
-from cluster.examples.content import from_shape, sides_of
-from cluster.examples.splits import SPLITS
-from cluster.progress import Progress
-from cluster.session import Session
-from cluster.stage import Output, Scratch, Stage
-from cluster.store.store import Store
-from pipelines.prepare import job
-from pipelines.prepare.assess import sentence_model
-from pipelines.prepare.assess.settings import Embeddings
-from pipelines.prepare.config import PrepareConfig
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.engine import Engine, RetryLimits
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import from_shape, sides_of
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Output, Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare import job
+from raymill.pipelines.prepare.assess import sentence_model
+from raymill.pipelines.prepare.assess.settings import Embeddings
+from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.assessments import metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, settings_of
@@ -251,7 +251,7 @@ def test_a_worker_loads_a_model_once_for_all_its_units(tmp_path, model):
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_vectors_are_the_same_for_any_number_of_workers(tmp_path, model, monkeypatch):
-    monkeypatch.setattr("pipelines.prepare.assess.facts.UNIT_BYTES", 1)  # a unit a split, by the driver
+    monkeypatch.setattr("raymill.pipelines.prepare.assess.facts.UNIT_BYTES", 1)  # a unit a split, by the driver
     found = []
     for cpus in (1, 3):
         plain = settings_of(tmp_path, rows(300), embeddings={"model": model}, label="queue")

@@ -15,5 +15,5 @@ def site():
 def no_waiting(monkeypatch):
     """Pauses between requests are recorded in place of being waited for."""
     waited: list[float] = []
-    monkeypatch.setattr("pipelines.prepare.fetch.client.pause", waited.append)
+    monkeypatch.setattr("raymill.pipelines.prepare.fetch.client.pause", waited.append)
     return waited

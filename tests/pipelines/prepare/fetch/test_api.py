@@ -6,9 +6,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from cluster.errors import ConfigError, DataError
-from pipelines.prepare.fetch.api import _MISSING, at, flat, pages
-from pipelines.prepare.fetch.settings import Api
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.pipelines.prepare.fetch.api import _MISSING, at, flat, pages
+from raymill.pipelines.prepare.fetch.settings import Api
 from tests.support.web_server import Asked, Reply, as_html, as_json
 
 TICKETS = [{"id": n, "fields": {"summary": f"s{n}"}} for n in range(7)]

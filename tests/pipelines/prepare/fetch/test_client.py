@@ -9,9 +9,16 @@ from email.utils import formatdate
 import httpx2
 import pytest
 
-from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch.client import Client, RequestFailed, checked_addresses, is_public, same_server, shown
-from pipelines.prepare.fetch.settings import Web
+from raymill.pipelines.prepare.fetch import client
+from raymill.pipelines.prepare.fetch.client import (
+    Client,
+    RequestFailed,
+    checked_addresses,
+    is_public,
+    same_server,
+    shown,
+)
+from raymill.pipelines.prepare.fetch.settings import Web
 from tests.support.web_server import Reply, as_html
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cluster.errors import ConfigError, DataError
-from pipelines.prepare.fetch.database import pages
-from pipelines.prepare.fetch.settings import Database
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.pipelines.prepare.fetch.database import pages
+from raymill.pipelines.prepare.fetch.settings import Database
 from tests.support.servers import free_port
 
 

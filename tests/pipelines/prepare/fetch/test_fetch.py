@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from cluster.artifact import Artifact
-from cluster.errors import ConfigError, DataError
-from cluster.frame.dry_run import print_dry_run
-from cluster.garbage import find_garbage
-from cluster.plan.plan import print_plan
-from cluster.progress import Progress
-from cluster.record import OtherSettings
-from cluster.session import Session
-from cluster.store.store import Store
-from cluster.submit.preflight import ProbeRequest, unset
-from pipelines.prepare.config import PrepareConfig, Source
-from pipelines.prepare.fetch import (
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.dry_run import print_dry_run
+from raymill.cluster.garbage import find_garbage
+from raymill.cluster.plan.plan import print_plan
+from raymill.cluster.progress import Progress
+from raymill.cluster.record import OtherSettings
+from raymill.cluster.session import Session
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.preflight import ProbeRequest, unset
+from raymill.pipelines.prepare.config import PrepareConfig, Source
+from raymill.pipelines.prepare.fetch import (
     snapshot,
 )
-from pipelines.prepare.fetch.snapshot import json_text
-from pipelines.prepare.job import PrepareJob, refuse_unfetched
+from raymill.pipelines.prepare.fetch.snapshot import json_text
+from raymill.pipelines.prepare.job import PrepareJob, refuse_unfetched
 from tests.support.inline import prepare_inline, without_ray
 from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
@@ -121,7 +121,7 @@ def test_a_run_that_was_broken_off_continues_after_the_pages_that_it_has(setting
 def test_the_record_of_a_source_adds_its_parts_up(settings, monkeypatch):
     monkeypatch.setattr(snapshot, "_PAGES_OF_A_PART", 2)
     times = iter(f"2026-01-01T00:00:{number:02}+00:00" for number in range(60))
-    monkeypatch.setattr("pipelines.prepare.fetch.client.now", lambda: next(times))
+    monkeypatch.setattr("raymill.pipelines.prepare.fetch.client.now", lambda: next(times))
     assert len(fetched(settings, monkeypatch)) == 10
     record = json.loads(Path(settings["output"], "fetched", "desk.json").read_text())
     assert (record["began"], record["ended"]) == ("2026-01-01T00:00:00+00:00", "2026-01-01T00:00:05+00:00")

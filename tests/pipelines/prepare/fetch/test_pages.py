@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from cluster.errors import ConfigError
-from cluster.store.store import Store
-from pipelines.prepare.fetch import client
-from pipelines.prepare.fetch import pages as visiting
-from pipelines.prepare.fetch.pages import addresses, pages
-from pipelines.prepare.fetch.settings import Pages
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.fetch import client
+from raymill.pipelines.prepare.fetch import pages as visiting
+from raymill.pipelines.prepare.fetch.pages import addresses, pages
+from raymill.pipelines.prepare.fetch.settings import Pages
 from tests.support.web_server import Reply, as_html
 
 ARTICLE = "<article><h1>Leave</h1>" + "<p>Everybody has thirty days of leave in a year, and more in some years.</p>" * 5

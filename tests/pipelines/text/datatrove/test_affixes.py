@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.text.datatrove.tokenizer import count_sentence_breaks, split_tokens
-from pipelines.text.texts import Texts
+from raymill.pipelines.text.datatrove.tokenizer import count_sentence_breaks, split_tokens
+from raymill.pipelines.text.texts import Texts
 
 
 def tokens(chunk: str) -> str:

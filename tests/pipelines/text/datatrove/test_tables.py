@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from pipelines.text.datatrove import tables
-from pipelines.text.datatrove.tables import after_digits, character_classes
+from raymill.pipelines.text.datatrove import tables
+from raymill.pipelines.text.datatrove.tables import after_digits, character_classes
 
 # Number of characters, and the first digits of the sha256 of their code points (ascending, as little-endian uint32),
 # without surrogates. Computed from the sources of spaCy 3.8.7: lang/char_classes.py (ALPHA, ALPHA_LOWER, ALPHA_UPPER,
