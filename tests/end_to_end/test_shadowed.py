@@ -20,6 +20,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("cluster/__init__.py", "pipelines.py", "training/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("raise ImportError('the module of the user')\n")
+    (tmp_path / "raymill").mkdir()  # with data
     texts = [{"id": str(row), "text": text["text"]} for row, text in enumerate(sentences(40))]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     config = {"kind": "curate", "name": "texts", "inputs": [{"path": "texts.jsonl"}], "output": "out"}
