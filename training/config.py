@@ -67,90 +67,143 @@ class TrainConfig(Settings):
         "save_steps": "checkpoint.every_steps", "system_prompt": "columns.system_prompt",
     }  # fmt: skip
 
-    kind: Literal["train"]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the run in logs and reports")
+    kind: Literal["train"] = Field(description="Kind of run: train")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run in logs and reports")
     corpus: tuple[Corpus, ...] = Field(
-        min_length=1, description="a path or URI, a corpus {path, ..}, or a list of corpora with weights"
+        min_length=1,
+        description="Documents to train on: a path or URI, a corpus {path, ..}, or a list of corpora with weights",
     )
     columns: Columns = Field(
         Columns(text="text"),
-        description="columns of every corpus without `columns`; default: recognised by their names",
+        description="Columns of every corpus without `columns` of its own; if left out, recognised by their names",
     )
     ignore: tuple[str, ...] = Field(
         (),
-        description="columns and keys of messages to pass over, though they may decide which answers are trained on, "
-        "such as `label`, `weight` or `split`; for every corpus whose columns have no `ignore`",
+        description="Names of columns and of keys of messages that are not read, though they may decide what is "
+        "trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`",
     )
-    model: Model
+    model: Model = Field(description="Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}")
     continue_from: ContinueFrom | None = Field(
         None,
-        description="output of a finished run to continue: its weights, optimizer state and position in the data are "
-        "kept; steps, epochs, tokens and the learning-rate schedule are those of the new run alone",
+        description="Output of a finished run to continue: weights, optimizer state and position in the data are "
+        "kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null: "
+        "none",
     )
-    method: MethodName = "full"
-    lora: Lora = Lora()
-    prefix: Virtual = Virtual()
-    prompt: Virtual = Virtual()
-    probe: Probe = Probe()
-    engine: EngineName = "ddp"
+    method: MethodName = Field(
+        "full",
+        description="Training method: all weights (full), LoRA, LoRA on a 4-bit base (qlora), prefix tuning, prompt "
+        "tuning, or a classification head (probe)",
+    )
+    lora: Lora = Field(Lora(), description="Adapter of methods lora and qlora")
+    prefix: Virtual = Field(Virtual(), description="Virtual tokens of method prefix")
+    prompt: Virtual = Field(Virtual(), description="Virtual tokens of method prompt")
+    probe: Probe = Field(Probe(), description="Classifier of method probe")
+    engine: EngineName = Field(
+        "ddp",
+        description="Division of the model among workers: none (ddp), DeepSpeed's ZeRO stages (zero1, zero2, zero3), "
+        "or torch's fully sharded data parallel (fsdp2)",
+    )
     reduce_every_micro_batch: bool = Field(
         True,
-        description="fsdp2; false: gradients are reduced once a step, and until then every worker has all of them in "
-        "memory",
+        description="Whether engine fsdp2 reduces gradients after every micro-batch; false: once a step, and until "
+        "then every worker has all gradients in memory",
     )
-    offload: Literal["none", "optimizer", "parameters"] = Field("none", description="to CPU memory; ZeRO engines only")
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none",
+        description="State of a ZeRO engine in CPU memory: none, optimizer, or parameters (with the optimizer's)",
+    )
     precision: Literal["auto", "float32", "bf16"] = Field(
-        "auto", description="bf16: bf16 matrix products on float32 master weights; auto: bf16 on GPUs, else float32"
+        "auto",
+        description="Number type of matrix products; weights are float32 in any case; auto: bf16 on GPUs, float32 on "
+        "CPUs",
     )
-    attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = "auto"
-    activation_checkpointing: bool = False
+    attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = Field(
+        "auto",
+        description="Implementation of attention; auto: variable-length FlashAttention in bf16 on GPUs, else "
+        "transformers' choice",
+    )
+    activation_checkpointing: bool = Field(
+        False,
+        description="Whether activations are computed again in the backward pass, which takes less memory and more "
+        "time",
+    )
     compile: Literal["auto"] | bool = Field(
-        "auto", description="torch.compile of the decoder layers; auto: on GPUs, for models that are tested to compile"
+        "auto",
+        description="Whether the decoder layers are compiled by torch.compile; auto: on GPUs, for model types that "
+        "are tested to compile",
     )
     deterministic: bool = Field(
-        False, description="slower; a resumed run has bit-identical results on GPUs too (on CPUs it always has)"
+        False,
+        description="Whether a resumed run has bit-identical results on GPUs, which is slower; on CPUs it always has",
     )
     loss_chunk_tokens: int | None = Field(
-        None, ge=1, description="positions whose logits are in memory at once; default: 4096 on GPUs, 1024 on CPUs"
+        None,
+        ge=1,
+        description="Number of positions whose logits are in memory at once; null: 4096 on GPUs, 1024 on CPUs",
     )
-    workers: Workers = Workers()
-    sequence_length: int = Field(1024, ge=2)
-    tokens_per_step: int = Field(65536, ge=2, description="over all workers; accumulation is derived")
+    workers: Workers = Field(Workers(), description="Number of training processes, and the resources of each")
+    sequence_length: int = Field(1024, ge=2, description="Number of tokens of a row")
+    tokens_per_step: int = Field(
+        65536,
+        ge=2,
+        description="Number of tokens of an optimizer step over all workers, a multiple of `sequence_length`; "
+        "gradient accumulation is derived",
+    )
     micro_batch: int | None = Field(
         None,
         ge=1,
-        description="rows that a worker computes at once; default: as many as its GPU holds; on CPUs 8,192 positions",
+        description="Number of rows that a worker computes at once; null: as many as its GPU holds, on CPUs about "
+        "8,192 tokens",
     )
-    packing: Packing = Packing()
-    split: Split = Split()
+    packing: Packing = Field(Packing(), description="Packing of documents into rows of tokens")
+    split: Split = Field(Split(), description="Fractions of the documents for training, validation and testing")
     order: Order = Field(
         "shuffled",
-        description="curriculum: in every epoch from the stage of the easiest examples to that of the hardest; "
-        "reverse: from the hardest; mixed: the same rows, with every stage spread evenly over the epoch",
+        description="Order of examples: shuffled, curriculum (stages from easy to hard in every epoch), reverse "
+        "(from hard to easy), or mixed (every stage spread evenly over the epoch)",
     )
-    steps: int | None = Field(None, ge=1, description="or epochs, or tokens")
-    epochs: float | None = Field(None, gt=0)
-    tokens: int | None = Field(None, ge=1)
-    optimizer: Optimizer = Optimizer()
-    evaluate: Evaluate = Evaluate()
-    checkpoint: Checkpointing = Checkpointing()
-    failures: Failures = Failures()
-    generate: Generate | None = None
-    export: Export = Export()
-    track: Track = Track()
-    device_memory_gib: float | None = Field(None, gt=0, description="memory of a GPU; a run that cannot fit is refused")
-    seed: int = Field(1, ge=0, lt=1 << 32)
+    steps: int | None = Field(None, ge=1, description="Number of optimizer steps; null: `epochs` or `tokens` is given")
+    epochs: float | None = Field(
+        None, gt=0, description="Number of epochs, which may be a fraction; null: `steps` or `tokens` is given"
+    )
+    tokens: int | None = Field(
+        None, ge=1, description="Number of tokens to train on; null: `steps` or `epochs` is given"
+    )
+    optimizer: Optimizer = Field(Optimizer(), description="AdamW and its learning-rate schedule")
+    evaluate: Evaluate = Field(Evaluate(), description="Validation, early stopping, and held-out sets")
+    checkpoint: Checkpointing = Field(
+        Checkpointing(), description="Times at which checkpoints are written, and the number that is kept"
+    )
+    failures: Failures = Field(Failures(), description="Restarts after crashes, preemptions and broken losses")
+    generate: Generate | None = Field(
+        None, description="Generation of answers to held-out prompts after training; null: none"
+    )
+    export: Export = Field(Export(), description="Forms of the exported weights")
+    track: Track = Field(Track(), description="Services that receive the curves of the training")
+    device_memory_gib: float | None = Field(
+        None,
+        gt=0,
+        description="Memory in GiB of a GPU, into which the run must fit or is refused; null: not checked, and rows "
+        "at once are chosen by the GPU of the worker",
+    )
+    seed: int = Field(
+        1, ge=0, lt=1 << 32, description="Random seed of initial weights, dropout, splits and the order of examples"
+    )
     packed: str | None = Field(
-        None, description="folder or URI of packed corpora shared by runs; default: below output"
+        None, description="Folder or URI of packed rows, which several runs may share; null: below `output`"
     )
-    output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
+    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
     phases: tuple[dict[str, Any], ...] = Field(
         (),
-        description="several trainings in a row, each {name, ...settings that differ}; each starts from the weights of "
-        "the one before",
+        description="Trainings in sequence, each with a name and the settings that differ; each starts from the "
+        "weights of the one before",
     )
-    execution: PackExecution = PackExecution()
-    storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
+    execution: PackExecution = Field(
+        PackExecution(), description="Retries, CPU cores, and units of work of packing; no effect on the result"
+    )
+    storage: StorageOptions = Field(
+        StorageOptions(), description="Credentials, address and timeouts of the object store"
+    )  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

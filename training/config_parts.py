@@ -16,7 +16,6 @@ from raymill.cluster.frame.execution import Execution
 from raymill.cluster.readers.inputs import ENCODING, Encoding, Format
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
-from raymill.training.methods import CLASSIFIER
 
 Overflow = Literal["split", "truncate", "drop"]
 
@@ -47,55 +46,80 @@ class Columns(Settings):
     Every setting except system_prompt is the name of a column, or COLUMN.FIELD of a column of structs.
     """
 
-    text: str | None = Field(None, description="continued pre-training: loss on every token")
-    prompt: str | None = Field(None, description="with completion, or chosen and rejected: loss on the answer")
-    completion: str | None = None
+    text: str | None = Field(
+        None, description="Column with plain text, for continued pre-training with the loss on every token; null: none"
+    )
+    prompt: str | None = Field(
+        None, description="Column with the prompt of a pair or of a preference, which has no loss; null: none"
+    )
+    completion: str | None = Field(
+        None, description="Column with the answer to `prompt`, which has the loss; null: none"
+    )
     chosen: str | None = Field(
         None,
-        description="with rejected, and prompt unless both are conversations: the better of two answers, text or "
-        "messages; loss on it alone",
+        description="Column with the better of two answers, text or messages, which has the loss; null: none",
     )
-    rejected: str | None = Field(None, description="with chosen: the worse answer, which is not trained on")
-    input: str | None = Field(None, description="with prompt: text that follows it after a blank line; may be empty")
+    rejected: str | None = Field(
+        None, description="Column with the worse of two answers, which is not trained on; null: none"
+    )
+    input: str | None = Field(
+        None,
+        description="Column with a text that follows the prompt of a pair after a blank line, and may be empty; "
+        "null: none",
+    )
     history: str | None = Field(
-        None, description="with prompt: earlier turns, a list of [prompt, answer]; the answers are trained on too"
+        None,
+        description="Column with the earlier turns of a pair, a list of [prompt, answer]; their answers are trained "
+        "on too; null: none",
     )
     system: str | None = Field(
-        None, description="the system prompt; with messages, for conversations that do not begin with one"
+        None,
+        description="Column with the system prompt of a pair, or of a conversation that begins without one; null: none",
     )
     system_prompt: str | None = Field(
-        None, min_length=1, description="with prompt: the text of the system prompt of rows without one"
+        None, min_length=1, description="Text of the system prompt of pairs without one; null: none"
     )
     messages: str | None = Field(
-        None, description="chat: a list of {role, content} or, as in ShareGPT, {from, value}; loss on assistant turns"
+        None,
+        description="Column with a conversation: a list of {role, content} or, as in ShareGPT, {from, value}, with "
+        "the loss on assistant turns; null: none",
     )
-    tools: str | None = Field(None, description="with messages: the tools that are passed to the chat template")
+    tools: str | None = Field(
+        None, description="Column with the tools of a conversation, for the chat template; null: none"
+    )
     label: str | None = Field(
         None,
-        description=f"method {CLASSIFIER}: the class, text or a whole number; of a list its most frequent value. "
-        "Default: the labels, else the categories, of a data set of `raymill prepare`",
+        description="Column with the class of a text for method probe: text, a whole number, or a list, whose most "
+        "frequent value counts; null: the labels, else the categories, of a data set of `raymill "
+        "prepare`",
     )
-    id: str | None = Field(None, description="default: `id` where there is one, else a hash of the content")
-    group: str | None = Field(None, description="documents of one group go to one split; default: `group_id` if there")
-    stratify: str | None = Field(None, description="splits have the same shares of this column's values")
+    id: str | None = Field(
+        None, description="Column with document ids; null: `id` if there is one, else a hash of the content"
+    )
+    group: str | None = Field(
+        None, description="Column whose equal values keep documents in one split; null: `group_id` if there is one"
+    )
+    stratify: str | None = Field(
+        None, description="Column whose values have the same fractions in every split; null: none"
+    )
     split: str | None = Field(
         None,
-        description="train, validation or test: the document's split, in place of `split`; default: `split` of a data "
-        "set of `raymill prepare`",
+        description="Column with the split of each document (train, validation or test), in place of the setting "
+        "`split`; null: `split` of a data set of `raymill prepare`",
     )
     fold: str | None = Field(
         None,
-        description="with split.fold: the document's fold, a whole number from 0; default: `fold` of a data set of "
-        "`raymill prepare`",
+        description="Column with the fold of each document, a whole number from 0, for `split.fold`; null: `fold` of "
+        "a data set of `raymill prepare`",
     )
     stage: str | None = Field(
         None,
-        description="stage of a curriculum: a whole number from 0, the easiest, to 255; default: `stage` of a data set "
-        "of `raymill prepare`",
+        description="Column with the curriculum stage of each document, a whole number from 0 (easiest) to 255; "
+        "null: `stage` of a data set of `raymill prepare`",
     )
 
     ignore: tuple[str, ...] | None = Field(
-        None, description="columns and keys of messages to pass over; default: the config's `ignore`"
+        None, description="Names of columns and of keys of messages that are not read; null: the config's `ignore`"
     )
 
     @model_validator(mode="after")
@@ -144,17 +168,27 @@ class Columns(Settings):
 class DocumentFiles(Settings):
     """Settings of a corpus or set that say how its files are read."""
 
-    columns: Columns | None = Field(None, description="default: the config's `columns`")
-    follow_links: bool = Field(False, description="whether links in the folder may lead out of it")
+    columns: Columns | None = Field(None, description="Columns of these documents; null: the config's `columns`")
+    follow_links: bool = Field(
+        False,
+        description="Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face "
+        "cache do",
+    )
     exclude: tuple[str, ...] | None = Field(
-        None, description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
+        None,
+        description="Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`); null: none",
     )
     format: Format | None = Field(
         None,
-        description="default: by the file's ending, after .gz, .zst or .bz2; of a folder, files without records "
-        "(text, HTML, PDF ..) only if it has none with records",
+        description="Format of the files; null: by the ending of each name, without .gz, .zst or .bz2; of a folder "
+        "with records, documents (text, HTML, PDF ..) are not read",
     )
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV",
+    )
     encoding: Encoding | None = Field(None, description=ENCODING)
 
 
@@ -165,23 +199,34 @@ class Corpus(DocumentFiles):
 
     path: str = Field(
         min_length=1,
-        description="an artifact, a folder, file, glob or URI with files of any format that `curate` reads; a folder "
-        "saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of its hub",
+        description="Artifact, folder, glob, file or URI of any format that `curate` reads; a folder saved by "
+        "Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION]",
     )
     split: str | None = Field(
         None,
         min_length=1,
-        description="split to read of a data set of `datasets`; null: train, validation and test, which then are the "
+        description="Name of the split to read of a Hugging Face data set; null: train, validation and test, as "
         "splits of the training",
     )
     name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="default: corpus-0, corpus-1 .."
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Name of the corpus in logs and reports; null: corpus-0, corpus-1 and so on",
     )
-    weight: float | None = Field(None, gt=0, description="share of the mixture's tokens, relative to the others'")
-    epochs: float | None = Field(None, gt=0, description="instead of weight: epochs of this corpus")
-    tokens: int | None = Field(None, ge=1, description="instead of weight: tokens of this corpus to train on")
+    weight: float | None = Field(
+        None,
+        gt=0,
+        description="Weight of the corpus among the tokens of the mixture; null: `epochs`, `tokens` or the corpus's "
+        "own size decides",
+    )
+    epochs: float | None = Field(
+        None, gt=0, description="Number of epochs of this corpus, in place of `weight`; null: none given"
+    )
+    tokens: int | None = Field(
+        None, ge=1, description="Number of tokens of this corpus to train on, in place of `weight`; null: none given"
+    )
     storage: StorageOptions | None = Field(
-        None, description="settings of the store that has this corpus; default: the config's `storage`"
+        None, description="Object-store settings for this source alone; null: the config's `storage`"
     )
 
 
@@ -190,22 +235,30 @@ class Model(WithShortForm):
 
     short_form: ClassVar = "name"
 
-    name: str | None = Field(None, description="a folder, a URI (every machine fetches it once), or a hub name")
-    revision: str | None = Field(None, description="revision of the hub repository; pin it to a commit")
+    name: str | None = Field(
+        None,
+        description="Folder, URI (fetched once by every machine) or hub name of the base model; null: random weights "
+        "by `config`",
+    )
+    revision: str | None = Field(
+        None, description="Revision of the model's hub repository, best a commit; null: the newest"
+    )
     config: dict[str, Any] | None = Field(
-        None, description="instead of name: transformers settings of a model with random weights"
+        None, description="Transformers settings of a model with random weights, in place of `name`; null: none"
     )
     tokenizer: str | None = Field(
         None,
-        description="folder, URI or hub name; `train`: a byte-level BPE fitted on the corpus; default: the model's",
+        description="Folder, URI or hub name of the tokenizer; `train`: a byte-level BPE fitted on the corpus; null: "
+        "the model's",
     )
     chat_template: str | None = Field(
-        None, description="a Jinja file, or `chatml`; default: the tokenizer's; a trained tokenizer has chatml"
+        None,
+        description="Path of a Jinja chat template, or `chatml`; null: the tokenizer's; a fitted tokenizer has chatml",
     )
     chat_template_kwargs: dict[str, Any] = Field(
         {},
-        description="variables of the chat template, such as {enable_thinking: false}; they are its defaults in "
-        "packing, evaluation and the exported tokenizer",
+        description="Variables of the chat template, as {enable_thinking: false}; they are its defaults in packing, "
+        "evaluation and the exported tokenizer",
     )
 
     @model_validator(mode="after")
@@ -230,9 +283,9 @@ class ContinueFrom(WithShortForm):
 
     short_form: ClassVar = "run"
 
-    run: str = Field(min_length=1, description="the output of a finished run, or of one of its phases")
+    run: str = Field(min_length=1, description="Output of the finished run that is continued, or of one of its phases")
     checkpoint: Literal["newest", "best"] = Field(
-        "newest", description="best: the checkpoint with the lowest validation loss, which that run exported"
+        "newest", description="Checkpoint that is continued: the newest, or best (lowest validation loss)"
     )
 
 
@@ -242,11 +295,14 @@ class Split(Settings):
     fold: documents of this fold are for testing, those of the others for training; the shares are not used.
     """
 
-    train: float = Field(0.8, gt=0, le=1)
-    validation: float = Field(0.1, ge=0, lt=1)
-    test: float = Field(0.1, ge=0, lt=1)
+    train: float = Field(0.8, gt=0, le=1, description="Fraction of the documents for training")
+    validation: float = Field(0.1, ge=0, lt=1, description="Fraction of the documents for validation")
+    test: float = Field(0.1, ge=0, lt=1, description="Fraction of the documents for testing")
     fold: int | None = Field(
-        None, ge=0, description="instead: test on the documents of this fold (`columns.fold`), train on the others"
+        None,
+        ge=0,
+        description="Number of the fold (`columns.fold`) that is for testing; all others are for training, and the "
+        "fractions are not used; null: none",
     )
 
     @model_validator(mode="after")
@@ -261,13 +317,15 @@ class Packing(Settings):
     """How documents become rows."""
 
     mode: Literal["best_fit", "none"] = Field(
-        "best_fit", description="several documents a row, attention inside each document; none: one document a row"
+        "best_fit",
+        description="Packing of documents into rows: best_fit (several a row, attention inside each document), or "
+        "none (one a row)",
     )
     overflow: Overflow | None = Field(
         None,
-        description="documents longer than a row: `split` into several pieces; `truncate` after the last label token "
-        "that fits; `drop`. Default: split for text, drop for chat and pairs, truncate for method "
-        f"{CLASSIFIER}",
+        description="Treatment of documents longer than a row: split (into pieces), truncate (after the last label "
+        "token that fits), or drop; null: split for text, drop for chats and pairs, truncate for method "
+        "probe",
     )
 
 
@@ -281,17 +339,34 @@ class Optimizer(Settings):
         "adam_beta1": "betas", "adam_beta2": "betas", "min_lr_ratio": "final_fraction",
     }  # fmt: skip
 
-    learning_rate: float = Field(2e-5, gt=0)
-    weight_decay: float = Field(0.0, ge=0, description="weight decay of matrices; biases and norms have none")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
-    warmup_steps: int = Field(0, ge=0)
-    decay_steps: int | None = Field(None, ge=1, description="wsd: steps of the decay at the end; default: a tenth")
-    final_fraction: float = Field(0.0, ge=0, le=1, description="the last learning rate, as a fraction of learning_rate")
-    clip: float | None = Field(
-        1.0, gt=0, description="largest global gradient norm; null: no clipping, the norm is only recorded"
+    learning_rate: float = Field(2e-5, gt=0, description="Learning rate of AdamW after warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay of matrices; biases and norms have none")
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(
+        "cosine",
+        description="Learning rate after warm-up: a half cosine or a straight line to `final_fraction`, constant, or "
+        "wsd (constant, then a straight line over the last `decay_steps`)",
     )
-    betas: tuple[float, float] = (0.9, 0.95)
-    epsilon: float = Field(1e-8, gt=0)
+    warmup_steps: int = Field(
+        0, ge=0, description="Number of optimizer steps in which the learning rate rises to its full value"
+    )
+    decay_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Number of optimizer steps of the decay at the end, for schedule wsd; null: a tenth of all steps",
+    )
+    final_fraction: float = Field(
+        0.0, ge=0, le=1, description="Learning rate at the end of the schedule, as a fraction of `learning_rate`"
+    )
+    clip: float | None = Field(
+        1.0,
+        gt=0,
+        description="Maximum global norm of the gradients, to which they are scaled down; null: no clipping, the "
+        "norm is only recorded",
+    )
+    betas: tuple[float, float] = Field(
+        (0.9, 0.95), description="Decay rates of AdamW's averages of the gradients and of their squares"
+    )
+    epsilon: float = Field(1e-8, gt=0, description="Term in the denominator of AdamW's update, for numerical stability")
 
 
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -303,33 +378,40 @@ class HeldOutSet(DocumentFiles, WithShortForm):
     short_form: ClassVar = "path"
 
     path: paths.AbsolutePath = Field(
-        description="an artifact, a folder, file, glob or URI with files of any format that `curate` reads, on the "
-        "store of the config's `storage`; a folder saved by `datasets`, or hf://ORG/NAME[/CONFIG][@REVISION]"
+        description="Artifact, folder, glob, file or URI of any format that `curate` reads, on the store of the "
+        "config's `storage`; a folder saved by `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION]"
     )
     split: str | None = Field(
         None,
         min_length=1,
-        description="split to measure, for documents that have splits; null: test, or all documents without a split",
+        description="Name of the split to measure, of documents with splits; null: test, or all documents without a "
+        "split",
     )
 
 
 class Evaluate(Settings):
     """Validation during training, early stopping, and sets that are measured before and after training."""
 
-    every_steps: int = Field(50, ge=1)
-    rows: int | None = Field(512, ge=1, description="most rows of the validation split to measure; null: all")
+    every_steps: int = Field(50, ge=1, description="Number of optimizer steps between two validations")
+    rows: int | None = Field(
+        512, ge=1, description="Maximum number of rows of the validation split that are measured; null: all"
+    )
     test_tokens: int | None = Field(
         1 << 20,
         ge=1,
-        description="maximum number of tokens of the test split, and of each of `sets`, that are measured before and "
+        description="Maximum number of tokens of the test split, and of each of `sets`, that are measured before and "
         "after training; null: all",
     )
     sets: dict[SetName, HeldOutSet] = Field(
         {},
-        description="further sets to measure before and after training, by name, each a path or {path, columns, split}",
+        description="Further sets to measure before and after training, by name: a path, or {path, columns, split}",
     )
-    patience: int | None = Field(None, ge=1, description="stop early after this many evaluations without a better loss")
-    least_gain: float = Field(0.0, ge=0, description="a loss counts as better when lower by more than this")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Number of validations without a better loss after which training stops early; null: never",
+    )
+    least_gain: float = Field(0.0, ge=0, description="Minimum decrease of the validation loss that counts as better")
 
     @field_validator("sets")
     @classmethod
@@ -342,46 +424,65 @@ class Evaluate(Settings):
 class Checkpointing(Settings):
     """When checkpoints are written, and how many are kept."""
 
-    every_steps: int | None = Field(500, ge=1)
-    every_minutes: float | None = Field(None, gt=0)
-    keep: int = Field(2, ge=1, description="number of newest ones to keep, besides that of the best validation loss")
+    every_steps: int | None = Field(
+        500, ge=1, description="Number of optimizer steps between two checkpoints; null: none by steps"
+    )
+    every_minutes: float | None = Field(
+        None, gt=0, description="Minutes between two checkpoints, besides those by steps; null: none by time"
+    )
+    keep: int = Field(
+        2, ge=1, description="Number of newest checkpoints to keep, besides the one with the best validation loss"
+    )
 
 
 class Failures(Settings):
     """What a run does after a crash, a preemption or a broken loss."""
 
-    max: int = Field(3, ge=0, description="crashes of workers after which the run starts again from a checkpoint")
-    max_preemptions: int = Field(-1, ge=-1, description="lost nodes after which it starts again; -1: any number")
-    skip_back: int = Field(
-        0, ge=0, description="broken losses after which it goes back to a checkpoint and skips the steps since then"
+    max: int = Field(3, ge=0, description="Maximum number of restarts from a checkpoint after crashes of workers")
+    max_preemptions: int = Field(
+        -1, ge=-1, description="Maximum number of restarts from a checkpoint after lost nodes; -1: any number"
     )
-    loss_limit: float | None = Field(None, gt=0, description="a training loss above this counts as broken, as NaN does")
+    skip_back: int = Field(
+        0,
+        ge=0,
+        description="Maximum number of broken losses after which training returns to a checkpoint and skips the "
+        "steps since then; at the next one the run ends",
+    )
+    loss_limit: float | None = Field(
+        None, gt=0, description="Training loss above which a step is broken, as with NaN; null: NaN and infinity alone"
+    )
 
 
 class Generate(Settings):
     """Greedy generation on held-out prompts after training."""
 
-    prompts: int = Field(32, ge=1)
-    max_new_tokens: int = Field(128, ge=1)
-    prompt_tokens: int = Field(32, ge=1, description="for plain text: number of first tokens that are the prompt")
+    prompts: int = Field(32, ge=1, description="Number of held-out prompts to answer after training")
+    max_new_tokens: int = Field(128, ge=1, description="Maximum number of tokens of a generated answer")
+    prompt_tokens: int = Field(32, ge=1, description="Number of first tokens of a plain text that are its prompt")
     answer: Literal["text", "label", "number"] = Field(
         "text",
-        description="label: accuracy, precision, recall, F1 too; number: compare the number after the first `####` "
-        "(GSM8K) if references have that mark, else the last; number_match_flexible always compares the last",
+        description="Comparison of answers with references: text, label (accuracy, precision, recall, F1 too), or "
+        "number (the one after the first `####`, as in GSM8K, if references have that mark, else the "
+        "last)",
     )
     decimal_mark: Literal[".", ","] = Field(
         ".",
-        description="decimal mark of numbers in answers and references; `,`: 1.000,50 is a number and 1,000.50 is not",
+        description="Decimal mark of numbers in answers and references; with a comma 1.000,50 is a number and "
+        "1,000.50 is not",
     )
 
 
 class Export(Settings):
     """The exported weights."""
 
-    merged: bool = Field(True, description="methods with an adapter: also the merged model")
+    merged: bool = Field(
+        True,
+        description="Whether the base model with the adapter merged into it is exported too, for methods lora and "
+        "qlora",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
         None,
-        description="number type of the exported full or merged weights; null: that of the base model's files, float32 "
+        description="Number type of the exported full or merged weights; null: as in the base model's files, float32 "
         "for random weights",
     )
 
@@ -394,16 +495,16 @@ class Track(Settings):
         "MLFLOW_TRACKING_TOKEN; for a database PGPASSWORD or a file ~/.pgpass; for Weights & Biases WANDB_API_KEY."
     )
 
-    tensorboard: bool = True
-    mlflow: str | None = Field(None, description="tracking URI, without user name and password")
-    wandb: str | None = Field(None, description="project")
+    tensorboard: bool = Field(True, description="Whether curves are written for TensorBoard")
+    mlflow: str | None = Field(None, description="Tracking URI of MLflow, without user name and password; null: none")
+    wandb: str | None = Field(None, description="Project of Weights & Biases; null: none")
 
 
 class Elastic(Settings):
     """A range of workers."""
 
-    min: int = Field(ge=1)
-    max: int = Field(ge=1)
+    min: int = Field(ge=1, description="Minimum number of workers with which training goes on")
+    max: int = Field(ge=1, description="Maximum number of workers")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -419,13 +520,16 @@ TIMEOUT_S = 1800.0
 class Workers(Settings):
     """The processes that train, and their resources."""
 
-    count: Annotated[int, Field(ge=1)] | Elastic = Field(1, description="or {min: 2, max: 8}")
-    gpus_each: int = Field(0, ge=0, le=1)
-    cpus_each: float = Field(1, gt=0)
+    count: Annotated[int, Field(ge=1)] | Elastic = Field(
+        1, description="Number of workers, or a range as {min: 2, max: 8}"
+    )
+    gpus_each: int = Field(0, ge=0, le=1, description="Number of GPUs of each worker")
+    cpus_each: float = Field(1, gt=0, description="Number of CPUs of each worker")
     timeout_s: float = Field(
         TIMEOUT_S,
         gt=0,
-        description="longest wait for another worker; then the attempt fails and names the worker's rank",
+        description="Seconds that a worker waits for another; then training fails, and the error names that worker's "
+        "rank",
     )
 
     @property
@@ -437,4 +541,4 @@ class Workers(Settings):
 class PackExecution(Execution):
     """Also the units of packing."""
 
-    unit_mib: int = Field(32, ge=1, description="approximate text of a unit of tokenising")
+    unit_mib: int = Field(32, ge=1, description="Approximate size of the text that a unit of packing tokenises, in MiB")

@@ -24,14 +24,19 @@ class Lora(BaseModel, extra="forbid", frozen=True):
         "use_rslora": "rslora", "use_dora": "dora",
     }  # fmt: skip
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(16, ge=1, description="Rank of the LoRA matrices")
+    alpha: float = Field(32, gt=0, description="Scale of the LoRA update, which is multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Probability of dropout on the input of LoRA layers")
     target: str | tuple[str, ...] = Field(
-        "all-linear", description="names of modules, or all-linear: all but the lm_head"
+        "all-linear",
+        description="Names of the modules that have an adapter; all-linear: all linear layers but the lm_head",
     )
-    rslora: bool = Field(False, description="scale by alpha / sqrt(rank)")
-    dora: bool = Field(False, description="weight-decomposed: a magnitude of its own for each output")
+    rslora: bool = Field(
+        False, description="Whether the LoRA update is scaled by alpha / sqrt(rank) in place of alpha / rank"
+    )
+    dora: bool = Field(
+        False, description="Whether the adapter is weight-decomposed (DoRA), with a trained magnitude for each output"
+    )
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -42,14 +47,14 @@ class Lora(BaseModel, extra="forbid", frozen=True):
 class Virtual(BaseModel, extra="forbid", frozen=True):
     """The virtual tokens of methods prefix and prompt."""
 
-    tokens: int = Field(20, ge=1, description="virtual tokens before the text")
+    tokens: int = Field(20, ge=1, description="Number of trained virtual tokens before the text")
 
 
 class Probe(BaseModel, extra="forbid", frozen=True):
     """The classifier of method probe."""
 
     pool: Literal["last", "mean"] = Field(
-        "last", description="input of the classification head: the hidden state of the last token, or their mean"
+        "last", description="Input of the classification head: hidden state of the last token, or mean over all tokens"
     )
 
 

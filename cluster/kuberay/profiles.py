@@ -41,55 +41,110 @@ CHECKPOINT_S = 10
 
 @dataclass(frozen=True)
 class Profile:
-    """A Kubernetes cluster, as far as a RayJob depends on it. Lists of a file are tuples here.
+    """A Kubernetes cluster, as far as a RayJob depends on it. Lists of a file are tuples here."""
 
-    Attributes:
-        image, train_image: image for curate and for train, REPOSITORY@sha256:DIGEST.
-        tags: whether images may also be named by a tag.
-        cpus, gpus: most CPUs and GPUs of a worker machine; None: as many as the config's work has.
-        machines: most workers of a curate job; None: as many as the config's work has.
-        head_cpus, head_memory_gib: size of the head; None: as the config's work has it.
-        memory_factor, disk_factor: multiples of the work's memory and disk, for workers.
-        head_nodes, cpu_nodes, gpu_nodes: labels of the nodes for each (nodeSelector).
-        spot: CPU workers prefer spot nodes, which have a label of spot_labels and a taint of spot_taints.
-        grace_s: seconds that a pod has to end; Ray drains a node for 10 s less. At most the notice of a spot node.
-        autoscale: Ray's autoscaler changes the number of worker pods; else all are started at once.
-        queue: LocalQueue of Kueue.
-        scheduler: scheduler for gang scheduling.
-        clean_up: deletion rules of KubeRay, or shutdown after the job ends, which Kueue needs.
-        secret: name of a Secret whose keys become environment variables of all pods, for stores without roles.
-        claims: folder -> PersistentVolumeClaim that all pods have there.
-        deadline_s: most seconds of one attempt.
-        retries: attempts after the first, each on a new cluster.
-    """
-
-    name: str
-    namespace: str = "raymill"
-    image: str = ""
-    train_image: str = ""
-    tags: bool = False
-    cpus: _Count | None = None
-    gpus: _Count | None = None
-    machines: _Count | None = None
-    memory_factor: _Factor = 1.0
-    disk_factor: _Factor = 1.0
-    head_cpus: _Count | None = None
-    head_memory_gib: _Count | None = None
-    head_nodes: Mapping[str, str] = field(default_factory=dict)
-    cpu_nodes: Mapping[str, str] = field(default_factory=dict)
-    gpu_nodes: Mapping[str, str] = field(default_factory=dict)
-    spot: bool = False
-    spot_labels: Mapping[str, str] = field(default_factory=dict)
-    spot_taints: Mapping[str, str] = field(default_factory=dict)
-    grace_s: int = 120
-    autoscale: bool = True
-    queue: str | None = None
-    scheduler: Literal["volcano"] | None = None
-    clean_up: Literal["rules", "shutdown"] = "rules"
-    secret: str | None = None
-    claims: Mapping[str, str] = field(default_factory=dict)
-    deadline_s: Annotated[int, Field(ge=1, le=_LARGEST)] = 7 * 24 * 3600
-    retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    name: Annotated[str, Field(description="Name of the overlay that the profile belongs to")]
+    namespace: Annotated[str, Field(description="Kubernetes namespace of jobs")] = "raymill"
+    image: Annotated[
+        str,
+        Field(
+            description="Container image of curate and prepare jobs, REPOSITORY@sha256:DIGEST; empty: `--image` "
+            "is required"
+        ),
+    ] = ""
+    train_image: Annotated[
+        str, Field(description="Container image of train jobs, REPOSITORY@sha256:DIGEST; empty: `--image` is required")
+    ] = ""
+    tags: Annotated[bool, Field(description="Whether images may be named by a tag, without a digest")] = False
+    cpus: Annotated[
+        _Count | None,
+        Field(description="Maximum number of CPUs of a worker machine; null: as many as the config's work has"),
+    ] = None
+    gpus: Annotated[
+        _Count | None,
+        Field(description="Maximum number of GPUs of a worker machine; null: as many as the config's work has"),
+    ] = None
+    machines: Annotated[
+        _Count | None,
+        Field(
+            description="Maximum number of worker machines of a curate or prepare job; null: as many as the "
+            "config's work has"
+        ),
+    ] = None
+    memory_factor: Annotated[
+        _Factor, Field(description="Multiple of the memory that the config's work needs, for worker machines")
+    ] = 1.0
+    disk_factor: Annotated[
+        _Factor, Field(description="Multiple of the disk space that the config's work needs, for worker machines")
+    ] = 1.0
+    head_cpus: Annotated[
+        _Count | None, Field(description="Number of CPUs of the Ray head; null: as the config's work has it")
+    ] = None
+    head_memory_gib: Annotated[
+        _Count | None, Field(description="Memory of the Ray head in GiB; null: as the config's work has it")
+    ] = None
+    head_nodes: Annotated[
+        Mapping[str, str], Field(description="Labels of the nodes for the Ray head (nodeSelector)")
+    ] = field(default_factory=dict)
+    cpu_nodes: Annotated[
+        Mapping[str, str], Field(description="Labels of the nodes for workers without GPUs (nodeSelector)")
+    ] = field(default_factory=dict)
+    gpu_nodes: Annotated[
+        Mapping[str, str], Field(description="Labels of the nodes for workers with GPUs (nodeSelector)")
+    ] = field(default_factory=dict)
+    spot: Annotated[
+        bool, Field(description="Whether workers without GPUs prefer spot nodes, by `spot_labels` and `spot_taints`")
+    ] = False
+    spot_labels: Annotated[Mapping[str, str], Field(description="Labels of spot nodes, of which a node has one")] = (
+        field(default_factory=dict)
+    )
+    spot_taints: Annotated[Mapping[str, str], Field(description="Taints of spot nodes, which workers tolerate")] = (
+        field(default_factory=dict)
+    )
+    grace_s: Annotated[
+        int,
+        Field(
+            description="Seconds that a pod has to end, at most the notice of a spot node; Ray drains a node for "
+            "10 s less"
+        ),
+    ] = 120
+    autoscale: Annotated[
+        bool,
+        Field(description="Whether Ray's autoscaler changes the number of worker pods; false: all are started at once"),
+    ] = True
+    queue: Annotated[
+        str | None, Field(description="Name of the LocalQueue of Kueue that admits jobs; null: no Kueue")
+    ] = None
+    scheduler: Annotated[
+        Literal["volcano"] | None,
+        Field(
+            description="Scheduler that starts all pods of a job together (gang scheduling); null: the cluster's own"
+        ),
+    ] = None
+    clean_up: Annotated[
+        Literal["rules", "shutdown"],
+        Field(
+            description="Removal of a finished job's cluster: deletion rules of KubeRay (rules), or shutdown, "
+            "which Kueue needs"
+        ),
+    ] = "rules"
+    secret: Annotated[
+        str | None,
+        Field(
+            description="Name of the Secret whose keys are environment variables of all pods, for stores without "
+            "roles; null: none"
+        ),
+    ] = None
+    claims: Annotated[
+        Mapping[str, str], Field(description="PersistentVolumeClaims that all pods have, as {FOLDER: CLAIM}")
+    ] = field(default_factory=dict)
+    deadline_s: Annotated[
+        int, Field(ge=1, le=_LARGEST, description="Maximum number of seconds of one attempt of a job")
+    ] = 7 * 24 * 3600
+    retries: Annotated[
+        int,
+        Field(ge=0, le=1000, description="Maximum number of attempts of a job after the first, each on a new cluster"),
+    ] = 3
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 

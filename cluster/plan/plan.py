@@ -61,13 +61,17 @@ class Prices(BaseModel):
     name: str = Field(
         "an example, not an offer: AWS Fargate and S3 Standard, US East, on demand, USD, as published in March 2026 "
         "(aws.amazon.com/fargate/pricing, aws.amazon.com/s3/pricing)",
-        description="what these prices are, with their date and source",
+        description="Name of the prices in the plan, with their date, currency and source",
     )
-    core_hour: float = Field(0.04048, ge=0, description="price of one core for an hour")
-    gib_hour: float = Field(0.004445, ge=0, description="price of one GiB of memory for an hour")
-    thousand_puts: float = Field(0.005, ge=0, description="requests that write or list")
-    thousand_gets: float = Field(0.0004, ge=0, description="requests that read")
-    egress_gb: float = Field(0.0, ge=0, description="10^9 bytes read from the store; 0 within a region")
+    core_hour: float = Field(0.04048, ge=0, description="Price of one core for an hour")
+    gib_hour: float = Field(0.004445, ge=0, description="Price of one GiB of memory for an hour")
+    thousand_puts: float = Field(
+        0.005, ge=0, description="Price of 1,000 requests to the object store that write or list"
+    )
+    thousand_gets: float = Field(0.0004, ge=0, description="Price of 1,000 requests to the object store that read")
+    egress_gb: float = Field(
+        0.0, ge=0, description="Price of 10^9 bytes read from the object store; usually 0 within a region"
+    )
 
 
 def load_prices(path: str | None) -> Prices:

@@ -70,8 +70,8 @@ Format = Literal[
 
 
 ENCODING = (
-    "encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, as windows-1252 or utf-16; default: "
-    "UTF-8, of HTML as found"
+    "Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252; "
+    "null: UTF-8, and of HTML the one that is found"
 )
 
 
@@ -101,43 +101,58 @@ class Input(BaseModel):
     origins: ClassVar[bool] = False
 
     source: str = Field(
-        default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="name of the input in corpus and report"
+        default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the source in the corpus and the report"
     )
     path: paths.AbsolutePath = Field(
-        description="folder (every file below it with a format's ending), glob (`**` crosses folders), file or URI; "
-        "a folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION] for a data set of "
-        "its hub",
+        description="Folder (files of known formats in it and below), glob (`**` crosses folders), file or URI; a "
+        "folder saved by Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION]",
     )
     exclude: tuple[str, ...] = Field(
-        default=(), description="globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
+        default=(), description="Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
     )
     follow_links: bool = Field(
-        default=False, description="whether links in the folder may lead out of it, as those of the hub's cache do"
+        default=False,
+        description="Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face "
+        "cache do",
     )
-    format: Format | None = Field(default=None, description="default: by the file's ending, after .gz, .zst or .bz2")
-    text: str = Field(default="text", min_length=1, description="column of the text, in formats with columns")
+    format: Format | None = Field(
+        default=None, description="Format of the files; null: by the ending of each name, without .gz, .zst or .bz2"
+    )
+    text: str = Field(
+        default="text", min_length=1, description="Name of the column with the text, in formats with columns"
+    )
     id: str | None = Field(
         default=None,
         min_length=1,
-        description="column of the document's id, strings or whole numbers; default, and if it is null or empty: the "
-        "hash of the text. In formats without columns the id is the path of the file, in archives the record_id",
+        description="Name of the column with document ids, text or whole numbers; null: a hash of the text, as where "
+        "it is empty. Formats without columns have the file's path as id, web archives the record's",
     )
-    columns: tuple[str, ...] = Field(default=(), description="more columns to carry into the corpus, by name")
-    licence: str | None = Field(default=None, description="licence of this source, recorded in the manifests")
+    columns: tuple[str, ...] = Field(default=(), description="Names of further columns to carry into the corpus")
+    licence: str | None = Field(
+        default=None, description="Licence of the source, recorded in the manifests and the report; null: not recorded"
+    )
     weight: float = Field(
         default=1.0,
         gt=0,
         allow_inf_nan=False,
-        description="share of this source in a mixture, recorded in the manifests",
+        description="Relative weight of the source in a training mixture, recorded in the manifests and the report; "
+        "curation does not apply it",
     )
-    snapshot: str | None = Field(default=None, description="name of the crawl or release; a scope for deduplication")
+    snapshot: str | None = Field(
+        default=None, description="Name of the crawl or release of the files, for `dedup.scope: snapshot`; null: none"
+    )
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv"
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV",
     )
     encoding: Encoding | None = Field(default=None, description=ENCODING)
-    split: str = Field(default="train", min_length=1, description="hf: the split to read")
+    split: str = Field(
+        default="train", min_length=1, description="Name of the split to read of a Hugging Face data set"
+    )
     storage: StorageOptions | None = Field(
-        default=None, description="settings of the store with this input; default: the config's `storage`"
+        default=None, description="Object-store settings for this source alone; null: the config's `storage`"
     )
 
     @property
@@ -209,23 +224,28 @@ class Limits(BaseModel):
         default=10_000_000,
         ge=1,
         le=2_000_000_000,
-        description="largest text, in bytes of UTF-8; for a web page, largest HTML",
+        description="Maximum size of a document in bytes: its text in UTF-8, or the HTML of a web page; larger "
+        "documents are quarantined",
     )
-    max_expansion_ratio: float = Field(default=1000.0, gt=1, description="decompressed bytes per byte of a file")
-    max_expanded_gib: float = Field(default=64.0, gt=0, description="decompressed size of one file")
+    max_expansion_ratio: float = Field(
+        default=1000.0,
+        gt=1,
+        description="Maximum ratio of decompressed to compressed bytes of a file, against decompression bombs",
+    )
+    max_expanded_gib: float = Field(default=64.0, gt=0, description="Maximum decompressed size of a file, in GiB")
     max_block_mib: int = Field(
         default=256,
         ge=1,
         le=1 << 20,
-        description="largest part of a file that has to be in memory at once: the window of a zstd file, a record "
-        "batch of an Arrow file, a page of a Parquet file; MiB",
+        description="Maximum size in MiB of a part of a file that must be in memory as a whole: window of a zstd "
+        "file, record batch of an Arrow file, page of a Parquet file",
     )
     document_s: float = Field(
         default=10.0,
         gt=0,
         le=86_400,
-        description="processor time in seconds for extracting the text of one document (HTML, PDF, Word, transcript, "
-        "e-mail message), and again for each megabyte of it",
+        description="Processor time in seconds for extracting the text of one document (HTML, PDF, Word, transcript, "
+        "e-mail), and as much again for each megabyte of it",
     )
     # Place of a document -> (problem, bound) of the first reading.
     _exceeded: Mapping[str, tuple[str, str]] = PrivateAttr(default_factory=dict)

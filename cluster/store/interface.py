@@ -26,19 +26,41 @@ class StorageOptions(BaseModel):
 
     endpoint_url: str | None = Field(
         None,
-        description="address of the store, http(s)://HOST:PORT, for Azure with the account's name in the host "
-        "(https://ACCOUNT.blob.core.windows.net) or as path (http://HOST:PORT/ACCOUNT); null: the cloud's own",
+        description="Address of the object store, http(s)://HOST:PORT; for Azure "
+        "https://ACCOUNT.blob.core.windows.net or http://HOST:PORT/ACCOUNT; null: the cloud provider's "
+        "own",
     )
-    path_style: bool | None = Field(None, description="S3: bucket in the path; null: only with endpoint_url")
-    region: str | None = Field(None, description="S3: region of the buckets; null: that of the AWS configuration")
-    profile: str | None = Field(None, description="S3: profile of the AWS configuration (SSO and roles included)")
-    access_key_id: Secret = Field(None, description="S3: may be ${ENVIRONMENT_VARIABLE}")
-    secret_access_key: Secret = Field(None, description="S3: may be ${ENVIRONMENT_VARIABLE}")
-    session_token: Secret = Field(None, description="S3: may be ${ENVIRONMENT_VARIABLE}")
-    anonymous: bool = Field(False, description="send no credentials, as for public buckets")
-    timeout_s: float = Field(60, gt=0, le=86_400, description="one request")
-    retries: int = Field(10, ge=0, le=1000)
-    retry_deadline_s: float = Field(180, gt=0, le=86_400, description="one request with all its retries")
+    path_style: bool | None = Field(
+        None,
+        description="Whether S3 requests have the bucket's name in the path and not in the host name; null: only "
+        "with `endpoint_url`",
+    )
+    region: str | None = Field(None, description="AWS region of the S3 buckets; null: from the AWS configuration")
+    profile: str | None = Field(
+        None,
+        description="Profile of the AWS configuration for S3, single sign-on and roles included; null: the default one",
+    )
+    access_key_id: Secret = Field(
+        None,
+        description="S3 access key id, or ${ENVIRONMENT_VARIABLE}; null: credentials of the environment, the AWS "
+        "configuration or the machine",
+    )
+    secret_access_key: Secret = Field(
+        None,
+        description="S3 secret key for `access_key_id`, or ${ENVIRONMENT_VARIABLE}; null: credentials of the "
+        "environment, the AWS configuration or the machine",
+    )
+    session_token: Secret = Field(
+        None, description="S3 session token of temporary credentials, or ${ENVIRONMENT_VARIABLE}; null: none"
+    )
+    anonymous: bool = Field(False, description="Whether requests are sent without credentials, as for public buckets")
+    timeout_s: float = Field(60, gt=0, le=86_400, description="Seconds that one request to the object store may take")
+    retries: int = Field(
+        10, ge=0, le=1000, description="Maximum number of retries of a failed request to the object store"
+    )
+    retry_deadline_s: float = Field(
+        180, gt=0, le=86_400, description="Seconds that a request to the object store may take with all its retries"
+    )
 
     @field_validator("endpoint_url")
     @classmethod

@@ -33,45 +33,72 @@ class PersonalData(_CurateSettings):
     """Kinds of personal data that are replaced in the corpus."""
 
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
-        KINDS, description="kinds replaced by a placeholder in the corpus; all kinds are counted anyway"
+        KINDS,
+        description="Kinds of personal data that are replaced by placeholders in the corpus; all kinds are counted "
+        "in any case",
     )
 
 
 class CorpusFiles(_CurateSettings):
     """The files of the corpus."""
 
-    file_mib: int = Field(128, ge=1, le=65_536, description="approximate text of a corpus file, before compression")
-    columns: tuple[str, ...] = Field((), description="measured signals to write beside each document")
+    file_mib: int = Field(
+        128, ge=1, le=65_536, description="Approximate size of the text of a corpus file, in MiB before compression"
+    )
+    columns: tuple[str, ...] = Field((), description="Names of measured signals to write as columns of the corpus")
 
 
 class ReportOptions(_CurateSettings):
     """What the report shows."""
 
-    samples: int = Field(3, ge=0, le=20, description="examples shown for each reason")
-    groups: int = Field(10, ge=0, le=MOST_GROUPS_SHOWN, description="largest duplicate groups shown")
-    warn_source_loss: float = Field(0.9, gt=0, le=1, description="warn of a source that loses a larger share")
+    samples: int = Field(
+        3, ge=0, le=20, description="Number of example documents in the report for each reason of removal"
+    )
+    groups: int = Field(
+        10, ge=0, le=MOST_GROUPS_SHOWN, description="Number of duplicate groups in the report, the largest first"
+    )
+    warn_source_loss: float = Field(
+        0.9, gt=0, le=1, description="Fraction of a source's documents above which the report warns of their removal"
+    )
 
 
 class CurateConfig(_CurateSettings):
     """Make a training corpus from raw text."""
 
-    kind: Literal["curate"]
+    kind: Literal["curate"] = Field(description="Kind of run: curate")
     name: str = Field(
-        max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name of the run in logs and reports"
+        max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run in logs and reports"
     )
-    inputs: tuple[Input, ...] = Field(min_length=1)
-    output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
-    language: LanguageId | None = LanguageId()
-    rules: Annotated[Rules | None, Field(validate_default=True)] = Rules()
-    personal_data: PersonalData | None = PersonalData()
-    dedup: Dedup | None = Dedup()
-    boilerplate: Boilerplate | None = None
-    repeats: Repeats | None = None
-    limits: Limits = Limits()
-    corpus: CorpusFiles = CorpusFiles()
-    execution: FilesExecution = FilesExecution()
-    report: ReportOptions = ReportOptions()
-    storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
+    inputs: tuple[Input, ...] = Field(min_length=1, description="Sources of raw text: their files, formats and columns")
+    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    language: LanguageId | None = Field(
+        LanguageId(),
+        description="Language identification, and the languages to keep; null: languages are not identified",
+    )
+    rules: Annotated[Rules | None, Field(validate_default=True)] = Field(
+        Rules(), description="Quality rules that remove documents; null: none"
+    )
+    personal_data: PersonalData | None = Field(
+        PersonalData(), description="Counting and replacement of personal data; null: neither"
+    )
+    dedup: Dedup | None = Field(Dedup(), description="Removal of exact and near-duplicates; null: none")
+    boilerplate: Boilerplate | None = Field(
+        None, description="Removal of lines or paragraphs that many documents of a source have; null: none"
+    )
+    repeats: Repeats | None = Field(
+        None, description="Search for runs of words that several documents have; null: none"
+    )
+    limits: Limits = Field(
+        Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
+    )
+    corpus: CorpusFiles = Field(CorpusFiles(), description="Files and columns of the written corpus")
+    execution: FilesExecution = Field(
+        FilesExecution(), description="Retries, CPU cores, and units of work; no effect on the corpus"
+    )
+    report: ReportOptions = Field(ReportOptions(), description="Numbers of examples and warnings in the HTML report")
+    storage: StorageOptions = Field(
+        StorageOptions(), description="Credentials, address and timeouts of the object store"
+    )  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

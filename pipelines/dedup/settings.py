@@ -27,55 +27,82 @@ class Dedup(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
 
-    threshold: float = Field(0.8, gt=0, le=1, description="least Jaccard similarity of a duplicate")
-    ngram_words: int = Field(5, ge=1, le=64, description="words of a shingle")
+    threshold: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Minimum Jaccard similarity of the word n-grams of two documents at which they are duplicates",
+    )
+    ngram_words: int = Field(
+        5, ge=1, le=64, description="Number of words in an n-gram (shingle), by which documents are compared"
+    )
     symbols: bool = Field(
         False,
-        description="count each punctuation character or symbol as a word, for code and mathematics: texts that differ "
-        "in operators alone are equal without it",
+        description="Whether punctuation characters and symbols count as words in comparisons, so that code or "
+        "formulas that differ in operators alone are not duplicates",
     )
     bands: int | None = Field(
-        14, ge=1, le=_MOST_COLUMNS, description="null (then rows_per_band too): derived from threshold and permutations"
+        14,
+        ge=1,
+        le=_MOST_COLUMNS,
+        description="Number of LSH bands of a MinHash signature; null: derived from `threshold` and `permutations`, "
+        "`rows_per_band` too",
     )
-    rows_per_band: int | None = Field(8, ge=1, le=_MOST_COLUMNS, description="signature columns of each band")
+    rows_per_band: int | None = Field(
+        8,
+        ge=1,
+        le=_MOST_COLUMNS,
+        description="Number of MinHash values in an LSH band; null: derived from `threshold` and `permutations`, "
+        "`bands` too",
+    )
     permutations: int = Field(
-        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="signature columns if bands are derived"
+        _PERMUTATIONS, ge=2, le=_MOST_COLUMNS, description="Number of MinHash values in a signature if `bands` is null"
     )
-    seed: int = Field(1, ge=0, lt=1 << 32, description="random seed of the MinHash permutations")
+    seed: int = Field(1, ge=0, lt=1 << 32, description="Random seed of the MinHash permutations")
     exact_short: bool = Field(
-        True, description="compare documents with fewer shingles than signature columns exactly; false: by signatures"
+        True,
+        description="Whether documents with fewer n-grams than their signature has values are compared by the "
+        "n-grams themselves; false: by signatures",
     )
     keeper: Literal["position", "longest", "score", "source", "newest"] = Field(
         "position",
-        description="the document that a group keeps: the first, the longest, the best scored, of the preferred "
-        "source, the newest",
+        description="Document that is kept of a duplicate group: the first of the input, the longest, the one with "
+        "the highest `keeper_score`, from the first of `sources`, or with the latest `newest_by`",
     )
-    keeper_score: str | None = Field(None, description="the signal that `keeper: score` compares; more is better")
-    sources: tuple[str, ...] = Field((), description="`keeper: source`: most trusted first; unlisted sources come last")
+    keeper_score: str | None = Field(
+        None, description="Signal whose highest value selects the kept document, for `keeper: score`; null: none"
+    )
+    sources: tuple[str, ...] = Field(
+        (), description="Sources in order of preference, for `keeper: source`; sources that are not named come last"
+    )
     newest_by: str | None = Field(
         None,
-        description="the carried column that `keeper: newest` compares: dates, times, numbers, or text of these; "
-        "documents without a value come last",
+        description="Carried column with the date, time or number that selects the kept document, for `keeper: "
+        "newest`; documents without a value come last; null: none",
     )
     scope: Literal["all", "source", "snapshot"] = Field(
-        "all", description="duplicates are removed among all documents, or within each source, or each snapshot"
+        "all",
+        description="Documents that are compared with each other: all, those of one source, or those of one snapshot",
     )
     against: tuple[AbsolutePath, ...] = Field(
-        (), description="outputs of earlier runs: duplicates of their documents are removed"
+        (), description="Outputs of earlier curation runs, of whose documents duplicates are removed"
     )
     component_documents: int = Field(
         2_000_000,
         ge=1,
-        description="largest number of documents connected by shared keys that one task compares at once, with 1.5 KB "
-        "each; more are compared in blocks of 2^19, one after the other. No effect on the corpus",
+        description="Maximum number of documents connected by LSH keys that one task compares at once, at 1.5 KB "
+        "each; of more, blocks are compared one after the other. No effect on the corpus",
     )
     connected_at_once: int = Field(
         200_000_000,
         ge=1,
-        description="largest number of links that one task connects to components, with at most 12 bytes each; a key "
-        "that n documents share makes n - 1 links. More are connected in rounds of stages. No effect on the corpus",
+        description="Maximum number of links between documents that one task connects to components, at 12 bytes "
+        "each; more are connected in several rounds. No effect on the corpus",
     )
-    remove: bool = Field(True, description="false: keep duplicates in the corpus, with group_id and duplicate_count")
+    remove: bool = Field(
+        True,
+        description="Whether duplicates are removed; false: they stay in the corpus, with group_id and duplicate_count",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

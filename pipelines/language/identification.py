@@ -44,11 +44,29 @@ class LanguageId:
     Source of 0.65: FineWeb, Penedo et al. 2024, which keeps English above that score of lid.176.
     """
 
-    keep: tuple[str, ...] = ()
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.65
-    min_scores: dict[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
-    max_chars: Annotated[int, Field(ge=20, le=100_000)] = 1000
-    model: AbsolutePath | None = None
+    keep: Annotated[
+        tuple[str, ...], Field(description="Labels of the languages to keep, such as en; empty: all languages")
+    ] = ()
+    min_score: Annotated[float, Field(ge=0, le=1, description="Minimum probability of the identified language")] = 0.65
+    min_scores: Annotated[
+        dict[str, Annotated[float, Field(ge=0, le=1)]],
+        Field(description="Minimum probability of single languages, in place of `min_score`, as {de: 0.5}"),
+    ] = field(default_factory=dict)
+    max_chars: Annotated[
+        int,
+        Field(
+            ge=20,
+            le=100_000,
+            description="Maximum number of characters of a document that the classifier reads, from four positions",
+        ),
+    ] = 1000
+    model: Annotated[
+        AbsolutePath | None,
+        Field(
+            description="Path or URI of a supervised fastText model (.bin or .ftz) that identifies languages; "
+            "null: the built-in lid.176"
+        ),
+    ] = None
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     measured_by: ClassVar = ("max_chars", "model")

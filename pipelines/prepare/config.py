@@ -17,7 +17,7 @@ from raymill.pipelines.prepare.assess.settings import Assess, Gates
 from raymill.pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from raymill.pipelines.prepare.records.clean import Clean
 from raymill.pipelines.prepare.records.conversion import Records, TaskType
-from raymill.pipelines.prepare.records.fields import ANNOTATIONS, PROVENANCE
+from raymill.pipelines.prepare.records.fields import PROVENANCE
 from raymill.pipelines.prepare.records.tables import Table
 from raymill.pipelines.prepare.records.validate import Validate
 from raymill.pipelines.prepare.stages.complexity import Curriculum
@@ -33,53 +33,73 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Source(BaseModel, extra="forbid", frozen=True):
     """One source of records: where its files are, and which column is which field."""
 
-    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="name of the source in records and report")
+    source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the source in records and report")
     path: paths.AbsolutePath | None = Field(
         None,
-        description="folder, glob, file or URI; a folder saved by `datasets`; hf://ORG/NAME[/CONFIG][@REVISION]; or "
-        "the output of `raymill curate`",
+        description="Folder, glob, file or URI; a folder saved by Hugging Face `datasets`; "
+        "hf://ORG/NAME[/CONFIG][@REVISION]; or the output of `raymill curate`; null: `database`, `api` "
+        "or `pages` is given",
     )
-    database: Database | None = Field(None, description="a query, in place of `path`")
-    api: Api | None = Field(None, description="a paged JSON API, in place of `path`")
-    pages: Pages | None = Field(None, description="a list of web pages, in place of `path`")
-    exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
-    format: Format | None = Field(None, description="default: by the file's ending")
-    id: str | None = Field(None, min_length=1, description="column that names a record; default: a hash of its content")
+    database: Database | None = Field(None, description="Query of a database, in place of `path`; null: none")
+    api: Api | None = Field(None, description="JSON API with pages of records, in place of `path`; null: none")
+    pages: Pages | None = Field(None, description="Web pages, in place of `path`; null: none")
+    exclude: tuple[str, ...] = Field(
+        (), description="Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
+    )
+    format: Format | None = Field(
+        None, description="Format of the files; null: by the ending of each name, without .gz, .zst or .bz2"
+    )
+    id: str | None = Field(
+        None, min_length=1, description="Name of the column that identifies a record; null: a hash of its content"
+    )
     columns: dict[str, str] = Field(
         {},
-        description=f"field -> column. The fields {', '.join(FIELDS)} are the record's content, "
-        f"{', '.join(ANNOTATIONS)} its annotations (lists, or single values), {', '.join(PROVENANCE)} what it was made "
-        "of, any other is metadata; default: recognised by the names of the columns. A field that `split`, `validate`, "
-        "`assess` or `clean` names and that is not here is the column of its name, where there is one",
+        description="Column of each field, as {prompt: subject, queue: category}. Fields are content (text, prompt, "
+        "completion, messages, chosen ..), annotations and provenance; any other is metadata. Empty: "
+        "recognised by the columns' names",
     )
-    follow_links: bool = Field(default=False, description="whether links in the folder may lead out of it")
+    follow_links: bool = Field(
+        default=False,
+        description="Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face "
+        "cache do",
+    )
     speakers: dict[str, Role] = Field(
         {},
-        description="speaker of a message -> its role; `{FIELD}` is the speaker that the record's metadata names, `*` "
-        "any other. Turns of one role are joined; what precedes the first question or follows the last answer is left "
-        "out",
+        description="Role of each speaker of a chat, as {Ann: assistant}; `{FIELD}` is the speaker named by a "
+        "metadata field, `*` any other. Turns of one role are joined; what is outside the first question "
+        "and the last answer is left out",
     )
-    task_type: TaskType | None = Field(None, description="default: `records.task_type`")
-    licence: str | None = Field(None, description="licence of the source, written to every record")
+    task_type: TaskType | None = Field(None, description="Task type of the source's records; null: `records.task_type`")
+    licence: str | None = Field(None, description="Licence of the source, written to every record; null: none")
     domain: str | None = Field(
-        None, description="domain of the source, such as support or law, written to every record"
+        None, description="Domain of the source, such as support or law, written to every record; null: none"
     )
     table: Table | None = Field(
-        None, description="its rows become records by a template; then `columns` names metadata by columns of the table"
+        None,
+        description="Conversion of table rows to records by types and a template; `columns` then names metadata "
+        "alone; null: rows are records",
     )
     share: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="fraction of the data set's records from this source; given for all sources or for none",
+        description="Fraction of the data set's records from this source, given for all sources or for none; null: "
+        "all its records",
     )
-    delimiter: str | None = Field(None, min_length=1, max_length=1, description="default: comma for csv, tab for tsv")
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV",
+    )
     encoding: Encoding | None = Field(None, description=ENCODING)
     day_first: bool | None = Field(
-        None, description="order of day and month in dates such as 03/04/2026; null: such a value is no date"
+        None, description="Whether dates such as 03/04/2026 begin with the day; null: such a value is no date"
     )
-    split: str = Field("train", min_length=1, description="hf: which split to read")
-    storage: StorageOptions | None = Field(None, description="how its bucket is reached; default: that of the run")
+    split: str = Field("train", min_length=1, description="Name of the split to read of a Hugging Face data set")
+    storage: StorageOptions | None = Field(
+        None, description="Object-store settings for this source alone; null: the config's `storage`"
+    )
 
     @field_validator("path")
     @classmethod
@@ -122,28 +142,44 @@ class Source(BaseModel, extra="forbid", frozen=True):
 class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     """Sources of records to a data set for fine-tuning."""
 
-    kind: Literal["prepare"]
+    kind: Literal["prepare"] = Field(description="Kind of run: prepare")
     name: str = Field(
         "",
         max_length=100,
         pattern=_NAME,
-        description="name of the run in logs and reports; default: the last part of `output`",
+        description="Name of the run in logs and reports; empty: the last part of `output`",
     )
-    inputs: tuple[Source, ...] = Field(min_length=1)
-    output: str = Field(min_length=1, description="folder or URI; everything the run makes is below it")
-    records: Records = Records()
-    mixture: Mixture = Mixture()
-    clean: Clean = Clean()
-    validation: Validate = Field(Validate(), alias="validate")
-    dedup: Dedup | None = Dedup()
-    duplicates: Duplicates = Duplicates()
-    split: Split = Split()
-    curriculum: Curriculum | None = Field(None, description="`{}`: with the defaults")
-    assess: Assess = Assess()
-    gates: Gates = Gates()
-    limits: Limits = Limits()
-    execution: FilesExecution = FilesExecution()
-    storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
+    inputs: tuple[Source, ...] = Field(
+        min_length=1, description="Sources of records: files, databases, APIs and web pages"
+    )
+    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    records: Records = Field(Records(), description="Form of the written records, and how texts become records")
+    mixture: Mixture = Field(Mixture(), description="Number of records of the data set, if sources have a `share`")
+    clean: Clean = Field(Clean(), description="Changes to texts and labels")
+    validation: Validate = Field(
+        Validate(), alias="validate", description="Rules that records must meet; others are removed, with the reason"
+    )
+    dedup: Dedup | None = Field(Dedup(), description="Removal of exact and near-duplicate records; null: none")
+    duplicates: Duplicates = Field(
+        Duplicates(), description="Treatment of records that have only the question or only the answer in common"
+    )
+    split: Split = Field(Split(), description="Fractions, strata and groups of the splits train, validation and test")
+    curriculum: Curriculum | None = Field(
+        None, description="Stages of records from easy to hard; `{}` has the default settings; null: none"
+    )
+    assess: Assess = Field(
+        Assess(), description="References and settings of the data set's metrics; no effect on its records"
+    )
+    gates: Gates = Field(Gates(), description="Bounds on metrics, which `raymill assess OUTPUT --gate` enforces")
+    limits: Limits = Field(
+        Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
+    )
+    execution: FilesExecution = Field(
+        FilesExecution(), description="Retries, CPU cores, and units of work; no effect on the data set"
+    )
+    storage: StorageOptions = Field(
+        StorageOptions(), description="Credentials, address and timeouts of the object store"
+    )  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

@@ -43,8 +43,14 @@ class BadWords:
     rule does not.
     """
 
-    paths: Annotated[dict[str, AbsolutePath], Field(min_length=1)]
-    max_count: Annotated[int, Field(ge=0)] = 0
+    paths: Annotated[
+        dict[str, AbsolutePath],
+        Field(
+            min_length=1,
+            description="Lists of words by language: path or URI of a text file with one word or phrase a line",
+        ),
+    ]
+    max_count: Annotated[int, Field(ge=0, description="Maximum number of listed words and phrases in a document")] = 0
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "bad_words"

@@ -43,16 +43,40 @@ class C4:
     quotes and brackets after it ignored; such punctuation and closing quotes are terminal.
     """
 
-    min_sentences: Annotated[int, Field(ge=0)] = 5
-    min_words_per_line: Annotated[int, Field(ge=0)] = 3
-    max_word_length: Annotated[int, Field(ge=1)] = 1000
-    require_terminal_punctuation: bool = False
-    remove_citations: bool = True
-    remove_javascript_lines: bool = True
-    remove_policy_lines: bool = True
-    drop_lorem_ipsum: bool = True
-    drop_curly_bracket: bool = True
-    remove_lines: bool = False
+    min_sentences: Annotated[
+        int, Field(ge=0, description="Minimum number of sentences in the lines of a document that are not removed")
+    ] = 5
+    min_words_per_line: Annotated[
+        int, Field(ge=0, description="Minimum number of words of a line; lines with fewer are removed")
+    ] = 3
+    max_word_length: Annotated[
+        int, Field(ge=1, description="Maximum number of characters of a word; lines with a longer word are removed")
+    ] = 1000
+    require_terminal_punctuation: Annotated[
+        bool, Field(description="Whether lines that do not end in terminal punctuation are removed")
+    ] = False
+    remove_citations: Annotated[
+        bool, Field(description="Whether Wikipedia's citation marks, such as [1] and [edit], are removed from lines")
+    ] = True
+    remove_javascript_lines: Annotated[
+        bool, Field(description="Whether lines with the word javascript are removed")
+    ] = True
+    remove_policy_lines: Annotated[
+        bool, Field(description="Whether lines with a phrase about cookies or policies are removed")
+    ] = True
+    drop_lorem_ipsum: Annotated[bool, Field(description="Whether documents with a line of lorem ipsum are removed")] = (
+        True
+    )
+    drop_curly_bracket: Annotated[
+        bool, Field(description="Whether documents with a line that has a curly bracket { are removed")
+    ] = True
+    remove_lines: Annotated[
+        bool,
+        Field(
+            description="Whether the corpus is written without removed lines and citation marks; false: they are "
+            "left out of measurements alone"
+        ),
+    ] = False
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "c4"

@@ -73,9 +73,19 @@ class EvaluationSet:
     Null is no text. Values of other types than strings, such as lists, are refused.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-    path: AbsolutePath
-    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the evaluation set in the report")]
+    path: Annotated[
+        AbsolutePath,
+        Field(
+            description="Path or URI of the evaluation set: a Parquet or JSON Lines file, the latter also compressed"
+        ),
+    ]
+    columns: Annotated[
+        tuple[str, ...],
+        Field(
+            min_length=1, description="Columns of the evaluation set with texts; each text is searched for by itself"
+        ),
+    ]
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
@@ -104,10 +114,34 @@ class Decontamination:
     shared n-gram was enough, which also finds documents that quote the same source.
     """
 
-    sets: Annotated[tuple[EvaluationSet, ...], Field(min_length=1)]
-    ngram_words: Annotated[int, Field(ge=5, le=100)] = 13
-    max_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    remove: bool = True
+    sets: Annotated[
+        tuple[EvaluationSet, ...],
+        Field(min_length=1, description="Evaluation sets whose texts documents must not contain"),
+    ]
+    ngram_words: Annotated[
+        int,
+        Field(
+            ge=5,
+            le=100,
+            description="Minimum number of equal words in a row that count as a match; of a shorter text (8 "
+            "words or more) all its words",
+        ),
+    ] = 13
+    max_fraction: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Maximum fraction of the words of an evaluation text that a document may have in one run",
+        ),
+    ] = 0.5
+    remove: Annotated[
+        bool,
+        Field(
+            description="Whether documents with evaluation texts are removed; false: they are only listed in the "
+            "artifact `contaminated`"
+        ),
+    ] = True
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "decontamination"

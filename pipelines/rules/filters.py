@@ -28,9 +28,11 @@ class _RulesBase(BaseModel):
     _default_packs: ClassVar[tuple[str, ...]] = tuple(PACKS)
 
     packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
-        tuple(PACKS), description="rule packs to apply, in this order; the first failed check is the reason"
+        tuple(PACKS), description="Rule packs to apply, in this order; the first failed check is the reason of removal"
     )
-    dialect: Dialect = Field("paper", description="checks as computed in the papers, or in datatrove 0.10.1")
+    dialect: Dialect = Field(
+        "paper", description="Definitions of the checks: those of the papers, or of datatrove 0.10.1"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -64,7 +66,8 @@ class _RulesBase(BaseModel):
 
 # One optional field for each rule in RULES.
 _fields: dict[str, Any] = {
-    name: (rule | None, Field(None, description=(rule.__doc__ or "").split("\n")[0])) for name, rule in RULES.items()
+    name: (rule | None, Field(None, description=f"{(rule.__doc__ or '').partition('.')[0]}; null: not applied"))
+    for name, rule in RULES.items()
 }
 Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
 
@@ -75,7 +78,7 @@ class RulesOfRecords(Rules):
     _default_packs: ClassVar[tuple[str, ...]] = ()
 
     packs: tuple[Literal[tuple(PACKS)], ...] = Field(  # type: ignore[valid-type]
-        (), description="rule packs to apply, in this order; the first failed check is the reason"
+        (), description="Rule packs to apply, in this order; the first failed check is the reason of removal"
     )
 
 

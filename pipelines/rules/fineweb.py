@@ -33,12 +33,30 @@ class FineWeb:
     in the published FineWeb). `max_char_dup_ratio: null` takes the dialect's bound.
     """
 
-    min_line_punct_ratio: Fraction = 0.12
-    max_short_line_ratio: Fraction = 0.67
-    more_line_ends: str = ""
-    short_line_characters: Annotated[int, Field(ge=0)] = 30
-    max_char_dup_ratio: Fraction | None = None
-    max_list_ratio: Annotated[float, Field(ge=0)] = 0.3
+    min_line_punct_ratio: Annotated[
+        Fraction, Field(description="Minimum fraction of lines that end in terminal punctuation")
+    ] = 0.12
+    max_short_line_ratio: Annotated[
+        Fraction, Field(description="Maximum fraction of lines with at most `short_line_characters` characters")
+    ] = 0.67
+    more_line_ends: Annotated[
+        str,
+        Field(
+            description="Characters, besides terminal punctuation, that count as such at the end of a line, for "
+            "example quotation marks"
+        ),
+    ] = ""
+    short_line_characters: Annotated[
+        int, Field(ge=0, description="Maximum number of characters of a line that counts as short")
+    ] = 30
+    max_char_dup_ratio: Annotated[
+        Fraction | None,
+        Field(
+            description="Maximum fraction of characters in lines that repeat an earlier line; null: 0.1 in "
+            "dialect paper, 0.01 in dialect datatrove"
+        ),
+    ] = None
+    max_list_ratio: Annotated[float, Field(ge=0, description="Maximum ratio of line feeds to words")] = 0.3
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "fineweb"

@@ -92,17 +92,43 @@ class GopherQuality:
     A fraction with denominator 0, in a document without words or lines, is NaN, which passes.
     """
 
-    min_words: Count = 50
-    max_words: Count = 100_000
-    min_mean_word_length: Ratio = 3.0
-    max_mean_word_length: Ratio = 10.0
-    max_hashes_per_word: Ratio = 0.1
-    max_ellipses_per_word: Ratio = 0.1
-    max_bullet_line_fraction: Fraction = 0.9
-    max_ellipsis_line_fraction: Fraction = 0.3
-    min_alpha_word_fraction: Fraction = 0.8
-    min_stop_words: Annotated[int, Field(ge=0, le=8)] = 2
-    stop_words: Literal["by_language", "english"] = "by_language"
+    min_words: Annotated[Count, Field(description="Minimum number of words of a document")] = 50
+    max_words: Annotated[Count, Field(description="Maximum number of words of a document")] = 100_000
+    min_mean_word_length: Annotated[
+        Ratio,
+        Field(
+            description="Minimum mean length of words in characters; not applied to languages written without spaces"
+        ),
+    ] = 3.0
+    max_mean_word_length: Annotated[
+        Ratio,
+        Field(
+            description="Maximum mean length of words in characters; not applied to languages written without spaces"
+        ),
+    ] = 10.0
+    max_hashes_per_word: Annotated[Ratio, Field(description="Maximum ratio of # signs to words")] = 0.1
+    max_ellipses_per_word: Annotated[Ratio, Field(description="Maximum ratio of ellipses to words")] = 0.1
+    max_bullet_line_fraction: Annotated[
+        Fraction, Field(description="Maximum fraction of lines that begin with a bullet")
+    ] = 0.9
+    max_ellipsis_line_fraction: Annotated[
+        Fraction, Field(description="Maximum fraction of lines that end with an ellipsis")
+    ] = 0.3
+    min_alpha_word_fraction: Annotated[
+        Fraction, Field(description="Minimum fraction of words with an alphabetic character")
+    ] = 0.8
+    min_stop_words: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=8,
+            description="Minimum number of different stop words in a document, out of the eight of its language",
+        ),
+    ] = 2
+    stop_words: Annotated[
+        Literal["by_language", "english"],
+        Field(description="Lists of stop words: of each document's language, or English for all documents"),
+    ] = "by_language"
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "gopher_quality"
@@ -413,19 +439,45 @@ class GopherRepetition:
     dialect, so the n-gram checks do not apply to it.
     """
 
-    max_dup_para_frac: Ratio = 0.30
-    max_dup_para_char_frac: Ratio = 0.20
-    max_dup_line_frac: Ratio = 0.30
-    max_dup_line_char_frac: Ratio = 0.20
-    max_top_2_gram: Ratio = 0.20
-    max_top_3_gram: Ratio = 0.18
-    max_top_4_gram: Ratio = 0.16
-    max_duplicated_5_n_grams: Ratio = 0.15
-    max_duplicated_6_n_grams: Ratio = 0.14
-    max_duplicated_7_n_grams: Ratio = 0.13
-    max_duplicated_8_n_grams: Ratio = 0.12
-    max_duplicated_9_n_grams: Ratio = 0.11
-    max_duplicated_10_n_grams: Ratio = 0.10
+    max_dup_para_frac: Annotated[
+        Ratio, Field(description="Maximum fraction of paragraphs that repeat an earlier paragraph")
+    ] = 0.30
+    max_dup_para_char_frac: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in paragraphs that repeat an earlier paragraph")
+    ] = 0.20
+    max_dup_line_frac: Annotated[Ratio, Field(description="Maximum fraction of lines that repeat an earlier line")] = (
+        0.30
+    )
+    max_dup_line_char_frac: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in lines that repeat an earlier line")
+    ] = 0.20
+    max_top_2_gram: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in the most frequent sequence of 2 words")
+    ] = 0.20
+    max_top_3_gram: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in the most frequent sequence of 3 words")
+    ] = 0.18
+    max_top_4_gram: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in the most frequent sequence of 4 words")
+    ] = 0.16
+    max_duplicated_5_n_grams: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in repeated sequences of 5 words")
+    ] = 0.15
+    max_duplicated_6_n_grams: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in repeated sequences of 6 words")
+    ] = 0.14
+    max_duplicated_7_n_grams: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in repeated sequences of 7 words")
+    ] = 0.13
+    max_duplicated_8_n_grams: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in repeated sequences of 8 words")
+    ] = 0.12
+    max_duplicated_9_n_grams: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in repeated sequences of 9 words")
+    ] = 0.11
+    max_duplicated_10_n_grams: Annotated[
+        Ratio, Field(description="Maximum fraction of characters in repeated sequences of 10 words")
+    ] = 0.10
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "gopher_repetition"

@@ -25,10 +25,21 @@ class QualityClassifier:
     better than costlier filters. There the threshold is a fraction of the documents, here a probability.
     """
 
-    model: AbsolutePath
-    label: str
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
-    max_chars: Annotated[int, Field(ge=20, le=10_000_000)] = 5000
+    model: Annotated[
+        AbsolutePath, Field(description="Path or URI of a supervised fastText model (.bin or .ftz) that scores quality")
+    ]
+    label: Annotated[str, Field(description="Label of good documents in the quality model, with or without __label__")]
+    min_score: Annotated[float, Field(ge=0, le=1, description="Minimum probability of the label of good documents")] = (
+        0.5
+    )
+    max_chars: Annotated[
+        int,
+        Field(
+            ge=20,
+            le=10_000_000,
+            description="Maximum number of characters of a document that the quality model reads, from four positions",
+        ),
+    ] = 5000
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "quality_classifier"

@@ -47,8 +47,11 @@ class UrlBlocklist:
     Toulouse's list UT1. Its scoring of words inside URLs is not part of this rule.
     """
 
-    paths: Annotated[tuple[AbsolutePath, ...], Field(min_length=1)]
-    column: str = "url"
+    paths: Annotated[
+        tuple[AbsolutePath, ...],
+        Field(min_length=1, description="Paths or URIs of text files with one blocked domain or URL a line"),
+    ]
+    column: Annotated[str, Field(description="Name of the column with the documents' URLs")] = "url"
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
     name: ClassVar = "url_blocklist"

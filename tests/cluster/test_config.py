@@ -594,11 +594,6 @@ def test_the_schema_is_one_and_accepts_the_example_of_the_design(read):
             jsonschema.validate(example | wrong, found)
 
 
-def test_the_schema_explains_every_setting_of_the_job_itself():
-    settings = schema()["$defs"]["Dedup"]["properties"]
-    assert [name for name, setting in settings.items() if "description" not in setting] == []
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

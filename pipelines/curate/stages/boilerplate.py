@@ -47,12 +47,22 @@ class Boilerplate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    cut: Literal["lines", "paragraphs"] = Field("lines", description="what is compared and cut")
-    max_documents: int = Field(
-        6, ge=1, description="a line in more kept documents of its source than this is cut from all of them"
+    cut: Literal["lines", "paragraphs"] = Field(
+        "lines", description="Pieces of text that are compared and cut: lines or paragraphs"
     )
-    min_words: int = Field(1, ge=1, description="lines with fewer words are not cut, nor are lines without a word")
-    min_words_left: int = Field(50, ge=0, description="a document that lost a line and has fewer words left is removed")
+    max_documents: int = Field(
+        6,
+        ge=1,
+        description="Maximum number of kept documents of a source with the same line or paragraph; one that more "
+        "documents have is cut from all of them",
+    )
+    min_words: int = Field(1, ge=1, description="Minimum number of words of a line or paragraph that is cut")
+    min_words_left: int = Field(
+        50,
+        ge=0,
+        description="Minimum number of words of a document after a cut; documents that were cut to fewer words are "
+        "removed",
+    )
 
     name: ClassVar[str] = "boilerplate"
     version: ClassVar[str] = "1"

@@ -62,9 +62,23 @@ class Repeats(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_words: int = Field(50, ge=10, le=10_000, description="least number of words of a run")
-    cut: bool = Field(False, description="cut such runs out of all documents but the first that has them")
-    min_words_left: int = Field(50, ge=0, description="a document that lost a run and has fewer words left is removed")
+    min_words: int = Field(
+        50,
+        ge=10,
+        le=10_000,
+        description="Minimum number of equal words in a row that count as a repeat when several documents have them",
+    )
+    cut: bool = Field(
+        False,
+        description="Whether repeats are cut out of all documents but the first that has them; false: they are only "
+        "listed",
+    )
+    min_words_left: int = Field(
+        50,
+        ge=0,
+        description="Minimum number of words of a document after a cut; documents that were cut to fewer words are "
+        "removed",
+    )
 
     name: ClassVar[str] = "repeats"
     version: ClassVar[str] = "1"

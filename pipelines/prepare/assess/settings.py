@@ -24,12 +24,31 @@ MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one,
 class Weights(BaseModel, extra="forbid", frozen=True):
     """Weights of the parts of the score. A part that is not measured is left out."""
 
-    accuracy: float = Field(0.25, ge=0)
-    completeness: float = Field(0.20, ge=0)
-    consistency: float = Field(0.20, ge=0)
-    relevance: float = Field(0.15, ge=0)
-    diversity: float = Field(0.10, ge=0)
-    bias: float = Field(0.10, ge=0)
+    accuracy: float = Field(
+        0.25,
+        ge=0,
+        description="Weight in the score of accuracy: label quality, agreement of annotators and conformity to rules",
+    )
+    completeness: float = Field(
+        0.20, ge=0, description="Weight in the score of completeness: records without an empty field"
+    )
+    consistency: float = Field(
+        0.20,
+        ge=0,
+        description="Weight in the score of consistency: permitted values, one answer to a question, one format, one "
+        "term",
+    )
+    relevance: float = Field(
+        0.15, ge=0, description="Weight in the score of relevance: topics, and similarity to examples"
+    )
+    diversity: float = Field(
+        0.10, ge=0, description="Weight in the score of diversity: of words, structure, meaning and domains"
+    )
+    bias: float = Field(
+        0.10,
+        ge=0,
+        description="Weight in the score of bias: representation of groups, parity of their lengths and sentiment",
+    )
 
 
 class TextVectors(BaseModel, extra="forbid", frozen=True):
@@ -38,11 +57,13 @@ class TextVectors(BaseModel, extra="forbid", frozen=True):
     model: str | None = Field(
         None,
         min_length=1,
-        description="folder, URI or hub name of a sentence-transformers model; default: TF-IDF with truncated SVD of a "
-        "sample",
+        description="Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: "
+        "TF-IDF with truncated SVD, fitted to a sample",
     )
-    dimensions: int = Field(64, ge=2, le=512, description="vector dimensions of the default model")
-    sample: int = Field(5000, ge=100, le=50_000, description="records to which the default model is fitted")
+    dimensions: int = Field(64, ge=2, le=512, description="Number of dimensions of text vectors if `model` is null")
+    sample: int = Field(
+        5000, ge=100, le=50_000, description="Number of records that TF-IDF and SVD are fitted to if `model` is null"
+    )
 
     @field_validator("model")
     @classmethod
@@ -59,7 +80,13 @@ class TextVectors(BaseModel, extra="forbid", frozen=True):
 class Embeddings(TextVectors):
     """How texts become vectors, and what is measured of these."""
 
-    groups: int = Field(20, ge=2, le=1000, description="k of k-means; the groups' evenness is the semantic diversity")
+    groups: int = Field(
+        20,
+        ge=2,
+        le=1000,
+        description="Number of k-means groups of the text vectors; the evenness of their sizes is the semantic "
+        "diversity",
+    )
 
 
 def _is_path(model: str) -> bool:
@@ -69,9 +96,19 @@ def _is_path(model: str) -> bool:
 class Sentiment(BaseModel, extra="forbid", frozen=True):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
-    model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
-    label: str = Field(min_length=1, description="label whose probability is compared, with or without __label__")
-    max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
+    model: paths.AbsolutePath = Field(
+        description="Path or URI of a supervised fastText model (.bin or .ftz) that scores sentiment"
+    )
+    label: str = Field(
+        min_length=1,
+        description="Label of the sentiment model whose probability is compared, with or without __label__",
+    )
+    max_chars: int = Field(
+        5000,
+        ge=20,
+        le=10_000_000,
+        description="Maximum number of characters of a record that the sentiment model reads",
+    )
 
     @property
     def plain_label(self) -> str:
@@ -82,42 +119,58 @@ class Assess(BaseModel, extra="forbid", frozen=True):
     """What the assessment compares the data set with."""
 
     topics: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
-        {}, description="topic -> words or phrases that name it; a list of topics: each is its own word"
+        {},
+        description="Topics that the data set should cover, each with the words or phrases that name it; in a list "
+        "of topics each is its own word",
     )
-    topic_records: int = Field(1, ge=1, description="records that must mention a topic")
-    examples: tuple[str, ...] = Field((), description="texts of the domain, with which answers are compared")
-    languages: tuple[str, ...] = Field((), description="expected ones; default: the most frequent one")
+    topic_records: int = Field(
+        1, ge=1, description="Minimum number of records that must mention a topic for it to be covered"
+    )
+    examples: tuple[str, ...] = Field((), description="Texts of the domain that answers are compared with")
+    languages: tuple[str, ...] = Field(
+        (), description="Labels of the languages that records should have; empty: the most frequent one"
+    )
     fields: tuple[str, ...] = Field(
         (),
-        description="metadata whose balance is measured besides source, task type, domain, language, category and "
-        "complexity, and those that other settings name",
+        description="Metadata fields whose balance is measured, besides source, task type, domain, language, "
+        "category, complexity and those of other settings",
     )
-    label: str | None = Field(None, description="label column to audit for wrong labels")
+    label: str | None = Field(None, description="Label column to audit for wrong labels; null: none")
     predictions: str | None = Field(
         None,
         min_length=1,
-        description="probabilities of the label's values by any model, by which wrong ones are found in place of the "
-        "built-in model's: metadata with {VALUE: PROBABILITY}, or a .parquet or .jsonl file with `id` and a column for "
-        "each value",
+        description="Probabilities of labels by which wrong ones are found: a metadata field with {VALUE: "
+        "PROBABILITY}, or a .parquet or .jsonl file with `id` and a column for each value; null: by a "
+        "built-in model",
     )
     extrinsic: str | None = Field(
-        None, description="metadata that a model is trained to predict, as a measure of the data; default: the label"
+        None,
+        description="Metadata field that a model is trained to predict, as a measure of the data set; null: the label",
     )
     annotators: tuple[str, ...] = Field(
         (),
-        description="metadata with the label of each annotator, whose agreement is measured; default: `labels` of the "
-        "annotations, where `annotators` names as many",
+        description="Metadata fields with the labels of each annotator, whose agreement is measured; empty: a "
+        "record's `labels`, if it has as many `annotators`",
     )
     groups: dict[str, dict[str, Fraction]] = Field(
         {},
-        description="metadata -> value -> its share in the population; a list of metadata: values should have equal "
-        "shares",
+        description="Metadata fields whose values' fractions are compared with the population, as {FIELD: {VALUE: "
+        "FRACTION}}; in a list of fields all values should be equally frequent",
     )
-    sentiment: Sentiment | None = Field(None, description="compares sources and `groups` by a classifier's scores")
-    period: str | None = Field(None, description="metadata with a date, whose months should have equally many records")
-    embeddings: Embeddings | None = Field(Embeddings(), description="null: nothing that needs vectors is measured")
-    sample: int = Field(1000, ge=1, le=10_000, description="records whose words are counted for lexical diversity")
-    weights: Weights = Weights()
+    sentiment: Sentiment | None = Field(
+        None, description="Comparison of sources and `groups` by a classifier of sentiment; null: none"
+    )
+    period: str | None = Field(
+        None, description="Metadata field with a date, whose months should have equal numbers of records; null: none"
+    )
+    embeddings: Embeddings | None = Field(
+        Embeddings(),
+        description="Text vectors, for similarity, semantic diversity and wrong labels; null: these are not measured",
+    )
+    sample: int = Field(
+        1000, ge=1, le=10_000, description="Number of records whose words are counted for lexical diversity"
+    )
+    weights: Weights = Field(Weights(), description="Weights of the parts of the score")
 
     @property
     def predictions_file(self) -> str | None:
@@ -173,22 +226,61 @@ class Gates(BaseModel, extra="forbid", frozen=True):
     least.
     """
 
-    coverage: Fraction | None = 0.95
-    duplication: Fraction | None = 0.01
-    leakage: Fraction | None = None
-    language_quality: Fraction | None = 0.98
-    source_diversity: Fraction | None = 0.8
-    completeness: Fraction | None = None
-    consistency: Fraction | None = None
-    accuracy: Fraction | None = None
-    relevance: Fraction | None = None
-    answer_relevance: Fraction | None = None
-    diversity: Fraction | None = None
-    bias: Fraction | None = None
-    extrinsic_f1: Fraction | None = None
+    coverage: Fraction | None = Field(
+        0.95, description="Minimum fraction of `assess.topics` that are covered; null: no gate"
+    )
+    duplication: Fraction | None = Field(
+        0.01, description="Maximum fraction of questions that repeat an earlier question; null: no gate"
+    )
+    leakage: Fraction | None = Field(
+        None,
+        description="Maximum fraction of the questions of validation and test that train has too; null: no gate, and "
+        "a warning",
+    )
+    language_quality: Fraction | None = Field(
+        0.98,
+        description="Minimum fraction of records in an expected language and without damaged characters; null: no gate",
+    )
+    source_diversity: Fraction | None = Field(
+        0.8, description="Minimum evenness of the sources' numbers of records, from 0 to 1; null: no gate"
+    )
+    completeness: Fraction | None = Field(
+        None, description="Minimum fraction of records without an empty text or metadata field; null: no gate"
+    )
+    consistency: Fraction | None = Field(
+        None,
+        description="Minimum fraction of records without a value, answer, format or term that contradicts others; "
+        "null: no gate",
+    )
+    accuracy: Fraction | None = Field(
+        None,
+        description="Minimum accuracy, from 0 to 1: mean of label quality, agreement and conformity to rules; null: "
+        "no gate",
+    )
+    relevance: Fraction | None = Field(
+        None,
+        description="Minimum relevance, from 0 to 1: mean of the fraction of records with a topic and the similarity "
+        "to examples; null: no gate",
+    )
+    answer_relevance: Fraction | None = Field(
+        None, description="Minimum mean cosine similarity of answers to what precedes them; null: no gate"
+    )
+    diversity: Fraction | None = Field(
+        None,
+        description="Minimum diversity, from 0 to 1: mean of lexical, structural, semantic and domain diversity; "
+        "null: no gate",
+    )
+    bias: Fraction | None = Field(
+        None,
+        description="Minimum parity, from 0 (biased) to 1: mean of representation, length parity and sentiment "
+        "parity; null: no gate",
+    )
+    extrinsic_f1: Fraction | None = Field(
+        None, description="Minimum F1 score of a model that predicts `assess.extrinsic`; null: no gate"
+    )
     trained: dict[str, Fraction] = Field(
         {},
-        description="score of a cross-validated training -> its least mean, such as {accuracy: 0.8}; measured by "
-        "`raymill assess OUTPUT --folds RUN`",
+        description="Minimum mean scores of a cross-validated training, as {accuracy: 0.8}; measured by `raymill "
+        "assess OUTPUT --folds RUN`",
     )
-    score: Fraction | None = None
+    score: Fraction | None = Field(None, description="Minimum score of the data set, from 0 to 1; null: no gate")

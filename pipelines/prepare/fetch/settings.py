@@ -57,7 +57,7 @@ WebAddress = Annotated[str, AfterValidator(web_address)]
 
 
 class _Fetched(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
-    snapshot: str = Field("", description="cache key of the fetched answers; change it to fetch them again")
+    snapshot: str = Field("", description="Cache key of the fetched answers; change it to fetch them again")
 
 
 class Database(_Fetched):
@@ -70,15 +70,18 @@ class Database(_Fetched):
 
     url: str = Field(
         min_length=1,
-        description="SQLAlchemy URL of the database, without password: DIALECT+DRIVER://USER@HOST/NAME; sqlite:////PATH",
+        description="SQLAlchemy URL of the database, without password: DIALECT+DRIVER://USER@HOST/NAME, or "
+        "sqlite:////PATH",
     )
-    password: Variable | None = Field(None, description="environment variable with the password")
+    password: Variable | None = Field(
+        None, description="Name of the environment variable with the database's password; null: none"
+    )
     secrets: dict[str, Variable] = Field(
         {},
-        description="parameter of the URL's query string -> environment variable with its value, as in {sslpassword: "
+        description="Names of environment variables for parameters of the database's URL, as {sslpassword: "
         "KEY_PASSWORD} or {odbc_connect: CONNECTION_STRING}",
     )
-    query: str = Field(description="one SELECT; it is run in a transaction that is rolled back")
+    query: str = Field(description="SELECT statement whose rows are the records; its transaction is rolled back")
 
     @field_validator("url")
     @classmethod
@@ -115,26 +118,44 @@ class Database(_Fetched):
 class Web(_Fetched):
     """Bounds of the requests to web servers."""
 
-    allow_private: bool = Field(False, description="allow addresses of this machine and of private networks")
-    timeout_s: float = Field(30, gt=0, le=3600, description="seconds for a request, from beginning to end")
-    attempts: int = Field(5, ge=1, le=100, description="tries of a request that is refused for a while or ends early")
-    longest_wait_s: float = Field(
-        300, ge=0, le=86_400, description="longest wait, in seconds, that is granted to a `Retry-After` of the server"
+    allow_private: bool = Field(
+        False, description="Whether addresses of this machine and of private networks may be requested"
     )
-    max_redirects: int = Field(5, ge=0, le=50)
-    max_mib: float = Field(20, gt=0, le=1024, description="largest answer in MiB, decompressed")
+    timeout_s: float = Field(
+        30, gt=0, le=3600, description="Seconds that a request to a web server may take, from beginning to end"
+    )
+    attempts: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="Maximum number of tries of a web request that is refused for a while or ends early",
+    )
+    longest_wait_s: float = Field(
+        300,
+        ge=0,
+        le=86_400,
+        description="Maximum wait in seconds before a request is repeated; a server whose `Retry-After` is longer is "
+        "not asked again",
+    )
+    max_redirects: int = Field(5, ge=0, le=50, description="Maximum number of redirects of a web request")
+    max_mib: float = Field(20, gt=0, le=1024, description="Maximum size of a response in MiB, decompressed")
 
 
 class Auth(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     """A secret that is sent with every request, in a header or in the query string."""
 
-    variable: Variable = Field(description="environment variable with the secret; for Basic, USER:PASSWORD")
-    scheme: Literal["Bearer", "Basic", "none"] = Field("Bearer", description="none: the secret alone")
-    header: _HeaderName = "Authorization"
+    variable: Variable = Field(
+        description="Name of the environment variable with the secret; for scheme Basic its value is USER:PASSWORD"
+    )
+    scheme: Literal["Bearer", "Basic", "none"] = Field(
+        "Bearer",
+        description="Word before the secret in the header: Bearer, Basic (the secret is then sent in base64), or none",
+    )
+    header: _HeaderName = Field("Authorization", description="Name of the header that has the secret")
     parameter: str | None = Field(
         None,
         min_length=1,
-        description="parameter of the query string that holds the secret; null: it is sent in a header",
+        description="Name of the query parameter that has the secret; null: a header has it",
     )
 
     @model_validator(mode="after")
@@ -149,17 +170,35 @@ class Paging(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
 
     by: Literal["none", "page", "offset", "cursor", "next"] = Field(
         "none",
-        description="page: a number in `parameter`, up to a page without records; offset: the number of records before "
-        "it in `parameter`, up to a page without records; cursor: the value at `field` of the answer, in `parameter`; "
-        "next: the address at `field` of the answer, or in its Link header",
+        description="Position of the next page: a page number, an offset in records (both until a page without "
+        "records), a cursor from the response, the address of the next page (next), or none",
     )
-    parameter: str | None = Field(None, min_length=1, description="default: the word of `by`")
-    field: str | None = Field(None, min_length=1, description="path of the cursor or of the next address in the answer")
-    more: str | None = Field(None, min_length=1, description="path of a value that is false on the last page")
-    total: str | None = Field(None, min_length=1, description="path of the number of all records")
-    first: int = Field(1, ge=0, description="number of the first page")
-    size: int | None = Field(None, ge=1, description="records of a page, sent as `size_parameter`")
-    size_parameter: str = Field("limit", min_length=1)
+    parameter: str | None = Field(
+        None,
+        min_length=1,
+        description="Name of the query parameter with the page number, offset or cursor; null: page, offset or cursor",
+    )
+    field: str | None = Field(
+        None,
+        min_length=1,
+        description="Path in the response of the cursor, or of the next page's address, as meta.next; null: none, "
+        "and for `by: next` the Link header",
+    )
+    more: str | None = Field(
+        None, min_length=1, description="Path in the response of a value that is false on the last page; null: none"
+    )
+    total: str | None = Field(
+        None,
+        min_length=1,
+        description="Path in the response of the number of all records, for `by: offset`; null: none",
+    )
+    first: int = Field(1, ge=0, description="Number of the first page, for `by: page`")
+    size: int | None = Field(
+        None, ge=1, description="Number of records of a page that is requested; null: the server's default"
+    )
+    size_parameter: str = Field(
+        "limit", min_length=1, description="Name of the query parameter with the number of records of a page"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -179,15 +218,17 @@ class Api(Web):
         "`{variable: NAME, parameter: PARAMETER}` in the query string."
     )
 
-    url: WebAddress
-    parameters: dict[str, str] = Field({}, description="parameters of the query string; no secrets")
-    headers: dict[_HeaderName, _HeaderValue] = Field({}, description="headers of the request; no secrets")
-    auth: Auth | tuple[Auth, ...] | None = Field(None, description="secrets of the requests; several as a list")
-    records: str = Field(
-        "", description="path of the list of records in the answer, as data.items; default: the answer"
+    url: WebAddress = Field(description="Address of the API, without secrets")
+    parameters: dict[str, str] = Field({}, description="Query parameters of the API's requests, without secrets")
+    headers: dict[_HeaderName, _HeaderValue] = Field({}, description="Headers of the API's requests, without secrets")
+    auth: Auth | tuple[Auth, ...] | None = Field(
+        None, description="Secret that is sent with every request of the API, or a list of several; null: none"
     )
-    paging: Paging = Paging()
-    requests_per_s: float = Field(2.0, gt=0, le=1000)
+    records: str = Field(
+        "", description="Path in the response of the list of records, as data.items; empty: the response is the list"
+    )
+    paging: Paging = Field(Paging(), description="Requests for further pages of the API")
+    requests_per_s: float = Field(2.0, gt=0, le=1000, description="Maximum number of requests per second to the API")
 
     @property
     def auths(self) -> tuple[Auth, ...]:
@@ -212,10 +253,13 @@ class Pages(Web):
     )
 
     urls: tuple[WebAddress, ...] | paths.AbsolutePath = Field(
-        description="a list, or a text file with an address a line (# begins a comment)"
+        description="Addresses of web pages: a list, or the path of a text file with one a line and # comments"
     )
     delay_s: float = Field(
-        1.0, ge=0, le=3600, description="seconds between two requests to one server; robots.txt may want more"
+        1.0,
+        ge=0,
+        le=3600,
+        description="Minimum number of seconds between two requests to one web server; its robots.txt may want more",
     )
 
 

@@ -37,44 +37,50 @@ _HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a p
 class Clean(BaseModel, extra="forbid", frozen=True):
     """What is changed in text fields and labels."""
 
-    normalize: bool = Field(True, description="one form of Unicode, spaces and line ends")
+    normalize: bool = Field(True, description="Whether Unicode, white space and line ends are brought into one form")
     quotes: Literal["straight"] | None = Field(
-        None, description="straight: typographic quotation marks become those of ASCII, but in code; default: they stay"
+        None, description="Form of quotation marks outside code: straight (ASCII); null: they stay"
     )
     html: bool = Field(
-        False, description="tags and comments of HTML are taken out, and entities become characters, but in code"
+        False, description="Whether tags and comments of HTML outside code are removed, and entities become characters"
     )
     email: tuple[Literal["quotes", "signatures", "disclaimers"], ...] = Field(
-        (), description="parts of e-mails that are taken out; texts of format mail have no quotes and signatures"
+        (),
+        description="Parts of e-mails that are removed from texts; files of format mail are read without quotes and "
+        "signatures in any case",
     )
     terminology: dict[str, str] | paths.AbsolutePath = Field(
-        {}, description="term -> the term to use instead, or a YAML file of these; whole words, in the case of the text"
+        {},
+        description="Replacement of each term, or the path of a YAML file with these; whole words, in the case of "
+        "the text",
     )
     labels: dict[str, dict[str, tuple[str, ...]]] = Field(
-        {}, description="metadata -> value -> other spellings of it; case, spaces, - and _ make no difference"
+        {},
+        description="Other spellings of metadata values, as {FIELD: {VALUE: [SPELLING]}}; case, spaces, - and _ make "
+        "no difference",
     )
     redact: tuple[Literal[KINDS], ...] = Field(  # type: ignore[valid-type]
         (),
-        description="kinds of personal data that are replaced: in texts, metadata, ids, provenance, the ledger and "
+        description="Kinds of personal data that are replaced in texts, metadata, ids, provenance, ledger and "
         "quarantine",
     )
     redact_except: tuple[str, ...] = Field(
-        (), description="metadata whose personal data stays; also `id` and `provenance`"
+        (), description="Metadata fields whose personal data stays; also `id` and `provenance`"
     )
     pseudonyms: Literal["none", "per_record", "per_corpus"] = Field(
         "none",
-        description="none: equal placeholders; per_record: numbered within a record; per_corpus: by a keyed hash, so "
-        "that one address has one placeholder in all records",
+        description="Placeholders of personal data: equal ones (none), numbered within a record (per_record), or by "
+        "a keyed hash, so that equal values have one placeholder in all records (per_corpus)",
     )
     pseudonym_key: Variable | None = Field(
         None,
-        description="environment variable with the key, of 16 bytes or more, of the hashes of per_corpus and in ids; "
-        "null: hashes in ids have no key, so that an address can be guessed and compared",
+        description="Name of the environment variable with the key, 16 bytes or more, of the hashes in placeholders "
+        "and ids; null: hashes without a key, whose values can be found by guessing",
     )
     keep_cut: bool = Field(
         False,
-        description="write every text that readers and cleaning take out of a record, such as quotes and signatures of "
-        "mails, to `cut/`; the report has their numbers and an example of each kind in any case",
+        description="Whether texts that readers and cleaning remove from records, such as quoted mails and "
+        "signatures, are written to `cut/`",
     )
 
     @model_validator(mode="after")

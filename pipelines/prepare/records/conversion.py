@@ -28,9 +28,11 @@ TaskType = Literal["qa", "summarisation", "classification", "generation", "polic
 class Template(BaseModel, extra="forbid", frozen=True):
     """A prompt and a completion with names of fields in braces: text, title, source, and the metadata."""
 
-    prompt: str = Field(min_length=1)
-    completion: str = Field("{text}", min_length=1)
-    system: str = ""
+    prompt: str = Field(min_length=1, description="Form of the prompt, with names of fields in braces")
+    completion: str = Field(
+        "{text}", min_length=1, description="Form of the completion, with names of fields in braces"
+    )
+    system: str = Field("", description="Form of the system message, with names of fields in braces; empty: none")
 
     @model_validator(mode="after")
     def _parses(self) -> Self:
@@ -56,10 +58,18 @@ class Template(BaseModel, extra="forbid", frozen=True):
 class ChatTemplate(BaseModel, extra="forbid", frozen=True):
     """A text made of a chat: a form with {content} for the messages of each role. An empty one leaves them out."""
 
-    system: str = Field("{content}", description="form of a system message")
-    user: str = Field("Question: {content}", description="form of a user's message")
-    assistant: str = Field("Answer: {content}", description="form of an assistant's message")
-    separator: str = Field("\n\n", description="text between two messages")
+    system: str = Field(
+        "{content}", description="Form of a system message in a text made of a chat; empty: such messages are left out"
+    )
+    user: str = Field(
+        "Question: {content}",
+        description="Form of a user's message in a text made of a chat; empty: such messages are left out",
+    )
+    assistant: str = Field(
+        "Answer: {content}",
+        description="Form of an assistant's message in a text made of a chat; empty: such messages are left out",
+    )
+    separator: str = Field("\n\n", description="Text between two messages in a text made of a chat")
 
     @model_validator(mode="after")
     def _parses(self) -> Self:
@@ -95,25 +105,26 @@ DEFAULT_TEMPLATES: dict[TaskType, Template] = {
 class Records(BaseModel, extra="forbid", frozen=True):
     """The form of the records that are written."""
 
-    shape: Shape = Field("messages", description="columns of the records")
+    shape: Shape = Field("messages", description="Columns of the written records")
     task_type: TaskType = Field(
-        "qa", description="task type of sources without one; selects the template for plain texts"
+        "qa", description="Task type of sources without one; it selects the template for plain texts"
     )
     templates: dict[TaskType, Template] = Field(
-        {}, description="prompt and completion made of a text and its metadata, in place of the task type's default"
+        {},
+        description="Prompt and completion that are made of a plain text, by task type, in place of the built-in ones",
     )
     section_chars: Annotated[int, Field(ge=1)] | Literal["answer_chars"] | None = Field(
         "answer_chars",
-        description="a plain text with more characters, such as a manual, is divided at headings, else at paragraphs, "
-        "into records with at most this many; answer_chars: the maximum of `validate.answer_chars`, for texts that "
-        "become answers; null: texts stay whole",
+        description="Maximum number of characters of a record from a plain text, which is divided at headings, else "
+        "at paragraphs; answer_chars: the maximum of `validate.answer_chars`; null: texts stay whole",
     )
     preferences: Literal["refuse", "chosen"] = Field(
         "refuse",
-        description="preference records in shapes with one answer: refuse (quarantine) or chosen (keep that answer)",
+        description="Treatment of preference records in shapes with one answer: refuse (quarantine), or chosen (keep "
+        "the chosen answer)",
     )
     chats_as_text: ChatTemplate | None = Field(
-        None, description="shape text: how a chat becomes a text; default: chats go to quarantine"
+        None, description="Form of chats as plain text, for `shape: text`; null: chats are quarantined"
     )
 
     @model_validator(mode="after")

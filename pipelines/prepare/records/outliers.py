@@ -24,13 +24,21 @@ class Outliers(BaseModel, extra="forbid", frozen=True):
     measures: tuple[Measure, ...] = Field(
         ("question_chars", "answer_chars", "text_chars"),
         min_length=1,
-        description="lengths, which are compared by their logarithm; letters: their share of the characters",
+        description="Measures by which records are compared: lengths in characters, on a logarithmic scale, and the "
+        "fraction of letters",
     )
-    by: tuple[str, ...] = Field(("source",), description="metadata whose values together are the group")
+    by: tuple[str, ...] = Field(
+        ("source",),
+        description="Metadata fields whose values together define the groups within which records are compared",
+    )
     deviations: float = Field(
-        5.0, gt=0, description="greatest distance from the group's median, in scaled median absolute deviations"
+        5.0,
+        gt=0,
+        description="Maximum distance of a record from its group's median, in scaled median absolute deviations",
     )
-    found: Literal["list", "remove"] = Field("list", description="list: they stay and are listed")
+    found: Literal["list", "remove"] = Field(
+        "list", description="Treatment of records that are outliers: list (they stay and are listed), or remove"
+    )
 
 
 def measure(name: Measure, sides: Sequence[Sides]) -> np.ndarray:

@@ -54,7 +54,7 @@ _TYPES: dict[ColumnType, pl.DataType] = {
 class Fill(BaseModel, extra="forbid", frozen=True):
     """A value in the place of missing ones."""
 
-    fill: str | int | float | bool
+    fill: str | int | float | bool = Field(description="Value in the place of missing ones")
 
 
 class ColumnOutliers(BaseModel, extra="forbid", frozen=True):
@@ -65,10 +65,21 @@ class ColumnOutliers(BaseModel, extra="forbid", frozen=True):
     it. A column whose interquartile range, or MAD, is 0 has no outliers.
     """
 
-    columns: tuple[str, ...] = Field(min_length=1)
-    method: Literal["iqr", "mad"] = "iqr"
-    factor: float | None = Field(None, gt=0, description="default: 1.5 for iqr, 3.5 for mad")
-    action: Literal["drop", "flag"] = Field("flag", description="flag: a column COLUMN_outlier is true")
+    columns: tuple[str, ...] = Field(
+        min_length=1, description="Names of the number columns that are searched for outliers"
+    )
+    method: Literal["iqr", "mad"] = Field(
+        "iqr", description="Measure of distance: interquartile range (iqr), or median absolute deviation (mad)"
+    )
+    factor: float | None = Field(
+        None,
+        gt=0,
+        description="Number of interquartile ranges or scaled deviations beyond which a number is an outlier; null: "
+        "1.5 for iqr, 3.5 for mad",
+    )
+    action: Literal["drop", "flag"] = Field(
+        "flag", description="Treatment of rows with an outlier: drop, or flag (a column COLUMN_outlier is true)"
+    )
 
     @property
     def distance(self) -> float:
@@ -81,26 +92,28 @@ class Table(BaseModel, extra="forbid", frozen=True):
 
     types: dict[str, ColumnType] = Field(
         min_length=1,
-        description="column -> its type; in Parquet and JSON Lines every row has a value in the first text column, or "
-        "without one in the first column, which in JSON Lines is a string",
+        description="Type of each column that is read. In Parquet and JSON Lines the first text column, else the "
+        "first column, must have a value in every row",
     )
     empty: tuple[str, ...] = Field(
         ("", "NA", "N/A", "NaN", "null", "None"),
-        description="values that are missing ones; spaces around them do not count",
+        description="Values that count as missing; spaces around them are ignored",
     )
     missing: dict[str, Missing | Fill] = Field(
         {},
-        description="column -> what is done where its value is missing. drop: the row is removed; flag: a column "
-        "COLUMN_missing is true; median, mean, most_frequent: of the column; {fill: VALUE}. Default: it stays empty",
+        description="Treatment of missing values by column: drop (the row), flag (a column COLUMN_missing), median, "
+        "mean, most_frequent, or {fill: VALUE}; in other columns they stay empty",
     )
-    outliers: ColumnOutliers | None = None
+    outliers: ColumnOutliers | None = Field(None, description="Search for outliers in number columns; null: none")
     unique: tuple[str, ...] | None = Field(
-        None, description="a row whose values here are those of an earlier row is removed; default: all; []: none is"
+        None,
+        description="Columns whose equal values make a row a repeat, which is removed; null: all columns; []: no row "
+        "is removed",
     )
     derive: dict[str, str] = Field(
-        {}, description="new column -> an expression of SQL on the columns of a row, in this order"
+        {}, description="SQL expression of each new column, on the columns of its row, in this order"
     )
-    template: Template = Field(description="prompt and completion, with names of columns in braces")
+    template: Template = Field(description="Prompt and completion of a record, with names of columns in braces")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -116,10 +116,21 @@ Record = tuple[Content, Mapping[str, str | None]]
 class InappropriateContent(BaseModel, extra="forbid", frozen=True):
     """A fastText classifier of texts that no record may have."""
 
-    model: paths.AbsolutePath = Field(description="path or URI of a supervised fastText .bin or .ftz")
-    label: str = Field(min_length=1, description="label of the content to remove, with or without __label__")
-    max_score: float = Field(0.5, ge=0, le=1, description="greatest probability of the label that a record may have")
-    max_chars: int = Field(5000, ge=20, le=10_000_000, description="characters of a record that the model is given")
+    model: paths.AbsolutePath = Field(
+        description="Path or URI of a supervised fastText model (.bin or .ftz) that recognises inappropriate content"
+    )
+    label: str = Field(
+        min_length=1, description="Label of inappropriate content in the model, with or without __label__"
+    )
+    max_score: float = Field(
+        0.5, ge=0, le=1, description="Maximum probability of inappropriate content that a record may have"
+    )
+    max_chars: int = Field(
+        5000,
+        ge=20,
+        le=10_000_000,
+        description="Maximum number of characters of a record that the model of inappropriate content reads",
+    )
 
 
 class AnswerRelevance(TextVectors):
@@ -129,82 +140,96 @@ class AnswerRelevance(TextVectors):
         0.2,
         gt=0,
         le=1,
-        description="least cosine similarity of the vectors of the answer and of what precedes it; records with "
-        "no word of the vocabulary in one of them stay",
+        description="Minimum cosine similarity of the vectors of an answer and of what precedes it; records with no "
+        "known word in one of them are kept",
     )
-    dimensions: int = Field(128, ge=2, le=512, description="vector dimensions of the default model")
+    dimensions: int = Field(128, ge=2, le=512, description="Number of dimensions of text vectors if `model` is null")
 
 
 class Validate(BaseModel, extra="forbid", frozen=True):
     """The rules that a record must meet. Questions are what precedes the last answer."""
 
-    question_chars: Bounds | None = Field((10, 500), description="least and most characters of a question")
-    answer_chars: Bounds | None = Field((20, 2000), description="least and most characters of an answer")
-    text_chars: Bounds | None = Field(None, description="least and most characters of a text; records of plain text")
-    require: tuple[str, ...] = Field(
-        (), description="metadata that no record may lack; documents, which have no columns, need none"
+    question_chars: Bounds | None = Field(
+        (10, 500), description="Minimum and maximum number of characters of a question; null: no bounds"
     )
-    allowed: dict[str, tuple[str, ...]] = Field({}, description="metadata -> values that it may have")
+    answer_chars: Bounds | None = Field(
+        (20, 2000), description="Minimum and maximum number of characters of an answer; null: no bounds"
+    )
+    text_chars: Bounds | None = Field(
+        None, description="Minimum and maximum number of characters of a plain text; null: no bounds"
+    )
+    require: tuple[str, ...] = Field(
+        (), description="Metadata fields that every record must have; records from documents without columns need none"
+    )
+    allowed: dict[str, tuple[str, ...]] = Field(
+        {}, description="Permitted values of metadata fields, as {FIELD: [VALUE]}"
+    )
     since: dict[str, date] = Field(
-        {}, description="metadata -> the earliest date that it may have; records without one fail"
+        {},
+        description="Earliest permitted date of metadata fields, as {FIELD: DATE}; records without a date are removed",
     )
     until: dict[str, date] = Field(
-        {}, description="metadata -> the last date that it may have; records without one fail"
+        {}, description="Latest permitted date of metadata fields, as {FIELD: DATE}; records without a date are removed"
     )
     licences: tuple[str, ...] | None = Field(
-        None, description="licences that a record may have; records without one fail; null: any, and none"
+        None, description="Permitted licences; records without a licence are removed; null: any licence, or none"
     )
     refusals: tuple[str, ...] = Field(
-        REFUSALS, description="remove answers with a sentence that begins with one of these"
+        REFUSALS,
+        description="Beginnings of sentences; records with such a sentence in their answer are removed as refusals",
     )
-    copied_answer: bool = Field(True, description="remove records whose answer is the question again")
+    copied_answer: bool = Field(True, description="Whether records whose answer is the question again are removed")
     answer_in_question: float | None = Field(
         0.8,
         gt=0,
         le=1,
-        description="drop the record if at least this fraction of the answer's word 5-grams is in the question; the "
-        "`input` of an instruction is not part of the question here",
+        description="Fraction of the answer's word 5-grams that occur in the question, from which the record is "
+        "removed; the `input` of an instruction does not count as question; null: not checked",
     )
     boilerplate: tuple[str, ...] = Field(
-        BOILERPLATE, description="remove answers whose sentences all begin with one of these"
+        BOILERPLATE,
+        description="Beginnings of sentences; records whose answer has only such sentences are removed as boilerplate",
     )
     truncated_answers: Literal["keep", "open", "sentence"] = Field(
         "open",
-        description="open: remove answers that end in an open bracket or code fence, with a comma, dash or hyphen, or "
-        "with an English word such as `the`; sentence: also those whose last line is prose without a final mark, "
-        "although an earlier sentence has one",
+        description="Answers that are removed as cut off: keep (none), open (end in an open bracket, comma, dash or "
+        "a word such as `the`), or sentence (also a last line of prose without a final mark)",
     )
     relevance: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="minimum fraction of the shorter text's words that question and answer share",
+        description="Minimum fraction of the words of the shorter text that question and answer have in common; "
+        "null: not checked",
     )
     answer_relevance: AnswerRelevance | None = Field(
         None,
-        description="remove records whose answer has a vector far from that of the question; `{}`: with the defaults",
+        description="Minimum similarity of an answer to its question, by text vectors; `{}` has the default "
+        "settings; null: not checked",
     )
     same_language: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="drop the record if question and answer are in different languages, both identified with at least "
-        "this probability by the built-in model; 0.65 is usual",
+        description="Probability of both identified languages from which question and answer must be in the same "
+        "one; 0.65 is usual; null: not checked",
     )
     json_schema: paths.AbsolutePath | dict[str, Any] | None = Field(
-        None, description="JSON Schema of the answers, which must be JSON; a schema, or the path of one"
+        None,
+        description="JSON Schema that answers must meet, or its path; answers must then be JSON; null: not checked",
     )
-    language: LanguageId | None = Field(
-        None, description="languages that the texts of a record may be in, as `language` of `curate`"
-    )
+    language: LanguageId | None = Field(None, description="Languages that the texts of a record may be in; null: any")
     rules: RulesOfRecords | None = Field(
-        None, description="rules of `curate` for the texts of a record, such as evaluation sets (`decontamination`)"
+        None, description="Quality rules of `curate` for the texts of a record, decontamination included; null: none"
     )
-    bad_words: BadWords | None = Field(None, description="lists of words that no record may have")
-    inappropriate: InappropriateContent | None = Field(None, description="classifier of texts that no record may have")
+    bad_words: BadWords | None = Field(None, description="Lists of words that a record must not have; null: none")
+    inappropriate: InappropriateContent | None = Field(
+        None, description="Classifier of inappropriate content, which is removed; null: none"
+    )
     outliers: Outliers | None = Field(
         None,
-        description="detection of records with unusual lengths, among those that meet the rules and are no duplicates",
+        description="Search for records of unusual length, among those that meet the rules and are no duplicates; "
+        "null: none",
     )
 
     def of_all_records(self, other: "Validate") -> tuple[str, ...]:

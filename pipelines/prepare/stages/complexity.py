@@ -57,20 +57,37 @@ COMPLEXITY_SCHEMA = pa.schema([("complexity", pa.float64())])
 class ComplexityWeights(BaseModel, extra="forbid", frozen=True):
     """Weights of what makes a record difficult; see pipelines/prepare/stages/complexity.py."""
 
-    question_length: float = Field(1, ge=0)
-    answer_length: float = Field(1, ge=0)
-    rarity: float = Field(1, ge=0, description="weight of how rare the words are, over all records")
-    reasoning: float = Field(1, ge=0)
-    domain: float = Field(1, ge=0, description="without words in `domain` it is left out")
+    question_length: float = Field(
+        1, ge=0, description="Weight in a record's complexity of the number of words of the question"
+    )
+    answer_length: float = Field(
+        1, ge=0, description="Weight in a record's complexity of the number of words of the answer"
+    )
+    rarity: float = Field(
+        1, ge=0, description="Weight in a record's complexity of the rarity of its words among all records"
+    )
+    reasoning: float = Field(
+        1, ge=0, description="Weight in a record's complexity of the number of words of reasoning in the answer"
+    )
+    domain: float = Field(
+        1,
+        ge=0,
+        description="Weight in a record's complexity of the fraction of its words that belong to the domain; not "
+        "used if `domain` names none",
+    )
 
 
 class Curriculum(BaseModel, extra="forbid", frozen=True):
     """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
 
-    stages: int = Field(4, ge=2, le=100, description="number of stages, of equal sizes; 1 is the easiest")
-    weights: ComplexityWeights = ComplexityWeights()
-    reasoning: tuple[str, ...] = Field(REASONING, description="words and phrases that are counted in answers")
-    domain: tuple[str, ...] = Field((), description="words and phrases of the domain")
+    stages: int = Field(
+        4, ge=2, le=100, description="Number of stages from easy (stage 1) to hard, of equal numbers of records"
+    )
+    weights: ComplexityWeights = Field(ComplexityWeights(), description="Weights of what makes a record complex")
+    reasoning: tuple[str, ...] = Field(
+        REASONING, description="Words and phrases of reasoning, which are counted in answers"
+    )
+    domain: tuple[str, ...] = Field((), description="Words and phrases of the domain, which are counted in records")
 
     @property
     def used_weights(self) -> dict[str, float]:

@@ -55,14 +55,18 @@ class Duplicates(BaseModel, extra="forbid", frozen=True):
 
     questions: Found = Field(
         "ignore",
-        description="records whose question is that of another one, exactly or by `dedup.threshold`; list: they are in "
-        "one split, as those with exactly equal questions always are",
+        description="Treatment of records with the same question, exactly or by `dedup.threshold`: ignore (exactly "
+        "equal ones are still in one split), list (alike ones too), or remove all but one",
     )
-    answers: Found = Field("ignore", description="the same of answers")
+    answers: Found = Field(
+        "ignore",
+        description="Treatment of records with the same answer, exactly or by `dedup.threshold`: ignore, list (they "
+        "are in one split), or remove all but one",
+    )
     contradictory: Found = Field(
         "list",
-        description="records that have an equal question and different answers; remove: all of them. ignore: they are "
-        "not looked for; list: they stay and are listed",
+        description="Treatment of records with equal questions and different answers: ignore (not looked for), list, "
+        "or remove all of them",
     )
 
 

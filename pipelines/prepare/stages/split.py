@@ -38,23 +38,27 @@ class Mixture(BaseModel, extra="forbid", frozen=True):
     """How many records of each source are taken, where inputs have a `share`."""
 
     records: int | None = Field(
-        None, ge=1, description="records from all sources together; default: as many as keep the shares"
+        None, ge=1, description="Number of records from all sources together; null: as many as the shares permit"
     )
-    fill: bool = Field(True, description="what a source lacks is taken from the others; false: there are fewer records")
+    fill: bool = Field(
+        True,
+        description="Whether records that a source lacks are taken from the others; false: the data set is smaller",
+    )
 
 
 class Balance(BaseModel, extra="forbid", frozen=True):
     """Numbers of records of each class, by leaving some out and repeating others."""
 
     by: tuple[str, ...] = Field(
-        min_length=1, description=f"metadata whose values together are the class; also {', '.join(FOUND)}"
+        min_length=1,
+        description="Metadata fields whose values together are the class of a record; also length and complexity",
     )
     to: Literal["smallest", "largest"] | Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=0)]] = Field(
         "largest",
-        description="records of each class: those of the smallest or largest class, or a number; or value -> number, "
-        "with one field in `by`: values that are not named stay as they are",
+        description="Number of records of each class: as many as the smallest or the largest class has, a number, or "
+        "{VALUE: NUMBER} for one field, where other values stay as they are",
     )
-    most_copies: int = Field(5, ge=1, le=MOST_COPIES, description="how often a record is written at most")
+    most_copies: int = Field(5, ge=1, le=MOST_COPIES, description="Maximum number of times that a record is written")
 
     @field_validator("to", mode="before")
     @classmethod
@@ -76,30 +80,35 @@ class Balance(BaseModel, extra="forbid", frozen=True):
 class Split(BaseModel, extra="forbid", frozen=True):
     """Shares of records. Records that belong together are in one split."""
 
-    train: float = Field(0.8, gt=0, le=1)
-    validation: float = Field(0.1, ge=0, lt=1)
-    test: float = Field(0.1, ge=0, lt=1)
+    train: float = Field(0.8, gt=0, le=1, description="Fraction of the records for training")
+    validation: float = Field(0.1, ge=0, lt=1, description="Fraction of the records for validation")
+    test: float = Field(0.1, ge=0, lt=1, description="Fraction of the records for testing")
     stratify: tuple[str, ...] = Field(
-        (), description=f"metadata whose values have the same shares in every split; also {', '.join(FOUND)}"
+        (),
+        description="Metadata fields whose values have the same fractions in every split; also length and complexity",
     )
-    group: tuple[str, ...] = Field((), description="metadata: records with an equal value are in one split")
+    group: tuple[str, ...] = Field((), description="Metadata fields whose equal values keep records in one split")
     keep: tuple[paths.AbsolutePath, ...] = Field(
-        (), description="outputs of earlier runs: their records stay in the split where they were"
+        (), description="Outputs of earlier runs whose records stay in their split"
     )
     stable: bool = Field(
         True,
-        description="with --replace, the records that the data set has already stay in their split and fold, and new "
-        "ones fill up what these lack, unless `split` has other shares, groups, strata or seed; false: all are divided "
-        "anew",
+        description="Whether records of a data set that is replaced (--replace) stay in their split and fold; with "
+        "other fractions, groups, strata or seed, all records are divided anew",
     )
     by_time: str | None = Field(
-        None, description="metadata with a date or time: the oldest records are for training, the newest for testing"
+        None,
+        description="Metadata field with a date or time: the oldest records are for training, the newest for "
+        "testing; null: time plays no part",
     )
-    folds: int | None = Field(None, ge=2, le=100, description="number the records that are not for test with 0..K-1")
-    balance: Balance | None = Field(
-        None, description="balance of classes in the training split; other splits stay as they are"
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=100,
+        description="Number of cross-validation folds of the records that are not for testing; null: none",
     )
-    seed: int = Field(1, ge=0, lt=1 << 32)
+    balance: Balance | None = Field(None, description="Balance of classes in the training split; null: none")
+    seed: int = Field(1, ge=0, lt=1 << 32, description="Random seed of the division into splits and folds")
 
     @property
     def shares(self) -> tuple[float, float, float]:
