@@ -465,6 +465,7 @@ def test_every_public_class_and_function_says_what_it_is():
 # Names of public classes that stand in several modules, because they mean the same in each.
 SHARED_CLASS_NAMES = {
     "Chat": "a conversation: of texts alone, or with the tools and weights of a training",
+    "PersonalData": "the section `personal_data` of a config, and the operator with these settings",
     "Split": "the section `split` of a config, of prepare or of a training",
 }
 

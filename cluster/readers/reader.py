@@ -356,14 +356,9 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
     ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
     carried = {name: plain(batch.column(name)) for name in input.columns}
 
-    problems: dict[int, str] = {}
-    if texts.null_count:
-        problems |= dict.fromkeys(np.flatnonzero(texts.is_null()).tolist(), "null_text")
-    sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
-    if len(sizes) and sizes.max() > limits.max_document_bytes:
-        problems |= dict.fromkeys(np.flatnonzero(sizes > limits.max_document_bytes).tolist(), "too_large")
+    problems = text_problems(texts, limits)
     invalid = {name: _invalid_rows(column) for name, column in {"id": ids, **carried}.items()}
-    for row in [*_invalid_rows(texts), *(row for rows in invalid.values() for row in rows)]:
+    for row in (row for rows in invalid.values() for row in rows):
         problems.setdefault(row, "bad_utf8")
 
     for name, column in carried.items():
@@ -377,6 +372,19 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         **carried,
     }
     return pa.table(columns)
+
+
+def text_problems(texts: pa.LargeStringArray, limits: Limits) -> dict[int, str]:
+    """Row -> problem, of the texts that cannot be read: nulls, those over `max_document_bytes`, and broken UTF-8."""
+    problems: dict[int, str] = {}
+    if texts.null_count:
+        problems |= dict.fromkeys(np.flatnonzero(texts.is_null()).tolist(), "null_text")
+    sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
+    if len(sizes) and sizes.max() > limits.max_document_bytes:
+        problems |= dict.fromkeys(np.flatnonzero(sizes > limits.max_document_bytes).tolist(), "too_large")
+    for row in _invalid_rows(texts):
+        problems.setdefault(row, "bad_utf8")
+    return problems
 
 
 def one_problem(input: Input, problem: str, where: str) -> pa.Table:

@@ -26,6 +26,7 @@ from raymill.cluster.store.copies import local_file, sha256_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.dedup.compare import NEWEST_BY, is_comparable, newness
+from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.dedup.signatures import SIGNATURES_VERSION, SKETCH_TYPE, Sketches, permutations
 from raymill.pipelines.kernel_cache import each_in_turn
 from raymill.pipelines.language import fasttext_classifier
@@ -229,33 +230,32 @@ class Measure:
             "bytes": texts.byte_lengths,
         }
 
-        def personal() -> dict[str, object]:
-            """How often each kind of personal data was found."""
-            found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
-            return {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
-
-        def signature() -> dict[str, object]:
-            """The columns `tokens` and, with deduplication, `signature` (signatures.py)."""
-            dedup = config.dedup
-            if dedup is None:
-                return {"tokens": count_tokens(texts)}
-            a, b = permutations(math.prod(dedup.banding), dedup.seed)
-            sketches, tokens = Sketches.of(
-                texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols
-            )
-            return {"tokens": tokens, "signature": sketches.to_column()}
-
         parts: dict[str, Callable[[], dict[str, object]]] = {
             "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store)
         }
         if config.personal_data:
-            parts["personal_data"] = personal
-        parts["signatures"] = signature
+            parts["personal_data"] = lambda: personal_data_counts(texts)
+        parts["signatures"] = lambda: signatures(texts, config.dedup)
         for found in each_in_turn(parts).values():
             columns |= found
         if config.dedup and config.dedup.newest_by:
             columns[NEWEST_BY] = newness(documents[config.dedup.newest_by])
         return pa.table(columns)
+
+
+def personal_data_counts(texts: Texts) -> dict[str, object]:
+    """The columns with the number of findings of each kind of personal data."""
+    found = personal_data.count(personal_data.find(texts, personal_data.KINDS), len(texts))
+    return {f"personal_{kind}": found[:, at] for at, kind in enumerate(personal_data.KINDS)}
+
+
+def signatures(texts: Texts, dedup: Dedup | None) -> dict[str, object]:
+    """The columns `tokens` and, with deduplication, `signature` (signatures.py)."""
+    if dedup is None:
+        return {"tokens": count_tokens(texts)}
+    a, b = permutations(math.prod(dedup.banding), dedup.seed)
+    sketches, tokens = Sketches.of(texts, dedup.ngram_words, a, b, exact_short=dedup.exact_short, symbols=dedup.symbols)
+    return {"tokens": tokens, "signature": sketches.to_column()}
 
 
 def text_hashes(texts: Texts) -> list[bytes]:
