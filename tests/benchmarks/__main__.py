@@ -5,7 +5,7 @@ import sys
 
 from tests.benchmarks.timing import load_texts
 
-DEDUP = ("signatures", "duplicates", "group", "ray_groupby")
+DEDUP = ("signatures", "duplicates", "group", "ray_groupby", "ray_data")
 TEXT = ("compile", "excerpt", "normalize", "language", "rules", "decontamination", "boilerplate", "repeats", "measure")
 RUNS = (
     "startup",
