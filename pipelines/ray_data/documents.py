@@ -173,16 +173,15 @@ def _byte_lengths(column: pa.Array) -> np.ndarray:
     if pa.types.is_null(column.type):
         return np.zeros(len(column), np.int64)
     if pa.types.is_dictionary(column.type):
-        return _byte_lengths(column.dictionary)[pc.fill_null(column.indices, 0).to_numpy()] if len(column) else _NONE
+        found, valid = np.zeros(len(column), np.int64), column.indices.is_valid().to_numpy(zero_copy_only=False)
+        found[valid] = _byte_lengths(column.dictionary)[column.indices.drop_null().to_numpy()]
+        return found
     if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
         # A view is 16 bytes, of which the first four are the length.
         views = np.frombuffer(column.buffers()[1], "<i4").reshape(-1, 4)
         lengths = views[column.offset : column.offset + len(column), 0].astype(np.int64)
         return np.where(column.is_valid().to_numpy(zero_copy_only=False), lengths, 0)
     return pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-_NONE = np.empty(0, np.int64)
 
 
 def _strings(column: pa.ChunkedArray) -> tuple[pa.LargeStringArray, dict[int, str]]:

@@ -126,6 +126,26 @@ def test_a_call_that_failed_is_continued_and_measures_no_block_again(module, ray
     assert_groups_of_curate(found, documents(), tmp_path / "curated", monkeypatch)
 
 
+def test_blocks_that_were_measured_before_the_dataset_failed_are_kept(module, ray_data, tmp_path, monkeypatch):
+    flag, scratch = tmp_path / "mended", tmp_path / "scratch"
+
+    def fails_once(block: pa.Table) -> pa.Table:
+        if block["id"][0].as_py() == "d42" and not flag.exists():
+            raise ValueError("the network is down")
+        return block
+
+    dataset = blocks(ray_data, documents()).map_batches(fails_once, batch_format="pyarrow")
+    with pytest.raises(Exception, match="the network is down"):
+        module.deduplicate(dataset, scratch=str(scratch), id="id")
+    kept = {path: path.stat().st_mtime_ns for path in (scratch / "rows").iterdir()}
+    assert 0 < len(kept) < 7
+    flag.touch()
+    found = module.deduplicate(dataset, scratch=str(scratch), id="id").take_all()
+    assert kept.items() <= {path: path.stat().st_mtime_ns for path in (scratch / "rows").iterdir()}.items()
+    assert len(list((scratch / "rows").iterdir())) == 7
+    assert_groups_of_curate(found, documents(), tmp_path / "curated", monkeypatch)
+
+
 def test_other_datasets_and_settings_share_a_scratch_and_do_not_meet(module, ray_data, tmp_path, monkeypatch):
     other = documents([story(100), story(100), *TEXTS[:8]])
     for number, (table, settings) in enumerate([(documents(), {}), (other, {}), (documents(), {"threshold": 0.99})]):

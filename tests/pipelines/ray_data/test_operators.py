@@ -156,9 +156,19 @@ def test_an_empty_batch_and_batches_of_one_have_the_same_schema(operator):
     assert repr(pa.concat_tables(one_by_one).to_pylist()) == repr(whole.to_pylist())
 
 
-def test_a_batch_of_nothing_but_nulls_may_have_the_type_null():
-    found = Rules()(pa.table({"text": pa.nulls(2)}))
+@pytest.mark.parametrize("kind", [pa.null(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_a_batch_may_be_nothing_but_nulls(kind):
+    found = Rules()(pa.table({"text": pa.nulls(2, kind)}))
     assert found["reason"].to_pylist() == ["null_text", "null_text"]
+    assert Normalize()(found)["text"].to_pylist() == [None, None]
+
+
+def test_rules_read_the_columns_that_they_name_whatever_their_type(tmp_path):
+    (tmp_path / "domains.txt").write_text("spam.example\n")
+    urls = pa.array(["https://spam.example/a", "https://fine.example/", None], pa.large_string()).dictionary_encode()
+    rules = Rules(packs=[], url_blocklist={"paths": [str(tmp_path / "domains.txt")], "column": "address"})
+    found = rules(pa.table({"text": [story(1)] * 3, "address": urls}))
+    assert found["reason"].to_pylist() == ["blocked_url", None, None]
 
 
 def test_a_large_text_is_not_measured_and_a_batch_is_measured_in_pieces(monkeypatch):
