@@ -1,11 +1,14 @@
 """What a model's config.json and tokenizer.json may not hold, whichever library reads them."""
 
 import base64
+import json
 import re
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds
 
 # Settings that count parts of a model, and their bound: the deepest models of the hub have about 130 layers, the widest
 # 512 experts. torch makes some thousand modules a second, also without memory for their weights.
@@ -17,6 +20,10 @@ _MOST_LABELS = 100_000
 # What replaced or added text is called in a tokenizer.json, and the most characters that may be written for one.
 _WRITTEN = ("content", "prepend", "replacement")
 _MOST_GROWTH = 256
+# Of loading a tokenizer: one with 256,000 tokens takes 2 s (2026-11-26, AMD EPYC) and 350 MiB.
+LOADING = WorkBounds(60.0, 2 << 30)
+_LARGEST_ID = (1 << 31) - 1
+_TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 
 
 def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
@@ -52,18 +59,81 @@ def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
             )
 
 
-def refuse_growing(parts: Any, where: str) -> None:
-    """Check a tokenizer.json for steps that multiply a text: a few of them make gigabytes of a line.
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file of this name belongs to a tokenizer."""
+    return _TOKENIZER.search(name) is not None
+
+
+def check_tokenizer(load: Callable[[], Any], where: str) -> None:
+    """Load a tokenizer in a child process with bounds, and check its parts.
+
+    Its normalizer is applied to its added tokens while it is loaded, so a small file can take any time and memory.
+
+    Args:
+        load: returns a tokenizer of transformers.
 
     Raises:
-        ConfigError: one writes more than 256 characters for one.
+        ConfigError: loading takes too much time or memory, or ends the process; or as `_refuse_parts`.
+        Exception: what `load` raises.
     """
-    for part in ("normalizer", "pre_tokenizer", "decoder"):
-        if isinstance(parts, dict) and (growth := _growth(parts.get(part))) > _MOST_GROWTH:
+
+    def check(_: None) -> None:
+        if backend := getattr(load(), "backend_tokenizer", None):  # a slow one has none
+            _refuse_parts(json.loads(backend.to_str()), where)
+
+    try:
+        Guard(check)(None, LOADING)
+    except Exceeded as error:
+        raise ConfigError(
+            f"{where}: the tokenizer cannot be loaded within its bounds ({error.seen}), and large ones take 2 s and "
+            "350 MiB. Take another tokenizer."
+        ) from error
+
+
+def _refuse_parts(parts: dict[str, Any], where: str) -> None:
+    """Check a tokenizer.json.
+
+    Raises:
+        ConfigError: a part writes more than 256 characters for one, and a few such make gigabytes of a line; decoding
+            has a regular expression; a token id is beyond int32; merges are left out at random.
+    """
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        if (growth := _growth(parts[name])) > _MOST_GROWTH:
             raise ConfigError(
-                f"{where}: its {part} may write {growth:,} characters for one, and tokenizers write a few. Take "
+                f"{where}: its {name} may write {growth:,} characters for one, and tokenizers write a few. Take "
                 "another tokenizer."
             )
+    if _has_expression(parts["decoder"]):
+        raise ConfigError(
+            f"{where}: its decoder has a regular expression, which could take any time; known ones have none. "
+            "Take another tokenizer."
+        )
+    largest = max(_numbers([parts["model"]["vocab"], parts["added_tokens"], parts["post_processor"]]), default=0)
+    if largest > _LARGEST_ID:
+        raise ConfigError(
+            f"{where}: has the token id {largest:,}; ids go up to {_LARGEST_ID:,}. Correct tokenizer.json, or take "
+            "another tokenizer."
+        )
+    if dropout := parts["model"].get("dropout"):
+        raise ConfigError(
+            f"{where}: leaves out merges at random (dropout {dropout}), so a text has other tokens each time. Set "
+            '"dropout" to null in the "model" of tokenizer.json.'
+        )
+
+
+def _has_expression(part: Any) -> bool:
+    if isinstance(part, dict):
+        return "Regex" in part or any(map(_has_expression, part.values()))
+    return isinstance(part, list) and any(map(_has_expression, part))
+
+
+def _numbers(part: Any) -> Iterator[int]:
+    """All whole numbers in a value of JSON."""
+    if isinstance(part, int):
+        yield part
+    elif isinstance(part, dict | list):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _numbers(inner)
 
 
 def _growth(part: Any) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.model_settings import is_tokenizer_file
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
@@ -70,7 +71,6 @@ ENCODERS = frozenset({
 })  # fmt: skip
 
 _ENDS = ("bos_token", "eos_token")
-_TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 
 
 def check_model(config: TrainConfig) -> list[str]:
@@ -432,11 +432,6 @@ def check_template_variables(template: str, names: Iterable[str]) -> None:
                 f"model.chat_template_kwargs: the chat template has no variable {name}. Correct its name, or leave it "
                 "out."
             )
-
-
-def is_tokenizer_file(name: str) -> bool:
-    """Whether a file of this name belongs to a tokenizer."""
-    return _TOKENIZER.search(name) is not None
 
 
 def no_tokenizer(uri: str) -> ConfigError:

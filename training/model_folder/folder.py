@@ -200,13 +200,22 @@ def model_folder(store: Store, model: Model) -> Path:
         return path
     if _is_path(model.name):
         raise _no_folder(model.name)
-    name, revision = model.name, model.revision
+    return hub_copy(model.name, model.revision, _HUB_FILES)
+
+
+def hub_copy(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """The folder of a hub name in this machine's cache, with all files of these patterns.
+
+    Raises:
+        StorageError: the model does not exist or cannot be reached.
+    """
     problem = hub_problem(name, revision)
     try:
-        found = huggingface_hub.snapshot_download(
-            name, revision=revision, allow_patterns=_HUB_FILES, local_files_only=problem is not None
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=patterns, local_files_only=problem is not None
+            )
         )
-        return Path(found)
     except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
         reason = problem or str(error).strip().splitlines()[0][:200]

@@ -14,8 +14,9 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -24,16 +25,16 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFas
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.guard import Exceeded, is_panic
-from raymill.cluster.model_settings import refuse_growing, refuse_hostile
+from raymill.cluster.guard import Exceeded
+from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.paths import RelativePath
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Columns, Model
-from raymill.training.model_folder.checks import check_template_variables, is_tokenizer_file, no_tokenizer
-from raymill.training.model_folder.folder import hub_problem, refuse_foreign_files
+from raymill.training.model_folder.checks import check_template_variables, no_tokenizer
+from raymill.training.model_folder.folder import hub_copy, refuse_foreign_files
 from raymill.training.pack.corpus import FrozenCorpus
 from raymill.training.pack.documents import Chat, LeftOut, Pair, documents_of
 from raymill.training.pack.packed_run import RECORD, TokenizerRecord
@@ -181,13 +182,13 @@ def load_tokenizer(store: Store, uri: str, revision: str | None = None) -> PreTr
     """
     if not paths.is_remote(uri) and (folder := Path(paths.absolute(uri))).is_dir():
         refuse_foreign_files(folder)
-    found = [file for file in store.list_files(uri) if _belongs(file, paths.absolute(uri))]
-    if not any(is_tokenizer_file(file.uri.rpartition("/")[2]) for file in found):
-        if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
-            raise no_tokenizer(uri)
-        return _load(uri, uri, revision, hub_problem(uri, revision))
-    root = paths.absolute(uri)
-    return _load_files(store, uri, [RelativePath(file.uri.removeprefix(root).lstrip("/")) for file in found])
+    found = _files(store, uri)
+    if any(is_tokenizer_file(name.rpartition("/")[2]) for name in found):
+        return _load_files(store, uri, found, uri)
+    if found or paths.is_remote(uri) or uri.startswith((".", "/", "~")):
+        raise no_tokenizer(uri)
+    copy = str(hub_copy(uri, revision, [f"*{ending}" for ending in _ENDINGS]))
+    return _load_files(Store(), copy, _files(Store(), copy), uri)
 
 
 def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokenizerFast:
@@ -197,7 +198,7 @@ def load_prepared(store: Store, uri: str, fingerprint: str) -> PreTrainedTokeniz
         DataError: it has another fingerprint.
     """
     record = TokenizerRecord.from_json(store.read_bytes(paths.join(uri, RECORD)))
-    tokenizer = _load_files(store, uri, record.files) if record.files else load_tokenizer(store, uri)
+    tokenizer = _load_files(store, uri, record.files, uri) if record.files else load_tokenizer(store, uri)
     if (found := tokenizer_fingerprint(tokenizer)) != fingerprint:
         raise DataError(f"{uri}: the tokenizer has changed since it was prepared ({found}, not {fingerprint}).")
     return tokenizer
@@ -220,36 +221,36 @@ def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
     return next(int(token) for token in known if token is not None)
 
 
-def _load_files(store: Store, uri: str, names: Iterable[RelativePath]) -> PreTrainedTokenizerFast:
-    """The tokenizer of these files of a folder."""
+def _files(store: Store, folder: str) -> list[RelativePath]:
+    """Names of the files in a folder that may belong to a tokenizer."""
+    root = paths.absolute(folder)
+    found = [file for file in store.list_files(folder) if _belongs(file, root)]
+    return [RelativePath(file.uri.removeprefix(root).lstrip("/")) for file in found]
+
+
+def _load_files(store: Store, folder: str, names: Iterable[RelativePath], uri: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of these files of a folder. uri: its name in messages."""
     with scratch_folder("tokenizer") as scratch:
         for name in names:
             path = scratch / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(store.read_bytes(paths.join(uri, name)))
-        return _load(str(scratch), uri, None)
+            path.write_bytes(store.read_bytes(paths.join(folder, name)))
+        return _load(str(scratch), uri)
 
 
-def _load(where: str, uri: str, revision: str | None, problem: str | None = None) -> PreTrainedTokenizerFast:
-    """Load a tokenizer with transformers.
-
-    Args:
-        where: folder or hub name that is loaded. uri: its name in messages. problem: why the hub cannot be reached;
-            None: it can.
-    """
-    how: dict[str, Any] = {"revision": revision, "local_files_only": problem is not None}
+def _load(folder: str, uri: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer from a folder on this machine with transformers. uri: its name in messages."""
+    load = partial(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
     try:
         with suppress(OSError):  # AutoTokenizer reads a config.json too, if there is one
-            plain, _ = PreTrainedConfig.get_config_dict(where, **how)
+            plain, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
             refuse_hostile(plain, f"{uri}: config.json")
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, **how)
+        check_tokenizer(load, uri)
+        tokenizer = load()
     except ConfigError:
         raise
-    except BaseException as error:  # tokenizers raises plain Exceptions, and panics
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        first = problem and f"no such folder here, and the hub: {problem}"
-        first = first or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # tokenizers raises plain Exceptions
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{uri}: no tokenizer can be loaded from here ({first}). Give model.tokenizer a folder with a "
             "tokenizer.json, a URI of one, a hub name, or `train`."
@@ -259,20 +260,7 @@ def _load(where: str, uri: str, revision: str | None, problem: str | None = None
             f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which has no positions of tokens "
             "in the text. Give model.tokenizer a folder with a tokenizer.json."
         )
-    parts = json.loads(tokenizer.backend_tokenizer.to_str())
-    refuse_growing(parts, uri)
-    if _has_expression(parts["decoder"]):
-        raise ConfigError(
-            f"{uri}: its decoder has a regular expression, which could take any time; known ones have none. "
-            "Take another tokenizer."
-        )
     return cast(PreTrainedTokenizerFast, tokenizer)
-
-
-def _has_expression(part: Any) -> bool:
-    if isinstance(part, dict):
-        return "Regex" in part or any(map(_has_expression, part.values()))
-    return isinstance(part, list) and any(map(_has_expression, part))
 
 
 def _belongs(file: FileInfo, root: str) -> bool:

@@ -4,7 +4,7 @@ import json
 import re
 import tempfile
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import huggingface_hub
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import is_panic
-from raymill.cluster.model_settings import refuse_growing, refuse_hostile
+from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
@@ -25,6 +26,8 @@ try:
 except ImportError:
     SentenceTransformer = None
 
+_AUTO_TOKENIZER = Entry("transformers:AutoTokenizer")
+_FAST_TOKENIZER = Entry("transformers:PreTrainedTokenizerFast")
 _BATCH = 64  # texts at a time
 _LARGEST_CONFIG = 64 << 20  # bytes; the largest is tokenizer.json, with each word of the vocabulary
 # What is fetched of a hub's repository: no pickled weights, and no copies for other libraries.
@@ -53,6 +56,9 @@ class SentenceModel:
         try:
             with tempfile.TemporaryDirectory(prefix="raymill-model-") as files:
                 _link_data(Path(folder), Path(files), setting)
+                for one in sorted({path.parent for path in Path(files).rglob("*") if is_tokenizer_file(path.name)}):
+                    where = f"{setting}: {Path(folder) / one.relative_to(files)}"
+                    check_tokenizer(partial(_tokenizer, one), where)
                 self.model = SentenceTransformer(files, device="cpu", local_files_only=True)
             positions = getattr(getattr(self.model[0], "auto_model", None), "config", None)
             longest = getattr(positions, "max_position_embeddings", None)
@@ -85,8 +91,19 @@ class SentenceModel:
         return np.asarray(found, np.float32)
 
 
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer that sentence-transformers would load from a folder; None if there is none."""
+    try:
+        return _AUTO_TOKENIZER.load().from_pretrained(folder, local_files_only=True)
+    except MemoryError:
+        raise
+    except Exception:  # the folder of StaticEmbedding may have this file alone
+        file = folder / "tokenizer.json"
+        return _FAST_TOKENIZER(tokenizer_file=str(file)) if file.is_file() else None
+
+
 def _link_data(folder: Path, into: Path, setting: str) -> None:
-    """Check a model's configs, vocabulary and safetensors, and link them into an empty folder to load the model from.
+    """Check a model's configs, and link them, its vocabulary and its safetensors into an empty folder to load it from.
 
     Pickled files are not linked, so no config can have them loaded.
 
@@ -105,15 +122,12 @@ def _link_data(folder: Path, into: Path, setting: str) -> None:
             )
         if not path.is_file() or not any(path.match(one) for one in _HUB_FILES):
             continue
-        if path.suffix == ".json" and path.name != "vocab.json":
+        if path.suffix == ".json" and path.name not in ("vocab.json", "tokenizer.json"):
             settings, where = None, f"{setting}: {path}"
             with suppress(ValueError, RecursionError):  # the library names what is no JSON
                 settings = json.loads(Store().read_bytes(str(path), _LARGEST_CONFIG))
-            if path.name == "tokenizer.json":
-                refuse_growing(settings, where)
-            else:
-                refuse_hostile(settings, where)
-                _refuse_code(settings, where)
+            refuse_hostile(settings, where)
+            _refuse_code(settings, where)
         link = into / path.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())

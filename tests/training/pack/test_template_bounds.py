@@ -1,9 +1,13 @@
 """Chat templates and expressions of tokenizers come with a model: one without end costs a document, or is refused."""
 
+import json
+from pathlib import Path
+
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from raymill.cluster import model_settings
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import WorkBounds
 from raymill.cluster.readers.inputs import Limits
@@ -77,6 +81,82 @@ def test_a_tokenizer_with_a_part_that_multiplies_text_is_refused_when_it_is_load
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=f"its {part} may write {growth} characters for one"):
         load_tokenizer(Store(), str(tmp_path))
+
+
+ADDED = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+TEMPLATE = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}], "pair": [
+    {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]}  # fmt: skip
+
+
+def replace(text: str | dict, by: str) -> dict:
+    return {"type": "Replace", "pattern": text if isinstance(text, dict) else {"String": text}, "content": by}
+
+
+def with_added_tokens(folder: Path, file: str, tokens: list[str], **parts) -> str:
+    """The folder of a tokenizer with other parts, and tokens that are added by tokenizer.json or its settings."""
+    saved(folder, tiny())
+    path = folder / "tokenizer.json"
+    plain = json.loads(path.read_text()) | parts
+    added = {400 + number: ADDED | {"content": token} for number, token in enumerate(tokens)}
+    if file == "tokenizer.json":
+        plain["added_tokens"] += [{"id": id} | token for id, token in added.items()]
+    else:
+        settings = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(settings | {"added_tokens_decoder": added}))
+    path.write_text(json.dumps(plain))
+    return str(folder)
+
+
+def test_a_tokenizer_of_the_hub_is_loaded_from_the_copy_of_its_files(tmp_path, monkeypatch):
+    asked = []
+
+    def snapshot_download(name: str, revision: str | None, allow_patterns: list[str], **how) -> str:
+        asked.append((name, revision, "*.json" in allow_patterns, "*.safetensors" in allow_patterns))
+        return saved(tmp_path / "copy", tiny(CHATML))
+
+    monkeypatch.setattr("raymill.training.model_folder.folder.hub_problem", lambda *asked: None)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert load_tokenizer(Store(), "acme/model", "v2").chat_template == CHATML
+    assert asked == [("acme/model", "v2", True, False)]
+    with_added_tokens(tmp_path / "copy", "tokenizer.json", [], normalizer=replace("v", "v" * 257))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: str(tmp_path / "copy"))
+    with pytest.raises(ConfigError, match=r"^acme/model: its normalizer may write 257 characters for one"):
+        load_tokenizer(Store(), "acme/model")
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("normalizer", "token", "bounds"),
+    [
+        ({"type": "Sequence", "normalizers": [replace("v", "v" * 400)] * 3}, "v", WorkBounds(20, 256 << 20)),
+        (replace("v", "v" * 256), "v" * 300_000, WorkBounds(20, 256 << 20)),
+        (replace({"Regex": r"(?:a{1,25}){5}$"}, "b"), "a" * 500 + "c", WorkBounds(0.3, 1 << 30)),
+    ],
+    ids=["grows", "grows by what is allowed", "slow"],
+)
+def test_a_tokenizer_whose_normalizer_makes_too_much_of_an_added_token_is_refused_before_it_is_loaded(
+    tmp_path, monkeypatch, capfd, normalizer, token, bounds, file
+):
+    """tokenizers applies the normalizer to added tokens while it loads them."""
+    monkeypatch.setattr(model_settings, "LOADING", bounds)
+    folder = with_added_tokens(tmp_path, file, [token], normalizer=normalizer)
+    with pytest.raises(ConfigError, match=rf"^{folder}: the tokenizer cannot be loaded within its bounds \("):
+        load_tokenizer(Store(), folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"post_processor": TEMPLATE | {"special_tokens": {"a": {"id": "a", "ids": [2**32 - 1], "tokens": ["a"]}}}},
+         "has the token id 4,294,967,295; ids go up to 2,147,483,647"),
+        ({"model": {"type": "BPE", "dropout": 0.5, "vocab": {"a": 0}, "merges": []}},
+         r'leaves out merges at random \(dropout 0.5\).* Set "dropout" to null'),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_with_ids_beyond_int32_or_with_random_merges_is_refused(tmp_path, part, said):
+    folder = with_added_tokens(tmp_path, "tokenizer.json", [], **part)
+    with pytest.raises(ConfigError, match=f"^{folder}: {said}"):
+        load_tokenizer(Store(), folder)
 
 
 SLOW = r"(?:a{1,25}){5}$|b"  # for each beginning in a run of one letter, some million ways to fail

@@ -14,11 +14,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from raymill.cluster import model_settings
 from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.engine import Engine, RetryLimits
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import from_shape, sides_of
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.guard import WorkBounds
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Output, Scratch, Stage
@@ -87,6 +89,14 @@ def with_tokenizer(folder: Path, **parts) -> None:
     with_settings(folder, "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
 
 
+def with_added_bomb(folder: Path) -> None:
+    """A token that the normalizer makes 256 MB of while the tokenizer is loaded, although it writes 256 for one."""
+    token = {"content": "v" * 1_000_000, "normalized": True}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    normalizer = {"type": "Replace", "pattern": {"String": "v"}, "content": "v" * 256}
+    with_tokenizer(folder, normalizer=normalizer, added_tokens=[{"id": 100} | flags | token])
+
+
 def with_module(folder: Path, type: str) -> None:
     path = folder / "modules.json"
     modules = json.loads(path.read_text())
@@ -107,6 +117,7 @@ def with_settings(folder: Path, file: str = "config.json", **settings) -> None:
         (partial(with_settings, file="sentence_bert_config.json", config_args={"a": 1}), "config_args has arguments"),
         (partial(with_settings, file="1_Pooling/config.json", tokenizer_args={"a": 1}), "tokenizer_args has arguments"),
         (partial(with_tokenizer, normalizer=GROWS), "its normalizer may write 64,000,000 characters for one"),
+        (with_added_bomb, r"the tokenizer cannot be loaded within its bounds \("),
         (partial(with_module, type="sentence_transformers.base.model.torch"), "is none of the modules that are loaded"),
         (partial(with_module, type="pickle.loads"), "'pickle.loads' is none of the modules that are loaded"),
         (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
@@ -118,7 +129,8 @@ def with_settings(folder: Path, file: str = "config.json", **settings) -> None:
         (lambda folder: next(folder.glob("*/config.json")).write_text("[]"), "cannot be loaded"),
     ],
 )
-def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, model, damage, said):
+def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, monkeypatch, model, damage, said):
+    monkeypatch.setattr(model_settings, "LOADING", WorkBounds(60, 256 << 20))
     folder = Path(shutil.copytree(model, tmp_path / "model"))
     damage(folder)
     with pytest.raises((ConfigError, DataError), match=said) as refused:
