@@ -15,6 +15,7 @@ such as `<think>`, are still encoded as tokens.
 
 import json
 import re
+import weakref
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -189,8 +190,10 @@ class Encoder:
         self.special_text = SpecialText(tokenizer)
         # A chat template is a program of whoever made the model, and so are the expressions of a tokenizer.
         self._renderings = Guard(partial(marked_renderings, tokenizer))
-        self._text_tokens = Guard(self._tokens_of_texts)
-        self._marked_tokens = Guard(self._tokens_of_marked)
+        # By a reference to itself it would outlive its last use, and its child processes with it.
+        this = weakref.proxy(self)
+        self._text_tokens = Guard(partial(Encoder._tokens_of_texts, this))
+        self._marked_tokens = Guard(partial(Encoder._tokens_of_marked, this))
         # This class adds special tokens itself, and truncates nothing. Post-processing would trim spaces off offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(

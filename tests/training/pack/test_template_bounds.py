@@ -1,5 +1,6 @@
 """Chat templates and expressions of tokenizers come with a model: one without end costs a document, or is refused."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -183,6 +184,20 @@ def test_a_text_that_an_expression_of_the_tokenizer_takes_too_long_for_is_left_o
     (misfit,) = encoded.misfits
     assert (misfit.document, misfit.reason) == (1, reason)
     assert reason in encode.TEMPLATE_REASONS
+
+
+def test_the_processes_of_an_encoder_end_with_it():
+    """Not only at a later garbage collection: a process that packs many corpora would keep memory for each."""
+    gc.disable()
+    try:
+        encoder = encode.Encoder(tiny(None))
+        encoder.encode([Document("a", "what is it", 1, 1, "", None)])
+        encoder.encode([Document("b", Pair("the fox", "hello"), 1, 1, "", None)])
+        processes = [guard._child._pid for guard in (encoder._text_tokens, encoder._marked_tokens)]
+        del encoder
+        assert [Path(f"/proc/{process}").exists() for process in processes] == [False, False]
+    finally:
+        gc.enable()
 
 
 def test_a_tokenizer_whose_decoder_has_an_expression_is_refused_when_it_is_loaded(tmp_path):
