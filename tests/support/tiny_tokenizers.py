@@ -1,10 +1,12 @@
 """Tokenizers small enough to read their output, and chat templates as models have them, written for tests."""
 
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from raymill.training.pack.encode import Encoder
 
 ENGLISH = ["the quick brown fox jumps over the lazy dog", "user assistant system tool hello world what is it"] * 3
 
@@ -75,6 +77,15 @@ def tiny(template: str | dict[str, str] | None = None, *, adds_bos: bool = False
         chat_template=template,
         clean_up_tokenization_spaces=False,
     )
+
+
+@lru_cache(maxsize=1)
+def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    """The encoder of a tokenizer that does not change any more.
+
+    Calls in a row with one tokenizer share it, and thereby its child processes: each is a fork of the test process.
+    """
+    return Encoder(tokenizer)
 
 
 def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:

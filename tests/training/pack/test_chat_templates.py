@@ -14,18 +14,17 @@ from raymill.training.model_folder.checks import check_tokenizer
 from raymill.training.pack.chat import NOT_TRAINED
 from raymill.training.pack.corpus import freeze_corpus
 from raymill.training.pack.documents import Chat, Document, LeftOut, documents_of
-from raymill.training.pack.encode import Encoder
 from raymill.training.pack.template import CHATML, with_defaults
 from raymill.training.tokenizer.load_tokenizer import fingerprint_checked, load_checked, load_tokenizer, write_tokenizer
 from tests.support.chat_templates import TOOLS, assistant, call, result, template_files, tokenizer_of, user
-from tests.support.tiny_tokenizers import CALLING, saved, shown, tiny
+from tests.support.tiny_tokenizers import CALLING, encoder_of, saved, shown, tiny
 
 TEMPLATES = sorted(template_files())
 needs_trl = pytest.mark.skipif(not TEMPLATES, reason="the trl wheel, which has the templates, is not installed")
 
 
 def encode(tokenizer, *messages, tools=None):
-    return Encoder(tokenizer).encode([Document("x", Chat(list(messages), tools), 1, 1, "", None)])
+    return encoder_of(tokenizer).encode([Document("x", Chat(list(messages), tools), 1, 1, "", None)])
 
 
 def masks(tokenizer, *messages, tools=None):

@@ -16,7 +16,6 @@ from raymill.training.config_parts import Columns
 from raymill.training.job import report_overflow
 from raymill.training.pack import job
 from raymill.training.pack.documents import Chat, Document, Pair
-from raymill.training.pack.encode import Encoder
 from raymill.training.pack.loss_keys import BadWeight, factor_of, refuse_deciding_keys, weights_of_turn, without_ignored
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.summary import summary
@@ -25,8 +24,9 @@ from raymill.training.tokenizer.preview import preview, print_previews
 from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
-from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.tiny_tokenizers import encoder_of, saved, tiny
 
+OF_CHATS = tiny(CHATML)
 QUESTION = {"role": "user", "content": "the fox?"}
 MODEL = {"config": {"model_type": "llama", "vocab_size": 400}}
 
@@ -36,15 +36,14 @@ def turn(content: str, **keys) -> dict:
 
 
 def encoded(*messages: dict):
-    return Encoder(tiny(CHATML)).encode([Document("d", Chat([*messages]), 1, 0, "", None)])
+    return encoder_of(OF_CHATS).encode([Document("d", Chat([*messages]), 1, 0, "", None)])
 
 
 def trained_text(*messages: dict) -> tuple[str, list[float]]:
     """(the trained text of a conversation, the weight of each of its trained tokens)."""
-    tokenizer = tiny(CHATML)
     (example,) = encoded(*messages).examples
     weights = np.ones(len(example.ids)) if example.weights is None else example.weights
-    text = tokenizer.decode(example.ids[example.trained].tolist(), clean_up_tokenization_spaces=False)
+    text = OF_CHATS.decode(example.ids[example.trained].tolist(), clean_up_tokenization_spaces=False)
     return text, weights[example.trained].tolist()
 
 
@@ -287,14 +286,14 @@ def test_a_key_of_messages_that_decides_the_loss_otherwise_is_an_error_unless_it
 
 def test_earlier_turns_are_written_before_the_prompt_and_their_answers_are_trained_on():
     history = (("the quick?", "brown"), ("the lazy?", "dog"))
-    found = Encoder(tiny(CHATML)).encode([Document("d", Pair("the fox?", "jumps", "hello", history), 1, 0, "", None)])
+    found = encoder_of(OF_CHATS).encode([Document("d", Pair("the fox?", "jumps", "hello", history), 1, 0, "", None)])
     (example,) = found.examples
-    text = tiny(CHATML).decode(example.ids.tolist(), clean_up_tokenization_spaces=False)
+    text = OF_CHATS.decode(example.ids.tolist(), clean_up_tokenization_spaces=False)
     assert [part.partition("\n")[0] for part in text.split("<|im_start|>")[1:]] == [
         "system",
         *["user", "assistant"] * 3,
     ]
-    trained = tiny(CHATML).decode(example.ids[example.trained].tolist(), clean_up_tokenization_spaces=False)
+    trained = OF_CHATS.decode(example.ids[example.trained].tolist(), clean_up_tokenization_spaces=False)
     assert trained == "brown<|im_end|>dog<|im_end|>jumps<|im_end|>"
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from raymill.training.pack.chat import template_roles
 from raymill.training.pack.documents import Chat, Document, Pair
-from raymill.training.pack.encode import Encoder
 from raymill.training.pack.template import CHATML
 from tests.support.tiny_tokenizers import (
     DOUBLED_BOS,
@@ -19,16 +18,18 @@ from tests.support.tiny_tokenizers import (
     NO_END,
     OTHERWISE,
     SPECIALS,
+    encoder_of,
     shown,
     tiny,
 )
 
+OF_TEXTS, OF_CHATS = tiny(), tiny(CHATML)  # of the tests with many examples
 USER, AGAIN = {"role": "user", "content": "hello"}, {"role": "user", "content": "what is it"}
 ONE, TWO = {"role": "assistant", "content": "world"}, {"role": "assistant", "content": "the dog"}
 
 
 def encode(tokenizer, *contents):
-    return Encoder(tokenizer).encode([Document(str(n), c, 1, 1, "", None) for n, c in enumerate(contents)])
+    return encoder_of(tokenizer).encode([Document(str(n), c, 1, 1, "", None) for n, c in enumerate(contents)])
 
 
 def masks(tokenizer, *contents):
@@ -244,12 +245,12 @@ def test_special_tokens_with_a_meaning_inside_of_messages_stay_tokens():
     st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "</s>", "<s>", "a", " ", "\n", "é", "<|im_"]), max_size=8)
 )
 def test_any_mixture_of_control_tokens_and_text_is_trained_on_as_it_was_written(parts):
-    tokenizer, text = tiny(CHATML), "x" + "".join(parts)
+    text = "x" + "".join(parts)
     (example,) = encode(
-        tokenizer, Chat([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
+        OF_CHATS, Chat([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
     ).examples
-    assert tokenizer.decode(example.ids[example.trained]) == f"{text}<|im_end|>"
-    assert example.ids.tolist().count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+    assert OF_CHATS.decode(example.ids[example.trained]) == f"{text}<|im_end|>"
+    assert example.ids.tolist().count(OF_CHATS.convert_tokens_to_ids("<|im_end|>")) == 2
 
 
 TRL_TEMPLATES = ("llama3", "llama3_1", "llama3_2", "qwen2_5", "qwen3", "gemma3", "phi3", "phi3_5", "gptoss", "cohere2")
@@ -327,25 +328,23 @@ WORDS = st.text(st.sampled_from("abc é🦊字 \n.:"), max_size=12)
 @settings(max_examples=40)
 @given(WORDS, WORDS.filter(str.strip))
 def test_the_tokens_of_any_pair_are_its_text_and_the_trained_ones_its_completion(prompt, completion):
-    tokenizer = tiny()
-    (example,) = encode(tokenizer, Pair(prompt, completion)).examples
+    (example,) = encode(OF_TEXTS, Pair(prompt, completion)).examples
     trained = example.trained.copy()
     trained[0] |= not prompt  # the first token of all is never trained on
-    assert tokenizer.decode(example.ids) == prompt + completion + "</s>"
-    assert tokenizer.decode(example.ids[trained]) == completion + "</s>"
+    assert OF_TEXTS.decode(example.ids) == prompt + completion + "</s>"
+    assert OF_TEXTS.decode(example.ids[trained]) == completion + "</s>"
 
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(WORDS, WORDS.filter(str.strip)), min_size=1, max_size=4))
 def test_the_trained_tokens_of_any_conversation_are_its_answers(turns):
-    tokenizer = tiny(CHATML)
     messages = [
         {"role": role, "content": text}
         for turn in turns
         for role, text in zip(("user", "assistant"), turn, strict=True)
     ]
-    (example,) = encode(tokenizer, Chat(messages)).examples
-    assert tokenizer.decode(example.ids[example.trained]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
+    (example,) = encode(OF_CHATS, Chat(messages)).examples
+    assert OF_CHATS.decode(example.ids[example.trained]) == "".join(f"{answer}<|im_end|>" for _, answer in turns)
     assert not example.trained[0]
 
 

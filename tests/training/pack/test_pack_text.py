@@ -29,8 +29,9 @@ from raymill.training.pack.template import CHATML
 from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 from tests.support.stages import run_inline
-from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO_END, saved, shown, tiny
+from tests.support.tiny_tokenizers import DOUBLED_BOS, FORGETFUL, LLAMA_LIKE, NO_END, encoder_of, saved, shown, tiny
 
+OF_TEXTS = tiny()
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "and", "naïve", "字", "🦊"]
 
 
@@ -226,7 +227,7 @@ def test_a_text_is_trained_on_whole_but_for_its_first_token(tmp_path):
 
 @pytest.mark.parametrize("text", ["the fox", "<s>the fox", "the fox</s>", "<s>the fox</s>"])
 def test_a_text_that_brings_its_own_beginning_and_end_does_not_get_them_twice(text):
-    (example,) = Encoder(tiny(adds_bos=True)).encode([Document("d", text, 1, 1, "", None)]).examples
+    (example,) = encoder_of(tiny(adds_bos=True)).encode([Document("d", text, 1, 1, "", None)]).examples
     assert shown(tiny(), example.ids, example.trained) == "<s>[the fox</s>]"
 
 
@@ -371,11 +372,10 @@ def test_a_tokenizer_that_changed_after_it_was_prepared_is_noticed(tmp_path):
 @settings(max_examples=50)
 @given(st.lists(st.text(max_size=30).filter(str.strip), min_size=1, max_size=5))
 def test_the_tokens_of_any_text_are_the_tokenizers_own_and_decode_to_it(texts):
-    tokenizer = tiny()
     documents = [Document(str(n), text, 1, 1, "", None) for n, text in enumerate(texts)]
-    for text, example in zip(texts, Encoder(tokenizer).encode(documents).examples, strict=True):
-        assert example.ids.tolist() == [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
-        assert tokenizer.decode(example.ids) == text + "</s>"
+    for text, example in zip(texts, encoder_of(OF_TEXTS).encode(documents).examples, strict=True):
+        assert example.ids.tolist() == [*OF_TEXTS(text)["input_ids"], OF_TEXTS.eos_token_id]
+        assert OF_TEXTS.decode(example.ids) == text + "</s>"
         assert len(example.ids) == len(example.trained)
         assert example.trained.tolist() == [False] + [True] * (len(example.ids) - 1)
 
