@@ -1,6 +1,7 @@
 """What holds for the whole tree and nobody would look at twice: imports, registries, paths, guides, versions."""
 
 import ast
+import gc
 import importlib
 import inspect
 import re
@@ -75,10 +76,12 @@ def tree(path: Path) -> ast.Module:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clear_trees() -> Iterator[None]:
-    """The millions of nodes would slow down every later garbage collection of this process."""
+def no_collection_of_trees() -> Iterator[None]:
+    """Garbage collections would look at millions of nodes, again and again."""
+    gc.disable()
     yield
     tree.cache_clear()
+    gc.enable()
 
 
 def name_of(path: Path) -> str:

@@ -6,6 +6,7 @@ them; the tests that need no time are in `make test`.
 """
 
 import ast
+import gc
 import importlib
 import re
 import signal
@@ -68,6 +69,15 @@ class Found(NamedTuple):
     name: str
     pattern: re.Pattern[Any] | None
     searched: bool
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_collection_of_trees() -> Iterator[None]:
+    """Garbage collections would look at millions of nodes, again and again."""
+    gc.disable()
+    yield
+    trees.cache_clear()
+    gc.enable()
 
 
 @cache

@@ -4,6 +4,7 @@ import ast
 import base64
 import copy
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
 }  # fmt: skip
 
 
+@cache
 def places_in_the_product() -> dict[str, str]:
     """`module:function` of each call of `RecordFile` -> the name of what parses the record there."""
     found = dict[str, str]()
@@ -169,7 +171,9 @@ def places_in_the_product() -> dict[str, str]:
         root = Path(package.__path__[0])
         for file in root.rglob("*.py"):
             module = ".".join([package.__name__, *file.relative_to(root).with_suffix("").parts])
-            tree = ast.parse(file.read_text())
+            if "RecordFile" not in (source := file.read_text()):
+                continue
+            tree = ast.parse(source)
             functions = [one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
             names = {id(node): function.name for function in functions for node in ast.walk(function)}
             for node in ast.walk(tree):
