@@ -27,6 +27,11 @@ class NoKubectl(Exception):
     """There is no kubectl."""
 
 
+def parsed(text: str) -> Iterator[Manifest]:
+    """The objects of a YAML file, by the parser in C where there is one: it takes a tenth of the time."""
+    return yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def kustomize(folder: Path) -> list[Manifest]:
     """The objects of a kustomization.
 
@@ -40,7 +45,7 @@ def kustomize(folder: Path) -> list[Manifest]:
         )
     done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{folder}: {done.stderr}"
-    return list(yaml.safe_load_all(done.stdout))
+    return list(parsed(done.stdout))
 
 
 def job_file(overlay: str, kind: str) -> Path:
@@ -66,7 +71,7 @@ def _built() -> dict[str, list[Manifest]]:
         found = {name: [one for future in futures for one in future.result()] for name, futures in built.items()}
     for name in OVERLAYS:
         for kind in JOBS:
-            found[name] += yaml.safe_load_all(job_file(name, kind).read_text())
+            found[name] += parsed(job_file(name, kind).read_text())
     return {name: _each_once(objects) for name, objects in found.items()}
 
 

@@ -102,8 +102,9 @@ def test_a_document_of_exactly_the_largest_size_is_read(tmp_path):
 
 @pytest.mark.parametrize(("size", "problem"), [(-1, None), (0, None), (1, "broken_csv")])
 @pytest.mark.parametrize("lines", [1, 2, 100])
-def test_a_csv_record_of_exactly_the_longest_line_is_read(tmp_path, lines, size, problem):
+def test_a_csv_record_of_exactly_the_longest_line_is_read(tmp_path, monkeypatch, lines, size, problem):
     """Each of its lines, which are inside of quotes, counts with 32 bytes more; its neighbours are read."""
+    monkeypatch.setattr("raymill.cluster.readers.inputs.OTHER_BYTES", 65_536)
     limits = Limits(max_document_bytes=1000)
     field = "\n" * (lines - 1) + "x" * (limits.max_line_bytes - 32 * lines - len('"",a') + size)
     (tmp_path / "a.csv").write_text(f'more,text\n,a\n"{field}",a\n,a\n')

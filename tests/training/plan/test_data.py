@@ -1,6 +1,8 @@
 """Packing that is planned from a sample, beside the packing."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,26 +19,34 @@ from tests.support.plan_cases import TINY, config
 from tests.support.stories import story
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Iterator[Path]:
+    """A folder with 600 stories of several lengths in two formats, and a run whose tokenizer was fitted to them."""
+    folder = tmp_path_factory.mktemp("stories")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "Engine", InlineEngine)
+        patch.setattr("raymill.cluster.plan.trial.TIMES", 1)
+        texts = [" ".join(story(number + at) for at in range(1 + number % 9)) for number in range(600)]
+        (folder / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        pq.write_table(pa.table({"text": texts}), folder / "a.parquet", row_group_size=50)
+        first = config(corpus=str(folder / "a.jsonl"), output=str(folder / "first"))
+        job.PackJob.of(first, replace=False).run(Session(), Progress())
+        yield folder
+
+
 @pytest.fixture
-def packed(tmp_path, monkeypatch):
-    """(a config with a fitted tokenizer, its packed corpora) of 600 stories of several lengths."""
-    monkeypatch.setattr(job, "Engine", InlineEngine)
-    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
-    texts = [" ".join(story(number + at) for at in range(1 + number % 9)) for number in range(600)]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=50)
-    first = config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "first"))
-    job.PackJob.of(first, replace=False).run(Session(), Progress())
+def packed(folder, tmp_path):
+    """The config of a corpus of that folder, with the fitted tokenizer and an output of its own."""
 
     def of(corpus, **more):
-        model = {"config": TINY, "tokenizer": str(tmp_path / "first/packed/tokenizer")}
-        return config(corpus=str(tmp_path / corpus), output=str(tmp_path / "run"), model=model, **more)
+        model = {"config": TINY, "tokenizer": str(folder / "first/packed/tokenizer")}
+        return config(corpus=str(folder / corpus), output=str(tmp_path / "run"), model=model, **more)
 
     return of
 
 
 @pytest.mark.parametrize("corpus", ["a.jsonl", "a.parquet"])
-def test_tokens_rows_and_units_of_a_sample_are_those_of_the_packing(packed, corpus, tmp_path):
+def test_tokens_rows_and_units_of_a_sample_are_those_of_the_packing(packed, corpus, folder):
     settings = packed(corpus)
     planned = find_data(settings, 320)
     made = job.PackJob.of(settings, replace=False).run(Session(), Progress())
@@ -49,7 +59,7 @@ def test_tokens_rows_and_units_of_a_sample_are_those_of_the_packing(packed, corp
     tokenise, pack = planned.packing
     files = made.tokenised("corpus-0")
     assert (tokenise.name, pack.name) == ("tokenise-corpus-0", "pack-corpus-0") and files
-    assert tokenise.core_s > 0 and tokenise.read == pytest.approx((tmp_path / corpus).stat().st_size, rel=0.01)
+    assert tokenise.core_s > 0 and tokenise.read == pytest.approx((folder / corpus).stat().st_size, rel=0.01)
     assert "were packed here" in planned.how and "`raymill pack` counts them" in planned.how
 
 
@@ -64,9 +74,9 @@ def test_a_plan_has_what_packing_takes_until_the_corpora_are_packed(packed):
     assert packed_plan["phases"][0]["packing"] is None and len(packed_plan["assumed"]) < len(plan["assumed"])
 
 
-def test_without_a_tokenizer_tokens_are_guessed_and_the_plan_says_why(packed, tmp_path):
+def test_without_a_tokenizer_tokens_are_guessed_and_the_plan_says_why(packed, folder, tmp_path):
     missing = {"config": TINY, "tokenizer": str(tmp_path / "nothing")}
     found = find_data(packed("a.jsonl").model_copy(update={"model": config(model=missing).model}), 320)
     assert "a guess for 320 tokens" in found.how and "; no sample was packed: " in found.how and not found.packing
-    fitted = find_data(config(corpus=str(tmp_path / "a.jsonl"), output=str(tmp_path / "new")), 320)
+    fitted = find_data(config(corpus=str(folder / "a.jsonl"), output=str(tmp_path / "new")), 320)
     assert "a guess for 320 tokens" in fitted.how and "no sample" not in fitted.how

@@ -2,12 +2,12 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 
 from raymill.cluster import cli
 from raymill.cluster.errors import ConfigError, StorageError
@@ -34,10 +34,9 @@ from raymill.training.plan.memory import (
     possible_choices,
     smallest_change,
 )
-from raymill.training.plan.planning import machine, plan_run, plan_text
+from raymill.training.plan.planning import machine, plan_run, plan_text, print_plan
 from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 
-ROOT = Path(__file__).parents[3]
 # Large enough for a choice of micro-batches on real GPUs, and counted in a tenth of a second.
 MIDDLE = BIG | {"num_hidden_layers": 8, "vocab_size": 32000}
 
@@ -564,17 +563,8 @@ def run_verb(*words: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_planning_never_asks_for_a_gpu(corpus, tmp_path):
-    path = tmp_path / "train.json"
+def test_planning_never_asks_for_a_gpu_and_starts_no_ray(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("asked for a GPU"))
     settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1}, method="lora")
-    path.write_text(settings.model_dump_json(exclude_unset=True))
-    code = (
-        "import sys, torch\n"
-        "torch.cuda._lazy_init = lambda: sys.exit('asked for a GPU')\n"
-        "from raymill.cluster.config import load\n"
-        "from raymill.training.plan.planning import print_plan\n"
-        "print_plan(load(sys.argv[1]), gpu='H100')\n"
-        "assert 'ray' not in sys.modules or not sys.modules['ray'].is_initialized()"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
+    print_plan(settings, gpu="H100")
+    assert not ray.is_initialized()
