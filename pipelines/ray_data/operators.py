@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.readers.reader import plain
 from raymill.pipelines.curate.stages.measure import personal_data_counts, signatures, text_hashes
 from raymill.pipelines.dedup.signatures import SKETCH_TYPE
@@ -37,8 +38,6 @@ from raymill.pipelines.text import personal_data
 from raymill.pipelines.text.texts import Texts
 
 KEEP, REASON = pa.field("keep", pa.bool_()), pa.field("reason", pa.string())
-
-Column = pa.Array | pa.ChunkedArray
 
 
 class Operator:
@@ -64,6 +63,10 @@ class Operator:
         storage: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
+        if settings and self.group is None:
+            raise ConfigError(
+                f"{type(self).__name__}: no such setting: {', '.join(settings)}. It has none; leave it out."
+            )
         self.text = text
         self._settings = settings
         self._config = settings_of(

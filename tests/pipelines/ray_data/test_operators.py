@@ -223,6 +223,11 @@ def test_settings_are_validated_as_those_of_a_config():
         Signature(limits={"max_document_bytes": 0})
 
 
+def test_an_operator_without_settings_refuses_any():
+    with pytest.raises(ConfigError, match="Normalize: no such setting: form"):
+        Normalize(form="NFC")
+
+
 def test_an_operator_is_small_and_its_copy_in_a_worker_does_the_same():
     for operator in (Language(keep=["en"]), Rules(packs=["c4"]), Signature(threshold=0.7)):
         pickled = pickle.dumps(operator)
