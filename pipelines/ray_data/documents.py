@@ -49,7 +49,7 @@ def settings_of(
     """
     without = {group: None for group in ("language", "rules", "personal_data", "dedup") if group not in groups}
     of_config = {"limits": dict(limits or {}), "storage": dict(storage or {})}
-    unused = {
+    unused: dict[str, Any] = {
         "kind": "curate",
         "name": "dataset",
         "inputs": [{"source": "dataset", "path": "dataset", "columns": list(columns)}],
