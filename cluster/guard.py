@@ -35,6 +35,7 @@ _OUT_OF_MEMORY = 99  # exit status of the child
 # A child that waits for something uses no processor time. It is ended when this many times the bound has passed.
 _WALL_TIME_FACTOR = 30
 _POLL_MS = 1000
+_PARENT_MS = 5000  # how often an idle child looks whether its parent is still there
 _MOST_STARTS = 3
 
 
@@ -149,7 +150,7 @@ class _Child:
         if not pid:
             os.close(self._requests)
             os.close(self._results)
-            _serve(work, self._at, to_child, to_parent)
+            _serve(work, self.parent, self._at, to_child, to_parent)
         os.close(to_child)
         os.close(to_parent)
         self._pid = pid
@@ -205,8 +206,11 @@ def _stop(parent: int, pid: int, *pipes: int) -> int | None:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _serve(work: Callable[[Any], Any], at: mmap.mmap, requests: int, results: int) -> NoReturn:
-    """What the child does: the items of each request, until the parent closes the pipe or ends."""
+def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int, results: int) -> NoReturn:
+    """What the child does: the items of each request, until the parent closes the pipe or ends.
+
+    A parent that is killed closes its end of the pipe, but children that it forked later still have a copy.
+    """
     try:
         gc.freeze()  # or the first collection would copy every page of the parent
         faulthandler.disable()  # a crash is an outcome here, and needs no traceback
@@ -215,7 +219,12 @@ def _serve(work: Callable[[Any], Any], at: mmap.mmap, requests: int, results: in
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it the pipe
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGTERM))
         base = _address_space()
+        requested = select.poll()
+        requested.register(requests, select.POLLIN)
         while True:
+            while not requested.poll(_PARENT_MS):
+                if os.getppid() != parent:
+                    os._exit(0)
             items, bounds = pickle.loads(_received(requests))
             outcomes = []
             if base:

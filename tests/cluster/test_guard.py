@@ -7,9 +7,12 @@ import signal
 import threading
 import time
 
+import psutil
 import pytest
 
+from raymill.cluster import guard as guards
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space
+from tests.support.processes import wait_until
 
 ROOMY = WorkBounds(20.0, 1 << 30)
 TIGHT = WorkBounds(0.2, 64 << 20)
@@ -164,3 +167,21 @@ def test_a_forked_process_has_a_child_of_its_own():
     os.waitpid(pid, 0)
     assert os.read(read, 20).decode() not in (first, str(os.getpid()))
     assert guard("c", ROOMY) == first
+
+
+def test_the_child_ends_with_a_killed_parent_whose_pipe_another_fork_still_holds(monkeypatch):
+    monkeypatch.setattr(guards, "_PARENT_MS", 50)
+    read, write = os.pipe()
+    if not (parent := os.fork()):
+        child = Guard(lambda item: os.getpid())
+        asked = child("a", ROOMY)
+        if not (holder := os.fork()):
+            time.sleep(600)
+        os.write(write, f"{asked} {holder}".encode())
+        time.sleep(600)
+    asked, holder = map(int, os.read(read, 100).split())
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    ended = wait_until(lambda: not psutil.pid_exists(asked) or psutil.Process(asked).status() == "zombie", 30)
+    os.kill(holder, signal.SIGKILL)
+    assert ended
