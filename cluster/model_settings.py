@@ -23,6 +23,7 @@ _MOST_GROWTH = 256
 # Of loading a tokenizer: one with 256,000 tokens takes 2 s (2026-11-26, AMD EPYC) and 350 MiB.
 LOADING = WorkBounds(60.0, 2 << 30)
 _LARGEST_ID = (1 << 31) - 1
+_MOST_ADDED = 64  # tokens that a post-processor may add to a text
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 
 
@@ -95,7 +96,8 @@ def _refuse_parts(parts: dict[str, Any], where: str) -> None:
 
     Raises:
         ConfigError: a part writes more than 256 characters for one, and a few such make gigabytes of a line; decoding
-            has a regular expression; a token id is beyond int32; merges are left out at random.
+            has a regular expression; the post-processor adds over 64 tokens; a token id is beyond int32; merges are
+            left out at random.
     """
     for name in ("normalizer", "pre_tokenizer", "decoder"):
         if (growth := _growth(parts[name])) > _MOST_GROWTH:
@@ -107,6 +109,11 @@ def _refuse_parts(parts: dict[str, Any], where: str) -> None:
         raise ConfigError(
             f"{where}: its decoder has a regular expression, which could take any time; known ones have none. "
             "Take another tokenizer."
+        )
+    if (added := sum(_added(parts["post_processor"]))) > _MOST_ADDED:
+        raise ConfigError(
+            f"{where}: its post_processor adds {added:,} tokens to each text, and tokenizers add one or two. Take "
+            "another tokenizer."
         )
     largest = max(_numbers([parts["model"]["vocab"], parts["added_tokens"], parts["post_processor"]]), default=0)
     if largest > _LARGEST_ID:
@@ -125,6 +132,18 @@ def _has_expression(part: Any) -> bool:
     if isinstance(part, dict):
         return "Regex" in part or any(map(_has_expression, part.values()))
     return isinstance(part, list) and any(map(_has_expression, part))
+
+
+def _added(part: Any) -> Iterator[int]:
+    """The numbers of tokens that the parts of a post-processor add to a text."""
+    if isinstance(part, list):
+        for inner in part:
+            yield from _added(inner)
+    elif isinstance(part, dict) and part.get("type") == "TemplateProcessing":
+        lengths = {name: len(token["ids"]) for name, token in part["special_tokens"].items()}
+        yield sum(lengths[piece["SpecialToken"]["id"]] for piece in part["single"] if "SpecialToken" in piece)
+    elif isinstance(part, dict):
+        yield from _added(part.get("processors", []))
 
 
 def _numbers(part: Any) -> Iterator[int]:

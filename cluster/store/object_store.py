@@ -173,7 +173,7 @@ class Bucket:
             return self._retried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
-        return pa.PythonFile(Onward(partial(self.read_range, key), self.info(key).size, stop), mode="r")
+        return pa.PythonFile(Onward(partial(self._whole_range, key), self.info(key).size, stop), mode="r")
 
     def open_parts(self, key: str) -> pa.NativeFile:
         with self._mended(key, "read"):
@@ -185,11 +185,22 @@ class Bucket:
                 if not (isinstance(error, exceptions.NotSupportedError) or re.search(_NO_SUFFIX, str(error))):
                     raise
                 size, tail = self.info(key).size, b""
-        return PartsFile(Parts(partial(self.read_range, key), size, tail), "r")
+        return PartsFile(Parts(partial(self._whole_range, key), size, tail), "r")
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
         with self._mended(key, "read"):
             return self._retried(lambda: bytes(obstore.get_range(self.store, key, start=start, end=end)))
+
+    def _whole_range(self, key: str, start: int, end: int) -> bytes:
+        """As `read_range`, of bytes that the object has: a reader would ask for missing ones without end."""
+        data = self.read_range(key, start, end)
+        if len(data) != end - start:
+            raise Unavailable(
+                f"{self.root}/{key}: the store answered with {len(data):,} of {end - start:,} bytes from byte "
+                f"{start:,} on. Check {self._of_scheme(_ADDRESS)} and the network, and run the same command again; "
+                "finished work is kept."
+            )
+        return data
 
     def write(self, key: str, data: bytes) -> None:
         with self._mended(key, "write"):

@@ -9,6 +9,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from obstore.store import MemoryStore
 
 from raymill.cluster import stage as stages
 from raymill.cluster.artifact import read_tables
@@ -20,7 +21,9 @@ from raymill.cluster.readers.streams import Span, stream
 from raymill.cluster.readers.units import Reading, Unit, read_unit
 from raymill.cluster.record import RecordFile
 from raymill.cluster.stage import Scratch
+from raymill.cluster.store.interface import Unavailable
 from raymill.cluster.store.object_files import PIECE_BYTES, Onward, Parts, merged
+from raymill.cluster.store.object_store import Bucket
 from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import chunk_range
 from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, VERDICTS_SCHEMA, MeasuredFiles, is_needed
@@ -42,6 +45,16 @@ def stored(s3_root, s3_store):
         return uri
 
     return put
+
+
+def test_an_empty_answer_to_a_range_ends_the_reading(monkeypatch):
+    """A broken proxy answers with status 206 and no bytes, of which obstore makes no error."""
+    store = Bucket("s3://b", MemoryStore(), "storage")
+    store.write("a", b"0123456789" * 100_000)
+    monkeypatch.setattr(Bucket, "read_range", lambda self, key, start, end: b"")
+    for opened in (store.open("a"), store.open_parts("a")):
+        with pytest.raises(Unavailable, match=r"s3://b/a: the store answered with 0 of [0-9,]+ bytes from byte 0 on"):
+            opened.read(1_000_000)
 
 
 def test_a_wide_read_of_a_20_mb_attributes_file_takes_few_requests_and_only_the_bytes_it_needs(

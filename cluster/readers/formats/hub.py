@@ -7,7 +7,7 @@ put HF_HOME on a shared file system, or save the data set to the store first. Th
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import huggingface_hub
@@ -28,6 +28,7 @@ from raymill.cluster.readers.reader import (
 )
 from raymill.cluster.readers.streams import Span, UnreadableRest
 from raymill.cluster.record import RecordFile
+from raymill.cluster.secret_values import shortened
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.paths import FileName, RelativePath
@@ -90,32 +91,51 @@ def hub_files(uri: str, split: str) -> list[FileInfo]:
     Raises:
         DataError: the name is wrong, or the data set cannot be loaded.
     """
-    return _files(_loaded(uri, f", split {split}", split=split))
+    return _files(_loaded(uri, split))
 
 
 def hub_splits(uri: str) -> dict[str, list[FileInfo]]:
     """Download a data set of the hub and return the Arrow files of each split. Errors are those of `hub_files`."""
-    return {str(split): _files(one) for split, one in _loaded(uri, "").items()}
+    return {str(split): _files(one) for split, one in _loaded(uri).items()}
 
 
 def _files(loaded) -> list[FileInfo]:  # type: ignore[no-untyped-def]  # `datasets` is imported where it is needed
     return [Store().info(entry["filename"]) for entry in loaded.cache_files]
 
 
-def _loaded(uri: str, what: str, **how: str):  # type: ignore[no-untyped-def]
+def _loaded(uri: str, split: str | None = None):  # type: ignore[no-untyped-def]
     import datasets  # imported here: it is slow, and few runs read the hub
 
     found = HubName.of(uri)
-    if found.revision:
-        how["revision"] = found.revision
     try:
-        return datasets.load_dataset(found.name, *([found.config] if found.config else []), **how)
+        builder = datasets.load_dataset_builder(found.name, found.config, revision=found.revision)
+        _refuse_foreign(builder.config.data_files or {}, builder.repo_id or found.name, uri)
+        builder.download_and_prepare()
+        return builder.as_dataset(split)
+    except DataError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{uri}{what}: {reason}. Check the name, the network and HF_TOKEN, "
+            f"{uri}{f', split {split}' if split else ''}: {reason}. Check the name, the network and HF_TOKEN, "
             "or save the data set with `datasets` and give the folder as `path`."
         ) from error
+
+
+def _refuse_foreign(files: Mapping[str, Sequence[str]], name: str, uri: str) -> None:
+    """Check where the files of a data set are: its card may name any, also those of this machine.
+
+    `datasets` checks this since version 5.2 alone. files: addresses by split.
+
+    Raises:
+        DataError: one is not in the repository.
+    """
+    for address in (address for addresses in files.values() for address in addresses):
+        if not address.startswith(f"hf://datasets/{name}@") or ".." in address.split("/"):
+            raise DataError(
+                f"{uri}: its card names {shortened(address, 200)}, which is no file of {name}. Do not use this data "
+                "set, and report it to whoever published it."
+            )
 
 
 def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:
@@ -153,6 +173,8 @@ def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str
         folder = paths.join(folder, split)
     state = RecordFile(store, paths.join(folder, "state.json"), "the state of a data set", _parse_state, _SAVE_AGAIN)
     uris = [paths.join(folder, name) for name in state.read() or []]
+    if len(uris) != len(set(uris)):
+        raise DataError(f"{folder}/state.json: names a file of the data set twice. {_SAVE_AGAIN}")
     lost = [uri for uri in uris if uri not in known]
     if lost:
         raise DataError(f"{lost[0]}: {len(lost)} of {len(uris)} files of the data set are missing. Save it again.")

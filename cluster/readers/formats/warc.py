@@ -33,6 +33,8 @@ _HTML_START_BYTES = 4096
 _MOST_DIGITS = 18  # of a Content-Length; Python refuses numbers of more than 4,300
 _MAX_ZSTD_WINDOW = 1 << 27
 _GZIP = b"\x1f\x8b"
+# Of a body. The rest of the body is copied for each, and a megabyte can hold 100,000.
+_MOST_MEMBERS = 1000
 
 # A line end and an empty line. Some programs end lines with a line feed alone.
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -388,10 +390,10 @@ def _inflated(body: bytes, wbits: int, bound: int) -> bytes:
     """A gzip or deflate stream without its compression, of gzip all members; `bound` + 1 bytes if they are larger.
 
     Raises:
-        _Cut: the stream is not whole. zlib.error: it is damaged.
+        _Cut: the stream is not whole, or has over 1,000 members. zlib.error: it is damaged.
     """
     page = b""
-    while True:
+    for _ in range(_MOST_MEMBERS):
         stream = zlib.decompressobj(wbits)
         page += stream.decompress(body, bound + 1 - len(page))
         if len(page) > bound:
@@ -401,20 +403,22 @@ def _inflated(body: bytes, wbits: int, bound: int) -> bytes:
         body = stream.unused_data
         if not body.startswith(_GZIP):
             return page
+    raise _Cut(page)
 
 
 def _unpacked_zstd(body: bytes, bound: int) -> bytes:
     """All frames of a zstd stream, `bound` + 1 bytes of them if they are larger.
 
     Raises:
-        _Cut: the stream is not whole. zstandard.ZstdError: it is damaged.
+        _Cut: the stream is not whole, or has over 1,000 frames. zstandard.ZstdError: it is damaged.
     """
     context = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
     page = context.stream_reader(body, read_across_frames=True).read(bound + 1)
+    frames = 0
     while len(page) <= bound and body:  # the reader ends at a cut without an error
-        frame = context.decompressobj()
+        frame, frames = context.decompressobj(), frames + 1
         frame.decompress(body)
-        if not frame.eof:
+        if not frame.eof or frames > _MOST_MEMBERS:
             raise _Cut(page)
         body = frame.unused_data
     return page

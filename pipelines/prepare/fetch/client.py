@@ -274,11 +274,17 @@ class _CheckedTransport(httpx2.HTTPTransport):
     def __init__(self, allow_private: bool, deadline: _Deadline) -> None:
         super().__init__()
         self._allow_private, self._deadline = allow_private, deadline
-        self._pool = httpcore2.ConnectionPool(ssl_context=httpx2.create_ssl_context(), network_backend=deadline)
+        self._context = httpx2.create_ssl_context()
+        self._connected = ""  # the host's name of the connections in the pool
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         host, port = request.url.host, request.url.port or (443 if request.url.scheme == "https" else 80)
         extensions: dict[str, Any] = {**request.extensions, "sni_hostname": host}
+        if host != self._connected:
+            # The pool knows connections by their address: one whose certificate is of another name is not used again.
+            self.close()
+            self._pool = httpcore2.ConnectionPool(ssl_context=self._context, network_backend=self._deadline)
+            self._connected = host
         failed: httpx2.TransportError | None = None
         for address in checked_addresses(host, port, self._allow_private, self._deadline.seconds):
             checked = httpx2.Request(
@@ -409,7 +415,7 @@ def _wait(headers: Mapping[str, str]) -> float | None:
     """The seconds of a header Retry-After: a number, or a date."""
     value = headers.get("retry-after", "").strip()
     if value.isdecimal():
-        return float(value)
+        return float(value[:12])  # a longer one is as good as never
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, IndexError, OverflowError):  # what a date of any form can raise

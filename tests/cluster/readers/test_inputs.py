@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -527,27 +528,46 @@ def test_a_saved_dataset_with_a_file_missing_is_refused(tmp_path):
     assert "1 of 2 files of the data set are missing. Save it again." in refusal(tmp_path, {"path": "d"})
 
 
+def test_a_saved_dataset_that_names_a_file_twice_is_refused(tmp_path):
+    disable_progress_bars()
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "d")
+    state = tmp_path / "d" / "state.json"
+    plain = json.loads(state.read_text())
+    state.write_text(json.dumps(plain | {"_data_files": 3 * plain["_data_files"]}))
+    message = refusal(tmp_path, {"path": "d"})
+    assert "state.json: names a file of the data set twice. Save the data set again." in message
+
+
 def test_a_name_of_the_hub_is_loaded_and_its_cached_files_are_read(tmp_path, monkeypatch):
     disable_progress_bars()
     asked = []
 
-    def load_dataset(*name, split):
-        asked.append((*name, split))
-        Dataset.from_dict({"text": ["from the hub"]}).save_to_disk(tmp_path / "cache")
-        return Dataset.load_from_disk(tmp_path / "cache")
+    class Builder:
+        config = SimpleNamespace(data_files=None)
+        repo_id = None
 
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+        def __init__(self, *name, revision):
+            asked.append(name)
+
+        def download_and_prepare(self):
+            Dataset.from_dict({"text": ["from the hub"]}).save_to_disk(tmp_path / "cache")
+
+        def as_dataset(self, split):
+            asked.append(split)
+            return Dataset.load_from_disk(tmp_path / "cache")
+
+    monkeypatch.setattr("datasets.load_dataset_builder", Builder)
     manifest = frozen(tmp_path, path="hf://org/name/config", split="validation")
-    assert asked == [("org/name", "config", "validation")]
+    assert asked == [("org/name", "config"), "validation"]
     (table,) = read_unit(manifest.units[0], manifest.reading, Limits())
     assert table["text"].to_pylist() == ["from the hub"]
 
 
 def test_a_hub_out_of_reach_is_refused_with_the_mend(tmp_path, monkeypatch):
-    def load_dataset(*name, split):
+    def load_dataset_builder(*name, revision):
         raise ConnectionError("Couldn't reach 'org/name' on the Hub\nand a long story")
 
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset_builder", load_dataset_builder)
     assert refusal(tmp_path, {"path": "hf://org/name"}) == (
         "inputs[0] (input): hf://org/name, split train: Couldn't reach 'org/name' on the Hub. Check the name, the "
         "network and HF_TOKEN, or save the data set with `datasets` and give the folder as `path`."

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lxml import etree, html
 
 from raymill.cluster.guard import Guard
+from raymill.cluster.readers.formats import warc
 from raymill.cluster.readers.formats.text_files import _main_content, strip_tags
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
@@ -172,6 +173,16 @@ def test_of_a_page_that_the_crawler_says_it_cut_the_beginning_is_read_and_counte
     (text,) = table["text"].to_pylist()
     assert text.startswith(PARAGRAPH)
     assert counts.notes["pages end where the crawler cut them (WARC-Truncated)"] == 1
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstandard.compress)])
+def test_a_page_of_many_compressed_members_is_refused(tmp_path, monkeypatch, encoding, compress):
+    """Each member costs a copy of the rest, and a megabyte can hold 100,000 without content."""
+    monkeypatch.setattr(warc, "_MOST_MEMBERS", 5)
+    pages = [response(empty * compress(b"") + compress(BODY), extra=f"Content-Encoding: {encoding}\r\n")
+             for empty in (4, 5)]  # fmt: skip
+    (tmp_path / "a.warc").write_bytes(b"".join(record("response", page, n) for n, page in enumerate(pages)))
+    assert [row["text"] or row["problem"] for row in rows_of(tmp_path)] == [PARAGRAPH, "bad_http_response"]
 
 
 @pytest.mark.parametrize("name", RESPONSES)

@@ -1,8 +1,10 @@
 """Data sets of the hub, and folders that `save_to_disk` wrote, as corpora and as evaluation sets."""
 
 import json
+import posixpath
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -57,7 +59,10 @@ def test_a_data_set_of_the_hub_is_written_as_curate_and_the_hub_write_it(uri, wa
 
 @pytest.mark.parametrize("place", ["{private}/diary.jsonl", "file://{private}/diary.jsonl", "{private}/*.jsonl"])
 @pytest.mark.parametrize("own", [{}, {"train": "*.jsonl"}])
-def test_files_outside_of_a_data_set_of_the_hub_that_its_card_names_are_not_read(hub, tmp_path, place, own):
+@pytest.mark.parametrize("is_checked", [True, False], ids=["checked by the library", "not checked by it"])
+def test_files_outside_of_a_data_set_of_the_hub_that_its_card_names_are_not_read(
+    hub, tmp_path, monkeypatch, place, own, is_checked
+):
     private = tmp_path / "private"
     private.mkdir()
     (private / "diary.jsonl").write_text(json.dumps({"text": "private words"}) + "\n")
@@ -67,8 +72,12 @@ def test_files_outside_of_a_data_set_of_the_hub_that_its_card_names_are_not_read
         f"---\n{json.dumps({'configs': [{'config_name': 'default', 'data_files': named}]})}\n---\n",
         train=rows("boat", 2),
     )
+    if not is_checked:  # as datasets before 5.2
+        unchecked = vars(posixpath) | {"relpath": lambda *_, **how: "datasets/acme/help@"}
+        monkeypatch.setattr("datasets.builder.posixpath", SimpleNamespace(**unchecked))
+    said = "Data files don't belong to acme/help" if is_checked else "diary.jsonl, which is no file of acme/help"
     for read in (hub_splits, partial(hub_files, split="train")):
-        with pytest.raises(DataError, match="Data files don't belong to acme/help"):
+        with pytest.raises(DataError, match=said):
             read(f"hf://acme/help@{commit}")
     written = [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert not any(b"private words" in one for one in written)

@@ -150,11 +150,14 @@ def test_a_tokenizer_whose_normalizer_makes_too_much_of_an_added_token_is_refuse
     [
         ({"post_processor": TEMPLATE | {"special_tokens": {"a": {"id": "a", "ids": [2**32 - 1], "tokens": ["a"]}}}},
          "has the token id 4,294,967,295; ids go up to 2,147,483,647"),
+        ({"post_processor": TEMPLATE | {"single": [{"SpecialToken": {"id": "a", "type_id": 0}}] * 13,
+                                        "special_tokens": {"a": {"id": "a", "ids": [1] * 5, "tokens": ["a"] * 5}}}},
+         "its post_processor adds 65 tokens to each text"),
         ({"model": {"type": "BPE", "dropout": 0.5, "vocab": {"a": 0}, "merges": []}},
          r'leaves out merges at random \(dropout 0.5\).* Set "dropout" to null'),
     ],
 )  # fmt: skip
-def test_a_tokenizer_with_ids_beyond_int32_or_with_random_merges_is_refused(tmp_path, part, said):
+def test_a_tokenizer_that_adds_many_tokens_or_ids_beyond_int32_or_merges_at_random_is_refused(tmp_path, part, said):
     folder = with_added_tokens(tmp_path, "tokenizer.json", [], **part)
     with pytest.raises(ConfigError, match=f"^{folder}: {said}"):
         load_tokenizer(Store(), folder)

@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx2
 import pytest
@@ -55,6 +56,36 @@ def test_private_addresses_are_not_public(address):
 )  # fmt: skip
 def test_public_addresses_are(address):
     assert is_public(address)
+
+
+def test_no_connection_is_used_for_another_host_of_the_same_address(monkeypatch):
+    """The certificate of a TLS connection was checked for one name alone."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections stay open
+
+        def do_GET(self) -> None:
+            seen.append((self.headers["Host"].partition(":")[0], self.client_address[1]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format, *values) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *how, **more: look_up("127.0.0.1", *how, **more))
+    try:
+        with asking() as connection:
+            for host in ("evil", "evil", "good", "evil"):
+                connection.get(f"http://{host}.test:{server.server_port}/")
+    finally:
+        server.shutdown()
+        server.server_close()
+    (first, again, good, last) = [port for _, port in seen]
+    assert first == again and len({first, good, last}) == 3
 
 
 def test_addresses_of_this_machine_are_refused_before_anything_is_sent(site):
@@ -392,4 +423,4 @@ def test_encodings_that_unpack_without_a_bound_are_not_read(site, encoding):
     "value", ["\u00b2", "9" * 5000, "Mon, 1 Jan 0001 00:00:00", "Mon, 99 Zzz 99999 99:99:99 +9999", "-", ""]
 )
 def test_a_senseless_retry_after_is_no_error(value):
-    assert client._wait({"retry-after": value}) in (None, 0.0, float("inf"))
+    assert client._wait({"retry-after": value}) in (None, 0.0, 999_999_999_999.0)
