@@ -14,11 +14,14 @@ from raymill.cluster.errors import ConfigError, StorageError
 from raymill.cluster.frame.commands import verb_of
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.inspection import config as config_verb
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.data.order import Order
 from raymill.training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
 from raymill.training.models.cost import shape_of, transformers_config
+from raymill.training.pack import job as packing
 from raymill.training.plan.advice import PlannedTraining, advise
 from raymill.training.plan.data import Data, bytes_per_token
 from raymill.training.plan.memory import (
@@ -35,6 +38,7 @@ from raymill.training.plan.memory import (
     smallest_change,
 )
 from raymill.training.plan.planning import machine, plan_run, plan_text, print_plan
+from tests.support.inline import InlineEngine
 from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 
 # Large enough for a choice of micro-batches on real GPUs, and counted in a tenth of a second.
@@ -80,17 +84,12 @@ def test_bytes_a_token_grow_with_the_vocabulary_and_stay_within_what_is_known():
     assert 4.0 <= sizes[3] <= 4.5 <= sizes[4] <= 4.7
 
 
-@pytest.mark.ray
-def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path):
-    from raymill.cluster.progress import ProgressLines
-    from raymill.cluster.session import Session
-    from raymill.training.pack.job import pack
-
+def test_a_plan_after_packing_counts_what_training_will_do(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "Engine", InlineEngine)
     settings = config(
         corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=2, execution={"cpus": 1, "unit_mib": 1}
     )
-    with Session(None, 1) as session:
-        packed = pack(settings, session, ProgressLines())
+    packed = packing.pack(settings, Session(), Progress())
     [phase] = plan_run(settings, AssumedGpu())["phases"]
     assert phase["data"]["exact"]
     assert phase["data"]["rows"] == {"corpus-0": packed.rows("train")}
