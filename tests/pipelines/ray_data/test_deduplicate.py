@@ -168,7 +168,6 @@ def test_columns_of_any_type_come_back_as_they_were(module, ray_data, tmp_path):
             "text": pa.array([story(1), None, story(1)]).dictionary_encode(),
             "nested": [[{"a": 1}], None, []],
             "times": pa.array([1, None, 3], pa.timestamp("us", "UTC")),
-            "view": pa.array(["x", None, "y" * 40], pa.string_view()),
         }
     )
     found = module.deduplicate(ray_data.from_arrow(table), scratch=str(tmp_path))
