@@ -1,5 +1,8 @@
 """Checks of manifests against schemas: of custom resources by their CRDs, of Kubernetes' own kinds."""
 
+import json
+from functools import cache
+
 import kubernetes_validate
 
 from tests.deploy.check import Broken, Check, Objects
@@ -32,13 +35,22 @@ def core_objects(objects: Objects) -> list[str]:
             if crds():
                 found.append(f"{one['kind']} of {one['apiVersion']}: no schema for it")
             continue
-        try:
-            kubernetes_validate.validate(one, KUBERNETES, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            found.append(f"{one['kind']} {one['metadata']['name']}: {error.message}")
-        except kubernetes_validate.SchemaNotFoundError:
-            found.append(f"{one['kind']} of {one['apiVersion']}: Kubernetes {KUBERNETES} has no such kind")
+        if problem := _core_problem(json.dumps(one)):
+            found.append(problem)
     return found
+
+
+@cache
+def _core_problem(text: str) -> str | None:
+    """What is wrong with an object. Most stand in every overlay, and each validation parses all schemas again."""
+    one = json.loads(text)
+    try:
+        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{one['kind']} {one['metadata']['name']}: {error.message}"
+    except kubernetes_validate.SchemaNotFoundError:
+        return f"{one['kind']} of {one['apiVersion']}: Kubernetes {KUBERNETES} has no such kind"
+    return None
 
 
 def _is_custom(version: str) -> bool:
