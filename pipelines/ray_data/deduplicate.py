@@ -106,15 +106,15 @@ def deduplicate(
     if not records:
         return dataset.map_batches(partial(_with_groups, by_id=id is not None), batch_format="pyarrow")
     _warn_of_unreadable(records)
-    artifacts = [_artifact(store, root, output, records) for output in blocks.outputs]
-    groups = _grouped(config, root, *artifacts[1:], len(records))
+    rows, attributes, unreadable = (_artifact(store, root, output, records) for output in blocks.outputs)
+    groups = _grouped(config, root, attributes, unreadable, len(records))
     counts = [int(record.counters["documents"]) for record in records]
     starts = np.cumsum([0, *counts[:-1]]).tolist()
     files = files_of(groups, zip(starts, counts, strict=True))
     units = [
         {"unit": unit, "uri": uri, "sha256": file.sha256, "start": start, "groups": list(of_unit)}
         for unit, (uri, file, start, of_unit) in enumerate(
-            zip(artifacts[0].file_uris, artifacts[0].manifest.files, starts, files, strict=True)
+            zip(rows.file_uris, rows.manifest.files, starts, files, strict=True)
         )
     ]
     return ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
@@ -169,7 +169,7 @@ def _measured(dataset: ray.data.Dataset, blocks: "MeasureBlock") -> list[Record]
     measuring = replace(blocks, done=frozenset(known))
     options = dataset.context.execution_options
     before, options.preserve_order = options.preserve_order, True
-    records = []
+    records: list[Record] = []
     try:
         answers = dataset.map_batches(measuring, batch_format="pyarrow", zero_copy_batch=True)
         for answer in answers.iter_rows():
