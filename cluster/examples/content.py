@@ -1,8 +1,8 @@
 """The content of a record, in one of three forms, and the columns of each shape in which records are written.
 
     str          a text
-    Chat         messages of roles system, user and assistant, which end with an answer; a question and its answer is
-                 a chat of one exchange
+    Chat         messages of roles system, user, assistant and tool, which end with an answer or a tool call; a
+                 question and its answer is a chat of one exchange
     Preference   messages that end with a question, a chosen answer and a rejected one
 
 Rows of a source become one of them by `content_of`, and columns of a shape by `to_shape`; `from_shape` reads them back.
@@ -13,13 +13,20 @@ texts by `records.chats_as_text`, and of preferences `records.preferences: chose
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from raymill.cluster.examples.messages import BadMessage, plain_message
+from raymill.cluster.examples.messages import (
+    BadMessage,
+    plain_message,
+    standard_tools,
+    with_standard_calls,
+    without_nulls,
+)
 from raymill.cluster.readers.inputs import Cut
 
 # What a speaker is; the messages of `skip` are left out.
@@ -27,21 +34,52 @@ Role = Literal["system", "user", "assistant", "skip"]
 Shape = Literal["text", "pairs", "instruction", "messages", "preference"]
 
 # Fields of a source's row that are the content of a record.
-FIELDS = ("text", "prompt", "completion", "input", "system", "messages", "chosen", "rejected", "desirable")
+FIELDS = (
+    *("text", "prompt", "completion", "input", "system", "messages", "chosen", "rejected", "desirable"),
+    *("tools", "history"),
+)
 
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.large_string())]))
 _TEXT = pa.large_string()
+REASONING = ("reasoning_content", "reasoning", "thinking")
+# Keys of a message besides role, content and tool calls: types, and values that mean the same as no key.
+_KEYS: dict[str, tuple[pa.DataType, Any]] = {
+    "name": (pa.string(), None),
+    "tool_call_id": (pa.string(), None),
+    **dict.fromkeys(REASONING, (_TEXT, None)),
+    **dict.fromkeys(("weight", "loss_weight"), (pa.float64(), 1)),
+    **dict.fromkeys(("train", "training"), (pa.bool_(), True)),
+}
+_FUNCTION = pa.struct([("name", pa.string()), ("arguments", _TEXT)])
+_CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", _FUNCTION)])
+_MESSAGES = pa.list_(
+    pa.struct(
+        [
+            ("role", pa.string()),
+            ("content", _TEXT),
+            ("tool_calls", pa.list_(_CALL)),
+            *((name, type) for name, (type, _) in _KEYS.items()),
+        ]
+    )
+)
+# Columns and keys of messages that only some records need; others are written without them, see `columns_in_use`.
+OPTIONAL = ("tools", "tool_calls", *_KEYS)
 
 # The columns of each shape.
 COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "text": {"text": _TEXT},
     "pairs": {"system": _TEXT, "prompt": _TEXT, "completion": _TEXT},
     "instruction": {"system": _TEXT, "instruction": _TEXT, "input": _TEXT, "output": _TEXT},
-    "messages": {"messages": _MESSAGES},
+    "messages": {"messages": _MESSAGES, "tools": _TEXT},
     "preference": {"system": _TEXT, "prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT},
 }
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
+# The first letters of the roles of a conversation.
+_ORDER = re.compile(r"s?(?:ua(?:t+a)*)+")
+# The strings and numbers of a JSON text.
+_TAG = re.compile("<(tool_call|tool_response|tools)>")  # of calls, results and tools in texts, as of Hermes
+_HIDDEN = "\ue000"  # in place of these while a text is cleaned
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|-?[0-9][0-9.eE+-]*+')
 
 # Keys of a message in exports of chats, of which the first that it has is its speaker or its text.
 _SPEAKERS = ("speaker", "role", "from", "author", "author_id", "sender", "name", "user")
@@ -55,8 +93,10 @@ REASONS = {
     "empty": "no text, question or answer",
     "bad_messages": "messages without a role, or in no known form",
     "content_not_text": "a message with an image or another part that is no text",
-    "other_roles": "a role besides system, user and assistant, such as tool",
-    "other_keys": "tool calls or other keys of a message, which the records have no column for",
+    "other_roles": "a role besides system, user, assistant and tool",
+    "other_keys": "tools, tool calls or other keys of a message, for which the records, or this shape, have no column",
+    "bad_tools": "tools that are no list of JSON objects",
+    "bad_history": "a history that is no list of [question, answer]",
     "wrong_order": "user and assistant do not take turns, or the last message is no answer",
     "several_turns": "a conversation of more than one question and answer, for which this shape has no columns",
     "a_chat": "questions and answers, of which this shape needs a text; `records.chats_as_text` makes one",
@@ -77,6 +117,7 @@ Form = tuple[dict[str, str], dict[str, str]]  # role -> column: those that it ne
 # As TRL names whether an answer is desirable, in data for KTO. Other values of this column are labels of another kind.
 _DESIRABLE = {"desirable": "label"}
 _CHAT = {"tools": "tools", "system": "system"} | _DESIRABLE
+_OLDER = {"tools": "functions"}  # of OpenAI
 _TURNS = {"system": "system", "history": "history"} | _DESIRABLE
 # `messages` as chat templates and OpenAI have them, `conversations` of ShareGPT, pairs and preferences of TRL, Alpaca's
 # instructions. `text` is the last: in data sets that have both (Alpaca's), it is the conversation as one text.
@@ -102,23 +143,56 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool. arguments: a JSON object as text, as the source has it."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """role: one of ROLES."""
+    """role: one of ROLES. calls: of an assistant's message. keys: other keys that it has, in the order of _KEYS."""
 
     role: str
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    keys: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def reasoning(self) -> list[str]:
+        return [value for key, value in self.keys if key in REASONING]
+
+    @property
+    def text(self) -> str:
+        """All that it says: reasoning, content and calls."""
+        return "\n".join(filter(None, [*self.reasoning, self.content, *map(str, self.calls)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Chat:
     """A conversation: at most one system message, then user and assistant in turn; the last is an assistant's.
 
+    Results of tools stand between an assistant's message and the next one.
+
     input: the part of the only question that stood apart, of instruction records. It is the end of that question, after
-    a blank line.
+    a blank line. tools: that the assistant can call, a list as JSON text; empty without any.
     """
 
     messages: tuple[Message, ...]
     input: str = ""
+    tools: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has texts alone: no tools, reasoning or weights of the loss."""
+        return not self.tools and not any(
+            one.role == "tool" or one.calls or any(key != "name" for key, _ in one.keys) for one in self.messages
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +223,11 @@ def content_of(
     if _optional(row.get("desirable")).strip().lower() == "false":
         raise Unusable("undesirable")
     if "messages" in row:
-        return _chat(
-            _spoken(row["messages"], roles, [] if cut is None else cut) if roles else _messages(row["messages"])
-        )
+        spoken = _spoken(row["messages"], roles, [] if cut is None else cut) if roles else _messages(row["messages"])
+        system = _optional(row.get("system"))
+        if system and spoken and spoken[0]["role"] != "system":
+            spoken = [{"role": "system", "content": system}, *spoken]
+        return _chat(spoken, _tools(row.get("tools")))
     if "chosen" in row:
         chosen, rejected = (_wanted(row.get(name)) for name in ("chosen", "rejected"))
         if "prompt" not in row:
@@ -162,12 +238,13 @@ def content_of(
             return _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
         return _preference(_optional(row.get("system")), _wanted(row.get("prompt")), chosen, rejected)
     if "prompt" in row:
-        return pair(
-            _optional(row.get("system")),
-            _wanted(row["prompt"]),
-            _optional(row.get("input")),
-            _wanted(row["completion"]),
-        )
+        system, input = _optional(row.get("system")), _optional(row.get("input"))
+        whole = pair(system, _wanted(row["prompt"]), input, _wanted(row["completion"]))
+        earlier, tools = _history(row.get("history")), _tools(row.get("tools"))
+        if earlier:
+            *before, question, answer = whole.messages
+            whole = Chat((*before, *earlier, question, answer))
+        return replace(whole, tools=tools) if tools else whole
     return _wanted(row.get("text"))
 
 
@@ -202,7 +279,10 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
     if isinstance(content, Preference):
         raise Unusable("a_preference")
     if shape == "messages":
-        return {"messages": [{"role": one.role, "content": one.content} for one in content.messages]}
+        tools = {"tools": content.tools} if content.tools else {}
+        return {"messages": [_as_dict(one) for one in content.messages]} | tools
+    if not content.is_plain:
+        raise Unusable("other_keys")
     *first, question, answer = content.messages
     if len(first) > 1 or (first and first[0].role != "system"):
         raise Unusable("several_turns")
@@ -211,6 +291,34 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
         return {"system": system, "prompt": question.content, "completion": answer.content}
     instruction = question.content[: -len(content.input) - 2] if content.input else question.content
     return {"system": system, "instruction": instruction, "input": content.input, "output": answer.content}
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    """A message as the columns have it, with the keys that it has."""
+    calls = [
+        ({} if one.id is None else {"id": one.id})
+        | {"type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+        for one in message.calls
+    ]
+    plain = {"role": message.role, "content": message.content}
+    return plain | ({"tool_calls": calls} if calls else {}) | dict(message.keys)
+
+
+def shape_of(names: Collection[str]) -> Shape:
+    """The shape of records with these columns."""
+    return next(shape for shape in get_args(Shape) if COLUMNS[shape].keys() - {*OPTIONAL} <= {*names})
+
+
+def columns_in_use(shape: Shape, used: Collection[str]) -> dict[str, pa.DataType]:
+    """The columns of a shape, of OPTIONAL with those in `used`."""
+
+    def is_used(name: str) -> bool:
+        return name not in OPTIONAL or name in used
+
+    columns = {name: type for name, type in COLUMNS[shape].items() if is_used(name)}
+    if shape == "messages":
+        columns["messages"] = pa.list_(pa.struct([one for one in _MESSAGES.value_type if is_used(one.name)]))
+    return columns
 
 
 def as_columns(content: Content) -> dict[str, Any]:
@@ -235,22 +343,119 @@ def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:
         case "instruction":
             return pair(values["system"], values["instruction"], values["input"], values["output"])
         case "messages":
-            return Chat(tuple(Message(one["role"], one["content"]) for one in values["messages"]))
+            return Chat(tuple(map(_from_dict, values["messages"])), tools=values.get("tools") or "")
         case _:
             return Preference(values["system"], values["prompt"], values["chosen"], values["rejected"])
 
 
+def _from_dict(message: Mapping[str, Any]) -> Message:
+    """The inverse of `_as_dict`; keys may be null."""
+    if len(message) == 2:  # most records have no others
+        return Message(message["role"], message["content"])
+    calls = ((one["function"], one.get("id")) for one in message.get("tool_calls") or ())
+    return Message(
+        message["role"],
+        message["content"],
+        tuple(ToolCall(function["name"], function["arguments"], id) for function, id in calls),
+        tuple((key, message[key]) for key in _KEYS if message.get(key) is not None),
+    )
+
+
 def texts_of(content: Content) -> list[str]:
-    """Its text fields, in order: what is cleaned, and compared with other records."""
+    """Its text fields, in order: what is cleaned. Tool calls, results and tools are those of `data_of`; where a text
+    has them in tags, as Hermes does, is U+E000.
+    """
     if isinstance(content, str):
         return [content]
     if isinstance(content, Preference):
         return [content.system, content.prompt, content.chosen, content.rejected]
-    return [one.content for one in content.messages] + [content.input]
+    said = ([*([] if one.role == "tool" else [_hidden(one.content)[0]]), *one.reasoning] for one in content.messages)
+    return [*chain.from_iterable(said), content.input]
+
+
+def compared_texts(content: Content) -> list[str]:
+    """What duplicates are found by: all that its messages say, and the names of its tools."""
+    if not isinstance(content, Chat):
+        return texts_of(content)
+    return [*(one.text for one in content.messages), content.input, *_tool_names(content.tools)]
+
+
+def data_of(content: Content) -> list[str]:
+    """What stays as it is but for personal data: strings and numbers of tool calls, results and tools, and names."""
+    return [value for text in _data(content) for value in _values_of(text)] if isinstance(content, Chat) else []
+
+
+def _data(content: Chat) -> list[str]:
+    """Texts that are JSON in most cases."""
+    found = (
+        (
+            *(call.arguments for call in one.calls),
+            *(value for key, value in one.keys if key == "name"),
+            *([one.content] if one.role == "tool" else _hidden(one.content)[1]),
+        )
+        for one in content.messages
+    )
+    return [*filter(None, chain.from_iterable(found)), *filter(None, [content.tools])]
+
+
+def _values_of(text: str) -> list[str]:
+    """The strings and numbers of a JSON object or list, in order; of another text, the text."""
+    if not _is_json(text):
+        return [text]
+    found = (json.loads(one) if one.startswith('"') else one for one in _TOKEN.findall(text))
+    return [one.encode(errors="replace").decode() for one in found]
+
+
+def _with_values(text: str, values: Iterator[str]) -> str:
+    """The text with other strings and numbers, as many as `_values_of` gave; all other bytes stay."""
+    if not _is_json(text):
+        return next(values)
+    old = iter(_values_of(text))
+
+    def new(token: re.Match[str]) -> str:
+        before, after = next(old), next(values)
+        return token.group() if before == after else json.dumps(after, ensure_ascii=False)
+
+    return _TOKEN.sub(new, text)
+
+
+def _hidden(text: str) -> tuple[str, list[str]]:
+    """(the text with U+E000 in place of tool calls, results and tools in tags, these)."""
+    pieces, found, unclosed = list[str](), list[str](), set[str]()
+    last = at = 0
+    while _HIDDEN not in text and (tag := _TAG.search(text, at)):
+        at = tag.end()
+        end = -1 if tag[1] in unclosed else text.find(f"</{tag[1]}>", at)
+        if end < 0:
+            unclosed.add(tag[1])
+            continue
+        at = end + len(tag[1]) + 3
+        pieces.append(text[last : tag.start()])
+        found.append(text[tag.start() : at])
+        last = at
+    return (_HIDDEN.join([*pieces, text[last:]]), found) if found else (text, [])
+
+
+def _shown(text: str, found: list[str]) -> str:
+    """The inverse of `_hidden`."""
+    return "".join(chain.from_iterable(zip(text.split(_HIDDEN), [*found, ""], strict=True)))
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text is a JSON object or list, or one in a tag."""
+    if (tag := _TAG.match(text)) and text.endswith(end := f"</{tag[1]}>"):
+        text = text[tag.end() : -len(end)]
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def with_texts(content: Content, texts: list[str]) -> Content:
-    """The content with other text fields, as many as `texts_of` gave.
+    """The content with other text fields, as many as `texts_of` gave, and after them those of `data_of`, or none.
 
     Raises:
         Unusable: a text, question or answer is empty, or both answers of a preference are the same.
@@ -262,28 +467,56 @@ def with_texts(content: Content, texts: list[str]) -> Content:
         if found.chosen.strip() == found.rejected.strip():
             raise Unusable("equal_answers")
         return found
-    *spoken, input = texts
-    messages = [Message(old.role, text) for old, text in zip(content.messages, spoken, strict=True)]
-    if any(not one.content.strip() for one in messages if one.role != "system"):
+    count = len(texts_of(content))
+    spoken, values = iter(texts[:count]), iter(texts[count:])
+    has_data = len(texts) > count
+
+    def data(text: str) -> str:
+        return _with_values(text, values) if text and has_data else text
+
+    messages = []
+    for old in content.messages:
+        said = "" if old.role == "tool" else next(spoken)
+        keys = [(key, next(spoken) if key in REASONING else value) for key, value in old.keys]
+        calls = tuple(replace(call, arguments=data(call.arguments)) for call in old.calls)
+        keys = [(key, data(value) if key == "name" else value) for key, value in keys]
+        if old.role == "tool":
+            said = data(old.content)
+        elif (hidden := _hidden(old.content))[1]:
+            found = [data(one) for one in hidden[1]]
+            # A call that cleaning took out, as a line of a quoted mail, stays with its text.
+            said = _shown(said if said.count(_HIDDEN) == len(found) else hidden[0], found)
+        messages.append(Message(old.role, said, calls, tuple(keys)))
+    tools, input = data(content.tools), next(spoken)
+    if any(map(_is_empty, messages)):
         raise Unusable("empty")
     # Cleaning may change where an input begins in its question; then it stays a part of the question alone.
     question = next(one.content for one in messages if one.role == "user")
-    return Chat(tuple(messages), input if input and question.endswith(f"\n\n{input}") else "")
+    return Chat(tuple(messages), input if input and question.endswith(f"\n\n{input}") else "", tools)
+
+
+def _is_empty(message: Message) -> bool:
+    """Whether a message that has to say something says nothing."""
+    return message.role not in ("system", "tool") and not message.text.strip()
 
 
 def question_and_answer(content: Content) -> tuple[str, str] | None:
-    """(the last question, the answer to it); of a preference the chosen answer. None for a text."""
+    """(the last question, the answer to it, empty if it is tool calls alone); of a preference the chosen answer.
+
+    None for a text.
+    """
     if isinstance(content, str):
         return None
     if isinstance(content, Preference):
         return content.prompt, content.chosen
-    return content.messages[-2].content, content.messages[-1].content
+    asked = next(one.content for one in reversed(content.messages) if one.role == "user")
+    return asked, content.messages[-1].content
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The parts of a record that are compared. question: of a plain text, that text; of a chat all that precedes the
-    last answer, without the system message.
+    """The parts of a record that are compared. system: with the tools. question: of a plain text, that text; of a chat
+    all that precedes the last answer, without the system message. turns: questions.
     """
 
     system: str
@@ -299,9 +532,10 @@ class Sides:
 def sides_of(content: Content) -> Sides:
     """System message, question and answer of a record."""
     if isinstance(content, Chat):
-        spoken = [one.content for one in content.messages if one.role != "system"]
+        spoken = [one.text for one in content.messages if one.role != "system"]
         system = content.messages[0].content if content.messages[0].role == "system" else ""
-        return Sides(system, "\n".join(spoken[:-1]), spoken[-1], len(spoken) // 2)
+        asked = sum(one.role == "user" for one in content.messages)
+        return Sides(system + content.tools, "\n".join(spoken[:-1]), spoken[-1], asked)
     asked = question_and_answer(content)
     if asked is None:
         assert isinstance(content, str)
@@ -339,6 +573,8 @@ def _dialogue(text: str) -> list[dict[str, Any]]:
 
 def _of_chats(system: str, chats: list[Chat]) -> Preference:
     """system: of chats without one."""
+    if not all(one.is_plain for one in chats):
+        raise Unusable("other_keys")
     (*before, answer), (*other, worse) = (one.messages for one in chats)
     if before != other:
         raise Unusable("different_questions")
@@ -359,21 +595,95 @@ def _is_messages(text: str) -> bool:
     return bool(messages) and all(isinstance(one, dict) and {"role", "from"} & one.keys() for one in messages)
 
 
-def _chat(messages: list[dict[str, Any]]) -> Chat:
-    found = []
-    for message in messages:
-        if message["role"] not in ROLES:
-            raise Unusable("other_roles")
-        if any(value for key, value in message.items() if key not in ("role", "content", "name", "weight")):
-            raise Unusable("other_keys")
-        found.append(Message(message["role"], message.get("content") or ""))
-    turns = found[1:] if found and found[0].role == "system" else found
-    wanted = [ROLES[1 + number % 2] for number in range(len(turns))]
-    if not turns or len(turns) % 2 or [one.role for one in turns] != wanted:
+def _chat(messages: list[dict[str, Any]], tools: str = "") -> Chat:
+    found = tuple(map(_message, messages))
+    if not _ORDER.fullmatch("".join(one.role[0] for one in found)):
         raise Unusable("wrong_order" if found else "empty")
-    if any(not one.content.strip() for one in turns):
+    if any(map(_is_empty, found)):
         raise Unusable("empty")
-    return Chat(tuple(found))
+    return Chat(found, tools=tools)
+
+
+def _message(message: dict[str, Any]) -> Message:
+    """A message of the standard form of examples/messages.py, with arguments as text."""
+    if message["role"] not in ROLES:
+        raise Unusable("other_roles")
+    calls = message.get("tool_calls", ())
+    if calls and message["role"] != "assistant":
+        raise Unusable("other_keys")
+    for call in calls:
+        others = {**call, **call["function"], "type": call["type"] != "function"}
+        if any(value for key, value in others.items() if key not in ("id", "function", "index", "name", "arguments")):
+            raise Unusable("other_keys")
+    keys = {}
+    for key, value in message.items():
+        if key in ("role", "content", "tool_calls"):
+            continue
+        if key not in _KEYS:
+            if value:
+                raise Unusable("other_keys")
+        elif value not in (_KEYS[key][1], ""):
+            keys[key] = _typed(value, _KEYS[key][0])
+    return Message(
+        message["role"],
+        message.get("content") or "",
+        tuple(
+            ToolCall(
+                call["function"]["name"],
+                call["function"]["arguments"],
+                _typed(call["id"], pa.string()) if "id" in call else None,
+            )
+            for call in calls
+        ),
+        tuple((key, keys[key]) for key in _KEYS if key in keys),
+    )
+
+
+def _typed(value: Any, type: pa.DataType) -> Any:
+    """The value as one of a column of this type."""
+    is_number = isinstance(value, int | float)
+    if pa.types.is_boolean(type) and value in (True, False):
+        return bool(value)
+    if pa.types.is_floating(type) and is_number:
+        return float(value)
+    if isinstance(value, str) and not (pa.types.is_boolean(type) or pa.types.is_floating(type)):
+        return value
+    raise Unusable("bad_messages")
+
+
+def _tools(value: str | None) -> str:
+    """Tools as JSON text, as they are; empty without any."""
+    if not _optional(value):
+        return ""
+    assert value is not None
+    try:
+        tools = json.loads(value)
+        if tools and not (isinstance(tools, list) and all(isinstance(one, dict) for one in standard_tools(tools))):
+            raise Unusable("bad_tools")
+    except (ValueError, RecursionError, BadMessage) as error:
+        raise Unusable("bad_tools") from error
+    return value if tools else ""
+
+
+def _tool_names(tools: str) -> list[str]:
+    functions = (one.get("function", one) for one in standard_tools(json.loads(tools or "[]")))
+    return [str(one.get("name")) for one in functions if isinstance(one, dict)]
+
+
+def _history(value: str | None) -> list[Message]:
+    """Earlier turns, of a list of [question, answer] as JSON text."""
+    try:
+        turns = json.loads(_optional(value) or "[]") or []
+    except (ValueError, RecursionError) as error:
+        raise Unusable("bad_history") from error
+    if not isinstance(turns, list):
+        raise Unusable("bad_history")
+    found = []
+    for turn in turns:
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise Unusable("bad_history")
+        found += [Message("user", _wanted(turn[0])), Message("assistant", _wanted(turn[1]))]
+    return found
 
 
 def _messages(value: str | None) -> list[dict[str, Any]]:
@@ -381,7 +691,7 @@ def _messages(value: str | None) -> list[dict[str, Any]]:
         messages = json.loads(value or "[]")
         if not isinstance(messages, list):
             raise Unusable("bad_messages")
-        return [plain_message(message) for message in messages]
+        return [with_standard_calls(plain_message(without_nulls(message)), text=True) for message in messages]
     except (ValueError, RecursionError) as error:
         raise Unusable("bad_messages") from error
     except BadMessage as error:
@@ -452,5 +762,7 @@ def recognised(
     """
     for needed, optional in sorted(FORMS, key=later):
         if needed.keys() <= {*roles} and {*needed.values()} <= {*names}:
-            return needed | {role: name for role, name in optional.items() if role in roles and name in names}
+            older = _OLDER if "tools" in optional else {}
+            others = (older | {role: name for role, name in optional.items() if name in names}).items()
+            return needed | {role: name for role, name in others if role in roles and name in names}
     return None

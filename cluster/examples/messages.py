@@ -11,6 +11,7 @@ Parquet hold one type.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 # Types of message parts that contain text, of chat templates and of OpenAI's two interfaces.
@@ -99,11 +100,22 @@ def _calls(value: Any) -> list[dict[str, Any]]:
     ]
 
 
+def without_nulls(value: Any) -> Any:
+    """The value without keys whose value is null: in a struct column every row has all keys."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [without_nulls(inner) for inner in value]
+    return value
+
+
 # ---- tool calls ----
 
 
-def with_standard_calls(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with its tool calls in the form that templates read; without calls the same object.
+def with_standard_calls(message: dict[str, Any], *, text: bool = False) -> dict[str, Any]:
+    """The message with its tool calls in the form that templates read.
+
+    text: arguments are JSON text, as the message has them where it has text.
 
     Raises:
         BadMessage: the calls are not calls, or the arguments of one are not an object.
@@ -118,7 +130,7 @@ def with_standard_calls(message: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(calls, list):
         raise BadMessage("bad_messages", f"its tool_calls are not a list: {calls!r}")
     rest = {key: value for key, value in message.items() if key != "function_call"}
-    return rest | {"tool_calls": [_standard_call(_decoded(call, "tool_calls")) for call in calls]}
+    return rest | {"tool_calls": [_standard_call(_decoded(call, "tool_calls"), text) for call in calls]}
 
 
 def standard_tools(tools: list[Any]) -> list[Any]:
@@ -130,16 +142,19 @@ def standard_tools(tools: list[Any]) -> list[Any]:
     return [_standard_tool(_decoded(tool, "tools")) for tool in tools]
 
 
-def _standard_call(call: Any) -> dict[str, Any]:
+def _standard_call(call: Any, text: bool) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) and "function" in call else call
     function = _decoded(function, "tool_calls")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise BadMessage("bad_messages", f"a tool call without the name of a function: {call!r}")
     if "arguments" not in function and function.keys() - {"name", "type", "id"}:
         raise BadMessage("bad_messages", f"a tool call whose arguments do not have the key arguments: {call!r}")
-    arguments = _decoded(function.get("arguments") or {}, "arguments")
+    given = function.get("arguments") or {}
+    arguments = _decoded(given, "arguments")
     if not isinstance(arguments, dict):
         raise BadMessage("bad_messages", f"a tool call whose arguments are not an object: {call!r}")
+    if text:
+        arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     named = {key: value for key, value in function.items() if key not in ("type", "id")} | {"arguments": arguments}
     outer = call if "function" in call else {key: call[key] for key in ("id",) if key in call}
     return {"type": "function"} | outer | {"function": named}

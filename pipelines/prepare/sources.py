@@ -160,7 +160,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
         elif not {*columns} & {*FIELDS}:
             columns, unread = _recognised(where, source, of_source, root, shape)
         absent = _absent(where, source, of_source, root)
-        content = {field for field in columns if field in FIELDS} - {"system", "input", "desirable"}
+        content = {field for field in columns if field in FIELDS} - {"system", "input", "desirable", "tools", "history"}
         if content not in _FORMS:
             raise ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "

@@ -15,7 +15,13 @@ from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
-from raymill.cluster.examples.messages import BadMessage, plain_message, standard_tools, with_standard_calls
+from raymill.cluster.examples.messages import (
+    BadMessage,
+    plain_message,
+    standard_tools,
+    with_standard_calls,
+    without_nulls,
+)
 from raymill.cluster.examples.splits import SPLITS, hash64, split_name
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats import READERS
@@ -327,7 +333,7 @@ def _chosen(row: Row, columns: Columns) -> Chat:
     roles = ("system", "prompt", "chosen", "rejected")
     named = {role: name for role in roles if (name := columns.named.get(role)) is not None}
     try:
-        content = content_of({role: as_json_text(_without_nulls(_value(row, name))) for role, name in named.items()})
+        content = content_of({role: as_json_text(without_nulls(_value(row, name))) for role, name in named.items()})
         assert isinstance(content, Preference)
     except Unusable as error:
         raise _Refused(error.reason, REASONS[error.reason]) from error
@@ -413,13 +419,4 @@ def _listed(row: Row, name: str | None, role: str) -> list[Any] | None:
             raise _Refused(f"bad_{role}", f"column {name} is not JSON: {value}") from error
     if value is not None and not isinstance(value, list):
         raise _Refused(f"bad_{role}", f"column {name} is {value!r}")
-    return value and [_without_nulls(one) for one in value]
-
-
-def _without_nulls(value: Any) -> Any:
-    """The value without keys whose value is null: in a struct column every row has all keys."""
-    if isinstance(value, Mapping):
-        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [_without_nulls(inner) for inner in value]
-    return value
+    return value and [without_nulls(one) for one in value]

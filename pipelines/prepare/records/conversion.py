@@ -219,6 +219,8 @@ class Conversion:
         if isinstance(content, str) and self.shape != "text":
             content, operation = filled(self.template, content, record.metadata, title), "template"
         elif isinstance(content, Chat) and self.shape == "text" and self.chats_as_text is not None:
+            if not content.is_plain:
+                raise Unusable("other_keys")
             turns = [(one.role, one.content) for one in content.messages]
             content, operation = self.chats_as_text.filled(turns), "chosen, template" if chosen else "template"
         columns = to_shape(content, self.shape)

@@ -364,7 +364,9 @@ class Validator:
             return self._length("text", content, settings.text_chars)
         question, answer = asked
         lengths = self._length("question", question, settings.question_chars)
-        if failed := lengths or self._length("answer", answer, settings.answer_chars):
+        if lengths or not answer:  # an answer of tool calls alone has no text
+            return lengths
+        if failed := self._length("answer", answer, settings.answer_chars):
             return failed
         if self.schema is not None:
             return None  # the schema is checked for all records together
@@ -421,8 +423,9 @@ class Validator:
 
     def _structured(self, records: Sequence[Record]) -> list[FailedRule | None]:
         """Whether answers are JSON as the schema wants it. A regular expression of a schema can take any time."""
-        answered = [at for at, (content, _) in enumerate(records) if question_and_answer(content)]
-        answers = [(question_and_answer(records[at][0]) or ("", ""))[1] for at in answered]
+        of_all = [(question_and_answer(content) or ("", ""))[1] for content, _ in records]
+        answered = [at for at, answer in enumerate(of_all) if answer]
+        answers = [of_all[at] for at in answered]
         bounds = [_LIMITS.of_parser("", len(one)) for one in answers]
         failed: list[FailedRule | None] = [None] * len(records)
         for at, found in zip(answered, _schema_checks(json.dumps(self.schema)).map(answers, bounds), strict=True):

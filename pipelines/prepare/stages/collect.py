@@ -25,10 +25,13 @@ from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.examples.content import (
     COLUMNS,
     FIELDS,
+    OPTIONAL,
     Role,
     Sides,
     Unusable,
+    compared_texts,
     content_of,
+    data_of,
     sides_of,
     texts_of,
     with_texts,
@@ -86,7 +89,7 @@ from raymill.pipelines.text.texts import Texts
 RECORDS, KEYS = "_work/records", "_work/keys"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
 CUT_TEXTS, CUT_EXAMPLES = "cut", "_work/cut"
-COLLECT_VERSION = "8"
+COLLECT_VERSION = "9"
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # its number in the unit
@@ -271,7 +274,8 @@ def collect(
     `replaced/PLACE` (text, metadata.FIELD, id, provenance, ledger, quarantine, cut), and by source and reason
     `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their parts
     `parts/S`; what was taken out of texts `cut/S/KIND`, with its characters `cut-characters/S/KIND`, and what readers
-    passed over `skipped/S/REASON`, and what they left out of texts `note/S/NOTE`.
+    passed over `skipped/S/REASON`, and what they left out of texts `note/S/NOTE`. Records with a column, or a key of
+    messages, that not all records of the shape have: `with/NAME`.
     """
     of_unit, passed_over = _Unit(settings, reading, tables, unit, scratch), ReaderCounts()
     counters = of_unit.counters
@@ -411,6 +415,8 @@ class _Unit:
         """The records with cleaned texts and without personal data, and the columns of their shape."""
         cut = [list(one.cut) for one in records]
         texts = self.cleaner.cleaned([texts_of(one.content) for one in records], cut)
+        if self.cleaner.settings.redact:
+            texts = [[*said, *data_of(one.content)] for said, one in zip(texts, records, strict=True)]
         records, texts = self._redacted(records, texts)
         self._write_cut(records, cut)
         found: list[tuple[Collected, dict[str, Any]]] = []
@@ -527,9 +533,12 @@ class _Unit:
             for record, columns in passed
         ]
         self.scratch.write(RECORDS, pa.Table.from_pylist(rows, self.schema))
+        for _, columns in passed:
+            keys = {key for one in columns.get("messages", ()) for key in one}
+            self.counters.update(f"with/{name}" for name in {*columns, *keys} if name in OPTIONAL)
         stay, dedup = [record for record, _ in passed], self.config.dedup
         sides = [sides_of(one.content) for one in stay]
-        texts = ["\n".join(filter(None, texts_of(one.content))) for one in stay]
+        texts = ["\n".join(filter(None, compared_texts(one.content))) for one in stay]
         self._write_attributes(ATTRIBUTES, stay, texts, dedup, key=str)
         answered = [at for at, one in enumerate(sides) if one.turns]
         for output, asked in ((QUESTIONS, self.config.duplicates.questions), (ANSWERS, self.config.duplicates.answers)):

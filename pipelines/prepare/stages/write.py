@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from raymill.cluster.examples.content import Shape, from_shape, sides_of
+from raymill.cluster.examples.content import Shape, columns_in_use, from_shape, sides_of
+from raymill.cluster.examples.messages import without_nulls
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.cluster.store.store import Store
@@ -39,7 +40,7 @@ from raymill.pipelines.prepare.stages.split_stage import (
 )
 
 REMOVED, LISTED, EXAMPLES, REMOVED_EXAMPLES = "removed", "listed", "_work/examples", "_work/removed-examples"
-WRITE_VERSION = "6"
+WRITE_VERSION = "7"
 
 EXAMPLES_SHOWN = 5  # questions with contradictory answers
 _ANSWERS_SHOWN = 3  # of each
@@ -111,7 +112,10 @@ def write_stage(artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGrou
     records, rejected, splits = (artifacts[name] for name in (RECORDS, REJECTED, SPLIT_FILES))
     staged = COMPLEXITY in artifacts
     added = {"split": pa.string(), "fold": pa.int8()} | (_OF_CURRICULUM if staged else {})
-    schema = pa.schema([*records.schema, *added.items()])
+    content = columns_in_use(shape, {name.removeprefix("with/") for name in records.manifest.counters})
+    others = {name: records.schema.field(name).type for name in _NO_CONTENT}
+    own = pa.schema({"id": others.pop("id"), **content, **others})
+    schema = pa.schema([*own, *added.items()])
     outputs = (
         *(Output(name, schema) for name in SPLITS),
         Output(REMOVED, REMOVED_SCHEMA),
@@ -128,7 +132,7 @@ def write_stage(artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGrou
     ]
     made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in (records, rejected, splits))])
     removes = frozenset(name for name, one in repeats.items() if one.removes)
-    work = WriteSplits(records.store, staged, shape, removes, class_fields(records.schema))
+    work = WriteSplits(records.store, own, staged, shape, removes, class_fields(own))
     return Stage("write", outputs, parts, work, made_from, records.store)
 
 
@@ -147,10 +151,12 @@ class WriteUnit:
 class WriteSplits:
     """The work of the stage `write`.
 
-    staged: the records have stages of a curriculum. removes: the repeats that are removed. fields: of classes.
+    schema: of the records. staged: they have stages of a curriculum. removes: the repeats that are removed. fields: of
+    classes.
     """
 
     store: Store
+    schema: pa.Schema
     staged: bool
     shape: Shape
     removes: frozenset[str]
@@ -172,6 +178,7 @@ class WriteSplits:
                 partners[name] |= {row["row"]: row for row in own.to_pylist()}
         first = 0
         for records in read_tables(self.store, unit.records):
+            records = records.select(self.schema.names).cast(self.schema)
             own = splits.slice(first, records.num_rows)
             first += records.num_rows
             sources = pc.struct_field(records["metadata"].combine_chunks(), "source")
@@ -281,7 +288,7 @@ def _with_names_of_copies(records: pa.Table, times: np.ndarray) -> pa.Table:
 
 def _removed(record: dict[str, Any], place: dict[str, Any], partners: Partners) -> dict[str, Any]:
     """The ledger's row of a record that meets all rules. place: its row of SPLIT_FILES."""
-    content = {name: value for name, value in record.items() if name not in _NO_CONTENT}
+    content = without_nulls({name: value for name, value in record.items() if name not in _NO_CONTENT})
     shared = {"id": record["id"], "source": record["metadata"]["source"]}
     shared["content"] = json.dumps(content, ensure_ascii=False)
     for name, number in REPEATED.items():

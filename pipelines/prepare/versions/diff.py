@@ -6,14 +6,15 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.examples.content import COLUMNS, Shape, from_shape, sides_of
+from raymill.cluster.examples.content import from_shape, shape_of, sides_of
+from raymill.cluster.examples.messages import without_nulls
 from raymill.cluster.formats import count, share
 from raymill.pipelines.prepare.assess.metrics import ratio
 from raymill.pipelines.prepare.assess.score import Assessment
@@ -95,15 +96,14 @@ def _example(id: str, old: Row | None, new: Row | None) -> ChangedRecord:
 
 def _flat(row: Row) -> dict[str, Any]:
     """The values of a record that are compared; metadata and annotations by names such as `metadata.source`."""
-    flat = {name: value for name, value in row.items() if name not in (*BESIDES, *OF_FIELDS)}
+    flat = without_nulls({name: value for name, value in row.items() if name not in (*BESIDES, *OF_FIELDS)})
     for column in OF_FIELDS:
         flat |= {f"{column}.{name}": value for name, value in (row.get(column) or {}).items() if name != TIME}
     return flat
 
 
 def _beginning(row: Row) -> Beginning:
-    shape: Shape = next(shape for shape in get_args(Shape) if COLUMNS[shape].keys() <= row.keys())
-    text = sides_of(from_shape(row, shape))
+    text = sides_of(from_shape(row, shape_of(row)))
     return Beginning(_line(text.question), _line(text.answer))
 
 
@@ -166,7 +166,9 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
             whole = table["metadata"].combine_chunks()
             metadata = pa.StructArray.from_arrays([whole.field(one.name) for one in kept], fields=kept)
             table = table.set_column(table.schema.get_field_index("metadata"), "metadata", metadata)
-            said = table.drop_columns([name for name in BESIDES if name in table.column_names]).to_pylist()
+            plain = table.drop_columns([name for name in BESIDES if name in table.column_names]).to_pylist()
+            # Columns and keys that no record of a version needs are not there.
+            said = [without_nulls(row) | {name: row[name] for name in OF_FIELDS if name in row} for row in plain]
             texts = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in said]
             hashes = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
             contents.append(np.array([int.from_bytes(one, "little") for one in hashes], np.uint64))

@@ -13,13 +13,14 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import COLUMNS, REASONS, Content, Shape, Unusable, from_shape, to_shape
+from raymill.cluster.examples.content import REASONS, Content, Unusable, from_shape, shape_of, to_shape
+from raymill.cluster.examples.messages import without_nulls
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural
 from raymill.cluster.hub_push import HubRepository, Pushed
@@ -54,7 +55,7 @@ _LICENCES = frozenset(
 _NO_PATHS = ("templates", "template", "columns", "speakers", "terminology", "labels", "table")
 ExportFormat = Literal["hf", "parquet", "jsonl", "sharegpt", "alpaca"]
 # The names of speakers in ShareGPT's messages.
-_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def card(store: Store, version: Version) -> str:
@@ -217,13 +218,24 @@ def export(store: Store, version: Version, folder: str, format: ExportFormat) ->
 
 
 def as_sharegpt(content: Content) -> dict[str, Any]:
-    """ShareGPT's column: `conversations`, a list of {from, value}.
+    """ShareGPT's column `conversations`, a list of {from, value}, and of a chat with tools `tools`, these as JSON text.
+
+    Tool calls are messages from `function_call`, in the order of their results, without ids.
 
     Raises:
-        Unusable: the record is no chat.
+        Unusable: the record is no chat, or has messages with text beside their calls, reasoning or weights.
     """
-    messages = to_shape(content, "messages")["messages"]
-    return {"conversations": [{"from": _SPEAKERS[one["role"]], "value": one["content"]} for one in messages]}
+    conversations, columns = [], to_shape(content, "messages")
+    for one in columns["messages"]:
+        if calls := [call["function"] for call in one.get("tool_calls", ())]:
+            said = [call | {"arguments": json.loads(call["arguments"])} for call in calls]
+            value = json.dumps(said if len(said) > 1 else said[0], ensure_ascii=False)
+            conversations.append({"from": "function_call", "value": value})
+        else:
+            conversations.append({"from": _SPEAKERS[one["role"]], "value": one["content"]})
+        if one.keys() - {"role", "content", "tool_calls", "tool_call_id", "name"} or (calls and one["content"]):
+            raise Unusable("other_keys")
+    return {"conversations": conversations} | {name: columns[name] for name in columns.keys() - {"messages"}}
 
 
 def as_alpaca(content: Content) -> dict[str, Any]:
@@ -238,9 +250,13 @@ def as_alpaca(content: Content) -> dict[str, Any]:
 def _rows(artifact: Artifact, format: ExportFormat) -> Iterator[dict[str, Any]]:
     """The records as the lines of a format."""
     for table in artifact.tables():
-        shape = next(one for one in get_args(Shape) if set(COLUMNS[one]) <= set(table.column_names))
+        shape = shape_of(table.column_names)
         for row in table.to_pylist():
             if format == "jsonl":
+                if shape == "messages":
+                    row |= {"messages": without_nulls(row["messages"])}
+                if row.get("tools"):
+                    row |= {"tools": json.loads(row["tools"])}
                 yield row
                 continue
             try:

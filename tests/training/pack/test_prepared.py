@@ -16,10 +16,15 @@ from raymill.pipelines.prepare.versions.registry import Registry
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Columns, Corpus, Split
 from raymill.training.export.card import lineage
+from raymill.training.pack import job as packing
 from raymill.training.pack.corpus import freeze_corpus, with_columns
 from raymill.training.pack.documents import Chat, LeftOut, Pair, all_documents
 from raymill.training.pack.split import split_of, survey_here
-from tests.support.inline import curate_inline, prepare_inline
+from raymill.training.pack.template import CHATML
+from tests.support.inline import InlineEngine, curate_inline, prepare_inline
+from tests.support.pack_runs import packed_by, write_lines
+from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.tool_chats import FORMS
 from tests.support.train_inline import sentences, train_inline
 
 
@@ -220,3 +225,30 @@ def test_versions_of_a_digest_are_found_among_other_files(tmp_path):
     put("a/table.csv", "a,b")
     assert versions_of(Store(), str(tmp_path), "d") == ["b:v2", "a:v1"]
     assert versions_of(Store(), str(tmp_path / "none"), "d") == []
+
+
+# --- tools
+
+
+@pytest.mark.parametrize("form", [*FORMS, "alpaca"])
+def test_a_prepared_data_set_is_packed_into_the_same_rows_as_the_file_that_it_was_made_of(form, tmp_path, monkeypatch):
+    make = FORMS.get(form, earlier_turns)
+    raw = write_lines(tmp_path / "raw.jsonl", [make(number) for number in range(12)])
+    whole = {"train": 1, "validation": 0, "test": 0}
+    rules = {"question_chars": None, "answer_chars": None}
+    source = {"path": raw, "id": "id"}
+    plain = {"inputs": [source], "output": f"{tmp_path}/out", "dedup": None, "split": whole, "validate": rules}
+    prepared = prepare_inline(plain, monkeypatch).uri
+    monkeypatch.setattr(packing, "Engine", InlineEngine)
+    model = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": saved(tmp_path / "t", tiny(CHATML))}
+    lengths = {"sequence_length": 1024, "tokens_per_step": 1024}
+    fingerprints = [
+        packed_by(corpus, tmp_path / name, model=model, split=whole, **lengths).fingerprint
+        for name, corpus in (("of-raw", raw), ("of-prepared", prepared))
+    ]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def earlier_turns(number: int) -> dict:
+    turns = [["What is one?", "It is the first number."]]
+    return {"id": f"a{number}", "instruction": "Add.", "input": f"1 and {number}", "output": "Ok.", "history": turns}
