@@ -9,23 +9,22 @@ other units stay valid (pipelines/curate/stages/measure.py).
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import groupby, pairwise
 from posixpath import basename
 
 import pyarrow as pa
 
 from raymill.cluster.errors import DataError, UserError
-from raymill.cluster.formats import listed, plural
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.columns import no_column, other_separator, other_type, repeated
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import ORIGINS, Input
 from raymill.cluster.readers.listing import InputListing, ListedSource, folder_of, list_inputs, skipped_text
-from raymill.cluster.readers.reader import FilePieces, is_text_type, plain_type
+from raymill.cluster.readers.reader import FilePieces, plain_type
 from raymill.cluster.readers.streams import Span
 from raymill.cluster.readers.units import InputFile, InputManifest, Reading, Unit
 from raymill.cluster.store import paths
@@ -39,8 +38,8 @@ _LOCAL_THREADS = 4
 _TASKS_PER_THREAD = 16  # a task for each file would cost more than reading its footer
 _SHOWN = 20  # lines of an error
 _BAD_FILES_SHOWN = 3
-_ID_TYPES = (pa.types.is_string, pa.types.is_binary, pa.types.is_integer, pa.types.is_null)
-_COMPARED = 1000  # names of columns among which the nearest ones are looked for
+_TEXT, _ID = ("text bytes", "strings"), ("text bytes whole", "strings or whole numbers")
+_OF_ID = "Choose another column, or leave `id` out to use the hash of the text."
 
 # A request to a store takes tens of milliseconds, so a unit of a thousand tiny files takes under a minute.
 MAX_SPANS_PER_UNIT = 1000
@@ -250,22 +249,15 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
             if setting == "text" and count == 0 and source.input.texts_in(schema.names):
                 continue
             if count == 0:
-                source.add_bad_file(file.uri, _no_column(setting, name, schema.names), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _missing(setting, name, schema.names), f"no {setting} {name}")
             elif count > 1:
-                source.add_bad_file(file.uri, _repeated(setting, name, schema.names))
-            elif setting == "text" and not source.input.nested_text and not is_text_type(schema.field(name).type):
-                strings = [one.name for one in schema if is_text_type(one.type)]
-                source.add_bad_file(
-                    file.uri,
-                    f"column {name} (text) is {schema.field(name).type}; text must be strings. "
-                    f"Columns of strings: {', '.join(strings) or 'none'}.",
-                )
-            elif setting == "id" and not any(check(plain_type(schema.field(name).type)) for check in _ID_TYPES):
-                source.add_bad_file(
-                    file.uri,
-                    f"column {name} (id) is {schema.field(name).type}; an id is a string or a whole number. "
-                    "Choose another column, or leave `id` out to use the hash of the text.",
-                )
+                source.add_bad_file(file.uri, repeated(setting, name, schema.names))
+            elif setting == "id" and (problem := other_type(setting, name, schema, _ID, _OF_ID)):
+                source.add_bad_file(file.uri, problem)
+            elif setting == "text" and source.input.nested_text:
+                continue
+            elif setting == "text" and (problem := other_type(setting, name, schema, _TEXT)):
+                source.add_bad_file(file.uri, problem)
 
 
 def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
@@ -292,7 +284,7 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
             source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
         else:
             for file in files:
-                source.add_bad_file(file.uri, _no_column(setting, name, names), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _missing(setting, name, names), f"no {setting} {name}")
 
 
 def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
@@ -315,36 +307,24 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
         if isinstance(names, UserError):
             _add_error(source, file, names, f"unreadable {format}")
             continue
-        is_one = reader.columns == "header" and len(names) == 1 and names[0] not in {name for _, name in wanted}
-        if is_one and (separator := next((one for one in ";|\t," if one in names[0]), None)):
-            source.add_bad_file(
-                file.uri,
-                f"the header is one column, {names[0]!r}, so the fields seem to be separated by {separator!r}. "
-                f"Set `delimiter: {json.dumps(separator)}` in this input.",
-                "separator",
-            )
+        if reader.columns == "header" and (problem := other_separator(names, {name for _, name in wanted})):
+            source.add_bad_file(file.uri, problem, "separator")
             missing = True
             continue
         for setting, name in wanted:
             if setting == "text" and reader.columns == "open" and source.input.texts_in(names):
                 continue
             if names and name not in names:
-                source.add_bad_file(file.uri, _no_column(setting, name, names, holder), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _missing(setting, name, names, holder), f"no {setting} {name}")
                 missing = True
             elif names.count(name) > 1:
-                source.add_bad_file(file.uri, _repeated(setting, name, names))
+                source.add_bad_file(file.uri, repeated(setting, name, names))
     return missing
 
 
-def _repeated(setting: str, name: str, names: Sequence[str]) -> str:
-    return f"has {names.count(name)} columns {name} ({setting}). Write it with unique names."
-
-
-def _no_column(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
-    near = get_close_matches(name, names[:_COMPARED], 3, 0.5)
-    apart = ", or give the files without it an input of their own" if setting == "columns" else ""
-    mend = f"Did you mean {' or '.join(near)}?" if near else f"Set `{setting}` to one of them{apart}."
-    return f"no column {name} ({setting}). {holder} has: {listed(names)}. {mend}"
+def _missing(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
+    apart = "Set `columns` to one of them, or give the files without it an input of their own."
+    return no_column(setting, name, names, holder=holder, otherwise=apart if setting == "columns" else "")
 
 
 def _carried(sources: Sequence[_Source]) -> pa.Schema:

@@ -10,7 +10,6 @@ where its files have one:
 A column `provenance` or `parents` is read as the provenance of records, see records/fields.py.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.errors import ConfigError, DataError, UserError
-from raymill.cluster.examples.content import FIELDS, FORMS, Shape, recognised
+from raymill.cluster.examples.columns import no_content, recognised
+from raymill.cluster.examples.content import FIELDS, Shape
+from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, no_column, other_separator
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
 from raymill.cluster.readers.listing import find_files
@@ -39,7 +40,6 @@ from raymill.pipelines.prepare.stages.split import FOUND
 
 # Sets of fields that say something; a source has one of them.
 _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
-FILES_LOOKED_AT = 20  # for one with columns
 _UNREAD_SHOWN = 12  # columns
 _SHOWN = 30  # columns in a message
 _OF_STRATA = ("split.stratify", "split.balance.by")  # which a record's length and stage can be, too
@@ -252,12 +252,7 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     for field in ("completion", "chosen", "rejected"):
         column = source.columns.get(field)
         if names and column is not None and column not in names:
-            near = get_close_matches(column, sorted(names), 1)
-            mend = f"Did you mean {near[0]}?" if near else "Name one of them."
-            raise ConfigError(
-                f"{where}, columns.{field}: no record at the beginning of {files[0][0].uri} has {column}; there are "
-                f"{', '.join(sorted(names))}. {mend}"
-            )
+            raise ConfigError(f"{where}: {no_content(files[0][0].uri, f'columns.{field}', column, sorted(names))}")
     main = next((source.columns[field] for field in FIELDS if field in source.columns), None)
     return tuple(name for name in sorted(wanted - names) if names and name != main)
 
@@ -268,13 +263,13 @@ def _recognised(
     """(the columns of a source by their usual names, with the metadata that the config names; its other columns)."""
     input = as_input(source, TEXT, root)
     try:
-        files = find_files(store, input).files[:FILES_LOOKED_AT]
+        files = find_files(store, input).files
         if not files:
             raise ConfigError(f"{source.path or 'what was fetched'}: its files are empty. Point it at records.")
-        found = ((file, READERS[format], READERS[format].column_names(store, file, input)) for file, format in files)
-        file, reader, names = next((one for one in found if one[2]), (files[0][0], READERS[files[0][1]], ()))
+        file, format, names = first_columns(store, files, input)
+        reader = READERS[format]
         if not names:
-            span = Span(file.uri, file.size, file.version, files[0][1], 0, file.size)
+            span = Span(file.uri, file.size, file.version, format, 0, file.size)
             problem = reader.file_problem(first_bytes(store, span, Limits()))
             seen = PROBLEMS[problem] if problem else "no record can be read at its beginning"
             raise DataError(f"{file.uri}: {seen}.")
@@ -291,17 +286,9 @@ def _recognised(
         read = {*(name for field, name in columns.items() if field != "desirable"), *content, source.id}
         is_open = reader.columns != "fixed"
         return columns, tuple(name for name in names if is_open and name not in read)
-    separator = next((one for one in ";|\t," if one in names[0]), "")
-    if reader.columns == "header" and len(names) == 1 and separator:
-        raise ConfigError(
-            f"{where}: {file.uri}: the header is one column, {names[0]!r}, so the fields seem to be separated by "
-            f"{separator!r}. Set `delimiter: {json.dumps(separator)}` in this input."
-        )
-    known = "; ".join(" and ".join(needed.values()) for needed, _ in FORMS)
-    raise ConfigError(
-        f"{where}: {file.uri} has the columns {', '.join(names)}, none of which is known as the content of a "
-        f"record ({known}). Name them, as in `columns: {{prompt: COLUMN, completion: COLUMN}}`."
-    )
+    if reader.columns == "header" and (problem := other_separator(names)):
+        raise ConfigError(f"{where}: {file.uri}: {problem}")
+    raise ConfigError(f"{where}: {no_content(file.uri, 'columns.text', 'text', names)}")
 
 
 @dataclass(frozen=True)
@@ -403,13 +390,9 @@ def with_named_columns(config: PrepareConfig) -> PrepareConfig:
         for setting, required in (("validate.require", config.validation.require), ("split.by_time", by_time)):
             for name in required if is_table else ():
                 if name in without:
-                    near = get_close_matches(name, sorted(names.columns), 1)
-                    mend = f"Did you mean {near[0]}? " if near else ""
-                    raise ConfigError(
-                        f"{where}: no column {name}, which {setting} names, so that all of its records would be "
-                        f"removed; there are {', '.join(sorted(names.columns))}. {mend}Name the column, as in "
-                        f"`columns: {{{name}: COLUMN}}`, or leave {name} out of {setting}."
-                    )
+                    advice = f"Name the column, as in `columns: {{{name}: COLUMN}}`, or leave {name} out of {setting}."
+                    problem = no_column(setting, name, sorted(names.columns), otherwise=advice)
+                    raise ConfigError(f"{where}: {problem} All of its records would be removed.")
     return resolved
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
-from difflib import get_close_matches
 from itertools import islice
 from typing import TypeVar
 
@@ -13,15 +12,16 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import recognised
+from raymill.cluster.examples.columns import no_content, recognised
 from raymill.cluster.examples.splits import SPLITS, split_name
-from raymill.cluster.formats import listed, plural
+from raymill.cluster.formats import plural
+from raymill.cluster.readers.columns import first_columns, kind_of, other_type, repeated, type_in
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.formats.hub import is_hub_data, pinned
 from raymill.cluster.readers.formats.records import BrokenRest
 from raymill.cluster.readers.freeze import append_span
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, plain_type
+from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, first_bytes, refuse_changed
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import files_from
@@ -53,11 +53,6 @@ _PREPARED_CLASSES = {
 _OPTIONAL = ("tools", "id", "group", "input", "history", "system")
 # Roles of columns whose usual names are recognised.
 _ROLES = ("messages", "tools", "system", "prompt", "completion", "input", "history", "text")
-# Pairs of other names, which an error proposes.
-_PAIRS = (
-    *(("question", "answer"), ("query", "response"), ("input", "output"), ("prompt", "response")),
-    *(("instruction", "response"), ("question", "response"), ("problem", "solution"), ("prompt", "answer")),
-)
 # Role -> the types that its column may have, and their description.
 _TYPES = {
     **dict.fromkeys(("text", "prompt", "completion", "input", "system"), ("text", "strings")),
@@ -86,7 +81,7 @@ _Read = TypeVar("_Read", Corpus, HeldOutSet)
 def with_columns(config: TrainConfig) -> TrainConfig:
     """The config with the columns of each corpus and each of `evaluate.sets`: those it names, else those recognised.
 
-    Recognised are the usual names of cluster/examples/content.py, as by `raymill prepare`. A classifier's
+    Recognised are the usual names of cluster/examples/columns.py, as by `raymill prepare`. A classifier's
     classes are those of a data set of `raymill prepare` where no column is named. Data sets of the hub have their
     commit in the path, so that the run reads one revision.
 
@@ -118,15 +113,13 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool) -> 
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
-    file = find_files(store, corpus, splits).files[0]
-    names = READERS[file.format].column_names(store, file.info, input_of(corpus, Columns(text="text")))
+    files = [(file.info, file.format) for file in find_files(store, corpus, splits).files]
+    _, _, names = first_columns(store, files, input_of(corpus, Columns(text="text")))
     if classifies and "text" in names:
         return Columns(text="text")
     # Beside a text, `question` and `answer` may be of another kind.
-    found = recognised(names, _ROLES, later=lambda form: "question" in form[0].values()) or {"text": "text"}
-    if found.get("messages") and "tools" not in found and "functions" in names:
-        found["tools"] = "functions"  # OpenAI's older name
-    return Columns(**found)
+    found = recognised(names, _ROLES, later=lambda form: "question" in form[0].values())
+    return Columns(**found or {"text": "text"})
 
 
 def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:
@@ -175,7 +168,7 @@ def _resolved(
             # Optional keys of JSON objects may be missing in the first ones.
             optional = role in _OPTIONAL and READERS[file.format].columns == "open"
             if names and name not in names and name.partition(".")[0] not in names and not optional:
-                raise ConfigError(_no_column(file.info.uri, role, name, names))
+                raise ConfigError(no_content(file.info.uri, f"columns.{role}", name, names))
     found = {
         role: name
         for role, name in defaults.items()
@@ -189,50 +182,16 @@ def _resolved(
 
 def _check_type(uri: str, role: str, name: str, schema: pa.Schema, preference: bool) -> None:
     """Refuse a column, or a field of a column of structs, that is missing, repeated or of another type."""
-    column, _, inner = name.partition(".")
-    kind = None
-    if name in schema.names:
-        if (count := schema.names.count(name)) > 1:
-            raise ConfigError(f"{uri}: has {count} columns {name} (columns.{role}). Name each its own.")
-        kind = schema.field(name).type
-    elif schema.names.count(column) == 1 and pa.types.is_struct(structs := schema.field(column).type):
-        kind = structs.field(inner).type if structs.names.count(inner) == 1 else None
-    if kind is None:
-        raise ConfigError(_no_column(uri, role, name, schema.names))
-    kind = plain_type(kind)
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    found = {"text": pa.types.is_string(kind), "whole": pa.types.is_integer(kind), "list": is_list}
-    found["flag"] = pa.types.is_boolean(kind)
-    types, wanted = _TYPES[role]
-    if any(found[one] for one in types.split()) or pa.types.is_null(kind):
+    setting = f"columns.{role}"
+    if schema.names.count(name) > 1:
+        raise ConfigError(f"{uri}: {repeated(setting, name, schema.names)}")
+    if (type := type_in(schema, name)) is None:
+        raise ConfigError(no_content(uri, setting, name, schema.names))
+    if role == "prompt" and preference and kind_of(type) == "list":
         return
-    if role == "prompt" and preference and is_list:
-        return
-    if role == "text" and is_list:
-        raise ConfigError(f"{uri}: column {name} (columns.text) is {kind}. Of conversations: {{messages: {name}}}.")
-    others = [one.name for one in schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
-    raise ConfigError(
-        f"{uri}: column {name} (columns.{role}) is {kind}; wanted {wanted}. Columns of strings: "
-        f"{', '.join(others) or 'none'}."
-    )
-
-
-def _no_column(uri: str, role: str, name: str, names: Sequence[str]) -> str:
-    near = get_close_matches(name, names[:1000], 3, 0.5)
-    advice = f"Did you mean {' or '.join(near)}?" if near else f"Set columns.{role} to one of them."
-    pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
-    if role == "text" and pair:
-        advice = f"To train on answers, set `columns: {{prompt: {pair[0]}, completion: {pair[1]}}}`."
-    elif role == "text" and {"preferred_output", "non_preferred_output"} <= {*names}:
-        answers = "chosen: preferred_output, rejected: non_preferred_output"
-        advice = f"To train on the preferred answers, set `columns: {{prompt: input.messages, {answers}}}`."
-    elif role == "text" and "input_ids" in names:
-        advice = "Tokens are not read. Give the texts, of which `raymill pack` makes tokens."
-    if {"chosen", "rejected"} <= {*names}:
-        advice = "Of two answers, `columns: {prompt: .., chosen: chosen, rejected: rejected}` trains on the chosen one."
-    elif uri.lower().endswith(".json") and not near:
-        advice += f" If the documents are a list in one of them, write that alone: `jq .{names[-1]} FILE > NEW.json`."
-    return f"{uri}: no column {name} (columns.{role}). It has: {listed(names)}. {advice}"
+    advice = f"Conversations are `columns: {{messages: {name}}}`." if role == "text" and kind_of(type) == "list" else ""
+    if problem := other_type(setting, name, schema, _TYPES[role], advice):
+        raise ConfigError(f"{uri}: {problem}")
 
 
 # --- files

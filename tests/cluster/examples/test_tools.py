@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from raymill.cluster.examples.columns import recognised
 from raymill.cluster.examples.content import (
     REASONS,
     Chat,
@@ -16,7 +17,6 @@ from raymill.cluster.examples.content import (
     data_of,
     from_shape,
     question_and_answer,
-    recognised,
     sides_of,
     texts_of,
     to_shape,

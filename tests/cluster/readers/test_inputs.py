@@ -250,9 +250,9 @@ def test_columns_of_the_wrong_type_are_refused(tmp_path):
     table = pa.table({"text": [1], "id": [0.5], "body": ["a"], "tags": [["a"]]})
     pq.write_table(table, tmp_path / "a.parquet")
     assert refusal(tmp_path, {"path": "a.parquet", "id": "id"}) == (
-        "inputs[0] (input): DIR/a.parquet: column text (text) is int64; text must be strings. "
+        "inputs[0] (input): DIR/a.parquet: column text (text) is int64; wanted strings. "
         "Columns of strings: body.\n"
-        "inputs[0] (input): DIR/a.parquet: column id (id) is double; an id is a string or a whole number. "
+        "inputs[0] (input): DIR/a.parquet: column id (id) is double; wanted strings or whole numbers. "
         "Choose another column, or leave `id` out to use the hash of the text."
     )
 
@@ -261,7 +261,7 @@ def test_columns_of_the_wrong_type_are_refused(tmp_path):
 def test_columns_whose_type_can_hold_no_id_are_refused(tmp_path, ids):
     pq.write_table(pa.table({"text": ["a"], "id": ids}), tmp_path / "a.parquet")
     assert "(id) is" in (message := refusal(tmp_path, {"path": ".", "id": "id"}))
-    assert message.endswith("an id is a string or a whole number. Choose another column, or leave `id` out to use the "
+    assert message.endswith("wanted strings or whole numbers. Choose another column, or leave `id` out to use the "
                             "hash of the text.")  # fmt: skip
 
 

@@ -133,7 +133,9 @@ def test_a_table_without_a_required_column_is_refused_before_it_is_read(contract
     }.items():
         plain = contract | {"inputs": inputs, "split": {}, "validate": {}} | change
         config = PrepareConfig.model_validate(plain)
-        message = rf"inputs\[1\] \(manuals\): no column category, which {setting} names, .* there are conversation_id"
+        message = (
+            rf"inputs\[1\] \(manuals\): no column category \({setting}\)\. It has: conversation_id, .* would be removed"
+        )
         with pytest.raises(ConfigError, match=message):
             with_named_columns(config)
 

@@ -103,7 +103,7 @@ def test_of_a_file_that_was_cut_off_the_rest_is_one_row_of_quarantine(prepared, 
         (lambda folder: [one.write_bytes(b"no Arrow" * 99) for one in arrow_files(folder)], {}, "not an Arrow stream"),
         (lambda folder: (folder / "saved" / "state.json").unlink(), {"format": "hf"}, "no state.json or dataset_dict"),
         (lambda folder: None, {"columns": {"messages": "turns"}}, "no column turns .*It has: key, messages, about"),
-        (lambda folder: None, {"columns": {"messages": "messages"}, "id": "about"}, "id is a string or a whole number"),
+        (lambda folder: None, {"columns": {"messages": "messages"}, "id": "about"}, "wanted strings or whole numbers"),
     ],
     ids=["a lost file", "rubbish", "no state", "another column", "no id"],
 )  # fmt: skip

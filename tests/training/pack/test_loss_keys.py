@@ -404,5 +404,5 @@ def test_columns_of_other_names_are_an_error_that_says_what_to_set(tmp_path, inl
 
 def test_pairs_of_answers_without_a_completion_are_named(tmp_path, inline):
     rows = [{"prompt": "q", "chosen": "a", "rejected": json.dumps("b")}] * 9
-    with pytest.raises(ConfigError, match=r"Of two answers, .*chosen: chosen, rejected: rejected"):
+    with pytest.raises(ConfigError, match=r"Two answers are .*chosen: chosen, rejected: rejected"):
         tokenised(tmp_path, rows)

@@ -309,7 +309,7 @@ def test_conversations_of_sharegpt_are_recognised_and_mapped(tmp_path, ending):
 
 def test_conversations_named_as_text_are_refused_with_the_setting(tmp_path):
     parquet(tmp_path / "a.parquet", {"conversations": [SHAREGPT]})
-    with pytest.raises(ConfigError, match=r"Of conversations: \{messages: conversations\}"):
+    with pytest.raises(ConfigError, match=r"`columns: \{messages: conversations\}`"):
         freeze(tmp_path, Columns(text="conversations"))
 
 
