@@ -13,14 +13,19 @@ Form = tuple[dict[str, str], dict[str, str]]  # role -> column: those that it ne
 _DESIRABLE = {"desirable": "label"}
 _CHAT = {"tools": "tools", "system": "system"} | _DESIRABLE
 _OLDER = {"tools": "functions"}  # of OpenAI
+_ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
 _TURNS = {"system": "system", "history": "history"} | _DESIRABLE
 # `messages` as chat templates and OpenAI have them, `conversations` of ShareGPT, pairs and preferences of TRL, Alpaca's
 # instructions. `text` is the last: in data sets that have both (Alpaca's), it is the conversation as one text.
 FORMS: tuple[Form, ...] = (
     ({"messages": "messages"}, _CHAT),
     ({"messages": "conversations"}, _CHAT),
-    ({"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
-    ({"chosen": "chosen", "rejected": "rejected"}, {"system": "system"}),
+    ({"prompt": "prompt"} | _ANSWERS, {"system": "system"}),
+    # Of LLaMA-Factory, with Alpaca's and ShareGPT's questions.
+    ({"prompt": "instruction"} | _ANSWERS, {"input": "input", "system": "system"}),
+    ({"prompt": "conversations"} | _ANSWERS, {"system": "system"}),
+    ({"prompt": "question"} | _ANSWERS, {"system": "system"}),
+    (_ANSWERS, {"system": "system"}),
     ({"prompt": "prompt", "completion": "completion"}, _TURNS),
     ({"prompt": "instruction", "completion": "output"}, {"input": "input"} | _TURNS),
     ({"prompt": "question", "completion": "answer"}, {}),

@@ -216,7 +216,8 @@ def content_of(
             if any(not one or one[0]["role"] not in ("system", "user") for one in both):
                 raise Unusable("no_prompt")
             return _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
-        return _preference(_optional(row.get("system")), _wanted(row.get("prompt")), chosen, rejected)
+        prompt = _with_input(_wanted(row.get("prompt")), _optional(row.get("input")))
+        return _preference(_optional(row.get("system")), prompt, chosen, rejected)
     if "prompt" in row:
         system, input = _optional(row.get("system")), _optional(row.get("input"))
         whole = pair(system, _wanted(row["prompt"]), input, _wanted(row["completion"]))
@@ -230,9 +231,13 @@ def content_of(
 
 def pair(system: str, prompt: str, input: str, completion: str) -> Chat:
     """A question and its answer. system, input: may be empty."""
-    question = f"{prompt}\n\n{input}" if input else prompt
+    question = _with_input(prompt, input)
     first = (Message("system", system),) if system else ()
     return Chat((*first, Message("user", question), Message("assistant", completion)), input)
+
+
+def _with_input(prompt: str, input: str) -> str:
+    return f"{prompt}\n\n{input}" if input else prompt
 
 
 def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
@@ -525,8 +530,10 @@ def sides_of(content: Content) -> Sides:
 
 
 def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Preference:
-    """prompt, chosen, rejected: texts, or messages as JSON text; the answers may have the question before them."""
-    texts = (prompt, chosen, rejected)
+    """prompt, chosen, rejected: texts, or messages as JSON text; the answers may have the question before them, or be
+    one message each.
+    """
+    texts = (prompt, *(f"[{one}]" if _is_message(one) else one for one in (chosen, rejected)))
     if not any(map(_is_messages, texts)):
         return Preference(system, *texts)
     roles = ("user", "assistant", "assistant")
@@ -562,6 +569,15 @@ def _of_chats(system: str, chats: list[Chat]) -> Preference:
         raise Unusable("several_turns")
     of_chat = before[0].content if len(before) == 2 else ""
     return Preference(of_chat or system, before[-1].content, answer.content, worse.content)
+
+
+def _is_message(text: str) -> bool:
+    """Whether a text is one message as JSON."""
+    try:
+        message = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and ({"role", "content"} <= message.keys() or {"from", "value"} <= message.keys())
 
 
 def _is_messages(text: str) -> bool:

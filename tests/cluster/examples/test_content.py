@@ -6,7 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from raymill.cluster.examples.columns import recognised
 from raymill.cluster.examples.content import (
+    FIELDS,
     REASONS,
     Chat,
     Message,
@@ -341,3 +343,25 @@ def test_a_preference_with_equal_answers_is_none():
     with pytest.raises(Unusable) as refused:
         with_texts(Preference("", "a?", "b.", "c."), ["", "a?", "same", "same\n"])
     assert refused.value.reason == "equal_answers"
+
+
+ANSWERS = {"chosen": "So.", "rejected": "No."}
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"instruction": "Why?", "input": "It rains.", "system": "s"} | ANSWERS,
+         Preference("s", "Why?\n\nIt rains.", "So.", "No.")),
+        ({"question": "Why?", "system": "s"} | ANSWERS, Preference("s", "Why?", "So.", "No.")),
+        ({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "Why?"}],
+          "chosen": {"from": "gpt", "value": "So."}, "rejected": {"from": "gpt", "value": "No."}},
+         Preference("s", "Why?", "So.", "No.")),
+        ({"prompt": "Why?", "chosen": '{"role": "admin"}', "rejected": "{}"},
+         Preference("", "Why?", '{"role": "admin"}', "{}")),
+    ],
+)  # fmt: skip
+def test_preferences_of_other_programs_are_recognised_by_their_columns(row, wanted):
+    columns = recognised(row, FIELDS, later=lambda form: "chosen" not in form[0])
+    texts = {role: row[name] for role, name in columns.items()}
+    assert content_of({role: one if isinstance(one, str) else json.dumps(one) for role, one in texts.items()}) == wanted
