@@ -468,9 +468,9 @@ def with_texts(content: Content, texts: list[str]) -> Content:
         if old.role == "tool":
             said = data(old.content)
         elif (hidden := _hidden(old.content))[1]:
-            found = [data(one) for one in hidden[1]]
+            shown = [data(one) for one in hidden[1]]
             # A call that cleaning took out, as a line of a quoted mail, stays with its text.
-            said = _shown(said if said.count(_HIDDEN) == len(found) else hidden[0], found)
+            said = _shown(said if said.count(_HIDDEN) == len(shown) else hidden[0], shown)
         messages.append(Message(old.role, said, calls, tuple(keys)))
     tools, input = data(content.tools), next(spoken)
     if any(map(_is_empty, messages)):
@@ -519,8 +519,8 @@ def sides_of(content: Content) -> Sides:
     if isinstance(content, Chat):
         spoken = [one.text for one in content.messages if one.role != "system"]
         system = content.messages[0].content if content.messages[0].role == "system" else ""
-        asked = sum(one.role == "user" for one in content.messages)
-        return Sides(system + content.tools, "\n".join(spoken[:-1]), spoken[-1], asked)
+        turns = sum(one.role == "user" for one in content.messages)
+        return Sides(system + content.tools, "\n".join(spoken[:-1]), spoken[-1], turns)
     asked = question_and_answer(content)
     if asked is None:
         assert isinstance(content, str)
