@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
 
 from raymill.cluster.readers.columns import no_column
 
@@ -71,4 +72,6 @@ def no_content(uri: str, setting: str, name: str, names: Sequence[str]) -> str:
     elif uri.lower().endswith(".json"):
         otherwise = f"Set `{setting}` to one of them. If the documents are a list in one of them, write that alone: "
         otherwise += f"`jq .{names[-1]} FILE > NEW.json`."
+    elif name == "text" and not get_close_matches(name, names[:1000], 1, 0.8):  # mostly guessed
+        advice = "Name the columns of the content, as in `columns: {prompt: COLUMN, completion: COLUMN}`."
     return f"{uri}: {no_column(setting, name, names, advice, otherwise=otherwise)}"

@@ -169,9 +169,7 @@ def test_what_has_no_records_is_refused(tmp_path, assess):
 
     assert "the folder does not exist" in refused(tmp_path / "nowhere")
     (tmp_path / "columns.jsonl").write_text('{"a": 1, "b": "x"}\n')
-    assert "no column text (columns.text). It has: a, b. Set `columns.text` to one of them" in refused(
-        tmp_path / "columns.jsonl"
-    )
+    assert "no column text (columns.text). It has: a, b. Name the columns" in refused(tmp_path / "columns.jsonl")
     (tmp_path / "data.bin").write_text("x")
     assert "no format has this ending" in refused(tmp_path / "data.bin")
     (tmp_path / "in.jsonl").write_text('{"prompt": "Why?", "completion": "So."}\n')
