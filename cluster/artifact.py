@@ -11,6 +11,7 @@ rows. Equal digests mean equal artifacts.
 
 import base64
 import hashlib
+import html
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from raymill.cluster.errors import DataError
-from raymill.cluster.formats import plural
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import DataError, Problem
+from raymill.cluster.formats import byte_size, plural
 from raymill.cluster.record import RecordFile, json_bytes
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound, first_line
@@ -28,7 +30,15 @@ from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import LARGEST_RATIO, MADE_AGAIN, StoredParquet
 
 if TYPE_CHECKING:
+    import datasets
+    import pandas
+    import polars
     import ray.data
+
+# Imported where they are called: they import this module, or take long to import.
+_draw_rows = Entry("raymill.cluster.sampling:draw_rows")
+_polars_frame = Entry("polars:from_arrow")
+_hub_dataset = Entry("datasets:Dataset")
 
 MANIFEST = "_manifest.json"
 EARLIER_MANIFEST = "manifest.json"  # the manifest's name in artifacts of earlier versions, which are still read
@@ -183,10 +193,8 @@ def require_files(store: Store, uri: str) -> None:
         DataError: nothing is at this path.
     """
     if not (store.exists(uri) or store.holds_files(uri)):
-        raise DataError(
-            f"{paths.absolute(uri)}: there is no run and no artifact here: the folder does not exist, or is empty. "
-            "Check the path."
-        )
+        seen = "there is no run and no artifact here: the folder does not exist, or is empty"
+        raise DataError.about(Problem.of(paths.absolute(uri), seen, fix="Check the path."))
 
 
 class Artifact:
@@ -207,10 +215,9 @@ class Artifact:
         found = cls.find(store, uri)
         if found is None:
             require_files(store, uri)
-            raise DataError(
-                f"{paths.absolute(uri)}: no finished artifact here ({MANIFEST} is missing). Either the path is "
-                "wrong, or the stage was interrupted: run the same command again and it continues."
-            )
+            seen = f"no finished artifact here ({MANIFEST} is missing)"
+            fix = "Either the path is wrong, or the stage was interrupted: run the same command again and it continues."
+            raise DataError.about(Problem.of(paths.absolute(uri), seen, fix=fix))
         return found
 
     @classmethod
@@ -229,6 +236,11 @@ class Artifact:
     @property
     def schema(self) -> pa.Schema:
         return _read_schema(self.manifest.arrow_schema)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.manifest.rows
 
     @property
     def file_uris(self) -> list[str]:
@@ -274,6 +286,38 @@ class Artifact:
         empty = self.schema.empty_table()
         return pa.concat_tables(tables) if tables else empty if columns is None else empty.select(columns)
 
+    def sample(self, rows: int = 5, *, where: Sequence[str] = (), seed: int = 1, **equal: object) -> list[dict]:
+        """A uniform sample of the rows without replacement, the same for the same seed. Reads all rows once.
+
+        Args:
+            rows: the most rows.
+            where: conditions `COLUMN=VALUE` (or <, <=, >, >=, !=) and `COLUMN in VALUE,VALUE`, all of which a row
+                meets.
+            equal: column=value, as in `reason="line_punct_ratio"`. A reason may also be the stage that removed the
+                document (`fineweb`), or both (`fineweb_line_punct_ratio`).
+
+        Raises:
+            ConfigError: there is no such column, or no row meets the conditions.
+        """
+        conditions = [*where, *(f"{column}={value}" for column, value in equal.items())]
+        return _draw_rows(self, rows, conditions, seed)
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows as one Arrow table, in memory. columns: names of those to read; None: all."""
+        return self.table(columns)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> "pandas.DataFrame":
+        """All rows as a pandas DataFrame, in memory. columns: names of those to read; None: all."""
+        return self.table(columns).to_pandas()
+
+    def to_polars(self, columns: Sequence[str] | None = None) -> "polars.DataFrame":
+        """All rows as a polars DataFrame, in memory. columns: names of those to read; None: all."""
+        return _polars_frame(self.table(columns))
+
+    def to_datasets(self, columns: Sequence[str] | None = None) -> "datasets.Dataset":
+        """All rows as a Dataset of the Hugging Face `datasets`, in memory. columns: names of those to read."""
+        return _hub_dataset(self.table(columns))
+
     def to_ray_dataset(self) -> "ray.data.Dataset":
         """The rows as a Ray Dataset with at least one block per file; Ray's workers read them."""
         import ray.data
@@ -284,6 +328,22 @@ class Artifact:
             [{"uri": uri} for uri in self.file_uris], override_num_blocks=len(self.manifest.files)
         )
         return files.map_batches(_ReadFiles(self.store), batch_format="pyarrow", batch_size=None)
+
+    def __repr__(self) -> str:
+        return f"<{self.manifest.kind} at {self.uri}: {self._size}>"
+
+    def _repr_html_(self) -> str:
+        """The artifact for a notebook: its size and its columns."""
+        columns = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(kind)}</td></tr>" for name, kind in self.manifest.schema
+        )
+        name, uri = html.escape(self.manifest.kind), html.escape(self.uri)
+        return f"<b>{name}</b>, {self._size}, at {uri}<table><tr><th>column</th><th>type</th></tr>{columns}</table>"
+
+    @property
+    def _size(self) -> str:
+        found = self.manifest
+        return f"{plural(found.rows, 'row')}, {byte_size(found.bytes)} in {plural(len(found.files), 'file')}"
 
 
 def changed_files(

@@ -22,28 +22,54 @@ from raymill.cluster.errors import RaymillError, is_panic
 from raymill.cluster.frame import kinds
 from raymill.cluster.frame.kind import Kind, Verb
 from raymill.cluster.logs import printable_output
-from raymill.cluster.sudden_end import interrupt_on_sigterm
+from raymill.cluster.sudden_end import command_process, interrupt_on_sigterm
 
 VERBS = {
     "plan": Verb(
         Entry("raymill.cluster.plan.plan:plan"),
         "what a config takes before it runs: time, memory, cost; from a sample",
+        call=Entry("raymill.cluster.plan.plan:plan_config"),
     ),
     "render": Verb(
-        Entry("raymill.cluster.kuberay.rayjob:render"), "the Kubernetes objects of a config (KubeRay's RayJob), as YAML"
+        Entry("raymill.cluster.kuberay.rayjob:render"),
+        "the Kubernetes objects of a config (KubeRay's RayJob), as YAML",
+        call=Entry("raymill.cluster.kuberay.rayjob:render_config"),
     ),
     "submit": Verb(
         Entry("raymill.cluster.submit.commands:submit"),
         "run a config on a Ray cluster, on Kubernetes, or detached on this machine",
+        call=Entry("raymill.cluster.submit.calls:submit"),
     ),
-    "runs": Verb(Entry("raymill.cluster.submit.commands:runs"), "the runs that were submitted there"),
-    "status": Verb(Entry("raymill.cluster.submit.commands:status"), "one of them: state, times, output"),
-    "logs": Verb(Entry("raymill.cluster.submit.commands:logs"), "its log; -f follows it, over lost connections"),
-    "cancel": Verb(Entry("raymill.cluster.submit.commands:cancel"), "stop one; submitting it again continues it"),
+    "runs": Verb(
+        Entry("raymill.cluster.submit.commands:runs"),
+        "the runs that were submitted there",
+        call=Entry("raymill.cluster.submit.calls:runs"),
+    ),
+    "status": Verb(
+        Entry("raymill.cluster.submit.commands:status"),
+        "one of them: state, times, output",
+        call=Entry("raymill.cluster.submit.calls:status"),
+    ),
+    "logs": Verb(
+        Entry("raymill.cluster.submit.commands:logs"),
+        "its log; -f follows it, over lost connections",
+        call=Entry("raymill.cluster.submit.calls:logs"),
+    ),
+    "cancel": Verb(
+        Entry("raymill.cluster.submit.commands:cancel"),
+        "stop one; submitting it again continues it",
+        call=Entry("raymill.cluster.submit.calls:cancel"),
+    ),
     "inspect": Verb(
-        Entry("raymill.cluster.inspection:inspect"), "an artifact's manifest, schema, counts and first rows"
+        Entry("raymill.cluster.inspection:inspect"),
+        "an artifact's manifest, schema, counts and first rows",
+        call=Entry("raymill.cluster.inspection:describe"),
     ),
-    "gc": Verb(Entry("raymill.cluster.garbage:gc"), "list what killed runs left at an output; --delete removes it"),
+    "gc": Verb(
+        Entry("raymill.cluster.garbage:gc"),
+        "list what killed runs left at an output; --delete removes it",
+        call=Entry("raymill.cluster.garbage:collect_garbage"),
+    ),
     "config": Verb(
         Entry("raymill.cluster.inspection:config"),
         "`config schema`: the JSON schema; `config check FILE`: is it right?",
@@ -62,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.setup(verbose)
     if not debug:
         os.environ["RUST_BACKTRACE"] = "0"  # a library's panic prints two lines, not its stack
-    with printable_output():
+    with printable_output(), command_process():
         sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
 
 

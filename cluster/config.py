@@ -13,12 +13,12 @@ import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from raymill.cluster.config_text import format_of, parse
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.frame.kinds import kind_of, names
 from raymill.cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
 from raymill.cluster.store.interface import SECRETS, StorageOptions
@@ -81,7 +81,25 @@ def model_of(kind: str) -> type[BaseModel]:
     return kind_of(kind).config.load()  # type: ignore[return-value]
 
 
-def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
+class Override(NamedTuple):
+    """A setting that replaces the one of a config. key: `rules.c4.min_sentences`. shown: how messages name it."""
+
+    key: str
+    value: Any
+    shown: str
+
+
+def key_of(override: str | Override) -> str:
+    """The setting that an override replaces."""
+    return override.partition("=")[0] if isinstance(override, str) else override.key
+
+
+def text_of(override: str | Override) -> str:
+    """An override as text."""
+    return override if isinstance(override, str) else f"{override.key}={override.value}"
+
+
+def load(path: str, overrides: Sequence[str | Override] = ()) -> BaseModel:
     """The config in a file, with overrides (`key.sub=value`) applied.
 
     path: a file, a URI, or `env:NAME` for the JSON in an environment variable, which a submitted job has its config in.
@@ -89,10 +107,10 @@ def load(path: str, overrides: Sequence[str] = ()) -> BaseModel:
     Raises:
         ConfigError: lists all mistakes of the file and the overrides.
     """
-    return load_values(_read(path), path, overrides)
+    return load_values(read_config(path), path, overrides)
 
 
-def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str] = ()) -> BaseModel:
+def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str | Override] = ()) -> BaseModel:
     """The config of these settings, with overrides applied. path: of the file they are from, for messages.
 
     Raises:
@@ -105,19 +123,17 @@ def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str] = ()) -
     if kind not in names():
         wanted = ", ".join(names())
         where = origins.where(("kind",), "")
-        problems.append(f"{where}: {_show(kind)} given; wanted one of: {wanted}.{_nearest(str(kind), names())}")
-        raise ConfigError("\n".join(problems))
+        problems.append(Problem.of(where, f"{_show(kind)} given", f"one of: {wanted}", _nearest(str(kind), names())))
+        raise ConfigError.about(*problems)
     return _validated(model_of(kind), raw, origins, problems)
 
 
-def load_storage(path: str | None, overrides: Sequence[str] = ()) -> StorageOptions:
-    """The `storage` settings of a config, or of overrides alone, for commands that read an existing run.
+def load_storage(overrides: Sequence[str | Override]) -> StorageOptions:
+    """The `storage` settings of overrides alone, for commands that read an existing run.
 
     Raises:
-        ConfigError: as `load`; without a config, also if an override is not of `storage`.
+        ConfigError: an override is wrong, or not of `storage`.
     """
-    if path is not None:
-        return load(path, overrides).storage  # type: ignore[attr-defined]
     raw: dict[str, Any] = {}
     origins = _Origins("-o", {}, overrides)
     return _validated(_StorageAlone, raw, origins, origins.apply(raw, _StorageAlone)).storage  # type: ignore[attr-defined]
@@ -129,7 +145,8 @@ class _StorageAlone(BaseModel):
     storage: StorageOptions = StorageOptions()  # type: ignore[call-arg]
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
+    """The settings in a file, as they are written. Raises ConfigError: it is not a mapping in YAML or JSON."""
     try:
         # A config on a store is read with the credentials of the environment: its own are inside.
         if path.startswith(_IN_ENVIRONMENT):
@@ -155,12 +172,15 @@ def _read(path: str) -> dict[str, Any]:
     return raw
 
 
-def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[str]) -> BaseModel:
+def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[Problem]) -> BaseModel:
     # What follows sees no secret, so that no message can show one.
     raw, secrets = take_out(raw, _is_secret)
     problems += [
-        f"{origins.where(loc, '')}: holds a secret ({what}), and settings are recorded, printed and sent with jobs. "
-        f"{_in_place_of_secret(model, loc)}"
+        Problem.of(
+            origins.where(loc, ""),
+            f"holds a secret ({what}), and settings are recorded, printed and sent with jobs",
+            fix=_in_place_of_secret(model, loc),
+        )
         for loc, what in secrets
     ]
     raw, unset = _expand(raw, (), origins)
@@ -176,7 +196,7 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
         lines = [_explain(origins, model, mistake) for mistake in _mistakes(model, entries)]
         problems += dict.fromkeys(lines)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError.about(*problems)
     return config
 
 
@@ -190,19 +210,19 @@ def schema() -> dict[str, Any]:
 class _Origins:
     """The origin of each setting, file or -o, for error messages."""
 
-    def __init__(self, path: str, in_file: dict[str, Any], overrides: Sequence[str]) -> None:
+    def __init__(self, path: str, in_file: dict[str, Any], overrides: Sequence[str | Override]) -> None:
         self.path = path
         self.overrides = overrides
         self._in_file = in_file
         self._wrong_in_file: set[tuple[Loc, str]] = set()
         self._applied: list[tuple[Loc, str]] = []  # key, and the override as shown in messages
 
-    def apply(self, raw: dict[str, Any], model: type[BaseModel] | None) -> list[str]:
-        """Apply the overrides to the raw settings in place. Returns the mistakes in the overrides, one line each.
+    def apply(self, raw: dict[str, Any], model: type[BaseModel] | None) -> list[Problem]:
+        """Apply the overrides to the raw settings in place. Returns the mistakes in the overrides.
 
         model: of the config, None if its kind is unknown.
         """
-        return [line for override in self.overrides for line in self._apply_one(raw, override, model)]
+        return [found for override in self.overrides for found in self._apply_one(raw, override, model)]
 
     def validate_file_alone(self, model: type[BaseModel]) -> None:
         """Record the mistakes of the file without any override."""
@@ -224,13 +244,13 @@ class _Origins:
         typed = " and ".join(text for _, text in blamed)
         return typed if not shown or blamed[-1][0] == keys else f"{typed}, {shown}"
 
-    def _apply_one(self, raw: dict[str, Any], override: str, model: type[BaseModel] | None) -> list[str]:
-        """Apply one override, whose value is YAML. Returns its mistakes."""
-        key, equals, value = override.partition("=")
+    def _apply_one(self, raw: dict[str, Any], override: str | Override, model: type[BaseModel] | None) -> list[Problem]:
+        """Apply one override. The value of a text is YAML. Returns its mistakes."""
+        key, equals, value = override.partition("=") if isinstance(override, str) else (override.key, "=", "")
         *parents, last = key.split(".")
+        shown = f"-o {shown_override(override)}" if isinstance(override, str) else override.shown
         if not equals or not all((*parents, last)):
-            return [f"-o {shown_override(override)}: wanted key.sub=value, as in -o storage.retries=5."]
-        shown = f"-o {shown_override(override)}"
+            return [Problem.of(shown, "wanted key.sub=value, as in -o storage.retries=5")]
         node: Any = raw
         for depth, name in enumerate(parents, start=1):
             if isinstance(node, dict) and node.get(name) is None:
@@ -241,9 +261,9 @@ class _Origins:
                 node[_key(name)] = inner
             node = inner
         try:
-            parsed = parse(value, shown, "yaml")
+            parsed = parse(value, shown, "yaml") if isinstance(override, str) else override.value
         except ConfigError as error:
-            return [str(error)]
+            return [Problem(str(error), shown)]
         if isinstance(node, dict):
             node[last] = parsed
         elif isinstance(node, list) and _inside(node, last) is not _OUTSIDE:
@@ -251,8 +271,13 @@ class _Origins:
         else:
             where = ".".join(parents)
             if node is not _OUTSIDE and not isinstance(node, list):
-                return [f"{shown}: {where} is {_show(node)}, which has no settings. Give {where} as a whole instead."]
-            return [f"{shown}: there is no {where} that has a {last}. Entries of a list are numbered from 0."]
+                seen = f"{where} is {_show(node)}, which has no settings"
+                return [Problem.of(shown, seen, fix=f"Give {where} as a whole instead.")]
+            return [
+                Problem.of(
+                    shown, f"there is no {where} that has a {last}", fix="Entries of a list are numbered from 0."
+                )
+            ]
         self._applied.append(((*parents, last), shown))
         return []
 
@@ -280,7 +305,7 @@ def _inside(node: Any, name: str) -> Any:
     return _OUTSIDE
 
 
-def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
+def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[Problem]]:
     if isinstance(value, dict):
         pairs = {key: _expand(inner, (*loc, key), origins) for key, inner in value.items()}
         return {key: inner for key, (inner, _) in pairs.items()}, [p for _, found in pairs.values() for p in found]
@@ -292,16 +317,13 @@ def _expand(value: Any, loc: Loc, origins: _Origins) -> tuple[Any, list[str]]:
         return value, []
     key = _dotted(loc)
     if not _is_secret(loc):
-        return value, [
-            f"{origins.where(loc, '')}: {_show(value)} uses an environment variable; those are read only in "
-            f"{', '.join(f'storage.{name}' for name in SECRETS)}. Write the value itself, or pass -o {key}=..."
-        ]
+        read_in = ", ".join(f"storage.{name}" for name in SECRETS)
+        seen = f"{_show(value)} uses an environment variable; those are read only in {read_in}"
+        return value, [Problem.of(origins.where(loc, ""), seen, fix=f"Write the value itself, or pass -o {key}=...")]
     missing = [name for name in names if name not in os.environ]
     if missing:
-        return value, [
-            f"{origins.where(loc, '')}: the environment has no {', '.join(missing)}. Set it, or use "
-            f"{_dotted(loc[:-1])}.profile."
-        ]
+        seen = f"the environment has no {', '.join(missing)}"
+        return value, [Problem.of(origins.where(loc, ""), seen, fix=f"Set it, or use {_dotted(loc[:-1])}.profile.")]
     return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value), []
 
 
@@ -328,7 +350,7 @@ def _mistakes(model: type[BaseModel], entries: Sequence[Mapping[str, Any]]) -> l
     return list(mistakes.values())
 
 
-def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mapping[str, Any]]) -> str:
+def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mapping[str, Any]]) -> Problem:
     """mistake: one error of pydantic, or those of all alternatives of a setting."""
     entry = mistake[0]
     loc: Loc = tuple(entry["loc"])
@@ -339,28 +361,27 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
     hidden = _may_be_secret(real) or _holds_secret(entry["input"]) or context.get("pattern") == VARIABLE
     seen = _HIDDEN if hidden else _show(entry["input"])
     if entry["type"] in (*_COMPARISONS, "finite_number") and str(entry["input"]).lower() == "nan":
-        return f"{where}: {seen} given; wanted a number that is not NaN."
+        return Problem.of(where, f"{seen} given", "a number that is not NaN")
     match entry["type"]:
         case kind if kind in _UNKNOWN:
             parent = _dotted(real[:-1]) or "A config"
             names = ", ".join(known)
             meant = _named_elsewhere(model, loc) or _misplaced(model, loc[-1]) or _nearest(str(loc[-1]), known)
-            return f"{where}: no such setting. {parent} has: {names}.{meant}"
+            return Problem.of(where, "no such setting", fix=f"{parent} has: {names}.{meant}")
         case "invalid_key":
-            return f"{origins.path}: {seen} is not the name of a setting; a name is text."
+            return Problem.of(origins.path, f"{seen} is not the name of a setting; a name is text")
         case "missing" if isinstance(loc[-1], int):
-            return f"{origins.where(real[:-1], '')}: {loc[-1]} given; wanted at least {loc[-1] + 1} in the list."
+            return Problem.of(origins.where(real[:-1], ""), f"{loc[-1]} given", f"at least {loc[-1] + 1} in the list")
         case "missing" | "missing_argument":
-            return f"{where}: missing, and it has no default. Add `{loc[-1]}:` here."
+            return Problem.of(where, "missing, and it has no default", fix=f"Add `{loc[-1]}:` here.")
         case "value_error":
-            return f"{where}: {str(context['error']).removeprefix(f'{loc[-1]}: ' if loc else '').rstrip('.')}."
+            return Problem.of(where, str(context["error"]).removeprefix(f"{loc[-1]}: " if loc else ""))
         case "literal_error":
             choices = re.findall(r"'([^']+)'", context["expected"])
-            wanted = _wanted(mistake)
-            return f"{where}: {seen} given; wanted {wanted}.{_nearest(str(entry['input']), choices)}"
+            return Problem.of(where, f"{seen} given", _wanted(mistake), _nearest(str(entry["input"]), choices))
         case "tuple_type" | "list_type" if isinstance(entry["input"], dict):
-            return f"{where}: {seen} given; wanted a list. For a list of one, put it in [ ]."
-    return f"{where}: {seen} given; wanted {_wanted(mistake)}."
+            return Problem.of(where, f"{seen} given", "a list", "For a list of one, put it in [ ].")
+    return Problem.of(where, f"{seen} given", _wanted(mistake))
 
 
 def _wanted(mistake: Sequence[Mapping[str, Any]]) -> str:

@@ -268,6 +268,7 @@ class Engine:
             "label_selector": without_accelerators(self.session.nodes(), stage.wanted),
         }
         options = {"num_cpus": stage.cpus} | {name: option for name, option in wanted.items() if option}
+        options |= self.session.task_options
         last = checked = time.monotonic()
         can_run = True
         try:

@@ -9,25 +9,87 @@
       ClusterError        exit code 1: a machine or Ray failed
         StageError        units of a stage have no result after the last round
 
-A message has four parts: where, what was seen, what was wanted, what to do.
+A message has four parts: where, what was seen, what was wanted, what to do. Programs find them as attributes of errors
+about settings, about what is at an output, and about missing paths.
 """
 
-from typing import Any, ClassVar, TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypedDict
 
 from raymill.cluster.secret_values import redacted
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake of an error.
+
+    Attributes:
+        message: the line about it.
+        where: file and setting, or the path; None if they are not known apart from the message, as the others.
+        seen: what was found there.
+        wanted: what was expected.
+        fix: what to do.
+    """
+
+    message: str
+    where: str | None = None
+    seen: str | None = None
+    wanted: str | None = None
+    fix: str | None = None
+
+    @classmethod
+    def of(cls, where: str, seen: str, wanted: str = "", fix: str = "") -> Self:
+        """The problem with the message `WHERE: SEEN; wanted WANTED. FIX`."""
+        seen, fix = seen.rstrip("."), fix.strip()
+        message = f"{where}: {seen}{wanted and f'; wanted {wanted}'}.{fix and f' {fix}'}"
+        return cls(message, where, seen, wanted or None, fix or None)
 
 
 class RaymillError(Exception):
     """Base class of all exceptions that Raymill raises. Its message is redacted, since it may quote a library's.
 
-    is_final: the same work would fail again, so it is not retried.
+    is_final: the same work would fail again, so it is not retried. problems: the mistakes, of a config each one. where,
+    seen, wanted, fix: of the first problem.
     """
 
     exit_code: ClassVar = 1
     is_final: ClassVar = False
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, problems: Sequence[Problem] = ()) -> None:
         super().__init__(*(redacted(one) if isinstance(one, str) else one for one in arguments))
+        # Only where there are some: an error that is pickled takes its attributes along.
+        if problems:
+            self._problems = tuple(_redacted_problem(one) for one in problems)
+
+    @classmethod
+    def about(cls, *problems: Problem) -> Self:
+        """The error with these problems, a line each."""
+        return cls("\n".join(one.message for one in problems), problems=problems)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return getattr(self, "_problems", None) or (Problem(str(self)),)
+
+    @property
+    def where(self) -> str | None:
+        return self.problems[0].where
+
+    @property
+    def seen(self) -> str | None:
+        return self.problems[0].seen
+
+    @property
+    def wanted(self) -> str | None:
+        return self.problems[0].wanted
+
+    @property
+    def fix(self) -> str | None:
+        return self.problems[0].fix
+
+
+def _redacted_problem(problem: Problem) -> Problem:
+    return Problem(*(text and redacted(text) for text in vars(problem).values()))
 
 
 class UserError(RaymillError):

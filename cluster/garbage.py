@@ -13,6 +13,7 @@ Records of units with a key stay as long as a manifest or an unfinished stage ha
 uses them again. Files with unknown names are listed and stay. Ages are by the clock of the store.
 """
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -29,7 +30,8 @@ from raymill.cluster.cli import shell_command
 from raymill.cluster.config import shown_override
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import byte_size, plural
-from raymill.cluster.frame.job import REPORT_HTML
+from raymill.cluster.frame.calls import AnyConfig, Changes
+from raymill.cluster.frame.job import REPORT_HTML, Run
 from raymill.cluster.frame.kinds import kinds
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.lease import LEASES, held, require_free
@@ -68,11 +70,17 @@ class Leftover:
 
 @dataclass
 class Garbage:
-    """What was found below an output. young: as old, but not old enough to be removed. unknown: URIs that stay."""
+    """What was found below an output. young: as old, but not old enough to be removed. unknown: URIs that stay.
+    text: the same as a table.
+    """
 
     old: list[Leftover] = field(default_factory=list)
     young: list[Leftover] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    text: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def gc(
@@ -83,6 +91,34 @@ def gc(
     override: StorageOverrides = None,
 ) -> None:
     """What killed attempts left below a run's output: list it, or remove it."""
+    found = collect_garbage(run, older_than, delete, config, override)
+    print(found)
+    if found.old and not delete:
+        options = ["--older-than", older_than, *(["--config", config] if config else [])]
+        shown = [word for one in override or [] for word in ("-o", shown_override(one, "..."))]
+        print(f"\nTo remove it: {shell_command('gc', run, *options, *shown, '--delete')}")
+
+
+def collect_garbage(
+    run: str | os.PathLike[str] | Run,
+    older_than: str = "24h",
+    delete: bool = False,
+    config: AnyConfig = None,
+    override: Changes = None,
+) -> Garbage:
+    """What killed attempts left below a run's output. `str(garbage)` lists it.
+
+    Args:
+        run: folder or URI, the `output` (or `packed`) of a config; or the run.
+        older_than: least age of what is removed, as 90m, 24h or 7d.
+        delete: remove it.
+        config: the run's config, for its `storage` settings.
+        override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
+
+    Raises:
+        BusyError: a run writes there.
+        DataError: no run is there, or a manifest cannot be read.
+    """
     seconds = seconds_of(older_than, "--older-than")
     with store_for(run, config, override) as (store, root), ExitStack() as stack:
         leases = []
@@ -92,15 +128,12 @@ def gc(
             else:
                 require_free(store, output)
         found = find_garbage(store, root, seconds)
-        print(_text(found, root, older_than, delete))
+        found.text = _text(found, root, older_than, delete)
         if delete:
             for lease in leases:
                 lease.check()
             remove_garbage(store, root, found.old)
-        elif found.old:
-            options = ["--older-than", older_than, *(["--config", config] if config else [])]
-            shown = [word for one in override or [] for word in ("-o", shown_override(one, "..."))]
-            print(f"\nTo remove it: {shell_command('gc', run, *options, *shown, '--delete')}")
+    return found
 
 
 def find_garbage(store: Store, root: str, older_than_s: float) -> Garbage:

@@ -1,17 +1,22 @@
 """The verbs `raymill inspect` (runs and artifacts) and `raymill config` (schema and check)."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
+from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
-from raymill.cluster.config import load, load_storage, schema
-from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.config import load_storage, schema
+from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.formats import byte_size, plural
+from raymill.cluster.frame.calls import AnyConfig, Changes, changes_of, config_of
+from raymill.cluster.frame.job import Run
 from raymill.cluster.readers.reader import python_rows
 from raymill.cluster.record import RecordFile
 from raymill.cluster.run import RUN_MANIFEST
@@ -29,18 +34,30 @@ StorageOverrides = Annotated[
 
 
 @contextmanager
-def store_for(uri: str, config: str | None, override: list[str] | None) -> Iterator[tuple[Store, str]]:
+def store_for(
+    uri: str | os.PathLike[str] | Run | Artifact, config: AnyConfig = None, override: Changes = None
+) -> Iterator[tuple[Store, str]]:
     """Yield the store of a run, with the storage settings of a config if one is given, and the run's absolute URI.
+
+    uri: a path or URI, or what is open already. override: changes of the config; without one, of `storage` alone.
 
     Raises:
         ConfigError: the config or an override is wrong.
         StorageError: raised in the body; the message names `--config` if no settings were given.
     """
-    store = Store() if config is None and not override else Store(load_storage(config, override or []))
+    is_given = config is not None or bool(override)
+    if isinstance(uri, Run | Artifact):
+        store, uri = uri.store, uri.uri
+    else:
+        store, uri = Store(), os.fspath(uri)
+    if config is not None:
+        store = Store(config_of(config, None, override).storage)
+    elif override:
+        store = Store(load_storage(changes_of(override)))
     try:
         yield store, paths.absolute(uri)
     except StorageError as error:
-        if config is None and not override and paths.is_remote(uri):
+        if not is_given and paths.is_remote(uri) and store == Store():
             raise StorageError(
                 f"{error} If the run's config has `storage:` settings, give them: --config CONFIG, or "
                 "-o storage.endpoint_url=..."
@@ -55,29 +72,53 @@ def inspect(
     override: StorageOverrides = None,
 ) -> None:
     """Print an artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests."""
+    print(describe(artifact, rows, config, override))
+
+
+def describe(
+    artifact: str | os.PathLike[str] | Run | Artifact,
+    rows: int = 3,
+    config: AnyConfig = None,
+    override: Changes = None,
+) -> Answer:
+    """An artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests.
+
+    Args:
+        artifact: folder or URI of a run, or of an artifact in it; or what is open already.
+        rows: number of rows, with long values shortened.
+        config: the run's config, for its `storage` settings.
+        override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
+
+    Raises:
+        DataError: there is neither.
+    """
     with store_for(artifact, config, override) as (store, uri):
         if (found := Artifact.find(store, uri)) is not None:
-            _show_artifact(found, rows)
-        elif (manifest := _read_run_manifest(store, uri)) is None and (names := _artifacts_below(store, uri)):
-            print(f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own")
-            print(f"at        {uri}")
-            _show_parts(store, uri, dict.fromkeys(names, ""))
-        elif manifest is None:
+            shown = first_rows(found, rows) if rows else []
+            return Answer(asdict(found.manifest) | {"rows": shown}, "\n".join(_artifact_lines(found, shown)))
+        if (manifest := read_run_manifest(store, uri)) is None and (names := _artifacts_below(store, uri)):
+            head = [f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own"]
+            parts = _parts_lines(store, uri, dict.fromkeys(names, ""))
+            return Answer({"artifacts": names}, "\n".join([*head, f"at        {uri}", *parts]))
+        if manifest is None:
             missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
-            raise _nothing_here(store, uri, missing)
-        elif not _is_run(manifest):
-            raise _nothing_here(store, uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
-        else:
-            print(f"run       {manifest['name']} ({manifest['kind']}), finished {manifest['finished']}")
-            print(f"at        {uri}")
-            print(f"made by   raymill {manifest['version']}")
-            print(f"digest    {manifest['digest']}")
-            for name, line in manifest.get("told", {}).items():
-                print(f"{name:<9} {line}")
-            _show_parts(store, uri, manifest["artifacts"])
+            raise nothing_here(store, uri, missing)
+        if not is_run(manifest):
+            raise nothing_here(store, uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
+        return Answer(manifest, "\n".join(_run_lines(store, uri, manifest)))
 
 
-def _read_run_manifest(store: Store, uri: str) -> Any:
+def _run_lines(store: Store, uri: str, manifest: dict[str, Any]) -> Iterator[str]:
+    yield f"run       {manifest['name']} ({manifest['kind']}), finished {manifest['finished']}"
+    yield f"at        {uri}"
+    yield f"made by   raymill {manifest['version']}"
+    yield f"digest    {manifest['digest']}"
+    for name, line in manifest.get("told", {}).items():
+        yield f"{name:<9} {line}"
+    yield from _parts_lines(store, uri, manifest["artifacts"])
+
+
+def read_run_manifest(store: Store, uri: str) -> Any:
     """The content of the folder's manifest.json; None if there is no such file."""
     at = paths.join(uri, RUN_MANIFEST)
     return RecordFile(store, at, "JSON", _parse, "Raymill did not write it.").read()
@@ -85,21 +126,24 @@ def _read_run_manifest(store: Store, uri: str) -> Any:
 
 def _parse(data: bytes) -> Any:
     manifest = json.loads(data)
-    if _is_run(manifest):
+    if is_run(manifest):
         manifest["artifacts"] = {paths.RelativePath(name): digest for name, digest in manifest["artifacts"].items()}
     return manifest
 
 
-def _is_run(manifest: Any) -> bool:
+def is_run(manifest: Any) -> bool:
+    """Whether the content of a manifest.json is that of a finished run."""
     return isinstance(manifest, dict) and "artifacts" in manifest
 
 
-def _nothing_here(store: Store, uri: str, seen: str) -> DataError:
+def nothing_here(store: Store, uri: str, seen: str) -> DataError:
     """The error for a folder without a manifest. For a part of a finished run it names the run."""
     if run := _run_above(store, uri):
-        return DataError(f"{uri}: {seen}. It is part of the finished run at {run}. Run: raymill inspect {run}")
+        fix = f"It is part of the finished run at {run}. Run: raymill inspect {run}"
+        return DataError.about(Problem.of(uri, seen, fix=fix))
     require_files(store, uri)
-    return DataError(f"{uri}: {seen}. Check the path, or run the command that makes it again: it continues.")
+    fix = "Check the path, or run the command that makes it again: it continues."
+    return DataError.about(Problem.of(uri, seen, fix=fix))
 
 
 def _run_above(store: Store, uri: str) -> str | None:
@@ -109,15 +153,15 @@ def _run_above(store: Store, uri: str) -> str | None:
         if not uri or uri.endswith(":/"):
             return None
         try:
-            manifest = _read_run_manifest(store, uri)
+            manifest = read_run_manifest(store, uri)
         except (StorageError, DataError):
             continue  # the folder above may be unreadable
-        if _is_run(manifest):
+        if is_run(manifest):
             return uri
     return None
 
 
-def _show_parts(store: Store, uri: str, digests: dict[str, str]) -> None:
+def _parts_lines(store: Store, uri: str, digests: dict[str, str]) -> Iterator[str]:
     """One line per part. digests: from the run's manifest, shown for parts that are not artifacts."""
     width = max([16, *map(len, digests)])
     for name, digest in digests.items():
@@ -128,7 +172,7 @@ def _show_parts(store: Store, uri: str, digests: dict[str, str]) -> None:
         except DataError:
             files = store.list_files(part)
             contents = f"{len(files):>12,} files {byte_size(sum(file.size for file in files)):>10}  {digest}"
-        print(f"  {name:<{width}} {contents}")
+        yield f"  {name:<{width}} {contents}"
 
 
 def _artifacts_below(store: Store, uri: str) -> list[str]:
@@ -149,25 +193,24 @@ def _is_artifact(store: Store, uri: str) -> bool:
         return False
 
 
-def _show_artifact(artifact: Artifact, rows: int) -> None:
+def _artifact_lines(artifact: Artifact, rows: Sequence[dict]) -> Iterator[str]:
     manifest = artifact.manifest
-    print(f"artifact  {manifest.kind}, made {manifest.made} by raymill {manifest.version}")
-    print(f"at        {artifact.uri}")
-    print(f"digest    {manifest.digest}")
-    print(f"made from {manifest.fingerprint}")
-    print(
-        f"holds     {plural(manifest.rows, 'row')}, {byte_size(manifest.bytes)}, {plural(len(manifest.files), 'file')}"
-    )
-    print("columns")
+    size = f"{plural(manifest.rows, 'row')}, {byte_size(manifest.bytes)}, {plural(len(manifest.files), 'file')}"
+    yield f"artifact  {manifest.kind}, made {manifest.made} by raymill {manifest.version}"
+    yield f"at        {artifact.uri}"
+    yield f"digest    {manifest.digest}"
+    yield f"made from {manifest.fingerprint}"
+    yield f"holds     {size}"
+    yield "columns"
     for name, kind in manifest.schema:
-        print(f"  {name:<28} {kind}")
-    print("counters")
+        yield f"  {name:<28} {kind}"
+    yield "counters"
     for name, value in manifest.counters.items():
-        print(f"  {name:<28} {value:,.0f}")
+        yield f"  {name:<28} {value:,.0f}"
     if rows:
-        print("rows")
-        for row in first_rows(artifact, rows):
-            print("  " + json.dumps(row, ensure_ascii=False, default=str))
+        yield "rows"
+        for row in rows:
+            yield "  " + json.dumps(row, ensure_ascii=False, default=str)
 
 
 def first_rows(artifact: Artifact, count: int) -> list[dict]:
@@ -198,7 +241,7 @@ def config(
     if action == "schema" and file is None:
         print(json.dumps(schema(), indent=1))
     elif action == "check" and file is not None:
-        settings = load(file, override or [])
+        settings = config_of(file, None, override)
         for warning in getattr(settings, "without_effect", ()):
             print(f"warning: {warning}", file=sys.stderr)
         print(settings.model_dump_json(indent=1))

@@ -14,6 +14,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from raymill.cluster.artifact import Counters
@@ -30,8 +31,11 @@ class Progress:
     """Display of a run's progress; this one prints nothing.
 
     For each stage: `start`, then `advance` for each committed unit, then `finish`. waiting: shows `what` while the body
-    runs. start: done has the records of units committed earlier. say: prints a line.
+    runs. start: done has the records of units committed earlier. say: prints a line. writer: shows the lines of a
+    training, which has no units; None: nothing does.
     """
+
+    writer: "LineWriter | None" = None
 
     @contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -43,6 +47,29 @@ class Progress:
     def say(self, text: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ProgressUpdate:
+    """How far a run is.
+
+    Attributes:
+        text: the same as a line for people.
+        stage: name of the stage; `training` for the steps of a training; empty for a message.
+        done: units, or steps, that are done.
+        total: units, or steps, of the whole stage.
+        documents_per_s: documents that this call has done in a second; 0 before the first.
+        bytes_per_s: the same in bytes of text.
+        left_s: estimated seconds until the end of the stage; None while there is no estimate.
+    """
+
+    text: str
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    documents_per_s: float = 0.0
+    bytes_per_s: float = 0.0
+    left_s: float | None = None
+
+
 class LineWriter:
     """Writes progress to a text stream: on a terminal one line that is redrawn, elsewhere one line after the other."""
 
@@ -51,9 +78,9 @@ class LineWriter:
         self.terminal = stream.isatty()
         self._drawn = False  # whether the terminal shows a line without its line feed
 
-    def update(self, text: str) -> None:
+    def update(self, shown: ProgressUpdate | str) -> None:
         """Redraw the line (its first 160 characters); elsewhere write another one."""
-        text = printable(" ".join(text.splitlines()))
+        text = printable(" ".join((shown if isinstance(shown, str) else shown.text).splitlines()))
         self._write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
         self._drawn = self.terminal
 
@@ -77,11 +104,14 @@ class LineWriter:
 class ProgressLines(Progress):
     """Progress as lines on a text stream; default: standard error, because standard output is for results.
 
-    at_first: text that is shown until the first unit is committed, about the work before it.
+    at_first: text that is shown until the first unit is committed, about the work before it. writer: shows the lines;
+    default: writes them to the stream.
     """
 
-    def __init__(self, stream: TextIO | None = None, at_first: str = "") -> None:
-        self.writer = LineWriter(stream or sys.stderr)
+    writer: LineWriter
+
+    def __init__(self, stream: TextIO | None = None, at_first: str = "", writer: LineWriter | None = None) -> None:
+        self.writer = writer or LineWriter(stream or sys.stderr)
         self.at_first = at_first
 
     @contextmanager
@@ -131,9 +161,14 @@ class ProgressLines(Progress):
         self.shown = time.monotonic()
         elapsed = max(self.shown - self.began, 1e-9)
         parts = [f"{self.stage}: {self.done}/{plural(self.units, 'unit')}"]
+        documents = size = 0.0
+        left = None
         if self.done > self.resumed:
-            documents, size = (self.counters.get(k, 0) - self.before.get(k, 0) for k in ("documents", "text_bytes"))
-            parts += [*_rate(documents / elapsed, "documents/s"), *_rate(size / elapsed / 1e6, "MB/s")]
+            documents, size = (
+                (self.counters.get(name, 0) - self.before.get(name, 0)) / elapsed
+                for name in ("documents", "text_bytes")
+            )
+            parts += [*_rate(documents, "documents/s"), *_rate(size / 1e6, "MB/s")]
             if self.done == self.units:
                 parts.append(f"took {clock(elapsed)}")
             elif (left := self._left()) is not None:
@@ -141,7 +176,8 @@ class ProgressLines(Progress):
         elif self.at_first and self.done < self.units:
             parts.append(self.at_first)
         reasons = _top_reasons(self.counters)
-        self.writer.update(", ".join(parts) + (f" | {reasons}" if reasons else ""))
+        text = ", ".join(parts) + (f" | {reasons}" if reasons else "")
+        self.writer.update(ProgressUpdate(text, self.stage, self.done, self.units, documents, size, left))
         self.shown_done = self.done
 
     def _left(self) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.paths import RelativePath
 from raymill.cluster.store.store import Store
@@ -61,7 +61,7 @@ class RecordFile(Generic[T]):
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
 
-    def find_or_discard(self, refusal: Callable[[T], str | None], replace: bool) -> T | None:
+    def find_or_discard(self, refusal: Callable[[T], Problem | None], replace: bool) -> T | None:
         """The record of a result with the wanted settings; None if there is none, or if another was discarded here.
 
         Args:
@@ -73,10 +73,10 @@ class RecordFile(Generic[T]):
             DataError: it is damaged.
         """
         found = self.read()
-        if found is None or (message := refusal(found)) is None:
+        if found is None or (problem := refusal(found)) is None:
             return found
         if not replace:
-            raise OtherSettings(message)
+            raise OtherSettings.about(problem)
         self.discard()
         return None
 

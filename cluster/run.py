@@ -11,7 +11,7 @@ from typing import Any
 
 from raymill import cluster
 from raymill.cluster.artifact import fingerprint, require_files
-from raymill.cluster.errors import DataError
+from raymill.cluster.errors import DataError, Problem
 from raymill.cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
@@ -49,7 +49,8 @@ class RunFolder:
         """
         uri = paths.join(self.uri, RUN_REPORT)
         if (found := read_json(self.store, uri, "the report of a run", *keys)) is None:
-            raise DataError(f"{uri}: is gone. Run the command that wrote it again: it is made again.")
+            fix = "Run the command that wrote it again: it is made again."
+            raise DataError.about(Problem.of(uri, "is gone", fix=fix))
         return found
 
     def require(self, kind: str, advice: str = "Point at one, or run it again: it continues.") -> dict[str, Any]:
@@ -63,7 +64,7 @@ class RunFolder:
         manifest = self.manifest_file.read()
         require_files(self.store, self.uri)
         seen = "no finished run" if manifest is None else f"a run of kind {manifest.get('kind')}"
-        raise DataError(f"{self.uri}: {seen}; wanted the output of `raymill {kind}`. {advice}")
+        raise DataError.about(Problem.of(self.uri, seen, f"the output of `raymill {kind}`", advice))
 
     def find(
         self,
@@ -84,7 +85,7 @@ class RunFolder:
             OtherSettings: without `replace`: a run with other settings or inputs is finished there.
         """
 
-        def refusal(manifest: dict[str, Any]) -> str | None:
+        def refusal(manifest: dict[str, Any]) -> Problem | None:
             changed = differences(manifest["config"], settings)
             if not changed and manifest["inputs"] != inputs:
                 changed = [input_changes()]
@@ -117,12 +118,11 @@ class RunFolder:
         return self.manifest_file.create(json_bytes(manifest))
 
 
-def other_settings(uri: str, what: str, changed: Sequence[str]) -> str:
-    """The message that what is at an output has other settings or inputs, of which `changed` has a line each."""
-    return (
-        f"{uri}: holds {what} with other settings or inputs: {'; '.join(changed)}. "
-        "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
-    )
+def other_settings(uri: str, what: str, changed: Sequence[str]) -> Problem:
+    """What is at an output has other settings or inputs, of which `changed` has a line each."""
+    seen = f"holds {what} with other settings or inputs: {'; '.join(changed)}"
+    fix = "Choose another output, or add --replace to make again what these changes affect; the rest is kept."
+    return Problem.of(uri, seen, fix=fix)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

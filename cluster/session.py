@@ -4,6 +4,10 @@
     address given                  that cluster; Raymill's source is sent to it, its dependencies must be installed
     RAY_ADDRESS set                the cluster that this process runs in, as in a RayJob or a submitted job
 
+A command has its process to itself. Where another program calls a function of Raymill, as in a notebook, `opened`
+returns a `GuestSession`: it uses a Ray that the program has started, and otherwise starts one for all calls that run at
+the same time; the program's environment, signal handlers and loggers are as before when the last call has ended.
+
 Every worker computes with one thread; parallelism comes from units. Ray is imported in functions: it reads its
 authentication mode from the environment when it is imported, and a command whose work is finished does not need it.
 """
@@ -18,11 +22,12 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from raymill.cluster import logs, sudden_end
 from raymill.cluster.entry import Entry
@@ -30,7 +35,7 @@ from raymill.cluster.errors import ClusterError, ConfigError, ErrorRecord, Raymi
 from raymill.cluster.nodes import Node, Resources, candidates
 from raymill.cluster.progress import Progress
 from raymill.cluster.ray_private import private, replace_private
-from raymill.cluster.sudden_end import interrupt_on_sigterm, report_sudden_end
+from raymill.cluster.sudden_end import interrupt_on_sigterm, is_command, report_sudden_end
 from raymill.cluster.temporary import abandoned, temporary_folder
 
 log = logging.getLogger(__name__)
@@ -56,6 +61,12 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 _CONNECT_S = 10
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# Besides WORKER_ENVIRONMENT and the authentication, what a session, a training or `ray.init` sets in this process.
+_VARIABLES = (
+    "PYTHONBREAKPOINT",
+    "RAY_DEDUP_LOGS", "RAY_ENABLE_AUTO_CONNECT", "RAY_task_oom_retries", "RAY_USAGE_STATS_ENABLED", _CLUSTERS,
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+)  # fmt: skip
 
 # The path of a Unix socket has at most 107 bytes. This is appended to our folder; Ray chose most of it.
 _RAY_SOCKET = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
@@ -72,6 +83,9 @@ class Session:
     cpus: number of CPUs that the embedded Ray may use; default: all of this machine.
     progress: shows a line with the seconds that `start` takes.
     """
+
+    # Whether the process is ended, with a message, when the control process of its Ray has died.
+    _ends_process: ClassVar = True
 
     def __init__(self, address: str | None = None, cpus: int | None = None, progress: Progress | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
@@ -96,6 +110,11 @@ class Session:
         """Whether Ray is started on this machine for this session only, and not joined on a cluster."""
         return self.address in (None, "local")
 
+    @property
+    def task_options(self) -> dict[str, Any]:
+        """Options of Ray for every task and actor of this session."""
+        return {}
+
     def own_resources(self, gpus: bool) -> dict[str, float]:
         """The CPUs and GPUs that an embedded Ray would find on this machine. Does not start it.
 
@@ -119,13 +138,18 @@ class Session:
         """
         if self.started:
             return
+        self._leave = report_sudden_end()
+        self._start()
+        if threading.current_thread() is threading.main_thread():
+            interrupt_on_sigterm()  # Ray has set a handler of its own, which aborts
+
+    def _start(self) -> None:
         os.environ.update({name: value for name, value in WORKER_ENVIRONMENT.items() if name not in os.environ})
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # A thread that still waits for Ray when it is stopped must not start another one.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
         os.environ.setdefault("RAY_task_oom_retries", "1")
-        self._leave = report_sudden_end()
         with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
             if self.embedded:
                 self._start_embedded()
@@ -133,8 +157,6 @@ class Session:
                 self._join()
             self._quieten()
         self.started = True
-        if threading.current_thread() is threading.main_thread():
-            interrupt_on_sigterm()  # Ray has set a handler of its own, which aborts
 
     def stop(self) -> None:
         """Shut Ray down, and end the agents that Ray's own shutdown leaves behind if its control process has died."""
@@ -204,7 +226,8 @@ class Session:
         for folder in abandoned(_KIND, _short_folder()):
             _kill_holders(folder)
         self._folder = temporary_folder(_KIND, _short_folder())
-        self._unwatch = sudden_end.watch(self._folder, self._remove_ray)
+        if self._ends_process:
+            self._unwatch = sudden_end.watch(self._folder, self._remove_ray)
         try:
             ray.init(
                 address="local",
@@ -254,6 +277,161 @@ class Session:
         logger = logging.getLogger("ray")
         logger.setLevel(logging.CRITICAL)
         logger.propagate = False
+
+
+class GuestSession(Session):
+    """A session of a function that another program calls, from any thread. Ray is one for the whole process:
+
+    the program has started or joined one       it is used and left as it is
+    another guest of this process runs one      it is shared, and ends with the last guest
+    else                                        it is started or joined
+
+    Raises:
+        ConfigError: at once, or in `start`: an address is given, and this process has a Ray at another.
+    """
+
+    _ends_process = False
+    _lock: ClassVar = threading.RLock()
+    _host: ClassVar["GuestSession | None"] = None  # the guest that started Ray
+    _guests: ClassVar[int] = 0
+
+    def __init__(self, address: str | None = None, cpus: int | None = None, progress: Progress | None = None) -> None:
+        super().__init__(address, cpus, progress)
+        self.given = address
+        self.uses_other = False  # whether Ray was started by the program
+        with self._lock:
+            self._find()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def embedded(self) -> bool:
+        return not self.uses_other and super().embedded
+
+    @property
+    def task_options(self) -> dict[str, Any]:
+        return {"runtime_env": {"env_vars": WORKER_ENVIRONMENT}} if self.uses_other else {}
+
+    def start(self) -> None:
+        with self._lock:
+            if self.started:
+                return
+            self._find()
+            if self.uses_other:
+                self.started = True
+                return
+            if GuestSession._host is None:
+                self._before = _Process()
+                try:
+                    self._start()
+                except BaseException:
+                    self._remove_ray()
+                    self._before.restore()
+                    raise
+                self._before.restore_at_once()
+                GuestSession._host = self
+            GuestSession._guests += 1
+            self.started = True
+
+    def stop(self) -> None:
+        with self._lock:
+            if not self.started:
+                return
+            self.started = False
+            if self.uses_other:
+                return
+            GuestSession._guests -= 1
+            host = GuestSession._host
+            if host is not None and not GuestSession._guests:
+                GuestSession._host = None
+                host.started = True
+                Session.stop(host)
+                host._before.restore()
+
+    def dead(self) -> bool:
+        return not self.uses_other and super().dead()
+
+    def _find(self) -> None:
+        """Look for a Ray in this process."""
+        host = GuestSession._host
+        if host is not None:
+            if self.given not in (None, host.address):
+                raise ConfigError(
+                    f"address: {self.given} given; this process uses {host.address or 'a Ray of its own'} until the "
+                    "calls that run, or the `with raymill.session()` around them, have ended. Leave address out, or "
+                    "use another process."
+                )
+            self.address, self.cpus = host.address, host.cpus
+            return
+        self.uses_other = "ray" in sys.modules and imported_ray().is_initialized()
+        if self.uses_other:
+            here = imported_ray().get_runtime_context().gcs_address
+            if self.given not in (None, "auto", "local", here):
+                raise ConfigError(
+                    f"address: {self.given} given; this process is connected to a Ray at {here}. Leave address out to "
+                    "use that one, or call ray.shutdown() before."
+                )
+
+
+class _Process:
+    """What a session changes in this process besides Ray, to be put back."""
+
+    def __init__(self) -> None:
+        self._environment = dict(os.environ)
+        self._had_ray = "ray" in sys.modules
+        self._in_main = threading.current_thread() is threading.main_thread()
+        self._sigterm = signal.getsignal(signal.SIGTERM)
+        logger = logging.getLogger("ray")
+        self._logger = logger.level, logger.propagate
+        self._print = private("print_to_stdstream") if self._had_ray else None
+
+    def restore_at_once(self) -> None:
+        """Once Ray has started: what its processes have inherited, and its signal handler."""
+        self._restore_environment(WORKER_ENVIRONMENT)
+        # None: a handler that was not set by Python.
+        if self._in_main and self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+
+    def restore(self) -> None:
+        """When Ray has ended."""
+        self._restore_environment((*WORKER_ENVIRONMENT, *_VARIABLES))
+        if self._had_ray:  # it reads its authentication mode when it is imported, and needs the token from then on
+            self._restore_environment(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"))
+        logger = logging.getLogger("ray")
+        logger.level, logger.propagate = self._logger
+        if self._print is not None:
+            replace_private("print_to_stdstream", self._print)
+            replace_private("ENABLE_RAY_CLUSTER", True)
+
+    def _restore_environment(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._environment:
+                os.environ[name] = self._environment[name]
+            else:
+                os.environ.pop(name, None)
+
+
+def opened(address: str | None = None, cpus: int | None = None, progress: Progress | None = None) -> Session:
+    """The session of a command, or of a function that another program calls. Use it in a `with`."""
+    return (Session if is_command() else GuestSession)(address, cpus, progress)
+
+
+@contextmanager
+def session(address: str | None = None, cpus: int | None = None) -> Iterator[None]:
+    """Start Ray once for all calls inside a `with`, from any thread. A Ray that this process has already is used.
+
+    Args:
+        address: of a Ray cluster; None: an embedded Ray on this machine.
+        cpus: cores of this machine for the embedded Ray; None: all.
+
+    Raises:
+        ConfigError: no Ray cluster answers at the address, or this process has a Ray at another.
+        ClusterError: Ray does not start on this machine.
+    """
+    with GuestSession(address, cpus) as opened_session:
+        opened_session.start()
+        yield
 
 
 def imported_ray() -> Any:
@@ -312,7 +490,7 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
     session.start()
     ray = imported_ray()
     # One retry: a worker that died twice, often out of memory, will die again.
-    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1)(_call)
+    task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1, **session.task_options)(_call)
     try:
         failure, result = ray.get(task.remote(function, arguments))
     except ray.exceptions.RayError as error:

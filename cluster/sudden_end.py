@@ -16,8 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from raymill.cluster.errors import ClusterError
@@ -31,6 +31,27 @@ _SCRIPT = 'read -r word; [ "$word" = left ] || echo "$1" >&2'
 _LOOK_S = 0.2
 # After the death, for the engine to end the run itself; Ray ends the process after 60 s.
 _GRACE_S = 30.0
+
+
+_is_command = False
+
+
+@contextmanager
+def command_process() -> Iterator[None]:
+    """Inside, `is_command` is true."""
+    global _is_command
+    before, _is_command = _is_command, True
+    try:
+        yield
+    finally:
+        _is_command = before
+
+
+def is_command() -> bool:
+    """Whether this process is that of a command. Otherwise another program called a function of Raymill, and its
+    signal handlers, environment and loggers are left as they are.
+    """
+    return _is_command
 
 
 def interrupt_on_sigterm() -> None:

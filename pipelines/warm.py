@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,20 +42,38 @@ def warm(
     ] = False,
 ) -> None:
     """Compile the kernels of `raymill curate` ahead (17 s of one core), or find them compiled."""
-    use_folder(into, cpu, create=not check)
-    if check:
-        _check()
-        return
     began = time.monotonic()
-    found = _compile_kernels()
+    found = warm_kernels(into, cpu, check)
     cache, target = os.environ[kernel_cache.CACHE_VARIABLE], os.environ.get("NUMBA_CPU_NAME", "the CPU of this machine")
+    if check:
+        print(f"{len(found.kernels)} kernels in {cache}: all compiled")
+        return
     print(
         f"{len(found.kernels)} kernels for {target} in {cache}: {len(found.compiled)} compiled, "
         f"{len(found.kernels) - len(found.compiled)} found compiled; {time.monotonic() - began:.1f} s"
     )
 
 
-def _check() -> None:
+def warm_kernels(into: str | os.PathLike[str] | None = None, cpu: str | None = None, check: bool = False) -> Any:
+    """Compile the kernels of `curate` ahead (17 s of one core), or find them compiled.
+
+    Args:
+        into: folder for the kernels, for RAYMILL_KERNELS; None: NUMBA_CACHE_DIR, else __pycache__ of the package, or
+            if that is read-only ~/.cache/raymill.
+        cpu: kind of CPU to compile for, such as x86-64-v3; None: this machine's.
+        check: compile them in a copy of the cache, and store nothing.
+
+    Returns:
+        An object with the names `kernels`, of all, and `compiled`, of those that had to be compiled.
+
+    Raises:
+        UserError: with `check`: a kernel is not compiled.
+    """
+    use_folder(None if into is None else Path(into), cpu, create=not check)
+    return _check() if check else _compile_kernels()
+
+
+def _check() -> Any:
     """Run every kernel with a copy of the cache, and name those that had to be compiled.
 
     Raises:
@@ -79,7 +97,7 @@ def _check() -> None:
             f"{cache}: {shown}{more}. Run `raymill warm` with the same package and, if it is set, the same "
             "NUMBA_CPU_NAME as the runs."
         )
-    print(f"{len(found.kernels)} kernels in {cache}: all compiled")
+    return found
 
 
 def use_folder(into: Path | None, cpu: str | None, create: bool = True) -> None:

@@ -1,23 +1,27 @@
 """The verb `raymill pack`, and the dry run of a training."""
 
 import logging
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
 
-from raymill.cluster.entry import Entry
+from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Verify, load_of_kind
-from raymill.cluster.progress import ProgressLines
-from raymill.cluster.session import Session
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, config_of
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Verify
+from raymill.cluster.progress_display import chosen_progress
+from raymill.cluster.session import opened
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.driver.launch import check_machine
 from raymill.training.job import packed_job
 from raymill.training.model_folder.checks import check_model
 from raymill.training.pack.job import pack as run_pack
+from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.summary import summary
-from raymill.training.plan.planning import print_plan
+from raymill.training.plan.planning import plan_training
 
 _preview = Entry("raymill.training.tokenizer.preview:preview")  # imports transformers
 _print_previews = Entry("raymill.training.tokenizer.preview:print_previews")
@@ -25,11 +29,11 @@ _print_previews = Entry("raymill.training.tokenizer.preview:print_previews")
 log = logging.getLogger(__name__)
 
 
-def dry_run(settings: TrainConfig, address: str | None) -> None:
-    """Print the settings, steps, memory and time of a training. address: of a Ray cluster; None: this machine."""
-    print(settings.model_dump_json(indent=1, exclude_unset=True))
-    print_plan(settings)
-    with Session(address, settings.execution.cpus) as session:  # never started
+def dry_run(settings: TrainConfig, address: str | None = None) -> Iterator[str]:
+    """Lines about the settings, steps, memory and time of a training. address: of a Ray cluster; None: this machine."""
+    yield settings.model_dump_json(indent=1, exclude_unset=True)
+    yield str(plan_training(settings))
+    with opened(address, settings.execution.cpus) as session:  # never started
         for one in (settings, *settings.trainings):
             check_machine(one.workers, session)
 
@@ -56,21 +60,97 @@ def pack(
     A second run continues where the first stopped: finished parts are not packed again, unless they are damaged or
     gone.
     """
-    settings = load_of_kind("train", config, override)
-    if settings.phases:
+    if preview is not None:
+        _print_previews(preview_corpora(config, override, examples=preview))
+        return
+    found = pack_corpora(config, override, address=address, replace=replace, verify=verify, job=job)
+    print(found.summary)
+    if job is not None:
+        print(f"job        {paths.absolute(job)}")
+
+
+@dataclass(frozen=True)
+class PackedCorpora:
+    """Packed corpora of a training. uri: their folder. packed: its content. summary: documents, tokens and padding."""
+
+    uri: str
+    packed: PackedRun
+    summary: str
+
+    def __repr__(self) -> str:
+        return self.summary
+
+
+def pack_corpora(
+    config: AnyConfig = None,
+    override: Changes = None,
+    *,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    job: str | None = None,
+    progress: ShownProgress = None,
+    **settings: Any,
+) -> PackedCorpora:
+    """A corpus to packed rows: tokenise, mask, split, pack, shuffle. `raymill.train` also does this.
+
+    A second call continues where the first stopped: finished parts are not packed again, unless they are damaged or
+    gone.
+
+    Args:
+        config: a file, a dict, or a config object of kind train.
+        override: changes of single settings, as in {"packing.mode": "greedy"}.
+        address: of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: pack everything again.
+        verify: compare the sha256 of finished files, not only their sizes.
+        job: also write the job for `torchrun ... -m raymill.training.fit FILE`, a path or URI.
+        progress: as of `raymill.train`.
+        settings: settings that replace those of the config.
+
+    Raises:
+        UserError: a mistake in the config or the corpora.
+        ClusterError: machines failed; the same call continues.
+    """
+    whole = _checked(config, override, settings)
+    shown = chosen_progress(progress)
+    with opened(address, whole.execution.cpus, shown) as session:
+        packed = run_pack(whole, session, shown, replace, verify)
+    if job is not None:
+        whole.store.write_bytes(paths.absolute(job), packed_job(whole, packed).to_json())
+    return PackedCorpora(packed.uri, packed, summary(whole, packed))
+
+
+def preview_corpora(
+    config: AnyConfig = None, override: Changes = None, *, examples: int = 3, **settings: Any
+) -> list[Any]:
+    """The first examples of each corpus as the model sees them, and which tokens the loss counts. Writes nothing.
+
+    Args:
+        config: a file, a dict, or a config object of kind train.
+        override: changes of single settings.
+        examples: number of examples of each corpus.
+        settings: settings that replace those of the config.
+
+    Returns:
+        A `Preview` for each corpus.
+    """
+    return _preview(_checked(config, override, settings), examples)
+
+
+def _checked(config: AnyConfig, override: Changes, settings: Mapping[str, Any]) -> TrainConfig:
+    """The config, after its model was checked.
+
+    Raises:
+        ConfigError: it has phases, or the model cannot be trained.
+    """
+    require_extra("train", "raymill pack")
+    whole: TrainConfig = config_of(config, settings, override, "train")
+    if whole.phases:
+        shown = config if isinstance(config, str) else "the config"
         raise ConfigError(
-            f"{config}, phases: the corpus of a phase is packed when the phase begins. Run `raymill train`, or give "
+            f"{shown}, phases: the corpus of a phase is packed when the phase begins. Run `raymill train`, or give "
             "the settings of one phase in a config without phases."
         )
-    for warning in check_model(settings):
+    for warning in check_model(whole):
         log.warning("%s", warning)
-    if preview is not None:
-        _print_previews(_preview(settings, preview))
-        return
-    progress = ProgressLines()
-    with Session(address, settings.execution.cpus, progress) as session:
-        packed = run_pack(settings, session, progress, replace, verify)
-    print(summary(settings, packed))
-    if job is not None:
-        settings.store.write_bytes(paths.absolute(job), packed_job(settings, packed).to_json())
-        print(f"job        {paths.absolute(job)}")
+    return whole

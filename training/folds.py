@@ -13,12 +13,16 @@ from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import Any, TypedDict
 
+from raymill.cluster.answer import Answer
+from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Replace, load_of_kind
-from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, config_of
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Replace
+from raymill.cluster.progress import Progress
+from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.record import json_bytes
 from raymill.cluster.run import RunFolder
-from raymill.cluster.session import Session
+from raymill.cluster.session import Session, opened
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.job import train
@@ -60,12 +64,50 @@ def cross_validate(
 
     A second run continues where the first stopped. Scores: OUTPUT/folds.json
     """
-    settings = load_of_kind("train", config, override)
-    progress = ProgressLines()
-    with Session(address, settings.execution.cpus, progress) as session:
-        found = train_folds(settings, session, progress, replace=replace)
-    print(scores_text(found))
-    print(f"scores  {paths.join(paths.absolute(settings.output), FOLDS_JSON)}")
+    found = cross_validate_config(config, override, address=address, replace=replace)
+    print(found)
+    print(f"scores  {found.uri}")
+
+
+class FoldsAnswer(Answer):
+    """The scores of a cross-validation, as folds.json has them. uri: of folds.json."""
+
+    def __init__(self, scores: CrossValidation, uri: str) -> None:
+        super().__init__(scores, scores_text(scores))
+        self.uri = uri
+
+
+def cross_validate_config(
+    config: AnyConfig = None,
+    override: Changes = None,
+    *,
+    address: str | None = None,
+    replace: bool = False,
+    progress: ShownProgress = None,
+    **settings: Any,
+) -> FoldsAnswer:
+    """Score a data set by training: one model a fold of `split.folds`, each tested on the fold that it leaves out.
+
+    A second call continues where the first stopped. Scores: OUTPUT/folds.json
+
+    Args:
+        config: a file, a dict, or a config object of kind train.
+        override: changes of single settings.
+        address: of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: train again where other settings left a result.
+        progress: as of `raymill.train`.
+        settings: settings that replace those of the config.
+
+    Raises:
+        UserError: the config names a fold, or a corpus has none.
+        ClusterError: machines failed; the same call continues.
+    """
+    require_extra("train", "raymill cross-validate")
+    whole: TrainConfig = config_of(config, settings, override, "train")
+    shown = chosen_progress(progress)
+    with opened(address, whole.execution.cpus, shown) as session:
+        found = train_folds(whole, session, shown, replace=replace)
+    return FoldsAnswer(found, paths.join(paths.absolute(whole.output), FOLDS_JSON))
 
 
 def train_folds(config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False) -> CrossValidation:

@@ -16,7 +16,7 @@ from typing import Any
 from raymill.cluster.artifact import canonical_json, fingerprint
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob, with_warnings
+from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob
 from raymill.cluster.progress import Progress
 from raymill.cluster.run import RUN_REPORT, RunFolder
 from raymill.cluster.session import Session, in_worker
@@ -46,7 +46,8 @@ from raymill.training.records.finished import (
 from raymill.training.records.job import OUTCOME, Job
 from raymill.training.report.gather import combine_reports, gather
 from raymill.training.report.page import render
-from raymill.training.report.text import Fit, exported_validation, summary_text
+from raymill.training.report.text import Fit, exported_validation
+from raymill.training.train_run import TrainRun
 from raymill.training.work import files_that_must_exist, largest, machines, model_identity, with_absolute_paths
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class TrainJob(RunJob[TrainConfig]):
     A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
     """
 
-    kind, all_at_once = "train", True
+    kind, run_type, all_at_once = "train", TrainRun, True
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
@@ -215,12 +216,6 @@ class TrainJob(RunJob[TrainConfig]):
     def page(self, made: Made) -> str:
         return render(made.report)
 
-    def outcome(self, run: Run) -> str:
-        return with_warnings(summary_text(run.report), run.report)
-
-    def results(self, run: Run) -> dict[str, str]:
-        return {name: paths.join(EXPORT, folder) for name, folder in run.manifest["export"]["folders"].items()}
-
     @cached_property
     def _frozen(self) -> list[tuple[TrainConfig, dict[str, FrozenCorpus]]]:
         """The config of each phase, or of the training, and its listed corpora."""
@@ -254,14 +249,16 @@ class TrainJob(RunJob[TrainConfig]):
 
 def train(
     config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False
-) -> Run:
+) -> TrainRun:
     """Fine-tune a model, continue an interrupted fine-tuning, or return the finished run; see `RunJob.run`.
 
     Reads the corpora and the model. Writes below `config.output`: packed/ (unless `config.packed` is set),
     checkpoints/, attempts/, steps.jsonl, fit.json, evaluation.json, export/, report.json, report.html and, last,
     manifest.json.
     """
-    return TrainJob(config).run(session, progress, replace=replace, verify=verify)
+    found = TrainJob(config).run(session, progress, replace=replace, verify=verify)
+    assert isinstance(found, TrainRun)
+    return found
 
 
 def _check_cluster(workers: Workers, session: Session) -> None:

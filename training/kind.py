@@ -5,34 +5,41 @@ from raymill.cluster.frame.kind import Kind, Verb
 
 TRAIN = Kind(
     name="train",
+    call=Entry("raymill.typed_settings:train"),
     text="a corpus to a fine-tuned model; run it again to continue",
     config=Entry("raymill.training.config:TrainConfig"),
     job=Entry("raymill.training.job:TrainJob"),
-    print_plan=Entry("raymill.training.plan.planning:print_plan"),
+    own_plan=Entry("raymill.training.plan.planning:plan_training"),
     dry_run=Entry("raymill.training.commands:dry_run"),
     extra="train",
     verbs={
         "cross-validate": Verb(
             Entry("raymill.training.folds:cross_validate"),
             "score a prepared data set: a training a fold, with spread",
+            call=Entry("raymill.training.folds:cross_validate_config"),
             extra="train",
         ),
         "pack": Verb(
             Entry("raymill.training.commands:pack"),
             "only the first part of `train`: tokenise, mask, shuffle, pack; --preview",
+            call=Entry("raymill.training.commands:pack_corpora"),
             extra="train",
         ),
         "push": Verb(
-            Entry("raymill.training.model_commands:push"), "an exported model to the Hugging Face hub, with its card"
+            Entry("raymill.training.model_commands:push"),
+            "an exported model to the Hugging Face hub, with its card",
+            call=Entry("raymill.training.model_commands:push_run"),
         ),
         "compose": Verb(
             Entry("raymill.training.model_commands:compose"),
             "one adapter of several, with weights, exactly",
+            call=Entry("raymill.training.model_commands:compose_to"),
             extra="train",
         ),
         "tune-demo": Verb(
             Entry("raymill.training.model_commands:tune_demo"),
             "fine-tune a tiny model on the demo's corpus: LoRA, then in full",
+            call=Entry("raymill.training.model_commands:run_tune_demo"),
             extra="train",
         ),
     },

@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +16,12 @@ import typer
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.cli import shell_command
-from raymill.cluster.entry import Entry
+from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import duration, plural, share
-from raymill.cluster.frame.commands import load_of_kind, make_and_print
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, run_of
+from raymill.cluster.frame.commands import make_and_print
+from raymill.cluster.frame.job import Run
 from raymill.cluster.hub_push import HubRepository, Pushed
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.run import RunFolder
@@ -26,6 +30,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.methods import FOLDERS
 from raymill.training.records.finished import EXPORT, export_file
 from raymill.training.report.text import exported_validation
+from raymill.training.train_run import TrainRun
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +51,50 @@ def compose(
 
     raymill compose OUT --adapter A=0.7 --adapter B=0.3
     """
-    weights = adapter_weights(adapter)
+    found = compose_to(output, adapter_weights(adapter), merged=merged, base=base)
+    print(f"adapter   {found.uri}, ranks {found.ranks}")
+    print(f"checked   every matrix against the weighted sum: largest relative deviation {found.deviation:.1e}")
+    if found.merged:
+        print(f"merged    {found.merged}")
+
+
+@dataclass(frozen=True)
+class ComposedAdapter:
+    """An adapter that was made of several. ranks: in words. deviation: the largest relative one of a matrix from the
+    weighted sum. merged: URI of the base model with the adapter added, if it was asked for.
+    """
+
+    uri: str
+    ranks: str
+    deviation: float
+    merged: str | None
+
+
+def compose_to(
+    output: str | os.PathLike[str],
+    adapters: Mapping[str, float],
+    *,
+    merged: bool = False,
+    base: str | None = None,
+) -> ComposedAdapter:
+    """Combine LoRA adapters of one base: to every matrix is added the weighted sum of their changes (checked).
+
+    Args:
+        output: folder or URI to write the combined adapter to.
+        adapters: folder or URI of each adapter -> its weight.
+        merged: also write OUTPUT/merged, the base model with the adapter added.
+        base: base model on another store than the adapters, as they name it.
+
+    Raises:
+        UserError: an adapter is missing or damaged, or they have different bases.
+    """
+    require_extra("train", "raymill compose")
     # peft imports DeepSpeed where it is installed, and DeepSpeed prints its choice of accelerator if none is named.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    deviation, ranks = _compose_adapters(Store(), output, weights, merged, base)
-    print(f"adapter   {paths.absolute(output)}, ranks {ranks}")
-    print(f"checked   every matrix against the weighted sum: largest relative deviation {deviation:.1e}")
-    if merged:
-        print(f"merged    {paths.join(paths.absolute(output), 'merged')}")
+    at = paths.absolute(os.fspath(output))
+    weights = {paths.absolute(adapter): weight for adapter, weight in adapters.items()}
+    deviation, ranks = _compose_adapters(Store(), at, weights, merged, base)
+    return ComposedAdapter(at, ranks, deviation, paths.join(at, "merged") if merged else None)
 
 
 def adapter_weights(adapters: list[str]) -> dict[str, float]:
@@ -98,10 +139,35 @@ def push(
 
     A new model is private unless --public is given. The same push again commits only what changed.
     """
-    with store_for(run, config, override) as (store, uri):
-        pushed = push_model(store, uri, place, folder, public=public)
+    pushed = push_run(run, place, folder, public=public, config=config, override=override)
     print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
     print(f"commit  {pushed.commit}")
+
+
+def push_run(
+    run: str | os.PathLike[str] | Run,
+    place: str,
+    folder: str | None = None,
+    *,
+    public: bool = False,
+    config: AnyConfig = None,
+    override: Changes = None,
+) -> Pushed:
+    """Push an exported model and its card to the Hugging Face hub, in one commit, with the token HF_TOKEN.
+
+    Args:
+        run: folder or URI of a finished training, or the run.
+        place: hf://ORG/NAME.
+        folder: the exported folder: full, merged, adapter, ...; None: the only one.
+        public: make a new model public.
+        config: the run's config, for its `storage` settings.
+        override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
+
+    Raises:
+        UserError: there is no such folder, or the hub refuses the token or the request.
+    """
+    with store_for(run, config, override) as (store, uri):
+        return push_model(store, uri, place, folder, public=public)
 
 
 def push_model(store: Store, run: str, place: str, folder: str | None = None, *, public: bool = False) -> Pushed:
@@ -167,6 +233,32 @@ def tune_demo(
     replace: Annotated[bool, typer.Option("--replace", help="write the configs again and train anew")] = False,
 ) -> None:
     """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download."""
+    for config in write_demo_configs(output, replace):
+        print(f"\n{shell_command('train', config)}\n", flush=True)
+        make_and_print("train", config, address="local", replace=replace)
+    store = Store()
+    reports = {run: json.loads(store.read_bytes(paths.join(_folder(output, run), "report.json"))) for run in RUNS}
+    print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
+
+
+def run_tune_demo(output: str = OUTPUT, replace: bool = False, progress: ShownProgress = None) -> list[TrainRun]:
+    """Fine-tune a tiny model with random weights on the demo's corpus: with LoRA, then in full. No download.
+
+    Args:
+        output: the folder of `raymill.demo`; the trainings go below it.
+        replace: write the configs again and train anew.
+        progress: as of `raymill.train`.
+    """
+    configs = write_demo_configs(output, replace)
+    return [run_of("train", config, address="local", replace=replace, progress=progress) for config in configs]
+
+
+def write_demo_configs(output: str, replace: bool) -> list[str]:
+    """Write the config of each of RUNS, unless it is there. Returns their paths.
+
+    Raises:
+        UserError: there is no corpus of the demo.
+    """
     corpus, store = paths.join(output, "corpus"), Store()
     if Artifact.find(store, corpus) is None:
         first = shell_command("demo", *([] if output == OUTPUT else ["--output", output]))
@@ -175,10 +267,7 @@ def tune_demo(
         config = _config(output, run)
         if replace or not store.exists(config):
             store.write_bytes(config, config_text(run, output).encode())
-        print(f"\n{shell_command('train', config)}\n", flush=True)
-        make_and_print("train", load_of_kind("train", config), "local", replace=replace)
-    reports = {run: json.loads(store.read_bytes(paths.join(_folder(output, run), "report.json"))) for run in RUNS}
-    print(f"\n{comparison(reports)}\n\n{whats_next(output)}")
+    return [_config(output, run) for run in RUNS]
 
 
 def config_text(run: str, output: str) -> str:

@@ -1,25 +1,18 @@
 """The verb of a kind of run, `raymill KIND CONFIG`, and the options that verbs share."""
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from raymill.cluster.config import load
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.job import REPORT_HTML, Run, RunJob
+from raymill.cluster.frame.calls import config_of, run_of
+from raymill.cluster.frame.job import Run
 from raymill.cluster.frame.kind import Kind
-from raymill.cluster.frame.kinds import kind_of
-from raymill.cluster.progress import ProgressLines, clock
-from raymill.cluster.session import Session
-from raymill.cluster.store import paths
+from raymill.cluster.progress import clock
 
-log = logging.getLogger(__name__)
-
-_dry_run = Entry("raymill.cluster.frame.dry_run:print_dry_run")
+_dry_run_lines = Entry("raymill.cluster.frame.dry_run:dry_run_lines")
 
 ConfigFile = Annotated[str, typer.Argument(metavar="CONFIG", help="settings, YAML or JSON")]
 Overrides = Annotated[list[str] | None, typer.Option("-o", help="change one setting: key.sub=value; may be repeated")]
@@ -42,11 +35,11 @@ def verb_of(kind: Kind) -> Callable[..., int]:
         replace: Replace = False,
         verify: Verify = False,
     ) -> int:
-        settings = load_of_kind(kind.name, config, override)
         if dry_run:
-            (kind.dry_run or _dry_run)(settings, address)
+            for line in _dry_run_lines(load_of_kind(kind.name, config, override), address):
+                print(line)
             return 0
-        return make_and_print(kind, settings, address, replace=replace, verify=verify)
+        return make_and_print(kind.name, config, override, address, replace=replace, verify=verify)
 
     call.__doc__ = kind.job.load().__doc__
     return call
@@ -58,44 +51,36 @@ def load_of_kind(kind: str, config: str, override: list[str] | None = None) -> A
     Raises:
         ConfigError: it is not valid, or of another kind.
     """
-    settings: Any = load(config, override or [])
-    if settings.kind != kind:
-        raise ConfigError(
-            f"{config}, kind: {settings.kind} given; wanted {kind}. Give another config, or run `raymill "
-            f"{settings.kind}`."
-        )
-    return settings
+    return config_of(config, None, override, kind)
 
 
 def make_and_print(
-    kind: str | Kind, settings: Any, address: str | None = None, *, replace: bool = False, verify: bool = False
+    kind: str,
+    config: str,
+    override: list[str] | None = None,
+    address: str | None = None,
+    *,
+    replace: bool = False,
+    verify: bool = False,
 ) -> int:
     """Make the run of a config, and print its outcome. Returns the exit code."""
-    job: RunJob[Any] = (kind_of(kind) if isinstance(kind, str) else kind).job(settings)
-    for warning in getattr(settings, "without_effect", ()):
-        log.warning("%s", warning)
-    is_here = address in (None, "local")
-    progress, began = ProgressLines(at_first=job.at_first() if is_here else ""), time.monotonic()
-    with Session(address, settings.execution.cpus, progress) as session:
-        run = job.run(session, progress, replace=replace, verify=verify)
-    if run.fresh and is_here:
-        job.after()
-    print_outcome(job, run)
+    began = time.monotonic()
+    run: Run = run_of(kind, config, override=override, address=address, replace=replace, verify=verify)
+    print_outcome(run)
     print(f"elapsed {clock(time.monotonic() - began)}")
-    return job.exit_code(run)
+    return run.exit_code
 
 
-def print_outcome(job: RunJob[Any], run: Run) -> None:
+def print_outcome(run: Run) -> None:
     """Print the numbers of a finished run, its warnings, and where its results are."""
     for part in run.parts:
-        print_outcome(job, part)
+        print_outcome(part)
     if run.parts:
         return
     if not run.fresh:
         print(f"{run.uri}: finished before, nothing to do.")
-    print(job.outcome(run))
-    results = job.results(run) | {"report": REPORT_HTML}
-    width = max(map(len, results)) + 2
+    print(run)
+    width = max(map(len, run.results)) + 2
     print()
-    for name, path in results.items():
-        print(f"{name:<{width}}{paths.join(run.uri, path) if path else run.uri}")
+    for name, uri in run.results.items():
+        print(f"{name:<{width}}{uri}")

@@ -1,27 +1,30 @@
 """`raymill KIND CONFIG --dry-run`: what a run would read and make, and what state its output is in. Writes nothing."""
 
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
 from raymill.cluster import logs
+from raymill.cluster.answer import Text
 from raymill.cluster.formats import plural
+from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.first_look import first_look
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.output_folder import check_output
 from raymill.cluster.readers.listing import skipped_text
 from raymill.cluster.readers.recorded import INPUTS_JSON
-from raymill.cluster.session import Session
+from raymill.cluster.session import opened
 from raymill.cluster.stage import finished_stages
 from raymill.cluster.store import paths
 
 
-def print_dry_run(settings: Any, address: str | None = None) -> None:
-    """Print the inputs, settings and output of a run over files. Makes all checks that a run makes before it starts
-    Ray. address: of a Ray cluster; None: this machine.
+def files_dry_run(settings: Any, address: str | None = None) -> Iterator[str]:
+    """Lines about the inputs, settings and output of a run over files. Makes all checks that a run makes before it
+    starts Ray. address: of a Ray cluster; None: this machine.
 
     Raises:
         UserError: as `RunJob.run` does; or a sample shows that the run would stop.
@@ -29,29 +32,31 @@ def print_dry_run(settings: Any, address: str | None = None) -> None:
     job: FilesJob[Any] = kind_of(settings.kind).job(settings)
     job.require_extras()
     job.require_begun()
-    with Session(address, settings.execution.cpus) as session:  # never started
+    with opened(address, settings.execution.cpus) as session:  # never started
         job.check(session, replace=False)
     found, inputs = job.find(), job.frozen
     state = output_state(job, found.run is not None, found.damage_text)
     if found.run is None:
         check_output(job.store, job.root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
-    print(f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text")
+    yield f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text"
     for name, line in job.about():
-        print(f"{name:<9}{line}")
-    print(f"output   {job.root}: {state}")
+        yield f"{name:<9}{line}"
+    yield f"output   {job.root}: {state}"
     for source, skipped in inputs.skipped.items():
         if skipped:
-            print(f"skipped  {source}: {skipped_text(skipped)}")
+            yield f"skipped  {source}: {skipped_text(skipped)}"
     look = first_look(inputs, job.document_limits)
     for note in [*inputs.notes, *job.notes(look), *look.notes]:
-        print(f"note     {note}")
-    refusal = job.try_sample()
+        yield f"note     {note}"
+    fate, refusal = job.try_sample()
+    if fate:
+        yield fate
     if logs.is_verbose():
         everything = settings.model_dump(mode="json", by_alias=True)
-        print("\nEvery setting:\n" + settings_text(everything))
+        yield "\nEvery setting:\n" + settings_text(everything)
     else:
-        print("\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(shortest(settings)))
+        yield "\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(shortest(settings))
     if refusal is not None and found.run is None:
         raise refusal
 
@@ -100,3 +105,23 @@ def settings_text(values: dict[str, Any]) -> str:
     """Settings as indented YAML."""
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
     return textwrap.indent(text.rstrip(), "  ")
+
+
+def dry_run(config: AnyConfig = None, override: Changes = None, *, address: str | None = None, **settings: Any) -> Text:
+    """What a run of a config of any kind would read and make, as text. Writes nothing.
+
+    Args:
+        config: a file, a dict, or a config object.
+        override: changes of single settings, as in {"rules.gopher_quality.min_words": 30}.
+        address: of a Ray cluster; None: this machine.
+        settings: settings that replace those of the config.
+
+    Raises:
+        UserError: as the run; or a sample shows that the run would stop.
+    """
+    return Text("\n".join(dry_run_lines(config_of(config, settings, override), address)))
+
+
+def dry_run_lines(settings: Any, address: str | None = None) -> Iterator[str]:
+    """The lines of a dry run of any kind."""
+    return (kind_of(settings.kind).dry_run or files_dry_run)(settings, address)

@@ -79,9 +79,9 @@ class FilesJob(RunJob[Config]):
         """Sentences on the inputs, beside those of `look` at their beginning."""
         return []
 
-    def try_sample(self) -> UserError | None:
-        """Print what becomes of a sample of the input. Returns an error if the whole run would end with one."""
-        return None
+    def try_sample(self) -> tuple[str, UserError | None]:
+        """(a line about what becomes of a sample of the input, the error that the whole run would end with)."""
+        return "", None
 
     def identity(self) -> object:
         return [self.settings(), self.frozen.fingerprint]

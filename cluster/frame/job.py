@@ -12,11 +12,12 @@ keep their artifacts. Files of a finished run that are damaged or gone are made 
 """
 
 import dataclasses
+import html
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 
@@ -43,12 +44,18 @@ _DAMAGE_SHOWN = 5
 Config = TypeVar("Config", bound=BaseModel)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
-    """A finished run.
+    """A finished run. Its artifacts are attributes: `run.corpus`, `run.removed`.
 
-    manifest: content of manifest.json. report: of report.json. fresh: whether this call finished it. parts: the runs
-    that it consists of, if it has some.
+    Attributes:
+        store: where it is.
+        uri: its folder.
+        manifest: content of manifest.json.
+        report: content of report.json.
+        fresh: whether this call finished it.
+        parts: the runs that it consists of, if it has some.
+        config: the config it was made with; None for a run that was opened.
     """
 
     store: Store
@@ -57,10 +64,83 @@ class Run:
     report: Any
     fresh: bool
     parts: tuple["Run", ...] = ()
+    config: Any = field(default=None, compare=False)
+
+    @classmethod
+    def opened(cls, store: Store, uri: str, manifest: dict[str, Any]) -> Self:
+        """The finished run with this manifest. Reads its report."""
+        return cls(store, uri, manifest, RunFolder(store, uri).report(), fresh=False)
 
     def artifact(self, name: str) -> Artifact:
         """The artifact at this path below the run. Reads its manifest."""
         return Artifact.load(self.store, paths.join(self.uri, name))
+
+    def __getattr__(self, name: str) -> Artifact:
+        # `manifest` is missing while an object is unpickled.
+        if name.startswith("_") or name not in self.__dict__.get("manifest", {}).get("artifacts", ()):
+            raise AttributeError(f"{type(self).__name__} has no attribute or artifact {name!r}")
+        return self.artifact(name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(name for name in self.manifest["artifacts"] if name.isidentifier())]
+
+    @property
+    def name(self) -> str:
+        """The name of its config."""
+        return self.manifest["name"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of its report."""
+        return self.report.get("warnings", [])
+
+    @property
+    def results(self) -> dict[str, str]:
+        """URI of each result, and of the page of the report, by name."""
+        return self._results | {"report": paths.join(self.uri, REPORT_HTML)}
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the command that made it."""
+        return 0
+
+    @property
+    def summary(self) -> str:
+        """Its numbers as text, without warnings."""
+        return "\n".join(self._results)
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """(names of columns, rows of cells) of the table that a notebook shows."""
+        return ("result", "at"), list(self._results.items())
+
+    @property
+    def _results(self) -> dict[str, str]:
+        names = [name for name in self.manifest["artifacts"] if not name.startswith("_")]
+        return {name: paths.join(self.uri, name) for name in names}
+
+    def __str__(self) -> str:
+        """What the command prints: the numbers, then the warnings."""
+        return "\n".join([self.summary, *(f"warning: {one}" for one in self.warnings)])
+
+    def __repr__(self) -> str:
+        return f"<{self.manifest['kind']} {self.name} at {self.uri}>"
+
+    def _repr_html_(self) -> str:
+        """The run for a notebook: its numbers as a table, its warnings, and a link to the page of its report."""
+        head, rows = self.table
+
+        def row(cells: Sequence[str], tag: str) -> str:
+            return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+        warnings = "".join(f"<p><b>warning:</b> {html.escape(one)}</p>" for one in self.warnings)
+        page = html.escape(self.results["report"], quote=True)
+        return (
+            f"<b>{html.escape(self.name)}</b> ({html.escape(self.manifest['kind'])}) at {html.escape(self.uri)}"
+            f"<table>{row(head, 'th')}{''.join(row(one, 'td') for one in rows)}</table>{warnings}"
+            f"{''.join(part._repr_html_() for part in self.parts)}"
+            f'<a href="{page if paths.is_remote(self.uri) else "file://" + page}">{page}</a>'
+        )
 
 
 @dataclass(frozen=True)
@@ -212,18 +292,6 @@ class RunJob(ABC, Generic[Config]):
         shown = plain_sections(made.report | {"config": self.config.model_dump(mode="json")})
         return page(f"Report of {self.kind}", name, made.more["finished"], cluster.__version__, self.root, shown)
 
-    @abstractmethod
-    def outcome(self, run: Run) -> str:
-        """The numbers of a finished run and its warnings, as text."""
-
-    def results(self, run: Run) -> dict[str, str]:
-        """What a finished run made: name -> path below its output."""
-        return {}
-
-    def exit_code(self, run: Run) -> int:
-        """Of the verb, after a finished run."""
-        return 0
-
     def at_first(self) -> str:
         """What is shown until the first unit is committed on this machine."""
         return ""
@@ -334,7 +402,7 @@ class RunJob(ABC, Generic[Config]):
             yield
         except OtherSettings as error:
             if changed := self.attempt_changes():
-                raise OtherSettings(other_settings(self.root, "an unfinished run", changed)) from error
+                raise OtherSettings.about(other_settings(self.root, "an unfinished run", changed)) from error
             raise
 
     @contextmanager
@@ -408,17 +476,12 @@ class RunJob(ABC, Generic[Config]):
         return self._run(manifest, made.report, fresh=True)
 
     def _run(self, manifest: dict[str, Any], report: Any, fresh: bool) -> Run:
-        return self.run_type(self.store, self.root, manifest, report, fresh, self.parts())
+        return self.run_type(self.store, self.root, manifest, report, fresh, self.parts(), self.config)
 
 
 def limits_of(config: Any) -> RetryLimits:
     """How often and how long a stage of a config is tried."""
     return RetryLimits(config.execution.attempts, config.execution.stall_s, config.execution.losses)
-
-
-def with_warnings(text: str, report: Mapping[str, Any]) -> str:
-    """A text, and the warnings of a report, a line each."""
-    return "\n".join([text, *(f"warning: {one}" for one in report["warnings"])])
 
 
 def digests_of(artifacts: Mapping[str, Artifact]) -> dict[str, str]:

@@ -11,12 +11,14 @@ class Verb:
     """A verb of the command line.
 
     function: its signature is the verb's arguments and options. text: what it does, in a line. extra: the optional
-    dependencies that it needs.
+    dependencies that it needs. call: the function of the Python API, with the same arguments, which `function` calls;
+    None: the module in `raymill` with the verb's name has several.
     """
 
     function: Entry
     text: str
     extra: str | None = None
+    call: Entry | None = None
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class Kind:
     """A kind of run: `kind: NAME` in a config, `raymill NAME CONFIG`.
 
     text: what the verb does, in a line. config: pydantic model of its configs. job: subclass of `RunJob` (job.py).
-    plan: `plan(settings, **options)` is the run to plan, as a `Subject` (plan/plan.py). print_plan: prints
-    a plan of its own. dry_run: `dry_run(settings, address)` prints what a run would do. Without these, those of a run
-    over files are used. extra: optional dependencies that it needs.
-    verbs: further verbs. files, folders: names that its runs have below their output besides the artifacts of stages.
+    plan: `plan(settings, **options)` is the run to plan, as a `Subject` (plan/plan.py). own_plan: `own_plan(settings,
+    **options)` is the plan as an `Answer`. dry_run: `dry_run(settings, address)` yields lines on what a run would do.
+    Without these, those of a run over files are used. extra: optional dependencies that it needs.
+    call: the function of the Python API, with the settings as keywords; None: one that takes any. verbs: further verbs.
+    files, folders: names that its runs have below their output besides the artifacts of stages.
     All files in such folders are the run's.
     """
 
@@ -36,9 +39,10 @@ class Kind:
     config: Entry
     job: Entry
     plan: Entry | None = None
-    print_plan: Entry | None = None
+    own_plan: Entry | None = None
     dry_run: Entry | None = None
     extra: str | None = None
+    call: Entry | None = None
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()

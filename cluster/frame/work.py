@@ -1,27 +1,29 @@
 """The work of a config file, which `raymill submit` and `raymill render` turn into a job."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from raymill.cluster.config import load
 from raymill.cluster.entry import require_extra
+from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
 from raymill.cluster.frame.job import RunJob
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.submit.work import Work, seconds_of
 
 
 def work_of(
-    config: str,
-    override: list[str],
+    config: AnyConfig,
+    override: Changes,
     name: str | None,
     within: str | None,
     replace: bool = False,
     runs_here: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Work:
-    """The work of a config file. Reads listings and manifests, and no data.
+    """The work of a config. Reads listings and manifests, and no data.
 
     Args:
-        override: settings to change, as `key.sub=value`. name: replaces the config's name. within: wanted duration,
+        config, override, settings: as of `config_of`. name: replaces the config's name. within: wanted duration,
             such as 8h. replace: the job runs with `--replace`. runs_here: the job runs on this machine.
 
     Raises:
@@ -29,11 +31,12 @@ def work_of(
             its settings need where the job runs here, or `within` is no duration.
     """
     seconds = None if within is None else seconds_of(within)
-    settings: Any = load(config, override)
-    kind = kind_of(settings.kind)
+    whole = config_of(config, settings, override)
+    kind = kind_of(whole.kind)
     if kind.extra:
-        require_extra(kind.extra, f"{config}, kind: {kind.name}", "It is needed here to check the config.")
-    job: RunJob[Any] = kind.job(settings)
+        shown = config if isinstance(config, str) else "the config"
+        require_extra(kind.extra, f"{shown}, kind: {kind.name}", "It is needed here to check the config.")
+    job: RunJob[Any] = kind.job(whole)
     if runs_here:
         job.require_extras()
     work = job.work(seconds, replace=replace)

@@ -16,7 +16,9 @@ import typer
 import yaml
 
 from raymill import cluster
+from raymill.cluster.answer import Text
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame.calls import AnyConfig, Changes
 from raymill.cluster.frame.work import work_of
 from raymill.cluster.kuberay.profiles import OVERLAYS, Profile, profile_of
 from raymill.cluster.session import WORKER_ENVIRONMENT
@@ -444,12 +446,46 @@ def render(
 
     Lists the inputs, and finds the same run id and machines as `raymill submit --to kuberay`.
     """
-    work = work_of(config, override or [], None, within)
+    if (found := render_config(config, override, overlay, image, namespace, within)).finished:
+        print(f"note: {found.output} has this result already; the job would do nothing", file=sys.stderr)
+    print(found, end="")
+
+
+class Rendered(Text):
+    """Kubernetes objects as YAML. output: of the run. finished: whether its result is there already."""
+
+    output: str
+    finished: bool
+
+
+def render_config(
+    config: AnyConfig,
+    override: Changes = None,
+    overlay: str = "",
+    image: str | None = None,
+    namespace: str | None = None,
+    within: str | None = None,
+    **settings: Any,
+) -> Rendered:
+    """The ConfigMap and the RayJob of a config, as YAML for `kubectl apply`. Creates nothing.
+
+    Args:
+        config: a file, a dict, or a config object, of any kind.
+        override: changes of single settings, as in {"execution.attempts": 5}.
+        overlay: kind, eks, gke, onprem-kueue, or a YAML file that extends one.
+        image: REPOSITORY@sha256:DIGEST; None: the overlay's image.
+        namespace: of the objects; None: the overlay's.
+        within: wanted duration, as in 90m or 4h; decides how many machines are requested.
+        settings: settings that replace those of the config.
+
+    Raises:
+        UserError: the config or an option is wrong, or an input is missing.
+    """
+    work = work_of(config, override, None, within, settings=settings)
     images = {"train_image" if work.kind == "train" else "image": image}
-    profile = profile_of(overlay, namespace=namespace, **images)
-    if work.finished:
-        print(f"note: {work.output} has this result already; the job would do nothing", file=sys.stderr)
-    print(rendered(work, profile), end="")
+    found = Rendered(rendered(work, profile_of(overlay, namespace=namespace, **images)))
+    found.output, found.finished = work.output, work.finished
+    return found
 
 
 def rendered(work: Work, profile: Profile) -> str:

@@ -15,12 +15,13 @@ import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.config import load
 from raymill.cluster.cost import REQUEST_CORE_S, REQUEST_S, Cost
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import duration, plural, short
+from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.kind import Kind
 from raymill.cluster.frame.kinds import kind_of, kinds
@@ -370,6 +371,56 @@ def plan(
     train: also steps, tokens, epochs, memory by part and engine, the smallest change that fits, time, cost, warnings;
     the model is counted without its weights, and counts are exact once the corpus is packed.
     """
+    found = plan_config(
+        config,
+        override,
+        documents=documents,
+        cores=cores,
+        duplicates=duplicates,
+        prices=prices,
+        gpu=gpu,
+        gpu_memory_gib=gpu_memory_gib,
+        peak_tflops=peak_tflops,
+        mfu=mfu,
+        price_per_gpu_hour=price_per_gpu_hour,
+    )
+    print(json.dumps(found, indent=1) if json_ else found)
+
+
+def plan_config(
+    config: AnyConfig = None,
+    override: Changes = None,
+    *,
+    documents: float | None = None,
+    cores: Sequence[int] | None = None,
+    duplicates: float | None = None,
+    prices: str | None = None,
+    gpu: str | None = None,
+    gpu_memory_gib: float | None = None,
+    peak_tflops: float | None = None,
+    mfu: float | None = None,
+    price_per_gpu_hour: float | None = None,
+    **settings: Any,
+) -> Answer:
+    """What a config takes, before it runs: time, memory, cost. Writes nothing.
+
+    Args:
+        config: a file, a dict, or a config object, of any kind.
+        override: changes of single settings, as in {"rules.gopher_quality.min_words": 30}.
+        documents: curate, prepare: plan for this number of documents of the same kind.
+        cores: numbers of cores to plan for; of train, to pack.
+        duplicates: curate: share of the documents that pass the rules and are duplicates.
+        prices: YAML file of prices of cores, memory and requests.
+        gpu: train: name of the GPU, such as H100.
+        gpu_memory_gib: train: memory of one GPU; None: that of `gpu`.
+        peak_tflops: train: dense, of one GPU at the precision used; None: that of `gpu` in bf16.
+        mfu: train: share of the peak that is reached; None: 0.4.
+        price_per_gpu_hour: train: for the cost, in any currency.
+        settings: settings that replace those of the config.
+
+    Raises:
+        UserError: a first check of a run fails, or no row of the sample can be read.
+    """
     options: dict[str, Any] = {
         "documents": documents,
         "cores": cores or None,
@@ -381,33 +432,29 @@ def plan(
         "mfu": mfu,
         "price_per_gpu_hour": price_per_gpu_hour,
     }
-    settings = load(config, override or [])
-    declared = kind_of(settings.kind)  # type: ignore[attr-defined]
+    whole = config_of(config, settings, override)
+    declared = kind_of(whole.kind)
+    shown = config if isinstance(config, str) else "the config"
     given = {name: value for name, value in options.items() if value is not None}
     for name in given.keys() - _taken_by(declared):
         others = " and ".join(kind.name for kind in kinds() if name in _taken_by(kind))
         raise ConfigError(
-            f"--{name.replace('_', '-')}: an option for configs of kind {others}; {config} is of kind {declared.name}. "
+            f"--{name.replace('_', '-')}: an option for configs of kind {others}; {shown} is of kind {declared.name}. "
             "Leave it out."
         )
     if declared.extra:
-        require_extra(declared.extra, f"raymill plan {config}")
-    if declared.print_plan is not None:
-        declared.print_plan(settings, as_json=json_, **given)
-    else:
-        print_plan(settings, as_json=json_, **given)
+        require_extra(declared.extra, f"raymill plan {shown}")
+    return (declared.own_plan or plan_settings)(whole, **given)
 
 
 def _taken_by(kind: Kind) -> set[str]:
     """The options of the verb that the plan of a kind takes."""
-    own = kind.print_plan or kind.plan
+    own = kind.own_plan or kind.plan
     return {"cores", "prices", *inspect.signature(own.load() if own else subject_of_files).parameters}
 
 
-def print_plan(
-    settings: Any, *, cores: Sequence[int] = CORES, prices: str | None = None, as_json: bool = False, **options: Any
-) -> None:
-    """Print the plan of a config. options: of its kind.
+def plan_settings(settings: Any, *, cores: Sequence[int] = CORES, prices: str | None = None, **options: Any) -> Answer:
+    """The plan of a config of a run over files. options: of its kind.
 
     Raises:
         UserError: a first check of a run fails, or no row of the sample can be read.
@@ -415,4 +462,4 @@ def print_plan(
     priced = load_prices(prices)
     subject = kind_of(settings.kind).plan or subject_of_files
     found = plan_of(subject(settings, **options), cores, priced)
-    print(json.dumps(found, indent=1) if as_json else plan_text(found))
+    return Answer(found, plan_text(found))

@@ -5,7 +5,7 @@ import os
 from collections.abc import Container, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from raymill.cluster.guard import Exceeded, WorkBounds
 from raymill.cluster.store import paths
@@ -87,11 +87,18 @@ def _known_encoding(name: str) -> str:
 Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
+def as_list(value: Any) -> Any:
+    """A text as a list of one, for the setting `inputs`."""
+    return [value] if isinstance(value, str) else value
+
+
 class Input(BaseModel):
     """One source of documents: its files, and the columns to read from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # The setting that a text alone stands for.
+    short_form: ClassVar = "path"
     reserved: ClassVar[frozenset[str]] = RESERVED_COLUMNS
     # Whether the text may be a list or an object, as messages are; it is read as compact JSON.
     nested_text: ClassVar[bool] = False
@@ -154,6 +161,11 @@ class Input(BaseModel):
     storage: StorageOptions | None = Field(
         default=None, description="Object-store settings for this source alone; null: the config's `storage`"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {cls.short_form: value} if isinstance(value, str) else value
 
     @property
     def named_speakers(self) -> Sequence[str]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from raymill.cluster.errors import StorageError
+from raymill.cluster.errors import Problem, StorageError
 from raymill.cluster.secret_values import shortened
 
 SECRETS = ("access_key_id", "secret_access_key", "session_token")
@@ -172,7 +172,8 @@ class NotFound(StorageError):
     is_final = False
 
     def __init__(self, uri: str, seen: str = "no such file") -> None:
-        super().__init__(f"{uri}: {seen}. Check the path, or list the folder it should be in.")
+        problem = Problem.of(uri, seen, fix="Check the path, or list the folder it should be in.")
+        super().__init__(problem.message, problems=[problem])
 
 
 class Unavailable(StorageError):

@@ -5,10 +5,10 @@ The settings of a rule, of deduplication and of a cut are beside what they set.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raymill.cluster.frame.execution import FilesExecution
-from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.stages.boilerplate import Boilerplate
@@ -69,7 +69,9 @@ class CurateConfig(_CurateSettings):
     name: str = Field(
         max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run in logs and reports"
     )
-    inputs: tuple[Input, ...] = Field(min_length=1, description="Sources of raw text: their files, formats and columns")
+    inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(
+        min_length=1, description="Sources of raw text: their files, formats and columns"
+    )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
     language: LanguageId | None = Field(
         LanguageId(),

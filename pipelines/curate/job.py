@@ -24,7 +24,7 @@ it does nothing and does not start Ray.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace as with_changes
 from functools import cached_property
 from typing import Any
@@ -32,12 +32,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raymill.cluster.answer import Answer, Text
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
+from raymill.cluster.frame.calls import Changes, ShownProgress, config_of
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.first_look import FirstLook
-from raymill.cluster.frame.job import Made, Making, Run, digests_of, with_warnings
+from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
 from raymill.cluster.plan.plan import Subject, sampled_inputs
 from raymill.cluster.plan.sample import a_unit_for_each_file, document_count, draw_sample, planned_input
@@ -56,7 +59,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
 from raymill.pipelines.curate.config import CurateConfig
-from raymill.pipelines.curate.report.gather import CurateReport, funnel_text, gather
+from raymill.pipelines.curate.report.gather import CurateReport, funnel_table, funnel_text, gather
 from raymill.pipelines.curate.report.page import render
 from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from raymill.pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
@@ -83,6 +86,10 @@ from raymill.pipelines.rules.filters import Filters
 from raymill.pipelines.rules.rule import Analysis, files_read_by
 from raymill.pipelines.text.texts import Texts
 
+# These import this module.
+_explain = Entry("raymill.pipelines.curate.questions.explain:explain_document")
+_what_if = Entry("raymill.pipelines.curate.questions.what_if:what_if_changed")
+
 # `exclude` of pydantic's model_dump: the settings without effect on the corpus.
 _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "dedup": set(NO_EFFECT_ON_DUPLICATES)}
 
@@ -97,7 +104,52 @@ class CurateRun(Run):
     @property
     def corpus(self) -> Artifact:
         """The artifact with the documents that were kept. Reads its manifest."""
-        return self.artifact("corpus")
+        return self.artifact(CORPUS)
+
+    @property
+    def removed(self) -> Artifact:
+        """The ledger: a row per removed document, with its reason. Reads its manifest."""
+        return self.artifact(REMOVED)
+
+    def explain(self, id: str) -> Text:
+        """One document: the rule that removed it, or a word diff with the document it duplicates; then its
+        measurements. id: as of `raymill.explain`.
+
+        Raises:
+            DataError: the run has no such document.
+        """
+        return _explain(self, id)
+
+    def what_if(
+        self,
+        override: Changes,
+        *,
+        address: str | None = None,
+        sample: int | None = None,
+        progress: ShownProgress = None,
+    ) -> Answer:
+        """Compare the run with other settings; see `raymill.what_if`.
+
+        override: the changes, as in {"rules.gopher_quality.min_words": 30}.
+        """
+        before = self.config or CurateConfig.model_validate(
+            self.manifest["config"] | {"output": self.uri, "storage": self.store.options}
+        )
+        after = config_of(before, None, override, "curate")
+        return _what_if(before, after, address=address, sample=sample, progress=progress)
+
+    @property
+    def summary(self) -> str:
+        return funnel_text(self.report)
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The funnel."""
+        return funnel_table(self.report)
+
+    @property
+    def _results(self) -> dict[str, str]:
+        return {"corpus": paths.join(self.uri, CORPUS)}
 
 
 class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
@@ -138,12 +190,6 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
 
     def page(self, made: Made) -> str:
         return render(made.report)
-
-    def outcome(self, run: Run) -> str:
-        return with_warnings(funnel_text(run.report), run.report)
-
-    def results(self, run: Run) -> dict[str, str]:
-        return {"corpus": "corpus"}
 
     def about(self) -> Iterator[tuple[str, str]]:
         config = self.config

@@ -5,6 +5,7 @@ from raymill.cluster.frame.kind import Kind, Verb
 
 CURATE = Kind(
     name="curate",
+    call=Entry("raymill.typed_settings:curate"),
     text="raw text to a training corpus; run it again to continue",
     config=Entry("raymill.pipelines.curate.config:CurateConfig"),
     job=Entry("raymill.pipelines.curate.job:CurateJob"),
@@ -13,22 +14,27 @@ CURATE = Kind(
         "what-if": Verb(
             Entry("raymill.pipelines.curate.questions.what_if:print_comparison"),
             "decide a measured run again with other settings, in seconds",
+            call=Entry("raymill.pipelines.curate.questions.what_if:what_if"),
         ),
         "explain": Verb(
             Entry("raymill.pipelines.curate.questions.explain:print_explanation"),
             "one document: its measurements, and why it was kept or removed",
+            call=Entry("raymill.pipelines.curate.questions.explain:explain_document"),
         ),
         "sample": Verb(
             Entry("raymill.pipelines.curate.questions.sample:print_sample"),
             "a few rows of an artifact, picked by column values",
+            call=Entry("raymill.pipelines.curate.questions.sample:sample"),
         ),
         "warm": Verb(
             Entry("raymill.pipelines.warm:warm"),
             "compile the kernels of curate ahead, for this machine or for an image",
+            call=Entry("raymill.pipelines.warm:warm_kernels"),
         ),
         "demo": Verb(
             Entry("raymill.pipelines.demo.commands:demo"),
             "curate the documentation found on this machine, as a first run",
+            call=Entry("raymill.pipelines.demo.commands:run_demo"),
         ),
     },
     files=("inputs.json", "inputs.parquet"),

@@ -6,7 +6,8 @@ call continues the run or finds it finished, and edits of the config remain.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,12 @@ import typer
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.cli import shell_command
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.commands import load_of_kind, make_and_print
+from raymill.cluster.frame.calls import ShownProgress, run_of
+from raymill.cluster.frame.commands import make_and_print
+from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.job import CurateRun
 from raymill.pipelines.curate.stages.write_corpus import REMOVED
 from raymill.pipelines.dedup.compare import NEAR
 from raymill.pipelines.demo.installed import FINDERS, InstalledDocument, collect, packages
@@ -34,6 +38,30 @@ def demo(
     replace: Annotated[bool, typer.Option("--replace", help="collect and curate everything again")] = False,
 ) -> None:
     """Curate the documentation, licences and docstrings found on this machine, as a first run. No download."""
+    config = write_demo(output, replace, partial(print, flush=True))
+    print(f"\n{shell_command('curate', config)}\n", flush=True)
+    make_and_print("curate", config, address="local", replace=replace)
+    print(f"\n{next_steps(output, config)}")
+
+
+def run_demo(output: str = OUTPUT, replace: bool = False, progress: ShownProgress = None) -> CurateRun:
+    """Curate the documentation, licences and docstrings found on this machine, as a first run. No download.
+
+    Args:
+        output: folder for the run; the collected text goes to OUTPUT-input.
+        replace: collect and curate everything again.
+        progress: as of `raymill.curate`.
+    """
+    config = write_demo(output, replace, chosen_progress(progress).say)
+    return run_of("curate", config, address="local", replace=replace, progress=progress)
+
+
+def write_demo(output: str, replace: bool, say: Callable[[str], object]) -> str:
+    """Write the input and the config, unless they are there. Returns the path of the config. say: shows a line.
+
+    Raises:
+        ConfigError: the output is not on this machine.
+    """
     if paths.is_remote(output):
         raise ConfigError(
             f"--output {output}: the demo collects text of this machine and writes it beside the output, so that "
@@ -41,16 +69,14 @@ def demo(
         )
     config, store = paths.join(output, "curate.yaml"), Store()
     if replace or not store.exists(config):
-        print("Collecting text from this Python and the packages installed with it ...", flush=True)
-        stage_inputs(f"{output.rstrip('/')}-input", collect(packages()))
+        say("Collecting text from this Python and the packages installed with it ...")
+        stage_inputs(f"{output.rstrip('/')}-input", collect(packages()), say)
         store.write_bytes(config, config_text(output).encode())
-    print(f"\n{shell_command('curate', config)}\n", flush=True)
-    make_and_print("curate", load_of_kind("curate", config), "local", replace=replace)
-    print(f"\n{next_steps(output, config)}")
+    return config
 
 
-def stage_inputs(folder: str, documents: Iterable[InstalledDocument]) -> None:
-    """Write one JSON Lines file per source of `documents`, and the demo's own sets; print their sizes.
+def stage_inputs(folder: str, documents: Iterable[InstalledDocument], say: Callable[[str], object] = print) -> None:
+    """Write one JSON Lines file per source of `documents`, and the demo's own sets. say: shows their sizes.
 
     The file of a source without documents is empty.
     """
@@ -60,11 +86,11 @@ def stage_inputs(folder: str, documents: Iterable[InstalledDocument]) -> None:
         found[document.source].append(_json_line({name: getattr(document, name) for name in _COLUMNS}))
     for source, lines in found.items():
         store.write_bytes(paths.join(folder, f"{source}.jsonl"), b"".join(lines))
-        print(f"  {source:<20}{len(lines):>7,} documents {sum(map(len, lines)) / 1e6:>6.1f} MB", flush=True)
+        say(f"  {source:<20}{len(lines):>7,} documents {sum(map(len, lines)) / 1e6:>6.1f} MB")
     for file in sorted(DATA.glob("*.jsonl")):
         lines = store.read_bytes(str(file)).splitlines(keepends=True)
         store.write_bytes(paths.join(folder, file.name), b"".join(map(expand_repeated, lines)))
-        print(f"  {file.stem:<20}{len(lines):>7,} documents, written for this demo", flush=True)
+        say(f"  {file.stem:<20}{len(lines):>7,} documents, written for this demo")
 
 
 def expand_repeated(line: bytes) -> bytes:

@@ -22,10 +22,12 @@ import typer
 
 from raymill.cluster.cli import shell_command
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.commands import load_of_kind, make_and_print
+from raymill.cluster.frame.calls import ShownProgress, run_of
+from raymill.cluster.frame.commands import make_and_print
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.pipelines.demo.installed import CollectionLimits, collect, standard_library
+from raymill.pipelines.prepare.job import PrepareRun
 
 DATA = Path(__file__).parent / "data" / "helpdesk"
 _CONFIGS = Path(__file__).parents[1] / "configs"
@@ -44,6 +46,31 @@ def prepare_demo(
     replace: Annotated[bool, typer.Option("--replace", help="write the input and prepare everything again")] = False,
 ) -> None:
     """Prepare data sets of a help desk's tickets with planted defects, and of docstrings of Python. No download."""
+    for config in write_prepare_demo(output, replace):
+        print(f"{shell_command('prepare', config)}\n", flush=True)
+        make_and_print("prepare", config, address="local", replace=replace)
+        print(flush=True)
+    print(next_steps(output.rstrip("/")))
+
+
+def run_prepare_demo(output: str = OUTPUT, replace: bool = False, progress: ShownProgress = None) -> list[PrepareRun]:
+    """Prepare data sets of a help desk's tickets with planted defects, and of docstrings of Python. No download.
+
+    Args:
+        output: folder for the run; its input goes to OUTPUT-input.
+        replace: write the input and prepare everything again.
+        progress: as of `raymill.prepare`.
+    """
+    configs = write_prepare_demo(output, replace)
+    return [run_of("prepare", config, address="local", replace=replace, progress=progress) for config in configs]
+
+
+def write_prepare_demo(output: str, replace: bool) -> list[str]:
+    """Write the input and the configs, unless they are there. Returns the paths of the configs.
+
+    Raises:
+        ConfigError: the output is not on this machine.
+    """
     if paths.is_remote(output):
         raise ConfigError(
             f"--output {output}: the demo writes its input beside the output, so that has to be a folder on this "
@@ -55,11 +82,7 @@ def prepare_demo(
         write_inputs(f"{output}-input")
         for end, config in configs.items():
             store.write_bytes(config, config_text(output, end).encode())
-    for config in configs.values():
-        print(f"{shell_command('prepare', config)}\n", flush=True)
-        make_and_print("prepare", load_of_kind("prepare", config), "local", replace=replace)
-        print(flush=True)
-    print(next_steps(output))
+    return list(configs.values())
 
 
 def write_inputs(folder: str) -> None:

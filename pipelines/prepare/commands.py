@@ -8,32 +8,35 @@
 Records are what `inputs` may have: an output of `raymill curate`, a folder of Parquet or other files, or one file.
 """
 
+import json
+import os
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any, get_args
 
 import typer
 
-from raymill.cluster.config import load_values
-from raymill.cluster.dataset_versions import registry_folder
+from raymill.cluster.answer import Answer
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import Override, key_of, load_values, text_of
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import Shape
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural
-from raymill.cluster.frame.commands import Address, Overrides, Replace, load_of_kind
-from raymill.cluster.frame.job import REPORT_HTML
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, changes_of, config_of, plain
+from raymill.cluster.frame.commands import Address, Overrides, Replace
+from raymill.cluster.frame.job import REPORT_HTML, Run
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
-from raymill.cluster.progress import ProgressLines
+from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.run import RUN_REPORT, RunFolder
-from raymill.cluster.secret_values import secret_in
-from raymill.cluster.session import Session
+from raymill.cluster.session import Session, opened
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.pipelines.kernel_cache import COMPILING, kernels_are_compiled
 from raymill.pipelines.prepare import job
-from raymill.pipelines.prepare.assess.job import ASSESSMENT, read_assessment
-from raymill.pipelines.prepare.assess.score import failed
+from raymill.pipelines.prepare.assess.job import ASSESSMENT
+from raymill.pipelines.prepare.assess.score import Assessment, failed
 from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.records.clean import Clean
 from raymill.pipelines.prepare.records.validate import Validate
@@ -41,9 +44,8 @@ from raymill.pipelines.prepare.report.page import assessment_text
 from raymill.pipelines.prepare.sources import fields_of, fields_of_settings, with_corpora
 from raymill.pipelines.prepare.stages.duplicates import Duplicates
 from raymill.pipelines.prepare.stages.split import Split
-from raymill.pipelines.prepare.versions.diff import compare_versions, diff_json, diff_text, metric_values, metrics_text
-from raymill.pipelines.prepare.versions.export import ExportFormat, card, export, push
-from raymill.pipelines.prepare.versions.registry import Registry
+from raymill.pipelines.prepare.versions import calls as datasets
+from raymill.pipelines.prepare.versions.export import ExportFormat
 
 # Columns that are read as metadata under their own names, besides those that the settings name.
 USUAL = ("source", "licence", "domain", "task_type", "language", "label", "category", "annotator")
@@ -72,7 +74,7 @@ _ACTIONS = {
 
 
 def configs_of(
-    store: Store, data: str, output: str, settings: PrepareConfig | None, overrides: Sequence[str]
+    store: Store, data: str, output: str, settings: PrepareConfig | None, overrides: Sequence[str | Override]
 ) -> tuple[PrepareConfig, PrepareConfig]:
     """(a config that prepares the data as they are, the config whose rules, terms, `assess` and `gates` are used).
 
@@ -84,12 +86,12 @@ def configs_of(
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.rstrip("/").rpartition("/")[2]).strip("-._")[:100] or "data"
     plain: dict[str, Any] = {"kind": "prepare", "name": name, "output": output, "dedup": None}
     source: dict[str, Any] = {"source": name, "path": data}
-    if not any(one.startswith("inputs.") for one in overrides):
+    if not any(key_of(one).startswith("inputs.") for one in overrides):
         if settings:
             of_settings = [names for setting, names in fields_of_settings(settings) if setting.startswith(_JUDGING)]
             named = {one for names in of_settings for one in names}
         else:
-            named = {word for one in overrides for word in _FIELD.findall(one)}
+            named = {word for one in overrides for word in _FIELD.findall(text_of(one))}
         found = with_corpora([Source.model_validate(source)], store)
         unread = fields_of(found, store, "")[0].unread
         read = [one for one in unread if one in (*USUAL, *named) and _FIELD.fullmatch(one)]
@@ -153,21 +155,78 @@ def assess(
     Writes assessment.json and the page of the report. Without --config, with the settings of the run, which -o changes.
     Records that `raymill prepare` did not write are first brought into its form at --output, unchanged.
     """
-    given = override or []
-    of_storage = [one for one in given if one.startswith("storage.")] if config is None else given
-    settings = None if config is None else load_of_kind("prepare", config, given)
-    compiled = kernels_are_compiled() or address not in (None, "local")
-    progress = ProgressLines(at_first="" if compiled else COMPILING)
+    found = assess_data(
+        data,
+        output=output,
+        config=config,
+        override=override,
+        address=address,
+        extrinsic=extrinsic,
+        folds=folds,
+        replace=replace,
+    )
+    print(found)
+    print(f"\nassessment  {paths.join(found.folder, ASSESSMENT)}")
+    print(f"report      {paths.join(found.folder, REPORT_HTML)}")
+    return UserError.exit_code if gate and not found.passed else 0
+
+
+class AssessedData(Answer):
+    """The assessment of a data set. folder: where it is written. passed: there are records, and no gate fails."""
+
+    def __init__(self, assessment: Assessment, folder: str) -> None:
+        super().__init__(assessment, assessment_text(assessment))
+        self.folder = folder
+        self.passed = bool(assessment["records"]) and not failed(assessment)
+
+
+def assess_data(
+    data: str | os.PathLike[str] | Run | Artifact,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    config: AnyConfig = None,
+    override: Changes = None,
+    address: str | None = None,
+    extrinsic: str | None = None,
+    folds: str | os.PathLike[str] | Run | None = None,
+    replace: bool = False,
+    progress: ShownProgress = None,
+) -> AssessedData:
+    """Measure a data set: completeness, contradictions, wrong labels, repeats, diversity, bias; with gates.
+
+    Writes assessment.json and the page of the report.
+
+    Args:
+        data: output of `prepare`; with `output` also one of its splits, or other records: an output of `curate`, a
+            folder or file of Parquet, JSON Lines and other formats, hf://ORG/NAME.
+        output: where the assessment is written; None: in the run.
+        config: a config whose `assess`, `gates` and `storage` are used; None: the settings of the run.
+        override: changes of single settings, as in {"gates.score": 0.8}.
+        address: of a Ray cluster; None: the Ray of this process, else one on this machine.
+        extrinsic: score a model that is trained to predict this metadata.
+        folds: add the scores of this output of `cross_validate`.
+        replace: delete results made with other settings and make them again.
+        progress: as of `raymill.prepare`.
+
+    Raises:
+        UserError: the data have no records, or columns that are not recognised; or a setting is wrong.
+    """
+    given = changes_of(override)
+    of_storage = [one for one in given if key_of(one).startswith("storage.")] if config is None else given
+    settings = None if config is None else config_of(config, None, given, "prepare")
+    folds = None if folds is None else plain(folds)
     with store_for(data, config, of_storage) as (store, root):
-        where = root if output is None else paths.absolute(output)
+        where = root if output is None else paths.absolute(os.fspath(output))
         run = _finished_run(store, root, alone=output is None)
         if run is None:
-            of_data, settings = configs_of(store, root, where, settings, [one for one in given if config is None])
-            with Session(address, settings.execution.cpus, progress) as session:
-                made = job.prepare(of_data, session, progress, replace=replace, judge=settings)
+            changes = [one for one in given if config is None]
+            of_data, settings = configs_of(store, root, where, settings, changes)
+            with opened(address, settings.execution.cpus) as session:
+                session.progress = shown = chosen_progress(progress, _at_first(session))
+                made = job.prepare(of_data, session, shown, replace=replace, judge=settings)
                 assessment = made.assessment
                 if assessment is None or not made.fresh or extrinsic or folds:
-                    assessment = job.assess_again(store, where, session, progress, settings, extrinsic, folds)
+                    assessment = job.assess_again(store, where, session, shown, settings, extrinsic, folds)
         else:
             of_run, splits = run
             if output is not None:
@@ -181,16 +240,18 @@ def assess(
             if config is None and (changes := [one for one in given if one not in of_storage]):
                 report = paths.join(of_run, RUN_REPORT)
                 settings = load_values(job.read_report(store, of_run)["config"], report, changes)
-            with Session(address, settings.execution.cpus if settings else None, progress) as session:
+            with opened(address, settings.execution.cpus if settings else None) as session:
+                session.progress = shown = chosen_progress(progress, _at_first(session))
                 assessment = job.assess_again(
-                    *(store, of_run, session, progress, settings, extrinsic, folds),
+                    *(store, of_run, session, shown, settings, extrinsic, folds),
                     splits=splits,
                     output=None if output is None else where,
                 )
-    print(assessment_text(assessment))
-    print(f"\nassessment  {paths.join(where, ASSESSMENT)}")
-    print(f"report      {paths.join(where, REPORT_HTML)}")
-    return UserError.exit_code if gate and (failed(assessment) or not assessment["records"]) else 0
+    return AssessedData(assessment, where)
+
+
+def _at_first(session: Session) -> str:
+    return COMPILING if session.embedded and not kernels_are_compiled() else ""
 
 
 def _finished_run(store: Store, data: str, *, alone: bool) -> tuple[str, tuple[str, ...]] | None:
@@ -248,42 +309,31 @@ def dataset(
         raise typer.BadParameter(f"write `raymill dataset {written}`")
     if action != "tag" and (version or note):
         raise ConfigError("--as and --note go with `tag`. Leave them out.")
-    if what := secret_in(note):
-        raise ConfigError(f"--note: holds a secret ({what}), and cards are published. Take it out.")
     if action != "push" and public:
         raise ConfigError("--public goes with `push`. Leave it out.")
     if action != "diff" and as_json:
         raise ConfigError("--json goes with `diff`. Leave it out.")
-    with store_for(registry or registry_folder(), config, override) as (store, uri):
-        versions = Registry(store, uri, any_output=bool(config or override))
-        match action:
-            case "tag":
-                known = [one.version for one in versions.known(name)]
-                made = versions.tag(name, paths.absolute(given[0]), version, note)
-                since = f" since {made.tagged[:16]}; nothing was changed" if made.version in known else ""
-                records = plural(sum(made.records.values()), "record")
-                print(f"{made.name}:{made.version} is {made.output}, {records}{since}")
-            case "log":
-                for one in versions.versions(name):
-                    numbers = " + ".join(count(number) for number in one.records.values())
-                    found = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
-                    print(f"{found}  {one.note}".rstrip())
-            case "diff":
-                one, other = versions.readable(name), versions.readable(given[0])
-                difference = compare_versions(one.splits(store), other.splits(store))
-                before, after = (f"{found.name}:{found.version}" for found in (one, other))
-                old, new = (read_assessment(store, found.output) for found in (one, other))
-                if as_json:
-                    print(diff_json(before, after, difference, metric_values(old, new)))
-                else:
-                    print(diff_text(before, after, difference))
-                    print(metrics_text(before, after, old, new))
-            case "card":
-                print(card(store, versions.readable(name)), end="")
-            case "push":
-                pushed = push(store, versions.readable(name), given[0], public=public)
-                print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
-                print(f"commit  {pushed.commit}")
-            case _:
-                files = export(store, versions.readable(name), paths.absolute(given[0]), format)
-                print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")
+    options: dict[str, Any] = {"registry": registry, "config": config, "override": override}
+    match action:
+        case "tag":
+            made, was_there = datasets.tag_or_find(name, given[0], version, note, **options)
+            since = f" since {made.tagged[:16]}; nothing was changed" if was_there else ""
+            records = plural(sum(made.records.values()), "record")
+            print(f"{made.name}:{made.version} is {made.output}, {records}{since}")
+        case "log":
+            for one in datasets.log(name, **options):
+                numbers = " + ".join(count(number) for number in one.records.values())
+                line = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
+                print(f"{line}  {one.note}".rstrip())
+        case "diff":
+            difference = datasets.diff(name, given[0], **options)
+            print(json.dumps(difference, indent=1, ensure_ascii=False) if as_json else difference)
+        case "card":
+            print(datasets.card(name, **options), end="")
+        case "push":
+            pushed = datasets.push(name, given[0], public=public, **options)
+            print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
+            print(f"commit  {pushed.commit}")
+        case _:
+            files = datasets.export(name, given[0], format, **options)
+            print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")

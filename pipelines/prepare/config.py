@@ -2,13 +2,13 @@
 
 import os
 import re
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from raymill.cluster.examples.content import FIELDS, Role
 from raymill.cluster.frame.execution import FilesExecution
-from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits
+from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
@@ -32,6 +32,8 @@ _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 class Source(BaseModel, extra="forbid", frozen=True):
     """One source of records: where its files are, and which column is which field."""
+
+    short_form: ClassVar = "path"  # the setting that a text alone stands for
 
     source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the source in records and report")
     path: paths.AbsolutePath | None = Field(
@@ -106,6 +108,11 @@ class Source(BaseModel, extra="forbid", frozen=True):
     def _without_parent_folders(cls, path: str | None) -> str | None:
         return path if path is None or paths.scheme(path) else os.path.normpath(path)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {cls.short_form: value} if isinstance(value, str) else value
+
     @property
     def connection(self) -> Database | Api | Pages | None:
         """What is fetched before the run reads it; None of files."""
@@ -149,7 +156,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
         pattern=_NAME,
         description="Name of the run in logs and reports; empty: the last part of `output`",
     )
-    inputs: tuple[Source, ...] = Field(
+    inputs: Annotated[tuple[Source, ...], BeforeValidator(as_list)] = Field(
         min_length=1, description="Sources of records: files, databases, APIs and web pages"
     )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")

@@ -28,6 +28,7 @@ from typing import Any
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
+from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.dataset_versions import refuse_to_replace_tagged
 from raymill.cluster.engine import Engine
@@ -35,10 +36,10 @@ from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import REASONS
 from raymill.cluster.examples.splits import SPLITS
-from raymill.cluster.formats import plural
+from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.first_look import FirstLook
-from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in, with_warnings
+from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in
 from raymill.cluster.lease import held
 from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
 from raymill.cluster.plan.sample import document_count
@@ -112,7 +113,10 @@ from raymill.pipelines.prepare.stages.split_stage import (
 from raymill.pipelines.prepare.stages.tables import find_in_tables, tables_memory
 from raymill.pipelines.prepare.stages.write import LISTED, REMOVED, write_stage
 
-_try_sample = Entry("raymill.pipelines.prepare.plan:try_sample")  # imports this module
+# These import this module.
+_try_sample = Entry("raymill.pipelines.prepare.plan:try_sample")
+_assess = Entry("raymill.pipelines.prepare.commands:assess_data")
+_tag = Entry("raymill.pipelines.prepare.versions.calls:tag")
 
 _LEAST_KEY = 16  # bytes of a key of pseudonyms: 128 bits, if it is random
 
@@ -141,6 +145,37 @@ class PrepareRun(Run):
     def assessment(self) -> Assessment | None:
         """None of a run before there was one."""
         return read_assessment(self.store, self.uri)
+
+    def assess(self, **options: Any) -> Answer:
+        """Measure the data set again, with other settings or extra scores. options: as of `raymill.assess`."""
+        return _assess(self, **options)
+
+    def tag(self, name: str, version: str | None = None, note: str = "", *, registry: str | None = None) -> Any:
+        """Name the data set. Returns its `Version`. Arguments: as of `raymill.dataset.tag`."""
+        return _tag(name, self, version, note, registry=registry)
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.report["totals"]["written"] else UserError.exit_code
+
+    @property
+    def summary(self) -> str:
+        return report_text(self.report)
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """Records by split, and removed ones by reason."""
+        rows = [(split, count(number), "") for split, number in self.report["splits"].items()]
+        reasons = [("removed", count(one["records"]), one["reason"]) for one in self.report["reasons"]]
+        return ("records", "number", "reason"), rows + reasons
+
+    @property
+    def _results(self) -> dict[str, str]:
+        return {"data set": self.uri}
+
+    def __str__(self) -> str:
+        text, assessment = super().__str__(), self.assessment
+        return text if assessment is None else f"{text}\n\n{assessment_text(assessment)}"
 
 
 class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
@@ -275,16 +310,6 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         assert assessment is not None  # `make` wrote it
         return render(made.report, assessment)
 
-    def outcome(self, run: Run) -> str:
-        text, assessment = with_warnings(report_text(run.report), run.report), read_assessment(run.store, run.uri)
-        return text if assessment is None else f"{text}\n\n{assessment_text(assessment)}"
-
-    def results(self, run: Run) -> dict[str, str]:
-        return {"data set": ""}
-
-    def exit_code(self, run: Run) -> int:
-        return 0 if run.report["totals"]["written"] else UserError.exit_code
-
     def work(self, seconds: float | None = None, *, replace: bool = False) -> Work:
         if replace and self.find(replace=True).run is None:
             refuse_to_replace_tagged(self.folder)
@@ -346,7 +371,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
     def notes(self, look: FirstLook) -> list[str]:
         return notes_on_columns(self.named.inputs, self.collecting.fields, self.named.validation.require)
 
-    def try_sample(self) -> UserError | None:
+    def try_sample(self) -> tuple[str, UserError | None]:
         return _try_sample(self)
 
 

@@ -5,6 +5,7 @@ from raymill.cluster.frame.kind import Kind, Verb
 
 PREPARE = Kind(
     name="prepare",
+    call=Entry("raymill.typed_settings:prepare"),
     text="tickets, chats, question-answer pairs to a data set for fine-tuning",
     config=Entry("raymill.pipelines.prepare.config:PrepareConfig"),
     job=Entry("raymill.pipelines.prepare.job:PrepareJob"),
@@ -13,13 +14,16 @@ PREPARE = Kind(
         "assess": Verb(
             Entry("raymill.pipelines.prepare.commands:assess"),
             "what a prepared data set is like, with gates; --gate makes them the exit code",
+            call=Entry("raymill.pipelines.prepare.commands:assess_data"),
         ),
         "dataset": Verb(
             Entry("raymill.pipelines.prepare.commands:dataset"),
             "named versions of prepared data sets: tag, log, diff, card, export, push",
         ),
         "prepare-demo": Verb(
-            Entry("raymill.pipelines.demo.helpdesk:prepare_demo"), "prepare a data set of tickets with planted defects"
+            Entry("raymill.pipelines.demo.helpdesk:prepare_demo"),
+            "prepare a data set of tickets with planted defects",
+            call=Entry("raymill.pipelines.demo.helpdesk:run_prepare_demo"),
         ),
     },
     files=("inputs.json", "inputs.parquet", "assessment.json"),

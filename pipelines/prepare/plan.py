@@ -101,15 +101,14 @@ class Fate:
         return f"of {plural(self.rows, 'row')}, {'; '.join(parts)}"
 
 
-def try_sample(job: PrepareJob) -> DataError | None:
-    """Print what becomes of a sample of at most half a megabyte, as of `FilesJob.try_sample`."""
+def try_sample(job: PrepareJob) -> tuple[str, DataError | None]:
+    """What becomes of a sample of at most half a megabyte, as of `FilesJob.try_sample`."""
     with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
         say_if_compiling()
         sample = draw_sample(job.frozen, job.config.limits, _DRY_PIECE_BYTES)
         artifacts = try_out(job.named, job.collecting, sample, Trial(folder, job.store))
         fate = Fate.of(artifacts, sample.documents)
-    print(f"sample   {fate.text}")
-    return _too_many_bad(job.config.execution.max_bad_documents, sample, fate)
+    return f"sample   {fate.text}", _too_many_bad(job.config.execution.max_bad_documents, sample, fate)
 
 
 def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | None:

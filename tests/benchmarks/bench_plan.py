@@ -20,7 +20,7 @@ from pytest import MonkeyPatch
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.frame.kinds import kind_of
-from raymill.cluster.plan.plan import load_prices, plan_of, print_plan
+from raymill.cluster.plan.plan import load_prices, plan_of, plan_settings
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
@@ -136,4 +136,4 @@ def _of_larger_inputs(files: list[Path]) -> None:
             config.store.upload(file, f"s3://crawl/{file.name}")
         for documents in (1e8, 1e9, 1e10):
             print(f"\nraymill plan curate.yaml --documents {documents:.0e}")
-            print_plan(config, documents=documents)
+            print(plan_settings(config, documents=documents))

@@ -475,19 +475,19 @@ def test_a_scalar_has_the_type_that_yaml_1_2_gives_it(text, value):
 
 def test_the_storage_settings_are_those_of_a_config_or_of_overrides_alone(tmp_path, monkeypatch):
     (tmp_path / "c.yaml").write_text(GOOD + "storage: {region: there, retries: 3}\n")
-    found = load_storage(str(tmp_path / "c.yaml"), ["storage.retries=4"])
+    found = load(str(tmp_path / "c.yaml"), ["storage.retries=4"]).storage
     assert (found.region, found.retries, found.timeout_s) == ("there", 4, StorageOptions().timeout_s)
     monkeypatch.setenv("KEY", "hunter2")
     keys = ["storage.access_key_id=a", "storage.secret_access_key=${KEY}"]
-    assert load_storage(None, keys).secret_access_key.get_secret_value() == "hunter2"
-    assert load_storage(None) == StorageOptions()
+    assert load_storage(keys).secret_access_key.get_secret_value() == "hunter2"
+    assert load_storage([]) == StorageOptions()
     for override, said in {
         "storage.retries=-1": "-o storage.retries=-1: -1 given; wanted at least 0.",
         "name=x": "-o name=x: no such setting. A config has: storage.",
         "storage.retris=1": "-o storage.retris=1: no such setting. storage has: ",
     }.items():
         with pytest.raises(ConfigError) as caught:
-            load_storage(None, [override])
+            load_storage([override])
         assert str(caught.value).startswith(said) and len(lines(caught)) == 1
 
 

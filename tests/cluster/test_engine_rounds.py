@@ -412,7 +412,7 @@ def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_pat
             return super()._map(run, units, options)
 
     monkeypatch.setattr("raymill.cluster.frame.job.Engine", Changing)
-    monkeypatch.setattr("raymill.cluster.frame.commands.Session", NoRay)
+    monkeypatch.setattr("raymill.cluster.frame.calls.opened", NoRay)
     config = tmp_path / "curate.json"
     config.write_text(
         json.dumps({"kind": "curate", "name": "x", "inputs": [{"path": str(source)}], "output": str(tmp_path / "run")})

@@ -11,15 +11,15 @@ import pytest
 from raymill.cluster import cli, entry
 from raymill.cluster.entry import EXTRAS, require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.dry_run import print_dry_run
 from raymill.cluster.frame.work import work_of
-from raymill.cluster.plan.plan import plan, print_plan
+from raymill.cluster.plan.plan import plan, plan_settings
 from raymill.cluster.session import Session
 from raymill.cluster.submit.commands import Place
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.training.config import TrainConfig
 from raymill.training.job import train
 from tests.support.inline import prepare_inline
+from tests.support.shown import print_dry_run
 
 ROOT = Path(__file__).parents[2]
 # What the extras bring besides; none of it is a dependency of the package itself.
@@ -125,7 +125,7 @@ def test_a_job_of_this_machine_is_not_submitted_without_the_extras_of_its_settin
 def _looks(settings):
     """What is asked of a config before it runs."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "x"} | settings)
-    return (lambda: print_dry_run(config)), (lambda: print_plan(config))
+    return (lambda: print_dry_run(config)), (lambda: plan_settings(config))
 
 
 def test_a_database_without_its_extra_is_refused_before_another_source_is_fetched(bare, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from threading import Barrier
 import pytest
 
 from raymill.cluster import record as record_module
-from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.record import RecordFile, json_bytes, json_with
 from raymill.cluster.store.store import Store
 
@@ -72,7 +72,7 @@ def test_a_record_of_other_settings_is_refused_or_discarded(tmp_path):
     wanted = {"settings": 1}
 
     def refusal(found):
-        return None if found == wanted else "made with other settings"
+        return None if found == wanted else Problem("made with other settings")
 
     assert made.find_or_discard(refusal, replace=False) is None
     made.create(json_bytes(wanted))

@@ -23,7 +23,7 @@ FILES_OF_RECORDS = {
     "raymill.cluster.stage:record_file": "**/_commits/*/*.json",
     "raymill.cluster.record:read_json": "*/report.json",
     "raymill.cluster.run:manifest_file": "*/manifest.json",
-    "raymill.cluster.inspection:_read_run_manifest": "*/manifest.json",
+    "raymill.cluster.inspection:read_run_manifest": "*/manifest.json",
     "raymill.cluster.lease:_newest": "**/_lease/*.json",
     "raymill.cluster.readers.formats.hub:saved_splits": "saved/dataset_dict.json",
     "raymill.cluster.readers.formats.hub:saved_files": "saved/*/state.json",

@@ -71,7 +71,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"artifacts.{}", "export.files.[].path"},
         {"told.packed"},
     ),
-    "raymill.cluster.inspection:_read_run_manifest": (
+    "raymill.cluster.inspection:read_run_manifest": (
         raymill.cluster.inspection._parse,
         {"kind": "train", "artifacts": {"packed/a/train": "d"}},
         {"artifacts.{}"},

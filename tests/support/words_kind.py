@@ -75,10 +75,18 @@ class CountWords:
         return {"words": found.total()}
 
 
+class WordsRun(Run):
+    """The words of text files."""
+
+    @property
+    def summary(self) -> str:
+        return f"{self.report['words']:,.0f} words"
+
+
 class WordsJob(FilesJob[WordsConfig]):
     """Count the words of text files."""
 
-    kind = "words"
+    kind, run_type = "words", WordsRun
 
     @cached_property
     def listing(self) -> InputListing:
@@ -99,12 +107,6 @@ class WordsJob(FilesJob[WordsConfig]):
         artifacts = self.stages(making.run)
         manifest = artifacts["words"].manifest
         return Made({"words": manifest.counters["words"]}, digests_of(artifacts), {"finished": manifest.made})
-
-    def outcome(self, run: Run) -> str:
-        return f"{run.report['words']:,.0f} words"
-
-    def results(self, run: Run) -> dict[str, str]:
-        return {"words": "words"}
 
     def machines(self, seconds: float | None) -> Machines:
         return Machines("cpu", cpus=2, memory=4 * GIB, disk=4 * GIB, largest_task=GIB)

@@ -105,9 +105,9 @@ def trained(monkeypatch):
     """Trainings that only note their config and leave a report."""
     calls = []
 
-    def train(kind, config, address, replace):
+    def train(kind, config, *, address, replace):
         assert kind == "train"
-        settings = json.loads(config.model_dump_json(exclude_unset=True))
+        settings = json.loads(load(config).model_dump_json(exclude_unset=True))
         calls.append((settings, address, replace))
         report = made.report()
         report["fits"][0]["totals"]["trainable_parameters"] = 14_000 if settings["method"] == "lora" else 140_000

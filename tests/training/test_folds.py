@@ -120,7 +120,7 @@ def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypat
 
 
 def test_the_verb_prints_the_scores(tmp_path, prepared, in_process, monkeypatch, capsys):
-    monkeypatch.setattr(folds, "Session", lambda *given: Session())
+    monkeypatch.setattr(folds, "opened", lambda *given: Session())
     (tmp_path / "train.json").write_text(json.dumps(PLAIN | settings(tmp_path, prepared(2).uri, steps=1, evaluate={})))
     with pytest.raises(SystemExit) as left:
         cli.main(("cross-validate", str(tmp_path / "train.json")))

@@ -80,7 +80,7 @@ def test_the_outcome_names_a_run_that_was_finished_before(full, capsys):
     _, run = full
     finished = f"{run.uri}: finished before, nothing to do.\n"
     for fresh in (True, False):
-        print_outcome(TrainJob(TrainConfig.model_validate(PLAIN | full[0])), replace(run, fresh=fresh))
+        print_outcome(replace(run, fresh=fresh))
         shown = capsys.readouterr().out
         assert shown.startswith(finished) is not fresh and shown.endswith(f"report  {run.uri}/report.html\n")
 

@@ -17,7 +17,7 @@ from typing import cast
 
 from raymill.cluster.errors import RaymillError
 from raymill.cluster.formats import plural
-from raymill.cluster.progress import LineWriter, clock
+from raymill.cluster.progress import LineWriter, ProgressUpdate, clock
 from raymill.cluster.record import read_json, read_json_line
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
@@ -43,6 +43,7 @@ class StepProgress:
         self.writer = writer
         self.shown_at = 0.0
         self.newest = self.shown = ""
+        self.step = 0
         self.version = ""  # of the step log that was read
         self.since: int | None = None  # the step from which the workers continued; None: they have not started
         self.known = {file.uri: file.version for file in job.store.list_files(job.attempts)}
@@ -95,10 +96,11 @@ class StepProgress:
             records = last_records(self.job.store, self.job.step_log, found.size)
             own = [record for record in records if record["step"] > self.since or not self.since]
             self.newest = step_line(own, self.remaining) or self.newest
+            self.step = own[-1]["step"] if own else self.step
 
     def _show(self) -> None:
         self.shown_at, self.shown = time.monotonic(), self.newest
-        self.writer.update(self.newest)
+        self.writer.update(ProgressUpdate(self.newest, "training", self.step, self.remaining.steps))
 
 
 def attempt_line(attempt: AttemptRecord) -> str:

@@ -23,7 +23,7 @@ from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.formats import duration, plural
 from raymill.cluster.lease import Lease
-from raymill.cluster.progress import Progress, ProgressLines
+from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.temporary import temporary_folder
 from raymill.training.config_parts import Track, Workers
@@ -106,7 +106,7 @@ def _run(
     trainer = _make_trainer(
         arguments, workers, failures, name=submission, folder=str(folder), embedded=session.embedded
     )
-    console = StepProgress(job, progress.writer) if isinstance(progress, ProgressLines) else None
+    console = StepProgress(job, progress.writer) if progress.writer is not None else None
     last_step_at: float | None = None  # time at which the outcome of the last step was found
     threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
     try:

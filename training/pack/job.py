@@ -18,7 +18,7 @@ from typing import Any, Self
 from raymill import cluster
 from raymill.cluster.artifact import Artifact, Counters
 from raymill.cluster.engine import Engine
-from raymill.cluster.errors import DataError
+from raymill.cluster.errors import DataError, Problem
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.frame.job import digests_of, limits_of
 from raymill.cluster.lease import held
@@ -125,7 +125,7 @@ class PackJob:
         frozen = freeze_corpora(config, unit_bytes) | freeze_sets(config, unit_bytes)
         settings = pack_settings(config, frozen)
 
-        def refusal(manifest: dict[str, Any]) -> str | None:
+        def refusal(manifest: dict[str, Any]) -> Problem | None:
             changed = _changes(manifest, settings, _paths(config), frozen)
             # `prepare_tokenizer` compares content: a moved tokenizer is the same, an edited chat template is another.
             if not changed:
@@ -134,10 +134,9 @@ class PackJob:
                 if not replace:
                     tokenizer_file(store, root).discard()  # it was written just now, and the rows have another one
                 changed = ["the tokenizer or its chat template is another one"]
-            return (
-                f"{root}: holds corpora packed with other settings: {'; '.join(changed)}. Set `packed` to another "
-                "folder, or add --replace to make again what changed."
-            )
+            seen = f"holds corpora packed with other settings: {'; '.join(changed)}"
+            fix = "Set `packed` to another folder, or add --replace to make again what changed."
+            return Problem.of(root, seen, fix=fix)
 
         finished = manifest_file(store, root).find_or_discard(refusal, replace) is not None
         if not finished:

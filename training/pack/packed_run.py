@@ -25,7 +25,7 @@ from raymill.cluster.artifact import (
     fingerprint,
 )
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.record import OtherSettings, RecordFile, json_with
 from raymill.cluster.store import paths
@@ -106,18 +106,16 @@ def prepare_tokenizer(
         decided_by += [[frozen.fingerprint, frozen.columns.model_dump()] for frozen in corpora]
     settings = fingerprint(decided_by)
 
-    def refusal(record: TokenizerRecord) -> str | None:
+    def refusal(record: TokenizerRecord) -> Problem | None:
         fitted = model.tokenizer == "train"
         # Tokenizers that are loaded are compared by content, because the same one may have been moved.
         if record.settings == settings or (
             not fitted and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
         ):
             return None
-        return (
-            f"{folder}: holds another tokenizer than the config's "
-            f"({'fitted to these corpora' if fitted else model.tokenizer or model.name}, with its chat template). "
-            "Choose another output, or run with --replace to make it again."
-        )
+        name = "fitted to these corpora" if fitted else model.tokenizer or model.name
+        seen = f"holds another tokenizer than the config's ({name}, with its chat template)"
+        return Problem.of(folder, seen, fix="Choose another output, or run with --replace to make it again.")
 
     record_file = tokenizer_file(store, packed_uri)
     if (found := record_file.find_or_discard(refusal, replace)) is not None:

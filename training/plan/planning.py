@@ -4,11 +4,11 @@ Reads lists of files and the model's config, not weights.
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from raymill.cluster.answer import Answer
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import plural
@@ -204,7 +204,7 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
 _PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "step", "context")
 
 
-def print_plan(
+def plan_training(
     config: TrainConfig,
     *,
     gpu: str | None = None,
@@ -214,9 +214,8 @@ def print_plan(
     price_per_gpu_hour: float | None = None,
     cores: Sequence[int] = CORES,
     prices: str | None = None,
-    as_json: bool = False,
-) -> None:
-    """Print the plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
+) -> Answer:
+    """The plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
 
     Raises:
         UserError: a model, a corpus, a column or a GPU is unknown.
@@ -224,7 +223,7 @@ def print_plan(
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
     found = plan_run(config, of_gpu, cores, load_prices(prices))
-    print(json.dumps(found, indent=1) if as_json else plan_text(found))
+    return Answer(found, plan_text(found))
 
 
 def machine(

@@ -66,7 +66,7 @@ class Parent:
         return cls(**plain | uris | {"position": position, "words": tuple(plain["words"])})
 
 
-OUTCOME, CHECKPOINTS = "fit.json", "checkpoints"
+OUTCOME, CHECKPOINTS, STEP_LOG = "fit.json", "checkpoints", "steps.jsonl"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Job:
     @property
     def step_log(self) -> str:
         """steps.jsonl, see step_log.py."""
-        return f"{self.root}/steps.jsonl"
+        return f"{self.root}/{STEP_LOG}"
 
     @property
     def outcome(self) -> str:

@@ -1,5 +1,6 @@
 """`raymill explain RUN ID`: the outcome of one document and its measurements."""
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated
@@ -9,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
+from raymill.cluster.answer import Text
 from raymill.cluster.artifact import Artifact, DataFile, read_tables
 from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import plural
-from raymill.cluster.frame.commands import load_of_kind
+from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
+from raymill.cluster.frame.job import Run
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.readers.reader import python_rows
 from raymill.pipelines.curate.config import CUTS
@@ -34,9 +37,26 @@ def print_explanation(
     override: StorageOverrides = None,
 ) -> None:
     """One document: the rule that removed it, or a word diff with the document it duplicates; then its measurements."""
-    settings = None if config is None else load_of_kind("curate", config, override)
+    print(explain_document(run, id, config, override))
+
+
+def explain_document(
+    run: str | os.PathLike[str] | Run, id: str, config: AnyConfig = None, override: Changes = None
+) -> Text:
+    """One document: the rule that removed it, or a word diff with the document it duplicates; then its measurements.
+
+    Args:
+        run: folder or URI of a run of `curate`, or the run.
+        id: the document's id, the value of a carried column such as a URL, or the path of a file with one document.
+        config: the run's config, for its `storage` settings.
+        override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
+
+    Raises:
+        DataError: the run has no such document.
+    """
+    settings = None if config is None else config_of(config, None, override, "curate")
     with store_for(run, config, override) as (store, uri):
-        print(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
+        return Text(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
 
 
 def explain(run: RunReader, id: str) -> str:

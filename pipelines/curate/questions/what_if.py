@@ -23,16 +23,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact, open_parquet, read_tables
+from raymill.cluster.config import key_of
 from raymill.cluster.engine import Engine
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import plural
-from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, load_of_kind
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, changes_of, config_of
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides
 from raymill.cluster.frame.job import limits_of
 from raymill.cluster.nodes import without_accelerators
-from raymill.cluster.progress import ProgressLines
-from raymill.cluster.run import changes
-from raymill.cluster.session import Session, imported_ray
+from raymill.cluster.progress_display import chosen_progress
+from raymill.cluster.run import changes as setting_changes
+from raymill.cluster.session import Session, imported_ray, opened
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CUTS, CurateConfig
 from raymill.pipelines.curate.job import result_settings
@@ -222,13 +225,51 @@ def print_comparison(
 
     More than a million documents are decided on Ray; other settings of `dedup` start Ray on this machine.
     """
-    # `output` and `storage` overrides also apply to the run being compared.
-    location = [one for one in override or [] if one.partition("=")[0].split(".")[0] in ("output", "storage")]
-    before = load_of_kind("curate", config, location)
-    after = load_of_kind("curate", config, override)
-    with Session(address, after.execution.cpus, ProgressLines()) as session:
+    comparison = what_if(config, override, address=address, sample=sample)
+    print(json.dumps(comparison, indent=1) if json_ else comparison)
+
+
+def what_if(
+    config: AnyConfig,
+    override: Changes = None,
+    *,
+    address: str | None = None,
+    sample: int | None = None,
+    progress: ShownProgress = None,
+) -> Answer:
+    """Compare a run with other settings: the number of documents that each rule would remove. Writes nothing.
+
+    Args:
+        config: that of the run: a file, a dict, or a config object.
+        override: the changes, as in {"rules.gopher_quality.min_words": 30}. Those of `output` and `storage` also apply
+            to the run that is compared.
+        address: of a Ray cluster, for runs of more than a million documents; None: this machine.
+        sample: number of documents to decide on; None: all.
+        progress: as of `raymill.curate`.
+
+    Raises:
+        ConfigError: the changes cannot be compared.
+        DataError: nothing is measured at the run's output, or the changes need other measurements.
+    """
+    changes = changes_of(override)
+    location = [one for one in changes if key_of(one).split(".")[0] in ("output", "storage")]
+    before = config_of(config, None, location, "curate")
+    after = config_of(config, None, changes, "curate")
+    return what_if_changed(before, after, address=address, sample=sample, progress=progress)
+
+
+def what_if_changed(
+    before: CurateConfig,
+    after: CurateConfig,
+    *,
+    address: str | None = None,
+    sample: int | None = None,
+    progress: ShownProgress = None,
+) -> Answer:
+    """As `what_if`, of the run of `before` with the settings of `after`."""
+    with opened(address, after.execution.cpus, chosen_progress(progress)) as session:
         comparison = compare_decisions(before, after, session, sample)
-    print(json.dumps(comparison, indent=1) if json_ else table_text(comparison))
+    return Answer(comparison, table_text(comparison))
 
 
 def compare_decisions(
@@ -259,9 +300,9 @@ def compare_decisions(
     regroup: list[str] = []
     if before.dedup and after.dedup:
         then, now = (dedup.model_dump(exclude=left_out) for dedup in (before.dedup, after.dedup))
-        regroup = [f"dedup.{name}" for name, _, _ in changes(then, now)]
+        regroup = [f"dedup.{name}" for name, _, _ in setting_changes(then, now)]
     then, now = (config.model_dump(include={cut.name for cut in CUTS}) for config in (before, after))
-    if changed := [name for name, _, _ in changes(then, now)]:
+    if changed := [name for name, _, _ in setting_changes(then, now)]:
         of_run = f" What this run cut is in {run.uri}/report.html." if _cuts(before) else ""
         raise ConfigError(
             f"{', '.join(changed)}: what-if counts documents before text is cut, so that its counts do not show this "
@@ -324,8 +365,8 @@ def _refuse_other_measurements(
     for config_name, config in (("the config", before), ("the changed config", after)):
         there, needed = (dependencies(one, one.filters, run.store) for one in (measured, config))
         there["rules"] = {name: value for name, value in there["rules"].items() if name in needed["rules"]}
-        names = [_SETTINGS.get(name, name) for name, _, now in changes(there, needed) if now is not None]
-        changed = [name for name, _, _ in changes(result_settings(measured), result_settings(config))]
+        names = [_SETTINGS.get(name, name) for name, _, now in setting_changes(there, needed) if now is not None]
+        changed = [name for name, _, _ in setting_changes(result_settings(measured), result_settings(config))]
         found = [
             name
             for name in changed

@@ -7,7 +7,7 @@ text_bytes are bytes of UTF-8, times are seconds.
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -440,6 +440,19 @@ def stage_name(stage: str) -> str:
 _WIDTH = 100
 _STAGE_WIDTH = 20
 _GAP = "  "
+
+
+def funnel_table(report: CurateReport) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """(names of columns, a row for each stage with all its reasons), as text."""
+    given = report["totals"]["input"]["documents"]
+    rows = []
+    for stage in report["funnel"]:
+        reasons = sorted((one for one in stage["reasons"] if one["documents"]), key=lambda one: -one["documents"])
+        left = stage["left"]["documents"]
+        named = ", ".join(f"{one['reason']} {count(one['documents'])}" for one in reasons)
+        removed = count(stage["removed"]["documents"])
+        rows.append((stage_name(stage["stage"]), removed, count(left), share(left, given), named))
+    return ("stage", "removed", "left", "of input", "reasons"), rows
 
 
 def funnel_text(report: CurateReport) -> str:

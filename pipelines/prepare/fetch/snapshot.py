@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.records import FETCHED_SCHEMA
 from raymill.cluster.readers.reader import beginning
@@ -143,13 +143,11 @@ def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool)
     made_from, record = _fingerprint(source, urls), record_of(store, root, source.source)
     folder = folder_of(root, source.source)
 
-    def refusal(found: dict[str, Any]) -> str | None:
+    def refusal(found: dict[str, Any]) -> Problem | None:
         if found["fingerprint"] == made_from:
             return None
-        return (
-            f"{folder}: the source {source.source} was fetched with other settings ({found['asked']}). Choose another "
-            "output, or add --replace to fetch it again."
-        )
+        seen = f"the source {source.source} was fetched with other settings ({found['asked']})"
+        return Problem.of(folder, seen, fix="Choose another output, or add --replace to fetch it again.")
 
     if (found := record.find_or_discard(refusal, replace)) is not None:
         return found

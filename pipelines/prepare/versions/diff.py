@@ -306,11 +306,13 @@ def diff_text(before: str, after: str, found: Diff) -> str:
     return "\n".join(lines)
 
 
-def diff_json(before: str, after: str, found: Diff, metrics: Mapping[str, tuple[float | None, float | None]]) -> str:
-    """The difference as JSON. before, after: names of the versions. metrics: as of `metric_values`."""
+def diff_values(
+    before: str, after: str, found: Diff, metrics: Mapping[str, tuple[float | None, float | None]]
+) -> dict[str, Any]:
+    """The difference as JSON values. before, after: names of the versions. metrics: as of `metric_values`."""
     plain = asdict(found)
     plain["records"] = dict(zip(("before", "after"), found.records, strict=True))
-    return json.dumps({"before": before, "after": after} | plain | {"metrics": metrics}, indent=1, ensure_ascii=False)
+    return {"before": before, "after": after} | plain | {"metrics": metrics}
 
 
 def metrics_text(before: str, after: str, old: Assessment | None, new: Assessment | None) -> str:

@@ -131,7 +131,7 @@ def test_an_input_that_is_gone_is_named_and_is_no_change_of_the_inputs(raymill):
 def test_after_is_called_once_for_a_run_and_the_exit_code_is_that_of_the_kind(raymill, monkeypatch):
     calls = []
     monkeypatch.setattr(words_kind.WordsJob, "after", lambda self: calls.append(self.root))
-    monkeypatch.setattr(words_kind.WordsJob, "exit_code", lambda self, run: 7)
+    monkeypatch.setattr(words_kind.WordsRun, "exit_code", 7)
     assert [raymill("words", "w.yaml")[0] for _ in range(2)] == [7, 7] and len(calls) == 1
 
 

@@ -288,7 +288,9 @@ def test_render_prints_what_submit_creates(tmp_path, capsys):
 @pytest.mark.parametrize(("work", "kind"), [(CURATE, "cpu"), (TRAIN, "gpu")])
 def test_the_words_of_render_reach_the_job(work, kind, monkeypatch, capsys):
     given = []
-    monkeypatch.setattr("raymill.cluster.kuberay.rayjob.work_of", lambda *words: given.append(words) or finished(work))
+    monkeypatch.setattr(
+        "raymill.cluster.kuberay.rayjob.work_of", lambda *words, settings: given.append(words) or finished(work)
+    )
     words = ["-o", "a=b", "--overlay", "eks", "--image", IMAGE, "--namespace", "team", "--within", "2h"]
     with pytest.raises(SystemExit) as done:
         main(["render", "c.yaml", *words])

@@ -9,7 +9,8 @@ import pytest
 from raymill.cluster.cli import main
 from raymill.cluster.errors import UserError
 from raymill.cluster.submit.backend import AttemptLost, Request, State
-from raymill.cluster.submit.commands import Place, _duration, _find, _first_message, _follow, _moment
+from raymill.cluster.submit.calls import _find
+from raymill.cluster.submit.commands import Place, _duration, _first_message, _follow, _moment
 from raymill.cluster.submit.local import Local
 from tests.support.attempts import InMemory, attempt_of
 from tests.support.works import SMALL_JOB, finished, small_work
@@ -210,7 +211,7 @@ def test_the_first_message_says_whether_the_job_is_new_and_what_it_continues(tmp
 
 
 def test_a_finished_run_is_not_submitted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("raymill.cluster.submit.commands.work_of", lambda *_, **__: finished(small_work(tmp_path)))
+    monkeypatch.setattr("raymill.cluster.submit.calls.work_of", lambda *_, **__: finished(small_work(tmp_path)))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     code, out, err = raymill(capsys, "submit", "x.yaml")
     assert (code, out) == (0, "") and "already finished, nothing to do. Output:" in err

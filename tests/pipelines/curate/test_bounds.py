@@ -25,7 +25,7 @@ from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.job import machines
 from raymill.pipelines.curate.questions.explain import explain
 from raymill.pipelines.curate.questions.run_reader import RunReader
-from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.questions.sample import sample_rows, shown_row
 from raymill.pipelines.curate.stages import ids as id_stages
 from raymill.pipelines.curate.stages.tallies import neighbours
 from raymill.pipelines.dedup.cost import memory_to_group
@@ -86,7 +86,7 @@ def test_ids_of_several_documents_are_counted_and_the_first_twenty_are_written(m
 
 def test_a_sample_cuts_texts_and_lists_values_at_their_bounds(many):
     run, ids = many
-    texts = [row["text"] for row in sample_rows(Store(), f"{run.uri}/corpus", 200, [], 1)]
+    texts = [shown_row(row)["text"] for row in sample_rows(Store(), f"{run.uri}/corpus", 200, [], 1)]
     assert len(texts) == 160
     for text in texts:
         source, at, *_ = text.split(" ")

@@ -12,7 +12,6 @@ import yaml
 from raymill import pipelines
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, StorageError
-from raymill.cluster.frame.dry_run import print_dry_run as print_plan
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.questions.explain import explain
@@ -22,6 +21,7 @@ from raymill.pipelines.curate.stages.write_corpus import contaminated_rows
 from raymill.pipelines.rules.decontamination import MATCHES_SCHEMA, SIGNAL
 from raymill.pipelines.text.texts import Texts
 from tests.support.inline import curate_inline
+from tests.support.shown import print_dry_run as print_plan
 from tests.support.stories import ledger, story
 
 CONFIGS = Path(pipelines.__path__[0], "configs")

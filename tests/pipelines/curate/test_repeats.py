@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.frame.dry_run import print_dry_run as print_plan
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate import job
 from raymill.pipelines.curate.config import CurateConfig
@@ -21,6 +20,7 @@ from raymill.pipelines.curate.questions.run_reader import RunReader
 from raymill.pipelines.dedup.group import Sizes
 from tests.support.inline import curate_inline
 from tests.support.sampled import sampled
+from tests.support.shown import print_dry_run as print_plan
 from tests.support.stories import ledger, story
 
 LENGTH = 12

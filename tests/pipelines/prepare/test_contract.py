@@ -10,12 +10,12 @@ import yaml
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.splits import SPLITS
-from raymill.cluster.frame.dry_run import print_dry_run
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.sources import with_named_columns
 from tests.support.inline import prepare_inline
 from tests.support.pdf import pdf
+from tests.support.shown import print_dry_run
 from tests.support.tickets import WORDS, answer, question
 
 CONTRACT = """

@@ -6,11 +6,11 @@ import pytest
 
 from raymill.cluster import cli
 from raymill.cluster.errors import ConfigError, DataError, StorageError
-from raymill.cluster.frame.dry_run import print_dry_run
-from raymill.cluster.plan.plan import print_plan
+from raymill.cluster.plan.plan import plan_settings
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.inline import prepare_inline
+from tests.support.shown import print_dry_run
 
 
 @pytest.fixture
@@ -99,13 +99,12 @@ def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
     assert left.value.code == 2 and "an option for configs of kind curate" in capsys.readouterr().err
 
 
-def test_a_plan_has_every_stage_and_grows_with_the_records(settings, capsys, monkeypatch):
+def test_a_plan_has_every_stage_and_grows_with_the_records(settings, monkeypatch):
     monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     found = []
     for documents in (1e5, 1e7):
         asked = {"dedup": {}, "duplicates": {"questions": "remove", "answers": "list"}}
-        print_plan(config(settings | asked), documents=documents, cores=(2,), as_json=True)
-        found.append(json.loads(capsys.readouterr().out))
+        found.append(plan_settings(config(settings | asked), documents=documents, cores=(2,)))
     few, many = found
     names = [stage["name"] for stage in few["stages"]]
     assert names == [
@@ -144,4 +143,4 @@ def test_a_sample_without_a_readable_row_is_an_error(settings, tmp_path):
     (tmp_path / "in.jsonl").write_text("[\n" * 50)
     settings["inputs"][0]["columns"] = {"prompt": "question", "completion": "answer"}
     with pytest.raises(DataError, match="none of the 50 rows looked at can be read"):
-        print_plan(config(settings))
+        plan_settings(config(settings))

@@ -15,7 +15,6 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import Unusable
 from raymill.cluster.examples.splits import SPLITS
-from raymill.cluster.frame.dry_run import print_dry_run
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
@@ -27,6 +26,7 @@ from raymill.pipelines.prepare.sources import with_named_columns
 from tests.support.inline import curate_inline, prepare_inline, without_ray
 from tests.support.page_tables import misaligned
 from tests.support.prepared_runs import ledger, records
+from tests.support.shown import print_dry_run
 from tests.support.tickets import answer, question
 
 QUEUES = ("login", "billing")

@@ -25,8 +25,8 @@ from raymill.pipelines.prepare.versions.diff import (
     _shift,
     _shift_of_numbers,
     _shifts,
-    diff_json,
     diff_text,
+    diff_values,
     metrics_text,
 )
 from raymill.pipelines.prepare.versions.registry import Registry, Version
@@ -158,7 +158,7 @@ def test_the_difference_as_text():
     labels = Shift("label", 0.0999, None, "a 1.0% -> 2.0%", {"a": (0.01, 0.02), "b": (0.99, 0.98)})
     shifts = [Shift("length", 0.1, 0.25, "median 5 -> 6 characters"), labels]
     found = Diff(records, 3, 1, 1, examples, shifts)
-    assert json.loads(diff_json("h:v1", "h:v2", found, {"score": (0.5, None)}))["metrics"] == {"score": [0.5, None]}
+    assert diff_values("h:v1", "h:v2", found, {"score": (0.5, None)})["metrics"] == {"score": (0.5, None)}
     assert diff_text("h:v1", "h:v2", found).splitlines() == [
         "h:v1 -> h:v2",
         "train            1,234 -> 12",

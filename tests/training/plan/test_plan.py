@@ -37,7 +37,7 @@ from raymill.training.plan.memory import (
     possible_choices,
     smallest_change,
 )
-from raymill.training.plan.planning import machine, plan_run, plan_text, print_plan
+from raymill.training.plan.planning import machine, plan_run, plan_text, plan_training
 from tests.support.inline import InlineEngine
 from tests.support.plan_cases import BIG, LORA, TINY, big, config, facts
 
@@ -565,5 +565,5 @@ def run_verb(*words: str) -> int:
 def test_planning_never_asks_for_a_gpu_and_starts_no_ray(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("asked for a GPU"))
     settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1}, method="lora")
-    print_plan(settings, gpu="H100")
+    plan_training(settings, gpu="H100")
     assert not ray.is_initialized()

@@ -11,9 +11,8 @@ import pytest
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.frame.dry_run import print_dry_run
 from raymill.cluster.garbage import find_garbage
-from raymill.cluster.plan.plan import print_plan
+from raymill.cluster.plan.plan import plan_settings
 from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.session import Session
@@ -27,6 +26,7 @@ from raymill.pipelines.prepare.fetch.snapshot import json_text
 from raymill.pipelines.prepare.job import PrepareJob, refuse_unfetched
 from tests.support.inline import prepare_inline, without_ray
 from tests.support.prepared_runs import records
+from tests.support.shown import print_dry_run
 from tests.support.tickets import answer, question
 from tests.support.web_server import Asked, Reply, as_html, as_json
 
@@ -266,7 +266,7 @@ def test_a_sample_of_what_was_not_fetched_is_refused_with_the_command(settings, 
     def config(of: dict) -> PrepareConfig:
         return PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | of)
 
-    for show in (print_dry_run, print_plan):
+    for show in (print_dry_run, plan_settings):
         with pytest.raises(
             DataError, match=r"inputs \(desk\): the api has not been fetched yet.*`raymill prepare CONFIG`"
         ):

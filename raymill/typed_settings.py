@@ -1,0 +1,1901 @@
+"""The functions that make runs, with their settings as keywords, and the groups of settings as typed dicts.
+
+Written by `make golden` from the models of the configs, for editors and type checkers: change these instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
+
+from raymill.cluster.entry import Entry
+from raymill.cluster.keywords import NOT_GIVEN, given
+
+if TYPE_CHECKING:
+    import datetime
+
+    from raymill.cluster.artifact import Artifact
+    from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
+    from raymill.cluster.frame.job import Run
+    from raymill.pipelines.curate.job import CurateRun
+    from raymill.pipelines.prepare.job import PrepareRun
+    from raymill.training.train_run import TrainRun
+
+Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"
+"""A path or URI, or what is there."""
+
+_run_of = Entry("raymill.cluster.frame.calls:run_of")
+
+
+class AnswerRelevanceSettings(TypedDict, total=False):
+    """The least similarity of an answer's vector to that of its question."""
+
+    model: str | None
+    """Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: TF-IDF with
+    truncated SVD, fitted to a sample.
+    """
+    dimensions: int
+    """Number of dimensions of text vectors if `model` is null."""
+    sample: int
+    """Number of records that TF-IDF and SVD are fitted to if `model` is null."""
+    min_cosine: float
+    """Minimum cosine similarity of the vectors of an answer and of what precedes it; records with no known word in
+    one of them are kept.
+    """
+
+
+class ApiSettings(TypedDict, total=False):
+    """A JSON API, page by page."""
+
+    snapshot: str
+    """Cache key of the fetched answers; change it to fetch them again."""
+    allow_private: bool
+    """Whether addresses of this machine and of private networks may be requested."""
+    timeout_s: float
+    """Seconds that a request to a web server may take, from beginning to end."""
+    attempts: int
+    """Maximum number of tries of a web request that is refused for a while or ends early."""
+    longest_wait_s: float
+    """Maximum wait in seconds before a request is repeated; a server whose `Retry-After` is longer is not asked
+    again.
+    """
+    max_redirects: int
+    """Maximum number of redirects of a web request."""
+    max_mib: float
+    """Maximum size of a response in MiB, decompressed."""
+    url: Required[str]
+    """Address of the API, without secrets."""
+    parameters: Mapping[str, str]
+    """Query parameters of the API's requests, without secrets."""
+    headers: Mapping[str, str]
+    """Headers of the API's requests, without secrets."""
+    auth: AuthSettings | Sequence[AuthSettings] | None
+    """Secret that is sent with every request of the API, or a list of several; null: none."""
+    records: str
+    """Path in the response of the list of records, as data.items; empty: the response is the list."""
+    paging: PagingSettings
+    """Requests for further pages of the API."""
+    requests_per_s: float
+    """Maximum number of requests per second to the API."""
+
+
+class AssessSettings(TypedDict, total=False):
+    """What the assessment compares the data set with."""
+
+    topics: Mapping[str, Sequence[str]]
+    """Topics that the data set should cover, each with the words or phrases that name it; in a list of topics each
+    is its own word.
+    """
+    topic_records: int
+    """Minimum number of records that must mention a topic for it to be covered."""
+    examples: Sequence[str]
+    """Texts of the domain that answers are compared with."""
+    languages: Sequence[str]
+    """Labels of the languages that records should have; empty: the most frequent one."""
+    fields: Sequence[str]
+    """Metadata fields whose balance is measured, besides source, task type, domain, language, category, complexity
+    and those of other settings.
+    """
+    label: str | None
+    """Label column to audit for wrong labels; null: none."""
+    predictions: str | None
+    """Probabilities of labels by which wrong ones are found: a metadata field with {VALUE: PROBABILITY}, or a
+    .parquet or .jsonl file with `id` and a column for each value; null: by a built-in model.
+    """
+    extrinsic: str | None
+    """Metadata field that a model is trained to predict, as a measure of the data set; null: the label."""
+    annotators: Sequence[str]
+    """Metadata fields with the labels of each annotator, whose agreement is measured; empty: a record's `labels`, if
+    it has as many `annotators`.
+    """
+    groups: Mapping[str, Mapping[str, float]]
+    """Metadata fields whose values' fractions are compared with the population, as {FIELD: {VALUE: FRACTION}}; in a
+    list of fields all values should be equally frequent.
+    """
+    sentiment: SentimentSettings | None
+    """Comparison of sources and `groups` by a classifier of sentiment; null: none."""
+    period: str | None
+    """Metadata field with a date, whose months should have equal numbers of records; null: none."""
+    embeddings: EmbeddingsSettings | None
+    """Text vectors, for similarity, semantic diversity and wrong labels; null: these are not measured."""
+    sample: int
+    """Number of records whose words are counted for lexical diversity."""
+    weights: WeightsSettings
+    """Weights of the parts of the score."""
+
+
+class AuthSettings(TypedDict, total=False):
+    """A secret that is sent with every request, in a header or in the query string."""
+
+    variable: Required[str]
+    """Name of the environment variable with the secret; for scheme Basic its value is USER:PASSWORD."""
+    scheme: Literal["Bearer", "Basic", "none"]
+    """Word before the secret in the header: Bearer, Basic (the secret is then sent in base64), or none."""
+    header: str
+    """Name of the header that has the secret."""
+    parameter: str | None
+    """Name of the query parameter that has the secret; null: a header has it."""
+
+
+class BadWordsSettings(TypedDict, total=False):
+    """Remove documents with more than `max_count` words or phrases of a bad-word list."""
+
+    paths: Required[Mapping[str, str]]
+    """Lists of words by language: path or URI of a text file with one word or phrase a line."""
+    max_count: int
+    """Maximum number of listed words and phrases in a document."""
+
+
+class BalanceSettings(TypedDict, total=False):
+    """Numbers of records of each class, by leaving some out and repeating others."""
+
+    by: Required[Sequence[str]]
+    """Metadata fields whose values together are the class of a record; also length and complexity."""
+    to: Literal["smallest", "largest"] | int | Mapping[str, int]
+    """Number of records of each class: as many as the smallest or the largest class has, a number, or {VALUE:
+    NUMBER} for one field, where other values stay as they are.
+    """
+    most_copies: int
+    """Maximum number of times that a record is written."""
+
+
+class BoilerplateSettings(TypedDict, total=False):
+    """Lines or paragraphs that many documents of a source have, which are cut out of the corpus."""
+
+    cut: Literal["lines", "paragraphs"]
+    """Pieces of text that are compared and cut: lines or paragraphs."""
+    max_documents: int
+    """Maximum number of kept documents of a source with the same line or paragraph; one that more documents have is
+    cut from all of them.
+    """
+    min_words: int
+    """Minimum number of words of a line or paragraph that is cut."""
+    min_words_left: int
+    """Minimum number of words of a document after a cut; documents that were cut to fewer words are removed."""
+
+
+class C4Settings(TypedDict, total=False):
+    """Remove lines that are not prose, then documents with lorem ipsum, a curly bracket or too few sentences."""
+
+    min_sentences: int
+    """Minimum number of sentences in the lines of a document that are not removed."""
+    min_words_per_line: int
+    """Minimum number of words of a line; lines with fewer are removed."""
+    max_word_length: int
+    """Maximum number of characters of a word; lines with a longer word are removed."""
+    require_terminal_punctuation: bool
+    """Whether lines that do not end in terminal punctuation are removed."""
+    remove_citations: bool
+    """Whether Wikipedia's citation marks, such as [1] and [edit], are removed from lines."""
+    remove_javascript_lines: bool
+    """Whether lines with the word javascript are removed."""
+    remove_policy_lines: bool
+    """Whether lines with a phrase about cookies or policies are removed."""
+    drop_lorem_ipsum: bool
+    """Whether documents with a line of lorem ipsum are removed."""
+    drop_curly_bracket: bool
+    """Whether documents with a line that has a curly bracket { are removed."""
+    remove_lines: bool
+    """Whether the corpus is written without removed lines and citation marks; false: they are left out of
+    measurements alone.
+    """
+
+
+class ChatTemplateSettings(TypedDict, total=False):
+    """A text made of a chat: a form with {content} for the messages of each role. An empty one leaves them out."""
+
+    system: str
+    """Form of a system message in a text made of a chat; empty: such messages are left out."""
+    user: str
+    """Form of a user's message in a text made of a chat; empty: such messages are left out."""
+    assistant: str
+    """Form of an assistant's message in a text made of a chat; empty: such messages are left out."""
+    separator: str
+    """Text between two messages in a text made of a chat."""
+
+
+class CheckpointingSettings(TypedDict, total=False):
+    """When checkpoints are written, and how many are kept."""
+
+    every_steps: int | None
+    """Number of optimizer steps between two checkpoints; null: none by steps."""
+    every_minutes: float | None
+    """Minutes between two checkpoints, besides those by steps; null: none by time."""
+    keep: int
+    """Number of newest checkpoints to keep, besides the one with the best validation loss."""
+
+
+class CleanSettings(TypedDict, total=False):
+    """What is changed in text fields and labels."""
+
+    normalize: bool
+    """Whether Unicode, white space and line ends are brought into one form."""
+    quotes: Literal["straight"] | None
+    """Form of quotation marks outside code: straight (ASCII); null: they stay."""
+    html: bool
+    """Whether tags and comments of HTML outside code are removed, and entities become characters."""
+    email: Sequence[Literal["quotes", "signatures", "disclaimers"]]
+    """Parts of e-mails that are removed from texts; files of format mail are read without quotes and signatures in
+    any case.
+    """
+    terminology: Mapping[str, str] | str
+    """Replacement of each term, or the path of a YAML file with these; whole words, in the case of the text."""
+    labels: Mapping[str, Mapping[str, Sequence[str]]]
+    """Other spellings of metadata values, as {FIELD: {VALUE: [SPELLING]}}; case, spaces, - and _ make no difference."""
+    redact: Sequence[Literal["email", "phone", "ssn", "credit_card", "iban", "ip"]]
+    """Kinds of personal data that are replaced in texts, metadata, ids, provenance, ledger and quarantine."""
+    redact_except: Sequence[str]
+    """Metadata fields whose personal data stays; also `id` and `provenance`."""
+    pseudonyms: Literal["none", "per_record", "per_corpus"]
+    """Placeholders of personal data: equal ones (none), numbered within a record (per_record), or by a keyed hash,
+    so that equal values have one placeholder in all records (per_corpus).
+    """
+    pseudonym_key: str | None
+    """Name of the environment variable with the key, 16 bytes or more, of the hashes in placeholders and ids; null:
+    hashes without a key, whose values can be found by guessing.
+    """
+    keep_cut: bool
+    """Whether texts that readers and cleaning remove from records, such as quoted mails and signatures, are written
+    to `cut/`.
+    """
+
+
+class ColumnOutliersSettings(TypedDict, total=False):
+    """Numbers far from the others of their column."""
+
+    columns: Required[Sequence[str]]
+    """Names of the number columns that are searched for outliers."""
+    method: Literal["iqr", "mad"]
+    """Measure of distance: interquartile range (iqr), or median absolute deviation (mad)."""
+    factor: float | None
+    """Number of interquartile ranges or scaled deviations beyond which a number is an outlier; null: 1.5 for iqr,
+    3.5 for mad.
+    """
+    action: Literal["drop", "flag"]
+    """Treatment of rows with an outlier: drop, or flag (a column COLUMN_outlier is true)."""
+
+
+class ColumnsSettings(TypedDict, total=False):
+    """Columns of a corpus. Exactly one of: text; prompt and completion; messages."""
+
+    text: str | None
+    """Column with plain text, for continued pre-training with the loss on every token; null: none."""
+    prompt: str | None
+    """Column with the prompt of a pair or of a preference, which has no loss; null: none."""
+    completion: str | None
+    """Column with the answer to `prompt`, which has the loss; null: none."""
+    chosen: str | None
+    """Column with the better of two answers, text or messages, which has the loss; null: none."""
+    rejected: str | None
+    """Column with the worse of two answers, which is not trained on; null: none."""
+    input: str | None
+    """Column with a text that follows the prompt of a pair after a blank line, and may be empty; null: none."""
+    history: str | None
+    """Column with the earlier turns of a pair, a list of [prompt, answer]; their answers are trained on too; null:
+    none.
+    """
+    system: str | None
+    """Column with the system prompt of a pair, or of a conversation that begins without one; null: none."""
+    system_prompt: str | None
+    """Text of the system prompt of pairs without one; null: none."""
+    messages: str | None
+    """Column with a conversation: a list of {role, content} or, as in ShareGPT, {from, value}, with the loss on
+    assistant turns; null: none.
+    """
+    tools: str | None
+    """Column with the tools of a conversation, for the chat template; null: none."""
+    label: str | None
+    """Column with the class of a text for method probe: text, a whole number, or a list, whose most frequent value
+    counts; null: the labels, else the categories, of a data set of `raymill prepare`.
+    """
+    id: str | None
+    """Column with document ids; null: `id` if there is one, else a hash of the content."""
+    group: str | None
+    """Column whose equal values keep documents in one split; null: `group_id` if there is one."""
+    stratify: str | None
+    """Column whose values have the same fractions in every split; null: none."""
+    split: str | None
+    """Column with the split of each document (train, validation or test), in place of the setting `split`; null:
+    `split` of a data set of `raymill prepare`.
+    """
+    fold: str | None
+    """Column with the fold of each document, a whole number from 0, for `split.fold`; null: `fold` of a data set of
+    `raymill prepare`.
+    """
+    stage: str | None
+    """Column with the curriculum stage of each document, a whole number from 0 (easiest) to 255; null: `stage` of a
+    data set of `raymill prepare`.
+    """
+    ignore: Sequence[str] | None
+    """Names of columns and of keys of messages that are not read; null: the config's `ignore`."""
+
+
+class ComplexityWeightsSettings(TypedDict, total=False):
+    """Weights of what makes a record difficult; see pipelines/prepare/stages/complexity.py."""
+
+    question_length: float
+    """Weight in a record's complexity of the number of words of the question."""
+    answer_length: float
+    """Weight in a record's complexity of the number of words of the answer."""
+    rarity: float
+    """Weight in a record's complexity of the rarity of its words among all records."""
+    reasoning: float
+    """Weight in a record's complexity of the number of words of reasoning in the answer."""
+    domain: float
+    """Weight in a record's complexity of the fraction of its words that belong to the domain; not used if `domain`
+    names none.
+    """
+
+
+class ContinueFromSettings(TypedDict, total=False):
+    """The finished run that a training continues: it starts from that run's weights and optimizer state."""
+
+    run: Required[str]
+    """Output of the finished run that is continued, or of one of its phases."""
+    checkpoint: Literal["newest", "best"]
+    """Checkpoint that is continued: the newest, or best (lowest validation loss)."""
+
+
+class CorpusFilesSettings(TypedDict, total=False):
+    """The files of the corpus."""
+
+    file_mib: int
+    """Approximate size of the text of a corpus file, in MiB before compression."""
+    columns: Sequence[str]
+    """Names of measured signals to write as columns of the corpus."""
+
+
+class CorpusSettings(TypedDict, total=False):
+    """One corpus of a mixture."""
+
+    columns: ColumnsSettings | None
+    """Columns of these documents; null: the config's `columns`."""
+    follow_links: bool
+    """Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face cache do."""
+    exclude: Sequence[str] | None
+    """Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`); null: none."""
+    format: (
+        Literal[
+            "parquet",
+            "jsonl",
+            "json",
+            "csv",
+            "tsv",
+            "text",
+            "markdown",
+            "html",
+            "pdf",
+            "docx",
+            "transcript",
+            "mail",
+            "warc",
+            "wet",
+            "hf",
+            "fetched",
+        ]
+        | None
+    )
+    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2; of a folder with records,
+    documents (text, HTML, PDF ..) are not read.
+    """
+    delimiter: str | None
+    """Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV."""
+    encoding: str | None
+    """Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252;
+    null: UTF-8, and of HTML the one that is found.
+    """
+    path: Required[str]
+    """Artifact, folder, glob, file or URI of any format that `curate` reads; a folder saved by Hugging Face
+    `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION].
+    """
+    split: str | None
+    """Name of the split to read of a Hugging Face data set; null: train, validation and test, as splits of the
+    training.
+    """
+    name: str | None
+    """Name of the corpus in logs and reports; null: corpus-0, corpus-1 and so on."""
+    weight: float | None
+    """Weight of the corpus among the tokens of the mixture; null: `epochs`, `tokens` or the corpus's own size
+    decides.
+    """
+    epochs: float | None
+    """Number of epochs of this corpus, in place of `weight`; null: none given."""
+    tokens: int | None
+    """Number of tokens of this corpus to train on, in place of `weight`; null: none given."""
+    storage: StorageOptionsSettings | None
+    """Object-store settings for this source alone; null: the config's `storage`."""
+
+
+class CurriculumSettings(TypedDict, total=False):
+    """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
+
+    stages: int
+    """Number of stages from easy (stage 1) to hard, of equal numbers of records."""
+    weights: ComplexityWeightsSettings
+    """Weights of what makes a record complex."""
+    reasoning: Sequence[str]
+    """Words and phrases of reasoning, which are counted in answers."""
+    domain: Sequence[str]
+    """Words and phrases of the domain, which are counted in records."""
+
+
+class DatabaseSettings(TypedDict, total=False):
+    """A query of a relational database, by SQLAlchemy."""
+
+    snapshot: str
+    """Cache key of the fetched answers; change it to fetch them again."""
+    url: Required[str]
+    """SQLAlchemy URL of the database, without password: DIALECT+DRIVER://USER@HOST/NAME, or sqlite:////PATH."""
+    password: str | None
+    """Name of the environment variable with the database's password; null: none."""
+    secrets: Mapping[str, str]
+    """Names of environment variables for parameters of the database's URL, as {sslpassword: KEY_PASSWORD} or
+    {odbc_connect: CONNECTION_STRING}.
+    """
+    query: Required[str]
+    """SELECT statement whose rows are the records; its transaction is rolled back."""
+
+
+class DecontaminationSettings(TypedDict, total=False):
+    """Remove documents that contain more than `max_fraction` of a text of an evaluation set."""
+
+    sets: Required[Sequence[EvaluationSetSettings]]
+    """Evaluation sets whose texts documents must not contain."""
+    ngram_words: int
+    """Minimum number of equal words in a row that count as a match; of a shorter text (8 words or more) all its
+    words.
+    """
+    max_fraction: float
+    """Maximum fraction of the words of an evaluation text that a document may have in one run."""
+    remove: bool
+    """Whether documents with evaluation texts are removed; false: they are only listed in the artifact
+    `contaminated`.
+    """
+
+
+class DedupSettings(TypedDict, total=False):
+    """The settings of deduplication."""
+
+    threshold: float
+    """Minimum Jaccard similarity of the word n-grams of two documents at which they are duplicates."""
+    ngram_words: int
+    """Number of words in an n-gram (shingle), by which documents are compared."""
+    symbols: bool
+    """Whether punctuation characters and symbols count as words in comparisons, so that code or formulas that differ
+    in operators alone are not duplicates.
+    """
+    bands: int | None
+    """Number of LSH bands of a MinHash signature; null: derived from `threshold` and `permutations`, `rows_per_band`
+    too.
+    """
+    rows_per_band: int | None
+    """Number of MinHash values in an LSH band; null: derived from `threshold` and `permutations`, `bands` too."""
+    permutations: int
+    """Number of MinHash values in a signature if `bands` is null."""
+    seed: int
+    """Random seed of the MinHash permutations."""
+    exact_short: bool
+    """Whether documents with fewer n-grams than their signature has values are compared by the n-grams themselves;
+    false: by signatures.
+    """
+    keeper: Literal["position", "longest", "score", "source", "newest"]
+    """Document that is kept of a duplicate group: the first of the input, the longest, the one with the highest
+    `keeper_score`, from the first of `sources`, or with the latest `newest_by`.
+    """
+    keeper_score: str | None
+    """Signal whose highest value selects the kept document, for `keeper: score`; null: none."""
+    sources: Sequence[str]
+    """Sources in order of preference, for `keeper: source`; sources that are not named come last."""
+    newest_by: str | None
+    """Carried column with the date, time or number that selects the kept document, for `keeper: newest`; documents
+    without a value come last; null: none.
+    """
+    scope: Literal["all", "source", "snapshot"]
+    """Documents that are compared with each other: all, those of one source, or those of one snapshot."""
+    against: Sequence[str]
+    """Outputs of earlier curation runs, of whose documents duplicates are removed."""
+    component_documents: int
+    """Maximum number of documents connected by LSH keys that one task compares at once, at 1.5 KB each; of more,
+    blocks are compared one after the other. No effect on the corpus.
+    """
+    connected_at_once: int
+    """Maximum number of links between documents that one task connects to components, at 12 bytes each; more are
+    connected in several rounds. No effect on the corpus.
+    """
+    remove: bool
+    """Whether duplicates are removed; false: they stay in the corpus, with group_id and duplicate_count."""
+
+
+class DuplicatesSettings(TypedDict, total=False):
+    """Records that are like others in their question or answer alone, and what is done with them."""
+
+    questions: Literal["ignore", "list", "remove"]
+    """Treatment of records with the same question, exactly or by `dedup.threshold`: ignore (exactly equal ones are
+    still in one split), list (alike ones too), or remove all but one.
+    """
+    answers: Literal["ignore", "list", "remove"]
+    """Treatment of records with the same answer, exactly or by `dedup.threshold`: ignore, list (they are in one
+    split), or remove all but one.
+    """
+    contradictory: Literal["ignore", "list", "remove"]
+    """Treatment of records with equal questions and different answers: ignore (not looked for), list, or remove all
+    of them.
+    """
+
+
+class ElasticSettings(TypedDict, total=False):
+    """A range of workers."""
+
+    min: Required[int]
+    """Minimum number of workers with which training goes on."""
+    max: Required[int]
+    """Maximum number of workers."""
+
+
+class EmbeddingsSettings(TypedDict, total=False):
+    """How texts become vectors, and what is measured of these."""
+
+    model: str | None
+    """Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: TF-IDF with
+    truncated SVD, fitted to a sample.
+    """
+    dimensions: int
+    """Number of dimensions of text vectors if `model` is null."""
+    sample: int
+    """Number of records that TF-IDF and SVD are fitted to if `model` is null."""
+    groups: int
+    """Number of k-means groups of the text vectors; the evenness of their sizes is the semantic diversity."""
+
+
+class EvaluateSettings(TypedDict, total=False):
+    """Validation during training, early stopping, and sets that are measured before and after training."""
+
+    every_steps: int
+    """Number of optimizer steps between two validations."""
+    rows: int | None
+    """Maximum number of rows of the validation split that are measured; null: all."""
+    test_tokens: int | None
+    """Maximum number of tokens of the test split, and of each of `sets`, that are measured before and after
+    training; null: all.
+    """
+    sets: Mapping[str, Place | HeldOutSetSettings]
+    """Further sets to measure before and after training, by name: a path, or {path, columns, split}."""
+    patience: int | None
+    """Number of validations without a better loss after which training stops early; null: never."""
+    least_gain: float
+    """Minimum decrease of the validation loss that counts as better."""
+
+
+class EvaluationSetSettings(TypedDict, total=False):
+    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst or .bz2). Each of `columns` is a text of its
+    own.
+    """
+
+    name: Required[str]
+    """Name of the evaluation set in the report."""
+    path: Required[str]
+    columns: Required[Sequence[str]]
+    """Columns of the evaluation set with texts; each text is searched for by itself."""
+
+
+class ExportSettings(TypedDict, total=False):
+    """The exported weights."""
+
+    merged: bool
+    """Whether the base model with the adapter merged into it is exported too, for methods lora and qlora."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None
+    """Number type of the exported full or merged weights; null: as in the base model's files, float32 for random
+    weights.
+    """
+
+
+class FailuresSettings(TypedDict, total=False):
+    """What a run does after a crash, a preemption or a broken loss."""
+
+    max: int
+    """Maximum number of restarts from a checkpoint after crashes of workers."""
+    max_preemptions: int
+    """Maximum number of restarts from a checkpoint after lost nodes; -1: any number."""
+    skip_back: int
+    """Maximum number of broken losses after which training returns to a checkpoint and skips the steps since then;
+    at the next one the run ends.
+    """
+    loss_limit: float | None
+    """Training loss above which a step is broken, as with NaN; null: NaN and infinity alone."""
+
+
+class FilesExecutionSettings(TypedDict, total=False):
+    """Also the units that the input files are divided into, and how much of them may be unreadable."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; time in which no unit could
+    run does not count.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
+    unit_mib: int | None
+    """Approximate size of the text of a unit of work, in MiB; null: derived from the size of the input."""
+    max_bad_documents: float
+    """Maximum fraction of the documents that may be unreadable; above it the run stops after reading them."""
+    max_bad_files: float
+    """Maximum fraction of the files of a source that may be unreadable; above it the run is refused."""
+
+
+class FillSettings(TypedDict, total=False):
+    """A value in the place of missing ones."""
+
+    fill: Required[str | int | float | bool]
+    """Value in the place of missing ones."""
+
+
+class FineWebSettings(TypedDict, total=False):
+    """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few
+    words.
+    """
+
+    min_line_punct_ratio: float
+    max_short_line_ratio: float
+    more_line_ends: str
+    """Characters, besides terminal punctuation, that count as such at the end of a line, for example quotation
+    marks.
+    """
+    short_line_characters: int
+    """Maximum number of characters of a line that counts as short."""
+    max_char_dup_ratio: float | None
+    """Maximum fraction of characters in lines that repeat an earlier line; null: 0.1 in dialect paper, 0.01 in
+    dialect datatrove.
+    """
+    max_list_ratio: float
+    """Maximum ratio of line feeds to words."""
+
+
+class GatesSettings(TypedDict, total=False):
+    """Bounds that the data set must keep; null: no gate. Those of MAXIMA are the most that is allowed, others the
+    least.
+    """
+
+    coverage: float | None
+    """Minimum fraction of `assess.topics` that are covered; null: no gate."""
+    duplication: float | None
+    """Maximum fraction of questions that repeat an earlier question; null: no gate."""
+    leakage: float | None
+    """Maximum fraction of the questions of validation and test that train has too; null: no gate, and a warning."""
+    language_quality: float | None
+    """Minimum fraction of records in an expected language and without damaged characters; null: no gate."""
+    source_diversity: float | None
+    """Minimum evenness of the sources' numbers of records, from 0 to 1; null: no gate."""
+    completeness: float | None
+    """Minimum fraction of records without an empty text or metadata field; null: no gate."""
+    consistency: float | None
+    """Minimum fraction of records without a value, answer, format or term that contradicts others; null: no gate."""
+    accuracy: float | None
+    """Minimum accuracy, from 0 to 1: mean of label quality, agreement and conformity to rules; null: no gate."""
+    relevance: float | None
+    """Minimum relevance, from 0 to 1: mean of the fraction of records with a topic and the similarity to examples;
+    null: no gate.
+    """
+    answer_relevance: float | None
+    """Minimum mean cosine similarity of answers to what precedes them; null: no gate."""
+    diversity: float | None
+    """Minimum diversity, from 0 to 1: mean of lexical, structural, semantic and domain diversity; null: no gate."""
+    bias: float | None
+    """Minimum parity, from 0 (biased) to 1: mean of representation, length parity and sentiment parity; null: no
+    gate.
+    """
+    extrinsic_f1: float | None
+    """Minimum F1 score of a model that predicts `assess.extrinsic`; null: no gate."""
+    trained: Mapping[str, float]
+    """Minimum mean scores of a cross-validated training, as {accuracy: 0.8}; measured by `raymill assess OUTPUT
+    --folds RUN`.
+    """
+    score: float | None
+    """Minimum score of the data set, from 0 to 1; null: no gate."""
+
+
+class GenerateSettings(TypedDict, total=False):
+    """Greedy generation on held-out prompts after training."""
+
+    prompts: int
+    """Number of held-out prompts to answer after training."""
+    max_new_tokens: int
+    """Maximum number of tokens of a generated answer."""
+    prompt_tokens: int
+    """Number of first tokens of a plain text that are its prompt."""
+    answer: Literal["text", "label", "number"]
+    """Comparison of answers with references: text, label (accuracy, precision, recall, F1 too), or number (the one
+    after the first `####`, as in GSM8K, if references have that mark, else the last).
+    """
+    decimal_mark: Literal[".", ","]
+    """Decimal mark of numbers in answers and references; with a comma 1.000,50 is a number and 1,000.50 is not."""
+
+
+class GopherQualitySettings(TypedDict, total=False):
+    """Remove documents with too few or too many words, with words of unusual length, or with many symbols or
+    bullets.
+    """
+
+    min_words: int
+    max_words: int
+    min_mean_word_length: float
+    max_mean_word_length: float
+    max_hashes_per_word: float
+    max_ellipses_per_word: float
+    max_bullet_line_fraction: float
+    max_ellipsis_line_fraction: float
+    min_alpha_word_fraction: float
+    min_stop_words: int
+    """Minimum number of different stop words in a document, out of the eight of its language."""
+    stop_words: Literal["by_language", "english"]
+    """Lists of stop words: of each document's language, or English for all documents."""
+
+
+class GopherRepetitionSettings(TypedDict, total=False):
+    """Remove documents with too large a fraction of repeated lines, paragraphs or word n-grams."""
+
+    max_dup_para_frac: float
+    max_dup_para_char_frac: float
+    max_dup_line_frac: float
+    max_dup_line_char_frac: float
+    max_top_2_gram: float
+    max_top_3_gram: float
+    max_top_4_gram: float
+    max_duplicated_5_n_grams: float
+    max_duplicated_6_n_grams: float
+    max_duplicated_7_n_grams: float
+    max_duplicated_8_n_grams: float
+    max_duplicated_9_n_grams: float
+    max_duplicated_10_n_grams: float
+
+
+class HeldOutSetSettings(TypedDict, total=False):
+    """Documents that are measured before and after training, and never trained on."""
+
+    columns: ColumnsSettings | None
+    """Columns of these documents; null: the config's `columns`."""
+    follow_links: bool
+    """Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face cache do."""
+    exclude: Sequence[str] | None
+    """Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`); null: none."""
+    format: (
+        Literal[
+            "parquet",
+            "jsonl",
+            "json",
+            "csv",
+            "tsv",
+            "text",
+            "markdown",
+            "html",
+            "pdf",
+            "docx",
+            "transcript",
+            "mail",
+            "warc",
+            "wet",
+            "hf",
+            "fetched",
+        ]
+        | None
+    )
+    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2; of a folder with records,
+    documents (text, HTML, PDF ..) are not read.
+    """
+    delimiter: str | None
+    """Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV."""
+    encoding: str | None
+    """Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252;
+    null: UTF-8, and of HTML the one that is found.
+    """
+    path: Required[str]
+    """Artifact, folder, glob, file or URI of any format that `curate` reads, on the store of the config's `storage`;
+    a folder saved by `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION].
+    """
+    split: str | None
+    """Name of the split to measure, of documents with splits; null: test, or all documents without a split."""
+
+
+class InappropriateContentSettings(TypedDict, total=False):
+    """A fastText classifier of texts that no record may have."""
+
+    model: Required[str]
+    """Path or URI of a supervised fastText model (.bin or .ftz) that recognises inappropriate content."""
+    label: Required[str]
+    """Label of inappropriate content in the model, with or without __label__."""
+    max_score: float
+    """Maximum probability of inappropriate content that a record may have."""
+    max_chars: int
+    """Maximum number of characters of a record that the model of inappropriate content reads."""
+
+
+class InputSettings(TypedDict, total=False):
+    """One source of documents: its files, and the columns to read from them."""
+
+    source: str
+    """Name of the source in the corpus and the report."""
+    path: Required[str]
+    """Folder (files of known formats in it and below), glob (`**` crosses folders), file or URI; a folder saved by
+    Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION].
+    """
+    exclude: Sequence[str]
+    """Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)."""
+    follow_links: bool
+    """Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face cache do."""
+    format: (
+        Literal[
+            "parquet",
+            "jsonl",
+            "json",
+            "csv",
+            "tsv",
+            "text",
+            "markdown",
+            "html",
+            "pdf",
+            "docx",
+            "transcript",
+            "mail",
+            "warc",
+            "wet",
+            "hf",
+            "fetched",
+        ]
+        | None
+    )
+    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2."""
+    text: str
+    """Name of the column with the text, in formats with columns."""
+    id: str | None
+    """Name of the column with document ids, text or whole numbers; null: a hash of the text, as where it is empty.
+    Formats without columns have the file's path as id, web archives the record's.
+    """
+    columns: Sequence[str]
+    """Names of further columns to carry into the corpus."""
+    licence: str | None
+    """Licence of the source, recorded in the manifests and the report; null: not recorded."""
+    weight: float
+    """Relative weight of the source in a training mixture, recorded in the manifests and the report; curation does
+    not apply it.
+    """
+    snapshot: str | None
+    """Name of the crawl or release of the files, for `dedup.scope: snapshot`; null: none."""
+    delimiter: str | None
+    """Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV."""
+    encoding: str | None
+    """Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252;
+    null: UTF-8, and of HTML the one that is found.
+    """
+    split: str
+    """Name of the split to read of a Hugging Face data set."""
+    storage: StorageOptionsSettings | None
+    """Object-store settings for this source alone; null: the config's `storage`."""
+
+
+class LanguageIdSettings(TypedDict, total=False):
+    """Keep documents whose most probable language is in `keep` and has a probability of at least `min_score`."""
+
+    keep: Sequence[str]
+    """Labels of the languages to keep, such as en; empty: all languages."""
+    min_score: float
+    """Minimum probability of the identified language."""
+    min_scores: Mapping[str, float]
+    """Minimum probability of single languages, in place of `min_score`, as {de: 0.5}."""
+    max_chars: int
+    """Maximum number of characters of a document that the classifier reads, from four positions."""
+    model: str | None
+    """Path or URI of a supervised fastText model (.bin or .ftz) that identifies languages; null: the built-in
+    lid.176.
+    """
+
+
+class LimitsSettings(TypedDict, total=False):
+    """Bounds on the size of a document and the time for it, and on the size of a decompressed file."""
+
+    max_document_bytes: int
+    """Maximum size of a document in bytes: its text in UTF-8, or the HTML of a web page; larger documents are
+    quarantined.
+    """
+    max_expansion_ratio: float
+    """Maximum ratio of decompressed to compressed bytes of a file, against decompression bombs."""
+    max_expanded_gib: float
+    """Maximum decompressed size of a file, in GiB."""
+    max_block_mib: int
+    """Maximum size in MiB of a part of a file that must be in memory as a whole: window of a zstd file, record batch
+    of an Arrow file, page of a Parquet file.
+    """
+    document_s: float
+    """Processor time in seconds for extracting the text of one document (HTML, PDF, Word, transcript, e-mail), and
+    as much again for each megabyte of it.
+    """
+
+
+class LoraSettings(TypedDict, total=False):
+    """The adapter of methods lora and qlora."""
+
+    rank: int
+    """Rank of the LoRA matrices."""
+    alpha: float
+    """Scale of the LoRA update, which is multiplied by alpha / rank."""
+    dropout: float
+    """Probability of dropout on the input of LoRA layers."""
+    target: str | Sequence[str]
+    """Names of the modules that have an adapter; all-linear: all linear layers but the lm_head."""
+    rslora: bool
+    """Whether the LoRA update is scaled by alpha / sqrt(rank) in place of alpha / rank."""
+    dora: bool
+    """Whether the adapter is weight-decomposed (DoRA), with a trained magnitude for each output."""
+
+
+class MixtureSettings(TypedDict, total=False):
+    """How many records of each source are taken, where inputs have a `share`."""
+
+    records: int | None
+    """Number of records from all sources together; null: as many as the shares permit."""
+    fill: bool
+    """Whether records that a source lacks are taken from the others; false: the data set is smaller."""
+
+
+class ModelSettings(TypedDict, total=False):
+    """A base model by name, or a randomly initialised one by its config."""
+
+    name: str | None
+    """Folder, URI (fetched once by every machine) or hub name of the base model; null: random weights by `config`."""
+    revision: str | None
+    """Revision of the model's hub repository, best a commit; null: the newest."""
+    config: Mapping[str, Any] | None
+    """Transformers settings of a model with random weights, in place of `name`; null: none."""
+    tokenizer: str | None
+    """Folder, URI or hub name of the tokenizer; `train`: a byte-level BPE fitted on the corpus; null: the model's."""
+    chat_template: str | None
+    """Path of a Jinja chat template, or `chatml`; null: the tokenizer's; a fitted tokenizer has chatml."""
+    chat_template_kwargs: Mapping[str, Any]
+    """Variables of the chat template, as {enable_thinking: false}; they are its defaults in packing, evaluation and
+    the exported tokenizer.
+    """
+
+
+class OptimizerSettings(TypedDict, total=False):
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: float
+    """Learning rate of AdamW after warm-up."""
+    weight_decay: float
+    """Weight decay of matrices; biases and norms have none."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"]
+    """Learning rate after warm-up: a half cosine or a straight line to `final_fraction`, constant, or wsd (constant,
+    then a straight line over the last `decay_steps`).
+    """
+    warmup_steps: int
+    """Number of optimizer steps in which the learning rate rises to its full value."""
+    decay_steps: int | None
+    """Number of optimizer steps of the decay at the end, for schedule wsd; null: a tenth of all steps."""
+    final_fraction: float
+    """Learning rate at the end of the schedule, as a fraction of `learning_rate`."""
+    clip: float | None
+    """Maximum global norm of the gradients, to which they are scaled down; null: no clipping, the norm is only
+    recorded.
+    """
+    betas: tuple[float, float]
+    """Decay rates of AdamW's averages of the gradients and of their squares."""
+    epsilon: float
+    """Term in the denominator of AdamW's update, for numerical stability."""
+
+
+class OutliersSettings(TypedDict, total=False):
+    """Records that are far from the others of their group."""
+
+    measures: Sequence[Literal["question_chars", "answer_chars", "text_chars", "letters"]]
+    """Measures by which records are compared: lengths in characters, on a logarithmic scale, and the fraction of
+    letters.
+    """
+    by: Sequence[str]
+    """Metadata fields whose values together define the groups within which records are compared."""
+    deviations: float
+    """Maximum distance of a record from its group's median, in scaled median absolute deviations."""
+    found: Literal["list", "remove"]
+    """Treatment of records that are outliers: list (they stay and are listed), or remove."""
+
+
+class PackExecutionSettings(TypedDict, total=False):
+    """Also the units of packing."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; time in which no unit could
+    run does not count.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
+    unit_mib: int
+    """Approximate size of the text that a unit of packing tokenises, in MiB."""
+
+
+class PackingSettings(TypedDict, total=False):
+    """How documents become rows."""
+
+    mode: Literal["best_fit", "none"]
+    """Packing of documents into rows: best_fit (several a row, attention inside each document), or none (one a row)."""
+    overflow: Literal["split", "truncate", "drop"] | None
+    """Treatment of documents longer than a row: split (into pieces), truncate (after the last label token that
+    fits), or drop; null: split for text, drop for chats and pairs, truncate for method probe.
+    """
+
+
+class PagesSettings(TypedDict, total=False):
+    """A list of web pages."""
+
+    snapshot: str
+    """Cache key of the fetched answers; change it to fetch them again."""
+    allow_private: bool
+    """Whether addresses of this machine and of private networks may be requested."""
+    timeout_s: float
+    """Seconds that a request to a web server may take, from beginning to end."""
+    attempts: int
+    """Maximum number of tries of a web request that is refused for a while or ends early."""
+    longest_wait_s: float
+    """Maximum wait in seconds before a request is repeated; a server whose `Retry-After` is longer is not asked
+    again.
+    """
+    max_redirects: int
+    """Maximum number of redirects of a web request."""
+    max_mib: float
+    """Maximum size of a response in MiB, decompressed."""
+    urls: Required[Sequence[str] | str]
+    """Addresses of web pages: a list, or the path of a text file with one a line and # comments."""
+    delay_s: float
+    """Minimum number of seconds between two requests to one web server; its robots.txt may want more."""
+
+
+class PagingSettings(TypedDict, total=False):
+    """How the next page is asked for."""
+
+    by: Literal["none", "page", "offset", "cursor", "next"]
+    """Position of the next page: a page number, an offset in records (both until a page without records), a cursor
+    from the response, the address of the next page (next), or none.
+    """
+    parameter: str | None
+    """Name of the query parameter with the page number, offset or cursor; null: page, offset or cursor."""
+    field: str | None
+    """Path in the response of the cursor, or of the next page's address, as meta.next; null: none, and for `by:
+    next` the Link header.
+    """
+    more: str | None
+    """Path in the response of a value that is false on the last page; null: none."""
+    total: str | None
+    """Path in the response of the number of all records, for `by: offset`; null: none."""
+    first: int
+    """Number of the first page, for `by: page`."""
+    size: int | None
+    """Number of records of a page that is requested; null: the server's default."""
+    size_parameter: str
+    """Name of the query parameter with the number of records of a page."""
+
+
+class PersonalDataSettings(TypedDict, total=False):
+    """Kinds of personal data that are replaced in the corpus."""
+
+    redact: Sequence[Literal["email", "phone", "ssn", "credit_card", "iban", "ip"]]
+    """Kinds of personal data that are replaced by placeholders in the corpus; all kinds are counted in any case."""
+
+
+class ProbeSettings(TypedDict, total=False):
+    """The classifier of method probe."""
+
+    pool: Literal["last", "mean"]
+    """Input of the classification head: hidden state of the last token, or mean over all tokens."""
+
+
+class QualityClassifierSettings(TypedDict, total=False):
+    """Remove documents whose probability of the positive label is below `min_score`."""
+
+    model: Required[str]
+    label: Required[str]
+    """Label of good documents in the quality model, with or without __label__."""
+    min_score: float
+    """Minimum probability of the label of good documents."""
+    max_chars: int
+    """Maximum number of characters of a document that the quality model reads, from four positions."""
+
+
+class RecordsSettings(TypedDict, total=False):
+    """The form of the records that are written."""
+
+    shape: Literal["text", "pairs", "instruction", "messages", "preference"]
+    """Columns of the written records."""
+    task_type: Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"]
+    """Task type of sources without one; it selects the template for plain texts."""
+    templates: Mapping[
+        Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"], TemplateSettings
+    ]
+    """Prompt and completion that are made of a plain text, by task type, in place of the built-in ones."""
+    section_chars: int | Literal["answer_chars"] | None
+    """Maximum number of characters of a record from a plain text, which is divided at headings, else at paragraphs;
+    answer_chars: the maximum of `validate.answer_chars`; null: texts stay whole.
+    """
+    preferences: Literal["refuse", "chosen"]
+    """Treatment of preference records in shapes with one answer: refuse (quarantine), or chosen (keep the chosen
+    answer).
+    """
+    chats_as_text: ChatTemplateSettings | None
+    """Form of chats as plain text, for `shape: text`; null: chats are quarantined."""
+
+
+class RepeatsSettings(TypedDict, total=False):
+    """Runs of words that several documents have: listed and, with `cut`, cut out of all of them but the first."""
+
+    min_words: int
+    """Minimum number of equal words in a row that count as a repeat when several documents have them."""
+    cut: bool
+    """Whether repeats are cut out of all documents but the first that has them; false: they are only listed."""
+    min_words_left: int
+    """Minimum number of words of a document after a cut; documents that were cut to fewer words are removed."""
+
+
+class ReportOptionsSettings(TypedDict, total=False):
+    """What the report shows."""
+
+    samples: int
+    """Number of example documents in the report for each reason of removal."""
+    groups: int
+    """Number of duplicate groups in the report, the largest first."""
+    warn_source_loss: float
+    """Fraction of a source's documents above which the report warns of their removal."""
+
+
+class RulesOfRecordsSettings(TypedDict, total=False):
+    """Rules of `curate` on records for fine-tuning. Packs are made for web pages, so none applies unless named."""
+
+    packs: Sequence[Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]]
+    """Rule packs to apply, in this order; the first failed check is the reason of removal."""
+    dialect: Literal["paper", "datatrove"]
+    """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
+    decontamination: DecontaminationSettings | None
+    """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
+    url_blocklist: UrlBlocklistSettings | None
+    """Remove documents whose URL is on a block list; null: not applied."""
+    gopher_quality: GopherQualitySettings | None
+    """Remove documents with too few or too many words, with words of unusual length, or with many symbols or
+    bullets; null: not applied.
+    """
+    gopher_repetition: GopherRepetitionSettings | None
+    """Remove documents with too large a fraction of repeated lines, paragraphs or word n-grams; null: not applied."""
+    c4: C4Settings | None
+    """Remove lines that are not prose, then documents with lorem ipsum, a curly bracket or too few sentences; null:
+    not applied.
+    """
+    fineweb: FineWebSettings | None
+    """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few
+    words; null: not applied.
+    """
+    bad_words: BadWordsSettings | None
+    """Remove documents with more than `max_count` words or phrases of a bad-word list; null: not applied."""
+    quality_classifier: QualityClassifierSettings | None
+    """Remove documents whose probability of the positive label is below `min_score`; null: not applied."""
+
+
+class RulesSettings(TypedDict, total=False):
+    """Rules."""
+
+    packs: Sequence[Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]]
+    """Rule packs to apply, in this order; the first failed check is the reason of removal."""
+    dialect: Literal["paper", "datatrove"]
+    """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
+    decontamination: DecontaminationSettings | None
+    """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
+    url_blocklist: UrlBlocklistSettings | None
+    """Remove documents whose URL is on a block list; null: not applied."""
+    gopher_quality: GopherQualitySettings | None
+    """Remove documents with too few or too many words, with words of unusual length, or with many symbols or
+    bullets; null: not applied.
+    """
+    gopher_repetition: GopherRepetitionSettings | None
+    """Remove documents with too large a fraction of repeated lines, paragraphs or word n-grams; null: not applied."""
+    c4: C4Settings | None
+    """Remove lines that are not prose, then documents with lorem ipsum, a curly bracket or too few sentences; null:
+    not applied.
+    """
+    fineweb: FineWebSettings | None
+    """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few
+    words; null: not applied.
+    """
+    bad_words: BadWordsSettings | None
+    """Remove documents with more than `max_count` words or phrases of a bad-word list; null: not applied."""
+    quality_classifier: QualityClassifierSettings | None
+    """Remove documents whose probability of the positive label is below `min_score`; null: not applied."""
+
+
+class SentimentSettings(TypedDict, total=False):
+    """A classifier of texts, by whose scores the values of `groups` are compared."""
+
+    model: Required[str]
+    """Path or URI of a supervised fastText model (.bin or .ftz) that scores sentiment."""
+    label: Required[str]
+    """Label of the sentiment model whose probability is compared, with or without __label__."""
+    max_chars: int
+    """Maximum number of characters of a record that the sentiment model reads."""
+
+
+class SourceSettings(TypedDict, total=False):
+    """One source of records: where its files are, and which column is which field."""
+
+    source: str
+    """Name of the source in records and report."""
+    path: str | None
+    """Folder, glob, file or URI; a folder saved by Hugging Face `datasets`; hf://ORG/NAME[/CONFIG][@REVISION]; or
+    the output of `raymill curate`; null: `database`, `api` or `pages` is given.
+    """
+    database: DatabaseSettings | None
+    """Query of a database, in place of `path`; null: none."""
+    api: ApiSettings | None
+    """JSON API with pages of records, in place of `path`; null: none."""
+    pages: PagesSettings | None
+    """Web pages, in place of `path`; null: none."""
+    exclude: Sequence[str]
+    """Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)."""
+    format: (
+        Literal[
+            "parquet",
+            "jsonl",
+            "json",
+            "csv",
+            "tsv",
+            "text",
+            "markdown",
+            "html",
+            "pdf",
+            "docx",
+            "transcript",
+            "mail",
+            "warc",
+            "wet",
+            "hf",
+            "fetched",
+        ]
+        | None
+    )
+    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2."""
+    id: str | None
+    """Name of the column that identifies a record; null: a hash of its content."""
+    columns: Mapping[str, str]
+    """Column of each field, as {prompt: subject, queue: category}. Fields are content (text, prompt, completion,
+    messages, chosen ..), annotations and provenance; any other is metadata. Empty: recognised by the columns'
+    names.
+    """
+    follow_links: bool
+    """Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face cache do."""
+    speakers: Mapping[str, Literal["system", "user", "assistant", "skip"]]
+    """Role of each speaker of a chat, as {Ann: assistant}; `{FIELD}` is the speaker named by a metadata field, `*`
+    any other. Turns of one role are joined; what is outside the first question and the last answer is left out.
+    """
+    task_type: Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"] | None
+    """Task type of the source's records; null: `records.task_type`."""
+    licence: str | None
+    """Licence of the source, written to every record; null: none."""
+    domain: str | None
+    """Domain of the source, such as support or law, written to every record; null: none."""
+    table: TableSettings | None
+    """Conversion of table rows to records by types and a template; `columns` then names metadata alone; null: rows
+    are records.
+    """
+    share: float | None
+    """Fraction of the data set's records from this source, given for all sources or for none; null: all its records."""
+    delimiter: str | None
+    """Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV."""
+    encoding: str | None
+    """Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252;
+    null: UTF-8, and of HTML the one that is found.
+    """
+    day_first: bool | None
+    """Whether dates such as 03/04/2026 begin with the day; null: such a value is no date."""
+    split: str
+    """Name of the split to read of a Hugging Face data set."""
+    storage: StorageOptionsSettings | None
+    """Object-store settings for this source alone; null: the config's `storage`."""
+
+
+class SplitSettings(TypedDict, total=False):
+    """Shares of records. Records that belong together are in one split."""
+
+    train: float
+    """Fraction of the records for training."""
+    validation: float
+    """Fraction of the records for validation."""
+    test: float
+    """Fraction of the records for testing."""
+    stratify: Sequence[str]
+    """Metadata fields whose values have the same fractions in every split; also length and complexity."""
+    group: Sequence[str]
+    """Metadata fields whose equal values keep records in one split."""
+    keep: Sequence[str]
+    """Outputs of earlier runs whose records stay in their split."""
+    stable: bool
+    """Whether records of a data set that is replaced (--replace) stay in their split and fold; with other fractions,
+    groups, strata or seed, all records are divided anew.
+    """
+    by_time: str | None
+    """Metadata field with a date or time: the oldest records are for training, the newest for testing; null: time
+    plays no part.
+    """
+    folds: int | None
+    """Number of cross-validation folds of the records that are not for testing; null: none."""
+    balance: BalanceSettings | None
+    """Balance of classes in the training split; null: none."""
+    seed: int
+    """Random seed of the division into splits and folds."""
+
+
+class StorageOptionsSettings(TypedDict, total=False):
+    """Settings of object stores. Settings that are left out are found as the cloud's own tools find them."""
+
+    endpoint_url: str | None
+    """Address of the object store, http(s)://HOST:PORT; for Azure https://ACCOUNT.blob.core.windows.net or
+    http://HOST:PORT/ACCOUNT; null: the cloud provider's own.
+    """
+    path_style: bool | None
+    """Whether S3 requests have the bucket's name in the path and not in the host name; null: only with
+    `endpoint_url`.
+    """
+    region: str | None
+    """AWS region of the S3 buckets; null: from the AWS configuration."""
+    profile: str | None
+    """Profile of the AWS configuration for S3, single sign-on and roles included; null: the default one."""
+    access_key_id: str | None
+    """S3 access key id, or ${ENVIRONMENT_VARIABLE}; null: credentials of the environment, the AWS configuration or
+    the machine.
+    """
+    secret_access_key: str | None
+    """S3 secret key for `access_key_id`, or ${ENVIRONMENT_VARIABLE}; null: credentials of the environment, the AWS
+    configuration or the machine.
+    """
+    session_token: str | None
+    """S3 session token of temporary credentials, or ${ENVIRONMENT_VARIABLE}; null: none."""
+    anonymous: bool
+    """Whether requests are sent without credentials, as for public buckets."""
+    timeout_s: float
+    """Seconds that one request to the object store may take."""
+    retries: int
+    """Maximum number of retries of a failed request to the object store."""
+    retry_deadline_s: float
+    """Seconds that a request to the object store may take with all its retries."""
+
+
+class TableSettings(TypedDict, total=False):
+    """How the rows of a table become records. Other columns than those of `types` are not read."""
+
+    types: Required[Mapping[str, Literal["text", "integer", "number", "boolean", "date", "time"]]]
+    """Type of each column that is read. In Parquet and JSON Lines the first text column, else the first column, must
+    have a value in every row.
+    """
+    empty: Sequence[str]
+    """Values that count as missing; spaces around them are ignored."""
+    missing: Mapping[str, Literal["drop", "flag", "median", "mean", "most_frequent"] | FillSettings]
+    """Treatment of missing values by column: drop (the row), flag (a column COLUMN_missing), median, mean,
+    most_frequent, or {fill: VALUE}; in other columns they stay empty.
+    """
+    outliers: ColumnOutliersSettings | None
+    """Search for outliers in number columns; null: none."""
+    unique: Sequence[str] | None
+    """Columns whose equal values make a row a repeat, which is removed; null: all columns; []: no row is removed."""
+    derive: Mapping[str, str]
+    """SQL expression of each new column, on the columns of its row, in this order."""
+    template: Required[TemplateSettings]
+    """Prompt and completion of a record, with names of columns in braces."""
+
+
+class TemplateSettings(TypedDict, total=False):
+    """A prompt and a completion with names of fields in braces: text, title, source, and the metadata."""
+
+    prompt: Required[str]
+    """Form of the prompt, with names of fields in braces."""
+    completion: str
+    """Form of the completion, with names of fields in braces."""
+    system: str
+    """Form of the system message, with names of fields in braces; empty: none."""
+
+
+class TrackSettings(TypedDict, total=False):
+    """Where curves are sent while training runs."""
+
+    tensorboard: bool
+    """Whether curves are written for TensorBoard."""
+    mlflow: str | None
+    """Tracking URI of MLflow, without user name and password; null: none."""
+    wandb: str | None
+    """Project of Weights & Biases; null: none."""
+
+
+class TrainingSplitSettings(TypedDict, total=False):
+    """Shares of documents. A hash of the document (or its group) decides, so a document is always in the same split."""
+
+    train: float
+    """Fraction of the documents for training."""
+    validation: float
+    """Fraction of the documents for validation."""
+    test: float
+    """Fraction of the documents for testing."""
+    fold: int | None
+    """Number of the fold (`columns.fold`) that is for testing; all others are for training, and the fractions are
+    not used; null: none.
+    """
+
+
+class UrlBlocklistSettings(TypedDict, total=False):
+    """Remove documents whose URL is on a block list."""
+
+    paths: Required[Sequence[str]]
+    """Paths or URIs of text files with one blocked domain or URL a line."""
+    column: str
+    """Name of the column with the documents' URLs."""
+
+
+class ValidateSettings(TypedDict, total=False):
+    """The rules that a record must meet. Questions are what precedes the last answer."""
+
+    question_chars: tuple[int, int] | None
+    """Minimum and maximum number of characters of a question; null: no bounds."""
+    answer_chars: tuple[int, int] | None
+    """Minimum and maximum number of characters of an answer; null: no bounds."""
+    text_chars: tuple[int, int] | None
+    """Minimum and maximum number of characters of a plain text; null: no bounds."""
+    require: Sequence[str]
+    """Metadata fields that every record must have; records from documents without columns need none."""
+    allowed: Mapping[str, Sequence[str]]
+    """Permitted values of metadata fields, as {FIELD: [VALUE]}."""
+    since: Mapping[str, datetime.date | str]
+    """Earliest permitted date of metadata fields, as {FIELD: DATE}; records without a date are removed."""
+    until: Mapping[str, datetime.date | str]
+    """Latest permitted date of metadata fields, as {FIELD: DATE}; records without a date are removed."""
+    licences: Sequence[str] | None
+    """Permitted licences; records without a licence are removed; null: any licence, or none."""
+    refusals: Sequence[str]
+    """Beginnings of sentences; records with such a sentence in their answer are removed as refusals."""
+    copied_answer: bool
+    """Whether records whose answer is the question again are removed."""
+    answer_in_question: float | None
+    """Fraction of the answer's word 5-grams that occur in the question, from which the record is removed; the
+    `input` of an instruction does not count as question; null: not checked.
+    """
+    boilerplate: Sequence[str]
+    """Beginnings of sentences; records whose answer has only such sentences are removed as boilerplate."""
+    truncated_answers: Literal["keep", "open", "sentence"]
+    """Answers that are removed as cut off: keep (none), open (end in an open bracket, comma, dash or a word such as
+    `the`), or sentence (also a last line of prose without a final mark).
+    """
+    relevance: float | None
+    """Minimum fraction of the words of the shorter text that question and answer have in common; null: not checked."""
+    answer_relevance: AnswerRelevanceSettings | None
+    """Minimum similarity of an answer to its question, by text vectors; `{}` has the default settings; null: not
+    checked.
+    """
+    same_language: float | None
+    """Probability of both identified languages from which question and answer must be in the same one; 0.65 is
+    usual; null: not checked.
+    """
+    json_schema: str | Mapping[str, Any] | None
+    """JSON Schema that answers must meet, or its path; answers must then be JSON; null: not checked."""
+    language: LanguageIdSettings | None
+    """Languages that the texts of a record may be in; null: any."""
+    rules: RulesOfRecordsSettings | None
+    """Quality rules of `curate` for the texts of a record, decontamination included; null: none."""
+    bad_words: BadWordsSettings | None
+    """Lists of words that a record must not have; null: none."""
+    inappropriate: InappropriateContentSettings | None
+    """Classifier of inappropriate content, which is removed; null: none."""
+    outliers: OutliersSettings | None
+    """Search for records of unusual length, among those that meet the rules and are no duplicates; null: none."""
+
+
+class VirtualSettings(TypedDict, total=False):
+    """The virtual tokens of methods prefix and prompt."""
+
+    tokens: int
+    """Number of trained virtual tokens before the text."""
+
+
+class WeightsSettings(TypedDict, total=False):
+    """Weights of the parts of the score. A part that is not measured is left out."""
+
+    accuracy: float
+    """Weight in the score of accuracy: label quality, agreement of annotators and conformity to rules."""
+    completeness: float
+    """Weight in the score of completeness: records without an empty field."""
+    consistency: float
+    """Weight in the score of consistency: permitted values, one answer to a question, one format, one term."""
+    relevance: float
+    """Weight in the score of relevance: topics, and similarity to examples."""
+    diversity: float
+    """Weight in the score of diversity: of words, structure, meaning and domains."""
+    bias: float
+    """Weight in the score of bias: representation of groups, parity of their lengths and sentiment."""
+
+
+class WorkersSettings(TypedDict, total=False):
+    """The processes that train, and their resources."""
+
+    count: int | ElasticSettings
+    """Number of workers, or a range as {min: 2, max: 8}."""
+    gpus_each: int
+    """Number of GPUs of each worker."""
+    cpus_each: float
+    """Number of CPUs of each worker."""
+    timeout_s: float
+    """Seconds that a worker waits for another; then training fails, and the error names that worker's rank."""
+
+
+def curate(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    language: LanguageIdSettings | None = NOT_GIVEN,
+    rules: RulesSettings | None = NOT_GIVEN,
+    personal_data: PersonalDataSettings | None = NOT_GIVEN,
+    dedup: DedupSettings | None = NOT_GIVEN,
+    boilerplate: BoilerplateSettings | None = NOT_GIVEN,
+    repeats: RepeatsSettings | None = NOT_GIVEN,
+    limits: LimitsSettings = NOT_GIVEN,
+    corpus: CorpusFilesSettings = NOT_GIVEN,
+    execution: FilesExecutionSettings = NOT_GIVEN,
+    report: ReportOptionsSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> CurateRun:
+    """Raw text to a training corpus: measure every document, apply the rules, find duplicates, write the corpus.
+
+    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; default: the last part of `output`.
+        inputs: Sources of raw text: their files, formats and columns.
+        output: Folder or URI below which the run writes everything.
+        language: Language identification, and the languages to keep; null: languages are not identified.
+        rules: Quality rules that remove documents; null: none.
+        personal_data: Counting and replacement of personal data; null: neither.
+        dedup: Removal of exact and near-duplicates; null: none.
+        boilerplate: Removal of lines or paragraphs that many documents of a source have; null: none.
+        repeats: Search for runs of words that several documents have; null: none.
+        limits: Bounds on the size of documents and files, and on the time for parsing them.
+        corpus: Files and columns of the written corpus.
+        execution: Retries, CPU cores, and units of work; no effect on the corpus.
+        report: Numbers of examples and warnings in the HTML report.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "inputs": inputs,
+            "output": output,
+            "language": language,
+            "rules": rules,
+            "personal_data": personal_data,
+            "dedup": dedup,
+            "boilerplate": boilerplate,
+            "repeats": repeats,
+            "limits": limits,
+            "corpus": corpus,
+            "execution": execution,
+            "report": report,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("curate", config, settings, override=override, **options)
+
+
+def prepare(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    inputs: Place | Sequence[Place | SourceSettings] = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    records: RecordsSettings = NOT_GIVEN,
+    mixture: MixtureSettings = NOT_GIVEN,
+    clean: CleanSettings = NOT_GIVEN,
+    validate: ValidateSettings = NOT_GIVEN,
+    dedup: DedupSettings | None = NOT_GIVEN,
+    duplicates: DuplicatesSettings = NOT_GIVEN,
+    split: SplitSettings = NOT_GIVEN,
+    curriculum: CurriculumSettings | None = NOT_GIVEN,
+    assess: AssessSettings = NOT_GIVEN,
+    gates: GatesSettings = NOT_GIVEN,
+    limits: LimitsSettings = NOT_GIVEN,
+    execution: FilesExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> PrepareRun:
+    """Records of many sources to a data set for fine-tuning: clean, validate, find duplicates, split.
+
+    A second run continues where the first stopped; a finished run is left alone. Exits with 2 if no record is left.
+    Report: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        inputs: Sources of records: files, databases, APIs and web pages.
+        output: Folder or URI below which the run writes everything.
+        records: Form of the written records, and how texts become records.
+        mixture: Number of records of the data set, if sources have a `share`.
+        clean: Changes to texts and labels.
+        validate: Rules that records must meet; others are removed, with the reason.
+        dedup: Removal of exact and near-duplicate records; null: none.
+        duplicates: Treatment of records that have only the question or only the answer in common.
+        split: Fractions, strata and groups of the splits train, validation and test.
+        curriculum: Stages of records from easy to hard; `{}` has the default settings; null: none.
+        assess: References and settings of the data set's metrics; no effect on its records.
+        gates: Bounds on metrics, which `raymill assess OUTPUT --gate` enforces.
+        limits: Bounds on the size of documents and files, and on the time for parsing them.
+        execution: Retries, CPU cores, and units of work; no effect on the data set.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "inputs": inputs,
+            "output": output,
+            "records": records,
+            "mixture": mixture,
+            "clean": clean,
+            "validate": validate,
+            "dedup": dedup,
+            "duplicates": duplicates,
+            "split": split,
+            "curriculum": curriculum,
+            "assess": assess,
+            "gates": gates,
+            "limits": limits,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("prepare", config, settings, override=override, **options)
+
+
+def train(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    corpus: Place | Sequence[Place | CorpusSettings] = NOT_GIVEN,
+    columns: ColumnsSettings = NOT_GIVEN,
+    ignore: Sequence[str] = NOT_GIVEN,
+    model: Place | ModelSettings = NOT_GIVEN,
+    continue_from: Place | ContinueFromSettings | None = NOT_GIVEN,
+    method: Literal["full", "lora", "qlora", "prefix", "prompt", "probe"] = NOT_GIVEN,
+    lora: LoraSettings = NOT_GIVEN,
+    prefix: VirtualSettings = NOT_GIVEN,
+    prompt: VirtualSettings = NOT_GIVEN,
+    probe: ProbeSettings = NOT_GIVEN,
+    engine: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = NOT_GIVEN,
+    reduce_every_micro_batch: bool = NOT_GIVEN,
+    offload: Literal["none", "optimizer", "parameters"] = NOT_GIVEN,
+    precision: Literal["auto", "float32", "bf16"] = NOT_GIVEN,
+    attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = NOT_GIVEN,
+    activation_checkpointing: bool = NOT_GIVEN,
+    compile: Literal["auto"] | bool = NOT_GIVEN,
+    deterministic: bool = NOT_GIVEN,
+    loss_chunk_tokens: int | None = NOT_GIVEN,
+    workers: WorkersSettings = NOT_GIVEN,
+    sequence_length: int = NOT_GIVEN,
+    tokens_per_step: int = NOT_GIVEN,
+    micro_batch: int | None = NOT_GIVEN,
+    packing: PackingSettings = NOT_GIVEN,
+    split: TrainingSplitSettings = NOT_GIVEN,
+    order: Literal["shuffled", "curriculum", "reverse", "mixed"] = NOT_GIVEN,
+    steps: int | None = NOT_GIVEN,
+    epochs: float | None = NOT_GIVEN,
+    tokens: int | None = NOT_GIVEN,
+    optimizer: OptimizerSettings = NOT_GIVEN,
+    evaluate: EvaluateSettings = NOT_GIVEN,
+    checkpoint: CheckpointingSettings = NOT_GIVEN,
+    failures: FailuresSettings = NOT_GIVEN,
+    generate: GenerateSettings | None = NOT_GIVEN,
+    export: ExportSettings = NOT_GIVEN,
+    track: TrackSettings = NOT_GIVEN,
+    device_memory_gib: float | None = NOT_GIVEN,
+    seed: int = NOT_GIVEN,
+    packed: str | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    phases: Sequence[Mapping[str, Any]] = NOT_GIVEN,
+    execution: PackExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> TrainRun:
+    """A corpus to a fine-tuned model: pack, train, evaluate, export.
+
+    A second run continues where the first stopped; a finished run is not done again. Reports: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; default: the last part of `output`.
+        corpus: Documents to train on: a path or URI, a corpus {path, ..}, or a list of corpora with weights.
+        columns: Columns of every corpus without `columns` of its own; if left out, recognised by their names.
+        ignore: Names of columns and of keys of messages that are not read, though they may decide what is
+            trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`.
+        model: Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}.
+        continue_from: Output of a finished run to continue: weights, optimizer state and position in the data
+            are kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null:
+            none.
+        method: Training method: all weights (full), LoRA, LoRA on a 4-bit base (qlora), prefix tuning, prompt
+            tuning, or a classification head (probe).
+        lora: Adapter of methods lora and qlora.
+        prefix: Virtual tokens of method prefix.
+        prompt: Virtual tokens of method prompt.
+        probe: Classifier of method probe.
+        engine: Division of the model among workers: none (ddp), DeepSpeed's ZeRO stages (zero1, zero2, zero3),
+            or torch's fully sharded data parallel (fsdp2).
+        reduce_every_micro_batch: Whether engine fsdp2 reduces gradients after every micro-batch; false: once a
+            step, and until then every worker has all gradients in memory.
+        offload: State of a ZeRO engine in CPU memory: none, optimizer, or parameters (with the optimizer's).
+        precision: Number type of matrix products; weights are float32 in any case; auto: bf16 on GPUs, float32
+            on CPUs.
+        attention: Implementation of attention; auto: variable-length FlashAttention in bf16 on GPUs, else
+            transformers' choice.
+        activation_checkpointing: Whether activations are computed again in the backward pass, which takes less
+            memory and more time.
+        compile: Whether the decoder layers are compiled by torch.compile; auto: on GPUs, for model types that
+            are tested to compile.
+        deterministic: Whether a resumed run has bit-identical results on GPUs, which is slower; on CPUs it
+            always has.
+        loss_chunk_tokens: Number of positions whose logits are in memory at once; null: 4096 on GPUs, 1024 on
+            CPUs.
+        workers: Number of training processes, and the resources of each.
+        sequence_length: Number of tokens of a row.
+        tokens_per_step: Number of tokens of an optimizer step over all workers, a multiple of
+            `sequence_length`; gradient accumulation is derived.
+        micro_batch: Number of rows that a worker computes at once; null: as many as its GPU holds, on CPUs
+            about 8,192 tokens.
+        packing: Packing of documents into rows of tokens.
+        split: Fractions of the documents for training, validation and testing.
+        order: Order of examples: shuffled, curriculum (stages from easy to hard in every epoch), reverse (from
+            hard to easy), or mixed (every stage spread evenly over the epoch).
+        steps: Number of optimizer steps; null: `epochs` or `tokens` is given.
+        epochs: Number of epochs, which may be a fraction; null: `steps` or `tokens` is given.
+        tokens: Number of tokens to train on; null: `steps` or `epochs` is given.
+        optimizer: AdamW and its learning-rate schedule.
+        evaluate: Validation, early stopping, and held-out sets.
+        checkpoint: Times at which checkpoints are written, and the number that is kept.
+        failures: Restarts after crashes, preemptions and broken losses.
+        generate: Generation of answers to held-out prompts after training; null: none.
+        export: Forms of the exported weights.
+        track: Services that receive the curves of the training.
+        device_memory_gib: Memory in GiB of a GPU, into which the run must fit or is refused; null: not checked,
+            and rows at once are chosen by the GPU of the worker.
+        seed: Random seed of initial weights, dropout, splits and the order of examples.
+        packed: Folder or URI of packed rows, which several runs may share; null: below `output`.
+        output: Folder or URI below which the run writes everything.
+        phases: Trainings in sequence, each with a name and the settings that differ; each starts from the
+            weights of the one before.
+        execution: Retries, CPU cores, and units of work of packing; no effect on the result.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "corpus": corpus,
+            "columns": columns,
+            "ignore": ignore,
+            "model": model,
+            "continue_from": continue_from,
+            "method": method,
+            "lora": lora,
+            "prefix": prefix,
+            "prompt": prompt,
+            "probe": probe,
+            "engine": engine,
+            "reduce_every_micro_batch": reduce_every_micro_batch,
+            "offload": offload,
+            "precision": precision,
+            "attention": attention,
+            "activation_checkpointing": activation_checkpointing,
+            "compile": compile,
+            "deterministic": deterministic,
+            "loss_chunk_tokens": loss_chunk_tokens,
+            "workers": workers,
+            "sequence_length": sequence_length,
+            "tokens_per_step": tokens_per_step,
+            "micro_batch": micro_batch,
+            "packing": packing,
+            "split": split,
+            "order": order,
+            "steps": steps,
+            "epochs": epochs,
+            "tokens": tokens,
+            "optimizer": optimizer,
+            "evaluate": evaluate,
+            "checkpoint": checkpoint,
+            "failures": failures,
+            "generate": generate,
+            "export": export,
+            "track": track,
+            "device_memory_gib": device_memory_gib,
+            "seed": seed,
+            "packed": packed,
+            "output": output,
+            "phases": phases,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("train", config, settings, override=override, **options)

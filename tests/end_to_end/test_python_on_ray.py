@@ -1,0 +1,138 @@
+"""The Python API on Ray: from a script, from threads, inside a task of a program's own Ray, and from a notebook."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.ray
+
+# What every program here curates: six documents, one of them twice, without kernels to compile but those of `dedup`.
+SETTINGS = (
+    "dict(inputs='in', language=None, rules=None, personal_data=None, execution={'cpus': 2}, storage={'timeout_s': 60})"
+)
+
+
+@pytest.fixture
+def here(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in (0, 1, 2, 3, 4, 0):
+        name = f"{number}-{len(list((tmp_path / 'in').iterdir()))}.txt"
+        (tmp_path / "in" / name).write_text(f"Document {number} tells of river {number}, which is {number} miles long.")
+    return tmp_path
+
+
+def run_program(folder: Path, code: str) -> str:
+    """What a program without `if __name__ == "__main__"` prints, which starts in this folder."""
+    (folder / "program.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_script_starts_and_ends_a_ray_and_finds_its_process_as_it_was(here):
+    shown = run_program(
+        here,
+        f"""
+import logging, os, signal, sys, threading
+import raymill
+settings = {SETTINGS}
+import raymill.pipelines  # sets where compiled kernels are kept
+import ray
+environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
+streams = sys.stdout, sys.stderr
+run = raymill.curate(output='out', progress=False, **settings)
+assert run.fresh and run.corpus.rows == 5 and not ray.is_initialized()
+assert os.environ == environment, set(os.environ.items()) ^ set(environment.items())
+assert signal.getsignal(signal.SIGTERM) == handler and (sys.stdout, sys.stderr) == streams
+assert not [one.name for one in threading.enumerate() if one.name == 'control process']
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+assert ray.get(ray.remote(lambda: 7).remote()) == 7, 'Ray can be started again'
+print('done')
+""",
+    )
+    assert shown == "done\n"
+
+
+def test_threads_share_one_ray_which_the_session_ends(here):
+    shown = run_program(
+        here,
+        f"""
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import raymill
+settings = {SETTINGS}
+def curate(number):
+    return raymill.curate(output=f'out-{{number}}', progress=False, **settings).corpus.manifest.digest
+with ThreadPoolExecutor(2) as pool:
+    digests = set(pool.map(curate, range(2)))
+import ray
+assert not ray.is_initialized()
+with raymill.session(cpus=2):
+    assert ray.is_initialized()
+    try:
+        raymill.curate(output='out-3', address='127.0.0.1:1', progress=False, **settings)
+    except raymill.ConfigError as error:
+        assert 'until the calls that run' in str(error), error
+    digests.add(curate(4))
+assert not ray.is_initialized() and len(digests) == 1, digests
+print('done')
+""",
+    )
+    assert shown == "done\n"
+
+
+def test_a_ray_that_the_program_started_is_used_from_a_task_and_left(here):
+    shown = run_program(
+        here,
+        f"""
+import ray
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+import raymill
+settings = {SETTINGS}
+here = raymill.curate(output='out', progress=False, **settings)
+assert ray.is_initialized(), 'it is left as it is'
+
+@ray.remote(num_cpus=1)
+def inside(settings):
+    import raymill
+    return raymill.curate(output='out-of-a-task', progress=False, **settings).corpus.manifest.digest
+
+import os
+settings['inputs'] = os.path.abspath('in')
+assert ray.get(inside.remote(settings | {{'name': 'b'}})) == here.corpus.manifest.digest
+assert ray.data.from_items([1]).count() == 1 and here.corpus.to_ray_dataset().count() == 5
+print('done')
+""",
+    )
+    assert shown.endswith("done\n")
+
+
+def test_a_notebook_shows_progress_and_the_funnel(here):
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [
+        nbformat.v4.new_code_cell(f"import raymill\nrun = raymill.curate(output='out', **{SETTINGS})\nrun"),
+        nbformat.v4.new_code_cell("run.what_if({'dedup': None})"),
+        nbformat.v4.new_code_cell("run.removed.sample(1)[0]['reason']"),
+    ]
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(here)}}).execute(
+        env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    first, second, third = (cell.outputs for cell in notebook.cells)
+    assert any("<td>Exact duplicates</td>" in one["data"].get("text/html", "") for one in first if "data" in one)
+    shown = [one["data"]["text/plain"] for one in first if one.output_type == "display_data"]
+    assert any(text.startswith("measure: 1/1 unit") for text in shown), shown
+    assert "removed documents" in second[-1]["data"]["text/plain"]
+    assert third[-1]["data"]["text/plain"] == "'exact_duplicate'"
