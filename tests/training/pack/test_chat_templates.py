@@ -37,6 +37,12 @@ def not_trained(encoded):
     }
 
 
+@pytest.fixture(scope="module", params=TEMPLATES)
+def each_template(request) -> str:
+    """The name of a template. By its scope, pytest runs all tests of one template in a row, and they share its encoder."""
+    return request.param
+
+
 # --- every turn is trained on once, or counted
 
 
@@ -73,12 +79,11 @@ def conversation(seed):
 
 
 @needs_trl
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(name):
+def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(each_template):
     kept = 0
     for seed in range(12):
         messages, turns = conversation(seed)
-        tokenizer = tokenizer_of(name)
+        tokenizer = tokenizer_of(each_template)
         encoded = encode(tokenizer, *messages, tools=TOOLS)
         if not encoded.examples:
             assert encoded.misfits, seed
@@ -96,10 +101,9 @@ def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(name
 
 
 @needs_trl
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_both_answers_of_two_rounds_are_trained_on_with_the_token_that_ends_each(name):
+def test_both_answers_of_two_rounds_are_trained_on_with_the_token_that_ends_each(each_template):
     turns = [user("hello"), assistant("world"), user("what"), assistant("dog")]
-    tokenizer = tokenizer_of(name)
+    tokenizer = tokenizer_of(each_template)
     encoded = encode(tokenizer, *turns)
     assert not encoded.misfits
     runs = [
@@ -380,8 +384,7 @@ def test_calls_that_cannot_be_read_are_left_out_with_a_reason(tmp_path, calls, r
 
 
 @needs_trl
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_arguments_as_json_text_are_trained_on_as_the_object_that_they_are(name, tmp_path):
+def test_arguments_as_json_text_are_trained_on_as_the_object_that_they_are(each_template, tmp_path):
     text = call("Rome")
     text["function"] = text["function"] | {"arguments": '{"city": "Rome"}'}
     rows = [
@@ -390,7 +393,7 @@ def test_arguments_as_json_text_are_trained_on_as_the_object_that_they_are(name,
     ]
     (as_object, as_text), _ = chats(tmp_path, *rows)
     assert as_object == as_text
-    for mask in masks(tokenizer_of(name), *as_text.messages, tools=as_text.tools):
+    for mask in masks(tokenizer_of(each_template), *as_text.messages, tools=as_text.tools):
         assert '\\"city' not in mask, "doubly encoded"
 
 
