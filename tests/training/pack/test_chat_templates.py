@@ -39,7 +39,7 @@ def not_trained(encoded):
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def each_template(request) -> str:
-    """The name of a template. By its scope, pytest runs all tests of one template in a row, and they share its encoder."""
+    """The name of a template. The scope puts all tests of one template in a row, so that they share its encoder."""
     return request.param
 
 
