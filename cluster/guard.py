@@ -22,7 +22,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
@@ -184,16 +184,16 @@ class _Child:
     def _ended(self, bounds: Sequence[WorkBounds]) -> _Ended:
         """Why the child ended."""
         (at,) = _LENGTH.unpack_from(self._at)
-        status = self._stop()
-        if status == -signal.SIGPROF:
-            return _Ended(at, "too_slow", f"over {bounds[at].seconds:.3g} s")
-        if status == _OUT_OF_MEMORY:
-            return _Ended(at, "too_large", f"over {bounds[at].memory >> 20:,} MiB of memory")
-        return _Ended(at, "died", f"exit status {status}" if status is None or status >= 0 else _name(-status))
+        return _Ended(at, *_why(self._stop(), bounds[at]))
 
 
-def _name(number: int) -> str:
-    return signal.Signals(number).name
+def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
+    """(problem, seen) of Exceeded, of a child's exit status."""
+    if status in (-signal.SIGPROF, -signal.SIGALRM):
+        return "too_slow", f"over {bounds.seconds:.3g} s"
+    if status == _OUT_OF_MEMORY:
+        return "too_large", f"over {bounds.memory >> 20:,} MiB of memory"
+    return "died", f"exit status {status}" if status is None or status >= 0 else signal.Signals(-status).name
 
 
 def _stop(parent: int, pid: int, *pipes: int) -> int | None:
@@ -212,13 +212,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
     A parent that is killed closes its end of the pipe, but children that it forked later still have a copy.
     """
     try:
-        gc.freeze()  # or the first collection would copy every page of the parent
-        faulthandler.disable()  # a crash is an outcome here, and needs no traceback
-        for one in (signal.SIGPROF, signal.SIGTERM):
-            signal.signal(one, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it the pipe
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPROF, signal.SIGTERM))
-        base = _address_space()
+        base = _begin()
         requested = select.poll()
         requested.register(requests, select.POLLIN)
         while True:
@@ -227,11 +221,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
                     os._exit(0)
             items, bounds = pickle.loads(_received(requests))
             outcomes = []
-            if base:
-                most = base + max(one.memory for one in bounds)
-                hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # as of `ulimit -v`, which cannot be raised again
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-                resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+            _limit_memory(base, max(one.memory for one in bounds))
             for number, (item, bound) in enumerate(zip(items, bounds, strict=True)):
                 _LENGTH.pack_into(at, 0, number)
                 signal.setitimer(signal.ITIMER_PROF, bound.seconds)
@@ -244,6 +234,90 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
         os._exit(0)
     finally:
         os._exit(1)
+
+
+def guarded_items(items: Callable[[], Iterator[Result]], bounds: WorkBounds) -> Iterator[Result]:
+    """What an iterator yields that runs in a child process, each item with a bound on time and memory.
+
+    Args:
+        items: makes the iterator, in the child. What it yields and raises is pickled. The child is at most one item
+            ahead.
+        bounds: seconds are wall time here, because a server that is waited for uses no processor time.
+
+    Raises:
+        Exceeded: an item took too much time or memory, or ended the child.
+        Exception: what the iterator raised.
+    """
+    parent, (results, to_parent) = os.getpid(), os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # as in _Child
+        pid = os.fork()
+    if not pid:
+        os.close(results)
+        _yield_items(items, bounds, to_parent, parent)
+    os.close(to_parent)
+    stop = weakref.finalize(items, _stop, parent, pid, results)
+    try:
+        while (outcome := pickle.loads(_received(results))) is not None:
+            if isinstance(outcome, Failed):
+                raise outcome.error
+            (item,) = outcome
+            yield item
+    except EOFError:
+        raise Exceeded(*_why(stop(), bounds)) from None
+    finally:
+        stop()
+
+
+def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results: int, parent: int) -> NoReturn:
+    """What the child does: a tuple of each item, then None, or Failed. The timer ends it also if its parent is gone."""
+    try:
+        _limit_memory(_begin(), bounds.memory)
+        os.set_blocking(results, False)
+        writable = select.poll()
+        writable.register(results, select.POLLOUT)
+        iterator = None
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, bounds.seconds)
+            if iterator is None:
+                iterator = items()
+            outcome = _outcome(lambda found: next(((one,) for one in found), None), iterator)
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the parent takes as long as it wants
+            data = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
+            rest = memoryview(_LENGTH.pack(len(data)) + data)
+            while rest:
+                if writable.poll(_PARENT_MS):
+                    rest = rest[os.write(results, rest) :]
+                elif os.getppid() != parent:
+                    os._exit(0)
+            if not isinstance(outcome, tuple):
+                os._exit(0)
+    except MemoryError:
+        os._exit(_OUT_OF_MEMORY)
+    except BrokenPipeError:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _begin() -> int:
+    """What a child does first. Returns the bytes of its address space, as `_address_space`."""
+    gc.freeze()  # or the first collection would copy every page of the parent
+    faulthandler.disable()  # a crash is an outcome here, and needs no traceback
+    timers = (signal.SIGPROF, signal.SIGALRM, signal.SIGTERM)
+    for one in timers:
+        signal.signal(one, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it the pipe
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, timers)
+    return _address_space()
+
+
+def _limit_memory(base: int, memory: int) -> None:
+    """Bound the address space to that at the beginning and some bytes more."""
+    if base:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # as of `ulimit -v`, which cannot be raised again
+        most = base + memory if hard == resource.RLIM_INFINITY else min(base + memory, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def _outcome(work: Callable[[Any], Any], item: Any) -> Any:

@@ -6,12 +6,14 @@ import resource
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 
 import psutil
 import pytest
 
 from raymill.cluster import guard as guards
-from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space
+from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space, guarded_items
 from tests.support.processes import wait_until
 
 ROOMY = WorkBounds(20.0, 1 << 30)
@@ -185,3 +187,43 @@ def test_the_child_ends_with_a_killed_parent_whose_pipe_another_fork_still_holds
     ended = wait_until(lambda: not psutil.pid_exists(asked) or psutil.Process(asked).status() == "zombie", 30)
     os.kill(holder, signal.SIGKILL)
     assert ended
+
+
+def counted(kind: str) -> Iterator[int]:
+    yield 1
+    yield 2
+    match kind:
+        case "fails":
+            raise ValueError("no third")
+        case "waits":
+            time.sleep(60)
+        case "grows":
+            bytes(1 << 30)
+        case "crashes":
+            os.abort()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "said"),
+    [
+        ("fails", ValueError, "no third"),
+        ("waits", Exceeded, r"too_slow \(over 0.5 s\)"),
+        ("grows", Exceeded, r"too_large \(over 256 MiB of memory\)"),
+        ("crashes", Exceeded, r"died \(SIGABRT\)"),
+    ],
+)
+def test_items_of_an_iterator_come_until_one_exceeds_its_bounds(kind, error, said):
+    found = guarded_items(partial(counted, kind), WorkBounds(0.5, 256 << 20))
+    assert [next(found), next(found)] == [1, 2]
+    with pytest.raises(error, match=said):
+        next(found)
+
+
+def test_an_iterator_ends_and_one_that_is_not_wanted_any_more_leaves_no_child():
+    before = set(psutil.Process().children())
+    assert list(guarded_items(partial(counted, "ends"), WorkBounds(5, 256 << 20))) == [1, 2]
+    found = guarded_items(partial(counted, "waits"), WorkBounds(60, 256 << 20))
+    next(found)
+    assert len(set(psutil.Process().children()) - before) == 1
+    found.close()
+    assert set(psutil.Process().children()) <= before

@@ -93,8 +93,9 @@ class SentenceModel:
 
 def _tokenizer(folder: Path) -> Any:
     """The tokenizer that sentence-transformers would load from a folder; None if there is none."""
+    auto: Any = _AUTO_TOKENIZER.load()
     try:
-        return _AUTO_TOKENIZER.load().from_pretrained(folder, local_files_only=True)
+        return auto.from_pretrained(folder, local_files_only=True)
     except MemoryError:
         raise
     except Exception:  # the folder of StaticEmbedding may have this file alone

@@ -1,35 +1,56 @@
-"""Rows of a query, by SQLAlchemy, streamed: the driver holds 1,000 of them.
+"""Rows of a query, by SQLAlchemy, streamed by a child process: a page of 1,000 rows or 32 MiB at a time.
 
 The transaction is read-only where the database has such (PostgreSQL, SQLite), and always rolled back.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy.engine import URL, Connection, make_url
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.guard import Exceeded, WorkBounds, guarded_items
 from raymill.cluster.readers.reader import beginning
 from raymill.cluster.secret_values import redacted
 from raymill.pipelines.prepare.fetch.settings import Database
-from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, json_text, secret
+from raymill.pipelines.prepare.fetch.snapshot import LARGEST_RECORD, Page, Unread, json_text, secret
 
-_ROWS = 1000
+_ROWS = 1000  # of a page
+_FETCHED_ROWS = 100  # that a driver holds
+_PAGE_CHARACTERS = 32 << 20
+_MEMORY = 2 << 30  # bytes, of the child process
 _CONNECT_S = 15
 # Dialects whose drivers have this argument.
 _CONNECT_ARGUMENTS = {"postgresql": {"connect_timeout": _CONNECT_S}, "mysql": {"connect_timeout": _CONNECT_S}}
 
 
 def pages(settings: Database, position: str | None, where: str) -> Iterator[Page]:
-    """Pages of 1,000 rows. position: not used, as a query has none. where: the setting, for messages.
+    """Pages of at most 1,000 rows, read by a child process with a bound on its memory and on the time of a page.
+
+    position: not used, as a query has none. where: the setting, for messages.
 
     Raises:
         ConfigError: the URL or driver is wrong, or the environment lacks the password.
-        DataError: the database cannot be reached, or refuses the query.
+        DataError: the database cannot be reached, refuses the query, or takes too long or too much memory for a page.
     """
-    url = _address(settings, where)
+    url = _address(settings, where)  # in this process, which is to know its secrets
+    done = 0
+    try:
+        for page in guarded_items(partial(_pages, settings, url, where), WorkBounds(settings.timeout_s, _MEMORY)):
+            yield page
+            done += len(page.records) + len(page.failed)
+    except Exceeded as error:
+        todo = "Raise `timeout_s`, or ask for less" if error.problem == "too_slow" else "Ask for shorter values"
+        raise DataError(
+            f"{where}: the query on {settings.url} gave {done:,} rows, and the next ones take {error.seen}. {todo} in "
+            "`query`."
+        ) from error
+
+
+def _pages(settings: Database, url: URL, where: str) -> Iterator[Page]:
     shown = settings.url
 
     def cause(error: Exception) -> str:
@@ -82,34 +103,47 @@ def _address(settings: Database, where: str) -> URL:
 
 def _rows(connection: Connection, settings: Database, shown: str) -> Iterator[Page]:
     # Without parameters the driver takes % and : of the query as they are.
-    options: dict[str, Any] = {"stream_results": True, "no_parameters": True}
+    options: dict[str, Any] = {"stream_results": True, "no_parameters": True, "max_row_buffer": _FETCHED_ROWS}
     if connection.dialect.name == "postgresql":
         options["postgresql_readonly"] = True
+    if connection.dialect.name == "sqlite":  # its texts may be no UTF-8
+        connection.connection.driver_connection.text_factory = bytes  # type: ignore[union-attr]
     result = connection.execution_options(**options).exec_driver_sql(settings.query)
     names = list(result.keys())
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{shown}: the query has several columns {', '.join(twice)}. Give each a name with AS.")
-    first = 0
-    for rows in result.partitions(_ROWS):
-        records, failed = [], []
-        for number, row in enumerate(rows, first):
-            try:
-                records.append({name: _plain(value) for name, value in zip(names, row, strict=True)})
-            except UnicodeDecodeError:
-                plain, binary = {}, []  # bytes that are no text as escapes
-                for name, value in zip(names, row, strict=True):
-                    try:
-                        plain[name] = _plain(value)
-                    except UnicodeDecodeError:
-                        plain[name] = beginning(bytes(value))
-                        binary.append(name)
-                content = json_text(plain)
-                where = f"{shown} row {number}, column {', '.join(binary)}: leave it out of the query"
-                failed.append(Unread("bad_utf8", where, content))
+    records: list[dict[str, Any]] = []
+    failed: list[Unread] = []
+    number = size = 0
+    for number, row in enumerate(result, 1):
+        record, problem, columns = _record(names, row)
+        text = json_text(record)
+        if problem is None and len(text) > LARGEST_RECORD:
+            problem, columns = "too_large", [max(record, key=lambda name: len(json_text(record[name])))]
+        if problem:
+            where = f"{shown} row {number - 1}, column {', '.join(columns)}: leave it out of the query"
+            failed.append(Unread(problem, where, beginning(text)))
+        else:
+            records.append(record)
+        size += len(text)
+        if len(records) + len(failed) == _ROWS or size > _PAGE_CHARACTERS:
+            yield Page(shown, records, failed)
+            records, failed, size = [], [], 0
+    if records or failed or not number:
         yield Page(shown, records, failed)
-        first += len(rows)
-    if not first:
-        yield Page(shown, ())
+
+
+def _record(names: Sequence[str], row: Sequence[Any]) -> tuple[dict[str, Any], str | None, list[str]]:
+    """(a row as an object, its problem or None, columns with the problem). Bytes that are no text are escapes."""
+    plain: dict[str, Any] = {}
+    binary = []
+    for name, value in zip(names, row, strict=True):
+        try:
+            plain[name] = _plain(value)
+        except UnicodeDecodeError:
+            plain[name] = beginning(bytes(value))
+            binary.append(name)
+    return plain, "bad_utf8" if binary else None, binary
 
 
 def _plain(value: Any) -> Any:

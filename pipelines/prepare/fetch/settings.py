@@ -81,6 +81,12 @@ class Database(_Fetched):
         description="Names of environment variables for parameters of the database's URL, as {sslpassword: "
         "KEY_PASSWORD} or {odbc_connect: CONNECTION_STRING}",
     )
+    timeout_s: float = Field(
+        3600,
+        gt=0,
+        le=86_400,
+        description="Longest time until the next 1,000 rows of the query are there, in seconds",
+    )
     query: str = Field(description="SELECT statement whose rows are the records; its transaction is rolled back")
 
     @field_validator("url")

@@ -30,6 +30,7 @@ from raymill.pipelines.prepare.fetch.settings import Api, Database, Pages
 
 FETCHED = "fetched"
 FETCH_VERSION = "1"
+LARGEST_RECORD = 64 << 20  # characters of its JSON
 _PAGES_OF_A_PART = 100
 # A row for each answer, in order; the last one of a part says where the next part begins.
 REQUESTS_SCHEMA = pa.schema(

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.pipelines.prepare.fetch import database
 from raymill.pipelines.prepare.fetch.database import pages
 from raymill.pipelines.prepare.fetch.settings import Database
 from tests.support.servers import free_port
@@ -43,7 +44,7 @@ def test_rows_come_in_pages_with_values_as_json(tickets):
 
 
 def test_a_query_without_rows_is_one_page(tickets):
-    assert [one.records for one in asked(f"sqlite:///{tickets}", "SELECT id FROM tickets WHERE id < 0")] == [()]
+    assert [one.records for one in asked(f"sqlite:///{tickets}", "SELECT id FROM tickets WHERE id < 0")] == [[]]
 
 
 def test_bytes_that_are_no_text_are_named(tickets):
@@ -99,6 +100,50 @@ def test_the_database_is_only_read(tickets):
         "SELECT '; delete from x' AS \"update t set\" FROM x FOR UPDATE",
     ):
         assert Database(url="sqlite:///x", query=query).query == query
+
+
+def test_text_that_is_no_utf8_is_one_row_and_its_neighbours_are_read(tickets):
+    """sqlite3 decodes texts itself, unless it is told to return bytes."""
+    query = "SELECT id, CASE WHEN id = 1 THEN CAST(x'41ff42' AS TEXT) ELSE subject END AS s FROM tickets WHERE id < 3"
+    (page,) = asked(f"sqlite:///{tickets}", query)
+    assert [record["id"] for record in page.records] == [0, 2] and page.records[0]["s"] == "subject 50% :x 0"
+    (row,) = page.failed
+    assert row.problem == "bad_utf8" and row.where.endswith("row 1, column s: leave it out of the query")
+
+
+def test_a_large_row_is_named_and_pages_of_large_rows_are_short(tickets, monkeypatch):
+    monkeypatch.setattr(database, "LARGEST_RECORD", 5000)
+    monkeypatch.setattr(database, "_PAGE_CHARACTERS", 10_000)
+    query = "SELECT id, hex(zeroblob(CASE id WHEN 7 THEN 3000 ELSE 2000 END)) AS h FROM tickets WHERE id < 9"
+    found = asked(f"sqlite:///{tickets}", query)
+    assert [len(page.records) for page in found] == [3, 3, 1, 1]
+    (row,) = found[2].failed
+    assert row.problem == "too_large" and row.where.endswith("row 7, column h: leave it out of the query")
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
+
+
+@pytest.mark.parametrize(
+    ("query", "bounds", "said"),
+    [
+        (f"{ENDLESS} SELECT count(*) FROM c", {"timeout_s": 0.3}, "gave 0 rows, and the next ones take over 0.3 s"),
+        (f"{ENDLESS} SELECT x, CASE WHEN x > 1500 THEN ({ENDLESS} SELECT count(*) FROM c) END AS y FROM c",
+         {"timeout_s": 1.5}, "gave 1,000 rows, and the next ones take over 1.5 s"),
+        ("SELECT hex(zeroblob(400000000)) AS h", {}, "gave 0 rows, and the next ones take over 128 MiB of memory"),
+    ],
+)  # fmt: skip
+def test_a_query_without_end_and_a_value_without_bound_end_with_what_to_do(tickets, monkeypatch, query, bounds, said):
+    monkeypatch.setattr(database, "_MEMORY", 128 << 20)
+    with pytest.raises(DataError, match=said):
+        asked(f"sqlite:///{tickets}", query, **bounds)
+
+
+def test_a_server_that_takes_a_connection_and_never_answers_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://reader@127.0.0.1:{silent.getsockname()[1]}/desk"
+        with pytest.raises(DataError, match=r"gave 0 rows, and the next ones take over 0.5 s\. Raise `timeout_s`"):
+            asked(url, "SELECT 1", timeout_s=0.5)
 
 
 @pytest.mark.parametrize(
