@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs lint clean
 
 setup: $(DONE)
 
@@ -117,10 +117,13 @@ golden: setup  ## write tests/golden anew from the program as it is; read the di
 manifests: setup  ## write the rendered parts of k8s/ anew: jobs of the examples, RayCluster for development
 	$(TEST_ENV) $(BIN)/python -m tests.deploy write
 
+docs: setup  ## the site, build/site/index.html; fails at a dead link and at a public name without a docstring
+	$(BIN)/python -m docs.build
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p raymill
+	$(BIN)/mypy -p raymill -p docs
 
 clean:
 	rm -rf $(VENV) .emulators .venv-audit .venv-peers .venv-versions build *.egg-info runs

@@ -1,0 +1,98 @@
+"""The site of the documentation: `python -m docs.build`, or `make docs`. Fails at a dead link and an undocumented name.
+
+The pages are the guides beside the code, the pages of this folder, and references that are made here: of the settings,
+the commands and the public names of `raymill`. They are brought together in build/docs; the site is build/site.
+"""
+
+import inspect
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import raymill
+from docs.commands import commands_page
+from docs.settings import settings_page
+from raymill.cluster.frame import kinds
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "build" / "docs"
+# A text of the repository -> its page.
+GUIDES = {
+    "README.md": "index.md",
+    "pipelines/curate/README.md": "how-to/curate.md",
+    "pipelines/prepare/README.md": "how-to/prepare.md",
+    "pipelines/prepare/assess/README.md": "how-to/assess.md",
+    "training/README.md": "how-to/train.md",
+    "cluster/store/README.md": "how-to/storage.md",
+    "cluster/submit/README.md": "how-to/submit.md",
+    "k8s/README.md": "how-to/kubernetes.md",
+    "deploy/README.md": "how-to/images.md",
+    "cluster/README.md": "how-to/recover.md",
+    "tests/benchmarks/README.md": "numbers.md",
+    "tests/benchmarks/gpu/PREDICTIONS.md": "gpu-predictions.md",
+    "SECURITY.md": "security.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
+_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+class SiteError(Exception):
+    """The documentation is not whole; the message says where."""
+
+
+def main() -> int:
+    """Build the site. Returns the exit code."""
+    try:
+        write_pages(SOURCE)
+    except SiteError as error:
+        print(error, file=sys.stderr)
+        return 1
+    program = Path(sys.executable).with_name("zensical")
+    return subprocess.run([program, "build", "--strict", "--clean"], cwd=ROOT).returncode
+
+
+def write_pages(folder: Path) -> None:
+    """Write every page of the site as Markdown into `folder`, which is made anew.
+
+    Raises:
+        SiteError: a guide links to nothing, or a public name has no docstring.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    pages = {page: _with_links(source) for source, page in GUIDES.items()}
+    pages |= {f"reference/settings-{kind}.md": settings_page(kind) for kind in kinds.names()}
+    pages |= {"reference/commands.md": commands_page(), "reference/python.md": _names_page()}
+    for name, text in pages.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def _with_links(source: str) -> str:
+    """The text of a guide whose links lead to pages of the site; a link to another file becomes that file's name."""
+    page = GUIDES[source]
+
+    def replaced(link: re.Match[str]) -> str:
+        text, path, place = link[1], link[2], link[3] or ""
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if target in GUIDES:
+            return f"[{text}]({posixpath.relpath(GUIDES[target], posixpath.dirname(page) or '.')}{place})"
+        if not (ROOT / target).exists():
+            raise SiteError(f"{source}: the link to {path} leads nowhere.")
+        return f"{text} (`{target}`)" if text.strip("`") != target else f"`{target}`"
+
+    return _LINK.sub(replaced, (ROOT / source).read_text())
+
+
+def _names_page() -> str:
+    """The public names of `raymill`, each with its docstring."""
+    names = [name for name in raymill.__all__ if not name.startswith("_")]
+    if bare := [name for name in names if not inspect.getdoc(getattr(raymill, name))]:
+        raise SiteError(f"raymill: without a docstring: {', '.join(bare)}.")
+    return "\n".join(["# Python", "", *(f"::: raymill.{name}\n" for name in names)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
