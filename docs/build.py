@@ -15,7 +15,10 @@ from pathlib import Path
 import raymill
 from docs.commands import commands_page
 from docs.settings import settings_page
+from raymill.cluster.artifact import Artifact
 from raymill.cluster.frame import kinds
+from raymill.cluster.frame.job import Run
+from raymill.cluster.submit.calls import SubmittedJob
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "build" / "docs"
@@ -31,6 +34,8 @@ GUIDES = {
     "k8s/README.md": "how-to/kubernetes.md",
     "deploy/README.md": "how-to/images.md",
     "cluster/README.md": "how-to/recover.md",
+    "cluster/API.md": "how-to/python.md",
+    "pipelines/ray_data/README.md": "how-to/ray-data.md",
     "tests/benchmarks/README.md": "numbers.md",
     "tests/benchmarks/gpu/PREDICTIONS.md": "gpu-predictions.md",
     "SECURITY.md": "security.md",
@@ -87,11 +92,24 @@ def _with_links(source: str) -> str:
 
 
 def _names_page() -> str:
-    """The public names of `raymill`, each with its docstring."""
+    """The public names of `raymill` and the classes that its functions return, each with its docstring."""
     names = [name for name in raymill.__all__ if not name.startswith("_")]
     if bare := [name for name in names if not inspect.getdoc(getattr(raymill, name))]:
         raise SiteError(f"raymill: without a docstring: {', '.join(bare)}.")
-    return "\n".join(["# Python", "", *(f"::: raymill.{name}\n" for name in names)])
+    errors = [name for name in names if name[0].isupper()]
+    first = [name for name in kinds.names() if name in names]
+    others = [name for name in names if name not in (*errors, *first)]
+    runs = [kinds.kind_of(kind).job.load().run_type for kind in first]  # type: ignore[attr-defined]
+    returned = (*runs, Run, Artifact, SubmittedJob)
+    shown = {
+        "Python": [f"raymill.{name}" for name in (*first, *others)],
+        "What the functions return": [f"{kind.__module__}.{kind.__name__}" for kind in returned],
+        "Errors": [f"raymill.{name}" for name in errors],
+    }
+    lines = []
+    for title, found in shown.items():
+        lines += [f"#{'#' * bool(lines)} {title}", "", *(f"::: {name}\n" for name in found)]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_every_page_is_in_the_navigation_and_the_other_way_round(pages):
 def test_guides_link_to_pages_and_name_files_that_are_none(pages):
     assert "[Curate](how-to/curate.md)" in pages["index.md"]
     assert "](../index.md)" in pages["how-to/curate.md"]
-    assert "(`deploy/s3/driver.json`)" in pages["how-to/kubernetes.md"]
+    assert "`deploy/s3/driver.json`" in pages["how-to/kubernetes.md"]
 
 
 def test_a_link_to_nothing_ends_the_build_with_its_place(monkeypatch, tmp_path, capsys):
