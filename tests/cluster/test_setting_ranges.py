@@ -28,7 +28,7 @@ RANGES = {
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Api.timeout_s Pages.timeout_s",
-    "above 0 to 86400": "Limits.document_s StorageOptions.retry_deadline_s StorageOptions.timeout_s",
+    "above 0 to 86400": "Database.timeout_s Limits.document_s StorageOptions.retry_deadline_s StorageOptions.timeout_s",
     "above 1": "Limits.max_expansion_ratio",
     "any": "Fill.fill Optimizer.betas Validate.answer_chars Validate.question_chars Validate.text_chars",
     "from -1": "Failures.max_preemptions",

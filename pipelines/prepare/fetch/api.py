@@ -20,6 +20,8 @@ from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, json_text, se
 
 _SHOWN = 120
 _LONGEST_COLUMN = 256  # characters of a dotted name
+_MOST_ADDED = 1 << 20  # characters that dotted names may add to those of a record
+_MOST_RECORDS = 1_000_000  # of an answer: 10 kB can stand for 10 MB of nulls
 _MISSING = object()
 
 
@@ -53,41 +55,59 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
                 following = without_parameters(following, secrets[1])  # positions are kept
             if following is not None and following == position:
                 raise DataError(f"{where}: {shown(answer.url)} names itself as the next page. Correct `paging`.")
+            if following is not None and not _is_utf8(following):
+                raise DataError(
+                    f"{where}: {shown(answer.url)} names as the next page {shortened(following, 200)!a}, which UTF-8 "
+                    "cannot hold. Correct `paging`, or report it to whoever runs the API."
+                )
             asked.add(_hash(position))
             if following is not None and _hash(following) in asked:
                 raise DataError(
                     f"{where}: {shown(answer.url)} names as the next page one that was read before, so the pages would "
                     "never end. Correct `paging`, or report it to whoever runs the API."
                 )
+            address = shown(answer.url)
             records, failed = [], []
             for number, one in enumerate(found):
                 if not isinstance(one, Mapping):
-                    failed.append(Unread("not_an_object", f"{shown(answer.url)} record {number}", json_text(one)))
-                elif (row := flat(one)) is None:
-                    failed.append(Unread("too_deep", f"{shown(answer.url)} record {number}"))
+                    failed.append(Unread("not_an_object", f"{address} record {number}", json_text(one)))
+                elif isinstance(row := flat(one), str):
+                    failed.append(Unread(row, f"{address} record {number}"))
                 else:
                     records.append(row)
-            lacks_next = following is None and _lacks_next(paging, value, f"{where}: {shown(answer.url)}")
+            lacks_next = following is None and _lacks_next(paging, value, f"{where}: {address}")
             lacks_next = lacks_next and position is None and bool(found)
-            yield Page(shown(answer.url), records, failed, following, answer.received, lacks_next)
+            yield Page(address, records, failed, following, answer.received, lacks_next)
             if following is None:
                 return
             position = following
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record with the values of inner objects under dotted names; None if a name would be too long for a column."""
+def flat(record: Mapping[str, Any]) -> dict[str, Any] | str:
+    """The record with the values of inner objects under dotted names; or its problem: `too_deep` if a name would be too
+    long for a column, `too_large` if the names together would be.
+    """
     found: dict[str, Any] = {}
-    left = [*record.items()][::-1]
+    left, added = [*record.items()][::-1], 0
     while left:
         name, value = left.pop()
         if not isinstance(value, Mapping) or not value:
             found[name] = value
         elif len(name) > _LONGEST_COLUMN:
-            return None
+            return "too_deep"
+        elif (added := added + (len(name) + 1) * len(value)) > _MOST_ADDED:
+            return "too_large"
         else:
             left += [(f"{name}.{inner}", one) for inner, one in [*value.items()][::-1]]
     return found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _hash(position: str | None) -> bytes:
@@ -187,8 +207,13 @@ def _answer(
 
 def _records(value: Any, path: str, answer: Response, where: str) -> Sequence[Any]:
     found = at(value, path)
-    if isinstance(found, list):
+    if isinstance(found, list) and len(found) <= _MOST_RECORDS:
         return found
+    if isinstance(found, list):
+        raise DataError(
+            f"{where}: {shown(answer.url)}: has {len(found):,} records, and at most {_MOST_RECORDS:,} of one answer "
+            "are read. Ask for smaller pages with `paging`."
+        )
     seen = "nothing" if found is _MISSING else type(found).__name__
     keys = shortened(", ".join(map(str, value)), 300) if isinstance(value, Mapping) else f"a {type(value).__name__}"
     raise DataError(

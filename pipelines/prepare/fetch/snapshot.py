@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -32,6 +33,7 @@ FETCHED = "fetched"
 FETCH_VERSION = "1"
 LARGEST_RECORD = 64 << 20  # characters of its JSON
 _PAGES_OF_A_PART = 100
+_ROWS_AT_ONCE = 10_000
 # A row for each answer, in order; the last one of a part says where the next part begins.
 REQUESTS_SCHEMA = pa.schema(
     [
@@ -204,16 +206,16 @@ def _stage(source: str, number: int, connector: Connector, position: str | None,
                 counters.update(records=len(page.records), failed=len(page.failed), answers=1)
                 counters["lacks_next"] += page.lacks_next
                 # Servers may send back what they were asked with, so their answers are searched for it too.
-                found: list[tuple[str | None, str | None, str]] = [
-                    (without_known(json_text(record)), None, page.asked) for record in page.records
-                ]
-                found += [
-                    (without_known(beginning(one.content or "")) or None, one.problem, redacted(one.where))
-                    for one in page.failed
-                ]
-                names = FETCHED_SCHEMA.names
-                table = [dict(zip(names, (*row, page.received), strict=True)) for row in found]
-                scratch.write(rows, pa.Table.from_pylist(table, FETCHED_SCHEMA))
+                found = chain(
+                    ((without_known(json_text(record)), None, page.asked) for record in page.records),
+                    (
+                        (without_known(beginning(one.content or "")) or None, one.problem, redacted(one.where))
+                        for one in page.failed
+                    ),
+                )
+                while some := [(*row, page.received) for row in islice(found, _ROWS_AT_ONCE)]:
+                    columns = map(pa.array, zip(*some, strict=True), FETCHED_SCHEMA.types)
+                    scratch.write(rows, pa.Table.from_arrays([*columns], schema=FETCHED_SCHEMA))
                 counts = {"records": len(page.records), "failed": len(page.failed)}
                 request = {"asked": page.asked, "received": page.received, **counts, "next": page.next}
                 scratch.write(requests, pa.Table.from_pylist([request], REQUESTS_SCHEMA))

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.pipelines.prepare.fetch import api
 from raymill.pipelines.prepare.fetch.api import _MISSING, at, flat, pages
 from raymill.pipelines.prepare.fetch.settings import Api
 from tests.support.web_server import Asked, Reply, as_html, as_json
@@ -15,8 +16,8 @@ TICKETS = [{"id": n, "fields": {"summary": f"s{n}"}} for n in range(7)]
 
 
 def fetched(site, position=None, **settings) -> list:
-    api = Api.model_validate({"url": f"{site.url}/t", "allow_private": True, "requests_per_s": 1000} | settings)
-    return list(pages(api, position, "inputs (t).api"))
+    asked = Api.model_validate({"url": f"{site.url}/t", "allow_private": True, "requests_per_s": 1000} | settings)
+    return list(pages(asked, position, "inputs (t).api"))
 
 
 def ids(found) -> list[int]:
@@ -286,8 +287,24 @@ def test_a_next_page_that_is_no_address_is_an_error_of_the_api(site, following):
 @pytest.mark.parametrize("cursor", ["\ud800", "x" * 1_000_000])
 def test_a_cursor_that_no_address_can_hold_is_an_error_of_the_api(site, cursor):
     site.answers["/t"] = as_json({"next": cursor, "items": [{"id": 1}]})
-    with pytest.raises(DataError, match="its parameters make no address"):
+    with pytest.raises(DataError, match=r"its parameters make no address|next page .*ud800', which UTF-8 cannot hold"):
         fetched(site, records="items", paging={"by": "cursor", "field": "next"})
+
+
+def test_a_record_whose_dotted_names_would_take_much_memory_is_too_large(site, monkeypatch):
+    """The characters of a name are repeated for each name within it: 13 MB of JSON became 4 GB."""
+    monkeypatch.setattr(api, "_MOST_ADDED", 1000)
+    site.answers["/t"] = as_json([{"k" * 99: dict.fromkeys("abcdefghij", 1)}, {"k" * 99: dict.fromkeys("abcdefghijk")}])
+    (page,) = fetched(site)
+    assert [len(record) for record in page.records] == [10]
+    assert [(one.problem, one.where.endswith("record 1")) for one in page.failed] == [("too_large", True)]
+
+
+def test_an_answer_of_records_without_end_is_refused(site, monkeypatch):
+    monkeypatch.setattr(api, "_MOST_RECORDS", 3)
+    site.answers["/t"] = as_json([None] * 4)
+    with pytest.raises(DataError, match=r"has 4 records, and at most 3 of one answer are read. Ask for smaller pages"):
+        fetched(site)
 
 
 def test_a_record_whose_dotted_names_would_be_endless_is_not_flattened(site):
