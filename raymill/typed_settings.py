@@ -453,6 +453,8 @@ class DatabaseSettings(TypedDict, total=False):
     """Names of environment variables for parameters of the database's URL, as {sslpassword: KEY_PASSWORD} or
     {odbc_connect: CONNECTION_STRING}.
     """
+    timeout_s: float
+    """Longest time until the next 1,000 rows of the query are there, in seconds."""
     query: Required[str]
     """SELECT statement whose rows are the records; its transaction is rolled back."""
 

@@ -13,6 +13,7 @@ keep their artifacts. Files of a finished run that are damaged or gone are made 
 
 import dataclasses
 import html
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -134,12 +135,15 @@ class Run:
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         warnings = "".join(f"<p><b>warning:</b> {html.escape(one)}</p>" for one in self.warnings)
-        page = html.escape(self.results["report"], quote=True)
+        page = self.results["report"]
+        # A notebook's server has the files below its folder; elsewhere a browser opens files by themselves.
+        is_below = not paths.is_remote(page) and page.startswith(f"{os.getcwd()}/")
+        link = os.path.relpath(page) if is_below else page if paths.is_remote(page) else f"file://{page}"
         return (
             f"<b>{html.escape(self.name)}</b> ({html.escape(self.manifest['kind'])}) at {html.escape(self.uri)}"
             f"<table>{row(head, 'th')}{''.join(row(one, 'td') for one in rows)}</table>{warnings}"
             f"{''.join(part._repr_html_() for part in self.parts)}"
-            f'<a href="{page if paths.is_remote(self.uri) else "file://" + page}">{page}</a>'
+            f'<a href="{html.escape(link, quote=True)}" target="_blank">{html.escape(page)}</a>'
         )
 
 

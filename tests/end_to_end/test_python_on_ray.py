@@ -120,6 +120,28 @@ print('done')
     assert shown.endswith("done\n")
 
 
+def test_an_interrupt_ends_the_call_and_the_next_one_continues(here):
+    shown = run_program(
+        here,
+        f"""
+import signal, threading
+import raymill
+settings = {SETTINGS}
+def interrupt(update):
+    if update.stage == 'measure':
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    raymill.curate(output='out', progress=interrupt, **settings)
+except KeyboardInterrupt:
+    print('interrupted')
+import ray
+assert not ray.is_initialized()
+assert raymill.curate(output='out', progress=False, **settings).corpus.rows == 5
+""",
+    )
+    assert shown == "interrupted\n"
+
+
 def test_a_notebook_shows_progress_and_the_funnel(here):
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [

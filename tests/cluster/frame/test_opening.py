@@ -68,10 +68,12 @@ def test_rows_are_sampled_by_their_values(curated):
     assert row["stage"] != "exact_duplicates"
 
 
-def test_a_notebook_shows_the_funnel_and_a_link_to_the_report(curated):
+def test_a_notebook_shows_the_funnel_and_a_link_to_the_report(curated, monkeypatch):
     page = curated._repr_html_()
     assert "<th>removed</th>" in page and "exact_duplicate 1" in page
-    assert f'<a href="file://{curated.uri}/report.html">' in page
+    assert f'<a href="file://{curated.uri}/report.html"' in page
+    monkeypatch.chdir(f"{curated.uri}/..")
+    assert '<a href="run/report.html"' in curated._repr_html_(), "which the server of a notebook there has"
     assert "<td>id</td><td>string</td>" in curated.corpus._repr_html_()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from functools import partial
 
 import pytest
 
@@ -270,9 +271,8 @@ def demo_inline(site, monkeypatch):
     """The demo with the packages of `site`, without Ray; returns what was printed."""
 
     monkeypatch.setattr(demo, "packages", lambda: distributions(str(site)))
-    load = demo.load_of_kind
     bad = ["execution.max_bad_documents=0.2"]
-    monkeypatch.setattr(demo, "load_of_kind", lambda kind, config: load(kind, config, bad))
+    monkeypatch.setattr(demo, "make_and_print", partial(demo.make_and_print, override=bad))
     monkeypatch.setattr(frame, "Engine", InlineEngine)
     monkeypatch.chdir(site.parent)
 
