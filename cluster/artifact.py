@@ -65,7 +65,7 @@ class DataFile:
         """The file that a record names.
 
         Raises:
-            ValueError, TypeError: it is not that of a file.
+            ValueError, TypeError: it is not the value of a file.
         """
         found = cls(**plain)
         if not all(type(number) is int and number >= 0 for number in (found.unit, found.rows, found.bytes)):
@@ -176,8 +176,8 @@ def _read_schema(arrow_schema: str) -> pa.Schema:
 def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:
     """The manifest of the artifact at `uri`."""
     at = paths.join(paths.absolute(uri), name)
-    mend = "If Raymill wrote this folder, delete the file and run its command again; else point elsewhere."
-    return RecordFile(store, at, "a Raymill manifest", Manifest.from_json, mend)
+    fix = "If Raymill wrote this folder, delete the file and run its command again; else point elsewhere."
+    return RecordFile(store, at, "a Raymill manifest", Manifest.from_json, fix)
 
 
 def discard_artifact(store: Store, uri: str, files: Iterable[str] = ()) -> None:

@@ -1,7 +1,7 @@
 """The command line: `raymill VERB ...`.
 
 The module of a verb is imported when the verb is called, so `raymill --help` is fast and a machine that only curates
-needs no torch. Exit codes: 0 done; 1 a defect of Raymill, or a machine failed; 2 the user can mend it, and the message
+needs no torch. Exit codes: 0 done; 1 a defect of Raymill, or a machine failed; 2 the user can fix it, and the message
 says how; 130 interrupted (finished units are kept).
 """
 

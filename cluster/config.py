@@ -483,7 +483,7 @@ def _field_types(kind: Any) -> dict[str, Any]:
 
 
 def _is_secret(loc: Loc) -> bool:
-    """Whether a setting is a key of a store: that of the run (`storage`), or of one of its inputs."""
+    """Whether a setting is a secret key, in `storage` of the run or of one of its inputs."""
     return loc[-2:-1] == ("storage",) and loc[-1] in SECRETS
 
 

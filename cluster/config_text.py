@@ -97,8 +97,8 @@ def parse(text: str, path: str, format: Format) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         what = getattr(error, "problem", None) or str(error)
-        mend = " Indent with spaces." if "'\\t'" in what else ""
-        raise ConfigError(f"{path}{where}: not valid YAML: {what}.{mend}") from error
+        fix = " Indent with spaces." if "'\\t'" in what else ""
+        raise ConfigError(f"{path}{where}: not valid YAML: {what}.{fix}") from error
 
 
 def _refuse_endless(value: Any, path: str) -> None:

@@ -48,7 +48,7 @@ class Cost:
         return (self.core_s + REQUEST_S * (self.puts + self.gets / _AT_ONCE)) / max(self.units, 1)
 
     def seconds(self, cores: int) -> float:
-        """Wall time on so many cores, if all units take equally long."""
+        """Wall time on `cores` cores, if all units take equally long."""
         return math.ceil(self.units / cores) * self.unit_s + _DRIVER_UNIT_S * self.units
 
 

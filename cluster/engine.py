@@ -348,7 +348,7 @@ class Engine:
             f"{rounds}. Unit {first}"
             + (f" ({reads})" if reads else "")
             + f": {_one_line(failure.cause)} Finished units ({len(records)}) are kept: "
-            "mend the cause and run the same command again; --debug shows the traceback."
+            "fix the cause and run the same command again; --debug shows the traceback."
         )
         error.unexpected = failure.unexpected
         if failure.traceback:

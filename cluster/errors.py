@@ -1,7 +1,7 @@
 """Exceptions and their exit codes.
 
     RaymillError          exit code 1: a defect of Raymill
-      UserError           exit code 2: the user can mend it, and the message says how
+      UserError           exit code 2: the user can fix it, and the message says how
         ConfigError       a setting
         StorageError      a path, a credential, a store
         DataError         the documents
@@ -93,7 +93,7 @@ def _redacted_problem(problem: Problem) -> Problem:
 
 
 class UserError(RaymillError):
-    """An error that the user can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
     exit_code: ClassVar = 2
     is_final: ClassVar = True

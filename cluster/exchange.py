@@ -12,8 +12,8 @@ therefore passes through levels:
                  a `fan_out`-th of the targets of these files, and writes it to one file
     last level   a unit reads, from at most `fan_in` files, the data for one target
 
-With L levels, fan_in is the L-th root of S and fan_out that of T. A level then has about max(S, T) units, each with
-about as much data as one source or one target, and there are at most L * max(S, T) * FAN reads. With at most FAN
+With L levels, fan_in is the L-th root of S and fan_out the L-th root of T. A level then has about max(S, T) units, each
+with about as much data as one source or one target, and there are at most L * max(S, T) * FAN reads. With at most FAN
 sources, or at most FAN targets, there is only the last level, which reads the sources themselves. With 30,000 sources
 and targets, L is 3: 2.7 million reads instead of 900 million.
 """
@@ -157,7 +157,7 @@ def exchange(run: RunStage, store: Store, files: SlicedFiles, name: str, output:
     """Run the levels before the last, if there are any. Returns the files from which the targets read.
 
     name, output: prefixes of the names of the stages and of their outputs. stage: makes a stage, whose memory is the
-    larger of MEMORY and that of a unit that reads one target.
+    larger of MEMORY and the memory of a unit that reads one target.
     """
     levels = files.levels
     for level in range(1, levels.count):

@@ -1,6 +1,6 @@
 """Runs a function on data that others wrote in a child process, with a bound on processor time and memory per item.
 
-A parser in C, such as that of HTML, cannot be interrupted from Python. So a child process does the work, and the
+A parser in C, such as the HTML parser, cannot be interrupted from Python. So a child process does the work, and the
 operating system ends it at the bound: ITIMER_PROF with the default action of SIGPROF, and RLIMIT_AS. The next item gets
 a new child. A child is a fork of this process, so it imports nothing, and it is kept for the next items. Time is
 processor time of the child, so a busy machine does not change which items exceed it.
@@ -72,7 +72,7 @@ class Guard(Generic[Item, Result]):
     """A function that runs in a child process. Threads may share it, and take turns.
 
     work: a pure function. Items, results and errors are pickled. The function itself, with all that it refers to, is
-        that of this process when the child begins.
+        the peak of this process when the child begins.
     """
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
@@ -93,7 +93,7 @@ class Guard(Generic[Item, Result]):
         return outcome
 
     def map(self, items: Sequence[Item], bounds: Sequence[WorkBounds]) -> list[Result | Failed]:
-        """The result of each item, in order. bounds: those of each item; of memory, the largest is that of all.
+        """The result of each item, in order. bounds: of each item; the largest memory bound holds for all.
 
         An item that ends the child has the others done again, so items should be about a megabyte together.
         If the reason was not time, it is tried again as well, since memory that earlier items left in the child can

@@ -37,7 +37,7 @@ class Pushed:
 
 
 class HubRepository:
-    """A repository of the hub to push to. The token is that of the environment variable HF_TOKEN.
+    """A repository of the hub to push to. The token is the value of the environment variable HF_TOKEN.
 
     Args:
         place: `hf://ORG/NAME` or `ORG/NAME`.
@@ -103,11 +103,11 @@ def _refusal(name: str, error: HfHubHTTPError) -> str:
     reason = shortened((error.server_message or str(error)).strip().splitlines()[0], 200)
     match status:
         case 401:
-            mend = f"The token of {TOKEN} is wrong or has expired: make another one"
+            fix = f"The token of {TOKEN} is wrong or has expired: make another one"
         case 403 | 404:
-            mend = f"The token of {TOKEN} has no right to write there: check ORG and NAME, or give it that right"
+            fix = f"The token of {TOKEN} has no right to write there: check ORG and NAME, or give it that right"
         case 429 | 500 | 502 | 503 | 504:
-            mend = "Run the same command again later"
+            fix = "Run the same command again later"
         case _:
-            mend = "Check ORG and NAME, and run the same command again"
-    return f"hf://{name}: the hub answered {status} ({reason}). Nothing was committed. {mend}."
+            fix = "Check ORG and NAME, and run the same command again"
+    return f"hf://{name}: the hub answered {status} ({reason}). Nothing was committed. {fix}."

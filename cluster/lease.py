@@ -91,7 +91,7 @@ class Holder:
 
 
 _HOLDER = TypeAdapter(Holder)
-_MEND = "Make sure that no run is writing to this output, delete the file and run the same command again."
+_FIX = "Make sure that no run is writing to this output, delete the file and run the same command again."
 
 
 class Lease:
@@ -257,7 +257,7 @@ def _newest(store: Store, root: str) -> tuple[int, Holder] | None:
     """
     while files := _files(store, root):
         number = max(files)
-        found = RecordFile(store, files[number].uri, "a lease", _parse, _MEND, of_folder=False).read()
+        found = RecordFile(store, files[number].uri, "a lease", _parse, _FIX, of_folder=False).read()
         if found is not None:  # else removed by the driver that created a higher one
             return number, found
     return None

@@ -80,7 +80,7 @@ def printable(text: str) -> str:
 
 
 class PrintableStream:
-    """A text stream that writes what `printable` returns. Everything else is that of the stream `unescaped`."""
+    """A text stream that writes what `printable` returns. Everything else is delegated to the stream `unescaped`."""
 
     def __init__(self, unescaped: TextIO) -> None:
         self.unescaped = unescaped

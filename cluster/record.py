@@ -32,7 +32,7 @@ class RecordFile(Generic[T]):
 
     parse: the record from the content of the file, which anybody may have written: paths become `RelativePath` or
         `RecordedUri`.
-    what, mend: of the error about a damaged record: a name of the record, and a sentence with what to do.
+    what, fix: of the error about a damaged record: a name of the record, and a sentence with what to do.
     of_folder: whether it describes the folder that it is in; links from there to other places are then refused.
     """
 
@@ -40,7 +40,7 @@ class RecordFile(Generic[T]):
     uri: str
     what: str
     parse: Callable[[bytes], T]
-    mend: str = "Delete it and run the same command again: the result is made again."
+    fix: str = "Delete it and run the same command again: the result is made again."
     of_folder: bool = True
 
     def read(self) -> T | None:
@@ -59,7 +59,7 @@ class RecordFile(Generic[T]):
         try:
             return self.parse(data)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise DataError(f"{self.uri}: not {self.what} ({error}). {self.mend}") from error
+            raise DataError(f"{self.uri}: not {self.what} ({error}). {self.fix}") from error
 
     def find_or_discard(self, refusal: Callable[[T], Problem | None], replace: bool) -> T | None:
         """The record of a result with the wanted settings; None if there is none, or if another was discarded here.

@@ -36,7 +36,7 @@ class RunFolder:
         """The manifest of the finished run of this kind, such as `curate`; None if there is none.
 
         Raises:
-            DataError: the manifest is damaged, or that of another program.
+            DataError: the manifest is damaged, or another program's.
         """
         manifest = self.manifest_file.read()
         return manifest if manifest is not None and manifest.get("kind") == kind else None

@@ -6,7 +6,7 @@ secret is given as the name of an environment variable. Whatever reaches a messa
 the name of a secret, and what has the form of one.
 
 Forms are: a password in an address, also percent-encoded; a parameter of a query string or a pair of a connection
-string (libpq, ODBC, Azure) whose name is that of a secret; the tokens of well-known services by their first characters;
+string (libpq, ODBC, Azure) whose name is a secret's; the tokens of well-known services by their first characters;
 private keys. A text that looks random is taken for one only where it is the whole value of a setting. Digests, commit
 hashes and UUIDs are none.
 """

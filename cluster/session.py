@@ -79,7 +79,7 @@ T = TypeVar("T")
 class Session:
     """A connection to Ray that is opened by `start`. Use it in a `with`; leaving it shuts down what `start` started.
 
-    address: that of a cluster; None or "local" for an embedded Ray.
+    address: of a cluster; None or "local" for an embedded Ray.
     cpus: number of CPUs that the embedded Ray may use; default: all of this machine.
     progress: shows a line with the seconds that `start` takes.
     """
@@ -201,7 +201,7 @@ class Session:
         return imported_ray().cluster_resources().get("memory", 0) if self.started and self.embedded else 0
 
     def nodes(self) -> list[Node]:
-        """The nodes of the cluster. That of an embedded Ray has infinite memory, because a larger unit runs alone."""
+        """The nodes of the cluster. An embedded Ray's has infinite memory, because a larger unit runs alone."""
         nodes = [Node.of(one) for one in imported_ray().nodes() if one["Alive"]]
         return [replace(one, has={**one.has, "memory": math.inf}) for one in nodes] if self.embedded else nodes
 

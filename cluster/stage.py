@@ -211,7 +211,7 @@ class Scratch:
     def write(self, output: str, table: pa.Table, unit: int | None = None) -> None:
         """Append rows; columns are taken by name and must have the output's types.
 
-        unit: index of the unit in the manifest; None: that of the unit that is run. A unit that covers several units of
+        unit: index of the unit in the manifest; None: of the unit that is run. A unit that covers several units of
         an earlier stage gives their indices here: the rows of each go to separate files, which later stages can find.
         """
         files = self._files[output]
@@ -244,7 +244,7 @@ def files_from(uris: Sequence[str]) -> str:
 
 
 def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
-    """Do the work of a unit and commit it. Returns its record, or that of an attempt that committed it before.
+    """Do the work of a unit and commit it. Returns its record, or the one of a try that committed it before.
 
     `stage.units` is not read, so it may be empty in a worker. The stage's set-up, if any, has been done.
 

@@ -1,6 +1,6 @@
 # Raymill for machines with NVIDIA GPUs: all of the CPU image, and training.
 # Build it from the root of the repository; deploy/README.md has the commands. The CUDA libraries come with torch's
-# wheels, so the base is that of the CPU image; the machine brings the driver (CUDA 13: 580 or newer).
+# wheels, so the base is the CPU image's; the machine brings the driver (CUDA 13: 580 or newer).
 #
 #   target with-c-compiler    the default. torch.compile needs gcc once in each container: Triton builds a module in C
 #   target runtime            no compiler: torch.compile fails at its first call, and training continues uncompiled
@@ -64,7 +64,7 @@ CMD ["raymill", "--help"]
 
 FROM runtime AS with-c-compiler
 USER 0:0
-# The version of gcc is that of the pinned base's Debian release.
+# The version of gcc is the one of the pinned base's Debian release.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev \

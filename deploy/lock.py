@@ -62,7 +62,7 @@ def lock_text(packages: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     if sys.version_info[:2] != PYTHON:
-        raise SystemExit(f"deploy/lock.py: Python {'.'.join(map(str, PYTHON))} is wanted, that of the images.")
+        raise SystemExit(f"deploy/lock.py: Python {'.'.join(map(str, PYTHON))} is wanted, as in the images.")
     LOCK.mkdir(exist_ok=True)
     for name, wanted in requirements().items():
         path = LOCK / f"{name}.txt"

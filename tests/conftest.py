@@ -107,7 +107,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_with_keys() -> Iterator[Store]:
     """What reaches a second moto server, which knows one user with keys of its own and refuses everybody else."""
-    # So many first calls, those below, are answered whoever makes them.
+    # This number of first calls, those below, are answered whoever makes them.
     with moto(INITIAL_NO_AUTH_ACTION_COUNT="4") as url:
         place = {"endpoint_url": url, "region_name": "us-east-1"} | CREDENTIALS
         iam = boto3.client("iam", **place)

@@ -500,6 +500,29 @@ def test_what_tests_share_is_in_support_or_conftest():
         assert not shared, f"{name_of(path)}: {'; '.join(shared)}. Move what tests share to tests/support."
 
 
+# `mend` is a key of assessment.json, which programs read.
+_UNPLAIN = re.compile(
+    r"(?<![\"'])\bmend(s|ed|ing)?\b(?![\"':=])|[a-z]_mend|mend_[a-z]|"
+    r"(?<![a-z])(learnt|likewise|so[\s_]+many|that[\s_]+of)(?![a-z])",
+    re.IGNORECASE,
+)
+# Data of tests that has such words, and this list.
+_WITH_UNPLAIN_DATA = ("tests/test_house_rules.py", "tests/cluster/test_setting_descriptions.py",
+                      "tests/support/tickets.py", "tests/pipelines/prepare/test_duplicates.py")  # fmt: skip
+
+
+def test_prose_and_names_have_plain_words():
+    texts = {name_of(path): path.read_text() for path in (*SOURCES, *TESTS)} | GUIDES
+    texts["CHANGELOG.md"] = (ROOT / "CHANGELOG.md").read_text()
+    found = [
+        f"{name}, line {text.count(chr(10), 0, one.start()) + 1}: {one[0]!r}"
+        for name, text in texts.items()
+        if name not in _WITH_UNPLAIN_DATA
+        for one in _UNPLAIN.finditer(text)
+    ]
+    assert not found, "mend is fix, learnt is trained on; name the thing in place of `that of`:\n" + "\n".join(found)
+
+
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "pragma: no cover", "except Exception: pass", "breakpoint()"])
 def test_no_leftovers_of_work(word):
     assert [name_of(path) for path in SOURCES if word in path.read_text()] == []

@@ -265,7 +265,7 @@ class TrainConfig(Settings):
             self.check_schedule(self.steps)
 
     def check_schedule(self, steps: int) -> None:
-        """Check that the learning rate reaches its full value in a training of so many steps.
+        """Check that the learning rate reaches its full value in a training of `steps` steps.
 
         Raises:
             ValueError: warm-up, or warm-up and decay, take more steps.

@@ -202,7 +202,7 @@ class Making:
 
 
 def run_in(engine: Engine, stage: Stage, folder: str = "") -> dict[str, Artifact]:
-    """The artifacts of a stage in a folder below that of the engine."""
+    """The artifacts of a stage in a folder below the engine's."""
     root = paths.join(engine.root, folder) if folder else engine.root
     return dataclasses.replace(engine, root=root, prefix=prefix_of(folder)).run(stage)
 

@@ -109,7 +109,7 @@ class Subject:
         try_out: runs all stages on a part of the sample.
         run_all: passes all stages of the run to `Whole.run`, after it has set what the sample does not show.
         outcome: what became of the sample, in a few words, and the same as JSON values.
-        machine: bytes of memory of a machine of so many cores.
+        machine: function from the cores of a machine to the bytes of its memory.
         assumed: sentences beside those of every plan; complete when the stages are planned.
     """
 

@@ -148,7 +148,7 @@ class Growth:
         return cls(max(large - more * of_row, 0), of_row)
 
     def at(self, units: float, rows: float) -> float:
-        """The value for so many times the units of the sample, and so many rows."""
+        """The value for `units` times the units of the sample, and `rows` rows."""
         return self.fixed * units + self.of_row * rows
 
 

@@ -138,7 +138,7 @@ def find_files(store: Store, input: Input) -> FoundFiles:
     """The files of an input.
 
     Skipped are excluded and empty files; names that begin with `.` or `_` below the folder or the fixed part of the
-    glob; and files with an unknown ending, unless the path is that of the file, or a glob with `format` set.
+    glob; and files with an unknown ending, unless the path names the file, or is a glob with `format` set.
 
     Raises:
         DataError: no file is found; the message lists the nearest names.
@@ -331,7 +331,7 @@ def _no_file(path: str, is_folder: bool) -> DataError:
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
     missing = str(Path(path).relative_to(folder)).split("/")[0]
     near = get_close_matches(missing, [name.rstrip("/") for name in names], 1)
-    mend = f"Did you mean {near[0]}?" if near else "Check the path."
+    fix = f"Did you mean {near[0]}?" if near else "Check the path."
     more = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
     content = f"holds {', '.join(names[:_LISTED])}{more}" if names else "is empty"
-    return DataError(f"{path}: {what}. The nearest folder, {folder}, {content}. {mend}")
+    return DataError(f"{path}: {what}. The nearest folder, {folder}, {content}. {fix}")

@@ -336,7 +336,7 @@ class Rows:
 
 
 def refused(exceeded: Exceeded, crashed: str) -> str:
-    """The problem of a document that exceeded its bounds. crashed: that of one on which the parser itself ended."""
+    """The problem of a document that exceeded its bounds. crashed: the problem if the parser itself ended."""
     return crashed if exceeded.problem == "died" else exceeded.problem
 
 

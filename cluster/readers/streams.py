@@ -34,7 +34,7 @@ _MOST_EMPTY_MEMBERS = 1000
 _STARTS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2"}
 _BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: text may begin with these three letters, too
 
-# Codecs of Python that are no charset of a text. That of punycode takes time with the square of the length.
+# Codecs of Python that are no charset of a text. The punycode codec takes time with the square of the length.
 _NO_CHARSETS = ("punycode", "idna", "unicode_escape", "raw_unicode_escape", "undefined")
 
 BOM = b"\xef\xbb\xbf"
@@ -58,7 +58,7 @@ _BLOCKS_DECOMPRESSED = 16  # 1 MiB
 _WIDE_LOOKED_AT = 1 << 12
 _ENCODING_LOOKED_AT = 1 << 16
 
-# Byte-order marks. UTF-32 comes first because its little-endian mark begins with that of UTF-16.
+# Byte-order marks. UTF-32 comes first because its little-endian mark begins with UTF-16's.
 _MARKS = {b"\xff\xfe\0\0": "utf32", b"\0\0\xfe\xff": "utf32", b"\xff\xfe": "utf16", b"\xfe\xff": "utf16"}
 
 _ESCAPED = re.compile("[\udc80-\udcff]+")  # how `surrogateescape` decodes bytes that are not UTF-8

@@ -205,7 +205,7 @@ def upload_new(name: str, options: StorageOptions, setting: str, path: Path, key
             try:
                 client.complete_multipart_upload(**whole, IfNoneMatch="*")
             except ClientError as error:
-                if _status(error) != 501:  # that of a store without this condition
+                if _status(error) != 501:  # the answer of a store without this condition
                     raise
                 client.complete_multipart_upload(**whole)
         except BaseException:
@@ -254,7 +254,7 @@ def _client(name: str, options: StorageOptions, setting: str) -> Any:
         retries={"mode": "standard", "total_max_attempts": options.retries + 1},
         **signature,
     )
-    # Without endpoint_url boto3 takes that of the environment, then of the profile, as s3_settings does.
+    # Without endpoint_url boto3 takes the address from the environment, then from the profile, as s3_settings does.
     return session.client("s3", endpoint_url=options.endpoint_url, config=config, **keys)
 
 

@@ -29,12 +29,12 @@ _OPENED_BY_THE_SHELL = ("/dev/fd/", "/dev/stdin")
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
-def _mended(path: str | Path, error: OSError) -> StorageError:
+def _storage_error(path: str | Path, error: OSError) -> StorageError:
     """The StorageError of an error of the system, with what to do about it."""
     if isinstance(error, FileNotFoundError):
         return NotFound(str(path))
     above = next((f": {parent}" for parent in Path(path).parents if os.path.isfile(parent)), "")
-    mend = {
+    fix = {
         errno.EACCES: "Change its permissions, or run as a user who may.",
         errno.ENOSPC: "The disk is full: free space there and run the same command again; finished work is kept.",
         errno.EDQUOT: "The quota is used up: free space there and run the same command again; finished work is kept.",
@@ -46,14 +46,14 @@ def _mended(path: str | Path, error: OSError) -> StorageError:
         errno.ELOOP: "The link leads back to itself: replace it by the file that was meant.",
         errno.ENAMETOOLONG: "The name is too long for this file system.",
     }.get(error.errno or 0, "Check the path and the disk under it.")
-    return StorageError(f"{path}: {error.strerror or error}. {mend}")
+    return StorageError(f"{path}: {error.strerror or error}. {fix}")
 
 
-def _mended_write(path: str | Path, error: OSError) -> StorageError:
-    """As `_mended`, for a write: if the name is not found, the file system cannot make files there."""
+def _write_error(path: str | Path, error: OSError) -> StorageError:
+    """As `_storage_error`, for a write: if the name is not found, the file system cannot make files there."""
     if isinstance(error, FileNotFoundError):
         return StorageError(f"{path}: cannot be made here ({error.strerror or error}). Choose another output.")
-    return _mended(path, error)
+    return _storage_error(path, error)
 
 
 class LocalStore:
@@ -66,7 +66,7 @@ class LocalStore:
         except NotADirectoryError:
             raise NotFound(key) from None  # below a file there is nothing, as on object stores
         except OSError as error:
-            raise _mended(key, error) from error
+            raise _storage_error(key, error) from error
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
         try:
@@ -75,14 +75,14 @@ class LocalStore:
                 # Python allocates what is asked for, and `end` may come from a changed file.
                 return file.read(max(0, min(end, os.fstat(file.fileno()).st_size) - start))
         except OSError as error:
-            raise _mended(key, error) from error
+            raise _storage_error(key, error) from error
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         try:
             _opened(key).close()
             return pa.OSFile(key)
         except OSError as error:
-            raise _mended(key, error) from error
+            raise _storage_error(key, error) from error
 
     def open_parts(self, key: str) -> pa.NativeFile:
         return self.open(key)
@@ -104,7 +104,7 @@ class LocalStore:
             os.replace(path, key)
         except OSError as error:
             if error.errno != errno.EXDEV:
-                raise _mended_write(key, error) from error
+                raise _write_error(key, error) from error
             self._place(key, lambda part: shutil.copyfile(path, part), os.replace)
 
     def info(self, key: str) -> FileInfo:
@@ -113,7 +113,7 @@ class LocalStore:
         except NotADirectoryError:
             raise NotFound(key) from None  # below a file there is nothing, as on object stores
         except OSError as error:
-            raise _mended(key, error) from error
+            raise _storage_error(key, error) from error
         if stat.S_ISDIR(found.st_mode):
             raise NotFound(key, "is a folder; a file was wanted")
         if not stat.S_ISREG(found.st_mode):
@@ -131,7 +131,7 @@ class LocalStore:
 
         def refuse(error: OSError) -> None:
             if not isinstance(error, FileNotFoundError):
-                raise _mended(error.filename, error) from error
+                raise _storage_error(error.filename, error) from error
 
         for folder, inner, names in os.walk(prefix, onerror=refuse, followlinks=True):
             if leads_out:
@@ -195,7 +195,7 @@ class LocalStore:
             try:
                 Path(key).unlink(missing_ok=True)
             except OSError as error:
-                raise _mended(key, error) from error
+                raise _storage_error(key, error) from error
 
     def uploads(self, folder: str) -> list[Upload]:
         """The hidden files of writes that have not ended."""
@@ -220,7 +220,7 @@ class LocalStore:
         except FileExistsError:
             raise
         except OSError as error:
-            raise _mended_write(key, error) from error
+            raise _write_error(key, error) from error
         finally:
             with suppress(OSError):  # where the file cannot be made, it cannot be removed either
                 part.unlink(missing_ok=True)
@@ -273,7 +273,7 @@ def _make_folder(key: str) -> None:
     try:
         Path(key).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _mended_write(Path(key).parent, error) from error
+        raise _write_error(Path(key).parent, error) from error
 
 
 def _link(part: Path, key: str) -> None:

@@ -44,7 +44,7 @@ _REFUSED = re.compile(
     r"|(?:<Code>|\bcode: )(?:AccessDenied|ExpiredToken|InvalidToken|TokenRefreshRequired)\b"
 )
 
-_MENDS = {
+_FIXES = {
     "s3": "Check {setting}.region, the endpoint and the keys.",
     "gs": "Set GOOGLE_APPLICATION_CREDENTIALS to a key file, or `{setting}: {{anonymous: true}}` for a public bucket.",
     "az": "Set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or use a managed identity.",
@@ -117,7 +117,7 @@ def bucket(scheme: str, name: str, options: StorageOptions, setting: str) -> "Bu
         with _without_panic(root, setting):
             return Bucket(root, make(name, **shared), setting, options.retries, options.retry_deadline_s, **more)
     except (exceptions.BaseError, ValueError) as error:
-        raise StorageError(f"{root}: {first_line(error)}. {_MENDS[scheme].format(setting=setting)}") from error
+        raise StorageError(f"{root}: {first_line(error)}. {_FIXES[scheme].format(setting=setting)}") from error
 
 
 @contextmanager
@@ -169,14 +169,14 @@ class Bucket:
         self._odd_names: dict[str, list[tuple[str, str]]] = {}  # folder -> those of its last walk
 
     def read(self, key: str) -> bytes:
-        with self._mended(key, "read"):
+        with self._explained(key, "read"):
             return self._retried(lambda: bytes(obstore.get(self.store, key).bytes()))
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         return pa.PythonFile(Onward(partial(self._whole_range, key), self.info(key).size, stop), mode="r")
 
     def open_parts(self, key: str) -> pa.NativeFile:
-        with self._mended(key, "read"):
+        with self._explained(key, "read"):
             try:
                 last = self._retried(lambda: obstore.get(self.store, key, options={"range": {"suffix": TAIL_BYTES}}))
                 size, tail = last.meta["size"], bytes(last.bytes())
@@ -188,7 +188,7 @@ class Bucket:
         return PartsFile(Parts(partial(self._whole_range, key), size, tail), "r")
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
-        with self._mended(key, "read"):
+        with self._explained(key, "read"):
             return self._retried(lambda: bytes(obstore.get_range(self.store, key, start=start, end=end)))
 
     def _whole_range(self, key: str, start: int, end: int) -> bytes:
@@ -203,7 +203,7 @@ class Bucket:
         return data
 
     def write(self, key: str, data: bytes) -> None:
-        with self._mended(key, "write"):
+        with self._explained(key, "write"):
             self._retried(lambda: obstore.put(self.store, key, data))
 
     def create(self, key: str, data: bytes) -> bool:
@@ -224,7 +224,7 @@ class Bucket:
                     raise exists from None
             return True
 
-        with self._mended(key, "write"):
+        with self._explained(key, "write"):
             return self._retried(put)
 
     def upload(self, path: Path, key: str, *, new: bool = False) -> None:
@@ -250,7 +250,7 @@ class Bucket:
                 if there != size:
                     raise
 
-        with self._mended(key, "write"):
+        with self._explained(key, "write"):
             self._retried(put)
 
     def info(self, key: str) -> FileInfo:
@@ -263,12 +263,12 @@ class Bucket:
                     obstore.get_range(self.store, key, start=0, length=1)
                 raise
 
-        with self._mended(key, "look up"):
+        with self._explained(key, "look up"):
             return self._info(self._retried(head))
 
     def walk(self, prefix: str, *, skip_bad_names: bool = False, inside: bool = False) -> Iterator[FileInfo]:
         self._odd_names.pop(prefix, None)
-        with self._mended(prefix, "list"):
+        with self._explained(prefix, "list"):
             if skip_bad_names and self._objects:
                 files, odd = [], []
                 for file in self._retried(partial(self._objects, prefix)):
@@ -299,7 +299,7 @@ class Bucket:
         """S3 takes a thousand keys a request."""
         if not keys:
             return
-        with self._mended(keys[0] if len(keys) == 1 else os.path.commonpath(keys), "delete"):
+        with self._explained(keys[0] if len(keys) == 1 else os.path.commonpath(keys), "delete"):
             try:
                 self._retried(lambda: obstore.delete(self.store, keys))
             except (exceptions.NotFoundError, FileNotFoundError):
@@ -331,8 +331,8 @@ class Bucket:
         return FileInfo(f"{self.root}/{found['path']}", found["size"], version.strip('"'), modified)
 
     @contextmanager
-    def _mended(self, key: str, act: str) -> Iterator[None]:
-        """Raises errors that name the object, the operation (`act`) and the mend."""
+    def _explained(self, key: str, act: str) -> Iterator[None]:
+        """Raises errors that name the object, the operation (`act`) and the fix."""
         uri = f"{self.root}/{key}".rstrip("/")
         try:
             with _without_panic(uri, self.setting):

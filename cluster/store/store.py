@@ -276,7 +276,7 @@ class Store:
     def _by_backend(
         self, items: Iterable[T], uri: Callable[[T], str]
     ) -> list[tuple[StoreBackend, list[tuple[T, Any]]]]:
-        """(backend, items with their keys) of each backend. uri: that of an item."""
+        """(backend, items with their keys) of each backend. uri: of an item."""
         grouped: dict[int, tuple[StoreBackend, list[tuple[T, Any]]]] = {}
         for item in items:
             backend, key = self._backend(uri(item))

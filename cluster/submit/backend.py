@@ -110,7 +110,7 @@ class Backend(Protocol):
     """A place that jobs are submitted to. Every call has a time-out. Raises ClusterError: no answer."""
 
     def check(self, work: Work) -> list[str]:
-        """The problems that would make the job fail, one line each with its mend; empty if it can start."""
+        """The problems that would make the job fail, one line each with its fix; empty if it can start."""
         ...
 
     def start(self, request: Request) -> Attempt:

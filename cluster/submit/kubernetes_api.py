@@ -34,7 +34,7 @@ _TEXT_SHOWN = 500
 _STARTING_S = 30
 _RAYJOBS = ("ray.io", "v1")
 _DEFAULT_KUBECONFIG = "~/.kube/config"
-_MEND = "Set the environment variable KUBECONFIG to the kubeconfig of your cluster, or run this in a pod."
+_FIX = "Set the environment variable KUBECONFIG to the kubeconfig of your cluster, or run this in a pod."
 
 
 class KubernetesApi:
@@ -312,7 +312,7 @@ def _settings(context: str | None) -> client.Configuration:
             f"{where}: no such file. Set the environment variable KUBECONFIG to your cluster's, or unset it."
         )
     if context and not there:
-        raise ConfigError(f"--context {context}: there is no {_DEFAULT_KUBECONFIG} to choose it from. {_MEND}")
+        raise ConfigError(f"--context {context}: there is no {_DEFAULT_KUBECONFIG} to choose it from. {_FIX}")
     try:
         if not there:
             config.load_incluster_config(settings)
@@ -333,16 +333,16 @@ def _settings(context: str | None) -> client.Configuration:
         raise
     except config.ConfigException as error:
         if not there:
-            raise ConfigError(f"there is no {_DEFAULT_KUBECONFIG}, and this is not a pod. {_MEND}") from None
-        raise ConfigError(f"{where}: {str(error).rstrip('.')}. {_MEND}") from None
+            raise ConfigError(f"there is no {_DEFAULT_KUBECONFIG}, and this is not a pod. {_FIX}") from None
+        raise ConfigError(f"{where}: {str(error).rstrip('.')}. {_FIX}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{where}: not UTF-8 YAML. {_MEND}") from None
+        raise ConfigError(f"{where}: not UTF-8 YAML. {_FIX}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not UTF-8 YAML ({' '.join(str(error).split())[:_TEXT_SHOWN]}). {_MEND}") from None
+        raise ConfigError(f"{where}: not UTF-8 YAML ({' '.join(str(error).split())[:_TEXT_SHOWN]}). {_FIX}") from None
     except OSError as error:
-        raise ConfigError(f"{where}: {error.strerror or error}. {_MEND}") from None
+        raise ConfigError(f"{where}: {error.strerror or error}. {_FIX}") from None
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # the client expects the right types
-        raise ConfigError(f"{where}: not a kubeconfig ({type(error).__name__}: {error}). {_MEND}") from None
+        raise ConfigError(f"{where}: not a kubeconfig ({type(error).__name__}: {error}). {_FIX}") from None
     except Exception as error:  # of the libraries that log in for an `auth-provider`
         raise ConfigError(
             f"{where}: its credentials cannot be used ({type(error).__name__}: {str(error).rstrip('.')}). Log in "

@@ -173,7 +173,8 @@ class Local:
         folder = self.folder / attempt.name
         if not self._active(folder):
             return
-        # No signal: the id in `process` may be edited, or that of another machine with the same home folder.
+        # No signal: the id in `process` may be edited, or the id of a process of another machine with the same home
+        # folder.
         with suppress(FileExistsError):
             os.close(_open(folder, CANCEL, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         until = time.monotonic() + self.grace_s + 30
@@ -261,7 +262,7 @@ def _read(folder: Path, name: str, *keys: str) -> dict[str, Any] | None:
     """The record in a file of an attempt, which somebody may have edited; None if there is no such file.
 
     Raises:
-        DataError: it is damaged, no ordinary file, or a value cannot be that of its key.
+        DataError: it is damaged, no ordinary file, or a value is not possible for its key.
     """
     try:
         with open(_open(folder, name), "rb") as file:

@@ -120,7 +120,7 @@ def lacking(needed: Mapping[str, float], now: Mapping[str, float], largest_memor
 
 
 def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
-    """Why the job would fail on the cluster of this report, one line each with its mend."""
+    """Why the job would fail on the cluster of this report, one line each with its fix."""
     found, ours = [], platform.python_version()
     if report.python.split(".")[:2] != ours.split(".")[:2]:
         found.append(

@@ -85,7 +85,7 @@ class RayApi:
     def _not_ours(self, path: str, wanted: str, answer: bytes) -> ConfigError:
         begin = " ".join(shortened(answer[:_BYTES_SHOWN].decode(errors="replace"), _TEXT_SHOWN).split())
         return ConfigError(
-            f"{self.address}: the answer to {path} is not {wanted} ({begin}), as that of a login page. Give the "
+            f"{self.address}: the answer to {path} is not {wanted} ({begin}), as a login page's is. Give the "
             "address of Ray's dashboard itself."
         )
 

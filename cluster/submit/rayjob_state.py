@@ -45,7 +45,7 @@ _PHASES = {
 }
 _SHOWN = 300
 _QUEUE = "kueue.x-k8s.io/queue-name"
-# Reasons for which a container waits until a person mends something.
+# Reasons for which a container waits until a person fixes something.
 _STUCK = (
     "ErrImagePull",
     "ImagePullBackOff",
@@ -56,7 +56,7 @@ _STUCK = (
     "RunContainerError",
     "CrashLoopBackOff",
 )
-_MENDS = {
+_FIXES = {
     "ErrImagePull": "Is the image's name right, and may the nodes pull it?",
     "ImagePullBackOff": "Is the image's name right, and may the nodes pull it?",
     "FailedToCreateHeadPod": "Is the namespace set up with `kubectl apply -k`?",
@@ -150,7 +150,7 @@ def undamaged(read: Callable[[Object], T], thing: Object) -> T:
     """What `read` reads of an object, whose annotations and status others of the namespace may have written.
 
     Raises:
-        DataError: a value cannot be that of its field.
+        DataError: a value is not possible for its field.
     """
     try:
         return read(thing)
@@ -233,6 +233,6 @@ def _newest(events: Sequence[Object], is_of: Any) -> str:
 
 def _joined(first: str, message: str, reason: str = "") -> str:
     message = " ".join(message.split())[:_SHOWN]
-    mend = _MENDS.get(reason, "")
+    fix = _FIXES.get(reason, "")
     text = f"{first}: {message}" if message else first
-    return f"{text.rstrip('.')}. {mend}" if mend else text
+    return f"{text.rstrip('.')}. {fix}" if fix else text

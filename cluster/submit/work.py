@@ -229,9 +229,10 @@ def machines_for(
 ) -> Machines:
     """The machines that do the units of a run over input, each of which is one task on one core.
 
-    So many that the run ends within the wanted time, and no core is without a unit.
+    Enough that the run ends within the wanted time, and no more than have a unit for each core.
 
-    seconds: wanted duration. rate: bytes of text that a core does in a second. machine: one of so many cores.
+    seconds: wanted duration. rate: bytes of text that a core does in a second. machine: function from a number of cores
+    to a machine.
     """
     cores, why = cores_of(inputs, seconds, rate)
     cpus = min(_CORES_OF_A_MACHINE, max(2, cores))

@@ -16,7 +16,7 @@
 
 `ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on. `contaminated` is written
 with the rule `decontamination`, `boilerplate` and `repeats` with the settings of these names. The driver's work grows
-with the number of units, not with that of documents.
+with the number of units, not of documents.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.
@@ -213,7 +213,7 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
         share = look.unreadable / look.rows
         return [
             f"{share:.1%} of the rows seen cannot be read, and the run allows {allowed:.1%}: if the others are like "
-            "them, it stops after measuring. Mend them, or allow more with "
+            "them, it stops after measuring. Fix them, or allow more with "
             f"-o execution.max_bad_documents={math.ceil(100 * share) / 100}."
         ]
 
@@ -271,7 +271,7 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
             errors.append(error)
     for rule in filters.rules:
         if files_read_by(rule):
-            # A rule that lacks its column, such as that of URLs, has nothing to measure and opens no list.
+            # A rule that lacks its column, such as the one of URLs, has nothing to measure and opens no list.
             columns = dict.fromkeys(("language", getattr(rule, "column", "language")), pa.array([], pa.string()))
             no_documents = Analysis(Texts.from_strings([]), filters.dialect, pa.table(columns), store)
             try:
@@ -370,7 +370,7 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
 
     Args:
         documents: number of documents to plan for; default: those of the input. duplicates: share of duplicates among
-            the documents that pass; default: that of the sample, at least LEAST_DUPLICATES.
+            the documents that pass; default: as in the sample, at least LEAST_DUPLICATES.
 
     Raises:
         UserError: a first check of a run fails, or no document of the sample can be read.

@@ -1,7 +1,7 @@
 """The comparison of a batch that is too large for one task, in blocks of documents in keeper order.
 
 A document is compared with the kept documents of each earlier block, then with those of its own block. The result is
-that of one loop over the batch (greedy.py). Stages, each with a unit for each block:
+equal to the result of one loop over the batch (greedy.py). Stages, each with a unit for each block:
 
     gather     the documents of the block, in keeper order                              -> blocks
     before.K   per earlier block: documents of block K like those kept there            -> before/K

@@ -139,7 +139,7 @@ class Compare:
         Args:
             rows: their attributes. kept: KEPT_COLUMNS of the document that each one's group keeps.
             count: int64[M], documents of the group. exact: bool[M]. similarity: float64[M], to the kept document.
-            group: hash of the text that names each one's group; None: that of the kept document.
+            group: hash of the text that names each one's group; None: the hash of the kept document.
         """
         position, of_kept = rows["position"].to_numpy(), kept["position"].to_numpy()
         run = np.searchsorted(self.runs, of_kept, side="right") - 1

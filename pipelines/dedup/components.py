@@ -36,7 +36,7 @@ def memory_to_connect(documents: int, candidates: int) -> int:
     """The most bytes that `Batches` allocates: 1.5 bits per document and 6 bytes per candidate, from 2^32 candidates on
     2 bits and 12 bytes.
 
-    For a candidate the number of its component is stored, for a component, of at least two candidates, that of its
+    For a candidate the number of its component is stored, for a component of two candidates or more the number of its
     batch.
     """
     size = _number_type(candidates).itemsize
@@ -83,7 +83,7 @@ class Batches:
 
         Args:
             edges: as for `mark_candidates`. bits: its result. candidates: number of bits that are 1.
-            size: a batch ends with the component that brings it to so many candidates.
+            size: a batch ends with the component that brings it to this number of candidates.
 
         Memory: `memory_to_connect`, and one array of edges.
 

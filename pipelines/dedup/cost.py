@@ -118,12 +118,12 @@ def memory_by_stage(documents: int, candidates: int | None = None) -> dict[str, 
 
 
 def slices_of_keys(documents: int, dedup: Dedup, sizes: Sizes = DEFAULT_SIZES) -> int:
-    """The number of slices of the keys of so many documents."""
+    """The number of slices of the keys of `documents` documents."""
     return max(1, -(-documents * dedup.banding[0] // sizes.pairs))
 
 
 def slices_of_texts(documents: int, sizes: Sizes = DEFAULT_SIZES) -> int:
-    """The number of slices of the texts of so many documents. A text takes TEXT.itemsize bytes, a pair 8."""
+    """The number of slices of the texts of `documents` documents. A text takes TEXT.itemsize bytes, a pair 8."""
     return max(1, -(-documents * TEXT.itemsize // (8 * sizes.pairs)))
 
 

@@ -22,7 +22,7 @@ from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.documents import Keys, Range, passed
 
-# A text in one range. text: its hash with that of the scope. rank, position: of its first document there.
+# A text in one range. text: its hash with the scope's. rank, position: of its first document there.
 TEXT = np.dtype([("text", "<u8", 2), ("rank", "<f8"), ("position", "<i8")])
 
 TEXT_COLUMNS = frozenset({"row", "source", "text_hash"})
@@ -34,7 +34,8 @@ Ranks = Callable[[pa.Table], np.ndarray]
 
 
 def first_of_text(texts: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """int64[D]: for each document that of lowest rank with the same text, of equal ranks the first; it may be itself.
+    """int64[D]: for each document the one of lowest rank with the same text, of equal ranks the first; it may be
+    itself.
 
     texts: uint64[D, 2], as from `Keys.texts`. ranks: float64[D].
     """

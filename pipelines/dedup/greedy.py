@@ -48,7 +48,7 @@ def remove_near_duplicates(
         keeps: whether candidates after `kept_before` are also compared with each other, or only with those before.
 
     Returns:
-        partner int64[C], -1 for none among these; similarity float64[C], without a partner that of similar_before.
+        partner int64[C], -1 for none among these; similarity float64[C], without a partner as in similar_before.
 
     Memory: 1 byte per signature column, 24 bytes per key and 48 bytes per candidate.
     """
@@ -161,7 +161,7 @@ def _connect(
                             one, two = _root(label, document), _root(label, other)
                             label[max(one, two)] = min(one, two)
                     other_link = member[other_link]
-                if alike and own >= 0:  # the component joins that of the document
+                if alike and own >= 0:  # the component joins the document's
                     member[tail[own]], tail[own] = component, tail[component]
                     following[before] = after
                 else:

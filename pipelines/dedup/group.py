@@ -552,7 +552,7 @@ def _candidates(
 ) -> list[pa.Table]:
     """Attributes, `unit` and `position` of the documents of a range. wanted: bool[N], by number in the range.
 
-    copies: positions of documents whose signature is left out, as it is that of the first of their text.
+    copies: positions of documents whose signature is left out, as it equals the one of the first with their text.
     """
     found, is_copy = [], _marked(documents, copies)
     for unit, at, rows in passed(store, documents, columns, wanted):

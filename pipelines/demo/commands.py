@@ -130,7 +130,7 @@ def next_steps(output: str, config: str) -> str:
 
 
 def _near_duplicate(output: str) -> str:
-    """Id of the removed licence that is least similar to its kept partner; without any, that of a planted document."""
+    """Id of the removed licence that is least similar to its kept partner; without any, of a planted document."""
     ledger = Artifact.load(Store(), paths.join(output, REMOVED)).tables(["id", "source", "reason", "similarity"])
     rows = (row for table in ledger for row in table.to_pylist())
     found = [(row["similarity"], row["id"]) for row in rows if (row["source"], row["reason"]) == ("licences", NEAR)]

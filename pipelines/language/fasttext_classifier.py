@@ -35,7 +35,7 @@ BUILT_IN = "lid.176.ftz"
 
 _SIGMOID_STEPS, _SIGMOID_LIMIT = 512, 8
 _BLOCK_BYTES = 8 << 20  # of mean rows; two blocks are in memory at once
-_SLACK = np.float32(2e-5)  # by how much a label's score may exceed that of a node above it, for each level
+_SLACK = np.float32(2e-5)  # by how much a label's score may exceed the score of a node above it, for each level
 
 # ISO 639-1 to ISO 639-3, and to the bibliographic codes of ISO 639-2 if they differ. The last seven are ISO 639-3 codes
 # of standard varieties: of Chinese, Arabic, Persian, Estonian, Latvian, Malay and Swahili.
@@ -67,7 +67,7 @@ class Tree(NamedTuple):
     left: np.ndarray  # int32[L - 1], of the inner nodes from L on
     right: np.ndarray
     parent: np.ndarray  # int32[2 L - 1], -1 for the root
-    slack: np.float32  # by how much a label's score may exceed that of a node above it
+    slack: np.float32  # by how much a label's score may exceed the score of a node above it
 
 
 class Classifier:

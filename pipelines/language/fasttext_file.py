@@ -93,7 +93,7 @@ class _Reader:
         return struct.unpack(layout, self.array(np.uint8, struct.calcsize(layout)).tobytes())
 
     def array(self, kind: type[np.generic], count: int) -> np.ndarray:
-        """So many numbers, copied."""
+        """The next `count` numbers, copied."""
         self.check(count >= 0, f"a negative number of values ({count})")
         end = self.at + count * np.dtype(kind).itemsize
         if end > len(self.data):
@@ -103,7 +103,7 @@ class _Reader:
         return found
 
     def floats(self, count: int) -> np.ndarray:
-        """So many weights."""
+        """The next `count` weights."""
         found = self.array(np.float32, count)
         for weight in (found.min(initial=0), found.max(initial=0)):  # NaN if a weight is
             self.check(bool(abs(weight) <= _LARGEST_WEIGHT), f"a weight of {weight:g}")
@@ -116,7 +116,7 @@ class _Reader:
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Read a model. Memory: that of its rows as float32, once.
+    """Read a model. Memory: its rows as float32, once.
 
     Raises:
         StorageError: the file is truncated.

@@ -121,7 +121,7 @@ def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | Non
     return DataError(
         f"{bad:,} of {plural(rows, 'row')} of the sample are no records ({found}): {bad / rows:.1%}, and "
         f"execution.max_bad_documents allows {allowed:.1%}. If the others are like them, the run stops after "
-        "reading. Mend the input, or allow more with "
+        "reading. Fix the input, or allow more with "
         f"-o execution.max_bad_documents={math.ceil(100 * bad / rows) / 100}."
     )
 

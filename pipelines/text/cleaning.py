@@ -123,7 +123,7 @@ _MARKDOWN_CODE = re.compile(f"{_FENCED}|{_INLINE}", re.MULTILINE)
 
 
 def straight_quotes(text: str) -> str:
-    """The text with straight quotation marks; that of code unchanged."""
+    """The text with straight quotation marks; code is unchanged."""
     straight = text.translate(_STRAIGHT)
     if straight == text or ("`" not in text and "~~~" not in text):
         return straight

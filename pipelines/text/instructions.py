@@ -167,14 +167,14 @@ _HIGH = np.uint64(29)
 
 
 def empty_table(items: int) -> tuple[np.ndarray, np.ndarray]:
-    """(keys uint64[N], stamps int64[N]) for `find_or_insert`, with room for so many items. Only stamp 0 is in use."""
+    """(keys uint64[N], stamps int64[N]) for `find_or_insert`, with room for `items` items. Only stamp 0 is in use."""
     slots = slots_for(items)
     return np.empty(slots, np.uint64), np.zeros(slots, np.int64)
 
 
 @inner_kernel
 def slots_for(items):
-    """Size of a table for so many items: the smallest power of two, at least 16, that they fill at most by half."""
+    """Size of a table for `items` items: the smallest power of two, at least 16, that they fill at most by half."""
     slots = 16
     while slots < 2 * items:
         slots *= 2

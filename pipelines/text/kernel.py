@@ -144,7 +144,7 @@ class InnerKernel(CPUDispatcher):
 
 
 class _Unoptimised(JITCodeLibrary):
-    """Code that is linked into that of its callers, and neither optimised nor loaded by itself."""
+    """Code that is linked into its callers' code, and neither optimised nor loaded by itself."""
 
     def _optimize_final_module(self) -> None:
         pass

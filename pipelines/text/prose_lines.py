@@ -4,7 +4,7 @@ The first test that a line fails decides, so the tests run in datatrove's order:
 are removed); no terminal punctuation; too few words; lorem ipsum; javascript; a curly bracket; a policy phrase.
 
 Lorem ipsum and a curly bracket remove no line. They are reported, and whether they drop the document is decided later:
-what else is measured is that of a document which they do not drop.
+what else is measured concerns documents which they do not drop.
 """
 
 from dataclasses import dataclass

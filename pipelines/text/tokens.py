@@ -34,7 +34,7 @@ def split_tokens(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
 
 @inner_kernel
 def most_tokens(size):
-    """Tokens that so many bytes hold at most: each takes one and a separator, or is a character of three."""
+    """Maximum number of tokens in this number of bytes: each takes one and a separator, or is a character of three."""
     return (size + 1) // 2
 
 

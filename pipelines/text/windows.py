@@ -65,7 +65,7 @@ def locate_tokens(texts: Texts) -> Tokens:
 
 
 def hash_windows(tokens: Tokens, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(keys uint64[T], checks uint32[T]) of the window of so many tokens that begins at each token.
+    """(keys uint64[T], checks uint32[T]) of the window of `length` tokens that begins at each token.
 
     Those of tokens with fewer tokens from there to the end of the document have no meaning.
     """
@@ -75,7 +75,7 @@ def hash_windows(tokens: Tokens, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def find_anchors(tokens: Tokens, length: int) -> Anchors:
-    """The anchors of all windows of so many tokens, at least 2."""
+    """The anchors of all windows of `length` tokens, at least 2."""
     gram = length // 2
     keys, checks = hash_windows(tokens, gram)
     grams, firsts, lasts = np.empty((3, len(keys)), np.int64)

@@ -6,8 +6,9 @@
 FILE.jsonl: one JSON object with `question` and `answer` a line, all of them sound, such as GSM8K's training examples.
 
 * Rules on one record: each is given every record as it is, and with a planted defect. Recall is the share of defects
-  that are found; false alarms are the sound records that are found; precision is that of a set with one planted defect
-  to nine sound records. To add one, extend `detectors()`. Personal data is made up by planted.py, in several spellings.
+  that are found; false alarms are the sound records that are found; precision is measured in a set with one planted
+  defect to nine sound records. To add one, extend `detectors()`. Personal data is made up by planted.py, in several
+  spellings.
 * Imbalance: sets of records with labels drawn from four, evenly and with one label more frequent.
 * Checks on the whole set: a tenth of the records is planted with each defect, in one run of `prepare`. To add one,
   extend `planted_set()`. `one split` is the share of planted records in the split of the record that they are like.
@@ -289,7 +290,7 @@ def _whole_set(records: Sequence[Pair], dedup: dict[str, object], reasons: tuple
         "contradictory": ("contradictory", "same_question"),  # a repeated question with another answer is both
         "same_question": ("contradictory", "same_question"),
         "near_question": ("near_question",),
-        "same_answer": ("same_answer", "contradictory"),  # the other answer is that of another question
+        "same_answer": ("same_answer", "contradictory"),  # the other answer belongs to another question
         "outlier": ("outlier",),
     }.items():
         if reasons and reason not in reasons:
@@ -365,7 +366,7 @@ def _imbalance(records: int) -> None:
     of_records = chosen.integers(0, _LABELS, records)
 
     def measured(times: float) -> tuple[list[float], list[float]]:
-        """(representation, balance) of sets where records of the first label are drawn so many times as often."""
+        """(representation, balance) of sets where records of the first label are drawn `times` times as often."""
         weights = np.where(of_records == 0, times, 1.0)
         both = []
         for _ in range(_SETS):

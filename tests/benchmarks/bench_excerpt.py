@@ -2,7 +2,7 @@
 
 The Declaration of Human Rights in the languages that lid.176 has a label for: whole, in short pieces, and as documents
 of two languages, seven parts to three, in turns. For each number of characters in the excerpt: how many documents get
-the label of the whole document, and how many that of their language (of the larger part).
+the label of the whole document, and how many the label of their language (of the larger part).
 
 Predicted 2026-11-24: the shares that the guide of curate has (the texts and the model are the same); 1,000 characters
 take about 60 us a document of the Declaration on a quiet machine.

@@ -92,7 +92,7 @@ def run(texts: Texts) -> None:
 
 
 def _group(documents: int, beside_peer: bool) -> float:
-    """Seconds of the grouping of so many generated documents; prints what each stage took."""
+    """Seconds of the grouping of `documents` generated documents; prints what each stage took."""
     with (
         tempfile.TemporaryDirectory() as folder,
         _disk() as disk,
@@ -122,7 +122,7 @@ def _group(documents: int, beside_peer: bool) -> float:
 
 
 def generated(engine: "Processes", documents: int) -> tuple[Artifact, Stage]:
-    """(attributes of so many documents, the stage that groups them); the engine's list of stages is empty again."""
+    """(attributes of `documents` documents, the stage that groups them); the engine's list of stages is empty again."""
     units = range(max(1, documents // OF_A_UNIT))
     generate = _stage("measure", Output("attributes", ATTRIBUTES), units, Generate(documents))
     attributes = engine.run(generate)["attributes"]
@@ -322,7 +322,7 @@ def _do(stage: Stage, root: str, index: int, unit: Any) -> _Unit:
     reading = 0.0
 
     def timed(*arguments: Any) -> Iterator[Any]:
-        """As `judged`, and adds up its processor time, without that of the caller between tables."""
+        """As `judged`, and adds up its processor time, without the caller's between tables."""
         nonlocal reading
         tables = judged(*arguments)
         while True:

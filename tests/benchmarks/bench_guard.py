@@ -1,7 +1,7 @@
 """What the child process of cluster/guard.py costs: python -m tests.benchmarks guard
 
 Pages of 50 kB and mails of 0.5 kB, parsed in this process and in a child of it, side by side. Processor time of both
-processes: the wall time of a process that waits for another one is that of the machine's scheduler.
+processes: the wall time of a process that waits for another one depends on the machine's scheduler.
 """
 
 import time

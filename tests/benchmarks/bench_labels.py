@@ -2,8 +2,8 @@
 
 Records are pieces of about 400 characters of the ten longest Python Enhancement Proposals, and their label is the
 proposal's number, so every label is right before some are changed. Recall is the share of changed labels that are
-found, precision the share of changed ones among those found. `likely` changes a label to that of the proposal with the
-most similar text, `any` to any other.
+found, precision the share of changed ones among those found. `likely` changes a label to the label of the proposal with
+the most similar text, `any` to any other.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""The measure stage of this tree beside that of another commit, part by part, in turns:
+"""The measure stage of this tree beside another commit's, part by part, in turns:
 
     python -m tests.benchmarks.bench_pairs COMMIT [FILE.parquet]
     PAIRS=21 PAIRS_MB=8 python -m tests.benchmarks.bench_pairs HEAD~3

@@ -71,7 +71,7 @@ def run(texts: Texts) -> None:
 
 
 def _write(path: Path, texts: Texts) -> int:
-    """Bytes of the text of so many records that are written."""
+    """Write the texts as records. Returns the bytes of their text."""
     words = [word for number in range(min(200, len(texts))) for word in texts[number].split()]
     chosen, size = random.Random(1), 0
     with path.open("w") as file:
@@ -90,7 +90,7 @@ def _write(path: Path, texts: Texts) -> int:
 
 
 def _one(folder: Path, size: int, workers: int) -> str:
-    """Prepare with so many workers, and print what it takes. Returns the digest."""
+    """Prepare with `workers` workers, and print what it takes. Returns the digest."""
     output = folder / "out"
     columns = {"prompt": "prompt", "completion": "completion", "queue": "queue", "account": "account"}
     settings = {"kind": "prepare", "name": "bench", "inputs": [{"path": f"{folder}/pairs.jsonl", "columns": columns}]}

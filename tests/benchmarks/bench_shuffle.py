@@ -164,7 +164,7 @@ def _one_file(root: str) -> Artifact:
 
 
 def _repeated(examples: Artifact, files: int) -> Artifact:
-    """The artifact with its file so many times."""
+    """The artifact with its file `files` times."""
     manifest = examples.manifest
     counters = {name: value * files for name, value in manifest.counters.items()}
     many = dataclasses.replace(manifest, files=manifest.files * files, counters=counters, digest="")

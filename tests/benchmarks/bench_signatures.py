@@ -16,7 +16,7 @@ from tests.support.dedup_loops import signatures
 
 PERMUTATIONS, NGRAM_WORDS = 128, 5
 _WORD = re.compile(r"[^\W_]+")
-_EVERY = 20  # the peers are slow: one document in so many
+_EVERY = 20  # the peers are slow: they do one document in this many
 
 
 def shingles(text: str) -> list[str]:

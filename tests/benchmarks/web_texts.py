@@ -38,7 +38,7 @@ def by_length(texts: Texts) -> dict[str, Texts]:
 
 
 def spread(texts: Texts, megabytes: float) -> Texts:
-    """About so many megabytes of texts, taken at even distances from all of them; all, if they are fewer."""
+    """About `megabytes` megabytes of texts, taken at even distances from all of them; all, if they are fewer."""
     share = megabytes * 1e6 / max(int(texts.byte_lengths.sum()), 1)
     if share >= 1:
         return texts

@@ -97,7 +97,7 @@ class Copy:
         self.imports = {name: imported(source) for name, source in self.sources.items()}
 
     def caught(self, change: Change, limit_s: float) -> str:
-        """The test that fails with this change; empty if none does in so many seconds."""
+        """The test that fails with this change; empty if none does in `limit_s` seconds."""
         deadline = time.monotonic() + limit_s
         (self.root / change.file).write_text(change.source)
         try:

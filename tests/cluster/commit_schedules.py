@@ -48,7 +48,7 @@ T = TypeVar("T")
 ROOT = "s3://simulated/run"
 NAME = "numbers"
 _PROCESSES = 2
-# Of all choices, so many are made before the schedules are divided between processes.
+# The number of choices that are made before the schedules are divided between processes.
 _BEGINNING = 4
 
 
@@ -283,7 +283,7 @@ def run_all(case: Case, beginning: tuple[int, ...] = ()) -> Explored:
 
 
 def run_some(case: Case, seed: int, count: int) -> Explored:
-    """Run so many random schedules of a case, until one breaks a promise."""
+    """Run `count` random schedules of a case, until one breaks a promise."""
     chances = (random.Random(f"{seed} {number}") for number in range(count))
     return _explored(case, lambda run: (run(Choices(chance=chance)) for chance in chances))
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - messages stand here as a person sees them
-"""Every mistake in a config is told at once, each in a line: file, key, what was seen, what was wanted, the mend."""
+"""Every mistake in a config is told at once, each in a line: file, key, what was seen, what was wanted, the fix."""
 
 import json
 import math
@@ -144,7 +144,7 @@ def lines(caught) -> list[str]:
         ("---\nkind: x", "c.yaml, line 5, column 1: not valid YAML: but found another document."),
     ],
 )
-def test_a_mistake_is_one_line_with_its_mend(read, added, line):
+def test_a_mistake_is_one_line_with_its_fix(read, added, line):
     with pytest.raises(ConfigError) as caught:
         read(GOOD + added + "\n")
     assert lines(caught) == [line]

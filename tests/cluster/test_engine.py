@@ -85,11 +85,11 @@ def test_a_unit_that_fails_twice_is_tried_a_third_time(session, tmp_path, begun)
 
 
 def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_path, begun):
-    mended = tmp_path / "mended"
+    fixed = tmp_path / "fixed"
 
     def work(unit, scratch):
         passes(begun, unit)
-        if unit == 1 and not mended.exists():
+        if unit == 1 and not fixed.exists():
             raise ValueError("the moon is full")
         return count_up(unit, scratch)
 
@@ -99,12 +99,12 @@ def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_
     line = work.__code__.co_firstlineno + 3
     assert str(caught.value) == (
         "count: no result for 1 of 4 units after 2 rounds. Unit 1 (file-1.txt): ValueError: the moon is full "
-        f"(test_engine.py, line {line}). Finished units (3) are kept: mend the cause and run the same command again; "
+        f"(test_engine.py, line {line}). Finished units (3) are kept: fix the cause and run the same command again; "
         "--debug shows the traceback."
     )
     assert 'raise ValueError("the moon is full")' in "".join(caught.value.__notes__)
 
-    mended.touch()
+    fixed.touch()
     made = engine(tmp_path / "run", session).run(stage)
     assert digests(made) == digests(run_inline(counting_stage(4), str(tmp_path / "loop")))
     assert {unit: len(list(begun.glob(f"{unit}-*"))) for unit in range(4)} == {0: 1, 1: 3, 2: 1, 3: 1}

@@ -86,7 +86,7 @@ def test_a_failed_unit_of_a_stage_that_the_driver_does_is_logged_once(tmp_path, 
 @pytest.mark.parametrize(
     "error", [ConfigError("no such label"), StorageError("no permission"), DataError("the file changed")]
 )
-def test_what_a_retry_cannot_mend_ends_the_run_at_once_with_its_own_class(tmp_path, error):
+def test_what_a_retry_cannot_fix_ends_the_run_at_once_with_its_own_class(tmp_path, error):
     work = Failing({1: [error] * 9})
     with pytest.raises(type(error), match=f"^{error}$") as caught:
         engine(tmp_path, attempts=9).run(counting_stage(3, work))
@@ -319,7 +319,7 @@ def test_a_round_is_announced_with_its_number_and_the_units_that_it_does_again(t
     assert said == ["round 2 for 3 units", "round 3 for 2 units", "round 4 for 1 unit"]
 
 
-def test_the_wall_time_is_that_of_the_stages_that_this_call_began_and_ended(tmp_path, monkeypatch):
+def test_the_wall_time_equals_the_one_of_the_stages_that_this_call_began_and_ended(tmp_path, monkeypatch):
     ticks = iter([100.0, 107.12345])
     monkeypatch.setattr(engines, "time", SimpleNamespace(monotonic=time.monotonic, perf_counter=lambda: next(ticks)))
     began = engine(tmp_path)
@@ -363,7 +363,7 @@ def test_the_error_of_a_stage_counts_its_units_names_the_first_and_keeps_its_tra
     assert said.startswith(
         "count: no result for 3 of 6 units after 1 round. Unit 1 (file-1.txt): ValueError: unit 1 was bad"
     )
-    assert "Finished units (3) are kept: mend" in said and "\n" not in said
+    assert "Finished units (3) are kept: fix" in said and "\n" not in said
     (note,) = caught.value.__notes__
     assert note.startswith("Traceback") and "in __call__" in note and "unit 1" in note
 
@@ -401,7 +401,7 @@ def test_a_cause_has_class_message_notes_and_the_line_that_raised_it_and_a_messa
 # --- through the command line
 
 
-def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_mend(tmp_path, monkeypatch, capsys):
+def test_an_input_that_changes_under_the_run_ends_it_with_2_and_the_fix(tmp_path, monkeypatch, capsys):
     source, rounds = tmp_path / "texts.jsonl", []
     source.write_text("".join(json.dumps({"id": str(n), "text": story(n)}) + "\n" for n in range(5)))
 

@@ -101,7 +101,7 @@ def test_4_bit_training_without_its_extra_is_refused_before_the_model_is_looked_
 
 
 def test_a_job_of_this_machine_is_not_submitted_without_the_extras_of_its_settings(bare, tmp_path, monkeypatch):
-    monkeypatch.setattr("raymill.cluster.frame.work.require_extra", lambda *_: None)  # that of kind: train
+    monkeypatch.setattr("raymill.cluster.frame.work.require_extra", lambda *_: None)  # of kind: train
     full = _LORA | {"workers": {"gpus_each": 1}, "corpus": "in.jsonl", "output": "out", "method": "full"}
     phases = [{"name": "one"}, {"name": "two", "method": "qlora", "lora": {"rank": 2}}]
     database = {"url": "postgresql+psycopg://h/d", "query": "select * from tickets"}

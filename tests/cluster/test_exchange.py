@@ -19,7 +19,7 @@ from tests.support.inline import InlineEngine
 
 
 def written(root, sources: int, targets: int, size=lambda source, target: 1 + (source + target) % 5) -> list[str]:
-    """Sources whose slice for a target names both, so many times."""
+    """Sources whose slice for a target names both, `size` times."""
     for source in range(sources):
         write_slices(root / f"{source}", [bytes([source, target]) * size(source, target) for target in range(targets)])
     return [str(root / f"{source}") for source in range(sources)]

@@ -26,7 +26,7 @@ class Unpicklable(Exception):
 
 
 class PanicException(BaseException):
-    """As that of a library written in Rust."""
+    """As a library written in Rust raises it."""
 
 
 def work(item: str) -> str:

@@ -99,7 +99,7 @@ def test_an_interrupt_stays_one_after_another_run_took_over(tmp_path):
         raise KeyboardInterrupt
 
 
-def test_a_file_that_is_no_lease_is_left_alone_and_a_damaged_lease_is_named_with_the_mend(tmp_path):
+def test_a_file_that_is_no_lease_is_left_alone_and_a_damaged_lease_is_named_with_the_fix(tmp_path):
     root, store = str(tmp_path), Store()
     for name in (".DS_Store", "00000009.json.bak", "notes.txt"):
         store.write_bytes(f"{root}/_lease/{name}", b"{}")

@@ -1,4 +1,4 @@
-"""Records: without one a result is unfinished, the first writer's counts, and a damaged one is named with the mend."""
+"""Records: without one a result is unfinished, the first writer's counts, and a damaged one is named with the fix."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ def test_of_a_record_over_the_bound_no_more_is_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"settings"', b"{}", b"\x00", b"\xff\xfe", b"[" * 100_000])
-def test_a_damaged_record_is_named_with_the_mend(tmp_path, content):
+def test_a_damaged_record_is_named_with_the_fix(tmp_path, content):
     (tmp_path / "made.json").write_bytes(content)
     with pytest.raises(DataError, match=r"made\.json: not the record of a test \(.+\)\. Delete it\.$"):
         record(tmp_path).read()

@@ -75,7 +75,7 @@ class Role:
 
 @pytest.fixture(scope="module")
 def role() -> Iterator[Role]:
-    # So many first calls, those below and that of a web identity, are answered whoever makes them.
+    # This number of first calls, those below and the web identity's, are answered whoever makes them.
     with moto(INITIAL_NO_AUTH_ACTION_COUNT="6") as url:
         place = {"endpoint_url": url, "region_name": "us-east-1"} | CREDENTIALS
         iam, s3 = boto3.client("iam", **place), boto3.client("s3", **place)
@@ -117,7 +117,7 @@ def reads_and_may_not_write(role: Role) -> None:
 
 
 def test_a_web_identity_gives_the_credentials_of_its_role(role, no_settings, monkeypatch, tmp_path):
-    """As in a pod with a service account: STS, here that of moto, gives keys of the role for the token in a file."""
+    """As in a pod with a service account: STS, here moto's, gives keys of the role for the token in a file."""
     (tmp_path / "token").write_text("a token of the cluster")
     settings = {"WEB_IDENTITY_TOKEN_FILE": tmp_path / "token", "ROLE_ARN": role.arn, "ENDPOINT_URL_STS": role.url}
     for name, value in settings.items() | {("DEFAULT_REGION", "us-east-1")}:

@@ -392,7 +392,7 @@ def test_what_a_unit_reads_is_described_in_a_few_words(uris, shown):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_scratch_disk_is_named_with_the_mend(tmp_path, number):
+def test_a_full_scratch_disk_is_named_with_the_fix(tmp_path, number):
     def work(unit, scratch):
         raise OSError(number, os.strerror(number))
 
@@ -406,7 +406,7 @@ def test_a_full_scratch_disk_is_named_with_the_mend(tmp_path, number):
     [OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), Exception("No space left on device (os error 28)")],
     ids=["of a quota", "of a library written in Rust"],
 )
-def test_a_full_disk_for_temporary_files_is_named_with_the_mend(tmp_path, monkeypatch, error):
+def test_a_full_disk_for_temporary_files_is_named_with_the_fix(tmp_path, monkeypatch, error):
     monkeypatch.setattr(temporary.tempfile, "tempdir", str(tmp_path))
     (tmp_path / "of another").mkdir()
     said = rf"^tokenizer: {tmp_path}/raymill-tokenizer-.*(No space left|quota exceeded).*TMPDIR.*finished work is kept"
@@ -454,7 +454,7 @@ def test_the_folders_of_killed_processes_are_swept_and_those_of_others_stay(tmp_
 
 
 def test_a_file_that_reads_back_with_fewer_rows_is_not_uploaded(tmp_path, monkeypatch):
-    """Not the user's to mend and perhaps of this machine alone, so it is tried again: no UserError."""
+    """Not the user's to fix and perhaps of this machine alone, so it is tried again: no UserError."""
     stage = counting_stage(2)
     monkeypatch.setattr(pq, "read_metadata", lambda path: SimpleNamespace(num_rows=0))
     with pytest.raises(ClusterError, match=r"0 of 1 rows written were read back\. The scratch disk"):

@@ -442,7 +442,7 @@ def test_a_name_that_is_not_utf8_may_be_left_out_of_listings_and_patterns(tmp_pa
         (errno.ENAMETOOLONG, "too long"),
     ],
 )
-def test_what_the_system_refuses_comes_with_the_mend(tmp_path, monkeypatch, number, said):
+def test_what_the_system_refuses_comes_with_the_fix(tmp_path, monkeypatch, number, said):
     def refuse(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
@@ -474,7 +474,7 @@ for act in (Store().list_files, read, create):
 
 
 @pytest.mark.parametrize("act", ["read", "write", "create", "upload", "delete", "info", "open"])
-def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_mend(tmp_path, monkeypatch, act):
+def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_fix(tmp_path, monkeypatch, act):
     target, scratch = tmp_path / "x", tmp_path / "scratch"
     target.write_bytes(b"old")
     scratch.write_bytes(b"new")
@@ -511,9 +511,9 @@ def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_mend(tmp_path,
         (None, "Check the path and the disk under it"),
     ],
 )
-def test_an_error_of_the_system_has_its_own_mend(number, said):
+def test_an_error_of_the_system_has_its_own_fix(number, said):
     error = OSError(number, "as the system says it") if number else OSError("as the system says it")
-    for made in (local_store._mended("/x", error), local_store._mended_write("/x", error)):
+    for made in (local_store._explained("/x", error), local_store._fixed_write("/x", error)):
         assert str(made).startswith("/x: as the system says it. ") and said in str(made)
 
 

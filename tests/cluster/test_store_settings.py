@@ -167,7 +167,7 @@ def test_each_setting_of_s3_is_an_argument_of_its_own(no_aws, options, settings)
     assert aws.s3_settings("b", StorageOptions(**options), "storage") == {"region": "us-east-1"} | settings
 
 
-def test_the_endpoint_of_the_options_goes_before_that_of_s3_that_of_all_services_and_that_of_the_profile(
+def test_the_endpoint_of_the_options_goes_before_the_one_of_s3_the_one_of_all_services_and_the_one_of_the_profile(
     no_aws, monkeypatch
 ):
     (no_aws / "config").write_text("[default]\nendpoint_url = http://profile\nregion = eu-2\n")

@@ -25,7 +25,7 @@ def ended(then: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("then", "code"), [("os._exit(1)", 1), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL)]
 )
-def test_an_end_that_nothing_announced_is_reported_with_the_mend(then, code):
+def test_an_end_that_nothing_announced_is_reported_with_the_fix(then, code):
     assert ended(then) == (code, f"{MESSAGE}\n") and "same command again" in MESSAGE
 
 

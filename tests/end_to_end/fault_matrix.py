@@ -1,9 +1,9 @@
 """The fault matrix: python -m tests.end_to_end.fault_matrix N [FIRST_SEED]
 
 Injects at least N faults, ten for each seed or more, into curate (with grouping, boilerplate and repeats in stages of
-units), prepare, pack and train, and compares each result with that of a run that nothing disturbed. Prints a line for
-each run, and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if there is
-a violation or a run could not be judged.
+units), prepare, pack and train, and compares each result with the one of a run that nothing disturbed. Prints a line
+for each run, and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if
+there is a violation or a run could not be judged.
 
     every seed      curate, prepare, pack and train, killed at random failpoints; workers also suspended, failing and
                     hanging; curate, pack or train by seed with one of: a poisoned unit, two drivers, a suspended
@@ -191,13 +191,13 @@ class Matrix:
 
 
 def run(faults: int, first_seed: int = 1) -> int:
-    """Inject so many faults and print what came of it. Returns the number of violations and errors."""
+    """Inject this number of faults and print what came of it. Returns the number of violations and errors."""
     began, small = time.perf_counter(), faults <= SMALL
     os.environ |= {"OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     adopt_orphans()
     print(machine("ray", "torch"))
-    # In memory, if it can be: most of the time of so many small files would be that of the disk.
+    # In memory, if it can be: most of the time for the many small files would be the disk's.
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     with moto() as server:
@@ -217,7 +217,7 @@ def run(faults: int, first_seed: int = 1) -> int:
 
 
 def _until(matrix: Matrix, seeds: Iterable[int], faults: int) -> Iterator[Result]:
-    """The results of seeds until there are so many faults, and a seed for every ten of them."""
+    """The results of seeds until there are `faults` faults, and a seed for every ten of them."""
     done = 0
     for count, seed in enumerate(seeds, start=1):
         for result in matrix.seed(seed):

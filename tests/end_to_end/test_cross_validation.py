@@ -10,7 +10,7 @@ from tests.support.train_inline import PLAIN, sentences
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
-def test_a_label_that_the_text_gives_away_is_learnt_in_every_fold(tmp_path):
+def test_a_label_that_the_text_gives_away_is_predicted_in_every_fold(tmp_path):
     rows = ({"id": row["id"], "prompt": row["question"], "completion": row["kind"]} for row in sentences(240))
     (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
     prepare = {

@@ -1,4 +1,4 @@
-"""What is measured, decided, removed and learnt is what the golden files say; `make golden` writes them anew."""
+"""What is measured, decided, removed and trained is what the golden files say; `make golden` writes them anew."""
 
 import json
 from collections.abc import Iterator

@@ -106,7 +106,7 @@ def _documents(name: str, scratch: Path) -> tuple[dict[str, dict[str, str]], dic
 
 
 def _rounded(value: Any, digits: int) -> Any:
-    """Every float to so many significant digits; a whole one as a whole number."""
+    """Every float to `digits` significant digits; a whole one as a whole number."""
     if isinstance(value, dict):
         return {name: _rounded(one, digits) for name, one in value.items()}
     if isinstance(value, list):

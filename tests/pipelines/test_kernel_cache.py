@@ -344,7 +344,7 @@ FRESH = pytest.mark.usefixtures("fresh")
 
 
 def order() -> tuple[str, str]:
-    """The names of the parts, in the order in which they were done, and in that of the results."""
+    """The names of the parts, in the order in which they were done, and in the order of the results."""
     done: list[str] = []
     results = each_in_turn({name: lambda name=name: done.append(name) or name.upper() for name in "abc"})
     assert all(result == name.upper() for name, result in results.items())

@@ -18,7 +18,7 @@ def attempt_of(work, state: State, name: str = "", **changed) -> Attempt:
 
 
 class InMemory:
-    """A backend for decisions. lost: so many starts find that another one was first."""
+    """A backend for decisions. lost: number of starts that find that another one was first."""
 
     def __init__(self, lost: int = 0, problems: tuple[str, ...] = ()) -> None:
         self.lost, self.found, self.problems = lost, [], list(problems)

@@ -151,7 +151,7 @@ class _Request(BaseHTTPRequestHandler):
             return error.code, dict(error.headers), error.read()
 
     def _put(self, bucket: str, name: str, body: bytes) -> None:
-        """Put a whole object; the answer has its ETag in the header, as that of the XML interface."""
+        """Put a whole object; the answer has its ETag in the header, as the XML interface's."""
         wanted = self.headers.get("x-goog-if-generation-match")
         condition = f"&ifGenerationMatch={wanted}" if wanted is not None else ""
         mark = uuid.uuid4().hex

@@ -1,4 +1,4 @@
-"""One disturbed run: its commands, which points they passed, and whether the result is that of an undisturbed run."""
+"""One disturbed run: its commands, which points they passed, and whether the result equals an undisturbed run's."""
 
 import fcntl
 import os
@@ -150,7 +150,7 @@ class Case:
         return command
 
     def wait_for_passes(self, number: int, command: Command) -> bool:
-        """Wait until so many points were passed. False: the command ended before; it is waited for with `code`."""
+        """Wait until this number of points was passed. False: the command ended before; `code` waits for it."""
         until = time.monotonic() + _WAIT_S
         while len(self.passes()) < number:
             if command.poll() is not None or time.monotonic() > until:

@@ -46,7 +46,7 @@ Kind = Callable[[Case, random.Random, list[Pass]], None]
 
 
 def points(count: int) -> Kind:
-    """So many failpoints at which the process that comes there is killed; in units also suspended, or an error."""
+    """`count` failpoints at which the process that comes there is killed; in units also suspended, or an error."""
 
     def disturb(case: Case, chance: random.Random, passes: list[Pass]) -> None:
         numbers = sorted(chance.sample(range(1, len(passes) + 1), count))
@@ -64,7 +64,7 @@ def points(count: int) -> Kind:
 
 
 def poisoned_unit(case: Case, chance: random.Random, passes: list[Pass]) -> None:
-    """A unit that fails or kills its worker whenever it is tried: an error that names it; after the mend the rest."""
+    """A unit that fails or kills its worker whenever it is tried: an error that names it; after a fix the rest."""
     units = [one.detail for one in passes if one.name == "unit_started"]
     unit = case.poisoned = chance.choice(units)
     case.plan((f"unit_started:{unit}", 0, chance.choice(("kill", "fail"))))
@@ -121,7 +121,7 @@ def suspended_driver(case: Case, chance: random.Random, passes: list[Pass]) -> N
 
 
 def full_disk(case: Case, chance: random.Random, passes: list[Pass]) -> None:
-    """Scratch on a small file system: an error that names what was written, folder and mend; then room for it."""
+    """Scratch on a small file system: an error that names what was written, folder and fix; then room for it."""
     # Until the driver ends, its workers begin other units, which fail too; the next command none that was committed.
     case.redone_by_a_fault = float("inf")
     kilobytes = chance.randrange(4, 25, 4)

@@ -171,7 +171,7 @@ class FaultProxy:
             def _answer(
                 self, status: int, headers: list[tuple[str, str]], data: bytes, stop: int | None = None
             ) -> None:
-                """stop: byte after which nothing is sent; the stated length is that of all."""
+                """stop: byte after which nothing is sent; the stated length is of all bytes."""
                 self.send_response(status)
                 for name, value in headers:
                     self.send_header(name, value)

@@ -1,4 +1,4 @@
-"""Tiny trainings for tests of the loop: packed rows that can be learnt, a job, and functions that ranks import.
+"""Tiny trainings for tests of the loop: packed rows with a pattern, a job, and functions that ranks import.
 
 Importing this loads no torch: a driver uses it too.
 """

@@ -16,7 +16,7 @@ _AT = "/api/datasets/acme/help"
 
 
 class HubOfOne:
-    """commit: that of the branch main, which `publish` changes."""
+    """commit: of the branch main, which `publish` changes."""
 
     def __init__(self, site: Site) -> None:
         self.site = site

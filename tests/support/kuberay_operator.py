@@ -31,7 +31,7 @@ _NOT_REPEATED = ("DeadlineExceeded", "JobStatusCheckTimeoutExceeded")
 
 
 class Operator:
-    """Use it in a `with`, inside that of its server.
+    """Use it in a `with`, inside the `with` of its server.
 
     Args:
         server: its objects.
@@ -416,7 +416,7 @@ class _Cluster:
 
 
 def due_deletions(spec: Object, status: Object, since_s: float) -> list[str]:
-    """What the operator deletes of a job that ended so many seconds ago: DeleteCluster, DeleteSelf.
+    """What the operator deletes of a job that ended this number of seconds ago: DeleteCluster, DeleteSelf.
 
     Source: handleDeletionRules, isDeletionRuleMatched, handleShutdownAfterJobFinishes of rayjob_controller.go, 1.7.0.
     """

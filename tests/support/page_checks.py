@@ -45,7 +45,7 @@ def assert_is_quiet(browser: Browser, page: Path, scheme: str) -> None:
 
 
 def assert_has_contrast(browser: Browser, page: Path, scheme: str, at_least: int) -> None:
-    """At least so many texts are visible on the page, and each has the contrast that WCAG asks for."""
+    """`at_least` texts or more are visible on the page, and each has the contrast that WCAG asks for."""
     browser.open(page, width=768, scheme=scheme)
     browser.script(OPEN_ALL)
     seen, faint = browser.script(LOW_CONTRAST)

@@ -27,7 +27,7 @@ _START_S = 120
 # Ray gives a node up whose processes need more than 30 s to start, as they may on a busy machine.
 _STARTS = 3
 _OBJECT_STORE = 100 << 20
-# An autoscaled node ends after so many seconds without a task.
+# Seconds without a task after which an autoscaled node ends.
 IDLE_S = 10
 # Of ray.autoscaler._private.fake_multi_node.node_provider. Processes that fork must not import Ray.
 FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE = "f" * 51 + "00000", "ray.head.default"
@@ -73,8 +73,9 @@ class RayCluster:
     """A head without CPUs of its own and `workers` nodes, all processes of this machine.
 
     Use it in a `with`. `kill_head` kills every process of the head and `start` starts a new head at the same address,
-    as KubeRay does. autoscaled: Ray's autoscaler, version 2 as in KubeRay, adds up to so many nodes when tasks wait,
-    and takes them away again when they have been idle for IDLE_S. environment: further variables of all processes.
+    as KubeRay does. autoscaled: Ray's autoscaler, version 2 as in KubeRay, adds up to this number of nodes when tasks
+    wait, and takes them away again when they have been idle for IDLE_S. environment: further variables of all
+    processes.
     """
 
     def __init__(

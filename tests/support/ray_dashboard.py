@@ -19,8 +19,8 @@ class RayDashboard:
     """Use it in a `with`.
 
     Attributes to change in tests: jobs: submission id -> job, as `GET /api/jobs/ID` has it; logs: submission id ->
-    bytes; report: of a probe, which is a job that ends at once with this in its log; lost: so many answers are lost
-    after the request was carried out, at requests of these methods.
+    bytes; report: of a probe, which is a job that ends at once with this in its log; lost: number of answers that are
+    lost after the request was carried out, at requests of these methods.
 
     Attributes to read: bodies: of the jobs that were submitted, by id; requests: METHOD PATH, in order.
     """

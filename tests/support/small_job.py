@@ -1,6 +1,6 @@
 """A job of a second that stands for `raymill VERB CONFIG`: its config says what it prints and how it ends.
 
-lines      so many lines, `line 0`, `line 1`, ...
+lines      this number of lines, `line 0`, `line 1`, ...
 every_s    seconds between two lines
 bytes      at last, these bytes as hexadecimal digits
 code       exit code

@@ -10,7 +10,7 @@ FILES_OF_A_SUM = 4
 
 
 def numbers_stage(counts, store, **more):
-    """A unit writes so many rows."""
+    """A unit writes this number of rows."""
 
     def work(count, scratch):
         texts = [f"{number} {'ab' * (number % 50)}" for number in range(count)]

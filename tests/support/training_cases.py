@@ -103,7 +103,7 @@ class Case:
 
 
 def packed_row(random: np.random.Generator, several: bool, weighted: bool = False) -> pa.Table:
-    """One row: documents of random tokens, with a pattern in them that can be learnt, and labels on most tokens."""
+    """One row: documents of random tokens, with a pattern in them that training finds, and labels on most tokens."""
     lengths = random.integers(3, 9, 3) if several else random.integers(4, LENGTH, 1)
     ids, labels = [], []
     for length in lengths:
@@ -205,7 +205,7 @@ def fetch_from(saved: Saved) -> Any:
 
 
 def save_midway(case: Case, steps: int) -> Saved | None:
-    """On a rank: the state after so many steps."""
+    """On a rank: the state after `steps` steps."""
     engine, objective = new_engine(case)
     try:
         take_steps(case, engine, objective, 0, steps)
@@ -215,7 +215,7 @@ def save_midway(case: Case, steps: int) -> Saved | None:
 
 
 def continue_from(case: Case, saved: Saved, steps: int) -> dict[str, Any]:
-    """On a rank: steps [steps, case.steps) from a state saved after so many."""
+    """On a rank: steps [steps, case.steps) from a state saved after `steps`."""
     engine, objective = new_engine(case)
     try:
         engine.load(fetch_from(saved), steps)

@@ -22,7 +22,7 @@ class Asked:
 
 @dataclass
 class Reply:
-    """An answer. length: of the header Content-Length; default: that of the body."""
+    """An answer. length: of the header Content-Length; default: the body's."""
 
     body: bytes | str = b""
     status: int = 200

@@ -123,7 +123,7 @@ def test_what_cannot_be_continued_is_refused_with_both_values_before_packing(
     assert not (folder / "refused" / "packed").exists()
 
 
-def test_a_tokenizer_that_another_corpus_gives_is_refused_and_that_of_the_run_is_named(folder, parent, monkeypatch):
+def test_a_tokenizer_that_another_corpus_gives_is_refused_and_the_one_of_the_run_is_named(folder, parent, monkeypatch):
     (folder / "other.jsonl").write_text(
         "".join(json.dumps({"text": f"Bees {n} and hives " * 9}) + "\n" for n in range(80))
     )

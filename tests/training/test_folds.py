@@ -20,7 +20,7 @@ from tests.support.train_inline import PLAIN, sentences, train_inline
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-    """A data set of questions whose answer is one of two words, in so many folds: the run."""
+    """A data set of questions whose answer is one of two words, in `folds` folds: the run."""
 
     def run(count: int | None, name: str = "data"):
         lines = (

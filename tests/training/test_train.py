@@ -170,7 +170,7 @@ def test_a_shared_folder_of_rows_that_another_run_is_packing_is_left_to_it(corpu
 
 
 @pytest.mark.parametrize("damage", ["zeros", "gone"])
-def test_damaged_best_weights_of_a_finished_fit_are_named_with_the_mend_and_replace_trains_anew(
+def test_damaged_best_weights_of_a_finished_fit_are_named_with_the_fix_and_replace_trains_anew(
     corpus, tmp_path, monkeypatch, damage
 ):
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 2, "evaluate": {"every_steps": 1}}

@@ -154,7 +154,7 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"optimizer": {"schedule": "wsd", "warmup_steps": 3, "decay_steps": 8}}, "8 after 3 of warm-up, of 10 steps"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_with_the_mend(tmp_path, changes, said):
+def test_what_cannot_be_is_refused_with_the_fix(tmp_path, changes, said):
     assert said in refusal(tmp_path, **changes)
 
 

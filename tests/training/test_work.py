@@ -49,7 +49,7 @@ def test_gpus_stand_on_machines_of_up_to_eight(settings):
     assert (single.gpus, single.cpus, single.least, single.most) == (1, 4, 8, 16)
 
 
-def test_memory_is_that_of_the_plan(settings):
+def test_memory_equals_the_one_of_the_plan(settings):
     large = {"config": MODEL | SIZES, "tokenizer": "train"}
     workers = {"count": 4, "gpus_each": 1}
     usual = of(settings, model=large, workers=workers).workers[0]

@@ -234,11 +234,11 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
     has = f"{total['CPU']:g} CPUs" + (f" and {total['GPU']:g} GPUs" if workers.gpus_each else "")
     on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
-    mend = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
+    fix = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
     lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
         f"workers: {plural(least, 'worker')} with {cpus}{gpus} each {'was' if least == 1 else 'were'} requested; "
-        f"{machine} has {has}{on}, enough for {most}. {mend}, set {lower}, or use a larger cluster (--address)."
+        f"{machine} has {has}{on}, enough for {most}. {fix}, set {lower}, or use a larger cluster (--address)."
     )
 
 

@@ -44,7 +44,7 @@ _WORDS = re.compile(r"\w+")
 def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal_mark: str = ".") -> dict[str, float]:
     """The scores of a kind of answers (text, label or number) by name; empty without answers.
 
-    decimal_mark: that of numbers in answers and references.
+    decimal_mark: of numbers in answers and references.
     """
     assert len(references) == len(answers)
     if not answers:

@@ -305,12 +305,14 @@ class Restored:
 
 
 def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
-    """Load the newest undamaged checkpoint into the engine, or if there is none that of the run that it continues.
+    """Load the newest undamaged checkpoint into the engine, or, if there is none, the checkpoint of the run that it
+    continues.
 
     Without both, the engine is not changed. All workers call it together. Each reads its own part of the state.
 
     Raises:
-        DataError: the checkpoint has other settings, data or model; or all checkpoints are damaged; or that of the run
+        DataError: the checkpoint has other settings, data or model; or all checkpoints are damaged; or the one of the
+        run
             to continue is damaged or gone.
     """
     damaged: dict[str, str] = {}

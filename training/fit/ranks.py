@@ -56,7 +56,7 @@ class Beat(TypedDict):
 class Heartbeat:
     """Writes and reads heartbeats for one worker.
 
-    store: that of the process group; its connection is cloned, because a call that waits blocks a connection.
+    store: of the process group; its connection is cloned, because a call that waits blocks a connection.
     timeout_s: of the group's collectives.
     """
 

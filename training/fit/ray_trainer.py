@@ -70,7 +70,7 @@ def make_trainer(
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
         ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # likewise
+        run_config=RunConfig(  # type: ignore[call-arg]  # the same
             name=name,
             storage_path=folder,
             callbacks=[found.load()() for found in metadata.entry_points(group=CALLBACKS)],

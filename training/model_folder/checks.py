@@ -401,7 +401,7 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
             f"(leave `tokenizer` out), or for random weights set config.vocab_size: {tokens}."
         )
     seen = f"model {model.name}: its tokenizer has {tokens:,} tokens, and the model embeds {embedded:,}"
-    mend = f"enlarge the embeddings (`resize_token_embeddings({tokens})` of transformers) and save the model"
+    fix = f"enlarge the embeddings (`resize_token_embeddings({tokens})` of transformers) and save the model"
     # Of added tokens, those that training uses: begin and end of text, and those in the chat template.
     settings = _read_if_there(store, paths.join(source, "tokenizer_config.json")) or {}
     named = [one.get("content") if isinstance(one, dict) else one for one in map(settings.get, _ENDS)]
@@ -411,11 +411,11 @@ def check_tokenizer(store: Store, model: Model, folder: str | None, embedded: in
         if id >= embedded:
             raise ConfigError(
                 f"{seen}, so {token!r} (id {id:,}) has no embedding. Give tokenizer and weights of the same version of "
-                f"the model, or {mend}."
+                f"the model, or {fix}."
             )
     return [
         f"{seen}. A document with one of the other tokens cannot be trained on, and packing stops at the first such "
-        f"document. If you added tokens, {mend}."
+        f"document. If you added tokens, {fix}."
     ]
 
 

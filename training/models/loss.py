@@ -24,11 +24,11 @@ position counts once for each layer of experts) and E experts it is
 
     E * sum over experts of (positions routed to the expert / N) * (sum of the router's probabilities of it / N)
 
-It is a product of two means, so means over micro-batches would differ from that of the step. So the counts of the first
-factor, which have no gradient, are summed over all workers and micro-batches before the first backward pass. Then each
-micro-batch adds its part of the second factor, and the result is that of one worker with one micro-batch. With several
-micro-batches a step this takes one more forward pass, without gradients. transformers has the same function in each of
-its models, `load_balancing_loss_func`, for a single batch.
+It is a product of two means, so means over micro-batches would differ from the mean over the step. So the counts of the
+first factor, which have no gradient, are summed over all workers and micro-batches before the first backward pass. Then
+each micro-batch adds its part of the second factor, and the result equals the one of one worker with one micro-batch.
+With several micro-batches a step this takes one more forward pass, without gradients. transformers has the same
+function in each of its models, `load_balancing_loss_func`, for a single batch.
 """
 
 import functools

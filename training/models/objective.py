@@ -178,7 +178,7 @@ class NextToken(Objective):
         return self._output(input_ids, position_ids, starts).last_hidden_state[:, -input_ids.shape[1] :]
 
     def _output(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Any:
-        """The output of the model's body; with `prompt`, that of the virtual tokens comes first.
+        """The output of the model's body; with `prompt`, the output of the virtual tokens comes first.
 
         With virtual tokens a row must be one document.
         """

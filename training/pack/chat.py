@@ -8,7 +8,7 @@ trained on exactly once, in the context in which it would be generated.
 
 A template with a switch for thinking (`enable_thinking`) is rendered with thinking on for turns that have reasoning,
 and off for the others. Where a rendering still does not begin with its prompt, the turn is cut out of it and appended
-to the prompt. If the prompt opens a thought (`<think>`, as that of DeepSeek R1) that the turn lacks, the reasoning of
+to the prompt. If the prompt opens a thought (`<think>`, as DeepSeek R1's does) that the turn lacks, the reasoning of
 the data, or none, and `</think>` precede the answer: the model has to generate them.
 
 An empty `<think></think>` that a template writes before an answer without reasoning is not trained on: the same

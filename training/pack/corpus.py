@@ -123,7 +123,7 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool) -> 
 
 
 def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:
-    """The columns with that of the class, which a classifier needs."""
+    """The columns, and the class column that a classifier needs."""
     if columns.form != "text":
         raise ConfigError(
             f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method {CLASSIFIER} classifies "

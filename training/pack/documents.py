@@ -131,7 +131,7 @@ class LeftOut:
     first: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, reason: str, where: str, seen: str = "") -> None:
-        """Count a row or document. where: its position, in words. seen: its content; that of the first is kept."""
+        """Count a row or document. where: its position, in words. seen: its content; the first one's is kept."""
         self.reasons[reason] += 1
         self.first.setdefault(reason, (where, seen))
 

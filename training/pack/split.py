@@ -246,7 +246,7 @@ def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, cl
 
     Reads: the columns of all documents that the split names; no text is tokenised.
     Writes: no rows; the counts are in the counters and files of its units, at most 1,000 strata a unit.
-    Cost: that of reading the corpus; memory `_MEMORY`.
+    Cost: reading the corpus once; memory `_MEMORY`.
 
     Args:
         store: of the output. classes: whether they are wanted.

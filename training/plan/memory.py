@@ -20,7 +20,7 @@ and with it the sum of gradients, to CPU memory; `parameters` moves the weights 
 
 Activations that the backward pass needs, for a decoder of the Llama kind. H hidden size, F feed-forward size, Q = heads
 x head size, K = key-value heads x head size, T positions of a row, R an adapter's rank, c bytes of a value in products
-(2 or 4), r bytes of a value in the residual stream. The method is that of Korthikanti et al. 2022 (arXiv 2205.05198),
+(2 or 4), r bytes of a value in the residual stream. The method follows Korthikanti et al. 2022 (arXiv 2205.05198),
 section 4: count what each operation of a layer keeps. They count GPT with LayerNorm, GELU and dropout:
 s b h (34 + 5 a s / h) bytes. Here, per token and layer, as transformers computes Llama (RMSNorm in float32, SwiGLU,
 grouped queries, no dropout):

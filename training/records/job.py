@@ -73,7 +73,7 @@ OUTCOME, CHECKPOINTS, STEP_LOG = "fit.json", "checkpoints", "steps.jsonl"
 class Job:
     """One training.
 
-    config: that of this phase. root: absolute URI of the run's folder. packed: URI of the folder with the packed rows.
+    config: of this phase. root: absolute URI of the run's folder. packed: URI of the folder with the packed rows.
     classes: those that are predicted, in the order of their indices. steps: optimizer steps of the whole training.
     fingerprint_parts: all that decides the weights: `model`, `data`, `corpora` and a `settings.KEY` for each setting. A
     checkpoint stores them, and training continues from it only if they are equal. sets: the digest of the rows of each

@@ -128,7 +128,7 @@ class Outcome(TypedDict):
 
     fingerprint: of the job. ended: `steps` (all were taken) or `patience` (early stopping). best_step: the step with
     the lowest validation loss, null without a validation split. checkpoint: URI of the last one. best_checkpoint: URI
-    of the one that is exported: that of best_step, or the last one. unmoved: trained parameters that never received a
+    of the one that is exported: of best_step, or the last one. unmoved: trained parameters that never received a
     gradient. skipped: steps skipped because of a bad loss. restarts: number of attempts after the first.
     """
 

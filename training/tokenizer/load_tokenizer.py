@@ -313,7 +313,7 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
 
 def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
     """Check that the chat template compiles and ends. Whether it takes a conversation is checked with each document."""
-    source = model.chat_template or f"that of {model.tokenizer or model.name}"
+    source = model.chat_template or f"the one of {model.tokenizer or model.name}"
     try:
         check_that_it_ends(tokenizer)
     except Exceeded as error:

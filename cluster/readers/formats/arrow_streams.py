@@ -68,7 +68,7 @@ def whole_table(data: bytes) -> pa.Table:
 class _Stream:
     """An open stream, of which Arrow's reader gets one checked message after the other.
 
-    schema: that of all record batches.
+    schema: of all record batches.
     """
 
     closed = False  # Arrow's reader asks for it

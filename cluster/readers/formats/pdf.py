@@ -97,7 +97,7 @@ def _pages(content: bytes, max_bytes: int) -> list[str]:
 def _pypdf() -> ModuleType:
     import pypdf  # imported here: it takes 0.5 s, and most runs read no PDF
 
-    # It logs a warning for every defect that it mends.
+    # It logs a warning for every defect that it fixes.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     return pypdf
 

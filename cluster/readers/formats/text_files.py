@@ -231,9 +231,9 @@ def strip_tags(tree: etree._Element, *names: str) -> None:
 def _decoded(html: bytes, content_type: str) -> bytes | str:
     """The page decoded by the first charset that fits; its bytes if none does, and trafilatura then detects one.
 
-    Tried in order: UTF-8, the charset of the HTTP header, that of the page's first 1,024 bytes. UTF-8 comes first since
-    many servers declare ISO-8859-1 by default, and text in another charset is rarely valid UTF-8.
-    Source: https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding
+    Tried in order: UTF-8, the charset of the HTTP header, the one that the page's first 1,024 bytes name. UTF-8 comes
+    first since many servers declare ISO-8859-1 by default, and text in another charset is rarely valid UTF-8. Source:
+    https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding
     """
     declarations = [content_type, html[:1024].decode("latin-1")]
     for charset in ["utf-8", *(match[1].lower() for match in map(_CHARSET.search, declarations) if match)]:

@@ -6,8 +6,8 @@ beginning of two or more lines; one that the input's settings name, in any case,
 that begins with a dash or `>>` is another speaker's, without a name. Where nobody is named, a pause of two seconds
 begins a line.
 
-JSON is that of programs that recognise speech: the first list, however deep, whose objects have a text and a speaker,
-else a text alone. Keys: see _SPEAKERS and _TEXTS.
+JSON is as programs for speech recognition write it: the first list, however deep, whose objects have a text and a
+speaker, else a text alone. Keys: see _SPEAKERS and _TEXTS.
 
 Source: https://www.w3.org/TR/webvtt1/; SubRip has no specification.
 """

@@ -80,7 +80,7 @@ def explain(run: RunReader, id: str) -> str:
     )
     if not columns and not any(one.id for one in run.inputs.inputs):
         message += " With `columns: [url]` or `id: url` in an input, documents are found by URL."
-    if quarantine is not None and quarantine.manifest.rows:  # the id may be that of an unreadable document
+    if quarantine is not None and quarantine.manifest.rows:  # the id may belong to an unreadable document
         message += (
             f" {plural(quarantine.manifest.rows, 'document')} could not be read: the quarantine has their places, "
             f"but no ids. To see some, run `raymill sample {quarantine.uri}`."

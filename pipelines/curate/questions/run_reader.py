@@ -46,7 +46,7 @@ class RunReader:
     """A run by its folder or URI.
 
     Args:
-        store: that of the run. If it has no settings, those are used that the run recorded, without secrets.
+        store: of the run. If it has no settings, those are used that the run recorded, without secrets.
         inputs: those of the run's config, from which `storage` is taken; else it is that which the run recorded. An
             endpoint or a profile that only the record names is not used: whoever wrote the record would choose where
             requests with the user's keys go.

@@ -355,12 +355,12 @@ def _refuse_other_measurements(
     Raises:
         DataError: one of them needs a measurement that the run does not have. Names the settings that differ.
     """
-    mend = "Run `raymill curate` with these settings and another output."
+    fix = "Run `raymill curate` with these settings and another output."
     measured = recorded or before
     if measure_stage(measured, measured.filters, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
         raise DataError(
             f"{run.uri}: the measurements there do not fit the config: they were made by other code, other files or "
-            f"other settings. {mend}"
+            f"other settings. {fix}"
         )
     for config_name, config in (("the config", before), ("the changed config", after)):
         there, needed = (dependencies(one, one.filters, run.store) for one in (measured, config))
@@ -375,7 +375,7 @@ def _refuse_other_measurements(
         if differing := found or names:
             raise DataError(
                 f"{run.uri}: the measurements there do not fit {config_name}: {', '.join(differing)} would be measured "
-                f"in another way. What-if can change bounds, and leave out checks. {mend}"
+                f"in another way. What-if can change bounds, and leave out checks. {fix}"
             )
 
 
@@ -420,7 +420,7 @@ def _grouped_again(
     """The counts of the duplicates by the settings of a config, from the signatures of the run.
 
     Raises:
-        ConfigError: the session is that of a cluster, whose workers cannot read a folder of this machine.
+        ConfigError: the session is on a cluster, whose workers cannot read a folder of this machine.
     """
     assert config.dedup and verdicts
     session = session or Session()

@@ -348,7 +348,7 @@ def groups(report: CurateReport) -> Section:
     legend = Markup(
         "The document that was kept, and one of those removed for it: <del>only in the kept one</del> <ins>only in the "
         "removed one</ins>. "
-        "The similarity is that of the whole documents, the words compared are those of the excerpts."
+        "The similarity is measured on whole documents, the words are compared in the excerpts."
     )
     folds = [_group(group, opened=number < _OPEN_GROUPS) for number, group in enumerate(report["groups"])]
     return Section("groups", "Largest duplicate groups", [note(legend), *folds])

@@ -58,7 +58,7 @@ class Sampler:
         index_in_removed = index_in(removed["row"].to_numpy(), rows_in_unit)
         reasons = pc.binary_join_element_wise(removed["stage"], removed["reason"], "/").combine_chunks()
         reasons = reasons.dictionary_encode()
-        labels = [*reasons.dictionary.to_pylist(), KEPT_REASON]  # by number; -1 is that of documents that stay
+        labels = [*reasons.dictionary.to_pylist(), KEPT_REASON]  # by number; -1: documents that stay
         label = np.append(reasons.indices.to_numpy().astype(np.int64), -1)[index_in_removed]
         for code in np.unique(label):
             same = np.flatnonzero(label == code)

@@ -5,8 +5,8 @@
     merge            merges the small files that units wrote for the report      -> _work/tally_sums,
                                                                                     _work/best_samples, _work/problems
 
-The numbers of these rows grow with those of units and languages, not with that of documents, so the driver can read
-them. A row of a tally is a key (table, source, language, name, bin) with numbers of documents and characters. Tables:
+The number of rows grows with the numbers of units and languages, not of documents, so the driver can read them. A row
+of a tally is a key (table, source, language, name, bin) with numbers of documents and characters. Tables:
 
     input      every readable document
     removed    by reason, named `stage/reason`

@@ -11,5 +11,5 @@ summary.py         the stage that puts the facts together to findings
 findings.py        what it counts
 metrics.py         the measures, as pure functions
 score.py           findings to metrics, score and gates
-mend.py            what would mend a failed gate
+fixes.py           what would fix a failed gate
 """

@@ -70,7 +70,7 @@ def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
             (
                 "relevance",
                 pa.float32(),
-            ),  # likewise of question and answer; null of a plain text or without a known word
+            ),  # of question and answer; null of a plain text or without a known word
             ("vector", pa.list_(pa.float16())),  # of length 1, or 0 without a known word
             *((f"label/{name}", pa.string()) for name in labels),
             *([("text", pa.string())] if labels else []),  # its beginning

@@ -1,10 +1,10 @@
-"""What an assessment counts in a data set, as the stage `summary` writes it and scores and mends read it."""
+"""What an assessment counts in a data set, as the stage `summary` writes it and scores and fixes read it."""
 
 from typing import NotRequired, TypedDict
 
 
 class Ratio(TypedDict):
-    """Geometric mean length of a value's records by that of the most frequent value. low, high: of 95% confidence."""
+    """Geometric mean length of a value's records by the most frequent value's. low, high: of 95% confidence."""
 
     value: str
     records: int
@@ -21,7 +21,7 @@ class Lengths(TypedDict):
 
 
 class Difference(TypedDict):
-    """Mean score of a value's records, and less that of the most frequent value. low, high: of 95% confidence."""
+    """Mean score of a value's records, and less the most frequent value's. low, high: of 95% confidence."""
 
     value: str
     records: int

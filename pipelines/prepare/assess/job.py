@@ -50,7 +50,7 @@ from raymill.pipelines.prepare.assess.facts import (
     units_of,
 )
 from raymill.pipelines.prepare.assess.findings import Findings
-from raymill.pipelines.prepare.assess.mend import MendContext
+from raymill.pipelines.prepare.assess.fixes import FixContext
 from raymill.pipelines.prepare.assess.score import Assessment, TrainedScore, assessment_of
 from raymill.pipelines.prepare.assess.settings import BALANCED, MODELS, TextVectors
 from raymill.pipelines.prepare.assess.summary import LEAKS, SUMMARY, SplitRows, SummarySettings, summary_stage
@@ -81,7 +81,7 @@ def assess(
     uris = [one.uri for one in splits]
     data = "" if uris[0].startswith(f"{root}/") else uris[0] if len(uris) == 1 else uris[0].rpartition("/")[0]
     questions, by_source = config.duplicates.questions, (config.dedup or Dedup()).scope != "all"
-    prepared = MendContext(
+    prepared = FixContext(
         root, sources, questions == "remove", data, questions == "list", by_source, bool(config.split.keep)
     )
     findings: Findings = json.loads(summary.table()["findings"][0].as_py())

@@ -322,7 +322,7 @@ def ratio_of_means(lengths: np.ndarray, others: np.ndarray) -> tuple[float, floa
 
 
 def difference_of_means(numbers: np.ndarray, others: np.ndarray) -> tuple[float, float, float]:
-    """Mean of the numbers less that of the others, and its 95% confidence interval by the percentile bootstrap.
+    """Mean of the numbers minus the mean of the others, and its 95% confidence interval by the percentile bootstrap.
 
     1,000 resamples of both, with a fixed seed. Source: Efron 1979, Bootstrap methods. numbers, others: float[N], [M].
     """

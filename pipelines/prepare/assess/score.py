@@ -1,4 +1,4 @@
-"""Findings to metrics, a score of them, and gates with what would mend those that fail."""
+"""Findings to metrics, a score of them, and gates with what would fix those that fail."""
 
 from collections.abc import Mapping, Sequence
 from statistics import stdev
@@ -11,7 +11,7 @@ from raymill.cluster.formats import count, plural
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.findings import Findings, RepeatedTexts
-from raymill.pipelines.prepare.assess.mend import AGAIN, MendContext, mend_of
+from raymill.pipelines.prepare.assess.fixes import AGAIN, FixContext, fix_of
 from raymill.pipelines.prepare.assess.metrics import (
     FULL_MTLD,
     coverage,
@@ -120,8 +120,12 @@ class ScorePart(TypedDict):
 
 
 class Gate(TypedDict):
-    """state: passed, failed or not measured. seen: of its metric; empty for a part of the score. mend: of a failed
-    gate, records to look at and a command.
+    """A bound on a metric or a part of the score.
+
+    Attributes:
+        state: passed, failed or not measured.
+        seen: the metric's counts; empty for a part of the score.
+        mend: how to fix a failed gate: records to look at, and a command.
     """
 
     name: str
@@ -148,7 +152,7 @@ def assessment_of(
     findings: Findings,
     settings: Assess,
     gates: Gates,
-    prepared: MendContext,
+    prepared: FixContext,
     trained: Mapping[str, TrainedScore] | None = None,
     unchecked: Sequence[str] = (),
 ) -> Assessment:
@@ -172,7 +176,7 @@ def assessment_of(
     unseen = "no `--folds`" if trained is None else f"its scores: {', '.join(trained)}"
     seen |= {name: unseen for name in bounds if name.startswith(PREFIX) and name not in values}
 
-    def mend(name: str) -> str:
+    def fix(name: str) -> str:
         if name.startswith(PREFIX):
             folds = (trained or {})[name.removeprefix(PREFIX)]
             report = paths.join(folds["worst_output"], "report.html")
@@ -182,17 +186,17 @@ def assessment_of(
             )
         if name == "score":
             value, lowest = min((one["value"] or 0, one["name"]) for one in known if one["weight"])
-            return f"The lowest part is {lowest} ({value:.3f}). {mend_of(lowest, findings, prepared)}"
-        return mend_of(name, findings, prepared)
+            return f"The lowest part is {lowest} ({value:.3f}). {fix_of(lowest, findings, prepared)}"
+        return fix_of(name, findings, prepared)
 
     judged, found = values | {one["name"]: one["value"] for one in parts} | {"score": score}, list[Gate]()
     for name, bound in bounds.items():
         value, state = judged.get(name), "not measured"
         if value is not None:
             state = "passed" if (value <= bound if name in MAXIMA else value >= bound) else "failed"
-        why = mend(name) if state == "failed" else ""
+        why = fix(name) if state == "failed" else ""
         found.append(Gate(name=name, value=value, bound=bound, state=state, seen=seen.get(name, ""), mend=why))
-    warnings = [mend("leakage")] if values["leakage"] and "leakage" not in bounds else []
+    warnings = [fix("leakage")] if values["leakage"] and "leakage" not in bounds else []
     if unchecked:
         named, is_one = " and ".join(f"validate.{name}" for name in unchecked), len(unchecked) == 1
         warnings.append(

@@ -192,7 +192,7 @@ def _answer(
             is_page = "html" in kind or text.startswith("<")
             if not is_page and not last:
                 continue
-            mend = (
+            fix = (
                 "This is a page for people, such as one to log in: check the address, and that `auth` names the right "
                 "variable"
                 if is_page
@@ -200,7 +200,7 @@ def _answer(
             )
             raise DataError(
                 f"{where}: {shown(answer.url)} answered with {kind} that is not JSON ({len(answer.body):,} bytes, "
-                f"which begin: {text!r}). {mend}."
+                f"which begin: {text!r}). {fix}."
             ) from error
     raise AssertionError("the last attempt returns or raises")
 

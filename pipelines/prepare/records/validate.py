@@ -134,7 +134,7 @@ class InappropriateContent(BaseModel, extra="forbid", frozen=True):
 
 
 class AnswerRelevance(TextVectors):
-    """The least similarity of an answer's vector to that of its question."""
+    """Bound on the similarity of an answer's vector to its question's."""
 
     min_cosine: float = Field(
         0.2,

@@ -87,11 +87,11 @@ _LEFT_OUT = {
     "over_share": "more records of the source than its `share` allows",
     "over_class": "more records of the class than `split.balance` allows in training",
     "exact_duplicate": "the same text as an earlier record",
-    "near_duplicate": "a text like that of an earlier record, by `dedup.threshold`",
+    "near_duplicate": "a text like an earlier record's, by `dedup.threshold`",
     "same_question": "the same question as another record",
-    "near_question": "a question like that of another record, by `dedup.threshold`",
+    "near_question": "a question like another record's, by `dedup.threshold`",
     "same_answer": "the same answer as another record",
-    "near_answer": "an answer like that of another record, by `dedup.threshold`",
+    "near_answer": "an answer like another record's, by `dedup.threshold`",
     "unrelated_answer": "question and answer have less similar vectors than `validate.answer_relevance`",
     "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
     "contradictory": "a question to which another record has a different answer",
@@ -241,13 +241,13 @@ def split_warnings(
                 if assigned[name] and not counts.get(name) and wanted[name] * records >= _EXPECTED
             ]
             if lacks:
-                mend = (
+                fix = (
                     ""
                     if field in config.split.stratify or value in swallowed
                     else f" `split.stratify: [{field}]` gives each its share."
                 )
                 found.append(
-                    f"{field} {value}: none of its {plural(records, 'record')} is in {' or '.join(lacks)}.{mend}"
+                    f"{field} {value}: none of its {plural(records, 'record')} is in {' or '.join(lacks)}.{fix}"
                 )
     return found
 
@@ -262,11 +262,11 @@ def _large_group(
         return
     without = counts_below(split, "component/without/")
     names = {"questions": "equal questions", "duplicates": "near-duplicates", "parents": "a text they were made of"}
-    mends = {"questions": "`duplicates.questions: remove`", "duplicates": "`dedup.remove: true`"}
+    fixes = {"questions": "`duplicates.questions: remove`", "duplicates": "`dedup.remove: true`"}
     joined = " and ".join(names.get(name, name) for name in without) or " and ".join(config.split.group) or "one value"
     parts = "; ".join(f"without {names.get(name, name)} its largest part has {n:,}" for name, n in without.items())
     settings = [f"`split.group` without {name}" for name in without if name in config.split.group]
-    settings += [mends[name] for name in without if name in mends]
+    settings += [fixes[name] for name in without if name in fixes]
     yield (
         f"one group has {count(records)} of {plural(total, 'record')} ({share(records, total)}), more than the share "
         f"of {' and '.join(smaller)}, and all of it is in {SPLITS[int(split['component/split'])]}. Its records are "

@@ -333,7 +333,7 @@ def verdict_of(report: PrepareReport, assessment: Assessment) -> Verdict:
 
 
 def assessment_text(assessment: Assessment) -> str:
-    """The lines that are printed: the score, the gates, and what would mend those that fail."""
+    """The lines that are printed: the score, the gates, and what would fix those that fail."""
     unmeasured = _unmeasured(assessment)
     lines = [f"score {number(assessment['score'])} of 1" + (f", without {unmeasured}" if unmeasured else "")]
     width = max((len(one["name"]) for one in assessment["gates"]), default=0)
@@ -353,9 +353,9 @@ def assessment_section(assessment: Assessment) -> Section:
     tiles = [
         ("Score", number(assessment["score"]), "of 1"),
         ("Gates passed", count(sum(one["state"] == "passed" for one in gates)), f"of {len(gates)}"),
-        ("Gates failed", count(len(against)), "with what would mend them below"),
+        ("Gates failed", count(len(against)), "with what would fix them below"),
     ]
-    mends = [join(code(one["name"]), ": ", with_code(one["mend"])) for one in against]
+    fixes = [join(code(one["name"]), ": ", with_code(one["mend"])) for one in against]
     of_gates = [(code(one["name"]), gate_value(one), bound_text(one), _state(one)) for one in gates]
     of_parts = [
         (code(one["name"]), number(one["weight"]), number(one["value"]), _wrapped(one["of"]))
@@ -371,7 +371,7 @@ def assessment_section(assessment: Assessment) -> Section:
     caption = f"Metrics of {plural(assessment['records'], 'record')}{besides}, from 0 to 1"
     content: list[Content] = [
         Tiles(tiles),
-        Items(mends) if mends else None,
+        Items(fixes) if fixes else None,
         DataTable("Gates", ["Gate", ">Value", ">Bound", "Result"], of_gates),
         DataTable("Parts of the score", ["Part", ">Weight", ">Value", ""], of_parts),
         note(f"Not measured: {without}. The weights of the other parts are raised to sum to 1.") if without else None,
@@ -410,7 +410,7 @@ def _tables_of_findings(assessment: Assessment) -> Iterator[DataTable]:
                 (outside(one["value"]), one["records"], *map(number, (one["ratio"], one["low"], one["high"])))
                 for one in lengths["ratios"]
             ]
-            title = f"Mean length by {name}, of that of {lengths['against']}, with 95% confidence"
+            title = f"Mean length by {name}, as a ratio to {lengths['against']}, with 95% confidence"
             yield DataTable(title, ["Value", ">Records", ">Ratio", ">Low", ">High"], rows)
     for name, scores in findings["sentiments"].items():
         if scores:
@@ -433,7 +433,7 @@ def number(value: float | None) -> str:
 
 
 def gate_value(gate: Gate) -> str:
-    """The value of a gate, with so many decimals that one beyond the bound is not shown as equal to it."""
+    """The value of a gate, with enough decimals that one beyond the bound is not shown as equal to it."""
     value, decimals = gate["value"], 3
     if value is None or gate["state"] == "passed":
         return number(value)

@@ -115,7 +115,7 @@ REJECTED_SCHEMA = pa.schema(
 CUT_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # of the unit
-        ("id", pa.string()),  # of the record; of a text that was divided, that of the whole
+        ("id", pa.string()),  # of the record; of a text that was divided, the whole text's
         ("source", pa.string()),
         ("kind", pa.string()),  # a key of CUT_KINDS
         ("text", pa.large_string()),
@@ -555,7 +555,7 @@ class _Unit:
 
     def _complete_metadata(self, records: list[Collected]) -> None:
         """Give every record without the metadata `language` its language, or none if that is not certain, and every one
-        without `quality_score` that of the rule `quality_classifier`, if it is on.
+        without `quality_score` the score of the rule `quality_classifier`, if it is on.
         """
         unknown = [one for one in records if not one.metadata.get("language")]
         texts = Texts.from_strings([sides_of(one.content).text for one in unknown])

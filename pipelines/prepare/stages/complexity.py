@@ -91,7 +91,7 @@ class Curriculum(BaseModel, extra="forbid", frozen=True):
 
     @property
     def used_weights(self) -> dict[str, float]:
-        """The weights by name; that of the domain is 0 without words of it."""
+        """The weights by name; the weight of the domain is 0 without words of it."""
         weights = self.weights.model_dump()
         return weights if self.domain else weights | {"domain": 0.0}
 

@@ -363,7 +363,7 @@ def _whole(parts: np.ndarray, total: int) -> np.ndarray:
 
 
 def first_by_hash(hashes: np.ndarray, of: np.ndarray, sizes: Mapping[int, int]) -> np.ndarray:
-    """bool[N]: the records that are taken: of each source or class the first by hash, so many as in `sizes`.
+    """bool[N]: the records that are taken: of each source or class the first by hash, as many as in `sizes`.
 
     hashes: uint64[N]. of: int64[N], the source or class of each record. Others than those in `sizes` are all taken.
     """

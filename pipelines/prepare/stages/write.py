@@ -75,7 +75,7 @@ REMOVED_SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("value", pa.string()),
         ("limit", pa.string()),
-        # Of a duplicate the id of the record that is kept, of a contradictory one that of a record with another answer;
+        # Of a duplicate the id of the kept record, of a contradictory one the id of a record with another answer;
         # then its source.
         ("partner", pa.string()),
         ("partner_source", pa.string()),

@@ -155,7 +155,7 @@ def which_unstable(data, offsets, flags, kinds):
 #
 # The kernel searches for the patterns of ftfy's BADNESS_RE: some forty short patterns over about four hundred
 # characters, here slightly wider, as a bit-parallel automaton (Shift-And: Baeza-Yates and Gonnet 1992) that skips
-# ASCII. It marks every line that ftfy would change, so the result is that of ftfy's `fix_text` on every line. There is
+# ASCII. It marks every line that ftfy would change, so the result equals ftfy's `fix_text` on every line. There is
 # one exception: a lone U+0085 is a line end (see steps.py) and does not mark its line; in a marked line ftfy reads it
 # as the ellipsis of Windows-1252.
 #

@@ -126,7 +126,7 @@ def _ordered(text: str) -> str:
     """The text decomposed (normal form D), in time that grows linearly with runs of combining marks.
 
     `unicodedata` sorts a run by insertion: 600,000 marks of alternating classes would take an hour. It moves none that
-    are in order, and normal form C of the decomposed text is that of the text.
+    are in order, and normal form C of the decomposed text equals the text's.
     """
     decomposed = "".join(unicodedata.normalize("NFD", character) for character in text)
     classes = np.fromiter(map(unicodedata.combining, decomposed), np.uint8, len(decomposed))

@@ -113,7 +113,7 @@ def _side(timing: Timing, flops: float, whole: float, workers: int, peak: float 
 def _parts(
     parts: Sequence[MeasuredPart], tokens: int, workers: int, flops: float, peak: float | None
 ) -> dict[str, Any]:
-    """The parts with the ceiling of the rate: that of a step which only has the parts with `ceiling`."""
+    """The parts with the ceiling of the rate: the rate of a step which only has the parts with `ceiling`."""
     ms = sum(part.ms for part in parts if part.ceiling)
     rate = workers * tokens / (ms / 1e3)
     return {

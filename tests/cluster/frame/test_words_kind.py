@@ -128,7 +128,7 @@ def test_an_input_that_is_gone_is_named_and_is_no_change_of_the_inputs(raymill):
     assert code == 2 and "in" in err and "--replace" not in err
 
 
-def test_after_is_called_once_for_a_run_and_the_exit_code_is_that_of_the_kind(raymill, monkeypatch):
+def test_after_is_called_once_for_a_run_and_the_exit_code_equals_the_one_of_the_kind(raymill, monkeypatch):
     calls = []
     monkeypatch.setattr(words_kind.WordsJob, "after", lambda self: calls.append(self.root))
     monkeypatch.setattr(words_kind.WordsRun, "exit_code", 7)

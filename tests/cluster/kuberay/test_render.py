@@ -39,7 +39,7 @@ def test_machines_are_no_larger_than_those_of_the_overlay():
     assert group(TRAIN, replace(EKS, gpus=16))[1]["nvidia.com/gpu"] == "8", "they are not made larger"
 
 
-def test_the_config_in_the_config_map_is_that_of_the_work_and_mounted_where_the_job_reads_it():
+def test_the_config_in_the_config_map_equals_the_one_of_the_work_and_mounted_where_the_job_reads_it():
     config_map, job = build_config_map(CURATE, "web-1", EKS), build_rayjob(CURATE, "web-1", EKS)
     assert json.loads(config_map["data"]["config.json"]) == CURATE.config and config_map["immutable"]
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]

@@ -124,7 +124,7 @@ def test_a_sample_is_two_files_of_each_source_and_counts_its_rows(tmp_path):
     assert [part["text"] for part in found["x"]] == [["d"], []] and trial.rows == 4
 
 
-def test_the_size_of_an_input_is_that_of_its_files_or_of_more_of_them(tmp_path):
+def test_the_size_of_an_input_equals_the_one_of_its_files_or_of_more_of_them(tmp_path):
     config, manifest = frozen(tmp_path, files=4)
     bad = replace(manifest, files=(*manifest.files, replace(manifest.files[0], uri="/bad", problem="bad")))
     sample = draw_sample(manifest, config.limits)

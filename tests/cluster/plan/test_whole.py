@@ -20,7 +20,7 @@ def toy(counts, run, store, **more):
 
 @pytest.fixture
 def planned(monkeypatch):
-    """planned(units, rows, root) -> the planned toy run of so many units with rows alike, from a sample of 2 units."""
+    """planned(units, rows, root) -> the planned toy run of `units` units with rows alike, from a sample of 2 units."""
     monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
 
     def plan(units, rows, root="/out", factors=None, **more):
@@ -136,7 +136,7 @@ def test_a_stage_takes_no_less_than_one_unit_however_many_cores_there_are():
     assert waits.seconds(10) == pytest.approx(stage.seconds(10) + 0.06)
 
 
-def test_money_is_that_of_machines_and_requests():
+def test_money_equals_the_one_of_machines_and_requests():
     stages = [Cost("s", 64, core_s=64 * 3600.0, read=1e12, gets=5e6, puts=2e6)]
     prices = Prices(name="x", core_hour=1.0, gib_hour=0.1, thousand_puts=0.01, thousand_gets=0.001, egress_gb=0.02)
     (found,) = costs_of(stages, lambda cores: cores << 31, [64], prices)["on_cores"]

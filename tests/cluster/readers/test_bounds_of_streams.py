@@ -188,7 +188,7 @@ def test_a_byte_order_mark_is_removed_at_the_start_of_a_file_and_stays_in_later_
     ("ending", "compress"),
     [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.ZstdCompressor().compress)],
 )
-def test_members_without_content_are_damage_where_no_tool_writes_so_many(tmp_path, ending, compress):
+def test_members_without_content_are_damage_where_no_tool_writes_as_many(tmp_path, ending, compress):
     path = tmp_path / f"a{ending}"
     path.write_bytes((compress(b"a") + compress(b"") * 1000) * 2)
     assert b"".join(stream(Store(), str(path), Limits())) == b"aa"

@@ -292,7 +292,7 @@ def test_short_repeated_values_are_no_bomb(tmp_path):
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
-def test_the_sizes_of_pages_add_up_to_that_of_their_column(tmp_path, compression, version):
+def test_the_sizes_of_pages_add_up_to_the_one_of_their_column(tmp_path, compression, version):
     texts = [f"{number}:" + "long statistics " * 400 for number in range(300)]
     table = pa.table({"text": texts, "number": range(300), "list": [["x"] * (number % 7) for number in range(300)]})
     path = tmp_path / "a.parquet"

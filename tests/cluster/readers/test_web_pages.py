@@ -282,7 +282,7 @@ def test_no_bytes_can_stop_the_reading_of_an_archive(tmp_path_factory, rubbish, 
 
 
 def test_texts_side_by_side_are_one_after_elements_are_stripped():
-    """Queries of lxml walk back over each text node, so many of them in one paragraph take the square of the time."""
+    """Queries of lxml walk back over each text node; many of them in one paragraph take the square of the time."""
     for inner in ("<b>x</b> y ", "<a>x</a>", "x<i>y<b>z</b></i>"):
         theirs, ours = (html.fromstring(f"<div><p>{inner * 1000}</p>tail <u>z</u> end</div>") for _ in range(2))
         etree.strip_tags(theirs, "b", "i", "a", "u")

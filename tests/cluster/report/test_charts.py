@@ -26,7 +26,7 @@ from raymill.cluster.report.charts import (
 
 
 def shapes(drawing: str, tag: str, style: str | None = None) -> list[dict[str, str]]:
-    """The attributes of each shape, with its own text and that of its title."""
+    """The attributes of each shape, with its own text and its title's."""
     found = list(ElementTree.fromstring(f"<g>{drawing}</g>").iter(tag))
     made = [one.attrib | {"text": one.text or "", "title": one.findtext("title") or ""} for one in found]
     return [one for one in made if style is None or style in one.get("class", "").split()]

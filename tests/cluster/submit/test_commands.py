@@ -139,7 +139,7 @@ def test_runs_are_a_table_of_the_newest_twenty_with_the_newest_last(tmp_path, mo
         (None, "failed: its process was killed, or the machine was restarted", ["exit code 1"]),
     ],
 )
-def test_the_status_of_a_run_is_that_of_its_last_attempt(tmp_path, monkeypatch, capsys, ended, state, more):
+def test_the_status_of_a_run_equals_the_one_of_its_last_attempt(tmp_path, monkeypatch, capsys, ended, state, more):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     recorded(tmp_path, "web", started=1.0, ended={"code": 0})
     recorded(tmp_path, "web-a2", run="web", started=2.0, ended=ended)
@@ -151,7 +151,7 @@ def test_the_status_of_a_run_is_that_of_its_last_attempt(tmp_path, monkeypatch, 
     assert raymill(capsys, "logs", "web") == (0, "of web-a2\n", "")
 
 
-def test_a_name_is_that_of_an_attempt_or_else_of_a_run(tmp_path):
+def test_a_name_equals_the_one_of_an_attempt_or_else_of_a_run(tmp_path):
     work, place = small_work(tmp_path), Place()
     backend = InMemory()
     names = (work.run_id, f"{work.run_id}-a2", f"{work.run_id}-a3")

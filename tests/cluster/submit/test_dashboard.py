@@ -79,7 +79,7 @@ def test_shipped_code_is_the_working_folder_and_its_python_the_command(dashboard
     assert body["runtime_env"]["working_dir"] == f"gcs://of-{dashboard.url}.zip"
 
 
-def test_a_submission_whose_answer_is_lost_finds_its_own_job_and_refuses_that_of_another(dashboard, tmp_path):
+def test_a_submission_whose_answer_is_lost_finds_its_own_job_and_refuses_the_one_of_another(dashboard, tmp_path):
     work = small_work(tmp_path)
     dashboard.lost += ["POST"]
     assert backend(dashboard).start(Request(work, "run")).name == "run"

@@ -132,7 +132,7 @@ def test_a_job_that_is_cancelled_at_once_is_cancelled(tmp_path):
     assert local.attempt("run").state is State.CANCELLED
 
 
-def test_no_process_but_that_of_the_job_is_stopped_whatever_id_its_folder_names(tmp_path):
+def test_no_process_but_the_one_of_the_job_is_stopped_whatever_id_its_folder_names(tmp_path):
     """The folder may have been edited, or the job runs on another machine with the same home folder."""
     local, attempt = started(tmp_path, lines=600, every_s=0.1)
     process_of(tmp_path)

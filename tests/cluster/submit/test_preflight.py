@@ -131,7 +131,7 @@ def test_the_autoscaler_is_asked_for_single_processors_and_one_piece_of_memory(m
     assert probe._can_add(request, ["GPU", "memory"]) == [{"GPU": 1}, {"GPU": 1}, {"memory": 5.0}]
 
 
-def test_the_memory_of_a_run_is_that_of_its_largest_task_on_one_machine(tmp_path):
+def test_the_memory_of_a_run_equals_the_one_of_its_largest_task_on_one_machine(tmp_path):
     (group,) = small_work(tmp_path).workers
     groups = tuple(replace(group, largest_task=size << 30) for size in (3, 9, 5))
     wanted = needed(replace(small_work(tmp_path), workers=groups))

@@ -44,7 +44,7 @@ def test_http_to_another_machine_needs_a_flag():
     assert checked_address("http://10.0.0.1:8265/", insecure_http=True) == "http://10.0.0.1:8265"
 
 
-def test_the_token_of_a_file_comes_before_that_of_the_environment(tmp_path, monkeypatch):
+def test_the_token_of_a_file_comes_before_the_one_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)

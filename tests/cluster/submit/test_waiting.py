@@ -70,5 +70,5 @@ EVENTS = [
         (job(), [], [event("web-1", "Invalid", "")], "Invalid"),
     ],
 )  # fmt: skip
-def test_the_reason_is_what_a_person_can_mend(job, pods, events, reason):
+def test_the_reason_is_what_a_person_can_fix(job, pods, events, reason):
     assert why_waiting(job, pods, events) == reason

@@ -322,7 +322,7 @@ def test_unreadable_documents_are_quarantined_and_too_many_end_the_run(tmp_path,
         ('{"text": "a"}\r{"text": "b"}\r', "carriage returns alone; make them line feeds"),
     ],
 )
-def test_the_cause_that_spoils_a_whole_file_is_named_with_its_mend(tmp_path, monkeypatch, content, hint):
+def test_the_cause_that_spoils_a_whole_file_is_named_with_its_fix(tmp_path, monkeypatch, content, hint):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jsonl").write_text(content, newline="")
     (tmp_path / "in" / "b.jsonl").write_text("".join(json.dumps({"text": story(n)}) + "\n" for n in range(3)))

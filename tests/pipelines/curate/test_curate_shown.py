@@ -80,7 +80,7 @@ def test_the_settings_shown_are_a_config_of_the_same_run(tmp_path):
     assert load(str(path)) == config
     plain = {"kind": "curate", "name": "x", "inputs": [{"source": "input", "path": "/in"}], "output": "out"}
     assert shortest(CurateConfig.model_validate(plain)) == plain
-    # The run's own `storage` is not that of an input which has one, were it without any setting.
+    # The run's own `storage` is not used for an input which has one, were it without any setting.
     inputs = [{"source": "a", "path": "/a", "storage": {}}, {"source": "b", "path": "/b", "storage": {"retries": 3}}]
     own = plain | {"inputs": inputs, "storage": {"anonymous": True}}
     assert shortest(CurateConfig.model_validate(own)) == own

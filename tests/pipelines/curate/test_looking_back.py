@@ -200,8 +200,8 @@ def test_what_if_names_only_the_settings_that_need_other_measurements(settings, 
 def test_what_if_refuses_other_cuts_and_names_the_setting(settings, monkeypatch, change, named):
     settings |= {"boilerplate": {}, "repeats": {"cut": True}}
     curate_inline(settings, monkeypatch)
-    mend = re.escape("report.html. Compare without this change, or run `raymill curate` with it and another output.")
-    with pytest.raises(ConfigError, match=f"^{re.escape(named)} counts .* this run cut is in .*/{mend}$"):
+    fix = re.escape("report.html. Compare without this change, or run `raymill curate` with it and another output.")
+    with pytest.raises(ConfigError, match=f"^{re.escape(named)} counts .* this run cut is in .*/{fix}$"):
         compare_decisions(config_of(settings), config_of(settings | change))
 
 

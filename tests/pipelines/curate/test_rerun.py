@@ -129,7 +129,7 @@ def several(tmp_path):
 
 
 def test_a_file_that_is_added_removed_or_changed_is_measured_alone(several, tmp_path, monkeypatch):
-    """The other units keep their files, and every artifact is that of a run which began with these inputs."""
+    """The other units keep their files, and every artifact equals the one of a run which began with these inputs."""
     settings, attempts, size = several
     monkeypatch.setattr("raymill.cluster.frame.files.freeze_listing", lambda listing, *_: freeze_listing(listing, size))
 

@@ -94,7 +94,7 @@ def test_the_settings_of_the_language_decide_what_is_kept(curate, settings, remo
     assert {row["id"]: row["reason"] for row in ledger} == removed
 
 
-def test_the_language_is_that_of_an_excerpt_of_max_chars_characters(curate):
+def test_the_language_equals_the_one_of_an_excerpt_of_max_chars_characters(curate):
     german = " ".join(["Der alte Hafen war am Morgen still, und die Boote kamen erst spät zurück."] * 8)
     texts = {"mixed": story(1) + " " + german}
     scores = {
@@ -113,7 +113,7 @@ def test_documents_and_files_beyond_the_limits_are_quarantined(curate):
         assert [(one["problem"], one["documents"]) for one in run.report["quarantine"]] == [("too_large", 1)] * lost
 
 
-def test_so_many_files_of_a_source_may_be_unreadable(curate, tmp_path):
+def test_a_fraction_of_the_files_of_a_source_may_be_unreadable(curate, tmp_path):
     (folder := tmp_path / "third").mkdir()
     for name in ("a", "b"):
         pq.write_table(pa.table({"text": [TEXTS["story"]]}), folder / f"{name}.parquet")

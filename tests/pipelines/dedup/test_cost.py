@@ -177,7 +177,7 @@ def test_earlier_runs_are_grouped_too(monkeypatch):
     assert found["group.compare"].core_s == pytest.approx(225 * 3.6e-6), "those of the earlier run are no candidates"
 
 
-def test_the_share_of_duplicates_is_given_or_that_of_the_sample_or_a_fifth(monkeypatch):
+def test_the_share_of_duplicates_is_given_or_the_one_of_the_sample_or_a_fifth(monkeypatch):
     def written(**more):
         return planned(monkeypatch, 1000, units=10, **more)["group"].written / 16 / 1.5 / 750
 

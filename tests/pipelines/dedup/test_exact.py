@@ -77,7 +77,7 @@ def test_edges_over_ranges_and_slices_lead_from_the_first_to_each_copy(texts, ra
 
 @pytest.mark.parametrize("keeper", KEEPERS)
 def test_no_copy_has_a_key_and_its_signature_is_not_moved(tmp_path, monkeypatch, keeper):
-    """Nine of ten documents are copies, in ranges of 16; the result is that of one task."""
+    """Nine of ten documents are copies, in ranges of 16; the result equals the one of a single task."""
     values = np.concatenate([copied(), random_columns(5)])
     dedup = Dedup(**SETTINGS | {"keeper": keeper} | KEEPERS[keeper][0])
     whole, _ = grouped(values, tmp_path / "whole", dedup, Sizes())

@@ -48,7 +48,7 @@ RANKS = {
 
 @pytest.mark.parametrize("keeper", RANKS)
 @given(documents=DOCUMENTS)
-def test_the_order_of_keepers_is_that_of_the_setting_and_then_of_position(keeper, documents):
+def test_the_order_of_keepers_equals_the_one_of_the_setting_and_then_of_position(keeper, documents):
     settings, rank = RANKS[keeper]
     ranks = keeper_ranks(table(documents), Dedup(keeper=keeper, **settings))
     order = np.argsort(ranks, kind="stable")
@@ -56,7 +56,7 @@ def test_the_order_of_keepers_is_that_of_the_setting_and_then_of_position(keeper
 
 
 @pytest.mark.parametrize(("bands", "rows"), [(14, 8), (9, 13), (1, 1), (32, 4)])
-def test_the_share_of_pairs_that_are_compared_is_that_of_independent_columns(bands, rows):
+def test_the_share_of_pairs_that_are_compared_equals_the_one_of_independent_columns(bands, rows):
     """Of 4,000 pairs whose columns are equal with the probability of the similarity."""
     generator = np.random.default_rng(bands)
     dedup = Dedup(bands=bands, rows_per_band=rows, threshold=0.9 if rows > 1 else 0.6)

@@ -129,7 +129,7 @@ Rows = list[tuple[str, str, float]]  # text, source and score of each document
 def groups_by_loop(rows: Rows, dedup: Dedup, kept_before: int = 0) -> dict[int, tuple[str, int, float]]:
     """removed -> (reason, kept document, similarity), by plain loops over sets and datasketch.
 
-    kept_before: so many documents, those of earlier runs, come before all others and are kept.
+    kept_before: number of documents of earlier runs, which come before all others and are kept.
     """
     rank, scope_of = KEEPERS[dedup.keeper][1], SCOPES[dedup.scope]
     hashes = [shingle_hashes(text, 1) for text, _, _ in rows]

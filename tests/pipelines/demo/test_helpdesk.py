@@ -231,8 +231,8 @@ def test_no_account_is_in_two_splits_and_copies_are_in_train_alone(run):
     copies = [{one["id"] for one in rows(run, name) if is_copy(one)} for name in SPLITS]
     assert copies[0] and not copies[1] and not copies[2]
     assert {one["stage"] for one in rows(run, "train")} == {1, 2, 3}
-    learnt = {one["id"] for one in rows(run, "_work/assess/vectors")}
-    assert learnt and not learnt & copies[0], "nothing is learnt of a record twice"
+    fitted = {one["id"] for one in rows(run, "_work/assess/vectors")}
+    assert fitted and not fitted & copies[0], "nothing is fitted to a record twice"
 
 
 def test_the_configs_are_for_the_default_output():

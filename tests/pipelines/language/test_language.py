@@ -137,7 +137,7 @@ LONG = st.lists(LETTERS | st.sampled_from(["a", "é"]), max_size=120).map("".joi
 @given(LONG, st.integers(20, 400))
 @example("a" * 1000 + " " + "b" * 1000, 400)
 @example("ab " * 22 + "c" * 63 + " " + "d" * 64 + " " + "e" * 65 + " fg" * 100, 300)
-def test_an_excerpt_is_that_of_its_definition(text, max_chars):
+def test_an_excerpt_equals_the_one_of_its_definition(text, max_chars):
     assert strings(excerpts(Texts.from_strings([text]), max_chars)) == [slow_excerpt(text, max_chars)]
 
 

@@ -113,7 +113,7 @@ def test_the_share_of_the_answer_that_the_question_has():
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12), st.floats(0.01, 1))
-def test_the_share_is_that_of_all_runs(question, answer, least):
+def test_the_share_equals_the_one_of_all_runs(question, answer, least):
     runs = [answer[at : at + 5] for at in range(len(answer) - 4)]
     asked = [question[at : at + 5] for at in range(len(question) - 4)]
     share = sum(run in asked for run in runs) / len(runs) if runs else 0

@@ -155,7 +155,7 @@ def test_records_of_json_may_have_a_field_that_others_lack(contract, tmp_path, m
     assert sum(row["metadata"]["conversation_id"] is None for row in rows) == 8
 
 
-def test_a_data_set_without_a_name_has_that_of_its_output():
+def test_a_data_set_without_a_name_has_the_one_of_its_output():
     for output, name in {
         "data/helpdesk": "helpdesk", "s3://bucket/data/desk/": "desk", "/x/two words": "two-words", "/x/..": "dataset",
     }.items():  # fmt: skip

@@ -119,7 +119,7 @@ def test_questions_and_answers_are_removed_one_after_the_other(run):
 def test_answers_of_records_that_are_removed_for_their_question_count_no_more(run):
     second = {"next": ("When was the mill of the monks built?", ROWS["near"][1])}
     made = run("out", ROWS | second, questions="remove", answers="remove")
-    assert "next" in kept(made), "its answer is that of `near`, which is removed"
+    assert "next" in kept(made), "its answer is the one of `near`, which is removed"
     other = run("other", ROWS | second, answers="remove")
     assert rows(other, "removed")["next"] == [("same_answer", "near")]
 

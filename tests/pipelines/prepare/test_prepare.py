@@ -624,7 +624,7 @@ def test_hashes_of_several_texts_are_of_each_of_them():
     assert hash64("ab") == hash64("ab") and hash64() != hash64("")
 
 
-def test_the_title_of_a_text_is_that_of_the_text():
+def test_the_title_of_a_text_equals_the_one_of_the_text():
     template = Template(prompt="{title}, {source}?", completion="{text}", system="{queue}")
     made = filled(template, "# Leave #\n\nText", {"title": "x", "source": "s", "queue": "q"})
     assert [one.content for one in made.messages] == ["q", "Leave, s?", "# Leave #\n\nText"]

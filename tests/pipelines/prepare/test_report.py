@@ -26,7 +26,7 @@ def config(**changes: Any) -> PrepareConfig:
 
 
 def warned(kept: tuple[int, int] = (50, 50), straddling: dict[str, int] | None = None, **more: Any) -> list[str]:
-    """The warnings of a run with so many records of each source."""
+    """The warnings of a run with these numbers of records of the sources."""
     config_, splits = more.pop("config", config()), more.pop("splits", {"train": 80, "validation": 10, "test": 10})
     totals = {"records": 100, "rejected": 0, "written": sum(kept)} | more
     sources = [

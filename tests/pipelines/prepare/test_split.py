@@ -349,7 +349,7 @@ def test_sizes(counts, shares, size, fill, taken):
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 9)), min_size=1, max_size=5), st.integers(1, 800))
-def test_the_wanted_number_is_taken_if_there_are_so_many(sources, size):
+def test_the_wanted_number_is_taken_if_there_are_enough(sources, size):
     counts, parts = zip(*sources, strict=True)
     shares = [part / sum(parts) for part in parts]
     taken = sizes_by_share(counts, shares, size, fill=True)

@@ -66,13 +66,13 @@ BAD = [
     changed(102, price="990"),
     row(7),
 ]
-MENDED = [changed(103, model="", weight="null", open="")]
+FIXED = [changed(103, model="", weight="null", open="")]
 
 
 @pytest.fixture
 def settings(tmp_path) -> dict:
     with open(tmp_path / "t.csv", "w", newline="") as file:
-        csv.writer(file).writerows([HEADER, *(row(n) for n in range(40)), *BAD, *MENDED])
+        csv.writer(file).writerows([HEADER, *(row(n) for n in range(40)), *BAD, *FIXED])
     columns = {"kilos": "kilos", "sold": "sold", "without": "open_missing"}
     return {
         "inputs": [
@@ -142,10 +142,10 @@ def test_tables_have_their_own_statistics_and_rows_without_an_id_are_named_by_th
 
 
 def test_missing_values_are_filled_and_flagged(settings, monkeypatch):
-    mended = records(prepare_inline(settings, monkeypatch))["s103"]
-    assert mended["prompt"].startswith("What does the unknown model")
+    fixed = records(prepare_inline(settings, monkeypatch))["s103"]
+    assert fixed["prompt"].startswith("What does the unknown model")
     # The median of 0 to 39, 100 to 102 and of the repeated 7, above 1000, is 20.5, rounded to an even number.
-    assert (mended["metadata"]["kilos"], mended["metadata"]["without"]) == ("1.02", "true")
+    assert (fixed["metadata"]["kilos"], fixed["metadata"]["without"]) == ("1.02", "true")
 
 
 def test_a_column_has_outliers_and_its_most_frequent_value_in_place_of_missing_ones(settings, monkeypatch):
@@ -156,7 +156,7 @@ def test_a_column_has_outliers_and_its_most_frequent_value_in_place_of_missing_o
 
 
 def test_the_result_does_not_depend_on_units_or_the_format(settings, monkeypatch, tmp_path):
-    rows = [dict(zip(HEADER, one, strict=True)) for one in [*(row(n) for n in range(40)), *BAD, *MENDED]]
+    rows = [dict(zip(HEADER, one, strict=True)) for one in [*(row(n) for n in range(40)), *BAD, *FIXED]]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet", row_group_size=6)
     source = settings["inputs"][0] | {"path": str(tmp_path / "t.parquet")}
     one = prepare_inline(settings, monkeypatch)
@@ -560,5 +560,5 @@ def test_a_table_with_settings_that_cannot_be_is_refused(change, message):
 
 
 @pytest.mark.parametrize(("settings", "distance"), [({}, 1.5), ({"method": "mad"}, 3.5), ({"factor": 2}, 2)])
-def test_the_distance_of_an_outlier_is_that_of_its_method(settings, distance):
+def test_the_distance_of_an_outlier_equals_the_one_of_its_method(settings, distance):
     assert ColumnOutliers(columns=("a",), **settings).distance == distance

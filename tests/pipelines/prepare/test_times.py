@@ -44,6 +44,6 @@ def test_what_is_no_time_or_may_be_two_is_none(text):
     assert in_iso(text) is None
 
 
-def test_the_order_of_numbers_is_that_of_the_setting():
+def test_the_order_of_numbers_equals_the_one_of_the_setting():
     assert (in_iso("03/04/2026", True), in_iso("03/04/2026", False)) == ("2026-04-03", "2026-03-04")
     assert in_iso("25/12/2026", False) == "2026-12-25"

@@ -39,7 +39,7 @@ def version(name: str, tagged: str = "2026-01-01T00:00:00+00:00", **more) -> Ver
 
 @pytest.fixture
 def tagging(tmp_path, monkeypatch) -> Registry:
-    """A registry where every output is a finished run; its digest is that of its name."""
+    """A registry where every output is a finished run; its digest is its name's."""
     runs = {"digest": "d" * 64}
     monkeypatch.setattr(
         registry.RunFolder, "require", lambda folder, kind: runs | {"digest": runs.get(folder.uri, "d" * 64)}

@@ -111,7 +111,7 @@ def test_other_documents_are_not(path, text):
     assert not is_removed(rule_for(path), text)
 
 
-def test_the_fraction_is_that_of_the_longest_run(path):
+def test_the_fraction_equals_the_one_of_the_longest_run(path):
     words = re.findall(r"\w+", QUESTION)
     rule = rule_for(path)
     begun, other = " ".join(words[:20]), " ".join(words[22:36])

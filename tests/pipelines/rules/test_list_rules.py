@@ -326,7 +326,7 @@ def test_a_low_probability_of_the_positive_label_removes_a_document(label):
     assert removed(lid176_as_quality(min_score=0.0), documents(TEXTS)) == [None, None, None]
 
 
-def test_the_score_is_that_of_the_label_even_when_another_is_more_probable():
+def test_the_score_equals_the_one_of_the_label_even_when_another_is_more_probable():
     """Both are fastText's own probabilities."""
     german = lid176_as_quality(label="de").measure(documents(TEXTS[1:2]))["quality_score"][0]
     english = lid176_as_quality(label="en").measure(documents(TEXTS[1:2]))["quality_score"][0]

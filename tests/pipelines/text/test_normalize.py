@@ -310,8 +310,8 @@ def test_real_texts_survive_being_read_in_the_wrong_encoding(shared_data, encodi
     for language in ("fra", "deu", "spa", "por_PT", "ces", "vie"):
         lines = [line.strip() for line in normalized(table["text"][table["id"].index(language)]).split("\n")]
         broken = [line.encode().decode(encoding) for line in lines]
-        mended = normalize(Texts.from_strings(broken)).to_arrow().to_pylist()
-        wrong = [(line, new) for line, new in zip(lines, mended, strict=True) if line != new]
+        fixed = normalize(Texts.from_strings(broken)).to_arrow().to_pylist()
+        wrong = [(line, new) for line, new in zip(lines, fixed, strict=True) if line != new]
         assert len(wrong) <= 0.02 * len(lines), (language, wrong)
 
 

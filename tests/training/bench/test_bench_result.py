@@ -47,7 +47,7 @@ def result(monkeypatch, **more: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def test_every_field_of_a_result_is_that_of_the_times_and_rows(monkeypatch):
+def test_every_field_of_a_result_equals_the_one_of_the_times_and_rows(monkeypatch):
     found = result(monkeypatch)
     assert found["setting"] == {
         "shape": "tiny", "method": "lora", "engine": "ddp", "precision": "bf16", "attention": "sdpa", "compile": True,

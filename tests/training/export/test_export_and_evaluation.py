@@ -29,7 +29,7 @@ def card_of(run) -> str:
 
 def test_a_model_that_cannot_be_evaluated_for_lack_of_memory_is_exported_and_the_run_ends(run, monkeypatch):
     def too_large(*_, **named):
-        if named.get("precision") is None:  # that of the evaluation; the export is in float32 on the CPU
+        if named.get("precision") is None:  # of the evaluation; the export is in float32 on the CPU
             assert finished_export(run.job, run.outcome) is not None
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
@@ -54,7 +54,7 @@ def test_an_evaluation_that_fails_leaves_the_export_and_the_next_call_evaluates_
     assert "Held out, before and after training" in card_of(run)
 
 
-def test_at_most_so_many_tokens_of_the_test_split_are_measured(tmp_path):
+def test_a_limited_number_of_tokens_of_the_test_split_are_measured(tmp_path):
     run = make_run(tmp_path, steps=1, evaluate={"test_tokens": 100})
     evaluation = evaluate(run.job, run.outcome, run.packed)
     counted = run.packed.packed("test")

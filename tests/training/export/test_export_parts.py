@@ -54,7 +54,7 @@ def test_the_numbers_of_a_card_are_those_of_the_records_in_order():
         "Merged in float32 and compared with the adapter's logits on 8 held-out prompts: largest difference 2.5e-06, "
         "allowed 0.0003; the adapter itself moves logits by up to 0.5. Stored as float32.",
     ]
-    # Without a best step the last validation is that of the exported weights.
+    # Without a best step the last validation measured the exported weights.
     last = facts(outcome=OUTCOME | {"best_step": None}, evaluation=None)
     assert [line[:18] for line in section(card(last, "adapter"), "Numbers")[2:]] == [
         "| step 0 | 6.0000 ", "| step 150 | 2.500",
@@ -88,7 +88,7 @@ USUAL = [
          ["| Head on | mean hidden state |", "| Classes | a, b |"]),
     ],
 )  # fmt: skip
-def test_the_recipe_is_that_of_the_config(method, more, own):
+def test_the_recipe_equals_the_one_of_the_config(method, more, own):
     given = config(method=method, workers={"count": {"min": 2, "max": 5}}, seed=7, **more)
     found = section(card(facts(given, classes=("a", "b")), "adapter"), "Recipe")
     optimizer = given.optimizer

@@ -588,7 +588,7 @@ def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"fingerprint": '])
-def test_a_damaged_record_of_a_training_is_named_with_the_mend(tmp_path, name, read, content):
+def test_a_damaged_record_of_a_training_is_named_with_the_fix(tmp_path, name, read, content):
     job = make_job(tmp_path)
     assert read(job) is None
     job.store.write_bytes(f"{job.root}/{name}", content)

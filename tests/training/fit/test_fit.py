@@ -313,7 +313,7 @@ def saved_progress(job):
     return latest(job).manifest.progress
 
 
-def test_the_time_of_a_training_is_that_of_all_attempts(job_at, monkeypatch):
+def test_the_time_of_a_training_equals_the_one_of_all_attempts(job_at, monkeypatch):
     def trained(first_hour: int) -> float:
         """Seconds of a training whose clock begins at an hour and goes on by one each time that it is read."""
         hours = (3600.0 * number for number in itertools.count(first_hour))
@@ -395,7 +395,7 @@ def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at,
         assert ("checkpoint_stall_s" in line) == (line["step"] in (2, 4))
 
 
-def test_every_so_many_minutes_and_never_by_steps(job_at):
+def test_every_few_minutes_and_never_by_steps(job_at):
     job = job_at(checkpoint={"every_steps": None, "every_minutes": 1e-9, "keep": 50}, evaluate={"every_steps": 100})
     fit_alone(job)
     names = sorted(path.name[:13] for path in Path(job.checkpoints).iterdir())
@@ -490,7 +490,7 @@ def test_a_tracker_that_is_not_installed_is_found_before_training(monkeypatch):
         ([{"CPU": 1}], 0.1, 0, 10),
     ],
 )
-def test_so_many_workers_fit(nodes, cpus, gpus, fit):
+def test_workers_that_fit_are_counted(nodes, cpus, gpus, fit):
     assert launch.fitting(Workers(cpus_each=cpus, gpus_each=gpus), nodes) == fit
 
 
@@ -529,7 +529,7 @@ def test_the_line_says_where_the_training_is():
     assert watch.step_line(timed, remaining).endswith("validation 4.0000 at step 0 in 3 s")
 
 
-def test_the_time_left_is_that_of_steps_validations_evaluation_and_export():
+def test_the_time_left_equals_the_one_of_steps_validations_evaluation_and_export():
     """A step every 2 s, validation of 100 rows on 2 workers 6 s after every tenth step, of 32 steps."""
     records = [{"step": 0, "time": "", "workers": 2, "validation": {"loss": 4.0}, "validation_s": 6.0}]
     start = datetime(2026, 1, 1)

@@ -83,7 +83,7 @@ def test_a_failing_collective_of_nccl_ends_its_process_and_is_explained_unless_t
         assert os.environ == given | wanted
 
 
-def test_the_timeout_of_the_workers_is_that_of_the_groups_collectives():
+def test_the_timeout_of_the_workers_equals_the_one_of_the_groups_collectives():
     with own_group(0, timeout_s=123):
         assert dist.group.WORLD._get_backend(torch.device("cpu")).options._timeout.total_seconds() == 123
 
@@ -219,7 +219,7 @@ def test_stopped_workers_are_named_before_those_that_wait_for_them():
     assert "rank 3 (never started)" in report(before, beats(5, 5, 5, number=2), 0, 4, 5)
 
 
-def test_a_store_that_cannot_be_reached_is_that_of_a_process_that_has_ended(monkeypatch):
+def test_a_store_that_cannot_be_reached_equals_the_one_of_a_process_that_has_ended(monkeypatch):
     alone = ranks.Heartbeat(dist.HashStore(), 0, 2, 60.0)
     alone.close()
     (own,) = alone._read().values()

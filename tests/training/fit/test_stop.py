@@ -31,7 +31,7 @@ def root(tmp_path_factory):
 
 
 def stop_after(job, steps: int, rank: int) -> str:
-    """On a rank: the worker `rank` is asked to stop in the step after so many."""
+    """On a rank: the worker `rank` is asked to stop in the step after these."""
     asked = []
 
     def is_stopped() -> bool:

@@ -105,7 +105,7 @@ def test_of_an_architecture_that_is_not_in_the_table_the_meta_model_tells_the_mo
 LONG = {"sequence_length": 128, "tokens_per_step": 256}
 
 
-def test_rows_longer_than_the_models_positions_are_refused_with_both_numbers_and_the_mend(tmp_path):
+def test_rows_longer_than_the_models_positions_are_refused_with_both_numbers_and_the_fix(tmp_path):
     with pytest.raises(
         ConfigError, match=r"sequence_length: 128 is above .* 64, and it has no RoPE.*sequence_length to 64"
     ):

@@ -176,7 +176,7 @@ def test_activation_checkpointing_really_keeps_less() -> None:
         ({"method": "qlora", "workers": {"gpus_each": 1}, "model": {"name": "MODEL"}}, r"qlora.*NVIDIA GPU.*cpu"),
     ],
 )
-def test_an_adapter_that_cannot_work_is_refused_with_the_mend(settings: dict, said: str, tmp_path) -> None:
+def test_an_adapter_that_cannot_work_is_refused_with_the_fix(settings: dict, said: str, tmp_path) -> None:
     settings = dict(settings)
     model = settings.pop("model", "llama")
     if isinstance(model, dict):

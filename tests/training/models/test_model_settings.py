@@ -290,7 +290,7 @@ def test_an_adapter_that_is_not_additive_is_refused_with_its_one_reason(config, 
         weighted_sum([lora_of(lacking)], [1.0])
 
 
-def test_a_probes_mode_is_that_of_its_classifier():
+def test_a_probes_mode_equals_the_one_of_its_classifier():
     base = build_objective(tiny_config("llama", method="probe"), classes=3)
     assert isinstance(base, RowClassifier) and base.training and base.classifier.training and not base.model.training
     base.eval()

@@ -209,7 +209,7 @@ def bf16_gradients() -> list[torch.Tensor]:
 
 def test_products_are_added_up_in_float32_where_the_operator_can(float32_output) -> None:
     within = bf16_gradients()
-    # Tried once; then, in each of eight chunks, the logits, the gradient of `hidden` and that of the weight.
+    # Tried once; then, in each of eight chunks, the logits, the gradient of `hidden` and of the weight.
     assert (float32_output.count("mm"), float32_output.count("addmm")) == (1 + 2 * 8, 1 + 8)
     # Rounding the gradient of the logits to bf16 is left.
     assert within[0] < 1e-6 and max(within[1:]) < 2**-9

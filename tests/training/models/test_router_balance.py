@@ -107,13 +107,13 @@ def check(job, outcome, wanted):
 
 @pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.parametrize("micro_batch", [8, 3])
-def test_it_is_that_of_the_whole_step_for_any_micro_batch(root, wanted, method, micro_batch):
+def test_it_equals_the_one_of_the_whole_step_for_any_micro_batch(root, wanted, method, micro_batch):
     job = job_of(root, f"alone-{method}-{micro_batch}", micro_batch, method=method)
     check(job, fit_alone(job), wanted(method))
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_it_is_that_of_the_whole_step_for_every_engine_and_number_of_workers(root, wanted, method):
+def test_it_equals_the_one_of_the_whole_step_for_every_engine_and_number_of_workers(root, wanted, method):
     """Three workers: the last one has a row of padding."""
     for world, micro_batch in ((2, 4), (3, 1)):
         with RankPool(world) as ranks:
@@ -140,7 +140,7 @@ def test_a_config_that_does_not_ask_for_it_trains_without_it(root, change):
     assert build_objective(job.config.model_copy(update={"model": model})).balance is None
 
 
-def test_the_function_is_that_of_every_causal_language_model_of_transformers_but_doge():
+def test_the_function_equals_the_one_of_every_causal_language_model_of_transformers_but_doge():
     found = {}
     for path in Path(transformers.models.__path__[0]).glob("*/modeling_*.py"):
         text = path.read_text()

@@ -117,7 +117,7 @@ def test_both_answers_of_two_rounds_are_trained_on_with_the_token_that_ends_each
 
 
 @needs_trl
-def test_gpt_oss_whose_end_token_replaces_that_of_earlier_turns_learns_each_turn_with_its_end():
+def test_gpt_oss_whose_end_token_replaces_the_one_of_earlier_turns_learns_each_turn_with_its_end():
     turns = [user("hello"), assistant("world"), user("what"), assistant("dog")]
     first, second = masks(tokenizer_of("gptoss"), *turns)
     assert first.endswith("<|start|>assistant[<|channel|>final<|message|>world<|return|>]")

@@ -42,7 +42,7 @@ ROWS = "".join(json.dumps({"text": f"Text number {n}."}) + "\n" for n in range(2
         ("b.jsonl", ROWS.encode(), None),
     ],
 )  # fmt: skip
-def test_a_file_beside_good_ones_that_is_not_what_its_name_states_is_named_with_the_mend(tmp_path, name, content, told):
+def test_a_file_beside_good_ones_that_is_not_what_its_name_states_is_named_with_the_fix(tmp_path, name, content, told):
     (tmp_path / "a.jsonl").write_text(ROWS)
     (tmp_path / name).write_bytes(content)
 

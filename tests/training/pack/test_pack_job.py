@@ -398,7 +398,7 @@ def test_a_preview_tells_what_becomes_of_conversations_that_are_too_long(tmp_pat
     assert "warning: corpus-0, its first 4 documents:" in shown and told in shown
 
 
-def test_a_preview_of_conversations_that_are_all_too_long_is_refused_with_the_mend(tmp_path):
+def test_a_preview_of_conversations_that_are_all_too_long_is_refused_with_the_fix(tmp_path):
     with pytest.raises(DataError, match=r"none of the first 2 documents gives a row.*larger sequence_length"):
         drawn(mixed_chats(tmp_path, 2, 0), tmp_path, columns={"messages": "messages"}, sequence_length=16)
 

@@ -106,8 +106,8 @@ def config_file(path: Path, corpus: str) -> str:
     return str(path / "train.yaml")
 
 
-@pytest.mark.parametrize(("options", "mended"), [({"replace": True}, True), ({"verify": True}, True), ({}, False)])
-def test_pack_replaces_with_replace_and_reads_everything_with_verify(corpus, tmp_path, capsys, options, mended):
+@pytest.mark.parametrize(("options", "fixed"), [({"replace": True}, True), ({"verify": True}, True), ({}, False)])
+def test_pack_replaces_with_replace_and_reads_everything_with_verify(corpus, tmp_path, capsys, options, fixed):
     verb = config_file(tmp_path, corpus)
     pack_verb(verb)
     packed = PackedRun.load(Store(), str(tmp_path / "run" / "packed"))
@@ -116,7 +116,7 @@ def test_pack_replaces_with_replace_and_reads_everything_with_verify(corpus, tmp
     before = file_of(packed, "corpus-0/validation").name
     pack_verb(verb, **options)
     again = PackedRun.load(Store(), packed.uri)
-    assert whole(again) is mended and again.fingerprint == packed.fingerprint
+    assert whole(again) is fixed and again.fingerprint == packed.fingerprint
     replaced = file_of(again, "corpus-0/validation").name != before
     assert replaced is options.get("replace", False), "--replace makes every file anew, --verify what is damaged"
 

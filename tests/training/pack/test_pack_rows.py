@@ -175,7 +175,7 @@ def test_a_unit_reads_only_row_groups_that_may_hold_its_range(tmp_path, monkeypa
 
 @pytest.mark.parametrize("side", ["low", "high"])
 def test_a_range_that_begins_or_ends_at_a_place_has_that_document_and_no_further_one(tmp_path, side):
-    """The place is that of every document in turn, so also of the first and the last of each row group."""
+    """The place is every document's in turn, so also of the first and the last of each row group."""
     documents = [document(f"d{n}", 20) | {"place": 1000 + n} for n in range(40)]
     examples = write_examples(str(tmp_path), documents, 2, row_group_bytes=500)
     assert sum(pq.read_metadata(uri).num_row_groups for uri in examples.file_uris) > 4

@@ -101,7 +101,7 @@ def test_a_curated_corpus_is_known_by_its_digest_and_split_by_its_groups(tmp_pat
     assert len({document.key for document in all_documents(frozen)}) == 1
 
 
-def test_an_unfinished_artifact_and_a_whole_run_are_refused_with_the_mend(tmp_path):
+def test_an_unfinished_artifact_and_a_whole_run_are_refused_with_the_fix(tmp_path):
     finished(tmp_path / "run", {"text": ["one"]})
     with pytest.raises(DataError, match=r"its corpus is one folder below. Write corpus: .*run/corpus"):
         freeze(tmp_path / "run")

@@ -194,7 +194,7 @@ class Killed(Exception): ...
 
 
 def killing(monkeypatch, name: str, units: int) -> None:
-    """The run ends after so many units of a stage have committed."""
+    """The run ends after this number of units of a stage have committed."""
     done = Counter()
 
     def run(stage, root, index, unit):
@@ -292,7 +292,7 @@ def test_the_memory_of_a_unit_is_stated_from_its_tokens_and_its_files(tmp_path):
     assert of_part > of_range, "40 files of 3e9 tokens each, in 121 parts"
 
 
-def test_memory_is_that_of_the_largest_part_and_of_the_largest_share_of_the_files(monkeypatch):
+def test_memory_equals_the_one_of_the_largest_part_and_of_the_largest_share_of_the_files(monkeypatch):
     """By hand: 7 + 2 + 1 ranges of 11,000, 10,500 and 0 bytes; groups of three files with 60 and 140 of 200 bytes."""
     for name, value in (("_LIBRARIES", 5), ("_OF_A_TOKEN", 10), ("_OF_AN_EXAMPLE", 100)):
         monkeypatch.setattr(packing, name, value)

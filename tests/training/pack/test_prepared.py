@@ -163,7 +163,7 @@ def test_a_field_of_a_column_is_named_with_a_dot(tmp_path, monkeypatch):
             classes(probe(path, columns={"text": "prompt", "label": name}))
 
 
-def test_a_probe_without_classes_or_texts_is_refused_with_the_mend(tmp_path, monkeypatch):
+def test_a_probe_without_classes_or_texts_is_refused_with_the_fix(tmp_path, monkeypatch):
     path = labelled(tmp_path, monkeypatch, {"customer": "kind"})
     with pytest.raises(ConfigError, match=r"have no labels or categories.*`columns: \{labels: COLUMN\}`"):
         probe(path)

@@ -133,7 +133,7 @@ def test_an_estimated_plan_of_a_range_of_workers_says_which_numbers_are_about():
                       "checkpointing"]),
     ],
 )  # fmt: skip
-def test_the_advice_under_the_table_is_that_of_the_plan(change, simpler, said):
+def test_the_advice_under_the_table_equals_the_one_of_the_plan(change, simpler, said):
     found = lines(phase(change=change, simpler=simpler, workers=[3, 5]))
     limit = next(number for number, line in enumerate(found) if line.startswith("  limit"))
     assert found[limit + 1 : -2] == [f"              {line}" for line in said]

@@ -243,7 +243,7 @@ def test_a_line_of_the_evaluation_has_the_change_from_before_to_after():
     assert len(measured_row("test", before, after, metric_words("probe"))) == len(row) - 2
 
 
-# --- the page: every number of its tables is that of the report
+# --- the page: every number of its tables is the report's
 
 
 def drawn(part, *values) -> str:
@@ -406,14 +406,14 @@ def test_the_order_of_examples_and_the_rows_of_each_stage_are_reported():
     plain["recipe"] |= {"order": "curriculum"}
     plain["corpora"][0] |= {"stages": {"1": 1200, "2": 34}}
     said = text_of(drawn(page.data, plain))
-    assert "Order: curriculum; every epoch goes from the stage of the easiest examples to that of the hardest." in said
+    assert "Order: curriculum; every epoch goes from the easiest stage of examples to the hardest." in said
     assert "Rows of each stage: 1: 1,200; 2: 34" in said
 
 
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("reverse", "from the stage of the hardest examples to that of the easiest."),
+        ("reverse", "from the hardest stage of examples to the easiest."),
         ("mixed", "every step has all stages in their shares."),
     ],
 )
@@ -423,7 +423,7 @@ def test_other_orders_of_examples_are_reported(order, said):
     assert f"Order: {order}; " in text_of(drawn(page.data, plain)) and said in text_of(drawn(page.data, plain))
 
 
-def test_the_longest_bar_is_that_of_the_split_with_the_most_tokens():
+def test_the_longest_bar_equals_the_one_of_the_split_with_the_most_tokens():
     plain = fit()
     splits = [split | {"tokens": tokens, "rows": 10_000 - tokens} for split, tokens in
               zip(plain["corpora"][0]["splits"], (1000, 500, 250), strict=True)]  # fmt: skip
@@ -468,7 +468,7 @@ def test_scores_and_answers_are_shown_without_each_other():
 
 
 @pytest.mark.parametrize(("kinds", "opened"), [(["adapter"], 0), (["adapter", "full"], 1), (["adapter", "merged"], 1)])
-def test_the_code_of_whole_weights_is_unfolded_or_else_that_of_the_first_folder(kinds, opened):
+def test_the_code_of_whole_weights_is_unfolded_or_else_the_one_of_the_first_folder(kinds, opened):
     folders = [{"kind": kind, "uri": kind, "bytes": 1, "code": kind} for kind in kinds]
     folds = re.findall(r"<details( open)?", str(drawn(page.export, fit(folders=folders))))
     assert [bool(one) for one in folds] == [at == opened for at in range(len(kinds))]

@@ -1,4 +1,4 @@
-"""Planted problems of a data set are counted exactly, by id; gates fail on them and name what would mend them."""
+"""Planted problems of a data set are counted exactly, by id; gates fail on them and name what would fix them."""
 
 import copy
 import json
@@ -162,26 +162,26 @@ def test_failed_gates_name_records_and_a_command(settings, monkeypatch):
         assert not one["mend"] or "`raymill " in one["mend"]
 
 
-def test_the_mend_of_repeated_questions_mends_them(settings, monkeypatch, tmp_path):
+def test_the_fix_of_repeated_questions_fixes_them(settings, monkeypatch, tmp_path):
     near = settings | {"dedup": {"threshold": 0.9}}
-    mends = []
+    fixes = []
     for number, duplicates in enumerate(("ignore", "list", "remove")):
         asked = near | {"duplicates": {"questions": duplicates}, "output": str(tmp_path / str(number))}
         run = prepare_inline(asked, monkeypatch)
-        mends.append(gate(run.assessment, "duplication")["mend"])
-    assert "-o duplicates.questions=remove --replace" in mends[0] and mends[0] == mends[1] and mends[2] == ""
+        fixes.append(gate(run.assessment, "duplication")["mend"])
+    assert "-o duplicates.questions=remove --replace" in fixes[0] and fixes[0] == fixes[1] and fixes[2] == ""
     texts = [{"text": reply(n)} for n in range(5)] + [{"text": reply(0).upper()}]
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(one) + "\n" for one in texts))
     plain = {"inputs": [{"path": str(tmp_path / "t.jsonl")}], "records": {"shape": "text"}, "dedup": None}
     run = prepare_inline(plain | {"output": str(tmp_path / "texts")}, monkeypatch)
-    mend = gate(run.assessment, "duplication")["mend"]
-    assert mend.startswith("Texts that repeat") and "-o dedup.threshold=0.6 --replace" in mend
+    fix = gate(run.assessment, "duplication")["mend"]
+    assert fix.startswith("Texts that repeat") and "-o dedup.threshold=0.6 --replace" in fix
 
 
-def mended(settings: dict, mend: str, monkeypatch, name: str):
-    """The assessment after each `raymill prepare` with settings that a mend has."""
+def fixed(settings: dict, fix: str, monkeypatch, name: str):
+    """The assessment after each `raymill prepare` with settings that a fix has."""
     found = []
-    for number, command in enumerate(re.findall(r"`raymill prepare CONFIG (-o .*?) --replace`", mend)):
+    for number, command in enumerate(re.findall(r"`raymill prepare CONFIG (-o .*?) --replace`", fix)):
         plain = copy.deepcopy({"kind": "prepare", "name": "test"} | settings)
         plain["output"] += f"-{name}-{number}"
         config = load_values(plain, "CONFIG", [word for word in shlex.split(command) if word != "-o"])
@@ -189,7 +189,7 @@ def mended(settings: dict, mend: str, monkeypatch, name: str):
     return found
 
 
-def test_the_commands_of_mends_raise_their_gates(settings, monkeypatch):
+def test_the_commands_of_fixes_raise_their_gates(settings, monkeypatch):
     """Every command with settings that is printed is run."""
     bounds = {"completeness": 1, "consistency": 1, "bias": 1, "score": 1, "coverage": None}
     asked = settings | {"gates": bounds, "assess": {"embeddings": None, "topics": TOPICS}}
@@ -198,10 +198,10 @@ def test_the_commands_of_mends_raise_their_gates(settings, monkeypatch):
     assert failed == ["duplication", "language_quality", "source_diversity", "completeness", "consistency", "bias",
                       "score"]  # fmt: skip
     for name in failed[:-1]:
-        (after,) = mended(asked, gate(before, name)["mend"], monkeypatch, name)
+        (after,) = fixed(asked, gate(before, name)["mend"], monkeypatch, name)
         change = gate(after, name)["value"] - gate(before, name)["value"]
         assert (change < 0) if name == "duplication" else (change > 0), name
-    even = mended(asked, gate(before, "source_diversity")["mend"], monkeypatch, "even")[0]
+    even = fixed(asked, gate(before, "source_diversity")["mend"], monkeypatch, "even")[0]
     assert even["records"] == 4 and metric(even, "source_diversity") == 1
     lowest = min((one for one in before["parts"] if one["value"] is not None), key=lambda one: one["value"])
     assert lowest["name"] == "relevance"
@@ -210,15 +210,15 @@ def test_the_commands_of_mends_raise_their_gates(settings, monkeypatch):
     )
 
 
-def test_groups_with_too_few_records_are_mended_by_balancing(settings, monkeypatch):
+def test_groups_with_too_few_records_are_fixed_by_balancing(settings, monkeypatch):
     rows = [row(f"r{n:02}", ask(n), reply(n), "it" if n % 5 else "hr") for n in range(20)]
     Store().write_bytes(settings["inputs"][0]["path"], "".join(json.dumps(one) + "\n" for one in rows).encode())
     asked = settings | {"inputs": settings["inputs"][:1], "gates": {"bias": 0.99, "source_diversity": None}}
     asked["assess"] = {"embeddings": None, "groups": ["queue"]}
     before = prepare_inline(asked, monkeypatch).assessment
-    mend = gate(before, "bias")["mend"]
-    assert "queue: hr has 4 of 20 records, and 50% are wanted; it has 16, of 50% (such as r" in mend
-    (after,) = mended(asked, mend, monkeypatch, "bias")
+    fix = gate(before, "bias")["mend"]
+    assert "queue: hr has 4 of 20 records, and 50% are wanted; it has 16, of 50% (such as r" in fix
+    (after,) = fixed(asked, fix, monkeypatch, "bias")
     assert metric(after, "representation_queue") > metric(before, "representation_queue") == pytest.approx(0.7)
 
 
@@ -280,7 +280,7 @@ def test_stated_groups_periods_and_annotators_are_compared(settings, monkeypatch
     assert "north has 30 of 90 records, and 50% are wanted" in bias and "Without records: 2026-03" in bias
     assert "texts of north have" in bias and "9 records (" in accuracy
     page = Store().read_bytes(f"{plain['output']}/report.html").decode()
-    assert "Mean length by region, of that of south" in page
+    assert "Mean length by region, as a ratio to south" in page
 
 
 @pytest.mark.parametrize("shape", ["text", "preference"])
@@ -519,10 +519,10 @@ def test_other_formats_and_terms_make_records_inconsistent(tmp_path, monkeypatch
     again = json.loads(Store().read_bytes(f"{run.uri}/assessment.json"))
     assert sorted(again["findings"]["terms"]["ids"]) == ["r01", "r02"] and code == 2
     assert metric(again, "terminology_consistency") == 18 / 20 and metric(again, "consistency") == 16 / 20
-    # The command that is printed mends the terms: the config has them.
+    # The command that is printed fixes the terms: the config has them.
     assert "With terms that `clean.terminology` replaces".replace("`", "") in out.replace("`", "")
-    mended = prepare_inline(other, monkeypatch, replace=True).assessment
-    assert metric(mended, "terminology_consistency") == 1
+    fixed = prepare_inline(other, monkeypatch, replace=True).assessment
+    assert metric(fixed, "terminology_consistency") == 1
 
 
 def test_balance_is_measured_of_domain_language_category_and_complexity_where_they_differ(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import typer
 
 from raymill.cluster import cli
 from raymill.cluster.config import load_values
-from raymill.pipelines.prepare.assess.mend import MendContext, mend_of
+from raymill.pipelines.prepare.assess.fixes import FixContext, fix_of
 from raymill.pipelines.prepare.assess.score import assessment_of
 from raymill.pipelines.prepare.assess.settings import MAXIMA, Assess, Gates
 from tests.support.assessments import findings, gate
@@ -26,10 +26,10 @@ def options_of(verb: str) -> set[str]:
     return {option for parameter in typer.main.get_command(app).params for option in parameter.opts}
 
 
-def check_commands(mend: str, plain: dict) -> list[str]:
-    """The verbs of the commands of a mend. Every option is one of its verb, every setting one of a config."""
+def check_commands(fix: str, plain: dict) -> list[str]:
+    """The verbs of the commands of a fix. Every option is one of its verb, every setting one of a config."""
     verbs = []
-    for command in re.findall(r"`(raymill [^`]+)`", mend):
+    for command in re.findall(r"`(raymill [^`]+)`", fix):
         _, verb, *words = shlex.split(command)
         assert verb in cli.verbs() and {word for word in words if word.startswith("-")} <= options_of(verb), command
         given = [words[at + 1] for at, word in enumerate(words) if word == "-o"]
@@ -40,7 +40,7 @@ def check_commands(mend: str, plain: dict) -> list[str]:
 
 @pytest.fixture(scope="module")
 def failed(tmp_path_factory):
-    """(settings, assessment) of a data set that fails every gate but that of a training."""
+    """(settings, assessment) of a data set that fails every gate but a training's."""
     folder = tmp_path_factory.mktemp("gates with a space")
     made = rows(60, wrong=(4, 31, 44))
     for n, one in enumerate(made):
@@ -95,9 +95,9 @@ def test_a_failed_gate_names_records_and_commands(failed, name):
 
 def test_the_gate_of_a_training_names_the_fold_and_commands(failed):
     plain, _ = failed
-    of = assessment_of(findings(), Assess(), Gates(trained={"accuracy": 0.8}), MendContext("/out"), TRAINED)
-    mend = gate(of, "trained_accuracy")["mend"]
-    assert "Fold 1" in mend and check_commands(mend, plain) == ["prepare", "cross-validate"]
+    of = assessment_of(findings(), Assess(), Gates(trained={"accuracy": 0.8}), FixContext("/out"), TRAINED)
+    fix = gate(of, "trained_accuracy")["mend"]
+    assert "Fold 1" in fix and check_commands(fix, plain) == ["prepare", "cross-validate"]
 
 
 def test_commands_with_values_that_yaml_and_shells_read_otherwise_can_be_typed(failed):
@@ -111,10 +111,10 @@ def test_commands_with_values_that_yaml_and_shells_read_otherwise_can_be_typed(f
         learned=learned, expected=["no"], languages={"no": 9, "en": 1}, other_language={"records": 1, "ids": ["b"]},
         topics={"v1.2": 0}, off_topic={"records": 1, "ids": ["c"]},
     )  # fmt: skip
-    where = MendContext("/a folder/out")
+    where = FixContext("/a folder/out")
 
     def settings(of: str) -> list[str]:
-        text = mend_of(of, made, where)
+        text = fix_of(of, made, where)
         check_commands(text, plain)
         commands = [shlex.split(command) for command in re.findall(r"`(raymill [^`]+)`", text)]
         assert all("/a folder/out" in words for words in commands if words[1] == "assess")

@@ -256,8 +256,8 @@ def test_wrong_labels_are_listed_with_a_suggestion(tmp_path, monkeypatch, assess
     assert metric(run.assessment, "label_quality") == pytest.approx(1 - len(suspects) / 150)
     parts = {one["name"]: one for one in run.assessment["parts"]}
     assert parts["accuracy"]["value"] == metric(run.assessment, "label_quality")
-    mend = gate(run.assessment, "accuracy")["mend"]
-    assert "/suspects` shows more" in mend and all(f"{id}: {one['suggested']}?" in mend for id, one in suspects.items())
+    fix = gate(run.assessment, "accuracy")["mend"]
+    assert "/suspects` shows more" in fix and all(f"{id}: {one['suggested']}?" in fix for id, one in suspects.items())
     page = Store().read_bytes(f"{run.uri}/report.html").decode()
     assert "Values of queue that are probably wrong" in page and next(iter(suspects)) in page
     # A model that predicts the queue; the wrong labels count against it.

@@ -1,4 +1,4 @@
-"""Questions of validation and test that are planted in train are found and mended; none where there is none."""
+"""Questions of validation and test that are planted in train are found and fixed; none where there is none."""
 
 import json
 
@@ -79,7 +79,7 @@ def test_planted_questions_in_other_splits_are_found_by_id(run, tmp_path, monkey
     assert run(PLAIN + alike, "other").assessment["findings"]["leaks"] == found
 
 
-def test_leaks_are_warned_of_and_the_setting_named_mends_them(run, tmp_path):
+def test_leaks_are_warned_of_and_the_setting_named_fixes_them(run, tmp_path):
     records = PLAIN + rows(*((f"p{n:02}", question(n, "today")) for n in range(40)))
     made = run(records)
     (warning,) = made.assessment["warnings"]
@@ -95,8 +95,8 @@ def test_leaks_are_warned_of_and_the_setting_named_mends_them(run, tmp_path):
     assert gate(judged.assessment, "leakage")["state"] == "failed" and judged.assessment["warnings"] == []
     assert gate(judged.assessment, "leakage")["mend"] == warning and "at most 0" in assessment_text(judged.assessment)
     split = {"train": 0.5, "validation": 0.25, "test": 0.25, "stable": False}
-    mended = run(records, duplicates={"questions": "list"}, split=split, gates={"leakage": 0.0}, replace=True)
-    assert gate(mended.assessment, "leakage")["state"] == "passed" and metric(mended.assessment, "leakage") == 0
+    fixed = run(records, duplicates={"questions": "list"}, split=split, gates={"leakage": 0.0}, replace=True)
+    assert gate(fixed.assessment, "leakage")["state"] == "passed" and metric(fixed.assessment, "leakage") == 0
 
 
 def test_equal_questions_are_counted_apart_from_near_ones(run, tmp_path):
@@ -148,9 +148,9 @@ def test_a_chain_of_alike_questions_is_found_by_its_middle(run, tmp_path):
     leaks = run(moved, split=keep).assessment["findings"]["leaks"]
     assert leaks == {"compared": 20, "validation": 0, "test": 1, "exact": 0, "ids": [last]}
     chains = [one for n in range(20) for one in rows(*((f"c{n:02}-{at}", text) for at, text in enumerate(chained(n))))]
-    mended = run(chains, "mended", duplicates={"questions": "list"})
-    assert metric(mended.assessment, "leakage") == 0
-    placed = split_of(mended)
+    fixed = run(chains, "fixed", duplicates={"questions": "list"})
+    assert metric(fixed.assessment, "leakage") == 0
+    placed = split_of(fixed)
     assert all(len({placed[f"c{n:02}-{at}"] for at in range(3)}) == 1 for n in range(20))
 
 
@@ -173,8 +173,8 @@ def test_plain_texts_are_compared_whole(run):
     assert metric(made.assessment, "leakage") == sum(len(one) == 2 and "train" in one for one in pairs) / 30 > 0
     (warning,) = made.assessment["warnings"]
     assert warning.startswith("Texts of ") and warning.endswith("-o dedup.scope=all -o dedup.remove=true --replace`.")
-    mended = run(texts, "mended", records={"shape": "text"}, dedup={"scope": "all", "remove": True})
-    assert metric(mended.assessment, "leakage") == 0
+    fixed = run(texts, "fixed", records={"shape": "text"}, dedup={"scope": "all", "remove": True})
+    assert metric(fixed.assessment, "leakage") == 0
 
 
 def test_without_validation_and_test_there_is_nothing_to_leak(run):

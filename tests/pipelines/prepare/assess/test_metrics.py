@@ -192,7 +192,7 @@ def test_lengths_do_not_depend_on_the_order_of_tables():
 
 
 def of_sizes(**sizes: int) -> Samples:
-    """Samples of so many records of each value."""
+    """Samples of a number of records of each value."""
     samples = Samples()
     values = np.array([value for value, size in sizes.items() for _ in range(size)], object)
     samples.add(values, np.arange(len(values), dtype=np.uint64), np.ones(len(values), np.float32))
@@ -329,7 +329,7 @@ def test_dates_are_told_apart_by_how_they_are_written(answer, forms):
     assert dates_in(["12", answer])[1] == forms
 
 
-def test_the_usual_form_is_that_of_most_records_of_the_task_type():
+def test_the_usual_form_equals_the_one_of_most_records_of_the_task_type():
     forms = Forms()
     forms.add(["qa", "qa", "qa", "policy", "policy"], [["a"], ["b"], ["b", "a"], ["c"], []])
     forms.add(["qa", "policy", "none"], [["b"], ["b"], []])

@@ -7,7 +7,7 @@ import pytest
 from raymill.cluster.errors import DataError
 from raymill.cluster.report.sections import join
 from raymill.cluster.store.store import Store
-from raymill.pipelines.prepare.assess.mend import MendContext, mend_of
+from raymill.pipelines.prepare.assess.fixes import FixContext, fix_of
 from raymill.pipelines.prepare.assess.score import assessment_of, metrics_of, parts_of, read_trained
 from raymill.pipelines.prepare.assess.settings import Assess, Gates
 from raymill.pipelines.prepare.report.page import assessment_section, assessment_text, gate_value, number
@@ -16,7 +16,7 @@ from tests.support.inline import prepare_inline
 from tests.support.queues import rows, settings_of
 
 NO_GATES = dict.fromkeys(Gates.model_fields) | {"trained": {}}
-OUT = MendContext("/out")
+OUT = FixContext("/out")
 SIX = {"distinct": 6, "evenness": 0.5, "shown": {"x": 5, "": 4, "y": 3, "z": 2, "u": 1, "v": 1}}
 PAIR = {"value": "s", "records": 30, "ratio": 0.5, "low": 0.4, "high": 0.6, "mean": 0.2, "difference": -0.25}
 ONE = {"distinct": 1, "evenness": 0.0, "shown": {"a": 10}}
@@ -181,12 +181,12 @@ def test_gates_are_bounds_of_metrics_of_parts_and_of_the_score():
         made | {"questions": repeated | {"near": 1}},
         Assess(),
         Gates(**asked | {"completeness": 0.71}),
-        MendContext("/out", questions_removed=True),
+        FixContext("/out", questions_removed=True),
     )
     assert gate(more, "duplication")["state"] == gate(more, "completeness")["state"] == "failed"
     assert "threshold" in gate(more, "duplication")["mend"]
     # The lowest part with a weight, although `bias` and `diversity` are lower without one.
-    assert gate(found, "score")["mend"] == "The lowest part is completeness (0.700). " + mend_of(
+    assert gate(found, "score")["mend"] == "The lowest part is completeness (0.700). " + fix_of(
         "completeness", made, OUT
     )
     weightless = Assess(weights=dict.fromkeys(WEIGHTS, 0.0))
@@ -239,14 +239,14 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
     section = assessment_section(assessment_of(made, Assess(label="queue"), gates, OUT))
     page = str(join(*section.content))
     assert (section.id, section.title) == ("assessment", "Assessment")
-    for tile in (("Gates passed", "1", "of 3"), ("Gates failed", "1", "with what would mend them below")):
+    for tile in (("Gates passed", "1", "of 3"), ("Gates failed", "1", "with what would fix them below")):
         assert "<dt>{}</dt><dd><strong>{}</strong><span>{}</span></dd>".format(*tile) in page
     assert page.count("<li><code>") == 1 and "<li><code>accuracy</code>: Values of queue" in page
     assert "not measured (no <code>assess.topics</code>)" in page
     assert "Metrics of 9 records and 1 repeated record, from 0 to 1" in page
     assert "Values of queue that are probably wrong: 2 of 3 records" in page and "Values of tone" not in page
     assert page.count("<p>Who pays?</p>") == 2
-    assert "Mean length by team, of that of n, with 95% confidence" in page and page.count("Mean length by") == 1
+    assert "Mean length by team, as a ratio to n, with 95% confidence" in page and page.count("Mean length by") == 1
     assert "Mean score by team, less 0.450 of n, with 95% confidence" in page and page.count("Mean score by") == 1
     for cell in ("0.125", "0.500", "0.400", "0.600", "0.200", "-0.250", "-0.300", "-0.200"):
         assert f">{cell}</td>" in page, cell

@@ -180,7 +180,7 @@ def test_records_are_kept_as_json_that_utf8_can_hold():
 
 
 def test_a_run_that_was_broken_off_within_a_part_has_no_record_twice(settings, site, monkeypatch):
-    """Pages are 100 a part here: what the first attempt wrote of the part is not read. Of a query likewise."""
+    """Pages are 100 a part here: what the first attempt wrote of the part is not read. The same holds for a query."""
     down = [True]
     whole = site.answers["/tickets"]
     site.answers["/tickets"] = lambda asked: (

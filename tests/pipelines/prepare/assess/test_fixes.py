@@ -1,12 +1,12 @@
-"""What would mend a gate, word for word, from findings written by hand."""
+"""What would fix a gate, word for word, from findings written by hand."""
 
 import pytest
 
-from raymill.pipelines.prepare.assess.mend import MendContext, mend_of
+from raymill.pipelines.prepare.assess.fixes import FixContext, fix_of
 from tests.support.assessments import findings, some
 
 SOURCES = ("x", "y", "z")
-OUT = MendContext("/out", SOURCES)
+OUT = FixContext("/out", SOURCES)
 REPEATED = {"compared": 10, "exact": 4, "near": 2, "ids": ["a", "b", "c", "d", "e"]}
 NO_ANSWERS = {"compared": 0, "exact": 0, "near": 0, "ids": []}
 AGAIN = "`raymill prepare CONFIG --replace`"
@@ -46,7 +46,7 @@ def differing(value: str, mean: float, difference: float, low: float, high: floa
     ],
 )  # fmt: skip
 def test_repeated_questions_are_removed_by_the_setting_that_does_it(changes, removed, said):
-    assert mend_of("duplication", findings(**changes), MendContext("/out", SOURCES, removed)) == said
+    assert fix_of("duplication", findings(**changes), FixContext("/out", SOURCES, removed)) == said
 
 
 CONTRADICTORY = (
@@ -121,11 +121,11 @@ TAKE_OUT = (
          f"are rare or predicted wrongly, then {AGAIN}."),
     ],
 )  # fmt: skip
-def test_a_mend_names_the_records_and_the_command(gate, changes, said):
-    assert mend_of(gate, findings(**changes), OUT) == said
+def test_a_fix_names_the_records_and_the_command(gate, changes, said):
+    assert fix_of(gate, findings(**changes), OUT) == said
 
 
-def test_labels_annotators_and_rules_are_mended_in_one_text():
+def test_labels_annotators_and_rules_are_fixed_in_one_text():
     wrong = labels(7, "a", "b", "c", "d", "e", "f")
     asked = findings(
         learned=learned(queue=wrong, topic=labels(0), tone=labels(None)),
@@ -133,7 +133,7 @@ def test_labels_annotators_and_rules_are_mended_in_one_text():
         rules={"too_short": 3, "too_long": 1},
         violating=some(4, "i"),
     )
-    assert mend_of("accuracy", asked, OUT) == (
+    assert fix_of("accuracy", asked, OUT) == (
         "Values of queue that are probably wrong: 7 records (a: of-a?, b: of-b?, c: of-c?, d: of-d?, e: of-e?, ...). "
         f"`raymill sample /out/_work/assess/suspects` shows more. Correct them in the source, then {AGAIN}. "
         "Annotators differ: 2 records (g, h). Settle these in the source and make the annotators' guideline clearer, "
@@ -162,20 +162,20 @@ LEVEL = "Level them: `raymill prepare CONFIG -o 'split.balance.by=[field]' -o sp
 )  # fmt: skip
 def test_the_values_that_lack_and_have_the_largest_share_too_many_are_named(represented, said):
     values = {"field": {"distinct": 3, "evenness": 0.5, "shown": {}, "ids": {"x": ["a"]}}}
-    found = mend_of("bias", findings(represented={"field": represented}, values=values), OUT)
+    found = fix_of("bias", findings(represented={"field": represented}, values=values), OUT)
     assert found == said + BIAS
 
 
 def test_a_part_of_a_run_is_assessed_again_by_its_own_command():
-    of_split = MendContext("/there", data="/out/train")
-    found = mend_of("relevance", findings(), of_split)
+    of_split = FixContext("/there", data="/out/train")
+    found = fix_of("relevance", findings(), of_split)
     assert found.endswith("`raymill assess /out/train --output /there --config CONFIG`.")
 
 
 def test_shares_are_written_out_for_up_to_twelve_inputs():
     shown = {"x": 7, "y": 2}
     equal = findings(represented={"source": {"likeness": 0.7, "wanted": {}, "shown": shown}})
-    twelve, thirteen = (mend_of("bias", equal, MendContext("/out", ("x", "y", *"z" * more))) for more in (10, 11))
+    twelve, thirteen = (fix_of("bias", equal, FixContext("/out", ("x", "y", *"z" * more))) for more in (10, 11))
     assert "-o inputs.11.share=0.0337 -o mixture.fill=false" in twelve
     assert "`raymill prepare CONFIG -o mixture.fill=false --replace` with an equal `share` for each source" in thirteen
 
@@ -184,20 +184,20 @@ def test_sources_are_levelled_by_their_shares():
     shown = {"x": 7, "y": 2}
     equal = findings(represented={"source": {"likeness": 0.7, "wanted": {}, "shown": shown}})
     stated = findings(represented={"source": {"likeness": 0.7, "wanted": {"x": 0.5, "y": 0.5}, "shown": shown}})
-    twice = MendContext("/out", ("x", "y", "x"))
+    twice = FixContext("/out", ("x", "y", "x"))
     for found, prepared, command in (
         (equal, twice, "-o inputs.0.share=0.25 -o inputs.1.share=0.5 -o inputs.2.share=0.25 -o mixture.fill=false"),
         (stated, twice, "-o mixture.fill=false"),
-        (equal, MendContext("/out", ("x",) * 13), "-o mixture.fill=false"),
+        (equal, FixContext("/out", ("x",) * 13), "-o mixture.fill=false"),
     ):
-        assert f"Level them: `raymill prepare CONFIG {command} --replace`" in mend_of("bias", found, prepared)
+        assert f"Level them: `raymill prepare CONFIG {command} --replace`" in fix_of("bias", found, prepared)
 
 
 def test_the_most_different_lengths_and_scores_are_named_where_they_are_certain():
     ratios = [compared("x", 0.9, 0.8, 0.95), compared("y", 2.5, 2.0, 3.0), compared("z", 0.1, 0.05, 1.2)]
     differences = [differing("x", 0.6, 0.1, 0.05, 0.2), differing("y", 0.3, -0.2, -0.3, -0.1),
                    differing("z", 0.9, 0.4, -0.1, 0.9)]  # fmt: skip
-    found = mend_of(
+    found = fix_of(
         "bias",
         findings(
             lengths={"region": {"against": "w", "ratios": ratios}, "team": None},
@@ -207,22 +207,22 @@ def test_the_most_different_lengths_and_scores_are_named_where_they_are_certain(
     )
     assert found == (
         "region: texts of y have 2.50 times the length of w's (2.00 to 3.00). "
-        "region: the mean score of y is 0.300, and that of w 0.500. " + BIAS
+        "region: the mean score of y is 0.300, and of w 0.500. " + BIAS
     )
     unsure = findings(
         lengths={"region": {"against": "w", "ratios": ratios[2:]}},
         sentiments={"region": {"against": "w", "mean": 0.5, "differences": differences[2:]}},
     )
-    assert mend_of("bias", unsure, OUT) == BIAS
+    assert fix_of("bias", unsure, OUT) == BIAS
 
 
 @pytest.mark.parametrize(("empty", "shown"), [(5, "m0, m1, m2, m3, m4"), (6, "m0, m1, m2, m3, m4, ...")])
 def test_the_first_months_without_records_are_named(empty, shown):
     months = {f"m{at}": 0 for at in range(empty)} | {"full": 3}
-    found = mend_of("bias", findings(periods={"evenness": 0.1, "records": months}), OUT)
+    found = fix_of("bias", findings(periods={"evenness": 0.1, "records": months}), OUT)
     assert found == f"Without records: {shown}. {BIAS}"
     whole = findings(periods={"evenness": 1.0, "records": {"full": 3}})
-    assert mend_of("bias", whole, OUT) == BIAS
+    assert fix_of("bias", whole, OUT) == BIAS
 
 
 LEAKS = {"compared": 9, "validation": 2, "test": 1, "exact": 1, "ids": ["a", "b", "c"]}
@@ -239,6 +239,6 @@ LIST = "Keep alike ones in one split: `raymill prepare CONFIG -o duplicates.ques
         ({"questions_listed": True, "by_source": True}, f"{REMOVE} -o dedup.scope=all --replace`."),
     ],
 )
-def test_leaks_are_mended_by_a_setting_that_the_data_set_was_not_made_with(settings, said):
+def test_leaks_are_fixed_by_a_setting_that_the_data_set_was_not_made_with(settings, said):
     records = "Questions of validation and test that are in train: 3 records (a, b, c). "
-    assert mend_of("leakage", findings(leaks=LEAKS), MendContext("/out", **settings)) == records + said
+    assert fix_of("leakage", findings(leaks=LEAKS), FixContext("/out", **settings)) == records + said

@@ -1,4 +1,4 @@
-"""What would mend a gate that failed: the records to look at, and a command."""
+"""What would fix a gate that failed: the records to look at, and a command."""
 
 import json
 import shlex
@@ -20,8 +20,8 @@ AGAIN = "`raymill prepare CONFIG --replace`"
 
 
 @dataclass(frozen=True)
-class MendContext:
-    """What a mend depends on besides the findings.
+class FixContext:
+    """What a fix depends on besides the findings.
 
     output: of the assessment. sources: the source of each input, in the config's order. questions_removed: the run
     removes repeated questions. data: what is assessed, if it is not the run at the output. questions_listed: alike
@@ -43,12 +43,12 @@ class MendContext:
         return shlex.join(["raymill", "assess", *words])
 
 
-def mend_of(gate: str, findings: Findings, prepared: MendContext) -> str:
+def fix_of(gate: str, findings: Findings, prepared: FixContext) -> str:
     """Sentences with commands in backticks. gate: any but `score` and those of a training."""
-    return _MENDS[gate](findings, prepared)
+    return _FIXES[gate](findings, prepared)
 
 
-def _mend_duplication(findings: Findings, prepared: MendContext) -> str:
+def _fix_duplication(findings: Findings, prepared: FixContext) -> str:
     repeats, are_texts = findings["questions"], not findings["answers"]["compared"]
     ids = _ids(repeats["ids"], repeats["exact"] + repeats["near"])
     return (
@@ -57,15 +57,15 @@ def _mend_duplication(findings: Findings, prepared: MendContext) -> str:
     )
 
 
-def _without_repeats(findings: Findings, prepared: MendContext) -> str:
+def _without_repeats(findings: Findings, prepared: FixContext) -> str:
     if findings["answers"]["compared"] and not prepared.questions_removed:
         return _prepare("duplicates.questions=remove")
     # What deduplication takes for equal is too narrow.
     return _prepare("dedup.scope=all", "dedup.remove=true", "dedup.threshold=0.6")
 
 
-def _mend_leakage(findings: Findings, prepared: MendContext) -> str:
-    """Records that stay in their split, and those that are alike over several others, are mended by removal alone."""
+def _fix_leakage(findings: Findings, prepared: FixContext) -> str:
+    """Records that stay in their split, and those that are alike over several others, are fixed by removal alone."""
     leaks, are_texts = findings["leaks"], not findings["answers"]["compared"]
     one_scope = ["dedup.scope=all"] if prepared.by_source or are_texts else []
     does = "Remove those that repeat an earlier one"
@@ -81,7 +81,7 @@ def _mend_leakage(findings: Findings, prepared: MendContext) -> str:
     )
 
 
-def _mend_consistency(findings: Findings, prepared: MendContext) -> str:
+def _fix_consistency(findings: Findings, prepared: FixContext) -> str:
     found = []
     if findings["contradictory"]["records"]:
         found.append(
@@ -107,14 +107,14 @@ def _mend_consistency(findings: Findings, prepared: MendContext) -> str:
     return " ".join(found)
 
 
-def _mend_completeness(findings: Findings, prepared: MendContext) -> str:
+def _fix_completeness(findings: Findings, prepared: FixContext) -> str:
     fields = [name for name in findings["missing"] if name != "content"]
     leave_out = _prepare(f"validate.require={_list(fields)}")
     require = f", or leave them out: {leave_out}" if fields else f", then {AGAIN}"
     return f"Records with empty fields: {_some(findings['incomplete'])}. Fill these in the source{require}."
 
 
-def _mend_language(findings: Findings, prepared: MendContext) -> str:
+def _fix_language(findings: Findings, prepared: FixContext) -> str:
     found = []
     if findings["other_language"]["records"]:
         languages, expected = _list(list(findings["languages"])[:3]), _list(findings["expected"])
@@ -130,7 +130,7 @@ def _mend_language(findings: Findings, prepared: MendContext) -> str:
     return " ".join(found)
 
 
-def _mend_coverage(findings: Findings, prepared: MendContext) -> str:
+def _fix_coverage(findings: Findings, prepared: FixContext) -> str:
     rarest = sorted(findings["topics"].items(), key=lambda one: one[1])[:_SHOWN]
     topics = ", ".join(f"{name} ({plural(number, 'record')})" for name, number in rarest)
     off, look = findings["off_topic"], ""
@@ -145,7 +145,7 @@ def _mend_coverage(findings: Findings, prepared: MendContext) -> str:
     return f"Least mentioned topics: {topics}.{look} Add an input with records about them, then {AGAIN}."
 
 
-def _mend_sources(findings: Findings, prepared: MendContext) -> str:
+def _fix_sources(findings: Findings, prepared: FixContext) -> str:
     sources = findings["values"]["source"]
     (most, many), (least, few) = (list(sources["shown"].items())[at] for at in (0, -1))
     total = findings["records"] + findings["copies"]
@@ -166,7 +166,7 @@ def _equal_shares(sources: Sequence[str]) -> str:
     return _prepare(*(f"inputs.{at}.share={share:g}" for at, share in enumerate(shares)), "mixture.fill=false")
 
 
-def _mend_accuracy(findings: Findings, prepared: MendContext) -> str:
+def _fix_accuracy(findings: Findings, prepared: FixContext) -> str:
     found, suspects = [], shlex.quote(paths.join(prepared.output, FOLDER, SUSPECTS))
     for name, labels in (findings["learned"] or {"labels": {}})["labels"].items():
         if labels["errors"]:
@@ -190,7 +190,7 @@ def _mend_accuracy(findings: Findings, prepared: MendContext) -> str:
     return " ".join(found)
 
 
-def _mend_relevance(findings: Findings, prepared: MendContext) -> str:
+def _fix_relevance(findings: Findings, prepared: FixContext) -> str:
     found = []
     if findings["learned"] and (ids := findings["learned"]["similar"]["ids"]):
         found.append(f"Least similar to the examples: {', '.join(ids)}.")
@@ -205,7 +205,7 @@ def _mend_relevance(findings: Findings, prepared: MendContext) -> str:
     )
 
 
-def _mend_answer_relevance(findings: Findings, prepared: MendContext) -> str:
+def _fix_answer_relevance(findings: Findings, prepared: FixContext) -> str:
     ids = (findings["learned"] or {"relevant": {"ids": []}})["relevant"]["ids"]
     return (
         f"Least similar to their questions: {', '.join(ids)}. Correct these answers in the source, or remove those "
@@ -213,7 +213,7 @@ def _mend_answer_relevance(findings: Findings, prepared: MendContext) -> str:
     )
 
 
-def _mend_diversity(findings: Findings, prepared: MendContext) -> str:
+def _fix_diversity(findings: Findings, prepared: FixContext) -> str:
     found = []
     if (learned := findings["learned"]) and (groups := learned["groups"]):
         found.append(
@@ -225,10 +225,10 @@ def _mend_diversity(findings: Findings, prepared: MendContext) -> str:
     return " ".join([*found, f"Add an input about other things or with other lengths, then {AGAIN}."])
 
 
-def _mend_bias(findings: Findings, prepared: MendContext) -> str:
+def _fix_bias(findings: Findings, prepared: FixContext) -> str:
     found = []
     for name, of in findings["represented"].items():
-        found += _mend_representation(name, of, findings, prepared)
+        found += _fix_representation(name, of, findings, prepared)
     for name, lengths in findings["lengths"].items():
         differing = [one for one in lengths["ratios"] if not one["low"] <= 1 <= one["high"]] if lengths else []
         if lengths and differing:
@@ -242,7 +242,7 @@ def _mend_bias(findings: Findings, prepared: MendContext) -> str:
         if scores and unequal:
             most = max(unequal, key=lambda one: abs(one["difference"]))
             found.append(
-                f"{name}: the mean score of {most['value']} is {most['mean']:.3f}, and that of {scores['against']} "
+                f"{name}: the mean score of {most['value']} is {most['mean']:.3f}, and of {scores['against']} "
                 f"{scores['mean']:.3f}{_like(_ids_of(findings, name, most['value']))}."
             )
     if periods := findings["periods"]:
@@ -258,7 +258,7 @@ def _mend_bias(findings: Findings, prepared: MendContext) -> str:
     )
 
 
-def _mend_representation(name: str, of: Represented, findings: Findings, prepared: MendContext) -> list[str]:
+def _fix_representation(name: str, of: Represented, findings: Findings, prepared: FixContext) -> list[str]:
     """What lacks records and what has too many, of a field whose shares are not as wanted; empty if they are."""
     known = {value: number for value, number in of["shown"].items() if value}
     total = sum(known.values())
@@ -279,7 +279,7 @@ def _mend_representation(name: str, of: Represented, findings: Findings, prepare
     return [f"{shown} Level them: {command}."]
 
 
-def _mend_extrinsic(findings: Findings, prepared: MendContext) -> str:
+def _fix_extrinsic(findings: Findings, prepared: FixContext) -> str:
     labels = (findings["learned"] or {"labels": {}})["labels"]
     name, of = list(labels.items())[-1]
     found = []
@@ -298,20 +298,20 @@ def _mend_extrinsic(findings: Findings, prepared: MendContext) -> str:
     return " ".join([*found, f"Add records of the values that are rare or predicted wrongly, then {AGAIN}."])
 
 
-_MENDS: dict[str, Callable[[Findings, MendContext], str]] = {
-    "duplication": _mend_duplication,
-    "leakage": _mend_leakage,
-    "coverage": _mend_coverage,
-    "language_quality": _mend_language,
-    "source_diversity": _mend_sources,
-    "completeness": _mend_completeness,
-    "consistency": _mend_consistency,
-    "accuracy": _mend_accuracy,
-    "relevance": _mend_relevance,
-    "answer_relevance": _mend_answer_relevance,
-    "diversity": _mend_diversity,
-    "bias": _mend_bias,
-    "extrinsic_f1": _mend_extrinsic,
+_FIXES: dict[str, Callable[[Findings, FixContext], str]] = {
+    "duplication": _fix_duplication,
+    "leakage": _fix_leakage,
+    "coverage": _fix_coverage,
+    "language_quality": _fix_language,
+    "source_diversity": _fix_sources,
+    "completeness": _fix_completeness,
+    "consistency": _fix_consistency,
+    "accuracy": _fix_accuracy,
+    "relevance": _fix_relevance,
+    "answer_relevance": _fix_answer_relevance,
+    "diversity": _fix_diversity,
+    "bias": _fix_bias,
+    "extrinsic_f1": _fix_extrinsic,
 }
 
 
