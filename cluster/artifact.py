@@ -1,12 +1,12 @@
 """An artifact: an immutable folder of Parquet files on a store, with a `_manifest.json` that is written last.
 
 An artifact without a manifest is unfinished. Raymill takes the list of files from the manifest, never from a listing,
-so files of killed attempts are never read. Other programs open the folder itself: pyarrow, pandas, DuckDB's globs,
+so files of killed tries are never read. Other programs open the folder itself: pyarrow, pandas, DuckDB's globs,
 `datasets`, Ray Data, polars and Spark skip names that begin with an underscore. An artifact without rows contains one
 Parquet file without rows, for its schema.
 
-The content digest covers schema, rows, bytes, hashes and counters. It excludes attempt names, times and files without
-rows. Equal digests mean equal artifacts.
+The content digest covers schema, rows, bytes, hashes and counters. It excludes the names of tries, times and files
+without rows. Equal digests mean equal artifacts.
 """
 
 import base64

@@ -233,7 +233,7 @@ class Engine:
             self.session.stop()
 
     def _show_units(self, stage: Stage, done: int) -> None:
-        """Export the stage's progress as metrics. done: number of committed units, earlier attempts included."""
+        """Export the stage's progress as metrics. done: number of committed units, earlier sessions included."""
         self.metrics.set("raymill_run_state", RUNNING)
         self.metrics.set_to_now("raymill_progress_time")
         self.metrics.set("raymill_stage_units", len(stage.units), stage=self._shown(stage))

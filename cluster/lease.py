@@ -40,7 +40,7 @@ _LOOK_S = 1.0
 # The clocks of two machines differ by less than this, so a lease that was refreshed longer ago has surely expired, and
 # `_require_gone` does not wait.
 _LONG_AGO_S = 900.0
-_CREATE_ATTEMPTS = 10
+_CREATE_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def require_free(store: Store, root: str) -> None:
 
 
 def _acquire(store: Store, root: str) -> Lease:
-    for _ in range(_CREATE_ATTEMPTS):
+    for _ in range(_CREATE_TRIES):
         newest = _newest(store, root)
         number = 1
         if newest is not None:
@@ -208,8 +208,8 @@ def _acquire(store: Store, root: str) -> Lease:
             if newest_number == number:
                 return Lease(store, root, number, holder)
     raise StorageError(
-        f"{_uri(root, number)}: exists when it is created and is no file when it is listed ({_CREATE_ATTEMPTS} "
-        "attempts). Is it a folder or a broken link? Make sure that no run is writing to this output, delete it and "
+        f"{_uri(root, number)}: exists when it is created and is no file when it is listed ({_CREATE_TRIES} "
+        "tries). Is it a folder or a broken link? Make sure that no run is writing to this output, delete it and "
         "run the same command again."
     )
 

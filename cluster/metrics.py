@@ -44,12 +44,18 @@ METRICS: dict[str, Metric] = {
         Metric("raymill_run_state", "gauge", "", "1 a stage or training runs, 0 it ended, 2 it failed"),
         Metric("raymill_progress_time", "gauge", "s", "Unix time of the last committed unit, or of the last step"),
         Metric("raymill_stage_units", "gauge", "units", "units of the stage", _STAGE),
-        Metric("raymill_stage_units_done", "gauge", "units", "committed units of the stage, by any attempt", _STAGE),
+        Metric(
+            "raymill_stage_units_done",
+            "gauge",
+            "units",
+            "committed units of the stage, of earlier sessions too",
+            _STAGE,
+        ),
         Metric("raymill_units_committed", "counter", "units", "units committed by this driver", _STAGE),
         Metric("raymill_rows_committed", "counter", "rows", "rows of the committed units' files", _STAGE),
         Metric("raymill_documents", "counter", "documents", "readable documents that were measured", _STAGE),
         Metric("raymill_documents_quarantined", "counter", "documents", "documents that could not be read", _STAGE),
-        Metric("raymill_failed_attempts", "counter", "units", "attempts of units that ended with an error", _STAGE),
+        Metric("raymill_failed_attempts", "counter", "units", "tries of units that ended with an error", _STAGE),
         Metric("raymill_units_retried", "counter", "units", "units that were begun once more", _STAGE),
         Metric(
             "raymill_stalls", "counter", "stalls", "rounds ended for lack of progress, with a restart of Ray", _STAGE

@@ -20,7 +20,7 @@ from typing import TextIO
 from raymill.cluster.artifact import Counters
 from raymill.cluster.formats import plural
 from raymill.cluster.logs import printable
-from raymill.cluster.stage import Record, add_counters
+from raymill.cluster.stage import CommitRecord, add_counters
 
 _EVERY_S = {True: 0.2, False: 10.0}  # on a terminal, elsewhere
 _TOP_REASONS = 3
@@ -41,8 +41,8 @@ class Progress:
     def waiting(self, what: str) -> Iterator[None]:
         yield
 
-    def start(self, stage: str, units: int, done: Iterable[Record]) -> None: ...
-    def advance(self, record: Record) -> None: ...
+    def start(self, stage: str, units: int, done: Iterable[CommitRecord]) -> None: ...
+    def advance(self, record: CommitRecord) -> None: ...
     def finish(self) -> None: ...
     def say(self, text: str) -> None: ...
 
@@ -124,7 +124,7 @@ class ProgressLines(Progress):
         self.writer.update(f"{what}: {time.monotonic() - began:.1f} s")
         self.writer.end()
 
-    def start(self, stage: str, units: int, done: Iterable[Record]) -> None:
+    def start(self, stage: str, units: int, done: Iterable[CommitRecord]) -> None:
         records = list(done)
         self.stage, self.units, self.done = stage, units, len(records)
         self.resumed = self.done
@@ -138,7 +138,7 @@ class ProgressLines(Progress):
             self.writer.update(f"{stage}: {self.done} of {plural(units, 'unit')} {were} finished before")
         self._show()
 
-    def advance(self, record: Record) -> None:
+    def advance(self, record: CommitRecord) -> None:
         self.done += 1
         self.at_first = ""
         self.commits.append(time.monotonic())

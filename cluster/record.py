@@ -18,7 +18,7 @@ from raymill.cluster.store.store import Store
 
 T = TypeVar("T")
 
-_CREATE_ATTEMPTS = 5
+_CREATE_TRIES = 5
 _LARGEST_RECORD = 256 << 20  # bytes; a manifest of a million files has about 150 MiB
 
 
@@ -87,14 +87,14 @@ class RecordFile(Generic[T]):
             DataError: the first writer's is damaged, or of another program.
             StorageError: repeatedly, the record exists when it is created and is missing when it is read.
         """
-        for _ in range(_CREATE_ATTEMPTS):
+        for _ in range(_CREATE_TRIES):
             if self.store.create(self.uri, data):
                 return self.parse(data)
             if (found := self.read()) is not None:  # else it was deleted in between
                 return found
             time.sleep(random.uniform(0, 1))
         raise StorageError(
-            f"{self.uri}: exists when it is created and is missing when it is read ({_CREATE_ATTEMPTS} attempts). "
+            f"{self.uri}: exists when it is created and is missing when it is read ({_CREATE_TRIES} tries). "
             "Check that no other program deletes files there, and run the same command again; finished work is kept."
         )
 

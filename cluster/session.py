@@ -148,7 +148,7 @@ class Session:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # A thread that still waits for Ray when it is stopped must not start another one.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-        # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts attempts.
+        # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts tries.
         os.environ.setdefault("RAY_task_oom_retries", "1")
         with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
             if self.embedded:

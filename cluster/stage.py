@@ -2,9 +2,9 @@
 
 A unit is done, retried and committed as a whole:
 
-    write to scratch -> read the footers back -> upload under attempt-unique names -> create the unit's record
+    write to scratch -> read the footers back -> upload under names of this try alone -> create the commit record
 
-A unit is committed by creating its record (put-if-absent), so of several attempts the first wins. A later attempt finds
+A unit is committed by creating its commit record (put-if-absent), so of several tries the first wins. A later try finds
 the record and returns it; its own files stay until the driver removes them, so workers need no right to delete. When
 every unit has a record, the manifests of the stage's artifacts are created, also put-if-absent. Running the same
 command again does the units without a record; two drivers at once cannot mix their results.
@@ -154,8 +154,11 @@ def prefix_of(folder: str) -> str:
 
 
 @dataclass(frozen=True)
-class Record:
-    """The commit of one unit: its files and counters. `attempt` and `seconds` are not part of the artifact's digest."""
+class CommitRecord:
+    """The commit record of a unit: its files and counters.
+
+    `attempt`, the id of the try, and `seconds` are not part of the artifact's digest.
+    """
 
     unit: int
     attempt: str
@@ -243,7 +246,7 @@ def files_from(uris: Sequence[str]) -> str:
     return "" if not uris else uris[0] if len(uris) == 1 else f"{len(uris):,} files from {uris[0]}"
 
 
-def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
+def run_unit(stage: Stage, root: str, index: int, unit: Any) -> CommitRecord:
     """Do the work of a unit and commit it. Returns its record, or the one of a try that committed it before.
 
     `stage.units` is not read, so it may be empty in a worker. The stage's set-up, if any, has been done.
@@ -270,12 +273,12 @@ def run_unit(stage: Stage, root: str, index: int, unit: Any) -> Record:
         failpoint("files_written", f"{stage.name}/{index}")
         folders = {name: paths.join(root, name) for name in written}
         files = {name: _upload(stage.store, folders[name], index, attempt, made) for name, made in written.items()}
-    record = Record(index, attempt, files, counters, time.perf_counter() - started)
+    record = CommitRecord(index, attempt, files, counters, time.perf_counter() - started)
     uri = paths.join(root, stage.folder, stage.record_name(index, unit))
     return record_file(stage.store, uri).create(record.to_json()).at(index)
 
 
-def committed(stage: Stage, root: str) -> dict[int, Record]:
+def committed(stage: Stage, root: str) -> dict[int, CommitRecord]:
     """The valid records, by unit.
 
     A record is removed if one of its files is missing or has another size (changed by hand, or by a run with other
@@ -299,8 +302,10 @@ def committed(stage: Stage, root: str) -> dict[int, Record]:
     return {record.unit: record for file, record in records if file.uri not in damaged}
 
 
-def publish(stage: Stage, root: str, records: Mapping[int, Record], seconds_before: float = 0.0) -> dict[str, Artifact]:
-    """Write the manifests of a stage whose units all have records, and remove files of attempts without a record.
+def publish(
+    stage: Stage, root: str, records: Mapping[int, CommitRecord], seconds_before: float = 0.0
+) -> dict[str, Artifact]:
+    """Write the manifests of a stage whose units all have records, and remove files of tries without a record.
 
     seconds_before: seconds of the units of the stages that prepared this one; the manifests include them.
 
@@ -396,7 +401,7 @@ def finished_stages(root: str, run_stages: Callable[[RunStageIn], object]) -> li
 
 
 def sweep(artifact: Artifact) -> None:
-    """Remove what attempts without a record left: files that the manifest does not name, and interrupted uploads."""
+    """Remove what tries without a record left: files that the manifest does not name, and interrupted uploads."""
     if paths.is_remote(artifact.uri):  # a local upload could be a manifest that another driver is writing
         artifact.store.abort_uploads(artifact.store.list_uploads(artifact.uri))
     wanted = set(artifact.file_uris)
@@ -494,11 +499,11 @@ def _put_empty_file(store: Store, output: Output, uri: str) -> DataFile:
     return DataFile(paths.RelativePath(name), 0, 0, len(data), hashlib.sha256(data).hexdigest())
 
 
-def record_file(store: Store, uri: str) -> RecordFile[Record]:
+def record_file(store: Store, uri: str) -> RecordFile[CommitRecord]:
     """The record of a unit at this URI."""
-    return RecordFile(store, uri, "the record of a unit", Record.from_json, of_folder=False)
+    return RecordFile(store, uri, "the commit record of a unit", CommitRecord.from_json, of_folder=False)
 
 
-def _sizes(root: str, record: Record) -> dict[str, int]:
+def _sizes(root: str, record: CommitRecord) -> dict[str, int]:
     """Bytes of each file of a record, by URI."""
     return {paths.join(root, name, file.path): file.bytes for name, files in record.files.items() for file in files}

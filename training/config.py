@@ -159,7 +159,7 @@ class TrainConfig(Settings):
     split: Split = Field(Split(), description="Fractions of the documents for training, validation and testing")
     order: Order = Field(
         "shuffled",
-        description="Order of examples: shuffled, curriculum (stages from easy to hard in every epoch), reverse "
+        description="Order of examples: shuffled, curriculum (its stages from easy to hard in every epoch), reverse "
         "(from hard to easy), or mixed (every stage spread evenly over the epoch)",
     )
     steps: int | None = Field(None, ge=1, description="Number of optimizer steps; null: `epochs` or `tokens` is given")
@@ -286,7 +286,9 @@ class TrainConfig(Settings):
             raise ValueError(f"corpus: the names {', '.join(names)} are not all different")
 
         if self.order == "shuffled" and not self.phases and any(columns.stage for columns in self.all_columns):
-            raise ValueError("columns.stage: only the orders curriculum, reverse and mixed use stages; set `order`")
+            raise ValueError(
+                "columns.stage: only the orders curriculum, reverse and mixed use curriculum stages; set `order`"
+            )
 
     def _check_engine(self) -> None:
         if self.offload != "none" and self.engine not in ZERO:

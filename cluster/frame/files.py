@@ -45,7 +45,7 @@ class FilesJob(RunJob[Config]):
     def input_changes(self) -> str:
         return changes_since(self.listing, self.store, self.root)
 
-    def attempt_changes(self) -> list[str]:
+    def unfinished_changes(self) -> list[str]:
         return changes_since_attempt(self.listing, self.settings(), self.store, self.root)
 
     def record_inputs(self) -> None:

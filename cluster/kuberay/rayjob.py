@@ -366,7 +366,7 @@ def _container(
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_DEDUP_LOGS": "0",
-        # Ray repeats a task without limit after an out-of-memory kill; Raymill counts the attempts of its units.
+        # Ray repeats a task without limit after an out-of-memory kill; Raymill counts the tries of its units.
         "RAY_task_oom_retries": "1",
     }
     sources: list[Manifest] = [{"configMapRef": {"name": ENVIRONMENT, "optional": True}}]

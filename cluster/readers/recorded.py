@@ -129,7 +129,7 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
 
 
 def changes_since_attempt(listing: InputListing, settings: Mapping[str, Any], store: Store, root: str) -> list[str]:
-    """What differs from the attempt that `root` records: a line for each setting, else one on the input files."""
+    """What differs from the unfinished run at `root`: a line for each setting, else one on the input files."""
     try:
         record = inputs_file(store, root).read()
     except DataError:

@@ -226,7 +226,7 @@ class Store:
         Raises:
             StorageError: a second put-if-absent of the same object succeeded.
         """
-        # Twice, because `raymill gc` of another driver may remove a probe between the two writes.
+        # Twice, because `raymill gc` of another driver may remove the file between the two writes.
         if not (self._refuses_second_write(root) or self._refuses_second_write(root)):
             raise StorageError(
                 f"{root}: this store ignores put-if-absent (If-None-Match), so a retried worker could corrupt the run. "
@@ -234,9 +234,9 @@ class Store:
             )
 
     def _refuses_second_write(self, root: str) -> bool:
-        probe = _probe(root)
-        first, second = self.create(probe, b"1"), self.create(probe, b"2")
-        self.delete([probe])
+        file = _test_file(root)
+        first, second = self.create(file, b"1"), self.create(file, b"2")
+        self.delete([file])
         return first and not second
 
     def clock(self, folder: str) -> float:
@@ -244,12 +244,12 @@ class Store:
 
         S3 gives whole seconds, rounded down.
         """
-        probe = _probe(folder)
-        self.write_bytes(probe, b"1")
+        file = _test_file(folder)
+        self.write_bytes(file, b"1")
         try:
-            return self.info(probe).modified
+            return self.info(file).modified
         finally:
-            self.delete([probe])
+            self.delete([file])
 
     def local_copy(self, uri: str) -> Path:
         """A local path with the object's content: the file itself, or a download, kept on this machine for its version.
@@ -303,5 +303,5 @@ class Store:
         return bucket(scheme, name, self.options, self.setting), key
 
 
-def _probe(folder: str) -> str:
+def _test_file(folder: str) -> str:
     return paths.join(folder, f"_probe-{uuid.uuid4().hex}")

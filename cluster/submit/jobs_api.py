@@ -40,7 +40,7 @@ from raymill.cluster.submit.backend import (
     State,
     ignore_message,
 )
-from raymill.cluster.submit.preflight import ProbeRequest, mismatched_ray, problems, read_report
+from raymill.cluster.submit.preflight import CheckRequest, mismatched_ray, problems, read_report
 from raymill.cluster.submit.ray_api import RayApi, Refused
 from raymill.cluster.submit.work import Work
 
@@ -94,7 +94,7 @@ _POLL_S = 1.0
 _LOG_TRIES = 3
 _LOG_INTERVAL_S = 0.5  # Ray looks for new bytes of a followed log this often
 _LOG_S = 600  # time-out of reading a whole log
-_PROBE_S = 240
+_CHECK_S = 240
 _COMMAND_NOT_FOUND = 127
 # Modules without which the check before a job cannot start -> what has them.
 _MODULES = {"ray'": "Ray", "raymill": "Raymill"}
@@ -132,11 +132,11 @@ class JobsApi:
         """Compare versions, then run a short job on the cluster that looks at machines, store and files."""
         if problem := mismatched_ray(self.api.get_as(_VERSION, "/api/version").ray_version):
             return [problem]
-        name = f"{work.run_id}-probe-{uuid.uuid4().hex[:6]}"
-        variables = {ProbeRequest.VARIABLE: ProbeRequest.of(work).to_json()}
-        self._submit(name, ("python", "-m", "raymill.cluster.submit.probe"), variables, {})
+        name = f"{work.run_id}-check-{uuid.uuid4().hex[:6]}"
+        variables = {CheckRequest.VARIABLE: CheckRequest.of(work).to_json()}
+        self._submit(name, ("python", "-m", "raymill.cluster.submit.cluster_check"), variables, {})
         try:
-            job = self._wait_for(name, _PROBE_S)
+            job = self._wait_for(name, _CHECK_S)
             text = b"".join(self._log(job)).decode("utf-8", errors="replace")
         finally:
             try:
@@ -147,7 +147,7 @@ class JobsApi:
                 log.info("the job %s could not be removed (%s)", name, type(error).__name__)
         report = read_report(text)
         if report is None:
-            return [_failed_probe(job, text)]
+            return [_failed_check(job, text)]
         return problems(work, report, self.ships)
 
     def start(self, request: Request) -> Attempt:
@@ -361,7 +361,7 @@ def _message(job: _Job) -> str:
     return _first_line(text) if status == "PENDING" else ""
 
 
-def _failed_probe(job: _Job, text: str) -> str:
+def _failed_check(job: _Job, text: str) -> str:
     last = _first_line(text.strip().rpartition("\n")[2])
     missing = next((name for module, name in _MODULES.items() if f"No module named '{module}" in text), "")
     if missing or job.driver_exit_code == _COMMAND_NOT_FOUND:

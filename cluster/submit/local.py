@@ -40,7 +40,7 @@ from raymill.cluster.submit.backend import (
     State,
 )
 from raymill.cluster.submit.local_job import CANCEL, EXIT, LOCK, LOG, PROCESS, open_file, write_whole
-from raymill.cluster.submit.preflight import ProbeRequest, problems_here
+from raymill.cluster.submit.preflight import CheckRequest, problems_here
 from raymill.cluster.submit.work import Work
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Local:
 
     def check(self, work: Work) -> list[str]:
         """Check that the run's files can be read and its output can be written."""
-        return problems_here(ProbeRequest.of(work), None)
+        return problems_here(CheckRequest.of(work), None)
 
     def start(self, request: Request) -> Attempt:
         config, folder = dict(request.work.config), self.folder / request.name

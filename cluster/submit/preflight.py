@@ -1,7 +1,7 @@
 """What must hold before a job starts on a Ray cluster: versions, machines, the store and the files that the run reads.
 
-The client compares Ray's version. The rest is checked on the cluster: `probe.py` runs there as a short job and prints a
-report, which `problems` compares with what the run needs.
+The client compares Ray's version. The rest is checked on the cluster: `cluster_check.py` runs there as a short job and
+prints a report, which `problems` compares with what the run needs.
 """
 
 import importlib.metadata
@@ -22,14 +22,14 @@ from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, Work
 
-MARK = "raymill probe: "
+MARK = "raymill check: "
 # Short time-outs: a store that does not answer is one of the problems to report.
 _QUICK = {"timeout_s": 15, "retries": 1, "retry_deadline_s": 30}
 
 
 @dataclass(frozen=True)
-class ProbeRequest:
-    """What the probe looks at.
+class CheckRequest:
+    """What the check looks at.
 
     files: (URI, storage settings without keys) of each file that must exist. needed: see `needed`. variables: names of
     environment variables that the driver needs.
@@ -41,7 +41,7 @@ class ProbeRequest:
     needed: Mapping[str, float] = field(default_factory=dict)
     variables: Sequence[str] = ()
 
-    VARIABLE: ClassVar = "RAYMILL_PROBE"
+    VARIABLE: ClassVar = "RAYMILL_CHECK"
 
     @classmethod
     def of(cls, work: Work) -> Self:
@@ -58,8 +58,8 @@ class ProbeRequest:
 
 
 @dataclass(frozen=True)
-class ProbeReport:
-    """What the probe saw.
+class CheckReport:
+    """What the check saw.
 
     on_path: whether the command `raymill` is found. now: resources of all machines, such as {"CPU": 8}. largest_memory:
     bytes of the largest machine. can_add: whether the autoscaler can add what is missing; False without an autoscaler;
@@ -82,10 +82,10 @@ class ProbeReport:
         return MARK + json.dumps(asdict(self))
 
 
-def read_report(text: str) -> ProbeReport | None:
-    """The report in the log of a probe, None if it has none."""
+def read_report(text: str) -> CheckReport | None:
+    """The report in the log of a check, None if it has none."""
     lines = [line.removeprefix(MARK) for line in text.splitlines() if line.startswith(MARK)]
-    return ProbeReport(**json.loads(lines[-1])) if lines else None
+    return CheckReport(**json.loads(lines[-1])) if lines else None
 
 
 def mismatched_ray(theirs: str) -> str | None:
@@ -119,7 +119,7 @@ def lacking(needed: Mapping[str, float], now: Mapping[str, float], largest_memor
     return found + (["memory"] if now.get("CPU", 0) >= 1 and largest_memory < needed.get("memory", 0) else [])
 
 
-def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
+def problems(work: Work, report: CheckReport, ships_code: bool) -> list[str]:
     """Why the job would fail on the cluster of this report, one line each with its fix."""
     found, ours = [], platform.python_version()
     if report.python.split(".")[:2] != ours.split(".")[:2]:
@@ -162,7 +162,7 @@ def problems(work: Work, report: ProbeReport, ships_code: bool) -> list[str]:
     return found
 
 
-def unset(request: ProbeRequest) -> list[str]:
+def unset(request: CheckRequest) -> list[str]:
     """The problems with the environment of this process, which is where the driver will run."""
     return [
         f"the environment has no {name}, which the config names for a secret. Set it where Ray is started on the head "
@@ -172,10 +172,10 @@ def unset(request: ProbeRequest) -> list[str]:
     ]
 
 
-def problems_here(request: ProbeRequest, marker: str | None) -> list[str]:
+def problems_here(request: CheckRequest, marker: str | None) -> list[str]:
     """The problems on this machine.
 
-    marker: a file that the probe wrote to a local output from its machine; None: write to the output instead.
+    marker: a file that the check wrote to a local output from its machine; None: write to the output instead.
     """
     found = []
     for uri, storage in request.files:

@@ -207,26 +207,26 @@ def _is_boundary(data, first, at, last, flags):
 @inner_kernel
 def _word_start(data, first, at, last, flags, chars):
     """The first boundary at or after `at` and before the text's end; `at` if there is none near it."""
-    probe = at
+    place = at
     for _ in range(min(chars, _MAX_WORD_CHARS)):
-        if probe == last:
+        if place == last:
             break
-        if _is_boundary(data, first, probe, last, flags):
-            return probe
-        probe = _forward(data, probe, last, 1)
+        if _is_boundary(data, first, place, last, flags):
+            return place
+        place = _forward(data, place, last, 1)
     return at
 
 
 @inner_kernel
 def _word_end(data, start, at, last, flags, chars):
     """The last boundary at or before `at` and after the piece's start; `at` if there is none near it."""
-    probe = at
+    place = at
     for _ in range(min(chars, _MAX_WORD_CHARS)):
-        if probe == start:
+        if place == start:
             break
-        if _is_boundary(data, start, probe, last, flags):
-            return probe
-        probe = _backward(data, probe, start, 1)
+        if _is_boundary(data, start, place, last, flags):
+            return place
+        place = _backward(data, place, start, 1)
     return at
 
 

@@ -163,9 +163,9 @@ def _count(data, offsets, wanted, flags, lower, begins, keys, targets, is_entry,
             joins = _in_word(flags[point])
             end = at  # end of the longest entry that begins here
             if begins[point] and not (inside and joins):
-                probe, node = at, 0
-                while probe < last:
-                    point, step = code_point(data, probe)
+                ahead, node = at, 0
+                while ahead < last:
+                    point, step = code_point(data, ahead)
                     bits = flags[point]
                     point = 0x20 if bits & SPACE else lower[point]
                     key = np.uint64(node) << np.uint64(21) | np.uint64(point)
@@ -175,16 +175,16 @@ def _count(data, offsets, wanted, flags, lower, begins, keys, targets, is_entry,
                     if keys[slot] != key:
                         break
                     node = targets[slot]
-                    probe += step
+                    ahead += step
                     following = np.uint16(0)
-                    while probe < last:
-                        point, step = code_point(data, probe)
+                    while ahead < last:
+                        point, step = code_point(data, ahead)
                         following = flags[point]
                         if not bits & following & SPACE:
                             break
-                        probe += step
-                    if is_entry[node] and (probe == last or not (_in_word(bits) and _in_word(following))):
-                        end = probe
+                        ahead += step
+                    if is_entry[node] and (ahead == last or not (_in_word(bits) and _in_word(following))):
+                        end = ahead
             if end > at:
                 counts[document] += 1
                 at, inside = end, False

@@ -43,7 +43,7 @@ from raymill.cluster.engine import Engine
 from raymill.cluster.progress import Progress
 from raymill.cluster.readers.inputs import Input
 from raymill.cluster.session import WORKER_ENVIRONMENT, Session
-from raymill.cluster.stage import Output, Record, Scratch, Stage, run_unit
+from raymill.cluster.stage import CommitRecord, Output, Scratch, Stage, run_unit
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup import group
 from raymill.pipelines.dedup.documents import judged
@@ -290,7 +290,7 @@ class Processes(Engine):
 
     def _start_ray(self) -> None: ...
 
-    def _round(self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict) -> None:
+    def _round(self, stage: Stage, missing: list[int], records: dict[int, CommitRecord], failures: dict) -> None:
         done, bare = _Done(stage.name, len(missing)), replace(stage, units=())
         began = time.perf_counter()
         memory: dict[int, int] = {}
@@ -310,7 +310,7 @@ class Processes(Engine):
 class _Unit:
     """What a unit took: the process that did it and its peak of memory in bytes, processor seconds, requests."""
 
-    record: Record
+    record: CommitRecord
     process: int
     memory: int
     seconds: float

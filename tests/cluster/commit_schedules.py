@@ -33,7 +33,7 @@ import pytest
 
 from raymill.cluster import stage as stages
 from raymill.cluster.artifact import MANIFEST, Artifact, Manifest
-from raymill.cluster.stage import Record, Stage
+from raymill.cluster.stage import CommitRecord, Stage
 from raymill.cluster.store import paths
 from raymill.cluster.store import store as stores
 from raymill.cluster.store.interface import Unavailable
@@ -118,11 +118,11 @@ class Promises:
         if uri.endswith(MANIFEST):
             self._manifest(Manifest.from_json(data))
         elif uri.endswith(".json"):
-            self._record(uri, Record.from_json(data))
+            self._record(uri, CommitRecord.from_json(data))
         elif data not in self.contents:
             raise Violation(f"{uri} is visible half-written")
 
-    def _record(self, uri: str, record: Record) -> None:
+    def _record(self, uri: str, record: CommitRecord) -> None:
         self.records.add(uri)
         if len(self.records) > 1:
             raise Violation(f"two records of one unit: {sorted(self.records)}")
@@ -218,7 +218,7 @@ def simulation_of_one_unit() -> Iterator[Simulation]:
         patch.setattr(stages, "describe_schema", cache(stages.describe_schema))
         for pure in ("join", "absolute", "scheme"):
             patch.setattr(paths, pure, cache(getattr(paths, pure)))
-        for kind in (Record, Manifest):
+        for kind in (CommitRecord, Manifest):
             patch.setattr(kind, "from_json", cache(kind.from_json))
             patch.setattr(kind, "to_json", _remembered(kind.to_json))
         simulated = Simulation(stage, set(contents))
@@ -253,7 +253,7 @@ def _remembered(method: Callable[[Any], T]) -> Callable[[Any], T]:
     """A method, computed once for records and manifests of the same files; all else in them is constant."""
     made: dict[tuple, T] = {}
 
-    def remembered(value: Record | Manifest) -> T:
+    def remembered(value: CommitRecord | Manifest) -> T:
         files = value.files if isinstance(value, Manifest) else value.files[NAME]
         key = "" if isinstance(value, Manifest) else value.attempt, *files
         return made[key] if key in made else made.setdefault(key, method(value))

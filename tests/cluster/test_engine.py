@@ -14,7 +14,7 @@ from raymill.cluster.engine import Engine, RetryLimits
 from raymill.cluster.errors import DataError, StageError, StorageError
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
-from raymill.cluster.stage import Record
+from raymill.cluster.stage import CommitRecord
 from raymill.cluster.store.interface import NotFound, Unavailable
 from tests.support.stages import NUMBERS, count_up, counting_stage, digests, run_inline
 
@@ -35,7 +35,7 @@ class Recorded(Progress):
     def start(self, stage, units, done) -> None:
         self.calls.append((stage, units, len(list(done))))
 
-    def advance(self, record: Record) -> None:
+    def advance(self, record: CommitRecord) -> None:
         self.calls.append(("unit", record.unit))
 
 

@@ -15,7 +15,7 @@ from raymill.cluster.garbage import (
     FINISHED,
     INCOMPLETE,
     OTHER_SETTINGS,
-    PROBE,
+    TEST_FILE,
     UNNAMED,
     UPLOAD,
     Garbage,
@@ -84,15 +84,15 @@ def test_an_unfinished_run_keeps_what_its_records_name_and_continues_with_it(roo
     losers = losing_attempt(stage, root, 3)
     assert len(losers) > 1
     foreign = {"numbers/notes.txt", "copies/000000-000-0123456789ab.parquet", "numbers/part.parquet"}
-    probe = f"_probe-{'0' * 32}"
-    for path in (*foreign, probe):
+    test_file = f"_probe-{'0' * 32}"
+    for path in (*foreign, test_file):
         store.write_bytes(f"{root}/{path}", b"1")
     unnamed = "squares/0123456789ab-000002.slices"
     store.write_bytes(f"{root}/{unnamed}", b"1")
 
     assert find_garbage(store, root, DAY_S).old == []
     garbage = find_garbage(store, root, age(root))
-    wanted = dict.fromkeys((*losers, unnamed), UNNAMED) | {probe: PROBE}
+    wanted = dict.fromkeys((*losers, unnamed), UNNAMED) | {test_file: TEST_FILE}
     assert found_in(garbage, root) == wanted
     assert {uri.removeprefix(f"{root}/") for uri in garbage.unknown} == foreign
     before = all_files(store, root)
@@ -277,7 +277,7 @@ def test_the_list_adds_up_by_folder_and_cause_and_counts_what_stays(unknown, del
         Leftover(FileInfo("/r/a/2", 2, ""), "a", FINISHED),
         Leftover(FileInfo("/r/b/2", 2037, ""), "b", UNNAMED),
         Leftover(Upload("/r/b/3", 0.0, "id"), "b", UPLOAD),
-        Leftover(FileInfo("/r/p", 0, ""), "", PROBE),
+        Leftover(FileInfo("/r/p", 0, ""), "", TEST_FILE),
     ]
     found = Garbage(old, [Leftover(FileInfo("/r/y", 5, ""), "", UNNAMED)], [f"/r/{n}/x" for n in range(unknown)])
     names = ", ".join(f"{n}/x" for n in range(min(unknown, 3))) + ", ..." * (unknown > 3)
@@ -285,7 +285,7 @@ def test_the_list_adds_up_by_folder_and_cause_and_counts_what_stays(unknown, del
     assert [re.split(r"  +", line) for line in _text(found, "/r", "24h", delete).splitlines()] == [
         ["/r"],
         ["what", "why", "files", "bytes"],
-        [".", PROBE, "1", "0 B"],
+        [".", TEST_FILE, "1", "0 B"],
         ["a/", FINISHED, "1", "2 B"],
         ["b/", UPLOAD, "1", "0 B"],
         ["b/", UNNAMED, "2", "2.0 KiB"],

@@ -9,7 +9,7 @@ from raymill.cluster import logs
 from raymill.cluster import progress as progresses
 from raymill.cluster.progress import LineWriter, ProgressLines
 from raymill.cluster.progress import clock as clock_text
-from raymill.cluster.stage import Record
+from raymill.cluster.stage import CommitRecord
 
 
 class Terminal(io.StringIO):
@@ -24,8 +24,8 @@ def clock(monkeypatch):
     return now
 
 
-def record(unit: int, **counters: float) -> Record:
-    return Record(unit, "a", {}, counters, 1.0)
+def record(unit: int, **counters: float) -> CommitRecord:
+    return CommitRecord(unit, "a", {}, counters, 1.0)
 
 
 def test_a_log_gets_plain_lines_at_a_steady_pace(clock):
@@ -183,7 +183,7 @@ def test_time_left_is_shown_only_when_it_is_nearly_right(clock, monkeypatch, wor
     ends = sorted(begin + unit_s * (turn + 1) + worker / 1000 for turn in range(20) for worker in range(workers))
     shown = []
     for unit, clock[0] in enumerate(ends):
-        lines.advance(Record(unit, "a", {}, {}, unit_s))
+        lines.advance(CommitRecord(unit, "a", {}, {}, unit_s))
         last = stream.getvalue().splitlines()[-1]
         truth = ends[-1] - clock[0]
         if " left" in last:

@@ -344,7 +344,7 @@ def test_a_large_upload_whose_last_reply_was_lost_is_there(tmp_path, s3_root, s3
     assert len(ends) == 2 and s3_store.read_bytes(f"{s3_root}/large") == data
 
 
-def test_a_probe_whose_reply_is_lost_does_not_refuse_the_store(s3_root, counting_s3, counted_store):
+def test_a_test_file_whose_reply_is_lost_does_not_refuse_the_store(s3_root, counting_s3, counted_store):
     counting_s3.answer = failing_twice("lose")
     counted_store.require_conditional_writes(s3_root)
     counting_s3.answer = lambda request: None

@@ -160,7 +160,7 @@ def test_a_stored_parquet_file_is_read_in_pieces(root, tmp_path, store):
         assert pq.ParquetFile(file).read_row_group(3)["x"].to_pylist() == list(range(30_000, 40_000))
 
 
-def test_conditional_writes_are_found_to_work_and_the_probe_leaves_nothing(root, store):
+def test_conditional_writes_are_found_to_work_and_the_test_file_leaves_nothing(root, store):
     store.require_conditional_writes(root)
     assert store.list_files(root) == []
 
@@ -173,7 +173,7 @@ def test_a_store_whose_first_write_is_not_the_one_that_wins_is_refused(tmp_path,
         Store().require_conditional_writes(str(tmp_path))
 
 
-def test_a_store_is_not_refused_because_gc_of_another_driver_removed_a_probe(tmp_path, monkeypatch):
+def test_a_store_is_not_refused_because_gc_of_another_driver_removed_its_test_file(tmp_path, monkeypatch):
     create = local_store.LocalStore.create
 
     def and_remove(self, key, data):

@@ -22,7 +22,7 @@ from raymill.cluster.submit.jobs_api import JobsApi
 from raymill.cluster.submit.kuberay import KubeRay
 from raymill.cluster.submit.kubernetes_api import KubernetesApi
 from raymill.cluster.submit.local import Local
-from raymill.cluster.submit.preflight import ProbeRequest
+from raymill.cluster.submit.preflight import CheckRequest
 from raymill.cluster.submit.ray_api import RayApi
 from tests.support.inline import without_ray
 from tests.support.kubernetes_server import KubernetesServer
@@ -135,7 +135,7 @@ def test_a_submission_has_no_secret(config, tmp_path, monkeypatch, capsys):
     assert set(work.variables) == {"DESK_HEADER", "DESK_PARAMETER", "DESK_BASIC", "DESK_BEARER", "PSEUDONYMS"}
     request = Request(work, work.run_id)
     profile = replace(OVERLAYS["kind"], image=IMAGE, claims={str(tmp_path): "shared"})
-    texts = [rendered(work, profile), str(ProbeRequest.of(work).to_json()), str(request.metadata)]
+    texts = [rendered(work, profile), str(CheckRequest.of(work).to_json()), str(request.metadata)]
     local = Local(tmp_path / "jobs", ("python3", "-c", "import sys; print(sys.argv)"))
     texts += [str(line) for line in local.logs(local.start(request), follow=True)]
     with KubernetesServer(tmp_path) as server:

@@ -95,7 +95,7 @@ class Watch:
         try:
             data = self.store.read_bytes(uri)
         except NotFound:
-            return  # a probe or a lease that was removed meanwhile
+            return  # a test file or a lease that was removed meanwhile
         self.looked += 1
         if data not in self.proxy.bodies[path]:
             self.wrong.append(f"{uri} has {len(data)} bytes that nobody sent")

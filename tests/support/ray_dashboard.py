@@ -10,22 +10,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from raymill.cluster.submit.preflight import ProbeReport
+from raymill.cluster.submit.preflight import CheckReport
 
-PROBE = "python -m raymill.cluster.submit.probe"
+CHECK = "python -m raymill.cluster.submit.cluster_check"
 
 
 class RayDashboard:
     """Use it in a `with`.
 
     Attributes to change in tests: jobs: submission id -> job, as `GET /api/jobs/ID` has it; logs: submission id ->
-    bytes; report: of a probe, which is a job that ends at once with this in its log; lost: number of answers that are
+    bytes; report: of a check, which is a job that ends at once with this in its log; lost: number of answers that are
     lost after the request was carried out, at requests of these methods.
 
     Attributes to read: bodies: of the jobs that were submitted, by id; requests: METHOD PATH, in order.
     """
 
-    def __init__(self, report: ProbeReport | None = None, version: str = "") -> None:
+    def __init__(self, report: CheckReport | None = None, version: str = "") -> None:
         self.report, self.version = report, version or importlib.metadata.version("ray")
         self.jobs: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, bytes] = {}
@@ -76,7 +76,7 @@ class RayDashboard:
             return 500, f"Request failed with status code 400: Job with submission_id {name} already exists".encode()
         self.bodies[name] = body
         self.add(name, "PENDING", **{key: body[key] for key in ("entrypoint", "metadata", "runtime_env")})
-        if body["entrypoint"] == PROBE:
+        if body["entrypoint"] == CHECK:
             self.logs[name] = f"a line\n{self.report.to_line()}\n".encode() if self.report else b"Traceback\n"
             self.jobs[name] |= {"status": "SUCCEEDED"}
         return 200, json.dumps({"submission_id": name}).encode()

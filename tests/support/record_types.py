@@ -19,7 +19,7 @@ from raymill import cluster, pipelines, training
 from raymill.cluster.artifact import Manifest
 from raymill.cluster.readers.formats import hub
 from raymill.cluster.record import json_with
-from raymill.cluster.stage import Record
+from raymill.cluster.stage import CommitRecord
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.fetch import (
     snapshot,
@@ -57,7 +57,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         set(),
     ),
     "raymill.cluster.stage:record_file": (
-        Record.from_json,
+        CommitRecord.from_json,
         {"unit": 0, "attempt": "a", "files": {"_work/a": [FILE]}, "counters": {}, "seconds": 1.0},
         {"files.{}", "files.*.[].path"},
         set(),

@@ -15,8 +15,8 @@ one another without a gap, and a step may contain rows of two.
 A mixture of corpora is a sequence of corpus numbers with a period of at most 2^20 samples, in which each corpus has
 its share, rounded to a sample and evenly spread. The samples of one corpus run through its own epochs.
 
-With `order: curriculum` or `reverse` an epoch has the rows of one stage after those of another. With `mixed` the rows
-of all stages are spread evenly over the epoch. In both cases the rows of a stage are ordered as above.
+With `order: curriculum` or `reverse` an epoch has the rows of one curriculum stage after those of another. With `mixed`
+the rows of all stages are spread evenly over the epoch. In both cases the rows of a stage are ordered as above.
 
 Memory: 8 bytes per block in each of the last two epochs, 0.2 GB for three billion rows of 1,024 tokens, and 8 bytes per
 sample of the period; with `mixed` 9 bytes a row.

@@ -1,6 +1,6 @@
 """Progress of a training for the terminal: steps, loss, tokens per second, time left, the last validation.
 
-The driver reads the end of steps.jsonl and the files of attempts every few seconds. On a terminal one line is redrawn;
+The driver reads the end of steps.jsonl and the files of starts every few seconds. On a terminal one line is redrawn;
 elsewhere a line is printed every 10 s.
 
 Time left is estimated for the remaining steps, validations, export and evaluation. Steps and validations are assumed to
@@ -23,7 +23,7 @@ from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.job import Job
-from raymill.training.records.schema import AttemptRecord, StepRecord, damage_lines
+from raymill.training.records.schema import StartRecord, StepRecord, damage_lines
 
 _TAIL_BYTES = 64 << 10
 _EVERY_S = {True: 0.0, False: 10.0}  # on a terminal, elsewhere
@@ -35,7 +35,7 @@ _EXPORT_BYTES_PER_S = 200e6
 class StepProgress:
     """Shows the steps of one job while its workers run. Call `update` every few seconds, and `finish` at the end.
 
-    Each call reads what changed on the run's store: a listing of the attempts, and the last 64 KiB of the step log.
+    Each call reads what changed on the run's store: a listing of the starts, and the last 64 KiB of the step log.
     """
 
     def __init__(self, job: Job, writer: LineWriter) -> None:
@@ -51,7 +51,7 @@ class StepProgress:
         self.remaining = RemainingWork(job.steps, job.config.evaluate.every_steps)
 
     def update(self) -> None:
-        """Read new attempts and steps, and show them if the last line was shown long enough ago."""
+        """Read new starts and steps, and show them if the last line was shown long enough ago."""
         self._read_attempts()
         self._read_steps()
         if self.newest != self.shown and time.monotonic() - self.shown_at >= _EVERY_S[self.writer.terminal]:
@@ -66,19 +66,19 @@ class StepProgress:
         self.writer.end()
 
     def _read_attempts(self) -> None:
-        """Show a line for each new attempt, and one for each damaged checkpoint that was skipped."""
+        """Show a line for each new start, and one for each damaged checkpoint that was skipped."""
         for file in self.job.store.list_files(self.job.attempts):
             if self.known.get(file.uri) == file.version:
                 continue
             is_new = file.uri not in self.known
             self.known[file.uri] = file.version
-            attempt = cast(AttemptRecord, read_json(self.job.store, file.uri, "the record of an attempt"))
+            attempt = cast(StartRecord, read_json(self.job.store, file.uri, "the record of a start"))
             self._write(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
             if is_new:
                 self.since = attempt["step"]
                 self.remaining = RemainingWork.of(self.job, attempt["all_parameters"])
-                self._write([attempt_line(attempt)])
+                self._write([start_line(attempt)])
 
     def _write(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -103,7 +103,7 @@ class StepProgress:
         self.writer.update(ProgressUpdate(self.newest, "training", self.step, self.remaining.steps))
 
 
-def attempt_line(attempt: AttemptRecord) -> str:
+def start_line(attempt: StartRecord) -> str:
     """The line shown when workers start."""
     trained, total, workers = attempt["trainable_parameters"], attempt["all_parameters"], attempt["workers"]
     resumed = f", continuing after step {attempt['step']}" if attempt["step"] else ""

@@ -139,7 +139,7 @@ class FlatState:
 
 
 class ShardedState:
-    """The optimizer state of this worker in stage 3.
+    """The optimizer state of this worker in ZeRO stage 3.
 
     DeepSpeed flattens every parameter and cuts it into equal parts, the last one padded with zeros. Arguments as
     FlatState's; utils: the module `deepspeed.utils`.

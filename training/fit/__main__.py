@@ -35,7 +35,7 @@ _LOOK_EVERY_S = 1.0
 def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome], object] | None) -> None:
     """Train in a worker that Ray Train started.
 
-    Returns at once if a worker of an earlier attempt wrote a final error, and without an outcome after a request to
+    Returns at once if a worker of an earlier start wrote a final error, and without an outcome after a request to
     stop.
 
     Args:

@@ -8,8 +8,8 @@
                      overwritten
 
 One checkpoint is written at a time, so a worker holds one copy of its part of the state, in page-locked memory on GPUs.
-A manifest is created after all files that it lists. Checkpoints without a manifest, left by killed attempts, are
-deleted when the next attempt starts.
+A manifest is created after all files that it lists. Checkpoints without a manifest, left by killed workers, are
+deleted at the next start.
 
 The newest undamaged checkpoint is restored, the same one on all workers. Damage is found while an engine reads values,
 when other workers may already wait in a collective. Therefore no error is raised: the damage is recorded, and the
@@ -67,7 +67,7 @@ Key = tuple[str, str, int]  # parameter, state, first value
 
 
 class Saver:
-    """Writes one worker's parts of the checkpoints of one attempt.
+    """Writes one worker's parts of the checkpoints of one start.
 
     before_manifest: called by the first worker, in a thread, before a checkpoint is committed.
     on_commit: called by all workers, at the same point of the training, with the URI of a committed checkpoint.
@@ -101,7 +101,7 @@ class Saver:
                     discard(job.store, folder, files)
 
     def uri(self, step: int) -> str:
-        """The folder of this attempt's checkpoint of a step."""
+        """The folder of this start's checkpoint of a step."""
         return paths.join(self.job.checkpoints, folder_name(step, self.attempt))
 
     def begin(self, progress: TrainingProgress, slices: Iterable[StateSlice]) -> float:
@@ -266,7 +266,7 @@ def _part(rank: int) -> str:
 
 def delete_replaced(job: Job, progress: TrainingProgress, own: str) -> None:
     """Delete checkpoints after the one at `own` was committed: older ones beyond `checkpoint.keep` except the best, and
-    those of later steps, which an earlier attempt wrote.
+    those of later steps, which an earlier start wrote.
     """
     folders = _folders(job)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}

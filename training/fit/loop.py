@@ -10,7 +10,7 @@ After a step: validation and a checkpoint, each if due, then the line of the ste
 each validation with the lowest loss so far, so that the best weights can be exported. If a step's loss is not finite,
 or too large, the run ends or skips steps.
 
-An attempt is one start of the workers: the first one, and each one after a failure or an interruption.
+The workers are started first, and again after each failure or interruption; attempts/ has a file for each start.
 
 Reads the packed rows and the newest checkpoint; writes checkpoints/, steps.jsonl, attempts/ and, last, fit.json.
 """
@@ -53,7 +53,7 @@ from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import at_step
 from raymill.training.records.finished import read_outcome, write_outcome
 from raymill.training.records.job import Job, StopRequested
-from raymill.training.records.schema import AttemptRecord, Measured, Outcome, StepRecord, TrainingProgress, measured
+from raymill.training.records.schema import Measured, Outcome, StartRecord, StepRecord, TrainingProgress, measured
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) 
         DataError: the loss is not finite or too large (the message lists the document ids), or the newest checkpoint
             has other settings, model or data.
         ClusterError: communication failed (the message names the workers at fault), or a worker ran out of memory and
-            the next attempt computes fewer rows at once.
+            the next start computes fewer rows at once.
         UserError: another mistake in config or data, or the training does not fit the device.
     """
     if (outcome := ranks.from_first(read_outcome(job) if ranks.first else None)) is not None:
@@ -112,7 +112,7 @@ class Counts:
 
 
 class Training:
-    """One worker's training in one attempt.
+    """One worker's training in one start of the workers.
 
     Attributes:
         config: the job's, with the `micro_batch` that is computed.
@@ -149,7 +149,7 @@ class Training:
         self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress(updates=updates)
         self.resumed_seconds = self.progress.seconds
         self.saved_step = checkpoint.step if checkpoint else -1
-        self.saved_metrics: dict[str, float] = {}  # of the last checkpoint of this attempt
+        self.saved_metrics: dict[str, float] = {}  # of the last checkpoint of this start
         resumed = self.progress.step if checkpoint else None
         self.log = StepLog(job.store, job.step_log, resumed, job.outcome) if ranks.first else None
         if self.log:
@@ -179,7 +179,7 @@ class Training:
         )
         stack.callback(self.loader.close)
         self.preemption = Preemption(ranks, self.metrics)
-        self.attempt = AttemptRecord(
+        self.attempt = StartRecord(
             attempt=attempt,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             workers=ranks.world,
@@ -550,7 +550,7 @@ class Validation:
 def received_gradients(slices: Iterable[StateSlice], ranks: Ranks) -> dict[str, bool]:
     """Trained parameter -> whether it ever had a gradient that is not zero, on any worker. A collective.
 
-    It is read from AdamW's average of squared gradients, which is zero only if every gradient was zero, in all attempts
+    It is read from AdamW's average of squared gradients, which is zero only if every gradient was zero, in all starts
     of the training. False means that a parameter, of an adapter for example, takes no part in the computation.
     """
     mine: dict[str, bool] = {}

@@ -1,8 +1,8 @@
 """A device's memory: the rows of a micro-batch that fit, and smaller micro-batches after running out of memory.
 
 The number of rows of a micro-batch does not change the results. Where the config leaves it open, it is the largest that
-fits the workers' GPUs by the memory model (training/plan/memory.py). After an attempt that ran out of memory it is
-halved, and the workers start again from the newest checkpoint. It is not halved within an attempt: one worker may run
+fits the workers' GPUs by the memory model (training/plan/memory.py). After a start that ran out of memory it is
+halved, and the workers start again from the newest checkpoint. It is not halved within a start: one worker may run
 out of memory while the others wait in a collective of the same layer.
 
 OUTPUT/micro_batch.json holds the number of rows to try next, with the settings that memory depends on.
@@ -72,7 +72,7 @@ def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> Train
 
 
 def with_rows_left_to_try(job: Job, config: TrainConfig, ranks: Ranks) -> TrainConfig:
-    """The config, with a smaller `micro_batch` if an earlier attempt with these settings ran out of memory.
+    """The config, with a smaller `micro_batch` if an earlier start with these settings ran out of memory.
 
     config: with the default of `micro_batch` applied. A collective.
     """
@@ -96,7 +96,7 @@ def explained(job: Job, config: TrainConfig, ranks: Ranks, *, of_rows: bool) -> 
         of_rows: whether the memory depends on the rows of a micro-batch; while the model is built, it does not.
 
     Raises:
-        ClusterError: the next attempt computes half of the rows at once.
+        ClusterError: the next start computes half of the rows at once.
         ConfigError: fewer rows would not help, no smaller micro-batch is left to try, or the config sets it.
     """
     try:
@@ -113,8 +113,8 @@ def explained(job: Job, config: TrainConfig, ranks: Ranks, *, of_rows: bool) -> 
             record = {"rows": rows // 2, "settings": _key(job, ranks.world)}
             job.store.write_bytes(job.micro_batch, json_bytes(record))
             raise ClusterError(
-                f"{seen} The next attempt computes {rows // 2} at once, with equal results. If `failures.max` allows "
-                "no further attempt, run the same command again."
+                f"{seen} The next start computes {rows // 2} at once, with equal results. If `failures.max` allows "
+                "no further start, run the same command again."
             ) from error
         # While the model is built, no activations are in memory, so only another engine or method needs less.
         tried = {"micro_batch": rows} if of_rows else {"micro_batch": 1, "activation_checkpointing": True}

@@ -36,7 +36,7 @@ class StepLog:
 
     resumed: step of the restored checkpoint, after which lines are removed; None: all lines are removed.
     outcome: URI of the record that ends the training. Once it exists, nothing is written: a worker that was suspended
-        may run on after another attempt finished the training, and has fewer lines.
+        may run on after another start finished the training, and has fewer lines.
     """
 
     def __init__(self, store: Store, uri: str, resumed: int | None, outcome: str) -> None:
@@ -185,9 +185,9 @@ class StepMetrics:
 
 
 class TensorBoard:
-    """One event file per attempt, written to a local folder and copied to the store every 30 s.
+    """One event file per start, written to a local folder and copied to the store every 30 s.
 
-    TensorBoard then hides the events of earlier attempts after the step from which this one resumed.
+    TensorBoard then hides the events of earlier starts after the step from which this one resumed.
     """
 
     def __init__(self, job: Job, attempt: str, resumed: int) -> None:
@@ -221,7 +221,7 @@ class TensorBoard:
 
 
 class Mlflow:
-    """One MLflow run per training, over all attempts: found by the tag `raymill`, the job's fingerprint."""
+    """One MLflow run per training, over all starts: found by the tag `raymill`, the job's fingerprint."""
 
     def __init__(self, job: Job, tracking_uri: str) -> None:
         import mlflow
@@ -245,7 +245,7 @@ class Mlflow:
 
 
 class Wandb:
-    """One run of Weights & Biases per training, over all attempts; its id is the job's fingerprint."""
+    """One run of Weights & Biases per training, over all starts; its id is the job's fingerprint."""
 
     def __init__(self, job: Job, project: str) -> None:
         import wandb

@@ -112,7 +112,7 @@ class Fallback:
         # Safe to log: compiler errors quote code, never a document's text.
         log.warning(
             "torch.compile failed on %s (%s); training continues uncompiled, slower and with "
-            "equal results. compile: false avoids the attempt; TORCH_LOGS=graph_breaks,recompiles prints the details",
+            "equal results. compile: false leaves compiling out; TORCH_LOGS=graph_breaks,recompiles prints the details",
             self.what,
             reason,
         )

@@ -122,7 +122,7 @@ def prepare_tokenizer(
         return found.tokenizer
     chosen = cuts() if cuts and corpora else [survey_here(frozen, config.split).cuts for frozen in corpora]
     files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, corpora, chosen)
-    # Files of an interrupted attempt with other settings are removed, because they would be loaded too.
+    # Files of an interrupted run with other settings are removed, because they would be loaded too.
     written = {paths.join(folder, name) for name in (*files, RECORD)}
     store.delete({file.uri for file in store.list_files(folder)} - written)
     return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer

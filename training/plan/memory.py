@@ -289,7 +289,7 @@ def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
 
 
 def _zero(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
-    """Stage 1 accumulates unsharded gradients, in bf16 runs also as they were computed."""
+    """ZeRO stage 1 accumulates unsharded gradients, in bf16 runs also as they were computed."""
     stage = int(config.engine.removeprefix("zero"))
     wide = 2 if config.bf16 else 4
     trained = shape.trained

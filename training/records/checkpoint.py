@@ -123,7 +123,7 @@ class CheckpointManifest:
 
 
 def folder_name(step: int, attempt: str) -> str:
-    """The name of a checkpoint's folder, with the step and the id of the attempt that writes it."""
+    """The name of a checkpoint's folder, with the step and the id of the start that writes it."""
     return f"step-{step:08d}-{attempt}"
 
 

@@ -104,7 +104,7 @@ class WorkerErrors:
         self.store.write_bytes(paths.join(self.folder, f"{time.time_ns()}.json"), data)
 
     def last(self, *, final: bool) -> RaymillError | None:
-        """The last error written. final: of the final errors, which another attempt would raise again."""
+        """The last error written. final: of the final errors, which another start would raise again."""
         for file in reversed(self.store.list_files(self.folder)):
             record: ErrorRecord | None = read_json(self.store, file.uri, "an error", "kind", "message", "final")
             if record is None:

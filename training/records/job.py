@@ -126,7 +126,7 @@ class Job:
 
     @property
     def attempts(self) -> str:
-        """Folder with one `records.AttemptRecord` for each start of the workers."""
+        """Folder with one `records.StartRecord` for each start of the workers."""
         return f"{self.root}/attempts"
 
     @property

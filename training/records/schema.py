@@ -91,7 +91,7 @@ class DamagedCheckpoint(TypedDict):
     problem: str
 
 
-class AttemptRecord(TypedDict):
+class StartRecord(TypedDict):
     """One start of the workers, a file in attempts/ named by its time.
 
     step: of the restored checkpoint, or 0. attention: transformers' name of the implementation in use.
@@ -111,7 +111,7 @@ class AttemptRecord(TypedDict):
     micro_rows: NotRequired[int]
 
 
-def damage_lines(attempt: AttemptRecord) -> list[str]:
+def damage_lines(attempt: StartRecord) -> list[str]:
     """A sentence for each damaged checkpoint: its step, the damage, and the steps that are trained again."""
     lines = []
     for one in attempt.get("damaged", []):
@@ -129,7 +129,7 @@ class Outcome(TypedDict):
     fingerprint: of the job. ended: `steps` (all were taken) or `patience` (early stopping). best_step: the step with
     the lowest validation loss, null without a validation split. checkpoint: URI of the last one. best_checkpoint: URI
     of the one that is exported: of best_step, or the last one. unmoved: trained parameters that never received a
-    gradient. skipped: steps skipped because of a bad loss. restarts: number of attempts after the first.
+    gradient. skipped: steps skipped because of a bad loss. restarts: number of starts after the first.
     """
 
     fingerprint: str

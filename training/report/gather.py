@@ -29,10 +29,10 @@ from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.finished import EXPORT, export_file, read_evaluation
 from raymill.training.records.job import Job
 from raymill.training.records.schema import (
-    AttemptRecord,
     Evaluation,
     GeneratedAnswer,
     Outcome,
+    StartRecord,
     StepRecord,
     damage_lines,
     read_steps,
@@ -64,7 +64,7 @@ _CORPUS = {
 FIT = {
     "name": str, "output": str,
     # base_model: a name, or a description of a randomly initialised model. attention_warning: see
-    # raymill.training.records.schema.AttemptRecord. order: of the examples.
+    # raymill.training.records.schema.StartRecord. order: of the examples.
     "recipe": {
         "base_model": str, "method": str, "engine": str, "precision": str, "attention": str,
         "attention_warning": str | None, "sequence_length": int, "tokens_per_step": int, "order?": str,
@@ -129,7 +129,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
     """One training's part of the report."""
     config, log = job.config, Log(read_steps(job.store, job.step_log))
     files = job.store.list_files(job.attempts)
-    attempts: list[AttemptRecord] = [read_json(job.store, file.uri, "the record of an attempt") for file in files]
+    attempts: list[StartRecord] = [read_json(job.store, file.uri, "the record of a start") for file in files]
     evaluation = read_evaluation(job) or _NOT_EVALUATED
     return {
         "name": config.name,
@@ -200,7 +200,7 @@ def _first_answers(answers: Sequence[GeneratedAnswer]) -> Iterator[dict[str, Any
                         for key, words in texts.items()}  # fmt: skip
 
 
-def _recipe(config: TrainConfig, attempts: Sequence[AttemptRecord]) -> dict[str, Any]:
+def _recipe(config: TrainConfig, attempts: Sequence[StartRecord]) -> dict[str, Any]:
     return {
         "base_model": _base_model(config.model),
         "method": config.training_method.description(config),
@@ -336,7 +336,7 @@ class Log:
         return rows
 
 
-def restarts(attempts: Sequence[AttemptRecord], skipped: Sequence[int]) -> list[dict[str, Any]]:
+def restarts(attempts: Sequence[StartRecord], skipped: Sequence[int]) -> list[dict[str, Any]]:
     """The restarts and skipped steps of a run, by step. attempts: all starts of the workers, with the first."""
     found: list[dict[str, Any]] = []
     ordered = sorted(attempts, key=lambda attempt: attempt["time"])

@@ -59,8 +59,8 @@ _SCORES = {
 # What the report says of the order of examples.
 _ORDERS = {
     "shuffled": "",
-    "curriculum": " Order: curriculum; every epoch goes from the easiest stage of examples to the hardest.",
-    "reverse": " Order: reverse; every epoch goes from the hardest stage of examples to the easiest.",
+    "curriculum": " Order: curriculum; every epoch goes from the easiest curriculum stage to the hardest.",
+    "reverse": " Order: reverse; every epoch goes from the hardest curriculum stage to the easiest.",
     "mixed": " Order: mixed; every step has all stages in their shares.",
 }
 

@@ -202,7 +202,7 @@ def _answer(
                 f"{where}: {shown(answer.url)} answered with {kind} that is not JSON ({len(answer.body):,} bytes, "
                 f"which begin: {text!r}). {fix}."
             ) from error
-    raise AssertionError("the last attempt returns or raises")
+    raise AssertionError("the last try returns or raises")
 
 
 def _records(value: Any, path: str, answer: Response, where: str) -> Sequence[Any]:

@@ -160,7 +160,7 @@ class Client:
                     ) from refused
                 pause(wait)
                 usual = min(2 * usual, _LONGEST_PAUSE_S)
-        raise AssertionError("at least one attempt")
+        raise AssertionError("at least one try")
 
     def _once(self, url: httpx2.URL, headers: Mapping[str, str], hidden: Mapping[str, str]) -> Response | str:
         assert self._client is not None, "use in a `with`"

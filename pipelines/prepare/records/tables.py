@@ -176,7 +176,7 @@ def check_table(where: str, table: Table) -> None:
             )
     known = [*table.types, *table.flags]
     types = {name: _TYPES[kind] for name, kind in table.types.items()}
-    probe = pl.DataFrame(schema=types | dict.fromkeys(table.flags, pl.Boolean()))
+    typed = pl.DataFrame(schema=types | dict.fromkeys(table.flags, pl.Boolean()))
     for name, text in table.derive.items():
         at = f"{where}, table.derive.{name}: {text!r}"
         try:
@@ -198,7 +198,7 @@ def check_table(where: str, table: Table) -> None:
             raise ConfigError(
                 f"{at} is not made of the values of one row. Leave out aggregates, other rows and the present time."
             )
-        probe = probe.with_columns(_evaluated(probe, name, text, where))
+        typed = typed.with_columns(_evaluated(typed, name, text, where))
         known.append(name)
 
 

@@ -18,13 +18,13 @@ from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.submit import jobs_api
 from raymill.cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from raymill.cluster.submit.jobs_api import JobsApi
-from raymill.cluster.submit.preflight import ProbeReport
+from raymill.cluster.submit.preflight import CheckReport
 from raymill.cluster.submit.ray_api import RayApi, Refused
 from tests.support.processes import wait_until
 from tests.support.ray_dashboard import RayDashboard
 from tests.support.works import small_work
 
-REPORT = ProbeReport(
+REPORT = CheckReport(
     python=platform.python_version(),
     ray=importlib.metadata.version("ray"),
     raymill=cluster.__version__,
@@ -261,8 +261,8 @@ def test_a_check_leaves_no_job_and_names_what_its_report_lacks(dashboard, tmp_pa
     work = small_work(tmp_path)
     assert backend(dashboard).check(work) == []
     ((name, body),) = dashboard.bodies.items()
-    assert name.startswith(f"{work.run_id}-probe-") and dashboard.jobs == {}
-    request = json.loads(body["runtime_env"]["env_vars"]["RAYMILL_PROBE"])
+    assert name.startswith(f"{work.run_id}-check-") and dashboard.jobs == {}
+    request = json.loads(body["runtime_env"]["env_vars"]["RAYMILL_CHECK"])
     assert request["output"] == work.output and request["needed"] == {"GPU": 0, "CPU": 1, "memory": 0}
     dashboard.report = replace(REPORT, raymill="0.0.1")
     (problem,) = backend(dashboard).check(work)
@@ -288,8 +288,8 @@ def test_another_version_of_ray_is_named_before_a_job_is_started(tmp_path):
     ],
 )
 def test_a_check_without_an_environment_on_path_names_the_python_that_ran_it(code, log, seen):
-    job = jobs_api._Job(submission_id="probe", status="FAILED", driver_exit_code=code)
-    problem = jobs_api._failed_probe(job, f"Traceback\n{log}\n")
+    job = jobs_api._Job(submission_id="check", status="FAILED", driver_exit_code=code)
+    problem = jobs_api._failed_check(job, f"Traceback\n{log}\n")
     assert f"the first on the PATH with which Ray's head was started, {seen}" in problem
     assert "PATH=ENV/bin:$PATH ray start --head" in problem
     assert ("ship this checkout with --ship-code" in problem) == ("has no Raymill" in seen)

@@ -90,9 +90,9 @@ def test_the_check_finds_nothing_wrong_with_a_run_that_fits(ray_cluster, tmp_pat
     work = replace(small_work(tmp_path, name="fits"), must_exist=(str(tmp_path / "input.jsonl"),))
     backend = JobsApi(RayApi(ray_cluster.url, ray_cluster.token))
     assert backend.check(work) == []
-    assert not Path(work.output).exists(), "the probe removes what it wrote"
+    assert not Path(work.output).exists(), "the check removes what it wrote"
     ids = [job["submission_id"] for job in json.loads(backend.api.get("/api/jobs/"))]
-    assert not any("probe" in one for one in ids if one), "the probe is removed"
+    assert not any("-check-" in one for one in ids if one), "the check is removed"
 
 
 def test_the_check_names_everything_that_is_wrong_at_once(ray_cluster, tmp_path):
@@ -141,7 +141,7 @@ def test_a_cluster_without_raymill_is_named(ray_cluster, tmp_path, monkeypatch):
 
 
 def test_shipped_code_runs_on_the_driver_and_on_every_machine(ray_cluster, tmp_path, monkeypatch):
-    """The probe needs Raymill in its driver and in a task on each machine, and finds it nowhere else."""
+    """The check needs Raymill in its driver and in a task on each machine, and finds it nowhere else."""
     backend = without_path(JobsApi(RayApi(ray_cluster.url, ray_cluster.token), ship_code=True), monkeypatch)
     assert backend.check(small_work(tmp_path, name="shipped")) == []
 

@@ -1,4 +1,4 @@
-"""What a cluster must have, with the report of the probe as a value; and what is looked at on a machine."""
+"""What a cluster must have, with the report of the check as a value; and what is looked at on a machine."""
 
 import importlib.metadata
 import platform
@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from raymill import cluster
-from raymill.cluster.submit import probe
+from raymill.cluster.submit import cluster_check
 from raymill.cluster.submit.preflight import (
-    ProbeReport,
-    ProbeRequest,
+    CheckReport,
+    CheckRequest,
     lacking,
     needed,
     problems,
@@ -20,7 +20,7 @@ from raymill.cluster.submit.preflight import (
 )
 from tests.support.works import small_work
 
-FITTING = ProbeReport(
+FITTING = CheckReport(
     python=platform.python_version(),
     ray=importlib.metadata.version("ray"),
     raymill=cluster.__version__,
@@ -104,20 +104,20 @@ def test_a_file_is_looked_for_with_the_storage_of_its_input(tmp_path):
     assert storage_of(config, "s3://public/2025/a.jsonl") == {"region": "here"}
     assert storage_of(config, "s3://own/x.jsonl") == {"region": "here"}
     work = replace(small_work(tmp_path, **config), must_exist=("s3://public/2026/a.jsonl",))
-    again = ProbeRequest.from_json(ProbeRequest.of(work).to_json())
+    again = CheckRequest.from_json(CheckRequest.of(work).to_json())
     assert [list(one) for one in again.files] == [["s3://public/2026/a.jsonl", {"anonymous": True}]]
 
 
 def test_a_problem_reads_the_same_on_every_machine(tmp_path):
     storage = {"endpoint_url": "http://127.0.0.1:1", "anonymous": True}
-    request = ProbeRequest("s3://bucket/output", storage, [(str(tmp_path / "absent"), {})])
+    request = CheckRequest("s3://bucket/output", storage, [(str(tmp_path / "absent"), {})])
     first = problems_here(request, None)
     assert len(first) == 2 and first == problems_here(request, None)
 
 
 def test_a_local_output_is_looked_for_by_the_file_of_another_machine(tmp_path):
     (tmp_path / "marker").touch()
-    request = ProbeRequest(str(tmp_path), {}, [("hf://some/model", {}), (str(tmp_path / "marker"), {})])
+    request = CheckRequest(str(tmp_path), {}, [("hf://some/model", {}), (str(tmp_path / "marker"), {})])
     assert problems_here(request, str(tmp_path / "marker")) == []
     (problem,) = problems_here(request, str(tmp_path / "absent"))
     assert problem.startswith(f"{tmp_path}: this local folder is not shared with all machines of the cluster")
@@ -125,10 +125,10 @@ def test_a_local_output_is_looked_for_by_the_file_of_another_machine(tmp_path):
 
 
 def test_the_autoscaler_is_asked_for_single_processors_and_one_piece_of_memory(monkeypatch):
-    monkeypatch.setattr(probe, "can_add", lambda bundles: bundles)
-    request = ProbeRequest("o", {}, (), {"GPU": 2, "CPU": 1, "memory": 5.0})
-    assert probe._can_add(request, []) is None
-    assert probe._can_add(request, ["GPU", "memory"]) == [{"GPU": 1}, {"GPU": 1}, {"memory": 5.0}]
+    monkeypatch.setattr(cluster_check, "can_add", lambda bundles: bundles)
+    request = CheckRequest("o", {}, (), {"GPU": 2, "CPU": 1, "memory": 5.0})
+    assert cluster_check._can_add(request, []) is None
+    assert cluster_check._can_add(request, ["GPU", "memory"]) == [{"GPU": 1}, {"GPU": 1}, {"memory": 5.0}]
 
 
 def test_the_memory_of_a_run_equals_the_one_of_its_largest_task_on_one_machine(tmp_path):

@@ -566,9 +566,9 @@ def begun(step: int) -> dict:
 
 def test_the_line_of_an_attempt_has_the_share_that_trains_and_the_step_it_continues_after():
     attempt = begun(0) | {"workers": 2, "trainable_parameters": 25, "all_parameters": 1000}
-    assert watch.attempt_line(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
-    assert watch.attempt_line(attempt | {"step": 9}).endswith("attention sdpa, continuing after step 9")
-    assert watch.attempt_line(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
+    assert watch.start_line(attempt) == "training: 25 of 1,000 parameters train (2.50%), 2 workers, attention sdpa"
+    assert watch.start_line(attempt | {"step": 9}).endswith("attention sdpa, continuing after step 9")
+    assert watch.start_line(attempt | {"attention_warning": "slow"}).endswith("attention sdpa\nwarning: slow")
 
 
 def test_a_training_that_continues_does_not_show_again_what_an_earlier_call_showed(job_at):
@@ -598,7 +598,7 @@ def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained
     lines.update()
     lines.update()
     wanted = f"warning: The checkpoint of step 9 is damaged and was not used: {problem} Steps 4 to 9 are trained again."
-    assert stream.getvalue().splitlines() == [wanted, watch.attempt_line(attempt)]
+    assert stream.getvalue().splitlines() == [wanted, watch.start_line(attempt)]
     damaged.append({"step": 6, "resumed": 5, "problem": "x."})  # met when going back after a broken loss
     Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
     lines.finish()

@@ -51,7 +51,7 @@ def test_after_running_out_of_memory_each_attempt_computes_half_of_the_rows_with
     for rows, left in ((8, 4), (4, 2)):
         with pytest.raises(ClusterError, match=f"{rows} rows of {LENGTH} tokens at once") as raised:
             fit_alone(job)
-        assert f"The next attempt computes {left} at once, with equal results" in str(raised.value)
+        assert f"The next start computes {left} at once, with equal results" in str(raised.value)
         assert not raised.value.is_final
     called.clear()
     found = fit_alone(job)

@@ -265,7 +265,7 @@ def test_a_progress_is_plain_and_back(tmp_path):
 def test_the_line_of_starting_workers_has_the_numbers_of_the_attempt(changes, said):
     attempt = {"step": 0, "workers": 2, "trainable_parameters": 250, "all_parameters": 1000, "attention": "sdpa",
                "attention_warning": None}  # fmt: skip
-    assert console.attempt_line(attempt | changes) == said
+    assert console.start_line(attempt | changes) == said
 
 
 def test_the_line_of_a_step_has_the_numbers_of_the_steps_it_is_about():

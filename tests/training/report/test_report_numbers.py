@@ -406,14 +406,14 @@ def test_the_order_of_examples_and_the_rows_of_each_stage_are_reported():
     plain["recipe"] |= {"order": "curriculum"}
     plain["corpora"][0] |= {"stages": {"1": 1200, "2": 34}}
     said = text_of(drawn(page.data, plain))
-    assert "Order: curriculum; every epoch goes from the easiest stage of examples to the hardest." in said
+    assert "Order: curriculum; every epoch goes from the easiest curriculum stage to the hardest." in said
     assert "Rows of each stage: 1: 1,200; 2: 34" in said
 
 
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("reverse", "from the hardest stage of examples to the easiest."),
+        ("reverse", "from the hardest curriculum stage to the easiest."),
         ("mixed", "every step has all stages in their shares."),
     ],
 )

@@ -17,7 +17,7 @@ from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
-from raymill.cluster.submit.preflight import ProbeRequest, unset
+from raymill.cluster.submit.preflight import CheckRequest, unset
 from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.fetch import (
     snapshot,
@@ -367,10 +367,10 @@ def test_a_submitted_run_has_one_id_before_and_after_it_fetched_and_names_its_va
     monkeypatch.delenv("DESK_TOKEN")
     before = PrepareJob(config).work()
     assert (before.finished, before.variables, before.workers[0].cpus) == (False, ("DESK_TOKEN",), 2)
-    (problem,) = unset(ProbeRequest.of(before))
+    (problem,) = unset(CheckRequest.of(before))
     assert problem.startswith("the environment has no DESK_TOKEN, which the config names")
     monkeypatch.setenv("DESK_TOKEN", SECRET)
-    assert unset(ProbeRequest.of(before)) == []
+    assert unset(CheckRequest.of(before)) == []
     prepare_inline(settings, monkeypatch)
     after = PrepareJob(config).work()
     assert after.finished and after.run_id == before.run_id and SECRET not in str(after)

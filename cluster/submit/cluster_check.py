@@ -1,4 +1,4 @@
-"""The job that checks a Ray cluster before a run is submitted to it: `python -m raymill.cluster.submit.probe`.
+"""The job that checks a Ray cluster before a run is submitted to it: `python -m raymill.cluster.submit.cluster_check`.
 
 It prints one line: versions, resources, and what went wrong on each machine with the store and the files of the run.
 """
@@ -20,7 +20,7 @@ from raymill import cluster
 from raymill.cluster.autoscaler import can_add
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.cluster.submit.preflight import ProbeReport, ProbeRequest, lacking, problems_here, unset
+from raymill.cluster.submit.preflight import CheckReport, CheckRequest, lacking, problems_here, unset
 
 _MACHINES = 16  # that are checked, at most
 _MACHINE_S = 90
@@ -28,14 +28,14 @@ _MACHINE_S = 90
 
 def main() -> None:
     """Print the report on the request in the environment."""
-    request = ProbeRequest.from_json(os.environ[ProbeRequest.VARIABLE])
+    request = CheckRequest.from_json(os.environ[CheckRequest.VARIABLE])
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     # The head is one of them: its driver commits to the store.
     looked_at = nodes[:_MACHINES]
     now = dict(ray.cluster_resources())
     largest_memory = max((node["Resources"].get("memory", 0) for node in nodes), default=0)
-    report = ProbeReport(
+    report = CheckReport(
         python=platform.python_version(),
         ray=ray.__version__,
         raymill=cluster.__version__,
@@ -50,7 +50,7 @@ def main() -> None:
     print(report.to_line(), flush=True)
 
 
-def _can_add(request: ProbeRequest, lacks: Sequence[str]) -> bool | None:
+def _can_add(request: CheckRequest, lacks: Sequence[str]) -> bool | None:
     """Whether the autoscaler can add what the machines lack; None if they lack nothing."""
     bundles: list[dict[str, float]] = []
     for name in lacks:
@@ -59,7 +59,7 @@ def _can_add(request: ProbeRequest, lacks: Sequence[str]) -> bool | None:
     return can_add(bundles) if bundles else None
 
 
-def _problems(request: ProbeRequest, nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _problems(request: CheckRequest, nodes: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Problem -> addresses of the machines that have it."""
     marker = None if paths.is_remote(request.output) else paths.join(request.output, f"_probe-{uuid.uuid4().hex}")
     found: dict[str, list[str]] = {}
@@ -94,4 +94,4 @@ if __name__ == "__main__":
     try:
         main()
     except (KeyError, json.JSONDecodeError):
-        sys.exit(f"{ProbeRequest.VARIABLE}: wanted the request of a probe as JSON. `raymill submit` starts this job.")
+        sys.exit(f"{CheckRequest.VARIABLE}: wanted the request of a check as JSON. `raymill submit` starts this job.")
