@@ -41,8 +41,8 @@ from raymill.cluster.secret_values import redacted
 from raymill.cluster.session import Session
 from raymill.cluster.stage import (
     Answer,
+    CommitRecord,
     NothingYet,
-    Record,
     Stage,
     committed,
     discard_damaged,
@@ -203,7 +203,7 @@ class Engine:
         self.session.start()
 
     def _round(
-        self, stage: Stage, missing: list[int], records: dict[int, Record], failures: dict[int, Failure]
+        self, stage: Stage, missing: list[int], records: dict[int, CommitRecord], failures: dict[int, Failure]
     ) -> None:
         if not stage.small:
             self._start_ray()  # a stalled round stopped it
@@ -220,7 +220,7 @@ class Engine:
                         if answer["final"]:
                             raise from_record(answer["final"])
                     else:
-                        record = Record.from_json(answer["record"])
+                        record = CommitRecord.from_json(answer["record"])
                         records[record.unit] = record
                         log.info("committed after %.1f s", record.seconds)
                         self.progress.advance(record)
@@ -239,7 +239,7 @@ class Engine:
         self.metrics.set("raymill_stage_units", len(stage.units), stage=self._shown(stage))
         self.metrics.set("raymill_stage_units_done", done, stage=self._shown(stage))
 
-    def _count(self, stage: Stage, record: Record) -> None:
+    def _count(self, stage: Stage, record: CommitRecord) -> None:
         """Export the counts of a committed unit as metrics."""
         rows = sum(file.rows for files in record.files.values() for file in files)
         self.metrics.add("raymill_units_committed", 1, stage=self._shown(stage))
@@ -336,7 +336,7 @@ class Engine:
                 "run the same command again and it continues."
             )
 
-    def _error(self, stage: Stage, records: dict[int, Record], failures: dict[int, Failure]) -> StageError:
+    def _error(self, stage: Stage, records: dict[int, CommitRecord], failures: dict[int, Failure]) -> StageError:
         """One line with stage, unit, file, cause and what to do. The traceback is a note, which `--debug` prints."""
         unfinished = [index for index in range(len(stage.units)) if index not in records]
         first = unfinished[0]

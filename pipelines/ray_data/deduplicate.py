@@ -32,7 +32,7 @@ from raymill.cluster.output import Output, changed
 from raymill.cluster.progress import Progress
 from raymill.cluster.readers.reader import plain
 from raymill.cluster.session import Session
-from raymill.cluster.stage import Record, Scratch, Stage, add_counters, committed, run_unit
+from raymill.cluster.stage import CommitRecord, Scratch, Stage, add_counters, committed, run_unit
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
@@ -159,7 +159,7 @@ def _config(
     return config
 
 
-def _measured(dataset: ray.data.Dataset, blocks: "MeasureBlock") -> list[Record]:
+def _measured(dataset: ray.data.Dataset, blocks: "MeasureBlock") -> list[CommitRecord]:
     """The record of each block with rows, in the order of the Dataset. Measures those without one.
 
     Raises:
@@ -175,7 +175,7 @@ def _measured(dataset: ray.data.Dataset, blocks: "MeasureBlock") -> list[Record]
         for answer in answers.iter_rows():
             if answer["error"]:
                 raise from_record(json.loads(answer["error"]))
-            found = known.get(answer["key"]) or Record.from_json(answer["record"].encode())
+            found = known.get(answer["key"]) or CommitRecord.from_json(answer["record"].encode())
             records.append(found.at(len(records)))
     finally:
         options.preserve_order = before
@@ -216,7 +216,7 @@ class MeasureBlock:
             Output(UNREADABLE, pa.schema([("row", pa.int64())])),
         )
 
-    def known(self) -> dict[str, Record]:
+    def known(self) -> dict[str, CommitRecord]:
         """Key -> record of the committed blocks whose files are as they were written."""
         store, stage = self.config.store, self._stage("")
         folder = paths.join(self.root, stage.folder)
@@ -342,14 +342,14 @@ def _as_slice(block: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _warn_of_unreadable(records: Sequence[Record]) -> None:
+def _warn_of_unreadable(records: Sequence[CommitRecord]) -> None:
     counters = add_counters(record.counters for record in records)
     found = {name.removeprefix(_PROBLEM): int(count) for name, count in counters.items() if name.startswith(_PROBLEM)}
     if found:
         warn_of_unreadable(Counter(found), NAME)
 
 
-def _artifact(store: Store, root: str, output: Output, records: Sequence[Record]) -> Artifact:
+def _artifact(store: Store, root: str, output: Output, records: Sequence[CommitRecord]) -> Artifact:
     """The artifact with the files of these records. It has no manifest on the store, so several share a folder."""
     files: list[DataFile] = [file for record in records for file in record.files[output.name]]
     manifest = Manifest(

@@ -7,7 +7,7 @@ same tables as batches, after `Normalize` and each by itself. Medians of 5.
 
 As a user runs it, all processes, Ray's start included: `raymill curate` of a Parquet file; a program that reads it as a
 Dataset and does the same by operators, `deduplicate` and `write_parquet`. Processor time is read from /proc twice a
-second, so that of a process's last half second is missing, in both.
+second, so the last half second of a process is missing, in both.
 
 Predicted 2026-11-26, quiet machine: after Normalize 1.05 times the time of curate for each length, by themselves 1.25;
 of the whole programs 1.2 times with 125 MB, because Ray Data is imported in every worker.
