@@ -62,7 +62,7 @@ def found_in(garbage: Garbage, root: str) -> dict[str, str]:
     return {one.item.uri.removeprefix(f"{root}/"): one.why for one in garbage.old}
 
 
-def files_of(record: stages.Record) -> set[str]:
+def files_of(record: stages.CommitRecord) -> set[str]:
     return {f"{name}/{file.path}" for name, files in record.files.items() for file in files}
 
 

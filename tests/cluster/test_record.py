@@ -63,7 +63,7 @@ def test_a_record_that_another_driver_removes_at_once_is_created_again(tmp_path,
     assert made.create(b'{"settings": 1}') == {"settings": 1} == made.read()
     monkeypatch.setattr(Store, "create", lambda *words: False)
     made.discard()
-    with pytest.raises(StorageError, match=r"missing when it is read \(5 attempts\)\. Check that no other program"):
+    with pytest.raises(StorageError, match=r"missing when it is read \(5 tries\)\. Check that no other program"):
         made.create(b'{"settings": 1}')
 
 
