@@ -1,4 +1,4 @@
-"""The verb `raymill gc`: lists and removes what killed attempts left below the output of a run.
+"""The verb `raymill gc`: lists and removes what killed tries and commands left below the output of a run.
 
 A run needs what its manifests and the records of its unfinished stages name, and the files that each command writes
 under a fixed name. Left over, and removed if they are older than a stated age, are
@@ -7,7 +7,7 @@ under a fixed name. Left over, and removed if they are older than a stated age, 
     records    of stages that are finished or of other settings, and records with a file that is missing
     artifacts  that prepared a finished stage (`Stage.prepare`); below _work/ of a finished run that does not name them
     uploads    multipart uploads on S3, hidden files of interrupted writes on local disks
-    probes     files by which a command examined the store
+    tests      test files, with which a command examined the store
 
 Records of units with a key stay as long as a manifest or an unfinished stage has their files: a run with more input
 uses them again. Files with unknown names are listed and stay. Ages are by the clock of the store.
@@ -36,7 +36,7 @@ from raymill.cluster.frame.kinds import kinds
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.lease import LEASES, held, require_free
 from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
-from raymill.cluster.stage import COMMITS, RECORD_THREADS, Record, record_file
+from raymill.cluster.stage import COMMITS, RECORD_THREADS, CommitRecord, record_file
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import FileInfo, Upload
 from raymill.cluster.store.store import Store
@@ -49,11 +49,11 @@ INCOMPLETE = "names a file that is missing or damaged"
 PREPARED = "made for a stage that is finished"
 NOT_OF_RUN = "not part of the finished run"
 UPLOAD = "an upload or write that did not end"
-PROBE = "examined the store for a command that was killed"
+TEST_FILE = "examined the store for a command that was killed"
 
 _WORK = "_work/"
 _UNIT_FILE = re.compile(r"\d{6,}-\d{3,}-[0-9a-f]{12}\.parquet|[0-9a-f]{12}-\d{6,}\.slices")
-_PROBE_FILE = re.compile(r"_probe-[0-9a-f]{32}")
+_TEST_FILE_NAME = re.compile(r"_probe-[0-9a-f]{32}")
 _OF_FINGERPRINT = re.compile(r"(.+)-([0-9a-f]{16})")  # a folder of records named by units' indices
 _FILES_OF_RUNS = {RUN_MANIFEST, RUN_REPORT, REPORT_HTML}
 _NAMES_SHOWN = 3
@@ -217,8 +217,8 @@ class _Contents:
                 why[path] = self._discarded[folder]
             elif path in self._named or path in why:
                 continue
-            elif _PROBE_FILE.fullmatch(path):
-                why[path] = PROBE
+            elif _TEST_FILE_NAME.fullmatch(path):
+                why[path] = TEST_FILE
             elif self._is_unit_file(path):
                 why[path] = UNNAMED
             elif not self._is_of_run(path):
@@ -287,7 +287,7 @@ class _Contents:
             return OTHER_SETTINGS
         return None
 
-    def _unneeded(self, records: dict[str, Record]) -> dict[str, str]:
+    def _unneeded(self, records: dict[str, CommitRecord]) -> dict[str, str]:
         """Path -> why, for the records of single units that are not needed. The files of the others are named."""
         why = {}
         for path, record in records.items():
@@ -309,10 +309,10 @@ class _Contents:
         sizes = _files(folder, self.artifacts[folder])
         return all(path in self.files and self.files[path].size == size for path, size in sizes.items())
 
-    def _read_records(self, found: Sequence[str]) -> dict[str, Record]:
+    def _read_records(self, found: Sequence[str]) -> dict[str, CommitRecord]:
         """Records by path, without those that are gone or cannot be read; the latter stay, as unknown files."""
 
-        def read(path: str) -> Record | None:
+        def read(path: str) -> CommitRecord | None:
             try:
                 return record_file(self.store, paths.join(self.root, path)).read()
             except DataError:

@@ -104,7 +104,7 @@ def describe(
             missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
             raise nothing_here(store, uri, missing)
         if not is_run(manifest):
-            raise nothing_here(store, uri, f"{RUN_MANIFEST} is that of no run and of no artifact")
+            raise nothing_here(store, uri, f"{RUN_MANIFEST} belongs to no run and no artifact")
         return Answer(manifest, "\n".join(_run_lines(store, uri, manifest)))
 
 
@@ -132,7 +132,7 @@ def _parse(data: bytes) -> Any:
 
 
 def is_run(manifest: Any) -> bool:
-    """Whether the content of a manifest.json is that of a finished run."""
+    """Whether the content of a manifest.json describes a finished run."""
     return isinstance(manifest, dict) and "artifacts" in manifest
 
 

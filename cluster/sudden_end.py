@@ -48,7 +48,7 @@ def command_process() -> Iterator[None]:
 
 
 def is_command() -> bool:
-    """Whether this process is that of a command. Otherwise another program called a function of Raymill, and its
+    """Whether this process runs a command. Otherwise another program called a function of Raymill, and its
     signal handlers, environment and loggers are left as they are.
     """
     return _is_command

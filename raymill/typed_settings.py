@@ -29,7 +29,7 @@ _run_of = Entry("raymill.cluster.frame.calls:run_of")
 
 
 class AnswerRelevanceSettings(TypedDict, total=False):
-    """The least similarity of an answer's vector to that of its question."""
+    """Bound on the similarity of an answer's vector to its question's."""
 
     model: str | None
     """Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: TF-IDF with
@@ -1818,8 +1818,8 @@ def train(
             about 8,192 tokens.
         packing: Packing of documents into rows of tokens.
         split: Fractions of the documents for training, validation and testing.
-        order: Order of examples: shuffled, curriculum (stages from easy to hard in every epoch), reverse (from
-            hard to easy), or mixed (every stage spread evenly over the epoch).
+        order: Order of examples: shuffled, curriculum (its stages from easy to hard in every epoch), reverse
+            (from hard to easy), or mixed (every stage spread evenly over the epoch).
         steps: Number of optimizer steps; null: `epochs` or `tokens` is given.
         epochs: Number of epochs, which may be a fraction; null: `steps` or `tokens` is given.
         tokens: Number of tokens to train on; null: `steps` or `epochs` is given.

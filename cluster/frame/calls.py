@@ -35,7 +35,7 @@ def config_of(
     """The config object of a file, a dict, a config object, or of settings alone.
 
     Args:
-        settings: top-level settings, each of which replaces that of the config.
+        settings: top-level settings, each of which replaces the config's.
         override: changes of single settings, applied last.
         kind: wanted kind; None: any.
 

@@ -12,7 +12,7 @@ _run_of = Entry("raymill.cluster.frame.calls:run_of")
 
 
 def function_names() -> list[str]:
-    """The name of each verb as that of a function."""
+    """The name of each verb as a Python function."""
     return sorted(name.replace("-", "_") for name in verbs())
 
 

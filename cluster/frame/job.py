@@ -384,7 +384,7 @@ class RunJob(ABC, Generic[Config]):
             if replace:
                 self.replacing(making)
             else:
-                self.refuse_other_attempt()
+                self.refuse_other_unfinished()
             made = self.make(making)
             if isinstance(made, Run):
                 return made
@@ -395,7 +395,7 @@ class RunJob(ABC, Generic[Config]):
         """Make a finished run with other settings or inputs unfinished."""
         self.folder.manifest_file.discard()
 
-    def attempt_changes(self) -> list[str]:
+    def unfinished_changes(self) -> list[str]:
         """A line for each difference from the settings and inputs of the unfinished run at the output, if known."""
         return []
 
@@ -405,7 +405,7 @@ class RunJob(ABC, Generic[Config]):
         try:
             yield
         except OtherSettings as error:
-            if changed := self.attempt_changes():
+            if changed := self.unfinished_changes():
                 raise OtherSettings.about(other_settings(self.root, "an unfinished run", changed)) from error
             raise
 
@@ -429,7 +429,7 @@ class RunJob(ABC, Generic[Config]):
                 f"help, delete {self.root}. If nobody changed them, report this error with its traceback (--debug)."
             ) from error
 
-    def refuse_other_attempt(self) -> None:
+    def refuse_other_unfinished(self) -> None:
         """
         Raises:
             OtherSettings: an unfinished run at the output has other settings or inputs.

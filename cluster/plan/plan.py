@@ -412,8 +412,8 @@ def plan_config(
         duplicates: curate: share of the documents that pass the rules and are duplicates.
         prices: YAML file of prices of cores, memory and requests.
         gpu: train: name of the GPU, such as H100.
-        gpu_memory_gib: train: memory of one GPU; None: that of `gpu`.
-        peak_tflops: train: dense, of one GPU at the precision used; None: that of `gpu` in bf16.
+        gpu_memory_gib: train: memory of one GPU; None: as `gpu` has it.
+        peak_tflops: train: dense, of one GPU at the precision used; None: of `gpu` in bf16.
         mfu: train: share of the peak that is reached; None: 0.4.
         price_per_gpu_hour: train: for the cost, in any currency.
         settings: settings that replace those of the config.

@@ -49,7 +49,7 @@ MAX_SPANS_PER_UNIT = 1000
 # more, and 32 parts would take several times that; measuring takes 2.3 s.
 MAX_PARTS = 8
 
-_LEAST_BYTES = 128 << 10  # below this, the work of committing a unit is more than that of measuring it
+_LEAST_BYTES = 128 << 10  # below this, committing a unit takes more work than measuring it
 _MOST_BYTES = 256 << 20  # 10 to 20 seconds of measuring on one core
 _LEAST_UNITS = 32  # so that every core of a laptop has work and progress is visible
 _MOST_UNITS = 20_000  # each is a record that the driver reads
@@ -107,7 +107,7 @@ class _Source(ListedSource):
         if bad > max_bad_files * count:
             self.add_error(
                 f"{bad:,} of {plural(count, 'file')} are unreadable (execution.max_bad_files allows "
-                f"{max_bad_files:.1%}). Mend them, leave them out with `exclude` in this input, or allow more with "
+                f"{max_bad_files:.1%}). Fix them, leave them out with `exclude` in this input, or allow more with "
                 f"-o execution.max_bad_files={math.ceil(1000 * bad / count) / 1000}."
             )
             return

@@ -104,7 +104,7 @@ class Place:
             return backend
         if not self.address:
             raise ConfigError(
-                "--to jobs: no --address. Give that of the cluster's dashboard, as in http://127.0.0.1:8265."
+                "--to jobs: no --address. Give the address of the cluster's dashboard, as in http://127.0.0.1:8265."
             )
         address = checked_address(self.address, self.insecure_http)
         return JobsApi(RayApi(address, found_token(self.token_file)), ship_code)

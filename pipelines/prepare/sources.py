@@ -184,10 +184,10 @@ def _refuse_reserved(where: str, source: Source, columns: Mapping[str, str], mai
     """
     for field, name in columns.items():
         if name in RecordsInput.reserved and name not in (main, source.id):
-            mend = "Add `id: id`" if name == "id" else "Rename it in the source"
+            fix = "Add `id: id`" if name == "id" else "Rename it in the source"
             raise ConfigError(
                 f"{where}.{field}: a column {name} cannot be read beside the text, because tables have another column "
-                f"of this name. {mend}."
+                f"of this name. {fix}."
             )
 
 
@@ -224,7 +224,7 @@ def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     shared = source.model_dump(include={*named.split()})
     if source.connection:
         shared |= {"path": folder_of(root, source.source), "format": "fetched"}
-    read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table is that of the records
+    read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table has the ids of the records
     columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name not in read))
     speakers = tuple(one for one in source.speakers if one != "*" and not one.startswith("{"))
     return RecordsInput(text=fields.main, columns=columns, storage=source.storage, speakers=speakers, **shared)
@@ -234,7 +234,8 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     """The columns of the config that no record at the beginning of a file has; of formats whose records may have any.
 
     Raises:
-        ConfigError: one of them is part of the content. (That of the text itself is looked for with the other formats.)
+        ConfigError: one of them is part of the content. (The column of the text itself is searched for with the other
+        formats.)
     """
     input = as_input(source, TEXT, root)
     try:
@@ -337,11 +338,11 @@ def refuse_unknown_fields(config: PrepareConfig, columns: Sequence[str] = ()) ->
         for name in names:
             if name not in config.known and not (name in FOUND and name in fields):
                 near = get_close_matches(name, sorted(fields), 1)
-                mend = f"Did you mean {near[0]}?" if near else "Add it to `columns` of the inputs that have it."
+                fix = f"Did you mean {near[0]}?" if near else "Add it to `columns` of the inputs that have it."
                 shown = sorted(fields)[:_SHOWN]
                 more = f" and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""
                 raise ConfigError(
-                    f"{setting}: no input has a field or column {name}; there are {', '.join(shown)}{more}. {mend}"
+                    f"{setting}: no input has a field or column {name}; there are {', '.join(shown)}{more}. {fix}"
                 )
 
 

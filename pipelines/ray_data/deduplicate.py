@@ -169,7 +169,7 @@ def _measured(dataset: ray.data.Dataset, blocks: "MeasureBlock") -> list[CommitR
     measuring = replace(blocks, done=frozenset(known))
     options = dataset.context.execution_options
     before, options.preserve_order = options.preserve_order, True
-    records: list[Record] = []
+    records: list[CommitRecord] = []
     try:
         answers = dataset.map_batches(measuring, batch_format="pyarrow", zero_copy_batch=True)
         for answer in answers.iter_rows():

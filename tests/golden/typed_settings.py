@@ -191,7 +191,7 @@ def _type(kind: Any, groups: dict[str, type]) -> str:
         return "datetime.date | str"
     if isinstance(kind, type) and (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
         name = f"{kind.__name__}Settings"
-        if groups.setdefault(name, kind) is not kind:  # as the split of prepare and that of a training
+        if groups.setdefault(name, kind) is not kind:  # as the split of prepare and the one of a training
             name = f"{kind.__module__.split('.')[1].capitalize()}{name}"
             assert groups.setdefault(name, kind) is kind, f"several groups of settings have the name {name}"
         return f"Place | {name}" if hasattr(kind, "short_form") else name

@@ -240,7 +240,7 @@ def what_if(
     """Compare a run with other settings: the number of documents that each rule would remove. Writes nothing.
 
     Args:
-        config: that of the run: a file, a dict, or a config object.
+        config: of the run: a file, a dict, or a config object.
         override: the changes, as in {"rules.gopher_quality.min_words": 30}. Those of `output` and `storage` also apply
             to the run that is compared.
         address: of a Ray cluster, for runs of more than a million documents; None: this machine.

@@ -224,7 +224,7 @@ def test_a_name_with_brackets_is_a_name_where_it_exists(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_the_mend(folder, settings, message):
+def test_what_cannot_be_read_is_refused_with_the_fix(folder, settings, message):
     (folder / "empty").mkdir()
     if settings["path"] == "sbu/*.jsonl":
         (folder / "empty").rmdir()
@@ -382,12 +382,12 @@ def test_a_column_that_only_json_lines_have_is_refused_for_files_with_a_schema_o
     assert frozen(tmp_path, path=".", columns=("year",)).carried.names == ["year"], "objects may lack it"
     (tmp_path / "b.csv").write_text("text\na\n")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "c.parquet")
-    mend = "Set `columns` to one of them, or give the files without it an input of their own."
+    fix = "Set `columns` to one of them, or give the files without it an input of their own."
     message = refusal(tmp_path, {"path": ".", "columns": ("year",)})
-    assert "/c.parquet: no column year (columns). It has: text. " in message and mend in message
+    assert "/c.parquet: no column year (columns). It has: text. " in message and fix in message
     (tmp_path / "c.parquet").unlink()
     assert refusal(tmp_path, {"path": ".", "columns": ("year",)}) == (
-        f"inputs[0] (input): DIR/b.csv: no column year (columns). Its first line, the header, has: text. {mend}"
+        f"inputs[0] (input): DIR/b.csv: no column year (columns). Its first line, the header, has: text. {fix}"
     )
 
 
@@ -480,7 +480,7 @@ def test_the_columns_are_looked_up_in_the_first_file_that_is_not_empty(tmp_path)
     assert refusal(tmp_path, {"path": "."}).startswith("inputs[0] (input): DIR/b.csv: no column text (text).")
 
 
-def test_a_file_without_permission_is_refused_with_the_mend(tmp_path, monkeypatch):
+def test_a_file_without_permission_is_refused_with_the_fix(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a"]}), path)
     path.chmod(0)
@@ -563,7 +563,7 @@ def test_a_name_of_the_hub_is_loaded_and_its_cached_files_are_read(tmp_path, mon
     assert table["text"].to_pylist() == ["from the hub"]
 
 
-def test_a_hub_out_of_reach_is_refused_with_the_mend(tmp_path, monkeypatch):
+def test_a_hub_out_of_reach_is_refused_with_the_fix(tmp_path, monkeypatch):
     def load_dataset_builder(*name, revision):
         raise ConnectionError("Couldn't reach 'org/name' on the Hub\nand a long story")
 
