@@ -17,6 +17,7 @@ import raymill.cluster.run
 import raymill.training.continuing
 from raymill import cluster, pipelines, training
 from raymill.cluster.artifact import Manifest
+from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.readers.formats import hub
 from raymill.cluster.record import json_with
 from raymill.cluster.stage import CommitRecord
@@ -101,7 +102,8 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
     ),
     "raymill.pipelines.prepare.versions.registry:_file": (
         Version.parse,
-        {"name": "n", "version": "v1", "output": URI, "digest": "d", "records": {}, "note": "", "tagged": "t"},
+        {"name": "n", "version": "v1", "output": URI, "digest": "d", "note": "", "tagged": "t",
+         "records": dict.fromkeys(SPLITS, 0)},
         {"name", "version"},
         {"output"},
     ),

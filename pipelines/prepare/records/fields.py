@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, TypedDict
 import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
 from raymill.cluster.examples import splits
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.readers.reader import as_json_text
@@ -108,7 +109,16 @@ def value_of(name: str, text: str | None) -> str | None:
 
 
 def metadata_of(record: Mapping[str, Any]) -> dict[str, str | None]:
-    """The fields of a written record besides its content: metadata and annotations, as texts."""
+    """The fields of a written record besides its content: metadata and annotations, as texts.
+
+    Raises:
+        DataError: the record has none.
+    """
+    if record["metadata"] is None:
+        raise DataError(
+            f"record {record.get('id')}: has no metadata, which every record has: a file of this run was changed. Make "
+            "the run again."
+        )
     metadata = {name: None if value is None else str(value) for name, value in record["metadata"].items()}
     annotations = record.get("annotations") or {}
     return metadata | {name: as_text(annotations.get(name) or ()) for name in ANNOTATIONS}

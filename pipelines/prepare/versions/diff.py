@@ -192,7 +192,7 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
 def _count(fields: dict[str, Counter[str]], table: pa.Table) -> None:
     """Add the values of every field. The annotations count each of their values."""
     for row in table.select([name for name in OF_FIELDS if name in table.column_names]).to_pylist():
-        metadata = row["metadata"]
+        metadata = row["metadata"] or {}
         for name, value in metadata.items():
             if name not in _SCORES:
                 _add(fields, name, [value])

@@ -38,9 +38,11 @@ class Version:
         """From the content of its file."""
         plain = json.loads(data)
         names = {"name": FileName(plain["name"]), "version": FileName(plain["version"])}
-        texts, numbers = [plain[name] for name in ("digest", "note", "tagged")], plain["records"].values()
-        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in numbers):
+        texts, records = [plain[name] for name in ("digest", "note", "tagged")], plain["records"]
+        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in records.values()):
             raise ValueError("digest, note and tagged are text, and records are whole numbers")
+        if records.keys() != set(SPLITS):
+            raise ValueError(f"records are those of {', '.join(SPLITS)}")
         return cls(**plain | names | {"output": RecordedUri(plain["output"])})
 
     def splits(self, store: Store) -> dict[str, Artifact]:

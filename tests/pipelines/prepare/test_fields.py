@@ -10,6 +10,7 @@ import pytest
 from datasets import load_dataset
 
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records.fields import (
@@ -17,6 +18,7 @@ from raymill.pipelines.prepare.records.fields import (
     as_text,
     labels_by_annotators,
     listed,
+    metadata_of,
     value_of,
     values_of,
 )
@@ -268,3 +270,8 @@ def test_a_repeated_record_names_the_first_one_which_names_its_source(prepared, 
     for id, row in copies.items():
         first = id.partition("#")[0]
         assert made_of([row, found[first]]) == [([first], "repeat"), ([first], "template")]
+
+
+def test_a_record_without_metadata_is_named():
+    with pytest.raises(DataError, match="record r-1: has no metadata, which every record has"):
+        metadata_of({"id": "r-1", "metadata": None})

@@ -14,7 +14,7 @@ from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob
 from raymill.pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
 from raymill.pipelines.prepare.versions.export import card, export
-from raymill.pipelines.prepare.versions.registry import Registry
+from raymill.pipelines.prepare.versions.registry import Registry, Version
 from tests.support.inline import prepare_inline
 from tests.support.prepared_versions import prepared, rows
 from tests.support.tickets import answer, question
@@ -47,6 +47,15 @@ def test_versions_are_numbered_listed_and_found(tmp_path, monkeypatch, registry)
         registry.tag("../help", first.uri)
     with pytest.raises(DataError, match="nothing: "):
         registry.tag("help", str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize("records", [{"train": 1}, {"train": 1, "validation": 1, "test": 1, "other": 1}])
+def test_a_version_whose_record_lacks_a_split_is_refused(records):
+    plain = {"name": "help", "version": "v1", "output": "/o", "digest": "d", "note": "", "tagged": ""}
+    whole = {"train": 1, "validation": 1, "test": 1}
+    assert Version.parse(json.dumps(plain | {"records": whole}).encode()).records == whole
+    with pytest.raises(ValueError, match="records are those of train, validation, test"):
+        Version.parse(json.dumps(plain | {"records": records}).encode())
 
 
 def test_an_output_on_another_store_than_the_registry_is_read_only_with_a_config(tmp_path, monkeypatch, registry):
