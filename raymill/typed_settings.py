@@ -1548,7 +1548,7 @@ class WorkersSettings(TypedDict, total=False):
     cpus_each: float
     """Number of CPUs of each worker."""
     timeout_s: float
-    """Seconds that a worker waits for another; then training fails, and the error names that worker's rank."""
+    """Seconds that a worker waits for another, which then counts as crashed; the error names its rank."""
 
 
 def curate(

@@ -512,7 +512,7 @@ _WITH_UNPLAIN_DATA = ("tests/test_house_rules.py", "tests/cluster/test_setting_d
 
 
 def test_prose_and_names_have_plain_words():
-    texts = {name_of(path): path.read_text() for path in (*SOURCES, *TESTS)} | GUIDES
+    texts = {name_of(path): path.read_text() for path in (*SOURCES, *TESTS, *(ROOT / "docs").rglob("*.py"))} | GUIDES
     texts["CHANGELOG.md"] = (ROOT / "CHANGELOG.md").read_text()
     found = [
         f"{name}, line {text.count(chr(10), 0, one.start()) + 1}: {one[0]!r}"

@@ -528,8 +528,7 @@ class Workers(Settings):
     timeout_s: float = Field(
         TIMEOUT_S,
         gt=0,
-        description="Seconds that a worker waits for another; then training fails, and the error names that worker's "
-        "rank",
+        description="Seconds that a worker waits for another, which then counts as crashed; the error names its rank",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""The texts for users: the front page, the contributors' page, that of Python and the README of each folder."""
+"""The texts for users: the front page, the contributors' page, Python's page and the README of each folder."""
 
 import re
 from pathlib import Path

