@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from raymill.cluster.config_text import format_of, parse
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.frame.kinds import kind_of, names
+from raymill.cluster.plugins import context_for
 from raymill.cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
 from raymill.cluster.store.interface import SECRETS, StorageOptions
 from raymill.cluster.store.store import Store
@@ -186,7 +187,7 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
     raw, unset = _expand(raw, (), origins)
     problems += unset
     try:
-        config = model.model_validate(raw)
+        config = model.model_validate(raw, context=context_for(origins.path))
     except ValidationError as error:
         entries = error.errors()
         origins.validate_file_alone(model)
@@ -227,7 +228,7 @@ class _Origins:
     def validate_file_alone(self, model: type[BaseModel]) -> None:
         """Record the mistakes of the file without any override."""
         try:
-            model.model_validate(_expand(self._in_file, (), self)[0])
+            model.model_validate(_expand(self._in_file, (), self)[0], context=context_for(self.path))
         except ValidationError as error:
             self._wrong_in_file = {(_real_loc(model, entry)[0], entry["type"]) for entry in error.errors()}
 

@@ -39,6 +39,8 @@ _IN_THE_CONFIG = {
     "json_array": ", or set `format: json` in the input",
 }
 
+PLUGIN_ERROR = "plugin_error"
+
 PROBLEMS = {
     "bad_utf8": "bytes that are not UTF-8",
     "lone_surrogate": "half of a UTF-16 surrogate pair, which UTF-8 cannot hold",
@@ -81,6 +83,7 @@ PROBLEMS = {
     "private_address": "an address of this machine or of a private network, which is not allowed",
     "robots_forbid": "robots.txt of the server forbids the page, or cannot be read",
     "not_a_page": "the answer is neither HTML nor plain text",
+    PLUGIN_ERROR: "a rule or reader of your own raised an exception on it; correct the code",
     "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
 

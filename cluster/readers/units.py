@@ -7,8 +7,9 @@
 A document is identified by (index of its unit, row in the unit). freeze.py makes the manifest, recorded.py writes it.
 """
 
+import dataclasses
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,12 +20,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymill.cluster.artifact import Artifact
+from raymill.cluster.artifact import Artifact, read_tables
 from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
-from raymill.cluster.readers.reader import TABLE_BYTES, ReaderCounts, as_json_text, python_values, time_strings
+from raymill.cluster.readers.reader import (
+    PLUGIN_ERROR,
+    TABLE_BYTES,
+    ReaderCounts,
+    as_json_text,
+    python_values,
+    time_strings,
+)
 from raymill.cluster.readers.streams import Span, expanded_size, refuse_changed
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.paths import is_remote
@@ -70,6 +78,7 @@ class Reading:
         store: store of the inputs without `storage`.
         inputs: settings of each source.
         carried: name and type of the carried columns of all sources.
+        failed: unit -> rows of documents on which a plug-in raised an exception when the units were read first.
         exceeded: place of a document -> (problem, bound) of each document that exceeded `limits.document_s` or its
             memory when the units were read first. None when they are.
     """
@@ -78,16 +87,21 @@ class Reading:
     inputs: tuple[Input, ...]
     carried: pa.Schema
     exceeded: Mapping[str, tuple[str, str]] | None = None
+    failed: Mapping[int, frozenset[int]] = dataclasses.field(default_factory=dict)
 
     def after(self, quarantine: Artifact) -> "Reading":
         """The same for reading units again. quarantine: `problem` and `where` of what could not be read."""
-        found = {}
-        for table in quarantine.tables():
-            for problem, where in zip(table["problem"].to_pylist(), table["where"].to_pylist(), strict=True):
-                place, bracket, seen = where.removesuffix(")").rpartition(" (")
-                if problem in ("too_slow", "too_large") and bracket and seen.startswith("over "):
-                    found[place] = (problem, seen)
-        return replace(self, exceeded=found)
+        found, failed = {}, defaultdict[int, list[int]](list)
+        for file in quarantine.manifest.files:
+            for table in read_tables(quarantine.store, [quarantine.file_uri(file)]):
+                columns = (table[name].to_pylist() for name in ("row", "problem", "where"))
+                for row, problem, where in zip(*columns, strict=True):
+                    place, bracket, seen = where.removesuffix(")").rpartition(" (")
+                    if problem in ("too_slow", "too_large") and bracket and seen.startswith("over "):
+                        found[place] = (problem, seen)
+                    elif problem == PLUGIN_ERROR:
+                        failed[file.unit].append(row)
+        return replace(self, exceeded=found, failed={unit: frozenset(rows) for unit, rows in failed.items()})
 
     def input_of(self, source: str) -> Input:
         """The settings of a source's input."""
@@ -153,9 +167,21 @@ def read_unit(
         limits = limits.again(reading.exceeded)
     row = 0
     for table in _sized(_tables(unit, reading, limits, counts), table_bytes):
+        if failed := reading.failed.get(unit.index):
+            table = _with_failed(table, [one - row for one in failed if row <= one < row + table.num_rows])
         numbers = pa.array(np.arange(row, row + table.num_rows))
         yield table.add_column(0, pa.field("row", pa.int64()), numbers)
         row += table.num_rows
+
+
+def _with_failed(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """The table with PLUGIN_ERROR as the problem of these rows, and an empty place."""
+    mask = np.zeros(table.num_rows, bool)
+    mask[rows] = True
+    for name, value in (("problem", PLUGIN_ERROR), ("where", "")):
+        column = pc.if_else(pa.array(mask), value, table[name])
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
 
 
 def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:

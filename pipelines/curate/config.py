@@ -108,8 +108,9 @@ class CurateConfig(_CurateSettings):
         asked = [("corpus.columns", name) for name in self.corpus.columns]
         if self.dedup and self.dedup.keeper_score:
             asked.append(("dedup.keeper_score", self.dedup.keeper_score))
+        unknown = self.rules is not None and any(one.plugin is None for one in self.rules.custom)  # in a record
         for setting, name in asked:
-            if name not in signals:
+            if name not in signals and not unknown:
                 raise ValueError(
                     f"{setting}: {name} is not measured by this config; it measures {', '.join(sorted(signals))}"
                 )

@@ -270,6 +270,7 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
         except UserError as error:
             errors.append(error)
     for rule in filters.rules:
+        rule.checks(filters.dialect)  # of the user: its code is loaded
         if files_read_by(rule):
             # A rule that lacks its column, such as the one of URLs, has nothing to measure and opens no list.
             columns = dict.fromkeys(("language", getattr(rule, "column", "language")), pa.array([], pa.string()))

@@ -28,6 +28,7 @@ from raymill.cluster.frame.commands import Address, Overrides, Replace
 from raymill.cluster.frame.job import REPORT_HTML, Run
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
+from raymill.cluster.plugins import context_of, plugins_in
 from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.run import RUN_REPORT, RunFolder
 from raymill.cluster.session import Session, opened
@@ -105,7 +106,7 @@ def configs_of(
             mode="json", by_alias=True, include={"assess", "gates", "validation", "execution", "limits"}
         )
         of_config |= {"clean": {"terminology": settings.clean.terminology}, "storage": settings.storage}
-        wanted = PrepareConfig.model_validate(plain | of_config)
+        wanted = PrepareConfig.model_validate(plain | of_config, context=context_of(plugins_in(settings)))
     fields = fields_of(with_corpora(wanted.inputs, store), store, output)[0]
     forms: dict[str, Shape] = {"text": "text", "chosen": "preference", "messages": "messages", "prompt": "pairs"}
     shape = next((shape for field, shape in forms.items() if field in fields.columns), None)

@@ -43,6 +43,7 @@ from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of
 from raymill.cluster.lease import held
 from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
 from raymill.cluster.plan.sample import document_count
+from raymill.cluster.plugins import context_of, plugins_in
 from raymill.cluster.progress import Progress
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
@@ -442,7 +443,7 @@ def assess_again(
                 f"--extrinsic: no input has a field {extrinsic}; there are {', '.join(sorted(config.known))}."
             )
         config = config.model_copy(update={"assess": config.assess.model_copy(update={"extrinsic": extrinsic})})
-    config = PrepareConfig.model_validate(config.model_dump(by_alias=True))
+    config = PrepareConfig.model_validate(config.model_dump(by_alias=True), context=context_of(plugins_in(config)))
     refuse_unknown_fields(config)
     if session.embedded:
         require_embeddings(config)

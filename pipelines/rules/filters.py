@@ -10,16 +10,26 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_serializer, model_validator
 
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.inputs import RESERVED_COLUMNS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.language import identification as language
 from raymill.pipelines.language.identification import REASONS as LANGUAGE_REASONS
 from raymill.pipelines.language.identification import LanguageId, language_verdict
 from raymill.pipelines.rules import PACKS, RULES, Check, Dialect, Rule
+from raymill.pipelines.rules.custom import RuleUse, refuse_taken_names
 from raymill.pipelines.rules.decontamination import Decontamination
 from raymill.pipelines.rules.rule import Analysis
+from raymill.pipelines.text.personal_data import KINDS
 from raymill.pipelines.text.texts import Texts
+
+# Columns of the attributes besides signals, and of tables that rules read; no signal of a user has one of these names.
+ATTRIBUTE_COLUMNS = RESERVED_COLUMNS | {
+    *("text_hash", "characters", "bytes", "tokens", "signature", "newest_by"),
+    *(f"personal_{kind}" for kind in KINDS),
+}
 
 
 class _RulesBase(BaseModel):
@@ -32,6 +42,9 @@ class _RulesBase(BaseModel):
     )
     dialect: Dialect = Field(
         "paper", description="Definitions of the checks: those of the papers, or of datatrove 0.10.1"
+    )
+    custom: tuple[RuleUse, ...] = Field(
+        (), description="Rules of your own, classes or functions, applied after all others in this order"
     )
 
     @model_validator(mode="before")
@@ -53,7 +66,17 @@ class _RulesBase(BaseModel):
         for name in PACKS:
             if getattr(self, name) is not None and name not in self.packs:
                 raise ValueError(f"{name} has settings but is not in packs; add it there, or remove its settings")
+        if self.custom:
+            refuse_taken_names(self.active(), ATTRIBUTE_COLUMNS)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: Any) -> dict[str, Any]:
+        """Without `custom` where it is empty, so that records of earlier versions are equal."""
+        plain = handler(self)
+        if not self.custom:
+            plain.pop("custom", None)
+        return plain
 
     def active(self) -> tuple[Rule, ...]:
         """The rules with settings, in the order of their checks."""
@@ -61,7 +84,8 @@ class _RulesBase(BaseModel):
         first = list(RULES).index(next(iter(PACKS)))
         named = [n for n in order if list(RULES).index(n) < first] + [*self.packs]
         named += [n for n in order if n not in named]
-        return tuple(rule for name in named if (rule := getattr(self, name)) is not None)
+        ours = tuple(rule for name in named if (rule := getattr(self, name)) is not None)
+        return ours + tuple(one.rule for one in self.custom)
 
 
 # One optional field for each rule in RULES.
@@ -104,13 +128,20 @@ class Filters:
         return None
 
 
-def signals(texts: Texts, columns: pa.Table, filters: Filters, store: Store) -> dict[str, Any]:
+def signals(
+    texts: Texts, columns: pa.Table, filters: Filters, store: Store, failures: dict[int, str] | None = None
+) -> dict[str, Any]:
     """What the checks of the language and the rules compare, by name: a column of each signal.
 
-    texts: D normalised documents. columns: their other columns. store: of models and lists.
+    Args:
+        texts: D normalised documents.
+        columns: their other columns.
+        store: of models and lists.
+        failures: receives row -> message of the documents on which a rule of the user raised an exception.
 
     Raises:
         ConfigError, StorageError: a model or list is missing or damaged, or lacks a label of the settings.
+        DataError: a rule of the user returned nonsense; without `failures` also if it raised an exception.
     """
     found: dict[str, Any] = {}
     if filters.language:
@@ -120,6 +151,14 @@ def signals(texts: Texts, columns: pa.Table, filters: Filters, store: Store) -> 
     analysis = Analysis(texts, filters.dialect, columns, store)
     for rule in filters.rules:
         found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
+    if failures is not None:
+        failures.update(analysis.failures)
+    elif analysis.failures:
+        row, message = next(iter(analysis.failures.items()))
+        raise DataError(
+            f"{message}, for the text that begins {texts[row][:60]!r}; {len(analysis.failures)} of {len(texts)} texts "
+            "failed. Correct the rule, so that it takes any text."
+        )
     return found
 
 

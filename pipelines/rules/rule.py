@@ -11,7 +11,7 @@ The dialect defines a word:
 Deduplication and decontamination split text in their own way in both dialects, into tokens (text/tokens.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
@@ -38,14 +38,18 @@ WITHOUT_SPACES = (
 class Analysis:
     """One table of documents to measure, with values that several rules need; each is computed at most once.
 
-    texts: D normalised documents. columns: their other columns (source, url, language, ...), D rows. store: what rules
-    read their own files from, such as lists and models.
+    Attributes:
+        texts: D normalised documents.
+        columns: their other columns (source, url, language, ...), D rows.
+        store: what rules read their own files from, such as lists and models.
+        failures: row -> plug-in and exception, of documents on which a rule of the user raised one.
     """
 
     texts: Texts
     dialect: Dialect
     columns: pa.Table
     store: Store
+    failures: dict[int, str] = field(default_factory=dict)
 
     @cached_property
     def words(self) -> Words:

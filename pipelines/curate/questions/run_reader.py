@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from raymill.cluster.artifact import Artifact, read_tables, require_files
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.plugins import Plugin, context_of
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.formats.text_files import OneDocument
 from raymill.cluster.readers.inputs import Input, Limits
@@ -50,12 +51,14 @@ class RunReader:
         inputs: those of the run's config, from which `storage` is taken; else it is that which the run recorded. An
             endpoint or a profile that only the record names is not used: whoever wrote the record would choose where
             requests with the user's keys go.
+        plugins: those of the run's config, which the user gives. Code that only the record names is not imported.
 
     Raises:
         DataError: nothing was measured there.
     """
 
-    def __init__(self, store: Store, uri: str, inputs: Sequence[Input] = ()) -> None:
+    def __init__(self, store: Store, uri: str, inputs: Sequence[Input] = (), plugins: Sequence[Plugin] = ()) -> None:
+        self._plugins = plugins
         self.uri = paths.absolute(uri)
         if (record := inputs_file(store, self.uri).read()) is None:
             require_files(store, self.uri)
@@ -99,9 +102,11 @@ class RunReader:
     @property
     def config(self) -> CurateConfig | None:
         """The config of the run; None if the run is unfinished, or if this version does not accept its settings."""
-        manifest = self.manifest
+        if (manifest := self.manifest) is None:
+            return None
         try:
-            return CurateConfig.model_validate(manifest["config"] | {"output": self.uri}) if manifest else None
+            plain = manifest["config"] | {"output": self.uri}
+            return CurateConfig.model_validate(plain, context=context_of(self._plugins))
         except ValidationError:
             return None
 

@@ -33,6 +33,7 @@ from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, chang
 from raymill.cluster.frame.commands import Address, ConfigFile, Overrides
 from raymill.cluster.frame.job import limits_of
 from raymill.cluster.nodes import without_accelerators
+from raymill.cluster.plugins import plugins_in
 from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.run import changes as setting_changes
 from raymill.cluster.session import Session, imported_ray, opened
@@ -54,6 +55,7 @@ from raymill.pipelines.curate.stages.write_corpus import DEDUP_STAGES
 from raymill.pipelines.dedup.documents import open_runs
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT
+from raymill.pipelines.rules.custom import CustomRule
 from raymill.pipelines.rules.filters import Filters, Name, all_reasons, check_results, check_settings, needed_columns
 
 # Documents that are decided in this process. More take longer than Ray's start.
@@ -294,7 +296,7 @@ def compare_decisions(
         ConfigError: the configs differ in `dedup` and in rules, or in what is cut out of documents.
         DataError: nothing is measured there, or the configs need other measurements.
     """
-    run = RunReader(before.store, before.output, before.inputs)
+    run = RunReader(before.store, before.output, before.inputs, plugins_in(before))
     # The changed settings of `dedup` that decide which documents are duplicates.
     left_out = {"remove", *NO_EFFECT_ON_RESULT}
     regroup: list[str] = []
@@ -356,6 +358,9 @@ def _refuse_other_measurements(
         DataError: one of them needs a measurement that the run does not have. Names the settings that differ.
     """
     fix = "Run `raymill curate` with these settings and another output."
+    for rule in recorded.filters.rules if recorded else ():
+        if isinstance(rule, CustomRule) and not rule.is_loaded:
+            raise DataError(f"{run.uri}: {rule.name} has other code than in the run, or is not in the config. {fix}")
     measured = recorded or before
     if measure_stage(measured, measured.filters, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
         raise DataError(

@@ -24,6 +24,7 @@ from raymill.cluster.stage import Output, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally_unit
 from raymill.pipelines.memory import NUMBERS_MEMORY
+from raymill.pipelines.rules.custom import plain_settings
 from raymill.pipelines.rules.filters import Filters, checks_by_signal, decide
 
 VERDICTS = "_work/verdicts"
@@ -66,7 +67,7 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
         "version": [DECIDE_VERSION],
         "attributes": attributes.manifest.fingerprint,
         "language": filters.language and asdict(filters.language),
-        "rules": [[rule.name, asdict(rule)] for rule in filters.rules],  # type: ignore[call-overload]
+        "rules": [[rule.name, plain_settings(rule)] for rule in filters.rules],
     }
     measured = [MeasuredFiles(unit, files) for unit, files in enumerate(attributes.files_by_unit(units))]
     documents = attributes.rows_by_unit(units)

@@ -14,12 +14,13 @@ from dataclasses import asdict, astuple, dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.reader import PLUGIN_ERROR, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
 from raymill.cluster.store.copies import local_file, sha256_of
@@ -33,6 +34,7 @@ from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.memory import files_memory, task_memory
 from raymill.pipelines.rules import Rule
+from raymill.pipelines.rules.custom import plain_settings
 from raymill.pipelines.rules.filters import Filters, signals
 from raymill.pipelines.rules.rule import files_read_by
 from raymill.pipelines.text import personal_data
@@ -154,7 +156,7 @@ def _rule_dependencies(store: Store, rule: Rule | LanguageId) -> dict[str, objec
     Settings that are only bounds are left out.
     """
     files = [sha256_of(local_file(store, path, "filters")) for path in files_read_by(rule)]
-    plain = asdict(rule)  # type: ignore[arg-type]
+    plain = plain_settings(rule) if not isinstance(rule, LanguageId) else asdict(rule)
     return {name: plain[name] for name in rule.measured_by} | {"files": files}
 
 
@@ -198,7 +200,16 @@ class Measure:
                 origin = {"source": pa.repeat(unit.source, unreadable.num_rows)}
                 scratch.write(QUARANTINE, pa.table(origin | {n: unreadable[n] for n in ("row", "problem", "where")}))
             if readable.num_rows:
-                attributes = self.attributes(unit.source, readable)
+                failures: dict[int, str] = {}
+                attributes = self.attributes(unit.source, readable, failures)
+                if failures:
+                    measured = np.ones(readable.num_rows, bool)
+                    measured[list(failures)] = False
+                    scratch.write(QUARANTINE, _failed(unit, attributes, failures))
+                    counters["quarantined"] += len(failures)
+                    readable, attributes = (one.filter(pa.array(measured)) for one in (readable, attributes))
+                    if not readable.num_rows:
+                        continue
                 scratch.write(ATTRIBUTES, attributes)
                 counters["documents"] += attributes.num_rows
                 counters["characters"] += pc.sum(attributes["characters"]).as_py()
@@ -212,10 +223,12 @@ class Measure:
         counters |= {f"{NOTES}{unit.source}/{note}": count for note, count in counts.notes.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
 
-    def attributes(self, source: str, documents: pa.Table) -> pa.Table:
+    def attributes(self, source: str, documents: pa.Table, failures: dict[int, str] | None = None) -> pa.Table:
         """The measurements of each document: the same rows, without the text.
 
-        documents: a table of read_unit, of readable documents.
+        Args:
+            documents: a table of read_unit, of readable documents.
+            failures: as in `signals`.
         """
         config, filters, store = self.config, self.filters, self.reading.store
         texts = normalize(Texts.from_arrow(documents["text"]))
@@ -231,7 +244,7 @@ class Measure:
         }
 
         parts: dict[str, Callable[[], dict[str, object]]] = {
-            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store)
+            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store, failures)
         }
         if config.personal_data:
             parts["personal_data"] = lambda: personal_data_counts(texts)
@@ -241,6 +254,17 @@ class Measure:
         if config.dedup and config.dedup.newest_by:
             columns[NEWEST_BY] = newness(documents[config.dedup.newest_by])
         return pa.table(columns)
+
+
+def _failed(unit: Unit, attributes: pa.Table, failures: dict[int, str]) -> pa.Table:
+    """The rows of QUARANTINE of the documents on which a rule of the user raised an exception. failures: by row."""
+    rows = sorted(failures)
+    found = attributes.select(["row", "id", "source"]).take(pa.array(rows))
+    files = files_from(unit.uris)
+    where = [f"{files}, document {id} ({failures[row]})" for row, id in zip(rows, found["id"].to_pylist(), strict=True)]
+    return pa.table(
+        {"row": found["row"], "source": found["source"], "problem": pa.repeat(PLUGIN_ERROR, len(rows)), "where": where}
+    )
 
 
 def personal_data_counts(texts: Texts) -> dict[str, object]:
