@@ -166,7 +166,7 @@ def rule_of(plugin: Plugin) -> CustomRule:
         ConfigError: its class lacks a part of the interface of a rule, or a part of it is wrong.
     """
     target, made, use = plugin.target, plugin.make(), plugin.use
-    name = getattr(target, "name", None)
+    name: Any = getattr(target, "name", None)
     if not isinstance(name, str):
         name = target.__module__.rpartition(".")[2] if target.__name__ == "keep" else _snake(target.__name__)
     if not _NAME.fullmatch(name):
@@ -176,10 +176,10 @@ def rule_of(plugin: Plugin) -> CustomRule:
         _one_text(use, made)
         signals = {f"{name}_score": f"1 for a document that {use} keeps, 0 for another"}
         return CustomRule(name, (name,), signals, ("code", *settings), plugin)
-    signals, reasons = getattr(made, "signals", None), getattr(made, "reasons", None)
-    if not (isinstance(signals, Mapping) and signals and all(_is_name(one) for one in signals)):
+    given, reasons = getattr(made, "signals", None), getattr(made, "reasons", None)
+    if not (isinstance(given, Mapping) and given and all(_is_name(one) for one in given)):
         raise ConfigError(
-            f"{use}: signals is {signals!r:.80}; wanted a dictionary: name of each signal in lower case -> definition"
+            f"{use}: signals is {given!r:.80}; wanted a dictionary: name of each signal in lower case -> definition"
         )
     if not (isinstance(reasons, tuple | list) and reasons and all(_is_name(one) for one in reasons)):
         raise ConfigError(f"{use}: reasons is {reasons!r:.80}; wanted all reasons of removal, in lower case")
@@ -195,13 +195,13 @@ def rule_of(plugin: Plugin) -> CustomRule:
     if not (isinstance(checks, tuple | list) and checks and all(isinstance(one, Check) for one in checks)):
         raise ConfigError(f"{use}: checks returned {checks!r:.80}; wanted a tuple of raymill.pipelines.rules.Check")
     for check in checks:
-        if check.signal not in signals or check.reason not in reasons or not math.isfinite(check.threshold):
+        if check.signal not in given or check.reason not in reasons or not math.isfinite(check.threshold):
             raise ConfigError(
                 f"{use}: the check {check} names a signal, reason or bound that the rule does not have; it has "
-                f"{', '.join(signals)} and {', '.join(reasons)}"
+                f"{', '.join(given)} and {', '.join(reasons)}"
             )
     return CustomRule(
-        name, tuple(reasons), {one: str(text) for one, text in signals.items()}, ("code", *measured_by), plugin
+        name, tuple(reasons), {one: str(text) for one, text in given.items()}, ("code", *measured_by), plugin
     )
 
 
