@@ -36,7 +36,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticSerializationError
 
 from raymill.cluster.errors import ConfigError, UserError
@@ -192,6 +201,12 @@ class PluginUse(BaseModel):
             made.check(plugin)
         return made
 
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: Any, info: Any) -> dict[str, Any]:
+        """In Python the class or function itself, which need not have a name that could be imported."""
+        plain = handler(self)
+        return plain | {"use": self._plugin.target} if self._plugin and info.mode == "python" else plain
+
     def check(self, plugin: Plugin) -> None:
         """Verify that a plug-in fits what it is for. Raises ConfigError."""
 
@@ -204,7 +219,7 @@ class PluginUse(BaseModel):
         """The plug-in.
 
         Raises:
-            ConfigError: it is not loaded, because the config is that of a record.
+            ConfigError: it is not loaded, because a record has the config.
         """
         if self._plugin is None:
             raise ConfigError(

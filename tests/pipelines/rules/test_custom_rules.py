@@ -17,6 +17,7 @@ from ray import cloudpickle
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.config import load, load_values
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.calls import config_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
@@ -183,6 +184,15 @@ def test_a_function_defined_in_a_function_is_given_itself(folder):
 
     folder.run(CurateConfig.model_validate(folder.values([keep])))
     assert set(folder.removed()) == {"half"}
+
+
+def test_a_config_object_with_a_function_takes_changes_of_settings(folder):
+    def keep(text: str, *, word: str = "loud") -> bool:
+        return word not in text
+
+    config = config_of(folder.values([keep]))
+    changed = config_of(config, override={"rules.custom.0.word": "rain", "name": "changed"})
+    assert [rule.settings["word"] for rule in (*config.filters.rules, *changed.filters.rules)] == ["loud", "rain"]
 
 
 def test_an_installed_package_registers_a_name(folder, monkeypatch):
