@@ -1171,6 +1171,17 @@ class ReportOptionsSettings(TypedDict, total=False):
     """Fraction of a source's documents above which the report warns of their removal."""
 
 
+class RuleUseSettings(TypedDict, total=False):
+    """A rule of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
 class RulesOfRecordsSettings(TypedDict, total=False):
     """Rules of `curate` on records for fine-tuning. Packs are made for web pages, so none applies unless named."""
 
@@ -1178,6 +1189,8 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Rule packs to apply, in this order; the first failed check is the reason of removal."""
     dialect: Literal["paper", "datatrove"]
     """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
+    custom: Sequence[Place | RuleUseSettings]
+    """Rules of your own, classes or functions, applied after all others in this order."""
     decontamination: DecontaminationSettings | None
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
     url_blocklist: UrlBlocklistSettings | None
@@ -1209,6 +1222,8 @@ class RulesSettings(TypedDict, total=False):
     """Rule packs to apply, in this order; the first failed check is the reason of removal."""
     dialect: Literal["paper", "datatrove"]
     """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
+    custom: Sequence[Place | RuleUseSettings]
+    """Rules of your own, classes or functions, applied after all others in this order."""
     decontamination: DecontaminationSettings | None
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
     url_blocklist: UrlBlocklistSettings | None

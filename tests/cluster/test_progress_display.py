@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 from raymill.cluster import progress_display
 from raymill.cluster.progress import Progress, ProgressLines, ProgressUpdate
 from raymill.cluster.progress_display import chosen_progress
-from raymill.cluster.stage import Record
+from raymill.cluster.stage import CommitRecord
 from raymill.cluster.sudden_end import command_process
 
 
@@ -19,8 +19,8 @@ class Terminal(io.StringIO):
 def show(progress: Progress) -> None:
     """What an engine does with a stage of three units, one of which was finished before."""
 
-    def record(unit: int) -> Record:
-        return Record(unit, "a", {}, {"documents": 10, "text_bytes": 1e6, "reason/too_short": 2}, 1.0)
+    def record(unit: int) -> CommitRecord:
+        return CommitRecord(unit, "a", {}, {"documents": 10, "text_bytes": 1e6, "reason/too_short": 2}, 1.0)
 
     with progress.waiting("starting Ray"):
         pass
