@@ -106,7 +106,7 @@ def _names_page() -> str:
         "What the functions return": [f"{kind.__module__}.{kind.__name__}" for kind in returned],
         "Errors": [f"raymill.{name}" for name in errors],
     }
-    lines = []
+    lines: list[str] = []
     for title, found in shown.items():
         lines += [f"#{'#' * bool(lines)} {title}", "", *(f"::: {name}\n" for name in found)]
     return "\n".join(lines)

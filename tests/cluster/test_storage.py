@@ -513,7 +513,7 @@ def test_whatever_is_done_with_a_file_a_refusal_names_it_with_the_fix(tmp_path, 
 )
 def test_an_error_of_the_system_has_its_own_fix(number, said):
     error = OSError(number, "as the system says it") if number else OSError("as the system says it")
-    for made in (local_store._explained("/x", error), local_store._fixed_write("/x", error)):
+    for made in (local_store._storage_error("/x", error), local_store._write_error("/x", error)):
         assert str(made).startswith("/x: as the system says it. ") and said in str(made)
 
 
