@@ -112,7 +112,7 @@ class Plugin:
 
     use: str
     code: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(hash=False)
     arguments: Mapping[str, Any] = field(compare=False, repr=False)
     target: Any = field(compare=False, repr=False)
     files: Mapping[str, bytes] | None = field(compare=False, repr=False)
@@ -267,6 +267,11 @@ def _named(kind: PluginKind, use: str, folder: str) -> Any:
         with _imports(use):
             imported = importlib.import_module(module)
             return _attribute(imported, name)
+
+
+def is_registered(kind: PluginKind, name: str) -> bool:
+    """Whether an installed package registers a plug-in of this name."""
+    return any(one.name == name for one in entry_points(group=kind.group))
 
 
 class _imports:

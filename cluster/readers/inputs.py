@@ -1,13 +1,28 @@
 """The settings `inputs` and `limits` of a config: which documents to read, and bounds on their sizes and times."""
 
 import codecs
+import json
 import os
 from collections.abc import Container, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    SerializationInfo,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from raymill.cluster.guard import Exceeded, WorkBounds
+from raymill.cluster.plugins import Plugin, PluginKind, PluginUse, is_registered
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
@@ -92,6 +107,51 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+READER = PluginKind("reader", "raymill.readers", ("content", "path"), ("read",))
+LOADED_READERS: dict[str, Plugin] = {}  # those of the configs of this process, by the name of their format
+
+
+class ReaderUse(PluginUse):
+    """A reader of the user, as `module:attribute`, or with settings."""
+
+    kind: ClassVar = READER
+
+    def check(self, plugin: Plugin) -> None:
+        """Make the reader known as a format."""
+        LOADED_READERS[self.name] = plugin
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        if self.plugin:
+            self.check(self.plugin)
+
+    @property
+    def name(self) -> str:
+        """The name of the format: the class or function, with its settings."""
+        settings = self.model_extra or {}
+        return f"{self.use} {json.dumps(settings, sort_keys=True)}" if settings else self.use
+
+
+_OWN_FORMATS = TypeAdapter(Format | None)
+
+
+def _format_or_reader(value: Any, info: ValidationInfo) -> Any:
+    """A format by its name; everything that can be none is a reader of the user."""
+    is_own = value is None or (isinstance(value, str) and ":" not in value and not is_registered(READER, value))
+    return _OWN_FORMATS.validate_python(value) if is_own else ReaderUse.model_validate(value, context=info.context)
+
+
+def _plain_format(value: Any, info: SerializationInfo) -> Any:
+    return value.model_dump(mode=info.mode) if isinstance(value, ReaderUse) else value
+
+
+FormatOrReader = Annotated[
+    Format | ReaderUse | None,
+    PlainValidator(_format_or_reader, json_schema_input_type=Format | ReaderUse | str | None),
+    PlainSerializer(_plain_format),
+]
+
+
 class Input(BaseModel):
     """One source of documents: its files, and the columns to read from them."""
 
@@ -122,8 +182,10 @@ class Input(BaseModel):
         description="Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face "
         "cache do",
     )
-    format: Format | None = Field(
-        default=None, description="Format of the files; null: by the ending of each name, without .gz, .zst or .bz2"
+    format: FormatOrReader = Field(
+        default=None,
+        description="Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each "
+        "name, without .gz, .zst or .bz2",
     )
     text: str = Field(
         default="text", min_length=1, description="Name of the column with the text, in formats with columns"
@@ -190,6 +252,11 @@ class Input(BaseModel):
         if twice:
             raise ValueError(f"{', '.join(twice)}: named twice; name every column once")
         return columns
+
+    @property
+    def format_name(self) -> str | None:
+        """The key of READERS of the format that is set, None if none is."""
+        return self.format.name if isinstance(self.format, ReaderUse) else self.format
 
     def texts_in(self, names: Container[str]) -> list[str]:
         """The columns with the text, of a file with columns of these names: the first that has one counts."""

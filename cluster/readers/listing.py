@@ -147,7 +147,7 @@ def find_files(store: Store, input: Input) -> FoundFiles:
     if is_hub_data(input.path):
         return FoundFiles([(file, "hf") for file in hub_files(input.path, input.split)])
     path, inside = input.path, not input.follow_links
-    if input.format == "fetched":
+    if input.format_name == "fetched":
         files = [file for file in store.list_files(path, inside=inside) if file.uri.endswith(".parquet")]
         if not files:
             raise DataError(f"{path}: nothing was fetched yet. Run `raymill prepare`, whose first step fetches.")
@@ -164,7 +164,7 @@ def find_files(store: Store, input: Input) -> FoundFiles:
         with suppress(NotFound):
             file = store.info(path)
     if file is not None:
-        format = input.format or format_of(path)
+        format = input.format_name or format_of(path)
         if format is None:
             hint = f" {_JSON_HINT}" if path.lower().endswith(".json") else ""
             raise DataError(f"{path}: no format has this ending.{hint} {_unknown_format()}")
@@ -176,9 +176,9 @@ def find_files(store: Store, input: Input) -> FoundFiles:
             f"{path}: is a {DANGLING}: its target {os.readlink(path)} does not exist. Name the file itself."
         )
     files = store.list_files(path, skip_bad_names=True, inside=inside)
-    if is_saved_dataset(path, files) and input.format in (None, "hf"):
+    if is_saved_dataset(path, files) and input.format_name in (None, "hf"):
         return FoundFiles([(file, "hf") for file in saved_files(store, path, files, input.split)])
-    if input.format == "hf":
+    if input.format_name == "hf":
         raise DataError(f"{path}: no state.json or dataset_dict.json here. Give the folder that `save_to_disk` wrote.")
     return _select(
         input, path, path.rstrip("/") + "/", files, store.list_unreadable(path, inside=inside), is_folder=True
@@ -219,7 +219,7 @@ def _select(
 
     def format_to_read(uri: str) -> str | None:
         named = format_of(uri)
-        format = input.format or named
+        format = input.format_name or named
         if not is_folder or format is None or named == format:
             return format
         name = uri.lower()
@@ -299,9 +299,10 @@ def skipped_text(skipped: Mapping[str, int]) -> str:
 
 
 def _unknown_format(input: Input | None = None) -> str:
-    if input is not None and input.format:
-        endings = ", ".join(READERS[input.format].endings)
-        return f"With `format: {input.format}` a folder gives its {endings} files; name others by a glob."
+    if input is not None and input.format_name:
+        reader = READERS[input.format_name]
+        endings = ", ".join(reader.endings or reader.stated_endings) or "no"
+        return f"With `format: {input.format_name}` a folder gives its {endings} files; name others by a glob."
     endings = ", ".join(
         ending
         for reader in READERS.values()

@@ -1,5 +1,10 @@
 """A reader for each format. A new one is a subclass of `Reader`, a line in `READERS` and one in `inputs.Format`."""
 
+from functools import lru_cache
+
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.plugins import Plugin
+from raymill.cluster.readers.formats.custom import CustomReader
 from raymill.cluster.readers.formats.delimited import Delimited
 from raymill.cluster.readers.formats.docx import Docx
 from raymill.cluster.readers.formats.hub import Hub
@@ -10,10 +15,30 @@ from raymill.cluster.readers.formats.records import Fetched, Jsonl, JsonValues
 from raymill.cluster.readers.formats.text_files import Html, PlainText
 from raymill.cluster.readers.formats.transcripts import Transcript
 from raymill.cluster.readers.formats.warc import Warc, Wet
+from raymill.cluster.readers.inputs import LOADED_READERS
 from raymill.cluster.readers.reader import Reader
 from raymill.cluster.readers.streams import compression_ending
 
-READERS: dict[str, Reader] = {
+
+class _Readers(dict[str, Reader]):
+    """The readers by format, with those of the user that the configs of this process name."""
+
+    def __missing__(self, format: str) -> Reader:
+        if format not in LOADED_READERS:
+            raise ConfigError(
+                f"{format}: this reader is code that the record of a run names, and such code is not imported. Give "
+                "the config of the run: --config CONFIG."
+            )
+        return custom_reader(LOADED_READERS[format])
+
+
+@lru_cache
+def custom_reader(plugin: Plugin) -> Reader:
+    """The reader of a plug-in, with its child process."""
+    return CustomReader(plugin)
+
+
+READERS: dict[str, Reader] = _Readers({
     "parquet": Parquet(),
     "jsonl": Jsonl(),
     "json": JsonValues(),
@@ -30,7 +55,7 @@ READERS: dict[str, Reader] = {
     "wet": Wet(),
     "hf": Hub(),
     "fetched": Fetched(),
-}
+})  # fmt: skip
 
 
 def format_of(uri: str) -> str | None:

@@ -62,7 +62,7 @@ class OneDocument(Reader):
         id = span.uri if input.id else None
         carried = [span.uri if name == "path" else None for name in input.columns]
         try:
-            content = _content(store, span, limits, self.bytes_per_text * limits.max_document_bytes)
+            content = whole_file(store, span, limits, self.bytes_per_text * limits.max_document_bytes)
             if content:
                 self.add(rows, content, span.uri, id, carried)
             else:
@@ -118,7 +118,7 @@ class PlainText(OneDocument):
         return encoding_problem(head)
 
 
-def _content(store: Store, span: Span, limits: Limits, max_bytes: int) -> bytes:
+def whole_file(store: Store, span: Span, limits: Limits, max_bytes: int) -> bytes:
     """The decompressed file.
 
     Raises:
