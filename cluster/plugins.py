@@ -14,6 +14,7 @@ are not sent. What is defined in a notebook or in `__main__` is sent by value, b
 """
 
 import ast
+import base64
 import dataclasses
 import difflib
 import hashlib
@@ -29,6 +30,7 @@ import sysconfig
 import threading
 import types
 import typing
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -52,7 +54,8 @@ from raymill.cluster.errors import ConfigError, UserError
 from raymill.cluster.secret_values import redacted
 
 _FOLDER, _KNOWN = "plugin_folder", "plugins"  # keys of pydantic's context
-_OF_AN_ENTRY = ("use", "code")  # keys of an entry that are not settings of the plug-in
+_SOURCE = "with_source"  # key of the context with which a config is written for a job
+_OF_AN_ENTRY = ("use", "code", "source")  # keys of an entry that are not settings of the plug-in
 _SHOWN_CHARACTERS = 200
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -144,10 +147,8 @@ def _arrived(
 ) -> Plugin:
     """The plug-in in a worker, with its code imported there."""
     with _lock:
-        if files is not None and (_imported.get(module) != code or module not in sys.modules):
-            _forget(_modules_of(files))
-            sys.meta_path.insert(0, _SentModules(files))
-            _imported[module] = code
+        if files is not None:
+            _import_from_memory(module, code, files)
         try:
             target = _attribute(importlib.import_module(module), name)
         except ImportError as error:
@@ -156,6 +157,14 @@ def _arrived(
                 "only modules beside the config are sent."
             ) from error
     return Plugin(use, code, settings, arguments, target, files)
+
+
+def _import_from_memory(module: str, code: str, files: Mapping[str, bytes]) -> None:
+    """Have these files imported as modules, unless the module was imported with this code already."""
+    if _imported.get(module) != code or module not in sys.modules:
+        _forget(_modules_of(files))
+        sys.meta_path.insert(0, _SentModules(files))
+        _imported[module] = code
 
 
 class PluginUse(BaseModel):
@@ -190,11 +199,14 @@ class PluginUse(BaseModel):
             name = f"{getattr(use, '__module__', '')}:{getattr(use, '__qualname__', repr(use)[:_SHOWN_CHARACTERS])}"
             plugin = load_plugin(cls.kind, use, name.removeprefix(":"), settings)
         elif _FOLDER in context:
-            plugin = load_plugin(cls.kind, _named(cls.kind, use, context[_FOLDER]), use, settings)
+            source = entry.get("source")
+            target = _unpacked(use, source) if source else _named(cls.kind, use, context[_FOLDER])
+            plugin = load_plugin(cls.kind, target, use, settings)
         elif (known := context.get(_KNOWN, {}).get((use, entry.get("code")))) is not None:
             plugin = load_plugin(cls.kind, known.target, use, settings)
         if plugin is not None:
             entry = {"use": plugin.use, "code": plugin.code, **plugin.settings}
+        entry.pop("source", None)
         made = handler(entry)
         made._plugin = plugin
         if plugin is not None:
@@ -203,8 +215,13 @@ class PluginUse(BaseModel):
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: Any, info: Any) -> dict[str, Any]:
-        """In Python the class or function itself, which need not have a name that could be imported."""
+        """In Python the class or function itself, which need not have a name that could be imported.
+
+        For a job with the source of its modules, which the machine of the driver lacks.
+        """
         plain = handler(self)
+        if self._plugin and (info.context or {}).get(_SOURCE):
+            plain |= _packed(self._plugin)
         return plain | {"use": self._plugin.target} if self._plugin and info.mode == "python" else plain
 
     def check(self, plugin: Plugin) -> None:
@@ -374,14 +391,51 @@ class _SentModules(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return stem if any(path.startswith(f"{stem}/") for path in self.files) else None
 
 
+# --- the config of a job
+
+
+def context_of_job(config: BaseModel) -> dict[str, Any]:
+    """The context with which pydantic writes the config of a job, whose plug-ins have their source.
+
+    Raises:
+        ConfigError: one is sent by value, which a config cannot hold.
+    """
+    if by_value := [one.use for one in plugins_in(config) if _is_by_value(one.target)]:
+        raise ConfigError(
+            f"{', '.join(by_value)}: defined in a notebook or script, and a job has its config as text. Move it into a "
+            "module beside the config, and name it as `module:attribute`."
+        )
+    return {_SOURCE: True}
+
+
+def _packed(plugin: Plugin) -> dict[str, str]:
+    """The setting `source` of a plug-in; empty for an installed package."""
+    target = plugin.target
+    if plugin.files is None:
+        return {}
+    files = {path: source.decode("latin-1") for path, source in plugin.files.items()}
+    text = json.dumps({"name": f"{target.__module__}:{target.__qualname__}", "files": files})
+    return {"source": base64.b64encode(zlib.compress(text.encode(), 9)).decode()}
+
+
+def _unpacked(use: str, source: str) -> Any:
+    """The class or function of a setting `source`, imported from memory."""
+    packed = json.loads(zlib.decompress(base64.b64decode(source)))
+    files = {path: text.encode("latin-1") for path, text in packed["files"].items()}
+    module, _, name = packed["name"].partition(":")
+    with _lock, _imports(use):
+        _import_from_memory(module, _digest(files), files)
+        return _attribute(importlib.import_module(module), name)
+
+
 # --- source and fingerprint
 
 
 def _is_by_value(target: Any) -> bool:
     """Whether the class or function is sent as an object: no module that a worker could import has it."""
-    return target.__module__ == "__main__" or "<locals>" in target.__qualname__ or not hasattr(
-        sys.modules.get(target.__module__), "__file__"
-    )  # fmt: skip
+    if target.__module__ == "__main__" or "<locals>" in target.__qualname__:
+        return True
+    return _sent_files(target.__module__) is None and not hasattr(sys.modules.get(target.__module__), "__file__")
 
 
 def _source_of(target: Any) -> tuple[str, Mapping[str, bytes] | None]:
@@ -389,12 +443,20 @@ def _source_of(target: Any) -> tuple[str, Mapping[str, bytes] | None]:
     if _is_by_value(target):
         return hashlib.sha256("\n".join(_parts(target, set())).encode()).hexdigest(), None
     module = target.__module__
+    if (files := _sent_files(module)) is not None:
+        return _digest(files), files
     file = Path(sys.modules[module].__file__ or "")
     root = file.parents[module.count(".") + (file.name == "__init__.py")]
     files = _sources(module, root, within=module.partition(".")[0] if _is_installed(file) else None)
     code = _digest(files)
     _imported.setdefault(module, code)
     return code, None if _is_installed(file) else files
+
+
+def _sent_files(module: str) -> Mapping[str, bytes] | None:
+    """The files of a module that was imported from memory; None for others."""
+    loader = getattr(getattr(sys.modules.get(module), "__spec__", None), "loader", None)
+    return loader.files if isinstance(loader, _SentModules) else None
 
 
 def _digest(files: Mapping[str, bytes]) -> str:

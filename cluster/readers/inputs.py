@@ -142,7 +142,7 @@ def _format_or_reader(value: Any, info: ValidationInfo) -> Any:
 
 
 def _plain_format(value: Any, info: SerializationInfo) -> Any:
-    return value.model_dump(mode=info.mode) if isinstance(value, ReaderUse) else value
+    return value.model_dump(mode=info.mode, context=info.context) if isinstance(value, ReaderUse) else value
 
 
 FormatOrReader = Annotated[

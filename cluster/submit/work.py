@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import plural
+from raymill.cluster.plugins import context_of_job
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.secret_values import Loc, take_out
 
@@ -183,7 +184,7 @@ def job_config(config: BaseModel) -> dict[str, Any]:
     Raises:
         ConfigError: names the settings that hold a secret, without their values; or the config is too large to travel.
     """
-    text = config.model_dump_json(exclude_unset=True)
+    text = config.model_dump_json(exclude_unset=True, context=context_of_job(config))
     found = dict(_keys_of_stores(config)) | {_name(loc): what for loc, what in take_out(json.loads(text))[1]}
     if found:
         named = ", ".join(f"{name} ({what})" for name, what in sorted(found.items()))

@@ -16,16 +16,18 @@ from ray import cloudpickle
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.config import load, load_values
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.calls import config_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import job_config
 from raymill.pipelines.curate import job
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.questions.explain import explain
 from raymill.pipelines.curate.questions.run_reader import RunReader
 from raymill.pipelines.curate.questions.what_if import compare_decisions
+from raymill.pipelines.prepare import job as prepare_job
 from raymill.pipelines.ray_data.operators import Rules
 from raymill.pipelines.rules import Check
 from raymill.pipelines.rules.rule import Analysis
@@ -425,6 +427,47 @@ def test_a_rule_that_returns_nonsense_ends_the_run_and_is_named(folder, source, 
 def test_the_operators_of_ray_data_apply_it(folder):
     batch = pa.table({"text": list(TEXTS.values())})
     assert Rules(packs=[], custom=[Short])(batch)["reason"].to_pylist() == ["too_long", "too_long", None]
+
+
+def test_the_config_of_a_job_has_the_source_and_its_driver_the_same_rule(folder, monkeypatch):
+    folder.module(SHOUTING, "company/rules.py")
+    config = folder.config([{"use": "company.rules:Shouting", "max_upper_fraction": 0.2}])
+    monkeypatch.setenv("RAYMILL_CONFIG", json.dumps(job_config(config)))
+    for path in ("company/rules.py", "my_rules.py"):
+        (folder.path / path).unlink()
+    sys.modules.pop("company.rules"), sys.modules.pop("company", None)
+    there = load("env:RAYMILL_CONFIG")
+    assert job.result_settings(there) == job.result_settings(config)
+    folder.run(there)
+    assert set(folder.removed()) == {"loud", "half"}
+
+
+def test_a_function_of_a_script_is_no_part_of_a_job(folder):
+    def keep(text: str) -> bool:
+        return True
+
+    with pytest.raises(ConfigError, match="Move it into a module"):
+        job_config(load_values(folder.values([keep]), "curate"))
+
+
+def test_in_prepare_it_removes_records_and_an_exception_ends_the_run(folder):
+    rows = [{"prompt": f"Where is parcel {n}?", "completion": text} for n, text in enumerate(TEXTS.values())]
+    (folder.path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"path": str(folder.path / "rows.jsonl"), "columns": {"prompt": "prompt", "completion": "completion"}}
+    folder.module("def loud(text):\n    return 'LOUD' not in text\n\ndef fails(text):\n    return text.index('LOUD')")
+
+    def prepared(use: str, name: str) -> list[dict]:
+        plain = {"kind": "prepare", "name": "own", "inputs": [source], "output": str(folder.path / name)}
+        plain |= {"validate": {"rules": {"custom": [use]}, "same_language": None}}
+        with folder.monkeypatch.context() as patch:
+            patch.chdir(folder.path)
+            without_ray(patch)
+            run = prepare_job.prepare(config_of(plain), Session(), Progress())
+        return Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()
+
+    assert [row["reason"] for row in prepared("my_rules:loud", "loud")] == ["loud"]
+    with pytest.raises(UserError, match=r"my_rules:fails: ValueError: substring not found, for the text that begins"):
+        prepared("my_rules:fails", "fails")
 
 
 def test_a_worker_imports_its_source_from_memory(folder):
