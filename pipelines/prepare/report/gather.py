@@ -498,8 +498,12 @@ def _ranked(counts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     ranked = sorted(counts.items(), key=lambda one: (order.index(one[0][0]), -one[1], one[0][1]))
     # `empty` is a reason of rules as well as of what is no record.
     meanings = {"collect": _MEANINGS | content.REASONS}
+
+    def meaning(stage: str, reason: str) -> str:
+        return meanings.get(stage, _MEANINGS).get(reason, "a check of your own, of `validate.rules.custom`")
+
     return [
-        {"stage": stage, "reason": reason, "meaning": meanings.get(stage, _MEANINGS)[reason], "records": number}
+        {"stage": stage, "reason": reason, "meaning": meaning(stage, reason), "records": number}
         for (stage, reason), number in ranked
     ]
 

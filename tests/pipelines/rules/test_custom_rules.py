@@ -454,7 +454,7 @@ def test_in_prepare_it_removes_records_and_an_exception_ends_the_run(folder):
     rows = [{"prompt": f"Where is parcel {n}?", "completion": text} for n, text in enumerate(TEXTS.values())]
     (folder.path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = {"path": str(folder.path / "rows.jsonl"), "columns": {"prompt": "prompt", "completion": "completion"}}
-    folder.module("def loud(text):\n    return 'LOUD' not in text\n\ndef fails(text):\n    return text.index('LOUD')")
+    folder.module("def loud(text):\n    return 'LOUD' not in text\n\ndef fails(text):\n    raise ValueError('no')")
 
     def prepared(use: str, name: str) -> list[dict]:
         plain = {"kind": "prepare", "name": "own", "inputs": [source], "output": str(folder.path / name)}
@@ -466,7 +466,7 @@ def test_in_prepare_it_removes_records_and_an_exception_ends_the_run(folder):
         return Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()
 
     assert [row["reason"] for row in prepared("my_rules:loud", "loud")] == ["loud"]
-    with pytest.raises(UserError, match=r"my_rules:fails: ValueError: substring not found, for the text that begins"):
+    with pytest.raises(UserError, match=r"my_rules:fails: ValueError: no, for the text that begins"):
         prepared("my_rules:fails", "fails")
 
 
