@@ -866,9 +866,13 @@ class InputSettings(TypedDict, total=False):
             "hf",
             "fetched",
         ]
+        | Place
+        | ReaderUseSettings
         | None
     )
-    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2."""
+    """Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each name, without
+    .gz, .zst or .bz2.
+    """
     text: str
     """Name of the column with the text, in formats with columns."""
     id: str | None
@@ -1124,6 +1128,17 @@ class QualityClassifierSettings(TypedDict, total=False):
     """Minimum probability of the label of good documents."""
     max_chars: int
     """Maximum number of characters of a document that the quality model reads, from four positions."""
+
+
+class ReaderUseSettings(TypedDict, total=False):
+    """A reader of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
 
 
 class RecordsSettings(TypedDict, total=False):

@@ -44,6 +44,8 @@ NOT_SHOWN = {
     "language_low_score": "all texts of the demo are in some language",
     "unrelated_answer": "takes more records than the demo has",
     "inappropriate": "takes a classifier of one's own",
+    "bad_tools": "of conversations with a column `tools`",
+    "bad_history": "of pairs with a column `history`",
     "a_chat": "of plain texts, shape text",
     "no_answer": "every plain text has a template",
     "a_preference": "a whole source has the wrong shape",
