@@ -35,7 +35,8 @@ def test_sharegpt_is_read_as_the_chat_that_was_written(chat):
 def test_alpaca_is_read_as_the_pair_that_was_written(system, prompt, input, answer):
     whole = pair(system, prompt, input, answer)
     row = json.loads(json.dumps(as_alpaca(whole)))
-    needed, optional = next(one for one in FORMS if one[0].items() >= {("prompt", "instruction"), ("completion", "output")})
+    pairs = {("prompt", "instruction"), ("completion", "output")}
+    needed, optional = next(one for one in FORMS if one[0].items() >= pairs)
     assert set(row) == {"instruction", "input", "output", "system"}
     assert content_of({field: row[name] for field, name in (needed | optional).items() if name in row}) == whole
 
