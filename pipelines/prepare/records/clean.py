@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
 from raymill.cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
 from raymill.cluster.readers.inputs import Cut
 from raymill.cluster.store import paths
@@ -34,6 +35,12 @@ _OF_EMAILS = {"quotes": without_quotes, "disclaimers": without_disclaimers, "sig
 _HEX_OF_A_PSEUDONYM = 12  # 48 bits: of a million values, two are equal with a probability of 0.2%
 
 
+class CleaningUse(PluginUse):
+    """A cleaning step of the user, as `module:attribute`, or with settings."""
+
+    kind: ClassVar = PluginKind("cleaning step", "raymill.cleaning", ("text",), ("clean",))
+
+
 class Clean(BaseModel, extra="forbid", frozen=True):
     """What is changed in text fields and labels."""
 
@@ -48,6 +55,11 @@ class Clean(BaseModel, extra="forbid", frozen=True):
         (),
         description="Parts of e-mails that are removed from texts; files of format mail are read without quotes and "
         "signatures in any case",
+    )
+    custom: tuple[CleaningUse, ...] = Field(
+        (),
+        description="Cleaning steps of your own, classes or functions from a text to a text, applied in this order "
+        "after the removal of HTML and parts of e-mails",
     )
     terminology: dict[str, str] | paths.AbsolutePath = Field(
         {},
@@ -83,6 +95,11 @@ class Clean(BaseModel, extra="forbid", frozen=True):
         "signatures, are written to `cut/`",
     )
 
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `custom` where it is empty, so that records of earlier versions are equal."""
+        return {name: value for name, value in handler(self).items() if name != "custom" or value}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.pseudonyms == "per_corpus" and self.pseudonym_key is None:
@@ -97,6 +114,27 @@ class Clean(BaseModel, extra="forbid", frozen=True):
             if twice := sorted({one for one in spelled if spelled.count(one) > 1}):
                 raise ValueError(f"labels.{name}: {', '.join(twice)} is listed twice; a spelling belongs to one value")
         return self
+
+
+def _cleaned_by(plugin: Plugin, text: str) -> str:
+    """The text after a step of the user.
+
+    Raises:
+        DataError: the step raised an exception, or returned no text.
+    """
+    made = plugin.make()
+    try:
+        cleaned = call(getattr(made, "clean", made), text)
+        if isinstance(cleaned, str):
+            cleaned.encode()
+            return cleaned
+        seen = f"returned {cleaned!r:.80}"
+    except (PluginError, UnicodeEncodeError) as error:
+        seen = str(error)
+    raise DataError(
+        f"clean.custom: {plugin.use}: {seen}, for the text that begins {text[:60]!r}; wanted a text. Correct the step, "
+        "so that it takes any text."
+    )
 
 
 def check_terms(terms: dict[str, str]) -> None:
@@ -176,6 +214,8 @@ class Cleaner:
                 [without_markup(text, of_record) for text in texts]
                 for texts, of_record in zip(fields, pieces, strict=True)
             ]
+        for step in settings.custom:
+            fields = [[_cleaned_by(step.loaded(), text) for text in of_record] for of_record in fields]
         texts = Texts.from_strings([text for of_record in fields for text in of_record])
         if settings.normalize:
             texts = normalize(texts)

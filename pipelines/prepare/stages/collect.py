@@ -230,7 +230,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "forms": [[one.preferences, one.chats_as_text and one.chats_as_text.model_dump()] for one in conversions],
         "task_types": settings.task_types,
         "section_chars": [one.section_chars for one in conversions],
-        "clean": [clean.model_dump(exclude={"terminology"}), dict(settings.cleaner.terms)],
+        "clean": [clean.model_dump(mode="json", exclude={"terminology"}), dict(settings.cleaner.terms)],
         "language": fasttext_classifier.fingerprint(store, None),
         "key": hashlib.blake2b(settings.cleaner.key, digest_size=8, person=b"pseudonyms").hexdigest(),
         "validate": settings.validator.depends_on(),

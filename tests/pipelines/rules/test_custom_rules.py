@@ -17,6 +17,7 @@ from ray import cloudpickle
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.config import load, load_values
 from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.frame.calls import config_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
@@ -468,6 +469,37 @@ def test_in_prepare_it_removes_records_and_an_exception_ends_the_run(folder):
     assert [row["reason"] for row in prepared("my_rules:loud", "loud")] == ["loud"]
     with pytest.raises(UserError, match=r"my_rules:fails: ValueError: no, for the text that begins"):
         prepared("my_rules:fails", "fails")
+
+
+def test_a_cleaning_step_changes_the_texts_of_prepare_and_a_faulty_one_ends_the_run(folder):
+    rows = [{"text": text} for text in TEXTS.values()]
+    (folder.path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder.module(
+        "def soften(text: str, *, mark: str = '!') -> str:\n    return text.replace(mark, '.')\n\n"
+        "def fails(text: str) -> str:\n    raise ValueError('no')\n\n"
+        "def nothing(text: str) -> str:\n    pass\n\nclass Wrong:\n    pass\n"
+    )
+
+    def prepared(use: str | dict, name: str) -> set[str]:
+        source = {"path": str(folder.path / "rows.jsonl")}
+        plain = {"kind": "prepare", "name": "own", "inputs": [source], "output": str(folder.path / name)}
+        with folder.monkeypatch.context() as patch:
+            patch.chdir(folder.path)
+            without_ray(patch)
+            settings = {"records": {"shape": "text"}, "clean": {"custom": [use]}, "validate": {"same_language": None}}
+            run = prepare_job.prepare(config_of(plain, settings), Session(), Progress())
+        tables = [Artifact.find(Store(), f"{run.uri}/{split}") for split in SPLITS]
+        return {row["text"].strip() for table in tables if table for row in table.table().to_pylist()}
+
+    assert prepared({"use": "my_rules:soften", "mark": "!"}, "soft") == {
+        text.replace("!", ".") for text in TEXTS.values()
+    }
+    with pytest.raises(DataError, match=r"clean\.custom: my_rules:fails: ValueError: no, for the text that begins"):
+        prepared("my_rules:fails", "fails")
+    with pytest.raises(DataError, match=r"clean\.custom: my_rules:nothing: returned None"):
+        prepared("my_rules:nothing", "nothing")
+    with pytest.raises(ConfigError, match=r"clean\.custom\.0: .*wanted a function of \(text\), or a class"):
+        prepared("my_rules:Wrong", "wrong")
 
 
 def test_a_worker_imports_its_source_from_memory(folder):
