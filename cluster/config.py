@@ -376,7 +376,10 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
         case "missing" | "missing_argument":
             return Problem.of(where, "missing, and it has no default", fix=f"Add `{loc[-1]}:` here.")
         case "value_error":
-            return Problem.of(where, str(context["error"]).removeprefix(f"{loc[-1]}: " if loc else ""))
+            said, meant, near = (
+                str(context["error"]).removeprefix(f"{loc[-1]}: " if loc else "").partition(" Did you mean")
+            )
+            return Problem.of(where, said, fix=f"Did you mean{near}" if meant else "")
         case "literal_error":
             choices = re.findall(r"'([^']+)'", context["expected"])
             return Problem.of(where, f"{seen} given", _wanted(mistake), _nearest(str(entry["input"]), choices))

@@ -318,7 +318,7 @@ def test_without_rules_of_the_user_the_recorded_settings_are_those_of_earlier_ve
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        ("my_rules:Shoutin", r"my_rules\.py has no Shoutin\. Did you mean Shouting\?"),
+        ("my_rules:Shoutin", r"my_rules\.py has no Shoutin\. Did you mean Shouting\?$"),
         ("my_rulez:Shouting", r"there is no module my_rulez, neither beside the config nor"),
         ("my_rules.Shouting", r"'my_rules\.Shouting' given; wanted `module:attribute`, as in"),
         ("my_rules:np", r"my_rules:np: is module; wanted a function of \(text\), or a class with the method keep or"),
