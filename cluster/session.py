@@ -229,22 +229,40 @@ class Session:
         if self._ends_process:
             self._unwatch = sudden_end.watch(self._folder, self._remove_ray)
         try:
-            ray.init(
-                address="local",
-                num_cpus=self.cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                # Below our folder, because Ray lets every user of the machine write into its own.
-                _temp_dir=str(self._folder / "r"),
-            )
+            with self._working_in(self._folder):
+                ray.init(
+                    address="local",
+                    num_cpus=self.cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    # Below our folder, because Ray lets every user of the machine write into its own.
+                    _temp_dir=str(self._folder / "r"),
+                )
         except Exception as error:
             raise ClusterError(
                 f"Ray did not start on this machine: {_first_line(error)} Logs: {self._folder}. A busy machine may "
                 "be the cause, as Ray waits for its processes for a limited time: run the same command again. If it "
                 "fails again, look for a full disk or a memory limit, or give --address to use a running cluster."
             ) from error
+
+    @contextmanager
+    def _working_in(self, folder: Path) -> Iterator[None]:
+        """Change the working folder of this process, unless the process is a program that calls us.
+
+        `ray.init` puts the working folder before all others on the path of its workers: a module among the data that a
+        user has downloaded would be imported in place of an installed one.
+        """
+        if not self._ends_process:
+            yield
+            return
+        before = os.getcwd()
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
 
     def _listen_to_this_machine_alone(self, alone: bool) -> None:
         """Whether the Ray that this process starts next is on 127.0.0.1, and not on all addresses of this machine.
@@ -264,7 +282,8 @@ class Session:
         runtime = {"env_vars": WORKER_ENVIRONMENT} | ({"py_modules": [str(Path(__file__).parents[1])]} if ship else {})
         try:
             _require_listener(str(self.address))
-            ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL)
+            with self._working_in(Path(__file__).parents[2]):
+                ray.init(address=self.address, runtime_env=runtime, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as error:
             raise ConfigError(
                 f"--address {self.address}: no Ray cluster of version {ray.__version__} answers there "

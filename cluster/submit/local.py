@@ -66,7 +66,7 @@ class Local:
     def __init__(
         self,
         folder: Path | None = None,
-        command: Sequence[str] = (sys.executable, "-m", "raymill.cluster.cli"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "raymill.cluster.cli"),
         grace_s: float = GRACE_S,
     ) -> None:
         state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -107,6 +107,7 @@ class Local:
                 subprocess.Popen(
                     [
                         sys.executable,
+                        "-P",  # no module of the working folder
                         "-m",
                         "raymill.cluster.submit.local_job",
                         str(folder),

@@ -55,6 +55,33 @@ def test_workers_import_their_own_modules(folder):
     assert (folder / "out" / "corpus" / "_manifest.json").exists()
 
 
+@pytest.fixture
+def downloaded(folder: Path) -> Path:
+    """The folder, with modules that hide those of the installation where the folder comes first on the path."""
+    (folder / "raymill" / "__init__.py").touch()
+    for name in ("raymill/__init__.py", "pydantic.py", "pyarrow.py", "numba.py", "typer.py"):
+        (folder / name).write_text(f"import pathlib; pathlib.Path({str(folder)!r}, 'imported').touch()\n")
+    return folder
+
+
+def raymill(folder: Path, *words: str) -> str:
+    """What the command printed that was started in `folder`, whose path has the checkout alone."""
+    code = "from raymill.cluster.cli import command; command()"
+    environment = {"PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder / "state")}
+    return python(folder, "-P", "-c", code, *words, **environment)
+
+
+@pytest.mark.ray
+def test_no_module_beside_the_data_is_imported_by_a_worker_or_a_job(downloaded):
+    raymill(downloaded, "curate", "curate.json")
+    assert not (downloaded / "imported").exists()
+    raymill(downloaded, "submit", "curate.json", "-o", "output=again")
+    (name,) = [path.name for path in (downloaded / "state" / "raymill" / "runs").iterdir()]
+    raymill(downloaded, "logs", name, "-f")
+    assert not (downloaded / "imported").exists()
+    assert (downloaded / "again" / "corpus" / "_manifest.json").exists()
+
+
 @pytest.mark.cluster
 def test_workers_of_a_cluster_import_the_modules_that_the_session_sends(folder):
     with RayCluster(workers=1, environment={"PYTHONPATH": str(folder)}) as ray:
