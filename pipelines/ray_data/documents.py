@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import listed, plural
+from raymill.cluster.readers.formats.arrow_streams import check_values
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.reader import TABLE_BYTES, as_large_string, is_text_type, text_problems
 from raymill.pipelines.curate.config import CurateConfig
@@ -115,6 +116,13 @@ def pieces_of(batch: pa.Table, text: str, limits: Limits, name: str) -> Iterator
             f"{name}: the column {text} holds {column.type}, and texts are strings. Name the column with the texts, as "
             f'in {name}(text="...").'
         )
+    try:
+        for chunk in column.chunks:
+            check_values(chunk)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{name}: the column {text} is damaged ({error}). Read the Dataset from whole files, such as Parquet."
+        ) from error
     is_normal = is_marked_normal(batch.schema.field(text))
     for start, count in _cuts(column):
         strings, problems = _strings(column.slice(start, count))

@@ -111,7 +111,7 @@ class CheckpointManifest:
             ValueError, TypeError, KeyError: the content is not a manifest.
         """
         plain = json.loads(data)
-        return cls(
+        manifest = cls(
             fingerprint_parts=plain["identity"],
             progress=TrainingProgress.from_plain(plain["course"]),
             shapes={name: tuple(shape) for name, shape in plain["shapes"].items()},
@@ -120,6 +120,13 @@ class CheckpointManifest:
             made=plain["made"],
             versions=plain["versions"],
         )
+        pieces = [piece for file in manifest.files for piece in file.pieces]
+        numbers = [number for piece in pieces for number in (piece.start, piece.count, piece.offset)]
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError("a piece has numbers that are no counts of values")
+        if any(piece.count > PIECE_VALUES for piece in pieces) or not has_every_value(manifest.shapes, manifest.files):
+            raise ValueError("values are missing, are there twice, or are more than a piece holds")
+        return manifest
 
 
 def folder_name(step: int, attempt: str) -> str:
@@ -228,7 +235,7 @@ class Checkpoint:
             with self.store.open_input(uri) as opened:
                 opened.seek(piece.offset)
                 data = opened.read(size)
-        if hashlib.sha256(data).hexdigest() != piece.sha256:
+        if len(data) != size or hashlib.sha256(data).hexdigest() != piece.sha256:
             raise DataError(
                 f"{uri}: {piece.state} of {piece.name} from value {piece.start} on has another sha256 than was "
                 f"written. {_ADVICE}"

@@ -94,7 +94,8 @@ class _Stream:
                 return None
         try:
             batch = self._reader.read_next_batch()
-            _validate(batch)
+            for column in batch.columns:
+                check_values(column)
         except (pa.ArrowException, OSError, ValueError, StopIteration) as error:
             raise UnreadableRest("corrupt_batch") from error
         return batch
@@ -242,16 +243,15 @@ class _Table:
         return int(struct.unpack_from(format, self._data, at)[0])
 
 
-def _validate(batch: pa.RecordBatch) -> None:
+def check_values(column: pa.Array) -> None:
     """Verify lengths, offsets and indices, so that no value lies outside of its buffer.
 
     Strings may still have bytes that are not UTF-8, which is a problem of their rows; within lists and structs it is
-    one of the batch.
+    one of the column.
 
     Raises:
         ArrowInvalid: they are wrong.
     """
-    for column in batch.columns:
-        column.validate()
-        as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
-        column.view(as_bytes.get(column.type, column.type)).validate(full=True)
+    column.validate()
+    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+    column.view(as_bytes.get(column.type, column.type)).validate(full=True)

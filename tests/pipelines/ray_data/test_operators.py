@@ -246,3 +246,11 @@ def test_warnings_count_what_cannot_be_read(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "Rules: 4 texts cannot be read: 2 bad_utf8, 1 null_text, 1 too_large"
     ]
+
+
+@pytest.mark.parametrize("offsets", [(0, 20, 3), (0, -5, 3)], ids=["falling", "negative"])
+def test_a_damaged_column_is_an_error_and_does_not_end_the_process(offsets):
+    buffers = [None, pa.array(offsets, pa.int32()).buffers()[1], pa.py_buffer(b"x" * 30)]
+    column = pa.StringArray.from_buffers(2, buffers[1], buffers[2])
+    with pytest.raises(DataError, match="Normalize: the column text is damaged"):
+        Normalize()(pa.table({"text": column}))

@@ -1,6 +1,7 @@
 """The format of checkpoints, the choice of one, and what is kept: no training, one process."""
 
 import dataclasses
+import hashlib
 import json
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -420,6 +421,43 @@ def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
     Saver(job, Ranks(0, 1, torch.device("cpu")), "b", lambda: None).close()
     assert steps_left(job) == [1] and latest(job).uri == whole
     assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
+
+
+def pieces_of(plain: dict) -> list[list]:
+    return plain["files"][0]["pieces"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plain: pieces_of(plain).append(pieces_of(plain)[0]),
+        lambda plain: pieces_of(plain)[0].__setitem__(2, "0"),
+        lambda plain: pieces_of(plain)[0].__setitem__(4, -4),
+    ],
+    ids=["a value twice", "a start as text", "an offset before the file"],
+)
+def test_a_manifest_whose_pieces_are_not_every_value_once_is_refused(tmp_path, change):
+    """Each piece is read whole: of a thousand pieces over one range, a file of 8 MiB would take gigabytes."""
+    uri = write(make_job(tmp_path), 1)
+    manifest = Path(uri, "manifest.json")
+    plain = json.loads(manifest.read_text())
+    change(plain)
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match=r"manifest\.json"):
+        Checkpoint.load(Store(), uri)
+
+
+def test_a_piece_that_the_end_of_its_file_cuts_is_refused(tmp_path):
+    uri = write(make_job(tmp_path), 1)
+    manifest = Path(uri, "manifest.json")
+    plain = json.loads(manifest.read_text())
+    file = plain["files"][0]
+    last = max(file["pieces"], key=lambda piece: piece[4])
+    data = Path(uri, file["path"]).read_bytes()
+    last[4], last[5] = len(data) - 4, hashlib.sha256(data[-4:]).hexdigest()
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match="another sha256"):
+        Checkpoint.load(Store(), uri).fetch(last[0], last[1], last[2], last[2] + last[3])
 
 
 def test_a_checkpoint_with_a_gap_is_never_used(tmp_path):
