@@ -239,6 +239,10 @@ class CleanSettings(TypedDict, total=False):
     """Parts of e-mails that are removed from texts; files of format mail are read without quotes and signatures in
     any case.
     """
+    custom: Sequence[Place | CleaningUseSettings]
+    """Cleaning steps of your own, classes or functions from a text to a text, applied in this order after the
+    removal of HTML and parts of e-mails.
+    """
     terminology: Mapping[str, str] | str
     """Replacement of each term, or the path of a YAML file with these; whole words, in the case of the text."""
     labels: Mapping[str, Mapping[str, Sequence[str]]]
@@ -259,6 +263,17 @@ class CleanSettings(TypedDict, total=False):
     """Whether texts that readers and cleaning remove from records, such as quoted mails and signatures, are written
     to `cut/`.
     """
+
+
+class CleaningUseSettings(TypedDict, total=False):
+    """A cleaning step of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
 
 
 class ColumnOutliersSettings(TypedDict, total=False):
