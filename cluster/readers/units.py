@@ -92,7 +92,7 @@ class Reading:
     def after(self, quarantine: Artifact) -> "Reading":
         """The same for reading units again. quarantine: `problem` and `where` of what could not be read."""
         found, failed = {}, defaultdict[int, list[int]](list)
-        for file in quarantine.manifest.files:
+        for file in (one for one in quarantine.manifest.files if one.rows):  # a planned run has no files
             for table in read_tables(quarantine.store, [quarantine.file_uri(file)]):
                 columns = (table[name].to_pylist() for name in ("row", "problem", "where"))
                 for row, problem, where in zip(*columns, strict=True):
