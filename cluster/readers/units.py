@@ -91,16 +91,18 @@ class Reading:
 
     def after(self, quarantine: Artifact) -> "Reading":
         """The same for reading units again. quarantine: `problem` and `where` of what could not be read."""
-        found, failed = {}, defaultdict[int, list[int]](list)
-        for file in (one for one in quarantine.manifest.files if one.rows):  # a planned run has no files
-            for table in read_tables(quarantine.store, [quarantine.file_uri(file)]):
-                columns = (table[name].to_pylist() for name in ("row", "problem", "where"))
-                for row, problem, where in zip(*columns, strict=True):
-                    place, bracket, seen = where.removesuffix(")").rpartition(" (")
-                    if problem in ("too_slow", "too_large") and bracket and seen.startswith("over "):
-                        found[place] = (problem, seen)
-                    elif problem == PLUGIN_ERROR:
-                        failed[file.unit].append(row)
+        found, failed, of_plugins = {}, defaultdict[int, list[int]](list), False
+        for table in quarantine.tables():
+            for problem, where in zip(table["problem"].to_pylist(), table["where"].to_pylist(), strict=True):
+                place, bracket, seen = where.removesuffix(")").rpartition(" (")
+                if problem in ("too_slow", "too_large") and bracket and seen.startswith("over "):
+                    found[place] = (problem, seen)
+                of_plugins |= problem == PLUGIN_ERROR
+        if of_plugins:  # a file is of one unit
+            for file in quarantine.manifest.files:
+                for table in read_tables(quarantine.store, [quarantine.file_uri(file)]):
+                    rows = zip(table["row"].to_pylist(), table["problem"].to_pylist(), strict=True)
+                    failed[file.unit] += [row for row, problem in rows if problem == PLUGIN_ERROR]
         return replace(self, exceeded=found, failed={unit: frozenset(rows) for unit, rows in failed.items()})
 
     def input_of(self, source: str) -> Input:
