@@ -27,11 +27,31 @@ _BUFFER_BYTES = 1 << 16
 MADE_AGAIN = ". Run the command that wrote it again: it makes missing and damaged files again."
 
 
+# Ray's type of a column of pickled Python objects. Once a process has imported ray.data, to convert such a value to
+# Python runs the code that its pickle names.
+PICKLED_OBJECTS = "ray.data.arrow_pickled_object"
+
+
+def refuse_pickled(schema: pa.Schema) -> None:
+    """Check that no column holds pickled Python objects, also not within lists, structs, maps and dictionaries.
+
+    Raises:
+        ArrowInvalid: one does.
+    """
+    kinds = [field.type for field in schema]
+    while kinds:
+        kind = kinds.pop()
+        if getattr(kind, "extension_name", "") == PICKLED_OBJECTS:
+            raise pa.ArrowInvalid("a column holds pickled Python objects, which can run code when they are read")
+        kinds += [kind.field(number).type for number in range(kind.num_fields)]
+        kinds += [getattr(kind, name) for name in ("value_type", "storage_type") if hasattr(kind, name)]
+
+
 class StoredParquet(pq.ParquetFile):
     """A Parquet file on a store, read with few and large requests. Use it in a `with`.
 
     Raises:
-        ArrowInvalid: it is not a Parquet file.
+        ArrowInvalid: it is not a Parquet file, or a column holds pickled Python objects.
     """
 
     def __init__(self, store: Store, uri: str, **options: Any) -> None:
@@ -48,6 +68,7 @@ class StoredParquet(pq.ParquetFile):
                         f"its footer states {footer:,} bytes, and at most {_LARGEST_FOOTER:,} are read"
                     )
             super().__init__(self.file, pre_buffer=False, **options)
+            refuse_pickled(self.schema_arrow)
         except BaseException:
             self.file.close()
             raise

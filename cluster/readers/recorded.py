@@ -25,6 +25,7 @@ from raymill.cluster.record import RecordFile, json_bytes, json_with
 from raymill.cluster.run import differences
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import StoredParquet
 
 INPUTS_JSON, INPUTS_PARQUET = "inputs.json", "inputs.parquet"
 
@@ -171,8 +172,8 @@ def changes_since(listing: InputListing, store: Store, root: str) -> str:
 
 
 def _read(store: Store, root: str, columns: list[str] | None = None) -> pa.Table:
-    with store.open_input(paths.join(root, INPUTS_PARQUET)) as handle:
-        return pq.read_table(handle, columns=columns)
+    with StoredParquet(store, paths.join(root, INPUTS_PARQUET)) as file:
+        return file.read(columns)
 
 
 def _table(manifest: InputManifest) -> pa.Table:

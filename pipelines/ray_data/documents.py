@@ -3,7 +3,9 @@
 A text is read, refused and normalised as `curate` does it, so that a row has the same results in both.
 """
 
+import io
 import logging
+import pickle
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from raymill.cluster.formats import listed, plural
 from raymill.cluster.readers.formats.arrow_streams import check_values
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.reader import TABLE_BYTES, as_large_string, is_text_type, text_problems
+from raymill.cluster.stored_parquet import PICKLED_OBJECTS
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from raymill.pipelines.text.texts import Texts
@@ -27,9 +30,6 @@ log = logging.getLogger(__name__)
 
 # In the metadata of the field of a column whose texts are normalised.
 _NORMALIZED = {b"raymill.normalized": NORMALIZE_VERSION.encode()}
-
-# Ray's type of a column with a value that Arrow cannot hold, such as half of a surrogate pair.
-_PYTHON_OBJECTS = "ray.data.arrow_pickled_object"
 
 
 def settings_of(
@@ -194,17 +194,30 @@ def _byte_lengths(column: pa.Array) -> np.ndarray:
 
 def _strings(column: pa.ChunkedArray) -> tuple[pa.LargeStringArray, dict[int, str]]:
     """(the texts, row -> problem of those that Arrow strings cannot hold). Strings are not copied if in one chunk."""
-    if getattr(column.type, "extension_name", "") == _PYTHON_OBJECTS:
-        return _of_python_objects(column.to_pylist())
+    if getattr(column.type, "extension_name", "") == PICKLED_OBJECTS:
+        return _of_python_objects([pickled for chunk in column.chunks for pickled in chunk.storage.to_pylist()])
     chunks = [as_large_string(chunk) for chunk in column.chunks]
     return (chunks[0] if len(chunks) == 1 else pa.chunked_array(chunks, pa.large_string()).combine_chunks()), {}
 
 
-def _of_python_objects(values: list[Any]) -> tuple[pa.LargeStringArray, dict[int, str]]:
+class _Texts(pickle.Unpickler):
+    """Reads strings, bytes and None, which no pickle needs a class or function for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is no text")
+
+
+def _of_python_objects(pickles: list[bytes | None]) -> tuple[pa.LargeStringArray, dict[int, str]]:
+    """The texts of a column in which Ray keeps a value that Arrow cannot hold, such as half of a surrogate pair."""
     problems: dict[int, str] = {}
     texts: list[bytes | None] = []
-    for row, value in enumerate(values):
-        encoded = None
+    for row, pickled in enumerate(pickles):
+        value, encoded = None, None
+        if pickled is not None:
+            try:
+                value = _Texts(io.BytesIO(pickled)).load()
+            except Exception:  # a damaged pickle raises any of a dozen
+                problems[row] = "not_a_string"
         if isinstance(value, str):
             try:
                 encoded = value.encode()

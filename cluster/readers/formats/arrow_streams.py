@@ -14,6 +14,7 @@ import pyarrow as pa
 from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.stored_parquet import refuse_pickled
 
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
 _REPEATING = (  # types whose values can be repeated in the file at no cost
@@ -83,6 +84,7 @@ class _Stream:
             raise UnreadableRest("truncated")
         try:
             self._reader = pa.ipc.open_stream(self)
+            refuse_pickled(self._reader.schema)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UnreadableRest("corrupt_batch") from error
         self.schema = self._reader.schema

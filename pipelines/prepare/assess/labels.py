@@ -22,6 +22,7 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.copies import local_file
 from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import refuse_pickled
 from raymill.pipelines.prepare.assess.embed import LABELLED, LEAST, PAIRS, SUSPECTS, SUSPECTS_SCHEMA
 from raymill.pipelines.prepare.assess.findings import Labels
 from raymill.pipelines.prepare.assess.vectors import matrix
@@ -121,6 +122,7 @@ def probabilities_in_file(store: Store, uri: str, ids: Sequence[str], names: Seq
     try:
         data = pa.BufferReader(Store().read_bytes(str(local_file(store, uri, SETTING).path)))
         table = pq.read_table(data) if uri.endswith(".parquet") else pyarrow.json.read_json(data)
+        refuse_pickled(table.schema)
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0][:200]
         raise DataError(

@@ -1,0 +1,77 @@
+"""A column of pickled Python objects, which run code once Ray Data is imported, is refused wherever files are read."""
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.data.extensions import ArrowPythonObjectArray, ArrowPythonObjectType
+
+from raymill.cluster.artifact import open_parquet
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.formats.arrow_streams import record_batches
+from raymill.cluster.readers.formats.parquet import footer_of
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import refuse_pickled
+
+OBJECT = ArrowPythonObjectType()
+STORE = Store()
+
+
+class Touches:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table whose second column would make the file `ran`."""
+    yield pa.table({"id": ["a"], "more": ArrowPythonObjectArray.from_objects([Touches(tmp_path / "ran")])})
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def file(table, tmp_path) -> str:
+    pq.write_table(table, tmp_path / "a.parquet")
+    return str(tmp_path / "a.parquet")
+
+
+def test_the_column_would_run_code(tmp_path):
+    pickle.loads(pickle.dumps(Touches(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [OBJECT, pa.list_(OBJECT), pa.struct({"a": pa.int8(), "b": OBJECT}), pa.map_(pa.string(), pa.list_(OBJECT)),
+     pa.large_list(pa.struct({"a": OBJECT})), pa.list_(OBJECT, 2)],
+    ids=str,
+)  # fmt: skip
+def test_it_is_found_within_other_types(kind):
+    refuse_pickled(pa.schema({"a": pa.list_(pa.string()), "b": pa.dictionary(pa.int8(), pa.string())}))
+    with pytest.raises(pa.ArrowInvalid, match="a column holds pickled Python objects"):
+        refuse_pickled(pa.schema({"a": pa.string(), "b": kind}))
+
+
+def test_a_parquet_file_of_a_run_is_refused(file):
+    with pytest.raises(DataError, match="a column holds pickled Python objects"):
+        open_parquet(STORE, file)
+
+
+def test_a_parquet_input_is_refused(file):
+    (info,) = STORE.list_files(str(Path(file).parent))
+    with pytest.raises(DataError, match="a column holds pickled Python objects"):
+        footer_of(STORE, info)
+
+
+def test_an_arrow_input_is_refused(table, tmp_path):
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    with STORE.open_input(str(tmp_path / "a.arrow")) as handle, pytest.raises(UnreadableRest, match="corrupt_batch"):
+        list(record_batches(handle, Limits()))
