@@ -31,6 +31,8 @@ from transformers.utils import logging
 
 from raymill import cluster
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds
+from raymill.cluster.report.markdown import escaped
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
@@ -38,9 +40,22 @@ from raymill.training.config_parts import Model
 from raymill.training.model_folder.folder import model_fingerprint, read_object, read_shapes, refuse_foreign_files
 from raymill.training.models.base import load_base
 
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # peft's names of A and B, of a linear module and of an embedding.
 _KINDS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
+
+# The keys of alpha_pattern are regular expressions of whoever made the adapter.
+_pattern_key = Guard(lambda found: get_pattern_key(*found))
+_OF_A_PATTERN = WorkBounds(5, 1 << 30)
+# Names of modules that are no regular expression, or one without repetitions.
+_PLAIN = re.compile(r"[\w.-]+")
+# What `peft.LoraConfig` has on the model and the shape of its matrices.
+_OF_THE_BASE = ("peft_type", "task_type", "base_model_name_or_path", "revision", "fan_in_fan_out")
+# Those that do not change the base when the adapter is loaded.
+_PLAIN_INITIALISATIONS = (None, True, False, "gaussian", "orthogonal")
+_LARGEST_MATRIX = 1 << 34  # values; the largest embeddings of the hub have 2^31
+_BLOCK_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -67,13 +82,20 @@ class LoraAdapter:
         """The scale s of a matrix: alpha / rank, or alpha / sqrt(rank) with rsLoRA; `alpha_pattern` is applied."""
         module = matrix.removeprefix(_PREFIX)
         patterns = self.config.get("alpha_pattern") or {}
-        alpha = patterns.get(get_pattern_key(list(patterns), module), self.config["lora_alpha"])
+        try:
+            key = _pattern_key((list(patterns), module), _OF_A_PATTERN) if patterns else module
+        except (Exceeded, re.error) as error:
+            raise ConfigError(
+                f"--adapter {self.name}: {CONFIG}: alpha_pattern cannot be matched with {module} ({error}). Name the "
+                "modules in it, as peft does."
+            ) from error
+        alpha = patterns.get(key, self.config["lora_alpha"])
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
-    def change(self, matrix: str) -> Tensor:
-        """The matrix that the adapter adds: s B A, float64[m, n]."""
-        a, b = (self.tensors[key].double() for key in self.pairs()[matrix])
-        return self.scale(matrix, len(a)) * (b @ a)
+    def change(self, matrix: str, rows: slice = slice(None)) -> Tensor:
+        """The matrix that the adapter adds, or some of its rows: s B A, float64[m, n]."""
+        a, b = (self.tensors[key] for key in self.pairs()[matrix])
+        return self.scale(matrix, len(a)) * (b[rows].double() @ a.double())
 
 
 def weighted_sum(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> LoraAdapter:
@@ -102,7 +124,7 @@ def weighted_sum(adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> L
 def _config(adapters: Sequence[LoraAdapter], matrices: list[str], tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The combination's adapter_config.json. Alpha equals the rank of each module, so that the scale is 1.
 
-    Modules are listed by their full names if the adapters' targets differ.
+    Modules are listed by their full names if the adapters' targets differ, or are regular expressions.
     """
     ranks = {
         matrix.removeprefix(_PREFIX): len(tensors[f"{matrix}.{a}"])
@@ -119,8 +141,8 @@ def _config(adapters: Sequence[LoraAdapter], matrices: list[str], tensors: dict[
         own = sorted(modules) if isinstance(modules, list) else modules
         layers = [config.get(name) for name in ("layers_to_transform", "layers_pattern", "exclude_modules")]
         targets.append([own, *layers])
-    alike = all(target == targets[0] for target in targets)
-    return first | {
+    alike = all(target == targets[0] for target in targets) and all(map(_is_plain, targets[0]))
+    return {name: first[name] for name in _OF_THE_BASE if name in first} | {
         "r": usual,
         "lora_alpha": usual,
         "rank_pattern": unusual,
@@ -133,6 +155,12 @@ def _config(adapters: Sequence[LoraAdapter], matrices: list[str], tensors: dict[
         "lora_dropout": 0.0,
         "inference_mode": True,
     }
+
+
+def _is_plain(names: Any) -> bool:
+    """Whether the value of a setting names modules or layers by no regular expression."""
+    named = names if isinstance(names, list) else [names]
+    return all(one is None or isinstance(one, int) or _PLAIN.fullmatch(str(one)) for one in named)
 
 
 def _require_exact(adapter: LoraAdapter) -> None:
@@ -149,7 +177,11 @@ def _require_exact(adapter: LoraAdapter) -> None:
         "it trains biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
         "it repeats layers of the base (layer_replication)": config.get("layer_replication"),
         "it holds new rows of an embedding (trainable_token_indices)": config.get("trainable_token_indices"),
-    }
+        "it is added after certain tokens alone (alora_invocation_tokens)": config.get("alora_invocation_tokens"),
+        "it adapts pooled inputs (use_qalora)": config.get("use_qalora"),
+        f"peft changes the base when it loads it (init_lora_weights: {str(config.get('init_lora_weights'))[:40]!a})":
+            config.get("init_lora_weights") not in _PLAIN_INITIALISATIONS,
+    }  # fmt: skip
     if found := [reason for reason, holds in reasons.items() if holds]:
         raise ConfigError(f"--adapter {adapter.name}: cannot be combined exactly: {'; '.join(found)}. Leave it out.")
     known = {key for pair in adapter.pairs().values() for key in pair}
@@ -160,6 +192,22 @@ def _require_exact(adapter: LoraAdapter) -> None:
         )
     if wide := [key for key, values in adapter.tensors.items() if values.dim() != 2]:
         raise ConfigError(f"--adapter {adapter.name}: cannot be combined exactly: {wide[0]} belongs to a convolution.")
+    for key_a, key_b in adapter.pairs().values():
+        a, b = adapter.tensors[key_a], adapter.tensors[key_b]
+        fits = len(a) == b.shape[1] > 0 and a.is_floating_point() and b.is_floating_point()
+        if not fits or len(b) * a.shape[1] > _LARGEST_MATRIX:
+            raise ConfigError(
+                f"--adapter {adapter.name}: {key_a} is {_shape(a)} and its counterpart {_shape(b)}; wanted "
+                f"floating-point [r, n] and [m, r], with m x n of at most {_LARGEST_MATRIX:,}. Fetch it again."
+            )
+    patterns = config.get("alpha_pattern") or {}
+    alphas = [config["lora_alpha"], *patterns.values()] if isinstance(patterns, dict) else [patterns]
+    if not all(isinstance(alpha, int | float) and math.isfinite(alpha) for alpha in alphas):
+        raise ConfigError(f"--adapter {adapter.name}: {CONFIG}: lora_alpha and alpha_pattern want numbers.")
+
+
+def _shape(values: Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')}{list(values.shape)}"
 
 
 def largest_deviation(result: LoraAdapter, adapters: Sequence[LoraAdapter], weights: Sequence[float]) -> float:
@@ -168,15 +216,22 @@ def largest_deviation(result: LoraAdapter, adapters: Sequence[LoraAdapter], weig
     Relative to the largest value of the sum: about 1e-6 with float32. NaN if a value is not finite.
     """
     deviations = []
-    for matrix in result.pairs():
-        parts = [w * one.change(matrix) for one, w in zip(adapters, weights, strict=True) if matrix in one.pairs()]
-        want = torch.stack(parts).sum(0)
-        most = want.abs().max()
-        deviations.append((result.change(matrix) - want).abs().max() / (most if most else 1.0))
+    for matrix, (key_a, key_b) in result.pairs().items():
+        height, width = len(result.tensors[key_b]), result.tensors[key_a].shape[1]
+        step = max(1, _BLOCK_VALUES // width)
+        largest, differences = [], []
+        for rows in (slice(at, at + step) for at in range(0, height, step)):
+            want = torch.zeros((), dtype=torch.float64)
+            for one, weight in zip(adapters, weights, strict=True):
+                if matrix in one.pairs():
+                    want = want + weight * one.change(matrix, rows)
+            largest.append(want.abs().max())
+            differences.append((result.change(matrix, rows) - want).abs().max())
+        most = torch.stack(largest).max()
+        deviations.append(torch.stack(differences).max() / (most if most else 1.0))
     return torch.stack(deviations).max().item()
 
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _LARGEST_DEVIATION = 1e-5
 
 
@@ -328,7 +383,7 @@ def _card(base: Model, weights: dict[str, float], adapters: list[LoraAdapter], r
     rows = "\n".join(
         f"| {weights[one.name]:g} | `{one.name}` | {_ranks(one)} | {len(one.pairs())} |" for one in adapters
     )
-    revision = f" at revision {base.revision}" if base.revision else ""
+    revision = f" at revision {escaped(base.revision)}" if base.revision else ""
     return f"""---
 base_model: {json.dumps(base.name)}
 library_name: peft
@@ -337,8 +392,8 @@ tags: [lora, raymill]
 
 # A combination of {len(adapters)} LoRA adapters
 
-Base model: `{base.name}`{revision}. The change of every matrix is exactly the weighted sum of the changes of these
-adapters:
+Base model: {escaped(base.name)}{revision}. The change of every matrix is exactly the weighted sum of the changes of
+these adapters:
 
 | weight | adapter | rank | matrices |
 |---|---|---|---|

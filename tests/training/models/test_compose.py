@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from peft import PeftModel
 
 from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
@@ -424,3 +425,61 @@ def test_a_damaged_adapter_is_named_and_no_defect(folder, tmp_path, name, conten
     (adapter / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         compose_adapters(Store(), str(tmp_path / "out"), {str(adapter): 1.0})
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"init_lora_weights": "pissa"}, "peft changes the base when it loads it"),
+        ({"init_lora_weights": ["corda"]}, "peft changes the base when it loads it"),
+        ({"alora_invocation_tokens": [1]}, "it is added after certain tokens alone"),
+        ({"use_qalora": True}, "it adapts pooled inputs"),
+        ({"lora_alpha": "4"}, "want numbers"),
+        ({"lora_alpha": float("nan")}, "want numbers"),
+        ({"alpha_pattern": ["a"]}, "want numbers"),
+        ({"alpha_pattern": {"(": 1}}, "alpha_pattern cannot be matched"),
+        ({"alpha_pattern": {"([a-z0-9_.]+)+!": 1}}, "alpha_pattern cannot be matched"),
+    ],
+)
+def test_a_hostile_or_damaged_config_is_refused(monkeypatch, config, said):
+    monkeypatch.setattr(composing, "_OF_A_PATTERN", WorkBounds(0.2, 1 << 30))
+    with pytest.raises(ConfigError, match=rf"--adapter hand-made: .*{said}"):
+        weighted_sum([lora_of(pair("a" * 30 + ".x", 2, 1), **config)], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (torch.ones(3, 5), torch.ones(6, 2)),
+        (torch.ones(0, 5), torch.ones(6, 0)),
+        (torch.ones(2, 5, dtype=torch.int64), torch.ones(6, 2)),
+        (torch.ones(2, 5, dtype=torch.complex64), torch.ones(6, 2)),
+        (torch.ones(1, 1 << 18), torch.ones(1 << 17, 1)),
+    ],
+    ids=["other ranks", "no rank", "whole numbers", "complex", "a matrix of 2^35 values"],
+)
+def test_matrices_that_cannot_be_those_of_lora_are_refused(a, b):
+    names = pair("a.x", 2, 1)
+    with pytest.raises(ConfigError, match=r"wanted floating-point \[r, n\] and \[m, r\]"):
+        weighted_sum([lora_of(dict(zip(names, (a, b), strict=True)))], [1.0])
+
+
+def test_the_check_needs_no_whole_matrix(monkeypatch):
+    one, two = lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 3, 2) | pair("b.x", 1, 3))
+    right = weighted_sum([one, two], [0.5, 2.0])
+    whole = [largest_deviation(right, [one, two], weights) for weights in ([0.5, 2.0], [0.5, 2.1])]
+    monkeypatch.setattr(composing, "_BLOCK_VALUES", 5)
+    assert [largest_deviation(right, [one, two], weights) for weights in ([0.5, 2.0], [0.5, 2.1])] == whole
+
+
+def test_a_combination_has_no_regular_expression_and_no_setting_that_loads_code_or_files():
+    expression = "([a-z0-9_.]+)+!"
+    hostile = {
+        "target_modules": expression, "exclude_modules": expression, "layers_pattern": [expression],
+        "layers_to_transform": [0], "rank_pattern": {expression: 8}, "megatron_core": "evil", "megatron_config": {},
+        "corda_config": {"cache_file": "/etc/passwd"}, "auto_mapping": {"parent_library": "evil"},
+    }  # fmt: skip
+    found = weighted_sum([lora_of(pair("a.x", 2, 1), **hostile)] * 2, [1.0, 1.0]).config
+    assert found["target_modules"] == ["a.x"]
+    assert not [name for name, value in found.items() if expression in str(value) or "evil" in str(value)]
+    assert "corda_config" not in found
