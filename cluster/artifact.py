@@ -293,14 +293,13 @@ class Artifact:
             rows: the most rows.
             where: conditions `COLUMN=VALUE` (or <, <=, >, >=, !=) and `COLUMN in VALUE,VALUE`, all of which a row
                 meets.
-            equal: column=value, as in `reason="line_punct_ratio"`. A reason may also be the stage that removed the
-                document (`fineweb`), or both (`fineweb_line_punct_ratio`).
+            equal: column=value, as in `reason="line_punct_ratio"`; None: null. A reason may also be the stage that
+                removed the document (`fineweb`), or both (`fineweb_line_punct_ratio`).
 
         Raises:
             ConfigError: there is no such column, or no row meets the conditions.
         """
-        conditions = [*where, *(f"{column}={value}" for column, value in equal.items())]
-        return _draw_rows(self, rows, conditions, seed)
+        return _draw_rows(self, rows, where, seed, equal)
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows as one Arrow table, in memory. columns: names of those to read; None: all."""

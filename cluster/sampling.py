@@ -1,15 +1,15 @@
 """Random rows of an artifact, or of its rows with given values."""
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.readers.reader import python_rows
 
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|=|<|>|\sin\s)\s*")
@@ -18,7 +18,13 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
 _VALUES_LISTED = 20
 
 
-def draw_rows(artifact: Artifact, count: int, where: Sequence[str] = (), seed: int = 1) -> list[dict]:
+def draw_rows(
+    artifact: Artifact,
+    count: int,
+    where: Sequence[str] = (),
+    seed: int = 1,
+    equal: Mapping[str, object] | None = None,
+) -> list[dict]:
     """A uniform sample of the rows without replacement, the same for the same seed. Reads all rows once.
 
     Args:
@@ -26,17 +32,22 @@ def draw_rows(artifact: Artifact, count: int, where: Sequence[str] = (), seed: i
         where: conditions `COLUMN=VALUE` (or <, <=, >, >=, !=) and `COLUMN in VALUE,VALUE`, all of which a row meets.
             The value of `reason` is a reason of the ledger (`line_punct_ratio`), a stage (`fineweb`), or both
             (`fineweb_line_punct_ratio`).
+        equal: column -> the value that a row has in it; None: null.
 
     Raises:
         ConfigError: there is no such column, or no row meets the conditions.
     """
     conditions = [_parse(condition, artifact) for condition in where]
+    for column, value in (equal or {}).items():
+        conditions.append(_Condition(column, "=", [value]))
+        if column not in artifact.schema.names:
+            raise _no_condition(str(conditions[-1]), artifact)
     generator = np.random.default_rng(seed)
     best: list[tuple[float, dict]] = []
     seen = 0
     for table in artifact.tables():
         for condition in conditions:
-            table = table.filter(_matches(table, condition))
+            table = table.filter(_matches(table, condition, artifact))
         seen += table.num_rows
         keys = generator.random(table.num_rows)  # the rows with the smallest keys are the sample
         smallest = np.argsort(keys, kind="stable")[:count]
@@ -52,54 +63,64 @@ class _Condition(NamedTuple):
 
     column: str
     operator: str
-    values: list[str]
+    values: list[Any]
+
+    def __str__(self) -> str:
+        operator = f" {self.operator} " if self.operator == "in" else self.operator
+        return f"{self.column}{operator}{','.join(map(str, self.values))}"
 
 
 def _parse(condition: str, artifact: Artifact) -> _Condition:
-    names = [name for name, _ in artifact.manifest.schema]
-    for column in sorted(names, key=len, reverse=True):
+    for column in sorted(artifact.schema.names, key=len, reverse=True):
         if condition.startswith(column):
             rest = condition[len(column) :]
             if match := _OPERATOR.match(rest):
                 operator, value = match[1].strip(), rest[match.end() :]
                 values = [one.strip() for one in value.split(",")] if operator == "in" else [value]
                 return _Condition(column, operator, values)
-    raise ConfigError(
-        f"--where {condition}: wanted COLUMN=VALUE, with <, <=, >, >= or != in place of =, or COLUMN in VALUE,VALUE; "
-        f"with one of the columns {', '.join(names)}."
+    raise _no_condition(condition, artifact)
+
+
+def _no_condition(condition: str, artifact: Artifact) -> ConfigError:
+    wanted = (
+        "COLUMN=VALUE, with <, <=, >, >= or != in place of =, or COLUMN in VALUE,VALUE; with one of the columns "
+        f"{', '.join(artifact.schema.names)}"
     )
+    return ConfigError.about(Problem.of(f"{artifact.uri}, {condition}", "no condition on a column", wanted))
 
 
-def _matches(table: pa.Table, condition: _Condition) -> pa.ChunkedArray:
-    column, operator, values = condition
-    if compare := _COMPARE.get(operator):
-        return compare(*_comparable(table[column], condition))
-    text = table[column].cast(pa.string())
-    found = pc.is_in(text, pa.array(values))
-    if column == "reason" and "stage" in table.column_names:
+def _matches(table: pa.Table, condition: _Condition, artifact: Artifact) -> pa.ChunkedArray:
+    name, operator, values = condition
+    column = table[name]
+    try:
+        if compare := _COMPARE.get(operator):
+            return compare(*_comparable(column, values[0]))
+        text = column.cast(pa.string())
+        # Cast to the column's type first, so that 1 and 1.0, or True and `true`, are the same value.
+        wanted = pa.array([pa.scalar(one).cast(column.type).cast(pa.string()).as_py() for one in values], pa.string())
+    except (ValueError, pa.ArrowNotImplementedError) as error:
+        shown = ", ".join(map(repr, values))
+        seen = f"{name} is {column.type}, with which {shown} cannot be compared"
+        where = f"{artifact.uri}, {condition}"
+        raise ConfigError.about(Problem.of(where, seen, fix="Give a value of this type.")) from error
+    found = pc.is_in(text, wanted)
+    if name == "reason" and "stage" in table.column_names:
         full = pc.binary_join_element_wise(table["stage"], text, "_")
         for names in (table["stage"], full):
-            found = pc.or_(found, pc.is_in(names, pa.array(values)))
+            found = pc.or_(found, pc.is_in(names, wanted))
     return pc.invert(found) if operator == "!=" else found
 
 
-def _comparable(column: pa.ChunkedArray, condition: _Condition) -> tuple[pa.ChunkedArray, pa.Scalar]:
+def _comparable(column: pa.ChunkedArray, value: str) -> tuple[pa.ChunkedArray, pa.Scalar]:
     """The column and the value in types that are ordered: text of numbers is compared as numbers."""
-    (value,) = condition.values
-    try:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            if not _NUMBER.fullmatch(value):
-                return column, pa.scalar(value, column.type)
-            numbers = pc.if_else(pc.match_substring_regex(column, f"^{_NUMBER.pattern}$"), column, None)
-            return numbers.cast(pa.float64()), pa.scalar(float(value))
-        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            return column.cast(pa.float64()), pa.scalar(float(value))
-        return column, pa.scalar(value).cast(column.type)
-    except (ValueError, pa.ArrowNotImplementedError) as error:
-        raise ConfigError(
-            f"--where {condition.column}{condition.operator}{value}: {condition.column} is {column.type}, with which "
-            f"{value!r} cannot be compared. Give a value of this type."
-        ) from error
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        if not _NUMBER.fullmatch(value):
+            return column, pa.scalar(value, column.type)
+        numbers = pc.if_else(pc.match_substring_regex(column, f"^{_NUMBER.pattern}$"), column, None)
+        return numbers.cast(pa.float64()), pa.scalar(float(value))
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return column.cast(pa.float64()), pa.scalar(float(value))
+    return column, pa.scalar(value).cast(column.type)
 
 
 def _no_row(artifact: Artifact, conditions: list[_Condition]) -> str:
@@ -112,10 +133,5 @@ def _no_row(artifact: Artifact, conditions: list[_Condition]) -> str:
             break
     listed = ", ".join(sorted(str(v) for v in values)[:_VALUES_LISTED])
     more = " and more" if len(values) > _VALUES_LISTED else ""
-    given = " and ".join(_condition_text(one) for one in conditions)
+    given = " and ".join(map(str, conditions))
     return f"{artifact.uri}: no row has {given}. {column} there holds: {listed}{more}."
-
-
-def _condition_text(condition: _Condition) -> str:
-    operator = f" {condition.operator} " if condition.operator == "in" else condition.operator
-    return f"{condition.column}{operator}{','.join(condition.values)}"

@@ -517,7 +517,7 @@ def test_a_sample_can_be_limited_by_comparisons(pages, where, urls):
 
 
 def test_a_comparison_that_cannot_be_made_is_refused(pages):
-    with pytest.raises(ConfigError, match=r"--where position<a: position is int64, with which 'a' cannot be compared"):
+    with pytest.raises(ConfigError, match=r"removed, position<a: position is int64, with which 'a' cannot be compared"):
         sample_rows(Store(), pages.uri, 20, ["position<a"], 1)
     with pytest.raises(ConfigError, match=r"no row has stars in 7,8"):
         sample_rows(Store(), pages.uri, 20, ["stars in 7,8"], 1)
