@@ -375,7 +375,7 @@ class GuestSession(Session):
         """Look for a Ray in this process."""
         host = GuestSession._host
         if host is not None:
-            if self.given not in (None, host.address):
+            if self.given not in (None, host.address) and not (self.given == "local" and host.embedded):
                 raise ConfigError(
                     f"address: {self.given} given; this process uses {host.address or 'a Ray of its own'} until the "
                     "calls that run, or the `with raymill.session()` around them, have ended. Leave address out, or "
@@ -394,7 +394,7 @@ class GuestSession(Session):
 
 
 class _Process:
-    """What a session changes in this process besides Ray, to be put back."""
+    """The state of this process that a session changes: environment, signal handler, loggers. Read when it is made."""
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)
@@ -406,14 +406,14 @@ class _Process:
         self._print = private("print_to_stdstream") if self._had_ray else None
 
     def restore_at_once(self) -> None:
-        """Once Ray has started: what its processes have inherited, and its signal handler."""
+        """Restore what the processes of a Ray that has started have inherited, and the signal handler."""
         self._restore_environment(WORKER_ENVIRONMENT)
         # None: a handler that was not set by Python.
         if self._in_main and self._sigterm is not None:
             signal.signal(signal.SIGTERM, self._sigterm)
 
     def restore(self) -> None:
-        """When Ray has ended."""
+        """Restore the rest, after Ray has ended."""
         self._restore_environment((*WORKER_ENVIRONMENT, *_VARIABLES))
         if self._had_ray:  # it reads its authentication mode when it is imported, and needs the token from then on
             self._restore_environment(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"))

@@ -17,7 +17,7 @@ from raymill.cluster import cli, temporary
 from raymill.cluster import session as sessions
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.progress import ProgressLines
-from raymill.cluster.session import WORKER_ENVIRONMENT, Session
+from raymill.cluster.session import WORKER_ENVIRONMENT, GuestSession, Session
 from tests.support.servers import free_port
 
 
@@ -35,6 +35,28 @@ def test_a_session_that_starts_is_a_line_with_its_seconds_once(address, line, mo
     session.start()
     session.start()
     assert shown.getvalue() == line
+
+
+@pytest.mark.parametrize(
+    ("of_host", "given", "is_shared"),
+    [
+        (None, None, True),
+        (None, "local", True),  # as the demos ask for it
+        (None, "head:6379", False),
+        ("head:6379", None, True),
+        ("head:6379", "head:6379", True),
+        ("head:6379", "local", False),
+    ],
+)
+def test_a_call_within_a_session_shares_its_ray_or_is_refused(of_host, given, is_shared, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(GuestSession, "_host", GuestSession(of_host, cpus=2))
+    if is_shared:
+        guest = GuestSession(given)
+        assert (guest.address, guest.cpus) == (of_host, 2)
+    else:
+        with pytest.raises(ConfigError, match=f"address: {given} given; this process uses {of_host or 'a Ray of its'}"):
+            GuestSession(given)
 
 
 @pytest.mark.parametrize(
