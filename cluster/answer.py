@@ -12,9 +12,6 @@ class Answer(dict[str, Any]):
         super().__init__(values)
         self.text = text
 
-    def __str__(self) -> str:
-        return self.text
-
     def __repr__(self) -> str:
         return self.text
 

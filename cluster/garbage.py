@@ -70,8 +70,13 @@ class Leftover:
 
 @dataclass
 class Garbage:
-    """What was found below an output. young: as old, but not old enough to be removed. unknown: URIs that stay.
-    text: the same as a table.
+    """Files below an output that no run needs.
+
+    Attributes:
+        old: those old enough to be removed.
+        young: those that are not yet.
+        unknown: URIs of files with unknown names, which stay.
+        text: the table of all, which `str` returns.
     """
 
     old: list[Leftover] = field(default_factory=list)

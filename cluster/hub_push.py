@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import disable_progress_bars
 
 from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.formats import plural
 from raymill.cluster.secret_values import shortened
 
 TOKEN = "HF_TOKEN"
@@ -34,6 +35,11 @@ class Pushed:
     commit: str
     files: int
     bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"hf://{self.place} holds {plural(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB\ncommit  {self.commit}"
+        )
 
 
 class HubRepository:

@@ -223,12 +223,12 @@ def first_rows(artifact: Artifact, count: int) -> list[dict]:
     return [{name: shortened(value) for name, value in row.items()} for row in found]
 
 
-def shortened(value: object) -> object:
-    """A value of a row for display: long text and bytes are cut, with their length."""
+def shortened(value: object, characters: int = _TEXT_SHOWN) -> object:
+    """A value of a row for display: text of more characters, and bytes, are cut, with their length."""
     if isinstance(value, bytes):
         return f"{value[:8].hex()}... ({len(value)} bytes)" if len(value) > 16 else value.hex()
-    if isinstance(value, str) and len(value) > _TEXT_SHOWN:
-        return f"{value[:_TEXT_SHOWN]}... ({len(value):,} characters)"
+    if isinstance(value, str) and len(value) > characters:
+        return f"{value[:characters]}... ({len(value):,} characters)"
     return value
 
 

@@ -56,8 +56,8 @@ class ProgressUpdate:
         stage: name of the stage; `training` for the steps of a training; empty for a message.
         done: units, or steps, that are done.
         total: units, or steps, of the whole stage.
-        documents_per_s: documents that this call has done in a second; 0 before the first.
-        bytes_per_s: the same in bytes of text.
+        documents_per_s: documents per second since this call began the stage; 0 before its first unit.
+        bytes_per_s: bytes of text per second, in the same way.
         left_s: estimated seconds until the end of the stage; None while there is no estimate.
     """
 

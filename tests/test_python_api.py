@@ -15,8 +15,10 @@ from raymill.cluster.answer import Answer
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.frame import kinds
 from raymill.cluster.frame.calls import config_of
-from raymill.cluster.frame.functions import function_names, function_of
+from raymill.cluster.frame.functions import function_of
 from raymill.cluster.progress import ProgressUpdate
+from raymill.cluster.submit.calls import PlaceOptions
+from raymill.cluster.submit.place import Place
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.prepare.commands import _ACTIONS
 from raymill.training import train_run
@@ -40,10 +42,11 @@ ONLY_OF_THE_COMMAND = {
 
 
 def test_names_are_those_of_the_verbs_and_few_others():
-    assert set(function_names()) - set(raymill.__all__) == set()
+    of_verbs = {name.replace("-", "_") for name in cli.verbs()}
+    assert of_verbs - set(raymill.__all__) == set()
     others = {"__version__", "data", "open", "session", "dry_run", "job", "preview"}
     errors = {name for name in raymill.__all__ if name.endswith("Error")}
-    assert set(raymill.__all__) - set(function_names()) == others | errors
+    assert set(raymill.__all__) - of_verbs == others | errors
     assert sorted(raymill.__all__) == raymill.__all__ and set(raymill.__all__) <= set(dir(raymill))
     with pytest.raises(AttributeError, match="module 'raymill' has no attribute 'curtate'"):
         _ = raymill.curtate
@@ -69,12 +72,19 @@ def test_the_function_of_a_verb_has_its_options(name):
     verb = cli.verbs()[name]
     function = function_of(name.replace("-", "_"))
     taken = inspect.signature(function).parameters
-    any_place = any(one.kind is one.VAR_KEYWORD for one in taken.values())
     options = set(inspect.signature(cli._function(name, verb)).parameters) - set(ONLY_OF_THE_COMMAND)
-    if any_place and name in ("status", "logs", "cancel"):
-        options -= set(inspect.signature(raymill.job).parameters)
+    if "place" in taken:
+        options -= set(PlaceOptions.__annotations__)
     assert options - set(taken) == set()
     assert function.__doc__
+
+
+def test_the_keywords_of_a_place_are_the_options_of_the_command():
+    named = dict.fromkeys(PlaceOptions.__annotations__)
+    assert list(named) == list(inspect.signature(Place).parameters)
+    assert named.keys() <= inspect.signature(raymill.submit).parameters.keys()
+    with pytest.raises(TypeError, match="adress"):
+        raymill.runs(adress="http://127.0.0.1:8265")
 
 
 def test_the_modules_of_verbs_with_actions_have_a_function_for_each():

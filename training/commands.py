@@ -9,7 +9,7 @@ import typer
 
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, config_of
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, config_of, shown_config
 from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Verify
 from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.session import opened
@@ -71,7 +71,13 @@ def pack(
 
 @dataclass(frozen=True)
 class PackedCorpora:
-    """Packed corpora of a training. uri: their folder. packed: its content. summary: documents, tokens and padding."""
+    """Packed corpora of a training.
+
+    Attributes:
+        uri: their folder.
+        packed: its content.
+        summary: documents, tokens and padding as text.
+    """
 
     uri: str
     packed: PackedRun
@@ -146,10 +152,9 @@ def _checked(config: AnyConfig, override: Changes, settings: Mapping[str, Any]) 
     require_extra("train", "raymill pack")
     whole: TrainConfig = config_of(config, settings, override, "train")
     if whole.phases:
-        shown = config if isinstance(config, str) else "the config"
         raise ConfigError(
-            f"{shown}, phases: the corpus of a phase is packed when the phase begins. Run `raymill train`, or give "
-            "the settings of one phase in a config without phases."
+            f"{shown_config(config)}, phases: the corpus of a phase is packed when the phase begins. Run "
+            "`raymill train`, or give the settings of one phase in a config without phases."
         )
     for warning in check_model(whole):
         log.warning("%s", warning)

@@ -18,7 +18,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.cli import shell_command
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
-from raymill.cluster.formats import duration, plural, share
+from raymill.cluster.formats import duration, share
 from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, run_of
 from raymill.cluster.frame.commands import make_and_print
 from raymill.cluster.frame.job import Run
@@ -60,8 +60,13 @@ def compose(
 
 @dataclass(frozen=True)
 class ComposedAdapter:
-    """An adapter that was made of several. ranks: in words. deviation: the largest relative one of a matrix from the
-    weighted sum. merged: URI of the base model with the adapter added, if it was asked for.
+    """An adapter that was combined from several.
+
+    Attributes:
+        uri: its folder.
+        ranks: the ranks of its matrices as text.
+        deviation: largest relative deviation of a matrix from the weighted sum.
+        merged: URI of the base model with the adapter added; None if it was not requested.
     """
 
     uri: str
@@ -139,9 +144,7 @@ def push(
 
     A new model is private unless --public is given. The same push again commits only what changed.
     """
-    pushed = push_run(run, place, folder, public=public, config=config, override=override)
-    print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
-    print(f"commit  {pushed.commit}")
+    print(push_run(run, place, folder, public=public, config=config, override=override))
 
 
 def push_run(

@@ -49,7 +49,7 @@ def config_of(
     if isinstance(config, str | os.PathLike):
         name = os.fspath(config)
         raw = read_config(name)
-        changes = [Override(key, value, f"{key}={_short(value)}") for key, value in settings.items()]
+        changes = changes_of(settings)
     else:
         name = f"raymill.{kind or 'config'}"
         raw = plain({} if config is None else config) | settings
@@ -57,7 +57,7 @@ def config_of(
         raw.setdefault("kind", kind)
     made = raw | settings
     if "name" not in made and isinstance(output := made.get("output"), str):
-        raw["name"] = _name_of(output)
+        raw["name"] = run_name(output, "run")
     return _of_kind(load_values(raw, name, [*changes, *changes_of(override)]), kind, name)
 
 
@@ -97,10 +97,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _name_of(output: str) -> str:
-    """The last part of an output, as the name of a run."""
-    last = output.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-._")[:100] or "run"
+def run_name(uri: str, default: str) -> str:
+    """The last part of a path or URI, as the name of a run. default: the name if that has no letter and no digit."""
+    last = uri.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-._")[:100] or default
+
+
+def shown_config(config: AnyConfig) -> str:
+    """A config in a message: the path of its file, or `the config`."""
+    return os.fspath(config) if isinstance(config, str | os.PathLike) else "the config"
 
 
 def run_of(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -36,22 +36,13 @@ def verb_of(kind: Kind) -> Callable[..., int]:
         verify: Verify = False,
     ) -> int:
         if dry_run:
-            for line in _dry_run_lines(load_of_kind(kind.name, config, override), address):
+            for line in _dry_run_lines(config_of(config, None, override, kind.name), address):
                 print(line)
             return 0
         return make_and_print(kind.name, config, override, address, replace=replace, verify=verify)
 
     call.__doc__ = kind.job.load().__doc__
     return call
-
-
-def load_of_kind(kind: str, config: str, override: list[str] | None = None) -> Any:
-    """The config in a file, with `key.sub=value` overrides.
-
-    Raises:
-        ConfigError: it is not valid, or of another kind.
-    """
-    return config_of(config, None, override, kind)
 
 
 def make_and_print(

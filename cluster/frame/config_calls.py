@@ -9,7 +9,7 @@ __all__ = ["check", "schema"]
 
 
 def check(config: AnyConfig = None, override: Changes = None, **settings: Any) -> Any:
-    """The config object, with all defaults: a frozen pydantic model. Its `without_effect`, if it has it, are warnings.
+    """The config object with all defaults, a frozen pydantic model. `without_effect`, if its kind has it: warnings.
 
     Args:
         config: a file, a dict, or a config object, of any kind.

@@ -11,11 +11,6 @@ from raymill.cluster.frame.kind import Kind
 _run_of = Entry("raymill.cluster.frame.calls:run_of")
 
 
-def function_names() -> list[str]:
-    """The name of each verb as a Python function."""
-    return sorted(name.replace("-", "_") for name in verbs())
-
-
 def function_of(name: str) -> Callable[..., Any]:
     """The function of the verb with this name, of any kind of run that is installed.
 

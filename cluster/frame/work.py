@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymill.cluster.entry import require_extra
-from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
+from raymill.cluster.frame.calls import AnyConfig, Changes, config_of, shown_config
 from raymill.cluster.frame.job import RunJob
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.submit.work import Work, seconds_of
@@ -34,8 +34,9 @@ def work_of(
     whole = config_of(config, settings, override)
     kind = kind_of(whole.kind)
     if kind.extra:
-        shown = config if isinstance(config, str) else "the config"
-        require_extra(kind.extra, f"{shown}, kind: {kind.name}", "It is needed here to check the config.")
+        require_extra(
+            kind.extra, f"{shown_config(config)}, kind: {kind.name}", "It is needed here to check the config."
+        )
     job: RunJob[Any] = kind.job(whole)
     if runs_here:
         job.require_extras()

@@ -21,7 +21,7 @@ from raymill.cluster.cost import REQUEST_CORE_S, REQUEST_S, Cost
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import duration, plural, short
-from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
+from raymill.cluster.frame.calls import AnyConfig, Changes, config_of, shown_config
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.kind import Kind
 from raymill.cluster.frame.kinds import kind_of, kinds
@@ -434,16 +434,15 @@ def plan_config(
     }
     whole = config_of(config, settings, override)
     declared = kind_of(whole.kind)
-    shown = config if isinstance(config, str) else "the config"
     given = {name: value for name, value in options.items() if value is not None}
     for name in given.keys() - _taken_by(declared):
         others = " and ".join(kind.name for kind in kinds() if name in _taken_by(kind))
         raise ConfigError(
-            f"--{name.replace('_', '-')}: an option for configs of kind {others}; {shown} is of kind {declared.name}. "
-            "Leave it out."
+            f"--{name.replace('_', '-')}: an option for configs of kind {others}; {shown_config(config)} is of kind "
+            f"{declared.name}. Leave it out."
         )
     if declared.extra:
-        require_extra(declared.extra, f"raymill plan {shown}")
+        require_extra(declared.extra, f"raymill plan {shown_config(config)}")
     return (declared.own_plan or plan_settings)(whole, **given)
 
 

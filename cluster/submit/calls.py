@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from raymill.cluster.errors import UserError
 from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
@@ -14,6 +14,20 @@ from raymill.cluster.submit.place import Place
 from raymill.cluster.submit.submit import submit as submit_work
 
 _NAMES_SHOWN = 3
+
+
+class PlaceOptions(TypedDict, total=False):
+    """The keywords that name a place: `to`, `address`, `token_file`, `insecure_http`, `namespace`, `context`.
+
+    `submit` describes them.
+    """
+
+    to: str | None
+    address: str | None
+    token_file: str | None
+    insecure_http: bool
+    namespace: str | None
+    context: str | None
 
 
 @dataclass(frozen=True)
@@ -138,48 +152,41 @@ def submit_to(
     return SubmittedJob(backend, work.run_id, work.output, done.attempt, done.started, done.before)
 
 
-def runs(
-    to: str | None = None,
-    address: str | None = None,
-    token_file: str | None = None,
-    insecure_http: bool = False,
-    namespace: str | None = None,
-    context: str | None = None,
-) -> list[SubmittedJob]:
-    """The jobs that were submitted there, one for each attempt, the newest last. Arguments: as of `submit`."""
-    backend = Place(to, address, token_file, insecure_http, namespace, context).backend()
+def runs(**place: Unpack[PlaceOptions]) -> list[SubmittedJob]:
+    """The jobs that were submitted to a place, one for each attempt, the newest last.
+
+    Args:
+        place: `to`, `address`, `token_file`, `insecure_http`, `namespace`, `context`, as `submit` takes them.
+    """
+    backend = Place(**place).backend()
     return [_job(backend, one) for one in first_attempts(backend)]
 
 
-def job(
-    name: str,
-    to: str | None = None,
-    address: str | None = None,
-    token_file: str | None = None,
-    insecure_http: bool = False,
-    namespace: str | None = None,
-    context: str | None = None,
-) -> SubmittedJob:
-    """The job of a run or an attempt, which was submitted there. name: as `runs` has it. Others: as of `submit`.
+def job(name: str, **place: Unpack[PlaceOptions]) -> SubmittedJob:
+    """The job of a run or an attempt that was submitted to a place.
+
+    Args:
+        name: name of the run or attempt, as `runs` returns it.
+        place: `to`, `address`, `token_file`, `insecure_http`, `namespace`, `context`, as `submit` takes them.
 
     Raises:
         UserError: there is none.
     """
-    return find_job(Place(to, address, token_file, insecure_http, namespace, context), name)
+    return find_job(Place(**place), name)
 
 
-def status(name: str, **place: Any) -> Attempt | None:
-    """State, times and exit code of a run's last attempt. Arguments: as of `job`."""
+def status(name: str, **place: Unpack[PlaceOptions]) -> Attempt | None:
+    """State, times and exit code of a run's last attempt. Arguments: those of `job`."""
     return job(name, **place).status
 
 
-def logs(name: str, *, follow: bool = False, **place: Any) -> Iterator[str]:
-    """The lines of the log of a run's last attempt; with `follow` until it has ended. Others: as of `job`."""
+def logs(name: str, *, follow: bool = False, **place: Unpack[PlaceOptions]) -> Iterator[str]:
+    """The lines of the log of a run's last attempt. follow: until it has ended. Other arguments: those of `job`."""
     return job(name, **place).logs(follow=follow)
 
 
-def cancel(name: str, **place: Any) -> Attempt | None:
-    """Stop a run, which continues when it is submitted again. Returns its state. Arguments: as of `job`."""
+def cancel(name: str, **place: Unpack[PlaceOptions]) -> Attempt | None:
+    """Stop a run, which continues when it is submitted again. Returns its state. Arguments: those of `job`."""
     return job(name, **place).cancel()
 
 

@@ -23,7 +23,7 @@ from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import Shape
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural
-from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, changes_of, config_of, plain
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, changes_of, config_of, plain, run_name
 from raymill.cluster.frame.commands import Address, Overrides, Replace
 from raymill.cluster.frame.job import REPORT_HTML, Run
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
@@ -84,8 +84,8 @@ def configs_of(
     Raises:
         UserError: the data have no records, or columns that are not recognised.
     """
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", data.rstrip("/").rpartition("/")[2]).strip("-._")[:100] or "data"
-    plain: dict[str, Any] = {"kind": "prepare", "name": name, "output": output, "dedup": None}
+    name = run_name(data, "data")
+    values: dict[str, Any] = {"kind": "prepare", "name": name, "output": output, "dedup": None}
     source: dict[str, Any] = {"source": name, "path": data}
     if not any(key_of(one).startswith("inputs.") for one in overrides):
         if settings:
@@ -97,16 +97,16 @@ def configs_of(
         unread = fields_of(found, store, "")[0].unread
         read = [one for one in unread if one in (*USUAL, *named) and _FIELD.fullmatch(one)]
         source |= {"columns": {one: one for one in read}} | ({"id": "id"} if "id" in unread else {})
-    plain["inputs"] = [source]
+    values["inputs"] = [source]
     if settings is None:
-        wanted = load_values(plain, data, overrides)
+        wanted = load_values(values, data, overrides)
         assert isinstance(wanted, PrepareConfig)
     else:
         of_config = settings.model_dump(
             mode="json", by_alias=True, include={"assess", "gates", "validation", "execution", "limits"}
         )
         of_config |= {"clean": {"terminology": settings.clean.terminology}, "storage": settings.storage}
-        wanted = PrepareConfig.model_validate(plain | of_config, context=context_of(plugins_in(settings)))
+        wanted = PrepareConfig.model_validate(values | of_config, context=context_of(plugins_in(settings)))
     fields = fields_of(with_corpora(wanted.inputs, store), store, output)[0]
     forms: dict[str, Shape] = {"text": "text", "chosen": "preference", "messages": "messages", "prompt": "pairs"}
     shape = next((shape for field, shape in forms.items() if field in fields.columns), None)
@@ -213,15 +213,16 @@ def assess_data(
         UserError: the data have no records, or columns that are not recognised; or a setting is wrong.
     """
     given = changes_of(override)
-    of_storage = [one for one in given if key_of(one).startswith("storage.")] if config is None else given
-    settings = None if config is None else config_of(config, None, given, "prepare")
+    settings = None
+    if config is not None:
+        settings, given = config_of(config, None, given, "prepare"), []
+    of_storage = [one for one in given if key_of(one).startswith("storage.")]
     folds = None if folds is None else plain(folds)
-    with store_for(data, config, of_storage) as (store, root):
+    with store_for(data, settings, of_storage) as (store, root):
         where = root if output is None else paths.absolute(os.fspath(output))
         run = _finished_run(store, root, alone=output is None)
         if run is None:
-            changes = [one for one in given if config is None]
-            of_data, settings = configs_of(store, root, where, settings, changes)
+            of_data, settings = configs_of(store, root, where, settings, given)
             with opened(address, settings.execution.cpus) as session:
                 session.progress = shown = chosen_progress(progress, _at_first(session))
                 made = job.prepare(of_data, session, shown, replace=replace, judge=settings)
@@ -238,7 +239,7 @@ def assess_data(
                         f"--output: {where} holds a finished run, whose report this would replace. Choose another "
                         "folder."
                     )
-            if config is None and (changes := [one for one in given if one not in of_storage]):
+            if changes := [one for one in given if one not in of_storage]:
                 report = paths.join(of_run, RUN_REPORT)
                 settings = load_values(job.read_report(store, of_run)["config"], report, changes)
             with opened(address, settings.execution.cpus if settings else None) as session:
@@ -332,9 +333,7 @@ def dataset(
         case "card":
             print(datasets.card(name, **options), end="")
         case "push":
-            pushed = datasets.push(name, given[0], public=public, **options)
-            print(f"hf://{pushed.place} holds {plural(pushed.files, 'file')}, {pushed.bytes / 1e6:,.1f} MB")
-            print(f"commit  {pushed.commit}")
+            print(datasets.push(name, given[0], public=public, **options))
         case _:
             files = datasets.export(name, given[0], format, **options)
             print(f"{plural(len(files), 'file')} written to {paths.absolute(given[0])}")

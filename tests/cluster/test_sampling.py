@@ -1,4 +1,4 @@
-"""Rows of an artifact by their values, as `Artifact.sample(column=value)` and the conditions of the command have them."""
+"""A sample of the rows of an artifact that have given values."""
 
 import pyarrow as pa
 import pytest
@@ -63,5 +63,5 @@ def test_an_unknown_column_is_an_error_that_names_the_artifact_and_its_columns(r
 
 
 def test_a_value_of_another_type_is_an_error(rows):
-    with pytest.raises(ConfigError, match="stars=many: stars is int64, with which 'many' cannot be compared. Give"):
+    with pytest.raises(ConfigError, match=r"stars=many: stars is int64, with which 'many' cannot be compared\. Give"):
         rows.sample(1, stars="many")

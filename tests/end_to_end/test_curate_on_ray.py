@@ -113,8 +113,8 @@ def test_what_if_counts_on_ray_what_it_counts_in_one_process(undisturbed):
     program = (
         "import json, sys; from raymill.cluster.session import Session\n"
         "from raymill.pipelines.curate.questions import what_if\n"
-        "from raymill.cluster.frame.commands import load_of_kind\n"
-        "before, after = load_of_kind('curate', sys.argv[1]), load_of_kind('curate', sys.argv[1], sys.argv[2:])\n"
+        "from raymill.cluster.frame.calls import config_of\n"
+        "before, after = config_of(sys.argv[1]), config_of(sys.argv[1], override=sys.argv[2:])\n"
         "here = what_if.compare_decisions(before, after)\n"
         "what_if._MOST_HERE, what_if._DOCUMENTS_OF_A_TASK = 0, 700\n"
         "with Session(cpus=2) as session:\n"

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from raymill.cluster.config import load
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.frame.commands import load_of_kind
+from raymill.cluster.frame.calls import config_of
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.methods import Lora
@@ -342,7 +342,7 @@ def test_keys_of_a_phases_corpus_come_from_the_environment_and_are_never_shown(t
 def test_a_config_of_another_kind_is_refused_with_the_verb_for_it(tmp_path):
     (path := tmp_path / "c.yaml").write_text("{kind: curate, name: x, inputs: [{path: /in}], output: /out}")
     with pytest.raises(ConfigError) as refused:
-        load_of_kind("train", str(path))
+        config_of(str(path), kind="train")
     wanted = "wanted train. Give another config, or run `raymill curate`."
     assert str(refused.value) == f"{path}, kind: curate given; {wanted}"
 

@@ -54,9 +54,10 @@ def explain_document(
     Raises:
         DataError: the run has no such document.
     """
-    settings = None if config is None else config_of(config, None, override, "curate")
+    if config is not None:
+        config, override = config_of(config, None, override, "curate"), None
     with store_for(run, config, override) as (store, uri):
-        return Text(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
+        return Text(explain(RunReader(store, uri, config.inputs if config is not None else ()), id))
 
 
 def explain(run: RunReader, id: str) -> str:

@@ -96,10 +96,4 @@ def sample_rows(
 
 def shown_row(row: dict) -> dict:
     """A row with long values shortened, as it is printed."""
-    return {name: _shown(value) for name, value in row.items()}
-
-
-def _shown(value: object) -> object:
-    if isinstance(value, str):
-        return value if len(value) <= _TEXT_SHOWN else f"{value[:_TEXT_SHOWN]}... ({len(value):,} characters)"
-    return shortened(value)
+    return {name: shortened(value, _TEXT_SHOWN) for name, value in row.items()}
