@@ -54,10 +54,9 @@ def explain_document(
     Raises:
         DataError: the run has no such document.
     """
-    if config is not None:
-        config, override = config_of(config, None, override, "curate"), None
-    with store_for(run, config, override) as (store, uri):
-        return Text(explain(RunReader(store, uri, config.inputs if config is not None else ()), id))
+    settings = None if config is None else config_of(config, None, override, "curate")
+    with store_for(run, settings, override if settings is None else None) as (store, uri):
+        return Text(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
 
 
 def explain(run: RunReader, id: str) -> str:
