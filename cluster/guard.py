@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
+from raymill.cluster.errors import is_panic
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -71,8 +73,8 @@ class Failed:
 class Guard(Generic[Item, Result]):
     """A function that runs in a child process. Threads may share it, and take turns.
 
-    work: a pure function. Items, results and errors are pickled. The function itself, with all that it refers to, is
-        the peak of this process when the child begins.
+    work: a pure function. Items, results and errors are pickled. The child has the function, and all that it refers to,
+        as they are in this process when the child begins.
     """
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
@@ -93,7 +95,7 @@ class Guard(Generic[Item, Result]):
         return outcome
 
     def map(self, items: Sequence[Item], bounds: Sequence[WorkBounds]) -> list[Result | Failed]:
-        """The result of each item, in order. bounds: of each item; the largest memory bound holds for all.
+        """The result of each item, in order. bounds: one for each item; the largest memory bound holds for all.
 
         An item that ends the child has the others done again, so items should be about a megabyte together.
         If the reason was not time, it is tried again as well, since memory that earlier items left in the child can
@@ -143,11 +145,7 @@ class _Child:
         self._at = mmap.mmap(-1, _LENGTH.size)  # shared: the number of the item that is worked on
         to_child, self._requests = os.pipe()
         self._results, to_parent = os.pipe()
-        with warnings.catch_warnings():
-            # Python warns of locks that other threads hold at the fork. The child needs none of them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if not pid:
+        if not (pid := _fork()):
             os.close(self._requests)
             os.close(self._results)
             _serve(work, self.parent, self._at, to_child, to_parent)
@@ -165,7 +163,7 @@ class _Child:
             return pickle.loads(_received(self._results))
         except (EOFError, BrokenPipeError):
             return self._ended(bounds)
-        except BaseException:  # as of Ctrl-C: what the child sends later is no answer to the next request
+        except BaseException:  # such as Ctrl-C: what the child sends later is no answer to the next request
             self._stop()
             raise
 
@@ -188,7 +186,7 @@ class _Child:
 
 
 def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
-    """(problem, seen) of Exceeded, of a child's exit status."""
+    """(problem, seen) of the Exceeded for a child's exit status."""
     if status in (-signal.SIGPROF, -signal.SIGALRM):
         return "too_slow", f"over {bounds.seconds:.3g} s"
     if status == _OUT_OF_MEMORY:
@@ -197,7 +195,7 @@ def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
 
 
 def _stop(parent: int, pid: int, *pipes: int) -> int | None:
-    """The exit status of a child, as of subprocess, after ending it if it has not ended; None in another process."""
+    """End a child, and return its exit status as subprocess does; None in another process than `parent`."""
     if os.getpid() != parent:
         return None
     for pipe in pipes:
@@ -249,10 +247,7 @@ def guarded_items(items: Callable[[], Iterator[Result]], bounds: WorkBounds) -> 
         Exception: what the iterator raised.
     """
     parent, (results, to_parent) = os.getpid(), os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # as in _Child
-        pid = os.fork()
-    if not pid:
+    if not (pid := _fork()):
         os.close(results)
         _yield_items(items, bounds, to_parent, parent)
     os.close(to_parent)
@@ -270,7 +265,7 @@ def guarded_items(items: Callable[[], Iterator[Result]], bounds: WorkBounds) -> 
 
 
 def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results: int, parent: int) -> NoReturn:
-    """What the child does: a tuple of each item, then None, or Failed. The timer ends it also if its parent is gone."""
+    """What the child does: send each item as a tuple, then None, or Failed. The timer ends it also without a parent."""
     try:
         _limit_memory(_begin(), bounds.memory)
         os.set_blocking(results, False)
@@ -300,6 +295,13 @@ def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results
         os._exit(1)
 
 
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Python warns of locks that other threads hold at the fork. The child needs none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def _begin() -> int:
     """What a child does first. Returns the bytes of its address space, as `_address_space`."""
     gc.freeze()  # or the first collection would copy every page of the parent
@@ -315,7 +317,7 @@ def _begin() -> int:
 def _limit_memory(base: int, memory: int) -> None:
     """Bound the address space to that at the beginning and some bytes more."""
     if base:
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # as of `ulimit -v`, which cannot be raised again
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]  # set by `ulimit -v`, for example; it cannot be raised
         most = base + memory if hard == resource.RLIM_INFINITY else min(base + memory, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
@@ -336,11 +338,6 @@ def _outcome(work: Callable[[Any], Any], item: Any) -> Any:
         if not is_panic(error):
             raise
         return Failed(Exceeded("died", f"{type(error).__name__}: {str(error)[:200]}"))
-
-
-def is_panic(error: BaseException) -> bool:
-    """Whether a library written in Rust failed where it expects no error: its exception is no `Exception`."""
-    return type(error).__name__ == "PanicException"
 
 
 def _address_space() -> int:

@@ -20,7 +20,7 @@ _MOST_LABELS = 100_000
 # What replaced or added text is called in a tokenizer.json, and the most characters that may be written for one.
 _WRITTEN = ("content", "prepend", "replacement")
 _MOST_GROWTH = 256
-# Of loading a tokenizer: one with 256,000 tokens takes 2 s (2026-11-26, AMD EPYC) and 350 MiB.
+# Bounds on loading a tokenizer. One with 256,000 tokens takes 2 s (2026-11-26, AMD EPYC) and 350 MiB.
 LOADING = WorkBounds(60.0, 2 << 30)
 _LARGEST_ID = (1 << 31) - 1
 _MOST_ADDED = 64  # tokens that a post-processor may add to a text
@@ -165,7 +165,7 @@ def _growth(part: Any) -> int:
         return 4  # a character for each byte in UTF-8
     written = [part[name] for name in _WRITTEN if isinstance(part.get(name), str)]
     if charsmap := base64.b64decode(part.get("precompiled_charsmap") or b""):
-        # Of sentencepiece: the length of an index, the index, and the texts to write, each with a zero byte at its end.
+        # sentencepiece's form: the length of an index, the index, and the texts to write, each ended by a zero byte.
         index = int.from_bytes(charsmap[:4], "little")
         written += charsmap[4 + index :].decode(errors="replace").split("\0")
     longest = max(map(len, written), default=1)

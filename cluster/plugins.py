@@ -32,6 +32,7 @@ import types
 import typing
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import entry_points
@@ -55,7 +56,7 @@ from raymill.cluster.secret_values import redacted
 
 _FOLDER, _KNOWN = "plugin_folder", "plugins"  # keys of pydantic's context
 _SOURCE = "with_source"  # key of the context with which a config is written for a job
-_OF_AN_ENTRY = ("use", "code", "source")  # keys of an entry that are not settings of the plug-in
+_ENTRY_KEYS = ("use", "code", "source")  # keys of an entry that are not settings of the plug-in
 _SHOWN_CHARACTERS = 200
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -68,12 +69,12 @@ _made: dict[tuple[str, str, str], Any] = {}  # plug-ins of this process, made fr
 
 
 def context_for(path: str) -> dict[str, Any]:
-    """The context with which pydantic imports the plug-ins of a config. path: the config's, or text that is none."""
+    """The context with which pydantic imports the plug-ins of a config. path: its file, or text that names none."""
     return {_FOLDER: str(Path(path).resolve().parent) if os.path.isfile(path) else os.getcwd()}
 
 
 def context_of(plugins: Sequence["Plugin"]) -> dict[str, Any]:
-    """The context with which pydantic takes these plug-ins for a recorded config, where their code is the recorded."""
+    """The context with which pydantic uses these plug-ins in a recorded config, if their code is as recorded."""
     return {_KNOWN: {(one.use, one.code): one for one in plugins}}
 
 
@@ -160,7 +161,7 @@ def _arrived(
 
 
 def _import_from_memory(module: str, code: str, files: Mapping[str, bytes]) -> None:
-    """Have these files imported as modules, unless the module was imported with this code already."""
+    """Let these files be imported as modules, unless the module was imported with this code already."""
     if _imported.get(module) != code or module not in sys.modules:
         _forget(_modules_of(files))
         sys.meta_path.insert(0, _SentModules(files))
@@ -191,7 +192,7 @@ class PluginUse(BaseModel):
         if isinstance(value, cls):
             return value
         entry = dict(value) if isinstance(value, Mapping) else {"use": value}
-        use, settings = entry.get("use"), {name: one for name, one in entry.items() if name not in _OF_AN_ENTRY}
+        use, settings = entry.get("use"), {name: one for name, one in entry.items() if name not in _ENTRY_KEYS}
         context, plugin = info.context or {}, None
         if use is None:
             pass  # reported as missing
@@ -215,9 +216,9 @@ class PluginUse(BaseModel):
 
     @model_serializer(mode="wrap")
     def _plain(self, handler: Any, info: Any) -> dict[str, Any]:
-        """In Python the class or function itself, which need not have a name that could be imported.
+        """The entry: for a job with the source of its modules, in Python with the class or function itself as `use`.
 
-        For a job with the source of its modules, which the machine of the driver lacks.
+        The driver of a job lacks the modules, and a class or function may lack a name that can be imported.
         """
         plain = handler(self)
         if self._plugin and (info.context or {}).get(_SOURCE):
@@ -272,7 +273,7 @@ def _named(kind: PluginKind, use: str, folder: str) -> Any:
             raise ConfigError(
                 f"{use!r} given; wanted `module:attribute`, as in my_module:{use.title()}; {there}.{hint}"
             )
-        with _imports(use):
+        with _import_errors(use):
             return registered[use].load()
     if not _NAME.fullmatch(use):
         raise ConfigError(f"{use!r} given; wanted `module:attribute`, as in my_rules:Shouting")
@@ -281,9 +282,8 @@ def _named(kind: PluginKind, use: str, folder: str) -> Any:
         importlib.invalidate_caches()
         _put_on_path(folder)
         _forget_changed(module, folder)
-        with _imports(use):
-            imported = importlib.import_module(module)
-            return _attribute(imported, name)
+        with _import_errors(use):
+            return _attribute(importlib.import_module(module), name)
 
 
 def is_registered(kind: PluginKind, name: str) -> bool:
@@ -291,24 +291,21 @@ def is_registered(kind: PluginKind, name: str) -> bool:
     return any(one.name == name for one in entry_points(group=kind.group))
 
 
-class _imports:
-    """A context in which errors of the user's module are errors of the config."""
-
-    def __init__(self, use: str) -> None:
-        self.use = use
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: types.TracebackType | None) -> None:
-        if error is None or isinstance(error, ConfigError) or not isinstance(error, Exception | SystemExit):
-            return
-        module = self.use.partition(":")[0]
+@contextmanager
+def _import_errors(use: str) -> Iterator[None]:
+    """Raises errors of the user's module as errors of the config."""
+    module = use.partition(":")[0]
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             raise ConfigError(
-                f"{self.use}: there is no module {error.name}, neither beside the config nor in the working folder nor "
+                f"{use}: there is no module {error.name}, neither beside the config nor in the working folder nor "
                 f"among the packages of {sys.executable}. Put {error.name}.py beside the config, or install its package"
             ) from error
-        raise ConfigError(f"{self.use}: importing {module} raised {shown_error(error)}. Correct that module") from error
+        raise ConfigError(f"{use}: importing {module} raised {shown_error(error)}. Correct that module") from error
 
 
 def _attribute(module: types.ModuleType, name: str) -> Any:
@@ -325,21 +322,19 @@ def _attribute(module: types.ModuleType, name: str) -> Any:
     return found
 
 
-_folders: list[str] = []  # those that were put on the path, the newest first
+_folders: list[str] = []  # folders of configs, the newest first
 
 
 def _put_on_path(folder: str) -> None:
-    """Search a folder after all others, so that no module of the user shadows an installed one."""
-    if folder in _folders:
-        _folders.remove(folder)
-        sys.path.remove(folder)
-    if folder not in sys.path:
-        sys.path.insert(len(sys.path) - len(_folders), folder)
-        _folders.insert(0, folder)
+    """Search a folder after all others but those of earlier configs, so that it shadows no installed module."""
+    others = [one for one in sys.path if one not in _folders]
+    if folder not in others:
+        _folders[:] = [folder, *(one for one in _folders if one != folder)]
+        sys.path[:] = [*others, *_folders]
 
 
 def _forget_changed(module: str, folder: str) -> None:
-    """Forget a module of the folder that was imported from elsewhere, or whose source has changed since."""
+    """Remove an imported module of the folder if it came from elsewhere, or its source has changed since."""
     top = module.partition(".")[0]
     loaded = sys.modules.get(module) or sys.modules.get(top)
     if loaded is None or not _module_file(Path(folder), top):
@@ -348,8 +343,9 @@ def _forget_changed(module: str, folder: str) -> None:
     if file is not None and _is_installed(Path(file)):
         return
     files = _sources(module, Path(folder))
+    digest = _digest(files)
     is_here = file is not None and Path(file).is_relative_to(folder)
-    if not is_here or _imported.get(module, digest := _digest(files)) != digest:
+    if not is_here or _imported.get(module, digest) != digest:
         _forget(_modules_of(files))
 
 
@@ -423,7 +419,7 @@ def _unpacked(use: str, source: str) -> Any:
     packed = json.loads(zlib.decompress(base64.b64decode(source)))
     files = {path: text.encode("latin-1") for path, text in packed["files"].items()}
     module, _, name = packed["name"].partition(":")
-    with _lock, _imports(use):
+    with _lock, _import_errors(use):
         _import_from_memory(module, _digest(files), files)
         return _attribute(importlib.import_module(module), name)
 
@@ -618,7 +614,7 @@ def _model_of(kind: PluginKind, target: Any, use: str) -> type[BaseModel]:
                 f"{use}: {one.name} has no default; wanted {kind.wanted}, with defaults for all other parameters, its "
                 "settings"
             )
-        if one.name.startswith("_") or one.name in _OF_AN_ENTRY:
+        if one.name.startswith("_") or one.name in _ENTRY_KEYS:
             raise ConfigError(f"{use}: {one.name} cannot be the name of a setting; rename the parameter")
         fields[one.name] = (hints.get(one.name, Any), _default_of(target, one.name, default))
     config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)

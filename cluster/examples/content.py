@@ -76,9 +76,10 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
 ROLES = ("system", "user", "assistant", "tool")
 # The first letters of the roles of a conversation.
 _ORDER = re.compile(r"s?(?:ua(?:t+a)*)+")
+# Tags around tool calls, results and tools in texts, as in Hermes.
+_TAG = re.compile("<(tool_call|tool_response|tools)>")
+_HIDDEN = "\ue000"  # stands for them while a text is cleaned
 # The strings and numbers of a JSON text.
-_TAG = re.compile("<(tool_call|tool_response|tools)>")  # of calls, results and tools in texts, as of Hermes
-_HIDDEN = "\ue000"  # in place of these while a text is cleaned
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|-?[0-9][0-9.eE+-]*+')
 
 # Keys of a message in exports of chats, of which the first that it has is its speaker or its text.
@@ -136,7 +137,13 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """role: one of ROLES. calls: of an assistant's message. keys: other keys that it has, in the order of _KEYS."""
+    """A message of a chat.
+
+    Attributes:
+        role: one of ROLES.
+        calls: calls of an assistant's message.
+        keys: other keys with their values, in the order of _KEYS.
+    """
 
     role: str
     content: str
@@ -149,7 +156,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All that it says: reasoning, content and calls."""
+        """Reasoning, content and calls."""
         return "\n".join(filter(None, [*self.reasoning, self.content, *map(str, self.calls)]))
 
 
@@ -347,8 +354,9 @@ def _from_dict(message: Mapping[str, Any]) -> Message:
 
 
 def texts_of(content: Content) -> list[str]:
-    """Its text fields, in order: what is cleaned. Tool calls, results and tools are those of `data_of`; where a text
-    has them in tags, as Hermes does, is U+E000.
+    """Its text fields, in order: what is cleaned. U+E000 stands for tool calls, results and tools within a text.
+
+    Tool calls, results and tools are in `data_of`.
     """
     if isinstance(content, str):
         return [content]
@@ -366,7 +374,7 @@ def compared_texts(content: Content) -> list[str]:
 
 
 def data_of(content: Content) -> list[str]:
-    """What stays as it is but for personal data: strings and numbers of tool calls, results and tools, and names."""
+    """Strings and numbers of tool calls, results and tools, and names: of these only personal data is replaced."""
     return [value for text in _data(content) for value in _values_of(text)] if isinstance(content, Chat) else []
 
 
@@ -481,7 +489,7 @@ def with_texts(content: Content, texts: list[str]) -> Content:
 
 
 def _is_empty(message: Message) -> bool:
-    """Whether a message that has to say something says nothing."""
+    """Whether a message of a user or an assistant has neither text nor calls."""
     return message.role not in ("system", "tool") and not message.text.strip()
 
 
@@ -500,8 +508,13 @@ def question_and_answer(content: Content) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The parts of a record that are compared. system: with the tools. question: of a plain text, that text; of a chat
-    all that precedes the last answer, without the system message. turns: questions.
+    """The parts of a record that are compared.
+
+    Attributes:
+        system: system message and tools.
+        question: a plain text; of a chat all that precedes the last answer, without the system message.
+        answer: the last answer; empty for a plain text.
+        turns: number of questions.
     """
 
     system: str

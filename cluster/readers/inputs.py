@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import Exceeded, WorkBounds
 from raymill.cluster.plugins import Plugin, PluginKind, PluginUse, is_registered
 from raymill.cluster.store import paths
@@ -108,7 +109,7 @@ def as_list(value: Any) -> Any:
 
 
 READER = PluginKind("reader", "raymill.readers", ("content", "path"), ("read",))
-LOADED_READERS: dict[str, Plugin] = {}  # those of the configs of this process, by the name of their format
+LOADED_READERS: dict[str, Plugin] = {}  # format name -> reader of the configs of this process
 
 
 class ReaderUse(PluginUse):
@@ -117,7 +118,16 @@ class ReaderUse(PluginUse):
     kind: ClassVar = READER
 
     def check(self, plugin: Plugin) -> None:
-        """Make the reader known as a format."""
+        """Register the reader as a format.
+
+        Raises:
+            ConfigError: its `endings` or `columns` are no tuple of texts.
+        """
+        made = plugin.make()
+        for name in ("endings", "columns"):
+            given = getattr(made, name, ())
+            if not (isinstance(given, tuple | list) and all(isinstance(one, str) for one in given)):
+                raise ConfigError(f"{self.use}: {name} is {given!r:.80}; wanted a tuple of texts")
         LOADED_READERS[self.name] = plugin
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

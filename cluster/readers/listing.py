@@ -301,8 +301,9 @@ def skipped_text(skipped: Mapping[str, int]) -> str:
 def _unknown_format(input: Input | None = None) -> str:
     if input is not None and input.format_name:
         reader = READERS[input.format_name]
-        endings = ", ".join(reader.endings or reader.stated_endings) or "no"
-        return f"With `format: {input.format_name}` a folder gives its {endings} files; name others by a glob."
+        if endings := ", ".join(reader.endings or reader.stated_endings):
+            return f"With `format: {input.format_name}` a folder gives its {endings} files; name others by a glob."
+        return f"The reader {input.format_name} has no `endings`, so name the files of a folder by a glob."
     endings = ", ".join(
         ending
         for reader in READERS.values()

@@ -496,6 +496,11 @@ def plain(column: pa.Array) -> pa.Array:
     return cast_rows(column, plain_type(column.type))
 
 
+def plain_chunks(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of chunks cast to its plain type."""
+    return pa.chunked_array([plain(chunk) for chunk in column.chunks], plain_type(column.type))
+
+
 def cast_rows(column: pa.Array, type: pa.DataType) -> pa.Array:
     """The column cast to the type, from its own rows: a cast of a slice of lists decodes those outside of it, too."""
     if column.type == type:

@@ -30,7 +30,7 @@ from raymill.cluster.errors import ConfigError, DataError, RaymillError, as_reco
 from raymill.cluster.formats import listed
 from raymill.cluster.output import Output, changed
 from raymill.cluster.progress import Progress
-from raymill.cluster.readers.reader import plain
+from raymill.cluster.readers.reader import plain_chunks
 from raymill.cluster.session import Session
 from raymill.cluster.stage import CommitRecord, Scratch, Stage, add_counters, committed, run_unit
 from raymill.cluster.store import paths
@@ -200,7 +200,7 @@ class MeasureBlock:
 
     @property
     def outputs(self) -> tuple[Output, Output, Output]:
-        """Those of the stage: ROWS, ATTRIBUTES and UNREADABLE."""
+        """ROWS, ATTRIBUTES and UNREADABLE, the outputs of the stage."""
         columns = [
             ("row", pa.int64()),
             ("id", pa.string()),
@@ -300,9 +300,7 @@ class MeasureBlock:
             return pa.nulls(rows.num_rows, pa.string())
         column = _column(rows, self.id, "id")
         try:
-            return pa.chunked_array(
-                [plain(chunk).cast(pa.string()) for chunk in column.chunks], pa.string()
-            ).combine_chunks()
+            return plain_chunks(column).cast(pa.string()).combine_chunks()
         except pa.ArrowException as error:
             raise DataError(
                 f"{NAME}: the column {self.id} holds {column.type}, and ids are strings or whole numbers. Name another "
@@ -311,9 +309,7 @@ class MeasureBlock:
 
 
 def _newness(rows: pa.Table, name: str) -> np.ndarray:
-    column = _column(rows, name, "newest_by")
-    parts = [plain(chunk) for chunk in column.chunks]
-    column = pa.chunked_array(parts, parts[0].type if parts else column.type)
+    column = plain_chunks(_column(rows, name, "newest_by"))
     if not is_comparable(column.type):
         raise DataError(
             f"{NAME}: the column {name} of newest_by holds {column.type}; wanted dates, times, numbers, or text of "
@@ -379,11 +375,11 @@ class DatasetSession(Session):
     embedded = False
 
     def start(self) -> None:
-        """As of Session; there is nothing to start."""
+        """Mark the session as started: Ray runs already."""
         self.started = True
 
     def stop(self) -> None:
-        """As of Session; there is nothing to stop."""
+        """Mark the session as stopped. Ray keeps running."""
         self.started = False
 
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.readers.reader import plain
+from raymill.cluster.readers.reader import plain_chunks
 from raymill.pipelines.curate.stages.measure import personal_data_counts, signatures, text_hashes
 from raymill.pipelines.dedup.signatures import SKETCH_TYPE
 from raymill.pipelines.ray_data.documents import (
@@ -149,9 +149,7 @@ class _Decides(Operator):
         named = {"language", *(getattr(rule, "column", "language") for rule in self._filters.rules)}
         columns = rows.drop_columns([self.text])
         for name in sorted(named & set(columns.column_names)):
-            parts = [plain(chunk) for chunk in columns[name].chunks]
-            at = columns.column_names.index(name)
-            columns = columns.set_column(at, name, pa.chunked_array(parts, parts[0].type if parts else pa.string()))
+            columns = columns.set_column(columns.column_names.index(name), name, plain_chunks(columns[name]))
         return columns if columns.num_columns else pa.table({"row": np.arange(rows.num_rows)})
 
     def _added(self) -> list[pa.Field]:

@@ -50,6 +50,13 @@ SPECIALS = (END_OF_TEXT, PADDING, TURN_START, TURN_END)
 _SAMPLED_UNITS = 256
 _BYTES = 256
 
+# Endings of the files of a tokenizer; weights in the same folder are not copied.
+_ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
+_MAX_FILE_BYTES = 256 << 20
+
+# Loads torch, which few tokenizers need.
+_transformers_config = Entry("raymill.training.models.cost:transformers_config")
+
 
 def fit_tokenizer(size: int, corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> PreTrainedTokenizerFast:
     """A tokenizer of `size` entries, fitted on documents of the train split. cuts: of each corpus.
@@ -105,17 +112,6 @@ def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[s
             left -= document.bytes
             if share < 1 and left <= 0:
                 break
-
-
-_transformers_config = Entry(
-    "raymill.training.models.cost:transformers_config"
-)  # loads torch, which few tokenizers need
-
-log = logging.getLogger(__name__)
-
-# Endings of the files of a tokenizer; weights in the same folder are not copied.
-_ENDINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".vocab")
-_MAX_FILE_BYTES = 256 << 20
 
 
 def write_tokenizer(
@@ -313,7 +309,7 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
 
 def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
     """Check that the chat template compiles and ends. Whether it takes a conversation is checked with each document."""
-    source = model.chat_template or f"the one of {model.tokenizer or model.name}"
+    source = model.chat_template or f"the template of {model.tokenizer or model.name}"
     try:
         check_that_it_ends(tokenizer)
     except Exceeded as error:

@@ -69,7 +69,7 @@ def whole_table(data: bytes) -> pa.Table:
 class _Stream:
     """An open stream, of which Arrow's reader gets one checked message after the other.
 
-    schema: of all record batches.
+    schema: the schema that all record batches have.
     """
 
     closed = False  # Arrow's reader asks for it

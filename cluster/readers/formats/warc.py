@@ -33,7 +33,7 @@ _HTML_START_BYTES = 4096
 _MOST_DIGITS = 18  # of a Content-Length; Python refuses numbers of more than 4,300
 _MAX_ZSTD_WINDOW = 1 << 27
 _GZIP = b"\x1f\x8b"
-# Of a body. The rest of the body is copied for each, and a megabyte can hold 100,000.
+# Bound on the gzip members or zstd frames of a body. Each copies the rest of it, and a megabyte can hold 100,000.
 _MOST_MEMBERS = 1000
 
 # A line end and an empty line. Some programs end lines with a line feed alone.

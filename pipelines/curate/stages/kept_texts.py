@@ -67,7 +67,7 @@ class CutTexts:
 
 
 class Cut(Protocol):
-    """The settings of a kind of cut. name: of the setting, of its artifact, and of its stage in the ledger."""
+    """The settings of a kind of cut. name: the name of the setting, the artifact, and the stage in the ledger."""
 
     name: ClassVar[str]
 

@@ -67,10 +67,8 @@ def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
             ("key", pa.uint64()),  # a hash of the question, or of the text
             ("fold", pa.int8()),  # of the split; null: the record is for testing, or there are no folds
             ("similarity", pa.float32()),  # of the answer, or text, to the nearest example: a cosine, at least 0
-            (
-                "relevance",
-                pa.float32(),
-            ),  # of question and answer; null of a plain text or without a known word
+            # The cosine of question and answer; null for a plain text, or without a known word.
+            ("relevance", pa.float32()),
             ("vector", pa.list_(pa.float16())),  # of length 1, or 0 without a known word
             *((f"label/{name}", pa.string()) for name in labels),
             *([("text", pa.string())] if labels else []),  # its beginning

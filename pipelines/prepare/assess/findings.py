@@ -4,7 +4,7 @@ from typing import NotRequired, TypedDict
 
 
 class Ratio(TypedDict):
-    """Geometric mean length of a value's records by the most frequent value's. low, high: of 95% confidence."""
+    """Geometric mean length of a value's records by the most frequent value's. low, high: 95% confidence interval."""
 
     value: str
     records: int
@@ -21,7 +21,7 @@ class Lengths(TypedDict):
 
 
 class Difference(TypedDict):
-    """Mean score of a value's records, and less the most frequent value's. low, high: of 95% confidence."""
+    """Mean score of a value's records, and its difference from the most frequent value's, with a 95% interval."""
 
     value: str
     records: int

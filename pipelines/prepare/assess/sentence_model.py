@@ -13,8 +13,7 @@ import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.guard import is_panic
+from raymill.cluster.errors import ConfigError, DataError, is_panic
 from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound

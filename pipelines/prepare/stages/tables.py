@@ -9,7 +9,7 @@ Median, quartiles, median distance and mean are exact: they are found in several
 never held at once (`Numbers`). Counts are added up. A hash decides the slice of a value or row, so that equal ones are
 in one slice. Nothing depends on how the rows are divided into units.
 
-Memory: of a unit of input, or of a slice, whatever the size of the table; see `tables_memory`. A table is read
+Memory: one unit of input, or one slice, whatever the size of the table; see `tables_memory`. A table is read
 twice before its rows become records.
 """
 
@@ -56,7 +56,7 @@ _ROW = np.dtype([("hash", "<u8"), ("other", "<u8"), ("unit", "<i4"), ("row", "<i
 class Numbers:
     """Finite numbers in parts. parts: float64[N] each; reads them again at every call. count: of all parts.
 
-    Memory: of a part, and half a megabyte for each wanted quantile.
+    Memory: one part, and half a megabyte for each wanted quantile.
     """
 
     parts: Callable[[], Iterable[np.ndarray]]

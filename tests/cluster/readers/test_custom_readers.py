@@ -116,6 +116,21 @@ def test_a_mistake_names_the_place(folder, use, message):
         load("curate.yaml", (f"inputs.0.format={use}",))
 
 
+@pytest.mark.parametrize("attribute", ['endings = ".log"', "columns = None"])
+def test_endings_and_columns_that_are_no_tuple_are_refused(folder, attribute):
+    source = f"class Reader:\n    {attribute}\n    def read(self, content, path): return ''"
+    with pytest.raises(ConfigError, match=r"my_reader:Reader: \w+ is .*; wanted a tuple of texts"):
+        load(*with_reader(folder, source, "my_reader:Reader"))
+
+
+def test_a_folder_needs_a_reader_with_endings(folder):
+    with_reader(folder, "def read(content, path): return 'text'")
+    (folder / "files").mkdir()
+    (folder / "one.xyz").rename(folder / "files" / "one.xyz")
+    with pytest.raises(DataError, match="my_reader:read has no `endings`, so name the files"):
+        curate("curate.yaml", ("inputs=[{path: files, format: 'my_reader:read'}]",))
+
+
 def test_explain_does_not_import_the_reader_of_a_record(folder):
     run = curate()
     inputs.LOADED_READERS.clear()
