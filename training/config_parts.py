@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from raymill.cluster.frame.execution import Execution
-from raymill.cluster.readers.inputs import ENCODING, Encoding, Format
+from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, WithShortForm
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 
@@ -27,17 +27,6 @@ class Settings(BaseModel):
     """Base class of settings: unknown keys are an error, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WithShortForm(Settings):
-    """Settings for which a text alone stands for the setting `short_form`."""
-
-    short_form: ClassVar[str]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {cls.short_form: value} if isinstance(value, str) else value
 
 
 class Columns(Settings):
@@ -230,7 +219,7 @@ class Corpus(DocumentFiles):
     )
 
 
-class Model(WithShortForm):
+class Model(Settings, WithShortForm):
     """A base model by name, or a randomly initialised one by its config."""
 
     short_form: ClassVar = "name"
@@ -278,7 +267,7 @@ class Model(WithShortForm):
         return self
 
 
-class ContinueFrom(WithShortForm):
+class ContinueFrom(Settings, WithShortForm):
     """The finished run that a training continues: it starts from that run's weights and optimizer state."""
 
     short_form: ClassVar = "run"

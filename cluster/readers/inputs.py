@@ -162,12 +162,22 @@ FormatOrReader = Annotated[
 ]
 
 
-class Input(BaseModel):
+class WithShortForm(BaseModel):
+    """Settings for which a text alone stands for the setting `short_form`."""
+
+    short_form: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {cls.short_form: value} if isinstance(value, str) else value
+
+
+class Input(WithShortForm):
     """One source of documents: its files, and the columns to read from them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # The setting that a text alone stands for.
     short_form: ClassVar = "path"
     reserved: ClassVar[frozenset[str]] = RESERVED_COLUMNS
     # Whether the text may be a list or an object, as messages are; it is read as compact JSON.
@@ -233,11 +243,6 @@ class Input(BaseModel):
     storage: StorageOptions | None = Field(
         default=None, description="Object-store settings for this source alone; null: the config's `storage`"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {cls.short_form: value} if isinstance(value, str) else value
 
     @property
     def named_speakers(self) -> Sequence[str]:

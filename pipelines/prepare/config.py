@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_v
 
 from raymill.cluster.examples.content import FIELDS, Role
 from raymill.cluster.frame.execution import FilesExecution
-from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits, as_list
+from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
@@ -30,10 +30,10 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class Source(BaseModel, extra="forbid", frozen=True):
+class Source(WithShortForm, extra="forbid", frozen=True):
     """One source of records: where its files are, and which column is which field."""
 
-    short_form: ClassVar = "path"  # the setting that a text alone stands for
+    short_form: ClassVar = "path"
 
     source: str = Field("input", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the source in records and report")
     path: paths.AbsolutePath | None = Field(
@@ -107,11 +107,6 @@ class Source(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _without_parent_folders(cls, path: str | None) -> str | None:
         return path if path is None or paths.scheme(path) else os.path.normpath(path)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {cls.short_form: value} if isinstance(value, str) else value
 
     @property
     def connection(self) -> Database | Api | Pages | None:
