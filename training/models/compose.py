@@ -46,7 +46,7 @@ _PREFIX = "base_model.model."
 _KINDS = (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B"))
 
 # The keys of alpha_pattern are regular expressions of whoever made the adapter.
-_pattern_key = Guard(lambda found: get_pattern_key(*found))
+_pattern_key: Guard[tuple[list[str], str], str] = Guard(lambda found: get_pattern_key(*found))
 _OF_A_PATTERN = WorkBounds(5, 1 << 30)
 # Names of modules that are no regular expression, or one without repetitions.
 _PLAIN = re.compile(r"[\w.-]+")
