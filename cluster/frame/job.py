@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
@@ -138,7 +139,8 @@ class Run:
         page = self.results["report"]
         # A notebook's server has the files below its folder; elsewhere a browser opens files by themselves.
         is_below = not paths.is_remote(page) and page.startswith(f"{os.getcwd()}/")
-        link = os.path.relpath(page) if is_below else page if paths.is_remote(page) else f"file://{page}"
+        # Quoted, since the name of a folder, such as `javascript:...`, must not be the scheme of the link.
+        link = page if paths.is_remote(page) else quote(os.path.relpath(page)) if is_below else f"file://{quote(page)}"
         return (
             f"<b>{html.escape(self.name)}</b> ({html.escape(self.manifest['kind'])}) at {html.escape(self.uri)}"
             f"<table>{row(head, 'th')}{''.join(row(one, 'td') for one in rows)}</table>{warnings}"

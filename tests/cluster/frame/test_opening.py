@@ -1,6 +1,7 @@
 """`open` returns what is at a folder as the functions return it: runs with their artifacts, tables and pages."""
 
 import pickle
+import shutil
 
 import pytest
 
@@ -74,6 +75,8 @@ def test_a_notebook_shows_the_funnel_and_a_link_to_the_report(curated, monkeypat
     assert f'<a href="file://{curated.uri}/report.html"' in page
     monkeypatch.chdir(f"{curated.uri}/..")
     assert '<a href="run/report.html"' in curated._repr_html_(), "which the server of a notebook there has"
+    shutil.copytree(curated.uri, "javascript:alert(1)")
+    assert '<a href="javascript%3Aalert%281%29/report.html"' in open("./javascript:alert(1)")._repr_html_()
     assert "<td>id</td><td>string</td>" in curated.corpus._repr_html_()
 
 

@@ -1,0 +1,63 @@
+"""A hub that answers without end, or in another form: the push ends with what to do."""
+
+import huggingface_hub
+import pytest
+
+from raymill.cluster import hub_push
+from raymill.cluster.errors import StorageError
+from raymill.cluster.hub_push import HubRepository
+from tests.support.hub_commits import hub_server
+from tests.support.web_server import Reply, as_json
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with hub_server(monkeypatch, "model") as found:
+        yield found
+
+
+@pytest.fixture
+def push(hub, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+
+    def call():
+        return HubRepository("acme/help", "model").push(tmp_path, "a title", "", ["*"], public=False)
+
+    return call
+
+
+def test_bounds_let_an_ordinary_push_pass_and_are_gone_afterwards(hub, push):
+    hooks = huggingface_hub.get_session().event_hooks["response"]
+    before = list(hooks)
+    assert push().files == 1 and hub.files == {"config.json": b"{}"}
+    assert hooks == before
+
+
+def test_an_answer_that_is_too_large_ends_the_push(hub, push, monkeypatch):
+    monkeypatch.setattr(hub_push, "_MAX_ANSWER_BYTES", 1 << 16)
+    hub.site.answers["/api/repos/create"] = Reply(b'"' + b"a" * (1 << 20))
+    with pytest.raises(StorageError, match=r"an answer of over [\d,]+ bytes or 300 s"):
+        push()
+
+
+def test_an_answer_that_takes_too_long_ends_the_push(hub, push, monkeypatch):
+    monkeypatch.setattr(hub_push, "_MAX_ANSWER_S", -1)
+    with pytest.raises(StorageError, match=r"an answer of over \d+ bytes or -1 s"):
+        push()
+
+
+def test_a_listing_that_names_itself_as_the_next_page_ends_the_push(hub, push, monkeypatch):
+    monkeypatch.setattr(hub_push, "_MAX_ANSWERS", 20)
+    tree = f"{hub.at}/tree/main"
+    page = [{"type": "file", "path": "a.bin", "size": 1, "oid": ""}]
+    hub.site.answers[tree] = as_json(page, headers={"Link": f'<{hub.site.url}{tree}>; rel="next"'})
+    with pytest.raises(StorageError, match="more than 22 answers"):
+        push()
+
+
+@pytest.mark.parametrize("path", ["/api/repos/create", "/commit/main"])
+@pytest.mark.parametrize("answer", ["<html>", "{}", "[]", "null"])
+def test_an_answer_in_another_form_is_named_with_what_to_check(hub, push, path, answer):
+    hub.site.answers[path if path.startswith("/api/repos") else f"{hub.at}{path}"] = Reply(answer)
+    with pytest.raises(StorageError, match=r"hf://acme/help: .*(in another form|cannot be reached).*Check"):
+        push()
