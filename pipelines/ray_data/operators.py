@@ -13,6 +13,7 @@ A text that cannot be read (null, above `limits.max_document_bytes`, not UTF-8) 
 `Rules` its `keep` is false, and its `reason` the problem.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -40,7 +41,7 @@ from raymill.pipelines.text.texts import Texts
 KEEP, REASON = pa.field("keep", pa.bool_()), pa.field("reason", pa.string())
 
 
-class Operator:
+class Operator(ABC):
     """The arguments and the call that operators have in common.
 
     Args:
@@ -100,13 +101,13 @@ class Operator:
         """Columns of the Dataset that the settings name."""
         return ()
 
+    @abstractmethod
     def _added(self) -> list[pa.Field]:
         """The fields of the columns that are added."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _columns(self, piece: Piece) -> dict[str, pa.Array]:
         """The columns to add, and to replace, for the rows of a piece."""
-        raise NotImplementedError
 
     def _joined(self, batch: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
         for field in self._added():
@@ -155,8 +156,9 @@ class _Decides(Operator):
     def _added(self) -> list[pa.Field]:
         return [*self._signals(), KEEP, REASON]
 
+    @abstractmethod
     def _signals(self) -> list[pa.Field]:
-        raise NotImplementedError
+        """The fields of the measurements that are added."""
 
     def _joined(self, batch: pa.Table, columns: dict[str, pa.ChunkedArray]) -> pa.Table:
         if _has_verdict(batch.schema):
