@@ -269,7 +269,7 @@ def test_a_combination_lists_what_differs_from_the_usual_rank():
     assert (same["target_modules"], same["layers_to_transform"]) == (["x"], [0])
     card = _card(Model(name="org/base", revision="r1"), {"hand-made": 0.5}, [one], "2 to 5", 1.25e-7)
     assert "| 0.5 | `hand-made` | 2 | 3 |" in card and "# A combination of 1 LoRA adapters" in card
-    assert "Base model: `org/base` at revision r1." in card and "is 1.2e-07." in card
+    assert "Base model: org/base at revision r1." in card and "is 1.2e-07." in card
 
 
 @pytest.mark.parametrize(
