@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import REASONS, Preference, Unusable, content_of, with_chosen
+from raymill.cluster.examples.content import REASONS, Preference, Unusable, with_chosen
 from raymill.cluster.examples.messages import (
     BadMessage,
     plain_message,
@@ -22,6 +22,7 @@ from raymill.cluster.examples.messages import (
     with_standard_calls,
     without_nulls,
 )
+from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS, hash64, split_name
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats import READERS

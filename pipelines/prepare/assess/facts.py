@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
-from raymill.cluster.examples.content import Shape, Sides, from_shape, sides_of, texts_of
+from raymill.cluster.examples.content import Shape, Sides, from_shape, sides_of
+from raymill.cluster.examples.texts import texts_of
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store

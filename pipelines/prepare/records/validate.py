@@ -17,7 +17,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from raymill.cluster.errors import ConfigError, UserError
-from raymill.cluster.examples.content import Chat, Content, question_and_answer, texts_of
+from raymill.cluster.examples.content import Chat, Content, question_and_answer
+from raymill.cluster.examples.texts import texts_of
 from raymill.cluster.guard import Exceeded, Failed, Guard
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store import paths

@@ -22,20 +22,9 @@ from typing import Any
 import pyarrow as pa
 
 from raymill.cluster.artifact import Counters, fingerprint
-from raymill.cluster.examples.content import (
-    COLUMNS,
-    FIELDS,
-    OPTIONAL,
-    Role,
-    Sides,
-    Unusable,
-    compared_texts,
-    content_of,
-    data_of,
-    sides_of,
-    texts_of,
-    with_texts,
-)
+from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of
+from raymill.cluster.examples.rows import content_of
+from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
 from raymill.cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
 from raymill.cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems

@@ -15,15 +15,14 @@ from raymill.cluster.examples.content import (
     Preference,
     Sides,
     Unusable,
-    content_of,
     from_shape,
     pair,
     question_and_answer,
     sides_of,
-    texts_of,
     to_shape,
-    with_texts,
 )
+from raymill.cluster.examples.rows import content_of
+from raymill.cluster.examples.texts import texts_of, with_texts
 from tests.support.contents import chats, maybe, preferences, some_text
 
 

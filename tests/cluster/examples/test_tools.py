@@ -12,16 +12,13 @@ from raymill.cluster.examples.content import (
     ToolCall,
     Unusable,
     as_columns,
-    compared_texts,
-    content_of,
-    data_of,
     from_shape,
     question_and_answer,
     sides_of,
-    texts_of,
     to_shape,
-    with_texts,
 )
+from raymill.cluster.examples.rows import content_of
+from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
 from tests.support.tool_chats import ANSWERED, ARGUMENTS, ASKED, FORMS, RESULT, TOOL, call, chat
 
 SYSTEM = "You can ask for the weather."

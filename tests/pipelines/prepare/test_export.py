@@ -12,7 +12,8 @@ from hypothesis import given
 from raymill.cluster import cli
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.columns import FORMS
-from raymill.cluster.examples.content import content_of, pair
+from raymill.cluster.examples.content import pair
+from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.versions.export import as_alpaca, as_sharegpt, export

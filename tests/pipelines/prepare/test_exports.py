@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.examples.content import Unusable, content_of
+from raymill.cluster.examples.content import Unusable
+from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raymill.cluster.examples.content import texts_of, with_texts
+from raymill.cluster.examples.texts import texts_of, with_texts
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records.clean import Clean, Cleaner
 from raymill.pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, Collected, Conversion

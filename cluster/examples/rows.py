@@ -1,0 +1,286 @@
+"""A row of a source as the content of a record, from any of the forms in which data sets have examples."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from raymill.cluster.examples.content import (
+    KEYS,
+    ROLES,
+    Chat,
+    Content,
+    Message,
+    Preference,
+    Role,
+    ToolCall,
+    Unusable,
+    is_empty,
+    pair,
+    wanted,
+    with_input,
+)
+from raymill.cluster.examples.messages import (
+    BadMessage,
+    plain_message,
+    standard_tools,
+    with_standard_calls,
+    without_nulls,
+)
+from raymill.cluster.readers.inputs import Cut
+
+# The first letters of the roles of a conversation.
+_ORDER = re.compile(r"s?(?:ua(?:t+a)*)+")
+# Keys of a message in exports of chats, of which the first that it has is its speaker or its text.
+_SPEAKERS = ("speaker", "role", "from", "author", "author_id", "sender", "name", "user")
+_TEXTS = ("content", "text", "body", "plain_body", "message", "value")
+_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
+_DIALOGUE_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def content_of(
+    row: Mapping[str, str | None], roles: Mapping[str, Role] | None = None, cut: list[Cut] | None = None
+) -> Content:
+    """The content of a source's row.
+
+    Args:
+        row: FIELDS that the source has; lists of messages as JSON text. roles: of the speakers of messages, `*` of any
+            other; None: messages have roles. cut: messages that `roles` leave out are added to it.
+
+    Raises:
+        Unusable: the row is no record.
+    """
+    if _optional(row.get("desirable")).strip().lower() == "false":
+        raise Unusable("undesirable")
+    if "messages" in row:
+        spoken = _spoken(row["messages"], roles, [] if cut is None else cut) if roles else _messages(row["messages"])
+        system = _optional(row.get("system"))
+        if system and spoken and spoken[0]["role"] != "system":
+            spoken = [{"role": "system", "content": system}, *spoken]
+        return _chat(spoken, _tools(row.get("tools")))
+    if "chosen" in row:
+        chosen, rejected = (wanted(row.get(name)) for name in ("chosen", "rejected"))
+        if "prompt" not in row:
+            # Two conversations that differ in their last message: the messages before it are the question.
+            both = [_messages(text) if _is_messages(text) else _dialogue(text) for text in (chosen, rejected)]
+            if any(not one or one[0]["role"] not in ("system", "user") for one in both):
+                raise Unusable("no_prompt")
+            return _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
+        prompt = with_input(wanted(row.get("prompt")), _optional(row.get("input")))
+        return _preference(_optional(row.get("system")), prompt, chosen, rejected)
+    if "prompt" in row:
+        system, input = _optional(row.get("system")), _optional(row.get("input"))
+        whole = pair(system, wanted(row["prompt"]), input, wanted(row["completion"]))
+        earlier, tools = _history(row.get("history")), _tools(row.get("tools"))
+        if earlier:
+            *before, question, answer = whole.messages
+            whole = Chat((*before, *earlier, question, answer))
+        return replace(whole, tools=tools) if tools else whole
+    return wanted(row.get("text"))
+
+
+def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Preference:
+    """prompt, chosen, rejected: texts, or messages as JSON text; the answers may have the question before them, or be
+    one message each.
+    """
+    texts = (prompt, *(f"[{one}]" if _is_message(one) else one for one in (chosen, rejected)))
+    if not any(map(_is_messages, texts)):
+        return Preference(system, *texts)
+    roles = ("user", "assistant", "assistant")
+    question, *answers = (
+        _messages(text) if _is_messages(text) else [{"role": role, "content": text}]
+        for role, text in zip(roles, texts, strict=True)
+    )
+    return _of_chats(system, [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers])
+
+
+def _dialogue(text: str) -> list[dict[str, Any]]:
+    """The messages of a text whose turns begin with `Human:` or `Assistant:` after a blank line; empty without these.
+
+    Source: Bai et al. 2022, Training a Helpful and Harmless Assistant (https://huggingface.co/datasets/Anthropic/hh-rlhf).
+    """
+    before, *turns = _TURN.split(text.lstrip("\n"))
+    if before:
+        return []
+    return [
+        {"role": _DIALOGUE_ROLES[speaker], "content": said}
+        for speaker, said in zip(turns[::2], turns[1::2], strict=True)
+    ]
+
+
+def _of_chats(system: str, chats: list[Chat]) -> Preference:
+    """system: of chats without one."""
+    if not all(one.is_plain for one in chats):
+        raise Unusable("other_keys")
+    (*before, answer), (*other, worse) = (one.messages for one in chats)
+    if before != other:
+        raise Unusable("different_questions")
+    if len(before) > 2 or (len(before) == 2 and before[0].role != "system"):
+        raise Unusable("several_turns")
+    of_chat = before[0].content if len(before) == 2 else ""
+    return Preference(of_chat or system, before[-1].content, answer.content, worse.content)
+
+
+def _is_message(text: str) -> bool:
+    """Whether a text is one message as JSON."""
+    try:
+        message = json.loads(text) if text.lstrip().startswith("{") else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and ({"role", "content"} <= message.keys() or {"from", "value"} <= message.keys())
+
+
+def _is_messages(text: str) -> bool:
+    """Whether a text is a list of messages as JSON."""
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        messages = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return bool(messages) and all(isinstance(one, dict) and {"role", "from"} & one.keys() for one in messages)
+
+
+def _chat(messages: list[dict[str, Any]], tools: str = "") -> Chat:
+    found = tuple(map(_message, messages))
+    if not _ORDER.fullmatch("".join(one.role[0] for one in found)):
+        raise Unusable("wrong_order" if found else "empty")
+    if any(map(is_empty, found)):
+        raise Unusable("empty")
+    return Chat(found, tools=tools)
+
+
+def _message(message: dict[str, Any]) -> Message:
+    """A message of the standard form of examples/messages.py, with arguments as text."""
+    if message["role"] not in ROLES:
+        raise Unusable("other_roles")
+    calls = message.get("tool_calls", ())
+    if calls and message["role"] != "assistant":
+        raise Unusable("other_keys")
+    for call in calls:
+        others = {**call, **call["function"], "type": call["type"] != "function"}
+        if any(value for key, value in others.items() if key not in ("id", "function", "index", "name", "arguments")):
+            raise Unusable("other_keys")
+    keys = {}
+    for key, value in message.items():
+        if key in ("role", "content", "tool_calls"):
+            continue
+        if key not in KEYS:
+            if value:
+                raise Unusable("other_keys")
+        elif value not in (KEYS[key][1], ""):
+            keys[key] = _typed(value, KEYS[key][0])
+    return Message(
+        message["role"],
+        message.get("content") or "",
+        tuple(
+            ToolCall(
+                call["function"]["name"],
+                call["function"]["arguments"],
+                _typed(call["id"], pa.string()) if "id" in call else None,
+            )
+            for call in calls
+        ),
+        tuple((key, keys[key]) for key in KEYS if key in keys),
+    )
+
+
+def _typed(value: Any, type: pa.DataType) -> Any:
+    """The value as one of a column of this type."""
+    is_number = isinstance(value, int | float)
+    if pa.types.is_boolean(type) and value in (True, False):
+        return bool(value)
+    if pa.types.is_floating(type) and is_number:
+        return float(value)
+    if isinstance(value, str) and not (pa.types.is_boolean(type) or pa.types.is_floating(type)):
+        return value
+    raise Unusable("bad_messages")
+
+
+def _tools(value: str | None) -> str:
+    """Tools as JSON text, as they are; empty without any."""
+    if not _optional(value):
+        return ""
+    assert value is not None
+    try:
+        tools = json.loads(value)
+        if tools and not (isinstance(tools, list) and all(isinstance(one, dict) for one in standard_tools(tools))):
+            raise Unusable("bad_tools")
+    except (ValueError, RecursionError, BadMessage) as error:
+        raise Unusable("bad_tools") from error
+    return value if tools else ""
+
+
+def _history(value: str | None) -> list[Message]:
+    """Earlier turns, of a list of [question, answer] as JSON text."""
+    try:
+        turns = json.loads(_optional(value) or "[]") or []
+    except (ValueError, RecursionError) as error:
+        raise Unusable("bad_history") from error
+    if not isinstance(turns, list):
+        raise Unusable("bad_history")
+    found = []
+    for turn in turns:
+        if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise Unusable("bad_history")
+        found += [Message("user", wanted(turn[0])), Message("assistant", wanted(turn[1]))]
+    return found
+
+
+def _messages(value: str | None) -> list[dict[str, Any]]:
+    try:
+        messages = json.loads(value or "[]")
+        if not isinstance(messages, list):
+            raise Unusable("bad_messages")
+        return [with_standard_calls(plain_message(without_nulls(message)), text=True) for message in messages]
+    except (ValueError, RecursionError) as error:
+        raise Unusable("bad_messages") from error
+    except BadMessage as error:
+        raise Unusable(error.reason) from error
+
+
+def _spoken(value: str | None, roles: Mapping[str, Role], cut: list[Cut]) -> list[dict[str, Any]]:
+    """Messages of speakers as messages with roles, from the first question to the last answer.
+
+    Messages that are not `public` are left out: Zendesk has internal notes among a ticket's comments. cut: what is left
+    out is added to it.
+    """
+    try:
+        messages = json.loads(value or "[]")
+    except (ValueError, RecursionError) as error:
+        raise Unusable("bad_messages") from error
+    if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
+        raise Unusable("bad_messages")
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        speaker = next((message[key] for key in _SPEAKERS if isinstance(message.get(key), str | int)), "")
+        text = next((message[key] for key in _TEXTS if isinstance(message.get(key), str)), "").strip()
+        role = roles.get(str(speaker), roles.get("*"))
+        if role is None:
+            raise Unusable("other_roles")
+        if not text:
+            continue
+        if role == "skip" or message.get("public") is False:
+            cut.append(("skipped_speaker" if role == "skip" else "not_public", text))
+            continue
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += f"\n{text}"
+        else:
+            turns.append({"role": role, "content": text})
+    system = [one for one in turns if one["role"] == "system"][:1]
+    spoken = [one for one in turns if one["role"] != "system"]
+    first = next((at for at, one in enumerate(spoken) if one["role"] == "user"), len(spoken))
+    last = max((at for at, one in enumerate(spoken) if one["role"] == "assistant"), default=-1)
+    if last < first:
+        return system + spoken
+    cut += [("second_system", one["content"]) for one in turns if one["role"] == "system"][1:]
+    cut += [("before_question", one["content"]) for one in spoken[:first]]
+    cut += [("after_answer", one["content"]) for one in spoken[last + 1 :]]
+    return system + spoken[first : last + 1]
+
+
+def _optional(value: str | None) -> str:
+    return "" if not value or value.isspace() else value
