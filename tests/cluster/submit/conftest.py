@@ -87,8 +87,6 @@ class Kubernetes:
 
 @pytest.fixture
 def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubernetes]:
-    if not crds():
-        pytest.skip(HOW_TO)
     profile = replace(OVERLAYS["kind"], image=IMAGE, retries=0, claims={str(tmp_path): "shared"})
     monkeypatch.setattr("raymill.cluster.submit.kuberay_log._POLL_S", 0.1)
     monkeypatch.setattr("raymill.cluster.submit.kuberay_log._LAST_LINES_S", 0.1)
