@@ -1,6 +1,8 @@
 """The Python API on Ray: from a script, from threads, inside a task of a program's own Ray, and from a notebook."""
 
+import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,19 +144,24 @@ assert raymill.curate(output='out', progress=False, **settings).corpus.rows == 5
     assert shown == "interrupted\n"
 
 
-def test_a_notebook_shows_progress_and_the_funnel(here):
-    notebook = nbformat.v4.new_notebook()
-    notebook.cells = [
-        nbformat.v4.new_code_cell(f"import raymill\nrun = raymill.curate(output='out', **{SETTINGS})\nrun"),
-        nbformat.v4.new_code_cell("run.what_if({'dedup': None})"),
-        nbformat.v4.new_code_cell("run.removed.sample(1)[0]['reason']"),
-    ]
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(here)}}).execute(
+def test_the_notebook_of_the_examples_shows_progress_the_funnel_and_reasons(tmp_path):
+    shutil.copytree(ROOT / "docs" / "examples" / "notebook", tmp_path, dirs_exist_ok=True)
+    notebook = nbformat.read(tmp_path / "curate.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute(
         env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
-    first, second, third = (cell.outputs for cell in notebook.cells)
-    assert any("<td>Exact duplicates</td>" in one["data"].get("text/html", "") for one in first if "data" in one)
-    shown = [one["data"]["text/plain"] for one in first if one.output_type == "display_data"]
+    outputs = {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    pages = [one["data"].get("text/html", "") for one in outputs["run"] if "data" in one]
+    assert any("<td>Exact duplicates</td>" in page for page in pages)
+    shown = [one["data"]["text/plain"] for one in outputs["run"] if one.output_type == "display_data"]
     assert any(text.startswith("measure: 1/1 unit") for text in shown), shown
-    assert "removed documents" in second[-1]["data"]["text/plain"]
-    assert third[-1]["data"]["text/plain"] == "'exact_duplicate'"
+    texts = {id: found[-1]["data"]["text/plain"] for id, found in outputs.items() if found and "data" in found[-1]}
+    assert "quiet" in texts["explain"] and "removed documents" in texts["what-if"]
+    assert texts["kept"] == "['harbour', 'market']"
+    assert ast.literal_eval(texts["removed"]) == {
+        "harbour-again": "exact_duplicate",
+        "short": "gopher_short_doc",
+        "sale": "quiet",
+        "hafen": "language_not_kept",
+    }

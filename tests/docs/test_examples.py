@@ -1,0 +1,76 @@
+"""Programs of docs/examples on small inputs, without Ray; test_deduplicate.py and test_python_on_ray.py run others."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+import raymill
+from docs.build import ROOT
+from tests.support.inline import without_ray
+from tests.support.stories import GERMAN, story
+from tests.support.warc_records import COMPRESS, record, response
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Returns a program of the examples as a module, imported in a copy of its folder, where it then works."""
+    imported = []
+
+    def load(path: str):
+        folder, name = path.split("/")
+        shutil.copytree(EXAMPLES / folder, tmp_path / folder)
+        monkeypatch.chdir(tmp_path / folder)
+        monkeypatch.syspath_prepend(tmp_path / folder)
+        imported.append(name)
+        return importlib.import_module(name)
+
+    without_ray(monkeypatch)
+    yield load
+    for name in imported:
+        sys.modules.pop(name, None)
+
+
+def removed(output: str) -> dict[str, str]:
+    return {row["id"]: row["reason"] for row in raymill.open(output).removed.to_arrow().to_pylist()}
+
+
+def test_the_corpus_of_a_language_has_that_language_alone(program):
+    program("language/afrikaans").main("texts.jsonl", "out")
+    assert removed("out") == {
+        "skip-weer": "near_duplicate",
+        "schip": "language_not_kept",
+        "ship": "language_not_kept",
+        "bladsy": "running_text",
+        "kort": "gopher_short_doc",
+    }
+    assert raymill.open("out").corpus.to_arrow(["id"])["id"].to_pylist() == ["skip", "tuin"]
+
+
+def page(text: str) -> bytes:
+    paragraphs = "".join(f"<p>{line}</p>" for line in text.splitlines())
+    return f"<html><body><article>{paragraphs}</article></body></html>".encode()
+
+
+def test_finewebs_recipe_removes_what_it_says_and_compares_pages_within_a_crawl(program):
+    fineweb = program("fineweb/fineweb")
+    Path("blocked.txt").write_text("x/5\n")  # pages have the addresses http://x/0, http://x/1 and so on
+    for crawl in ("CC-1", "CC-2"):
+        Path(crawl).mkdir()
+        texts = [story(1), story(1), story(2), GERMAN, story(4, sentences=2), story(3)]
+        records = [record("response", response(page(text)), number) for number, text in enumerate(texts)]
+        Path(crawl, "a.warc.gz").write_bytes(b"".join(map(COMPRESS[".gz"], records)))
+    fineweb.main("out", "CC-1", "CC-2")
+    rows = raymill.open("out").removed.to_arrow().to_pylist()
+    reasons = {(row["source"], row["url"]): (row["stage"], row["reason"]) for row in rows}
+    of_one = {
+        "http://x/1": ("exact_duplicates", "exact_duplicate"),
+        "http://x/3": ("language", "language_not_kept"),
+        "http://x/4": ("gopher_quality", "gopher_short_doc"),
+        "http://x/5": ("url_blocklist", "blocked_url"),
+    }
+    assert reasons == {(crawl, url): reason for crawl in ("CC-1", "CC-2") for url, reason in of_one.items()}
