@@ -1,6 +1,6 @@
 """python -m tests.benchmarks.bench_templates: what is kept of conversations under the chat templates of the trl wheel.
 
-Prints the Markdown table of training/README.md: a row for each template, or for several with equal cells, and a column
+Prints the Markdown table of docs/numbers.md: a row for each template, or for several with equal cells, and a column
 for each shape of conversation. `all`: every assistant turn is trained on, with its reasoning. `1 of 2` turns, and why
 not the other. `-`: the conversation is left out, and why.
 """

@@ -24,9 +24,38 @@ def test_every_page_is_in_the_navigation_and_the_other_way_round(pages):
     assert sorted(named) == sorted(pages)
 
 
+# Where measured numbers stand with their dates. The changelog has dates of releases.
+NUMBERS = {"tests/benchmarks/README.md", "docs/numbers.md", "tests/benchmarks/gpu/PREDICTIONS.md"}
+
+
+def prose(text: str) -> str:
+    """A page without code and indented blocks."""
+    without_blocks = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return re.sub(r"`[^`]*`|^ {4}.*$", "", without_blocks, flags=re.MULTILINE)
+
+
+def test_dated_measurements_stand_in_the_pages_of_numbers_alone():
+    texts = {source: (build.ROOT / source).read_text() for source in build.GUIDES if source != "CHANGELOG.md"}
+    dated = {source for source, text in texts.items() if re.search(r"\b20\d\d-\d\d-\d\d\b", prose(text))}
+    assert dated <= NUMBERS and len(dated) > 1
+    assert {page.partition("/")[0] for source, page in build.GUIDES.items() if source in NUMBERS} == {"numbers"}
+
+
+@pytest.mark.parametrize("source", [source for source, page in build.GUIDES.items() if page.startswith("how-to/")])
+def test_a_guide_is_short_before_its_first_table_and_as_a_whole(source):
+    """Its front takes two minutes to read; settings and details are in references, measurements among the numbers."""
+    text = prose((build.ROOT / source).read_text())
+    second_section = [found.start() for found in re.finditer(r"^##+ ", text, re.MULTILINE)][1:2]
+    first_table = [text.index("\n|")] if "\n|" in text else []
+    front = text[: min([*second_section, *first_table, len(text)])]
+    outside_tables = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+    assert len(front.split()) <= 400 and len(outside_tables.split()) <= 1100
+
+
 def test_guides_link_to_pages_and_name_files_that_are_none(pages):
     assert "[Curate](how-to/curate.md)" in pages["index.md"]
-    assert "](../index.md)" in pages["how-to/curate.md"]
+    assert "](../reference/curate.md#inputs)" in pages["how-to/curate.md"]
+    assert "](../numbers/results.md#rules-of-your-own)" in pages["how-to/curate.md"]
     assert "`deploy/s3/driver.json`" in pages["how-to/kubernetes.md"]
 
 

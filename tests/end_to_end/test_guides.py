@@ -21,7 +21,7 @@ from raymill.pipelines.text.normalize import normalize
 from raymill.pipelines.text.texts import Texts
 from tests.support.guides import GUIDES, ROOT, blocks
 
-CURATE = GUIDES["pipelines/curate/README.md"]
+CURATE = GUIDES["pipelines/curate/REFERENCE.md"]
 PYTHON = [code for code in blocks("python") if "class " in code]  # the extensions
 
 
@@ -123,16 +123,18 @@ def test_links_between_guides_lead_to_files_and_headings():
                 assert heading in anchors, f"{name}: {target}#{heading}"
 
 
-def test_every_guide_is_named_on_the_front_page():
+def test_every_guide_is_named_on_the_front_page_and_every_reference_in_its_guide():
     linked = set(re.findall(r"\]\(([^)#]+)", GUIDES["README.md"]))
-    assert sorted(GUIDES.keys() - linked) == ["README.md"]
+    references = {name for name in GUIDES if name.endswith("REFERENCE.md")}
+    assert sorted(GUIDES.keys() - linked - references) == ["README.md"]
+    assert all("](REFERENCE.md" in GUIDES[name.replace("REFERENCE", "README")] for name in references)
 
 
 def test_the_numbers_on_the_front_page_are_among_the_measured_ones():
     table = GUIDES["README.md"].partition("## What it takes")[2].partition("\n## ")[0]
     figures = re.findall(r"^\| \S.* \| ([^|]+) \|$", table, re.MULTILINE)
     assert len(figures) >= 5
-    measured = re.sub(r"\s+", " ", GUIDES["tests/benchmarks/README.md"] + GUIDES["cluster/README.md"])
+    measured = re.sub(r"\s+", " ", GUIDES["tests/benchmarks/README.md"] + (ROOT / "docs" / "numbers.md").read_text())
     assert [figure for figure in figures if figure not in measured] == []
 
 
@@ -148,7 +150,7 @@ def test_the_tree_has_every_folder_of_the_packages():
 
 
 def test_every_setting_of_cleaning_and_validation_is_in_the_guide():
-    guide = GUIDES["pipelines/prepare/README.md"]
+    guide = GUIDES["pipelines/prepare/REFERENCE.md"]
     for model, title in ((Clean, "## Clean"), (Validate, "## Validate")):
         section = guide.partition(f"{title}\n")[2].partition("\n## ")[0]
         first_cells = "".join(re.findall(r"^\| (`[^|]*) \|", section, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The texts for users: the front page, the contributors' page, Python's page and the README of each folder."""
+"""The texts for users: the front page, the contributors' page, Python's page, each folder's guide and reference."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("cluster", "pipelines", "training", "deploy", "k8s", "tests")
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "cluster" / "API.md",
-         *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("README.md"))]  # fmt: skip
+         *sorted(path for folder in FOLDERS for name in ("README.md", "REFERENCE.md")
+                 for path in (ROOT / folder).rglob(name))]  # fmt: skip
 # By path below the root, such as "pipelines/curate/README.md".
 GUIDES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in FILES}
 

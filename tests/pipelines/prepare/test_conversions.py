@@ -181,7 +181,7 @@ def test_the_guide_says_what_becomes_of_every_form_in_every_shape():
         "|" + "---|" * 6,
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
-    assert "\n".join(lines) in GUIDES["pipelines/prepare/README.md"], "\n".join(lines)
+    assert "\n".join(lines) in GUIDES["pipelines/prepare/REFERENCE.md"], "\n".join(lines)
 
 
 def test_the_settings_of_conversions_change_these_entries():

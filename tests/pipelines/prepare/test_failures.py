@@ -120,7 +120,7 @@ def test_what_cannot_be_read_is_in_quarantine_and_the_others_are_records(prepare
 
 
 def test_every_problem_in_the_table_of_the_guide_is_one_that_a_case_has():
-    rows = re.findall(r"^\| (.*) \| .*quarantine.* \|$", GUIDES["pipelines/prepare/README.md"], re.MULTILINE)
+    rows = re.findall(r"^\| (.*) \| .*quarantine.* \|$", GUIDES["pipelines/prepare/REFERENCE.md"], re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"\(`(\w+)`(?:, `(\w+)`)?\)", row) for name in name if name}
     made = {problem for _, _, problems, _ in CASES.values() for problem in problems}
     # Rows of a saved data set: test_saved_datasets.py. Web pages: fetch/test_pages.py. Time: test_time_bounds.py.
