@@ -204,6 +204,39 @@ def test_python_strings_that_arrow_cannot_hold_are_named_and_no_other_object_is_
 
 
 @pytest.mark.parametrize(
+    "value", ["", "a", "é" * 200, "x" * 70_000, "\ud800", None, b"", b"ab", b"x" * 300, b"y" * 70_000]
+)
+def test_texts_and_bytes_are_read_from_the_pickles_of_every_protocol(value):
+    for protocol in range(2 if isinstance(value, str | None) else 3, pickle.HIGHEST_PROTOCOL + 1):
+        assert documents._unpickled_text(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        pytest.param(b"\x80\x04}N" + b"\x85" * 1_000_000 + b"Ns.", id="a million tuples as a key, to be hashed"),
+        pytest.param(b"\x80\x04\x8f(N" + b"\x85" * 1_000_000 + b"\x90.", id="a million tuples in a set"),
+        pytest.param(b"\x80\x04\x95" + bytes(8) * 2 + b".", id="zeros"),
+        pytest.param(b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7fa.", id="a text of 8 EiB"),
+        pytest.param(b"\x80\x04NN.", id="two values"),
+        pytest.param(b"\x80\x04.", id="no value"),
+        pytest.param(b"\x80\x04N" + b"\x94" * 1_000_000 + b".", id="a million times into the memo"),
+        pytest.param(b"\x80\x04X\x01\x00\x00\x00\xff.", id="no UTF-8"),
+        pytest.param(b"\x80\x04X\x01", id="cut"),
+        pytest.param(b"I" + b"9" * 4_000_000 + b"\n.", id="a number of 4,000,000 digits"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+def test_a_pickle_of_something_else_is_no_text(pickled):
+    with pytest.raises(ValueError):
+        documents._unpickled_text(pickled)
+
+
+def test_a_pickle_whose_memo_would_take_gigabytes_takes_its_bytes():
+    assert documents._unpickled_text(b"\x80\x04Nr\xff\xff\xff\xff.") is None  # at the last index of the memo
+
+
+@pytest.mark.parametrize(
     ("operator", "batch", "error", "said"),
     [
         (Rules, {"text": ["a"]}, TypeError, 'the batch is a dict, and a pyarrow.Table is wanted. Pass batch_format='),
