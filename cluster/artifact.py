@@ -27,7 +27,7 @@ from raymill.cluster.record import RecordFile, json_bytes
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound, first_line
 from raymill.cluster.store.store import Store
-from raymill.cluster.stored_parquet import LARGEST_RATIO, MADE_AGAIN, StoredParquet
+from raymill.cluster.stored_parquet import LARGEST_RATIO, MADE_AGAIN, StoredParquet, refuse_pickled
 
 if TYPE_CHECKING:
     import datasets
@@ -170,7 +170,9 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _read_schema(arrow_schema: str) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(arrow_schema)))
+    found = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(arrow_schema)))
+    refuse_pickled(found)
+    return found
 
 
 def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:

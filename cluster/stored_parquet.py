@@ -28,8 +28,10 @@ MADE_AGAIN = ". Run the command that wrote it again: it makes missing and damage
 
 
 # Ray's type of a column of pickled Python objects. Once a process has imported ray.data, to convert such a value to
-# Python runs the code that its pickle names.
+# Python runs the code that its pickle names. Before that the type is unknown, and its name is in the field's metadata,
+# by which a table becomes one of this type later.
 PICKLED_OBJECTS = "ray.data.arrow_pickled_object"
+_EXTENSION_NAME = b"ARROW:extension:name"
 
 
 def refuse_pickled(schema: pa.Schema) -> None:
@@ -38,13 +40,15 @@ def refuse_pickled(schema: pa.Schema) -> None:
     Raises:
         ArrowInvalid: one does.
     """
-    kinds = [field.type for field in schema]
-    while kinds:
-        kind = kinds.pop()
-        if getattr(kind, "extension_name", "") == PICKLED_OBJECTS:
+    fields = list(schema)
+    while fields:
+        field = fields.pop()
+        kind, stated = field.type, (field.metadata or {}).get(_EXTENSION_NAME, b"")
+        if PICKLED_OBJECTS in (getattr(kind, "extension_name", ""), stated.decode(errors="replace")):
             raise pa.ArrowInvalid("a column holds pickled Python objects, which can run code when they are read")
-        kinds += [kind.field(number).type for number in range(kind.num_fields)]
-        kinds += [getattr(kind, name) for name in ("value_type", "storage_type") if hasattr(kind, name)]
+        fields += [kind.field(number) for number in range(kind.num_fields)]
+        inner = [getattr(kind, name) for name in ("value_type", "storage_type") if hasattr(kind, name)]
+        fields += [pa.field("", one) for one in inner]
 
 
 class StoredParquet(pq.ParquetFile):

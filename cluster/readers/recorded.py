@@ -25,7 +25,7 @@ from raymill.cluster.record import RecordFile, json_bytes, json_with
 from raymill.cluster.run import differences
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.cluster.stored_parquet import StoredParquet
+from raymill.cluster.stored_parquet import StoredParquet, refuse_pickled
 
 INPUTS_JSON, INPUTS_PARQUET = "inputs.json", "inputs.parquet"
 
@@ -107,6 +107,7 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
     """
     try:
         schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
+        refuse_pickled(schema)
         rows = _read(store, root).to_pylist()
         files = {(row["source"], row["uri"]): InputFile(*(row[name] for name in _COLUMNS_OF_FILE)) for row in rows}
         spans = (row for row in rows if row["unit"] is not None)

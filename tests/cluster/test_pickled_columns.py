@@ -1,6 +1,8 @@
 """A column of pickled Python objects, which run code once Ray Data is imported, is refused wherever files are read."""
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,6 +59,31 @@ def test_it_is_found_within_other_types(kind):
     refuse_pickled(pa.schema({"a": pa.list_(pa.string()), "b": pa.dictionary(pa.int8(), pa.string())}))
     with pytest.raises(pa.ArrowInvalid, match="a column holds pickled Python objects"):
         refuse_pickled(pa.schema({"a": pa.string(), "b": kind}))
+
+
+STATED = pa.field("x", pa.large_binary(), metadata={"ARROW:extension:name": "ray.data.arrow_pickled_object"})
+
+
+@pytest.mark.parametrize(
+    "field",
+    [STATED, pa.field("a", pa.list_(STATED)), pa.field("a", pa.struct([pa.field("b", pa.large_list(STATED))])),
+     pa.field("a", pa.map_(pa.field("key", pa.string(), nullable=False), STATED))],
+    ids=str,
+)  # fmt: skip
+def test_it_is_found_where_the_process_does_not_know_the_type_yet(field):
+    with pytest.raises(pa.ArrowInvalid, match="a column holds pickled Python objects"):
+        refuse_pickled(pa.schema([field]))
+
+
+def test_a_file_of_a_run_is_refused_in_a_process_that_has_not_imported_ray_data(file):
+    code = (
+        "import sys; from raymill.cluster.artifact import open_parquet; from raymill.cluster.store.store import Store\n"
+        "try:\n    open_parquet(Store(), sys.argv[1])\nexcept Exception as error:\n    print(error)\n"
+        "print('ray.data' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert "a column holds pickled Python objects" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_a_parquet_file_of_a_run_is_refused(file):
