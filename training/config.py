@@ -22,6 +22,7 @@ from raymill.training.config_parts import (
     Evaluate,
     Export,
     Failures,
+    Form,
     Generate,
     Model,
     Optimizer,
@@ -67,7 +68,9 @@ class TrainConfig(Settings):
         "save_steps": "checkpoint.every_steps", "system_prompt": "columns.system_prompt",
     }  # fmt: skip
 
-    kind: Literal["train"] = Field(description="Kind of run: train")
+    kind: Literal["train", "cross-validate"] = Field(
+        description="Kind of run: train; or cross-validate, which trains once a fold and writes the scores"
+    )
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the run in logs and reports")
     corpus: tuple[Corpus, ...] = Field(
         min_length=1,
@@ -350,12 +353,17 @@ class TrainConfig(Settings):
         return tuple(corpus.columns or self.columns for corpus in self.corpus)
 
     @property
+    def forms(self) -> tuple[Form, ...]:
+        """The form of the documents of each corpus."""
+        return tuple(columns.form for columns in self.all_columns)
+
+    @property
     def set_columns(self) -> dict[str, Columns]:
         """The columns of each of `evaluate.sets`."""
         return {name: one.columns or self.columns for name, one in self.evaluate.sets.items()}
 
-    def overflow(self, columns: Columns) -> Overflow:
-        """The handling of one corpus' documents that are longer than a row.
+    def overflow(self, form: Form) -> Overflow:
+        """The handling of documents of this form that are longer than a row.
 
         Only plain text is split by default, since the second part of a conversation has answers without a question.
         """
@@ -363,7 +371,7 @@ class TrainConfig(Settings):
             return self.packing.overflow
         if self.training_method.classifies:
             return "truncate"
-        return "split" if columns.form == "text" else "drop"
+        return "split" if form == "text" else "drop"
 
     @property
     def ignored(self) -> list[str]:

@@ -1,5 +1,8 @@
 """The parts of a `kind: train` config. config.py combines them and checks that they are consistent."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -27,6 +30,10 @@ class Settings(BaseModel):
     """Base class of settings: unknown keys are an error, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Of documents: plain text, prompt and completion, or chat messages and preferences.
+Form = Literal["text", "pair", "chat"]
 
 
 class Columns(Settings):
@@ -139,19 +146,34 @@ class Columns(Settings):
         return {name: value for name, value in plain(self).items() if value is not None or name not in _ANSWERS}
 
     @property
-    def named(self) -> dict[str, str]:
-        """Names of columns, by their use."""
-        return self.model_dump(exclude_none=True, exclude={"system_prompt", "ignore"})
-
-    @property
-    def passed_over(self) -> tuple[str, ...]:
-        """The columns and keys of messages that are treated as if they were not there."""
-        return self.ignore or ()
-
-    @property
-    def form(self) -> Literal["text", "pair", "chat"]:
-        """The form of the documents: plain text, prompt and completion, or chat messages and preferences."""
+    def form(self) -> Form:
+        """The form of the documents."""
         return "text" if self.text else "pair" if self.completion else "chat"
+
+    @property
+    def read(self) -> "ReadColumns":
+        """What readers of documents take of these settings."""
+        named = self.model_dump(exclude_none=True, exclude={"system_prompt", "ignore"})
+        return ReadColumns(self.form, named, self.system_prompt or "", self.ignore or ())
+
+
+@dataclass(frozen=True)
+class ReadColumns:
+    """The columns of a corpus that are read.
+
+    form: of its documents. named: use -> column. system_prompt: of pairs without one. ignored: columns and keys of
+    messages that are treated as if they were not there.
+    """
+
+    form: Form
+    named: Mapping[str, str]
+    system_prompt: str
+    ignored: tuple[str, ...]
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The names of top-level columns that are read or ignored."""
+        return frozenset({name.partition(".")[0] for name in self.named.values()} | {*self.ignored})
 
 
 class DocumentFiles(Settings):

@@ -29,10 +29,10 @@ from raymill.training.continuing import find_parent, parent_of, write_parent
 from raymill.training.data.order import Order
 from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
 from raymill.training.model_folder.checks import check_model
-from raymill.training.model_folder.folder import located, model_fingerprint, on_hub
+from raymill.training.model_folder.folder import model_fingerprint, on_hub
 from raymill.training.pack import summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
-from raymill.training.pack.job import PackJob, pack_settings
+from raymill.training.pack.job import PackJob, located_config, pack_settings
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.plan.memory import check_memory
 from raymill.training.records.finished import (
@@ -43,7 +43,7 @@ from raymill.training.records.finished import (
     export_file,
     finished_export_and_evaluation,
 )
-from raymill.training.records.job import OUTCOME, Job
+from raymill.training.records.job import OUTCOME, Job, TrainingFolder
 from raymill.training.report.gather import combine_reports, gather
 from raymill.training.report.page import render
 from raymill.training.report.text import Fit, exported_validation
@@ -75,7 +75,7 @@ class TrainJob(RunJob[TrainConfig]):
     @cached_property
     def located(self) -> TrainConfig:
         """The config with absolute paths, and with the commit of a model of the hub."""
-        return _located(self.config)
+        return located_config(self.config)
 
     def settings(self) -> dict[str, Any]:
         return run_settings(self.config)
@@ -90,7 +90,7 @@ class TrainJob(RunJob[TrainConfig]):
                 self._phases += (run,)
             return fingerprint([run.manifest["inputs"] for run in self._phases])
         if self._job is None:
-            packing = PackJob.of(with_columns(self.located), replace=False)
+            packing = PackJob.of(self.located, replace=False)
             if (packed := packing.find_packed()) is None:
                 return None
             self._job = make_job(packing.config, packed)
@@ -149,9 +149,11 @@ class TrainJob(RunJob[TrainConfig]):
 
     def _train(self, making: Making) -> Made | Run:
         """Pack, fit, export and evaluate one training."""
-        config, session, progress = with_columns(self.located), making.session, making.progress
-        model_fingerprint(self.store, config.model, config.seed)  # a missing model is refused before packing
-        packing = PackJob.of(config, making.replace)
+        session, progress = making.session, making.progress
+        # A missing model is refused before packing.
+        model_fingerprint(self.store, self.located.model, self.located.seed)
+        packing = PackJob.of(self.located, making.replace)
+        config = packing.config
         # With an embedded Ray, the machine's hardware was checked before. Ray is not started yet, because small corpora
         # do not need it.
         if self._trains(making.replace) and (session.started or not session.embedded):
@@ -179,8 +181,8 @@ class TrainJob(RunJob[TrainConfig]):
         making.lease.check()
         report = gather(job, packed, outcome)
         packed_here = packed.artifacts if config.packed is None else ()
-        digests = {one.uri.removeprefix(f"{job.root}/"): one.manifest.digest for one in packed_here}
-        folders = export_digests(job.store, paths.join(job.root, EXPORT), exported)
+        digests = {one.uri.removeprefix(f"{job.folder.uri}/"): one.manifest.digest for one in packed_here}
+        folders = export_digests(self.store, paths.join(self.root, EXPORT), exported)
         digests |= {f"{EXPORT}/{folder}": digest for folder, digest in folders.items()}
         told = _summary(report["fits"][0]) | {"packed": packed.uri}
         if job.parent is not None:
@@ -288,7 +290,8 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     parent = parent_of(config, packed)
     if parent is not None:
         parts["parent"] = parent.identity
-    return Job(config, paths.absolute(config.output), packed.uri, packed.classes, steps, parts, sets, parent)
+    folder = TrainingFolder(config.store, paths.absolute(config.output), parts)
+    return Job(config, folder, packed.uri, packed.classes, steps, sets, parent)
 
 
 def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
@@ -310,29 +313,12 @@ def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:
 
 def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
     """The job of a config whose corpora are packed, as `train` passes it to its workers."""
-    return make_job(with_columns(_located(config)), packed)
-
-
-def _located(config: TrainConfig) -> TrainConfig:
-    """The config with absolute paths, and with the commit of a model of the hub.
-
-    Workers have other working directories, and a branch of the hub may change while they run.
-    """
-    update: dict[str, Any] = {
-        "model": located(config.model),
-        "corpus": tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus),
-        "output": paths.absolute(config.output),
-    }
-    if config.packed:
-        update["packed"] = paths.absolute(config.packed)
-    if (before := config.continue_from) is not None:
-        update["continue_from"] = before.model_copy(update={"run": paths.absolute(before.run)})
-    return config.model_copy(update=update)
+    return make_job(with_columns(located_config(config)), packed)
 
 
 def _inputs(job: Job) -> str:
     names = ("model", "data", "corpora", "parent")
-    parts: dict[str, Any] = {name: part for name, part in job.fingerprint_parts.items() if name in names}
+    parts: dict[str, Any] = {name: part for name, part in job.folder.fingerprint_parts.items() if name in names}
     return fingerprint(parts | ({"sets": job.sets} if job.sets else {}))
 
 

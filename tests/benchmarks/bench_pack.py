@@ -107,7 +107,7 @@ def _config(file: str):
 
 
 def _prepare(file: str, folder: str) -> dict[str, float]:
-    from raymill.training.pack.packed_run import prepare_tokenizer
+    from raymill.training.pack.job import prepare_tokenizer
 
     prepare_tokenizer(_config(file), folder, replace=True)
     return {}

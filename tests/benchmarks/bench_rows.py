@@ -20,7 +20,8 @@ from raymill.training.data.batch import Loader
 from raymill.training.data.order import Order, hashes
 from raymill.training.data.packed import EXAMPLES, PackedRows, rows_per_group
 from raymill.training.pack.best_fit import best_fit
-from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.job import packing_rule
+from raymill.training.pack.packing import pack_stage
 from tests.benchmarks.timing import REAL, machine, processor_seconds
 from tests.support.packed_examples import config
 from tests.support.stages import run_inline
@@ -59,7 +60,7 @@ def measure(name: str, lengths: np.ndarray, length: int) -> None:
     settings = config(sequence_length=length, tokens_per_step=64 * length)
     with tempfile.TemporaryDirectory() as root:
         examples = examples_of(root, sizes)
-        stage = pack_stage("test", PackingRule.of(settings, settings.columns), examples)
+        stage = pack_stage("test", packing_rule(settings, settings.columns.form), examples)
         train = stage.units[0]
 
         def pack() -> None:

@@ -33,6 +33,7 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import Output, Scratch, Stage, run_unit
 from raymill.cluster.store.store import Store
 from raymill.training.data.packed import EXAMPLES
+from raymill.training.pack.job import packing_rule
 from raymill.training.pack.packing import UNIT_TOKENS, PackingRule, pack_stage, ranges, read_examples
 from tests.benchmarks.timing import machine
 from tests.support.inline import InlineEngine
@@ -65,7 +66,7 @@ class CountingStore(Store):
 def run(texts: object) -> None:
     print(machine("pyarrow", "numba"))
     settings = config(sequence_length=2048, tokens_per_step=2048 * 64)
-    rule = PackingRule.of(settings, settings.columns)
+    rule = packing_rule(settings, settings.columns.form)
     print("  files and ranges   levels  files a unit  every file for every range   by levels")
     for files in _FILES:
         levels = Levels.of(files, files)
@@ -85,7 +86,7 @@ def _counted(files: int, fan: int) -> tuple[list[str], int, Counter[str]]:
     documents = [document(f"d{n}", 20, split=int(n % 10 == 0)) for n in range(files * 10)]
     with tempfile.TemporaryDirectory() as root:
         examples = write_examples(root, documents, files, store=CountingStore())
-        rule = PackingRule.of(config(), config().columns)
+        rule = packing_rule(config(), config().columns.form)
         _COUNTS.clear()
         stage = pack_stage("test", rule, examples, 200, fan)
         made = InlineEngine(root, Session(), Progress()).run(stage)

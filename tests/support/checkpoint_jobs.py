@@ -8,7 +8,7 @@ import torch
 from raymill.training.engines.engine import StateSlice
 from raymill.training.fit.checkpoint import Saver
 from raymill.training.fit.ranks import Ranks
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import TrainingProgress
 from tests.support import fit_jobs
 
@@ -20,7 +20,8 @@ STATES = ("param", "exp_avg", "exp_avg_sq")
 
 def make_job(root: Path, keep: int = 2, **identity: str) -> Job:
     config = fit_jobs.settings(str(root), checkpoint={"every_steps": 1, "keep": keep})
-    return Job(config, f"{root}/run", "nowhere", (), 10, {"settings.seed": "1", "data": "abc"} | identity)
+    parts = {"settings.seed": "1", "data": "abc"} | identity
+    return Job(config, TrainingFolder(config.store, f"{root}/run", parts), "nowhere", (), 10)
 
 
 def values(name: str, state: str) -> torch.Tensor:
@@ -38,7 +39,7 @@ def slices(rank: int = 0, world: int = 1):
 
 def write(job: Job, step: int, attempt: str = "a", progress: TrainingProgress | None = None) -> str:
     """A whole checkpoint by one worker; its URI."""
-    saver = Saver(job, Ranks(0, 1, torch.device("cpu")), attempt, lambda: None)
+    saver = Saver(job.folder, job.config.checkpoint.keep, Ranks(0, 1, torch.device("cpu")), attempt, lambda: None)
     saver.begin(progress or TrainingProgress(step=step, updates=step), slices())
     saver.settle()
     saver.close()

@@ -18,7 +18,7 @@ from raymill.training.fit.checkpoint import pack_file
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.template import CHATML, TURN_END, TURN_START
 from raymill.training.records.checkpoint import CheckpointManifest, folder_name
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import Outcome, TrainingProgress
 from tests.support.packed_examples import pack_examples, write_examples
 
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def export(self) -> Path:
-        return Path(self.job.root, "export")
+        return Path(self.job.folder.uri, "export")
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -100,7 +100,8 @@ def make_run(root: Path, method: str = "lora", form: str = "chat", steps: int = 
     artifacts = pack_examples(f"{root}/packed", write_examples(f"{root}/packed", documents), config)
     classes = CLASSES if method == "probe" else ()
     packed = PackedRun(Store(), f"{root}/packed", "tiny", classes, {"test": artifacts})
-    job = Job(config, f"{root}/run", packed.uri, classes, 50, {"model": "random-1", "data": packed.fingerprint})
+    folder = TrainingFolder(config.store, f"{root}/run", {"model": "random-1", "data": packed.fingerprint})
+    job = Job(config, folder, packed.uri, classes, 50)
     trained = initial_objective(job)
     _train(trained, artifacts["train"], tokenizer.pad_token_id, steps)
     return Run(job, save_outcome(job, trained, steps), packed, tokenizer, trained.eval())
@@ -120,17 +121,17 @@ def _train(objective: Any, artifact: Any, pad: int, steps: int) -> None:
 def save_outcome(job: Job, objective: Any, step: int) -> Outcome:
     """Its trained weights as a checkpoint of the run, and how the run ended."""
     trained = {name: p.detach() for name, p in objective.named_parameters() if p.requires_grad}
-    uri = paths.join(job.checkpoints, folder_name(step, "test"))
+    uri = paths.join(job.folder.checkpoints, folder_name(step, "test"))
     pieces = {(name, "param", 0): values.reshape(-1).numpy() for name, values in trained.items()}
     file, data = pack_file("rank-00000-00000.safetensors", pieces)
-    job.store.write_bytes(paths.join(uri, file.path), data)
+    job.folder.store.write_bytes(paths.join(uri, file.path), data)
     shapes = {name: tuple(values.shape) for name, values in trained.items()}
     manifest = CheckpointManifest(
-        job.fingerprint_parts, TrainingProgress(step=step), shapes, (file,), 1, "2026-01-01", {}
+        job.folder.fingerprint_parts, TrainingProgress(step=step), shapes, (file,), 1, "2026-01-01", {}
     )
-    job.store.write_bytes(paths.join(uri, "manifest.json"), manifest.to_json())
+    job.folder.store.write_bytes(paths.join(uri, "manifest.json"), manifest.to_json())
     return {
-        "fingerprint": f"{job.fingerprint}-{step}", "ended": "steps", "steps": step, "best_step": step,
+        "fingerprint": f"{job.folder.fingerprint}-{step}", "ended": "steps", "steps": step, "best_step": step,
         "checkpoint": uri, "best_checkpoint": uri, "trainable_parameters": sum(p.numel() for p in trained.values()),
         "all_parameters": sum(p.numel() for p in objective.parameters()), "unmoved": [], "skipped": [], "restarts": 0,
         "seconds": 1.0,

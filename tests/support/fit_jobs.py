@@ -14,7 +14,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.data.order import Order
 from raymill.training.pack.packed_run import PackedRun
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import Outcome
 from tests.support.packed_examples import pack_examples, write_examples
 
@@ -86,7 +86,8 @@ def tiny_job(root: str, **more: Any) -> Job:
     packed = PackedRun.load(Store(), f"{root}/packed")
     parts = {f"settings.{name}": json.dumps(value) for name, value in config.fit_settings().items()}
     steps = Order.for_training(config, packed).steps(config)
-    return Job(config, config.output, packed.uri, (), steps, parts | {"data": packed.fingerprint})
+    folder = TrainingFolder(config.store, config.output, parts | {"data": packed.fingerprint})
+    return Job(config, folder, packed.uri, (), steps)
 
 
 def fit_here(job: Job) -> Outcome:
@@ -145,7 +146,7 @@ def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
 
 
 def lines(job: Job) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(job.step_log).read_text().splitlines()]
+    return [json.loads(line) for line in Path(job.folder.step_log).read_text().splitlines()]
 
 
 def column(job: Job, name: str) -> list[Any]:

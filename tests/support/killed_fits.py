@@ -58,7 +58,7 @@ def fit_by_ranks(packed: Path) -> tuple[Job, Outcome]:
 
 def newest_checkpoint(job: Job, files: str) -> int:
     """The last step of which such files are there: `*` for a checkpoint that begins to appear."""
-    folders = {path.parent.name for path in Path(job.checkpoints).glob(f"step-*/{files}")}
+    folders = {path.parent.name for path in Path(job.folder.checkpoints).glob(f"step-*/{files}")}
     return max((int(name.split("-")[1]) for name in folders), default=0)
 
 
@@ -94,9 +94,9 @@ def kill_and_finish(packed: Path, undisturbed: tuple[Job, Outcome], seed: int, v
             break
         assert victim == "driver" or (victim == "raylet" and "run the same command again" in err), err
     assert code == 0, err
-    outcome = json.loads(Path(job.outcome).read_text())
+    outcome = json.loads(Path(job.folder.outcome).read_text())
     assert outcome["restarts"] == 1
-    begun = sorted(json.loads(file.read_text())["step"] for file in Path(job.attempts).iterdir())
+    begun = sorted(json.loads(file.read_text())["step"] for file in Path(job.folder.attempts).iterdir())
     assert begun[0] == 0 and begun[1] >= whole, "it went on from the last whole checkpoint, or a later one"
     wanted_job, wanted = undisturbed
     for name in ("step", "samples", "loss", "grad_norm", "tokens"):

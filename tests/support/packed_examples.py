@@ -10,7 +10,8 @@ from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.data.packed import EXAMPLES
-from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.job import packing_rule
+from raymill.training.pack.packing import pack_stage
 from tests.support.stages import run_inline
 
 
@@ -69,5 +70,5 @@ def write_examples(
 
 def pack_examples(root: str, examples: Artifact, settings: TrainConfig, unit_tokens: int = 1 << 20) -> dict:
     """Artifacts by split."""
-    made = run_inline(pack_stage("test", PackingRule.of(settings, settings.columns), examples, unit_tokens), root)
+    made = run_inline(pack_stage("test", packing_rule(settings, settings.columns.form), examples, unit_tokens), root)
     return {split: made[f"test/{split}"] for split in SPLITS}

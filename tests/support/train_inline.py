@@ -69,8 +69,8 @@ PLAIN = {
 
 
 def _fit(job, session, progress, replace=False, lease=None, afterwards=None):
-    refuse_or_delete_other_training(job, replace)
-    outcome = read_outcome(job) or fit_alone(job)
+    refuse_or_delete_other_training(job.folder, replace)
+    outcome = read_outcome(job.folder) or fit_alone(job)
     if afterwards is not None:
         afterwards(job, outcome)
     return outcome

@@ -175,7 +175,8 @@ def test_with_other_shares_each_corpus_goes_on_after_its_own_samples(folder, mon
             PLAIN | settings | {"output": run, "continue_from": str(folder / f"mixed-{number - 1}") if number else None}
         )
         packed = PackedRun.load(config.store, str(folder / "packed-mixed"))
-        order = Order.for_training(config, packed, packed_job(config, packed).start)
+        before = packed_job(config, packed).parent
+        order = Order.for_training(config, packed, before.position if before else Position())
         for corpus, row in (pair for step in range(2) for pair in order.step(step)):
             rows[corpus].append(row)
         taken.append([len(rows[0]), len(rows[1])])

@@ -14,7 +14,7 @@ from raymill.cluster.store.store import Store
 from raymill.training import job
 from raymill.training.config import TrainConfig
 from raymill.training.job import TrainJob, train
-from raymill.training.pack.job import PackJob
+from raymill.training.pack.job import PackJob, located_config
 from raymill.training.records.job import OUTCOME
 from tests.support.train_inline import PLAIN, train_inline, write_corpus
 
@@ -139,10 +139,10 @@ def test_a_run_that_lost_its_lease_neither_trains_nor_publishes(corpus, tmp_path
 def test_workers_get_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"corpus": ["a.jsonl", "s3://bucket/b"], "output": "run", "packed": "rows"}
-    found = job._located(TrainConfig.model_validate(PLAIN | given))
+    found = located_config(TrainConfig.model_validate(PLAIN | given))
     assert [one.path for one in found.corpus] == [f"{tmp_path}/a.jsonl", "s3://bucket/b"]
     assert (found.output, found.packed) == (f"{tmp_path}/run", f"{tmp_path}/rows")
-    assert job._located(TrainConfig.model_validate(PLAIN | given | {"packed": None})).packed is None
+    assert located_config(TrainConfig.model_validate(PLAIN | given | {"packed": None})).packed is None
 
 
 def fit(steps: int, planned: int, **more) -> dict:

@@ -15,9 +15,9 @@ from raymill.training.config import TrainConfig
 from raymill.training.data.packed import EXAMPLES, PACKED
 from raymill.training.job import make_job, run_settings
 from raymill.training.pack.corpus import freeze_corpora, freeze_sets, with_columns
-from raymill.training.pack.job import pack_settings
+from raymill.training.pack.job import pack_settings, packing_rule
 from raymill.training.pack.packed_run import PackedRun, TokenizerAt
-from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.packing import pack_stage
 from raymill.training.pack.split import Cuts
 from raymill.training.pack.tokenise import tokenise_stage
 from raymill.training.records.finished import evaluation_fingerprint, export_fingerprint
@@ -190,19 +190,19 @@ def made_from(settings: dict[str, Any]) -> dict[str, Any]:
     tokenizer = TokenizerAt(config.store, "/tokenizer", fingerprint(packing["tokenizer"]))
     tokenise = tokenise_stage(name, corpus, tokenizer, config.split, Cuts((0, 0)), config.seed)
     examples = artifact(tokenise.fingerprint, EXAMPLES, {"tokens/train": 100, "examples/train": 100})
-    rows = pack_stage(name, PackingRule.of(config, corpus.columns), examples).fingerprint
+    rows = pack_stage(name, packing_rule(config, corpus.columns.form), examples).fingerprint
     packed = {split: artifact(rows, PACKED, {"tokens/train": 6400, "stage_rows/1": 100}) for split in SPLITS}
     sets = {name: artifact(one.fingerprint, PACKED, {}) for name, one in frozen_sets.items()}
     run = PackedRun(config.store, "/packed", tokenizer.fingerprint, (), {name: packed}, sets=sets)
     job = make_job(config, run)
-    fit: Any = {"fingerprint": job.fingerprint, "best_checkpoint": None, "checkpoint": "/checkpoint"}
+    fit: Any = {"fingerprint": job.folder.fingerprint, "best_checkpoint": None, "checkpoint": "/checkpoint"}
     return {
         "examples": tokenise.fingerprint,
         "rows": [rows, packing],
-        "weights": job.fingerprint,
+        "weights": job.folder.fingerprint,
         "evaluation": evaluation_fingerprint(job, fit),
         "export": export_fingerprint(job, fit),
-        "run": [run_settings(config), job.fingerprint],
+        "run": [run_settings(config), job.folder.fingerprint],
     }
 
 

@@ -28,6 +28,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Workers
 from raymill.training.job import TrainJob, exported_model, train
 from raymill.training.pack import job as packing
+from raymill.training.pack.job import located_config
 from raymill.training.records.finished import export_digests
 from raymill.training.records.job import OUTCOME, Job
 from tests.support import train_inline as inline
@@ -421,7 +422,7 @@ def test_before_training_every_method_is_worth_what_the_base_model_is(full, corp
 def test_what_workers_receive_names_a_hub_models_commit(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("raymill.training.model_folder.folder._commit", lambda name, revision: "a" * 40)
     plain = PLAIN | {"corpus": corpus, "output": str(tmp_path), "model": "some/model"}
-    assert job._located(TrainConfig.model_validate(plain)).model.revision == "a" * 40
+    assert located_config(TrainConfig.model_validate(plain)).model.revision == "a" * 40
 
 
 @pytest.fixture(params=["moto", pytest.param("ceph", marks=[pytest.mark.rgw, pytest.mark.slow])])

@@ -11,7 +11,7 @@ from raymill.cluster.frame.calls import config_of
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.methods import Lora
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 
 SMALLEST = {
     "kind": "train",
@@ -192,11 +192,11 @@ def test_what_stands_right_beside_a_refusal_is_accepted(changes):
     [({"text": "a"}, "split"), ({"prompt": "a", "completion": "b"}, "drop"), ({"messages": "a"}, "drop")],
 )
 def test_documents_longer_than_a_row_are_treated_by_their_form_and_the_method_unless_it_is_set(columns, default):
-    assert config(columns=columns).overflow(config(columns=columns).columns) == default
+    assert config(columns=columns).overflow(config(columns=columns).columns.form) == default
     for chosen in ("split", "truncate", "drop"):
-        assert config(packing={"overflow": chosen}).overflow(config(columns=columns).columns) == chosen
+        assert config(packing={"overflow": chosen}).overflow(config(columns=columns).columns.form) == chosen
     probe = config(method="probe", columns={"text": "a", "label": "b"}, **NONE)
-    assert probe.overflow(probe.columns) == "truncate"
+    assert probe.overflow(probe.columns.form) == "truncate"
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_phase_replaces_a_model_and_columns_whole_and_other_groups_key_by_key(
     phases = [{"name": "b", "columns": pair, "model": {"name": "m"}, "optimizer": {"clip": 2}, "tokens": 512}]
     whole = config(columns={"text": "t", "id": "i"}, optimizer={"epsilon": 1e-6, "clip": 3}, phases=phases)
     phase = whole.phase(whole.phases[0])
-    assert phase.columns.named == pair
+    assert phase.columns.read.named == pair
     assert (phase.model.name, phase.model.tokenizer) == ("m", None)
     assert (phase.optimizer.epsilon, phase.optimizer.clip) == (1e-6, 2)
     assert (phase.steps, phase.tokens) == (None, 512)
@@ -308,7 +308,7 @@ def test_a_corpus_has_a_store_of_its_own_with_keys_that_are_in_no_record():
         (store, *_) = whole.phase(phase).corpus_stores
         assert store.options.secret_access_key.get_secret_value() == "hunter2"
     first = whole.phase(whole.phases[0])
-    job = Job(first, "/run", "/packed", (), 10, {})
+    job = Job(first, TrainingFolder(first.store, "/run", {}), "/packed", (), 10)
     assert Job.from_json(job.to_json()).config.corpus[0].storage.access_key_id is None
     recorded = [whole.run_settings(), whole.fit_settings(), first.run_settings(), json.loads(job.to_json())]
     assert "storage" not in json.dumps(recorded[:3])

@@ -10,8 +10,8 @@ from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.training.config import TrainConfig, refuse_output_among_inputs
-from raymill.training.job import _located, train
-from raymill.training.pack.job import pack
+from raymill.training.job import train
+from raymill.training.pack.job import located_config, pack
 from tests.support.train_inline import PLAIN
 
 
@@ -92,7 +92,7 @@ def test_training_packing_and_the_dry_run_refuse_before_anything_is_written(here
 
 
 def test_a_jobs_paths_are_absolute_since_its_workers_have_another_working_folder(here):
-    found = _located(config(corpus=["data", "base"], packed="packed", model=NAMED))
+    found = located_config(config(corpus=["data", "base"], packed="packed", model=NAMED))
     assert [one.path for one in found.corpus] == [f"{here}/data", f"{here}/base"]
     assert (found.output, found.packed) == (f"{here}/runs/out", f"{here}/packed")
     assert (found.model.name, found.model.tokenizer) == (f"{here}/base", f"{here}/words")

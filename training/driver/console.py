@@ -39,14 +39,14 @@ class StepProgress:
     """
 
     def __init__(self, job: Job, writer: LineWriter) -> None:
-        self.job = job
+        self.job, self.run = job, job.folder
         self.writer = writer
         self.shown_at = 0.0
         self.newest = self.shown = ""
         self.step = 0
         self.version = ""  # of the step log that was read
         self.since: int | None = None  # the step from which the workers continued; None: they have not started
-        self.known = {file.uri: file.version for file in job.store.list_files(job.attempts)}
+        self.known = {file.uri: file.version for file in self.run.store.list_files(self.run.attempts)}
         self.warned: set[str] = set()
         self.remaining = RemainingWork(job.steps, job.config.evaluate.every_steps)
 
@@ -67,12 +67,12 @@ class StepProgress:
 
     def _read_attempts(self) -> None:
         """Show a line for each new start, and one for each damaged checkpoint that was skipped."""
-        for file in self.job.store.list_files(self.job.attempts):
+        for file in self.run.store.list_files(self.run.attempts):
             if self.known.get(file.uri) == file.version:
                 continue
             is_new = file.uri not in self.known
             self.known[file.uri] = file.version
-            attempt = cast(StartRecord, read_json(self.job.store, file.uri, "the record of a start"))
+            attempt = cast(StartRecord, read_json(self.run.store, file.uri, "the record of a start"))
             self._write(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
             if is_new:
@@ -88,12 +88,12 @@ class StepProgress:
         if self.since is None:
             return
         try:
-            found = self.job.store.info(self.job.step_log)
+            found = self.run.store.info(self.run.step_log)
         except NotFound:
             return
         if found.version != self.version:
             self.version = found.version
-            records = last_records(self.job.store, self.job.step_log, found.size)
+            records = last_records(self.run.store, self.run.step_log, found.size)
             own = [record for record in records if record["step"] > self.since or not self.since]
             self.newest = step_line(own, self.remaining) or self.newest
             self.step = own[-1]["step"] if own else self.step
@@ -170,7 +170,7 @@ class RemainingWork:
         config = job.config
         every = config.evaluate.every_steps
         try:
-            packed = PackedRun.load(job.store, job.packed)
+            packed = PackedRun.load(job.folder.store, job.packed)
         except RaymillError:  # the workers report it
             return cls(job.steps, every)
         rows = packed.rows("validation")

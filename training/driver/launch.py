@@ -30,7 +30,7 @@ from raymill.training.config_parts import Track, Workers
 from raymill.training.driver.console import StepProgress
 from raymill.training.records.checkpoint import checkpoint_folders, step_of
 from raymill.training.records.finished import WorkerErrors, read_outcome, refuse_or_delete_other_training
-from raymill.training.records.job import Job, StopRequest
+from raymill.training.records.job import Job, StopRequest, TrainingFolder
 from raymill.training.records.schema import Outcome
 
 _make_trainer = Entry("raymill.training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
@@ -65,22 +65,22 @@ def fit_on_ray(
         UserError: an error of a worker that the user can correct.
         ClusterError: the workers failed more often than `failures` allows.
     """
-    refuse_or_delete_other_training(job, replace)
-    if (outcome := read_outcome(job)) is not None:
+    refuse_or_delete_other_training(job.folder, replace)
+    if (outcome := read_outcome(job.folder)) is not None:
         return outcome
     check_trackers(job.config.track)
-    job.store.require_conditional_writes(job.root)
+    job.folder.store.require_conditional_writes(job.folder.uri)
     session.start()
     check_cluster(job.config.workers, session)
     submission = uuid.uuid4().hex[:12]
-    errors = WorkerErrors(job, submission)
-    with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
+    errors = WorkerErrors(job.folder, submission)
+    with logs.about(run=job.folder.uri.rpartition("/")[2], stage="fit"):
         failure = _run(job, session, progress, submission, errors, lease, afterwards)
-    outcome = read_outcome(job)
+    outcome = read_outcome(job.folder)
     if (error := errors.last(final=True)) is not None:
         raise error
     if outcome is None:
-        raise errors.last(final=False) or _as_cluster_error(failure, job)
+        raise errors.last(final=False) or _as_cluster_error(failure, job.folder, job.config.failures.max)
     errors.delete()
     return outcome
 
@@ -118,7 +118,7 @@ def _run(
                     console.update()
                 if errors.last(final=True) is not None:
                     return None
-                if afterwards is not None and last_step_at is None and read_outcome(job) is not None:
+                if afterwards is not None and last_step_at is None and read_outcome(job.folder) is not None:
                     last_step_at = time.monotonic()
                     if console:
                         console.finish()
@@ -128,11 +128,11 @@ def _run(
             if session.dead():
                 raise ClusterError(
                     "Ray on this machine died (its raylet or control process is gone). "
-                    f"{_kept(job)}: run the same command again."
+                    f"{_kept(job.folder)}: run the same command again."
                 )
     except KeyboardInterrupt:
-        if read_outcome(job) is None:
-            _stop_workers(job, submission, ended, progress)
+        if read_outcome(job.folder) is None:
+            _stop_workers(job.folder, submission, ended, progress)
         raise
     finally:
         if last_step_at is not None:
@@ -142,15 +142,17 @@ def _run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stop_workers(job: Job, submission: str, ended: "queue.Queue[BaseException | None]", progress: Progress) -> None:
+def _stop_workers(
+    run: TrainingFolder, submission: str, ended: "queue.Queue[BaseException | None]", progress: Progress
+) -> None:
     """Have the workers write a checkpoint and end, and wait for them. Another interrupt ends the wait."""
-    request = StopRequest(job, submission)
+    request = StopRequest(run, submission)
     progress.say(f"interrupted: writing a checkpoint, for {STOP_WAIT_S:.0f} s at most; interrupt again to end at once")
     try:
         request.make()
         with suppress(queue.Empty):
             ended.get(timeout=STOP_WAIT_S)
-        progress.say(f"interrupted: {_kept(job)[0].lower()}{_kept(job)[1:]}; the same command continues")
+        progress.say(f"interrupted: {_kept(run)[0].lower()}{_kept(run)[1:]}; the same command continues")
     finally:
         request.delete()
 
@@ -163,14 +165,14 @@ def _fit(trainer: Any, ended: "queue.Queue[BaseException | None]") -> None:
         ended.put(error)
 
 
-def _kept(job: Job) -> str:
+def _kept(run: TrainingFolder) -> str:
     """The kept checkpoints of a failed training, as the beginning of a sentence."""
-    found = checkpoint_folders(job)
+    found = checkpoint_folders(run)
     return f"Checkpoints up to step {step_of(found[-1]):,} are kept" if found else "There is no checkpoint yet"
 
 
-def _as_cluster_error(failure: BaseException | None, job: Job) -> ClusterError:
-    """Ray Train's exception as a ClusterError of one line, with the last cause in it."""
+def _as_cluster_error(failure: BaseException | None, run: TrainingFolder, most: int) -> ClusterError:
+    """Ray Train's exception as a ClusterError of one line, with the last cause in it. most: failures allowed."""
     causes = getattr(failure, "worker_failures", None) or {
         None: getattr(failure, "controller_failure", None) or failure
     }
@@ -179,8 +181,8 @@ def _as_cluster_error(failure: BaseException | None, job: Job) -> ClusterError:
     line = lines[-1] if isinstance(cause, Exception) and "Traceback" in str(cause) else (lines or ["unknown cause"])[0]
     worker = "" if rank is None else f"rank {rank}: "
     return ClusterError(
-        f"training: its workers failed more often than failures.max ({job.config.failures.max}) allows, last with: "
-        f"{worker}{line[:400].rstrip('.')}. {_kept(job)}: correct the cause and run the same command again."
+        f"training: its workers failed more often than failures.max ({most}) allows, last with: "
+        f"{worker}{line[:400].rstrip('.')}. {_kept(run)}: correct the cause and run the same command again."
     )
 
 

@@ -16,9 +16,9 @@ import torch
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
-from raymill.cluster.store import paths
+from raymill.cluster.run import RunFolder
 from raymill.training.config import TrainConfig
-from raymill.training.config_parts import Columns, Generate
+from raymill.training.config_parts import Form, Generate
 from raymill.training.data.batch import Batch, collate
 from raymill.training.data.packed import NO_TARGET, PackedRows
 from raymill.training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
@@ -55,7 +55,7 @@ def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: Merged
     measured, and `notes` has a sentence about it.
     """
     made_from = evaluation_fingerprint(job, outcome)
-    if (found := read_evaluation(job, made_from)) is not None:
+    if (found := read_evaluation(job.folder, made_from)) is not None:
         return found
     evaluation: Evaluation = {
         "before": {}, "after": {}, "best_step": outcome["best_step"], "generation": {}, "answers": [],
@@ -71,14 +71,14 @@ def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: Merged
             "the whole model on one worker, ran out of memory. The weights are exported."
         )
         evaluation["notes"] = [note]
-    write_evaluation(job, evaluation, made_from)
+    write_evaluation(job.folder, evaluation, made_from)
     return evaluation
 
 
 def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     """The entries of an evaluation that are computed."""
     config, rows_at_once = job.config, job.config.micro_batch
-    tokenizer = load_tokenizer(job.store, paths.join(packed.uri, "tokenizer"))
+    tokenizer = load_tokenizer(packed.store, packed.tokenizer_uri)
     pad = pad_id(tokenizer)
     device = torch.device("cuda" if config.workers.gpus_each and torch.cuda.is_available() else "cpu")
     objective = initial_objective(job, device)
@@ -95,7 +95,7 @@ def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             before = measured_all()
     else:
         try:
-            fill(objective, Checkpoint.load(job.store, job.parent.checkpoint))
+            fill(objective, Checkpoint.load(job.folder.store, job.parent.checkpoint))
         except DataError:  # that run may be deleted once this one has a checkpoint
             run = job.parent.run
             notes.append(
@@ -103,7 +103,7 @@ def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             )
         else:
             before = measured_all()
-    load_trained(objective, job, outcome)
+    load_trained(objective, job.folder, outcome)
     found: dict[str, Any] = {"before": before, "after": measured_all(), "answers": [], "notes": notes}
     for name, one in held_out.items():
         scored, answers = dict[str, float](), list[GeneratedAnswer]()
@@ -113,7 +113,7 @@ def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
                 by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
                 scored = classification(*by_name) | f1_by_class(true, predicted, job.classes)
         elif config.generate:
-            scored, answers = generate_and_score(objective, config, one.artifacts, one.columns, tokenizer)
+            scored, answers = generate_and_score(objective, config, one.artifacts, one.forms, tokenizer)
         if name not in packed.sets:
             found |= {"generation": scored, "answers": answers}
         elif scored:
@@ -132,13 +132,13 @@ class HeldOutRows:
         artifacts: the packed rows of each corpus, by its name.
         rows: number of rows of each corpus that are measured, the first ones.
         notes: sentences about rows and documents that are not measured.
-        columns: the columns of each corpus.
+        forms: of the documents of each corpus.
     """
 
     artifacts: Mapping[str, Artifact]
     rows: Mapping[str, int]
     notes: Sequence[str]
-    columns: Mapping[str, Columns]
+    forms: Mapping[str, Form]
 
     def tables(self) -> Iterator[pa.Table]:
         """The rows that are measured."""
@@ -154,19 +154,19 @@ class HeldOutRows:
 def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
     """The held-out split by its name, unless it has no rows, and each of `evaluate.sets` by its own."""
     split, artifacts = held_out_split(packed)
-    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
-    parts = {f"the {split} split": (split, artifacts, columns)} if artifacts else {}
+    forms = dict(zip(config.corpus_names, config.forms, strict=True))
+    parts = {f"the {split} split": (split, artifacts, forms)} if artifacts else {}
     for name, artifact in packed.sets.items():
-        parts[f"evaluate.sets.{name}"] = (name, {name: artifact}, {name: config.set_columns[name]})
+        parts[f"evaluate.sets.{name}"] = (name, {name: artifact}, {name: config.set_columns[name].form})
     found = {}
-    for words, (name, of, of_columns) in parts.items():
+    for words, (name, of, of_forms) in parts.items():
         rows, notes = rows_to_measure(words, of, config.evaluate.test_tokens)
         if name in packed.sets:
             tokenised, counters = packed.tokenised(set_name(name)), packed.packed(set_name(name))
             long = summary.overflow(summary.totals(tokenised), counters, config.sequence_length)
             lost = [*summary.left_out(tokenised), *summary.turns(tokenised), *long]
             notes += [f"{words}: {note.words}." for note in lost if note.warned]
-        found[name] = HeldOutRows(of, rows, notes, of_columns)
+        found[name] = HeldOutRows(of, rows, notes, of_forms)
     return found
 
 
@@ -177,20 +177,20 @@ def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: A
     settings that replace those of the config.
     """
     # The attention of `auto` on a CPU supports a key-value cache and padding; `varlen` supports neither.
-    attention = choose_attention("auto", named_config(job.store, job.config.model), "cpu", False, False)
+    attention = choose_attention("auto", named_config(job.folder.store, job.config.model), "cpu", False, False)
     settings = {"attention": attention, "compile": False, "activation_checkpointing": False} | changes
     return build_objective(job.config.model_copy(update=settings), len(job.classes), device=device).eval()
 
 
-def load_trained(objective: Objective, job: Job, outcome: Outcome) -> None:
+def load_trained(objective: Objective, run: RunFolder, outcome: Outcome) -> None:
     """Load the weights that the run exports: those with the best validation loss, or without validation the last ones.
 
     Raises:
         DataError: their checkpoint is damaged.
     """
-    uri = exported_checkpoint(job.root, outcome)
+    uri = exported_checkpoint(run.uri, outcome)
     try:
-        fill(objective, Checkpoint.load(job.store, uri))
+        fill(objective, Checkpoint.load(run.store, uri))
     except DataError as error:
         which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
         raise DataError(
@@ -233,17 +233,17 @@ def generate_and_score(
     objective: Any,
     config: TrainConfig,
     artifacts: Mapping[str, Artifact],
-    columns: Mapping[str, Columns],
+    forms: Mapping[str, Form],
     tokenizer: Any,
 ) -> tuple[dict[str, float], list[GeneratedAnswer]]:
-    """(scores by name, answers) of greedy generation on held-out prompts from every corpus. columns: by corpus."""
+    """(scores by name, answers) of greedy generation on held-out prompts from every corpus. forms: by corpus."""
     assert config.generate is not None
     virtual = getattr(config, config.method).tokens if config.training_method.virtual else 0
     # Some configs do not state the number of positions.
     positions = getattr(objective.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
     room = positions - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
-    prompts = prompts_of(artifacts, columns, config.generate, new_tokens, config.sequence_length)
+    prompts = prompts_of(artifacts, forms, config.generate, new_tokens, config.sequence_length)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):
         completions = complete_prompts(
@@ -268,19 +268,19 @@ def generate_and_score(
 
 
 def prompts_of(
-    artifacts: Mapping[str, Artifact], columns: Mapping[str, Columns], settings: Generate, new_tokens: int, length: int
+    artifacts: Mapping[str, Artifact], forms: Mapping[str, Form], settings: Generate, new_tokens: int, length: int
 ) -> list[Prompt]:
     """At most `settings.prompts` held-out prompts, equally many of each corpus; the first corpora may have one more.
 
     Args:
-        artifacts, columns: by name of the corpus. new_tokens: of an answer. length: tokens of a row.
+        artifacts, forms: by name of the corpus. new_tokens: of an answer. length: tokens of a row.
     """
     found = []
     for number, (name, artifact) in enumerate(artifacts.items()):
         share = (settings.prompts - number + len(artifacts) - 1) // len(artifacts)
         rows = PackedRows(artifact)
         found += held_out_prompts(
-            rows, artifact.tables(["documents"]), columns[name].form, share, settings.prompt_tokens, new_tokens,
+            rows, artifact.tables(["documents"]), forms[name], share, settings.prompt_tokens, new_tokens,
             length,
         )  # fmt: skip
         rows.close()

@@ -168,7 +168,7 @@ def card(facts: CardFacts, folder: str) -> str:
         "tokens": sum(record.get("tokens", 0) for record in facts.steps),
         "label_tokens": sum(record.get("label_tokens", 0) for record in facts.steps),
         "systems": sorted({columns.system_prompt for columns in config.all_columns if columns.system_prompt}),
-        "longer": sorted({config.overflow(columns) for columns in config.all_columns}),
+        "longer": sorted({config.overflow(form) for form in config.forms}),
         "workers": plural(low, "worker") if low == high else f"{low} to {high} workers",
         "head": ("Corpus", "Split", *(what.replace("_", " ").capitalize() for what in counted)),
         "data": [

@@ -69,20 +69,20 @@ def export_and_evaluate(job: Job, outcome: Outcome) -> dict[str, Any]:
     Returns:
         The export's manifest.
     """
-    packed = PackedRun.load(job.store, job.packed)
+    packed = PackedRun.load(job.folder.store, job.packed)
     manifest = export(job, outcome, packed)
     evaluate(job, outcome, packed, manifest["merged_check"])
     made_from = evaluation_fingerprint(job, outcome)
     if manifest.get(EVALUATED) == made_from:
         return manifest
-    root = paths.join(job.root, EXPORT)
+    store, root = job.folder.store, paths.join(job.folder.uri, EXPORT)
     writer = FolderWriter(job, outcome, packed, root)
     writer.check = manifest["merged_check"]
     cards = {f"{name}/README.md": card(writer.facts(), name) for name in manifest["folders"]}
-    put = [put_file(job.store, root, path, _encoded(text)) for path, text in cards.items()]
+    put = [put_file(store, root, path, _encoded(text)) for path, text in cards.items()]
     files = [file for file in manifest["files"] if file["path"] not in cards]
     manifest = manifest | {EVALUATED: made_from}
-    return finish_export(job.store, root, manifest, sorted([*files, *put], key=lambda file: file["path"]))
+    return finish_export(store, root, manifest, sorted([*files, *put], key=lambda file: file["path"]))
 
 
 def _encoded(text: str) -> bytes:
@@ -99,15 +99,15 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     """
     if (found := finished_export(job, outcome)) is not None:
         return found
-    root = paths.join(job.root, EXPORT)
-    export_file(job.store, root).discard()
+    store, root = job.folder.store, paths.join(job.folder.uri, EXPORT)
+    export_file(store, root).discard()
     with scratch_folder("export") as scratch:
         files: list[ExportedFile] = []
         folders: list[str] = []
         writer = FolderWriter(job, outcome, packed, root)
         for folder in writer.folders(scratch):
             (folder / "README.md").write_bytes(_encoded(card(writer.facts(), folder.name)))
-            files += put_folder(job.store, folder, root)
+            files += put_folder(store, folder, root)
             folders.append(folder.name)
         manifest = {
             "kind": "export",
@@ -120,7 +120,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
             "folders": {name: name for name in folders},
             "merged_check": writer.check,
         }
-        return finish_export(job.store, root, manifest, files)
+        return finish_export(store, root, manifest, files)
 
 
 log = logging.getLogger(__name__)
@@ -132,10 +132,10 @@ class FolderWriter:
     def __init__(self, job: Job, outcome: Outcome, packed: PackedRun, root: str) -> None:
         self.job, self.outcome, self.packed = job, outcome, packed
         self.config = job.config
-        self.tokenizer = load_tokenizer(job.store, packed.tokenizer_uri)
+        self.tokenizer = load_tokenizer(packed.store, packed.tokenizer_uri)
         self.own_tokenizer = self.config.model.name is not None and self.config.model.tokenizer is None
-        self.base = base_of(self.config.model, job.fingerprint_parts["model"], root)
-        self.dtype = self.config.export.dtype or base_dtype(job.store, self.config.model)
+        self.base = base_of(self.config.model, job.folder.fingerprint_parts["model"], root)
+        self.dtype = self.config.export.dtype or base_dtype(job.folder.store, self.config.model)
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:
@@ -144,7 +144,7 @@ class FolderWriter:
         # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
         method = "lora" if self.config.training_method.four_bit else self.config.method
         objective = initial_objective(self.job, "cpu", method=method, precision="float32")
-        load_trained(objective, self.job, self.outcome)
+        load_trained(objective, self.job.folder, self.outcome)
         if self.config.training_method.trains_base:
             yield self._model(objective.model, scratch / "full", dtype)
         elif self.config.training_method.classifies:
@@ -162,7 +162,7 @@ class FolderWriter:
                 del merged
             del objective
             if self.config.model.config is not None:
-                base = load_base(self.job.store, self.config.model, self.config.seed, torch.float32, "eager")
+                base = load_base(self.job.folder.store, self.config.model, self.config.seed, torch.float32, "eager")
                 yield self._model(base, scratch / "base", torch.float32)
 
     def base_name(self, folders: list[str]) -> str | None:
@@ -219,7 +219,7 @@ class FolderWriter:
         of = zip(self.config.corpus_names, self.config.corpus_stores, self.config.corpus, strict=True)
         for name, store, corpus in of:
             found = self.packed.prepared.get(name)
-            tags = versions_of(self.job.store, registry_folder(), found.digest) if found else ()
+            tags = versions_of(self.job.folder.store, registry_folder(), found.digest) if found else ()
             corpora[name] = CorpusFacts(lineage(store, corpus, found, tags), dict(self.packed.packed(name)))
         return CardFacts(
             config=self.config,
@@ -227,9 +227,9 @@ class FolderWriter:
             outcome=self.outcome,
             corpora=corpora,
             base=self.base,
-            chat=self.packed.has_chat_turns({one.form for one in self.config.all_columns}),
-            steps=list(read_steps(self.job.store, self.job.step_log)),
-            evaluation=read_evaluation(self.job),
+            chat=self.packed.has_chat_turns(self.config.forms),
+            steps=list(read_steps(self.job.folder.store, self.job.folder.step_log)),
+            evaluation=read_evaluation(self.job.folder),
             classes=self.job.classes,
             continues=self.job.parent,
         )

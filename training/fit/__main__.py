@@ -44,20 +44,21 @@ def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome]
     Raises:
         RaymillError: as `loop.fit`. It is also written to the store, from where the driver reads class and message.
     """
-    errors = WorkerErrors(job, submission)
+    errors = WorkerErrors(job.folder, submission)
     logs.setup()
     if errors.last(final=True) is not None:
         return
     workers = job.config.workers
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if workers.gpus_each else "cpu")
     try:
-        with logs.about(run=job.root.rpartition("/")[2], stage="fit"):
+        with logs.about(run=job.folder.uri.rpartition("/")[2], stage="fit"):
             with (
                 deterministic_algorithms(job.config.deterministic),
                 ray_group(workers.gpus_each, workers.timeout_s) as ranks,
                 logs.about(rank=ranks.rank),
             ):
-                outcome = fit(job, ranks, _watched(StopRequest(job, submission)) if ranks.first else lambda: False)
+                is_stopped = _watched(StopRequest(job.folder, submission)) if ranks.first else lambda: False
+                outcome = fit(job, ranks, is_stopped)
             if ranks.first and afterwards is not None:
                 afterwards(job, outcome)
     except StopRequested as stop:
@@ -118,7 +119,7 @@ def main(arguments: list[str]) -> int:
         job = Job.from_json(Store().read_bytes(paths.absolute(arguments[0])))  # has the settings of the run's stores
         workers = job.config.workers
         with (
-            held(job.store, job.root) if rank == "0" else nullcontext(),
+            held(job.folder.store, job.folder.uri) if rank == "0" else nullcontext(),
             deterministic_algorithms(job.config.deterministic),
             own_group(workers.gpus_each, workers.timeout_s) as ranks,
         ):

@@ -55,7 +55,7 @@ from raymill.training.records.checkpoint import (
     problem,
     step_of,
 )
-from raymill.training.records.job import Job
+from raymill.training.records.job import Parent, TrainingFolder
 from raymill.training.records.schema import DamagedCheckpoint, TrainingProgress
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,15 @@ Key = tuple[str, str, int]  # parameter, state, first value
 class Saver:
     """Writes one worker's parts of the checkpoints of one start.
 
+    keep: number of the newest checkpoints that stay, beside the best.
     before_manifest: called by the first worker, in a thread, before a checkpoint is committed.
     on_commit: called by all workers, at the same point of the training, with the URI of a committed checkpoint.
     """
 
     def __init__(
         self,
-        job: Job,
+        run: TrainingFolder,
+        keep: int,
         ranks: Ranks,
         attempt: str,
         before_manifest: Callable[[], None],
@@ -83,7 +85,7 @@ class Saver:
         metrics: Metrics = NOT_EXPORTED,
     ) -> None:
         self.metrics = metrics
-        self.job = job
+        self.run, self.keep = run, keep
         self.ranks = ranks
         self.attempt = attempt
         self._before_manifest = before_manifest
@@ -96,13 +98,13 @@ class Saver:
         self._progress: TrainingProgress | None = None  # of the checkpoint being written
         self._not_reported = ""  # the checkpoint that is being committed
         if ranks.first:
-            for folder, files in _folders(job).items():
+            for folder, files in _folders(run).items():
                 if f"{folder}/{MANIFEST}" not in files:
-                    discard(job.store, folder, files)
+                    discard(run.store, folder, files)
 
     def uri(self, step: int) -> str:
         """The folder of this start's checkpoint of a step."""
-        return paths.join(self.job.checkpoints, folder_name(step, self.attempt))
+        return paths.join(self.run.checkpoints, folder_name(step, self.attempt))
 
     def begin(self, progress: TrainingProgress, slices: Iterable[StateSlice]) -> float:
         """Copy the state and start its upload. All workers call it at the same step.
@@ -195,17 +197,17 @@ class Saver:
         for number, pieces in enumerate(_files(self._copies)):
             path = FileName(f"rank-{self.ranks.rank:05d}-{number:05d}.safetensors")
             file, data = pack_file(path, pieces)
-            self.job.store.write_bytes(paths.join(folder, path), data)
+            self.run.store.write_bytes(paths.join(folder, path), data)
             files.append(file.to_plain())
         part = {"shapes": self._shapes, "files": files}
-        self.job.store.write_bytes(paths.join(folder, _part(self.ranks.rank)), json.dumps(part).encode())
+        self.run.store.write_bytes(paths.join(folder, _part(self.ranks.rank)), json.dumps(part).encode())
 
     def _put_manifest(self, progress: TrainingProgress) -> None:
         folder = self.uri(progress.step)
         shapes: dict[str, tuple[int, ...]] = {}
         files: list[StateFile] = []
         for rank in range(self.ranks.world):
-            part = json.loads(self.job.store.read_bytes(paths.join(folder, _part(rank))))
+            part = json.loads(self.run.store.read_bytes(paths.join(folder, _part(rank))))
             shapes |= {name: tuple(shape) for name, shape in part["shapes"].items()}
             files += [StateFile.from_plain(file) for file in part["files"]]
         if not has_every_value(shapes, files):
@@ -215,7 +217,7 @@ class Saver:
             )
         self._before_manifest()
         manifest = CheckpointManifest(
-            fingerprint_parts=self.job.fingerprint_parts,
+            fingerprint_parts=self.run.fingerprint_parts,
             progress=progress,
             shapes=shapes,
             files=tuple(files),
@@ -223,9 +225,9 @@ class Saver:
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=_versions(),
         )
-        self.job.store.create(paths.join(folder, MANIFEST), manifest.to_json())
+        self.run.store.create(paths.join(folder, MANIFEST), manifest.to_json())
         self.metrics.set_to_now("raymill_checkpoint_time")
-        delete_replaced(self.job, progress, folder)
+        delete_replaced(self.run, self.keep, progress, folder)
 
 
 def pack_file(path: FileName, pieces: dict[Key, np.ndarray]) -> tuple[StateFile, bytes]:
@@ -264,24 +266,24 @@ def _part(rank: int) -> str:
     return f"rank-{rank:05d}.json"
 
 
-def delete_replaced(job: Job, progress: TrainingProgress, own: str) -> None:
-    """Delete checkpoints after the one at `own` was committed: older ones beyond `checkpoint.keep` except the best, and
+def delete_replaced(run: TrainingFolder, keep: int, progress: TrainingProgress, own: str) -> None:
+    """Delete checkpoints after the one at `own` was committed: older ones beyond the newest `keep` except the best, and
     those of later steps, which an earlier start wrote.
     """
-    folders = _folders(job)
+    folders = _folders(run)
     finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}
     by_step = {step_of(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
     best = progress.best.step if progress.best else None
-    steps = kept([step for step in by_step if step <= progress.step], job.config.checkpoint.keep, best)
+    steps = kept([step for step in by_step if step <= progress.step], keep, best)
     stay = {by_step[step] for step in steps}
     for folder in sorted(finished - stay):
-        discard(job.store, folder, folders[folder])
+        discard(run.store, folder, folders[folder])
 
 
-def _folders(job: Job) -> dict[str, list[str]]:
+def _folders(run: TrainingFolder) -> dict[str, list[str]]:
     """Folder of each checkpoint -> URIs of its files."""
     folders: dict[str, list[str]] = {}
-    for file in job.store.list_files(job.checkpoints):
+    for file in run.store.list_files(run.checkpoints):
         folders.setdefault(file.uri.rpartition("/")[0], []).append(file.uri)
     return folders
 
@@ -304,7 +306,7 @@ class Restored:
     damaged: list[DamagedCheckpoint]
 
 
-def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
+def restore(run: TrainingFolder, parent: Parent | None, ranks: Ranks, engine: TrainingEngine) -> Restored:
     """Load the newest undamaged checkpoint into the engine, or, if there is none, the checkpoint of the run that it
     continues.
 
@@ -317,10 +319,10 @@ def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
     """
     damaged: dict[str, str] = {}
     while True:
-        uri = _choose(job, ranks, damaged)
+        uri = _choose(run, ranks, damaged)
         if uri is None:
             break
-        checkpoint = Checkpoint.load(job.store, uri)
+        checkpoint = Checkpoint.load(run.store, uri)
         fetch = _DamageRecorder(checkpoint)
         engine.load(fetch, checkpoint.manifest.progress.updates)
         found = [damage for damage in ranks.gather(fetch.damage) if damage]
@@ -336,12 +338,12 @@ def restore(job: Job, ranks: Ranks, engine: TrainingEngine) -> Restored:
         damaged[uri] = found[0]
     if damaged:
         raise DataError(
-            f"{job.checkpoints}: every checkpoint is damaged ({len(damaged)} tried, the last: "
+            f"{run.checkpoints}: every checkpoint is damaged ({len(damaged)} tried, the last: "
             f"{list(damaged.values())[-1]}). Delete that folder to start again."
         )
-    if job.parent is not None:
-        fetch = _DamageRecorder(Checkpoint.load(job.store, job.parent.checkpoint))
-        engine.load(fetch, job.parent.updates)
+    if parent is not None:
+        fetch = _DamageRecorder(Checkpoint.load(run.store, parent.checkpoint))
+        engine.load(fetch, parent.updates)
         if found := [damage for damage in ranks.gather(fetch.damage) if damage]:
             raise DataError(f"continue_from: {found[0]} Continue another run, or set continue_from.checkpoint.")
     return Restored(None, [])
@@ -368,12 +370,12 @@ def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:
             parameter.copy_(torch.from_numpy(values).view(parameter.shape))
 
 
-def _choose(job: Job, ranks: Ranks, damaged: dict[str, str]) -> str | None:
+def _choose(run: TrainingFolder, ranks: Ranks, damaged: dict[str, str]) -> str | None:
     """URI of the checkpoint to load, which the first worker chooses. If that fails, all workers raise the error."""
     choice: tuple[str | None, dict[str, str], str | None] = (None, {}, None)
     if ranks.first:
         try:
-            checkpoint = newest(job, damaged)
+            checkpoint = newest(run, damaged)
             choice = checkpoint.uri if checkpoint else None, damaged, None
         except DataError as error:
             choice = None, damaged, str(error)

@@ -32,11 +32,12 @@ import torch
 from raymill.cluster.errors import DataError
 from raymill.cluster.metrics import NOT_EXPORTED, Metrics, connect
 from raymill.cluster.record import json_bytes
+from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.data.batch import Batch, Loader
-from raymill.training.data.order import HeldOut, Order
+from raymill.training.data.order import HeldOut, Order, Position
 from raymill.training.data.packed import PackedRows
 from raymill.training.engines import make_engine
 from raymill.training.engines.engine import StateSlice, TrainingEngine
@@ -77,7 +78,7 @@ def fit(job: Job, ranks: Ranks, is_stopped: Callable[[], bool] = lambda: False) 
             the next start computes fewer rows at once.
         UserError: another mistake in config or data, or the training does not fit the device.
     """
-    if (outcome := ranks.from_first(read_outcome(job) if ranks.first else None)) is not None:
+    if (outcome := ranks.from_first(read_outcome(job.folder) if ranks.first else None)) is not None:
         return outcome
     with ranks.naming_failed_workers():
         # On GPUs with the largest `micro_batch` that fits, unless it is set.
@@ -126,7 +127,7 @@ class Training:
         self.job, self.config, self.ranks, self.is_stopped = job, config, ranks, is_stopped
         self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
-        packed = PackedRun.load(job.store, job.packed)
+        packed = PackedRun.load(job.folder.store, job.packed)
         # An engine that shards moves the model to the device in parts, because the whole may not fit there.
         build_on = ranks.device if self.config.engine == "ddp" else "cpu"
         ranks.reached("building the model")
@@ -143,22 +144,24 @@ class Training:
         embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
-        restored = restore(job, ranks, self.engine)
+        restored = restore(job.folder, job.parent, ranks, self.engine)
         checkpoint = restored.checkpoint
         updates = job.parent.updates if job.parent else 0
+        self.steps_before = job.parent.steps_before if job.parent else 0
         self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress(updates=updates)
         self.resumed_seconds = self.progress.seconds
         self.saved_step = checkpoint.step if checkpoint else -1
         self.saved_metrics: dict[str, float] = {}  # of the last checkpoint of this start
         resumed = self.progress.step if checkpoint else None
-        self.log = StepLog(job.store, job.step_log, resumed, job.outcome) if ranks.first else None
+        self.log = StepLog(job.folder.store, job.folder.step_log, resumed, job.folder.outcome) if ranks.first else None
         if self.log:
             stack.callback(self.log.close)
-        self.metrics: Metrics = connect(job.root.rpartition("/")[2]) if ranks.first else NOT_EXPORTED
+        self.metrics: Metrics = connect(job.folder.uri.rpartition("/")[2]) if ranks.first else NOT_EXPORTED
         self.trackers: list[Tracker] = trackers(job, attempt, self.progress.step, self.metrics) if ranks.first else []
         for tracker in self.trackers:
             stack.callback(tracker.close)
-        self.saver = Saver(job, ranks, attempt, self._flush, self._report, self.metrics)
+        keep = config.checkpoint.keep
+        self.saver = Saver(job.folder, keep, ranks, attempt, self._flush, self._report, self.metrics)
         stack.callback(self.saver.close)
         micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         train, validation = (
@@ -168,7 +171,7 @@ class Training:
         self.validation = Validation(validation, ranks, micro_rows, length, self.config.evaluate.rows)
         stack.callback(self.validation.loader.close)
         self.loader = Loader(
-            Order.for_training(self.config, packed, job.start),
+            Order.for_training(self.config, packed, job.parent.position if job.parent else Position()),
             train,
             ranks.rank,
             ranks.world,
@@ -310,7 +313,7 @@ class Training:
     def _micro_batch(self, step: int, number: int, batch: Batch, what: str) -> torch.Tensor:
         """The sum of losses of one micro-batch. Equal seeds: `number` and `step` give the same dropout."""
         self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}, {what}")
-        whole_step = self.job.steps_before + step
+        whole_step = self.steps_before + step
         torch.manual_seed(dropout_seed(self.config.seed, whole_step, number, self.ranks.rank))
         loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
         return loss_sum
@@ -355,12 +358,12 @@ class Training:
         Raises:
             DataError: there is no checkpoint, or checkpoints were restored failures.skip_back times before.
         """
-        error = bad_loss_error(self.job, self.ranks, step, problem, document_ids(batches, self.ranks))
+        error = bad_loss_error(self.job.folder, self.ranks, step, problem, document_ids(batches, self.ranks))
         if self.progress.went_back >= self.config.failures.skip_back:
             raise error
         log.warning("step %d: %s; returning to the last checkpoint", step, problem)
         self.saver.settle()
-        restored = restore(self.job, self.ranks, self.engine)
+        restored = restore(self.job.folder, self.job.parent, self.ranks, self.engine)
         checkpoint = restored.checkpoint
         if checkpoint is None:
             raise error
@@ -393,7 +396,8 @@ class Training:
     def _write_attempt(self) -> None:
         if self.ranks.first:
             name = f"{self.attempt['time'].replace(':', '')[:21]}-{self.attempt['attempt']}.json"
-            self.job.store.write_bytes(paths.join(self.job.attempts, name), json.dumps(self.attempt).encode())
+            run = self.job.folder
+            run.store.write_bytes(paths.join(run.attempts, name), json.dumps(self.attempt).encode())
 
     def _finish(self) -> Outcome:
         gradients = received_gradients(self.engine.slices(), self.ranks)
@@ -401,23 +405,23 @@ class Training:
         outcome: Outcome | None = None
         if self.ranks.first:
             progress, best = self._progress_now(), self.progress.best
-            checkpoint = at_step(self.job, progress.step)
+            checkpoint = at_step(self.job.folder, progress.step)
             self._flush()
             outcome = Outcome(
-                fingerprint=self.job.fingerprint,
+                fingerprint=self.job.folder.fingerprint,
                 ended="patience" if self._stops_early() else "steps",
                 steps=progress.step,
                 best_step=best.step if best else None,
                 checkpoint=checkpoint,
-                best_checkpoint=at_step(self.job, best.step) if best else checkpoint,
+                best_checkpoint=at_step(self.job.folder, best.step) if best else checkpoint,
                 trainable_parameters=self.trained_parameters,
                 all_parameters=self.all_parameters,
                 unmoved=without_gradient,
                 skipped=list(progress.skipped),
-                restarts=len(self.job.store.list_files(self.job.attempts)) - 1,
+                restarts=len(self.job.folder.store.list_files(self.job.folder.attempts)) - 1,
                 seconds=progress.seconds,
             )
-            write_outcome(self.job, outcome)
+            write_outcome(self.job.folder, outcome)
         outcome = self.ranks.from_first(outcome)
         assert outcome is not None
         return outcome
@@ -484,15 +488,15 @@ def document_ids(batches: Sequence[Batch], ranks: Ranks) -> list[str]:
     return list(dict.fromkeys(document for worker in ranks.gather(mine) for document in worker))
 
 
-def bad_loss_error(job: Job, ranks: Ranks, step: int, problem: str, documents: Sequence[str]) -> DataError:
+def bad_loss_error(run: RunFolder, ranks: Ranks, step: int, problem: str, documents: Sequence[str]) -> DataError:
     """The error that ends a run at a step, with the first document ids of the step. step: counted from 1.
 
     The first worker writes all ids to broken/step-NNNNNNNN.json.
     """
-    uri = paths.join(job.root, "broken", f"step-{step:08d}.json")
+    uri = paths.join(run.uri, "broken", f"step-{step:08d}.json")
     if ranks.first:
         content = {"step": step, "problem": problem, "documents": list(documents)}
-        job.store.write_bytes(uri, json_bytes(content))
+        run.store.write_bytes(uri, json_bytes(content))
     listed = ", ".join(documents[:_LISTED_DOCUMENTS])
     more = f" and {len(documents) - _LISTED_DOCUMENTS} more (all are in {uri})" if documents[_LISTED_DOCUMENTS:] else ""
     return DataError(

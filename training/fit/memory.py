@@ -80,7 +80,7 @@ def with_rows_left_to_try(job: Job, config: TrainConfig, ranks: Ranks) -> TrainC
         return config
     found = None
     if ranks.first:
-        found = read_json(job.store, job.micro_batch, "the rows of a micro-batch", "rows", "settings")
+        found = read_json(job.folder.store, job.folder.micro_batch, "the rows of a micro-batch", "rows", "settings")
     rows = ranks.from_first(found["rows"] if found and found["settings"] == _key(job, ranks.world) else None)
     if rows is None or rows >= config.micro_rows(ranks.world):
         return config
@@ -111,7 +111,7 @@ def explained(job: Job, config: TrainConfig, ranks: Ranks, *, of_rows: bool) -> 
         seen = f"memory: worker {ranks.rank} ran out of memory {what}{_use_of_device(ranks.device)}."
         if of_rows and job.config.micro_batch is None and rows > 1:
             record = {"rows": rows // 2, "settings": _key(job, ranks.world)}
-            job.store.write_bytes(job.micro_batch, json_bytes(record))
+            job.folder.store.write_bytes(job.folder.micro_batch, json_bytes(record))
             raise ClusterError(
                 f"{seen} The next start computes {rows // 2} at once, with equal results. If `failures.max` allows "
                 "no further start, run the same command again."
@@ -136,4 +136,4 @@ def _use_of_device(device: torch.device) -> str:
 
 
 def _key(job: Job, world: int) -> dict[str, Any]:
-    return {name: getattr(job.config, name) for name in _SETTINGS} | {"workers": world, "job": job.fingerprint}
+    return {name: getattr(job.config, name) for name in _SETTINGS} | {"workers": world, "job": job.folder.fingerprint}

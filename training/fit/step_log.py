@@ -22,7 +22,7 @@ from raymill.cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import temporary_folder
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import StepRecord, read_steps
 
 log = logging.getLogger(__name__)
@@ -131,11 +131,11 @@ def trackers(job: Job, attempt: str, resumed: int, metrics: Metrics) -> list[Tra
     track = job.config.track
     found: list[Tracker] = [StepMetrics(metrics, job.steps)]
     if track.tensorboard:
-        found.append(TensorBoard(job, attempt, resumed))
+        found.append(TensorBoard(job.folder, attempt, resumed))
     if track.mlflow:
-        found.append(Mlflow(job, track.mlflow))
+        found.append(Mlflow(job.config.name, job.folder.fingerprint, track.mlflow))
     if track.wandb:
-        found.append(Wandb(job, track.wandb))
+        found.append(Wandb(job.config.name, job.folder.fingerprint, track.wandb, job.config.run_settings()))
     return [_ErrorsLogged(one) for one in found]
 
 
@@ -190,12 +190,12 @@ class TensorBoard:
     TensorBoard then hides the events of earlier starts after the step from which this one resumed.
     """
 
-    def __init__(self, job: Job, attempt: str, resumed: int) -> None:
+    def __init__(self, run: TrainingFolder, attempt: str, resumed: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.store = job.store
+        self.store = run.store
         self.folder = temporary_folder("tensorboard")
-        self.uri = paths.join(job.tensorboard, f"events.out.tfevents.{time.time():.0f}.{attempt}")
+        self.uri = paths.join(run.tensorboard, f"events.out.tfevents.{time.time():.0f}.{attempt}")
         self.writer = SummaryWriter(str(self.folder), purge_step=resumed + 1 if resumed else 0)
         self.uploaded = time.monotonic()
 
@@ -221,20 +221,20 @@ class TensorBoard:
 
 
 class Mlflow:
-    """One MLflow run per training, over all starts: found by the tag `raymill`, the job's fingerprint."""
+    """One MLflow run per training, over all starts: found by the tag `raymill`, the training's fingerprint."""
 
-    def __init__(self, job: Job, tracking_uri: str) -> None:
+    def __init__(self, name: str, fingerprint: str, tracking_uri: str) -> None:
         import mlflow
 
         self.mlflow = mlflow
         mlflow.set_tracking_uri(tracking_uri)
         experiment = mlflow.set_experiment("raymill")
         known = mlflow.search_runs(
-            [experiment.experiment_id], f"tags.raymill = '{job.fingerprint}'", output_format="list", max_results=1
+            [experiment.experiment_id], f"tags.raymill = '{fingerprint}'", output_format="list", max_results=1
         )
-        tags = {"raymill": job.fingerprint}
+        tags = {"raymill": fingerprint}
         run_id = known[0].info.run_id if known else None
-        mlflow.start_run(run_id=run_id, run_name=None if known else job.config.name, tags=tags)
+        mlflow.start_run(run_id=run_id, run_name=None if known else name, tags=tags)
 
     def write(self, record: StepRecord) -> None:
         named = {name.replace("/", "."): value for name, value in curves(record).items()}
@@ -245,14 +245,12 @@ class Mlflow:
 
 
 class Wandb:
-    """One run of Weights & Biases per training, over all starts; its id is the job's fingerprint."""
+    """One run of Weights & Biases per training, over all starts; its id is the training's fingerprint."""
 
-    def __init__(self, job: Job, project: str) -> None:
+    def __init__(self, name: str, fingerprint: str, project: str, settings: dict[str, Any]) -> None:
         import wandb
 
-        self.run = wandb.init(
-            project=project, name=job.config.name, id=job.fingerprint, resume="allow", config=job.config.run_settings()
-        )
+        self.run = wandb.init(project=project, name=name, id=fingerprint, resume="allow", config=settings)
 
     def write(self, record: StepRecord) -> None:
         self.run.log(curves(record), step=record["step"])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -28,7 +28,7 @@ from raymill.cluster.stage import files_from
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
-from raymill.training.config_parts import Columns, Corpus, HeldOutSet
+from raymill.training.config_parts import Columns, Corpus, HeldOutSet, ReadColumns
 from raymill.training.methods import CLASSIFIER
 from raymill.training.pack.corpus_files import (
     CONTENT,
@@ -126,8 +126,8 @@ def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Co
     """The columns, and the class column that a classifier needs."""
     if columns.form != "text":
         raise ConfigError(
-            f"{corpus.path}: has the columns {', '.join(columns.named.values())}, and method {CLASSIFIER} classifies "
-            "plain texts. Name one column, as in `columns: {text: prompt}`."
+            f"{corpus.path}: has the columns {', '.join(columns.read.named.values())}, and method {CLASSIFIER} "
+            "classifies plain texts. Name one column, as in `columns: {text: prompt}`."
         )
     if columns.label is not None:
         return columns
@@ -160,10 +160,11 @@ def _resolved(
     defaults: role -> usual name. schemas: of typed files. peeked: the first file of each other format, and the columns
     at its beginning.
     """
-    named = columns.named
+    read = columns.read
+    named = read.named
     for role, name in named.items():
         for uri, schema in schemas:
-            _check_type(uri, role, name, schema, columns.chosen is not None)
+            _check_type(uri, role, name, schema, "chosen" in named)
         for file, names in peeked:
             # Optional keys of JSON objects may be missing in the first ones.
             optional = role in _OPTIONAL and READERS[file.format].columns == "open"
@@ -173,7 +174,7 @@ def _resolved(
         role: name
         for role, name in defaults.items()
         if role not in named
-        and name not in columns.passed_over
+        and name not in read.ignored
         and all(name in schema.names for _, schema in schemas)
         and all(name in names for _, names in peeked)
     }
@@ -209,7 +210,7 @@ class CorpusReading:
     """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in."""
 
     store: Store
-    columns: Columns
+    columns: ReadColumns
     input: CorpusInput
 
     def rows(self, unit: Iterable[Span]) -> Iterator[tuple[Span, Row | Unreadable, str]]:
@@ -237,7 +238,8 @@ class FrozenCorpus:
 
     units: in the order of the documents. unit_bytes: estimated bytes of documents of each unit. fingerprint: of the
     content (an artifact's digest; else names, sizes and versions of the files). skipped: number of files of other
-    formats, by ending. listing: the files that are read. prepared: the data set of `raymill prepare` that they are, if
+    formats, by ending. listing: the files that are read. plain_columns: the setting `columns`, with default
+    columns filled in, as JSON values. prepared: the data set of `raymill prepare` that they are, if
     they are one. unread: of Parquet, the rows that have a value in each column that is not read. splits_read: whether
     the column `split` decides the splits, because the rows have one. measured: of one of `evaluate.sets`, the split
     that is measured; None for a corpus to train on.
@@ -250,14 +252,15 @@ class FrozenCorpus:
     fingerprint: str
     skipped: Mapping[str, int]
     listing: Listing
+    plain_columns: Mapping[str, Any]
     prepared: PreparedRun | None = None
     unread: Mapping[str, int] = field(default_factory=dict)
     splits_read: bool = False
     measured: str | None = None
 
     @property
-    def columns(self) -> Columns:
-        """With default columns filled in."""
+    def columns(self) -> ReadColumns:
+        """The columns that are read."""
         return self.reading.columns
 
     @property
@@ -306,7 +309,7 @@ def freeze_sets(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]
             measured = "test"
         elif measured is None:
             raise ConfigError(f"evaluate.sets.{name}.split: is {one.split}; of {one.path} wanted {', '.join(SPLITS)}.")
-        elif frozen.columns.split is None:
+        elif "split" not in frozen.columns.named:
             if one.split is not None:
                 raise ConfigError(
                     f"evaluate.sets.{name}.split: the documents of {one.path} have no column `split` with the names of "
@@ -363,7 +366,8 @@ def freeze_corpus(
         )
     store = Store() if is_hub_data(corpus.path) else store
     input = input_of(corpus, columns)
-    named = {columns.named[role] for role in CONTENT if role in columns.named}
+    read = columns.read
+    named = {read.named[role] for role in CONTENT if role in read.named}
     with ThreadPoolExecutor(_THREADS) as pool:
         inspected = list(pool.map(lambda file: inspect_file(store, file, input, named, unit_bytes), files))
     each = list(zip(files, inspected, strict=True))
@@ -381,7 +385,7 @@ def freeze_corpus(
         used = {"split": not folded, "fold": folded, "stage": staged}
         defaults = defaults | {role: role for role, wanted in used.items() if wanted}
     elif not (split_set or folded or any(isinstance(span, SplitSpan) for span, _ in pieces)):
-        peeking = CorpusReading(store, columns, input.model_copy(update={"columns": (*input.columns, "split")}))
+        peeking = CorpusReading(store, read, input.model_copy(update={"columns": (*input.columns, "split")}))
         splits_read = bool(_splits_of_first_rows(peeking, [span for span, _ in pieces]))
         defaults = defaults | ({"split": "split"} if splits_read else {})
     schemas = [(file.info.uri, one.schema) for file, one in each if one.schema is not None]
@@ -404,20 +408,22 @@ def freeze_corpus(
     artifact = None if prepared or is_hub_data(corpus.path) else Artifact.find(store, paths.absolute(corpus.path))
     if artifact is not None:
         prepared = prepared_with(artifact)
-    read = {name.partition(".")[0] for name in resolved.named.values()} | set(resolved.passed_over)
+    reading = CorpusReading(store, resolved.read, input_of(corpus, resolved))
+    known = reading.columns.known
     unread: Counter[str] = Counter()
     # The columns that `prepare` and `curate` write beside the texts are never trained on, and need no warning.
     for one in inspected if prepared is None and artifact is None else ():
-        unread.update({name: rows for name, rows in one.values.items() if name not in read and rows})
+        unread.update({name: rows for name, rows in one.values.items() if name not in known and rows})
     units, sizes = zip(*_group(pieces, unit_bytes), strict=True)
     return FrozenCorpus(
-        CorpusReading(store, resolved, input_of(corpus, resolved)),
+        reading,
         corpus.path,
         units,
         sizes,
         content,
         skipped,
         tuple((file.name, file.info.size, file.info.version) for file in files),
+        resolved.model_dump(),
         prepared,
         unread,
         splits_read and resolved.split == "split",

@@ -96,8 +96,9 @@ class CorpusInput(Input):
 
 def input_of(corpus: Corpus | HeldOutSet, columns: Columns) -> CorpusInput:
     """The settings of a corpus for readers, with the columns that are read, and those that may decide the loss."""
-    main = next(columns.named[role] for role in ("text", "messages", "completion", "chosen") if role in columns.named)
-    names = dict.fromkeys([*columns.named.values(), *ROW_KEYS])
+    named = columns.read.named
+    main = next(named[role] for role in ("text", "messages", "completion", "chosen") if role in named)
+    names = dict.fromkeys([*named.values(), *ROW_KEYS])
     stated = corpus.model_dump(
         include={"format", "exclude", "follow_links", "delimiter", "encoding"}, exclude_none=True
     )

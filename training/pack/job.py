@@ -3,22 +3,24 @@
     list files -> tokenizer -> tokenise (a stage per corpus) -> pack (a stage per corpus) -> pack.json, written last
 
 A folder with a pack.json is finished. Whether its settings and input files are those of the config is found out without
-Ray. Several runs may share a folder (`packed:` in the config).
+Ray. Several runs may share a folder (`packed:` in the config), and it may lie in the output of a training, whose
+manifest.json is the training's: therefore packing is a part of `train`, and no kind of run of its own.
 """
 
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Self
 
 from raymill import cluster
-from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.engine import Engine
-from raymill.cluster.errors import DataError, Problem
+from raymill.cluster.entry import Entry
+from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.frame.job import digests_of, limits_of
 from raymill.cluster.lease import held
@@ -28,25 +30,27 @@ from raymill.cluster.run import differences
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage, from_scratch
 from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig, refuse_output_among_inputs
-from raymill.training.config_parts import Split
+from raymill.training.config_parts import Form, Split
 from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.model_folder.folder import located
 from raymill.training.pack import loss_keys
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from raymill.training.pack.documents import check_corpora
 from raymill.training.pack.packed_run import (
+    RECORD,
     PackedRun,
     TokenizerAt,
+    TokenizerRecord,
     changed_files_text,
-    check_tokenizer_loads,
     damaged,
     discard_damaged,
     examples_name,
     listing_for_manifest,
     manifest_file,
     packed_uri,
-    prepare_tokenizer,
     tokenizer_file,
     tokenizer_folder,
 )
@@ -58,12 +62,22 @@ from raymill.training.pack.split import (
     find_classes,
     read_survey,
     survey_first_documents,
+    survey_here,
     survey_name,
     survey_stage,
 )
+from raymill.training.pack.template import CHATML
 from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
 
 log = logging.getLogger(__name__)
+
+_fingerprint_checked = Entry("raymill.training.tokenizer.load_tokenizer:fingerprint_checked")
+_load_checked = Entry("raymill.training.tokenizer.load_tokenizer:load_checked")
+_write_tokenizer = Entry("raymill.training.tokenizer.load_tokenizer:write_tokenizer")
+
+# Version of the fitted tokenizers; those of another version are made again.
+_FIT_VERSION = 1
+_UNIT_BYTES = 8 << 20  # not the config's: a fitted tokenizer must not depend on the size of units
 
 
 def pack(
@@ -239,7 +253,7 @@ class PackJob:
             refuse_no_examples(examples, corpus.path)
             about_loss = loss_keys.notes(corpus.unread, examples.manifest.counters)
             notes[name] = "; ".join([*filter(None, [corpus.note]), *about_loss])
-            packed = run(pack_stage(name, PackingRule.of(config, corpus.columns), examples))
+            packed = run(pack_stage(name, packing_rule(config, corpus.columns.form), examples))
             corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
         manifest = {
             "version": cluster.__version__,
@@ -273,7 +287,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         name: {
             "columns": columns.model_dump(mode="json"),
             "files": frozen[name].fingerprint,
-            "overflow": config.overflow(columns),
+            "overflow": config.overflow(columns.form),
             **({"measured": frozen[name].measured} if frozen[name].measured else {}),
         }
         for name, columns in each.items()
@@ -288,6 +302,29 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         "tokenizer": tokenizer,
         "corpora": corpora,
     }
+
+
+def located_config(config: TrainConfig) -> TrainConfig:
+    """The config with absolute paths, and with the commit of a model of the hub.
+
+    Workers have other working directories, and a branch of the hub may change while they run.
+    """
+    update: dict[str, Any] = {
+        "model": located(config.model),
+        "corpus": tuple(one.model_copy(update={"path": paths.absolute(one.path)}) for one in config.corpus),
+        "output": paths.absolute(config.output),
+    }
+    if config.packed:
+        update["packed"] = paths.absolute(config.packed)
+    if (before := config.continue_from) is not None:
+        update["continue_from"] = before.model_copy(update={"run": paths.absolute(before.run)})
+    return config.model_copy(update=update)
+
+
+def packing_rule(config: TrainConfig, form: Form) -> PackingRule:
+    """The rule for the documents of a corpus, which have this form."""
+    classifies, overflow = config.training_method.classifies, config.overflow(form)
+    return PackingRule(config.sequence_length, config.packing.mode, overflow, classifies, config.seed)
 
 
 def _require_enough(config: TrainConfig, packed: PackedRun) -> None:
@@ -349,3 +386,78 @@ def _changes(
     if loaded and not lines and before | {"tokenizer": now["tokenizer"]} == now:
         return []  # `prepare_tokenizer` compares loaded tokenizers by their content
     return sorted(lines) + differences(before, now)
+
+
+# --- the tokenizer
+
+
+def prepare_tokenizer(
+    config: TrainConfig, packed_uri: str, replace: bool = False, cuts: Callable[[], Sequence[Cuts]] | None = None
+) -> str:
+    """Make the config's tokenizer below `packed_uri`, or find it there. Returns its fingerprint.
+
+    Only making one loads transformers; a fitted one (`tokenizer: train`) also reads a sample of the corpora.
+
+    Args:
+        cuts: returns the cuts of each corpus, to fit a tokenizer; None: this process reads the corpora to find them.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or the config needs something that it lacks.
+        DataError: without `replace`: the folder has a tokenizer of other settings.
+    """
+    folder, store, model = tokenizer_folder(packed_uri), config.store, config.model
+    template = _chat_template(store, model.chat_template)
+    corpora = list(freeze_corpora(config, _UNIT_BYTES).values()) if model.tokenizer == "train" else []
+    # All that decides the tokenizer; for a fitted one also the documents, by the listing of their files.
+    decided_by: list[object] = [model.name, model.revision, model.tokenizer, template]
+    columns = [one.read for one in config.all_columns]
+    decided_by.append(sorted({one.form for one in columns}))
+    if model.chat_template_kwargs:
+        decided_by.append(model.chat_template_kwargs)
+    if model.tokenizer == "train":
+        decided_by += [_FIT_VERSION, (model.config or {})["vocab_size"], config.split.model_dump()]
+        decided_by += [[frozen.fingerprint, frozen.plain_columns] for frozen in corpora]
+    settings = fingerprint(decided_by)
+
+    def refusal(record: TokenizerRecord) -> Problem | None:
+        fitted = model.tokenizer == "train"
+        # Tokenizers that are loaded are compared by content, because the same one may have been moved.
+        if record.settings == settings or (
+            not fitted and _fingerprint_checked(store, model, template, columns) == record.tokenizer
+        ):
+            return None
+        name = "fitted to these corpora" if fitted else model.tokenizer or model.name
+        seen = f"holds another tokenizer than the config's ({name}, with its chat template)"
+        return Problem.of(folder, seen, fix="Choose another output, or run with --replace to make it again.")
+
+    record_file = tokenizer_file(store, packed_uri)
+    if (found := record_file.find_or_discard(refusal, replace)) is not None:
+        return found.tokenizer
+    chosen = cuts() if cuts and corpora else [survey_here(frozen, config.split).cuts for frozen in corpora]
+    files, tokenizer = _write_tokenizer(store, folder, model, template, columns, corpora, chosen)
+    # Files of an interrupted run with other settings are removed, because they would be loaded too.
+    written = {paths.join(folder, name) for name in (*files, RECORD)}
+    store.delete({file.uri for file in store.list_files(folder)} - written)
+    return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer
+
+
+def check_tokenizer_loads(config: TrainConfig) -> None:
+    """Load the config's tokenizer and write nothing. One that is to be fitted is not checked.
+
+    Raises:
+        ConfigError: as `prepare_tokenizer`.
+    """
+    store, model = config.store, config.model
+    if model.tokenizer != "train":
+        columns = [one.read for one in config.all_columns]
+        _load_checked(store, model, _chat_template(store, model.chat_template), columns)
+
+
+def _chat_template(store: Store, setting: str | None) -> str | None:
+    """The chat template that a config sets; None: the tokenizer's own."""
+    if setting is None or setting == "chatml":
+        return setting and CHATML
+    try:
+        return store.read_bytes(setting).decode()
+    except NotFound:
+        raise ConfigError(f"model.chat_template: no file {setting}. Give a Jinja file, or `chatml`.") from None

@@ -20,7 +20,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from raymill.cluster.errors import ConfigError
-from raymill.training.config_parts import Columns
+from raymill.training.config_parts import ReadColumns
 
 _FACTORS = ("weight", "loss_weight")
 _SWITCHES = ("train", "training")
@@ -92,7 +92,7 @@ _DECIDE_IN_MESSAGES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 ROW_KEYS = tuple(_DECIDE)
 
 
-def refuse_deciding_keys(row: Mapping[str, Any], columns: Columns, where: str) -> None:
+def refuse_deciding_keys(row: Mapping[str, Any], columns: ReadColumns, where: str) -> None:
     """Verify that no column that is not read decides which answers of a row are trained on. Plain text has none.
 
     Raises:
@@ -103,23 +103,20 @@ def refuse_deciding_keys(row: Mapping[str, Any], columns: Columns, where: str) -
     for name in row.keys() & _DECIDE.keys():
         decides, advice = _DECIDE[name]
         chooses = name in ("chosen", "rejected") and {"chosen", "rejected"} & set(columns.named.values())
-        is_named = any(one.partition(".")[0] == name for one in columns.named.values())
-        if not chooses and name not in columns.passed_over and not is_named and decides(row[name]):
+        if not chooses and name not in columns.known and decides(row[name]):
             raise ConfigError(
                 f"{where}: column {name} ({row[name]!r:.80}) {advice}; or, to train on all rows alike, set "
                 f"`ignore: [{name}]`."
             )
 
 
-def without_ignored(message: dict[str, Any], columns: Columns) -> dict[str, Any]:
+def without_ignored(message: dict[str, Any], columns: ReadColumns) -> dict[str, Any]:
     """The message without the keys of columns.ignore, whose other keys are verified.
 
     Raises:
         BadWeight: a key that decides the loss has an unusable value. ConfigError: another key decides it.
     """
-    kept = {
-        key: value for key, value in message.items() if key not in columns.passed_over or key in ("role", "content")
-    }
+    kept = {key: value for key, value in message.items() if key not in columns.ignored or key in ("role", "content")}
     for name in kept.keys() & _DECIDE_IN_MESSAGES.keys():
         decides, advice = _DECIDE_IN_MESSAGES[name]
         if decides(kept[name]):
@@ -232,10 +229,9 @@ _NOTES = {
 _OF_MESSAGE = "messages[]."
 
 
-def count_unread(unread: Counter[str], row: Mapping[str, Any], columns: Columns) -> None:
+def count_unread(unread: Counter[str], row: Mapping[str, Any], columns: ReadColumns) -> None:
     """Count the columns of a row that are not read and not empty."""
-    read = {name.partition(".")[0] for name in columns.named.values()} | set(columns.passed_over)
-    _count(unread, (key for key in row if key not in read and row[key] not in (None, "", [], {})))
+    _count(unread, (key for key in row if key not in columns.known and row[key] not in (None, "", [], {})))
 
 
 def count_unread_of_messages(unread: Counter[str], messages: Iterable[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ This module loads no tokenizer library; load_tokenizer.py makes and loads tokeni
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -24,30 +24,17 @@ from raymill.cluster.artifact import (
     discard_artifact,
     fingerprint,
 )
-from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, DataError, Problem
+from raymill.cluster.errors import DataError
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.record import OtherSettings, RecordFile, json_with
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
 from raymill.cluster.store.store import Store
-from raymill.training.config import TrainConfig
-from raymill.training.pack.corpus import Listing, freeze_corpora, set_name
+from raymill.training.pack.corpus import Listing, set_name
 from raymill.training.pack.corpus_files import PreparedRun
-from raymill.training.pack.split import Cuts, survey_here
-from raymill.training.pack.template import CHATML
-
-_fingerprint_checked = Entry("raymill.training.tokenizer.load_tokenizer:fingerprint_checked")
-_load_checked = Entry("raymill.training.tokenizer.load_tokenizer:load_checked")
-_write_tokenizer = Entry("raymill.training.tokenizer.load_tokenizer:write_tokenizer")
 
 FOLDER = "tokenizer"
 RECORD = "prepared.json"
-
-# Version of the fitted tokenizers; those of another version are made again.
-_FIT_VERSION = 1
-_UNIT_BYTES = 8 << 20  # not the config's: a fitted tokenizer must not depend on the size of units
 
 
 @dataclass(frozen=True)
@@ -79,66 +66,6 @@ class TokenizerRecord:
         return canonical_json({"request": self.settings, "fingerprint": self.tokenizer, "files": self.files})
 
 
-def prepare_tokenizer(
-    config: TrainConfig, packed_uri: str, replace: bool = False, cuts: Callable[[], Sequence[Cuts]] | None = None
-) -> str:
-    """Make the config's tokenizer below `packed_uri`, or find it there. Returns its fingerprint.
-
-    Only making one loads transformers; a fitted one (`tokenizer: train`) also reads a sample of the corpora.
-
-    Args:
-        cuts: returns the cuts of each corpus, to fit a tokenizer; None: this process reads the corpora to find them.
-
-    Raises:
-        ConfigError: there is no such tokenizer, or the config needs something that it lacks.
-        DataError: without `replace`: the folder has a tokenizer of other settings.
-    """
-    folder, store, model = tokenizer_folder(packed_uri), config.store, config.model
-    template = _chat_template(store, model.chat_template)
-    corpora = list(freeze_corpora(config, _UNIT_BYTES).values()) if model.tokenizer == "train" else []
-    # All that decides the tokenizer; for a fitted one also the documents, by the listing of their files.
-    decided_by: list[object] = [model.name, model.revision, model.tokenizer, template]
-    decided_by.append(sorted({one.form for one in config.all_columns}))
-    if model.chat_template_kwargs:
-        decided_by.append(model.chat_template_kwargs)
-    if model.tokenizer == "train":
-        decided_by += [_FIT_VERSION, (model.config or {})["vocab_size"], config.split.model_dump()]
-        decided_by += [[frozen.fingerprint, frozen.columns.model_dump()] for frozen in corpora]
-    settings = fingerprint(decided_by)
-
-    def refusal(record: TokenizerRecord) -> Problem | None:
-        fitted = model.tokenizer == "train"
-        # Tokenizers that are loaded are compared by content, because the same one may have been moved.
-        if record.settings == settings or (
-            not fitted and _fingerprint_checked(store, model, template, config.all_columns) == record.tokenizer
-        ):
-            return None
-        name = "fitted to these corpora" if fitted else model.tokenizer or model.name
-        seen = f"holds another tokenizer than the config's ({name}, with its chat template)"
-        return Problem.of(folder, seen, fix="Choose another output, or run with --replace to make it again.")
-
-    record_file = tokenizer_file(store, packed_uri)
-    if (found := record_file.find_or_discard(refusal, replace)) is not None:
-        return found.tokenizer
-    chosen = cuts() if cuts and corpora else [survey_here(frozen, config.split).cuts for frozen in corpora]
-    files, tokenizer = _write_tokenizer(store, folder, model, template, config.all_columns, corpora, chosen)
-    # Files of an interrupted run with other settings are removed, because they would be loaded too.
-    written = {paths.join(folder, name) for name in (*files, RECORD)}
-    store.delete({file.uri for file in store.list_files(folder)} - written)
-    return record_file.create(TokenizerRecord(settings, tokenizer, files).to_json()).tokenizer
-
-
-def check_tokenizer_loads(config: TrainConfig) -> None:
-    """Load the config's tokenizer and write nothing. One that is to be fitted is not checked.
-
-    Raises:
-        ConfigError: as `prepare_tokenizer`.
-    """
-    store, model = config.store, config.model
-    if model.tokenizer != "train":
-        _load_checked(store, model, _chat_template(store, model.chat_template), config.all_columns)
-
-
 def tokenizer_folder(packed_uri: str) -> str:
     return paths.join(paths.absolute(packed_uri), FOLDER)
 
@@ -156,16 +83,6 @@ def tokenizer_damage(store: Store, packed_uri: str, compare_sha256: bool = False
         return {}
     written = {name: (size, sha256) for name, (sha256, size) in record.files.items()}
     return changed_files(store, tokenizer_folder(packed_uri), written, compare_sha256)
-
-
-def _chat_template(store: Store, setting: str | None) -> str | None:
-    """The chat template that a config sets; None: the tokenizer's own."""
-    if setting is None or setting == "chatml":
-        return setting and CHATML
-    try:
-        return store.read_bytes(setting).decode()
-    except NotFound:
-        raise ConfigError(f"model.chat_template: no file {setting}. Give a Jinja file, or `chatml`.") from None
 
 
 PACK_MANIFEST = "pack.json"

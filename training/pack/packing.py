@@ -37,8 +37,6 @@ from raymill.cluster.output import changed, read_slices, table_of, table_slices
 from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.training.config import TrainConfig
-from raymill.training.config_parts import Columns
 from raymill.training.data.order import permutation
 from raymill.training.data.packed import (
     EXAMPLES,
@@ -88,14 +86,6 @@ class PackingRule:
     overflow: str
     classify: bool
     seed: int
-
-    @classmethod
-    def of(cls, config: TrainConfig, columns: Columns) -> Self:
-        """The rule for a corpus with these columns."""
-        overflow = config.overflow(columns)
-        return cls(
-            config.sequence_length, config.packing.mode, overflow, config.training_method.classifies, config.seed
-        )
 
 
 def pack_stage(

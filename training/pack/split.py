@@ -214,7 +214,7 @@ def survey_first_documents(
         ConfigError: there are too many strata or classes.
     """
     found, left_out, documents = _nothing_of(frozen, classes), LeftOut(), 0
-    decided = frozen.columns.split is not None or split.fold is not None
+    decided = "split" in frozen.columns.named or split.fold is not None
     if decided and not classes:
         return found.result(split)
     for unit in frozen.units:
@@ -223,7 +223,7 @@ def survey_first_documents(
                 return None
             documents += 1
             found.add(document)
-            if not classes and frozen.columns.stratify is None and found.strata[document.stratum] is None:
+            if not classes and "stratify" not in frozen.columns.named and found.strata[document.stratum] is None:
                 return found.result(split)
         if documents + left_out.reasons.total() >= limit and unit is not frozen.units[-1]:
             return None
@@ -251,7 +251,7 @@ def survey_stage(name: str, frozen: FrozenCorpus, store: Store, split: Split, cl
     Args:
         store: of the output. classes: whether they are wanted.
     """
-    decided_by = [VERSION, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump(), split.model_dump()]
+    decided_by = [VERSION, frozen.fingerprint, as_json(frozen.units), frozen.plain_columns, split.model_dump()]
     made_from = fingerprint([*decided_by, classes])
     nothing = _nothing_of(frozen, classes)
     stage = Stage(
@@ -353,7 +353,7 @@ def _nothing_of(frozen: FrozenCorpus, classes: bool) -> Survey:
 
 
 def _where(frozen: FrozenCorpus) -> str:
-    return f"{frozen.path}: column {frozen.columns.label}"
+    return f"{frozen.path}: column {frozen.columns.named.get('label')}"
 
 
 def _too_many_classes(where: str) -> ConfigError:

@@ -78,7 +78,7 @@ def tokenise_stage(
     """
     failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1
     output = f"_work/examples/{name}"
-    decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.columns.model_dump()]
+    decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.plain_columns]
     decided_by += [tokenizer.fingerprint, split.model_dump(), seed, list(classes)]
     return Stage(
         name=stage_of("tokenise", name),

@@ -26,17 +26,16 @@ from raymill.training.data.order import Order, shares
 from raymill.training.data.packed import rows_per_group
 from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.pack.corpus import FrozenCorpus, SplitSpan, freeze_corpora, freeze_sets, with_columns
-from raymill.training.pack.job import pack_settings
+from raymill.training.pack.job import pack_settings, packing_rule, prepare_tokenizer
 from raymill.training.pack.packed_run import (
     PackedRun,
     TokenizerAt,
     examples_name,
     manifest_file,
     packed_uri,
-    prepare_tokenizer,
     tokenizer_folder,
 )
-from raymill.training.pack.packing import PackingRule, pack_stage
+from raymill.training.pack.packing import pack_stage
 from raymill.training.pack.split import Surveyed, find_classes, survey_here
 from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
 
@@ -77,7 +76,7 @@ def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Pla
             split, cuts, seed = config.split, surveyed.cuts, config.seed
             examples = run(tokenise_stage(name, corpus, tokenizer, split, cuts, seed, classes, vocabulary))
             refuse_no_examples(examples[examples_name(name)], corpus.path)
-            return run(pack_stage(name, PackingRule.of(config, corpus.columns), examples[examples_name(name)]))
+            return run(pack_stage(name, packing_rule(config, corpus.columns.form), examples[examples_name(name)]))
 
         for name, corpus in frozen.items():
 
@@ -228,7 +227,7 @@ def _guessed(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int) -
         f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
         "`raymill pack` counts them"
     )
-    if any(config.overflow(columns) == "drop" for columns in config.all_columns):
+    if any(config.overflow(form) == "drop" for form in config.forms):
         how += f" and leaves out examples longer than {config.sequence_length:,} tokens, which this includes"
     rows = _rows(config, tokens)
     return Data(False, how, rows, tokens, None, _order(config, tokens, rows))

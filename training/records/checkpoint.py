@@ -27,7 +27,7 @@ from raymill.cluster.record import RecordFile
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName
 from raymill.cluster.store.store import Store
-from raymill.training.records.job import Job
+from raymill.training.records.job import TrainingFolder
 from raymill.training.records.schema import TrainingProgress
 
 MANIFEST = "manifest.json"
@@ -79,8 +79,8 @@ class StateFile:
 class CheckpointManifest:
     """The content of manifest.json.
 
-    fingerprint_parts: see Job. shapes: of every trained parameter, by name. world, made, versions: number of workers,
-    time and package versions when it was written; for information only.
+    fingerprint_parts: see TrainingFolder. shapes: of every trained parameter, by name. world, made, versions: number of
+    workers, time and package versions when it was written; for information only.
     """
 
     fingerprint_parts: dict[str, str]
@@ -243,10 +243,10 @@ class Checkpoint:
         return data
 
 
-def checkpoint_folders(job: Job) -> list[str]:
+def checkpoint_folders(run: TrainingFolder) -> list[str]:
     """URIs of the finished checkpoints of a run, sorted by step. Costs one listing."""
     ends = f"/{MANIFEST}"
-    found = [file.uri.removesuffix(ends) for file in job.store.list_files(job.checkpoints) if file.uri.endswith(ends)]
+    found = [file.uri.removesuffix(ends) for file in run.store.list_files(run.checkpoints) if file.uri.endswith(ends)]
     return sorted(found, key=lambda uri: uri.rpartition("/")[2])
 
 
@@ -264,14 +264,14 @@ def step_of(uri: str) -> int:
     return int(uri.rpartition("/")[2].split("-")[1])
 
 
-def at_step(job: Job, step: int) -> str:
+def at_step(run: TrainingFolder, step: int) -> str:
     """URI of the newest finished checkpoint of a step."""
     name = folder_name(step, "")
-    return next(uri for uri in reversed(checkpoint_folders(job)) if uri.rpartition("/")[2].startswith(name))
+    return next(uri for uri in reversed(checkpoint_folders(run)) if uri.rpartition("/")[2].startswith(name))
 
 
-def newest(job: Job, damaged: dict[str, str]) -> Checkpoint | None:
-    """The newest checkpoint that this job can continue from; None if there is none.
+def newest(run: TrainingFolder, damaged: dict[str, str]) -> Checkpoint | None:
+    """The newest checkpoint that this training can continue from; None if there is none.
 
     Args:
         damaged: URI -> problem of the checkpoints that are known to be damaged, which are skipped. Checkpoints that are
@@ -280,15 +280,15 @@ def newest(job: Job, damaged: dict[str, str]) -> Checkpoint | None:
     Raises:
         DataError: the checkpoint has another model, other data or other settings.
     """
-    for uri in reversed(checkpoint_folders(job)):
+    for uri in reversed(checkpoint_folders(run)):
         if uri in damaged:
             continue
         try:
-            checkpoint = Checkpoint.load(job.store, uri)
+            checkpoint = Checkpoint.load(run.store, uri)
         except DataError as error:
             damaged[uri] = problem(error)
             continue
-        if changed := job.differences(checkpoint.manifest.fingerprint_parts):
+        if changed := run.differences(checkpoint.manifest.fingerprint_parts):
             raise DataError(
                 f"{checkpoint.uri}: cannot be continued with other settings, model or data: {'; '.join(changed)}. Set "
                 "them back, choose another output, or add --replace to start again."
@@ -302,9 +302,9 @@ def problem(damage: DataError) -> str:
     return str(damage).removesuffix(f" {_ADVICE}")
 
 
-def latest(job: Job) -> Checkpoint | None:
-    """The newest checkpoint that this job can continue from. Only manifests and file sizes are checked."""
-    return newest(job, {})
+def latest(run: TrainingFolder) -> Checkpoint | None:
+    """The newest checkpoint that this training can continue from. Only manifests and file sizes are checked."""
+    return newest(run, {})
 
 
 def has_every_value(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> bool:

@@ -14,19 +14,20 @@ from raymill import cluster
 from raymill.cluster.artifact import changed_files, fingerprint
 from raymill.cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
 from raymill.cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
+from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
 from raymill.cluster.store.store import Store
 from raymill.training.methods import FOLDERS
 from raymill.training.records.checkpoint import MANIFEST, Checkpoint, checkpoint_folders, latest
-from raymill.training.records.job import CHECKPOINTS, OUTCOME, Job
+from raymill.training.records.job import CHECKPOINTS, OUTCOME, Job, TrainingFolder
 from raymill.training.records.schema import Evaluation, Measured, Outcome
 
 
-def read_outcome(job: Job) -> Outcome | None:
-    """The outcome of a finished fit with the job's fingerprint; None if there is none."""
-    found = outcome_file(job.store, job.root).read()
-    return found if found is not None and found["fingerprint"] == job.fingerprint else None
+def read_outcome(run: TrainingFolder) -> Outcome | None:
+    """The outcome of a finished fit with the same fingerprint; None if there is none."""
+    found = outcome_file(run.store, run.uri).read()
+    return found if found is not None and found["fingerprint"] == run.fingerprint else None
 
 
 def outcome_file(store: Store, root: str) -> RecordFile[Outcome]:
@@ -55,38 +56,38 @@ def checkpoint_of(root: str, uri: str) -> str:
     return paths.join(root, CHECKPOINTS, FileName(uri.rpartition("/")[2]))
 
 
-def write_outcome(job: Job, outcome: Outcome) -> None:
-    job.store.write_bytes(job.outcome, json_bytes(outcome))
+def write_outcome(run: TrainingFolder, outcome: Outcome) -> None:
+    run.store.write_bytes(run.outcome, json_bytes(outcome))
 
 
-def refuse_or_delete_other_training(job: Job, replace: bool) -> None:
-    """Verify that checkpoints and outcome in the run's folder are those of this job.
+def refuse_or_delete_other_training(run: TrainingFolder, replace: bool) -> None:
+    """Verify that checkpoints and outcome in the run's folder are those of this training.
 
     Args:
-        replace: delete those of another job, and a finished training whose weights are damaged.
+        replace: delete those of another training, and a finished training whose weights are damaged.
 
     Raises:
         DataError: without `replace`: they have other settings, data or model.
     """
     try:
-        latest(job)
-        if replace and (outcome := read_outcome(job)) is not None:
-            Checkpoint.load(job.store, exported_checkpoint(job.root, outcome)).check_weights()
-        if job.store.exists(job.outcome) and read_outcome(job) is None:
+        latest(run)
+        if replace and (outcome := read_outcome(run)) is not None:
+            Checkpoint.load(run.store, exported_checkpoint(run.uri, outcome)).check_weights()
+        if run.store.exists(run.outcome) and read_outcome(run) is None:
             raise DataError(
-                f"{job.outcome}: written by a training with other settings, data or model. Choose another output, or "
+                f"{run.outcome}: written by a training with other settings, data or model. Choose another output, or "
                 "add --replace to start again."
             )
     except DataError:
         if not replace:
             raise
-        checkpoints = checkpoint_folders(job)
+        checkpoints = checkpoint_folders(run)
         manifests = (paths.join(uri, MANIFEST) for uri in checkpoints)
-        job.store.delete([job.outcome, job.micro_batch, *manifests, job.step_log])
-        for folder in (job.checkpoints, job.attempts, job.tensorboard):
-            job.store.delete(file.uri for file in job.store.list_files(folder))
+        run.store.delete([run.outcome, run.micro_batch, *manifests, run.step_log])
+        for folder in (run.checkpoints, run.attempts, run.tensorboard):
+            run.store.delete(file.uri for file in run.store.list_files(folder))
         for uri in checkpoints:
-            job.store.delete_empty_folder(uri)
+            run.store.delete_empty_folder(uri)
 
 
 class WorkerErrors:
@@ -95,9 +96,9 @@ class WorkerErrors:
     A file is RUN/errors/SUBMISSION/NANOSECONDS.json, with an `ErrorRecord`.
     """
 
-    def __init__(self, job: Job, submission: str) -> None:
-        self.store = job.store
-        self.folder = paths.join(job.root, "errors", submission)
+    def __init__(self, run: RunFolder, submission: str) -> None:
+        self.store = run.store
+        self.folder = paths.join(run.uri, "errors", submission)
 
     def write(self, error: RaymillError) -> None:
         data = json.dumps(as_record(error)).encode()
@@ -168,17 +169,17 @@ def parse_evaluation(data: bytes) -> Any:
     return found
 
 
-def read_evaluation(job: Job, wanted: str | None = None) -> Evaluation | None:
-    """The evaluation of a job's run; None if there is none or its fingerprint is not `wanted` (None: any)."""
-    found = RecordFile(job.store, paths.join(job.root, EVALUATION), "the evaluation of a run", parse_evaluation).read()
+def read_evaluation(run: RunFolder, wanted: str | None = None) -> Evaluation | None:
+    """The evaluation of a run; None if there is none or its fingerprint is not `wanted` (None: any)."""
+    found = RecordFile(run.store, paths.join(run.uri, EVALUATION), "the evaluation of a run", parse_evaluation).read()
     if found is None or (found.pop(_FINGERPRINT, None) != wanted and wanted is not None):
         return None
     return found
 
 
-def write_evaluation(job: Job, evaluation: Evaluation, made_from: str) -> None:
-    """Write evaluation.json to the job's run. made_from: the evaluation's fingerprint."""
-    job.store.write_bytes(paths.join(job.root, EVALUATION), json_bytes({_FINGERPRINT: made_from} | evaluation))
+def write_evaluation(run: RunFolder, evaluation: Evaluation, made_from: str) -> None:
+    """Write evaluation.json to the run. made_from: the evaluation's fingerprint."""
+    run.store.write_bytes(paths.join(run.uri, EVALUATION), json_bytes({_FINGERPRINT: made_from} | evaluation))
 
 
 EXPORT = "export"
@@ -200,9 +201,9 @@ def export_fingerprint(job: Job, outcome: Outcome) -> str:
 
 def finished_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
     """The manifest of a finished export of these weights; None if there is none, or if sizes of its files differ."""
-    root = paths.join(job.root, EXPORT)
-    found = _read_export(job.store, root)
-    if found is None or found["made_from"] != export_fingerprint(job, outcome) or export_damage(job.store, root, found):
+    store, root = job.folder.store, paths.join(job.folder.uri, EXPORT)
+    found = _read_export(store, root)
+    if found is None or found["made_from"] != export_fingerprint(job, outcome) or export_damage(store, root, found):
         return None
     return found
 
@@ -210,7 +211,7 @@ def finished_export(job: Job, outcome: Outcome) -> dict[str, Any] | None:
 def finished_export_and_evaluation(job: Job, outcome: Outcome) -> dict[str, Any] | None:
     """The manifest of a finished export of these weights whose cards have a finished evaluation's scores; else None."""
     made_from = evaluation_fingerprint(job, outcome)
-    found = finished_export(job, outcome) if read_evaluation(job, made_from) else None
+    found = finished_export(job, outcome) if read_evaluation(job.folder, made_from) else None
     return found if found and found.get(EVALUATED) == made_from else None
 
 

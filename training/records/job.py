@@ -9,11 +9,10 @@ from typing import Any, Self
 from raymill.cluster.artifact import canonical_json, fingerprint
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.record import json_bytes
-from raymill.cluster.run import differences
+from raymill.cluster.run import RunFolder, differences
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import SECRETS
 from raymill.cluster.store.paths import RecordedUri
-from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.data.order import Position
 
@@ -70,69 +69,44 @@ OUTCOME, CHECKPOINTS, STEP_LOG = "fit.json", "checkpoints", "steps.jsonl"
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training.
+class TrainingFolder(RunFolder):
+    """The folder of a training: its files, and what decides its weights.
 
-    config: of this phase. root: absolute URI of the run's folder. packed: URI of the folder with the packed rows.
-    classes: those that are predicted, in the order of their indices. steps: optimizer steps of the whole training.
-    fingerprint_parts: all that decides the weights: `model`, `data`, `corpora` and a `settings.KEY` for each setting. A
-    checkpoint stores them, and training continues from it only if they are equal. sets: the digest of the rows of each
-    of `evaluate.sets`, which do not decide the weights. parent: the run that this one continues, if any.
+    fingerprint_parts: `model`, `data`, `corpora` and a `settings.KEY` for each setting. A checkpoint stores them, and
+    training continues from it only if they are equal.
     """
 
-    config: TrainConfig
-    root: str
-    packed: str
-    classes: tuple[str, ...]
-    steps: int
     fingerprint_parts: dict[str, str]
-    sets: dict[str, str] = field(default_factory=dict)
-    parent: Parent | None = None
-
-    @property
-    def store(self) -> Store:
-        """The store of the run's folder."""
-        return self.config.store
-
-    @property
-    def start(self) -> Position:
-        """The sample of the data at which step 1 starts."""
-        return self.parent.position if self.parent else Position()
-
-    @property
-    def steps_before(self) -> int:
-        """Optimizer steps of the runs that this one continues."""
-        return self.parent.steps_before if self.parent else 0
 
     @property
     def checkpoints(self) -> str:
         """Folder of all checkpoints."""
-        return f"{self.root}/{CHECKPOINTS}"
+        return f"{self.uri}/{CHECKPOINTS}"
 
     @property
     def step_log(self) -> str:
         """steps.jsonl, see step_log.py."""
-        return f"{self.root}/{STEP_LOG}"
+        return f"{self.uri}/{STEP_LOG}"
 
     @property
     def outcome(self) -> str:
         """fit.json, the record of the finished training."""
-        return f"{self.root}/{OUTCOME}"
+        return f"{self.uri}/{OUTCOME}"
 
     @property
     def micro_batch(self) -> str:
         """micro_batch.json, see fit/memory.py."""
-        return f"{self.root}/micro_batch.json"
+        return f"{self.uri}/micro_batch.json"
 
     @property
     def attempts(self) -> str:
         """Folder with one `records.StartRecord` for each start of the workers."""
-        return f"{self.root}/attempts"
+        return f"{self.uri}/attempts"
 
     @property
     def tensorboard(self) -> str:
         """Folder of TensorBoard's event files."""
-        return f"{self.root}/tensorboard"
+        return f"{self.uri}/tensorboard"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -140,7 +114,7 @@ class Job:
         return fingerprint(self.fingerprint_parts)
 
     def differences(self, parts: dict[str, str]) -> list[str]:
-        """The differences between other fingerprint parts and this job's, such as `settings.seed was 1, now 2`."""
+        """The differences between other fingerprint parts and these, such as `settings.seed was 1, now 2`."""
 
         def parsed(parts: dict[str, str]) -> dict[str, Any]:
             values: dict[str, Any] = dict(parts)
@@ -151,15 +125,33 @@ class Job:
 
         return differences(parsed(parts), parsed(self.fingerprint_parts))
 
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    config: of this phase. folder: of the run. packed: URI of the folder with the packed rows. classes: those that are
+    predicted, in the order of their indices. steps: optimizer steps of the whole training. sets: the digest of the rows
+    of each of `evaluate.sets`, which do not decide the weights. parent: the run that this one continues, if any.
+    """
+
+    config: TrainConfig
+    folder: TrainingFolder
+    packed: str
+    classes: tuple[str, ...]
+    steps: int
+    sets: dict[str, str] = field(default_factory=dict)
+    parent: Parent | None = None
+
     def to_json(self) -> bytes:
         """The job without its stores' credentials: workers that torchrun starts use those of their own machine."""
         keys: dict[str, Any] = {"storage": set(SECRETS), "corpus": {"__all__": {"storage": set(SECRETS)}}}
         plain = {
-            "root": self.root,
+            "root": self.folder.uri,
             "packed": self.packed,
             "classes": self.classes,
             "steps": self.steps,
-            "identity": self.fingerprint_parts,  # the key of earlier versions
+            "identity": self.folder.fingerprint_parts,  # the key of earlier versions
             "sets": self.sets,
             "config": json.loads(self.config.model_dump_json(exclude=keys, exclude_unset=True)),
             "parent": self.parent and asdict(self.parent),
@@ -176,9 +168,10 @@ class Job:
         try:
             plain = json.loads(data)
             config = TrainConfig.model_validate(plain["config"])
-            packed, classes, parts = plain["packed"], tuple(plain["classes"]), plain["identity"]
+            folder = TrainingFolder(config.store, plain["root"], plain["identity"])
+            packed, classes = plain["packed"], tuple(plain["classes"])
             sets, parent = plain.get("sets", {}), plain.get("parent") and Parent.from_plain(plain["parent"])
-            return cls(config, plain["root"], packed, classes, plain["steps"], parts, sets, parent)
+            return cls(config, folder, packed, classes, plain["steps"], sets, parent)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigError(
                 f"not a job of this project ({error}). Write one with `raymill pack CONFIG --job FILE`."
@@ -193,22 +186,22 @@ class StopRequested(Exception):
 class StopRequest:
     """The request for the workers of one submission. submission: its id."""
 
-    job: Job
+    run: RunFolder
     submission: str
 
     @property
     def uri(self) -> str:
         """The file that is the request."""
-        return paths.join(self.job.root, "stop", self.submission)
+        return paths.join(self.run.uri, "stop", self.submission)
 
     def make(self) -> None:
         """Make the request."""
-        self.job.store.write_bytes(self.uri, b"")
+        self.run.store.write_bytes(self.uri, b"")
 
     def made(self) -> bool:
         """Whether the request was made. Costs one request to the store."""
-        return self.job.store.exists(self.uri)
+        return self.run.store.exists(self.uri)
 
     def delete(self) -> None:
         """Delete the request."""
-        self.job.store.delete([self.uri])
+        self.run.store.delete([self.uri])

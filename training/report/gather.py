@@ -27,7 +27,7 @@ from raymill.training.model_folder.loading import Base, loading
 from raymill.training.pack import summary
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.finished import EXPORT, export_file, read_evaluation
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import (
     Evaluation,
     GeneratedAnswer,
@@ -117,7 +117,7 @@ _NOT_EVALUATED: Evaluation = {
 
 def gather(job: Job, packed: PackedRun, outcome: Outcome) -> TrainReport:
     """The report of one finished training."""
-    return _report(job.config, job.root, [fit_of(job, packed, outcome)])
+    return _report(job.config, job.folder.uri, [fit_of(job, packed, outcome)])
 
 
 def combine_reports(config: TrainConfig, reports: Sequence[TrainReport]) -> TrainReport:
@@ -127,13 +127,14 @@ def combine_reports(config: TrainConfig, reports: Sequence[TrainReport]) -> Trai
 
 def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
     """One training's part of the report."""
-    config, log = job.config, Log(read_steps(job.store, job.step_log))
-    files = job.store.list_files(job.attempts)
-    attempts: list[StartRecord] = [read_json(job.store, file.uri, "the record of a start") for file in files]
-    evaluation = read_evaluation(job) or _NOT_EVALUATED
+    config, run = job.config, job.folder
+    log = Log(read_steps(run.store, run.step_log))
+    files = run.store.list_files(run.attempts)
+    attempts: list[StartRecord] = [read_json(run.store, file.uri, "the record of a start") for file in files]
+    evaluation = read_evaluation(run) or _NOT_EVALUATED
     return {
         "name": config.name,
-        "output": job.root,
+        "output": run.uri,
         "recipe": _recipe(config, attempts),
         "continues": list(job.parent.words) if job.parent else [],
         "totals": {
@@ -157,7 +158,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "damaged_checkpoints": [line for attempt in attempts for line in damage_lines(attempt)],
         "rows": log.rows(),
         "corpora": [
-            _corpus(job.store, name, corpus.path, packed, config.sequence_length)
+            _corpus(run.store, name, corpus.path, packed, config.sequence_length)
             for name, corpus in zip(config.corpus_names, config.corpus, strict=True)
         ],
         "before": evaluation["before"],
@@ -170,7 +171,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "answers": list(_first_answers(evaluation["answers"])),
         "merged_check": evaluation["merged_check"],
         "evaluation_notes": evaluation.get("notes", []),
-        "folders": _folders(job, packed),
+        "folders": _folders(run, packed.has_chat_turns(config.forms)),
     }
 
 
@@ -256,13 +257,12 @@ def _split(split: str, counted: Counters, length: int) -> dict[str, Any]:
     return {"split": split, **counts, "filled": counts["tokens"] / (rows * length) if rows else 0.0}
 
 
-def _folders(job: Job, packed: PackedRun) -> list[dict[str, Any]]:
-    root = paths.join(job.root, EXPORT)
-    manifest = export_file(job.store, root).read()
+def _folders(run: TrainingFolder, chat: bool) -> list[dict[str, Any]]:
+    root = paths.join(run.uri, EXPORT)
+    manifest = export_file(run.store, root).read()
     if manifest is None:
         return []
     name, revision = manifest["base"]["name"] or "", manifest["base"]["revision"]
-    chat = packed.has_chat_turns({one.form for one in job.config.all_columns})
     base = Base(name, revision, "../base" if "base" in manifest["folders"] else None)
     return [
         {

@@ -32,7 +32,7 @@ from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.paths import RelativePath
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import scratch_folder
-from raymill.training.config_parts import Columns, Model
+from raymill.training.config_parts import Model, ReadColumns
 from raymill.training.model_folder.checks import check_template_variables, no_tokenizer
 from raymill.training.model_folder.folder import hub_copy, refuse_foreign_files
 from raymill.training.pack.corpus import FrozenCorpus
@@ -119,7 +119,7 @@ def write_tokenizer(
     folder: str,
     model: Model,
     template: str | None,
-    columns: Sequence[Columns],
+    columns: Sequence[ReadColumns],
     corpora: Sequence[FrozenCorpus],
     cuts: Sequence[Cuts],
 ) -> tuple[dict[str, tuple[str, int]], str]:
@@ -153,7 +153,7 @@ def write_tokenizer(
 
 
 def load_checked(
-    store: Store, model: Model, template: str | None, columns: Sequence[Columns]
+    store: Store, model: Model, template: str | None, columns: Sequence[ReadColumns]
 ) -> PreTrainedTokenizerFast:
     """The tokenizer that a config names, checked. The arguments and errors are those of `write_tokenizer`."""
     source = model.tokenizer or model.name
@@ -165,7 +165,7 @@ def load_checked(
     return tokenizer
 
 
-def fingerprint_checked(store: Store, model: Model, template: str | None, columns: Sequence[Columns]) -> str:
+def fingerprint_checked(store: Store, model: Model, template: str | None, columns: Sequence[ReadColumns]) -> str:
     """The fingerprint of `load_checked`'s tokenizer."""
     return tokenizer_fingerprint(load_checked(store, model, template, columns))
 
@@ -266,7 +266,7 @@ def _belongs(file: FileInfo, root: str) -> bool:
     return kind and not nested and name != RECORD and file.size <= _MAX_FILE_BYTES
 
 
-def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, columns: Sequence[Columns]) -> None:
+def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, columns: Sequence[ReadColumns]) -> None:
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             "model.tokenizer: it has no end-of-text token (eos_token), so a model could not learn to stop. Add one to "
@@ -287,7 +287,8 @@ def _check(tokenizer: PreTrainedTokenizerFast, store: Store, model: Model, colum
             "columns.messages: the tokenizer has no chat template to write messages with. Set model.chat_template to a "
             "Jinja file or, for a tokenizer with its tokens, `chatml`."
         )
-    if any(one.system or one.system_prompt or one.history for one in columns) and not tokenizer.chat_template:
+    system = any(one.system_prompt or {"system", "history"} & one.named.keys() for one in columns)
+    if system and not tokenizer.chat_template:
         raise ConfigError(
             "columns: system prompts and earlier turns are written by a chat template, and the tokenizer has none. Set "
             "model.chat_template, or put the text into the prompts."

@@ -28,7 +28,7 @@ from raymill.training.pack import loss_keys, summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
 from raymill.training.pack.documents import Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
 from raymill.training.pack.encode import Encoder, Example
-from raymill.training.pack.packed_run import prepare_tokenizer
+from raymill.training.pack.job import packing_rule, prepare_tokenizer
 from raymill.training.pack.packing import PackingRule, cut
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
@@ -99,7 +99,7 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
         tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))
     encoder = Encoder(tokenizer, embedded_tokens(config.store, config.model))
     return [
-        _of_corpus(name, corpus, PackingRule.of(config, corpus.columns), encoder, count)
+        _of_corpus(name, corpus, packing_rule(config, corpus.columns.form), encoder, count)
         for name, corpus in frozen.items()
     ]
 

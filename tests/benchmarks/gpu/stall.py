@@ -16,7 +16,7 @@ from raymill.training.engines import make_engine
 from raymill.training.fit.checkpoint import Saver
 from raymill.training.fit.process_group import own_group
 from raymill.training.models.build import objective_around
-from raymill.training.records.job import Job
+from raymill.training.records.job import TrainingFolder
 from raymill.training.records.schema import TrainingProgress
 from tests.benchmarks.gpu.measure import random_model
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         objective = objective_around(config, random_model(config, ranks.device, "sdpa"), 0, ranks.device)
         engine = make_engine(config, objective, ranks.device)
-        saver = Saver(Job(config, folder, folder, (), 9, {}), ranks, "bench", lambda: None)
+        saver = Saver(TrainingFolder(config.store, folder, {}), config.checkpoint.keep, ranks, "bench", lambda: None)
         stalls, started = [], time.perf_counter()
         for step in (1, 2):
             stalls.append(saver.begin(TrainingProgress(step=step), engine.slices()))

@@ -170,11 +170,10 @@ def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
     )  # fmt: skip
     _, artifacts = held_out_split(run.packed)
     config = run.job.config
-    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
-    _, answers = generate_and_score(run.trained, config, artifacts, columns, run.tokenizer)
+    forms = dict.fromkeys(config.corpus_names, "text")
+    _, answers = generate_and_score(run.trained, config, artifacts, forms, run.tokenizer)
     assert len(answers) == 2
-    columns = dict(zip(config.corpus_names, config.all_columns, strict=True))
-    prompts = prompts_of(artifacts, columns, config.generate, 4, config.sequence_length)
+    prompts = prompts_of(artifacts, forms, config.generate, 4, config.sequence_length)
     assert [(len(prompt.ids), len(prompt.reference)) for prompt in prompts] == [(6, 4)] * 2
 
 
@@ -294,8 +293,8 @@ def test_prompts_come_from_all_over_the_split_and_are_the_same_every_time():
 
 def test_every_corpus_gives_its_share_of_prompts(chat):
     test = chat.packed.corpora["test"]["test"]
-    columns, length = dict.fromkeys("abc", chat.job.config.all_columns[0]), chat.job.config.sequence_length
-    assert len(prompts_of(dict.fromkeys("abc", test), columns, Generate(prompts=5), 8, length)) == 5
+    forms, length = dict.fromkeys("abc", "chat"), chat.job.config.sequence_length
+    assert len(prompts_of(dict.fromkeys("abc", test), forms, Generate(prompts=5), 8, length)) == 5
     assert PackedRows(test).rows
 
 

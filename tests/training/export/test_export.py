@@ -1,5 +1,6 @@
 """What a run leaves for other programs: folders that transformers and peft load, and that say what was trained."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -169,7 +170,7 @@ def test_a_finished_export_is_left_alone_and_another_one_replaces_it(tmp_path):
     assert export(run.job, run.outcome, run.packed) == first
     assert (run.export / "merged" / "config.json").stat().st_mtime_ns == written
     config = run.job.config.model_copy(update={"export": run.job.config.export.model_copy(update={"merged": False})})
-    job = type(run.job)(config, run.job.root, run.job.packed, (), 50, run.job.fingerprint_parts)
+    job = dataclasses.replace(run.job, config=config)
     export(job, run.outcome, run.packed)
     assert {path.name for path in run.export.iterdir() if any(path.glob("*"))} == {"adapter", "base"}
 
@@ -228,7 +229,7 @@ def test_4_bit_adapters_are_merged_into_the_whole_weights(tmp_path):
     """Of the same names and shapes as lora's, whose checkpoint therefore stands in for one made on a GPU."""
     run = make_run(tmp_path)
     config = run.job.config.model_copy(update={"method": "qlora"})
-    job = type(run.job)(config, run.job.root, run.job.packed, (), 50, run.job.fingerprint_parts)
+    job = dataclasses.replace(run.job, config=config)
     assert export(job, run.outcome, run.packed)["folders"].keys() >= {"adapter", "merged"}
     torch.testing.assert_close(
         logits(load(run, "merged"), prompt(run)), trained_logits(run, prompt(run)), atol=1e-5, rtol=1e-5
@@ -296,9 +297,11 @@ def test_the_digest_leaves_out_the_location_of_the_base_and_no_other_setting(tmp
 def test_an_export_to_an_object_store_is_the_same(s3_root, s3_store, tmp_path):
     run = make_run(tmp_path)
     config = run.job.config.model_copy(update={"storage": s3_store.options})
-    job = type(run.job)(config, f"{s3_root}/run", run.job.packed, (), 50, run.job.fingerprint_parts)
-    for file in Store().list_files(run.job.checkpoints):
-        at = f"{job.checkpoints}/{file.uri.removeprefix(f'{run.job.checkpoints}/')}"
+    job = dataclasses.replace(
+        run.job, config=config, folder=dataclasses.replace(run.job.folder, store=config.store, uri=f"{s3_root}/run")
+    )
+    for file in Store().list_files(run.job.folder.checkpoints):
+        at = f"{job.folder.checkpoints}/{file.uri.removeprefix(f'{run.job.folder.checkpoints}/')}"
         s3_store.write_bytes(at, Store().read_bytes(file.uri))
     manifest = export(job, run.outcome, run.packed)
     there = {file.uri.removeprefix(f"{s3_root}/run/export/") for file in s3_store.list_files(f"{s3_root}/run/export")}

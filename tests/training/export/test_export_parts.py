@@ -99,7 +99,7 @@ def test_the_recipe_equals_the_one_of_the_config(method, more, own):
         *own,
         *(line.format(step=step, row=row) for line in USUAL),
         f"| Packing | {given.packing.mode.replace('_', chr(92) + '_')}; longer documents: "
-        f"{given.overflow(given.all_columns[0])} |",
+        f"{given.overflow(given.forms[0])} |",
         f"| Optimizer | AdamW, betas {optimizer.betas[0]:g} and {optimizer.betas[1]:g}, weight decay "
         f"{optimizer.weight_decay:g}, clip {optimizer.clip:g} |",
         "| Learning rate | 0.0002, cosine after 20 steps of warm-up |",

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from raymill import cluster
 from raymill.cluster.errors import ClusterError, DataError, StorageError
-from raymill.cluster.run import RunFolder
 from raymill.cluster.store.interface import NotFound, StorageOptions, Unavailable
 from raymill.cluster.store.store import Store
 from raymill.training.engines.engine import StateSlice
@@ -33,7 +32,7 @@ from raymill.training.records.finished import (
     read_outcome,
     refuse_or_delete_other_training,
 )
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import Best, TrainingProgress, read_steps
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, values, write
@@ -41,7 +40,7 @@ from tests.support.checkpoint_jobs import SHAPES, STATES, make_job, slices, valu
 
 def write_by(job: Job, world: int, step: int = 3) -> str:
     """The same by several workers, one after the other."""
-    savers = [Saver(job, Ranks(rank, world, torch.device("cpu")), "a", lambda: None) for rank in range(world)]
+    savers = [Saver(job.folder, 2, Ranks(rank, world, torch.device("cpu")), "a", lambda: None) for rank in range(world)]
     for rank, saver in reversed(list(enumerate(savers))):
         saver.begin(TrainingProgress(step=step, updates=step), slices(rank, world))
         saver._upload.result()
@@ -122,10 +121,10 @@ def test_a_checkpoint_is_reported_once_by_every_worker_after_its_commit(tmp_path
     job, reported = make_job(tmp_path), []
 
     def report(uri: str) -> None:
-        reported.append(latest(job).uri)
-        assert uri == latest(job).uri
+        reported.append(latest(job.folder).uri)
+        assert uri == latest(job.folder).uri
 
-    savers = [Saver(job, Ranks(rank, 2, torch.device("cpu")), "a", lambda: None, report) for rank in range(2)]
+    savers = [Saver(job.folder, 2, Ranks(rank, 2, torch.device("cpu")), "a", lambda: None, report) for rank in range(2)]
     for step in (1, 2):
         for rank, saver in reversed(list(enumerate(savers))):
             saver.begin(TrainingProgress(step=step), slices(rank, 2))
@@ -145,22 +144,22 @@ def test_a_checkpoint_is_reported_once_by_every_worker_after_its_commit(tmp_path
 
 def test_the_manifest_waits_for_the_parts_of_all_workers(tmp_path):
     job = make_job(tmp_path)
-    saver = Saver(job, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver = Saver(job.folder, job.config.checkpoint.keep, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
     assert not saver.uploading
     saver.begin(TrainingProgress(step=1), slices())
     saver._upload.result()
     saver.on_counts(1, committed=False)
-    assert not saver.uploading and latest(job) is None, "another worker still uploads"
+    assert not saver.uploading and latest(job.folder) is None, "another worker still uploads"
     saver.on_counts(0, committed=False)
     saver.on_counts(0, committed=False)
     saver.settle()
-    assert latest(job).step == 1
+    assert latest(job.folder).step == 1
     saver.close()
 
 
 def test_training_waits_for_the_copy_and_for_the_checkpoint_before(tmp_path, monkeypatch):
     times = iter([100.0, 107.5])
-    saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver = Saver(make_job(tmp_path).folder, 2, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
     monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     assert saver.begin(TrainingProgress(step=1), slices()) == 7.5
     saver.settle()
@@ -172,7 +171,7 @@ def test_a_part_or_manifest_that_cannot_be_written_is_raised_at_the_next_step(tm
         raise StorageError("the disk is full")
 
     for broken, parts in (("write_bytes", 0), ("create", 1)):
-        saver = Saver(make_job(tmp_path / broken), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+        saver = Saver(make_job(tmp_path / broken).folder, 2, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
         with monkeypatch.context() as patch:
             patch.setattr(Store, broken, refuse)
             saver.begin(TrainingProgress(step=1), slices())
@@ -196,7 +195,7 @@ def test_every_worker_raises_what_the_first_one_found(tmp_path, chosen, said):
     """A worker that went on alone would wait for the others for ever."""
     second = SimpleNamespace(first=False, from_first=lambda _: chosen)
     with pytest.raises(DataError, match=said):
-        restore(make_job(tmp_path), second, Remembering())
+        restore(make_job(tmp_path).folder, None, second, Remembering())
 
 
 def test_a_changed_byte_is_found_where_it_is_read_and_only_there(tmp_path, monkeypatch):
@@ -234,8 +233,8 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, damage, ca
             manifest.unlink()
         case "torn manifest":
             manifest.write_bytes(manifest.read_bytes()[:50])
-    assert latest(job).uri == older
-    restored = restore(job, Ranks(0, 1, torch.device("cpu")), Remembering())
+    assert latest(job.folder).uri == older
+    restored = restore(job.folder, job.parent, Ranks(0, 1, torch.device("cpu")), Remembering())
     assert restored.checkpoint.uri == older
     if damage == "no manifest":
         assert restored.damaged == [], "it was never finished"
@@ -258,7 +257,7 @@ def test_damage_that_only_reading_shows_goes_back_to_the_checkpoint_before(tmp_p
     older, newer = write(job, 1), write(job, 2)
     (path,) = Path(newer).glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size))
-    restored = restore(job, ranks, engine)
+    restored = restore(job.folder, job.parent, ranks, engine)
     assert restored.checkpoint.uri == older
     assert [(one["step"], one["resumed"]) for one in restored.damaged] == [(2, 1)]
     assert "has another sha256 than was written" in restored.damaged[0]["problem"]
@@ -267,7 +266,7 @@ def test_damage_that_only_reading_shows_goes_back_to_the_checkpoint_before(tmp_p
     (path,) = Path(older).glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(DataError, match="every checkpoint is damaged"):
-        restore(job, ranks, engine)
+        restore(job.folder, job.parent, ranks, engine)
 
 
 def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_begin_anew(tmp_path):
@@ -275,22 +274,22 @@ def test_where_sizes_show_that_every_checkpoint_is_damaged_training_does_not_beg
     for step in (1, 2):
         next(Path(write(job, step)).glob("*.safetensors")).write_bytes(b"")
     with pytest.raises(DataError, match=r"every checkpoint is damaged \(2 tried.*Delete that folder to start again"):
-        restore(job, Ranks(0, 1, torch.device("cpu")), Remembering())
+        restore(job.folder, job.parent, Ranks(0, 1, torch.device("cpu")), Remembering())
 
 
 def test_a_checkpoint_of_other_settings_is_refused_with_both_values(tmp_path):
     write(make_job(tmp_path), 1)
-    other = dataclasses.replace(make_job(tmp_path), fingerprint_parts={"settings.seed": "2", "data": "abc"})
+    other = make_job(tmp_path, **{"settings.seed": "2"})
     with pytest.raises(DataError, match=r"settings\.seed was 1, now 2"):
-        latest(other)
+        latest(other.folder)
     with pytest.raises(DataError, match=r'data was "abc", now "xyz"'):
-        restore(make_job(tmp_path, data="xyz"), Ranks(0, 1, torch.device("cpu")), Remembering())
+        restore(make_job(tmp_path, data="xyz").folder, None, Ranks(0, 1, torch.device("cpu")), Remembering())
 
 
 def test_the_differing_setting_is_named_inside_a_part_that_is_json(tmp_path):
     job = make_job(tmp_path, optimizer=json.dumps({"learning_rate": 0.1, "clip": 1.0}))
     now = make_job(tmp_path, optimizer=json.dumps({"learning_rate": 0.2, "clip": 1.0}))
-    assert now.differences(job.fingerprint_parts) == ["optimizer.learning_rate was 0.1, now 0.2"]
+    assert now.folder.differences(job.folder.fingerprint_parts) == ["optimizer.learning_rate was 0.1, now 0.2"]
 
 
 def test_weights_go_into_a_module_of_the_same_parameters_and_into_no_other(tmp_path):
@@ -311,14 +310,15 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     job = make_job(tmp_path)
     older, newer = write(job, 1), write(job, 2)
     Path(newer, "manifest.json").write_text("{")
-    refuse_or_delete_other_training(job, replace=False)
-    assert latest(job).uri == older
+    refuse_or_delete_other_training(job.folder, replace=False)
+    assert latest(job.folder).uri == older
     outcome = {"fingerprint": "another", "checkpoint": older, "best_checkpoint": older}
-    Store().write_bytes(job.outcome, json.dumps(outcome).encode())
+    Store().write_bytes(job.folder.outcome, json.dumps(outcome).encode())
     with pytest.raises(DataError, match="written by a training with other settings"):
-        refuse_or_delete_other_training(job, replace=False)
-    refuse_or_delete_other_training(job, replace=True)
-    assert latest(job) is None and not Store().exists(job.outcome) and not Store().list_files(job.checkpoints)
+        refuse_or_delete_other_training(job.folder, replace=False)
+    refuse_or_delete_other_training(job.folder, replace=True)
+    assert latest(job.folder) is None and not Store().exists(job.folder.outcome)
+    assert not Store().list_files(job.folder.checkpoints)
 
 
 @pytest.mark.parametrize(
@@ -332,13 +332,13 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     ],
 )
 def test_a_workers_error_comes_back_by_its_kind_and_message(tmp_path, error, kind, final):
-    failures = WorkerErrors(make_job(tmp_path), "one")
+    failures = WorkerErrors(make_job(tmp_path).folder, "one")
     assert failures.last(final=False) is None
     failures.write(error)
     found = failures.last(final=False)
     assert type(found) is kind and str(found) == str(error)
     assert (failures.last(final=True) is not None) == final
-    assert WorkerErrors(make_job(tmp_path), "two").last(final=False) is None
+    assert WorkerErrors(make_job(tmp_path).folder, "two").last(final=False) is None
     failures.delete()
     assert failures.last(final=False) is None
 
@@ -347,7 +347,9 @@ def test_a_workers_error_comes_back_by_its_kind_and_message(tmp_path, error, kin
 
 
 def steps_left(job: Job) -> list[int]:
-    return sorted(int(path.name.split("-")[1]) for path in Path(job.checkpoints).iterdir() if any(path.iterdir()))
+    return sorted(
+        int(path.name.split("-")[1]) for path in Path(job.folder.checkpoints).iterdir() if any(path.iterdir())
+    )
 
 
 def test_the_newest_and_the_best_stay(tmp_path):
@@ -359,11 +361,14 @@ def test_the_newest_and_the_best_stay(tmp_path):
 
 def test_of_a_removed_checkpoint_not_even_its_folder_stays(tmp_path):
     job = make_job(tmp_path, keep=1)
-    being_written = Path(job.checkpoints, "step-00000009-other")
+    being_written = Path(job.folder.checkpoints, "step-00000009-other")
     write(job, 1)
     being_written.mkdir()
     write(job, 2)
-    assert sorted(path.name for path in Path(job.checkpoints).iterdir()) == ["step-00000002-a", being_written.name]
+    assert sorted(path.name for path in Path(job.folder.checkpoints).iterdir()) == [
+        "step-00000002-a",
+        being_written.name,
+    ]
 
 
 def test_a_folder_into_which_someone_writes_stays_when_its_checkpoint_goes(tmp_path):
@@ -390,13 +395,14 @@ def test_a_checkpoint_that_is_half_deleted_is_no_checkpoint(tmp_path, monkeypatc
         patch.setattr(Store, "delete", killed_at_the_second)
         checkpoint_format.discard(Store(), uri, [file.uri for file in Store().list_files(uri)])
     assert Store().list_files(uri), "some of its files are left"
-    assert checkpoint_format.checkpoint_folders(job) == []
+    assert checkpoint_format.checkpoint_folders(job.folder) == []
 
 
 def test_the_log_is_written_before_the_manifest(tmp_path):
     job, seen = make_job(tmp_path), []
     saver = Saver(
-        job, Ranks(0, 1, torch.device("cpu")), "a", lambda: seen.append(Store().exists(f"{saver.uri(1)}/manifest.json"))
+        *(job.folder, 2, Ranks(0, 1, torch.device("cpu")), "a"),
+        lambda: seen.append(Store().exists(f"{saver.uri(1)}/manifest.json")),
     )
     saver.begin(TrainingProgress(step=1, updates=1), slices())
     saver.settle()
@@ -410,17 +416,17 @@ def test_a_later_step_of_lost_work_goes_and_never_the_one_just_made(tmp_path):
     write(job, 4, attempt="b")
     assert steps_left(job) == [4]
     write(job, 4, attempt="a")
-    assert [path.name for path in Path(job.checkpoints).iterdir() if any(path.iterdir())] == ["step-00000004-a"]
+    assert [path.name for path in Path(job.folder.checkpoints).iterdir() if any(path.iterdir())] == ["step-00000004-a"]
 
 
 def test_what_a_killed_attempt_left_goes_at_the_next_start(tmp_path):
     job = make_job(tmp_path)
     whole = write(job, 1)
     for name in ("rank-00000-00000.safetensors", "rank-00000.json"):
-        Store().write_bytes(f"{job.checkpoints}/step-00000002-dead/{name}", b"x")
-    Saver(job, Ranks(0, 1, torch.device("cpu")), "b", lambda: None).close()
-    assert steps_left(job) == [1] and latest(job).uri == whole
-    assert [path.name for path in Path(job.checkpoints).iterdir()] == ["step-00000001-a"]
+        Store().write_bytes(f"{job.folder.checkpoints}/step-00000002-dead/{name}", b"x")
+    Saver(job.folder, job.config.checkpoint.keep, Ranks(0, 1, torch.device("cpu")), "b", lambda: None).close()
+    assert steps_left(job) == [1] and latest(job.folder).uri == whole
+    assert [path.name for path in Path(job.folder.checkpoints).iterdir()] == ["step-00000001-a"]
 
 
 def pieces_of(plain: dict) -> list[list]:
@@ -461,11 +467,11 @@ def test_a_piece_that_the_end_of_its_file_cuts_is_refused(tmp_path):
 
 
 def test_a_checkpoint_with_a_gap_is_never_used(tmp_path):
-    saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver = Saver(make_job(tmp_path).folder, 2, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
     saver.begin(TrainingProgress(step=1), list(slices(0, 2)))
     with pytest.raises(Exception, match="do not hold every value"):
         saver.settle()
-    assert latest(saver.job) is None
+    assert latest(saver.run) is None
 
 
 @given(st.lists(st.integers(0, 50), unique=True), st.integers(1, 4), st.none() | st.integers(0, 50))
@@ -517,7 +523,7 @@ def test_a_checkpoint_names_the_versions_of_the_packages_that_are_installed(tmp_
 def test_a_copy_is_taken_so_that_training_may_go_on_at_once(tmp_path):
     weights = values("second", "param").clone()
     wanted = weights.clone()
-    saver = Saver(make_job(tmp_path), Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
+    saver = Saver(make_job(tmp_path).folder, 2, Ranks(0, 1, torch.device("cpu")), "a", lambda: None)
     saver.begin(TrainingProgress(step=1), [StateSlice("second", "param", (7,), 0, weights)])
     weights.zero_()
     saver.settle()
@@ -605,15 +611,17 @@ def test_a_log_that_cannot_be_written_is_reported(tmp_path):
 def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
     storage_settings = {"access_key_id": "the-key", "secret_access_key": "the-secret", "region": "r"}
     config = fit_jobs.settings(str(tmp_path), storage=storage_settings)
-    job = Job(config, "/run", "/packed", ("a", "b"), 7, {"data": "x"})
+    job = Job(config, TrainingFolder(config.store, "/run", {"data": "x"}), "/packed", ("a", "b"), 7)
     data = job.to_json()
     assert b"the-key" not in data and b"the-secret" not in data
     again = Job.from_json(data)
-    assert again.config.storage.region == "r" and again.fingerprint == job.fingerprint
-    bare = {"storage": StorageOptions()}
-    assert dataclasses.replace(again, config=again.config.model_copy(update=bare)) == dataclasses.replace(
-        job, config=config.model_copy(update=bare)
-    )
+    assert again.config.storage.region == "r" and again.folder.fingerprint == job.folder.fingerprint
+
+    def bare(job: Job) -> Job:
+        config = job.config.model_copy(update={"storage": StorageOptions()})
+        return dataclasses.replace(job, config=config, folder=dataclasses.replace(job.folder, store=Store()))
+
+    assert bare(again) == bare(job)
 
 
 @pytest.mark.parametrize(
@@ -621,14 +629,14 @@ def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
     [
         ("fit.json", read_outcome),
         ("evaluation.json", read_evaluation),
-        ("manifest.json", lambda job: RunFolder(job.store, job.root).manifest_file.read()),
-        ("pack.json", lambda job: manifest_file(job.store, job.root).read()),
+        ("manifest.json", lambda run: run.manifest_file.read()),
+        ("pack.json", lambda run: manifest_file(run.store, run.uri).read()),
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"fingerprint": '])
 def test_a_damaged_record_of_a_training_is_named_with_the_fix(tmp_path, name, read, content):
-    job = make_job(tmp_path)
-    assert read(job) is None
-    job.store.write_bytes(f"{job.root}/{name}", content)
+    run = make_job(tmp_path).folder
+    assert read(run) is None
+    run.store.write_bytes(f"{run.uri}/{name}", content)
     with pytest.raises(DataError, match=rf"{name}: not .*\. (Delete it|Choose another)"):
-        read(job)
+        read(run)

@@ -99,4 +99,4 @@ def test_workers_wait_for_each_other_as_long_as_the_config_says(under_ray, monke
 
 def test_a_run_may_be_continued_with_it_that_began_without(tmp_path):
     pack_tiny(str(tmp_path))
-    assert tiny_job(str(tmp_path), deterministic=True).fingerprint_parts == tiny_job(str(tmp_path)).fingerprint_parts
+    assert tiny_job(str(tmp_path), deterministic=True).folder == tiny_job(str(tmp_path)).folder

@@ -137,7 +137,7 @@ def test_a_finished_fit_is_found_and_not_made_again(whole, monkeypatch):
 def test_a_fit_cut_short_before_its_last_word_only_says_it(whole, tmp_path):
     job, outcome = whole
     copied = tmp_path / "copied"
-    shutil.copytree(job.root, copied)
+    shutil.copytree(job.folder.uri, copied)
     (copied / "fit.json").unlink()
     again = tiny_job(str(Path(job.packed).parent), output=str(copied))
     told = fit_alone(again)
@@ -222,7 +222,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_documents_of_its_batch(j
     ) as told:
         fit_alone(job)
     assert "failures: {skip_back: 1}" in str(told.value)
-    listed = json.loads(Path(job.root, "broken", "step-00000005.json").read_text())
+    listed = json.loads(Path(job.folder.uri, "broken", "step-00000005.json").read_text())
     assert len(listed["documents"]) >= 8 and listed["documents"][0] in str(told.value)
     assert column(job, "step") == [0, 1, 2, 3, 4]
 
@@ -232,7 +232,7 @@ def test_every_workers_documents_are_named(job_at):
     with RankPool(2) as ranks:
         told = ranks.run(expect_broken, job)
     assert told[0] == told[1] and "above failures.loss_limit 1" in told[0]
-    listed = json.loads(Path(job.root, "broken", "step-00000001.json").read_text())["documents"]
+    listed = json.loads(Path(job.folder.uri, "broken", "step-00000001.json").read_text())["documents"]
     rows = {document for batch in first_step(job) for row in batch.documents for document in row}
     assert set(listed) == rows
 
@@ -286,7 +286,7 @@ def test_patience_ends_a_run_that_gets_no_better_and_keeps_its_best(job_at):
     )
     outcome = fit_alone(job)
     assert (outcome["ended"], outcome["steps"], outcome["best_step"]) == ("patience", 6, 2)
-    assert sorted(path.name[:13] for path in Path(job.checkpoints).iterdir() if any(path.iterdir())) == [
+    assert sorted(path.name[:13] for path in Path(job.folder.checkpoints).iterdir() if any(path.iterdir())) == [
         "step-00000002",
         "step-00000006",
     ]
@@ -310,7 +310,7 @@ def test_a_step_without_a_label_anywhere_updates_nothing(job_at, monkeypatch):
 def saved_progress(job):
     from raymill.training.records.checkpoint import latest
 
-    return latest(job).manifest.progress
+    return latest(job.folder).manifest.progress
 
 
 def test_the_time_of_a_training_equals_the_one_of_all_attempts(job_at, monkeypatch):
@@ -324,7 +324,7 @@ def test_the_time_of_a_training_equals_the_one_of_all_attempts(job_at, monkeypat
 
     job = job_at()
     assert 1 <= trained(10_000) < 1000
-    Path(job.outcome).unlink()
+    Path(job.folder.outcome).unlink()
     saved = saved_progress(job).seconds / 3600
     assert 1 <= saved < 1000 and saved + 1 <= trained(20_000) < saved + 1000
 
@@ -398,7 +398,7 @@ def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at,
 def test_every_few_minutes_and_never_by_steps(job_at):
     job = job_at(checkpoint={"every_steps": None, "every_minutes": 1e-9, "keep": 50}, evaluate={"every_steps": 100})
     fit_alone(job)
-    names = sorted(path.name[:13] for path in Path(job.checkpoints).iterdir())
+    names = sorted(path.name[:13] for path in Path(job.folder.checkpoints).iterdir())
     assert names == [f"step-{step:08d}" for step in range(1, STEPS + 1)]
 
 
@@ -436,7 +436,7 @@ def test_tensorboard_shows_the_curves(job_at):
 
     job = job_at(track={"tensorboard": True}, steps=4)
     fit_alone(job)
-    events = EventAccumulator(job.tensorboard).Reload()
+    events = EventAccumulator(job.folder.tensorboard).Reload()
     assert [round(point.value, 4) for point in events.Scalars("loss")] == [round(x, 4) for x in column(job, "loss")]
     assert [point.step for point in events.Scalars("validation/loss")] == [0, 4]
 
@@ -460,7 +460,7 @@ def test_mlflow_and_wandb_get_each_step_and_a_failing_one_stops_nothing(job_at, 
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
     job = job_at(track={"tensorboard": False, "mlflow": "http://nowhere", "wandb": "project"}, steps=4)
     fit_alone(job)
-    assert said[:2] == [job.fingerprint] * 2 and said[-1] == "end"
+    assert said[:2] == [job.folder.fingerprint] * 2 and said[-1] == "end"
     assert [step for step, _ in said[2:-1]] == [0, 1, 2, 3, 4]
     assert said[3][1]["loss"] == column(job, "loss")[0]
 
@@ -573,16 +573,16 @@ def test_the_line_of_an_attempt_has_the_share_that_trains_and_the_step_it_contin
 
 def test_a_training_that_continues_does_not_show_again_what_an_earlier_call_showed(job_at):
     job, stream = job_at(), io.StringIO()
-    Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')
+    Store().write_bytes(job.folder.step_log, b'{"step": 3, "loss": 5.0}\n')
     lines = watch.StepProgress(job, LineWriter(stream))
     lines.update()
     attempt = begun(3)
-    Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt).encode())
-    Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
+    Store().write_bytes(f"{job.folder.attempts}/a.json", json.dumps(attempt).encode())
+    Store().write_bytes(job.folder.step_log, b'{"step": 3, "loss": 5.0}\n')  # as the workers write it again
     lines.update()
     lines.finish()
     assert stream.getvalue().splitlines()[1:] == [], "the attempt's line alone"
-    Store().write_bytes(job.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
+    Store().write_bytes(job.folder.step_log, b'{"step": 3, "loss": 5.0}\n{"step": 4, "loss": 4.5}\n')
     lines.update()
     lines.finish()
     assert stream.getvalue().splitlines()[1:] == [f"training: 4/{job.steps} steps, loss 4.5000"], "once"
@@ -594,13 +594,13 @@ def test_a_damaged_checkpoint_is_named_on_the_terminal_once_with_what_is_trained
     attempt = begun(3)
     problem = "/run/checkpoints/step-00000009-a/rank-00000.safetensors: has 5 bytes; 90 bytes were written."
     damaged = [{"step": 9, "resumed": 3, "problem": problem}]
-    Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    Store().write_bytes(f"{job.folder.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
     lines.update()
     lines.update()
     wanted = f"warning: The checkpoint of step 9 is damaged and was not used: {problem} Steps 4 to 9 are trained again."
     assert stream.getvalue().splitlines() == [wanted, watch.start_line(attempt)]
     damaged.append({"step": 6, "resumed": 5, "problem": "x."})  # met when going back after a broken loss
-    Store().write_bytes(f"{job.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
+    Store().write_bytes(f"{job.folder.attempts}/a.json", json.dumps(attempt | {"damaged": damaged}).encode())
     lines.finish()
     wanted = "warning: The checkpoint of step 6 is damaged and was not used: x. Step 6 is trained again."
     assert stream.getvalue().splitlines()[2:] == [wanted]
@@ -648,13 +648,13 @@ def test_errors_that_a_later_attempt_got_over_are_removed_with_the_outcome(job_a
 
     def run(job, session, progress, submission, errors, lease, afterwards):
         errors.write(ClusterError("a worker was lost"))
-        left.extend(job.store.list_files(errors.folder))
+        left.extend(job.folder.store.list_files(errors.folder))
 
     monkeypatch.setattr(launch, "_run", run)
     monkeypatch.setattr(launch, "check_cluster", lambda *_: None)
     monkeypatch.setattr(launch, "read_outcome", lambda job: {"steps": 3} if left else None)
     assert launch.fit_on_ray(job, NoRay(), Progress()) == {"steps": 3}
-    assert left and job.store.list_files(f"{job.root}/errors") == []
+    assert left and job.folder.store.list_files(f"{job.folder.uri}/errors") == []
 
 
 def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path, monkeypatch):
@@ -668,7 +668,9 @@ def test_the_driver_stops_when_another_run_took_its_output_over(job_at, tmp_path
     with lease.held(Store(), str(tmp_path / "run")) as mine:
         Store().write_bytes(lease._uri(mine.root, 2), lease._to_json(mine.holder))
         with pytest.raises(BusyError, match="another run took over here"):
-            launch._run(job_at(), Session(), Progress(), "submission", WorkerErrors(job_at(), "submission"), mine)
+            launch._run(
+                job_at(), Session(), Progress(), "submission", WorkerErrors(job_at().folder, "submission"), mine
+            )
 
 
 def test_the_error_that_ray_train_ends_with_is_returned(job_at, monkeypatch):
@@ -680,4 +682,4 @@ def test_the_error_that_ray_train_ends_with_is_returned(job_at, monkeypatch):
 
     monkeypatch.setattr(launch, "_make_trainer", lambda *_, **__: Failing())
     job = job_at()
-    assert launch._run(job, Session(), Progress(), "submission", WorkerErrors(job, "submission"), None) is failed
+    assert launch._run(job, Session(), Progress(), "submission", WorkerErrors(job.folder, "submission"), None) is failed

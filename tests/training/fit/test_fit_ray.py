@@ -11,7 +11,7 @@ from raymill.cluster.progress import Progress, ProgressLines
 from raymill.cluster.session import Session
 from raymill.training.driver.launch import _as_cluster_error, fit_on_ray
 from raymill.training.records.checkpoint import MANIFEST
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
 
@@ -42,7 +42,7 @@ def test_more_workers_than_fit_are_refused_before_training(packed, session):
         ConfigError, match=r"3 workers with 1 CPU each were requested; this machine's Ray has 2 CPUs, enough for 2"
     ):
         fit_on_ray(job, session, Progress())
-    assert not Path(job.root, "attempts").exists()
+    assert not Path(job.folder.uri, "attempts").exists()
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_what_a_worker_cannot_go_on_from_comes_back_as_our_own_error_and_is_not_
     with pytest.raises(DataError, match=r"^step 1: the loss is .* above failures.loss_limit 2. Its batch .*doc-"):
         fit_on_ray(job, session, ProgressLines(shown))
     assert "ray-train" in {one.name for one in threading.enumerate()}, "told before Ray Train has started them again"
-    assert len(list(Path(job.attempts).iterdir())) == 1
+    assert len(list(Path(job.folder.attempts).iterdir())) == 1
     assert "19,616 of 19,616 parameters train (100.00%), 2 workers" in shown.getvalue()
     assert column(job, "step") == [0]
 
@@ -71,11 +71,11 @@ def test_what_ray_gave_up_for_is_one_line_that_states_which_checkpoints_there_ar
     failed = Exception()
     failed.worker_failures = {1: ValueError("Traceback (most recent call last):\n  File x\nValueError: the cause")}
     config = settings(str(tmp_path), output=str(tmp_path / "run"))
-    job = Job(config, config.output, "", (), 1, {})
-    told = str(_as_cluster_error(failed, job))
+    job = Job(config, TrainingFolder(config.store, config.output, {}), "", (), 1)
+    told = str(_as_cluster_error(failed, job.folder, config.failures.max))
     assert "failures.max (3) allows, last with: rank 1: ValueError: the cause. There is no checkpoint yet: co" in told
-    folder = Path(job.checkpoints, "step-00000012")
+    folder = Path(job.folder.checkpoints, "step-00000012")
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_text("{}")
-    assert "Checkpoints up to step 12 are kept: correct the cause" in str(_as_cluster_error(None, job))
-    assert isinstance(_as_cluster_error(None, job), ClusterError)
+    error = _as_cluster_error(None, job.folder, 3)
+    assert "Checkpoints up to step 12 are kept: correct the cause" in str(error) and isinstance(error, ClusterError)

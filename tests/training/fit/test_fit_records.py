@@ -21,7 +21,7 @@ from raymill.training.fit import loop, memory, step_log
 from raymill.training.fit.loop import bad_loss_error, document_ids, learning_rate, loss_problem
 from raymill.training.models.cost import parameter_counts
 from raymill.training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import Best, TrainingProgress, damage_lines, measured
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import make_job, write
@@ -50,8 +50,8 @@ def test_a_loss_is_broken_when_it_or_its_gradient_is_not_finite_or_it_is_above_t
 def test_the_documents_of_a_broken_step_are_named_up_to_twenty_and_all_are_in_a_file(tmp_path, count):
     job, names = make_job(tmp_path), [f"d{n}" for n in range(count)]
     for first in (False, True):
-        error = str(bad_loss_error(job, SimpleNamespace(first=first), 7, "the loss is nan", names))
-        uri = f"{job.root}/broken/step-00000007.json"
+        error = str(bad_loss_error(job.folder, SimpleNamespace(first=first), 7, "the loss is nan", names))
+        uri = f"{job.folder.uri}/broken/step-00000007.json"
         assert Store().exists(uri) == first
         assert error.startswith(f"step 7: the loss is nan. Its batch contained the documents {', '.join(names[:20])}")
         assert (f" and {count - 20} more (all are in {uri})" in error) == (count > 20)
@@ -105,12 +105,14 @@ def test_checkpoints_are_in_the_order_of_their_steps_and_of_a_step_the_latest_at
     job = make_job(tmp_path, keep=9)
     for step, attempt in ((9, "a"), (10, "a"), (2, "b"), (10, "b")):
         write(job, step, attempt)
-    newest = Path(at_step(job, 10))
+    newest = Path(at_step(job.folder, 10))
     shutil.copytree(newest, newest.with_name(folder_name(10, "a")))  # left by an attempt that was killed
-    assert [step_of(uri) for uri in checkpoint_folders(job)] == sorted(map(step_of, checkpoint_folders(job)))
-    assert at_step(job, 10).endswith(folder_name(10, "b"))
+    assert [step_of(uri) for uri in checkpoint_folders(job.folder)] == sorted(
+        map(step_of, checkpoint_folders(job.folder))
+    )
+    assert at_step(job.folder, 10).endswith(folder_name(10, "b"))
     for step in (2, 10):
-        assert Checkpoint.load(Store(), at_step(job, step)).step == step
+        assert Checkpoint.load(Store(), at_step(job.folder, step)).step == step
 
 
 def test_of_a_checkpoint_every_value_outside_of_it_is_missing(tmp_path):
@@ -155,10 +157,11 @@ def test_the_export_reads_the_model_and_writes_whole_weights_where_there_are_any
     )
     for most, measured_rows in ((39, 39), (40, 40), (41, 40), (None, 40)):
         config = fit_jobs.settings("nowhere", **changes | {"evaluate": {"every_steps": 3, "rows": most}})
-        found = RemainingWork.of(Job(config, "/run", "/packed", (), 12, {}), 1000)
+        job = Job(config, TrainingFolder(config.store, "/run", {}), "/packed", (), 12)
+        found = RemainingWork.of(job, 1000)
         assert found == RemainingWork(12, 3, measured_rows, 40, 1000 * bytes_a_value)
     rows["test"] = 7
-    assert RemainingWork.of(Job(config, "/run", "/packed", (), 12, {}), 1000).evaluation_rows == 7
+    assert RemainingWork.of(job, 1000).evaluation_rows == 7
 
 
 @pytest.mark.parametrize(
@@ -327,9 +330,9 @@ def test_the_last_records_are_whole_lines_of_the_end_of_the_log(tmp_path, monkey
 def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_checkpoint(tmp_path, resumed):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    job = SimpleNamespace(store=Store(), tensorboard=str(tmp_path))
+    folder = SimpleNamespace(store=Store(), tensorboard=str(tmp_path))
     for attempt, start in (("a", 0), ("b", resumed)):
-        tracker = step_log.TensorBoard(job, attempt, start)
+        tracker = step_log.TensorBoard(folder, attempt, start)
         for step in range(start + 1, 5):
             tracker.write({"step": step, "time": "", "workers": 1, "loss": step + (attempt == "b") / 2})
         tracker.close()
@@ -350,8 +353,7 @@ def test_a_resumed_training_logs_to_its_own_mlflow_run(monkeypatch, known):
         log_metrics=lambda values, step, synchronous: logged.append((step, values)),
     )
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    job = SimpleNamespace(fingerprint="f1", config=SimpleNamespace(name="demo"))
-    tracker = step_log.Mlflow(job, "http://nowhere")
+    tracker = step_log.Mlflow("demo", "f1", "http://nowhere")
     assert asked == [(["3"], "tags.raymill = 'f1'")]
     assert started == [{"run_id": known, "run_name": None if known else "demo", "tags": {"raymill": "f1"}}]
     validated = {"loss": 1.5, "perplexity": 4.5, "accuracy": 0.5, "label_tokens": 9}

@@ -48,7 +48,7 @@ def test_all_workers_stop_after_one_step_with_a_checkpoint_and_continue_to_equal
     with RankPool(2) as ranks:
         wanted = ranks.run(fit_here_too, whole)[0]
         assert ranks.run(stop_after, stopped, 4, 1) == ["stopped after step 5"] * 2
-        assert step_of(checkpoint_folders(stopped)[-1]) == 5
+        assert step_of(checkpoint_folders(stopped.folder)[-1]) == 5
         found = ranks.run(fit_here_too, stopped)[0]
     assert column(stopped, "loss") == column(whole, "loss")
     one, other = final_weights(wanted), final_weights(found)
@@ -60,7 +60,7 @@ def fit_here_too(job):
 
 
 def test_a_request_on_the_store_is_seen_by_the_worker(root):
-    request = StopRequest(tiny_job(root), "s")
+    request = StopRequest(tiny_job(root).folder, "s")
     asked = _watched(request)
     assert not asked()
     request.make()
@@ -76,7 +76,7 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
     job, ended, said = tiny_job(root, output=f"{root}/driver"), queue.Queue(), []
 
     def work() -> None:
-        request = StopRequest(job, "s")
+        request = StopRequest(job.folder, "s")
         with own_group(0) as ranks, pytest.raises(StopRequested):
             while not request.made():
                 time.sleep(0.01)
@@ -89,18 +89,18 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
 
     worker = threading.Thread(target=work)
     worker.start()
-    launch._stop_workers(job, "s", ended, Said())
+    launch._stop_workers(job.folder, "s", ended, Said())
     worker.join()
-    assert [step_of(uri) for uri in checkpoint_folders(job)] == [1]
+    assert [step_of(uri) for uri in checkpoint_folders(job.folder)] == [1]
     assert said[-1] == "interrupted: checkpoints up to step 1 are kept; the same command continues"
-    assert not Store().exists(StopRequest(job, "s").uri)
+    assert not Store().exists(StopRequest(job.folder, "s").uri)
 
 
 def test_a_driver_waits_for_no_longer_than_the_bound(root, monkeypatch):
     monkeypatch.setattr(launch, "STOP_WAIT_S", 0.1)
     job = tiny_job(root, output=f"{root}/bound")
-    launch._stop_workers(job, "s", queue.Queue(), Progress())
-    assert not StopRequest(job, "s").made()
+    launch._stop_workers(job.folder, "s", queue.Queue(), Progress())
+    assert not StopRequest(job.folder, "s").made()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -111,13 +111,16 @@ def test_a_signal_ends_a_worker_of_torchrun_with_a_checkpoint(root, tmp_path, nu
     process = subprocess.Popen(
         [sys.executable, "-m", "raymill.training.fit", str(place)], stderr=subprocess.PIPE, text=True
     )
-    log = Path(job.step_log)
+    log = Path(job.folder.step_log)
     deadline = time.monotonic() + 120
-    while not (Path(job.attempts).exists() and any(Path(job.attempts).iterdir())) and time.monotonic() < deadline:
+    while (
+        not (Path(job.folder.attempts).exists() and any(Path(job.folder.attempts).iterdir()))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    [step] = {step_of(uri) for uri in checkpoint_folders(job)[-1:]}
+    [step] = {step_of(uri) for uri in checkpoint_folders(job.folder)[-1:]}
     assert f"stopped after step {step}: its checkpoint is written" in err
     assert log.exists() and 0 < step < 2000

@@ -430,7 +430,7 @@ SWITCHED = CHATML + "{{- '<think>\\n\\n</think>\\n\\n' if add_generation_prompt 
 
 def test_variables_of_the_config_are_defaults_of_the_tokenizer_that_is_packed_with_and_exported(tmp_path):
     model = Model(name=folder_with(tmp_path, SWITCHED), chat_template_kwargs={"enable_thinking": False})
-    chat = [Columns(messages="messages")]
+    chat = [Columns(messages="messages").read]
     files, fingerprint = write_tokenizer(Store(), str(tmp_path / "t"), model, None, chat, [], [])
     assert "chat_template.jinja" in files
     tokenizer = load_tokenizer(Store(), str(tmp_path / "t"))
@@ -445,7 +445,7 @@ def test_a_variable_that_the_template_does_not_have_is_refused(tmp_path):
     for name in ("enable_thinkin", "calm", "mood"):
         model = Model(name=folder, chat_template_kwargs={name: False})
         for check in (
-            lambda model: load_checked(Store(), model, None, [Columns(messages="messages")]),
+            lambda model: load_checked(Store(), model, None, [Columns(messages="messages").read]),
             lambda model: check_tokenizer(Store(), model, folder, None),  # before anything is started
         ):
             with pytest.raises(ConfigError, match=rf"chat_template_kwargs: the chat template has no variable {name}\."):

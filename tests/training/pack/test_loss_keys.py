@@ -107,7 +107,7 @@ def test_with_a_fraction_the_named_characters_and_the_end_of_the_turn_have_that_
 
 def test_a_column_that_is_ignored_does_not_remove_the_content_and_role_of_messages():
     columns = Columns(messages="messages", ignore=("content", "role", "weight"))
-    assert without_ignored(turn("the dog", weight=0), columns) == turn("the dog")
+    assert without_ignored(turn("the dog", weight=0), columns.read) == turn("the dog")
 
 
 def test_a_token_with_an_excluded_character_is_not_trained_on_and_text_that_no_range_names_neither():
@@ -242,19 +242,19 @@ PAIR, TALK, TEXT = Columns(prompt="p", completion="c"), Columns(messages="m"), C
 ])  # fmt: skip
 def test_a_column_that_decides_what_is_trained_on_is_an_error_unless_it_is_ignored(row, columns, advice):
     with pytest.raises(ConfigError, match=rf"x byte 0: column \w+ \(.*{advice}.*ignore: \["):
-        refuse_deciding_keys(row, columns, "x byte 0")
-    refuse_deciding_keys(row, columns.model_copy(update={"ignore": tuple(row)}), "x byte 0")
-    refuse_deciding_keys(row, TEXT, "x byte 0")  # every token of plain text is trained on
+        refuse_deciding_keys(row, columns.read, "x byte 0")
+    refuse_deciding_keys(row, columns.model_copy(update={"ignore": tuple(row)}).read, "x byte 0")
+    refuse_deciding_keys(row, TEXT.read, "x byte 0")  # every token of plain text is trained on
 
 
 @pytest.mark.parametrize("row", [{"label": "sports"}, {"label": 3}, {"label": None}, {"weight": 1}, {"weight": "2 kg"},
                                  {"train": True}, {"history": []}, {"rejected": None}, {"mask": None}])  # fmt: skip
 def test_columns_of_such_names_that_exclude_nothing_are_no_error(row):
-    refuse_deciding_keys(row, TALK, "x")
+    refuse_deciding_keys(row, TALK.read, "x")
 
 
 def test_who_names_the_chosen_answers_trains_on_them():
-    refuse_deciding_keys({"c": 1, "chosen": "a", "rejected": "b"}, Columns(prompt="p", completion="chosen"), "x")
+    refuse_deciding_keys({"c": 1, "chosen": "a", "rejected": "b"}, Columns(prompt="p", completion="chosen").read, "x")
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])

@@ -83,12 +83,12 @@ def test_a_key_that_the_first_objects_lack_is_refused_unless_its_role_may_be_emp
 def test_ids_and_groups_of_the_usual_names_are_used_where_every_file_has_them_and_none_is_named(tmp_path):
     pq.write_table(pa.table({"text": ["a"], "id": ["1"], "group_id": ["g"], "x": ["y"]}), tmp_path / "a.parquet")
     text = Columns(text="text")
-    assert freeze(tmp_path, text).columns == Columns(text="text", id="id", group="group_id")
-    assert freeze(tmp_path, Columns(text="text", id="x")).columns == Columns(text="text", id="x", group="group_id")
+    assert freeze(tmp_path, text).columns == Columns(text="text", id="id", group="group_id").read
+    assert freeze(tmp_path, Columns(text="text", id="x")).columns == Columns(text="text", id="x", group="group_id").read
     jsonl(tmp_path / "b.jsonl", {"text": "a", "id": "1"})
-    assert freeze(tmp_path, text).columns == Columns(text="text", id="id")
+    assert freeze(tmp_path, text).columns == Columns(text="text", id="id").read
     pq.write_table(pa.table({"text": ["a"], "group_id": ["g"]}), tmp_path / "c.parquet")
-    assert freeze(tmp_path, text).columns == text
+    assert freeze(tmp_path, text).columns == text.read
 
 
 # --- units

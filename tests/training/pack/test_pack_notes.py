@@ -26,8 +26,8 @@ from raymill.training.pack import summary as notes_module
 from raymill.training.pack.corpus import freeze_corpus
 from raymill.training.pack.documents import Document
 from raymill.training.pack.encode import Example, Misfit
+from raymill.training.pack.job import packing_rule
 from raymill.training.pack.packed_run import changed_files_text, listing_for_manifest
-from raymill.training.pack.packing import PackingRule
 from raymill.training.pack.split import Cuts, survey_here
 from raymill.training.pack.summary import summary
 from raymill.training.tokenizer import load_tokenizer
@@ -313,7 +313,7 @@ def test_each_kind_of_token_has_its_own_style_on_a_terminal():
     ],
 )  # fmt: skip
 def test_an_example_longer_than_a_row_is_shown_with_what_becomes_of_it(way, length, said):
-    rule = PackingRule.of(config(sequence_length=8, tokens_per_step=8, packing={"overflow": way}), Columns(text="text"))
+    rule = packing_rule(config(sequence_length=8, tokens_per_step=8, packing={"overflow": way}), "text")
     trained = np.arange(length) > 0
     assert overflow_text(Example(0, 0, np.arange(length), trained), rule) == said
 

@@ -97,7 +97,7 @@ def test_a_curated_corpus_is_known_by_its_digest_and_split_by_its_groups(tmp_pat
     )
     frozen = freeze(tmp_path / "corpus")
     assert frozen.fingerprint == made.manifest.digest
-    assert (frozen.columns.id, frozen.columns.group) == ("id", "group_id")
+    assert (frozen.columns.named["id"], frozen.columns.named["group"]) == ("id", "group_id")
     assert len({document.key for document in all_documents(frozen)}) == 1
 
 

@@ -23,7 +23,8 @@ from raymill.training.pack import tokenise
 from raymill.training.pack.corpus import freeze_corpus
 from raymill.training.pack.documents import Document
 from raymill.training.pack.encode import Encoder
-from raymill.training.pack.packed_run import TokenizerAt, prepare_tokenizer
+from raymill.training.pack.job import prepare_tokenizer
+from raymill.training.pack.packed_run import TokenizerAt
 from raymill.training.pack.split import Cuts, find_classes, survey_here
 from raymill.training.pack.template import CHATML
 from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
@@ -104,7 +105,7 @@ def test_the_same_documents_give_the_same_tokenizer_in_every_process(tmp_path):
     here = prepare_tokenizer(settings, str(tmp_path / "here"))
     code = (
         "import sys; from raymill.training.config import TrainConfig\n"
-        "from raymill.training.pack.packed_run import prepare_tokenizer\n"
+        "from raymill.training.pack.job import prepare_tokenizer\n"
         "print(prepare_tokenizer(TrainConfig.model_validate_json(sys.argv[1]), sys.argv[2]))"
     )
     root = Path(__file__).parents[3]

@@ -27,9 +27,9 @@ from raymill.cluster.stage import Scratch, Stage, from_scratch, run_unit
 from raymill.cluster.store.store import Store
 from raymill.training.data.packed import EXAMPLES
 from raymill.training.pack import packing
+from raymill.training.pack.job import packing_rule
 from raymill.training.pack.packing import (
     KeyRange,
-    PackingRule,
     ShuffleUnit,
     memory_of_level,
     moves,
@@ -52,7 +52,7 @@ UNIT_TOKENS = 120
 
 
 def packing_of(examples: Artifact, fan: int, name: str = "test") -> Stage:
-    rule = PackingRule.of(config(), config().columns)
+    rule = packing_rule(config(), config().columns.form)
     return pack_stage(name, rule, examples, UNIT_TOKENS, fan)
 
 
@@ -96,8 +96,8 @@ def test_any_documents_are_moved_to_their_range_in_the_order_of_the_files(tmp_pa
     files, fan = data.draw(st.integers(1, 12)), data.draw(st.integers(2, 4))
     root = tmp_path_factory.mktemp("s")
     examples = write_examples(str(root), documents, files, 300)
-    stage = pack_stage("test", PackingRule.of(config(), config().columns), examples, 40, fan)
-    direct = pack_stage("test", PackingRule.of(config(), config().columns), examples, 40, 1 << 30)
+    stage = pack_stage("test", packing_rule(config(), config().columns.form), examples, 40, fan)
+    direct = pack_stage("test", packing_rule(config(), config().columns.form), examples, 40, 1 << 30)
     moved = stage.units or stage.prepare(InlineEngine(str(root), Session(), Progress()).run)
     assert [(one.first, one.end) for one in moved] == [(one.first, one.end) for one in direct.units]
     all_ranges = list(ranges(examples.manifest.counters, 40))

@@ -60,7 +60,7 @@ def prepared(tmp_path, monkeypatch):
 def test_documents_have_the_split_that_was_prepared(prepared, shape, columns, kind):
     run = prepared(shape)
     frozen = freeze_corpus(Store(), Corpus(path=run.uri), columns, 1 << 20)
-    assert frozen.columns.split == "split" and frozen.columns.id == "id"
+    assert frozen.columns.named["split"] == "split" and frozen.columns.named["id"] == "id"
     cuts = survey_here(frozen, Split()).cuts
     found = {document.id: SPLITS[split_of(document, cuts)] for document in all_documents(frozen)}
     assert found == {row["id"]: split for split in SPLITS for row in run.split(split).table().to_pylist()}

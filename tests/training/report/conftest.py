@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raymill.training.pack.corpus_files import PreparedRun
-from raymill.training.records.job import Job
+from raymill.training.records.job import Job, TrainingFolder
 from tests.support import training_report as made
 
 
@@ -31,7 +31,7 @@ def finished(tmp_path) -> tuple[Job, Any, Any]:
     }  # fmt: skip
     (root / "export" / "manifest.json").write_text(json.dumps(manifest))
     config = made.config(output=str(root), track={"mlflow": "https://me:password@host"})
-    job = Job(config, str(root), str(root / "packed"), (), 300, {})
+    job = Job(config, TrainingFolder(config.store, str(root), {}), str(root / "packed"), (), 300)
     packed = SimpleNamespace(
         has_chat_turns=lambda forms: False,
         passed_over={"notes": "1 file is passed over (1 .csv)"},

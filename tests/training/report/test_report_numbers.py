@@ -92,7 +92,7 @@ def test_the_smooth_curve_is_the_mean_weighted_by_age_in_values(values):
 
 def test_a_fit_has_the_totals_of_its_outcome_and_its_log(finished):
     job, packed, outcome = finished
-    Store().write_bytes(job.step_log, b"\n".join(json.dumps(line).encode() for line in records()))
+    Store().write_bytes(job.folder.step_log, b"\n".join(json.dumps(line).encode() for line in records()))
     outcome |= {"steps": 44, "skipped": [41, 42], "ended": "patience", "unmoved": ["a"]}
     found = fit_of(job, packed, outcome)
     log = Log(records())
@@ -122,7 +122,9 @@ def test_eight_answers_are_kept_and_their_texts_up_to_a_length(finished, length)
         {"document": f"d{n}", "prompt": "p" * length, "reference": "r" * length, "generated": "g" * length}
         for n in range(10)
     ]
-    Store().write_bytes(f"{job.root}/evaluation.json", json.dumps(made.EVALUATION | {"answers": answers}).encode())
+    Store().write_bytes(
+        f"{job.folder.uri}/evaluation.json", json.dumps(made.EVALUATION | {"answers": answers}).encode()
+    )
     found = fit_of(job, packed, outcome)["answers"]
     assert [answer["document"] for answer in found] == [f"d{n}" for n in range(8)]
     for key, sign in (("prompt", "p"), ("reference", "r"), ("generated", "g")):

@@ -183,16 +183,16 @@ def test_a_report_is_gathered_from_what_a_run_leaves(finished):
 
 def test_steps_that_the_log_lost_are_counted(finished):
     job, packed, outcome = finished
-    kept = Store().read_bytes(job.step_log).splitlines(keepends=True)[6:]  # step 0 to 5 are gone
-    lost = dataclasses.replace(job, root=f"{job.root}-lost")
-    Store().write_bytes(lost.step_log, b"".join(kept))
+    kept = Store().read_bytes(job.folder.step_log).splitlines(keepends=True)[6:]  # step 0 to 5 are gone
+    lost = dataclasses.replace(job, folder=dataclasses.replace(job.folder, uri=f"{job.folder.uri}-lost"))
+    Store().write_bytes(lost.folder.step_log, b"".join(kept))
     counted = [fit_of(one, packed, outcome)["totals"]["unlogged_steps"] for one in (job, lost)]
     assert counted == [0, 4]  # the made-up run logs the step that it says it passed over
 
 
 def test_the_report_tells_the_attention_of_every_beginning_and_its_warning(finished):
     job, packed, outcome = finished
-    begun = sorted(Store().list_files(job.attempts), key=lambda file: file.uri)[-1].uri
+    begun = sorted(Store().list_files(job.folder.attempts), key=lambda file: file.uri)[-1].uri
     changed = json.loads(Store().read_bytes(begun)) | {"attention": "varlen", "attention_warning": "slow"}
     Store().write_bytes(begun, json.dumps(changed).encode())
     report = gather(job, packed, outcome)
@@ -221,10 +221,9 @@ def test_the_report_of_phases_has_a_part_for_each(finished):
     job, packed, outcome = finished
     reports = []
     for name in ("instruct", "domain"):
-        reports.append(
-            gather(Job(made.config(name=f"two-{name}", output=job.root), job.root, "", (), 300, {}), packed, outcome)
-        )
-    report = combine_reports(made.config(name="two", output=job.root), reports)
+        config = made.config(name=f"two-{name}", output=job.folder.uri)
+        reports.append(gather(Job(config, job.folder, "", (), 300), packed, outcome))
+    report = combine_reports(made.config(name="two", output=job.folder.uri), reports)
     page = Page(render(report))
     ids = [section["id"] for section in page.all("section")]
     assert ids.index("two-instruct-curves") < ids.index("two-domain-curves")
