@@ -21,13 +21,11 @@ import pyarrow as pa
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.entry import Entry
 from raymill.cluster.examples.content import Shape
-from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.stage import Output, Stage, files_from
 from raymill.cluster.store.copies import local_file, sha256_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.facts import units_of
-from raymill.pipelines.prepare.assess.settings import Assess, Embeddings, TextVectors
-from raymill.pipelines.prepare.stages.collect import collect_memory
+from raymill.pipelines.prepare.assess.settings import Embeddings, TextVectors
 
 MODEL, VECTORS, COSINES = "model", "vectors", "cosines"
 EMBED_VERSION = "5"
@@ -109,13 +107,16 @@ def fit_memory(embeddings: TextVectors) -> int:
     return LIBRARIES + _FIT * max(1, embeddings.dimensions // 64)
 
 
-def embed_memory(limits: Limits) -> int:
-    """Bytes of a unit of the stage `embed`."""
-    return collect_memory(limits) + LIBRARIES + _LOADED
+def embed_memory(of_records: int) -> int:
+    """Bytes of a unit of the stage `embed`. of_records: those of a unit of records."""
+    return of_records + LIBRARIES + _LOADED
 
 
-def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Artifact | None, limits: Limits) -> Stage:
-    """The stage that writes VECTORS. model: MODEL; None with a model of sentence-transformers."""
+def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Artifact | None, memory: int) -> Stage:
+    """The stage that writes VECTORS.
+
+    model: MODEL; None with a model of sentence-transformers. memory: bytes of a unit, as of `embed_memory`.
+    """
     depends_on = {
         "version": EMBED_VERSION,
         "splits": [one.manifest.digest for one in splits],
@@ -124,15 +125,13 @@ def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Arti
         "settings": [settings.examples, settings.labels, settings.predictions],
     }
     work = partial(Entry("raymill.pipelines.prepare.assess.vectors:embed_records"), settings, model)
-    output, memory = Output(VECTORS, vectors_schema(settings.labels, settings.predictions)), embed_memory(limits)
+    output = Output(VECTORS, vectors_schema(settings.labels, settings.predictions))
     made_from = fingerprint(depends_on)
     return Stage("embed", (output,), units_of(splits), work, made_from, settings.store, files_from, memory=memory)
 
 
-def cosines_stage(
-    settings: EmbedSettings, records: Artifact, model: Artifact | None, units: int, limits: Limits
-) -> Stage:
-    """The stage that writes COSINES, with a row for each of `records`. model: as of `embed_stage`."""
+def cosines_stage(settings: EmbedSettings, records: Artifact, model: Artifact | None, units: int, memory: int) -> Stage:
+    """The stage that writes COSINES, with a row for each of `records`. model, memory: as of `embed_stage`."""
     depends_on = [
         EMBED_VERSION,
         records.manifest.fingerprint,
@@ -140,22 +139,30 @@ def cosines_stage(
     ]
     work = partial(Entry("raymill.pipelines.prepare.assess.vectors:measure_relevance"), settings, model)
     output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)
-    made_from, memory = fingerprint(depends_on), embed_memory(limits)
-    return Stage("cosines", (output,), parts, work, made_from, settings.store, files_from, memory=memory)
+    return Stage("cosines", (output,), parts, work, fingerprint(depends_on), settings.store, files_from, memory=memory)
 
 
-def learn_stage(vectors: Artifact, embeddings: Embeddings, options: Assess) -> Stage:
-    """The stage that writes LEARNED and SUSPECTS. options: what is predicted, and by what it is judged."""
-    fields, file = options.predicted, options.predictions_file
+def learn_stage(
+    vectors: Artifact,
+    embeddings: Embeddings,
+    fields: tuple[str, ...],
+    label: str | None,
+    predictions: str | None,
+    file: str | None,
+) -> Stage:
+    """The stage that writes LEARNED and SUSPECTS.
+
+    fields: that are predicted. label: the one of them that is judged, by `predictions`, which may be a file.
+    """
     sha256 = sha256_of(local_file(vectors.store, file, "assess.predictions")) if file else None
-    depends_on = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, options.label, sha256]
+    depends_on = [LEARN_VERSION, vectors.manifest.digest, embeddings.groups, fields, label, sha256]
     work = partial(
         Entry("raymill.pipelines.prepare.assess.vectors:learn"),
-        *(vectors, embeddings.groups, fields, options.label, options.predictions),
+        *(vectors, embeddings.groups, fields, label, predictions),
     )
     outputs = (Output(LEARNED, LEARNED_SCHEMA), Output(SUSPECTS, SUSPECTS_SCHEMA))
     memory = learn_memory(embeddings, vectors.manifest.rows if fields else 0)
-    memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if options.predictions else 0
+    memory += _OF_A_PREDICTION * min(LABELLED, vectors.manifest.rows) if predictions else 0
     return Stage("learn", outputs, (None,), work, fingerprint(depends_on), vectors.store, memory=memory)
 
 

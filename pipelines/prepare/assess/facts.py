@@ -25,7 +25,6 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.examples.content import Shape, Sides, from_shape, sides_of
 from raymill.cluster.examples.texts import texts_of
-from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
@@ -37,7 +36,7 @@ from raymill.pipelines.prepare.assess.settings import Sentiment
 from raymill.pipelines.prepare.records.clean import Clean, Cleaner
 from raymill.pipelines.prepare.records.fields import hash64, labels_by_annotators, metadata_of, value_of, values_of
 from raymill.pipelines.prepare.records.validate import Validator
-from raymill.pipelines.prepare.stages.collect import collect_memory, rules_memory
+from raymill.pipelines.prepare.stages.collect import rules_memory
 from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes, same
 from raymill.pipelines.text.lines import count_characters
 from raymill.pipelines.text.texts import Texts
@@ -134,8 +133,8 @@ class FactsSettings:
         return any(value not in values for name, values in allowed for value in values_of(name, metadata[name]))
 
 
-def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Limits) -> Stage:
-    """The stage that writes the artifacts named above."""
+def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], memory: int) -> Stage:
+    """The stage that writes the artifacts named above. memory: bytes of a unit of records."""
     store, dedup = splits[0].store, settings.dedup
     outputs = (
         Output(FACTS, settings.schema),
@@ -157,7 +156,7 @@ def facts_stage(settings: FactsSettings, splits: Sequence[Artifact], limits: Lim
         "terms": dict(settings.terms),
         "language": fasttext_classifier.fingerprint(store, None),
     }
-    memory = collect_memory(limits) + (rules_memory(store, settings.rules.settings) if settings.rules else 0)
+    memory += rules_memory(store, settings.rules.settings) if settings.rules else 0
     if sentiment := settings.sentiment:
         depends_on["sentiment"] = [sentiment.model_dump(), fasttext_classifier.fingerprint(store, sentiment.model)]
         memory += model_memory(store, sentiment.model)

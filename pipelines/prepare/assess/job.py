@@ -8,7 +8,8 @@
     learn      groups of vectors, predicted labels                -> _work/assess/learned, _work/assess/suspects
     summary    what the facts add up to                           -> _work/assess/summary
 
-Stages of other settings or splits are made again: nothing else reads them.
+Stages of other settings or splits are made again: nothing else reads them. `raymill assess` is no kind of run of its
+own, because it writes its result into the run that it measures; other records are made a run of `prepare` first.
 """
 
 import json
@@ -58,6 +59,7 @@ from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.records.clean import load_terms
 from raymill.pipelines.prepare.records.validate import Validate, Validator, load_validator
 from raymill.pipelines.prepare.sources import Fields, as_input
+from raymill.pipelines.prepare.stages.collect import collect_memory
 
 ASSESSMENT = "assessment.json"
 
@@ -100,7 +102,8 @@ def assess_stages(
     dedup = (config.dedup or Dedup()).model_copy(update={"scope": "all", "keeper": "position", "sources": ()})
     terms = load_terms(config.store, config.clean)
     validator = None if rules is None else load_validator(splits[0].store, rules)
-    facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, config.limits))
+    memory = collect_memory(config.limits)
+    facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, memory))
     units = len(units_of(splits))
     inputs, groups = [as_input(Source(source=TOGETHER, path=root), Fields({}, "text"))], {}
     for of, folder in ((QUESTIONS, "questions"), (ANSWERS, "answers")):
@@ -113,12 +116,14 @@ def assess_stages(
         groups[LEAKS] = run_in(stage, paths.join(FOLDER, "leaks"))[GROUPS]
     learned: dict[str, Artifact] = {}
     if embeddings := config.assess.embeddings:
-        predictions = None if config.assess.predictions_file else config.assess.predictions
-        of_texts = (config.records.shape, embeddings, config.assess.examples, config.assess.predicted, predictions)
+        options = config.assess
+        predictions = None if options.predictions_file else options.predictions
+        of_texts = (config.records.shape, embeddings, options.examples, options.predicted, predictions)
         embed = EmbedSettings(splits[0].store, *of_texts)
         model = None if embeddings.model else run(fit_stage(embed, facts[SAMPLE]))[MODEL]
-        vectors = run(embed_stage(embed, splits, model, config.limits))[VECTORS]
-        learned = run(learn_stage(vectors, embeddings, config.assess))
+        vectors = run(embed_stage(embed, splits, model, embed_memory(memory)))[VECTORS]
+        predicted = (options.predicted, options.label, options.predictions, options.predictions_file)
+        learned = run(learn_stage(vectors, embeddings, *predicted))
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), rows)
     return run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
@@ -172,7 +177,7 @@ def assess_memory(config: PrepareConfig, records: int) -> int:
     if options.embeddings is None:
         return 0
     learn = learn_memory(options.embeddings, records if options.predicted else 0)
-    return max(fit_memory(options.embeddings), embed_memory(config.limits), learn)
+    return max(fit_memory(options.embeddings), embed_memory(collect_memory(config.limits)), learn)
 
 
 def read_assessment(store: Store, root: str) -> Assessment | None:

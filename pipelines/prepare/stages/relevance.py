@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.examples.content import Shape, from_shape, sides_of
-from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.embed import (
@@ -32,10 +31,9 @@ from raymill.pipelines.prepare.assess.embed import (
     fit_stage,
 )
 from raymill.pipelines.prepare.assess.facts import CHARACTERS, ROWS, SAMPLE, SAMPLE_SCHEMA
-from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.records.fields import hash64
 from raymill.pipelines.prepare.records.validate import AnswerRelevance
-from raymill.pipelines.prepare.stages.collect import KEYS, RECORDS, collect_memory
+from raymill.pipelines.prepare.stages.collect import KEYS, RECORDS
 from raymill.pipelines.prepare.stages.duplicates import VERDICTS_SCHEMA
 
 FOLDER = "_work/relevance"
@@ -53,25 +51,29 @@ class Unrelated:
 
 
 def find_unrelated(
-    config: PrepareConfig, artifacts: dict[str, Artifact], units: int, run_in: RunStageIn
+    rule: AnswerRelevance | None,
+    shape: Shape,
+    artifacts: dict[str, Artifact],
+    units: int,
+    memory: int,
+    run_in: RunStageIn,
 ) -> Unrelated | None:
     """The records whose answer is not near its question; None without the rule.
 
-    artifacts: of `collect`. run_in: makes or finds the artifacts of a stage.
+    artifacts: of `collect`. memory: bytes of a unit of records. run_in: makes or finds the artifacts of a stage.
     """
-    rule, run = config.validation.answer_relevance, partial(run_in, folder=FOLDER)
     if rule is None:
         return None
-    records, shape, store = artifacts[RECORDS], config.records.shape, artifacts[RECORDS].store
+    run, records, store = partial(run_in, folder=FOLDER), artifacts[RECORDS], artifacts[RECORDS].store
     settings = EmbedSettings(store, shape, rule, (), (), setting=SETTING)
     model = None
     if rule.model is None:
-        made_from, memory = fingerprint([records.manifest.fingerprint, rule.sample]), collect_memory(config.limits)
+        made_from = fingerprint([records.manifest.fingerprint, rule.sample])
         outputs, parts = (Output(SAMPLE, SAMPLE_SCHEMA),), records.files_by_unit(units)
         work = partial(draw_sample, store, shape, rule.sample)
         sample = run(Stage("sample", outputs, parts, work, made_from, store, files_from, memory=memory))[SAMPLE]
         model = run(fit_stage(settings, sample))[MODEL]
-    cosines = run(cosines_stage(settings, records, model, units, config.limits))[COSINES]
+    cosines = run(cosines_stage(settings, records, model, units, embed_memory(memory)))[COSINES]
     # Of each unit its files of COSINES and of KEYS, whose rows are those of the same records.
     files = list(zip(cosines.files_by_unit(units), artifacts[KEYS].files_by_unit(units), strict=True))
     made_from = fingerprint([cosines.manifest.fingerprint, rule.min_cosine])
@@ -81,9 +83,9 @@ def find_unrelated(
     )
 
 
-def relevance_memory(rule: AnswerRelevance | None, limits: Limits) -> int:
-    """Bytes of the largest unit of these stages; 0 without the rule."""
-    return max(fit_memory(rule), embed_memory(limits)) if rule else 0
+def relevance_memory(rule: AnswerRelevance | None, memory: int) -> int:
+    """Bytes of the largest unit of these stages; 0 without the rule. memory: of a unit of records."""
+    return max(fit_memory(rule), embed_memory(memory)) if rule else 0
 
 
 def is_below(cosines: pa.ChunkedArray, least: float) -> np.ndarray:

@@ -301,9 +301,9 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
         "tables": tables_memory(config.inputs, inputs), "repeated": tables_memory(config.inputs, inputs),
         "collect": texts + rules, "words": texts,
         "relevance.sample": texts, "relevance.fit": fit_memory(relevance),
-        "relevance.cosines": embed_memory(config.limits),
+        "relevance.cosines": embed_memory(texts),
         "complexity": (1 << 29) + 100, "split": split_memory(0), "assess.assess": texts,
-        "assess.fit": fit_memory(embeddings), "assess.embed": embed_memory(config.limits),
+        "assess.fit": fit_memory(embeddings), "assess.embed": embed_memory(texts),
         "assess.learn": learn_memory(embeddings, 1), "assess.summary": (1 << 29) + 60,
     }  # fmt: skip
     assert rules == 120 * len("words\n") + int(2.5 * len("model.bin\n")), "the list and the classifier of `validate`"
