@@ -203,7 +203,7 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
 
 def schema() -> dict[str, Any]:
     """The JSON schema of every kind of config, for editors."""
-    models = tuple(model_of(kind) for kind in names())
+    models = tuple(dict.fromkeys(model_of(kind) for kind in names()))  # one for several kinds is there once
     one_of = Annotated[Union[models], Field(discriminator="kind")]  # type: ignore[valid-type]  # noqa: UP007
     return TypeAdapter(one_of).json_schema()
 

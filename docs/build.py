@@ -78,7 +78,8 @@ def write_pages(folder: Path) -> None:
     """
     shutil.rmtree(folder, ignore_errors=True)
     pages = {page: _with_links(source) for source, page in GUIDES.items()}
-    pages |= {f"reference/settings-{kind}.md": settings_page(kind) for kind in kinds.names()}
+    own = (one.name for one in kinds.kinds() if one.of is None)
+    pages |= {f"reference/settings-{kind}.md": settings_page(kind) for kind in own}
     pages |= {"reference/commands.md": commands_page(), "reference/python.md": _names_page()}
     for asset in _ASSETS:
         to, source = folder / asset.removeprefix("docs/"), ROOT / asset

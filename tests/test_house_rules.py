@@ -343,7 +343,7 @@ def test_every_verb_is_a_function_and_every_kind_of_config_a_model():
     for name, verb in cli.verbs().items():
         assert callable(cli._function(name, verb)), name
     for kind in kinds.kinds():
-        assert get_args(model_of(kind.name).model_fields["kind"].annotation) == (kind.name,)
+        assert kind.name in get_args(model_of(kind.name).model_fields["kind"].annotation)
         assert kind.job.load().kind == kind.name
 
 

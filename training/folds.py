@@ -1,7 +1,7 @@
 """`raymill cross-validate`: one training a fold of a prepared data set, each scored on the fold that it leaves out.
 
     OUTPUT/fold-0, fold-1, ...   a run of `raymill train` each, with `split.fold`
-    OUTPUT/folds.json            the scores of each fold, their mean and standard deviation; written last
+    OUTPUT/folds.json            the scores of each fold, their mean and standard deviation; written after the last fold
 
 Scores are those of the evaluation: accuracy, precision, recall and F1 of a classifier (one that is trained, or
 `generate: {answer: label}`); exact match, F1 of words and others of generated answers; and the loss on the fold. The
@@ -9,23 +9,29 @@ records for testing take no part, so the test split stays unseen. Folds are trai
 finished is not trained again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
 from statistics import mean, stdev
 from typing import Any, TypedDict
 
+from raymill import cluster
 from raymill.cluster.answer import Answer
-from raymill.cluster.entry import require_extra
+from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, config_of
-from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Replace
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, run_of
+from raymill.cluster.frame.job import Made, Making, Run, RunJob
 from raymill.cluster.progress import Progress
-from raymill.cluster.progress_display import chosen_progress
 from raymill.cluster.record import json_bytes
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import plain_sections
 from raymill.cluster.run import RunFolder
-from raymill.cluster.session import Session, opened
+from raymill.cluster.session import Session
 from raymill.cluster.store import paths
-from raymill.training.config import TrainConfig
-from raymill.training.job import train
+from raymill.cluster.submit.work import Machines, job_config
+from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.job import TrainJob, run_damage, run_settings
+from raymill.training.work import with_absolute_paths
 
 FOLDS_JSON = "folds.json"
 
@@ -57,16 +63,143 @@ class CrossValidation(TypedDict):
     scores: dict[str, Spread]
 
 
-def cross_validate(
-    config: ConfigFile, override: Overrides = None, address: Address = None, replace: Replace = False
-) -> None:
+class FoldsRun(Run):
+    """A finished cross-validation. Its report is a `CrossValidation`."""
+
+    @property
+    def summary(self) -> str:
+        return scores_text(self.report)
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The spread of each score."""
+        numbers = ("mean", "deviation", "least", "most")
+        rows = [[name, *(f"{one[each]:.3f}" for each in numbers)] for name, one in self.report["scores"].items()]
+        return ("score", *numbers), rows
+
+    @property
+    def _results(self) -> dict[str, str]:
+        return {"scores": paths.join(self.uri, FOLDS_JSON)}
+
+
+def fold_configs(config: TrainConfig) -> tuple[dict[str, str], list[TrainConfig]]:
+    """(URI of each data set -> digest of its run, the config of the training of each fold).
+
+    Raises:
+        ConfigError: the config names a fold or has phases, or the data sets differ in their folds.
+        DataError: a corpus is no finished data set of `raymill prepare` with folds.
+    """
+    if config.split.fold is not None:
+        raise ConfigError(f"split.fold: {config.split.fold} given; every fold is tested. Leave it out.")
+    if config.phases:
+        raise ConfigError("phases: a cross-validation trains once a fold. Leave them out.")
+    if config.continue_from:
+        raise ConfigError(
+            "continue_from: that run was trained on documents that a cross-validation tests. Leave it out."
+        )
+    digests, counts = dict[str, str](), dict[str, int]()
+    for store, corpus in zip(config.corpus_stores, config.corpus, strict=True):
+        uri = paths.absolute(corpus.path)
+        manifest = RunFolder(store, uri).require("prepare", "Its folds are tested one by one.")
+        digests[uri], counts[uri] = manifest["digest"], manifest["config"]["split"]["folds"]
+        if not counts[uri]:
+            raise DataError(f"{uri}: has no folds. Prepare it with `split: {{folds: 5}}`, or another number.")
+    if len(set(counts.values())) > 1:
+        seen = ", ".join(f"{uri} {count}" for uri, count in counts.items())
+        raise ConfigError(f"corpus: the data sets have different numbers of folds ({seen}). Prepare them with one.")
+    output, found = paths.absolute(config.output), []
+    for fold in range(next(iter(counts.values()))):
+        update: dict[str, Any] = {
+            "kind": "train",
+            "name": f"{config.name}-fold-{fold}",
+            "split": config.split.model_copy(update={"fold": fold}),
+            "output": paths.join(output, f"fold-{fold}"),
+        }
+        if config.packed:
+            update["packed"] = paths.join(paths.absolute(config.packed), f"fold-{fold}")
+        found.append(config.model_copy(update=update))
+    return digests, found
+
+
+class CrossValidateJob(RunJob[TrainConfig]):
     """Score a data set by training: one model a fold of `split.folds`, each tested on the fold that it leaves out.
 
     A second run continues where the first stopped. Scores: OUTPUT/folds.json
     """
-    found = cross_validate_config(config, override, address=address, replace=replace)
-    print(found)
-    print(f"scores  {found.uri}")
+
+    kind, run_type, all_at_once = "cross-validate", FoldsRun, True
+
+    @cached_property
+    def trainings(self) -> list[TrainJob]:
+        """The training of each fold."""
+        return [TrainJob(one) for one in fold_configs(self.config)[1]]
+
+    def settings(self) -> dict[str, Any]:
+        return run_settings(self.config)
+
+    def inputs(self) -> str | None:
+        runs = [one.find().run for one in self.trainings]
+        return None if None in runs else fingerprint([run and run.manifest["inputs"] for run in runs])
+
+    def input_changes(self) -> str:
+        return "the data sets changed"
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        TrainJob(self.config).require_extras(computes=computes)
+
+    def begin(self, session: Session, progress: Progress, replace: bool) -> None:
+        refuse_output_among_inputs(self.config)
+        _ = self.trainings
+
+    def make(self, making: Making) -> Made | Run:
+        folds, digests = [], {}
+        for fold, training in enumerate(self.trainings):
+            run = training.run(making.session, making.progress, replace=making.replace, verify=making.verify)
+            fit = run.report["fits"][-1]
+            measured = fit["after"].get("test")
+            scores = dict(fit["generation"]) | ({"loss": measured["loss"]} if measured else {})
+            splits = [split for corpus in fit["corpora"] for split in corpus["splits"] if split["split"] == "test"]
+            documents = sum(split["documents"] for split in splits)
+            folds.append(FoldScores(fold=fold, output=run.uri, documents=documents, scores=scores))
+            digests[run.uri.removeprefix(f"{self.root}/")] = run.manifest["digest"]
+        if (there := self.find().run) is not None:
+            return there
+        datasets, _ = fold_configs(self.config)
+        found = CrossValidation(name=self.config.name, datasets=datasets, folds=folds, scores=spread(folds))
+        self.store.write_bytes(paths.join(self.root, FOLDS_JSON), json_bytes(found))
+        return Made(found, digests, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
+
+    def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
+        scores = paths.join(self.root, FOLDS_JSON)
+        return run_damage(self.folder, manifest) | ({} if self.store.exists(scores) else {scores: "is gone"})
+
+    def page(self, made: Made) -> str:
+        tables = {
+            "scores": [{"score": name, **one} for name, one in made.report["scores"].items()],
+            "folds": [{"fold": str(one["fold"]), "documents": one["documents"]} for one in made.report["folds"]],
+            "data_sets": [{"output": uri, "digest": digest} for uri, digest in made.report["datasets"].items()],
+            # The addresses of trackers and stores may contain a password.
+            "config": self.config.without_stores({"track"}, exclude_none=True),
+        }
+        shown = plain_sections(tables)
+        return page("Cross-validation", self.config.name, made.more["finished"], cluster.__version__, self.root, shown)
+
+    # On other machines: each training in its turn needs the same.
+
+    def submitted(self) -> dict[str, Any]:
+        return with_absolute_paths(job_config(self.config), self.config)
+
+    def identity(self) -> list[Any]:
+        return [self.settings(), *(one.identity() for one in self.trainings)]
+
+    def unit_count(self) -> int:
+        return sum(one.unit_count() for one in self.trainings)
+
+    def machines(self, seconds: float | None) -> Machines:
+        return self.trainings[0].machines(seconds)
+
+    def must_exist(self) -> tuple[str, ...]:
+        return self.trainings[0].must_exist()
 
 
 class FoldsAnswer(Answer):
@@ -91,7 +224,7 @@ def cross_validate_config(
     A second call continues where the first stopped. Scores: OUTPUT/folds.json
 
     Args:
-        config: a file, a dict, or a config object of kind train.
+        config: a file, a dict, or a config object of kind train or cross-validate.
         override: changes of single settings.
         address: of a Ray cluster; None: the Ray of this process, else one on this machine.
         replace: train again where other settings left a result.
@@ -102,62 +235,9 @@ def cross_validate_config(
         UserError: the config names a fold, or a corpus has none.
         ClusterError: machines failed; the same call continues.
     """
-    require_extra("train", "raymill cross-validate")
-    whole: TrainConfig = config_of(config, settings, override, "train")
-    shown = chosen_progress(progress)
-    with opened(address, whole.execution.cpus, shown) as session:
-        found = train_folds(whole, session, shown, replace=replace)
-    return FoldsAnswer(found, paths.join(paths.absolute(whole.output), FOLDS_JSON))
-
-
-def train_folds(config: TrainConfig, session: Session, progress: Progress, *, replace: bool = False) -> CrossValidation:
-    """Train a model for each fold, and write what they score. Continues where an earlier call stopped.
-
-    Args:
-        replace: train again where other settings left a result.
-
-    Raises:
-        ConfigError: the config names a fold or has phases, or the data sets differ in their folds.
-        DataError: a corpus is no finished data set of `raymill prepare` with folds.
-        UserError, ClusterError: as `train`.
-    """
-    if config.split.fold is not None:
-        raise ConfigError(f"split.fold: {config.split.fold} given; every fold is tested. Leave it out.")
-    if config.phases:
-        raise ConfigError("phases: a cross-validation trains once a fold. Leave them out.")
-    if config.continue_from:
-        raise ConfigError(
-            "continue_from: that run was trained on documents that a cross-validation tests. Leave it out."
-        )
-    digests, counts = dict[str, str](), dict[str, int]()
-    for store, corpus in zip(config.corpus_stores, config.corpus, strict=True):
-        uri = paths.absolute(corpus.path)
-        manifest = RunFolder(store, uri).require("prepare", "Its folds are tested one by one.")
-        digests[uri], counts[uri] = manifest["digest"], manifest["config"]["split"]["folds"]
-        if not counts[uri]:
-            raise DataError(f"{uri}: has no folds. Prepare it with `split: {{folds: 5}}`, or another number.")
-    if len(set(counts.values())) > 1:
-        seen = ", ".join(f"{uri} {count}" for uri, count in counts.items())
-        raise ConfigError(f"corpus: the data sets have different numbers of folds ({seen}). Prepare them with one.")
-    output, found = paths.absolute(config.output), []
-    for fold in range(next(iter(counts.values()))):
-        update: dict[str, Any] = {
-            "name": f"{config.name}-fold-{fold}",
-            "split": config.split.model_copy(update={"fold": fold}),
-            "output": paths.join(output, f"fold-{fold}"),
-        }
-        if config.packed:
-            update["packed"] = paths.join(paths.absolute(config.packed), f"fold-{fold}")
-        run = train(config.model_copy(update=update), session, progress, replace=replace)
-        fit = run.report["fits"][-1]
-        measured = fit["after"].get("test")
-        scores = dict(fit["generation"]) | ({"loss": measured["loss"]} if measured else {})
-        splits = [split for corpus in fit["corpora"] for split in corpus["splits"] if split["split"] == "test"]
-        documents = sum(split["documents"] for split in splits)
-        found.append(FoldScores(fold=fold, output=run.uri, documents=documents, scores=scores))
-    result = CrossValidation(name=config.name, datasets=digests, folds=found, scores=spread(found))
-    config.store.write_bytes(paths.join(output, FOLDS_JSON), json_bytes(result))
-    return result
+    options: dict[str, Any] = {"address": address, "replace": replace, "progress": progress}
+    run = run_of("cross-validate", config, settings, override=override, **options)
+    return FoldsAnswer(run.report, run.results["scores"])
 
 
 def spread(folds: Sequence[FoldScores]) -> dict[str, Spread]:

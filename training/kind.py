@@ -1,4 +1,4 @@
-"""The kind of run `train`: a corpus to a fine-tuned model."""
+"""The kinds of runs `train`, a corpus to a fine-tuned model, and `cross-validate`, a training for each fold."""
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.frame.kind import Kind, Verb
@@ -13,12 +13,6 @@ TRAIN = Kind(
     dry_run=Entry("raymill.training.commands:dry_run"),
     extra="train",
     verbs={
-        "cross-validate": Verb(
-            Entry("raymill.training.folds:cross_validate"),
-            "score a prepared data set: a training a fold, with spread",
-            call=Entry("raymill.training.folds:cross_validate_config"),
-            extra="train",
-        ),
         "pack": Verb(
             Entry("raymill.training.commands:pack"),
             "only the first part of `train`: tokenise, mask, shuffle, pack; --preview",
@@ -45,4 +39,17 @@ TRAIN = Kind(
     },
     files=("pack.json", "steps.jsonl", "fit.json", "evaluation.json"),
     folders=("attempts", "broken", "checkpoints", "errors", "export", "tensorboard", "tokenizer"),
+)
+
+CROSS_VALIDATE = Kind(
+    name="cross-validate",
+    of="train",
+    call=Entry("raymill.training.folds:cross_validate_config"),
+    text="score a prepared data set: a training a fold, with spread",
+    config=Entry("raymill.training.config:TrainConfig"),
+    job=Entry("raymill.training.folds:CrossValidateJob"),
+    own_plan=Entry("raymill.training.plan.planning:plan_training"),
+    dry_run=Entry("raymill.training.commands:dry_run"),
+    extra="train",
+    files=("folds.json",),
 )

@@ -43,7 +43,8 @@ def config_of(
         ConfigError: lists all mistakes; or it is of another kind.
     """
     settings = {name: plain(value) for name, value in (settings or {}).items()}
-    if isinstance(config, BaseModel) and not settings and not override:
+    other = None if kind is None else kind_of(kind).of
+    if isinstance(config, BaseModel) and not settings and not override and config.kind != other:  # type: ignore[attr-defined]
         return _of_kind(config, kind, f"a {type(config).__name__}")
     changes: list[str | Override] = []
     if isinstance(config, str | os.PathLike):
@@ -54,7 +55,7 @@ def config_of(
         name = f"raymill.{kind or 'config'}"
         raw = plain({} if config is None else config) | settings
     if kind is not None:
-        raw.setdefault("kind", kind)
+        raw["kind"] = kind if raw.get("kind") in (None, other) else raw["kind"]
     made = raw | settings
     if "name" not in made and isinstance(output := made.get("output"), str):
         raw["name"] = run_name(output, "run")

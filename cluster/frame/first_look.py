@@ -3,17 +3,17 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from posixpath import basename
 
 import pyarrow.compute as pc
 
 from raymill.cluster.formats import plural
-from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats import READERS, file_problem
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.reader import PROBLEMS, Reader, ReaderCounts
-from raymill.cluster.readers.streams import Span, compression_ending, decompression_problem, first_bytes
+from raymill.cluster.readers.reader import PROBLEMS, ReaderCounts
+from raymill.cluster.readers.streams import Span
 from raymill.cluster.readers.units import InputManifest
-from raymill.cluster.store.store import Store
 
 _THREADS = 16
 _FILES_LOOKED_AT = 100  # per source
@@ -43,24 +43,14 @@ def first_look(inputs: InputManifest, limits: Limits) -> FirstLook:
                      for span in reversed(unit.spans)}  # fmt: skip
             first = [spans[uri] for uri in sorted(spans)[:_FILES_LOOKED_AT]]
             is_stated = inputs.reading.input_of(source).encoding is not None
-            problems = list(pool.map(lambda span, store=store: _file_problem(store, span, limits), first))
-            problems = [None] * len(first) if is_stated else problems
+            problem_of = partial(file_problem, store, limits=limits)
+            problems: list[str | None] = [None] * len(first) if is_stated else list(pool.map(problem_of, first))
             look.notes += [f"Source {source}: {note}" for note in _file_notes(first, problems)]
             good = [span for span, problem in zip(first, problems, strict=True) if problem is None]
             by_format = {span.format: span for span in reversed(good) if READERS[span.format].columns != "fixed"}
             row_notes = (_row_note(span, inputs, source, limits, look) for span in by_format.values())
             look.notes += [f"Source {source}: {note}" for note in row_notes if note]
     return look
-
-
-def _file_problem(store: Store, span: Span, limits: Limits) -> str | None:
-    """The problem of a whole file; None if there is none, or if the reader of its format finds none."""
-    reader = READERS[span.format]
-    if compression_ending(span.uri) and (problem := decompression_problem(store, span, limits)):
-        return problem
-    if type(reader).file_problem is Reader.file_problem:
-        return None
-    return reader.file_problem(first_bytes(store, span, limits))
 
 
 def _file_notes(spans: list[Span], problems: list[str | None]) -> list[str]:

@@ -196,17 +196,13 @@ class Making:
 
     def run(self, stage: Stage, folder: str = "") -> dict[str, Artifact]:
         """Make the artifacts of a stage, or find them finished. folder: where, relative to the run's folder."""
-        return run_in(self.engine, stage, folder)
+        root = paths.join(self.engine.root, folder) if folder else self.engine.root
+        return dataclasses.replace(self.engine, root=root, prefix=prefix_of(folder)).run(stage)
 
     def run_again(self, stage: Stage, folder: str = "") -> dict[str, Artifact]:
         """As `run`; artifacts of other settings are replaced in any case."""
-        return run_in(dataclasses.replace(self.engine, replace=True), stage, folder)
-
-
-def run_in(engine: Engine, stage: Stage, folder: str = "") -> dict[str, Artifact]:
-    """The artifacts of a stage in a folder below the engine's."""
-    root = paths.join(engine.root, folder) if folder else engine.root
-    return dataclasses.replace(engine, root=root, prefix=prefix_of(folder)).run(stage)
+        anew = dataclasses.replace(self.engine, replace=True)
+        return dataclasses.replace(self, engine=anew).run(stage, folder)
 
 
 class RunJob(ABC, Generic[Config]):
@@ -375,9 +371,8 @@ class RunJob(ABC, Generic[Config]):
         self.check(session, replace)
         self.store.require_conditional_writes(self.root)
         # Two drivers cannot damage a run, because a unit is committed once; without a lease both would do all units.
-        with held(self.store, self.root) as lease, self.naming_changed_work():
-            engine = Engine(self.root, session, progress, limits_of(self.config), replace, lease.check)
-            making = Making(engine, session, progress, lease, replace, verify)
+        begun = leased(self.store, self.root, self.config, session, progress, replace, verify)
+        with begun as making, self.naming_changed_work():
             if found.damage and verify:
                 if (found := self.find(verify=True)).run is not None:  # another process has made the files again
                     return found.run
@@ -390,7 +385,7 @@ class RunJob(ABC, Generic[Config]):
             made = self.make(making)
             if isinstance(made, Run):
                 return made
-            lease.check()
+            making.lease.check()
             return self._publish(made)
 
     def replacing(self, making: Making) -> None:
@@ -483,6 +478,26 @@ class RunJob(ABC, Generic[Config]):
 
     def _run(self, manifest: dict[str, Any], report: Any, fresh: bool) -> Run:
         return self.run_type(self.store, self.root, manifest, report, fresh, self.parts(), self.config)
+
+
+@contextmanager
+def leased(
+    store: Store,
+    root: str,
+    config: Any,
+    session: Session,
+    progress: Progress,
+    replace: bool,
+    verify: bool = False,
+) -> Iterator[Making]:
+    """What makes stages in a folder, under its lease. config: says how often a stage is tried.
+
+    Raises:
+        BusyError: another run holds the lease.
+    """
+    with held(store, root) as lease:
+        engine = Engine(root, session, progress, limits_of(config), replace, lease.check)
+        yield Making(engine, session, progress, lease, replace, verify)
 
 
 def limits_of(config: Any) -> RetryLimits:

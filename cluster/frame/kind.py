@@ -28,8 +28,9 @@ class Kind:
     text: what the verb does, in a line. config: pydantic model of its configs. job: subclass of `RunJob` (job.py).
     plan: `plan(settings, **options)` is the run to plan, as a `Subject` (plan/plan.py). own_plan: `own_plan(settings,
     **options)` is the plan as an `Answer`. dry_run: `dry_run(settings, address)` yields lines on what a run would do.
-    Without these, those of a run over files are used. extra: optional dependencies that it needs.
-    call: the function of the Python API, with the settings as keywords; None: one that takes any. verbs: further verbs.
+    Without these, those of a run over files are used. of: another kind, whose configs can be given too.
+    extra: optional dependencies that it needs. call: the function of the Python API, with the settings as keywords;
+    None: one that takes any. verbs: further verbs.
     files, folders: names that its runs have below their output besides the artifacts of stages.
     All files in such folders are the run's.
     """
@@ -41,6 +42,7 @@ class Kind:
     plan: Entry | None = None
     own_plan: Entry | None = None
     dry_run: Entry | None = None
+    of: str | None = None
     extra: str | None = None
     call: Entry | None = None
     verbs: Mapping[str, Verb] = field(default_factory=dict)

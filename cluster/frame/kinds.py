@@ -21,6 +21,7 @@ _OURS = {
         ("curate", "raymill.pipelines.curate.kind:CURATE"),
         ("prepare", "raymill.pipelines.prepare.kind:PREPARE"),
         ("train", "raymill.training.kind:TRAIN"),
+        ("cross-validate", "raymill.training.kind:CROSS_VALIDATE"),
     )
 }
 

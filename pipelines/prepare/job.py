@@ -22,7 +22,7 @@ finished run it does nothing and does not start Ray.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import pyarrow.compute as pc
@@ -31,7 +31,6 @@ from pydantic import ValidationError
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.dataset_versions import refuse_to_replace_tagged
-from raymill.cluster.engine import Engine
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import REASONS
@@ -39,8 +38,7 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.first_look import FirstLook
-from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, limits_of, run_in
-from raymill.cluster.lease import held
+from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, digests_of, leased
 from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_among_inputs
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.plugins import context_of, plugins_in
@@ -262,10 +260,9 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
             of_files = with_corpora([one for one in self.config.inputs if not one.connection], self.store)
             fields_of(of_files, self.store, self.root, self.config.records.shape)
             self.store.require_conditional_writes(self.root)
-            with held(self.store, self.root) as lease:
-                engine = Engine(self.root, session, progress, limits_of(self.config), replace, lease.check)
+            with leased(self.store, self.root, self.config, session, progress, replace) as making:
                 for one in missing:
-                    fetch(one, self.store, self.root, engine.run, replace)
+                    fetch(one, self.store, self.root, making.run, replace)
         found = (record_of(self.store, self.root, one.source).read() for one in connected)
         self.fetched = [record for record in found if record is not None]
 
@@ -449,10 +446,9 @@ def assess_again(
         require_embeddings(config)
     check_models(config)
     found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
-    with held(store, folder) as lease:
-        engine = Engine(folder, session, progress, limits_of(config), True, lease.check)
-        assessment = assess(config, rules, folder, found, partial(run_in, engine), trained)
-        lease.check()
+    with leased(store, folder, config, session, progress, replace=True) as making:
+        assessment = assess(config, rules, folder, found, making.run, trained)
+        making.lease.check()
         parts = f"{report['name']}: {', '.join(splits)}"
         page = render(report, assessment) if output is None else render_assessment(parts, output, assessment)
         store.write_bytes(paths.join(folder, REPORT_HTML), page.encode())
@@ -586,27 +582,28 @@ def run_stages(
                 "the input."
             )
     refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
-    unrelated = find_unrelated(config, artifacts, units, run)
+    memory, shape = collect_memory(config.limits), config.records.shape
+    unrelated = find_unrelated(config.validation.answer_relevance, shape, artifacts, units, memory, run)
     removed = artifacts[VERDICTS] if unrelated is None else unrelated.verdicts
     repeats = find_repeats(config.dedup, config.duplicates, inputs.inputs, artifacts, removed, units, run)
     if config.curriculum:
-        memory = collect_memory(config.limits)
-        words = run(words_stage(config.curriculum, config.records.shape, artifacts[RECORDS], units, memory))[WORDS]
+        words = run(words_stage(config.curriculum, shape, artifacts[RECORDS], units, memory))[WORDS]
         artifacts |= run(complexity_stage(config.curriculum, words, units))
     artifacts |= run(split_stage(config, artifacts, repeats, units, kept, before, unrelated))
-    return artifacts | run(write_stage(artifacts, repeats, units, config.records.shape))
+    return artifacts | run(write_stage(artifacts, repeats, units, shape))
 
 
 def machine_of(config: PrepareConfig, inputs: InputManifest, cpus: int, records: int) -> Machines:
     """A machine for a run. cpus: its cores. records: those of the run."""
-    task = collect_memory(config.limits) + rules_memory(config.store, config.validation)
+    of_records = collect_memory(config.limits)
+    task = of_records + rules_memory(config.store, config.validation)
     largest = max(
         task,
         tables_memory(config.inputs, inputs),
         split_memory(records),
         memory_to_group(records, config.dedup or Dedup()),  # the assessment compares questions and answers in any case
         assess_memory(config, records),
-        relevance_memory(config.validation.answer_relevance, config.limits),
+        relevance_memory(config.validation.answer_relevance, of_records),
     )
     unit = max((one.bytes for one in inputs.units), default=0)
     return Machines(

@@ -75,7 +75,7 @@ def validation_losses(corpus: str, columns: dict, method: str, root: Path, monke
     job = make_job(config, packing.pack(config, Session(), Progress()))
     outcome = fit_alone(job)
     assert outcome["unmoved"] == [], "every trained matrix takes part"
-    records = [json.loads(line) for line in Path(job.step_log).read_text().splitlines()]
+    records = [json.loads(line) for line in Path(job.folder.step_log).read_text().splitlines()]
     return [record["validation"]["loss"] for record in records if "validation" in record]
 
 

@@ -90,9 +90,8 @@ class NoRay(Session):
 
 
 def without_ray(patch, engine: type[Engine] | None = None) -> None:
-    """Have the stages of curate and prepare run in this process."""
+    """Have the stages of a run in the frame run in this process."""
     patch.setattr(frame, "Engine", engine or InlineEngine)
-    patch.setattr(prepare_job, "Engine", engine or InlineEngine)
 
 
 def curate_inline(

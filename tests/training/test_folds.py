@@ -7,15 +7,15 @@ import pytest
 from raymill.cluster import cli
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.work import work_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.score import read_trained
-from raymill.training import folds
 from raymill.training.config import TrainConfig
-from raymill.training.folds import FoldScores, scores_text, spread, train_folds
+from raymill.training.folds import CrossValidateJob, FoldScores, scores_text, spread
 from tests.support.inline import prepare_inline
-from tests.support.train_inline import PLAIN, sentences, train_inline
+from tests.support.train_inline import PLAIN, sentences, train_inline, train_without_ray
 
 
 @pytest.fixture
@@ -49,18 +49,18 @@ def settings(tmp_path, corpus: str, **more) -> dict:
     } | more
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    def train(config, session, progress, *, replace=False):
-        return train_inline(config.model_dump(exclude_unset=True), monkeypatch, replace=replace)
+def cross_validate(plain: dict, monkeypatch, **options):
+    """The run of `raymill cross-validate`, whose trainings run in this process."""
+    with monkeypatch.context() as patch:
+        train_without_ray(patch)
+        config = TrainConfig.model_validate(PLAIN | plain | {"kind": "cross-validate"})
+        return CrossValidateJob(config).run(Session(), Progress(), **options)
 
-    monkeypatch.setattr(folds, "train", train)
 
-
-def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, prepared, in_process):
+def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, prepared, monkeypatch):
     data = prepared(2)
-    config = TrainConfig.model_validate(PLAIN | settings(tmp_path, data.uri))
-    found = train_folds(config, Session(), Progress())
+    plain = settings(tmp_path, data.uri)
+    found = cross_validate(plain, monkeypatch).report
     of_fold = {
         number: {row["id"] for split in ("train", "validation") for row in data.split(split).table().to_pylist()
                  if row["fold"] == number}
@@ -84,7 +84,10 @@ def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, pre
     metrics = read_trained(Store(), str(tmp_path / "run"), data.uri, data.manifest["digest"])
     assert metrics["accuracy"]["mean"] == found["scores"]["accuracy"]["mean"] and "loss" not in metrics
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("fold-*/manifest.json")}
-    assert train_folds(config, Session(), Progress()) == found
+    again = cross_validate(plain, monkeypatch)
+    assert again.report == found and not again.fresh
+    (tmp_path / "run" / "report.json").unlink()
+    assert cross_validate(plain, monkeypatch).report == found, "it is made again of the trainings"
     assert len(before) == 2 and {path: path.stat().st_mtime_ns for path in before} == before, "nothing is trained again"
 
 
@@ -102,9 +105,8 @@ def test_the_spread_of_scores_by_hand():
 
 def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypatch):
     def refused(kind: type, match: str, **changes) -> None:
-        config = TrainConfig.model_validate(PLAIN | settings(tmp_path, plain) | changes)
         with pytest.raises(kind, match=match):
-            train_folds(config, Session(), Progress())
+            cross_validate(settings(tmp_path, plain) | changes, monkeypatch)
 
     plain, two, three = (prepared(count, f"data-{count}").uri for count in (None, 2, 3))
     refused(DataError, r"has no folds\. Prepare it with `split: \{folds: 5\}`")
@@ -119,11 +121,26 @@ def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypat
         train_inline(settings(tmp_path, str(tmp_path / "in.jsonl"), **more), monkeypatch)
 
 
-def test_the_verb_prints_the_scores(tmp_path, prepared, in_process, monkeypatch, capsys):
-    monkeypatch.setattr(folds, "opened", lambda *given: Session())
+def test_the_verb_takes_a_config_of_a_training_and_is_planned_submitted_and_looked_at(
+    tmp_path, prepared, monkeypatch, capsys
+):
+    def raymill(*words: str) -> str:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+            train_without_ray(patch)
+            cli.main(words)
+        assert not left.value.code
+        return capsys.readouterr().out
+
+    config = str(tmp_path / "train.json")
     (tmp_path / "train.json").write_text(json.dumps(PLAIN | settings(tmp_path, prepared(2).uri, steps=1, evaluate={})))
-    with pytest.raises(SystemExit) as left:
-        cli.main(("cross-validate", str(tmp_path / "train.json")))
-    shown = capsys.readouterr().out
-    assert not left.value.code and "tiny, 2 folds: 2" in shown and "accuracy" in shown
-    assert f"scores  {tmp_path}/run/folds.json" in shown
+    planned = raymill("cross-validate", config, "--dry-run")
+    assert "tiny-fold-0: full" in planned and "tiny-fold-1: full" in planned and not (tmp_path / "run").exists()
+    work = work_of(config, ["kind=cross-validate"], None, None)
+    assert (work.verb, work.finished, work.all_at_once) == ("cross-validate", False, True)
+    shown = raymill("cross-validate", config)
+    assert "tiny, 2 folds: 2" in shown and "accuracy" in shown and f"scores  {tmp_path}/run/folds.json" in shown
+    assert "finished before, nothing to do" in raymill("cross-validate", config)
+    assert work_of(config, ["kind=cross-validate"], None, None).finished
+    assert "tiny (cross-validate), finished" in raymill("inspect", str(tmp_path / "run"))
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Cross-validation" in page and "Data sets" in page

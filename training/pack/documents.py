@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
@@ -25,17 +26,12 @@ from raymill.cluster.examples.messages import (
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS, hash64, split_name
 from raymill.cluster.formats import plural
-from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats import READERS, file_problem
 from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
 from raymill.cluster.readers.streams import (
     PROBLEMS_OF_WHOLE_FILES,
-    Span,
-    compression_ending,
-    decompression_problem,
-    first_bytes,
 )
-from raymill.cluster.store.store import Store
-from raymill.training.config_parts import Columns
+from raymill.training.config_parts import ReadColumns
 from raymill.training.data.packed import MAX_STAGE
 from raymill.training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
 from raymill.training.pack.loss_keys import (
@@ -196,13 +192,7 @@ def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
         reading, store = corpus.reading, corpus.reading.store
         spans = {span.uri: span for unit in corpus.units for span in unit if READERS[span.format].columns in _CHECKED}
 
-        def problem_of(span: Span, reading: CorpusReading = reading, store: Store = store) -> str | None:
-            if compression_ending(span.uri) and (problem := decompression_problem(store, span, LIMITS)):
-                return problem
-            if reading.input.encoding:
-                return None
-            return READERS[span.format].file_problem(first_bytes(store, span, LIMITS))
-
+        problem_of = partial(file_problem, store, limits=LIMITS, is_stated=reading.input.encoding is not None)
         with ThreadPoolExecutor(_THREADS) as pool:
             problems = zip(spans, pool.map(problem_of, spans.values()), strict=True)
             found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]
@@ -239,7 +229,7 @@ class _Refused(Exception):
         self.seen = str(seen)
 
 
-def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
+def _document(row: Row, columns: ReadColumns, file_split: str | None) -> Document:
     content = _content(row, columns)
     try:
         data = _bytes_of(content)
@@ -247,7 +237,7 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
         raise _Refused("not_unicode", error.reason) from error
 
     def name(role: str) -> str | None:
-        column = getattr(columns, role)
+        column = columns.named.get(role)
         value = _value(row, column)
         if role == "label" and isinstance(value, list):  # of several annotators: the most frequent, the first of equals
             counts = Counter(one for one in value if isinstance(one, str | int))
@@ -263,7 +253,7 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
 
     def whole(role: str, most: float) -> int | None:
         """A whole number from 0 to `most`, in tables of text by its digits."""
-        column = getattr(columns, role)
+        column = columns.named.get(role)
         if column is None:
             return None
         value = _value(row, column)
@@ -273,14 +263,14 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
         return number
 
     id, group, stratum, label = name("id"), name("group"), name("stratify"), name("label")
-    if columns.label is not None and label is None:
+    if "label" in columns.named and label is None:
         raise _Refused("no_class")
     split = name("split")
     split_index = SPLITS.index(file_split) if file_split else None
-    if columns.split is not None:
+    if "split" in columns.named:
         named = split_name(split or "")
         if named is None:
-            raise _Refused("bad_split", f"column {columns.split} is {split!r}")
+            raise _Refused("bad_split", f"column {columns.named['split']} is {split!r}")
         split_index = SPLITS.index(named)
     return Document(
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
@@ -295,41 +285,42 @@ def _document(row: Row, columns: Columns, file_split: str | None) -> Document:
     )
 
 
-def _content(row: Row, columns: Columns) -> Content:
+def _content(row: Row, columns: ReadColumns) -> Content:
+    column = columns.named.get
     match columns.form:
         case "text":
-            text = _string(row, columns.text)
+            text = _string(row, column("text"))
             if not text or text.isspace():
                 raise _Refused("empty")
             return text
         case "pair":
-            system = _optional(row, columns.system) or columns.system_prompt or ""
-            prompt = _string(row, columns.prompt)
-            if more := _optional(row, columns.input):
+            system = _optional(row, column("system")) or columns.system_prompt
+            prompt = _string(row, column("prompt"))
+            if more := _optional(row, column("input")):
                 prompt = f"{prompt}\n\n{more}"
-            completion = _string(row, columns.completion)
-            turns = _listed(row, columns.history, "history") or []
+            completion = _string(row, column("completion"))
+            turns = _listed(row, column("history"), "history") or []
             for turn in turns:
                 if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-                    raise _Refused("bad_history", f"column {columns.history} has {turn!r}; wanted [prompt, answer]")
+                    raise _Refused("bad_history", f"column {column('history')} has {turn!r}; wanted [prompt, answer]")
             if not completion or completion.isspace():
                 raise _Refused("empty_completion", prompt)
             return Pair(prompt, completion, system, tuple((asked, answer) for asked, answer in turns))
-        case _ if columns.chosen is not None:
+        case _ if "chosen" in columns.named:
             return _chosen(row, columns)
         case _:
             messages = _messages(row, columns)
-            system = _optional(row, columns.system)
+            system = _optional(row, column("system"))
             if system and messages[0]["role"] not in ("system", "developer"):
                 messages = [{"role": "system", "content": system}, *messages]
-            tools = _listed(row, columns.tools, "tools")
+            tools = _listed(row, column("tools"), "tools")
             try:
                 return Chat(messages, standard_tools(tools) if tools else None)
             except BadMessage as error:
                 raise _Refused("bad_tools", error.seen) from error
 
 
-def _chosen(row: Row, columns: Columns) -> Chat:
+def _chosen(row: Row, columns: ReadColumns) -> Chat:
     """The question and the better of two answers, read as `raymill prepare` reads preferences."""
     roles = ("system", "prompt", "chosen", "rejected")
     named = {role: name for role in roles if (name := columns.named.get(role)) is not None}
@@ -385,8 +376,8 @@ def _value(row: Row, name: str | None) -> Any:
     return inner.get(field) if field and isinstance(inner, dict) else None
 
 
-def _messages(row: Row, columns: Columns) -> list[dict[str, Any]]:
-    name = columns.messages
+def _messages(row: Row, columns: ReadColumns) -> list[dict[str, Any]]:
+    name = columns.named["messages"]
     messages = _listed(row, name, "messages")
     if messages is None:
         raise _Refused("null" if name in row else "missing", f"column {name}")

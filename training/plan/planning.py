@@ -25,6 +25,7 @@ from raymill.cluster.plan.plan import (
 )
 from raymill.training.config import TrainConfig, refuse_output_among_inputs
 from raymill.training.continuing import planned_words
+from raymill.training.folds import fold_configs
 from raymill.training.gpus import AssumedGpu, gpu_named
 from raymill.training.plan.advice import PlannedTraining, advise
 from raymill.training.plan.data import Data, find_data
@@ -62,6 +63,8 @@ def plan_run(
     """
     # A phase continues with the weights of the one before, which have the shape of the first model.
     configs = [config.phase(overrides) for overrides in config.phases] or [config]
+    if config.kind == "cross-validate":
+        _, configs = fold_configs(config)
     phases = [plan_phase(one, machine, cores, prices) for one in configs]
     phases[0]["warnings"] = [*config.without_effect, *phases[0]["warnings"]]
     totals: dict[str, Any] = {
@@ -262,7 +265,8 @@ def plan_text(plan: dict[str, Any]) -> str:
         if phase["packing"]:
             lines += ["", f"packing of {phase['name']}, before it", "", *costs_lines(phase["packing"])]
     if len(phases) > 1 and plan["seconds"] is not None:
-        lines += ["", f"all phases  {_time(plan['seconds'])}, {_price(plan)}"]
+        parts = "folds" if plan["kind"] == "cross-validate" else "phases"
+        lines += ["", f"all {parts}  {_time(plan['seconds'])}, {_price(plan)}"]
     return wrapped([*lines, "", *assumed_lines(plan["assumed"])])
 
 

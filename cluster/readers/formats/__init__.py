@@ -15,9 +15,10 @@ from raymill.cluster.readers.formats.records import Fetched, Jsonl, JsonValues
 from raymill.cluster.readers.formats.text_files import Html, PlainText
 from raymill.cluster.readers.formats.transcripts import Transcript
 from raymill.cluster.readers.formats.warc import Warc, Wet
-from raymill.cluster.readers.inputs import LOADED_READERS
+from raymill.cluster.readers.inputs import LOADED_READERS, Limits
 from raymill.cluster.readers.reader import Reader
-from raymill.cluster.readers.streams import compression_ending
+from raymill.cluster.readers.streams import Span, compression_ending, decompression_problem, first_bytes
+from raymill.cluster.store.store import Store
 
 
 class _Readers(dict[str, Reader]):
@@ -68,3 +69,16 @@ def format_of(uri: str) -> str | None:
         if uncompressed != name and uncompressed.endswith(reader.compressed_endings):
             return format
     return None
+
+
+def file_problem(store: Store, span: Span, limits: Limits, is_stated: bool = False) -> str | None:
+    """The problem of a whole file that its first bytes show; None if there is none, or if its reader looks for none.
+
+    is_stated: whether the encoding is a setting; then only the compression is checked.
+    """
+    if compression_ending(span.uri) and (problem := decompression_problem(store, span, limits)):
+        return problem
+    reader = READERS[span.format]
+    if is_stated or type(reader).file_problem is Reader.file_problem:
+        return None
+    return reader.file_problem(first_bytes(store, span, limits))
