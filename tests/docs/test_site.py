@@ -75,7 +75,7 @@ def test_a_public_name_without_a_docstring_ends_the_build(monkeypatch, tmp_path)
         build.write_pages(tmp_path / "pages")
 
 
-@pytest.mark.parametrize("kind", kinds.names())
+@pytest.mark.parametrize("kind", [one.name for one in kinds.kinds() if one.of is None])
 def test_the_reference_has_every_setting_once_with_its_description(kind):
     page = settings_page(kind)
     schema = kinds.kind_of(kind).config.load().model_json_schema()
