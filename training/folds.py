@@ -216,6 +216,7 @@ def cross_validate_config(
     *,
     address: str | None = None,
     replace: bool = False,
+    verify: bool = False,
     progress: ShownProgress = None,
     **settings: Any,
 ) -> FoldsAnswer:
@@ -228,6 +229,7 @@ def cross_validate_config(
         override: changes of single settings.
         address: of a Ray cluster; None: the Ray of this process, else one on this machine.
         replace: train again where other settings left a result.
+        verify: compare the sha256 of finished files, not only their sizes.
         progress: as of `raymill.train`.
         settings: settings that replace those of the config.
 
@@ -235,7 +237,7 @@ def cross_validate_config(
         UserError: the config names a fold, or a corpus has none.
         ClusterError: machines failed; the same call continues.
     """
-    options: dict[str, Any] = {"address": address, "replace": replace, "progress": progress}
+    options: dict[str, Any] = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     run = run_of("cross-validate", config, settings, override=override, **options)
     return FoldsAnswer(run.report, run.results["scores"])
 

@@ -200,15 +200,15 @@ class Profile:
         """Seconds that Ray waits for the tasks of a node that is taken away, less than the pod has."""
         return self.grace_s - 10
 
-    def image_of(self, kind: str) -> str:
-        """The image of a job.
+    def image_of(self, kind: str, *, trains: bool) -> str:
+        """The image of a job. trains: whether it needs the libraries of a training.
 
         Raises:
             ConfigError: the profile has none, or one without a digest.
         """
-        image = self.train_image if kind == "train" else self.image
+        image = self.train_image if trains else self.image
         if not image:
-            setting = "train_image" if kind == "train" else "image"
+            setting = "train_image" if trains else "image"
             raise ConfigError(
                 f"overlay {self.name}: no image for kind {kind}. Give --image REPOSITORY@sha256:DIGEST, or set "
                 f"`{setting}` in a file `extends: {self.name}` and give that as --overlay."

@@ -104,14 +104,14 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
     """
     assert len(name) <= 47, name
     refuse_local_paths(work, profile)
-    image, labels = profile.image_of(work.kind), _job_labels(work)
+    image, labels = profile.image_of(work.kind, trains=work.all_at_once), _job_labels(work)
     memory = profile.head_memory_gib * GIB if profile.head_memory_gib else work.head.memory
     reasons = dict(work.head.reasons)
     reasons |= {"cpus": f"head_cpus of overlay {profile.name}"} if profile.head_cpus else {}
     reasons |= {"memory": f"head_memory_gib of overlay {profile.name}"} if profile.head_memory_gib else {}
     head = replace(work.head, cpus=profile.head_cpus or work.head.cpus, memory=memory, reasons=reasons)
-    groups = [_fitted(one, work.kind, profile) for one in work.workers]
-    account = TRAINER_ACCOUNT if work.kind == "train" else WORKER_ACCOUNT
+    groups = [_fitted(one, profile, work.all_at_once) for one in work.workers]
+    account = TRAINER_ACCOUNT if work.all_at_once else WORKER_ACCOUNT
     cluster_spec = _cluster(head, groups, profile, image, labels, account, name + CONFIG)
     annotations = {
         f"{LABEL}{FINGERPRINT}": work.config_fingerprint,
@@ -165,7 +165,7 @@ def build_rayjob(work: Work, name: str, profile: Profile) -> Manifest:
 def build_raycluster(name: str, head: Machines, groups: Sequence[Machines], profile: Profile) -> Manifest:
     """A RayCluster for development, to which `raymill submit --to jobs` submits; it has every kind's libraries."""
     labels = {"app.kubernetes.io/name": "raymill", "app.kubernetes.io/part-of": "raymill"}
-    image = profile.image_of("train")
+    image = profile.image_of("train", trains=True)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -177,7 +177,7 @@ def build_raycluster(name: str, head: Machines, groups: Sequence[Machines], prof
 def build_group(machine: Machines, profile: Profile) -> Manifest:
     """A group of workers to be added to a RayCluster for development."""
     labels = {"app.kubernetes.io/name": "raymill", "app.kubernetes.io/part-of": "raymill"}
-    return _group(machine, profile, profile.image_of("train"), labels, TRAINER_ACCOUNT)
+    return _group(machine, profile, profile.image_of("train", trains=True), labels, TRAINER_ACCOUNT)
 
 
 def refuse_local_paths(work: Work, profile: Profile) -> None:
@@ -228,7 +228,7 @@ def _job_labels(work: Work) -> dict[str, str]:
     }
 
 
-def _fitted(machine: Machines, kind: str, profile: Profile) -> Machines:
+def _fitted(machine: Machines, profile: Profile, all_at_once: bool) -> Machines:
     """The same work on machines of at most the profile's CPUs or GPUs, and no more of them than it allows."""
     cpus, gpus = profile.cpus or machine.cpus, profile.gpus or machine.gpus
     fitted = machine.resized(min(cpus, machine.cpus), min(gpus, machine.gpus))
@@ -238,7 +238,7 @@ def _fitted(machine: Machines, kind: str, profile: Profile) -> Machines:
             sizes[name] = whole_gib(factor * sizes[name])
             reasons[name] = f"{name}_factor {factor:g} of overlay {profile.name}; planned: {reasons.get(name, '')}"
     fitted = replace(fitted, memory=sizes["memory"], disk=sizes["disk"], reasons=reasons)
-    if kind == "train" or not profile.machines or fitted.most <= profile.machines:
+    if all_at_once or not profile.machines or fitted.most <= profile.machines:
         return fitted  # a training needs all its workers; curate takes longer with fewer
     reasons = {**reasons, "most": f"machines of overlay {profile.name}; {fitted.most} wanted"}
     return replace(fitted, least=min(fitted.least, profile.machines), most=profile.machines, reasons=reasons)
@@ -482,7 +482,7 @@ def render_config(
         UserError: the config or an option is wrong, or an input is missing.
     """
     work = work_of(config, override, None, within, settings=settings)
-    images = {"train_image" if work.kind == "train" else "image": image}
+    images = {"train_image" if work.all_at_once else "image": image}
     found = Rendered(rendered(work, profile_of(overlay, namespace=namespace, **images)))
     found.output, found.finished = work.output, work.finished
     return found

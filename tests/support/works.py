@@ -33,6 +33,7 @@ TRAIN = replace(
     output="s3://models/lora",
     workers=(Machines("gpu", 32, 200 * GIB, 300 * GIB, gpus=8, largest_task=20 * GIB, least=1, most=2),),
     must_exist=("s3://corpora/web/corpus/_manifest.json",),
+    all_at_once=True,
 )
 
 # The command of a small job, in place of `raymill`.

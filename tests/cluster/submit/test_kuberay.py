@@ -654,7 +654,7 @@ def test_the_options_of_submit_reach_the_backend(kubernetes, tmp_path):
     assert connect(None, None, str(file), None).api.namespace == "other"
     both = connect("team", None, str(file), IMAGE)
     assert both.api.namespace == both.profile.namespace == "team"
-    assert both.profile.image_of("curate") == both.profile.image_of("train") == IMAGE
+    assert both.profile.image == both.profile.train_image == IMAGE
     with pytest.raises(ConfigError, match="--context nope"):
         connect(None, "nope", None, None)
 
