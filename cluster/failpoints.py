@@ -32,6 +32,10 @@ FAILPOINTS = (
     "after_upload",
     "before_delete",
     "after_delete",
+    "request_sent",
+    "answer_received",
+    "answer_stored",
+    "answers_settled",
 )
 
 VARIABLE = "RAYMILL_FAILPOINTS"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.curate.job import CurateRun
+    from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.training.train_run import TrainRun
 
@@ -734,6 +735,31 @@ class GatesSettings(TypedDict, total=False):
     """Minimum score of the data set, from 0 to 1; null: no gate."""
 
 
+class GenerateExecutionSettings(TypedDict, total=False):
+    """Also how much may go without an answer."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; time in which no unit could
+    run does not count.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
+    unit_mib: int | None
+    """Approximate size of the text of a unit of work, in MiB; null: derived from the size of the input."""
+    max_bad_documents: float
+    """Maximum fraction of the documents that may be unreadable; above it the run stops after reading them."""
+    max_bad_files: float
+    """Maximum fraction of the files of a source that may be unreadable; above it the run is refused."""
+    max_unanswered: float
+    """Maximum fraction of the requests that may have no answer after all tries; above it the run stops, and asks
+    these again when it is continued.
+    """
+
+
 class GenerateSettings(TypedDict, total=False):
     """Greedy generation on held-out prompts after training."""
 
@@ -971,6 +997,15 @@ class LoraSettings(TypedDict, total=False):
     """Whether the adapter is weight-decomposed (DoRA), with a trained magnitude for each output."""
 
 
+class MakeSettings(TypedDict, total=False):
+    """What is made of each seed: a template, and values of its variables."""
+
+    template: Required[str | Mapping[str, Any]]
+    """Template of the requests and records: a name of the package, the path of a YAML file, the text of a prompt
+    with {{ text }}, or a template as settings.
+    """
+
+
 class MixtureSettings(TypedDict, total=False):
     """How many records of each source are taken, where inputs have a `share`."""
 
@@ -997,6 +1032,49 @@ class ModelSettings(TypedDict, total=False):
     """Variables of the chat template, as {enable_thinking: false}; they are its defaults in packing, evaluation and
     the exported tokenizer.
     """
+
+
+class ModelSettingsSettings(TypedDict, total=False):
+    """The model that is asked: an endpoint with the OpenAI interface, or a model folder on the machines of the run."""
+
+    endpoint: str | None
+    """Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; null: `path` is
+    given.
+    """
+    name: str
+    """Name of the model at the endpoint."""
+    path: str | None
+    """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
+    revision: str
+    """Revision of the model at the endpoint; another one is asked anew."""
+    key_env: str | None
+    """Name of the environment variable with the endpoint's key; null: it needs none."""
+    prices: TokenPricesSettings | None
+    """Prices of the model, for a million tokens; null: it costs nothing."""
+    terms: str | None
+    """Short name of the terms for the model's answers, such as no-training; it is written to every record; null:
+    none.
+    """
+    licence: str | None
+    """Licence of the model's answers; null: the one of the seeds."""
+    concurrency: int
+    """Largest number of requests in flight, on all machines of the run together."""
+    requests_per_minute: float | None
+    """Largest number of requests in a minute; null: as many as the server takes."""
+    tokens_per_minute: float | None
+    """Largest number of tokens in a minute, of prompts and answers; null: any number."""
+    timeout_s: float
+    """Seconds within which the whole answer to a request has to arrive."""
+    tries: int
+    """Number of times that a request is sent when the server fails or is overloaded."""
+    give_up_s: float
+    """Seconds without any answer to any request after which the run is stopped."""
+    structured: Literal["json_schema", "json_object", "none"]
+    """How the endpoint is told the form of the answer: json_schema, json_object (older servers), or none (by the
+    prompt alone).
+    """
+    extra: Mapping[str, Any]
+    """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
 
 
 class OptimizerSettings(TypedDict, total=False):
@@ -1278,6 +1356,21 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents whose probability of the positive label is below `min_score`; null: not applied."""
 
 
+class SamplingSettings(TypedDict, total=False):
+    """How an answer is drawn from the model."""
+
+    temperature: float
+    """Temperature of the draw; 0: the likeliest token each time."""
+    top_p: float
+    """Fraction of the probability that tokens are drawn from."""
+    max_tokens: int
+    """Largest number of tokens of an answer."""
+    seed: int
+    """Seed of all draws, those of the server and of templates."""
+    logprobs: int | None
+    """Number of likeliest tokens whose log-probabilities are stored; null: none."""
+
+
 class SentimentSettings(TypedDict, total=False):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
@@ -1465,6 +1558,21 @@ class TemplateSettings(TypedDict, total=False):
     """Form of the completion, with names of fields in braces."""
     system: str
     """Form of the system message, with names of fields in braces; empty: none."""
+
+
+class TokenPricesSettings(TypedDict, total=False):
+    """TokenPrices of a model, in money for a million tokens."""
+
+    input: Required[float]
+    """Price of a million tokens of prompts."""
+    output: Required[float]
+    """Price of a million tokens of answers."""
+    cached: float | None
+    """Price of a million tokens of prompts that the server has in its cache; null: `input`."""
+    reasoning: float | None
+    """Price of a million tokens of reasoning before the answer; null: `output`."""
+    batch: float
+    """Fraction of the prices that requests in batch files cost."""
 
 
 class TrackSettings(TypedDict, total=False):
@@ -1946,3 +2054,83 @@ def train(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("train", config, settings, override=override, **options)
+
+
+def generate(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
+    model: ModelSettingsSettings = NOT_GIVEN,
+    make: MakeSettings = NOT_GIVEN,
+    sampling: SamplingSettings = NOT_GIVEN,
+    samples: int = NOT_GIVEN,
+    languages: Sequence[str] = NOT_GIVEN,
+    dedup: DedupSettings | None = NOT_GIVEN,
+    budget: float | None = NOT_GIVEN,
+    answers: str | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    limits: LimitsSettings = NOT_GIVEN,
+    execution: GenerateExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> GenerateRun:
+    """Records that a model makes of documents, records and topics.
+
+    A second run continues where the first stopped; answers are never asked for twice. Report: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        inputs: Sources of seeds: documents, records, rows of tables, topics.
+        model: Model that is asked.
+        make: Template of what is asked and made, with its variables.
+        sampling: How answers are drawn from the model.
+        samples: Number of times that each seed is asked about.
+        languages: Languages that records may have, by ISO 639-1; empty: any.
+        dedup: Removal of records that are like others; null: none.
+        budget: Money that the run may spend, by `model.prices`; no effect on the records; null: any amount.
+        answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
+        output: Folder or URI below which the run writes everything.
+        limits: AskingBounds on the size of documents and files, and on the time for parsing them.
+        execution: Retries, CPU cores, and units of work; no effect on the records.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "inputs": inputs,
+            "model": model,
+            "make": make,
+            "sampling": sampling,
+            "samples": samples,
+            "languages": languages,
+            "dedup": dedup,
+            "budget": budget,
+            "answers": answers,
+            "output": output,
+            "limits": limits,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("generate", config, settings, override=override, **options)

@@ -22,6 +22,7 @@ _OURS = {
         ("prepare", "raymill.pipelines.prepare.kind:PREPARE"),
         ("train", "raymill.training.kind:TRAIN"),
         ("cross-validate", "raymill.training.kind:CROSS_VALIDATE"),
+        ("generate", "raymill.pipelines.generate.kind:GENERATE"),
     )
 }
 

@@ -17,7 +17,7 @@ from raymill.cluster.config import model_of
 from raymill.cluster.frame.kinds import kind_of
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train")
+KINDS = ("curate", "prepare", "train", "generate")
 _WIDTH = 120
 
 _HEAD = '''\
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.curate.job import CurateRun
+    from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.training.train_run import TrainRun
 

@@ -18,9 +18,10 @@ from raymill.cluster.readers.reader import ReaderCounts, Rows
 from raymill.cluster.secret_values import shortened
 from raymill.cluster.store.copies import local_file
 from raymill.cluster.store.store import Store
+from raymill.cluster.web_address import WebAddress, web_address
 from raymill.pipelines.prepare.fetch import client
 from raymill.pipelines.prepare.fetch.client import USER_AGENT, RequestFailed, Response, shown
-from raymill.pipelines.prepare.fetch.settings import Pages, WebAddress, web_address
+from raymill.pipelines.prepare.fetch.settings import Pages
 from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, now
 
 _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for

@@ -2,12 +2,12 @@
 
 import re
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
-from raymill.cluster.secret_values import VARIABLE, is_secret_header, is_secret_pair, masked, secret_in
+from raymill.cluster.secret_values import VARIABLE, is_secret_header, is_secret_pair, secret_in
 from raymill.cluster.store import paths
+from raymill.cluster.web_address import WebAddress
 
 # Comments and quoted text of a query, the brackets before its first word, and what changes data.
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", re.DOTALL)
@@ -33,27 +33,6 @@ def _no_framing(name: str) -> str:
 
 
 _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator(_no_framing)]
-
-
-def web_address(url: str) -> str:
-    """The address of a page or an API.
-
-    Raises:
-        ValueError: it is none, or holds a secret.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"{masked(url)} is not the address of a web server; wanted http://HOST/PATH or https://HOST/PATH"
-        )
-    if parts.username or parts.password:
-        raise ValueError("the address holds a user name or password; give `auth` with an environment variable instead")
-    if what := secret_in(url):
-        raise ValueError(f"the address holds a secret ({what}); give `auth` with an environment variable instead")
-    return url
-
-
-WebAddress = Annotated[str, AfterValidator(web_address)]
 
 
 class _Fetched(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):

@@ -1,0 +1,217 @@
+"""An endpoint with OpenAI's interface: sends a request, and judges what came back.
+
+Why not a client library: the official one repeats a refusal about money, hides the tries in between, and decides by
+itself how long to wait. Here each try is seen, stored and counted.
+"""
+
+import asyncio
+import email.utils
+import json
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from raymill import cluster
+from raymill.cluster.asking.money import TokenCounts, tokens_of
+from raymill.cluster.secret_values import redacted, shortened
+
+_MOST_BYTES = 64 << 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+# Connections of one client: it looks through all of them for each request.
+_CONNECTIONS = 32
+_REFUSED = (400, 413, 422)
+_OF_ALL = (401, 403, 404)
+_OVERLOADED = (429, 503, 529)
+# A refused rate with one of these codes or types is about money, and waiting does not help.
+_MONEY = (
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a try came to.
+
+    Attributes:
+        outcome: of answers.OUTCOMES. reason: in words, without a full stop.
+        status: of HTTP; 0 without an answer. body: as received.
+        billed: whether it may have been billed although the tokens are not known.
+        wait: seconds to wait before the next try; None: as usual. overloaded: the limit is to be lowered.
+        seconds: from the request to the last byte.
+        content: the text of the answer; None: it has none. finish: finish_reason.
+        tokens: as counted by the server.
+    """
+
+    outcome: str
+    reason: str = ""
+    status: int = 0
+    body: bytes = b""
+    billed: bool = False
+    wait: float | None = None
+    overloaded: bool = False
+    seconds: float = 0.0
+    content: str | None = None
+    refusal: str = ""
+    finish: str = ""
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+
+
+class Endpoint:
+    """A client of an endpoint. Use it in an `async with`. key: the secret, or empty. path: of the interface."""
+
+    def __init__(self, url: str, key: str, timeout_s: float, path: str = "chat/completions") -> None:
+        self._url = f"{url.rstrip('/')}/{path}"
+        self._key, self._timeout_s = key, timeout_s
+        self._clients: list[tuple[httpx2.AsyncClient, int]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for client, _ in self._clients:
+            await client.aclose()
+        self._clients = []
+
+    async def send(self, body: str) -> Reply:
+        """The outcome of one try."""
+        started = time.monotonic()
+        client = self._take()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status, headers, answer = await self._post(client, body)
+        except TimeoutError:
+            return _again(f"no whole answer within {self._timeout_s:g} s", started)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            return replace(_again(f"no connection ({shortened(redacted(str(error)), 200)})", started), billed=False)
+        except httpx2.TransportError as error:
+            return _again(f"no whole answer ({shortened(redacted(str(error) or type(error).__name__), 200)})", started)
+        except (httpx2.DecodingError, _TooLarge) as error:
+            return _again(shortened(str(error), 200), started)
+        finally:
+            self._give_back(client)
+        return judged(status, headers, answer, time.monotonic() - started)
+
+    async def _post(self, client: httpx2.AsyncClient, body: str) -> tuple[int, Mapping[str, str], bytes]:
+        data = body.encode("utf-8", "replace")
+        async with client.stream("POST", self._url, content=data) as response:
+            blocks, size = [], 0
+            async for block in response.aiter_bytes():
+                blocks.append(block)
+                size += len(block)
+                if size > _MOST_BYTES:
+                    raise _TooLarge(f"the answer has more than {_MOST_BYTES >> 20} MiB")
+            return response.status_code, response.headers, b"".join(blocks)
+
+    def _take(self) -> httpx2.AsyncClient:
+        for index, (client, busy) in enumerate(self._clients):
+            if busy < _CONNECTIONS:
+                self._clients[index] = client, busy + 1
+                return client
+        headers = {"Content-Type": "application/json", "User-Agent": f"raymill/{cluster.__version__}"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
+        made = httpx2.AsyncClient(
+            headers=headers, timeout=self._timeout_s, follow_redirects=False, trust_env=False, limits=limits
+        )
+        self._clients.append((made, 1))
+        return made
+
+    def _give_back(self, client: httpx2.AsyncClient) -> None:
+        for index, (one, busy) in enumerate(self._clients):
+            if one is client:
+                self._clients[index] = one, busy - 1
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def _again(reason: str, started: float) -> Reply:
+    return Reply("again", reason, seconds=time.monotonic() - started, billed=True)
+
+
+def pause_before(attempt: int, asked: float | None) -> float:
+    """Seconds to wait before a further try. attempt: number of tries before. asked: what the server asked for."""
+    if asked is not None:
+        return asked
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)) * random.uniform(0.75, 1)
+
+
+def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Reply:
+    """The outcome of an answer of HTTP."""
+    try:
+        plain: Any = json.loads(body)
+    except ValueError:  # RecursionError is none
+        plain = None
+    except RecursionError:
+        plain = None
+    if status == 200:
+        return _of_answer(plain, body, seconds)
+    code, kind, said = _error_of(plain, body)
+    reason = f"status {status}" + (f" ({said})" if said else "")
+    if status in _REFUSED:
+        return Reply("refused", reason, status, body, seconds=seconds)
+    if status in _OF_ALL or 300 <= status < 400 or (status == 429 and {code, kind} & set(_MONEY)):
+        return Reply("stopped", reason, status, body, seconds=seconds)
+    return Reply("again", reason, status, body, False, _wait(headers), status in _OVERLOADED, seconds)
+
+
+def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:
+    try:
+        choice = plain["choices"][0]
+        message = choice["message"]
+        content, refusal = message.get("content"), message.get("refusal")
+        finish = choice.get("finish_reason")
+    except (TypeError, KeyError, IndexError, AttributeError):
+        return Reply("again", "the answer is no JSON with `choices`", 200, body, True, seconds=seconds)
+    return Reply(
+        "answered",
+        status=200,
+        body=body,
+        seconds=seconds,
+        content=content if isinstance(content, str) else None,
+        refusal=refusal if isinstance(refusal, str) else "",
+        finish=finish if isinstance(finish, str) else "",
+        tokens=tokens_of(plain.get("usage")),
+    )
+
+
+def _error_of(plain: Any, body: bytes) -> tuple[str, str, str]:
+    """(code, type, message) of an error's JSON."""
+    error = plain.get("error", plain) if isinstance(plain, dict) else {}
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    said = (
+        error.get("message")
+        or error.get("detail")
+        or ("" if plain is not None else body[:300].decode("utf-8", "replace"))
+    )
+    return str(error.get("code")), str(error.get("type")), shortened(redacted(" ".join(str(said).split())), 200)
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    """What the server asks to wait, in seconds: `retry-after-ms`, or `retry-after` as a number or a date."""
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        if text := headers.get(name):
+            try:
+                seconds = float(text) / unit
+            except ValueError:
+                try:
+                    seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+                except (ValueError, OverflowError, TypeError):
+                    continue
+            if 0 <= seconds < 86_400:
+                return seconds
+    return None

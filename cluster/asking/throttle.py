@@ -1,0 +1,231 @@
+"""What all workers of a run share: the number of requests in flight, their rate, the money, and when to stop.
+
+Each worker reports what it has done, some times a second, and is granted how many requests it may have in flight and
+may send until the next report. What was granted to others counts as taken until they report less, so that the sum
+never exceeds the limit. On a cluster the throttle is an actor of Ray (`shared`); elsewhere an object.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raymill.cluster.asking.limit import Limit
+from raymill.cluster.asking.money import TokenCounts, TokenPrices
+
+REPORT_S = 0.25
+_LOST_S = 30.0  # without a report; then a worker's requests are no longer counted as in flight
+
+
+@dataclass(frozen=True)
+class AskingBounds:
+    """AskingBounds on all requests of a run.
+
+    concurrency: largest number in flight. requests_per_minute, tokens_per_minute: None: as the server allows. budget:
+    money; None: any. give_up_s: seconds without any answer after which the run is stopped.
+    """
+
+    concurrency: int
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    budget: float | None
+    prices: TokenPrices | None
+    give_up_s: float
+
+
+@dataclass
+class Report:
+    """What a worker has done since it began, and what it does now.
+
+    in_flight, waiting: requests that were sent, and that could be. answered: requests with an answer. failed: tries
+    without one, by their reason. tokens: counted by the server. unknown: largest cost of the tries that may have been
+    billed without a count. reserved: largest cost of the requests in flight. next_cost: of the next one that waits.
+    seconds: sum of the times of answers.
+    held_back: whether more would have been sent since the last report, but for `Grant.in_flight`.
+    overloads: refused rates, and overloaded servers. paused_until: by the clock of `time.time`, as the server asked.
+    stop: why nothing more should be asked.
+    """
+
+    in_flight: int = 0
+    waiting: int = 0
+    answered: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    tokens: TokenCounts = field(default_factory=TokenCounts)
+    unknown: float = 0.0
+    reserved: float = 0.0
+    next_cost: float = 0.0
+    seconds: float = 0.0
+    held_back: bool = False
+    overloads: int = 0
+    paused_until: float = 0.0
+    stop: str = ""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a worker may do until its next report.
+
+    in_flight: largest number of requests. starts: how many may be sent; None: any number. reserve: largest cost of the
+    requests in flight, and of those that end until the next report; None: any. paused_until: nothing is sent before.
+    stop: nothing more is to be asked, and why. quiet: no worker has requests in flight.
+    """
+
+    in_flight: int
+    starts: int | None = None
+    reserve: float | None = None
+    paused_until: float = 0.0
+    stop: str = ""
+    quiet: bool = False
+
+
+class Throttle:
+    """See above. spent: money of earlier calls of the run. clock: seconds, as of `time.time`."""
+
+    def __init__(self, bounds: AskingBounds, spent: float, clock: Callable[[], float] = time.time) -> None:
+        self._bounds, self._spent_before, self._clock = bounds, spent, clock
+        now = clock()
+        self._limit = Limit(bounds.concurrency, now)
+        self._reports: dict[str, tuple[float, Report]] = {}
+        self._granted: dict[str, Grant] = {}
+        self._gone = Report()  # the sums of workers that are done or lost
+        self._request_tokens = bounds.requests_per_minute and _Bucket(bounds.requests_per_minute / 60, now)
+        self._model_tokens = bounds.tokens_per_minute and _Bucket(bounds.tokens_per_minute / 60, now)
+        self._answered_at = now
+        self._paused_until = 0.0
+        self._stop = ""
+
+    def report(self, worker: str, made: Report) -> Grant:
+        """Take a worker's report. Returns what it may do."""
+        now = self._clock()
+        _, before = self._reports.get(worker, (now, Report()))
+        self._reports[worker] = now, made
+        for name, (at, one) in list(self._reports.items()):
+            if now - at > _LOST_S:
+                self._forget(name, one)
+        self._notice(now, before, made)
+        self._stop = self._stop or made.stop or self._reason_to_stop(now, made)
+        granted = self._grant(worker, made, now)
+        self._granted[worker] = granted
+        return granted
+
+    def leave(self, worker: str) -> None:
+        """A worker has no more requests."""
+        if worker in self._reports:
+            self._forget(worker, self._reports[worker][1])
+
+    def state(self) -> dict[str, Any]:
+        """What it has counted, for the report of a run and for tests."""
+        now = self._clock()
+        return {"limit": self._limit.value, "spent": self._spent(), "stop": self._stop, "at": now}
+
+    def _forget(self, worker: str, last: Report) -> None:
+        del self._reports[worker]
+        self._granted.pop(worker, None)
+        self._gone.tokens += last.tokens
+        self._gone.unknown += last.unknown + last.reserved
+        self._gone.failed += last.failed
+
+    def _notice(self, now: float, before: Report, made: Report) -> None:
+        count = made.answered - before.answered
+        tokens = made.tokens.input + made.tokens.output - before.tokens.input - before.tokens.output
+        if count:
+            self._answered_at = now
+        self._paused_until = max(self._paused_until, made.paused_until)
+        if made.overloads > before.overloads:
+            self._limit.overloaded(now)
+        self._limit.ended(now, count, tokens or count, made.seconds - before.seconds, made.held_back)
+        if self._model_tokens:
+            self._model_tokens.take(tokens)
+
+    def _spent(self) -> float:
+        tokens, unknown = self._gone.tokens, self._gone.unknown
+        for _, one in self._reports.values():
+            tokens, unknown = tokens + one.tokens, unknown + one.unknown
+        return self._spent_before + tokens.cost(self._bounds.prices) + unknown
+
+    def _reserve(self, worker: str, made: Report) -> float | None:
+        """Money that a worker may have in flight. It is divided evenly; who cannot send a request with its part gets
+        what the others have left, or holds nothing.
+        """
+        if self._bounds.budget is None:
+            return None
+        free = self._bounds.budget - self._spent()
+        for name, (_, one) in self._reports.items():
+            if name != worker:
+                granted = self._granted.get(name)
+                free -= max(one.reserved, granted.reserve or 0.0 if granted else 0.0)
+        part = max(made.reserved, free / len(self._reports), min(free, made.reserved + made.next_cost))
+        return part if part >= made.reserved + made.next_cost else made.reserved
+
+    def _reason_to_stop(self, now: float, made: Report) -> str:
+        budget, reports = self._bounds.budget, [one for _, one in self._reports.values()]
+        if not any(one.in_flight for one in reports):
+            if budget is not None and made.waiting and budget - self._spent() < made.next_cost:
+                return (
+                    f"the budget of {budget:g} is spent: {self._spent():.6g} so far, and the next request may cost "
+                    f"{made.next_cost:.3g}. Continue with a larger budget; all answers are kept"
+                )
+            if not any(one.waiting for one in reports):
+                self._answered_at = now
+        failed = sum((one.failed for one in reports), self._gone.failed)
+        if failed and now - max(self._answered_at, self._paused_until) > self._bounds.give_up_s:
+            seen = ", ".join(f"{reason} ({count} times)" for reason, count in failed.most_common(3))
+            return f"no answer for {now - self._answered_at:,.0f} s: {seen}"
+        return ""
+
+    def _grant(self, worker: str, made: Report, now: float) -> Grant:
+        if self._stop:
+            quiet = not any(one.in_flight for _, one in self._reports.values())
+            return Grant(0, 0, 0.0, 0.0, self._stop, quiet)
+        others = 0
+        for name, (_, one) in self._reports.items():
+            if name != worker:
+                granted = self._granted.get(name)
+                others += max(one.in_flight, granted.in_flight if granted else 0)
+        in_flight = min(self._share(worker), max(0, self._limit.value - others))
+        starts = None
+        wanted = min(made.waiting, max(0, in_flight - made.in_flight))
+        if self._request_tokens:
+            starts = self._request_tokens.take_part(wanted, len(self._reports), now)
+        if self._model_tokens and self._model_tokens.is_empty(now):
+            starts = 0
+        return Grant(in_flight, starts, self._reserve(worker, made), self._paused_until)
+
+    def _share(self, worker: str) -> int:
+        """The fair share of the limit: nobody gets more than it can use, and what is left is divided evenly."""
+        wants = {name: one.in_flight + one.waiting for name, (_, one) in self._reports.items()}
+        left, share = self._limit.value, 0
+        for position, (name, want) in enumerate(sorted(wants.items(), key=lambda item: (item[1], item[0]))):
+            share = min(want, -(-left // (len(wants) - position)))
+            left -= share
+            if name == worker:
+                return share
+        return share
+
+
+class _Bucket:
+    """A rate: up to two reports' worth of it may be saved."""
+
+    def __init__(self, per_second: float, now: float) -> None:
+        self._rate, self._at = per_second, now
+        self._most = max(1.0, per_second * 2 * REPORT_S)
+        self._level = min(1.0, self._most)
+
+    def _fill(self, now: float) -> None:
+        self._level = min(self._most, self._level + (now - self._at) * self._rate)
+        self._at = now
+
+    def take_part(self, wanted: int, parts: int, now: float) -> int:
+        """Take as many as wanted, up to one of equal parts of what is there, rounded up."""
+        self._fill(now)
+        taken = min(wanted, max(0, int(self._level)), max(0, -(-int(self._level) // parts)))
+        self._level -= taken
+        return taken
+
+    def take(self, amount: float) -> None:
+        self._level -= amount
+
+    def is_empty(self, now: float) -> bool:
+        self._fill(now)
+        return self._level <= 0

@@ -1,0 +1,1 @@
+"""Records that a model makes of documents, records and topics: `kind: generate`."""

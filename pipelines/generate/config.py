@@ -1,0 +1,109 @@
+"""The settings of a `kind: generate` config."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from raymill.cluster.asking.settings import ModelSettings, Sampling
+from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.readers.inputs import Input, Limits, as_list
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.settings import Dedup
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class Make(BaseModel, extra="allow", frozen=True):
+    """What is made of each seed: a template, and values of its variables."""
+
+    template: str | dict[str, Any] = Field(
+        description="Template of the requests and records: a name of the package, the path of a YAML file, the text of "
+        "a prompt with {{ text }}, or a template as settings"
+    )
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The further settings: values of the template's variables."""
+        return dict(self.model_extra or {})
+
+
+class GenerateExecution(FilesExecution):
+    """Also how much may go without an answer."""
+
+    max_unanswered: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the requests that may have no answer after all tries; above it the run stops, "
+        "and asks these again when it is continued",
+    )
+
+
+class GenerateConfig(BaseModel, extra="forbid", frozen=True):
+    """Seeds to records, by a model."""
+
+    kind: Literal["generate"] = Field(description="Kind of run: generate")
+    name: str = Field(
+        "",
+        max_length=100,
+        pattern=_NAME,
+        description="Name of the run in logs and reports; empty: the last part of `output`",
+    )
+    inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(
+        min_length=1, description="Sources of seeds: documents, records, rows of tables, topics"
+    )
+    model: ModelSettings = Field(description="Model that is asked")
+    make: Make = Field(description="Template of what is asked and made, with its variables")
+    sampling: Sampling = Field(Sampling(), description="How answers are drawn from the model")
+    samples: int = Field(1, ge=1, le=10_000, description="Number of times that each seed is asked about")
+    languages: tuple[str, ...] = Field((), description="Languages that records may have, by ISO 639-1; empty: any")
+    dedup: Dedup | None = Field(Dedup(threshold=0.7), description="Removal of records that are like others; null: none")
+    budget: float | None = Field(
+        None,
+        ge=0,
+        description="Money that the run may spend, by `model.prices`; no effect on the records; null: any amount",
+    )
+    answers: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
+    )
+    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    limits: Limits = Field(
+        Limits(), description="AskingBounds on the size of documents and files, and on the time for parsing them"
+    )
+    execution: GenerateExecution = Field(
+        GenerateExecution(), description="Retries, CPU cores, and units of work; no effect on the records"
+    )
+    storage: StorageOptions = Field(
+        StorageOptions(), description="Credentials, address and timeouts of the object store"
+    )  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_output(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and settings.get("name") is None and isinstance(settings.get("output"), str):
+            last = settings["output"].rstrip("/").rpartition("/")[2]
+            return settings | {"name": re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "records"}
+        return settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.budget is not None and self.model.prices is None:
+            raise ValueError("budget: goes with `model.prices`, which say what tokens cost")
+        if self.dedup and (self.dedup.keeper not in ("position", "longest") or self.dedup.against):
+            raise ValueError("dedup: records have no score and no earlier runs; keeper is position or longest")
+        return self
+
+    @property
+    def store(self) -> Store:
+        """The store of the output, and of inputs without `storage` of their own."""
+        return Store(self.storage)
+
+    @property
+    def answer_store(self) -> str:
+        """The URI of the answer store."""
+        return paths.absolute(self.answers) if self.answers else paths.join(paths.absolute(self.output), "answers")

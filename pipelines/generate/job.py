@@ -1,0 +1,238 @@
+"""The main job of `raymill generate`: seeds to records, by a model.
+
+    freeze   lists the input files and divides them into units       -> inputs.json, inputs.parquet
+    ...      the stages of stages.py                                  -> quarantine, records, removed
+    report   writes the report, then the run's manifest               -> report.json, report.html, manifest.json
+
+Answers are in the answer store, `answers/`, as soon as they come. The same command continues a run that was stopped by
+its budget, by an error or by a kill, and asks nothing again that has an answer; a run with a changed template asks only
+what it changed.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from raymill.cluster.artifact import Artifact, fingerprint
+from raymill.cluster.asking.answers import Answers
+from raymill.cluster.asking.backends import Backends
+from raymill.cluster.asking.money import TokenCounts
+from raymill.cluster.asking.requests import address_class
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.formats import count, plural
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.job import Made, Making, Run, digests_of
+from raymill.cluster.output_folder import refuse_output_among_inputs
+from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.units import refuse_too_many
+from raymill.cluster.secret_values import remember
+from raymill.cluster.session import Session
+from raymill.cluster.stage import RunStageIn
+from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.generate.config import GenerateConfig
+from raymill.pipelines.generate.parse import REASONS
+from raymill.pipelines.generate.rows import Asker
+from raymill.pipelines.generate.stages import (
+    QUARANTINE,
+    RECORDS,
+    REMOVED,
+    CommonFacts,
+    GenerateSettings,
+    run_stages,
+)
+from raymill.pipelines.generate.template import RecordTemplate, load_template, template_text
+
+# `exclude` of pydantic's model_dump: the settings without effect on the records.
+_NO_EFFECT_ON_RESULT = STORES | {
+    "output": True,
+    "answers": True,
+    "budget": True,
+    "execution": True,
+    "model": {
+        *("endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s"),
+        *("tries", "give_up_s"),
+    },
+}
+
+
+class GenerateRun(Run):
+    """A finished generation."""
+
+    @property
+    def summary(self) -> str:
+        report = self.report
+        tokens = report["tokens"]
+        cost = f", cost {report['cost']:.4g}" if report["prices"] else ""
+        lines = [
+            f"{plural(report['records'], 'record')} of {plural(report['requests'], 'request')} about "
+            f"{plural(report['documents'], 'document')}",
+            f"{count(report['tries'])} tries, {count(tokens['input'])} tokens in, {count(tokens['output'])} out{cost}",
+        ]
+        lines += [f"removed: {count(one['count'])} {one['reason']} ({one['meaning']})" for one in report["removed"]]
+        return "\n".join(lines)
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """Records, and what was removed by reason."""
+        removed = [("removed", count(one["count"]), one["reason"]) for one in self.report["removed"]]
+        return ("what", "number", "reason"), [("records", count(self.report["records"]), ""), *removed]
+
+
+class GenerateJob(FilesJob[GenerateConfig]):
+    """Records that a model makes of documents, records and topics.
+
+    A second run continues where the first stopped; answers are never asked for twice. Report: OUTPUT/report.html
+    """
+
+    kind, run_type = "generate", GenerateRun
+
+    @cached_property
+    def template(self) -> RecordTemplate:
+        """The template, with the variables of `make` checked."""
+        make = self.config.make
+        template = load_template(make.template, self.store)
+        known = {*template.variables, *template.needs}
+        if unknown := sorted({*make.variables} - known):
+            has = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"make: {', '.join(unknown)} is no variable of the template; it has {has}")
+        if missing := [name for name in template.needs if name not in make.variables]:
+            raise ConfigError(f"make: the template needs {', '.join(missing)}; give a value")
+        return template
+
+    @cached_property
+    def listing(self) -> InputListing:
+        listing = list_inputs(self.store, self.config.inputs)
+        refuse_output_among_inputs(self.root, listing)
+        return listing
+
+    @cached_property
+    def answers(self) -> Answers:
+        """The answer store. The run's tries have its name and a hash of its output."""
+        name = f"{self.config.name}-{hashlib.blake2b(self.root.encode(), digest_size=4).hexdigest()}"
+        return Answers(self.store, self.config.answer_store, name)
+
+    def settings(self) -> dict[str, Any]:
+        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        model = self.config.model
+        plain["model"] |= {"address": address_class(model.endpoint)} if model.endpoint else {}
+        return plain | {"template": json.loads(template_text(self.template))}
+
+    def variables(self) -> tuple[str, ...]:
+        return (self.config.model.key_env,) if self.config.model.key_env else ()
+
+    @property
+    def _secret(self) -> str:
+        name = self.config.model.key_env
+        if name is None:
+            return ""
+        if not (value := os.environ.get(name)):
+            raise ConfigError(f"model.key_env: the environment variable {name} is not set; it has the endpoint's key")
+        remember(value)
+        return value
+
+    def check(self, session: Session, replace: bool) -> None:
+        _ = self.frozen, self.template, self._secret
+
+    @cached_property
+    def _generating(self) -> GenerateSettings:
+        config, template, model = self.config, self.template, self.config.model
+        asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
+        given = config.make.template
+        name = given if isinstance(given, str) and "\n" not in given and "{{" not in given else "own"
+        made = CommonFacts(
+            model.name or str(model.path),
+            model.revision,
+            model.terms,
+            model.licence,
+            {one.source: one.licence for one in config.inputs},
+            name.rpartition("/")[2].removesuffix(".yaml"),
+            hashlib.sha256(template_text(template).encode()).hexdigest()[:16],
+            config.sampling.model_dump_json(),
+            config.languages,
+        )
+        backends = Backends(model, config.budget, self.answers, f"raymill-asking-{self.answers.run}", self._secret)
+        return GenerateSettings(
+            asker=Asker(template, template.variables | config.make.variables, model, config.sampling, asked),
+            samples=config.samples,
+            made=made,
+            dedup=config.dedup,
+            limits=config.limits,
+            answers=self.answers,
+            backends=backends,
+            most_unanswered=config.execution.max_unanswered,
+            made_from=fingerprint(self.settings()),
+        )
+
+    def stages(self, run: RunStageIn) -> dict[str, Artifact]:
+        return run_stages(self._generating, self.frozen, run)
+
+    def make(self, making: Making) -> Made:
+        self.record_inputs()
+        artifacts = self.stages(making.run)
+        documents = int(artifacts[QUARANTINE].manifest.counters["documents"])
+        bad = artifacts[QUARANTINE].manifest.rows
+        refuse_too_many(
+            self.config.execution.max_bad_documents, documents - bad, artifacts[QUARANTINE], PROBLEMS, "document"
+        )
+        self.answers.close()
+        report = self._report(artifacts)
+        digests = digests_of({name: artifacts[name] for name in (RECORDS, REMOVED, QUARANTINE)})
+        return Made(report, digests, {"finished": report["finished"]})
+
+    def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+        counters = Counter[str]()
+        for name, artifact in artifacts.items():
+            if name.startswith("_work/removed") or name == REMOVED:  # one artifact of each stage
+                counters.update({key: int(one) for key, one in artifact.manifest.counters.items()})
+        prices, tokens, tries, waited = self.config.model.prices, TokenCounts(), Counter[str](), 0.0
+        cost = uncounted = 0.0
+        for row in self.answers.usage(self.answers.run).to_pylist():
+            counted = TokenCounts(
+                row["input_tokens"], row["cached_tokens"], row["output_tokens"], row["reasoning_tokens"]
+            )
+            tokens += counted
+            cost += counted.cost(prices)
+            uncounted += TokenCounts(row["most_input"], 0, row["most_output"]).cost(prices)
+            tries[row["outcome"]] += 1
+            waited += row["waited"]
+        removed = {
+            key.removeprefix("removed/"): number for key, number in counters.items() if key.startswith("removed/")
+        }
+        return {
+            "name": self.config.name,
+            "documents": counters["documents"],
+            "quarantined": counters["quarantined"],
+            "requests": counters["asked"],
+            "tries": tries.total(),
+            "outcomes": dict(sorted(tries.items())),
+            "tokens": vars(tokens),
+            "prices": prices and prices.model_dump(),
+            "cost": round(cost, 9),
+            "cost_uncounted": round(uncounted, 9),
+            "waited_seconds": round(waited, 3),
+            "records": artifacts[RECORDS].manifest.rows,
+            "removed": [
+                {"reason": reason, "count": number, "meaning": REASONS.get(reason, reason)}
+                for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
+            ],
+            "warnings": [],
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def machines(self, seconds: float | None) -> Machines:
+        return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=2 * GIB)
+
+    # Of a dry run
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        template, model = self.template, self.config.model
+        yield "template", f"{template.about or 'of the config'}; {plural(len(template.steps), 'request')} a record"
+        yield "model", f"{model.name or model.path} at {model.endpoint or 'the machines of the run'}"
+        yield "records", f"of shape {template.shape}"

@@ -1,0 +1,14 @@
+"""The kind of run `generate`: records that a model makes of documents, records and topics."""
+
+from raymill.cluster.entry import Entry
+from raymill.cluster.frame.kind import Kind
+
+GENERATE = Kind(
+    name="generate",
+    call=Entry("raymill.typed_settings:generate"),
+    text="records that a model makes of documents, records and topics, by templates",
+    config=Entry("raymill.pipelines.generate.config:GenerateConfig"),
+    job=Entry("raymill.pipelines.generate.job:GenerateJob"),
+    files=("inputs.json", "inputs.parquet"),
+    folders=("answers",),
+)

@@ -1,0 +1,155 @@
+"""What is asked about, on its way through the steps of a template: a seed with the answers so far."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raymill.cluster.asking.requests import ModelRequest, canonical, request_of, sample_seed
+from raymill.cluster.asking.settings import ModelSettings, Sampling
+from raymill.cluster.examples import content as contents
+from raymill.cluster.examples.content import Content, Shape, to_shape
+from raymill.cluster.examples.rows import content_of
+from raymill.pipelines.generate.template import (
+    SHAPES,
+    RecordTemplate,
+    Refusal,
+    Step,
+    holds,
+    messages_of,
+    rendered,
+    strict_schema,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A seed, or what was made of one.
+
+    Attributes:
+        seed: id of the seed. source: of its input.
+        name: of the row, different for each: the seed's place, its sample, and the items that were made of it.
+        fields: of the seed: `text`, `id`, and the carried columns.
+        values: of the steps so far, by their names.
+        item: what the last step made.
+        keys: of the requests that made it.
+    """
+
+    seed: str
+    source: str
+    name: str
+    fields: Mapping[str, Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    item: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Row":
+        plain = json.loads(text)
+        return cls(**plain | {"keys": tuple(plain["keys"])})
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Makes requests and records of rows. variables: of the template, with the values of `make`.
+
+    asked: what of the model is not in the body of a request, but changes its answers.
+    """
+
+    template: RecordTemplate
+    variables: Mapping[str, Any]
+    model: ModelSettings
+    sampling: Sampling
+    asked: Mapping[str, Any]
+
+    def names(self, row: Row) -> dict[str, Any]:
+        """What the templates of a row can name, without what its last step made."""
+        return {**self.variables, **row.fields, "seed": dict(row.fields), **row.values}
+
+    def requests(self, row: Row, step: Step, sample: int) -> list[ModelRequest]:
+        """The requests of a step about a row, one for each sample.
+
+        Raises:
+            Refusal: the template cannot be filled in.
+        """
+        names = self.names(row)
+        messages = messages_of(step, names)
+        count = step.samples if isinstance(step.samples, int) else int(names.get(step.samples, 1))
+        return [self._request(messages, step, sample * count + one) for one in range(count)]
+
+    def _request(self, messages: Sequence[Mapping[str, str]], step: Step, sample: int) -> ModelRequest:
+        body: dict[str, Any] = {
+            "model": self.model.name or self.model.path,
+            "messages": messages,
+            "temperature": self.sampling.temperature,
+            "top_p": self.sampling.top_p,
+            "max_tokens": self.sampling.max_tokens,
+            "seed": sample_seed(self.sampling.seed, sample),
+            **self.model.extra,
+        }
+        if self.sampling.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": self.sampling.logprobs}
+        if step.answer is not None and self.model.structured != "none":
+            form = {"name": step.name, "strict": True, "schema": strict_schema(step.answer)}
+            body["response_format"] = (
+                {"type": "json_schema", "json_schema": form}
+                if self.model.structured == "json_schema"
+                else {"type": "json_object"}
+            )
+        return request_of(self.asked, body, sample)
+
+    def kept(self, row: Row, step: Step) -> None:
+        """Verify the condition of a step.
+
+        Raises:
+            Refusal: it is not met.
+        """
+        if step.keep is not None and not holds(step.keep, {**self.names(row), **row.item}):
+            raise Refusal("not_kept", step.keep)
+
+    def record(self, row: Row) -> tuple[Content, dict[str, str]]:
+        """(the content of the record that a row makes, its metadata).
+
+        Raises:
+            Refusal: it has none.
+        """
+        names = {**self.names(row), **row.item}
+        fields = {name: rendered(text, names).strip() for name, text in self.template.record.items()}
+        try:
+            content = content_of({name: fields[name] for name in SHAPES[self.template.shape or "text"]})
+        except contents.Unusable as error:
+            raise Refusal(
+                "empty" if error.reason == "empty" else "no_record", contents.REASONS[error.reason]
+            ) from error
+        return content, {name: fields[name] for name in self.template.metadata}
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the records."""
+        return self.template.shape or "text"  # type: ignore[return-value]
+
+    def columns(self, content: Content) -> dict[str, Any]:
+        """The columns of a record's content."""
+        return to_shape(content, self.shape)
+
+
+def items(row: Row, step: Step, found: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
+    """The rows that a step makes of a row. found: (key of the request, item) of each."""
+    for number, (key, item) in enumerate(found):
+        yield Row(
+            row.seed,
+            row.source,
+            f"{row.name}.{number}" if len(found) > 1 else row.name,
+            row.fields,
+            {**row.values, step.name: item},
+            item,
+            (*row.keys, key),
+        )
+
+
+def row_json(values: Mapping[str, Any]) -> str:
+    """Values for the ledger."""
+    return canonical(values)

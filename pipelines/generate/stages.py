@@ -1,0 +1,463 @@
+"""The stages of a generation.
+
+    draft    reads the seeds of a unit of input, and writes the requests about each   -> _work/requests.0, quarantine
+    ask.0    asks the requests of a range of keys, reads the answers; of a template   -> _work/requests.1
+             with several steps, ask.1 and so on follow
+    ask.N    the last of them makes records of the answers                            -> _work/records, and what is
+                                                                                         compared of them
+    group    finds records that are like others                                       -> _work/groups
+    write    the records that stay, and the ledger of the others                      -> records, removed
+
+Requests with equal keys are in one range, so that each is asked once, whoever asks.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.ask import Answered, ask_all
+from raymill.cluster.asking.backends import Backends
+from raymill.cluster.asking.requests import ModelRequest, boundaries, range_of
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.content import COLUMNS, columns_in_use
+from raymill.cluster.examples.texts import compared_texts, texts_of
+from raymill.cluster.formats import plural, share
+from raymill.cluster.output import Output, read_slices, table_of, table_slice
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
+from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.group import GROUPS, group_stage
+from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.generate.parse import items_of, refuse, value_of
+from raymill.pipelines.generate.rows import Asker, Row, items, row_json
+from raymill.pipelines.generate.template import Refusal
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.identification import LanguageId, identify
+from raymill.pipelines.memory import task_memory
+from raymill.pipelines.prepare.records.fields import hash_of_text
+from raymill.pipelines.prepare.stages.duplicates import (
+    ATTRIBUTES_SCHEMA,
+    VERDICTS_SCHEMA,
+    DuplicateGroups,
+    attributes,
+)
+from raymill.pipelines.text.texts import Texts
+
+VERSION = "1"
+RECORDS, REMOVED, QUARANTINE = "records", "removed", "quarantine"
+_MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verdicts"
+_RANGE_BYTES = 4 << 20  # of the input, for a range of keys
+_MOST_RANGES = 256
+_NO_COLUMNS = pa.schema([])
+_REQUESTS_SCHEMA = pa.schema(
+    [("row", pa.large_string()), ("keys", pa.list_(pa.string())), ("bodies", pa.list_(pa.large_string()))]
+)
+REMOVED_SCHEMA = pa.schema(
+    [
+        ("seed", pa.string()),  # its id
+        ("source", pa.string()),
+        ("step", pa.string()),  # of the template
+        ("key", pa.string()),  # of the request; null before one was made
+        ("reason", pa.string()),  # of parse.REASONS
+        ("value", pa.string()),  # what was seen
+        ("answer", pa.string()),  # id of the try in the answer store
+        ("partner", pa.string()),  # of a duplicate: id of the record that stays
+        ("similarity", pa.float64()),
+        ("content", pa.large_string()),  # what had been made, as JSON
+    ]
+)
+QUARANTINE_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("source", pa.string()), ("problem", pa.string()), ("where", pa.string())]
+)
+# What records have besides their content and the metadata of their template.
+_PROVENANCE: dict[str, pa.DataType] = {
+    "source": pa.string(),
+    "licence": pa.string(),
+    "synthetic": pa.bool_(),
+    "generator": pa.string(),
+    "revision": pa.string(),
+    "terms": pa.string(),
+    "template": pa.string(),
+    "template_hash": pa.string(),
+    "sampling": pa.string(),
+    "requests": pa.list_(pa.string()),  # keys in the answer store
+    "provenance": pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())]),
+}
+_LANGUAGE = LanguageId()
+
+
+@dataclass(frozen=True)
+class CommonFacts:
+    """What all records of a run have.
+
+    licences: of each source. languages: that records may have; empty: any.
+    """
+
+    generator: str
+    revision: str
+    terms: str | None
+    licence: str | None
+    licences: Mapping[str, str | None]
+    template: str
+    template_hash: str
+    sampling: str
+    languages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GenerateSettings:
+    """The settings of the stages.
+
+    samples: of each seed. made_from: everything that the requests depend on, besides the seeds.
+    """
+
+    asker: Asker
+    samples: int
+    made: CommonFacts
+    dedup: Dedup | None
+    limits: Limits
+    answers: Answers
+    backends: Backends
+    most_unanswered: float
+    made_from: str
+
+    def schema(self) -> pa.Schema:
+        """The columns of the records."""
+        content = {name: type for name, type in COLUMNS[self.asker.shape].items() if name != "tools"}
+        if self.asker.shape == "messages":
+            content = {name: type for name, type in columns_in_use("messages", ()).items() if name != "tools"}
+        own = {name: pa.string() for name in self.asker.template.metadata}
+        return pa.schema({"id": pa.string(), **content, **own, **_PROVENANCE})
+
+
+def run_stages(settings: GenerateSettings, inputs: InputManifest, run: RunStageIn) -> dict[str, Artifact]:
+    """All stages of a run. run: makes or finds the artifacts of a stage."""
+    store, units = inputs.reading.store, inputs.units
+    count = max(1, min(_MOST_RANGES, sum(unit.bytes for unit in units) * settings.samples // _RANGE_BYTES))
+    made_from = fingerprint([VERSION, inputs.fingerprint, len(units), count, settings.made_from])
+    outputs = (
+        Output("_work/requests.0", _NO_COLUMNS),
+        Output("_work/removed.draft", REMOVED_SCHEMA),
+        Output(QUARANTINE, QUARANTINE_SCHEMA),
+    )
+    work = partial(draft, settings, inputs.reading, boundaries(count))
+    memory = task_memory(settings.limits)
+    artifacts = dict(run(Stage("draft", outputs, units, work, made_from, store, _files, memory=memory)))
+    last = len(settings.asker.template.steps) - 1
+    for number in range(last + 1):
+        uris = artifacts[f"_work/requests.{number}"].file_uris
+        of_step = [Output(f"_work/removed.{number}", REMOVED_SCHEMA)]
+        if number < last:
+            of_step += [Output(f"_work/requests.{number + 1}", _NO_COLUMNS)]
+        else:
+            of_step += [
+                Output(_MADE, settings.schema()),
+                Output(_ATTRIBUTES, ATTRIBUTES_SCHEMA),
+                Output(_VERDICTS, VERDICTS_SCHEMA),
+            ]
+        step = Ask(settings, number, tuple(uris), tuple(boundaries(count)), store)
+        stage = Stage(
+            f"ask.{number}", tuple(of_step), range(count), step, f"{made_from}/{number}", store, memory=memory,
+            setup=settings.backends.setup, gpus=settings.backends.gpus, concurrency=settings.backends.workers,
+        )  # fmt: skip
+        artifacts |= run(stage)
+    repeats = None
+    if settings.dedup:
+        compared = artifacts[_ATTRIBUTES]
+        group = group_stage(settings.dedup, inputs.inputs, compared, artifacts[_VERDICTS], count)
+        repeats = DuplicateGroups(run(group)[GROUPS], compared, "remove")
+    removed = [artifacts[f"_work/removed.{number}"].files_by_unit(count) for number in range(last + 1)]
+    drafted = artifacts["_work/removed.draft"].files_by_unit(len(units))
+    parts = [
+        (
+            artifacts[_MADE].files_by_unit(count)[number],
+            repeats.files_by_unit(count)[number] if repeats else [],
+            [*(uri for files in removed for uri in files[number]), *(u for one in drafted[number::count] for u in one)],
+            number,
+        )
+        for number in range(count)
+    ]
+    written = (Output(RECORDS, settings.schema()), Output(REMOVED, REMOVED_SCHEMA))
+    write_from = fingerprint([made_from, settings.dedup and settings.dedup.model_dump(mode="json")])
+    return artifacts | run(Stage("write", written, parts, partial(write, store), write_from, store))
+
+
+def _files(unit: Unit) -> str:
+    return files_from(unit.uris)
+
+
+def draft(
+    settings: GenerateSettings, reading: Reading, firsts: Sequence[str], unit: Unit, scratch: Scratch
+) -> Counters:
+    """The work of the stage `draft` on a unit of input.
+
+    Counters: `documents`, `quarantined`, `requests`, `removed/REASON`.
+    """
+    counters = Counter[str]()
+    slices = _Slices(settings.asker, 0, firsts)
+    for table in read_unit(unit, reading, settings.limits):
+        readable, unreadable = split_problems(table)
+        if unreadable.num_rows:
+            found = unreadable.select(["row", "problem", "where"])
+            scratch.write(QUARANTINE, found.append_column("source", pa.repeat(unit.source, found.num_rows)))
+        counters.update({"documents": table.num_rows, "quarantined": unreadable.num_rows})
+        for fields in readable.to_pylist():
+            place = f"{unit.index}.{fields['row']}"
+            carried = {name: one for name, one in fields.items() if name not in ("row", "problem", "where")}
+            carried["id"] = fields["id"] or hash_of_text(fields["text"])
+            for sample in range(settings.samples):
+                row = Row(carried["id"], unit.source, f"{place}.{sample}", carried)
+                slices.add(row, sample)
+    slices.write(scratch, "_work/requests.0", "_work/removed.draft", counters)
+    return dict(counters)
+
+
+class _Slices:
+    """Requests of a step, by the range of their keys."""
+
+    def __init__(self, asker: Asker, number: int, firsts: Sequence[str]) -> None:
+        self._asker, self._step, self._firsts = asker, asker.template.steps[number], firsts
+        self._rows: list[list[dict[str, Any]]] = [[] for _ in firsts]
+        self._removed: list[dict[str, Any]] = []
+        self._requests = 0
+
+    def add(self, row: Row, sample: int) -> None:
+        """The requests of the step about a row."""
+        try:
+            requests = self._asker.requests(row, self._step, sample)
+        except Refusal as error:
+            self._removed.append(_removal(row, self._step.name, None, error))
+            return
+        self._requests += len(requests)
+        named = {"row": row.to_json(), "keys": [one.key for one in requests], "bodies": [one.body for one in requests]}
+        self._rows[range_of(requests[0].key, self._firsts)].append(named)
+
+    def write(self, scratch: Scratch, output: str, removed: str, counters: Counter[str]) -> None:
+        """Write them, and what could not be asked."""
+        tables = (pa.Table.from_pylist(rows, _REQUESTS_SCHEMA) if rows else None for rows in self._rows)
+        scratch.write_slices(output, [b"" if one is None else table_slice(one) for one in tables])
+        _write_removed(scratch, removed, self._removed, counters)
+        counters["requests"] += self._requests
+
+
+def _removal(row: Row, step: str, key: str | None, why: Refusal, answer: str | None = None) -> dict[str, Any]:
+    return {
+        "seed": row.seed,
+        "source": row.source,
+        "step": step,
+        "key": key,
+        "reason": why.reason,
+        "value": why.seen or None,
+        "answer": answer,
+        "content": row_json(row.values) if row.values else None,
+    }
+
+
+def _write_removed(scratch: Scratch, output: str, removed: Sequence[Mapping[str, Any]], counters: Counter[str]) -> None:
+    if removed:
+        scratch.write(output, pa.Table.from_pylist(list(removed), REMOVED_SCHEMA))
+        counters.update(f"removed/{one['reason']}" for one in removed)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """The work of a stage `ask.N`. uris: the sliced files with the requests. firsts: the first key of each range."""
+
+    settings: GenerateSettings
+    number: int
+    uris: tuple[str, ...]
+    firsts: tuple[str, ...]
+    store: Store
+
+    def __call__(self, unit: int, scratch: Scratch, backend: Any) -> Counters:
+        """Counters: `asked`, different requests; `unanswered` of them; `records`; `requests` of the next step;
+        `removed/REASON`.
+        """
+        tables = [one for one in read_slices(self.store, self.uris, unit, table_of) if one is not None]
+        rows = pa.concat_tables([_REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
+        rows.sort(key=lambda one: (one["keys"], one["row"]))
+        requests = {
+            key: ModelRequest(key, body) for row in rows for key, body in zip(row["keys"], row["bodies"], strict=True)
+        }
+        last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
+        found = self._answers(requests, AnswerRange(self.firsts[unit], last), backend)
+        counters = Counter[str]({"asked": len(requests), "records": 0, "requests": 0})
+        step, removed, made = self.settings.asker.template.steps[self.number], list[dict[str, Any]](), list[Row]()
+        for plain in rows:
+            row = Row.from_json(plain["row"])
+            kept, refused = self._read(row, plain["keys"], found)
+            removed += refused
+            made += kept
+        if self.number < len(self.settings.asker.template.steps) - 1:
+            slices = _Slices(self.settings.asker, self.number + 1, self.firsts)
+            for row in made:
+                slices.add(row, _sample_of(row))
+            slices.write(scratch, f"_work/requests.{self.number + 1}", f"_work/removed.{self.number}", counters)
+        else:
+            removed += self._write_records(made, unit, step.name, scratch, counters)
+        _write_removed(scratch, f"_work/removed.{self.number}", removed, counters)
+        return dict(counters)
+
+    def _answers(self, requests: Mapping[str, ModelRequest], keys: AnswerRange, backend: Any) -> dict[str, Answered]:
+        settings, model = self.settings, self.settings.asker.model
+        found = ask_all(
+            requests, backend.open, settings.answers, keys, backend.report, model.prices, model.tries,
+            settings.asker.sampling.max_tokens,
+        )  # fmt: skip
+        without = [one for one in found.values() if one.reply.outcome == "again"]
+        if len(without) > settings.most_unanswered * len(found):
+            raise DataError(
+                f"{plural(len(without), 'request')} of {len(found):,} ({share(len(without), len(found))}) have no "
+                f"answer after {model.tries} tries: {without[0].reply.reason}. "
+                f"`execution.max_unanswered` allows {settings.most_unanswered:.2%}. Answers are stored: run the same "
+                "command again to ask the others, or allow more."
+            )
+        return found
+
+    def _read(
+        self, row: Row, keys: Sequence[str], found: Mapping[str, Answered]
+    ) -> tuple[list[Row], list[dict[str, Any]]]:
+        """(the rows that the answers to a row make, what is wrong with the others)."""
+        step = self.settings.asker.template.steps[self.number]
+        removed, values = list[dict[str, Any]](), list[tuple[str, dict[str, Any]]]()
+        for key in keys:
+            answered = found[key]
+            try:
+                for item in items_of(value_of(answered.reply, step), step):
+                    try:
+                        refuse(item, step, row.fields)
+                        values.append((key, item))
+                    except Refusal as error:
+                        removed.append(_removal(_with(row, step.name, item), step.name, key, error, answered.try_id))
+            except Refusal as error:
+                removed.append(_removal(row, step.name, key, error, answered.try_id))
+        if len(keys) > 1 and step.each is None:
+            if len(values) < len(keys):
+                return [], removed
+            values = [(keys[0], {"samples": [item for _, item in values]})]
+        kept = []
+        for one in items(row, step, values):
+            try:
+                self.settings.asker.kept(one, step)
+                kept.append(one)
+            except Refusal as error:
+                removed.append(_removal(one, step.name, one.keys[-1], error, found[one.keys[-1]].try_id))
+        return kept, removed
+
+    def _write_records(
+        self, made: Sequence[Row], unit: int, step: str, scratch: Scratch, counters: Counter[str]
+    ) -> list[dict[str, Any]]:
+        asker, about = self.settings.asker, self.settings.made
+        records, compared, sources, removed = [], list[str](), list[str](), list[dict[str, Any]]()
+        languages = self._languages(made)
+        for row, language in zip(made, languages, strict=True):
+            try:
+                if language is not None:
+                    raise Refusal("other_language", language)
+                content, own = asker.record(row)
+            except Refusal as error:
+                removed.append(_removal(row, step, row.keys[-1], error))
+                continue
+            columns = asker.columns(content)
+            compared.append("\n".join(compared_texts(content)))
+            sources.append(row.source)
+            identity = json.dumps([columns, row.name], ensure_ascii=False, sort_keys=True)
+            records.append(
+                {
+                    "id": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
+                    **columns,
+                    **own,
+                    "source": row.source,
+                    "licence": about.licence or about.licences.get(row.source),
+                    "synthetic": True,
+                    "generator": about.generator,
+                    "revision": about.revision,
+                    "terms": about.terms,
+                    "template": about.template,
+                    "template_hash": about.template_hash,
+                    "sampling": about.sampling,
+                    "requests": list(row.keys),
+                    "provenance": {"parents": [row.seed], "operation": f"generate/{about.template}"},
+                }
+            )
+        counters["records"] += len(records)
+        if records:
+            ids = [one["id"] for one in records]
+            scratch.write(_MADE, pa.Table.from_pylist(records, self.settings.schema()))
+            scratch.write(_ATTRIBUTES, attributes(range(len(ids)), ids, sources, compared, self.settings.dedup))
+        return removed
+
+    def _languages(self, made: Sequence[Row]) -> list[str | None]:
+        """The language of each row whose record is not in one of those that are allowed; None of the others."""
+        allowed = self.settings.made.languages
+        if not allowed or not made:
+            return [None] * len(made)
+        texts = []
+        for row in made:
+            try:
+                texts.append("\n".join(texts_of(self.settings.asker.record(row)[0])))
+            except Refusal:
+                texts.append("")
+        classifier = fasttext_classifier.load(self.store, None)
+        names, _ = identify(Texts.from_strings(texts), classifier, _LANGUAGE.max_chars)
+        return [
+            name if name not in allowed and text else None for name, text in zip(names.to_pylist(), texts, strict=True)
+        ]
+
+
+def _with(row: Row, step: str, item: Mapping[str, Any]) -> Row:
+    return Row(row.seed, row.source, row.name, row.fields, {**row.values, step: item}, item, row.keys)
+
+
+def _sample_of(row: Row) -> int:
+    """The number of a row's sample, so that requests about equal rows differ as those before them."""
+    return int(row.name.split(".")[2])
+
+
+def write(store: Store, unit: tuple[list[str], list[str], list[str], int], scratch: Scratch) -> Counters:
+    """The work of the stage `write`. unit: the files with its records, those with duplicates of them and others, those
+    with what was removed before, and its number. Counters: `records`, `removed/REASON` of duplicates.
+    """
+    records, groups, removed, number = unit
+    partners: dict[int, dict[str, Any]] = {}
+    for table in read_tables(store, groups):
+        own = table.filter(pc.and_(pc.equal(table["unit"], number), table["reason"].is_valid()))
+        partners |= {row["row"]: row for row in own.to_pylist()}
+    counters, first = Counter[str]({"records": 0}), 0
+    for table in read_tables(store, records):
+        at = [partners.get(first + row) for row in range(table.num_rows)]
+        kept = table.filter(pa.array([one is None for one in at]))
+        gone = table.filter(pa.array([one is not None for one in at]))
+        first += table.num_rows
+        if kept.num_rows:
+            scratch.write(RECORDS, kept)
+        counters["records"] += kept.num_rows
+        rows = []
+        for record, partner in zip(gone.to_pylist(), filter(None, at), strict=True):
+            content = {name: one for name, one in record.items() if name not in _PROVENANCE}
+            rows.append(
+                {
+                    "seed": record["provenance"]["parents"][0],
+                    "source": record["source"],
+                    "step": "duplicates",
+                    "key": record["requests"][-1],
+                    "reason": partner["reason"],
+                    "partner": partner["partner"],
+                    "similarity": partner["similarity"],
+                    "content": row_json(content),
+                }
+            )
+        _write_removed(scratch, REMOVED, rows, counters)
+    for table in read_tables(store, removed):
+        scratch.write(REMOVED, table)
+    return dict(counters)

@@ -1,0 +1,241 @@
+"""Templates: what a model is asked about a seed, and the record that its answers make.
+
+    prompt: |                            Jinja2; the seed's fields are names: `text`, `id`, and its carried columns
+      Write {{ per_document }} questions about this text.
+
+      {{ text }}
+    answer:                              JSON schema of the answer; without it the answer is a text
+      type: object
+      properties: {pairs: {type: array, items: {type: object, properties: {question: {type: string}, ...}}}}
+    each: pairs                          every item of this list makes a record of its own
+    record: {prompt: "{{ question }}", completion: "{{ answer }}"}
+    variables: {per_document: 3}         settings of `make`, with their defaults
+
+Several requests for a record are `steps`, of which each sees the answers of those before under their names:
+
+    steps:
+      - {name: harder, prompt: "Make this question harder: {{ text }}"}
+      - {name: solved, prompt: "{{ harder.text }}"}
+    record: {prompt: "{{ harder.text }}", completion: "{{ solved.text }}"}
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+import jsonschema
+import yaml
+from jinja2 import PackageLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store.store import Store
+
+_LARGEST = 1 << 20  # bytes of a template's file
+# Fields of a record, by its shape.
+SHAPES = {
+    "text": ("text",),
+    "pairs": ("prompt", "completion"),
+    "messages": ("messages",),
+    "preference": ("prompt", "chosen", "rejected"),
+}
+_STEP_NAME = r"^[a-z][a-z0-9_]*$"
+
+_LOADER = PackageLoader("raymill.pipelines.generate", "templates")
+jinja = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False)
+
+
+class Step(BaseModel, extra="forbid", frozen=True):
+    """One request, and how its answer is read."""
+
+    name: str = Field("answer", pattern=_STEP_NAME, description="Name of the answer in later steps and in `record`")
+    system: str = Field("", description="Template of the system message; empty: none")
+    prompt: str = Field(min_length=1, description="Template of the user's message; what stays the same comes first")
+    answer: dict[str, Any] | None = Field(None, description="JSON schema of the answer; null: the answer is a text")
+    each: str | None = Field(
+        None, description="List in the answer of which every item makes a record; null: the answer makes one"
+    )
+    samples: int | str = Field(
+        1, description="Number of answers, or the variable that has it; above 1 the answer is the list `samples`"
+    )
+    keep: str | None = Field(
+        None, description="Condition that a record has to meet after the step, as in `score >= 3`; null: none"
+    )
+    never: tuple[str, ...] = Field((), description="Phrases of the prompt that an answer must not have")
+    differs: str | None = Field(
+        None, description="Field of the seed that the answer must not repeat, such as text; null: none is compared"
+    )
+    quote: str | None = Field(
+        None, description="Field of the answer that must stand in the seed's text word for word; null: none"
+    )
+
+    @field_validator("answer")
+    @classmethod
+    def _is_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            try:
+                jsonschema.Draft202012Validator.check_schema(schema)
+            except jsonschema.SchemaError as error:
+                raise ValueError(f"is no JSON schema: {error.message}") from error
+            if schema.get("type") != "object":
+                raise ValueError("type: wanted object, which all servers can be asked for")
+        return schema
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("system", "prompt", "keep"):
+            if text := getattr(self, name):
+                _compiled(text if name != "keep" else f"{{{{ {text} }}}}", name)
+        if self.each and self.answer is None:
+            raise ValueError("each: is a list of the answer; give the JSON schema `answer`")
+        return self
+
+
+class RecordTemplate(BaseModel):
+    """A template: its steps, and the record that they make."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+    about: str = Field("", description="What it makes, in a line")
+    steps: tuple[Step, ...] = Field(min_length=1, description="Requests for a record, one after the other")
+    record: dict[str, str] = Field(
+        description="Template of each field of a record: text; prompt and completion; messages; or prompt, chosen and "
+        "rejected; and of further metadata"
+    )
+    variables: dict[str, Any] = Field({}, description="Names of the variables of the prompts, with their defaults")
+    needs: tuple[str, ...] = Field((), description="Variables that have no default")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_one_step(cls, value: Any) -> Any:
+        """A template with the fields of a step is one of a single step."""
+        if isinstance(value, dict) and "steps" not in value:
+            of_step = {name: value[name] for name in Step.model_fields if name in value and name != "name"}
+            rest = {name: one for name, one in value.items() if name not in of_step}
+            text = "{{ text }}" if "answer" not in value else None
+            return {"record": {"text": text}} | rest | {"steps": [of_step]} if text else rest | {"steps": [of_step]}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, text in self.record.items():
+            _compiled(text, f"record.{name}")
+        if len({one.name for one in self.steps}) < len(self.steps):
+            raise ValueError("steps: two have the same name; give each a name of its own")
+        if self.shape is None:
+            raise ValueError(
+                f"record: has {', '.join(self.record)}; wanted text, or prompt and completion, or messages, or prompt, "
+                "chosen and rejected"
+            )
+        return self
+
+    @property
+    def shape(self) -> str | None:
+        """Of its records: a key of SHAPES."""
+        return next((name for name in reversed(SHAPES) if all(one in self.record for one in SHAPES[name])), None)
+
+    @property
+    def metadata(self) -> list[str]:
+        """Fields of its records beside the content."""
+        return [name for name in self.record if name not in SHAPES[self.shape or "text"]]
+
+
+def _compiled(text: str, where: str) -> Any:
+    try:
+        return jinja.from_string(text)
+    except TemplateError as error:
+        raise ValueError(f"{where}: is no Jinja2 template: {error}") from error
+
+
+def names_of_package() -> list[str]:
+    """The templates that come with Raymill."""
+    return sorted(name.removesuffix(".yaml") for name in _LOADER.list_templates() if name.endswith(".yaml"))
+
+
+def load_template(given: str | Mapping[str, Any], store: Store) -> RecordTemplate:
+    """The template of the setting `make.template`.
+
+    given: the name of one of the package; a template in the config, as settings or as the text of a prompt; or the path
+    or URI of a YAML file.
+
+    Raises:
+        ConfigError: there is none, or it has a mistake.
+    """
+    if not isinstance(given, str):
+        return _checked(dict(given), "make.template")
+    if given in names_of_package():
+        text, _, _ = _LOADER.get_source(jinja, f"{given}.yaml")
+        return _checked(yaml.safe_load(text), given)
+    if "{{" in given or "\n" in given:
+        return _checked({"prompt": given, "record": {"text": "{{ text }}"}}, "make.template")
+    if not given.endswith((".yaml", ".yml", ".json")):
+        raise ConfigError(
+            f"make.template: {given} is no template of Raymill; wanted one of {', '.join(names_of_package())}, a file "
+            "that ends in .yaml, or a text with {{ .. }}"
+        )
+    try:
+        plain = yaml.safe_load(store.read_bytes(given, _LARGEST).decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"make.template: {given} cannot be read as YAML: {error}") from error
+    return _checked(plain, given)
+
+
+def _checked(plain: Any, where: str) -> RecordTemplate:
+    try:
+        return RecordTemplate.model_validate(plain)
+    except ValidationError as error:
+        lines = (f"{where}, {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigError("\n".join(lines)) from error
+
+
+class Refusal(Exception):
+    """A prompt or record that cannot be made of these fields. reason: of checks.REASONS."""
+
+    def __init__(self, reason: str, seen: str = "") -> None:
+        super().__init__(seen)
+        self.reason, self.seen = reason, seen
+
+
+def rendered(text: str, fields: Mapping[str, Any]) -> str:
+    """A template with these fields.
+
+    Raises:
+        Refusal: a field is missing, or of the wrong type.
+    """
+    try:
+        return jinja.from_string(text).render(fields)
+    except Exception as error:  # whatever an expression can raise
+        raise Refusal("template_error", f"{type(error).__name__}: {error}") from error
+
+
+def holds(condition: str, fields: Mapping[str, Any]) -> bool:
+    """Whether a condition is met. Raises Refusal as `rendered`."""
+    return rendered(f"{{% if {condition} %}}1{{% endif %}}", fields) == "1"
+
+
+def messages_of(step: Step, fields: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The messages of a request."""
+    system = rendered(step.system, fields).strip()
+    prompt = rendered(step.prompt, fields).strip()
+    if not prompt:
+        raise Refusal("empty_prompt")
+    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+
+
+def strict_schema(schema: Any) -> Any:
+    """A schema as servers want it with `strict`: every property required, and no others."""
+    if isinstance(schema, list):
+        return [strict_schema(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: strict_schema(one) for name, one in schema.items()}
+    if made.get("type") == "object" and isinstance(made.get("properties"), dict):
+        made |= {"required": list(made["properties"]), "additionalProperties": False}
+    return made
+
+
+def template_text(template: RecordTemplate) -> str:
+    """The template as JSON, of which its hash is made."""
+    return json.dumps(template.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)

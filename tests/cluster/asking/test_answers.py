@@ -1,0 +1,113 @@
+"""The answer store keeps every try, whatever happens to the process that writes it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raymill.cluster.asking.answers import AnswerRange, Answers, Try
+from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.store.store import Store
+
+ALL = AnswerRange("", "")
+ONE = Try("ab01", "1", "run-1", "2026-11-26T10:00:00", "answered", status=200, input_tokens=9, body=b'{"a": "\xff"}')
+
+
+@pytest.fixture
+def answers(tmp_path):
+    return Answers(Store(), str(tmp_path / "answers"), "run-1")
+
+
+def journaled(answers, *tries, keys=ALL):
+    with answers.journal(keys) as journal:
+        for one in tries:
+            journal.sending(one.key, one.id, '{"model":"m"}', TokenCounts(5, 0, 7))
+            journal.add(one)
+
+
+def files(answers):
+    return sorted(path.name for path in Path(answers.uri).rglob("*") if path.is_file())
+
+
+def test_a_try_is_there_before_it_is_settled_and_after_it_byte_for_byte(answers):
+    journaled(answers, ONE)
+    (before,) = answers.tries(ALL)["ab01"]
+    assert before == replace(ONE, request='{"model":"m"}')
+    answers.settle(ALL)
+    assert answers.tries(ALL)["ab01"] == [before] and len(files(answers)) == 2
+    answers.close()
+    assert answers.tries(ALL)["ab01"] == [before] and [name[-8:] for name in files(answers)] == [".parquet"]
+    answers.settle(ALL)
+    assert len(files(answers)) == 1, "nothing new, no new file"
+
+
+def test_the_line_that_a_killed_process_was_writing_is_left_out(answers):
+    journaled(answers, ONE, replace(ONE, key="cd02", id="2"))
+    (file,) = Path(answers.uri, "_open").iterdir()
+    whole = file.read_bytes()
+    for size in range(len(whole)):
+        file.write_bytes(whole[:size])
+        found = answers.tries(ALL)
+        assert [one.outcome for tries in found.values() for one in tries] in (
+            [], ["in_flight"], ["answered"], ["in_flight", "answered"], ["answered", "in_flight"], ["answered"] * 2,
+        )  # fmt: skip
+        if size == len(whole) - 1:
+            assert [one.outcome for one in found["ab01"]] == ["answered"], "a line counts once it is whole"
+
+
+def test_what_was_in_flight_when_a_process_was_killed_counts_at_most(answers):
+    with answers.journal(ALL) as journal:
+        journal.sending("ab01", "1", '{"model":"m"}', TokenCounts(50, 0, 7))
+    (lost,) = answers.tries(ALL)["ab01"]
+    assert (lost.outcome, lost.most_input, lost.most_output, lost.input_tokens) == ("in_flight", 50, 7, 0)
+    prices = TokenPrices(input=1, output=10)
+    assert answers.spent(prices) == pytest.approx((50 + 70) / 1e6)
+    answers.close()
+    assert answers.spent(prices) == pytest.approx((50 + 70) / 1e6)
+    journaled(answers, replace(ONE, input_tokens=3))  # the same try, seen to its end by another process
+    assert answers.spent(prices) == pytest.approx(3 / 1e6)
+
+
+def test_a_changed_journal_adds_no_try_of_other_types(answers):
+    journaled(answers, ONE)
+    (file,) = Path(answers.uri, "_open").iterdir()
+    plain = file.read_text()
+    for old, new in (('"status":200', '"status":"200"'), ('"key":"ab01"', '"key":["ab01"]'), ('"run"', '"ran"')):
+        file.write_text(plain.replace(old, new))
+        assert all(one.outcome == "in_flight" for tries in answers.tries(ALL).values() for one in tries)
+    file.write_text("[]\n1\nnull\n{}\n" + plain)
+    assert len(answers.tries(ALL)) == 1
+
+
+def test_a_range_reads_its_own_keys_from_files_of_any_ranges(answers):
+    low, high = AnswerRange("", "80000000"), AnswerRange("80000000", "")
+    tries = [replace(ONE, key=key, id=key) for key in ("00", "7f", "80000000aa", "ff")]
+    journaled(answers, *tries)
+    answers.close()
+    journaled(answers, replace(ONE, key="10", id="10"), keys=low)
+    assert sorted(answers.tries(low)) == ["00", "10", "7f"]
+    assert sorted(answers.tries(high)) == ["80000000aa", "ff"]
+    assert not low.meets(high) and low.meets(ALL) and "7fffffffff" in low and "80000000" not in low
+
+
+def test_two_runs_share_a_store_and_each_counts_its_own_tries(answers):
+    journaled(answers, ONE)
+    other = replace(answers, run="run-2")
+    journaled(other, replace(ONE, key="cd02", id="2", run="run-2"))
+    other.close()
+    assert sorted(answers.tries(ALL)) == ["ab01", "cd02"]
+    assert [answers.usage(run).num_rows for run in ("run-1", "run-2", None)] == [1, 1, 2]
+
+
+def test_a_try_in_two_files_counts_once(answers):
+    journaled(answers, ONE)
+    answers.settle(ALL)
+    journaled(answers, ONE)
+    assert answers.usage("run-1").num_rows == 1 and len(answers.tries(ALL)["ab01"]) == 1
+
+
+def test_tries_of_a_key_come_in_the_order_of_their_times(answers):
+    journaled(
+        answers, replace(ONE, id="b", at="2026-11-26T12"), replace(ONE, id="a", at="2026-11-26T11", outcome="again")
+    )
+    assert [one.id for one in answers.tries(ALL)["ab01"]] == ["a", "b"]

@@ -1,0 +1,264 @@
+"""What each answer of a server means, and what becomes of requests to a server with every fault."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+
+from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.ask import AskingStopped, ask_all
+from raymill.cluster.asking.endpoint import Endpoint, judged, pause_before
+from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
+from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.asking.requests import request_of
+from raymill.cluster.asking.throttle import AskingBounds, Throttle
+from raymill.cluster.store.store import Store
+
+ALL = AnswerRange("", "")
+ANSWER = {
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes."}}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2},
+}
+PRICES = TokenPrices(input=1, output=10)
+
+
+def of_error(status, headers=None, **error):
+    return judged(status, headers or {}, json.dumps({"error": error}).encode(), 0.1)
+
+
+def of_answer(**changes):
+    choice = ANSWER["choices"][0]
+    message = choice["message"] | {name: changes.pop(name) for name in ("content", "refusal") if name in changes}
+    return judged(200, {}, json.dumps(ANSWER | {"choices": [choice | {"message": message} | changes]}).encode(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "outcome", "overloaded"),
+    [
+        (400, {"code": "context_length_exceeded"}, "refused", False),
+        (413, {}, "refused", False),
+        (422, {}, "refused", False),
+        (401, {}, "stopped", False),
+        (403, {}, "stopped", False),
+        (404, {"message": "The model does not exist"}, "stopped", False),
+        (302, {}, "stopped", False),
+        (408, {}, "again", False),
+        (409, {}, "again", False),
+        (429, {"code": "rate_limit_exceeded"}, "again", True),
+        (429, {"type": "rate_limit_error", "code": "slow_down"}, "again", True),
+        (429, {"type": "insufficient_quota", "code": "credit_balance_exhausted"}, "stopped", False),
+        (429, {"code": "insufficient_quota"}, "stopped", False),
+        (429, {"code": "project_spend_limit_exceeded"}, "stopped", False),
+        (429, {"code": 429, "message": "vLLM's code is the status"}, "again", True),
+        (500, {}, "again", False),
+        (502, {}, "again", False),
+        (503, {"code": "server_is_overloaded"}, "again", True),
+        (529, {}, "again", True),
+    ],
+)
+def test_a_refusal_is_of_the_request_of_all_or_of_the_moment(status, error, outcome, overloaded):
+    reply = of_error(status, **error)
+    assert (reply.outcome, reply.overloaded, reply.status) == (outcome, overloaded, status)
+    assert f"status {status}" in reply.reason and error.get("message", "") in reply.reason and not reply.billed
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "2"}, 2),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({}, None),
+    ],
+)
+def test_the_wait_that_a_server_asks_for(headers, wait):
+    assert of_error(429, headers).wait == wait
+
+
+def test_a_date_to_wait_for(monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.endpoint.time.time", lambda: 784111777 - 30)
+    assert of_error(503, {"retry-after": "Sun, 06 Nov 1994 08:49:37 GMT"}).wait == 30
+    assert pause_before(1, 7.5) == 7.5 and 0.375 <= pause_before(1, None) <= 0.5 and pause_before(50, None) <= 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "content", "refusal", "finish"),
+    [
+        ({}, "Yes.", "", "stop"),
+        ({"content": None}, None, "", "stop"),
+        ({"content": None, "refusal": "No."}, None, "No.", "stop"),
+        ({"finish_reason": "length"}, "Yes.", "", "length"),
+        ({"finish_reason": None}, "Yes.", "", ""),
+        ({"content": [{"type": "text"}]}, None, "", "stop"),
+    ],
+)
+def test_an_answer_has_content_refusal_and_end(changes, content, refusal, finish):
+    reply = of_answer(**changes)
+    assert (reply.outcome, reply.content, reply.refusal, reply.finish) == ("answered", content, refusal, finish)
+    assert reply.tokens == TokenCounts(7, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"null", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": [{"message": 1}]}',
+     b"<html>", b"\xff", b"[" * 100_000],
+)  # fmt: skip
+def test_what_is_no_answer_is_asked_again_and_may_have_been_billed(body):
+    reply = judged(200, {}, body, 0.1)
+    assert reply.outcome == "again" and reply.billed and reply.body == body
+
+
+# --- all requests of a range, against a server
+
+
+class Asked:
+    """Requests about numbered texts, and a store for their answers."""
+
+    def __init__(self, folder, count=40):
+        made = [self.request(number) for number in range(count)]
+        self.requests = {one.key: one for one in made}
+        self.answers = Answers(Store(), str(folder / "answers"), "run-1")
+
+    @staticmethod
+    def request(number):
+        text = f"This is the text with number {number}. It has two sentences."
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 50}
+        return request_of({"at": "private"}, body)
+
+    def ask(self, server, throttle=None, tries=8, key="", timeout_s=5.0, **bounds):
+        settings = {"concurrency": 16, "give_up_s": 60, "budget": None, "prices": PRICES} | bounds
+        shared = throttle or Throttle(
+            AskingBounds(requests_per_minute=None, tokens_per_minute=None, **settings), self.answers.spent(PRICES)
+        )
+
+        async def report(worker, made):
+            return shared.report(worker, made)
+
+        @asynccontextmanager
+        async def endpoint():
+            async with Endpoint(server.url, key, timeout_s) as made:
+                yield made
+
+        found = ask_all(self.requests, endpoint, self.answers, ALL, report, PRICES, tries, 50)
+        return {key: (one.reply.outcome, one.reply.finish, one.reply.content) for key, one in found.items()}
+
+    def counted(self):
+        """(input, output) tokens in the store."""
+        usage = self.answers.usage("run-1")
+        return tuple(sum(usage[name].to_pylist()) for name in ("input_tokens", "output_tokens"))
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
+    return Asked(tmp_path)
+
+
+def test_each_request_is_asked_once_and_its_answer_is_kept(asked):
+    with FaultyServer() as server:
+        found = asked.ask(server)
+        assert len(found) == 40 and {one[:2] for one in found.values()} == {("answered", "stop")}
+        assert server.stats()["requests"] == server.stats()["different"] == 40
+        assert asked.ask(server) == found and server.stats()["requests"] == 40
+        assert asked.counted() == server.tokens
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_ends_with_an_answer_or_a_reason(asked, fault, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: min(wait or 0, 0.02))
+    with FaultyServer(share=0.4, faults=[fault], seed=5) as server:
+        found = asked.ask(server, tries=30)
+        stats = server.stats()
+    outcomes = {one[0] for one in found.values()}
+    assert len(found) == 40 and outcomes == ({"answered", "refused"} if fault == "bad_request" else {"answered"})
+    assert stats["twice"] == 0, "nothing that was answered was asked again"
+    again = stats["requests"] - 40
+    lasting = fault in ("truncated", "refused", "null", "garbled", "filtered", "bad_request", "slow", "unknown")
+    assert again == 0 if lasting else again > 5
+    assert asked.answers.usage("run-1").num_rows == stats["requests"], "every try is in the store"
+    assert asked.counted() == (stats["input_tokens"], stats["output_tokens"]), "costs are those of the server"
+
+
+def test_a_truncated_answer_is_not_asked_again_at_the_same_length(asked):
+    with FaultyServer(share=1, faults=["truncated"]) as server:
+        first = asked.ask(server)
+        assert {one[1] for one in first.values()} == {"stop", "length"} and server.stats()["requests"] == 40
+        assert asked.ask(server) == first and server.stats()["requests"] == 40
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_that_refuses_everything_stops_the_run_at_once(asked, status):
+    with FaultyServer(status=status) as server:
+        with pytest.raises(AskingStopped, match=f"status {status} \\(refused for all\\)"):
+            asked.ask(server)
+        assert server.stats()["requests"] <= 16
+
+
+def test_a_refusal_about_money_stops_the_run_and_the_answers_stay(asked):
+    with FaultyServer(money=10, seconds=0.02) as server:
+        with pytest.raises(AskingStopped, match="quota"):
+            asked.ask(server)
+        assert server.stats()["answered"] == 10 and server.stats()["requests"] <= 26
+        server.money = None
+        assert len(asked.ask(server)) == 40 and server.stats()["answered"] == 40
+
+
+def test_a_request_that_fails_each_time_has_a_reason_and_is_asked_again_later(asked, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0)
+    with FaultyServer(share=1, faults=["error"]) as server:
+        found = asked.ask(server, tries=3)
+        assert {one[0] for one in found.values()} == {"again"} and server.stats()["requests"] == 120
+        server.share = 0
+        assert {one[0] for one in asked.ask(server).values()} == {"answered"}
+
+
+def test_no_connection_costs_nothing_and_gives_up_after_a_time(asked, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.05)
+    with FaultyServer() as server:
+        pass
+    with pytest.raises(AskingStopped, match=r"no answer for .* s: no connection"):
+        asked.ask(server, tries=100, give_up_s=0.5)
+    assert asked.answers.spent(PRICES) == 0
+
+
+def test_a_time_out_may_have_been_billed(asked):
+    with FaultyServer(seconds=30) as server:
+        found = asked.ask(server, tries=1, timeout_s=0.2)
+    assert {one[0] for one in found.values()} == {"again"}
+    sent = [len(one.body.encode()) for one in asked.requests.values()]
+    assert asked.answers.spent(PRICES) == pytest.approx(sum(sent) / 1e6 + 40 * 50 * 10 / 1e6)
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.001, 0.003])
+def test_a_budget_is_not_exceeded_and_a_larger_one_continues(asked, budget):
+    def cost(server):
+        return TokenCounts(server.tokens[0], 0, server.tokens[1]).cost(PRICES)
+
+    with FaultyServer(seconds=0.01) as server:
+        with pytest.raises(AskingStopped, match=r"the budget of .* is spent"):
+            asked.ask(server, budget=budget)
+        assert cost(server) <= budget and asked.answers.spent(PRICES) == pytest.approx(cost(server))
+        before = server.stats()["answered"]
+        assert len(asked.ask(server, budget=5.0)) == 40
+        assert server.stats()["requests"] == 40 and before < 40
+
+
+def test_the_rate_of_a_minute_holds(asked):
+    with FaultyServer() as server:
+        throttle = Throttle(AskingBounds(16, 1200, None, None, PRICES, 60), 0.0)
+        begun = asyncio.new_event_loop().time()
+        asked.ask(server, throttle)
+        assert asyncio.new_event_loop().time() - begun > 1.7, "40 requests at 20 a second"
+
+
+def test_the_key_is_sent_and_is_in_no_file(asked, tmp_path):
+    with FaultyServer() as server:
+        asked.ask(server, key="sk-canary-0123456789")
+        assert b"uthorization: Bearer sk-canary-0123456789" in server.head
+    assert not any(b"sk-canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

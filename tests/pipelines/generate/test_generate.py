@@ -1,0 +1,189 @@
+"""A generation: what it writes, what it asks, and that it asks nothing twice."""
+
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.pipelines.generate.parse import REASONS
+from tests.support import inline
+from tests.support.generate_inline import generate_inline, rows
+from tests.support.inline import prepare_inline
+
+
+def test_it_writes_records_a_ledger_the_answers_and_what_they_cost(settings, server, monkeypatch, tmp_path):
+    run = generate_inline(settings, monkeypatch)
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        *("records", "removed", "answers", "quarantine", "report.json", "report.html", "manifest.json"),
+    }
+    assert report["requests"] == report["tries"] == server.stats()["requests"] == report["documents"] == 12
+    assert (report["tokens"]["input"], report["tokens"]["output"]) == server.tokens
+    assert report["cost"] == pytest.approx((server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6)
+    records, removed = rows(run, "records"), rows(run, "removed")
+    assert report["records"] == len(records) > 9
+    assert {one["reason"]: one["count"] for one in report["removed"]} == Counter(one["reason"] for one in removed)
+    assert {one["reason"] for one in removed} <= {*REASONS}
+    # The server answers with one or two pairs, each of which is a record or in the ledger.
+    answers = [json.loads(json.loads(row["body"])["choices"][0]["message"]["content"]) for row in stored(tmp_path)]
+    assert sum(len(one["pairs"]) for one in answers) == len(records) + len(removed)
+    assert str(run).startswith(f"{len(records)} records of 12 requests about 12 documents\n12 tries, ")
+
+
+def stored(tmp_path, output="out"):
+    return rows(tmp_path / output, "answers")
+
+
+def test_a_record_says_where_it_is_from(settings, server, monkeypatch, tmp_path):
+    settings["model"] |= {"revision": "r1", "terms": "no-training"}
+    run = generate_inline(settings, monkeypatch)
+    keys = {row["key"] for row in stored(tmp_path)}
+    for record in rows(run, "records"):
+        assert record["prompt"] and record["completion"] and record["quote"]
+        assert record["synthetic"] and record["generator"] == "small" and record["revision"] == "r1"
+        assert record["terms"] == "no-training" and record["licence"] == "CC-BY-4.0" and record["source"] == "docs"
+        assert record["template"] == "qa" and len(record["template_hash"]) == 16
+        assert json.loads(record["sampling"])["max_tokens"] == 400 and {*record["requests"]} <= keys
+        assert record["provenance"]["operation"] == "generate/qa"
+        assert [len(one) for one in record["provenance"]["parents"]] == [32], "a hash, where the seed has no id"
+    assert len({record["id"] for record in rows(run, "records")}) == run.report["records"]
+
+
+def test_prepare_takes_the_records(settings, monkeypatch, tmp_path):
+    generate_inline(settings, monkeypatch)
+    prepared = prepare_inline(
+        {
+            "inputs": [{"path": str(tmp_path / "out/records"), "id": "id"}],
+            "output": str(tmp_path / "data"),
+            "dedup": None,
+        },
+        monkeypatch,
+    )
+    totals, made = prepared.report["totals"], rows(tmp_path / "out", "records")
+    assert totals["written"] > 5 and totals["written"] + len(rows(prepared, "removed")) == len(made)
+    taken = [row for split in ("train", "validation", "test") for row in rows(prepared, split)]
+    assert {row["id"] for row in taken} <= {row["id"] for row in made}
+    assert {row["provenance"]["operation"] for row in taken} == {"generate/qa"}
+
+
+def test_the_same_command_again_asks_nothing(settings, server, monkeypatch):
+    first = generate_inline(settings, monkeypatch)
+    again = generate_inline(settings, monkeypatch)
+    assert not again.fresh and again.manifest["digest"] == first.manifest["digest"]
+    assert server.stats()["requests"] == 12
+
+
+def test_a_new_seed_costs_one_request_and_a_changed_template_all(settings, server, seeds, monkeypatch):
+    generate_inline(settings, monkeypatch)
+    (seeds / "new.md").write_text("The cable is long. It reaches the other room of the house.")
+    assert generate_inline(settings, monkeypatch, replace=True).report["requests"] == 13
+    assert server.stats()["requests"] == 13
+    settings["make"]["per_document"] = 4
+    generate_inline(settings, monkeypatch, replace=True)
+    assert server.stats()["requests"] == 26
+    settings["make"]["per_document"] = 3
+    assert generate_inline(settings, monkeypatch, replace=True).report["tries"] == 26
+    assert server.stats()["requests"] == 26, "old answers are still there"
+
+
+def test_equal_requests_of_different_records_are_asked_once(settings, server, seeds, monkeypatch):
+    shutil.copy(seeds / "00.md", seeds / "copy.md")
+    run = generate_inline(settings, monkeypatch)
+    assert server.stats()["requests"] == run.report["requests"] == 12 and run.report["documents"] == 13
+    assert "exact_duplicate" in {one["reason"] for one in run.report["removed"]}
+
+
+def test_two_runs_share_an_answer_store(settings, server, monkeypatch, tmp_path):
+    settings["answers"] = str(tmp_path / "answers")
+    first = generate_inline(settings, monkeypatch)
+    second = generate_inline(settings | {"output": str(tmp_path / "other")}, monkeypatch)
+    assert server.stats()["requests"] == 12 and second.report["tries"] == 0 and second.report["cost"] == 0
+    assert rows(first, "records") == rows(second, "records") and not (tmp_path / "other/answers").exists()
+
+
+def test_samples_are_different_requests(settings, server, monkeypatch):
+    run = generate_inline(settings | {"samples": 3}, monkeypatch)
+    assert run.report["requests"] == server.stats()["requests"] == server.stats()["different"] == 36
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_with_every_fault_the_records_are_those_without_passing_ones(settings, server, monkeypatch, tmp_path, seed):
+    """What lasts, as a refusal, is in the ledger; what passes, as a 500, is asked again."""
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.01)
+    server.seed, server.share = seed, 0.3
+    faulty = generate_inline(settings, monkeypatch)
+    assert faulty.report["tries"] == server.stats()["requests"] > 12 and server.stats()["twice"] == 0
+    server.faults = ("truncated", "refused", "null", "garbled", "filtered", "bad_request")
+    calm = generate_inline(settings | {"output": str(tmp_path / "calm")}, monkeypatch)
+    assert rows(faulty, "records") == rows(calm, "records")
+    ledgers = ([one | {"answer": None} for one in rows(run, "removed")] for run in (faulty, calm))
+    assert next(ledgers) == next(ledgers)
+
+
+def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypatch):
+    server.seconds = 0.02
+    small = settings | {"budget": 0.0004}
+    with pytest.raises(AskingStopped, match=r"the budget of 0.0004 is spent"):
+        generate_inline(small, monkeypatch)
+    cost = (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
+    assert 0 < cost <= 0.0004
+    run = generate_inline(settings, monkeypatch)
+    assert server.stats()["requests"] == 12 and run.report["cost"] == pytest.approx(
+        (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
+    )
+
+
+def test_too_many_requests_without_an_answer_stop_it_and_are_asked_again(settings, server, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0)
+    server.share, server.faults = 0.5, ("error",)
+    settings["model"]["tries"] = 1
+    with pytest.raises(DataError, match=r"of 12 \(\d\d\.\d%\) have no answer after 1 tries: status 500"):
+        generate_inline(settings, monkeypatch)
+    answered = server.stats()["answered"]
+    server.share = 0
+    assert generate_inline(settings, monkeypatch).report["records"] > 0 and server.stats()["answered"] == 12 > answered
+
+
+def test_an_unfinished_run_is_continued_by_units(settings, server, monkeypatch):
+    class Once(inline.InlineEngine):
+        def _round(self, stage, missing, records, failures):
+            if stage.name.startswith("ask"):
+                raise UserError("stopped")
+            super()._round(stage, missing, records, failures)
+
+    with pytest.raises(UserError, match="stopped"):
+        generate_inline(settings, monkeypatch, engine=Once)
+    assert server.stats()["requests"] == 0 and generate_inline(settings, monkeypatch).report["requests"] == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"make": {"template": "nothing"}}, "nothing is no template of Raymill; wanted one of chat, classify,"),
+        ({"make": {"template": "qa", "per_dokument": 3}}, "make: per_dokument is no variable of the template; it has"),
+        ({"make": {"template": "classify"}}, "make: the template needs labels; give a value"),
+        ({"make": {"template": "Ask {{ text"}}, "is no Jinja2 template"),
+        ({"make": {"template": {"prompt": "{{ text }}", "record": {"question": "a"}}}}, "record: has question; wanted"),
+    ],
+)
+def test_a_mistake_in_the_template_is_found_before_anything_is_asked(settings, server, monkeypatch, changes, said):
+    with pytest.raises(ConfigError, match=said.replace("{", r"\{")):
+        generate_inline(settings | changes, monkeypatch)
+    assert server.stats()["requests"] == 0
+
+
+def test_a_missing_key_is_named(settings, monkeypatch):
+    settings["model"]["key_env"] = "RAYMILL_NO_SUCH_KEY"
+    with pytest.raises(ConfigError, match="the environment variable RAYMILL_NO_SUCH_KEY is not set"):
+        generate_inline(settings, monkeypatch)
+
+
+def test_the_key_is_in_no_file(settings, server, monkeypatch, tmp_path):
+    monkeypatch.setenv("LLM_KEY", "sk-canary-0123456789abcdef")
+    settings["model"]["key_env"] = "LLM_KEY"
+    generate_inline(settings, monkeypatch)
+    assert b"Bearer sk-canary-0123456789abcdef" in server.head
+    assert not any(b"sk-canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

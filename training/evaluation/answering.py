@@ -1,0 +1,101 @@
+"""A model folder as what answers requests, like an endpoint: on a GPU if this process sees one, else on the CPU."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from raymill.cluster.asking.endpoint import Reply, judged
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds
+from raymill.cluster.store.store import Store
+from raymill.training.config_parts import Model
+from raymill.training.evaluation.generate import stop_ids
+from raymill.training.models.base import load_base
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
+
+_OF_A_PROMPT = WorkBounds(10.0, 1 << 30)
+
+
+class ModelFolder:
+    """The model in a folder. Its answers are those of OpenAI's interface: content, end and counts of tokens.
+
+    One request is computed at a time, with the seed that it states, so that its answer does not depend on others.
+    """
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._tokenizer: Any = load_tokenizer(store, folder)
+        on_gpu = torch.cuda.is_available()
+        model: Any = load_base(store, Model(name=folder), 0, torch.bfloat16 if on_gpu else torch.float32, None)
+        self._model = model.to("cuda" if on_gpu else "cpu").eval()
+        self._model.generation_config = GenerationConfig()
+        self._stops, self._pad = stop_ids(self._tokenizer), pad_id(self._tokenizer)
+        self._longest = int(getattr(self._model.config, "max_position_embeddings", 0) or 1 << 30)
+        self._rendered = Guard(partial(_rendered, self._tokenizer))
+        self._thread = ThreadPoolExecutor(1)
+
+    async def send(self, body: str) -> Reply:
+        """The answer to a request."""
+        started = time.monotonic()
+        reply = await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, json.loads(body))
+        return replace(reply, seconds=time.monotonic() - started)
+
+    def _answer(self, request: Mapping[str, Any]) -> Reply:
+        try:
+            ids = self._rendered(request["messages"], _OF_A_PROMPT)
+        except Exceeded as error:
+            return _refused(f"the chat template: {error}")
+        most = min(request["max_tokens"], self._longest - len(ids))
+        if most < 1:
+            return _refused(f"the prompt has {len(ids):,} tokens; the model takes {self._longest:,} with the answer")
+        torch.manual_seed(request["seed"])
+        drawn = request["temperature"] > 0
+        how = GenerationConfig(
+            do_sample=drawn,
+            temperature=request["temperature"] if drawn else None,
+            top_p=request["top_p"] if drawn else None,
+            max_new_tokens=most,
+            eos_token_id=self._stops or None,
+            pad_token_id=self._pad,
+        )
+        given = torch.tensor([ids], device=self._model.device)
+        with torch.inference_mode():
+            output = self._model.generate(
+                input_ids=given, attention_mask=torch.ones_like(given), generation_config=how
+            )[0, len(ids) :].tolist()
+        end = next((at for at, token in enumerate(output) if token in self._stops), None)
+        message = {"role": "assistant", "content": self._tokenizer.decode(output[:end], skip_special_tokens=True)}
+        choice = {"index": 0, "message": message, "finish_reason": "length" if end is None else "stop"}
+        usage = {"prompt_tokens": len(ids), "completion_tokens": len(output)}
+        plain = {"model": request["model"], "choices": [choice], "usage": usage}
+        return judged(200, {}, json.dumps(plain).encode(), 0.0)
+
+
+def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """The tokens of a prompt: by the chat template, or of a tokenizer without one the texts of the messages."""
+    if tokenizer.chat_template:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer("\n\n".join(one["content"] for one in messages) + "\n\n")["input_ids"]
+
+
+def _refused(reason: str) -> Reply:
+    return Reply("refused", reason, 400, json.dumps({"error": {"message": reason}}).encode())
+
+
+def loaded(store: Store, folder: str) -> Callable[[], AbstractAsyncContextManager[ModelFolder]]:
+    """What opens the model in a folder, which is loaded once."""
+    model = ModelFolder(store, folder)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[ModelFolder]:
+        yield model
+
+    return opened
