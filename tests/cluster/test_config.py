@@ -166,7 +166,10 @@ def test_a_mistake_is_one_line_with_its_fix(read, added, line):
                 "c.yaml, kind: 'curat' given; wanted one of: curate, prepare, train, cross-validate, generate. Did you mean curate?"
             ],
         ),
-        ("name: x\n", ["c.yaml, kind: nothing given; wanted one of: curate, prepare, train, cross-validate, generate."]),
+        (
+            "name: x\n",
+            ["c.yaml, kind: nothing given; wanted one of: curate, prepare, train, cross-validate, generate."],
+        ),
         (
             "kind: curate\nname: x\n",
             [f"c.yaml, {name}: missing, and it has no default. Add `{name}:` here." for name in ("inputs", "output")],
