@@ -4,19 +4,24 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+from raymill.cluster.wording import for_the_caller
+
 
 class Answer(dict[str, Any]):
-    """JSON values. `str(answer)`, and what the Python prompt and a notebook show, is the text that a command prints."""
+    """JSON values. `str(answer)`, and what the Python prompt and a notebook show, is the text that a command prints.
+
+    Commands in the text are shown as calls (wording.py).
+    """
 
     def __init__(self, values: Mapping[str, Any], text: str) -> None:
         super().__init__(values)
         self.text = text
 
     def __repr__(self) -> str:
-        return self.text
+        return for_the_caller(self.text)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(self.text)}</pre>"
+        return f"<pre>{html.escape(for_the_caller(self.text))}</pre>"
 
 
 class Text(str):

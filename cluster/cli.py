@@ -23,6 +23,7 @@ from raymill.cluster.frame import kinds
 from raymill.cluster.frame.kind import Kind, Verb
 from raymill.cluster.logs import printable_output
 from raymill.cluster.sudden_end import command_process, interrupt_on_sigterm
+from raymill.cluster.wording import of_the_command
 
 VERBS = {
     "plan": Verb(
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.setup(verbose)
     if not debug:
         os.environ["RUST_BACKTRACE"] = "0"  # a library's panic prints two lines, not its stack
-    with printable_output(), command_process():
+    with printable_output(), command_process(), of_the_command():
         sys.exit(_run([word for word in words if word not in ("--debug", "--verbose")], debug))
 
 

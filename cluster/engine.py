@@ -418,7 +418,7 @@ class _RunUnit:
 def _cause(error: BaseException) -> str:
     """The message of a UserError; of other exceptions the class, message, notes and line of code."""
     if isinstance(error, UserError):
-        return str(error)
+        return error.as_written
     raised = traceback.extract_tb(error.__traceback__)[-1]
     notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {redacted(str(error))}{notes} ({Path(raised.filename).name}, line {raised.lineno})"

@@ -10,7 +10,8 @@
         StageError        units of a stage have no result after the last round
 
 A message has four parts: where, what was seen, what was wanted, what to do. Programs find them as attributes of errors
-about settings, about what is at an output, and about missing paths.
+about settings, about what is at an output, and about missing paths. It is written in the words of the command line, and
+shown in those of Python where the command does not run (wording.py).
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypedDict
 
 from raymill.cluster.secret_values import redacted
+from raymill.cluster.wording import for_the_caller
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,18 @@ class RaymillError(Exception):
         """The error with these problems, a line each."""
         return cls("\n".join(one.message for one in problems), problems=problems)
 
+    def __str__(self) -> str:
+        return for_the_caller(self.as_written)
+
+    @property
+    def as_written(self) -> str:
+        """The message in the words of the command line, to cross a process."""
+        return super().__str__()
+
     @property
     def problems(self) -> tuple[Problem, ...]:
-        return getattr(self, "_problems", None) or (Problem(str(self)),)
+        found = getattr(self, "_problems", None)
+        return tuple(_in_words_of_caller(one) for one in found) if found else (Problem(str(self)),)
 
     @property
     def where(self) -> str | None:
@@ -86,6 +97,10 @@ class RaymillError(Exception):
     @property
     def fix(self) -> str | None:
         return self.problems[0].fix
+
+
+def _in_words_of_caller(problem: Problem) -> Problem:
+    return Problem(*(text and for_the_caller(text) for text in vars(problem).values()))
 
 
 def _redacted_problem(problem: Problem) -> Problem:
@@ -142,7 +157,7 @@ class ErrorRecord(TypedDict):
 def as_record(error: RaymillError) -> ErrorRecord:
     """The record of an error, with the nearest class of this module in place of a subclass defined elsewhere."""
     kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
-    return {"kind": kind, "message": str(error), "final": error.is_final}
+    return {"kind": kind, "message": error.as_written, "final": error.is_final}
 
 
 def from_record(record: ErrorRecord) -> RaymillError:

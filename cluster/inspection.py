@@ -60,7 +60,7 @@ def store_for(
         if not is_given and paths.is_remote(uri) and store == Store():
             raise StorageError(
                 f"{error} If the run's config has `storage:` settings, give them: --config CONFIG, or "
-                "-o storage.endpoint_url=..."
+                "-o storage.endpoint_url=URL."
             ) from error
         raise
 
@@ -139,7 +139,7 @@ def is_run(manifest: Any) -> bool:
 def nothing_here(store: Store, uri: str, seen: str) -> DataError:
     """The error for a folder without a manifest. For a part of a finished run it names the run."""
     if run := _run_above(store, uri):
-        fix = f"It is part of the finished run at {run}. Run: raymill inspect {run}"
+        fix = f"It is part of the finished run at {run}. Run `raymill inspect {run}`."
         return DataError.about(Problem.of(uri, seen, fix=fix))
     require_files(store, uri)
     fix = "Check the path, or run the command that makes it again: it continues."

@@ -20,6 +20,7 @@ from raymill.cluster.readers.recorded import INPUTS_JSON
 from raymill.cluster.session import opened
 from raymill.cluster.stage import finished_stages
 from raymill.cluster.store import paths
+from raymill.cluster.wording import for_the_caller
 
 
 def files_dry_run(settings: Any, address: str | None = None) -> Iterator[str]:
@@ -119,7 +120,7 @@ def dry_run(config: AnyConfig = None, override: Changes = None, *, address: str 
     Raises:
         UserError: as the run; or a sample shows that the run would stop.
     """
-    return Text("\n".join(dry_run_lines(config_of(config, settings, override), address)))
+    return Text(for_the_caller("\n".join(dry_run_lines(config_of(config, settings, override), address))))
 
 
 def dry_run_lines(settings: Any, address: str | None = None) -> Iterator[str]:

@@ -14,7 +14,7 @@ others. Errors of the store (network, permissions) are raised, because a retry m
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -86,6 +86,15 @@ PROBLEMS = {
     PLUGIN_ERROR: "a rule or reader of your own raised an exception on it; correct the code",
     "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
+
+
+def what_to_correct(problems: Iterable[str]) -> str:
+    """What to do about documents with these problems, to begin a sentence: the fault may be in the user's code."""
+    of_code = {problem == PLUGIN_ERROR for problem in problems}
+    if of_code == {True}:
+        return "Correct the code of the rule or reader"
+    return "Correct the input, and the code of the rule or reader" if True in of_code else "Fix the input"
+
 
 # KeyError: of pytz, where it is installed, for a zone that it does not have.
 _NOT_OF_PYTHON = (ValueError, KeyError, OverflowError, pa.ArrowException)

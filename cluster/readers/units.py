@@ -32,6 +32,7 @@ from raymill.cluster.readers.reader import (
     as_json_text,
     python_values,
     time_strings,
+    what_to_correct,
 )
 from raymill.cluster.readers.streams import Span, expanded_size, refuse_changed
 from raymill.cluster.store.interface import FileInfo
@@ -346,6 +347,6 @@ def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: M
     raise DataError(
         f"{bad:,} of {plural(bad + good, noun)} could not be read ({bad / (bad + good):.1%}; "
         f"execution.max_bad_documents allows {allowed:.1%}). The first of each problem:\n{shown}\n"
-        f"All of them: {quarantine.uri}. Fix the input, or allow more with "
+        f"All of them: {quarantine.uri}. {what_to_correct(counts)}, or allow more with "
         f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."
     )

@@ -19,6 +19,7 @@ from raymill.cluster.plan.sample import Sample, a_unit_for_each_file, draw_sampl
 from raymill.cluster.plan.trial import Trial
 from raymill.cluster.plan.whole import Whole
 from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.readers.reader import what_to_correct
 from raymill.pipelines.dedup.cost import LEAST_DUPLICATES
 from raymill.pipelines.kernel_cache import say_if_compiling
 from raymill.pipelines.prepare.assess.job import assess_stages
@@ -121,7 +122,7 @@ def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | Non
     return DataError(
         f"{bad:,} of {plural(rows, 'row')} of the sample are no records ({found}): {bad / rows:.1%}, and "
         f"execution.max_bad_documents allows {allowed:.1%}. If the others are like them, the run stops after "
-        "reading. Fix the input, or allow more with "
+        f"reading. {what_to_correct(problems)}, or allow more with "
         f"-o execution.max_bad_documents={math.ceil(100 * bad / rows) / 100}."
     )
 

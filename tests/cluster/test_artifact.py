@@ -108,7 +108,7 @@ def test_a_file_is_no_artifact(tmp_path):
 
 def test_a_folder_without_a_manifest_is_unfinished(tmp_path):
     (tmp_path / "part.parquet").touch()
-    with pytest.raises(DataError, match=r"no finished artifact here.*run the same command again and it continues"):
+    with pytest.raises(DataError, match=r"no finished artifact here.*make the same call again and it continues"):
         Artifact.load(Store(), str(tmp_path))
 
 

@@ -253,7 +253,7 @@ def test_inspect_looks_two_folders_up_for_the_run_that_a_place_is_part_of(run, t
         if manifest:
             (tmp_path / "made" / deep / "manifest.json").write_text(manifest)
         code, _, err = run("inspect", str(tmp_path / "made" / deep))
-        part = f"part of the finished run at {tmp_path / 'made'}. Run: raymill inspect {tmp_path / 'made'}\n"
+        part = f"part of the finished run at {tmp_path / 'made'}. Run `raymill inspect {tmp_path / 'made'}`.\n"
         assert code == 2 and (part in err) == (deep != "part/of/it")
         assert ("run the command that makes it again" in err) == (deep == "part/of/it")
 

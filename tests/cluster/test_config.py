@@ -4,6 +4,7 @@
 import json
 import math
 import re
+from collections.abc import Iterator
 
 import jsonschema
 import pytest
@@ -16,6 +17,7 @@ from raymill.cluster.config_text import format_of, parse
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.readers.inputs import input_stores
 from raymill.cluster.store.interface import NotFound, StorageOptions
+from raymill.cluster.wording import of_the_command
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.job import result_settings as curate_settings
 
@@ -53,6 +55,13 @@ def read(tmp_path):
             raise ConfigError(str(error).replace(f"{tmp_path}/", "")) from error
 
     return load_text
+
+
+@pytest.fixture(autouse=True)
+def as_the_command_shows_them() -> Iterator[None]:
+    """Messages in the words of the command line; test_wording.py has those of Python."""
+    with of_the_command():
+        yield
 
 
 def lines(caught) -> list[str]:

@@ -50,7 +50,7 @@ def driver(tmp_path: Path, wait_s: float, then: str) -> tuple[int, str, bool]:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_a_process_that_waits_is_ended_with_the_fix_after_the_control_process_died(tmp_path):
     code, error, removed = driver(tmp_path, 0.1, "waits")
-    assert code == 1 and "control process died" in error and "same command again" in error and removed
+    assert code == 1 and "control process died" in error and "make the same call again" in error and removed
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")

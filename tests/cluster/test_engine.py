@@ -99,8 +99,7 @@ def test_a_unit_that_always_fails_is_named_and_the_others_are_kept(session, tmp_
     line = work.__code__.co_firstlineno + 3
     assert str(caught.value) == (
         "count: no result for 1 of 4 units after 2 rounds. Unit 1 (file-1.txt): ValueError: the moon is full "
-        f"(test_engine.py, line {line}). Finished units (3) are kept: fix the cause and run the same command again; "
-        "--debug shows the traceback."
+        f"(test_engine.py, line {line}). Finished units (3) are kept: fix the cause and make the same call again."
     )
     assert 'raise ValueError("the moon is full")' in "".join(caught.value.__notes__)
 

@@ -218,7 +218,7 @@ def test_a_unit_whose_answer_is_lost_after_its_record_is_not_done_again(tmp_path
 def test_a_dead_ray_ends_the_run_at_once(tmp_path):
     session = NoRay()
     session.lost = True
-    with pytest.raises(ClusterError, match=r"died.*run the same command again") as caught:
+    with pytest.raises(ClusterError, match=r"died.*make the same call again") as caught:
         engine(tmp_path, session, attempts=3).run(counting_stage(3))
     assert (type(caught.value), session.starts, session.stops) == (ClusterError, 1, 0)
 
@@ -336,7 +336,7 @@ def test_an_artifact_of_other_settings_is_replaced_where_that_is_wanted_alone(tm
     mine = engine(tmp_path)
     mine.replace = replace
     if not replace:
-        with pytest.raises(DataError, match="--replace"):
+        with pytest.raises(DataError, match="replace=True"):
             mine.run(counting_stage(4))
         return
     assert mine.run(counting_stage(4))["squares"].manifest.rows == 4
@@ -459,7 +459,7 @@ def test_a_unit_for_which_no_node_has_memory_is_refused_before_it_is_started(tmp
         engine(tmp_path, OnNodes(HEAD, SMALL, LARGE)).run(stage)
     assert str(caught.value) == (
         "count: one unit takes 30.0 GiB of memory, and the largest node of the cluster has 20.0 GiB for tasks. Join a "
-        "larger node and run the same command again; finished stages are kept."
+        "larger node and make the same call again; finished stages are kept."
     )
     assert asked == [[{"CPU": 1, "memory": 30 << 30}]] and not work.passes
     assert engine(tmp_path, OnNodes(HEAD)).run(stage), "a cluster without CPUs gets them later"

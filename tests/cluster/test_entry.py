@@ -46,7 +46,7 @@ def test_what_is_not_installed_is_named_with_the_command_and_the_rest_is_not(mon
     with pytest.raises(ConfigError) as refused:
         require_extra("train", "raymill train", "Or do without.")
     wanted = f"tokenizers, peft not installed for {sys.executable}. Run: pip install 'raymill[train]'. Or do without."
-    assert str(refused.value) == f"raymill train: {wanted}" and refused.value.exit_code == 2
+    assert str(refused.value) == f"raymill.train: {wanted}" and refused.value.exit_code == 2
     require_extra("k8s", "--to kuberay")
 
 
@@ -89,7 +89,7 @@ def test_a_config_of_training_is_planned_and_submitted_with_the_extra_only(bare,
 
 
 def test_kubernetes_is_reached_with_the_extra_only(bare):
-    with pytest.raises(ConfigError, match=r"^--to kuberay: kubernetes not installed .*'raymill\[k8s\]'\.$"):
+    with pytest.raises(ConfigError, match=r"^to=\"kuberay\": kubernetes not installed .*'raymill\[k8s\]'\.$"):
         Place(to="kuberay").backend()
 
 

@@ -109,7 +109,7 @@ def test_a_run_is_shown_with_each_fact_in_its_place_and_its_parts_in_one_column(
     with pytest.raises(DataError) as caught:
         inspect(f"{tmp_path}/model", rows=3)
     said = "no manifest.json and no _manifest.json here, so this is no finished run and no finished artifact."
-    part = f"It is part of the finished run at {tmp_path}. Run: raymill inspect {tmp_path}"
+    part = f'It is part of the finished run at {tmp_path}. Run `raymill.inspect("{tmp_path}")`.'
     assert str(caught.value) == f"{tmp_path}/model: {said} {part}"
 
 
@@ -144,6 +144,6 @@ def test_the_storage_settings_are_asked_for_where_a_store_refused_and_none_were_
     with pytest.raises(StorageError) as caught, store_for(uri, None, override) as (store, at):
         assert (at, store.options.region) == (uri, "x" if override else None)
         raise StorageError("refused.")
-    assert str(caught.value).startswith("refused.") and ("--config CONFIG" in str(caught.value)) == hint
+    assert str(caught.value).startswith("refused.") and ("config=CONFIG" in str(caught.value)) == hint
     with pytest.raises(DataError, match=r"^other$"), store_for(uri, None, None):
         raise DataError("other")

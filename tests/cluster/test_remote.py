@@ -75,7 +75,7 @@ def test_an_error_of_the_function_keeps_its_class_and_message(on):
         (
             double,
             ray.exceptions.WorkerCrashedError(),
-            r"test_remote:double: its worker failed: .* run the same command",
+            r"test_remote:double: its worker failed: .* make the same call",
         ),
         (
             Entry("a.b:c"),

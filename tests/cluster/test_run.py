@@ -71,12 +71,12 @@ def test_a_finished_run_of_a_kind_is_found_or_refused_with_what_was_seen(tmp_pat
         folder.require("curate")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "part").write_text("x")
-    with pytest.raises(DataError, match=r"run: no finished run; wanted the output of `raymill curate`\. Look\.$"):
+    with pytest.raises(DataError, match=r"run: no finished run; wanted the output of `raymill.curate`\. Look\.$"):
         folder.require("curate", "Look.")
     manifest = folder.put("prepare", "n", {}, "i", {})
     assert folder.finished("prepare") == folder.require("prepare") == manifest
     assert folder.finished("curate") is None
-    with pytest.raises(DataError, match="run: a run of kind prepare; wanted the output of `raymill curate`"):
+    with pytest.raises(DataError, match=r"run: a run of kind prepare; wanted the output of `raymill.curate`"):
         folder.require("curate")
 
 

@@ -86,8 +86,8 @@ def test_a_table_of_a_changed_file_is_refused_before_a_value_is_read_from_elsewh
     with pytest.raises(DataError) as refused:
         read_slice(Store(), str(at / "0.slices"), 1, table_of)
     assert str(refused.value) == (
-        f"{at}/0.slices: was changed after it was written. Delete the folder {tmp_path}/_work/group and run the same "
-        "command again: it makes the files there again."
+        f"{at}/0.slices: was changed after it was written. Delete the folder {tmp_path}/_work/group and make the same "
+        "call again: it makes the files there again."
     )
 
 

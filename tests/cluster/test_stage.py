@@ -245,7 +245,7 @@ def test_of_an_unfinished_stage_a_unit_whose_file_was_cut_is_done_again(tmp_path
 def test_other_settings_need_another_place_or_the_option_to_replace(tmp_path):
     root, old, new = str(tmp_path), counting_stage(3), counting_stage(5, fingerprint="e" * 32)
     run_inline(old, root)
-    with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
+    with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*replace=True"):
         run_inline(new, root)
     for stage, rows in ((new, 10), (old, 3), (new, 10)):
         stages.discard_stale(stage, root)
@@ -256,7 +256,7 @@ def test_an_artifact_with_other_columns_than_the_stage_writes_is_not_taken_for_i
     """Somebody else wrote the run: its records and its manifest agree with each other and not with the stage."""
     root, stage = str(tmp_path), counting_stage(3)
     run_inline(dataclasses.replace(stage, outputs=(Output("numbers", NUMBERS.remove(0)), stage.outputs[1])), root)
-    with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*--replace"):
+    with pytest.raises(DataError, match=r"numbers: holds a finished artifact made from other settings.*replace=True"):
         stages.published(stage, root)
     stages.discard_stale(stage, root)
     assert run_inline(stage, root)["numbers"].table().column_names == ["unit", "number"]

@@ -127,7 +127,7 @@ def test_a_machine_without_the_instructions_of_the_named_cpu_compiles_for_itself
     kernel_cache.use()
     assert "NUMBA_CPU_NAME" not in os.environ and "NUMBA_CPU_FEATURES" not in os.environ
     assert "avx2" in caplog.text and not os.environ["NUMBA_CACHE_DIR"].endswith("v3")
-    with pytest.raises(ConfigError, match=r"--cpu x86-64-v3.*lacks.*x86-64-v2"):
+    with pytest.raises(ConfigError, match=r"cpu=\"x86-64-v3\".*lacks.*x86-64-v2"):
         use_folder(None, "x86-64-v3")
 
 

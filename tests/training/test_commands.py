@@ -142,7 +142,7 @@ def test_no_run_shows_answers_of_a_model_that_is_trained_on_none_yet():
 
 
 def test_without_a_corpus_it_says_what_to_run_first(tmp_path):
-    with pytest.raises(UserError, match=rf"raymill demo --output {tmp_path}"):
+    with pytest.raises(UserError, match=rf"raymill\.demo\(output=\"{tmp_path}"):
         tune_demo(str(tmp_path))
 
 

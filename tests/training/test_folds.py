@@ -110,7 +110,7 @@ def test_what_cannot_be_cross_validated_is_refused(tmp_path, prepared, monkeypat
 
     plain, two, three = (prepared(count, f"data-{count}").uri for count in (None, 2, 3))
     refused(DataError, r"has no folds\. Prepare it with `split: \{folds: 5\}`")
-    refused(DataError, "wanted the output of `raymill prepare`", corpus=str(tmp_path / "in.jsonl"))
+    refused(DataError, "wanted the output of `raymill.prepare`", corpus=str(tmp_path / "in.jsonl"))
     refused(ConfigError, "different numbers of folds", corpus=[two, three])
     refused(ConfigError, "every fold is tested", split={"fold": 1})
     refused(ConfigError, "phases", phases=[{"name": "one"}])

@@ -98,9 +98,9 @@ def test_asking_whether_a_run_is_finished_removes_nothing(corpus, tmp_path, monk
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     for other in ({"steps": 2}, {"sequence_length": 32, "tokens_per_step": 64}):
         config = config_of(corpus, tmp_path, **{"steps": 1, "evaluate": {}} | other)
-        with pytest.raises(DataError, match="--replace"):
+        with pytest.raises(DataError, match="replace=True"):
             TrainJob(config).find()
-        with pytest.raises(DataError, match="--replace"):
+        with pytest.raises(DataError, match="replace=True"):
             train(config, Session(), Progress())
     after = {path: path.stat().st_mtime_ns for path in before}
     assert after == {path: time for path, time in before.items() if "_lease" not in path.parts} | {

@@ -182,7 +182,7 @@ def test_damaged_best_weights_of_a_finished_fit_are_named_with_the_fix_and_repla
     (path,) = best.glob("*.safetensors")
     path.write_bytes(bytes(path.stat().st_size)) if damage == "zeros" else path.unlink()
     seen = "another sha256" if damage == "zeros" else "is missing"
-    said = rf"{best}: the checkpoint with the best validation loss .*{seen}.*raymill train CONFIG --replace"
+    said = rf"{best}: the checkpoint with the best validation loss .*{seen}.*raymill\.train\(CONFIG, replace=True\)"
     for _ in range(2):
         with pytest.raises(DataError, match=said):
             train_inline(settings, monkeypatch)
@@ -313,7 +313,7 @@ def test_a_damaged_checkpoint_is_named_in_the_report_with_what_was_trained_again
 def test_inspect_of_a_part_of_a_finished_training_points_at_the_training(full, part):
     run = full[1]
     place = next(Path(run.uri).glob(part))
-    with pytest.raises(DataError, match=f"is part of the finished run at {run.uri}. Run: raymill inspect") as told:
+    with pytest.raises(DataError, match=rf"is part of the finished run at {run.uri}\. Run `raymill\.inspect") as told:
         inspect(str(place))
     assert "makes it again" not in str(told.value)
 
@@ -333,7 +333,7 @@ def test_a_finished_run_whose_corpus_changed_is_refused_with_the_file_until_it_i
     with open(corpus, "a") as file:
         file.write(json.dumps({"id": "new", "text": "A line that was appended."}) + "\n")
     for verify in (False, True):
-        with pytest.raises(DataError, match=r"the files of .*/corpus\.jsonl changed \(corpus\.jsonl had .* --replace"):
+        with pytest.raises(DataError, match=r"files of .*/corpus\.jsonl changed \(corpus\.jsonl had .* replace=True"):
             train_inline(settings, monkeypatch, verify=verify)
     with pytest.raises(DataError, match=r"corpus\.jsonl changed"):
         TrainJob(TrainConfig.model_validate(PLAIN | settings)).find()

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from raymill.cluster.config import load
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.calls import config_of
+from raymill.cluster.wording import of_the_command
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.methods import Lora
@@ -86,9 +87,9 @@ def test_an_override_inside_a_model_or_corpus_that_is_given_by_its_path_alone(
 )
 def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_path, override, line):
     (tmp_path / "train.yaml").write_text(json.dumps(SMALLEST))
-    with pytest.raises(ConfigError) as refused:
+    with of_the_command(), pytest.raises(ConfigError) as refused:
         load(str(tmp_path / "train.yaml"), [override])
-    assert str(refused.value) == f"-o {override}: {line}"
+    assert refused.value.as_written == f"-o {override}: {line}"
 
 
 @pytest.mark.parametrize(
@@ -343,7 +344,7 @@ def test_a_config_of_another_kind_is_refused_with_the_verb_for_it(tmp_path):
     (path := tmp_path / "c.yaml").write_text("{kind: curate, name: x, inputs: [{path: /in}], output: /out}")
     with pytest.raises(ConfigError) as refused:
         config_of(str(path), kind="train")
-    wanted = "wanted train. Give another config, or run `raymill curate`."
+    wanted = "wanted train. Give another config, or run `raymill.curate`."
     assert str(refused.value) == f"{path}, kind: curate given; {wanted}"
 
 

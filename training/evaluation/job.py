@@ -196,7 +196,7 @@ def load_trained(objective: Objective, run: RunFolder, outcome: Outcome) -> None
         raise DataError(
             f"{uri}: the checkpoint {which} of this finished training is damaged, so its weights cannot be evaluated "
             f"or exported ({problem(error)}). Restore its files from a copy and run the same command again, or train "
-            "again from step 0: raymill train CONFIG --replace."
+            "again from step 0: `raymill train CONFIG --replace`."
         ) from error
 
 

@@ -131,7 +131,8 @@ def main(arguments: list[str]) -> int:
             print(f"{stop}: its checkpoint is written; the same command continues", file=sys.stderr)
         return _INTERRUPTED
     except RaymillError as error:
-        print(error if rank == "0" else f"worker {rank}: {error}", file=sys.stderr)
+        shown = error.as_written
+        print(shown if rank == "0" else f"worker {rank}: {shown}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -18,6 +18,7 @@ from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
 from raymill.cluster.frame.job import Run
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.wording import for_the_caller
 from raymill.pipelines.curate.config import CUTS
 from raymill.pipelines.curate.questions.run_reader import MeasuredDocument, RunReader
 from raymill.pipelines.curate.stages.ids import row_at
@@ -56,7 +57,7 @@ def explain_document(
     """
     settings = None if config is None else config_of(config, None, override, "curate")
     with store_for(run, settings, override if settings is None else None) as (store, uri):
-        return Text(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
+        return Text(for_the_caller(explain(RunReader(store, uri, settings.inputs if settings else ()), id)))
 
 
 def explain(run: RunReader, id: str) -> str:

@@ -122,7 +122,7 @@ class Registry:
         """
         if not (found := self.known(name)):
             raise ConfigError(
-                f"{name}: no data set of this name in {self.uri}. Tag one: raymill dataset tag {name} OUTPUT"
+                f"{name}: no data set of this name in {self.uri}. Tag one: `raymill dataset tag {name} OUTPUT`."
             )
         return found
 

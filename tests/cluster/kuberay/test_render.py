@@ -119,7 +119,7 @@ def test_units_stay_off_the_gpu_group_of_a_cluster_without_labels():
 @pytest.mark.parametrize(
     ("work", "profile", "message"),
     [
-        (CURATE, replace(EKS, image=""), r"no image for kind curate\. Give --image"),
+        (CURATE, replace(EKS, image=""), r"no image for kind curate\. Give image="),
         (CURATE, replace(EKS, image="raymill:latest"), "has no digest"),
         (CURATE, replace(EKS, image="raymill@sha256:" + "0" * 65), "its digest is not sha256: and 64 hex"),
         (CURATE, replace(EKS, image="raymill@sha256:1"), "its digest is not sha256: and 64 hex"),

@@ -56,7 +56,7 @@ def test_more_bad_files_than_allowed_are_an_error_that_names_the_first(folder):
     ]  # fmt: skip
     assert lines[3] == (
         "inputs[0] (input): 3 of 100 files are unreadable (execution.max_bad_files allows 2.9%). Fix them, leave them "
-        "out with `exclude` in this input, or allow more with -o execution.max_bad_files=0.03."
+        'out with `exclude` in this input, or allow more with override={"execution.max_bad_files": 0.03}.'
     )
 
 

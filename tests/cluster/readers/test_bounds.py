@@ -225,4 +225,4 @@ def test_a_run_ends_above_the_share_of_unreadable_documents_that_it_allows(allow
     assert first.startswith(f"{bad} of {documents} could not be read ({share}; execution.max_bad_documents allows ")
     one_of_each = [f"  {bad - 1} bad_utf8 (no UTF-8): a.jsonl line 0"] if bad > 1 else []
     assert lines == [*one_of_each, f"  1 null_text (null): a.jsonl line {bad - 1}"]
-    assert last.startswith("All of them: /run/quarantine.") and f"max_bad_documents={proposed};" in last
+    assert last.startswith("All of them: /run/quarantine.") and f'max_bad_documents": {proposed}}};' in last

@@ -108,7 +108,7 @@ def test_a_reader_that_returns_nonsense_ends_the_run_and_is_named(folder, result
     [
         ("my_reader:Logbok", r"inputs\.0\.format.*has no Logbok\. Did you mean Logbook\?"),
         ("json:loads", r"wanted a function of \(content, path\), or a class with the method read"),
-        ("parqet", r"inputs\.0\.format=parqet: 'parqet' given; wanted .*Did you mean parquet"),
+        ("parqet", r"inputs\.0\.format.: .parqet.}: 'parqet' given; wanted .*Did you mean parquet"),
     ],
 )
 def test_a_mistake_names_the_place(folder, use, message):

@@ -513,9 +513,9 @@ def test_rights_that_end_at_the_namespace_suffice(kubernetes, tmp_path):
 
 def test_an_image_and_an_overlay_are_needed(kubernetes, tmp_path):
     (problem,) = check(kubernetes, tmp_path, image="")
-    assert "no image for kind curate. Give --image" in problem
+    assert "no image for kind curate. Give image=" in problem
     (problem,) = KubeRay(KubernetesApi("raymill")).check(CURATE)
-    assert problem.startswith("--to kuberay: no --overlay. Give one of kind, eks")
+    assert problem.startswith('to="kuberay": no `overlay`. Give one of kind, eks')
 
 
 def test_the_api_server_checks_the_rayjob_before_it_is_created(kubernetes, tmp_path, monkeypatch):
@@ -578,7 +578,7 @@ def test_a_right_that_is_missing_later_names_verb_and_resource(kubernetes):
 
 
 def test_a_kubeconfig_or_a_context_that_is_missing_is_named(kubernetes, tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"--context other: kubeconfig .* has no such context\. It has: test\.$"):
+    with pytest.raises(ConfigError, match=r"context=\"other\": kubeconfig .* has no such context\. It has: test\.$"):
         KubernetesApi("raymill", "other")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"nothing: no such file\. Set the environment variable KUBECONFIG"):
@@ -655,7 +655,7 @@ def test_the_options_of_submit_reach_the_backend(kubernetes, tmp_path):
     both = connect("team", None, str(file), IMAGE)
     assert both.api.namespace == both.profile.namespace == "team"
     assert both.profile.image == both.profile.train_image == IMAGE
-    with pytest.raises(ConfigError, match="--context nope"):
+    with pytest.raises(ConfigError, match=r"context=\"nope\""):
         connect(None, "nope", None, None)
 
 

@@ -60,7 +60,7 @@ def test_the_token_of_a_file_comes_before_the_one_of_the_environment(tmp_path, m
     assert found_token(None) == "of-variable"
     assert found_token(str(tmp_path / "given")) == "of-file"
     for wrong in ("empty", "absent"):
-        with pytest.raises(ConfigError, match="--token-file"):
+        with pytest.raises(ConfigError, match="token_file"):
             found_token(str(tmp_path / wrong))
 
 

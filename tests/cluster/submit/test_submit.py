@@ -107,7 +107,7 @@ def test_a_submission_that_is_always_second_gives_up_after_five_tries(tmp_path):
             return [replace(one, state=State.FAILED) for one in self.found]
 
     backend, work = AllEnd(lost=9), small_work(tmp_path)
-    with pytest.raises(ClusterError, match=rf"5 times another `raymill submit` started.*logs {work.run_id}`"):
+    with pytest.raises(ClusterError, match=rf"5 times another `raymill.submit` started.*logs\(\"{work.run_id}\""):
         submit(backend, work)
     assert backend.found[-1].name == f"{work.run_id}-a5" and backend.checks == 1
 
@@ -153,7 +153,7 @@ def test_the_same_run_under_another_name_is_named_with_the_command_that_attaches
     work = curate_work(tmp_path, "first")
     message = refusal(running(work), curate_work(tmp_path, "second"))
     assert f"is running under the name {work.run_id}. Attach to it with `" in message
-    assert f"logs {work.run_id} -f --address http://127.0.0.1:8311`" in message
+    assert f'logs("{work.run_id}", follow=True, address="http://127.0.0.1:8311")`' in message
 
 
 def test_a_config_that_spells_out_a_default_is_attached_to_the_run_without_it(tmp_path):
@@ -171,7 +171,7 @@ def test_a_refusal_lists_the_single_settings_that_differ_defaults_included(tmp_p
     changed = curate_work(tmp_path, rules={"gopher_quality": {"min_words": 60}})
     message = refusal(running(work), changed)
     assert "(rules.gopher_quality.min_words was 50, now 60)" in message
-    assert f"cancel {work.run_id} --address http://127.0.0.1:8311`" in message
+    assert f'cancel("{work.run_id}", address="http://127.0.0.1:8311")`' in message
     # A config that this version cannot read is compared as it is, in few characters.
     unreadable = curate_work(tmp_path, rules={"gone": {str(number): number for number in range(1000)}})
     assert len(refusal(running(unreadable), changed)) < 1500

@@ -40,7 +40,7 @@ def test_replace_reaches_the_job_and_neither_the_run_id_nor_the_config(tmp_path)
     config, output = str(tmp_path / "curate.json"), f"output={tmp_path / 'out'}"
     new = work_of(config, [output], None, None)
     RunFolder(Store(), str(tmp_path / "out")).put("curate", "x", {"rules": "others"}, "other inputs", {})
-    with pytest.raises(DataError, match=r"finished run with other settings.*add --replace"):
+    with pytest.raises(DataError, match=r"finished run with other settings.*add replace=True"):
         work_of(config, [output], None, None)
     work = work_of(config, [output], None, None, replace=True)
     assert not work.finished and (tmp_path / "out" / "manifest.json").exists()

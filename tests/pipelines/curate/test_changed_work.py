@@ -91,7 +91,7 @@ def test_a_value_that_no_stage_writes_ends_a_continued_run_with_what_to_do(
 def test_without_its_unfinished_work_the_run_has_the_result_of_an_undisturbed_one(copy, monkeypatch, tmp_path):
     root, settings = copy
     change(root / "_work" / "duplicates", with_value("reason", None))
-    with pytest.raises(DataError, match=f"KeyError(?s:.*)delete {root}/_work and run the same command again"):
+    with pytest.raises(DataError, match=f"KeyError(?s:.*)delete {root}/_work and make the same call again"):
         curate_inline(settings, monkeypatch)
     shutil.rmtree(root / "_work")
     undisturbed = curate_inline(settings | {"output": str(tmp_path / "other")}, monkeypatch)

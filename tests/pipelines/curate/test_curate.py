@@ -145,7 +145,7 @@ def test_a_second_run_at_the_same_output_is_refused_while_the_first_is_under_way
 
 def test_other_settings_are_refused_with_what_differs_and_replace_keeps_what_was_measured(inputs, run, monkeypatch):
     changed = inputs[1] | {"rules": {"gopher_quality": {"min_words": 5}}}
-    with pytest.raises(DataError, match=r"rules\.gopher_quality.*min_words.*--replace"):
+    with pytest.raises(DataError, match=r"rules\.gopher_quality.*min_words.*replace=True"):
         curate_inline(changed, monkeypatch)
     attributes = Artifact.load(Store(), f"{run.uri}/attributes").manifest
     new = curate_inline(changed, monkeypatch, replace=True)

@@ -140,7 +140,9 @@ def test_the_group_of_a_kept_document_is_found_in_a_run_whose_ledger_has_no_posi
 
 def test_explain_of_an_unknown_id_counts_the_documents_in_quarantine(settings, monkeypatch):
     run = curate_inline(settings, monkeypatch)
-    with pytest.raises(DataError, match=rf"no document has id 'x'\..* 1 document could .*sample {run.uri}/quarantine`"):
+    with pytest.raises(
+        DataError, match=rf"no document has id 'x'\..* 1 document could .*sample\(.{run.uri}/quarantine.\)`"
+    ):
         explain(RunReader(Store(), run.uri), "x")
 
 
@@ -200,7 +202,7 @@ def test_what_if_names_only_the_settings_that_need_other_measurements(settings, 
 def test_what_if_refuses_other_cuts_and_names_the_setting(settings, monkeypatch, change, named):
     settings |= {"boilerplate": {}, "repeats": {"cut": True}}
     curate_inline(settings, monkeypatch)
-    fix = re.escape("report.html. Compare without this change, or run `raymill curate` with it and another output.")
+    fix = re.escape("report.html. Compare without this change, or run `raymill.curate` with it and another output.")
     with pytest.raises(ConfigError, match=f"^{re.escape(named)} counts .* this run cut is in .*/{fix}$"):
         compare_decisions(config_of(settings), config_of(settings | change))
 
@@ -445,7 +447,7 @@ def test_a_changed_setting_is_named_for_a_finished_and_for_an_unfinished_run(
         if gone:
             gone.unlink()
         for _ in range(2):  # the refusal does not forget what it compared with
-            with pytest.raises(DataError, match=rf"other settings or inputs: {re.escape(named)}\. .*--replace"):
+            with pytest.raises(DataError, match=rf"other settings or inputs: {re.escape(named)}\. .*replace=True"):
                 curate_inline(settings | other, monkeypatch)
     curate_inline(settings, monkeypatch)
 
@@ -526,7 +528,7 @@ def test_a_comparison_that_cannot_be_made_is_refused(pages):
 def test_a_sample_of_the_ledger_can_have_the_texts(pages):
     rows = sample_rows(Store(), pages.uri, 20, [], 1, ())
     assert sorted(row["text"] for row in rows) == ["short"] * 4 + ["short too"]
-    with pytest.raises(ConfigError, match="--text reads the texts of a run's ledger again"):
+    with pytest.raises(ConfigError, match="text=True reads the texts of a run's ledger again"):
         sample_rows(Store(), f"{pages.uri}/quarantine", 20, [], 1, ())
 
 

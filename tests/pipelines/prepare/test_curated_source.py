@@ -43,7 +43,7 @@ def test_a_run_of_another_kind_is_no_corpus(tmp_path, monkeypatch):
     rows = [{"question": question(n), "answer": answer(n)} for n in range(3)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     first = prepare_inline({"inputs": [{"path": f"{tmp_path}/a.jsonl"}], "output": f"{tmp_path}/one"}, monkeypatch)
-    message = r"one: a run of kind prepare; wanted the output of `raymill curate`. Finish it"
+    message = r"one: a run of kind prepare; wanted the output of `raymill.curate`. Finish it"
     with pytest.raises(DataError, match=message):
         prepare_inline({"inputs": [{"path": first.uri}], "output": f"{tmp_path}/two"}, monkeypatch)
 
@@ -53,5 +53,5 @@ def test_a_file_of_another_program_is_not_one_that_was_fetched(tmp_path, monkeyp
     pq.write_table(pa.table({"question": [question(1)], "answer": [answer(1)]}), tmp_path / "in" / "a.parquet")
     columns = {"prompt": "question", "completion": "answer"}
     source = {"path": f"{tmp_path}/in", "format": "fetched", "columns": columns}
-    with pytest.raises(DataError, match=r"a\.parquet: not a file that `raymill prepare` fetched\. Leave `format` out"):
+    with pytest.raises(DataError, match=r"a\.parquet: not a file that `raymill.prepare` fetched\. Leave `format` out"):
         prepare_inline({"inputs": [source], "output": f"{tmp_path}/out"}, monkeypatch)

@@ -547,7 +547,7 @@ def test_the_corpus_of_a_curation_is_an_input(tmp_path, monkeypatch):
     found = records(prepare_inline(plain, monkeypatch))
     assert set(found) == {f"n{n}" for n in range(12)} and found["n3"]["metadata"]["from"] == "web"
     (tmp_path / "curated" / "manifest.json").unlink()
-    with pytest.raises(DataError, match="no finished run; wanted the output of `raymill curate`"):
+    with pytest.raises(DataError, match=r"no finished run; wanted the output of `raymill\.curate`"):
         prepare_inline(plain | {"output": str(tmp_path / "other")}, monkeypatch)
 
 

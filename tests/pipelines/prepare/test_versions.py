@@ -64,7 +64,7 @@ def test_an_output_on_another_store_than_the_registry_is_read_only_with_a_config
     assert registry.readable("help").output == run.uri
     path.write_text(json.dumps(json.loads(path.read_text()) | {"output": "s3://somebody/out"}))
     with pytest.raises(
-        ConfigError, match=r"s3://somebody/out, which is not on this machine as the registry is\. .*--config"
+        ConfigError, match=r"s3://somebody/out, which is not on this machine as the registry is\. .*config=CONFIG"
     ):
         registry.readable("help")
     assert Registry(Store(), registry.uri, any_output=True).readable("help").output == "s3://somebody/out"
@@ -99,7 +99,7 @@ def test_a_tagged_output_is_not_replaced(tmp_path, monkeypatch, registry):
     version = registry.tag("help", run.uri)
     assert not prepared(tmp_path, monkeypatch, "one", rows(20), replace=True).fresh
     before = {file: file.read_bytes() for file in (tmp_path / "one").rglob("*") if file.is_file()}
-    with pytest.raises(ConfigError, match=r"one: tagged as help:v1, and --replace would remove the only copy") as error:
+    with pytest.raises(ConfigError, match=r"one: tagged as help:v1, and replace=True would remove") as error:
         prepared(tmp_path, monkeypatch, "one", rows(21), replace=True)
     assert f"delete {run.uri}/tags/help/v1.json and run again" in str(error.value)
     after = {file: file.read_bytes() for file in (tmp_path / "one").rglob("*") if file.is_file()}

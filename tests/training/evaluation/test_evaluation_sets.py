@@ -95,7 +95,7 @@ def test_a_set_that_changed_is_refused_and_replace_measures_it_without_training_
         with pytest.raises(DataError, match=message):
             train_inline(settings | {"evaluate": settings["evaluate"] | {"sets": sets}}, monkeypatch)
     (folder / "fish.json").write_text(json.dumps(FISH[:6]))
-    with pytest.raises(DataError, match=r"fish\.json changed .*--replace"):
+    with pytest.raises(DataError, match=r"fish\.json changed .*replace=True"):
         train_inline(settings, monkeypatch)
     monkeypatch.setattr(inline, "fit_alone", lambda job: pytest.fail("trained again"))
     train_inline(settings, monkeypatch, replace=True)

@@ -104,7 +104,7 @@ def test_the_same_corpus_packed_elsewhere_has_the_same_fingerprint_and_another_s
 def test_a_folder_packed_in_another_way_is_refused_with_the_difference(corpus, finished, change, told):
     with pytest.raises(DataError, match=told) as refused:
         packed_by(corpus, finished, **change)
-    assert "--replace" in str(refused.value)
+    assert "replace=True" in str(refused.value)
     assert PackedRun.load(Store(), str(finished / "packed")), "and what stands there is left as it is"
 
 
@@ -182,7 +182,7 @@ def test_a_chat_template_that_was_edited_in_place_is_refused(tmp_path):
     more = {"model": model, "columns": {"messages": "messages"}, "sequence_length": 64}
     before = packed_by(path, tmp_path / "run", **more)
     template.write_text(text.replace(": ", " says "))
-    with pytest.raises(DataError, match="--replace"):
+    with pytest.raises(DataError, match="replace=True"):
         packed_by(path, tmp_path / "run", **more)
     assert packed_by(path, tmp_path / "run", True, **more).fingerprint != before.fingerprint
 
@@ -201,13 +201,13 @@ def test_rows_are_found_again_for_an_equal_tokenizer_at_another_path_and_refused
         patch.setattr(job.PackJob, "_make", never)
         assert packed("same").fingerprint == first.fingerprint
     with pytest.raises(
-        DataError, match=r"another tokenizer than the config's \(.*/other, with its chat template\).*--replace"
+        DataError, match=r"another tokenizer than the config's \(.*/other, with its chat template\).*replace=True"
     ):
         packed("other")
     with pytest.raises(DataError, match=r"seed was 1, now 2; tokenizer\.from was .*/one\", now .*/other"):
         packed("other", seed=2)
     (tmp_path / "run" / "packed" / "tokenizer" / "prepared.json").unlink()
-    with pytest.raises(DataError, match=r"settings: the tokenizer or its chat template is another one\. .*--replace"):
+    with pytest.raises(DataError, match=r"settings: the tokenizer or its chat template is another.*replace=True"):
         packed("other")
     assert packed("same").fingerprint == first.fingerprint
 

@@ -167,7 +167,7 @@ def test_phases_are_planned_one_by_one_and_added_up(corpus, tmp_path):
 def test_nothing_is_said_of_time_when_nothing_is_known_of_the_gpu(corpus, tmp_path):
     plan = plan_run(config(corpus=corpus, output=str(tmp_path / "run")), AssumedGpu())
     assert plan["seconds"] is None and plan["cost"] is None
-    with pytest.raises(ConfigError, match="--gpu or --peak-tflops"):
+    with pytest.raises(ConfigError, match="`gpu` or `peak_tflops`"):
         machine(config(), None, 80.0, None, 0.4, 2.5)
 
 

@@ -269,13 +269,13 @@ def test_a_sample_of_what_was_not_fetched_is_refused_with_the_command(settings, 
 
     for show in (print_dry_run, plan_settings):
         with pytest.raises(
-            DataError, match=r"inputs \(desk\): the api has not been fetched yet.*`raymill prepare CONFIG`"
+            DataError, match=r"inputs \(desk\): the api has not been fetched yet.*`raymill\.prepare\(CONFIG\)`"
         ):
             show(config(settings))
     assert not Path(settings["output"]).exists()
     fetched(settings, monkeypatch)
     refuse_unfetched(config(settings))
-    with pytest.raises(DataError, match=r"page=1\), and .*CONFIG --replace`"):
+    with pytest.raises(DataError, match=r"page=1\), and .*CONFIG, replace=True\)`"):
         print_dry_run(config(with_api(settings, snapshot="2")))
 
 
