@@ -92,7 +92,7 @@ def test_a_driver_whose_ray_dies_ends_and_the_next_continues(drive, tmp_path, vi
         driver.kill(pid)
     code, out, err = driver.wait(ENDS_S)
     assert (code, out) == (1, "")
-    assert "Ray on this machine died" in err and "make the same call again and it continues" in err
+    assert "Ray on this machine died" in err and "run the same command again and it continues" in err
     assert MESSAGE not in err, "the process ended by itself"
     assert "Traceback" not in err
     assert nothing_is_left_of(driver)
