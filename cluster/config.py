@@ -13,19 +13,20 @@ import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from raymill.cluster.config_text import format_of, parse
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.frame.kinds import kind_of, names
-from raymill.cluster.plugins import context_for
+from raymill.cluster.plugins import Plugin, context_for, context_of
 from raymill.cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
 from raymill.cluster.store.interface import SECRETS, StorageOptions
 from raymill.cluster.store.store import Store
 
 Loc = tuple[str | int, ...]
+Config = TypeVar("Config", bound=BaseModel)
 
 _IN_ENVIRONMENT = "env:"
 _HIDDEN = "(a secret)"
@@ -117,7 +118,7 @@ def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str | Overri
     Raises:
         ConfigError: lists all mistakes.
     """
-    origins = _Origins(path, copy.deepcopy(raw), overrides)
+    origins = _Origins(path, copy.deepcopy(raw), overrides, context_for(path))
     in_file = raw.get("kind")
     problems = origins.apply(raw, model_of(in_file) if in_file in names() else None)
     kind = raw.get("kind")
@@ -129,6 +130,38 @@ def load_values(raw: dict[str, Any], path: str, overrides: Sequence[str | Overri
     return _validated(model_of(kind), raw, origins, problems)
 
 
+def load_recorded(
+    model: type[Config],
+    record: Mapping[str, Any],
+    at: str,
+    store: Store,
+    overrides: Sequence[str | Override] = (),
+    plugins: Sequence[Plugin] = (),
+) -> Config:
+    """The config that the record of a run has, with overrides of the user applied.
+
+    Anybody may have written a record. So no code that it names is imported, no variable of the environment is read for
+    it, and none of its `storage` settings is used. Files and models that it names are the caller's to refuse.
+
+    Args:
+        record: the settings.
+        at: URI of the record, for messages.
+        store: of the run, whose settings the config gets as `storage`.
+        plugins: those of a config that the user gave.
+
+    Raises:
+        ConfigError: lists all mistakes.
+    """
+    raw = copy.deepcopy(dict(record))
+    inputs = raw.get("inputs")
+    for group in (raw, *(inputs if isinstance(inputs, list) else ())):
+        if isinstance(group, dict):
+            group.pop("storage", None)
+    origins = _Origins(at, copy.deepcopy(raw), overrides, context_of(plugins))
+    found = _validated(model, raw, origins, origins.apply(raw, model))
+    return found.model_copy(update={"storage": store.options})
+
+
 def load_storage(overrides: Sequence[str | Override]) -> StorageOptions:
     """The `storage` settings of overrides alone, for commands that read an existing run.
 
@@ -136,8 +169,8 @@ def load_storage(overrides: Sequence[str | Override]) -> StorageOptions:
         ConfigError: an override is wrong, or not of `storage`.
     """
     raw: dict[str, Any] = {}
-    origins = _Origins("-o", {}, overrides)
-    return _validated(_StorageAlone, raw, origins, origins.apply(raw, _StorageAlone)).storage  # type: ignore[attr-defined]
+    origins = _Origins("-o", {}, overrides, {})
+    return _validated(_StorageAlone, raw, origins, origins.apply(raw, _StorageAlone)).storage
 
 
 class _StorageAlone(BaseModel):
@@ -173,7 +206,7 @@ def read_config(path: str) -> dict[str, Any]:
     return raw
 
 
-def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins", problems: list[Problem]) -> BaseModel:
+def _validated(model: type[Config], raw: dict[str, Any], origins: "_Origins", problems: list[Problem]) -> Config:
     # What follows sees no secret, so that no message can show one.
     raw, secrets = take_out(raw, _is_secret)
     problems += [
@@ -187,7 +220,7 @@ def _validated(model: type[BaseModel], raw: dict[str, Any], origins: "_Origins",
     raw, unset = _expand(raw, (), origins)
     problems += unset
     try:
-        config = model.model_validate(raw, context=context_for(origins.path))
+        config = model.model_validate(raw, context=origins.context)
     except ValidationError as error:
         entries = error.errors()
         origins.validate_file_alone(model)
@@ -209,10 +242,12 @@ def schema() -> dict[str, Any]:
 
 
 class _Origins:
-    """The origin of each setting, file or -o, for error messages."""
+    """The origin of each setting, file or -o, for error messages. context: of pydantic, which finds plug-ins by it."""
 
-    def __init__(self, path: str, in_file: dict[str, Any], overrides: Sequence[str | Override]) -> None:
-        self.path = path
+    def __init__(
+        self, path: str, in_file: dict[str, Any], overrides: Sequence[str | Override], context: dict[str, Any]
+    ) -> None:
+        self.path, self.context = path, context
         self.overrides = overrides
         self._in_file = in_file
         self._wrong_in_file: set[tuple[Loc, str]] = set()
@@ -228,7 +263,7 @@ class _Origins:
     def validate_file_alone(self, model: type[BaseModel]) -> None:
         """Record the mistakes of the file without any override."""
         try:
-            model.model_validate(_expand(self._in_file, (), self)[0], context=context_for(self.path))
+            model.model_validate(_expand(self._in_file, (), self)[0], context=self.context)
         except ValidationError as error:
             self._wrong_in_file = {(_real_loc(model, entry)[0], entry["type"]) for entry in error.errors()}
 

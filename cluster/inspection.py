@@ -19,7 +19,7 @@ from raymill.cluster.frame.calls import AnyConfig, Changes, changes_of, config_o
 from raymill.cluster.frame.job import Run
 from raymill.cluster.readers.reader import python_rows
 from raymill.cluster.record import RecordFile
-from raymill.cluster.run import RUN_MANIFEST
+from raymill.cluster.run import RUN_MANIFEST, exported_folders
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
@@ -128,6 +128,8 @@ def _parse(data: bytes) -> Any:
     manifest = json.loads(data)
     if is_run(manifest):
         manifest["artifacts"] = {paths.RelativePath(name): digest for name, digest in manifest["artifacts"].items()}
+        if "export" in manifest:
+            manifest["export"]["folders"] = exported_folders(manifest)
     return manifest
 
 

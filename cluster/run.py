@@ -5,7 +5,7 @@ or replaces the run if `--replace` is given.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,9 +132,16 @@ def _parse(data: bytes) -> dict[str, Any]:
     manifest["artifacts"] = {paths.RelativePath(name): one for name, one in manifest.get("artifacts", {}).items()}
     if "export" in manifest:
         manifest["export"]["files"] = with_paths(manifest["export"]["files"])
+        manifest["export"]["folders"] = exported_folders(manifest)
     if "packed" in manifest.get("told", {}):
         manifest["told"]["packed"] = paths.RecordedUri(manifest["told"]["packed"])
     return manifest
+
+
+def exported_folders(manifest: Mapping[str, Any]) -> dict[str, paths.FileName]:
+    """The folders that a run exported, by name. Raises ValueError: one is no name of a folder."""
+    folders = manifest["export"].get("folders", {})
+    return {paths.FileName(name): paths.FileName(folder) for name, folder in folders.items()}
 
 
 def differences(before: Any, now: Any) -> list[str]:

@@ -47,8 +47,8 @@ def refuse_pickled(schema: pa.Schema) -> None:
         if PICKLED_OBJECTS in (getattr(kind, "extension_name", ""), stated.decode(errors="replace")):
             raise pa.ArrowInvalid("a column holds pickled Python objects, which can run code when they are read")
         fields += [kind.field(number) for number in range(kind.num_fields)]
-        inner = [getattr(kind, name) for name in ("value_type", "storage_type") if hasattr(kind, name)]
-        fields += [pa.field("", one) for one in inner]
+        inner = [getattr(kind, name, None) for name in ("value_type", "storage_type")]
+        fields += [pa.field("", one) for one in inner if isinstance(one, pa.DataType)]
 
 
 class StoredParquet(pq.ParquetFile):

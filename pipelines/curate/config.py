@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.readers.inputs import Input, Limits, as_list
+from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.stages.boilerplate import Boilerplate
@@ -18,6 +19,7 @@ from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.rules import Rule
 from raymill.pipelines.rules.filters import Filters, Rules
+from raymill.pipelines.rules.rule import files_read_by
 from raymill.pipelines.text.personal_data import KINDS
 
 # Stages that find texts which several documents have, and cut them out, in the order in which they do.
@@ -142,6 +144,12 @@ class CurateConfig(_CurateSettings):
         """The language and the rules, in the order of their checks."""
         rules: tuple[Rule, ...] = self.rules.active() if self.rules else ()
         return Filters(self.language, rules, self.rules.dialect if self.rules else "paper")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Models, lists and evaluation sets that the rules read, and the runs of `dedup.against`."""
+        read = [file for one in (self.language, *self.filters.rules) for file in files_read_by(one)]
+        return (*map(paths.absolute, read), *(self.dedup.against if self.dedup else ()))
 
     @property
     def cuts(self) -> tuple[AnyCut, ...]:

@@ -34,10 +34,11 @@ import pyarrow as pa
 
 from raymill.cluster.answer import Answer, Text
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import load_recorded
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
-from raymill.cluster.frame.calls import Changes, ShownProgress, config_of
+from raymill.cluster.frame.calls import Changes, ShownProgress, changes_of, config_of
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.first_look import FirstLook
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
@@ -132,10 +133,17 @@ class CurateRun(Run):
 
         override: the changes, as in {"rules.gopher_quality.min_words": 30}.
         """
-        before = self.config or CurateConfig.model_validate(
-            self.manifest["config"] | {"output": self.uri, "storage": self.store.options}
-        )
-        after = config_of(before, None, override, "curate")
+        if self.config:
+            before, after = self.config, config_of(self.config, None, override, "curate")
+        else:
+            at, record = paths.join(self.uri, RUN_MANIFEST), self.manifest["config"] | {"output": self.uri}
+            before = load_recorded(CurateConfig, record, at, self.store)
+            if named := before.files:
+                raise ConfigError(
+                    f"{self.uri}: {named[0]} is named by the record of this run alone, and is not read for that. Give "
+                    "the config of the run: raymill.what_if(CONFIG, CHANGES)."
+                )
+            after = load_recorded(CurateConfig, record, at, self.store, changes_of(override))
         return _what_if(before, after, address=address, sample=sample, progress=progress)
 
     @property

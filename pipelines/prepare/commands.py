@@ -18,7 +18,7 @@ import typer
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.config import Override, key_of, load_values, text_of
+from raymill.cluster.config import Override, key_of, load_recorded, load_values, text_of
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import Shape
 from raymill.cluster.examples.splits import SPLITS
@@ -99,7 +99,9 @@ def configs_of(
         source |= {"columns": {one: one for one in read}} | ({"id": "id"} if "id" in unread else {})
     values["inputs"] = [source]
     if settings is None:
-        wanted = load_values(values, data, overrides)
+        wanted = load_values(
+            values, f"raymill assess {data}", overrides
+        )  # no file: modules beside data are not imported
         assert isinstance(wanted, PrepareConfig)
     else:
         of_config = settings.model_dump(
@@ -216,6 +218,8 @@ def assess_data(
     settings = None
     if config is not None:
         settings, given = config_of(config, None, given, "prepare"), []
+    elif isinstance(data, Run) and data.config is not None:  # this process made the run of it
+        settings, given = config_of(data.config, None, given, "prepare"), []
     of_storage = [one for one in given if key_of(one).startswith("storage.")]
     folds = None if folds is None else plain(folds)
     with store_for(data, settings, of_storage) as (store, root):
@@ -240,8 +244,7 @@ def assess_data(
                         "folder."
                     )
             if changes := [one for one in given if one not in of_storage]:
-                report = paths.join(of_run, RUN_REPORT)
-                settings = load_values(job.read_report(store, of_run)["config"], report, changes)
+                settings = _changed_settings(store, of_run, changes)
             with opened(address, settings.execution.cpus if settings else None) as session:
                 session.progress = shown = chosen_progress(progress, _at_first(session))
                 assessment = job.assess_again(
@@ -250,6 +253,23 @@ def assess_data(
                     output=None if output is None else where,
                 )
     return AssessedData(assessment, where)
+
+
+def _changed_settings(store: Store, run: str, changes: Sequence[str | Override]) -> PrepareConfig:
+    """The settings of a finished run by its record, with changes of the user.
+
+    Raises:
+        ConfigError: a change is wrong, or the record names a file or model that would be read.
+    """
+    record, at = job.read_report(store, run)["config"], paths.join(run, RUN_REPORT)
+    before = load_recorded(PrepareConfig, record, at, store)
+    found = load_recorded(PrepareConfig, record, at, store, changes)
+    changed = [key_of(one) for one in changes]
+    job.refuse_recorded_files(run, found.assess.files, changed)
+    named = set(before.validation.files) & set(found.validation.files)
+    if named and found.validation != before.validation:  # else no record is checked
+        job.refuse_recorded_files(run, {"validate": min(named)}, changed)
+    return found
 
 
 def _at_first(session: Session) -> str:

@@ -26,10 +26,11 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow.compute as pc
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import load_recorded
 from raymill.cluster.dataset_versions import refuse_to_replace_tagged
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
@@ -117,6 +118,7 @@ _try_sample = Entry("raymill.pipelines.prepare.plan:try_sample")
 _assess = Entry("raymill.pipelines.prepare.commands:assess_data")
 _tag = Entry("raymill.pipelines.prepare.versions.calls:tag")
 
+_TERMS = TypeAdapter(dict[str, str])
 _LEAST_KEY = 16  # bytes of a key of pseudonyms: 128 bits, if it is random
 
 # `exclude` of pydantic's model_dump: the settings without effect on the data set.
@@ -431,9 +433,13 @@ def assess_again(
     manifest = RunFolder(store, root).require("prepare")
     trained = None if folds is None else read_trained(store, paths.absolute(folds), root, manifest["digest"])
     report = read_report(store, root)
-    config = PrepareConfig.model_validate(report["config"])
+    config = load_recorded(PrepareConfig, report["config"], paths.join(root, RUN_REPORT), store)
+    if settings is None:
+        refuse_recorded_files(root, config.assess.files)
+    # Nothing of `assess` depends on its model.
+    unjudged = {"validation": config.validation.model_copy(update={"answer_relevance": None})}
     # The file of the terms may be gone.
-    config, rules = _judged(config, manifest["config"]["clean"]["terminology"], settings)
+    config, rules = _judged(config.model_copy(update=unjudged), _recorded_terms(root, manifest), settings)
     if extrinsic is not None:
         if extrinsic not in config.known:
             raise ConfigError(
@@ -453,6 +459,40 @@ def assess_again(
         page = render(report, assessment) if output is None else render_assessment(parts, output, assessment)
         store.write_bytes(paths.join(folder, REPORT_HTML), page.encode())
     return assessment
+
+
+def refuse_recorded_files(root: str, files: Mapping[str, str], changed: Sequence[str] = ()) -> None:
+    """Check that the record of a run names no file, model or URI that would be read, as whoever wrote it chose it.
+
+    Args:
+        root: of the run.
+        files: setting -> what it names.
+        changed: settings that the user gives.
+
+    Raises:
+        ConfigError: it does.
+    """
+    for setting, named in files.items():
+        if not any(f"{setting}.".startswith(f"{one}.") for one in changed):
+            raise ConfigError(
+                f"{root}: {setting} is {named!r} by the record of this run alone, and is not read for that. Give the "
+                f"config of the run, --config CONFIG, or the setting, -o {setting}=..."
+            )
+
+
+def _recorded_terms(root: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The terms with which a run was made.
+
+    Raises:
+        DataError: its manifest has none, or names a file in their place.
+    """
+    try:
+        return _TERMS.validate_python(manifest["config"]["clean"]["terminology"], strict=True)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise DataError(
+            f"{paths.join(root, RUN_MANIFEST)}: config.clean.terminology holds no terms. The file was changed after it "
+            "was written. Run `raymill prepare CONFIG --replace`."
+        ) from error
 
 
 def _judged(

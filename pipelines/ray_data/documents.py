@@ -214,7 +214,7 @@ def _unpickled_text(pickled: bytes) -> str | bytes | None:
     Raises:
         ValueError: it holds something else, or is damaged.
     """
-    at, found = 0, []
+    at, found = 0, list[str | bytes | None]()
     for _ in range(_MOST_OPCODES):
         opcode = pickled[at] if at < len(pickled) else None
         at += 1

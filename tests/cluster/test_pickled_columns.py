@@ -75,6 +75,27 @@ def test_it_is_found_where_the_process_does_not_know_the_type_yet(field):
         refuse_pickled(pa.schema([field]))
 
 
+class NamedValues(pa.ExtensionType):
+    """A type that has a name as its `value_type`, as Array2D of `datasets` has."""
+
+    value_type = "int64"
+
+    def __init__(self) -> None:
+        super().__init__(pa.list_(pa.int64()), "named_values")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> "NamedValues":
+        return cls()
+
+
+def test_types_of_other_libraries_are_no_pickled_objects():
+    kind = NamedValues()
+    refuse_pickled(pa.schema({"a": kind}))
+
+
 def test_a_file_of_a_run_is_refused_in_a_process_that_has_not_imported_ray_data(file):
     code = (
         "import sys; from raymill.cluster.artifact import open_parquet; from raymill.cluster.store.store import Store\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import raymill
 from raymill.cluster.artifact import Artifact, discard_artifact, manifest_file
 from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.lease import held
@@ -153,3 +154,14 @@ def test_a_finished_training_that_names_files_outside_deletes_none_of_them(tmp_p
     with pytest.raises(DataError, match="diary"):
         discard_damaged(RunFolder(Store(), str(tmp_path / "run")))
     assert (tmp_path / "diary.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("folder", ["../../private", "/home/user/model", "", 7])
+def test_an_exported_folder_outside_of_a_training_is_not_opened(tmp_path: Path, folder: object) -> None:
+    record = RECORDS["raymill.cluster.run:manifest_file"][1] | {"kind": "train", "artifacts": {}}
+    record["export"] = {"made_from": "f", "files": [], "folders": {"full": folder}}
+    (tmp_path / "manifest.json").write_bytes(json_bytes(record))
+    with pytest.raises(DataError):
+        RunFolder(Store(), str(tmp_path)).require("train")
+    with pytest.raises(DataError):
+        raymill.open(tmp_path)

@@ -177,6 +177,16 @@ class Assess(BaseModel, extra="forbid", frozen=True):
         """The file of `predictions`; None of metadata."""
         return self.predictions if self.predictions and self.predictions.endswith(_TABLES) else None
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Setting -> the file, model or URI that it names."""
+        named = {
+            "assess.predictions": self.predictions_file,
+            "assess.sentiment.model": self.sentiment and self.sentiment.model,
+            "assess.embeddings.model": self.embeddings and self.embeddings.model,
+        }
+        return {setting: one for setting, one in named.items() if one}
+
     @field_validator("predictions")
     @classmethod
     def _absolute(cls, predictions: str | None) -> str | None:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 from ray import cloudpickle
 
+import raymill
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.config import load, load_values
 from raymill.cluster.errors import ConfigError, DataError, UserError
@@ -374,6 +375,33 @@ def test_the_code_that_a_record_names_is_never_imported(folder):
     assert "my_rules" not in sys.modules
     with pytest.raises(ConfigError, match=r"such code is not imported\. Give the config of the run"):
         folder.run(config)
+
+
+@pytest.mark.parametrize("use", ["theirs:keep", "subprocess:getoutput"])
+def test_what_if_of_a_run_that_was_opened_imports_no_code_that_its_record_names(folder, monkeypatch, use):
+    folder.run(folder.config([]))
+    folder.module("raise SystemExit('imported')", "theirs.py")
+    monkeypatch.chdir(folder.path)
+    path = folder.path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["rules"] = {"custom": [use]}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError):
+        raymill.open(folder.path / "run").what_if({"language": None}, progress=False)
+    assert "theirs" not in sys.modules
+
+
+def test_what_if_of_a_run_that_was_opened_reads_no_list_that_its_record_names(folder):
+    folder.run(folder.config([]))
+    path = folder.path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for changed in (
+        {"rules": {"bad_words": {"paths": {"en": "/dev/zero"}}}},
+        {"dedup": {"against": ["s3://theirs/run"]}},
+    ):
+        path.write_text(json.dumps(manifest | {"config": manifest["config"] | changed}))
+        with pytest.raises(ConfigError, match="is named by the record of this run alone"):
+            raymill.open(folder.path / "run").what_if({"language": None}, progress=False)
 
 
 # --- hostile and faulty code
