@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _LENGTH = struct.Struct("<q")
-_OUT_OF_MEMORY = 99  # exit status of the child
+OUT_OF_MEMORY = 99  # exit status of the child
 # A child that waits for something uses no processor time. It is ended when this many times the bound has passed.
 _WALL_TIME_FACTOR = 30
 _POLL_MS = 1000
@@ -189,7 +189,7 @@ def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
     """(problem, seen) of the Exceeded for a child's exit status."""
     if status in (-signal.SIGPROF, -signal.SIGALRM):
         return "too_slow", f"over {bounds.seconds:.3g} s"
-    if status == _OUT_OF_MEMORY:
+    if status == OUT_OF_MEMORY:
         return "too_large", f"over {bounds.memory >> 20:,} MiB of memory"
     return "died", f"exit status {status}" if status is None or status >= 0 else signal.Signals(-status).name
 
@@ -227,7 +227,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
             signal.setitimer(signal.ITIMER_PROF, 0)
             _send(results, pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL))
     except MemoryError:
-        os._exit(_OUT_OF_MEMORY)
+        os._exit(OUT_OF_MEMORY)
     except (EOFError, BrokenPipeError):
         os._exit(0)
     finally:
@@ -288,7 +288,7 @@ def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results
             if not isinstance(outcome, tuple):
                 os._exit(0)
     except MemoryError:
-        os._exit(_OUT_OF_MEMORY)
+        os._exit(OUT_OF_MEMORY)
     except BrokenPipeError:
         os._exit(0)
     finally:

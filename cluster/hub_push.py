@@ -3,9 +3,6 @@
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,14 +14,12 @@ from huggingface_hub.utils import disable_progress_bars
 
 from raymill.cluster.errors import ConfigError, StorageError
 from raymill.cluster.formats import plural
+from raymill.cluster.hub_client import checked_hub
 from raymill.cluster.secret_values import shortened
 
 TOKEN = "HF_TOKEN"
 
-# Bounds on one answer of the hub, and on the answers to one push besides two for each file.
-_MAX_ANSWER_BYTES = 64 << 20
-_MAX_ANSWER_S = 300
-_MAX_ANSWERS = 1000
+_MAX_ANSWERS = 1000  # of the hub to one push, besides two for each file
 
 _PLACE = re.compile(r"(?:hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 
@@ -92,7 +87,7 @@ class HubRepository:
         files = [one for one in folder.rglob("*") if one.is_file()]
         size = sum(file.stat().st_size for file in files)
         try:
-            with _bounded_answers(_MAX_ANSWERS + 2 * len(files)):
+            with checked_hub(_MAX_ANSWERS + 2 * len(files)):
                 self._hub.create_repo(self.name, repo_type=self.kind, private=not public, exist_ok=True)
                 commit = self._hub.upload_folder(
                     repo_id=self.name,
@@ -116,45 +111,6 @@ class HubRepository:
                 "Check the network and HF_ENDPOINT, and run the same command again."
             ) from error
         return Pushed(self.name, str(commit.commit_url), len(files), size)
-
-
-@contextmanager
-def _bounded_answers(most: int) -> Iterator[None]:
-    """Bound the number, size and time of the answers that the hub's client reads inside.
-
-    Raises:
-        httpx2.ReadError: there are more answers, or one is larger or takes longer.
-    """
-    hooks, left = huggingface_hub.get_session().event_hooks, [most]
-
-    def bound(answer: httpx2.Response) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise httpx2.ReadError(f"more than {most:,} answers")
-        if isinstance(answer.stream, httpx2.SyncByteStream):
-            answer.stream = _BoundedStream(answer.stream)
-
-    hooks["response"].append(bound)
-    try:
-        yield
-    finally:
-        hooks["response"].remove(bound)
-
-
-class _BoundedStream(httpx2.SyncByteStream):
-    def __init__(self, stream: httpx2.SyncByteStream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        size, until = 0, time.monotonic() + _MAX_ANSWER_S
-        for part in self._stream:
-            size += len(part)
-            if size > _MAX_ANSWER_BYTES or time.monotonic() > until:
-                raise httpx2.ReadError(f"an answer of over {size:,} bytes or {_MAX_ANSWER_S} s")
-            yield part
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 def _refusal(name: str, error: HfHubHTTPError) -> str:

@@ -305,6 +305,27 @@ def test_only_cluster_store_opens_paths():
     assert sorted(set(PATHS_ALLOWED) - set(found)) == [], "these no longer need an exception"
 
 
+def test_every_request_to_the_hub_is_sent_inside_of_the_checks():
+    outside, inside = [], 0
+    for path in SOURCES:
+        checked = set[ast.AST]()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.With) and "checked_hub" in ast.unparse(node.items[0].context_expr):
+                checked.update(ast.walk(node))
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            name, of = node.func.attr, ast.unparse(node.func.value)
+            if (
+                (of == "huggingface_hub" and name not in ("HfApi", "try_to_load_from_cache", "set_client_factory"))
+                or name == "load_dataset_builder"
+                or ("HfApi(" in of or of == "self._hub")
+            ):
+                inside += node in checked
+                outside += [] if node in checked else [f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"]
+    assert outside == [] and inside >= 6
+
+
 # --- registries
 
 

@@ -21,6 +21,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from raymill.cluster.artifact import canonical_json
 from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.hub_client import checked_hub, hub_folder
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
@@ -211,11 +212,7 @@ def hub_copy(name: str, revision: str | None, patterns: list[str]) -> Path:
     """
     problem = hub_problem(name, revision)
     try:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name, revision=revision, allow_patterns=patterns, local_files_only=problem is not None
-            )
-        )
+        return hub_folder(name, revision, patterns, local_files_only=problem is not None)
     except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         at = f" at revision {revision}" if revision else ""
         reason = problem or str(error).strip().splitlines()[0][:200]
@@ -309,11 +306,13 @@ def _is_path(name: str) -> bool:
 def _commit(name: str, revision: str | None) -> str | None:
     """The commit of a hub's branch or tag: from the hub, else from this machine's cache; None if neither has it."""
     try:
-        return huggingface_hub.HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S).sha
+        with checked_hub():
+            return huggingface_hub.HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S).sha
     except Exception as error:
         log.info("model %s: the hub gives no commit: %s", name, error)
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)).name
+        with checked_hub():
+            return Path(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)).name
     except Exception as error:
         log.info("model %s: not in the local cache: %s", name, error)
     return None
@@ -322,7 +321,8 @@ def _commit(name: str, revision: str | None) -> str | None:
 def hub_problem(name: str, revision: str | None) -> str | None:
     """Why the hub cannot be reached; None if it answers. One request, since a download would retry for every file."""
     try:
-        huggingface_hub.HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S)
+        with checked_hub():
+            huggingface_hub.HfApi().model_info(name, revision=revision, timeout=_HUB_TIMEOUT_S)
     except (HfHubHTTPError, HFValidationError):
         return None  # the hub answered; the download reports a wrong name
     except Exception as error:  # the HTTP library below, and so its exceptions, differ from version to version

@@ -6,14 +6,24 @@ put HF_HOME on a shared file system, or save the data set to the store first. Th
 
 import json
 import logging
+import os
 import re
+import resource
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import huggingface_hub
 import pyarrow as pa
 
-from raymill.cluster.errors import DataError
+from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.guard import OUT_OF_MEMORY, Exceeded, Guard, WorkBounds
+from raymill.cluster.hub_client import checked_hub
 from raymill.cluster.readers.formats.arrow_streams import record_batches, schema_of
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import (
@@ -36,6 +46,11 @@ from raymill.cluster.store.store import Store
 
 SCHEME = "hf"
 _TIMEOUT_S = 10
+_DOWNLOADS = 8  # files at a time
+# Bounds on reading a card, and on preparing files by their size: some seconds a GiB are usual.
+_OF_A_CARD = WorkBounds(30.0, 1 << 30)
+_SECONDS_PER_MIB = 5
+_MEMORY_RATIO, _MOST_MEMORY = 64, 16 << 30
 _SAVE_AGAIN = "Save the data set again."
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -77,8 +92,9 @@ def pinned(uri: str) -> str:
     if _COMMIT.fullmatch(found.revision or ""):
         return uri
     try:
-        api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
-        commit = api.dataset_info(found.name, revision=found.revision, timeout=_TIMEOUT_S).sha
+        with checked_hub():
+            api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+            commit = api.dataset_info(found.name, revision=found.revision, timeout=_TIMEOUT_S).sha
     except Exception as error:  # loading the data set reports the problem
         log.info("%s: the hub gives no commit: %s", uri, error)
         return uri
@@ -89,53 +105,103 @@ def hub_files(uri: str, split: str) -> list[FileInfo]:
     """Download a data set of the hub and return the Arrow files of the split, on this machine.
 
     Raises:
-        DataError: the name is wrong, or the data set cannot be loaded.
+        DataError: the name is wrong, or the data set cannot be loaded, or not within its bounds.
     """
-    return _files(_loaded(uri, split))
+    return _files(uri, split)[split]
 
 
 def hub_splits(uri: str) -> dict[str, list[FileInfo]]:
     """Download a data set of the hub and return the Arrow files of each split. Errors are those of `hub_files`."""
-    return {str(split): _files(one) for split, one in _loaded(uri).items()}
+    return _files(uri)
 
 
-def _files(loaded) -> list[FileInfo]:  # type: ignore[no-untyped-def]  # `datasets` is imported where it is needed
-    return [Store().info(entry["filename"]) for entry in loaded.cache_files]
-
-
-def _loaded(uri: str, split: str | None = None):  # type: ignore[no-untyped-def]
-    import datasets  # imported here: it is slow, and few runs read the hub
-
-    found = HubName.of(uri)
+def _files(uri: str, split: str | None = None) -> dict[str, list[FileInfo]]:
+    """The Arrow files by split, which `datasets` makes in a child process: settings and files are those of others."""
+    found, guard = HubName.of(uri), Guard(_from_the_hub)
     try:
-        builder = datasets.load_dataset_builder(found.name, found.config, revision=found.revision)
-        _refuse_foreign(builder.config.data_files or {}, builder.repo_id or found.name, uri)
-        builder.download_and_prepare()
-        return builder.as_dataset(split)
+        addresses, _ = guard((uri, split, None), _OF_A_CARD)
+        with checked_hub(), ThreadPoolExecutor(_DOWNLOADS) as pool:
+            size = sum(pool.map(partial(_downloaded, found), addresses))
+        seconds = _OF_A_CARD.seconds + _SECONDS_PER_MIB * size / (1 << 20)
+        memory = min(_OF_A_CARD.memory + _MEMORY_RATIO * size, _MOST_MEMORY)
+        _, files = guard((uri, split, size), WorkBounds(seconds, memory))
     except DataError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exceeded as error:
+        raise DataError(
+            f"{uri}: preparing it goes beyond the bounds for its size ({error.seen}, or its share of the disk). Look "
+            "at its card and files, or save it with `datasets` and give the folder as `path`."
+        ) from error
+    except Exception as error:  # `datasets` raises classes of many libraries
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{uri}{f', split {split}' if split else ''}: {reason}. Check the name, the network and HF_TOKEN, "
-            "or save the data set with `datasets` and give the folder as `path`."
+            f"{uri}{f', split {split}' if split else ''}: {shortened(reason, 300)}. Check the name, the network and "
+            "HF_TOKEN, or save the data set with `datasets` and give the folder as `path`."
         ) from error
+    return {name: [Store().info(one) for one in own] for name, own in files.items()}
 
 
-def _refuse_foreign(files: Mapping[str, Sequence[str]], name: str, uri: str) -> None:
-    """Check where the files of a data set are: its card may name any, also those of this machine.
+def _downloaded(found: HubName, address: str) -> int:
+    """Fetch a file of a data set to the library's cache, and return its bytes."""
+    revision, _, path = address.removeprefix(f"hf://datasets/{found.name}@").partition("/")
+    with checked_hub():
+        api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+        return Path(api.hf_hub_download(found.name, path, repo_type="dataset", revision=revision)).stat().st_size
+
+
+def _from_the_hub(asked: tuple[str, str | None, int | None]) -> tuple[list[str], dict[str, list[str]]]:
+    """(addresses of a data set's files, its Arrow files by split). It runs in a child process.
+
+    asked: URI, split or None, and the bytes of the files, which are prepared unless that is None.
+    """
+    import datasets  # imported here: it is slow, and few runs read the hub
+
+    uri, split, size = asked
+    found = HubName.of(uri)
+    with checked_hub():
+        builder = datasets.load_dataset_builder(found.name, found.config, revision=found.revision)
+        addresses = _own_addresses(builder.config.data_files or {}, builder.repo_id or found.name, uri)
+        if size is None:
+            return addresses, {}
+        most = int(Limits().max_expansion_ratio * size) + (1 << 30)
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+        watch = threading.Thread(target=_end_beyond, args=(f"{builder.cache_dir}.incomplete", most), daemon=True)
+        watch.start()
+        try:
+            builder.download_and_prepare()
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise ValueError(f"{error} ({error.__cause__})") from error
+        made = builder.as_dataset(split)
+    of_splits = {split: made} if split else made
+    return [], {str(name): [entry["filename"] for entry in one.cache_files] for name, one in of_splits.items()}
+
+
+def _end_beyond(folder: str, most: int) -> NoReturn:
+    """End this process when the files in a folder have more bytes than these."""
+    while True:
+        with suppress(OSError, StorageError):  # files are renamed meanwhile
+            if sum(file.size for file in Store().list_files(folder)) > most:
+                os._exit(OUT_OF_MEMORY)
+        time.sleep(0.5)
+
+
+def _own_addresses(files: Mapping[str, Sequence[str]], name: str, uri: str) -> list[str]:
+    """The addresses of a data set's files, which are checked: its card may name any, also those of this machine.
 
     `datasets` checks this since version 5.2 alone. files: addresses by split.
 
     Raises:
         DataError: one is not in the repository.
     """
-    for address in (address for addresses in files.values() for address in addresses):
+    found = [str(address) for addresses in files.values() for address in addresses]
+    for address in found:
         if not address.startswith(f"hf://datasets/{name}@") or ".." in address.split("/"):
             raise DataError(
                 f"{uri}: its card names {shortened(address, 200)}, which is no file of {name}. Do not use this data "
                 "set, and report it to whoever published it."
             )
+    return found
 
 
 def is_saved_dataset(folder: str, files: Sequence[FileInfo]) -> bool:

@@ -8,12 +8,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, is_panic
+from raymill.cluster.hub_client import hub_folder
 from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
@@ -178,9 +178,7 @@ def _folder(store: Store, name: str, setting: str) -> Path:
         except NotFound as error:
             raise DataError(f"{setting}: there is no folder {name}. {MODELS}") from error
     try:
-        return Path(
-            huggingface_hub.snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=_OTHER_LIBRARIES)
-        )
+        return hub_folder(name, None, _HUB_FILES, ignore_patterns=_OTHER_LIBRARIES)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(

@@ -1,6 +1,7 @@
 """Data sets of the hub, and folders that `save_to_disk` wrote, as corpora and as evaluation sets."""
 
 import json
+import os
 import posixpath
 from collections import Counter
 from functools import partial
@@ -12,6 +13,8 @@ from datasets import Dataset, DatasetDict
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.guard import WorkBounds
+from raymill.cluster.readers.formats import hub as hub_reader
 from raymill.cluster.readers.formats.hub import HubName, hub_files, hub_splits, pinned
 from raymill.training.config import TrainConfig
 from raymill.training.pack.corpus import freeze_corpora, freeze_sets, with_columns
@@ -81,6 +84,29 @@ def test_files_outside_of_a_data_set_of_the_hub_that_its_card_names_are_not_read
             read(f"hf://acme/help@{commit}")
     written = [path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert not any(b"private words" in one for one in written)
+
+
+@pytest.mark.parametrize("bound", ["time", "memory", "disk"])
+def test_a_data_set_of_the_hub_that_goes_beyond_the_bounds_for_its_size_is_refused(hub, tmp_path, monkeypatch, bound):
+    """The work is done in place of `datasets`, since the smallest inputs that need minutes or gigabytes are slow."""
+
+    def work(builder, *more, **how):
+        match bound:
+            case "time":
+                while True:
+                    pass
+            case "memory":
+                bytearray(3 << 30)
+            case "disk":
+                (tmp_path / "large").write_bytes(b"")
+                os.truncate(tmp_path / "large", 3 << 30)
+
+    monkeypatch.setattr("datasets.DatasetBuilder.download_and_prepare", work)
+    monkeypatch.setattr(hub_reader, "_OF_A_CARD", WorkBounds(5.0, 1 << 30))
+    commit = hub.publish(train=rows("boat", 2))
+    said = r"File too large|\[Errno 27\]" if bound == "disk" else "goes beyond the bounds for its size"
+    with pytest.raises(DataError, match=said):
+        hub_files(f"hf://acme/help@{commit}", "train")
 
 
 def test_a_data_set_of_the_hub_is_read_at_its_commit_by_its_splits(hub):

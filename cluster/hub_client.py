@@ -1,0 +1,246 @@
+"""Checks and bounds on the answers of the Hugging Face hub, for every request that its client sends.
+
+The library uses commits, ETags and object ids of answers as names of files in its cache, and reads answers whole. So a
+server that HF_ENDPOINT names could write, replace and link any file of the user, or take all memory. Only code inside
+`checked_hub` asks the hub; outside of it the client of this process is as others have set it up.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpcore2
+import httpx2
+import huggingface_hub
+from huggingface_hub.utils import _http as library
+
+from raymill.cluster.secret_values import shortened
+
+# Bounds on an answer of the hub besides the content of files, and on all of them in one `checked_hub`.
+_MAX_ANSWER_BYTES = 64 << 20
+_MAX_ANSWER_S = 300  # after the last byte of the request; a commit of many files takes a minute
+_MAX_READ_S = 60  # of a GET
+_MAX_BYTES = 1 << 30
+_MAX_ANSWERS = 100_000
+
+_ID = re.compile(r"[\w-]{0,128}", re.ASCII)  # of a commit or an object
+_IDS = ("sha", "oid", "sha256")
+_ETAG = re.compile(r'(?:W/)?"?\w[\w.:+=-]{0,254}"?', re.ASCII)
+
+
+class AnswerRefused(OSError):
+    """An answer of the hub that is over a bound, or names a file that it may not name."""
+
+
+@dataclass(eq=False)
+class _Bounds:
+    """What is left of the answers and their bytes."""
+
+    answers: int
+    bytes: int
+
+
+_bounds: list[_Bounds] = []
+
+
+class _ThisRequest(threading.local):
+    """The request of this thread. seconds: that its answer may take; None without a bound. until: when it has to be
+    there, by time.monotonic.
+    """
+
+    seconds: float | None = None
+    until = 0.0
+
+    def begin(self) -> None:
+        self.until = time.monotonic() + (self.seconds or 0)
+
+    def left(self, timeout: float | None) -> float | None:
+        """The seconds that a read may take.
+
+        Raises:
+            AnswerRefused: none are left.
+        """
+        if self.seconds is None:
+            return timeout
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise AnswerRefused(f"no whole answer within {self.seconds:g} s")
+        return left if timeout is None else min(left, timeout)
+
+
+_this_request = _ThisRequest()
+
+
+@contextmanager
+def checked_hub(answers: int = _MAX_ANSWERS) -> Iterator[None]:
+    """Check and bound the answers that the hub's client reads inside, in all threads.
+
+    Answers are asked for without compression, since a few kilobytes can unpack to gigabytes.
+
+    Args:
+        answers: the most that are read.
+
+    Raises:
+        AnswerRefused: there are more, one is too large, takes too long, is encoded, or names a file outside of the
+            library's cache.
+    """
+    made = library._GLOBAL_CLIENT_FACTORY
+    if not isinstance(made, _Checked):
+        huggingface_hub.set_client_factory(_Checked(made))
+    bounds = _Bounds(answers, _MAX_BYTES)
+    _bounds.append(bounds)
+    try:
+        yield
+    finally:
+        _bounds.remove(bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class _Checked:
+    """Makes the client of others, with checks. The library makes a new one after a lost connection and a fork."""
+
+    make: Callable[[], httpx2.Client]
+
+    def __call__(self) -> httpx2.Client:
+        client = self.make()
+        client.event_hooks["request"].append(_ask)
+        client.event_hooks["response"].append(_check)
+        for transport in {client._transport, *client._mounts.values()}:
+            if pool := getattr(transport, "_pool", None):
+                pool._network_backend = _TimedBackend(pool._network_backend)
+        return client
+
+
+def _ask(request: httpx2.Request) -> None:
+    _this_request.seconds = None
+    if _bounds:
+        _this_request.seconds = _MAX_READ_S if request.method == "GET" else _MAX_ANSWER_S
+        _this_request.begin()
+        request.headers["Accept-Encoding"] = "identity"
+        # A redirect has the extensions of the first request: what the library reads as an answer of the API stays one.
+        request.extensions.setdefault("raymill_file", request.method == "GET" and "/api/" not in request.url.path)
+
+
+def _check(answer: httpx2.Response) -> None:
+    if not _bounds:
+        return
+    headers, request = answer.headers, answer.request
+    for bounds in _bounds:
+        bounds.answers -= 1
+        if bounds.answers < 0:
+            raise AnswerRefused("too many answers")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise AnswerRefused(f"an answer encoded as {shortened(headers['content-encoding'], 50)}")
+    names = [(headers.get("x-repo-commit"), _ID)]
+    if request.method == "HEAD" and answer.status_code < 400:
+        names += [(headers.get(name), _ETAG) for name in ("etag", "x-linked-etag")]
+    for name, form in names:
+        if name is not None and not form.fullmatch(name):
+            raise _no_name(name)
+    if request.extensions.get("raymill_file") and answer.is_success:
+        _this_request.seconds = None  # the content of a file has any size
+    elif isinstance(answer.stream, httpx2.SyncByteStream):
+        answer.stream = _BoundedStream(answer.stream)
+        if request.method != "HEAD" and not answer.is_redirect:
+            with suppress(ValueError, RecursionError):  # the library names what is no JSON
+                json.loads(answer.read(), object_hook=_check_ids)
+
+
+def _check_ids(found: dict[str, Any]) -> None:
+    for key in _IDS:
+        if isinstance(value := found.get(key), str) and not _ID.fullmatch(value):
+            raise _no_name(value)
+
+
+def _no_name(name: str) -> AnswerRefused:
+    return AnswerRefused(
+        f"an answer has {shortened(name, 100)!a} for the id of a commit or file, which is none. Do not use this "
+        "server, and check HF_ENDPOINT"
+    )
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, stream: httpx2.SyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for part in self._stream:
+            size += len(part)
+            for bounds in _bounds:
+                bounds.bytes -= len(part)
+            if size > _MAX_ANSWER_BYTES or any(bounds.bytes < 0 for bounds in _bounds):
+                raise AnswerRefused(f"an answer of over {size:,} bytes, or all of over {_MAX_BYTES >> 20:,} MiB")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _TimedBackend(httpcore2.NetworkBackend):
+    """Connections on which an answer has to arrive within its time, headers included.
+
+    Timeouts of the client are those of a single read, of which a slow server needs many.
+    """
+
+    def __init__(self, backend: httpcore2.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
+        return _TimedStream(self._backend.connect_tcp(*args, **options))
+
+    def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
+        return _TimedStream(self._backend.connect_unix_socket(*args, **options))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
+
+
+class _TimedStream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        try:
+            return self._stream.read(max_bytes, _this_request.left(timeout))
+        except httpcore2.ReadTimeout:
+            _this_request.left(timeout)  # the library repeats a request that the client's own timeout ended
+            raise
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, timeout)
+        _this_request.begin()  # a large file takes any time to send
+
+    def start_tls(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
+        return _TimedStream(self._stream.start_tls(*args, **options))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def hub_folder(name: str, revision: str | None, patterns: Iterable[str], **how: Any) -> Path:
+    """The folder of a model of the hub in the library's cache, fetched if it is not there.
+
+    Args:
+        patterns: of the files that are fetched. how: further arguments of `snapshot_download`.
+
+    Raises:
+        AnswerRefused: a file in it is a link that leads out of the cache.
+        Exception: those of `snapshot_download`.
+    """
+    with checked_hub():
+        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns), **how))
+    allowed = [Path(huggingface_hub.constants.HF_HUB_CACHE).resolve(), folder.parent.parent.resolve()]
+    for path in folder.rglob("*"):
+        if not any((target := path.resolve()).is_relative_to(one) for one in allowed):
+            raise AnswerRefused(f"{path} is a link to {target}, outside of the cache: remove the folder {folder}")
+    return folder

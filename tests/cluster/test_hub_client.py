@@ -1,0 +1,156 @@
+"""A hostile hub: ids of its answers are no paths, and answers are bounded, whoever asks."""
+
+import gzip
+import threading
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from raymill.cluster import hub_client
+from raymill.cluster.hub_client import AnswerRefused, checked_hub, hub_folder
+from tests.support.web_server import Reply, as_json, web_server
+
+COMMIT = "0123456789" * 4
+FILES = {"config.json": b"{}", "notes.txt": b"hello"}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+    with web_server() as site:
+        monkeypatch.setattr(constants, "ENDPOINT", site.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", site.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        publish(site)
+        yield site
+
+
+def publish(site, commit: str = COMMIT, **headers: str) -> None:
+    """The model acme/x. headers: of notes.txt."""
+    listed = [{"type": "file", "path": name, "size": len(data), "oid": "a" * 40} for name, data in FILES.items()]
+    about = as_json({"id": "acme/x", "sha": commit, "siblings": []})
+    site.answers |= {"/api/models/acme/x/revision/main": about, f"/api/models/acme/x/tree/{COMMIT}": as_json(listed)}
+    for name, data in FILES.items():
+        own = {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT} | (headers if name == "notes.txt" else {})
+        site.answers[f"/acme/x/resolve/{COMMIT}/{name}"] = Reply(data, headers=own)
+
+
+def fetched() -> Path:
+    return hub_folder("acme/x", None, ["*"])
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_files_of_a_model_are_fetched_to_the_cache(hub):
+    assert files_of(fetched()) == {"config.json": b"{}", "notes.txt": b"hello"}
+
+
+@pytest.mark.parametrize("form", ["{private}/found", "../../../private/found", "../../../../../private/found", ".."])
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-Etag", "X-Repo-Commit", "sha"])
+def test_no_id_of_an_answer_reads_or_writes_a_file_outside_of_the_cache(hub, tmp_path, header, form):
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "found").write_text("private words")
+    (private / "found.json").write_text("settings")
+    name = form.format(private=private)
+    publish(hub, **({"commit": name} if header == "sha" else {header: f'"{name}"'}))
+    with pytest.raises(AnswerRefused, match="for the id of a commit or file, which is none"):
+        fetched()
+    assert files_of(private) == {"found": b"private words", "found.json": b"settings"}
+    assert not any(b"private words" in data for data in files_of(tmp_path / "cache").values())
+    assert {one.name for one in tmp_path.iterdir()} <= {"private", "cache"}
+
+
+def test_a_commit_of_a_missing_file_makes_no_folder_outside_of_the_cache(hub, tmp_path):
+    hub.answers[f"/acme/x/resolve/{COMMIT}/notes.txt"] = Reply(
+        "", 404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": str(tmp_path / "made")}
+    )
+    with pytest.raises(AnswerRefused, match="made"):
+        fetched()
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_error_may_have_any_etag(hub):
+    hub.answers[f"/acme/x/resolve/{COMMIT}/notes.txt"] = Reply(
+        "", 404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT, "ETag": 'W/"f-mY2/vLxuxB7+w"'}
+    )
+    with pytest.raises(huggingface_hub.errors.EntryNotFoundError):
+        fetched()
+
+
+def test_the_id_of_an_object_in_a_listing_is_checked(hub):
+    large = {"type": "file", "path": "a.bin", "size": 1, "oid": "a", "lfs": {"oid": "/etc/x", "size": 1}}
+    hub.answers[f"/api/models/acme/x/tree/{COMMIT}"] = as_json([large])
+    with pytest.raises(AnswerRefused, match="'/etc/x'"):
+        fetched()
+
+
+def test_a_link_in_the_cache_that_leads_out_of_it_is_refused(hub, tmp_path):
+    (tmp_path / "private.txt").write_text("private words")
+    folder = fetched()
+    (folder / "more.txt").symlink_to(tmp_path / "private.txt")
+    with pytest.raises(AnswerRefused, match=r"is a link to .*outside of the cache"):
+        fetched()
+
+
+def test_an_answer_that_is_compressed_although_none_was_asked_for_is_refused(hub):
+    bomb = gzip.compress(b'"' + b"a" * (1 << 20) + b'"')
+    hub.answers["/api/models/acme/x/revision/main"] = Reply(bomb, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(AnswerRefused, match="encoded as gzip"):
+        fetched()
+    assert {one.headers["Accept-Encoding"] for one in hub.asked} == {"identity"}
+
+
+def test_a_redirect_does_not_make_an_answer_of_the_api_one_without_a_bound(hub, monkeypatch):
+    monkeypatch.setattr(hub_client, "_MAX_ANSWER_BYTES", 1 << 16)
+    hub.answers["/api/models/acme/x/revision/main"] = Reply("", 307, headers={"Location": f"{hub.url}/large"})
+    hub.answers["/large"] = Reply(b'"' + b"a" * (1 << 20) + b'"')
+    with pytest.raises(AnswerRefused, match=r"an answer of over [\d,]+ bytes"):
+        fetched()
+
+
+def test_all_answers_together_are_bounded(hub, monkeypatch):
+    monkeypatch.setattr(hub_client, "_MAX_BYTES", 1 << 20)
+    tree = f"/api/models/acme/x/tree/{COMMIT}"
+    page = [{"type": "file", "path": "a" * 1000, "size": 1, "oid": "a"}] * 100
+    hub.answers[tree] = as_json(page, headers={"Link": f'<{hub.url}{tree}>; rel="next"'})
+    with pytest.raises(AnswerRefused, match="all of over 1 MiB"):
+        fetched()
+
+
+@pytest.mark.parametrize("path", ["/api/models/acme/x/revision/main", f"/acme/x/resolve/{COMMIT}/notes.txt"])
+def test_an_answer_whose_headers_drip_ends_at_its_time(hub, monkeypatch, path):
+    monkeypatch.setattr(hub_client, "_MAX_ANSWER_S", 0.5)
+    monkeypatch.setattr(hub_client, "_MAX_READ_S", 0.5)
+    stopped = threading.Event()
+
+    class Drip(dict):
+        def items(self):
+            for number in range(100):
+                if stopped.wait(0.1):
+                    break
+                yield f"X-{number}", "a" * 10_000
+
+    hub.answers[path] = Reply("{}", headers=Drip())
+    started = time.monotonic()
+    with pytest.raises(AnswerRefused, match=r"no whole answer within 0\.5 s"):
+        fetched()
+    stopped.set()
+    assert time.monotonic() - started < 9  # not the 10 s of the drip
+
+
+def test_outside_of_raymill_the_client_of_the_process_is_as_before(hub, monkeypatch):
+    with checked_hub():
+        pass
+    monkeypatch.setattr(hub_client, "_MAX_ANSWER_BYTES", 1)
+    hub.answers["/api/models/acme/x/revision/main"] = as_json({"id": "acme/x", "sha": "no/id", "siblings": []})
+    assert huggingface_hub.HfApi().model_info("acme/x", revision="main").sha == "no/id"
