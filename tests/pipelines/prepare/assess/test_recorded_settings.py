@@ -72,7 +72,7 @@ def test_a_rule_of_the_record_is_not_imported_for_a_change_of_the_rules_either(f
         ({"embeddings": {"model": "theirs/model"}}, "assess.embeddings.model"),
         ({"embeddings": {"model": "/home/user/model"}}, "assess.embeddings.model"),
         ({"sentiment": {"model": "s3://theirs/model.bin", "label": "good"}}, "assess.sentiment.model"),
-        ({"label": "source", "predictions": "/home/user/private.jsonl"}, "assess.predictions"),
+        ({"label": "source", "embeddings": {}, "predictions": "/home/user/private.jsonl"}, "assess.predictions"),
     ],
     ids=str,
 )
