@@ -67,7 +67,7 @@ NO_GPU = {"name": None, "memory_gib": None, "bf16_peak_flops": None, "mfu": 0.4}
 
 def lines(*phases: dict[str, Any], machine: dict[str, Any] = H100, **more: Any) -> list[str]:
     totals = {"seconds": None, "gpu_hours": None, "cost": None} | more
-    plan = {"name": "demo", "machine": machine, "phases": list(phases), **totals, "assumed": ["One."]}
+    plan = {"kind": "train", "name": "demo", "machine": machine, "phases": list(phases), **totals, "assumed": ["One."]}
     *found, empty, heading, assumed = plan_text(plan).splitlines()
     assert (empty, heading, assumed) == ("", "Assumed:", "- One.")
     return found
