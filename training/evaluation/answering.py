@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -14,14 +14,12 @@ import torch
 from transformers import GenerationConfig
 
 from raymill.cluster.asking.endpoint import Reply, judged
-from raymill.cluster.guard import Exceeded, Guard, WorkBounds
+from raymill.cluster.guard import Exceeded, Guard
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
-from raymill.training.evaluation.generate import stop_ids
+from raymill.training.evaluation.generate import OF_A_PROMPT, prompt_ids, stop_ids
 from raymill.training.models.base import load_base
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
-
-_OF_A_PROMPT = WorkBounds(10.0, 1 << 30)
 
 
 class ModelFolder:
@@ -38,7 +36,7 @@ class ModelFolder:
         self._model.generation_config = GenerationConfig()
         self._stops, self._pad = stop_ids(self._tokenizer), pad_id(self._tokenizer)
         self._longest = int(getattr(self._model.config, "max_position_embeddings", 0) or 1 << 30)
-        self._rendered = Guard(partial(_rendered, self._tokenizer))
+        self._rendered = Guard(partial(prompt_ids, self._tokenizer))
         self._thread = ThreadPoolExecutor(1)
 
     async def send(self, body: str) -> Reply:
@@ -49,7 +47,7 @@ class ModelFolder:
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
         try:
-            ids = self._rendered(request["messages"], _OF_A_PROMPT)
+            ids = self._rendered(request["messages"], OF_A_PROMPT)
         except Exceeded as error:
             return _refused(f"the chat template: {error}")
         most = min(request["max_tokens"], self._longest - len(ids))
@@ -76,14 +74,6 @@ class ModelFolder:
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(output)}
         plain = {"model": request["model"], "choices": [choice], "usage": usage}
         return judged(200, {}, json.dumps(plain).encode(), 0.0)
-
-
-def _rendered(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """The tokens of a prompt: by the chat template, or of a tokenizer without one the texts of the messages."""
-    if tokenizer.chat_template:
-        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-    return tokenizer("\n\n".join(one["content"] for one in messages) + "\n\n")["input_ids"]
 
 
 def _refused(reason: str) -> Reply:

@@ -8,7 +8,8 @@ Answers are generated in batches padded on the left, up to the token that ends a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,11 +19,11 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from raymill.cluster.guard import Exceeded, Guard
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds
 from raymill.training.data.packed import PackedRows
 from raymill.training.pack.chat import closing_token
 from raymill.training.pack.documents import Chat
-from raymill.training.pack.template import OF_A_CHECK, Unfit, presentations, render
+from raymill.training.pack.template import OF_A_CHECK, Unfit, presentations, render, written
 
 # Rows read for each wanted prompt, because some rows have none.
 _ROWS_PER_PROMPT = 4
@@ -98,6 +99,7 @@ def last_trained_span(trained: np.ndarray) -> tuple[int, int] | None:
 _BATCH_TOKENS = 16384
 _BATCH_PROMPTS = 32
 
+OF_A_PROMPT = WorkBounds(10.0, 1 << 30)
 _USER, _ANSWER = "question", "answer"
 _CALL: dict[str, Any] = {"type": "function", "function": {"name": "a_function", "arguments": {}}}
 
@@ -111,14 +113,27 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
         {"role": "assistant", "content": "", "tool_calls": [_CALL]},
     ):
         chat = Chat([{"role": "user", "content": _USER}, turn])
-        try:
-            end = Guard(partial(_end_of, tokenizer))(chat, OF_A_CHECK) if tokenizer.chat_template else ""
-        except Exceeded:
-            end = ""
+        ids = list[int]()
+        with suppress(Exceeded):
+            ids = Guard(partial(_end_ids, tokenizer))(chat, OF_A_CHECK) if tokenizer.chat_template else []
         # After an answer the first token ends it (Phi 3 writes two); within a call there may be others.
-        ids = tokenizer(end, add_special_tokens=False)["input_ids"] if end else []
-        stops += [int(token) for token in ids[:1] if token in special and token not in stops]
+        stops += [token for token in ids[:1] if token in special and token not in stops]
     return stops
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:
+    """The tokens of a text, or of a conversation by the chat template and else of its texts. For a Guard."""
+    if isinstance(prompt, str):
+        return list(tokenizer(prompt)["input_ids"])
+    if tokenizer.chat_template:
+        return list(tokenizer(written(tokenizer, (prompt, True)), add_special_tokens=False)["input_ids"])
+    return list(tokenizer("\n\n".join(one["content"] for one in prompt) + "\n\n")["input_ids"])
+
+
+def _end_ids(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> list[int]:
+    """The tokens of `_end_of`."""
+    end = _end_of(tokenizer, chat)
+    return list(tokenizer(end, add_special_tokens=False)["input_ids"]) if end else []
 
 
 def _end_of(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> str:

@@ -34,14 +34,13 @@ from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from raymill.training.pack.chat import NOT_TRAINED, as_chat, marked_renderings
 from raymill.training.pack.documents import Chat, Document, Pair
 from raymill.training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
-from raymill.training.pack.template import CHECKED, LIMITS, Unfit
+from raymill.training.pack.template import CHECKED, LIMITS, Unfit, render_checked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _FIRST = 0x10F000
 _IN_MESSAGES = frozenset({"<think>", "</think>"})
-_CONVERSATION, _ = CHECKED[3]
 
 
 class RestoredText(NamedTuple):
@@ -114,12 +113,10 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
         return ()
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     found = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
-    try:
-        # The template ends: it is one of the conversations with which it was checked.
-        written = tokenizer.apply_chat_template([_CONVERSATION], tokenize=False, add_generation_prompt=True)[0]
-    except Exception:  # a template may refuse any conversation; documents report it
-        written = ""
-    found |= {token for token in special if token in str(written)}
+    written = ""
+    with suppress(Exception):  # a template may refuse any conversation; documents report it
+        [written] = render_checked(tokenizer, CHECKED[3:4])
+    found |= {token for token in special if token in written}
     return tuple(sorted(token for token in found & special if token not in _IN_MESSAGES))
 
 

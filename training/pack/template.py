@@ -7,7 +7,7 @@ a list of parts. A conversation is given to a template in the first form of whic
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -165,7 +165,7 @@ def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
 def render(
     tokenizer: "PreTrainedTokenizerFast", chat: Chat, count: int, prompt: bool, switches: Mapping[str, Any] = {}
 ) -> str:
-    """The first `count` messages, rendered by the template.
+    """The first `count` messages, rendered by the template. For a Guard, as all that calls it.
 
     Args:
         prompt: whether the generation prompt follows. switches: variables of the template.
@@ -204,22 +204,24 @@ CHECKED: tuple[tuple[list[dict[str, str]], bool], ...] = (
 )
 
 
-def check_that_it_ends(tokenizer: "PreTrainedTokenizerFast") -> None:
-    """Render CHECKED, each in a child process with a few seconds.
+def render_checked(
+    tokenizer: "PreTrainedTokenizerFast", conversations: Sequence[tuple[list[dict[str, str]], bool]] = CHECKED
+) -> list[str]:
+    """Render some of CHECKED, each in a child process with a few seconds: a template may end once and not again.
 
     Raises:
         Exceeded: one takes too much time or memory.
         Exception: what the template raises.
     """
-    guard = Guard(partial(_write, tokenizer))
-    for conversation in CHECKED:
-        guard(conversation, OF_A_CHECK)
+    guard = Guard(partial(written, tokenizer))
+    return [guard(conversation, OF_A_CHECK) for conversation in conversations]
 
 
-def _write(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[list[dict[str, str]], bool]) -> str:
+def written(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[Sequence[Mapping[str, Any]], bool]) -> str:
+    """A conversation, rendered by the template, with or without the prompt of an answer. For a Guard."""
     messages, prompt = conversation
-    written = tokenizer.apply_chat_template([messages], tokenize=False, add_generation_prompt=prompt)
-    return cast(str, written[0])
+    found = tokenizer.apply_chat_template([list(messages)], tokenize=False, add_generation_prompt=prompt)
+    return cast(str, found[0])
 
 
 def _literal(value: Any) -> str:

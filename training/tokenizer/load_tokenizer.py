@@ -39,7 +39,7 @@ from raymill.training.pack.corpus import FrozenCorpus
 from raymill.training.pack.documents import Chat, LeftOut, Pair, documents_of
 from raymill.training.pack.packed_run import RECORD, TokenizerRecord
 from raymill.training.pack.split import Cuts, split_of
-from raymill.training.pack.template import CHATML, TURN_END, TURN_START, check_that_it_ends, with_defaults
+from raymill.training.pack.template import CHATML, TURN_END, TURN_START, render_checked, with_defaults
 
 log = logging.getLogger(__name__)
 
@@ -312,7 +312,7 @@ def _check_syntax(tokenizer: PreTrainedTokenizerFast, model: Model) -> None:
     """Check that the chat template compiles and ends. Whether it takes a conversation is checked with each document."""
     source = model.chat_template or f"the template of {model.tokenizer or model.name}"
     try:
-        check_that_it_ends(tokenizer)
+        render_checked(tokenizer)
     except Exceeded as error:
         raise ConfigError(
             f"model.chat_template: {source} does not end, or grows without end: a conversation of a few words takes it "

@@ -1,5 +1,6 @@
 """Chat templates and expressions of tokenizers come with a model: one without end costs a document, or is refused."""
 
+import ast
 import gc
 import json
 from pathlib import Path
@@ -9,11 +10,13 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster import model_settings
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import WorkBounds
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
+from raymill.training.evaluation import answers
+from raymill.training.evaluation.generate import stop_ids
 from raymill.training.pack import encode, template
 from raymill.training.pack.documents import Chat, Document, Pair
 from raymill.training.pack.template import CHATML
@@ -60,6 +63,56 @@ def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_
     with pytest.raises(ConfigError, match=r"chat\.jinja does not end, or grows without end") as refused:
         load_checked(Store(), model, program + CHATML, ())
     assert "over 0.3 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
+
+
+def test_a_template_that_ends_when_it_is_checked_and_not_later_does_not_hold_a_worker(monkeypatch):
+    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
+    later = encode.Encoder(tiny(LOOPS + CHATML))
+    assert "<|im_start|>" not in later.special_text.tokens
+    assert stop_ids(tiny(LOOPS + CHATML)) == [tiny(None).eos_token_id]
+
+
+@pytest.mark.parametrize(("program", "said"), [(LOOPS, "over 0.3 s"), (GROWS, "512 MiB of memory")])
+def test_a_prompt_that_the_template_of_a_folder_does_not_end_for_is_an_error(tmp_path, monkeypatch, program, said):
+    monkeypatch.setattr(answers, "OF_A_PROMPT", WorkBounds(0.3 if program == LOOPS else 20, 512 << 20))
+    with pytest.raises(DataError, match=rf"chat template or tokenizer fails on a prompt .*{said}"):
+        answers.answer_prompts(Store(), saved(tmp_path / "t", tiny(program + CHATML)), ["hello"], 4, chat=True)
+
+
+# Functions that render a template themselves or by others of these. Whoever else needs one gives it to a Guard.
+RENDERING = {
+    "render", "written", "marked_renderings", "closing_token", "prompt_ids", "_end_ids", "_end_of",
+    "_next_role_ends_turns", "_next_token", "_marked", "_turn", "_found", "_cut_out", "_thinks_by_default",
+    "_require_all_rendered",
+}  # fmt: skip
+
+
+def test_every_template_is_rendered_in_a_guard():
+    """A function that names one of these outside of `Guard(...)` renders too, and so has to be in the list."""
+    root = Path(__file__).parents[3]
+    functions = []
+    for path in (root / "training").rglob("*.py"):
+        module = ".".join(["raymill", *path.relative_to(root).with_suffix("").parts])
+        body = ast.parse(path.read_text()).body
+        own = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        known = {one.name: f"{module}.{one.name}" for one in own}
+        for node in body:
+            if isinstance(node, ast.ImportFrom):
+                known |= {one.name: f"{node.module}.{one.name}" for one in node.names}
+        functions += [(node, known) for node in own]
+    rendering, before = set[str](), -1
+    while len(rendering) != before:
+        before = len(rendering)
+        for function, known in functions:
+            nodes = list(ast.walk(function))
+            calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "Guard"]
+            guarded = {inner for call in calls for inner in ast.walk(call)}
+            for node in nodes:
+                renders = isinstance(node, ast.Attribute) and node.attr == "apply_chat_template"
+                renders |= isinstance(node, ast.Name) and known.get(node.id) in rendering
+                if renders and node not in guarded:
+                    rendering.add(known[function.name])
+    assert {name.rpartition(".")[2] for name in rendering} == RENDERING
 
 
 CHARSMAP = (4).to_bytes(4, "little") + b"\0" * 4  # of sentencepiece, with an index of nothing
