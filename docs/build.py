@@ -30,6 +30,7 @@ GUIDES = {
     "docs/design.md": "design.md",
     "pipelines/curate/README.md": "how-to/curate.md",
     "pipelines/prepare/README.md": "how-to/prepare.md",
+    "pipelines/generate/README.md": "how-to/generate.md",
     "pipelines/prepare/assess/README.md": "reference/assess.md",
     "pipelines/curate/REFERENCE.md": "reference/curate.md",
     "pipelines/prepare/REFERENCE.md": "reference/prepare.md",

@@ -14,7 +14,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import pyarrow as pa
@@ -139,10 +139,10 @@ class Journal:
 
     def add(self, one: Try) -> None:
         """A try has ended. The request is in the line of `sending`."""
-        plain = asdict(one)
-        del plain["request"]
         # Bytes that are no UTF-8 stay what they are.
-        self._write(plain | {"body": one.body.decode("utf-8", "surrogateescape")})
+        plain = vars(one) | {"body": one.body.decode("utf-8", "surrogateescape")}
+        del plain["request"]
+        self._write(plain)
 
     def flush_old(self) -> None:
         """Let nothing wait for the store for more than some seconds."""
@@ -220,6 +220,23 @@ class Answers:
                 found[one.id] = {name: getattr(one, name) for name in _WITHOUT_TEXTS}
         rows = [row for row in found.values() if run is None or row["run"] == run]
         return pa.Table.from_pylist(rows, pa.schema([SCHEMA.field(name) for name in _WITHOUT_TEXTS]))
+
+    def sizes(self, most: int) -> tuple[list[int], list[int], list[int]]:
+        """(bytes of the messages, input tokens, output tokens) of the first answers of the run, at most `most`."""
+        found: list[tuple[int, int, int]] = []
+        wanted = {"run", "outcome", "request", "input_tokens", "output_tokens"}
+        for uri in self._files(AnswerRange("", "")):
+            for table in read_tables(self.store, [uri], wanted.__contains__):
+                for row in table.to_pylist():
+                    if row["outcome"] == "answered" and row["run"] == self.run and row["input_tokens"]:
+                        texts = (one.get("content") or "" for one in json.loads(row["request"]).get("messages", ()))
+                        size = sum(len(str(text).encode()) for text in texts)
+                        found.append((size, row["input_tokens"], row["output_tokens"]))
+            if len(found) >= most:
+                break
+        columns = zip(*found[:most], strict=True) if found else ((), (), ())
+        bytes_of, inputs, outputs = (list(column) for column in columns)
+        return bytes_of, inputs, outputs
 
     def spent(self, prices: TokenPrices | None) -> float:
         """What the run has spent, with the largest cost of the tries that may have been billed without a count."""

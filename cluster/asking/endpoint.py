@@ -23,7 +23,7 @@ from raymill.cluster.secret_values import redacted, shortened
 _MOST_BYTES = 64 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 # Connections of one client: it looks through all of them for each request.
-_CONNECTIONS = 32
+_CONNECTIONS = 8
 _REFUSED = (400, 413, 422)
 _OF_ALL = (401, 403, 404)
 _OVERLOADED = (429, 503, 529)

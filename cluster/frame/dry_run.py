@@ -84,12 +84,14 @@ def output_state(job: FilesJob[Any], finished: bool, damage: str) -> str:
 def shortest(settings: BaseModel) -> dict[str, Any]:
     """The shortest config with these settings: those that differ from the defaults, and those without a default."""
     now = settings.model_dump(mode="json", by_alias=True, exclude={"inputs"})
-    required = {name: now[name] for name in ("kind", "name", "output")}
+    fields = type(settings).model_fields
+    required = {name: now[name] for name in now if name in ("kind", "name", "output") or fields[name].is_required()}
     fewest = type(settings).model_validate(required | {"inputs": [{"path": "x"}]})
     found = changed(now, fewest.model_dump(mode="json", by_alias=True, exclude={"inputs"}))
     given: list[Any] = list(settings.inputs)  # type: ignore[attr-defined]
     inputs = [{"source": one.source} | one.model_dump(mode="json", exclude_defaults=True) for one in given]
-    return {"kind": now["kind"], "name": now["name"], "inputs": inputs, "output": now["output"]} | found
+    of_kind = {name: given for name, given in required.items() if name not in ("kind", "name", "output")}
+    return {"kind": now["kind"], "name": now["name"], "inputs": inputs, **of_kind, "output": now["output"]} | found
 
 
 def changed(now: Any, default: Any) -> Any:

@@ -140,10 +140,16 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def check(self, session: Session, replace: bool) -> None:
         _ = self.frozen, self.template, self._secret
 
+    @property
+    def asker(self) -> Asker:
+        """Makes the requests and the records."""
+        config, template, model = self.config, self.template, self.config.model
+        asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
+        return Asker(template, template.variables | config.make.variables, model, config.sampling, asked)
+
     @cached_property
     def _generating(self) -> GenerateSettings:
         config, template, model = self.config, self.template, self.config.model
-        asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
         given = config.make.template
         name = given if isinstance(given, str) and "\n" not in given and "{{" not in given else "own"
         made = CommonFacts(
@@ -159,7 +165,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         )
         backends = Backends(model, config.budget, self.answers, f"raymill-asking-{self.answers.run}", self._secret)
         return GenerateSettings(
-            asker=Asker(template, template.variables | config.make.variables, model, config.sampling, asked),
+            asker=self.asker,
             samples=config.samples,
             made=made,
             dedup=config.dedup,

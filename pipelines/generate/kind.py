@@ -9,6 +9,7 @@ GENERATE = Kind(
     text="records that a model makes of documents, records and topics, by templates",
     config=Entry("raymill.pipelines.generate.config:GenerateConfig"),
     job=Entry("raymill.pipelines.generate.job:GenerateJob"),
+    own_plan=Entry("raymill.pipelines.generate.plan:plan_generation"),
     files=("inputs.json", "inputs.parquet"),
     folders=("answers",),
 )

@@ -5,9 +5,9 @@ units), prepare, pack and train, and compares each result with the one of a run 
 for each run, and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if
 there is a violation or a run could not be judged.
 
-    every seed      curate, prepare, pack and train, killed at random failpoints; workers also suspended, failing and
-                    hanging; curate, pack or train by seed with one of: a poisoned unit, two drivers, a suspended
-                    driver, a full disk, a store that loses requests, a store that is away
+    every seed      curate, prepare, pack, train and generate, killed at random failpoints; workers also suspended,
+                    failing and hanging; curate, pack or train by seed with one of: a poisoned unit, two drivers, a
+                    suspended driver, a full disk, a store that loses requests, a store that is away
     one in five     on Ray, one at a time: curate or pack with kill -9 of workers; of raylet, control process or driver;
                     memory pressure; a suspended worker, or all of a node; a training whose worker, driver or raylet is
                     killed
@@ -46,11 +46,12 @@ from tests.support.fault_case import Case, Pass
 from tests.support.fault_works import Work, works
 from tests.support.fit_jobs import pack_tiny
 from tests.support.forked import adopt_orphans, bury_orphans
+from tests.support.generate_inline import endpoint
 from tests.support.inline import InlineEngine
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
 
 LANES = 4
-# Of these faults and fewer, no part is with Ray or with a store.
+# Of this number of faults and fewer, no part is with Ray or with a store.
 SMALL = 10
 # Faults of a seed without Ray: the kind comes from the seed, and the work of a kind changes from one time to the next.
 WORKS = ("curate", "pack", "train")
@@ -79,11 +80,11 @@ class Result:
 
 
 class Matrix:
-    """Works, their undisturbed results, and the runs of a seed. small: without Ray and stores."""
+    """Works, their undisturbed results, and the runs of a seed. small: without Ray and stores. endpoint: of a model."""
 
-    def __init__(self, folder: Path, server: str, small: bool) -> None:
+    def __init__(self, folder: Path, server: str, small: bool, endpoint: str = "") -> None:
         self.folder, self.server, self.small = folder, server, small
-        self.works = works(folder)
+        self.works = works(folder, endpoint)
         self._undisturbed: dict[str, tuple[dict, list[Pass]]] = {}
         self._fits: tuple[Path, tuple[Job, Outcome]] | None = None
 
@@ -110,6 +111,7 @@ class Matrix:
         yield self._run(seed, "prepare", "killed, suspended and failing", kinds.points(2))
         yield self._run(seed, "pack", "killed, suspended and failing", kinds.points(2))
         yield self._run(seed, "train", "killed, suspended and failing", kinds.points(2))
+        yield self._run(seed, "generate", "killed, suspended and failing", kinds.points(2))
         if self.small:
             return
         without_ray = (
@@ -200,8 +202,8 @@ def run(faults: int, first_seed: int = 1) -> int:
     # In memory, if it can be: most of the time for the many small files would be the disk's.
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-    with moto() as server:
-        matrix = Matrix(folder, server, small)
+    with moto() as server, endpoint(share=0.2) as model:
+        matrix = Matrix(folder, server, small, model)
         if small:
             results = list(_until(matrix, itertools.count(first_seed), faults))
         else:

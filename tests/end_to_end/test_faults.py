@@ -19,7 +19,7 @@ def python(*words: str) -> str:
     return done.stdout
 
 
-def test_no_fault_of_a_seed_changes_curate_prepare_pack_or_train():
+def test_no_fault_of_a_seed_changes_curate_prepare_pack_train_or_generate():
     printed = python("-m", "tests.end_to_end.fault_matrix", "9")
     assert int(re.search(r"^faults (\d+)$", printed, re.MULTILINE)[1]) >= 9
     assert printed.endswith("violations 0\n"), printed
@@ -88,5 +88,5 @@ def test_another_result_an_error_without_help_and_work_done_again_are_violations
     assert "exit code 70 without a word on how to continue: ValueError: no" in error and "does not succeed" in error
     # Nor does a run that cannot be judged pass for one without violations, or end its lane.
     assert not_judged == [
-        f"{name} [] TimeoutError: Ray did not start" for name in ("curate", "prepare", "pack", "train")
+        f"{name} [] TimeoutError: Ray did not start" for name in ("curate", "prepare", "pack", "train", "generate")
     ]

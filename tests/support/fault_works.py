@@ -6,12 +6,14 @@ Importing this imports all that they need, so that their processes can be forked
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from raymill.cluster.artifact import MANIFEST, Artifact
+from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.engine import Engine
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.progress import Progress
@@ -21,6 +23,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.job import ASSESSMENT
 from raymill.training.config import TrainConfig
 from raymill.training.pack import job as packing
+from tests.support.generate_inline import generate_inline
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
 from tests.support.stories import story
@@ -40,8 +43,8 @@ class Work:
     content: Callable[[str, Store], dict[str, Any]]
 
 
-def works(folder: Path) -> dict[str, Work]:
-    """curate, prepare, pack and train, by name. folder: for their inputs."""
+def works(folder: Path, endpoint: str) -> dict[str, Work]:
+    """curate, prepare, pack, train and generate, by name. folder: for their inputs. endpoint: of a model."""
     texts, documents, tickets = folder / "texts", folder / "documents", folder / "tickets"
     write_texts(texts)
     _write_documents(documents)
@@ -75,7 +78,16 @@ def works(folder: Path) -> dict[str, Work]:
             settings = {"corpus": str(documents), "output": output} | _TRAIN | more
             train_inline(settings, patch, engine=engine, session=session)
 
+    def generate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("raymill.pipelines.generate.stages._RANGE_BYTES", 4000)
+            patch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.02)
+            model = {"endpoint": endpoint, "name": "m", "tries": 30, "concurrency": 4}
+            settings = _GENERATE | {"inputs": [{"path": str(texts), "id": "id"}], "model": model, "output": output}
+            generate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
+
     every = (
+        Work("generate", generate, _generated),
         Work("curate", curate, _curated),
         Work("prepare", prepare, prepared_content),
         Work("pack", pack, _packed),
@@ -109,6 +121,7 @@ EVERY_STAGE_OF_PREPARE: dict[str, Any] = {
 _PACK = {
     "columns": {"text": "text", "stratify": "kind"},
 } | _NOT_LONG
+_GENERATE: dict[str, Any] = {"make": {"template": "evolve"}, "sampling": {"max_tokens": 50}}
 _TRAIN = {
     "steps": 8,
     "evaluate": {"every_steps": 4},
@@ -164,6 +177,21 @@ def _write_documents(folder: Path) -> None:
     for part in range(4):
         lines = [json.dumps(row) + "\n" for row in rows[30 * part : 30 * part + 30]]
         (folder / f"{part}.jsonl").write_text("".join(lines))
+
+
+def _generated(output: str, store: Store) -> dict[str, Any]:
+    """The tables, and the requests that were sent although an answer to them was stored."""
+    report = json.loads(store.read_bytes(paths.join(output, "report.json")))
+    content: dict[str, Any] = {name: report[name] for name in ("documents", "requests", "records", "removed")}
+    for name in ("records", "removed"):
+        rows = Artifact.load(store, paths.join(output, name)).table().to_pylist()
+        content[name] = [{key: value for key, value in row.items() if key != "answer"} for row in rows]
+    again = []
+    for key, tries in Answers(store, paths.join(output, "answers"), "").tries(AnswerRange("", "")).items():
+        answered = [datetime.fromisoformat(one.at).timestamp() for one in tries if one.outcome == "answered"]
+        sent = [datetime.fromisoformat(one.at).timestamp() - one.seconds for one in tries if one.at]
+        again += [key] * sum(begun > min(answered) + 0.01 for begun in sent if answered)
+    return content | {"asked again": again}
 
 
 def _curated(output: str, store: Store) -> dict[str, Any]:

@@ -8,7 +8,10 @@ import pytest
 
 from raymill.cluster.asking.ask import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.parse import REASONS
+from raymill.pipelines.generate.plan import plan_generation
 from tests.support import inline
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.inline import prepare_inline
@@ -187,3 +190,26 @@ def test_the_key_is_in_no_file(settings, server, monkeypatch, tmp_path):
     generate_inline(settings, monkeypatch)
     assert b"Bearer sk-canary-0123456789abcdef" in server.head
     assert not any(b"sk-canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_plan_asks_nothing_and_equals_what_a_run_then_costs(settings, server, monkeypatch, tmp_path):
+    config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
+    before = plan_generation(config)
+    assert server.stats()["requests"] == 0 and not (tmp_path / "out").exists() and before["requests"] == 12
+    assert before["output_tokens"]["high"] == 12 * 400 and "estimated by bytes" in str(before)
+    report = generate_inline(settings, monkeypatch).report
+    assert before["input_tokens"]["low"] < report["tokens"]["input"] < before["input_tokens"]["high"]
+    assert before["cost"]["low"] < report["cost"] < before["cost"]["high"]
+    after = plan_generation(config)
+    assert after["cost"]["expected"] == pytest.approx(report["cost"]) and "budget         5 is enough" in str(after)
+    more = plan_generation(config, documents=1_000_000)
+    assert more["requests"] == 1_000_000 and more["cost"]["expected"] == pytest.approx(report["cost"] / 12 * 1e6)
+    assert "budget         5 is too small" in str(more) and server.stats()["requests"] == 12
+
+
+def test_a_dry_run_shows_the_template_the_model_and_all_that_is_set(settings, server, tmp_path):
+    config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
+    lines = "\n".join(dry_run_lines(config))
+    assert "12 files" in lines and "template questions that a document answers" in lines
+    assert f"model    small at {server.url}" in lines and "per_document: 3" in lines and "budget: 5.0" in lines
+    assert server.stats()["requests"] == 0 and not (tmp_path / "out").exists()
