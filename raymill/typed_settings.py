@@ -6,7 +6,7 @@ Written by `make golden` from the models of the configs, for editors and type ch
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 from raymill.cluster.entry import Entry
@@ -240,7 +240,7 @@ class CleanSettings(TypedDict, total=False):
     """Parts of e-mails that are removed from texts; files of format mail are read without quotes and signatures in
     any case.
     """
-    custom: Sequence[Place | CleaningUseSettings]
+    custom: Sequence[str | Callable[..., Any] | CleaningUseSettings]
     """Cleaning steps of your own, classes or functions from a text to a text, applied in this order after the
     removal of HTML and parts of e-mails.
     """
@@ -907,7 +907,8 @@ class InputSettings(TypedDict, total=False):
             "hf",
             "fetched",
         ]
-        | Place
+        | str
+        | Callable[..., Any]
         | ReaderUseSettings
         | None
     )
@@ -1297,7 +1298,7 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Rule packs to apply, in this order; the first failed check is the reason of removal."""
     dialect: Literal["paper", "datatrove"]
     """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
-    custom: Sequence[Place | RuleUseSettings]
+    custom: Sequence[str | Callable[..., Any] | RuleUseSettings]
     """Rules of your own, classes or functions, applied after all others in this order."""
     decontamination: DecontaminationSettings | None
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
@@ -1330,7 +1331,7 @@ class RulesSettings(TypedDict, total=False):
     """Rule packs to apply, in this order; the first failed check is the reason of removal."""
     dialect: Literal["paper", "datatrove"]
     """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
-    custom: Sequence[Place | RuleUseSettings]
+    custom: Sequence[str | Callable[..., Any] | RuleUseSettings]
     """Rules of your own, classes or functions, applied after all others in this order."""
     decontamination: DecontaminationSettings | None
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""

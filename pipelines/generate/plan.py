@@ -136,7 +136,7 @@ def _text(found: dict[str, Any]) -> str:
     lines.append(
         f"Tokens are those of {plural(seen, 'answer')} in the answer store."
         if seen >= 5
-        else "Tokens are estimated by bytes, and answers up to `sampling.max_tokens`: generate from a few documents first, "
-        "with the same `name`, `output` and answer store, and plan again."
+        else "Tokens are estimated by bytes, and answers up to `sampling.max_tokens`: generate from a few documents "
+        "first, with the same `name`, `output` and answer store, and plan again."
     )
     return "\n".join(lines)

@@ -33,6 +33,12 @@ OF_SECRETS = ("password", "variable", "pseudonym_key", "secrets", "headers", "pa
 SMALLEST = {
     "curate": {"inputs": [{"path": "/in"}], "output": "/out", "name": "n"},
     "prepare": {"inputs": [{"path": "/in"}], "output": "/out"},
+    "generate": {
+        "inputs": [{"path": "/in"}],
+        "model": {"endpoint": "http://127.0.0.1/v1", "name": "m"},
+        "make": {"template": "qa"},
+        "output": "/out",
+    },
     "train": {"corpus": "/in", "model": "/model", "output": "/out", "name": "n", "steps": 1},
 }
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from raymill.cluster.config import model_of
 from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.plugins import PluginUse
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
 KINDS = ("curate", "prepare", "train", "generate")
@@ -29,7 +30,7 @@ Written by `make golden` from the models of the configs, for editors and type ch
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 from raymill.cluster.entry import Entry
@@ -195,6 +196,8 @@ def _type(kind: Any, groups: dict[str, type]) -> str:
         if groups.setdefault(name, kind) is not kind:  # as the split of prepare and the one of a training
             name = f"{kind.__module__.split('.')[1].capitalize()}{name}"
             assert groups.setdefault(name, kind) is kind, f"several groups of settings have the name {name}"
+        if issubclass(kind, PluginUse):  # a class or function of the user
+            return f"str | Callable[..., Any] | {name}"
         return f"Place | {name}" if hasattr(kind, "short_form") else name
     if kind in (str, int, float, bool) or kind is None or kind is type(None):
         return "None" if kind in (None, type(None)) else kind.__name__

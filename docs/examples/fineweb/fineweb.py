@@ -9,12 +9,15 @@ import raymill
 
 
 def main(output: str, *crawls: str) -> None:
-    inputs = []
-    for crawl in crawls:
-        name = crawl.rstrip("/").rpartition("/")[2]
-        path = f"{crawl}/**/*.warc.gz"
-        inputs.append({"source": name, "snapshot": name, "path": path, "columns": ["url", "date"]})
-    run = raymill.curate("curate.yaml", inputs=inputs, output=output)
+    names = [crawl.rstrip("/").rpartition("/")[2] for crawl in crawls]
+    run = raymill.curate(
+        "curate.yaml",
+        inputs=[
+            {"source": name, "snapshot": name, "path": f"{crawl}/**/*.warc.gz", "columns": ["url", "date"]}
+            for name, crawl in zip(names, crawls, strict=True)
+        ],
+        output=output,
+    )
     print(run)
     for row in run.removed.sample(5):
         print(row["url"], row["stage"], row["reason"], row["value"])

@@ -12,7 +12,7 @@ import raymill.data
 
 
 def main(output: str) -> None:
-    dataset = ray.data.from_items(
+    dataset: ray.data.Dataset = ray.data.from_items(
         [{"url": f"https://example.org/{n}", "content": "The same sentence, over and over. " * n} for n in range(40)]
         + [{"url": "https://example.org/de", "content": "Der Hafen war still, als die ersten Boote zurückkamen."}]
     )
@@ -29,8 +29,12 @@ def main(output: str) -> None:
     pages.select_columns(["url", "content"]).write_parquet(f"{output}/pages")
 
     # These files are an input of `curate` as any others are. Its corpus is a Dataset again.
-    inputs = [{"path": f"{output}/pages", "text": "content", "id": "url"}]
-    run = raymill.curate(inputs=inputs, output=f"{output}/curated", language=None, rules=None)
+    run = raymill.curate(
+        inputs=[{"path": f"{output}/pages", "text": "content", "id": "url"}],
+        output=f"{output}/curated",
+        language=None,
+        rules=None,
+    )
     words = run.corpus.to_ray_dataset().map(lambda row: {"words": len(row["text"].split())})
     print(run.corpus.rows, "pages,", words.sum("words"), "words, of", dataset.count(), "pages")
 
