@@ -32,7 +32,7 @@ _IN_ENVIRONMENT = "env:"
 _HIDDEN = "(a secret)"
 _MISPLACED_SHOWN = 3
 # Groups of settings of which a wrong value is not shown.
-_WITH_SECRETS = ("auth", "headers", "parameters", "pseudonym_key", "secrets", "variable")
+_WITH_SECRETS = ("auth", "headers", "key_env", "parameters", "pseudonym_key", "secrets", "variable")
 _OUTSIDE = object()
 
 # pydantic's type of error -> what was wanted, in the words of YAML.

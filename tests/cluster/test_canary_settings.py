@@ -28,7 +28,7 @@ FORMS = (
     f"DRIVER={{X}};UID=me;PWD={{{CANARY}}}",
 )
 # What is wrong in a setting, and so shown by a message, although nothing but its place says that it is a secret.
-OF_SECRETS = ("password", "variable", "pseudonym_key", "secrets", "headers", "parameters", "auth", *SECRETS)
+OF_SECRETS = ("password", "variable", "key_env", "pseudonym_key", "secrets", "headers", "parameters", "auth", *SECRETS)
 
 SMALLEST = {
     "curate": {"inputs": [{"path": "/in"}], "output": "/out", "name": "n"},
