@@ -5,10 +5,18 @@ sizes in the footer are those of all pages of a column chunk together, and need 
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymill.cluster.store.object_files import PartsFile
+
 HEADER_BYTES = 256  # of most headers; statistics with long texts make one longer
+_LONGEST_HEADER = 16 << 20  # as in Arrow; statistics with long texts are in it
 _DICTIONARY_PAGE = 2
+_DATA_PAGE_HEADERS = (5, 8)  # fields of the header, in versions 1 and 2 of pages; their first field is the values
 
 # Types of the compact protocol. A boolean is in its type; integers of 16 to 64 bits are written alike.
 _STOP, _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = 0, (1, 2), 3, (4, 5, 6), 7, 8, 12
@@ -16,12 +24,14 @@ _DEEPEST = 16
 
 
 class PageHeader(NamedTuple):
-    """The header of a page. length: its own bytes. uncompressed, compressed: bytes of its page."""
+    """The header of a page. length: its own bytes. uncompressed, compressed: bytes of its page. values: of a page of
+    data, nulls included; 0 of a dictionary."""
 
     length: int
     uncompressed: int
     compressed: int
     is_dictionary: bool
+    values: int
 
 
 def page_header(header: bytes | memoryview) -> PageHeader:
@@ -32,17 +42,22 @@ def page_header(header: bytes | memoryview) -> PageHeader:
         ValueError: it is no header.
     """
     sizes: dict[int, int] = {}
-    at = field = 0
+    at = field = values = 0
     while header[at] != _STOP:
         kind, at, field = _field(header, at, field)
         if field in (1, 2, 3) and kind in _INTEGERS:
             number, at = _number(header, at)
             sizes[field] = (number >> 1) ^ -(number & 1)
+        elif field in _DATA_PAGE_HEADERS and kind == _STRUCT:
+            first, after, inner = _field(header, at, 0)
+            if inner == 1 and first in _INTEGERS:
+                values = _number(header, after)[0] >> 1
+            at = _after(header, at, kind, 0)
         else:
             at = _after(header, at, kind, 0)
     if not (sizes.get(2, -1) >= 0 and sizes.get(3, -1) >= 0):
         raise ValueError("no header of a page")
-    return PageHeader(at + 1, sizes[2], sizes[3], sizes.get(1) == _DICTIONARY_PAGE)
+    return PageHeader(at + 1, sizes[2], sizes[3], sizes.get(1) == _DICTIONARY_PAGE, values)
 
 
 def _field(data: bytes | memoryview, at: int, before: int) -> tuple[int, int, int]:
@@ -88,3 +103,74 @@ def _after(data: bytes | memoryview, at: int, kind: int, depth: int) -> int:
             at = _after(data, at, inner, depth + 1)
         return at + 1
     raise ValueError("no header of a page")  # lists, sets and maps are in no header of a page
+
+
+def chunk_range(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
+    """The bytes [start, end) of a column chunk in its file."""
+    start = chunk.data_page_offset
+    if chunk.dictionary_page_offset is not None and 0 < chunk.dictionary_page_offset < start:
+        start = chunk.dictionary_page_offset
+    return start, start + chunk.total_compressed_size
+
+
+def verify_pages(
+    file: pa.NativeFile, chunks: Sequence[pq.ColumnChunkMetaData], most: int, error: Callable[[str], Exception]
+) -> None:
+    """Compare the pages of column chunks with the footer, which Arrow does not do: it reads what the pages have.
+
+    On an object store, where looking at each header would be a request, a header is compared when Arrow reads it, and
+    the read of `file` raises the error.
+
+    Args:
+        most: bytes of a page.
+        error: makes the exception: of `large_block`, a page has more bytes; or of `corrupt_page`, it is damaged, or the
+            pages have more values or bytes than the footer states.
+    """
+    passing = [_PassingPages(chunk, most, error) for chunk in chunks]
+    if isinstance(file, PartsFile):
+
+        def inspect(start: int, data: bytes) -> None:
+            for pages in passing:
+                pages.verify(start, data)
+
+        file.parts.inspect = inspect
+        return
+    for pages in passing:
+        length = HEADER_BYTES
+        while (at := pages.at) < pages.end:
+            file.seek(at)
+            pages.verify(at, data := file.read(min(length, pages.end - at)))
+            if pages.at == at and (length > _LONGEST_HEADER or len(data) == pages.end - at):
+                raise error("corrupt_page")
+            length = 8 * length if pages.at == at else HEADER_BYTES
+
+
+class _PassingPages:
+    """The pages of a column chunk, verified while its bytes are read in order. at: of the next header. end: of all."""
+
+    def __init__(self, chunk: pq.ColumnChunkMetaData, most: int, error: Callable[[str], Exception]) -> None:
+        self.at, self.end = chunk_range(chunk)
+        self._values, self._bytes = chunk.num_values, chunk.total_uncompressed_size  # that may still come
+        self._most, self._error = most, error
+        self._begun = b""  # bytes of the header there, as far as they were read
+
+    def verify(self, start: int, data: bytes) -> None:
+        """Verify the pages whose headers end in `data`, the bytes from `start` on. Bytes may be read again."""
+        if self.at < start <= self.at + len(self._begun):
+            start, data = self.at, self._begun[: start - self.at] + data
+        while start <= self.at < min(start + len(data), self.end):
+            try:
+                page = page_header(memoryview(data)[self.at - start :])
+            except IndexError:
+                self._begun = data[self.at - start :]
+                return
+            except ValueError as damage:
+                raise self._error("corrupt_page") from damage
+            if page.uncompressed > self._most:
+                raise self._error("large_block")
+            self._values -= page.values
+            self._bytes -= page.uncompressed
+            if self._values < 0 or self._bytes < 0:
+                raise self._error("corrupt_page")
+            self.at += page.length + page.compressed
+            self._begun = b""

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raymill.cluster.errors import DataError
-from raymill.cluster.parquet_pages import HEADER_BYTES, page_header
+from raymill.cluster.parquet_pages import HEADER_BYTES, chunk_range, page_header, verify_pages
 from raymill.cluster.store.object_files import PartsFile
 from raymill.cluster.store.store import Store
 
@@ -103,6 +103,13 @@ class StoredParquet(pq.ParquetFile):
         stated = sum(max(one.total_uncompressed_size, _LEAST_VALUE_BYTES * one.num_values) for one in chunks)
         if stated > max(_LARGEST_GROUP, LARGEST_RATIO * sum(one.total_compressed_size for one in chunks)):
             raise self.too_large(i)
+        if self.metadata.row_group(i).num_rows:  # else pages need not be where the footer states them
+
+            def wrong_page(problem: str) -> DataError:
+                seen = "a page is damaged, or has more values or bytes than the footer states"
+                return DataError(f"{self.uri}: row group {i}: {seen}{MADE_AGAIN}")
+
+            verify_pages(self.file, chunks, max(stated, _LARGEST_GROUP), wrong_page)
         strings = [(one, self._repeatable(one)) for one in chunks if one.physical_type == "BYTE_ARRAY"]
         if stated + sum(one.num_values * most for one, most in strings) <= _LARGEST_GROUP:
             return super().read_row_group(i, columns=columns, **options)
@@ -116,6 +123,20 @@ class StoredParquet(pq.ParquetFile):
         if source is self.file:
             return super().read_row_group(i, columns=columns, **options)
         return pq.ParquetFile(source, metadata=self.metadata, pre_buffer=False).read_row_group(i, columns, **options)
+
+    def read(self, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+        """The whole file, as of `pq.ParquetFile`.
+
+        Raises:
+            DataError: as of `read_row_group`, of one row group or of all together.
+        """
+        tables, held = [], 0
+        for group in range(self.num_row_groups):
+            tables.append(self.read_row_group(group, columns, **options))
+            held += tables[-1].nbytes
+            if held > max(_LARGEST_GROUP, LARGEST_RATIO * self.file.size()):
+                raise self.too_large(group)
+        return pa.concat_tables(tables) if tables else super().read(columns, **options)
 
     def _repeatable(self, chunk: pq.ColumnChunkMetaData) -> int:
         """Bytes that a value of a chunk has at most and takes from no other, so that rows can repeat it at no cost."""
@@ -218,11 +239,3 @@ def _children(array: pa.Array) -> list[pa.Array]:
     if pa.types.is_map(type):
         return [array.keys, array.items]
     return [array.values] if pa.types.is_list(type) or pa.types.is_large_list(type) else []
-
-
-def chunk_range(chunk: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    """The bytes [start, end) of a column chunk in its file."""
-    start = chunk.data_page_offset
-    if chunk.dictionary_page_offset is not None and 0 < chunk.dictionary_page_offset < start:
-        start = chunk.dictionary_page_offset
-    return start, start + chunk.total_compressed_size

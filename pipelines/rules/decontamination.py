@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import ConfigDict, Field
 
-from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.records import json_value
 from raymill.cluster.readers.inputs import Limits
@@ -281,6 +281,10 @@ def _read_parquet(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
                 if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                     raise ConfigError(f"{_where(one)}: column {name} holds {kind}, and texts are strings. {_LEAVE_OUT}")
             table = file.read(list(one.columns), use_threads=False)
+    except DataError as error:
+        raise ConfigError(
+            f"{_where(one)} takes far more memory than its bytes in the file. Leave this set out."
+        ) from error
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
-from raymill.cluster.parquet_pages import HEADER_BYTES, PageHeader, page_header
+from raymill.cluster.parquet_pages import HEADER_BYTES, page_header, verify_pages
 from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import (
@@ -29,9 +29,8 @@ from raymill.cluster.readers.reader import (
 )
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
 from raymill.cluster.store.interface import FileInfo
-from raymill.cluster.store.object_files import PartsFile
 from raymill.cluster.store.store import Store
-from raymill.cluster.stored_parquet import StoredParquet, chunk_range
+from raymill.cluster.stored_parquet import StoredParquet
 
 # Bound on one decoded batch, whatever the encoding of its columns.
 _MAX_BATCH_BYTES = 256 << 20
@@ -42,8 +41,6 @@ _MOST_OF_LISTS = 200
 _ROWS_AT_ONCE = 4096  # as Python objects
 _MAX_POINTER_BYTES = 1024
 _REPEATING_TYPES = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_binary_view)
-
-_LONGEST_HEADER = 16 << 20  # as in Arrow; statistics with long texts are in it
 
 
 class Parquet(Reader):
@@ -81,7 +78,7 @@ class Parquet(Reader):
                     for chunk in chunks:
                         _refuse_bomb(chunk.total_uncompressed_size, chunk.total_compressed_size, limits)
                     _refuse_many_values(file, chunks, limits)
-                    refuse_large_pages(file.file, chunks, limits)
+                    verify_pages(file.file, chunks, limits.block_bytes, UnreadableRest)
                     batches = _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
                     for batch in _bounded(_gathered(batches), file, limits):
                         table = documents(batch, input, limits, f"{span.uri} row group {group}", done)
@@ -107,7 +104,7 @@ class Parquet(Reader):
                 chunks, rows = file.column_chunks(group, names), file.metadata.row_group(group).num_rows
                 done, end = span.rows or (0, rows)
                 _refuse_many_values(file, chunks, limits)
-                refuse_large_pages(file.file, chunks, limits)
+                verify_pages(file.file, chunks, limits.block_bytes, UnreadableRest)
                 batches = _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
                 for batch in _bounded(batches, file, limits):
                     for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
@@ -264,86 +261,7 @@ def _batch_rows(handle: pa.NativeFile, chunks: list[pq.ColumnChunkMetaData], row
         elif chunk.dictionary_page_offset:
             handle.seek(chunk.dictionary_page_offset)
             try:
-                dictionary_bytes = _parsed(handle.read(HEADER_BYTES)).uncompressed
-            except (IndexError, UnreadableRest):
-                dictionary_bytes = chunk.total_uncompressed_size
-            repeatable += min(dictionary_bytes, chunk.total_uncompressed_size)
+                repeatable += page_header(handle.read(HEADER_BYTES)).uncompressed
+            except (IndexError, ValueError):
+                repeatable += chunk.total_uncompressed_size
     return max(int(min(wanted, _MAX_BATCH_BYTES / max(repeatable, 1))), 1)
-
-
-# ---- the sizes of pages ----
-
-
-def refuse_large_pages(file: pa.NativeFile, chunks: Sequence[pq.ColumnChunkMetaData], limits: Limits) -> None:
-    """Verify that no page of the column chunks takes more than `block_bytes`.
-
-    On an object store, where looking at each header would be a request, a header is verified when Arrow reads it, and
-    the read of `file` raises the error.
-
-    Raises:
-        UnreadableRest: a page does (`large_block`), or is damaged (`corrupt_page`).
-    """
-    ranges = map(chunk_range, chunks)
-    if isinstance(file, PartsFile):
-        passing = [_PassingPages(start, end, limits) for start, end in ranges]
-
-        def inspect(start: int, data: bytes) -> None:
-            for pages in passing:
-                pages.verify(start, data)
-
-        file.parts.inspect = inspect
-    elif any(size > limits.block_bytes for start, end in ranges for size in _page_sizes(file, start, end)):
-        raise UnreadableRest("large_block")
-
-
-class _PassingPages:
-    """The pages of the column chunk at the bytes [start, end), verified while these are read in order."""
-
-    def __init__(self, start: int, end: int, limits: Limits) -> None:
-        self._header_at, self._end, self._limits = start, end, limits
-        self._begun = b""  # bytes of the header there, as far as they were read
-
-    def verify(self, start: int, data: bytes) -> None:
-        """Verify the pages whose headers end in `data`, the bytes from `start` on. Bytes may be read again.
-
-        Raises:
-            UnreadableRest: a page is too large (`large_block`) or damaged (`corrupt_page`).
-        """
-        if self._header_at < start <= self._header_at + len(self._begun):
-            start, data = self._header_at, self._begun[: start - self._header_at] + data
-        while start <= self._header_at < min(start + len(data), self._end):
-            try:
-                header_bytes, uncompressed, compressed, _ = _parsed(memoryview(data)[self._header_at - start :])
-            except IndexError:
-                self._begun = data[self._header_at - start :]
-                return
-            if uncompressed > self._limits.block_bytes:
-                raise UnreadableRest("large_block")
-            self._header_at += header_bytes + compressed
-            self._begun = b""
-
-
-def _page_sizes(file: pa.NativeFile, at: int, end: int) -> Iterator[int]:
-    """The uncompressed size of each page between two bytes of a file."""
-    while at < end:
-        length = HEADER_BYTES
-        while True:
-            file.seek(at)
-            header = file.read(min(length, end - at))
-            try:
-                header_bytes, uncompressed, compressed, _ = _parsed(header)
-                break
-            except IndexError:
-                if length > _LONGEST_HEADER or len(header) == end - at:
-                    raise UnreadableRest("corrupt_page") from None
-                length *= 8
-        yield uncompressed
-        at += header_bytes + compressed
-
-
-def _parsed(header: bytes | memoryview) -> PageHeader:
-    """As `page_header`, with UnreadableRest for its ValueError."""
-    try:
-        return page_header(header)
-    except ValueError as error:
-        raise UnreadableRest("corrupt_page") from error

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
-import pyarrow.parquet as pq
 from cleanlab.filter import find_label_issues
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, cohen_kappa_score, precision_recall_fscore_support
@@ -22,7 +21,7 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.copies import local_file
 from raymill.cluster.store.store import Store
-from raymill.cluster.stored_parquet import refuse_pickled
+from raymill.cluster.stored_parquet import StoredParquet
 from raymill.pipelines.prepare.assess.embed import LABELLED, LEAST, PAIRS, SUSPECTS, SUSPECTS_SCHEMA
 from raymill.pipelines.prepare.assess.findings import Labels
 from raymill.pipelines.prepare.assess.vectors import matrix
@@ -120,9 +119,12 @@ def probabilities_in_file(store: Store, uri: str, ids: Sequence[str], names: Seq
         DataError: the file cannot be read, has no such columns, or a value is no probability.
     """
     try:
-        data = pa.BufferReader(Store().read_bytes(str(local_file(store, uri, SETTING).path)))
-        table = pq.read_table(data) if uri.endswith(".parquet") else pyarrow.json.read_json(data)
-        refuse_pickled(table.schema)
+        path = str(local_file(store, uri, SETTING).path)
+        if uri.endswith(".parquet"):
+            with StoredParquet(Store(), path) as file:
+                table = file.read()
+        else:
+            table = pyarrow.json.read_json(pa.BufferReader(Store().read_bytes(path)))
     except pa.ArrowInvalid as error:
         reason = str(error).splitlines()[0][:200]
         raise DataError(

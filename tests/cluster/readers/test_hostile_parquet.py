@@ -2,6 +2,8 @@
 
 import os
 import random
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.errors import DataError
-from raymill.cluster.readers.formats.parquet import _page_sizes, _PassingPages
+from raymill.cluster.parquet_pages import PageHeader, _PassingPages, chunk_range, page_header
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.streams import UnreadableRest
 from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
-from raymill.cluster.stored_parquet import StoredParquet, chunk_range
+from raymill.cluster.stored_parquet import StoredParquet
 from tests.support.counted_disk import counted_disk
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
 
@@ -300,9 +302,13 @@ def test_the_sizes_of_pages_add_up_to_the_one_of_their_column(tmp_path, compress
     pq.write_table(table, path, compression=compression, data_page_version=version, **options)
     with StoredParquet(Store(), str(path)) as file:
         for chunk in (file.metadata.row_group(group).column(leaf) for group in range(3) for leaf in range(3)):
-            pages = list(_page_sizes(file.file, *chunk_range(chunk)))
-            headers = chunk.total_uncompressed_size - sum(pages)  # the footer counts them, too
-            assert 10 * len(pages) <= headers <= 20_000 * len(pages)
+            (at, end), pages = chunk_range(chunk), list[PageHeader]()
+            while at < end:
+                pages.append(page_header(path.read_bytes()[at:end]))
+                at += pages[-1].length + pages[-1].compressed
+            headers = sum(one.length for one in pages)  # the footer counts them, too
+            assert sum(one.uncompressed for one in pages) + headers == chunk.total_uncompressed_size
+            assert sum(one.values for one in pages) == chunk.num_values
     with counted_disk():
         rows = rows_of(path, id="number", columns=["list"])
     assert texts_and_problems(rows) == texts, "on an object store none is refused either"
@@ -345,14 +351,73 @@ def test_a_page_over_the_bound_is_refused_on_an_object_store_although_the_footer
     assert disk.requests["GET"] < 12
 
 
+def padded_varint(number: int, length: int) -> bytes:
+    """As `zigzag_varint`, in more bytes than it needs."""
+    found = zigzag_varint(number)
+    return (
+        bytes([*(one | 128 for one in found), *[128] * (length - len(found) - 1), 0]) if len(found) < length else found
+    )
+
+
+def understate(path: Path, column: int, values: int | None = None, size: int | None = None) -> None:
+    """Have the footer state fewer values or bytes of a column than its pages have."""
+    content, one = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0).column(column)
+    there = [one.num_values, one.total_uncompressed_size, one.total_compressed_size]
+    stated = [one.num_values if values is None else values, size or one.total_uncompressed_size, there[2]]
+    old = b"".join(b"\x16" + zigzag_varint(number) for number in there)
+    numbers = zip(stated, there, strict=True)
+    new = b"".join(b"\x16" + padded_varint(now, len(zigzag_varint(before))) for now, before in numbers)
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize("stated", [{"values": 10}, {"size": 1000}, {"values": 10, "size": 1000}], ids=str)
+def test_a_text_that_rows_repeat_more_often_than_the_footer_states_takes_little_memory(tmp_path, stated):
+    """In a batch of 5,000 rows a text of 1 MB would take 5 GB."""
+    path = parquet(
+        tmp_path / "a.parquet", pa.array(["x" * 1_000_000] * 5000), compression="zstd", write_statistics=False
+    )
+    understate(path, 1, **stated)
+    peak, rows = peak_mib_reading(path)
+    assert peak < 400 and rows == ["corrupt_page"]
+    with StoredParquet(Store(), str(path)) as file, pytest.raises(DataError, match="than the footer states"):
+        file.read_row_group(0)
+
+
+def test_a_whole_file_is_read_within_the_bounds_of_its_row_groups(tmp_path):
+    path = parquet(tmp_path / "a.parquet", pa.array(["x" * 1_000_000] * 5000), compression="zstd")
+    with StoredParquet(Store(), str(path)) as file, pytest.raises(DataError, match="far more memory than its part"):
+        file.read(["text"])
+    path = parquet(tmp_path / "b.parquet", pa.array(["x" * 100_000] * 4000), compression="zstd", row_group_size=2000)
+    with StoredParquet(Store(), str(path)) as file, pytest.raises(DataError, match="row group 1 takes far more memory"):
+        file.read()
+    for rows in (0, 5):
+        path = parquet(tmp_path / "c.parquet", pa.array(["x"] * rows, pa.string()), row_group_size=2)
+        with StoredParquet(Store(), str(path)) as file:
+            assert file.read(["text"]).to_pydict() == {"text": ["x"] * rows}
+
+
+@pytest.mark.parametrize("on_a_store", [False, True], ids=["on a disk", "on an object store"])
+def test_values_of_a_list_beyond_those_that_the_footer_states_are_not_read(tmp_path, on_a_store):
+    table = pa.table({"id": ["a"], "text": ["text"], "more": [[0] * 1_000_000]})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, compression="zstd", write_statistics=False)
+    understate(path, 2, values=1000)
+    with counted_disk() if on_a_store else nullcontext():
+        assert texts_and_problems(rows_of(path, id="id", columns=["more"])) == ["<corrupt_page>"]
+        with StoredParquet(Store(), str(path)) as file, pytest.raises(DataError, match="than the footer states"):
+            file.read_row_group(0)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000, 1 << 20])
 def test_a_page_over_the_bound_is_refused_however_the_reads_cut_its_header(tmp_path, size):
     limits = Limits(max_document_bytes=1000, max_block_mib=1)
     texts = [*map(str, range(50)), "x" * (3 << 20), *map(str, range(50))]
     options = {"write_batch_size": 1, "data_page_size": 10, "use_dictionary": False, "compression": "zstd"}
     path = parquet(tmp_path / "a.parquet", pa.array(texts), **options)
-    start, end = chunk_range(pq.ParquetFile(path).metadata.row_group(0).column(1))
-    content, pages = path.read_bytes(), _PassingPages(start, end, limits)
+    chunk = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    (start, end), content = chunk_range(chunk), path.read_bytes()
+    pages = _PassingPages(chunk, limits.block_bytes, UnreadableRest)
     for at in range(start, start + 100, size):  # read again from the beginning, as after an error
         pages.verify(at, content[at : min(at + size, start + 100)])
     with pytest.raises(UnreadableRest, match="large_block"):
