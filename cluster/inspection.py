@@ -17,13 +17,13 @@ from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.formats import byte_size, plural
 from raymill.cluster.frame.calls import AnyConfig, Changes, changes_of, config_of
 from raymill.cluster.frame.job import Run
-from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.record import RecordFile
 from raymill.cluster.run import RUN_MANIFEST, exported_folders
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
-_TEXT_SHOWN = 60
+_TEXT_SHOWN, _VALUES_SHOWN = 60, 1000  # characters of a text, values of a list
 
 RunConfig = Annotated[
     str | None, typer.Option("--config", metavar="CONFIG", help="the run's config, for its `storage:` settings")
@@ -219,7 +219,7 @@ def first_rows(artifact: Artifact, count: int) -> list[dict]:
     """The first `count` rows, with long values shortened."""
     found: list[dict] = []
     for table in artifact.tables():
-        found += python_rows(table.slice(0, count - len(found)))
+        found += few_rows(table.slice(0, count - len(found)), artifact.uri)
         if len(found) >= count:
             break
     return [{name: shortened(value) for name, value in row.items()} for row in found]
@@ -231,6 +231,11 @@ def shortened(value: object, characters: int = _TEXT_SHOWN) -> object:
         return f"{value[:8].hex()}... ({len(value)} bytes)" if len(value) > 16 else value.hex()
     if isinstance(value, str) and len(value) > characters:
         return f"{value[:characters]}... ({len(value):,} characters)"
+    if isinstance(value, list):
+        more = [f"... ({len(value):,} values)"] * (len(value) > _VALUES_SHOWN)
+        return [shortened(one, characters) for one in value[:_VALUES_SHOWN]] + more
+    if isinstance(value, dict):
+        return {name: shortened(one, characters) for name, one in value.items()}
     return value
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, Problem
-from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.readers.reader import few_rows
 
 _OPERATOR = re.compile(r"\s*(<=|>=|!=|=|<|>|\sin\s)\s*")
 _COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}
@@ -51,7 +51,7 @@ def draw_rows(
         seen += table.num_rows
         keys = generator.random(table.num_rows)  # the rows with the smallest keys are the sample
         smallest = np.argsort(keys, kind="stable")[:count]
-        best += zip(keys[smallest].tolist(), python_rows(table.take(smallest)), strict=True)
+        best += zip(keys[smallest].tolist(), few_rows(table.take(smallest), artifact.uri), strict=True)
         best = sorted(best, key=lambda entry: entry[0])[:count]
     if not seen and conditions:
         raise ConfigError(_no_row(artifact, conditions))

@@ -22,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
 from raymill.cluster.guard import Exceeded
 from raymill.cluster.readers.inputs import CONTENT, CUT, PARENTS, Cut, Input, Limits
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, expanded_size
@@ -598,7 +600,45 @@ def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return found
 
 
+_MOST_VALUES, _VALUES_OF_A_ROW = 1 << 22, 1000  # that are shown, of few rows, and of each more
+
+
 def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
     """The table's rows, with values as of `python_values`. Of equal column names the last one counts."""
     columns = [python_values(column) for column in table.columns]
     return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def few_rows(table: pa.Table | pa.RecordBatch, where: str) -> list[dict[str, Any]]:
+    """As `python_rows`, for rows of foreign files that are shown.
+
+    A value takes a few bits in a file, and 100 bytes or more in Python at each level of its nesting.
+
+    Raises:
+        DataError: a row has millions of values. where: the file or artifact, for the message.
+    """
+    values = sum(_value_count(chunk) for column in table.columns for chunk in getattr(column, "chunks", [column]))
+    if values > (most := _MOST_VALUES + _VALUES_OF_A_ROW * table.num_rows):
+        raise DataError(
+            f"{where}: {plural(table.num_rows, 'row')} to be shown with {values:,} values; at most {most:,} are shown. "
+            "Name fewer rows, or read the file with pyarrow."
+        )
+    return python_rows(table)
+
+
+def _value_count(column: pa.Array) -> int:
+    """The values of a column, with those of every level of lists, structs and maps."""
+    if isinstance(column, pa.ExtensionArray):
+        return _value_count(column.storage)
+    if isinstance(column, pa.StructArray):
+        return len(column) + sum(map(_value_count, column.flatten()))
+    if isinstance(column, pa.DictionaryArray):
+        return len(column)
+    if isinstance(column, pa.MapArray):
+        start, end = column.offsets[0].as_py(), column.offsets[-1].as_py()
+        return len(column) + sum(_value_count(one.slice(start, end - start)) for one in (column.keys, column.items))
+    if pa.types.is_nested(column.type) and hasattr(column, "flatten"):
+        inner = pc.sum(pc.list_value_length(column)).as_py() or 0
+        # Lists of views may repeat values, which `flatten` writes out.
+        return len(column) + (inner if inner > _MOST_VALUES else _value_count(column.flatten()))
+    return len(column)

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -11,6 +12,7 @@ from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.formats import byte_size
 from raymill.cluster.inspection import _artifacts_below, first_rows, inspect, shortened, store_for
+from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import Output
 from raymill.cluster.store.store import Store
@@ -147,3 +149,25 @@ def test_the_storage_settings_are_asked_for_where_a_store_refused_and_none_were_
     assert str(caught.value).startswith("refused.") and ("config=CONFIG" in str(caught.value)) == hint
     with pytest.raises(DataError, match=r"^other$"), store_for(uri, None, None):
         raise DataError("other")
+
+
+def test_rows_with_millions_of_values_are_not_shown():
+    """A value of a byte in a file is 100 bytes and more in Python."""
+    deep = pa.array([[{"a": {"b": 0}}] * 3])
+    assert few_rows(pa.table({"x": deep, "y": [1]}), "here") == [{"x": [{"a": {"b": 0}}] * 3, "y": 1}]
+    many = pa.nulls(5_000_000, pa.int8())
+    offsets = pa.array([0, len(many)], pa.int32())
+    structs = pa.StructArray.from_arrays([pa.StructArray.from_arrays([many], ["b"])], ["a"])
+    keys = pa.array(np.zeros(len(many), np.int8))
+    lists = [pa.ListArray.from_arrays(offsets, many), pa.ListArray.from_arrays(offsets, structs),
+             pa.MapArray.from_arrays(offsets, keys, many), pa.FixedSizeListArray.from_arrays(keys, len(many)),
+             pa.ListViewArray.from_arrays(pa.array([0] * 5), pa.array([1_000_000] * 5), many[:1_000_000])]  # fmt: skip
+    for one in lists:
+        with pytest.raises(DataError, match=r"here: .* values; at most"):
+            few_rows(pa.table({"x": one}), "here")
+    assert len(few_rows(pa.table({"x": lists[0]}).slice(1), "here")) == 0
+
+
+def test_long_lists_are_cut():
+    assert shortened([1] * 1002) == [*[1] * 1000, "... (1,002 values)"]
+    assert shortened({"a": ["x" * 70]}) == {"a": ["x" * 60 + "... (70 characters)"]}

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, Counters, DataFile, fingerprint, open_parquet, read_tables
 from raymill.cluster.errors import DataError
 from raymill.cluster.readers.inputs import Input
-from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.readers.units import Unit
 from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
@@ -268,4 +268,5 @@ def row_at(artifact: Artifact, row: int, wanted: Callable[[str], bool]) -> tuple
         columns, group = [name for name in parquet.schema_arrow.names if wanted(name)], 0
         while row >= (rows := parquet.metadata.row_group(group).num_rows):
             row, group = row - rows, group + 1
-        return file, python_rows(parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1))[0]
+        table = parquet.read_row_group(group, columns=columns, use_threads=False).slice(row, 1)
+        return file, few_rows(table, parquet.uri)[0]
