@@ -18,6 +18,7 @@ from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
 from raymill.cluster.frame.job import Run
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.readers.reader import python_rows
+from raymill.cluster.store import paths
 from raymill.cluster.wording import for_the_caller
 from raymill.pipelines.curate.config import CUTS
 from raymill.pipelines.curate.questions.run_reader import MeasuredDocument, RunReader
@@ -235,6 +236,8 @@ def _row(tables: Iterable[pa.Table], id: str, document: MeasuredDocument) -> dic
 def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list[str]:
     """Lines with the differences to the kept partner, word by word."""
     position = entry.get("partner_position")
+    if (earlier := entry.get("partner_run")) and paths.store_of(earlier) != paths.store_of(run.uri):
+        return [f"difference from it: not shown, as {earlier} is on another store, which the ledger alone names."]
     of_partner = RunReader(run.store, entry["partner_run"]) if entry.get("partner_run") else run
     partners = of_partner.find(entry["partner"])[:1] if position is None else [of_partner.document_at(position)]
     if not partners:

@@ -3,12 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.store.store import Store
-from raymill.pipelines.curate.questions.explain import explain
+from raymill.pipelines.curate.questions.explain import _difference, explain
 from raymill.pipelines.curate.questions.run_reader import RunReader
 from tests.support.against_runs import PLAIN, changed
 from tests.support.inline import curate_inline
@@ -83,3 +84,11 @@ def test_runs_that_cannot_be_compared_with_are_named_together(january, tmp_path,
     plain = curate_inline(without, monkeypatch).uri
     with pytest.raises(ConfigError, match="this run has no sketches to compare with"):
         curate_inline(settings(tmp_path, "february", {"a": story(1)}, against=[plain]), monkeypatch)
+
+
+def test_no_store_is_asked_that_only_a_ledger_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr("raymill.pipelines.curate.questions.explain.RunReader", lambda *of: asked.append(of))
+    entry = {"partner_run": "s3://theirs/run", "partner_position": 0}
+    (line,) = _difference(SimpleNamespace(uri="/runs/web", store=Store()), None, entry)
+    assert "s3://theirs/run is on another store" in line and not asked
