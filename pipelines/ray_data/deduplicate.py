@@ -41,7 +41,13 @@ from raymill.pipelines.dedup.compare import NEWEST_BY, is_comparable, newness
 from raymill.pipelines.dedup.documents import sketch_settings
 from raymill.pipelines.dedup.group import GROUPS, files_of, group_stage
 from raymill.pipelines.dedup.signatures import SKETCH_TYPE
-from raymill.pipelines.ray_data.documents import pieces_of, refuse_taken, settings_of, warn_of_unreadable
+from raymill.pipelines.ray_data.documents import (
+    pieces_of,
+    refuse_damaged,
+    refuse_taken,
+    settings_of,
+    warn_of_unreadable,
+)
 from raymill.pipelines.text.lines import count_characters
 
 log = logging.getLogger(__name__)
@@ -324,6 +330,9 @@ def _column(rows: pa.Table, name: str, setting: str) -> pa.ChunkedArray:
             f"{NAME}: the Dataset has no column {name}, which `{setting}` names; it has: "
             f"{listed(rows.column_names)}. Correct the name."
         )
+    if rows.column_names.count(name) > 1:
+        raise DataError(f"{NAME}: the Dataset has several columns {name}. Rename all but one.")
+    refuse_damaged(rows[name], name, NAME)
     return rows[name]
 
 

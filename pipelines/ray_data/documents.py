@@ -108,19 +108,15 @@ def pieces_of(batch: pa.Table, text: str, limits: Limits, name: str) -> Iterator
             f"{name}: the Dataset has no column {text}; it has: {listed(batch.column_names)}. Name the column with "
             f'the texts, as in {name}(text="...").'
         )
+    if batch.column_names.count(text) > 1:
+        raise DataError(f"{name}: the Dataset has several columns {text}. Rename all but one.")
     column = batch.column(text)
     if not is_text_type(column.type):
         raise DataError(
             f"{name}: the column {text} holds {column.type}, and texts are strings. Name the column with the texts, as "
             f'in {name}(text="...").'
         )
-    try:
-        for chunk in column.chunks:
-            check_values(chunk)
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{name}: the column {text} is damaged ({error}). Read the Dataset from whole files, such as Parquet."
-        ) from error
+    refuse_damaged(column, text, name)
     is_normal = is_marked_normal(batch.schema.field(text))
     for start, count in _cuts(column):
         strings, problems = _strings(column.slice(start, count))
@@ -128,6 +124,21 @@ def pieces_of(batch: pa.Table, text: str, limits: Limits, name: str) -> Iterator
         piece = Piece(batch.slice(start, count), strings, Texts.from_strings([]), problems)
         texts = Texts.from_arrow(piece.readable(strings))
         yield Piece(piece.rows, strings, texts if is_normal else normalize(texts), problems)
+
+
+def refuse_damaged(column: pa.ChunkedArray, name: str, operator: str) -> None:
+    """Verify that no value of a column lies outside of its buffers.
+
+    Raises:
+        DataError: one does.
+    """
+    try:
+        for chunk in column.chunks:
+            check_values(chunk)
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{operator}: the column {name} is damaged ({error}). Read the Dataset from whole files, such as Parquet."
+        ) from error
 
 
 def refuse_taken(added: Sequence[str], names: Sequence[str], operator: str) -> None:

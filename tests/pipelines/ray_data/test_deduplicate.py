@@ -16,6 +16,7 @@ from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.session import Session
 from raymill.pipelines.dedup.cost import Sizes
 from raymill.pipelines.dedup.group import files_of, group_stage
+from raymill.pipelines.ray_data.deduplicate import _column
 from tests.support.curated import curated
 from tests.support.guides import GUIDES, ROOT
 from tests.support.inline import InlineEngine
@@ -271,3 +272,13 @@ def test_the_example_writes_pages_that_curate_reads_and_gives_back(ray_data, tmp
     corpus, words = ray_data.read_parquet(f"{tmp_path}/curated/corpus"), ray_data.read_parquet(f"{tmp_path}/pages")
     assert 0 < corpus.count() == words.count() < 41
     assert f"{corpus.count()} pages, " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("setting", ["id", "newest_by"])
+def test_a_damaged_or_repeated_column_that_a_setting_names_is_an_error(setting):
+    offsets = pa.array([0, 20, 3], pa.int32()).buffers()[1]
+    damaged = pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"x" * 30))
+    with pytest.raises(DataError, match="the column x is damaged"):
+        _column(pa.table({"x": damaged}), "x", setting)
+    with pytest.raises(DataError, match="several columns x"):
+        _column(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], ["x", "x"]), "x", setting)
