@@ -22,6 +22,10 @@ _WRITTEN = ("content", "prepend", "replacement")
 _MOST_GROWTH = 256
 # Bounds on loading a tokenizer. One with 256,000 tokens takes 2 s (2026-11-26, AMD EPYC) and 350 MiB.
 LOADING = WorkBounds(60.0, 2 << 30)
+# Bounds on making a model without memory for its weights: 1 s for 32 layers.
+MAKING = WorkBounds(60.0, 4 << 30)
+# The smallest weights have 2 bits. What is no weight, such as masks of all positions, has some megabytes.
+_VALUES_PER_BYTE, _MOST_BUFFERS = 4, 1 << 30
 _LARGEST_ID = (1 << 31) - 1
 _MOST_ADDED = 64  # tokens that a post-processor may add to a text
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
@@ -89,6 +93,46 @@ def check_tokenizer(load: Callable[[], Any], where: str) -> None:
             f"{where}: the tokenizer cannot be loaded within its bounds ({error.seen}), and large ones take 2 s and "
             "350 MiB. Take another tokenizer."
         ) from error
+
+
+def check_size(make: Callable[[], Any], stored: int | None, where: str) -> None:
+    """Make a model without memory for its weights, in a child process with bounds, and compare it with its files.
+
+    Weights that the files lack are made when a model is loaded, and so are masks and tables of its positions, whose
+    sizes are numbers in config.json.
+
+    Args:
+        make: returns the model, on torch's device `meta`. stored: bytes of its files of weights; None if they are
+            elsewhere.
+
+    Raises:
+        ConfigError: making it takes too much time or memory, or it has far more weights than its files, or buffers of
+            over a gigabyte more.
+        Exception: what `make` raises.
+    """
+
+    def sizes(_: None) -> tuple[int, int]:
+        model = make()
+        buffers = sum(one.numel() * one.element_size() for one in model.buffers())
+        return sum(one.numel() for one in model.parameters()), buffers
+
+    try:
+        values, buffers = Guard(sizes)(None, MAKING)
+    except Exceeded as error:
+        raise ConfigError(
+            f"{where}: making the model, still without its weights, goes beyond the bounds ({error.seen}); large ones "
+            "take seconds. Correct the numbers in config.json, or fetch the model again."
+        ) from error
+    if stored is not None and values > _VALUES_PER_BYTE * (stored + (1 << 20)):
+        raise ConfigError(
+            f"{where}: config.json describes {values:,} weights, and the files have {stored:,} bytes. Correct its "
+            "numbers, or fetch the model again."
+        )
+    if buffers > (stored or 0) + _MOST_BUFFERS:
+        raise ConfigError(
+            f"{where}: by its config.json the model has {buffers:,} bytes besides its weights, as for its positions. "
+            "Correct the numbers, or fetch the model again."
+        )
 
 
 def _refuse_parts(parts: dict[str, Any], where: str) -> None:

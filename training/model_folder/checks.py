@@ -26,6 +26,7 @@ from raymill.training.model_folder.folder import (
     cached_folder,
     on_hub,
     read_object,
+    refuse_adapter,
     refuse_foreign_files,
     require_safetensors,
     shape_text,
@@ -101,11 +102,8 @@ def check_model(config: TrainConfig) -> list[str]:
     size = described.get("vocab_size")
     if size is not None and not isinstance(size, int):
         raise ConfigError(f"{where}: vocab_size is {str(size)[:40]!a}; a whole number was wanted. Correct the file.")
-    if "adapter_config.json" in names:
-        raise ConfigError(
-            f"{folder}: has an adapter (adapter_config.json) beside a whole model, and transformers would load both as "
-            "one. Move the adapter into a folder of its own; `raymill compose` adds it to the model."
-        )
+    if folder:
+        refuse_adapter(folder, names)
     if config.training_method.merges and config.lora.target != "all-linear":
         targets = config.lora.targets
         _check_targets(store, model, targets, described)

@@ -20,7 +20,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from raymill.cluster.artifact import canonical_json
-from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.hub_client import checked_hub, hub_folder
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_folder
@@ -351,12 +351,26 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model's folder, sorted by name.
 
     Raises:
+        ConfigError: there is an adapter beside the model.
         DataError: the folder holds no model in safetensors, or a damaged file of weights.
     """
     names = {path.name for path in folder.iterdir()}
     require_safetensors(str(folder), names)
+    refuse_adapter(str(folder), names)
     weight_shapes(Store(), str(folder), names)
     return sorted(folder.glob("*.safetensors"))
+
+
+def refuse_adapter(folder: str, names: Collection[str]) -> None:
+    """
+    Raises:
+        ConfigError: there is an adapter beside a whole model, which transformers would load without being asked.
+    """
+    if "adapter_config.json" in names:
+        raise ConfigError(
+            f"{folder}: has an adapter (adapter_config.json) beside a whole model, and transformers would load both as "
+            "one. Move the adapter into a folder of its own; `raymill compose` adds it to the model."
+        )
 
 
 def require_safetensors(folder: str, names: Collection[str]) -> None:

@@ -6,6 +6,7 @@ import difflib
 import logging
 import math
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.model_settings import refuse_hostile
+from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.folder import model_folder, weight_files
@@ -50,7 +51,8 @@ def load_base(
         how: further arguments of `from_pretrained` (quantisation, device_map).
 
     Raises:
-        ConfigError: transformers does not accept the settings of a random model, or does not support the model.
+        ConfigError: transformers does not accept the settings of a random model, or does not support the model, or it
+            is far larger than its files, or an adapter is beside it.
         DataError: the folder has no safetensors, or weights in them are missing, NaN or infinite.
     """
     kind: Any = AutoModel if body_only else AutoModelForCausalLM
@@ -68,14 +70,15 @@ def load_base(
             parameter.data = parameter.data.to(dtype)
         return made
     folder = model_folder(store, model)
-    weight_files(folder)
-    _checked_config(folder, model.name)
+    files = weight_files(folder)
+    config = _checked_config(folder, model.name)
     try:
+        check_size(partial(without_memory, kind, config), sum(path.stat().st_size for path in files), f"model {folder}")
         loaded, seen = kind.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
             local_files_only=True, output_loading_info=True, **how,
         )  # fmt: skip
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, ConfigError):
         raise
     except Exception as error:  # transformers, safetensors and quantising libraries raise unrelated classes
         reason = (str(error).strip() or repr(error)).splitlines()[0][:300]
@@ -103,6 +106,13 @@ def load_base(
             model.name, len(unused), unused[0],
         )  # fmt: skip
     return loaded
+
+
+def without_memory(kind: Any, config: Any) -> PreTrainedModel:
+    """The model with its weights on torch's device `meta`. For a child process, in which threads would wait forever."""
+    torch.set_num_threads(1)
+    with torch.device("meta"):
+        return kind.from_config(config)
 
 
 def _refused(error: Exception) -> ConfigError:

@@ -297,7 +297,8 @@ def compose_adapters(
         ranks = _ranks(written)
         (folder / "README.md").write_text(_card(model, weights, adapters, ranks, deviation), encoding="utf-8")
         if merged:
-            whole: Any = PeftModel.from_pretrained(load_base(store, model, 0, torch.float32, None), str(folder))
+            whole: Any = load_base(store, model, 0, torch.float32, None)
+            whole = PeftModel.from_pretrained(whole, str(folder), local_files_only=True)
             whole.merge_and_unload(safe_merge=True).save_pretrained(Path(scratch, "merged"))
             for path in _tokenizer_files(folder):
                 shutil.copy(path, Path(scratch, "merged"))

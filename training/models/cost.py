@@ -22,6 +22,7 @@ use c = T to compare with their numbers. Rates of LoRA are often published with 
 import json
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from raymill.cluster.errors import ConfigError, StorageError
-from raymill.cluster.model_settings import refuse_hostile
+from raymill.cluster.hub_client import checked_hub
+from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
@@ -38,7 +40,7 @@ from raymill.training.gpus import peak_flops
 from raymill.training.methods import METHODS
 from raymill.training.model_folder.folder import read_object
 from raymill.training.models.attention import VARLEN, choose_attention
-from raymill.training.models.base import decoder_layers, named_config
+from raymill.training.models.base import decoder_layers, named_config, without_memory
 from raymill.training.models.build import objective_around
 from raymill.training.models.objective import Objective
 from raymill.training.plan.memory import Parameter, Shape
@@ -102,7 +104,10 @@ def module_names(store: Store, model: Model) -> list[str]:
 
 def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
     try:
+        check_size(partial(without_memory, kind, described), None, f"model of type {described.model_type}")
         return kind.from_config(described, **how)
+    except ConfigError:
+        raise
     except Exception as error:  # whatever a class of models makes of settings that it does not expect
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
@@ -127,9 +132,10 @@ def transformers_config(store: Store, model: Model) -> Any:
             Path(folder, "config.json").write_text(json.dumps(plain))
             return named_config(store, model.model_copy(update={"name": folder}))
     try:
-        plain, _ = PreTrainedConfig.get_config_dict(model.name, revision=model.revision)
-        refuse_hostile(plain, f"model {model.name}: config.json")
-        return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
+        with checked_hub():
+            plain, _ = PreTrainedConfig.get_config_dict(model.name, revision=model.revision)
+            refuse_hostile(plain, f"model {model.name}: config.json")
+            return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
     except ConfigError:
         raise
     except Exception as error:

@@ -220,7 +220,8 @@ def render_checked(
 def written(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[Sequence[Mapping[str, Any]], bool]) -> str:
     """A conversation, rendered by the template, with or without the prompt of an answer. For a Guard."""
     messages, prompt = conversation
-    found = tokenizer.apply_chat_template([list(messages)], tokenize=False, add_generation_prompt=prompt)
+    batch: Any = [list(messages)]
+    found = tokenizer.apply_chat_template(batch, tokenize=False, add_generation_prompt=prompt)
     return cast(str, found[0])
 
 

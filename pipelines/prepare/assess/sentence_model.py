@@ -1,6 +1,7 @@
 """Vectors of a sentence-transformers model, an optional package that loads torch. Only workers import this module."""
 
 import json
+import math
 import re
 import tempfile
 from contextlib import suppress
@@ -14,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, is_panic
 from raymill.cluster.hub_client import hub_folder
-from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
+from raymill.cluster.model_settings import check_size, check_tokenizer, is_tokenizer_file, refuse_hostile
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
@@ -26,6 +27,8 @@ except ImportError:
     SentenceTransformer = None
 
 _AUTO_TOKENIZER = Entry("transformers:AutoTokenizer")
+_AUTO_CONFIG, _AUTO_MODEL = Entry("transformers:AutoConfig"), Entry("transformers:AutoModel")
+_DEVICE, _SET_NUM_THREADS = Entry("torch:device"), Entry("torch:set_num_threads")
 _FAST_TOKENIZER = Entry("transformers:PreTrainedTokenizerFast")
 _BATCH = 64  # texts at a time
 _LARGEST_CONFIG = 64 << 20  # bytes; the largest is tokenizer.json, with each word of the vocabulary
@@ -58,6 +61,10 @@ class SentenceModel:
                 for one in sorted({path.parent for path in Path(files).rglob("*") if is_tokenizer_file(path.name)}):
                     where = f"{setting}: {Path(folder) / one.relative_to(files)}"
                     check_tokenizer(partial(_tokenizer, one), where)
+                for config in sorted(Path(files).rglob("config.json")):
+                    if "model_type" in json.loads(config.read_bytes()):
+                        stored = sum(path.stat().st_size for path in config.parent.glob("*.safetensors"))
+                        check_size(partial(_without_memory, config.parent), stored, f"{setting}: {folder}")
                 self.model = SentenceTransformer(files, device="cpu", local_files_only=True)
             positions = getattr(getattr(self.model[0], "auto_model", None), "config", None)
             longest = getattr(positions, "max_position_embeddings", None)
@@ -102,6 +109,16 @@ def _tokenizer(folder: Path) -> Any:
         return _FAST_TOKENIZER(tokenizer_file=str(file)) if file.is_file() else None
 
 
+def _without_memory(folder: Path) -> Any:
+    """The transformer of a folder, on torch's device `meta`. For a child process, where threads would wait forever."""
+    set_num_threads, device = _SET_NUM_THREADS.load(), _DEVICE.load()
+    set_num_threads(1)
+    config: Any = _AUTO_CONFIG.load()
+    model: Any = _AUTO_MODEL.load()
+    with device("meta"):
+        return model.from_config(config.from_pretrained(folder, local_files_only=True))
+
+
 def _link_data(folder: Path, into: Path, setting: str) -> None:
     """Check a model's configs, and link them, its vocabulary and its safetensors into an empty folder to load it from.
 
@@ -120,6 +137,11 @@ def _link_data(folder: Path, into: Path, setting: str) -> None:
                 'contains). If you trust it, convert it once: python -c "from sentence_transformers import '
                 f"SentenceTransformer as S; S('{folder}').save('NEW_FOLDER')\""
             )
+        if path.name == "adapter_config.json":
+            raise DataError(
+                f"{setting}: {path} is an adapter, and a whole model is needed. Merge it into its base with peft, and "
+                "give the folder of the merged model."
+            )
         if not path.is_file() or not any(path.match(one) for one in _HUB_FILES):
             continue
         if path.suffix == ".json" and path.name not in ("vocab.json", "tokenizer.json"):
@@ -128,6 +150,7 @@ def _link_data(folder: Path, into: Path, setting: str) -> None:
                 settings = json.loads(Store().read_bytes(str(path), _LARGEST_CONFIG))
             refuse_hostile(settings, where)
             _refuse_code(settings, where)
+            _refuse_size(settings, sum(one.stat().st_size for one in path.parent.glob("*.safetensors")), where)
         link = into / path.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
@@ -155,6 +178,22 @@ def _refuse_code(settings: Any, where: str) -> None:
                     f"{where}: {str(name)[:80]!a} is none of the modules that are loaded: "
                     f"{', '.join(_MODULES)} of sentence_transformers. Choose another model."
                 )
+
+
+def _refuse_size(settings: Any, stored: int, where: str) -> None:
+    """Check the sizes in the config of a Dense or LayerNorm with its files of weights, which have `stored` bytes.
+
+    Raises:
+        ConfigError: the module would have more weights than the files.
+    """
+    if not isinstance(settings, dict) or "model_type" in settings:
+        return
+    sizes = [settings.get(name, 1) for name in ("in_features", "out_features", "dimension")]
+    if not all(isinstance(size, int) for size in sizes) or math.prod(sizes) > 4 * stored + (1 << 20):
+        raise ConfigError(
+            f"{where}: describes a matrix of {' x '.join(map(str, sizes))} values, and the files of weights beside it "
+            f"have {stored:,} bytes. Choose another model."
+        )
 
 
 @lru_cache(maxsize=1)

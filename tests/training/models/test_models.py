@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from raymill.cluster import model_settings
 from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
@@ -184,6 +186,42 @@ def test_missing_weights_are_refused_and_not_drawn_anew(saved, tmp_path):
     save_file(tensors, tmp_path / "short" / "model.safetensors", {"format": "pt"})
     with pytest.raises(DataError, match=r"2 weights are missing in its files, for example lm_head.weight"):
         load(str(tmp_path / "short"))
+
+
+POSITIONS = {
+    "model_type": "gpt_neo", "vocab_size": 8, "hidden_size": 2, "num_layers": 1, "num_heads": 1, "intermediate_size": 4,
+    "attention_types": [[["global"], 1]], "max_position_embeddings": 64, "window_size": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_position_embeddings": 60_000}, "the model has 3,600,000,000 bytes besides its weights"),
+        ({"intermediate_size": 10**9}, r"describes \d+,000,\d+,\d+ weights, and the files have"),
+        ({"vocab_size": 10**9}, r"describes 2,000,000,\d+ weights, and the files have"),
+    ],
+)
+def test_a_model_that_is_far_larger_than_its_files_is_refused_before_memory_is_taken(tmp_path, changes, said):
+    build_objective(tiny_config(POSITIONS)).model.save_pretrained(tmp_path)
+    assert load(str(tmp_path)) is not None
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((tmp_path / "config.json").read_text()) | changes))
+    with pytest.raises(ConfigError, match=said):
+        load(str(tmp_path))
+
+
+def test_a_model_that_takes_long_to_make_is_refused(saved, monkeypatch):
+    monkeypatch.setattr(model_settings, "MAKING", WorkBounds(0.5, 1 << 30))
+    monkeypatch.setattr("transformers.LlamaForCausalLM.__init__", lambda *how, **more: [None for _ in iter(int, 1)])
+    with pytest.raises(ConfigError, match=r"making the model, .*over 0\.5 s"):
+        load(str(saved))
+
+
+def test_an_adapter_beside_a_model_is_not_loaded_with_it(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": "(a+)+!"}))
+    with pytest.raises(ConfigError, match=r"has an adapter .* beside a whole model"):
+        load(str(folder))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

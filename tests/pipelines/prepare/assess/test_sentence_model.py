@@ -53,6 +53,11 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def with_dense(folder: Path) -> None:
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense/config.json").write_text(json.dumps({"in_features": 100_000, "out_features": 100_000}))
+
+
 def beside_a_decoy(folder: Path) -> None:
     pickled_run(folder)
     (folder / "model.safetensors").rename(folder / "decoy.safetensors")
@@ -123,6 +128,9 @@ def with_settings(folder: Path, file: str = "config.json", **settings) -> None:
         (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
         (partial(with_settings, num_hidden_layers=10**9), "num_hidden_layers is 1,000,000,000"),
         (partial(with_settings, hidden_size=-8), "cannot be loaded"),
+        (partial(with_settings, vocab_size=10**9), r"describes 16,000,0\d\d,\d+ weights, and the files have"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter_config.json is an adapter"),
+        (with_dense, "describes a matrix of 100000 x 100000 x 1 values"),
         (lambda folder: os.mkfifo(folder / "extra.json"), "extra.json is a FIFO"),
         (lambda folder: (folder / "modules.json").write_text('"x"'), "cannot be loaded"),
         (lambda folder: os.truncate(folder / "model.safetensors", 100), "cannot be loaded"),
