@@ -112,6 +112,7 @@ class Asking:
                 await asyncio.sleep(0)
             if self._error:
                 raise self._error
+        self._made.done = True
         await self._report()
 
     async def _report(self) -> None:

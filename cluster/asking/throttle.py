@@ -44,7 +44,7 @@ class Report:
     seconds: sum of the times of answers.
     held_back: whether more would have been sent since the last report, but for `Grant.in_flight`.
     overloads: refused rates, and overloaded servers. paused_until: by the clock of `time.time`, as the server asked.
-    stop: why nothing more should be asked.
+    stop: why nothing more should be asked. done: the worker has no more requests.
     """
 
     in_flight: int = 0
@@ -60,6 +60,7 @@ class Report:
     overloads: int = 0
     paused_until: float = 0.0
     stop: str = ""
+    done: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,12 @@ class Throttle:
                 self._forget(name, one)
         self._notice(now, before, made)
         self._stop = self._stop or made.stop or self._reason_to_stop(now, made)
+        if made.done:
+            self._forget(worker, made)
+            return Grant(0, stop=self._stop)
         granted = self._grant(worker, made, now)
         self._granted[worker] = granted
         return granted
-
-    def leave(self, worker: str) -> None:
-        """A worker has no more requests."""
-        if worker in self._reports:
-            self._forget(worker, self._reports[worker][1])
 
     def state(self) -> dict[str, Any]:
         """What it has counted, for the report of a run and for tests."""
@@ -150,6 +149,8 @@ class Throttle:
         """
         if self._bounds.budget is None:
             return None
+        if not made.waiting:
+            return made.reserved
         free = self._bounds.budget - self._spent()
         for name, (_, one) in self._reports.items():
             if name != worker:

@@ -14,7 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 from raymill.cluster.asking.endpoint import Reply, judged
-from raymill.cluster.guard import Exceeded, Guard
+from raymill.cluster.guard import Guard
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import OF_A_PROMPT, prompt_ids, stop_ids
@@ -46,10 +46,10 @@ class ModelFolder:
         return replace(reply, seconds=time.monotonic() - started)
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
-        try:
+        try:  # the template and the tokenizer are programs of whoever made the folder
             ids = self._rendered(request["messages"], OF_A_PROMPT)
-        except Exceeded as error:
-            return _refused(f"the chat template: {error}")
+        except Exception as error:
+            return _refused(f"the chat template or tokenizer fails ({type(error).__name__}: {error})")
         most = min(request["max_tokens"], self._longest - len(ids))
         if most < 1:
             return _refused(f"the prompt has {len(ids):,} tokens; the model takes {self._longest:,} with the answer")

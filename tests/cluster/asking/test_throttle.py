@@ -52,6 +52,17 @@ def test_a_worker_that_is_lost_gives_its_part_back(clock):
     assert throttle.report("b", Report(waiting=50)).in_flight == 10
 
 
+def test_a_worker_that_is_done_holds_neither_requests_nor_money(clock):
+    throttle = Throttle(replace(FREE, budget=1.0, prices=PRICES), 0, clock)
+    throttle._limit.value = 10
+    assert throttle.report("a", Report(waiting=50, next_cost=0.01)).in_flight == 10
+    spent = TokenCounts(input=400_000)
+    throttle.report("a", Report(answered=9, tokens=spent, done=True))
+    grant = throttle.report("b", Report(waiting=50, next_cost=0.01))
+    assert grant.in_flight == 10 and grant.reserve == pytest.approx(0.6)
+    assert throttle.report("c", Report(in_flight=1, reserved=0.1)).reserve == 0.1, "nothing more waits there"
+
+
 def test_requests_of_a_minute_are_granted_evenly_over_workers(clock):
     throttle, started = Throttle(replace(FREE, requests_per_minute=600), 0, clock), Counter()
     for _ in range(400):  # 100 seconds

@@ -1,0 +1,86 @@
+"""A model folder answers requests as an endpoint does."""
+
+import asyncio
+import json
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from raymill.cluster.store.store import Store
+from raymill.training.evaluation.answering import ModelFolder, loaded
+from raymill.training.pack.template import CHATML
+from tests.support.generate_inline import generate_inline, rows
+from tests.support.tiny_tokenizers import saved, tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of some thousand random weights, with a tokenizer and a chat template."""
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = tiny(CHATML)
+    saved(path, tokenizer)
+    torch.manual_seed(1)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return ModelFolder(Store(), folder)
+
+
+def request(text="Hello there.", **changes):
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "temperature": 0.7, "top_p": 0.9}
+    return json.dumps(body | {"max_tokens": 12, "seed": 5} | changes)
+
+
+def test_an_answer_has_text_counts_and_an_end(model):
+    reply = asyncio.run(model.send(request()))
+    assert reply.outcome == "answered" and reply.content and reply.finish in ("stop", "length")
+    assert reply.tokens.input > 5 and 1 <= reply.tokens.output <= 12 and reply.seconds > 0
+    assert json.loads(reply.body)["usage"]["completion_tokens"] == reply.tokens.output
+
+
+def test_an_answer_depends_on_its_request_and_seed_alone(model):
+    async def together():
+        return await asyncio.gather(*(model.send(request(f"Text {number}.", seed=number)) for number in range(4)))
+
+    alone = [asyncio.run(model.send(request(f"Text {number}.", seed=number))).content for number in reversed(range(4))]
+    assert [one.content for one in asyncio.run(together())] == alone[::-1]
+    assert asyncio.run(model.send(request("Text 1.", seed=2))).content != alone[2]
+    greedy = {asyncio.run(model.send(request("Text 1.", seed=seed, temperature=0))).content for seed in range(3)}
+    assert len(greedy) == 1
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_its_length(model):
+    reply = asyncio.run(model.send(request("word " * 2000)))
+    assert reply.outcome == "refused" and "tokens; the model takes 256 with the answer" in reply.reason
+
+
+def test_the_folder_is_loaded_once(folder):
+    opened = loaded(Store(), folder)
+
+    async def twice():
+        async with opened() as one:
+            pass
+        async with opened() as other:
+            return one is other
+
+    assert asyncio.run(twice())
+
+
+def test_a_generation_from_a_model_folder(folder, tmp_path, monkeypatch):
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps({"text": f"Seed number {n}."}) + "\n" for n in range(5)))
+    settings = {
+        "inputs": [str(tmp_path / "seeds.jsonl")], "model": {"path": folder}, "make": {"template": "Say: {{ text }}"},
+        "sampling": {"max_tokens": 8}, "dedup": None, "output": str(tmp_path / "out"),
+    }  # fmt: skip
+    run = generate_inline(settings, monkeypatch)
+    assert run.report["requests"] == run.report["tries"] == 5 and run.report["tokens"]["output"] > 0
+    reasons = {one["reason"]: one["count"] for one in run.report["removed"]}
+    assert len(rows(run, "records")) + sum(reasons.values()) == 5 and {*reasons} <= {"truncated", "empty"}
