@@ -1,6 +1,7 @@
 """Adapters combined with weights: exactly, loadable by peft, and refused where a sum is not what they are."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.guard import WorkBounds
@@ -22,7 +24,13 @@ from raymill.training.model_commands import adapter_weights, compose
 from raymill.training.models import compose as composing
 from raymill.training.models.base import load_base
 from raymill.training.models.build import build_objective
-from raymill.training.models.compose import CONFIG, LoraAdapter, compose_adapters, largest_deviation, weighted_sum
+from raymill.training.models.compose import (
+    CONFIG,
+    LoraAdapter,
+    compose_adapters,
+    largest_deviation,
+    weighted_sum,
+)
 from tests.support.adapter_pairs import lora_of, pair
 from tests.support.tiny_models import tiny_config
 
@@ -454,9 +462,10 @@ def test_a_hostile_or_damaged_config_is_refused(monkeypatch, config, said):
         (torch.ones(0, 5), torch.ones(6, 0)),
         (torch.ones(2, 5, dtype=torch.int64), torch.ones(6, 2)),
         (torch.ones(2, 5, dtype=torch.complex64), torch.ones(6, 2)),
-        (torch.ones(1, 1 << 18), torch.ones(1 << 17, 1)),
+        (torch.ones(2, 0), torch.ones(6, 2)),
+        (torch.ones(2, 5), torch.ones(0, 2)),
     ],
-    ids=["other ranks", "no rank", "whole numbers", "complex", "a matrix of 2^35 values"],
+    ids=["other ranks", "no rank", "whole numbers", "complex", "no column", "no row"],
 )
 def test_matrices_that_cannot_be_those_of_lora_are_refused(a, b):
     names = pair("a.x", 2, 1)
@@ -464,12 +473,54 @@ def test_matrices_that_cannot_be_those_of_lora_are_refused(a, b):
         weighted_sum([lora_of(dict(zip(names, (a, b), strict=True)))], [1.0])
 
 
-def test_the_check_needs_no_whole_matrix(monkeypatch):
-    one, two = lora_of(pair("a.x", 2, 1)), lora_of(pair("a.x", 3, 2) | pair("b.x", 1, 3))
-    right = weighted_sum([one, two], [0.5, 2.0])
-    whole = [largest_deviation(right, [one, two], weights) for weights in ([0.5, 2.0], [0.5, 2.1])]
-    monkeypatch.setattr(composing, "_BLOCK_VALUES", 5)
-    assert [largest_deviation(right, [one, two], weights) for weights in ([0.5, 2.0], [0.5, 2.1])] == whole
+def test_the_check_makes_no_whole_matrix():
+    """One of 2^40 values here, of two adapters of 8 MB."""
+    names = pair("a.x", 2, 1)
+    one = lora_of(dict(zip(names, (torch.ones(1, 1 << 20), torch.ones(1 << 20, 1)), strict=True)))
+    right = weighted_sum([one, one], [0.5, 2.0])
+    assert largest_deviation(right, [one, one], [0.5, 2.0]) < 1e-6
+    assert largest_deviation(right, [one, one], [0.5, 2.1]) == pytest.approx(0.1 / 2.1)
+
+
+def test_opposite_changes_of_one_adapter_deviate_by_nothing():
+    one = lora_of(pair("a.x", 2, 1))
+    assert largest_deviation(weighted_sum([one, one], [1.0, -1.0]), [one, one], [1.0, -1.0]) < 1e-6
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_not_finite_makes_the_deviation_nan(value):
+    one = lora_of({key: torch.full_like(values, value) for key, values in pair("a.x", 2, 1).items()})
+    assert math.isnan(largest_deviation(weighted_sum([one], [1.0]), [one], [1.0]))
+
+
+def test_an_adapter_without_matrices_is_refused():
+    with pytest.raises(ConfigError, match="holds no matrix"):
+        weighted_sum([lora_of({})], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"revision": ["a"]}, r"revision is \['a'\]"),
+        ({"task_type": "X"}, "task_type is 'X'"),
+        ({"lora_alpha": 10**400}, "want numbers"),
+    ],
+)
+def test_a_setting_of_another_form_is_an_error_of_the_adapter(folder, tmp_path, config, said):
+    one, two = (Path(make_adapter(tmp_path, name, 1, folder / "base")) for name in ("one", "two"))
+    (one / CONFIG).write_text(json.dumps(json.loads((one / CONFIG).read_text()) | config))
+    with pytest.raises(ConfigError, match=said):
+        compose_adapters(Store(), str(tmp_path / "out"), {str(one): 1.0, str(two): 1.0})
+
+
+def test_a_matrix_that_the_base_does_not_have_is_not_merged(folder, tmp_path):
+    one, two = (Path(make_adapter(tmp_path, name, 1, folder / "base")) for name in ("one", "two"))
+    tensors = load_file(one / "adapter_model.safetensors")
+    save_file(
+        {key.replace("q_proj", "x_proj"): value for key, value in tensors.items()}, one / "adapter_model.safetensors"
+    )
+    with pytest.raises(ConfigError, match=r"has no module .*x_proj"):
+        compose_adapters(Store(), str(tmp_path / "out"), {str(one): 1.0, str(two): 1.0}, merged=True)
 
 
 def test_a_combination_has_no_regular_expression_and_no_setting_that_loads_code_or_files():
