@@ -87,6 +87,7 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     checkpoint = Checkpoint.load(store, checkpoint_of(uri, outcome["best_checkpoint" if best else "checkpoint"]))
     config_then = RunFolder(store, uri).report("run")["run"]["config"]
     parent = ParentRun(uri, manifest, outcome, config_then, checkpoint)
+    _check_identity(parent)
     if config_then["method"] != config.method:
         raise _refusal(parent, differences({"method": config_then["method"]}, {"method": config.method}))
     group, now = config.training_method.group or "", config.training_method.settings(config)
@@ -104,6 +105,32 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     if found:
         raise _refusal(parent, found)
     return parent
+
+
+_IN_IDENTITY = ("model", "data", "settings.seed", "settings.order", "corpora")
+_MOST_SAMPLES = 1 << 53
+
+
+def _check_identity(parent: ParentRun) -> None:
+    """
+    Raises:
+        DataError: the identity in the checkpoint's manifest has not the parts that a training writes.
+    """
+    settings = parent.settings
+    try:
+        before = parent.before
+        counts = [parent.samples, before.get("samples", 0), before.get("steps_before", 0), *before.get("taken", ())]
+        fits = all(type(count) is int and 0 <= count < _MOST_SAMPLES for count in counts)
+        fits &= all(name in settings for name in _IN_IDENTITY)
+        fits &= all(len(share) == 4 for share in json.loads(settings["corpora"]))
+        json.loads(settings["settings.seed"]), json.loads(settings["settings.order"])
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        fits = False
+    if not fits:
+        raise DataError(
+            f"{parent.checkpoint.uri}/{MANIFEST}: its identity has not the parts that a training writes, so it was "
+            "changed. Continue another run, or start from exported weights (model: RUN/export/...)."
+        )
 
 
 def parent_of(config: TrainConfig, packed: PackedRun) -> Parent | None:

@@ -95,6 +95,33 @@ LARGER = {"lora": {"rank": 4, "alpha": 4}}
 OTHER_MODEL = PLAIN["model"]["config"] | {"hidden_size": 64}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("parent", '{"samples": "x", "taken": "abc"}'),
+        ("parent", '{"samples": -5}'),
+        ("parent", '{"samples": 1000000000000000000}'),
+        ("parent", "[1]"),
+        ("settings.sequence_length", "0"),
+        ("settings.tokens_per_step", None),
+        ("settings.seed", "no JSON"),
+        ("corpora", "[1, 2]"),
+        ("data", None),
+        ("model", 7),
+    ],
+)
+def test_a_checkpoint_whose_identity_was_changed_is_not_continued(folder, parent, tmp_path, name, value):
+    run = shutil.copytree(parent, tmp_path / "run")
+    for path in run.glob("checkpoints/*/manifest.json"):
+        plain = json.loads(path.read_text())
+        plain["identity"].pop(name, None)
+        plain["identity"] |= {} if value is None else {name: value}
+        path.write_text(json.dumps(plain))
+    config = PLAIN | {"corpus": str(folder / "corpus.jsonl"), "output": str(tmp_path / "o"), "continue_from": str(run)}
+    with pytest.raises(DataError, match=r"its identity (has not the parts|is no object)"):
+        find_parent(TrainConfig.model_validate(config))
+
+
 @pytest.fixture(scope="module")
 def adapter(folder) -> str:
     with pytest.MonkeyPatch.context() as patch:

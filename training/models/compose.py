@@ -240,7 +240,7 @@ def largest_deviation(result: LoraAdapter, adapters: Sequence[LoraAdapter], weig
 
 
 def _norm(b: Tensor, a: Tensor) -> float:
-    """The Frobenius norm of B A, which the product of their triangular factors has too. NaN if a value is not finite."""
+    """The Frobenius norm of B A, equal to the norm of R_B R_A^T of their QR factors. NaN if a value is not finite."""
     if not (b.isfinite().all() and a.isfinite().all()):
         return math.nan
     left, right = (torch.linalg.qr(one, mode="r").R for one in (b, a.T))

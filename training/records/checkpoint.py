@@ -120,6 +120,9 @@ class CheckpointManifest:
             made=plain["made"],
             versions=plain["versions"],
         )
+        identity = manifest.fingerprint_parts
+        if not isinstance(identity, dict) or not all(isinstance(one, str) for one in identity.values()):
+            raise ValueError("its identity is no object of texts")
         pieces = [piece for file in manifest.files for piece in file.pieces]
         numbers = [number for piece in pieces for number in (piece.start, piece.count, piece.offset)]
         if any(type(number) is not int or number < 0 for number in numbers):
