@@ -23,6 +23,8 @@ from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.requests import address_class
+from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
@@ -48,6 +50,9 @@ from raymill.pipelines.generate.stages import (
     run_stages,
 )
 from raymill.pipelines.generate.template import RecordTemplate, load_template, template_text
+
+# It loads libraries of training.
+_located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
 
 # `exclude` of pydantic's model_dump: the settings without effect on the records.
 _NO_EFFECT_ON_RESULT = STORES | {
@@ -121,7 +126,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
         model = self.config.model
-        plain["model"] |= {"address": address_class(model.endpoint)} if model.endpoint else {}
+        plain["model"] |= {"at": address_class(model.endpoint)} if model.endpoint else {"revision": self.model.revision}
         return plain | {"template": json.loads(template_text(self.template))}
 
     def variables(self) -> tuple[str, ...]:
@@ -138,22 +143,35 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return value
 
     def check(self, session: Session, replace: bool) -> None:
-        _ = self.frozen, self.template, self._secret
+        _ = self.frozen, self.template, self._secret, self.model
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        if self.config.model.path is not None:
+            require_extra("train", "model.path")
+
+    @cached_property
+    def model(self) -> ModelSettings:
+        """The model, of a folder with its place, and the fingerprint of its files as its revision."""
+        given = self.config.model
+        if given.path is None:
+            return given
+        path, found = _located.load()(self.store, given.path)
+        return given.model_copy(update={"path": path, "revision": found, "name": found[:16]})
 
     @property
     def asker(self) -> Asker:
         """Makes the requests and the records."""
-        config, template, model = self.config, self.template, self.config.model
+        config, template, model = self.config, self.template, self.model
         asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
         return Asker(template, template.variables | config.make.variables, model, config.sampling, asked)
 
     @cached_property
     def _generating(self) -> GenerateSettings:
-        config, template, model = self.config, self.template, self.config.model
+        config, template, model = self.config, self.template, self.model
         given = config.make.template
         name = given if isinstance(given, str) and "\n" not in given and "{{" not in given else "own"
         made = CommonFacts(
-            model.name or str(model.path),
+            self.config.model.name or str(self.config.model.path),
             model.revision,
             model.terms,
             model.licence,
@@ -197,7 +215,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         for name, artifact in artifacts.items():
             if name.startswith("_work/removed") or name == REMOVED:  # one artifact of each stage
                 counters.update({key: int(one) for key, one in artifact.manifest.counters.items()})
-        prices, tokens, tries, waited = self.config.model.prices, TokenCounts(), Counter[str](), 0.0
+        prices, tokens, tries = self.config.model.prices, TokenCounts(), Counter[str]()
         cost = uncounted = 0.0
         for row in self.answers.usage(self.answers.run).to_pylist():
             counted = TokenCounts(
@@ -207,7 +225,6 @@ class GenerateJob(FilesJob[GenerateConfig]):
             cost += counted.cost(prices)
             uncounted += TokenCounts(row["most_input"], 0, row["most_output"]).cost(prices)
             tries[row["outcome"]] += 1
-            waited += row["waited"]
         removed = {
             key.removeprefix("removed/"): number for key, number in counters.items() if key.startswith("removed/")
         }
@@ -222,7 +239,6 @@ class GenerateJob(FilesJob[GenerateConfig]):
             "prices": prices and prices.model_dump(),
             "cost": round(cost, 9),
             "cost_uncounted": round(uncounted, 9),
-            "waited_seconds": round(waited, 3),
             "records": artifacts[RECORDS].manifest.rows,
             "removed": [
                 {"reason": reason, "count": number, "meaning": REASONS.get(reason, reason)}

@@ -265,6 +265,17 @@ def model_fingerprint(store: Store, model: Model, seed: int = 0) -> str:
     return _weights_fingerprint(Store(), str(folder))
 
 
+def located_with_fingerprint(store: Store, name: str) -> tuple[str, str]:
+    """(the absolute path, the URI or the name on the hub of a model folder, the fingerprint of its files).
+
+    Raises:
+        StorageError, DataError: there is none, or it is no model.
+    """
+    model = located(Model(name=name))
+    assert model.name is not None
+    return model.name, model_fingerprint(store, model)
+
+
 def _weights_fingerprint(store: Store, folder: str) -> str:
     """As `model_fingerprint`, of a folder on this machine or on a store, from which only the samples are read."""
     names = {file.uri.removeprefix(f"{folder}/") for file in store.list_files(folder)}

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raymill.cluster.store.store import Store
@@ -84,3 +86,21 @@ def test_a_generation_from_a_model_folder(folder, tmp_path, monkeypatch):
     assert run.report["requests"] == run.report["tries"] == 5 and run.report["tokens"]["output"] > 0
     reasons = {one["reason"]: one["count"] for one in run.report["removed"]}
     assert len(rows(run, "records")) + sum(reasons.values()) == 5 and {*reasons} <= {"truncated", "empty"}
+
+
+def test_a_folder_is_known_by_its_weights_and_not_by_its_path(folder, tmp_path, monkeypatch):
+    (tmp_path / "seeds.jsonl").write_text(json.dumps({"text": "A seed."}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "copied")
+    settings = {
+        "inputs": ["seeds.jsonl"], "make": {"template": "Say: {{ text }}"}, "sampling": {"max_tokens": 8},
+        "answers": "answers",
+    }  # fmt: skip
+
+    def tries(name, path):
+        return generate_inline(settings | {"output": name, "model": {"path": path}}, monkeypatch).report["tries"]
+
+    assert [tries("a", folder), tries("b", "copied")] == [1, 0]
+    weights = load_file("copied/model.safetensors")
+    save_file({name: one + 1 for name, one in weights.items()}, "copied/model.safetensors", {"format": "pt"})
+    assert tries("c", "copied") == 1, "trained further, it is another model"
