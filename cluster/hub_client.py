@@ -23,7 +23,7 @@ from huggingface_hub.utils import _http as library
 from raymill.cluster.secret_values import shortened
 
 # Bounds on an answer of the hub besides the content of files, and on all of them in one `checked_hub`.
-_MAX_ANSWER_BYTES = 64 << 20
+_MAX_ANSWER_BYTES = 16 << 20
 _MAX_ANSWER_S = 300  # after the last byte of the request; a commit of many files takes a minute
 _MAX_READ_S = 60  # of a GET
 _MAX_BYTES = 1 << 30
