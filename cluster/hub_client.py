@@ -26,8 +26,8 @@ from raymill.cluster.secret_values import shortened
 _MAX_ANSWER_BYTES = 16 << 20
 _MAX_ANSWER_S = 300  # after the last byte of the request; a commit of many files takes a minute
 _MAX_READ_S = 60  # of a GET
-_MAX_BYTES = 1 << 30
-_MAX_ANSWERS = 100_000
+_MAX_BYTES = 256 << 20
+_MAX_ANSWERS = 1_000_000
 
 _ID = re.compile(r"[\w-]{0,128}", re.ASCII)  # of a commit or an object
 _IDS = ("sha", "oid", "sha256")

@@ -157,10 +157,10 @@ def _from_the_hub(asked: tuple[str, str | None, int | None]) -> tuple[list[str],
     import datasets  # imported here: it is slow, and few runs read the hub
 
     uri, split, size = asked
-    found = HubName.of(uri)
+    place = HubName.of(uri)
     with checked_hub():
-        builder = datasets.load_dataset_builder(found.name, found.config, revision=found.revision)
-        addresses = _own_addresses(builder.config.data_files or {}, builder.repo_id or found.name, uri)
+        builder = datasets.load_dataset_builder(place.name, place.config, revision=place.revision)
+        addresses = _own_addresses(builder.config.data_files or {}, builder.repo_id or place.name, uri)
         if size is None:
             return addresses, {}
         most = int(Limits().max_expansion_ratio * size) + (1 << 30)
@@ -172,9 +172,15 @@ def _from_the_hub(asked: tuple[str, str | None, int | None]) -> tuple[list[str],
             builder.download_and_prepare()
         except datasets.exceptions.DatasetGenerationError as error:
             raise ValueError(f"{error} ({error.__cause__})") from error
-        made = builder.as_dataset(split)
-    of_splits = {split: made} if split else made
-    return [], {str(name): [entry["filename"] for entry in one.cache_files] for name, one in of_splits.items()}
+    # The data set itself would map all its files to memory, which counts for the bound.
+    infos = list(builder.info.splits.values())
+    made = {}
+    for name in [split] if split else [info.name for info in infos]:
+        read = datasets.arrow_reader.make_file_instructions(
+            builder.dataset_name, infos, name, "arrow", builder.cache_dir
+        )
+        made[str(name)] = [one["filename"] for one in read.file_instructions]
+    return [], made
 
 
 def _end_beyond(folder: str, most: int) -> NoReturn:
