@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 from raymill.cluster.entry import Entry
-from raymill.cluster.keywords import NOT_GIVEN, given
+from raymill.cluster.keywords import NOT_GIVEN, given, with_known_keywords
 
 if TYPE_CHECKING:
     import datetime
@@ -918,8 +918,8 @@ class InputSettings(TypedDict, total=False):
     text: str
     """Name of the column with the text, in formats with columns."""
     id: str | None
-    """Name of the column with document ids, text or whole numbers; null: a hash of the text, as where it is empty.
-    Formats without columns have the file's path as id, web archives the record's.
+    """Name of the column with document ids, text or whole numbers, or `path` for the path of the file in formats
+    without columns; null: a hash of the text, as where it is empty; of web archives the record's id.
     """
     columns: Sequence[str]
     """Names of further columns to carry into the corpus."""
@@ -1705,6 +1705,7 @@ class WorkersSettings(TypedDict, total=False):
     """Seconds that a worker waits for another, which then counts as crashed; the error names its rank."""
 
 
+@with_known_keywords
 def curate(
     config: AnyConfig = None,
     *,
@@ -1784,6 +1785,7 @@ def curate(
     return _run_of("curate", config, settings, override=override, **options)
 
 
+@with_known_keywords
 def prepare(
     config: AnyConfig = None,
     *,
@@ -1871,6 +1873,7 @@ def prepare(
     return _run_of("prepare", config, settings, override=override, **options)
 
 
+@with_known_keywords
 def train(
     config: AnyConfig = None,
     *,
@@ -2057,6 +2060,7 @@ def train(
     return _run_of("train", config, settings, override=override, **options)
 
 
+@with_known_keywords
 def generate(
     config: AnyConfig = None,
     *,

@@ -203,3 +203,13 @@ def test_the_tour_of_the_guide(tmp_path, monkeypatch, capsys):
     assert Path(model.export["full"], "model.safetensors").exists()
     assert raymill.open("runs/helpdesk").results == model.results
     assert capsys.readouterr().out == ""
+
+
+def test_misspelt_keywords_are_named_all_at_once_with_the_nearest():
+    with pytest.raises(raymill.ConfigError) as raised:
+        raymill.curate(dedupe={}, langauge={}, output="x")
+    assert str(raised.value).splitlines() == [
+        "curate, dedupe: no such setting. Did you mean dedup?",
+        "curate, langauge: no such setting. Did you mean language?",
+    ]
+    assert [one.fix for one in raised.value.problems] == ["Did you mean dedup?", "Did you mean language?"]

@@ -93,7 +93,9 @@ class Endpoint:
         except TimeoutError:
             return _again(f"no whole answer within {self._timeout_s:g} s", started)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            return replace(_again(f"no connection ({shortened(redacted(str(error)), 200)})", started), billed=False)
+            return replace(
+                _again(f"no connection to {self._url} ({shortened(redacted(str(error)), 200)})", started), billed=False
+            )
         except httpx2.TransportError as error:
             return _again(f"no whole answer ({shortened(redacted(str(error) or type(error).__name__), 200)})", started)
         except (httpx2.DecodingError, _TooLarge) as error:

@@ -213,8 +213,8 @@ class Input(WithShortForm):
     id: str | None = Field(
         default=None,
         min_length=1,
-        description="Name of the column with document ids, text or whole numbers; null: a hash of the text, as where "
-        "it is empty. Formats without columns have the file's path as id, web archives the record's",
+        description="Name of the column with document ids, text or whole numbers, or `path` for the path of the file "
+        "in formats without columns; null: a hash of the text, as where it is empty; of web archives the record's id",
     )
     columns: tuple[str, ...] = Field(default=(), description="Names of further columns to carry into the corpus")
     licence: str | None = Field(

@@ -71,7 +71,7 @@ def value_of(reply: Reply, step: Step) -> dict[str, Any]:
 
 
 def _json_in(content: str, schema: Mapping[str, Any]) -> Any:
-    """The JSON of an answer: all of it, or the one in it. A list where the schema's only property is one is that."""
+    """The JSON of an answer: all of it, or the one in it, in the form of the schema if it has another name for it."""
     fenced = _FENCED.search(content)
     texts = [content, fenced[1] if fenced else ""]
     for first, last in (("{", "}"), ("[", "]")):
@@ -82,12 +82,27 @@ def _json_in(content: str, schema: Mapping[str, Any]) -> Any:
             value = json.loads(text, parse_constant=_refused)
         except (ValueError, RecursionError):
             continue
-        names = list(schema.get("properties", {}))
-        if isinstance(value, list) and len(names) == 1 and schema["properties"][names[0]].get("type") == "array":
-            return {names[0]: value}
         if isinstance(value, dict | list):
-            return value
+            return _as_list_of(value, schema.get("properties", {}))
     raise Refusal("unparsable", content[:200])
+
+
+def _as_list_of(value: Any, properties: Mapping[str, Any]) -> Any:
+    """An answer to a schema whose only property is a list: a bare list, a list under another name, or a single item.
+
+    Servers that cannot be told the schema answer so.
+    """
+    name, *others = [*properties, ""]
+    if others != [""] or properties[name].get("type") != "array":
+        return value
+    if isinstance(value, list):
+        return {name: value}
+    if name in value:
+        return value
+    if len(value) == 1 and isinstance(inner := next(iter(value.values())), list):
+        return {name: inner}
+    wanted = properties[name].get("items", {}).get("properties", {})
+    return {name: [value]} if wanted and all(one in value for one in wanted) else value
 
 
 def _refused(constant: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from raymill.cluster.asking.requests import ModelRequest, canonical, request_of, sample_seed
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.examples import content as contents
-from raymill.cluster.examples.content import Content, Shape, to_shape
+from raymill.cluster.examples.content import Content, Preference, Shape, to_shape
 from raymill.cluster.examples.rows import content_of
 from raymill.pipelines.generate.template import (
     SHAPES,
@@ -124,6 +124,8 @@ class Asker:
             raise Refusal(
                 "empty" if error.reason == "empty" else "no_record", contents.REASONS[error.reason]
             ) from error
+        if isinstance(content, Preference) and content.chosen == content.rejected:
+            raise Refusal("no_record", contents.REASONS["equal_answers"])
         return content, {name: fields[name] for name in self.template.metadata}
 
     @property

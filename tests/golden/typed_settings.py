@@ -34,7 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict
 
 from raymill.cluster.entry import Entry
-from raymill.cluster.keywords import NOT_GIVEN, given
+from raymill.cluster.keywords import NOT_GIVEN, given, with_known_keywords
 
 if TYPE_CHECKING:
     import datetime
@@ -126,6 +126,7 @@ def _function(kind: str, groups: dict[str, type]) -> str:
     given = "".join(f"            {name!r}: {name},\n" for name in settings)
     shown_lines = "\n".join(lines).replace("\\", "\\\\")
     return f'''
+@with_known_keywords
 def {kind}(
     config: AnyConfig = None,
     *,

@@ -81,7 +81,9 @@ def explain(run: RunReader, id: str) -> str:
         f"Ids there look like: {', '.join(examples)}."
     )
     if not columns and not any(one.id for one in run.inputs.inputs):
-        message += " With `columns: [url]` or `id: url` in an input, documents are found by URL."
+        message += (
+            " Or give the path of its file; with `columns: [url]` or `id: url` in an input, documents are found by URL."
+        )
     if quarantine is not None and quarantine.manifest.rows:  # the id may belong to an unreadable document
         message += (
             f" {plural(quarantine.manifest.rows, 'document')} could not be read: the quarantine has their places, "

@@ -360,7 +360,10 @@ def _refuse_other_measurements(
     fix = "Run `raymill curate` with these settings and another output."
     for rule in recorded.filters.rules if recorded else ():
         if isinstance(rule, CustomRule) and not rule.is_loaded:
-            raise DataError(f"{run.uri}: {rule.name} has other code than in the run, or is not in the config. {fix}")
+            raise DataError(
+                f"{run.uri}: {rule.name} has other code than in the run, or is not in the config. If it is "
+                f"the same code, give a config that has the rule: `raymill what-if CONFIG`. Else: {fix}"
+            )
     measured = recorded or before
     if measure_stage(measured, measured.filters, run.inputs).fingerprint != run.attributes.manifest.fingerprint:
         raise DataError(
