@@ -17,6 +17,7 @@ from raymill.cluster.engine import _RunUnit
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
 from raymill.cluster.frame.kind import Verb
+from raymill.cluster.frame.kinds import names
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
 from tests.support.stages import counting_stage, run_inline
@@ -261,7 +262,7 @@ def test_inspect_looks_two_folders_up_for_the_run_that_a_place_is_part_of(run, t
 def test_config_schema_prints_json_and_check_prints_the_settings_without_secrets(run, tmp_path):
     code, out, _ = run("config", "schema")
     schema = json.loads(out)
-    assert code == 0 and set(schema["discriminator"]["mapping"]) == {"curate", "prepare", "train"}
+    assert code == 0 and set(schema["discriminator"]["mapping"]) == {*names()}
     assert "dedup" in schema["$defs"]["CurateConfig"]["properties"]
     assert "lora" in schema["$defs"]["TrainConfig"]["properties"]
     file = tmp_path / "c.yaml"

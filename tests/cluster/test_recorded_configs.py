@@ -27,7 +27,6 @@ GIVEN_BY_THE_USER = {
     "pipelines/prepare/commands.py:configs_of": "settings of Raymill, with options -o",
     "pipelines/ray_data/documents.py:settings_of": "the arguments of an operator",
     "training/commands.py:_checked": "the argument config",
-    "training/folds.py:cross_validate_config": "the argument config",
 }
 
 

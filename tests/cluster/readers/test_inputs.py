@@ -543,7 +543,7 @@ def test_a_name_of_the_hub_is_loaded_and_its_cached_files_are_read(tmp_path, mon
     asked = []
 
     class Builder:
-        config = SimpleNamespace(data_files=None)
+        config, cache_dir = SimpleNamespace(data_files=None), str(tmp_path / "hub")
         repo_id = None
 
         def __init__(self, *name, revision):
