@@ -123,17 +123,20 @@ class ReaderCounts:
     skipped: reason -> number of records and files that are not documents, such as redirects in an archive.
     repeated_keys: records in which a key is repeated; the last value is used.
     notes: what a reader leaves out of documents, or what they lack -> number; the two make a sentence.
+    lost: problem -> rows lost behind an unreadable row, besides that row; only where their number is known.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
     repeated_keys: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "ReaderCounts") -> None:
         """Add the counts of another reader."""
         self.skipped.update(other.skipped)
         self.repeated_keys += other.repeated_keys
         self.notes.update(other.notes)
+        self.lost.update(other.lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ A document is identified by (index of its unit, row in the unit). freeze.py make
 
 import dataclasses
 import math
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, read_tables
-from raymill.cluster.errors import DataError, UserError
-from raymill.cluster.formats import plural
+from raymill.cluster.errors import UserError
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
 from raymill.cluster.readers.reader import (
@@ -32,7 +31,6 @@ from raymill.cluster.readers.reader import (
     as_json_text,
     python_values,
     time_strings,
-    what_to_correct,
 )
 from raymill.cluster.readers.streams import Span, expanded_size, refuse_changed
 from raymill.cluster.store.interface import FileInfo
@@ -320,33 +318,3 @@ def split_problems(table: pa.Table) -> tuple[pa.Table, pa.Table]:
         return table, table.slice(0, 0)
     readable = pc.is_null(table["problem"])
     return table.filter(readable), table.filter(pc.invert(readable))
-
-
-def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: Mapping[str, str], noun: str) -> None:
-    """Compare the share of unreadable documents with the share that is allowed.
-
-    Args:
-        good: number of readable documents. quarantine: a row for each unreadable one, with `problem` and `where`.
-        meanings: problem -> its meaning. noun: the word for a document in the message, in the singular.
-
-    Raises:
-        DataError: the share is larger; the message has each problem with its number and its first document.
-    """
-    bad = quarantine.manifest.rows
-    if bad <= allowed * (bad + good):
-        return
-    counts, first = Counter[str](), dict[str, str]()
-    for table in quarantine.tables():
-        problems = table["problem"].combine_chunks()
-        for found in pc.value_counts(problems).to_pylist():
-            problem = found["values"]
-            counts[problem] += found["counts"]
-            if problem not in first:
-                first[problem] = table["where"][pc.index(problems, problem).as_py()].as_py()
-    shown = "\n".join(f"  {count:,} {one} ({meanings[one]}): {first[one]}" for one, count in counts.most_common())
-    raise DataError(
-        f"{bad:,} of {plural(bad + good, noun)} could not be read ({bad / (bad + good):.1%}; "
-        f"execution.max_bad_documents allows {allowed:.1%}). The first of each problem:\n{shown}\n"
-        f"All of them: {quarantine.uri}. {what_to_correct(counts)}, or allow more with "
-        f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."
-    )

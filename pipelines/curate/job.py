@@ -51,8 +51,9 @@ from raymill.cluster.progress import Progress
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.quarantine import refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
-from raymill.cluster.readers.units import InputManifest, refuse_too_many
+from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.run import RUN_MANIFEST
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn, Stage

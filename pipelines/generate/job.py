@@ -32,8 +32,8 @@ from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
-from raymill.cluster.readers.units import refuse_too_many
 from raymill.cluster.secret_values import remember
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
@@ -200,11 +200,9 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def make(self, making: Making) -> Made:
         self.record_inputs()
         artifacts = self.stages(making.run)
-        documents = int(artifacts[QUARANTINE].manifest.counters["documents"])
-        bad = artifacts[QUARANTINE].manifest.rows
-        refuse_too_many(
-            self.config.execution.max_bad_documents, documents - bad, artifacts[QUARANTINE], PROBLEMS, "document"
-        )
+        counters = artifacts[QUARANTINE].manifest.counters
+        good = int(counters["documents"] - counters["quarantined"])
+        refuse_too_many(self.config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS, "document")
         self.answers.close()
         report = self._report(artifacts)
         digests = digests_of({name: artifacts[name] for name in (RECORDS, REMOVED, QUARANTINE)})
@@ -244,7 +242,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
                 {"reason": reason, "count": number, "meaning": REASONS.get(reason, reason)}
                 for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
             ],
-            "warnings": [],
+            "warnings": list(loss_warnings(quarantine_entries(artifacts[QUARANTINE]))),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

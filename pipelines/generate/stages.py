@@ -33,6 +33,8 @@ from raymill.cluster.examples.texts import compared_texts, texts_of
 from raymill.cluster.formats import plural, share
 from raymill.cluster.output import Output, read_slices, table_of, table_slice
 from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.quarantine import lost_counters
+from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
@@ -201,11 +203,11 @@ def draft(
 ) -> Counters:
     """The work of the stage `draft` on a unit of input.
 
-    Counters: `documents`, `quarantined`, `requests`, `removed/REASON`.
+    Counters: `documents`, `quarantined`, `requests`, `removed/REASON`, and those of `lost_counters`.
     """
-    counters = Counter[str]()
+    counters, counts = Counter[str](), ReaderCounts()
     slices = _Slices(settings.asker, 0, firsts)
-    for table in read_unit(unit, reading, settings.limits):
+    for table in read_unit(unit, reading, settings.limits, counts=counts):
         readable, unreadable = split_problems(table)
         if unreadable.num_rows:
             found = unreadable.select(["row", "problem", "where"])
@@ -218,6 +220,8 @@ def draft(
             for sample in range(settings.samples):
                 row = Row(carried["id"], unit.source, f"{place}.{sample}", carried)
                 slices.add(row, sample)
+    counters.update({"documents": counts.lost.total(), "quarantined": counts.lost.total()})
+    counters.update(lost_counters(unit.source, counts))
     slices.write(scratch, "_work/requests.0", "_work/removed.draft", counters)
     return dict(counters)
 

@@ -46,8 +46,9 @@ from raymill.cluster.plugins import context_of, plugins_in
 from raymill.cluster.progress import Progress
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.quarantine import refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
-from raymill.cluster.readers.units import InputManifest, refuse_too_many
+from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
 from raymill.cluster.session import Session
@@ -80,7 +81,7 @@ from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.fetch.settings import Database
 from raymill.pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of, secret
 from raymill.pipelines.prepare.records.validate import Validate
-from raymill.pipelines.prepare.report.gather import REQUIRED, PrepareReport, gather
+from raymill.pipelines.prepare.report.gather import REQUIRED, PrepareReport, counts_below, gather
 from raymill.pipelines.prepare.report.page import assessment_text, render, render_assessment, report_text
 from raymill.pipelines.prepare.sources import (
     as_input,
@@ -621,7 +622,9 @@ def run_stages(
                 "2026-11-23T08:30:00Z, 23 Nov 2026 or seconds from 1970; for dates as 03/04/2026, set `day_first` in "
                 "the input."
             )
-    refuse_too_many(config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS | REASONS, "record")
+    # Rows are compared with rows: a text that was divided is one.
+    more = sum(counts_below(counters, "parts/").values()) - sum(counts_below(counters, "divided/").values())
+    refuse_too_many(config.execution.max_bad_documents, good - more, artifacts[QUARANTINE], PROBLEMS | REASONS, "row")
     memory, shape = collect_memory(config.limits), config.records.shape
     unrelated = find_unrelated(config.validation.answer_relevance, shape, artifacts, units, memory, run)
     removed = artifacts[VERDICTS] if unrelated is None else unrelated.verdicts

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raymill.cluster.formats import ascii_text, count, decimal, duration, plural, share, short
+from raymill.cluster.readers.quarantine import LOSES_THE_REST
+from raymill.cluster.readers.reader import PROBLEMS
 from raymill.training.methods import MetricWords, metric_words
 from raymill.training.pack import summary
 
@@ -87,6 +89,14 @@ def _data(fit: Fit) -> Iterator[str]:
         read = corpus["documents"] + gone
         if gone > _MAX_LEFT_OUT * read:
             yield f"{share(gone, read)} of the documents of {corpus['name']} were left out."
+        unread = {reason: number for reason, number in corpus["left_out"].items() if reason in PROBLEMS}
+        if unread:
+            rest = "; the rest of a file was lost, and how many documents it held is not known"
+            yield (
+                f"{corpus['name']}: {plural(sum(unread.values()), 'row')} could not be read: "
+                f"{', '.join(f'{count(number)} {reason}' for reason, number in unread.items())}"
+                f"{rest if unread.keys() & {*LOSES_THE_REST} else ''}."
+            )
         turns = summary.turns(corpus.get("turns", {}))
         for note in [
             *turns,

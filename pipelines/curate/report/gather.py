@@ -7,7 +7,7 @@ text_bytes are bytes of UTF-8, times are seconds.
 import os
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.engine import Engine
 from raymill.cluster.formats import ascii_text, count, plural, share
 from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.readers.quarantine import lost_rows
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.secret_values import take_out
 from raymill.pipelines.curate.config import CUTS, AnyCut, CurateConfig
@@ -117,7 +118,8 @@ REPORT = {
         }
         for cut in CUTS
     },
-    "quarantine": [{"source": str, "problem": str, "documents": int, "examples": [str]}],  # examples: file and row
+    # lost: those of the documents that have no row in quarantine. examples: file and row.
+    "quarantine": [{"source": str, "problem": str, "documents": int, "lost?": int, "examples": [str]}],
     "skipped": [{"source": str, "inside": bool, "reason": str, "count": int}],  # files, or what is inside of files
     "duplicate_ids": [{"source": str, "ids": int, "documents": int, "examples": [str]}],  # examples: of ids
     # units: also without documents. wall_s: null if an earlier call did some of them.
@@ -181,7 +183,7 @@ def gather(
             }
             for row in tallies.rows["personal"]
         ],
-        "quarantine": _quarantine(artifacts[PROBLEMS]),
+        "quarantine": _quarantine(artifacts[PROBLEMS], lost_rows(artifacts[ATTRIBUTES])),
         "skipped": _skipped(inputs, artifacts[ATTRIBUTES]),
         "duplicate_ids": _duplicate_ids(inputs, artifacts.get(DUPLICATE_IDS)),
         "stages": [
@@ -385,13 +387,17 @@ def _samples(samples: pa.Table, tallies: _Tallies) -> list[dict[str, Any]]:
     return [{name: row[name] for name in shown} for key in order for row in found[key]]
 
 
-def _quarantine(problems: Artifact) -> list[dict[str, Any]]:
+def _quarantine(problems: Artifact, lost: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in _merged(problems, add_problems).to_pylist():
         key = (row["source"], row["problem"])
         entry = found.setdefault(key, {"source": key[0], "problem": key[1], "documents": 0, "examples": []})
         entry["documents"] += row["documents"]
         entry["examples"].append(row["where"])
+    for key, number in lost.items():
+        if number:
+            found[key]["documents"] += number
+            found[key]["lost"] = number
     return sorted(found.values(), key=lambda entry: -entry["documents"])
 
 

@@ -6,16 +6,12 @@ from typing import Any
 
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.listing import skipped_text
-from raymill.cluster.readers.reader import PROBLEMS
-from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
+from raymill.cluster.readers.quarantine import loss_warnings
 from raymill.cluster.readers.units import InputManifest
 
 _RULE_REMOVES_ALMOST_ALL = 0.95
 _IDLE_RULE_DOCUMENTS = 1000  # among fewer, a rule that removes one document in a few hundred may remove none
 _REASONS_SHOWN = 12
-_LOSES_THE_REST = (
-    "truncated", "corrupt_compression", "corrupt_batch", "corrupt_page", "expansion_bomb", "large_block"
-)  # fmt: skip
 
 
 def warnings(
@@ -66,14 +62,7 @@ def warnings(
                 f"Language {language} is in language.keep, but the corpus has no document in it; "
                 f"{counts['input']['documents']:,} in the input."
             )
-    for entry in report["quarantine"]:
-        if entry["problem"] in _LOSES_THE_REST:
-            found.append(
-                f"Source {entry['source']}: {plural(entry['documents'], 'time')} the rest of a file was lost "
-                f"({entry['problem']}, first {entry['examples'][0]}); how many documents it held is not known."
-            )
-        if entry["problem"] in PROBLEMS_OF_WHOLE_FILES:
-            found.append(f"Source {entry['source']}: {PROBLEMS[entry['problem']]} ({entry['examples'][0]}).")
+    found += loss_warnings(report["quarantine"])
     bad = sum(entry["documents"] for entry in report["quarantine"])
     if bad:
         found.append(

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import PLUGIN_ERROR, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
@@ -188,7 +189,10 @@ class Measure:
     reading: Reading
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and the counters by source above."""
+        """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and the counters by source above.
+
+        Also those of `lost_counters`.
+        """
         counters: Counters = {"documents": 0, "characters": 0, "text_bytes": 0, "quarantined": 0}
         by_kind = Counter[str]()
         counts = ReaderCounts()
@@ -219,6 +223,8 @@ class Measure:
                 if NEWEST_BY in attributes.column_names:
                     by_kind[NO_NEWEST_BY] += pc.sum(pc.is_nan(attributes[NEWEST_BY])).as_py()
         by_kind[REPEATED_KEY] += counts.repeated_keys
+        counters["quarantined"] += counts.lost.total()
+        counters |= lost_counters(unit.source, counts)
         counters |= {f"{kind}{unit.source}": count for kind, count in by_kind.items() if count}
         counters |= {f"{NOTES}{unit.source}/{note}": count for note, count in counts.notes.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}

@@ -14,6 +14,7 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural, share
 from raymill.cluster.readers.inputs import CUT_KINDS, STORES
 from raymill.cluster.readers.listing import skipped_text
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
 from raymill.pipelines.prepare.config import PrepareConfig
@@ -388,6 +389,7 @@ def gather(
             *time_warnings(collected, split),
             *balance_warnings(config, split),
             *fetch_warnings(config, fetched),
+            *loss_warnings(quarantine_entries(artifacts[QUARANTINE])),
         ],
         "notes": [*map(_fetched, fetched), *inputs.notes, *on_inputs, *notes, *on_records],
         "config": config.model_dump(mode="json", by_alias=True, exclude=STORES),

@@ -26,6 +26,7 @@ from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Si
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
 from raymill.cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
+from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
@@ -264,7 +265,7 @@ def collect(
     `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their parts
     `parts/S`; what was taken out of texts `cut/S/KIND`, with its characters `cut-characters/S/KIND`, and what readers
     passed over `skipped/S/REASON`, and what they left out of texts `note/S/NOTE`. Records with a column, or a key of
-    messages, that not all records of the shape have: `with/NAME`.
+    messages, that not all records of the shape have: `with/NAME`. Also those of `lost_counters`.
     """
     of_unit, passed_over = _Unit(settings, reading, tables, unit, scratch), ReaderCounts()
     counters = of_unit.counters
@@ -275,6 +276,8 @@ def collect(
         converted = of_unit.converted(records)
         counters.update({"records": len(converted), f"records/{unit.source}": len(converted)})
         of_unit.write(converted)
+    counters.update({f"problem/{unit.source}/{problem}": number for problem, number in passed_over.lost.items()})
+    counters.update({"quarantined": passed_over.lost.total()} | lost_counters(unit.source, passed_over))
     counters.update({f"skipped/{unit.source}/{reason}": count for reason, count in passed_over.skipped.items()})
     counters.update({f"note/{unit.source}/{note}": count for note, count in passed_over.notes.items() if count})
     return dict(counters)

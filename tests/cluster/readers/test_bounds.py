@@ -9,15 +9,17 @@ import pytest
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
+from raymill.cluster.parquet_pages import page_header
 from raymill.cluster.readers.formats import READERS
-from raymill.cluster.readers.formats.parquet import _batch_rows, _parsed
+from raymill.cluster.readers.formats.parquet import _batch_rows
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.listing import list_inputs
+from raymill.cluster.readers.quarantine import refuse_too_many
 from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.recorded import changes_since, write_inputs
-from raymill.cluster.readers.streams import Span, UnreadableRest
-from raymill.cluster.readers.units import read_unit, refuse_too_many
+from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
 
 
@@ -170,12 +172,12 @@ def test_the_size_of_a_page_is_read_from_its_header(size):
         digits.append(value % 128 + 128)
         value //= 128
     header = bytes([0x15, 0x04, 0x15, *digits, value, 0x15, 0x02, 0x00])
-    assert _parsed(header)[:3] == (len(header), size, 1)
+    assert page_header(header)[:3] == (len(header), size, 1)
     for cut in (header[:-1], header[:3]):
         with pytest.raises(IndexError):
-            _parsed(cut)
-    with pytest.raises(UnreadableRest):
-        _parsed(header[:2] + b"\x00")
+            page_header(cut)
+    with pytest.raises(ValueError, match="no header of a page"):
+        page_header(header[:2] + b"\x00")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +215,8 @@ def test_a_run_ends_above_the_share_of_unreadable_documents_that_it_allows(allow
     problems = ["bad_utf8"] * (bad - 1) + ["null_text"] * (bad > 0)
     rows = pa.table({"problem": problems, "where": [f"a.jsonl line {at}" for at in range(bad)]})
     tables = [rows.slice(0, 1), rows.slice(1)] if bad > 1 else [rows]
-    quarantine = SimpleNamespace(manifest=SimpleNamespace(rows=bad), tables=lambda: iter(tables), uri="/run/quarantine")
+    manifest = SimpleNamespace(rows=bad, counters={})
+    quarantine = SimpleNamespace(manifest=manifest, tables=lambda: iter(tables), uri="/run/quarantine")
     arguments = allowed, good, quarantine, {"bad_utf8": "no UTF-8", "null_text": "null"}, "document"
     if share is None:
         refuse_too_many(*arguments)  # type: ignore[arg-type]

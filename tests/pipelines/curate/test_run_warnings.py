@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from raymill.cluster.readers.quarantine import LOSES_THE_REST
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
-from raymill.pipelines.curate.report.run_warnings import _LOSES_THE_REST, warnings
+from raymill.pipelines.curate.report.run_warnings import warnings
 
 
 def amount(documents: int) -> dict[str, int]:
@@ -96,10 +97,13 @@ def test_a_kept_language_without_a_document_in_the_corpus():
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_quarantined_document_is_counted_and_one_that_costs_others_is_named(problem, count):
     entry = {"source": "b", "problem": problem, "documents": count, "examples": ["in/x line 3", "in/y line 4"]}
-    lost = problem in _LOSES_THE_REST
     times = "1 time" if count == 1 else "2 times"
     wanted = []
-    if lost:
+    if problem == "corrupt_page":
+        wanted.append(
+            f"Source b: {'1 row was' if count == 1 else '2 rows were'} lost (corrupt_page, first in/x line 3)."
+        )
+    elif problem in LOSES_THE_REST:
         wanted.append(
             f"Source b: {times} the rest of a file was lost ({problem}, first in/x line 3); how many documents it held "
             "is not known."

@@ -13,6 +13,7 @@ from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.parse import REASONS
 from raymill.pipelines.generate.plan import plan_generation
 from tests.support import inline
+from tests.support.damaged import cut_gzip, zeroed_parquet
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.inline import prepare_inline
 
@@ -213,3 +214,17 @@ def test_a_dry_run_shows_the_template_the_model_and_all_that_is_set(settings, se
     assert "12 files" in lines and "template questions that a document answers" in lines
     assert f"model    small at {server.url}" in lines and "per_document: 3" in lines and "budget: 5.0" in lines
     assert server.stats()["requests"] == 0 and not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_lost_in_the_seeds_are_warnings_and_in_the_share(settings, monkeypatch, tmp_path):
+    texts = [f"Guide number {number} is about the lamp of the router." for number in range(200)]
+    cut = cut_gzip(tmp_path / "x.jsonl.gz", [json.dumps({"text": text}) for text in texts])
+    zeroed = zeroed_parquet(tmp_path / "x.parquet", texts)
+    settings["inputs"] = [{"source": "cut", "path": str(cut)}, {"source": "zeroed", "path": str(zeroed)}]
+    with pytest.raises(DataError, match=r"41 of \d+ documents could not be read \(1\d\.\d%.*(?s:.*)  40 corrupt_page"):
+        generate_inline(settings, monkeypatch)
+    run = generate_inline(settings | {"execution": {"max_bad_documents": 0.2}}, monkeypatch)
+    first, second = run.warnings
+    assert first.startswith("Source zeroed: 40 rows were lost (corrupt_page, first ")
+    assert second.startswith("Source cut: 1 time the rest of a file was lost (truncated, first ")
+    assert f"warning: {first}\nwarning: {second}" in str(run)

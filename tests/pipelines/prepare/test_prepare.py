@@ -375,7 +375,7 @@ def test_settings_that_cannot_be_are_refused(settings, change, message):
 
 def test_too_many_rows_that_are_no_records_end_the_run(settings, monkeypatch, tmp_path):
     tickets(tmp_path / "tickets.csv", count=3, more=[("e", question(4), "", "login", "c")] * 2)
-    with pytest.raises(DataError, match=r"2 of 5 records could not be read.*\n  2 empty \(no text, question"):
+    with pytest.raises(DataError, match=r"2 of 5 rows could not be read.*\n  2 empty \(no text, question"):
         prepare_inline(settings, monkeypatch)
 
 

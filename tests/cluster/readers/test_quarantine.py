@@ -1,0 +1,75 @@
+"""Rows that are lost behind one row of quarantine count as rows, and a warning says that they are lost."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.quarantine import (
+    loss_warnings,
+    lost_counters,
+    lost_rows,
+    quarantine_entries,
+    refuse_too_many,
+)
+from raymill.cluster.readers.reader import PROBLEMS, ReaderCounts
+from raymill.cluster.readers.units import read_unit
+from raymill.cluster.store.store import Store
+from tests.support.damaged import zeroed_parquet
+
+
+def quarantine_of(rows: list[tuple[str, str, str]], counters: dict[str, float] | None = None) -> SimpleNamespace:
+    """Something like the artifact, of rows (source, problem, where)."""
+    names = ["source", "problem", "where"]
+    table = pa.table([pa.array(column, pa.string()) for column in zip(*rows, strict=True)], names=names)
+    manifest = SimpleNamespace(rows=len(rows), counters=counters or {})
+    return SimpleNamespace(manifest=manifest, tables=lambda columns=None: iter([table]), uri="/run/quarantine")
+
+
+TWO_GROUPS = [
+    ("a", "corrupt_page", "x.parquet row group 0 row 0: 20 rows lost"),
+    ("a", "corrupt_page", "x.parquet row group 3 row 0: 20 rows lost"),
+]
+LOST = {"lost/a/corrupt_page": 38.0, "documents": 160.0}
+
+
+def test_a_reader_counts_the_rows_that_are_lost_besides_the_one_that_stands_for_them(tmp_path):
+    path = zeroed_parquet(tmp_path / "x.parquet", [f"text {number}" for number in range(200)])
+    manifest, counts = freeze(Store(), [Input(path=str(path))]), ReaderCounts()
+    tables = [t for unit in manifest.units for t in read_unit(unit, manifest.reading, Limits(), counts=counts)]
+    problems = [problem for table in tables for problem in table["problem"].to_pylist()]
+    assert (problems.count(None), problems.count("corrupt_page")) == (160, 2)
+    assert counts.lost == {"corrupt_page": 38}
+    assert lost_counters("a", counts) == {"lost/a/corrupt_page": 38}
+
+
+def test_a_lost_row_that_has_a_row_of_its_own_is_no_counter():
+    assert lost_counters("a", ReaderCounts(lost=Counter(corrupt_page=0))) == {}
+
+
+def test_lost_rows_count_against_the_share_that_is_allowed():
+    quarantine = quarantine_of(TWO_GROUPS, LOST)
+    assert lost_rows(quarantine) == {("a", "corrupt_page"): 38}
+    refuse_too_many(0.2, 160, quarantine, PROBLEMS, "document")
+    with pytest.raises(DataError) as caught:
+        refuse_too_many(0.19, 160, quarantine, PROBLEMS, "document")
+    first, second, *_ = str(caught.value).splitlines()
+    assert first.startswith("40 of 200 documents could not be read (20.0%; execution.max_bad_documents allows 19.0%)")
+    assert second.startswith("  40 corrupt_page (") and second.endswith(": 20 rows lost")
+
+
+def test_lost_rows_are_told_with_their_number_where_it_is_known():
+    rows = [*TWO_GROUPS, ("b", "truncated", "t.jsonl.gz after line 129"), ("b", "bad_utf8", "u.jsonl line 3")]
+    entries = quarantine_entries(quarantine_of(rows, LOST | {"lost/c/d/large_block": 4.0}))
+    assert [(e["source"], e["problem"], e["documents"], e["lost"]) for e in entries] == [
+        ("a", "corrupt_page", 40, 38), ("b", "truncated", 1, 0), ("b", "bad_utf8", 1, 0),
+    ]  # fmt: skip
+    assert list(loss_warnings(entries)) == [
+        "Source a: 40 rows were lost (corrupt_page, first x.parquet row group 0 row 0: 20 rows lost).",
+        "Source b: 1 time the rest of a file was lost (truncated, first t.jsonl.gz after line 129); how many documents "
+        "it held is not known.",
+    ]
