@@ -84,8 +84,8 @@ def output_state(job: FilesJob[Any], finished: bool, damage: str) -> str:
 def shortest(settings: BaseModel) -> dict[str, Any]:
     """The shortest config with these settings: those that differ from the defaults, and those without a default."""
     now = settings.model_dump(mode="json", by_alias=True, exclude={"inputs"})
-    fields = type(settings).model_fields
-    required = {name: now[name] for name in now if name in ("kind", "name", "output") or fields[name].is_required()}
+    without_default = {name for name, field in type(settings).model_fields.items() if field.is_required()}
+    required = {name: now[name] for name in now if name in {"kind", "name", "output"} | without_default}
     fewest = type(settings).model_validate(required | {"inputs": [{"path": "x"}]})
     found = changed(now, fewest.model_dump(mode="json", by_alias=True, exclude={"inputs"}))
     given: list[Any] = list(settings.inputs)  # type: ignore[attr-defined]

@@ -311,7 +311,9 @@ def test_a_result_that_is_missing_or_damaged_is_refused(tmp_path):
         with pytest.raises(DataError, match=match):
             read_trained(Store(), str(tmp_path), "/data", "d")
 
-    refused(r"folds.json: no result of a cross-validation\. Run `raymill cross-validate CONFIG` with `corpus: /data`")
+    refused(
+        r"folds.json: no result of a cross-validation\. Run `raymill.cross_validate\(CONFIG\)` with `corpus: /data`"
+    )
     for text in ("", "[]", '{"datasets": {}}', '{"datasets": {}, "folds": [{"fold": 0}], "scores": {}}'):
         (tmp_path / "folds.json").write_text(text)
         refused(r"no result of `raymill cross-validate` \(")
