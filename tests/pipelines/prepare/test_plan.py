@@ -56,7 +56,7 @@ def test_a_dry_run_stops_where_the_run_would(settings, monkeypatch, tmp_path, ca
             settings | {"execution": {"max_bad_documents": 0.07}, "output": str(tmp_path / "run")}, monkeypatch
         )
     with pytest.raises(
-        DataError, match=r"20 of 260 rows .*\(empty 10, not readable 10\): 7.7%, .*max_bad_documents=0.08"
+        DataError, match=r'20 of 260 rows .*\(empty 10, not readable 10\): 7.7%, .*max_bad_documents": 0.08'
     ):
         print_dry_run(config(settings | {"execution": {"max_bad_documents": 0.07}}))
     assert "sample   of 250 rows" in capsys.readouterr().out

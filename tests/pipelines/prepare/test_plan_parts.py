@@ -33,7 +33,7 @@ def test_a_sample_with_more_bad_rows_than_the_run_allows_is_refused(unreadable, 
     sample: Any = SimpleNamespace(unreadable=unreadable)
     refusal = plan._too_many_bad(0.1, sample, made)
     assert (refusal is not None) is refused
-    wanted = rf"11 of 100 rows .* are no records \(empty {problems}.*max_bad_documents=0.11"
+    wanted = rf'11 of 100 rows .* are no records \(empty {problems}.*max_bad_documents": 0.11'
     assert refusal is None or re.match(wanted, str(refusal))
 
 

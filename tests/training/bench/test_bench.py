@@ -201,7 +201,7 @@ def test_it_runs_under_torchrun_and_only_the_first_worker_prints(engine):
     ("words", "said"),
     [
         (["--peer", "--engine", "zero2"], "engine ddp"),
-        (["--documents", "64"], "--documents 64"),
+        (["--documents", "64"], "documents=64"),
         (["--offload", "optimizer"], "only engines zero1"),
     ],
 )

@@ -316,6 +316,6 @@ def test_a_result_that_is_missing_or_damaged_is_refused(tmp_path):
     )
     for text in ("", "[]", '{"datasets": {}}', '{"datasets": {}, "folds": [{"fold": 0}], "scores": {}}'):
         (tmp_path / "folds.json").write_text(text)
-        refused(r"no result of `raymill cross-validate` \(")
+        refused(r"no result of `raymill.cross_validate` \(")
     at = folds(tmp_path / "cv", {"/data": "d"}, 0.5)
     assert read_trained(Store(), f"{at}/folds.json", "/data", "d")["accuracy"]["worst"] == 0
