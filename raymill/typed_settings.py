@@ -736,15 +736,15 @@ class GatesSettings(TypedDict, total=False):
 
 
 class GenerateExecutionSettings(TypedDict, total=False):
-    """Also how much may go without an answer."""
+    """Also the fraction of requests that may have no answer. Asking has a time limit of its own, `model.give_up_s`."""
 
     attempts: int
     """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
     losses: int
     """Maximum number of further tries of a unit of work whose worker or machine was lost."""
     stall_s: float
-    """Seconds without a committed or failed unit of work after which Ray is restarted; time in which no unit could
-    run does not count.
+    """Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as long as the
+    model needs for its requests.
     """
     cpus: int | None
     """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
@@ -1562,7 +1562,7 @@ class TemplateSettings(TypedDict, total=False):
 
 
 class TokenPricesSettings(TypedDict, total=False):
-    """TokenPrices of a model, in money for a million tokens."""
+    """Prices of a model, in money for a million tokens."""
 
     input: Required[float]
     """Price of a million tokens of prompts."""
@@ -2086,7 +2086,8 @@ def generate(
 ) -> GenerateRun:
     """Records that a model makes of documents, records and topics.
 
-    A second run continues where the first stopped; answers are never asked for twice. Report: OUTPUT/report.html
+    A second run continues where the first stopped, and asks nothing again that has an answer. Exits with 2 if no record
+    is made. Report: OUTPUT/report.html
 
     Keywords replace the settings of `config`.
 
@@ -2104,7 +2105,7 @@ def generate(
         budget: Money that the run may spend, by `model.prices`; no effect on the records; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
         output: Folder or URI below which the run writes everything.
-        limits: AskingBounds on the size of documents and files, and on the time for parsing them.
+        limits: Bounds on the size of documents and files, and on the time for parsing them.
         execution: Retries, CPU cores, and units of work; no effect on the records.
         storage: Credentials, address and timeouts of the object store.
         override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied

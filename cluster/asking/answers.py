@@ -1,22 +1,25 @@
 """The answer store: every try of every request, raw, as it came, under the request's key.
 
-    answers/<first>-<last>.<id>.parquet     tries of the keys of a range, in their order
-    answers/_open/<first>-<last>.<id>...    the same while a unit asks, as JSON lines
+    answers/<first>-<last>.<id>.parquet            tries of the keys of a range, in their order
+    answers/_open/<first>-<last>.<run>.<id>...     journals: the same as JSON lines, while a unit asks
 
-A try is written before its answer is looked at (cluster/store/line_log.py), and `settle` joins the tries of a unit to
-one file, so a million answers are some hundred objects. Before a request is sent, a line says so: what was in flight
-when a process was killed may have been billed, and is counted.
+A try is written to a journal before its answer is read (cluster/store/line_log.py). `settle` writes the tries of a unit
+to one Parquet file, so a million answers are some hundred objects. A line is also written before a request is sent:
+requests that were in flight when a process was killed may have been billed, and are counted.
 
-Files are only added, and several runs may share a store. A try that is in two files counts once, by its id.
+Several runs may share a store. A run removes its own journals alone. A try that is in two files counts once, by its id.
 """
 
+import hashlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -61,7 +64,7 @@ OUTCOMES = {
 FINAL = ("answered", "refused")
 
 _GROUP_ROWS = 2000
-_WITHOUT_TEXTS = [name for name in SCHEMA.names if name not in ("request", "body")]
+_COUNTED = ["id", "run", "outcome", *(name for name in SCHEMA.names if name.endswith(("_tokens", "_input", "_output")))]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _try_of(plain: Mapping[str, Any]) -> Try:
 
 @dataclass(frozen=True)
 class AnswerRange:
-    """Keys from `first` on, up to `last` without it; empty: to the end."""
+    """Keys from `first` up to `last`, which is not included. last: empty for the last range."""
 
     first: str
     last: str
@@ -127,7 +130,7 @@ class AnswerRange:
 
 
 class Journal:
-    """Tries of a range as they come. log: has been entered. run: as of `Answers`."""
+    """Writes the tries of a range. log: an entered `LineLog`. run: as of `Answers`."""
 
     def __init__(self, log: LineLog, run: str) -> None:
         self._log, self._run = log, run
@@ -163,7 +166,8 @@ class Answers:
     @contextmanager
     def journal(self, keys: AnswerRange) -> Iterator[Journal]:
         """A new journal of a range, in a `with`."""
-        with LineLog(self.store, paths.join(self.uri, OPEN, f"{keys.name}.{uuid.uuid4().hex[:12]}")) as log:
+        name = f"{keys.name}.{self._mark}.{uuid.uuid4().hex[:12]}"
+        with LineLog(self.store, paths.join(self.uri, OPEN, name)) as log:
             yield Journal(log, self.run)
 
     def tries(self, keys: AnswerRange) -> dict[str, list[Try]]:
@@ -171,29 +175,31 @@ class Answers:
         found: dict[str, Try] = {}
         for uri in self._files(keys):
             for table in read_tables(self.store, [uri]):
-                for row in table.to_pylist():
-                    if row["key"] in keys:
-                        found.setdefault(row["id"], Try(**row))
+                own = pc.greater_equal(table["key"], keys.first)
+                own = pc.and_(own, pc.less(table["key"], keys.last)) if keys.last else own
+                for row in table.filter(own).to_pylist():
+                    _keep(found, Try(**row))
         for one in self._open(keys):
-            if one.id not in found or found[one.id].outcome == "in_flight":
-                found[one.id] = one
+            _keep(found, one)
         by_key: dict[str, list[Try]] = {}
         for one in sorted(found.values(), key=lambda one: (one.at, one.id)):
             by_key.setdefault(one.key, []).append(one)
         return by_key
 
     def settle(self, keys: AnswerRange) -> None:
-        """Join what the journals of a range have to one file. They may be deleted afterwards."""
+        """Write what the run's journals of a range hold to one Parquet file. They may be deleted afterwards."""
         there = set[str]()
         for uri in self._files(keys):
             for table in read_tables(self.store, [uri], {"id", "outcome"}.__contains__):
                 settled = table.filter(pc.not_equal(table["outcome"], "in_flight"))
                 there.update(settled["id"].to_pylist())
-        new = sorted(
-            (one for one in self._open(keys) if one.id not in there), key=lambda one: (one.key, one.at, one.id)
-        )
-        if not new:
+        found: dict[str, Try] = {}
+        for one in self._open(keys, own=True):
+            if one.id not in there:
+                _keep(found, one)
+        if not found:
             return
+        new = sorted(found.values(), key=lambda one: (one.key, one.at, one.id))
         columns = {name: [getattr(one, name) for one in new] for name in SCHEMA.names}
         written = pa.BufferOutputStream()
         pq.write_table(pa.table(columns, schema=SCHEMA), written, compression="zstd", row_group_size=_GROUP_ROWS)
@@ -201,25 +207,36 @@ class Answers:
         self.store.write_bytes(uri, written.getvalue().to_pybytes())
 
     def close(self) -> None:
-        """Delete the journals, after all that they hold is settled. Called by the driver, when no unit asks."""
-        for name, uris in self._journals(AnswerRange("", "")).items():
+        """Settle and delete the run's journals. Called by the driver, when none of its units asks."""
+        for name, uris in self._journals(AnswerRange("", ""), own=True).items():
             keys = AnswerRange.named(name)
             assert keys is not None
             self.settle(keys)
             self.store.delete_listed(self.uri, uris)
 
-    def usage(self, run: str | None) -> pa.Table:
-        """All tries without their texts, each once. run: of this run alone; None: of all."""
-        found: dict[str, dict[str, Any]] = {}
-        for uri in self._files(AnswerRange("", "")):
-            for table in read_tables(self.store, [uri], _WITHOUT_TEXTS.__contains__):
-                for row in table.to_pylist():
-                    found.setdefault(row["id"], row)
-        for one in self._open(AnswerRange("", "")):
-            if one.id not in found or found[one.id]["outcome"] == "in_flight":
-                found[one.id] = {name: getattr(one, name) for name in _WITHOUT_TEXTS}
-        rows = [row for row in found.values() if run is None or row["run"] == run]
-        return pa.Table.from_pylist(rows, pa.schema([SCHEMA.field(name) for name in _WITHOUT_TEXTS]))
+    def spending(self) -> "Spending":
+        """The tries of the run, and their tokens. Memory: some 60 bytes a try."""
+        schema = pa.schema([SCHEMA.field(name) for name in _COUNTED])
+        tables = [
+            table.select(_COUNTED).filter(pc.equal(table["run"], self.run))
+            for uri in self._files(AnswerRange("", ""))
+            for table in read_tables(self.store, [uri], _COUNTED.__contains__)
+        ]
+        in_journals = [one for one in self._open(AnswerRange("", "")) if one.run == self.run]
+        columns = {name: [getattr(one, name) for one in in_journals] for name in _COUNTED}
+        tries = pa.concat_tables([*tables, pa.table(columns, schema=schema)])
+        # Of several rows of a try the first counts: those with its end stand before those in flight.
+        in_flight = pc.equal(tries["outcome"], "in_flight")
+        tries = pa.concat_tables([tries.filter(pc.invert(in_flight)), tries.filter(in_flight)])
+        ids = tries["id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        tries = tries.take(np.unique(ids, return_index=True)[1])
+
+        def total(name: str) -> int:
+            return pc.sum(tries[name]).as_py() or 0
+
+        counted = TokenCounts(*(total(f"{name}_tokens") for name in ("input", "cached", "output", "reasoning")))
+        outcomes = Counter(tries["outcome"].to_pylist())
+        return Spending(outcomes, counted, TokenCounts(total("most_input"), 0, total("most_output")))
 
     def sizes(self, most: int) -> tuple[list[int], list[int], list[int]]:
         """(bytes of the messages, input tokens, output tokens) of the first answers of the run, at most `most`."""
@@ -238,9 +255,10 @@ class Answers:
         bytes_of, inputs, outputs = (list(column) for column in columns)
         return bytes_of, inputs, outputs
 
-    def spent(self, prices: TokenPrices | None) -> float:
-        """What the run has spent, with the largest cost of the tries that may have been billed without a count."""
-        return sum(cost_of(row, prices) for row in self.usage(self.run).to_pylist())
+    @property
+    def _mark(self) -> str:
+        """The run in names of journals."""
+        return hashlib.blake2b(self.run.encode(), digest_size=4).hexdigest()
 
     def _files(self, keys: AnswerRange) -> list[str]:
         found = []
@@ -251,20 +269,20 @@ class Answers:
                 found.append(file.uri)
         return sorted(found)
 
-    def _journals(self, keys: AnswerRange) -> dict[str, list[str]]:
-        """The files of each journal that meets a range, by its name."""
+    def _journals(self, keys: AnswerRange, own: bool = False) -> dict[str, list[str]]:
+        """The files of each journal that meets a range, by its name. own: of this run alone."""
         folder = paths.join(self.uri, OPEN)
         found: dict[str, list[str]] = {}
         for file in self.store.list_files(folder) if self.store.holds_files(folder) else ():
             name = file.uri.rpartition("/")[2]
             of_file = AnswerRange.named(name)
-            if name.endswith(".jsonl") and of_file and keys.meets(of_file):
-                found.setdefault(".".join(name.split(".")[:2]), []).append(file.uri)
+            if name.endswith(".jsonl") and of_file and keys.meets(of_file) and (not own or f".{self._mark}." in name):
+                found.setdefault(".".join(name.split(".")[:3]), []).append(file.uri)
         return {name: sorted(uris) for name, uris in sorted(found.items())}
 
-    def _open(self, keys: AnswerRange) -> Iterator[Try]:
-        """The tries in the journals of a range."""
-        for uris in self._journals(keys).values():
+    def _open(self, keys: AnswerRange, own: bool = False) -> Iterator[Try]:
+        """The tries in the journals of a range. own: of this run alone."""
+        for uris in self._journals(keys, own).values():
             yield from (one for one in self._of_journal(uris) if one.key in keys)
 
     def _of_journal(self, uris: Iterable[str]) -> Iterator[Try]:
@@ -286,7 +304,22 @@ class Answers:
                 yield _try_of(plain | {"at": "", "outcome": "in_flight"})
 
 
-def cost_of(row: Mapping[str, Any], prices: TokenPrices | None) -> float:
-    """What a try cost, or at most. row: of `Answers.usage`."""
-    counted = TokenCounts(row["input_tokens"], row["cached_tokens"], row["output_tokens"], row["reasoning_tokens"])
-    return (counted + TokenCounts(row["most_input"], 0, row["most_output"])).cost(prices)
+def _keep(found: dict[str, Try], one: Try) -> None:
+    """Add a try by its id; one that has ended replaces the same one in flight."""
+    if one.id not in found or found[one.id].outcome == "in_flight":
+        found[one.id] = one
+
+
+@dataclass(frozen=True)
+class Spending:
+    """The tries of a run. tries: number by outcome. tokens: that the server counted. unknown: the most tokens of tries
+    that may have been billed without a count.
+    """
+
+    tries: Counter[str]
+    tokens: TokenCounts
+    unknown: TokenCounts
+
+    def most(self, prices: TokenPrices | None) -> float:
+        """The most that the tries cost."""
+        return self.tokens.cost(prices) + self.unknown.cost(prices)

@@ -20,7 +20,7 @@ from raymill.cluster.asking.throttle import REPORT_S, Grant, Report
 from raymill.cluster.errors import UserError
 from raymill.cluster.failpoints import failpoint
 
-_LAST_WAIT_S = 60.0  # for requests in flight, when nothing more is to be asked
+_LAST_WAIT_S = 60.0  # for requests in flight, when no more are sent
 
 
 class AnsweringBackend(Protocol):
@@ -35,7 +35,7 @@ ReportTo = Callable[[str, Report], Awaitable[Grant]]
 
 
 class AskingStopped(UserError):
-    """Nothing more is asked: the money is spent, or the server refuses everything. All answers are stored."""
+    """No more requests are sent: the money is spent, or the server refuses all of them. All answers are stored."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,9 @@ def ask_all(
 ) -> dict[str, Answered]:
     """The answer to each request, by its key. Stored ones are not asked again.
 
+    Stored refusals of single requests count as answers only if the server has answered another request of the range:
+    otherwise it may have been set up wrongly.
+
     Args:
         requests: by key, all of them in `keys`. open_backend: what computes the answers, in an `async with`.
         max_tokens: largest number of tokens of an answer.
@@ -248,9 +251,14 @@ def ask_all(
     found: dict[str, Answered] = {}
     missing: list[_Pending] = []
     stored = answers.tries(keys)
+    outcomes = dict[str, dict[str, Try]]()  # by outcome and key, the first of each
+    for key in requests:
+        for one in stored.get(key, ()):
+            outcomes.setdefault(one.outcome, {}).setdefault(key, one)
+    answered = outcomes.get("answered", {})
+    finals = outcomes.get("refused", {}) | answered if answered else {}
     for key in sorted(requests):
-        final = next((one for one in stored.get(key, ()) if one.outcome in FINAL), None)
-        if final is not None:
+        if final := finals.get(key):
             found[key] = Answered(judged(final.status, {}, final.body, final.seconds), final.id)
         else:
             missing.append(_Pending(requests[key], most_tokens(requests[key].body, max_tokens)))

@@ -64,7 +64,7 @@ class Backends:
 
     def throttle(self) -> Throttle:
         """A new throttle, with what the run has spent so far."""
-        spent = 0.0 if self.budget is None else self.answers.spent(self.model.prices)
+        spent = 0.0 if self.budget is None else self.answers.spending().most(self.model.prices)
         return Throttle(self.bounds, spent)
 
     def setup(self) -> Connected:

@@ -7,6 +7,7 @@ itself how long to wait. Here each try is seen, stored and counted.
 import asyncio
 import email.utils
 import json
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from raymill.cluster.secret_values import redacted, shortened
 
 _MOST_BYTES = 64 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_LONGEST_WAIT_S = 3600.0  # that a server may ask for; more, as of a daily quota, ends the run
 # Connections of one client: it looks through all of them for each request.
 _CONNECTIONS = 8
 _REFUSED = (400, 413, 422)
@@ -98,7 +100,7 @@ class Endpoint:
             )
         except httpx2.TransportError as error:
             return _again(f"no whole answer ({shortened(redacted(str(error) or type(error).__name__), 200)})", started)
-        except (httpx2.DecodingError, _TooLarge) as error:
+        except _Unusable as error:
             return _again(shortened(str(error), 200), started)
         finally:
             self._give_back(client)
@@ -107,12 +109,15 @@ class Endpoint:
     async def _post(self, client: httpx2.AsyncClient, body: str) -> tuple[int, Mapping[str, str], bytes]:
         data = body.encode("utf-8", "replace")
         async with client.stream("POST", self._url, content=data) as response:
+            encoding = response.headers.get("content-encoding", "").strip().lower()
+            if encoding not in ("", "identity"):  # unpacking it has no bound
+                raise _Unusable(f"the answer is encoded as {encoding[:50]}, which was not asked for")
             blocks, size = [], 0
-            async for block in response.aiter_bytes():
+            async for block in response.aiter_raw():
                 blocks.append(block)
                 size += len(block)
                 if size > _MOST_BYTES:
-                    raise _TooLarge(f"the answer has more than {_MOST_BYTES >> 20} MiB")
+                    raise _Unusable(f"the answer has more than {_MOST_BYTES >> 20} MiB")
             return response.status_code, response.headers, b"".join(blocks)
 
     def _take(self) -> httpx2.AsyncClient:
@@ -120,7 +125,8 @@ class Endpoint:
             if busy < _CONNECTIONS:
                 self._clients[index] = client, busy + 1
                 return client
-        headers = {"Content-Type": "application/json", "User-Agent": f"raymill/{cluster.__version__}"}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers["User-Agent"] = f"raymill/{cluster.__version__}"
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         limits = httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
@@ -136,8 +142,8 @@ class Endpoint:
                 self._clients[index] = one, busy - 1
 
 
-class _TooLarge(Exception):
-    pass
+class _Unusable(Exception):
+    """An answer that is not read to its end."""
 
 
 def _again(reason: str, started: float) -> Reply:
@@ -155,9 +161,7 @@ def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float)
     """The outcome of an answer of HTTP."""
     try:
         plain: Any = json.loads(body)
-    except ValueError:  # RecursionError is none
-        plain = None
-    except RecursionError:
+    except (ValueError, RecursionError):
         plain = None
     if status == 200:
         return _of_answer(plain, body, seconds)
@@ -167,7 +171,10 @@ def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float)
         return Reply("refused", reason, status, body, seconds=seconds)
     if status in _OF_ALL or 300 <= status < 400 or (status == 429 and {code, kind} & set(_MONEY)):
         return Reply("stopped", reason, status, body, seconds=seconds)
-    return Reply("again", reason, status, body, False, _wait(headers), status in _OVERLOADED, seconds)
+    wait = _wait(headers)
+    if wait is not None and wait > _LONGEST_WAIT_S:
+        return Reply("stopped", f"{reason}, and asks to wait for {wait:,.0f} s", status, body, seconds=seconds)
+    return Reply("again", reason, status, body, False, wait, status in _OVERLOADED, seconds)
 
 
 def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:
@@ -214,6 +221,6 @@ def _wait(headers: Mapping[str, str]) -> float | None:
                     seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
                 except (ValueError, OverflowError, TypeError):
                     continue
-            if 0 <= seconds < 86_400:
+            if 0 <= seconds < math.inf:
                 return seconds
     return None

@@ -8,6 +8,7 @@ so a request that is sent again gets its answer after a while. `GET /stats` has 
 
 import argparse
 import asyncio
+import gzip
 import hashlib
 import json
 import random
@@ -27,6 +28,7 @@ FAULTS = {
     "error": "500 with a text that is no JSON",
     "cut": "the connection ends within the answer",
     "broken": "200 with JSON that ends early",
+    "encoded": "the answer is compressed, which was not asked for",
     "truncated": "finish_reason length, the content ends early",
     "refused": "a refusal in place of content",
     "null": "no content at all",
@@ -182,6 +184,9 @@ class FaultyServer:
             return self._error(writer, 400, "This request is refused", "invalid_request_error")
         plain = self._answer(json.loads(body), name, fault)
         answer = json.dumps(plain).encode()
+        if fault == "encoded":
+            self._write(writer, 200, gzip.compress(answer), headers={"Content-Encoding": "gzip"})
+            return True
         if fault in ("cut", "broken"):
             half = answer[: len(answer) // 2]
             self._write(writer, 200, half, len(answer) if fault == "cut" else None)

@@ -9,7 +9,7 @@ _MILLION = 1e6
 
 
 class TokenPrices(BaseModel, extra="forbid", frozen=True):
-    """TokenPrices of a model, in money for a million tokens."""
+    """Prices of a model, in money for a million tokens."""
 
     input: float = Field(ge=0, description="Price of a million tokens of prompts")
     output: float = Field(ge=0, description="Price of a million tokens of answers")

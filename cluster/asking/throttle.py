@@ -1,15 +1,14 @@
 """What all workers of a run share: the number of requests in flight, their rate, the money, and when to stop.
 
-Each worker reports what it has done, some times a second, and is granted how many requests it may have in flight and
-may send until the next report. What was granted to others counts as taken until they report less, so that the sum
-never exceeds the limit. On a cluster the throttle is an actor of Ray (`shared`); elsewhere an object.
+Four times a second each worker reports what it has done, and receives a grant: how many requests it may have in flight,
+how many it may send, and how much they may cost until its next report. A grant counts as used until its worker reports
+again, so the sum over all workers never exceeds a bound. On Ray the throttle is an actor (shared_throttle.py).
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from raymill.cluster.asking.limit import Limit
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
@@ -20,7 +19,7 @@ _LOST_S = 30.0  # without a report; then a worker's requests are no longer count
 
 @dataclass(frozen=True)
 class AskingBounds:
-    """AskingBounds on all requests of a run.
+    """Bounds on all requests of a run.
 
     concurrency: largest number in flight. requests_per_minute, tokens_per_minute: None: as the server allows. budget:
     money; None: any. give_up_s: seconds without any answer after which the run is stopped.
@@ -81,7 +80,7 @@ class Grant:
 
 
 class Throttle:
-    """See above. spent: money of earlier calls of the run. clock: seconds, as of `time.time`."""
+    """Receives reports and answers with grants. spent: money of earlier calls of the run. clock: as `time.time`."""
 
     def __init__(self, bounds: AskingBounds, spent: float, clock: Callable[[], float] = time.time) -> None:
         self._bounds, self._spent_before, self._clock = bounds, spent, clock
@@ -112,11 +111,6 @@ class Throttle:
         granted = self._grant(worker, made, now)
         self._granted[worker] = granted
         return granted
-
-    def state(self) -> dict[str, Any]:
-        """What it has counted, for the report of a run and for tests."""
-        now = self._clock()
-        return {"limit": self._limit.value, "spent": self._spent(), "stop": self._stop, "at": now}
 
     def _forget(self, worker: str, last: Report) -> None:
         del self._reports[worker]

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.frame.job import Run, RunJob
 from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.frame.run_name import run_name
 from raymill.cluster.progress import Progress
 from raymill.cluster.progress_display import OnProgress, chosen_progress
 from raymill.cluster.session import opened
@@ -96,12 +96,6 @@ def plain(value: Any) -> Any:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def run_name(uri: str, default: str) -> str:
-    """The last part of a path or URI, as the name of a run. default: the name if that has no letter and no digit."""
-    last = uri.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-._")[:100] or default
 
 
 def shown_config(config: AnyConfig) -> str:

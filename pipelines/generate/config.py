@@ -1,19 +1,17 @@
 """The settings of a `kind: generate` config."""
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
-
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class Make(BaseModel, extra="allow", frozen=True):
@@ -31,8 +29,15 @@ class Make(BaseModel, extra="allow", frozen=True):
 
 
 class GenerateExecution(FilesExecution):
-    """Also how much may go without an answer."""
+    """Also the fraction of requests that may have no answer. Asking has a time limit of its own, `model.give_up_s`."""
 
+    stall_s: float = Field(
+        86_400,
+        ge=1,
+        le=604_800,
+        description="Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as "
+        "long as the model needs for its requests",
+    )
     max_unanswered: float = Field(
         0.01,
         ge=0,
@@ -46,12 +51,7 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     """Seeds to records, by a model."""
 
     kind: Literal["generate"] = Field(description="Kind of run: generate")
-    name: str = Field(
-        "",
-        max_length=100,
-        pattern=_NAME,
-        description="Name of the run in logs and reports; empty: the last part of `output`",
-    )
+    name: RunName = ""
     inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(
         min_length=1, description="Sources of seeds: documents, records, rows of tables, topics"
     )
@@ -73,7 +73,7 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
     limits: Limits = Field(
-        Limits(), description="AskingBounds on the size of documents and files, and on the time for parsing them"
+        Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
     )
     execution: GenerateExecution = Field(
         GenerateExecution(), description="Retries, CPU cores, and units of work; no effect on the records"
@@ -85,10 +85,7 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="before")
     @classmethod
     def _named_after_output(cls, settings: Any) -> Any:
-        if isinstance(settings, dict) and settings.get("name") is None and isinstance(settings.get("output"), str):
-            last = settings["output"].rstrip("/").rpartition("/")[2]
-            return settings | {"name": re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "records"}
-        return settings
+        return named_after_output(settings, "records")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

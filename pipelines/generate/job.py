@@ -12,6 +12,7 @@ what it changed.
 import hashlib
 import json
 import os
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,11 +22,10 @@ from typing import Any
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends
-from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.requests import address_class
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, UserError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
@@ -71,6 +71,10 @@ class GenerateRun(Run):
     """A finished generation."""
 
     @property
+    def exit_code(self) -> int:
+        return 0 if self.report["records"] else UserError.exit_code
+
+    @property
     def summary(self) -> str:
         report = self.report
         tokens = report["tokens"]
@@ -93,7 +97,8 @@ class GenerateRun(Run):
 class GenerateJob(FilesJob[GenerateConfig]):
     """Records that a model makes of documents, records and topics.
 
-    A second run continues where the first stopped; answers are never asked for twice. Report: OUTPUT/report.html
+    A second run continues where the first stopped, and asks nothing again that has an answer. Exits with 2 if no record
+    is made. Report: OUTPUT/report.html
     """
 
     kind, run_type = "generate", GenerateRun
@@ -181,7 +186,9 @@ class GenerateJob(FilesJob[GenerateConfig]):
             config.sampling.model_dump_json(),
             config.languages,
         )
-        backends = Backends(model, config.budget, self.answers, f"raymill-asking-{self.answers.run}", self._secret)
+        # A throttle of its own for each call: one of an earlier call has another budget.
+        throttle = f"raymill-asking-{self.answers.run}-{uuid.uuid4().hex[:8]}"
+        backends = Backends(model, config.budget, self.answers, throttle, self._secret)
         return GenerateSettings(
             asker=self.asker,
             samples=config.samples,
@@ -213,16 +220,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         for name, artifact in artifacts.items():
             if name.startswith("_work/removed") or name == REMOVED:  # one artifact of each stage
                 counters.update({key: int(one) for key, one in artifact.manifest.counters.items()})
-        prices, tokens, tries = self.config.model.prices, TokenCounts(), Counter[str]()
-        cost = uncounted = 0.0
-        for row in self.answers.usage(self.answers.run).to_pylist():
-            counted = TokenCounts(
-                row["input_tokens"], row["cached_tokens"], row["output_tokens"], row["reasoning_tokens"]
-            )
-            tokens += counted
-            cost += counted.cost(prices)
-            uncounted += TokenCounts(row["most_input"], 0, row["most_output"]).cost(prices)
-            tries[row["outcome"]] += 1
+        prices, spent = self.config.model.prices, self.answers.spending()
         removed = {
             key.removeprefix("removed/"): number for key, number in counters.items() if key.startswith("removed/")
         }
@@ -231,12 +229,12 @@ class GenerateJob(FilesJob[GenerateConfig]):
             "documents": counters["documents"],
             "quarantined": counters["quarantined"],
             "requests": counters["asked"],
-            "tries": tries.total(),
-            "outcomes": dict(sorted(tries.items())),
-            "tokens": vars(tokens),
+            "tries": spent.tries.total(),
+            "outcomes": dict(sorted(spent.tries.items())),
+            "tokens": vars(spent.tokens),
             "prices": prices and prices.model_dump(),
-            "cost": round(cost, 9),
-            "cost_uncounted": round(uncounted, 9),
+            "cost": round(spent.tokens.cost(prices), 9),
+            "cost_uncounted": round(spent.unknown.cost(prices), 9),
             "records": artifacts[RECORDS].manifest.rows,
             "removed": [
                 {"reason": reason, "count": number, "meaning": REASONS.get(reason, reason)}

@@ -1,14 +1,14 @@
-"""What is asked about, on its way through the steps of a template: a seed with the answers so far."""
+"""Rows: a seed with the answers to it so far; and the requests and records that a template makes of rows."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raymill.cluster.asking.requests import ModelRequest, canonical, request_of, sample_seed
+from raymill.cluster.asking.requests import ModelRequest, request_of, sample_seed
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.examples import content as contents
-from raymill.cluster.examples.content import Content, Preference, Shape, to_shape
+from raymill.cluster.examples.content import Content, Preference, Shape
 from raymill.cluster.examples.rows import content_of
 from raymill.pipelines.generate.template import (
     SHAPES,
@@ -24,11 +24,11 @@ from raymill.pipelines.generate.template import (
 
 @dataclass(frozen=True)
 class Row:
-    """A seed, or what was made of one.
+    """A seed and what the steps of a template have made of it.
 
     Attributes:
         seed: id of the seed. source: of its input.
-        name: of the row, different for each: the seed's place, its sample, and the items that were made of it.
+        name: UNIT.ROW.SAMPLE of the seed, then the numbers of the items; different for each row.
         fields: of the seed: `text`, `id`, and the carried columns.
         values: of the steps so far, by their names.
         item: what the last step made.
@@ -133,25 +133,14 @@ class Asker:
         """The shape of the records."""
         return self.template.shape or "text"  # type: ignore[return-value]
 
-    def columns(self, content: Content) -> dict[str, Any]:
-        """The columns of a record's content."""
-        return to_shape(content, self.shape)
-
 
 def items(row: Row, step: Step, found: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
     """The rows that a step makes of a row. found: (key of the request, item) of each."""
     for number, (key, item) in enumerate(found):
-        yield Row(
-            row.seed,
-            row.source,
-            f"{row.name}.{number}" if len(found) > 1 else row.name,
-            row.fields,
-            {**row.values, step.name: item},
-            item,
-            (*row.keys, key),
-        )
+        name = f"{row.name}.{number}" if len(found) > 1 else row.name
+        yield replace(with_item(row, step, item), name=name, keys=(*row.keys, key))
 
 
-def row_json(values: Mapping[str, Any]) -> str:
-    """Values for the ledger."""
-    return canonical(values)
+def with_item(row: Row, step: Step, item: Mapping[str, Any]) -> Row:
+    """The row with what a step made of it."""
+    return replace(row, values={**row.values, step.name: item}, item=item)

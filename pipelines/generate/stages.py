@@ -26,12 +26,13 @@ from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_table
 from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.ask import Answered, ask_all
 from raymill.cluster.asking.backends import Backends
-from raymill.cluster.asking.requests import ModelRequest, boundaries, range_of
+from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
 from raymill.cluster.errors import DataError
-from raymill.cluster.examples.content import COLUMNS, columns_in_use
+from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.texts import compared_texts, texts_of
 from raymill.cluster.formats import plural, share
 from raymill.cluster.output import Output, read_slices, table_of, table_slice
+from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import ReaderCounts
@@ -41,7 +42,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.parse import items_of, refuse, value_of
-from raymill.pipelines.generate.rows import Asker, Row, items, row_json
+from raymill.pipelines.generate.rows import Asker, Row, items, with_item
 from raymill.pipelines.generate.template import Refusal
 from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.language.identification import LanguageId, identify
@@ -58,7 +59,8 @@ from raymill.pipelines.text.texts import Texts
 VERSION = "1"
 RECORDS, REMOVED, QUARANTINE = "records", "removed", "quarantine"
 _MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verdicts"
-_RANGE_BYTES = 4 << 20  # of the input, for a range of keys
+# Requests of a range of keys, about: progress is shown by ranges, and at the end of each some workers wait.
+_RANGE_REQUESTS = 250
 _MOST_RANGES = 256
 _NO_COLUMNS = pa.schema([])
 _REQUESTS_SCHEMA = pa.schema(
@@ -135,9 +137,7 @@ class GenerateSettings:
 
     def schema(self) -> pa.Schema:
         """The columns of the records."""
-        content = {name: type for name, type in COLUMNS[self.asker.shape].items() if name != "tools"}
-        if self.asker.shape == "messages":
-            content = {name: type for name, type in columns_in_use("messages", ()).items() if name != "tools"}
+        content = columns_in_use(self.asker.shape, ())
         own = {name: pa.string() for name in self.asker.template.metadata}
         return pa.schema({"id": pa.string(), **content, **own, **_PROVENANCE})
 
@@ -145,7 +145,7 @@ class GenerateSettings:
 def run_stages(settings: GenerateSettings, inputs: InputManifest, run: RunStageIn) -> dict[str, Artifact]:
     """All stages of a run. run: makes or finds the artifacts of a stage."""
     store, units = inputs.reading.store, inputs.units
-    count = max(1, min(_MOST_RANGES, sum(unit.bytes for unit in units) * settings.samples // _RANGE_BYTES))
+    count = max(1, min(_MOST_RANGES, document_count(inputs) * settings.samples // _RANGE_REQUESTS))
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), count, settings.made_from])
     outputs = (
         Output("_work/requests.0", _NO_COLUMNS),
@@ -263,7 +263,7 @@ def _removal(row: Row, step: str, key: str | None, why: Refusal, answer: str | N
         "reason": why.reason,
         "value": why.seen or None,
         "answer": answer,
-        "content": row_json(row.values) if row.values else None,
+        "content": canonical(row.values) if row.values else None,
     }
 
 
@@ -342,7 +342,7 @@ class Ask:
                         refuse(item, step, row.fields)
                         values.append((key, item))
                     except Refusal as error:
-                        removed.append(_removal(_with(row, step.name, item), step.name, key, error, answered.try_id))
+                        removed.append(_removal(with_item(row, step, item), step.name, key, error, answered.try_id))
             except Refusal as error:
                 removed.append(_removal(row, step.name, key, error, answered.try_id))
         if len(keys) > 1 and step.each is None:
@@ -362,17 +362,19 @@ class Ask:
         self, made: Sequence[Row], unit: int, step: str, scratch: Scratch, counters: Counter[str]
     ) -> list[dict[str, Any]]:
         asker, about = self.settings.asker, self.settings.made
-        records, compared, sources, removed = [], list[str](), list[str](), list[dict[str, Any]]()
-        languages = self._languages(made)
-        for row, language in zip(made, languages, strict=True):
+        found, removed = list[tuple[Row, Content, dict[str, str]]](), list[dict[str, Any]]()
+        for row in made:
             try:
-                if language is not None:
-                    raise Refusal("other_language", language)
-                content, own = asker.record(row)
+                found.append((row, *asker.record(row)))
             except Refusal as error:
                 removed.append(_removal(row, step, row.keys[-1], error))
+        records, compared, sources = list[dict[str, Any]](), list[str](), list[str]()
+        languages = self._languages([content for _, content, _ in found])
+        for (row, content, own), language in zip(found, languages, strict=True):
+            if language is not None:
+                removed.append(_removal(row, step, row.keys[-1], Refusal("other_language", language)))
                 continue
-            columns = asker.columns(content)
+            columns = to_shape(content, asker.shape)
             compared.append("\n".join(compared_texts(content)))
             sources.append(row.source)
             identity = json.dumps([columns, row.name], ensure_ascii=False, sort_keys=True)
@@ -401,26 +403,14 @@ class Ask:
             scratch.write(_ATTRIBUTES, attributes(range(len(ids)), ids, sources, compared, self.settings.dedup))
         return removed
 
-    def _languages(self, made: Sequence[Row]) -> list[str | None]:
-        """The language of each row whose record is not in one of those that are allowed; None of the others."""
+    def _languages(self, contents: Sequence[Content]) -> list[str | None]:
+        """The language of each record that is in none of those that are allowed; None of the others."""
         allowed = self.settings.made.languages
-        if not allowed or not made:
-            return [None] * len(made)
-        texts = []
-        for row in made:
-            try:
-                texts.append("\n".join(texts_of(self.settings.asker.record(row)[0])))
-            except Refusal:
-                texts.append("")
-        classifier = fasttext_classifier.load(self.store, None)
-        names, _ = identify(Texts.from_strings(texts), classifier, _LANGUAGE.max_chars)
-        return [
-            name if name not in allowed and text else None for name, text in zip(names.to_pylist(), texts, strict=True)
-        ]
-
-
-def _with(row: Row, step: str, item: Mapping[str, Any]) -> Row:
-    return Row(row.seed, row.source, row.name, row.fields, {**row.values, step: item}, item, row.keys)
+        if not allowed or not contents:
+            return [None] * len(contents)
+        texts = Texts.from_strings(["\n".join(texts_of(one)) for one in contents])
+        names, _ = identify(texts, fasttext_classifier.load(self.store, None), _LANGUAGE.max_chars)
+        return [None if name in allowed else name for name in names.to_pylist()]
 
 
 def _sample_of(row: Row) -> int:
@@ -458,7 +448,7 @@ def write(store: Store, unit: tuple[list[str], list[str], list[str], int], scrat
                     "reason": partner["reason"],
                     "partner": partner["partner"],
                     "similarity": partner["similarity"],
-                    "content": row_json(content),
+                    "content": canonical(content),
                 }
             )
         _write_removed(scratch, REMOVED, rows, counters)

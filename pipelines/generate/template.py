@@ -21,12 +21,12 @@ Several requests for a record are `steps`, of which each sees the answers of tho
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Self
 
 import jsonschema
 import yaml
-from jinja2 import PackageLoader, StrictUndefined, TemplateError
+from jinja2 import PackageLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -87,7 +87,7 @@ class Step(BaseModel, extra="forbid", frozen=True):
     def _consistent(self) -> Self:
         for name in ("system", "prompt", "keep"):
             if text := getattr(self, name):
-                _compiled(text if name != "keep" else f"{{{{ {text} }}}}", name)
+                _refuse_wrong_syntax(text if name != "keep" else f"{{{{ {text} }}}}", name)
         if self.each and self.answer is None:
             raise ValueError("each: is a list of the answer; give the JSON schema `answer`")
         return self
@@ -96,7 +96,7 @@ class Step(BaseModel, extra="forbid", frozen=True):
 class RecordTemplate(BaseModel):
     """A template: its steps, and the record that they make."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     about: str = Field("", description="What it makes, in a line")
     steps: tuple[Step, ...] = Field(min_length=1, description="Requests for a record, one after the other")
@@ -121,7 +121,7 @@ class RecordTemplate(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name, text in self.record.items():
-            _compiled(text, f"record.{name}")
+            _refuse_wrong_syntax(text, f"record.{name}")
         if len({one.name for one in self.steps}) < len(self.steps):
             raise ValueError("steps: two have the same name; give each a name of its own")
         if self.shape is None:
@@ -142,9 +142,9 @@ class RecordTemplate(BaseModel):
         return [name for name in self.record if name not in SHAPES[self.shape or "text"]]
 
 
-def _compiled(text: str, where: str) -> Any:
+def _refuse_wrong_syntax(text: str, where: str) -> None:
     try:
-        return jinja.from_string(text)
+        jinja.from_string(text)
     except TemplateError as error:
         raise ValueError(f"{where}: is no Jinja2 template: {error}") from error
 
@@ -198,6 +198,11 @@ class Refusal(Exception):
         self.reason, self.seen = reason, seen
 
 
+@lru_cache(256)
+def _template(text: str) -> Template:
+    return jinja.from_string(text)
+
+
 def rendered(text: str, fields: Mapping[str, Any]) -> str:
     """A template with these fields.
 
@@ -205,7 +210,7 @@ def rendered(text: str, fields: Mapping[str, Any]) -> str:
         Refusal: a field is missing, or of the wrong type.
     """
     try:
-        return jinja.from_string(text).render(fields)
+        return _template(text).render(fields)
     except Exception as error:  # whatever an expression can raise
         raise Refusal("template_error", f"{type(error).__name__}: {error}") from error
 

@@ -23,9 +23,10 @@ from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import Shape
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural
-from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, changes_of, config_of, plain, run_name
+from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, changes_of, config_of, plain
 from raymill.cluster.frame.commands import Address, Overrides, Replace
 from raymill.cluster.frame.job import REPORT_HTML, Run
+from raymill.cluster.frame.run_name import run_name
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.cluster.output_folder import refuse_impossible_output, refuse_output_in_folder
 from raymill.cluster.plugins import context_of, plugins_in

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_v
 
 from raymill.cluster.examples.content import FIELDS, Role
 from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
@@ -26,7 +27,6 @@ from raymill.pipelines.prepare.stages.split import Mixture, Split
 
 # The metadata of every record. `language` is identified where no column of the source gives it.
 BASE_METADATA = ("source", "licence", "domain", "task_type", "language", "quality_score", "collected_at")
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -145,12 +145,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     """Sources of records to a data set for fine-tuning."""
 
     kind: Literal["prepare"] = Field(description="Kind of run: prepare")
-    name: str = Field(
-        "",
-        max_length=100,
-        pattern=_NAME,
-        description="Name of the run in logs and reports; empty: the last part of `output`",
-    )
+    name: RunName = ""
     inputs: Annotated[tuple[Source, ...], BeforeValidator(as_list)] = Field(
         min_length=1, description="Sources of records: files, databases, APIs and web pages"
     )
@@ -186,10 +181,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="before")
     @classmethod
     def _named_after_output(cls, settings: Any) -> Any:
-        if isinstance(settings, dict) and settings.get("name") is None and isinstance(settings.get("output"), str):
-            last = settings["output"].rstrip("/").rpartition("/")[2]
-            return settings | {"name": re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("_.-")[:100] or "dataset"}
-        return settings
+        return named_after_output(settings, "dataset")
 
     @property
     def store(self) -> Store:

@@ -61,11 +61,11 @@ def test_what_was_in_flight_when_a_process_was_killed_counts_at_most(answers):
     (lost,) = answers.tries(ALL)["ab01"]
     assert (lost.outcome, lost.most_input, lost.most_output, lost.input_tokens) == ("in_flight", 50, 7, 0)
     prices = TokenPrices(input=1, output=10)
-    assert answers.spent(prices) == pytest.approx((50 + 70) / 1e6)
+    assert answers.spending().most(prices) == pytest.approx((50 + 70) / 1e6)
     answers.close()
-    assert answers.spent(prices) == pytest.approx((50 + 70) / 1e6)
+    assert answers.spending().most(prices) == pytest.approx((50 + 70) / 1e6)
     journaled(answers, replace(ONE, input_tokens=3))  # the same try, seen to its end by another process
-    assert answers.spent(prices) == pytest.approx(3 / 1e6)
+    assert answers.spending().most(prices) == pytest.approx(3 / 1e6)
 
 
 def test_a_changed_journal_adds_no_try_of_other_types(answers):
@@ -96,14 +96,15 @@ def test_two_runs_share_a_store_and_each_counts_its_own_tries(answers):
     journaled(other, replace(ONE, key="cd02", id="2", run="run-2"))
     other.close()
     assert sorted(answers.tries(ALL)) == ["ab01", "cd02"]
-    assert [answers.usage(run).num_rows for run in ("run-1", "run-2", None)] == [1, 1, 2]
+    assert [one.spending().tries for one in (answers, other)] == [{"answered": 1}] * 2
 
 
 def test_a_try_in_two_files_counts_once(answers):
     journaled(answers, ONE)
     answers.settle(ALL)
     journaled(answers, ONE)
-    assert answers.usage("run-1").num_rows == 1 and len(answers.tries(ALL)["ab01"]) == 1
+    spent = answers.spending()
+    assert spent.tries.total() == 1 and spent.tokens.input == 9 and len(answers.tries(ALL)["ab01"]) == 1
 
 
 def test_tries_of_a_key_come_in_the_order_of_their_times(answers):
@@ -111,3 +112,30 @@ def test_tries_of_a_key_come_in_the_order_of_their_times(answers):
         answers, replace(ONE, id="b", at="2026-11-26T12"), replace(ONE, id="a", at="2026-11-26T11", outcome="again")
     )
     assert [one.id for one in answers.tries(ALL)["ab01"]] == ["a", "b"]
+
+
+def test_a_run_that_ends_leaves_the_journal_of_another_alone(answers):
+    other = replace(answers, run="run-2")
+    with other.journal(ALL) as journal:
+        journal.sending("cd02", "2", "{}", TokenCounts())
+        journaled(answers, ONE)
+        answers.close()
+        journal.add(replace(ONE, key="cd02", id="2", run="run-2"))
+    assert [one.outcome for one in answers.tries(ALL)["cd02"]] == ["answered"]
+    other.close()
+    assert sorted(answers.tries(ALL)) == ["ab01", "cd02"] and {name[-8:] for name in files(answers)} == {".parquet"}
+
+
+def test_the_end_of_a_try_counts_in_whatever_file_it_is(answers):
+    with answers.journal(ALL) as journal:
+        journal.sending("ab01", "1", "{}", TokenCounts(50, 0, 7))
+    answers.close()  # by a driver that took a suspended process for a dead one
+    journaled(answers, ONE)
+    answers.close()
+    (found,) = answers.tries(ALL)["ab01"]
+    assert found.outcome == "answered" and len(files(answers)) == 2
+    assert answers.spending().tries == {"answered": 1} and answers.spending().unknown == TokenCounts()
+
+
+def test_nothing_was_spent_where_nothing_is_stored(answers):
+    assert answers.spending().most(TokenPrices(input=1, output=1)) == 0 and answers.tries(ALL) == {}

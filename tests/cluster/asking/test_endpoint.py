@@ -73,12 +73,17 @@ def test_a_refusal_is_of_the_request_of_all_or_of_the_moment(status, error, outc
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
-        ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "9" * 400}, None),  # infinite as a float
         ({}, None),
     ],
 )
 def test_the_wait_that_a_server_asks_for(headers, wait):
     assert of_error(429, headers).wait == wait
+
+
+def test_a_wait_of_hours_ends_the_run_and_is_named():
+    reply = of_error(429, {"retry-after": "7200"}, code="rate_limit_exceeded")
+    assert reply.outcome == "stopped" and reply.reason.endswith("asks to wait for 7,200 s")
 
 
 def test_a_date_to_wait_for(monkeypatch):
@@ -134,7 +139,8 @@ class Asked:
     def ask(self, server, throttle=None, tries=8, key="", timeout_s=5.0, **bounds):
         settings = {"concurrency": 16, "give_up_s": 60, "budget": None, "prices": PRICES} | bounds
         shared = throttle or Throttle(
-            AskingBounds(requests_per_minute=None, tokens_per_minute=None, **settings), self.answers.spent(PRICES)
+            AskingBounds(requests_per_minute=None, tokens_per_minute=None, **settings),
+            self.answers.spending().most(PRICES),
         )
 
         async def report(worker, made):
@@ -150,8 +156,8 @@ class Asked:
 
     def counted(self):
         """(input, output) tokens in the store."""
-        usage = self.answers.usage("run-1")
-        return tuple(sum(usage[name].to_pylist()) for name in ("input_tokens", "output_tokens"))
+        tokens = self.answers.spending().tokens
+        return tokens.input, tokens.output
 
 
 @pytest.fixture
@@ -181,7 +187,7 @@ def test_every_fault_ends_with_an_answer_or_a_reason(asked, fault, monkeypatch):
     again = stats["requests"] - 40
     lasting = fault in ("truncated", "refused", "null", "garbled", "filtered", "bad_request", "slow", "unknown")
     assert again == 0 if lasting else again > 5
-    assert asked.answers.usage("run-1").num_rows == stats["requests"], "every try is in the store"
+    assert asked.answers.spending().tries.total() == stats["requests"], "every try is in the store"
     assert asked.counted() == (stats["input_tokens"], stats["output_tokens"]), "costs are those of the server"
 
 
@@ -218,13 +224,22 @@ def test_a_request_that_fails_each_time_has_a_reason_and_is_asked_again_later(as
         assert {one[0] for one in asked.ask(server).values()} == {"answered"}
 
 
+def test_a_server_that_refused_every_request_is_asked_again_and_one_that_refused_some_is_not(asked):
+    with FaultyServer(share=2, faults=["bad_request"]) as server:
+        assert {one[0] for one in asked.ask(server).values()} == {"refused"}
+        server.share = 0.5  # set up rightly, it refuses a few
+        found = asked.ask(server)
+        assert {one[0] for one in found.values()} == {"answered", "refused"} and server.stats()["requests"] == 80
+        assert asked.ask(server) == found and server.stats()["requests"] == 80
+
+
 def test_no_connection_costs_nothing_and_gives_up_after_a_time(asked, monkeypatch):
     monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.05)
     with FaultyServer() as server:
         pass
     with pytest.raises(AskingStopped, match=r"no answer for .* s: no connection"):
         asked.ask(server, tries=100, give_up_s=0.5)
-    assert asked.answers.spent(PRICES) == 0
+    assert asked.answers.spending().most(PRICES) == 0
 
 
 def test_a_time_out_may_have_been_billed(asked):
@@ -232,7 +247,7 @@ def test_a_time_out_may_have_been_billed(asked):
         found = asked.ask(server, tries=1, timeout_s=0.2)
     assert {one[0] for one in found.values()} == {"again"}
     sent = [len(one.body.encode()) for one in asked.requests.values()]
-    assert asked.answers.spent(PRICES) == pytest.approx(sum(sent) / 1e6 + 40 * 50 * 10 / 1e6)
+    assert asked.answers.spending().most(PRICES) == pytest.approx(sum(sent) / 1e6 + 40 * 50 * 10 / 1e6)
 
 
 @pytest.mark.parametrize("budget", [0.0, 0.001, 0.003])
@@ -243,7 +258,7 @@ def test_a_budget_is_not_exceeded_and_a_larger_one_continues(asked, budget):
     with FaultyServer(seconds=0.01) as server:
         with pytest.raises(AskingStopped, match=r"the budget of .* is spent"):
             asked.ask(server, budget=budget)
-        assert cost(server) <= budget and asked.answers.spent(PRICES) == pytest.approx(cost(server))
+        assert cost(server) <= budget and asked.answers.spending().most(PRICES) == pytest.approx(cost(server))
         before = server.stats()["answered"]
         assert len(asked.ask(server, budget=5.0)) == 40
         assert server.stats()["requests"] == 40 and before < 40

@@ -228,3 +228,16 @@ def test_rows_that_are_lost_in_the_seeds_are_warnings_and_in_the_share(settings,
     assert first.startswith("Source zeroed: 40 rows were lost (corrupt_page, first ")
     assert second.startswith("Source cut: 1 time the rest of a file was lost (truncated, first ")
     assert f"warning: {first}\nwarning: {second}" in str(run)
+
+
+def test_a_run_without_a_record_says_why_and_has_an_exit_code(settings, server, monkeypatch):
+    server.share, server.faults = 2, ("bad_request",)
+    run = generate_inline(settings, monkeypatch)
+    assert run.exit_code == 2 and run.report["records"] == 0
+    assert "removed: 12 refused_request (the server refused the request itself" in str(run)
+    assert "status 400 (This request is refused)" in rows(run, "removed")[0]["value"]
+
+
+def test_a_unit_may_ask_for_hours(settings):
+    config = GenerateConfig.model_validate({"kind": "generate"} | settings)
+    assert config.execution.stall_s == 86_400 > config.model.give_up_s and config.name == "out"
