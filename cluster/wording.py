@@ -34,15 +34,23 @@ _option = "|".join(sorted(OPTIONS, key=len, reverse=True))
 _COMMAND = re.compile(r"`(?:[\w./-]*/)?raymill ([a-z][a-z-]*)((?: [^`]*)?)`")
 _BEGINS_COMMAND = re.compile(r"^raymill ([a-z][a-z-]*)((?: [^:]*)?)(?=: |$)")
 _CHANGE = re.compile(
-    r"-o ([a-z][\w.]*)=(\[[^\]\n]{0,500}\]|\{[^{}\n]{0,500}\}|\(a secret\)|[^\s`,;]{0,500}?)(?=[.,;:]{0,3}(?:[\s`)]|$))"
+    r"(?<![^\s(`])-o ([a-z][\w.]*)="
+    r"(\[[^\]\n]{0,500}\]|\{[^{}\n]{0,500}\}|\(a secret\)|[^\s`,;]{0,500}?)(?=[.,;:]{0,3}(?:[\s`)]|$))"
 )
-# A value is known as one by a placeholder (--config CONFIG), after `--to`, and where a message begins with it.
+# The value of an option is found by a placeholder (--config CONFIG), after `--to`, and where a message begins with it.
 _BEGINS = re.compile(rf"^--({_option}) (\S{{1,1000}}?)(?=: )")
 _PLACE = re.compile(r"--to (jobs|kuberay|local)\b")
 _BEGINS_CHANGE = re.compile(r"^-o (\S*)(?=[:,] |$)")
-_OPTION = re.compile(rf"(?<![\w-])--({_option})(?![\w-])(?: ([A-Z][A-Z_]+[\w@:/=]*))?")
+# Not within a path, such as runs/--replace or --text.jsonl.
+_OPTION = re.compile(rf"(?<![^\s(`])--({_option})(?![\w/=-]|\.\w)(?: ([A-Z][A-Z_]+[\w@:/=]*))?")
 # Other programs have options of these names, too.
 OF_OTHERS = re.compile(r"`(?:ray|kubectl|helm|pip|torchrun)\b[^`]*`")
+# Commands of others, our own, and values of the user in quotes.
+_SPANS = re.compile(
+    rf"{OF_OTHERS.pattern}|(?P<ours>`[^`]*`|{_CHANGE.pattern})|(?<![\w=])(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"
+)
+
+_PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|\.\.\.")
 
 _PHRASES = {
     "run the same command": "make the same call",
@@ -75,20 +83,22 @@ def for_the_caller(message: str) -> str:
 
 
 def in_python(message: str) -> str:
-    """A message for the command line in the words of Python."""
+    """A message for the command line in the words of Python. Commands of other programs and quoted values stay."""
+    message = _BEGINS_COMMAND.sub(lambda found: _call(found[1], found[2]), message)
+    if not _CHANGE.match(message):
+        message = _BEGINS_CHANGE.sub(lambda found: f"override=[{json.dumps(found[1])}]", message)
+    message = _BEGINS.sub(lambda found: f"{_name(found[1])}={_value(found[2])}", message)
     shown, at = [], 0
-    for others in OF_OTHERS.finditer(message):
-        shown += [_in_python(message[at : others.start()]), others[0]]
-        at = others.end()
+    for span in _SPANS.finditer(message):
+        if not span["ours"]:
+            shown += [_in_python(message[at : span.start()]), span[0]]
+            at = span.end()
     return "".join([*shown, _in_python(message[at:])])
 
 
 def _in_python(text: str) -> str:
     text = _COMMAND.sub(lambda found: f"`{_call(found[1], found[2])}`", text)
-    text = _BEGINS_COMMAND.sub(lambda found: _call(found[1], found[2]), text)
     text = _CHANGE.sub(lambda found: f'override={{"{found[1]}": {_value(found[2])}}}', text)
-    text = _BEGINS_CHANGE.sub(lambda found: f"override=[{json.dumps(found[1])}]", text)
-    text = _BEGINS.sub(lambda found: f"{_name(found[1])}={_value(found[2])}", text)
     text = _PLACE.sub(r'to="\1"', text)
     parts = text.split("`")
     for at, part in enumerate(parts):
@@ -140,7 +150,7 @@ def _call(verb: str, words: str) -> str:
             else:
                 named[_name(option)] = _value(value or (rest.pop(0) if rest else "..."))
         else:
-            placed.append(_value(word))
+            placed.append(word if _PLACEHOLDER.fullmatch(word) else json.dumps(word, ensure_ascii=False))
     if changes:
         named["override"] = f"{{{', '.join(changes)}}}"
     # Two options are functions of their own.
@@ -153,7 +163,7 @@ def _call(verb: str, words: str) -> str:
 
 def _value(text: str) -> str:
     """A value of the command line as Python writes it. A placeholder, such as CONFIG, stays."""
-    if re.fullmatch(r"[A-Z][A-Z_]*|\.\.\.", text):
+    if _PLACEHOLDER.fullmatch(text):
         return text
     if re.fullmatch(r"\[[^\[\]{}]*\]", text):
         return f"[{', '.join(_value(one.strip()) for one in text[1:-1].split(',') if one.strip())}]"

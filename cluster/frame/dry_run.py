@@ -43,21 +43,22 @@ def files_dry_run(settings: Any, address: str | None = None) -> Iterator[str]:
     yield f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text"
     for name, line in job.about():
         yield f"{name:<9}{line}"
-    yield f"output   {job.root}: {state}"
+    yield for_the_caller(f"output   {job.root}: {state}")
     for source, skipped in inputs.skipped.items():
         if skipped:
             yield f"skipped  {source}: {skipped_text(skipped)}"
     look = first_look(inputs, job.document_limits)
     for note in [*inputs.notes, *job.notes(look), *look.notes]:
-        yield f"note     {note}"
+        yield for_the_caller(f"note     {note}")
     fate, refusal = job.try_sample()
     if fate:
-        yield fate
+        yield for_the_caller(fate)
     if logs.is_verbose():
         everything = settings.model_dump(mode="json", by_alias=True)
         yield "\nEvery setting:\n" + settings_text(everything)
     else:
-        yield "\nSettings that differ from the defaults (--verbose shows all):\n" + settings_text(shortest(settings))
+        title = for_the_caller("\nSettings that differ from the defaults (--verbose shows all):\n")
+        yield title + settings_text(shortest(settings))
     if refusal is not None and found.run is None:
         raise refusal
 
@@ -90,8 +91,7 @@ def shortest(settings: BaseModel) -> dict[str, Any]:
     found = changed(now, fewest.model_dump(mode="json", by_alias=True, exclude={"inputs"}))
     given: list[Any] = list(settings.inputs)  # type: ignore[attr-defined]
     inputs = [{"source": one.source} | one.model_dump(mode="json", exclude_defaults=True) for one in given]
-    of_kind = {name: given for name, given in required.items() if name not in ("kind", "name", "output")}
-    return {"kind": now["kind"], "name": now["name"], "inputs": inputs, **of_kind, "output": now["output"]} | found
+    return {"kind": now["kind"], "name": now["name"], "inputs": inputs} | required | found
 
 
 def changed(now: Any, default: Any) -> Any:
@@ -122,7 +122,7 @@ def dry_run(config: AnyConfig = None, override: Changes = None, *, address: str 
     Raises:
         UserError: as the run; or a sample shows that the run would stop.
     """
-    return Text(for_the_caller("\n".join(dry_run_lines(config_of(config, settings, override), address))))
+    return Text("\n".join(dry_run_lines(config_of(config, settings, override), address)))
 
 
 def dry_run_lines(settings: Any, address: str | None = None) -> Iterator[str]:

@@ -11,7 +11,7 @@ from raymill import cluster
 from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact
 from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.formats import byte_size
-from raymill.cluster.inspection import _artifacts_below, first_rows, inspect, shortened, store_for
+from raymill.cluster.inspection import _artifacts_below, describe, first_rows, inspect, shortened, store_for
 from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import Output
@@ -47,6 +47,18 @@ def test_a_size_is_shown_in_the_largest_unit_that_it_fills(bytes, shown):
 )
 def test_a_long_value_is_cut_and_its_length_named(value, shown):
     assert shortened(value) == shown
+
+
+def test_texts_of_rows_that_look_like_options_are_shown_as_they_are(tmp_path):
+    def write(unit, scratch):
+        scratch.write("texts", pa.table({"text": ['say "--text" or add --replace, and run `raymill gc x`']}))
+        return {}
+
+    stage = dataclasses.replace(
+        counting_stage(1, write), outputs=(Output("texts", pa.schema([("text", pa.string())])),)
+    )
+    run_inline(stage, str(tmp_path))
+    assert r'{"text": "say \"--text\" or add --replace, and run `raymill gc x`"}' in str(describe(tmp_path / "texts"))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 9, 10, 11])

@@ -53,6 +53,22 @@ def test_a_message_for_the_command_line_in_the_words_of_python(command, python):
     assert in_python(command) == python == in_python(python)
 
 
+@pytest.mark.parametrize(
+    "of_the_user",
+    [
+        "runs/--replace/corpus: is gone", "/data/--text.jsonl: no such file", "name: '--replace' given; wanted a name",
+        'command: "gcc -o out.x=1 --text" given', r"text: 'it\'s the same command' given",
+        "prompt: 'run the same command again' given",
+    ],
+)  # fmt: skip
+def test_paths_and_quoted_values_of_the_user_stay(of_the_user):
+    assert in_python(f"{of_the_user}. Add --replace.") == f"{of_the_user}. Add replace=True."
+
+
+def test_arguments_without_a_name_are_texts():
+    assert in_python("`raymill explain 2024 true --rows 3`") == '`raymill.explain("2024", "true", rows=3)`'
+
+
 def test_an_error_and_an_answer_have_the_words_of_their_caller():
     error = DataError.about(Problem.of("runs/web", "made by other settings", fix="Add --replace."))
     answer = Answer({}, "Run `raymill gc runs/web --delete`.")

@@ -58,7 +58,7 @@ def explain_document(
     """
     settings = None if config is None else config_of(config, None, override, "curate")
     with store_for(run, settings, override if settings is None else None) as (store, uri):
-        return Text(for_the_caller(explain(RunReader(store, uri, settings.inputs if settings else ()), id)))
+        return Text(explain(RunReader(store, uri, settings.inputs if settings else ()), id))
 
 
 def explain(run: RunReader, id: str) -> str:
@@ -158,7 +158,8 @@ def _explained(run: RunReader, document: MeasuredDocument) -> str:
 def _outcome(run: RunReader, id: str, document: MeasuredDocument) -> list[str]:
     ledger, corpus = run.artifact(REMOVED), run.artifact(CORPUS)
     if ledger is None or corpus is None:
-        return ["outcome   not decided yet: the run is unfinished. Run the same `raymill curate` again to finish it."]
+        fix = for_the_caller("Run the same `raymill curate` again to finish it.")
+        return [f"outcome   not decided yet: the run is unfinished. {fix}"]
     entry = _ledger_row(ledger, id, document)
     if entry is None:
         copies = _duplicate_count(ledger, corpus, id, document)

@@ -9,10 +9,11 @@ import yaml
 from raymill.cluster import cli, logs
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.config import load
-from raymill.cluster.frame.dry_run import shortest
+from raymill.cluster.frame.dry_run import dry_run, shortest
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate import job as job
 from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.questions.explain import explain_document
 from raymill.pipelines.curate.report import run_warnings
 from tests.support.inline import without_ray
 from tests.support.stories import story
@@ -70,6 +71,18 @@ def test_a_dry_run_shows_the_plan_first_and_then_only_what_is_not_the_default(ra
     assert not (tmp_path.parent / "run").exists()
     everything = raymill("curate", "c.yaml", "--dry-run", "--verbose")[0]
     assert everything.startswith("inputs   1 file, ") and "unit_mib: null" in everything
+
+
+def test_texts_of_the_user_that_look_like_options_are_shown_as_they_are(raymill, tmp_path):
+    words = "add --replace and run the same command again"
+    shown = dry_run("c.yaml", inputs=[{"path": "in.jsonl", "licence": words}])
+    assert words in " ".join(shown.split()) and "(--verbose" not in shown
+    # Near duplicates, of which `explain` shows the different words.
+    texts = {"kept": f"{story(7)} Add --replace here.", "removed": f"{story(7)} Add --replace there."}
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in texts.items()))
+    raymill("curate", "c.yaml", "-o", "dedup.threshold=0.7")
+    [removed] = Artifact.load(Store(), str(tmp_path / "run" / "removed")).table()["id"].to_pylist()
+    assert "Add --replace " in str(explain_document("run", removed))
 
 
 def test_the_settings_shown_are_a_config_of_the_same_run(tmp_path):
