@@ -141,12 +141,12 @@ def load_recorded(
     """The config that the record of a run has, with overrides of the user applied.
 
     Anybody may have written a record. So no code that it names is imported, no variable of the environment is read for
-    it, and none of its `storage` settings is used. Files and models that it names are the caller's to refuse.
+    it, and none of its `storage` settings is used. The caller refuses files and models that only the record names.
 
     Args:
         record: the settings.
         at: URI of the record, for messages.
-        store: of the run, whose settings the config gets as `storage`.
+        store: the store of the run; its settings become the config's `storage`.
         plugins: those of a config that the user gave.
 
     Raises:
@@ -242,7 +242,7 @@ def schema() -> dict[str, Any]:
 
 
 class _Origins:
-    """The origin of each setting, file or -o, for error messages. context: of pydantic, which finds plug-ins by it."""
+    """The origin of each setting, file or -o, for error messages. context: pydantic's context, which has plug-ins."""
 
     def __init__(
         self, path: str, in_file: dict[str, Any], overrides: Sequence[str | Override], context: dict[str, Any]

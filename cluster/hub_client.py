@@ -1,8 +1,8 @@
 """Checks and bounds on the answers of the Hugging Face hub, for every request that its client sends.
 
 The library uses commits, ETags and object ids of answers as names of files in its cache, and reads answers whole. So a
-server that HF_ENDPOINT names could write, replace and link any file of the user, or take all memory. Only code inside
-`checked_hub` asks the hub; outside of it the client of this process is as others have set it up.
+server that HF_ENDPOINT names could write, replace and link any file of the user, or take all memory. Raymill sends
+requests to the hub only inside `checked_hub`; outside of it the client of this process is as others have set it up.
 """
 
 import json
@@ -35,12 +35,12 @@ _ETAG = re.compile(r'(?:W/)?"?\w[\w.:+=-]{0,254}"?', re.ASCII)
 
 
 class AnswerRefused(OSError):
-    """An answer of the hub that is over a bound, or names a file that it may not name."""
+    """An answer of the hub exceeds a bound, or has an id that would be a path out of the cache."""
 
 
 @dataclass(eq=False)
 class _Bounds:
-    """What is left of the answers and their bytes."""
+    """Number of answers, and of their bytes, that may still be read."""
 
     answers: int
     bytes: int
@@ -50,8 +50,9 @@ _bounds: list[_Bounds] = []
 
 
 class _ThisRequest(threading.local):
-    """The request of this thread. seconds: that its answer may take; None without a bound. until: when it has to be
-    there, by time.monotonic.
+    """The deadline of the answer to this thread's request.
+
+    seconds: bound on the time of the answer; None without a bound. until: its end, by time.monotonic.
     """
 
     seconds: float | None = None
@@ -61,7 +62,7 @@ class _ThisRequest(threading.local):
         self.until = time.monotonic() + (self.seconds or 0)
 
     def left(self, timeout: float | None) -> float | None:
-        """The seconds that a read may take.
+        """Timeout of a read, in seconds. timeout: the client's own.
 
         Raises:
             AnswerRefused: none are left.
@@ -84,7 +85,7 @@ def checked_hub(answers: int = _MAX_ANSWERS) -> Iterator[None]:
     Answers are asked for without compression, since a few kilobytes can unpack to gigabytes.
 
     Args:
-        answers: the most that are read.
+        answers: maximum number of answers.
 
     Raises:
         AnswerRefused: there are more, one is too large, takes too long, is encoded, or names a file outside of the
@@ -103,21 +104,23 @@ def checked_hub(answers: int = _MAX_ANSWERS) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class _Checked:
-    """Makes the client of others, with checks. The library makes a new one after a lost connection and a fork."""
+    """A client factory that adds the checks. make: the factory before. The library calls it again after a lost
+    connection and after a fork.
+    """
 
     make: Callable[[], httpx2.Client]
 
     def __call__(self) -> httpx2.Client:
         client = self.make()
-        client.event_hooks["request"].append(_ask)
-        client.event_hooks["response"].append(_check)
+        client.event_hooks["request"].append(_prepare)
+        client.event_hooks["response"].append(_check_answer)
         for transport in {client._transport, *client._mounts.values()}:
             if pool := getattr(transport, "_pool", None):
                 pool._network_backend = _TimedBackend(pool._network_backend)
         return client
 
 
-def _ask(request: httpx2.Request) -> None:
+def _prepare(request: httpx2.Request) -> None:
     _this_request.seconds = None
     if _bounds:
         _this_request.seconds = _MAX_READ_S if request.method == "GET" else _MAX_ANSWER_S
@@ -127,7 +130,7 @@ def _ask(request: httpx2.Request) -> None:
         request.extensions.setdefault("raymill_file", request.method == "GET" and "/api/" not in request.url.path)
 
 
-def _check(answer: httpx2.Response) -> None:
+def _check_answer(answer: httpx2.Response) -> None:
     if not _bounds:
         return
     headers, request = answer.headers, answer.request
@@ -160,7 +163,7 @@ def _check_ids(found: dict[str, Any]) -> None:
 
 def _no_name(name: str) -> AnswerRefused:
     return AnswerRefused(
-        f"an answer has {shortened(name, 100)!a} for the id of a commit or file, which is none. Do not use this "
+        f"an answer has {shortened(name, 100)!a} in place of the id of a commit or file. Do not use this "
         "server, and check HF_ENDPOINT"
     )
 
@@ -231,7 +234,7 @@ def hub_folder(name: str, revision: str | None, patterns: Iterable[str], **how: 
     """The folder of a model of the hub in the library's cache, fetched if it is not there.
 
     Args:
-        patterns: of the files that are fetched. how: further arguments of `snapshot_download`.
+        patterns: glob patterns of the files to fetch. how: further arguments of `snapshot_download`.
 
     Raises:
         AnswerRefused: a file in it is a link that leads out of the cache.

@@ -24,7 +24,7 @@ _MOST_GROWTH = 256
 LOADING = WorkBounds(60.0, 2 << 30)
 # Bounds on making a model without memory for its weights: 1 s for 32 layers.
 MAKING = WorkBounds(60.0, 4 << 30)
-# The smallest weights have 2 bits. What is no weight, such as masks of all positions, has some megabytes.
+# The smallest weights have 2 bits. Buffers that are not stored, such as masks of all positions, have some megabytes.
 _VALUES_PER_BYTE, _MOST_BUFFERS = 4, 1 << 30
 _LARGEST_ID = (1 << 31) - 1
 _MOST_ADDED = 64  # tokens that a post-processor may add to a text
@@ -130,7 +130,7 @@ def check_size(make: Callable[[], Any], stored: int | None, where: str) -> None:
         )
     if buffers > (stored or 0) + _MOST_BUFFERS:
         raise ConfigError(
-            f"{where}: by its config.json the model has {buffers:,} bytes besides its weights, as for its positions. "
+            f"{where}: by its config.json the model has {buffers:,} bytes of buffers, such as masks of its positions. "
             "Correct the numbers, or fetch the model again."
         )
 

@@ -24,8 +24,11 @@ _DEEPEST = 16
 
 
 class PageHeader(NamedTuple):
-    """The header of a page. length: its own bytes. uncompressed, compressed: bytes of its page. values: of a page of
-    data, nulls included; 0 of a dictionary."""
+    """The header of a page.
+
+    length: its own bytes. uncompressed, compressed: bytes of its page. values: number of values of a data page, nulls
+    included; 0 for a dictionary.
+    """
 
     length: int
     uncompressed: int
@@ -122,7 +125,7 @@ def verify_pages(
     the read of `file` raises the error.
 
     Args:
-        most: bytes of a page.
+        most: maximum bytes of a page.
         error: makes the exception: of `large_block`, a page has more bytes; or of `corrupt_page`, it is damaged, or the
             pages have more values or bytes than the footer states.
     """
@@ -146,11 +149,14 @@ def verify_pages(
 
 
 class _PassingPages:
-    """The pages of a column chunk, verified while its bytes are read in order. at: of the next header. end: of all."""
+    """The pages of a column chunk, verified while its bytes are read in order.
+
+    at: offset of the next header in the file. end: offset of the end of the chunk.
+    """
 
     def __init__(self, chunk: pq.ColumnChunkMetaData, most: int, error: Callable[[str], Exception]) -> None:
         self.at, self.end = chunk_range(chunk)
-        self._values, self._bytes = chunk.num_values, chunk.total_uncompressed_size  # that may still come
+        self._values, self._bytes = chunk.num_values, chunk.total_uncompressed_size  # of the pages not yet verified
         self._most, self._error = most, error
         self._begun = b""  # bytes of the header there, as far as they were read
 

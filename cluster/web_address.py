@@ -7,6 +7,8 @@ from pydantic import AfterValidator
 
 from raymill.cluster.secret_values import masked, secret_in
 
+_INSTEAD = "put it into an environment variable, and name that in the setting for it (`auth`, or `key_env` of a model)"
+
 
 def web_address(url: str) -> str:
     """The address of a page or an API.
@@ -20,9 +22,9 @@ def web_address(url: str) -> str:
             f"{masked(url)} is not the address of a web server; wanted http://HOST/PATH or https://HOST/PATH"
         )
     if parts.username or parts.password:
-        raise ValueError("the address holds a user name or password; give `auth` with an environment variable instead")
+        raise ValueError(f"the address holds a user name or password; {_INSTEAD}")
     if what := secret_in(url):
-        raise ValueError(f"the address holds a secret ({what}); give `auth` with an environment variable instead")
+        raise ValueError(f"the address holds a secret ({what}); {_INSTEAD}")
     return url
 
 

@@ -32,7 +32,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# Of documents: plain text, prompt and completion, or chat messages and preferences.
+# Forms of documents: plain text, prompt and completion, or chat messages and preferences.
 Form = Literal["text", "pair", "chat"]
 
 
@@ -152,7 +152,7 @@ class Columns(Settings):
 
     @property
     def read(self) -> "ReadColumns":
-        """What readers of documents take of these settings."""
+        """The part of these settings that readers of documents use."""
         named = self.model_dump(exclude_none=True, exclude={"system_prompt", "ignore"})
         return ReadColumns(self.form, named, self.system_prompt or "", self.ignore or ())
 
@@ -161,8 +161,8 @@ class Columns(Settings):
 class ReadColumns:
     """The columns of a corpus that are read.
 
-    form: of its documents. named: use -> column. system_prompt: of pairs without one. ignored: columns and keys of
-    messages that are treated as if they were not there.
+    form: form of the documents. named: use -> column. system_prompt: system message of pairs that have none. ignored:
+    columns and keys of messages that are treated as if they were not there.
     """
 
     form: Form

@@ -114,7 +114,7 @@ _MOST_SAMPLES = 1 << 53
 def _check_identity(parent: ParentRun) -> None:
     """
     Raises:
-        DataError: the identity in the checkpoint's manifest has not the parts that a training writes.
+        DataError: the identity in the checkpoint's manifest lacks parts that a training writes.
     """
     settings = parent.settings
     try:
@@ -128,7 +128,7 @@ def _check_identity(parent: ParentRun) -> None:
         fits = False
     if not fits:
         raise DataError(
-            f"{parent.checkpoint.uri}/{MANIFEST}: its identity has not the parts that a training writes, so it was "
+            f"{parent.checkpoint.uri}/{MANIFEST}: its identity lacks parts that a training writes: the file was "
             "changed. Continue another run, or start from exported weights (model: RUN/export/...)."
         )
 

@@ -490,7 +490,7 @@ def leased(
     replace: bool,
     verify: bool = False,
 ) -> Iterator[Making]:
-    """What makes stages in a folder, under its lease. config: says how often a stage is tried.
+    """Yield what makes stages in a folder, while holding its lease. config: has the bounds on tries in `execution`.
 
     Raises:
         BusyError: another run holds the lease.

@@ -5,7 +5,7 @@ listing.py    the inputs of a config -> their files, from listings alone
 freeze.py     their files -> InputManifest: files, carried columns, units
 recorded.py   the manifest on the store of a run
 units.py      the manifest; and `read_unit`: a unit -> tables of documents
-quarantine.py whether too many rows could not be read, and the warnings of lost rows
+quarantine.py unreadable and lost rows: their number, the bound on them, and the warnings
 reader.py     the interface of a reader, and the tables that readers return
 streams.py    files as streams: spans, decompression, encodings, lines, problems of whole files
 formats/      a reader for each format

@@ -1,7 +1,7 @@
-"""What a quarantine says of a run: whether too many rows could not be read, and which rows were lost without a row.
+"""Unreadable and lost rows of a run: their number by source and problem, the bound on them, and warnings of lost rows.
 
-A row of quarantine is an unreadable row, or stands for all rows that are lost behind it. Where their number is known,
-as in Parquet, the counters `lost/SOURCE/PROBLEM` have it, without the one that has the row.
+A row of the artifact `quarantine` is one unreadable row of the input. Where damage also loses the rows behind it, the
+counters `lost/SOURCE/PROBLEM` have the number of those, if it is known, as in Parquet.
 """
 
 import math
@@ -25,12 +25,12 @@ LOSES_THE_REST = (
 
 
 def lost_counters(source: str, counts: ReaderCounts) -> dict[str, int]:
-    """The counters of a unit for the rows that are lost without a row of their own."""
+    """The counters of a unit for lost rows that are not in quarantine."""
     return {f"{_LOST}{source}/{problem}": number for problem, number in counts.lost.items() if number}
 
 
 def lost_rows(quarantine: Artifact) -> Counter[tuple[str, str]]:
-    """(source, problem) -> number of rows that are lost without a row of their own."""
+    """(source, problem) -> number of lost rows that are not in quarantine."""
     found = Counter[tuple[str, str]]()
     for name, number in quarantine.manifest.counters.items():
         if name.startswith(_LOST):
@@ -42,7 +42,7 @@ def lost_rows(quarantine: Artifact) -> Counter[tuple[str, str]]:
 def quarantine_entries(quarantine: Artifact) -> list[dict[str, Any]]:
     """{source, problem, documents, lost, examples} of each source and problem; examples: the first place.
 
-    documents: unreadable rows, with the lost ones. lost: those of them without a row of their own.
+    documents: unreadable and lost rows. lost: those of them without a row in quarantine.
     """
     found, lost = dict[tuple[str, str], dict[str, Any]](), lost_rows(quarantine)
     for table in quarantine.tables(["source", "problem", "where"]):
@@ -58,7 +58,10 @@ def quarantine_entries(quarantine: Artifact) -> list[dict[str, Any]]:
 
 
 def loss_warnings(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Sentences on rests of files that were lost, and on files that were not read. entries: as quarantine_entries."""
+    """Sentences about lost rows, lost ends of files, and whole files that were not read.
+
+    entries: those of `quarantine_entries`; without `lost`, no number of lost rows is known.
+    """
     for entry in entries:
         source, problem, first = entry["source"], entry["problem"], entry["examples"][0]
         lost = entry.get("lost", 0)
@@ -80,7 +83,7 @@ def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: M
 
     Args:
         good: number of readable documents. quarantine: a row for each unreadable one, with `problem` and `where`; its
-            counters have the number of those that were lost without a row.
+            counters have the number of lost rows that are not in it.
         meanings: problem -> its meaning. noun: the word for a document in the message, in the singular.
 
     Raises:

@@ -141,7 +141,7 @@ class CurateRun(Run):
             before = load_recorded(CurateConfig, record, at, self.store)
             if named := before.files:
                 raise ConfigError(
-                    f"{self.uri}: {named[0]} is named by the record of this run alone, and is not read for that. Give "
+                    f"{self.uri}: {named[0]} is named by the record of this run alone, and is therefore not read. Give "
                     "the config of the run: raymill.what_if(CONFIG, CHANGES)."
                 )
             after = load_recorded(CurateConfig, record, at, self.store, changes_of(override))

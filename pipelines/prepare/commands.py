@@ -100,9 +100,8 @@ def configs_of(
         source |= {"columns": {one: one for one in read}} | ({"id": "id"} if "id" in unread else {})
     values["inputs"] = [source]
     if settings is None:
-        wanted = load_values(
-            values, f"raymill assess {data}", overrides
-        )  # no file: modules beside data are not imported
+        # The name is no file, so that no module beside the data is imported.
+        wanted = load_values(values, f"raymill assess {data}", overrides)
         assert isinstance(wanted, PrepareConfig)
     else:
         of_config = settings.model_dump(

@@ -463,11 +463,11 @@ def assess_again(
 
 
 def refuse_recorded_files(root: str, files: Mapping[str, str], changed: Sequence[str] = ()) -> None:
-    """Check that the record of a run names no file, model or URI that would be read, as whoever wrote it chose it.
+    """Check that no file, model or URI would be read that only the record of a run names: anybody may have written it.
 
     Args:
-        root: of the run.
-        files: setting -> what it names.
+        root: URI of the run.
+        files: setting -> the file, model or URI.
         changed: settings that the user gives.
 
     Raises:
@@ -476,7 +476,7 @@ def refuse_recorded_files(root: str, files: Mapping[str, str], changed: Sequence
     for setting, named in files.items():
         if not any(f"{setting}.".startswith(f"{one}.") for one in changed):
             raise ConfigError(
-                f"{root}: {setting} is {named!r} by the record of this run alone, and is not read for that. Give the "
+                f"{root}: {setting} is {named!r} by the record of this run alone, and is therefore not read. Give the "
                 f"config of the run, --config CONFIG, or the setting, -o {setting}=..."
             )
 

@@ -218,9 +218,9 @@ _MOST_OPCODES = 8  # Python writes at most six
 
 
 def _unpickled_text(pickled: bytes) -> str | bytes | None:
-    """The text, bytes or None that a pickle holds, read without pickle's machine.
+    """The text, bytes or None that a pickle holds, read without Python's unpickler.
 
-    That machine makes containers, hashes them and keeps a memo, for which a small pickle takes all memory or the stack.
+    The unpickler builds containers, hashes them and keeps a memo, so a small pickle can exhaust memory or the stack.
 
     Raises:
         ValueError: it holds something else, or is damaged.

@@ -141,8 +141,8 @@ def signals(
 
     Raises:
         ConfigError, StorageError: a model or list is missing or damaged, or lacks a label of the settings.
-        DataError: a rule of the user returned something else than its interface says; without `failures`, also if it
-            raised an exception.
+        DataError: a rule of the user returned a value of another type or size than the interface of rules has; without
+            `failures`, also if it raised an exception.
     """
     found: dict[str, Any] = {}
     if filters.language:

@@ -63,7 +63,7 @@ def test_no_id_of_an_answer_reads_or_writes_a_file_outside_of_the_cache(hub, tmp
     (private / "found.json").write_text("settings")
     name = form.format(private=private)
     publish(hub, **({"commit": name} if header == "sha" else {header: f'"{name}"'}))
-    with pytest.raises(AnswerRefused, match="for the id of a commit or file, which is none"):
+    with pytest.raises(AnswerRefused, match="in place of the id of a commit or file"):
         fetched()
     assert files_of(private) == {"found": b"private words", "found.json": b"settings"}
     assert not any(b"private words" in data for data in files_of(tmp_path / "cache").values())

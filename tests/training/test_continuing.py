@@ -118,7 +118,7 @@ def test_a_checkpoint_whose_identity_was_changed_is_not_continued(folder, parent
         plain["identity"] |= {} if value is None else {name: value}
         path.write_text(json.dumps(plain))
     config = PLAIN | {"corpus": str(folder / "corpus.jsonl"), "output": str(tmp_path / "o"), "continue_from": str(run)}
-    with pytest.raises(DataError, match=r"its identity (has not the parts|is no object)"):
+    with pytest.raises(DataError, match=r"its identity (lacks parts|is no object)"):
         find_parent(TrainConfig.model_validate(config))
 
 

@@ -50,10 +50,10 @@ _pattern_key: Guard[tuple[list[str], str], str] = Guard(lambda found: get_patter
 _OF_A_PATTERN = WorkBounds(5, 1 << 30)
 # Names of modules that are no regular expression, or one without repetitions.
 _PLAIN = re.compile(r"[\w.-]+")
-# What `peft.LoraConfig` has on the model and the shape of its matrices.
+# Settings of `peft.LoraConfig` about the base model and the shape of its matrices.
 _OF_THE_BASE = ("peft_type", "task_type", "base_model_name_or_path", "revision", "fan_in_fan_out")
 _LARGEST_ALPHA = 1e30
-# Those that do not change the base when the adapter is loaded.
+# Values of `init_lora_weights` that do not change the base when the adapter is loaded.
 _PLAIN_INITIALISATIONS = (None, True, False, "gaussian", "orthogonal")
 
 

@@ -48,7 +48,7 @@ SCHEME = "hf"
 _TIMEOUT_S = 10
 _DOWNLOADS = 8  # files at a time
 # Bounds on reading a card, and on preparing files by their size: some seconds a GiB are usual.
-_OF_A_CARD = WorkBounds(30.0, 1 << 30)
+_CARD_BOUNDS = WorkBounds(30.0, 1 << 30)
 _SECONDS_PER_MIB = 5
 _MEMORY_RATIO, _MOST_MEMORY = 64, 16 << 30
 _SAVE_AGAIN = "Save the data set again."
@@ -116,14 +116,14 @@ def hub_splits(uri: str) -> dict[str, list[FileInfo]]:
 
 
 def _files(uri: str, split: str | None = None) -> dict[str, list[FileInfo]]:
-    """The Arrow files by split, which `datasets` makes in a child process: settings and files are those of others."""
+    """The Arrow files by split. `datasets` makes them in a child process, since others wrote the card and the files."""
     found, guard = HubName.of(uri), Guard(_from_the_hub)
     try:
-        addresses, _ = guard((uri, split, None), _OF_A_CARD)
+        addresses, _ = guard((uri, split, None), _CARD_BOUNDS)
         with checked_hub(), ThreadPoolExecutor(_DOWNLOADS) as pool:
             size = sum(pool.map(partial(_downloaded, found), addresses))
-        seconds = _OF_A_CARD.seconds + _SECONDS_PER_MIB * size / (1 << 20)
-        memory = min(_OF_A_CARD.memory + _MEMORY_RATIO * size, _MOST_MEMORY)
+        seconds = _CARD_BOUNDS.seconds + _SECONDS_PER_MIB * size / (1 << 20)
+        memory = min(_CARD_BOUNDS.memory + _MEMORY_RATIO * size, _MOST_MEMORY)
         _, files = guard((uri, split, size), WorkBounds(seconds, memory))
     except DataError:
         raise
@@ -142,17 +142,16 @@ def _files(uri: str, split: str | None = None) -> dict[str, list[FileInfo]]:
 
 
 def _downloaded(found: HubName, address: str) -> int:
-    """Fetch a file of a data set to the library's cache, and return its bytes."""
+    """Fetch a file of a data set to the library's cache, and return its bytes. It is called in `checked_hub`."""
     revision, _, path = address.removeprefix(f"hf://datasets/{found.name}@").partition("/")
-    with checked_hub():
-        api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
-        return Path(api.hf_hub_download(found.name, path, repo_type="dataset", revision=revision)).stat().st_size
+    api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+    return Path(api.hf_hub_download(found.name, path, repo_type="dataset", revision=revision)).stat().st_size
 
 
 def _from_the_hub(asked: tuple[str, str | None, int | None]) -> tuple[list[str], dict[str, list[str]]]:
     """(addresses of a data set's files, its Arrow files by split). It runs in a child process.
 
-    asked: URI, split or None, and the bytes of the files, which are prepared unless that is None.
+    asked: URI, split or None, and the bytes of the files, or None to return only the addresses.
     """
     import datasets  # imported here: it is slow, and few runs read the hub
 
@@ -184,7 +183,7 @@ def _from_the_hub(asked: tuple[str, str | None, int | None]) -> tuple[list[str],
 
 
 def _end_beyond(folder: str, most: int) -> NoReturn:
-    """End this process when the files in a folder have more bytes than these."""
+    """End this process when the files in a folder have more than `most` bytes."""
     while True:
         with suppress(OSError, StorageError):  # files are renamed meanwhile
             if sum(file.size for file in Store().list_files(folder)) > most:

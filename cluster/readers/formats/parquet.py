@@ -90,7 +90,7 @@ class Parquet(Reader):
                     last = span.end if broken.problem == "expansion_bomb" else group + 1
                     lost = end - done + sum(file.metadata.row_group(g).num_rows for g in range(group + 1, last))
                     where = f"{span.uri} row group {group} row {done}: {plural(lost, 'row')} lost"
-                    counts.lost[broken.problem] += lost - 1
+                    counts.lost[broken.problem] += max(lost - 1, 0)
                     yield one_problem(input, broken.problem, where)
                     if broken.problem == "expansion_bomb":
                         return

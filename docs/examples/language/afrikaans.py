@@ -1,4 +1,4 @@
-"""The corpus of one language, Afrikaans: no other is kept, and a rule has its stop words, which Raymill does not know.
+"""The corpus of one language, Afrikaans: no other is kept, and a rule has its stop words, which Raymill does not have.
 
 python afrikaans.py [INPUTS [OUTPUT]]
 """

@@ -240,7 +240,7 @@ def _difference(run: RunReader, document: MeasuredDocument, entry: dict) -> list
     """Lines with the differences to the kept partner, word by word."""
     position = entry.get("partner_position")
     if (earlier := entry.get("partner_run")) and paths.store_of(earlier) != paths.store_of(run.uri):
-        return [f"difference from it: not shown, as {earlier} is on another store, which the ledger alone names."]
+        return [f"difference from it: not shown, as {earlier} is on another store, which only the ledger names."]
     of_partner = RunReader(run.store, entry["partner_run"]) if entry.get("partner_run") else run
     partners = of_partner.find(entry["partner"])[:1] if position is None else [of_partner.document_at(position)]
     if not partners:
