@@ -180,7 +180,6 @@ class Asking:
         made.unknown += cost if reply.billed else 0.0
         if reply.outcome in FINAL:
             made.answered += 1
-            made.seconds += reply.seconds
         else:
             made.failed[_kind(reply.reason)] += 1
         if reply.outcome == "stopped":

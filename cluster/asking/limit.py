@@ -24,7 +24,6 @@ class _Window:
     begun: float
     count: int = 0
     weight: float = 0.0
-    seconds: float = 0.0
     saturated: bool = True
 
 
@@ -34,67 +33,63 @@ class Limit:
     def __init__(self, most: int, now: float) -> None:
         self.most = most
         self.value = min(_FIRST, most)
-        self._settled_at = now
+        self._lowered_at = now
         self._window = _Window(now)
         self._before: tuple[int, float] | None = None  # the value that is compared with, and its throughput
         self._factor = _DOUBLE
         self._held = 0
         self._up = True
 
-    def ended(self, now: float, count: int, weight: float, seconds: float, saturated: bool) -> None:
+    def ended(self, now: float, count: int, weight: float, saturated: bool) -> None:
         """Requests have ended.
 
-        count: their number. weight: what they brought, such as tokens. seconds: the sum of their times. saturated:
-        whether more would have been sent but for the limit.
+        count: their number. weight: what they brought, such as tokens. saturated: whether more would have been sent but
+        for the limit.
         """
-        if now < self._settled_at:  # of requests that began under another limit
-            self._window = _Window(now)
-            return
         window = self._window
         window.count += count
         window.weight += weight
-        window.seconds += seconds
         window.saturated &= saturated
         passed = now - window.begun
         if passed < _LEAST_S or window.count < max(_LEAST_REQUESTS, 2 * self.value):
             return
         self._window = _Window(now)
         if window.saturated:
-            self._judge(now, window.weight / passed, window.seconds / window.count)
+            self._judge(now, window.weight / passed)
 
     def overloaded(self, now: float) -> None:
         """The server refused the rate, or is overloaded."""
-        if now >= self._settled_at:
-            self._change(max(1, int(self.value * _LOWERED)), now, 1.0)
+        if now - self._lowered_at >= _LEAST_S:  # once for all refusals of a moment
+            self._lowered_at = now
+            self._change(max(1, int(self.value * _LOWERED)), now)
             self._before, self._factor, self._held = None, _STEP, _WINDOWS_HELD
 
-    def _judge(self, now: float, rate: float, latency: float) -> None:
+    def _judge(self, now: float, rate: float) -> None:
         if self._before is None:
             if self._held:
                 self._held -= 1
                 return
             self._before = self.value, rate
-            self._try_next(now, latency)
+            self._try_next(now)
             return
         other = self._before[0]
         high, low = ((self.value, rate), self._before) if self.value > other else (self._before, (self.value, rate))
         better = high if high[1] >= low[1] * (high[0] / low[0]) ** _EXPONENT else low
         if better[0] == self.value:  # the new value stays: go on in this direction
             self._before = better
-            self._try_next(now, latency)
+            self._try_next(now)
             return
-        self._change(other, now, latency)
+        self._change(other, now)
         self._before, self._factor, self._held, self._up = None, _STEP, _WINDOWS_HELD, not self._up
 
-    def _try_next(self, now: float, latency: float) -> None:
+    def _try_next(self, now: float) -> None:
         wanted = self.value * self._factor if self._up else self.value / self._factor
         wanted = min(self.most, max(1, int(wanted + 0.5) + (wanted > self.value and int(wanted + 0.5) == self.value)))
         if wanted == self.value:
             self._before, self._held, self._up = None, _WINDOWS_HELD, not self._up
         else:
-            self._change(int(wanted), now, latency)
+            self._change(int(wanted), now)
 
-    def _change(self, value: int, now: float, latency: float) -> None:
+    def _change(self, value: int, now: float) -> None:
         self.value = value
-        self._settled_at = now + latency
-        self._window = _Window(self._settled_at)
+        self._window = _Window(now)

@@ -40,7 +40,6 @@ class Report:
     in_flight, waiting: requests that were sent, and that could be. answered: requests with an answer. failed: tries
     without one, by their reason. tokens: counted by the server. unknown: largest cost of the tries that may have been
     billed without a count. reserved: largest cost of the requests in flight. next_cost: of the next one that waits.
-    seconds: sum of the times of answers.
     held_back: whether more would have been sent since the last report, but for `Grant.in_flight`.
     overloads: refused rates, and overloaded servers. paused_until: by the clock of `time.time`, as the server asked.
     stop: why nothing more should be asked. done: the worker has no more requests.
@@ -54,7 +53,6 @@ class Report:
     unknown: float = 0.0
     reserved: float = 0.0
     next_cost: float = 0.0
-    seconds: float = 0.0
     held_back: bool = False
     overloads: int = 0
     paused_until: float = 0.0
@@ -127,7 +125,7 @@ class Throttle:
         self._paused_until = max(self._paused_until, made.paused_until)
         if made.overloads > before.overloads:
             self._limit.overloaded(now)
-        self._limit.ended(now, count, tokens or count, made.seconds - before.seconds, made.held_back)
+        self._limit.ended(now, count, tokens or count, made.held_back)
         if self._model_tokens:
             self._model_tokens.take(tokens)
 

@@ -30,6 +30,7 @@ REASONS = {
     "repeats_seed": "the answer repeats the seed",
     "not_kept": "the template's condition `keep` is not met",
     "other_language": "the record is not in a language of `languages`",
+    "other_sample": "another answer to the same prompt, which the template needs too, cannot be used",
     "exact_duplicate": "another record has the same text",
     "near_duplicate": "another record has nearly the same text",
 }

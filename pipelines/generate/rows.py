@@ -66,8 +66,9 @@ class Asker:
     asked: Mapping[str, Any]
 
     def names(self, row: Row) -> dict[str, Any]:
-        """What the templates of a row can name, without what its last step made."""
-        return {**self.variables, **row.fields, "seed": dict(row.fields), **row.values}
+        """What the templates of a row can name, without what its last step made. Fields that are null are not there."""
+        fields = {name: value for name, value in row.fields.items() if value is not None}
+        return {**self.variables, **fields, "seed": fields, **row.values}
 
     def requests(self, row: Row, step: Step, sample: int) -> list[ModelRequest]:
         """The requests of a step about a row, one for each sample.
@@ -134,11 +135,11 @@ class Asker:
         return self.template.shape or "text"  # type: ignore[return-value]
 
 
-def items(row: Row, step: Step, found: Sequence[tuple[str, dict[str, Any]]]) -> Iterator[Row]:
-    """The rows that a step makes of a row. found: (key of the request, item) of each."""
-    for number, (key, item) in enumerate(found):
+def items(row: Row, step: Step, found: Sequence[tuple[tuple[str, ...], dict[str, Any]]]) -> Iterator[Row]:
+    """The rows that a step makes of a row. found: (keys of the requests, item) of each."""
+    for number, (keys, item) in enumerate(found):
         name = f"{row.name}.{number}" if len(found) > 1 else row.name
-        yield replace(with_item(row, step, item), name=name, keys=(*row.keys, key))
+        yield replace(with_item(row, step, item), name=name, keys=(*row.keys, *keys))
 
 
 def with_item(row: Row, step: Step, item: Mapping[str, Any]) -> Row:

@@ -72,6 +72,7 @@ REMOVED_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("step", pa.string()),  # of the template
         ("key", pa.string()),  # of the request; null before one was made
+        ("requests", pa.list_(pa.string())),  # keys of all requests about the row, of the steps before too
         ("reason", pa.string()),  # of parse.REASONS
         ("value", pa.string()),  # what was seen
         ("answer", pa.string()),  # id of the try in the answer store
@@ -260,6 +261,7 @@ def _removal(row: Row, step: str, key: str | None, why: Refusal, answer: str | N
         "source": row.source,
         "step": step,
         "key": key,
+        "requests": list(dict.fromkeys([*row.keys, *([key] if key else [])])),
         "reason": why.reason,
         "value": why.seen or None,
         "answer": answer,
@@ -284,9 +286,7 @@ class Ask:
     store: Store
 
     def __call__(self, unit: int, scratch: Scratch, backend: Any) -> Counters:
-        """Counters: `asked`, different requests; `unanswered` of them; `records`; `requests` of the next step;
-        `removed/REASON`.
-        """
+        """Counters: `asked`, different requests; `records`; `requests` of the next step; `removed/REASON`."""
         tables = [one for one in read_slices(self.store, self.uris, unit, table_of) if one is not None]
         rows = pa.concat_tables([_REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
         rows.sort(key=lambda one: (one["keys"], one["row"]))
@@ -333,22 +333,23 @@ class Ask:
     ) -> tuple[list[Row], list[dict[str, Any]]]:
         """(the rows that the answers to a row make, what is wrong with the others)."""
         step = self.settings.asker.template.steps[self.number]
-        removed, values = list[dict[str, Any]](), list[tuple[str, dict[str, Any]]]()
+        removed, values = list[dict[str, Any]](), list[tuple[tuple[str, ...], dict[str, Any]]]()
         for key in keys:
             answered = found[key]
             try:
                 for item in items_of(value_of(answered.reply, step), step):
                     try:
                         refuse(item, step, row.fields)
-                        values.append((key, item))
+                        values.append(((key,), item))
                     except Refusal as error:
                         removed.append(_removal(with_item(row, step, item), step.name, key, error, answered.try_id))
             except Refusal as error:
                 removed.append(_removal(row, step.name, key, error, answered.try_id))
         if len(keys) > 1 and step.each is None:
             if len(values) < len(keys):
-                return [], removed
-            values = [(keys[0], {"samples": [item for _, item in values]})]
+                why = Refusal("other_sample", f"{len(values)} of {len(keys)} samples can be used")
+                return [], removed + [_removal(row, step.name, key, why, found[key].try_id) for (key,), _ in values]
+            values = [(tuple(keys), {"samples": [item for _, item in values]})]
         kept = []
         for one in items(row, step, values):
             try:
@@ -445,6 +446,7 @@ def write(store: Store, unit: tuple[list[str], list[str], list[str], int], scrat
                     "source": record["source"],
                     "step": "duplicates",
                     "key": record["requests"][-1],
+                    "requests": record["requests"],
                     "reason": partner["reason"],
                     "partner": partner["partner"],
                     "similarity": partner["similarity"],

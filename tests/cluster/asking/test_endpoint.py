@@ -3,16 +3,17 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
 from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.ask import AskingStopped, ask_all
-from raymill.cluster.asking.endpoint import Endpoint, judged, pause_before
+from raymill.cluster.asking.endpoint import Endpoint, Reply, judged, pause_before
 from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
 from raymill.cluster.asking.requests import request_of
-from raymill.cluster.asking.throttle import AskingBounds, Throttle
+from raymill.cluster.asking.throttle import AskingBounds, Grant, Throttle
 from raymill.cluster.store.store import Store
 
 ALL = AnswerRange("", "")
@@ -242,6 +243,23 @@ def test_no_connection_costs_nothing_and_gives_up_after_a_time(asked, monkeypatc
     assert asked.answers.spending().most(PRICES) == 0
 
 
+def test_what_may_have_been_billed_is_spent_from_the_budget(asked):
+    """A request that times out may cost 0.0007; the server counts none of them."""
+    most = max(len(one.body) for one in asked.requests.values()) / 1e6 + 50 * 10 / 1e6
+    with FaultyServer(seconds=30) as server:
+        with pytest.raises(AskingStopped, match=r"the budget of .* is spent"):
+            asked.ask(server, tries=100, timeout_s=0.1, budget=3.5 * most)
+        assert server.stats()["requests"] == 3
+    assert 3 * most * 0.9 < asked.answers.spending().most(PRICES) <= 3.5 * most
+
+
+def test_an_answer_that_is_compressed_is_not_unpacked(asked):
+    with FaultyServer(share=1, faults=["encoded"]) as server:
+        asked.ask(server, tries=1)
+    (reason,) = {one.reason for tries in asked.answers.tries(ALL).values() for one in tries}
+    assert reason == "the answer is encoded as gzip, which was not asked for"
+
+
 def test_a_time_out_may_have_been_billed(asked):
     with FaultyServer(seconds=30) as server:
         found = asked.ask(server, tries=1, timeout_s=0.2)
@@ -277,3 +295,24 @@ def test_the_key_is_sent_and_is_in_no_file(asked, tmp_path):
         asked.ask(server, key="sk-canary-0123456789")
         assert b"uthorization: Bearer sk-canary-0123456789" in server.head
     assert not any(b"sk-canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_what_ends_between_two_reports_counts_against_the_grant(asked):
+    """Forty requests that are answered at once, and a grant for the money of five until the next report."""
+    most = max(len(one.body) for one in asked.requests.values()) / 1e6 + 50 * 10 / 1e6
+    reports = []
+
+    class AtOnce:
+        async def send(self, body):
+            return Reply("answered", content="Yes.", tokens=TokenCounts(input=len(body), output=50))
+
+    @asynccontextmanager
+    async def at_once():
+        yield AtOnce()
+
+    async def report(worker, made):
+        reports.append(made.answered)
+        return Grant(in_flight=100, reserve=5 * most)
+
+    ask_all(asked.requests, at_once, asked.answers, ALL, report, PRICES, 1, 50)
+    assert max(after - before for before, after in pairwise(reports)) == 5 and reports[-1] == 40

@@ -11,20 +11,20 @@ from raymill.cluster.asking.limit import Limit
 def simulated(latency_of, most=512, seconds=300, refuse=lambda flying, now: False, seed=1):
     """(values of the limit over the second half, throughput). latency_of(requests in flight, now) -> seconds."""
     draw, limit, now, flying, values = random.Random(seed), Limit(most, 0.0), 0.0, [], []
-    report, count, spent, total = 0.0, 0, 0.0, 0
+    report, count, total = 0.0, 0, 0
     while now < seconds:
         while len(flying) < limit.value:
             latency = latency_of(len(flying) + 1, now) * draw.uniform(0.7, 1.3)
-            heapq.heappush(flying, (now + latency, latency))
-        if flying[0][0] <= report:
-            now, latency = heapq.heappop(flying)
-            count, spent, total = count + 1, spent + latency, total + 1
+            heapq.heappush(flying, now + latency)
+        if flying[0] <= report:
+            now = heapq.heappop(flying)
+            count, total = count + 1, total + 1
         else:
             now = report
             if refuse(len(flying), now):
                 limit.overloaded(now)
-            limit.ended(now, count, 100 * count, spent, True)
-            count, spent, report = 0, 0.0, report + 0.25
+            limit.ended(now, count, 100 * count, True)
+            count, report = 0, report + 0.25
             values.append(limit.value)
     return values[len(values) // 2 :], total / seconds
 
@@ -74,5 +74,5 @@ def test_it_never_exceeds_the_largest_value_and_stays_without_demand():
     assert max(simulated(lambda flying, now: 0.1, most=10)[0]) == 10
     limit = Limit(512, 0.0)
     for now in range(1, 1000):
-        limit.ended(float(now), 100, 100, 10.0, saturated=False)
+        limit.ended(float(now), 100, 100, saturated=False)
     assert limit.value == 8

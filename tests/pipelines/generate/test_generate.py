@@ -4,14 +4,20 @@ import json
 import shutil
 from collections import Counter
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.asking.ask import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.cluster.output import Output
+from raymill.cluster.stage import Scratch
+from raymill.cluster.store.store import Store
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.parse import REASONS
 from raymill.pipelines.generate.plan import plan_generation
+from raymill.pipelines.generate.stages import REMOVED_SCHEMA, write
 from tests.support import inline
 from tests.support.damaged import cut_gzip, zeroed_parquet
 from tests.support.generate_inline import generate_inline, rows
@@ -241,3 +247,44 @@ def test_a_run_without_a_record_says_why_and_has_an_exit_code(settings, server, 
 def test_a_unit_may_ask_for_hours(settings):
     config = GenerateConfig.model_validate({"kind": "generate"} | settings)
     assert config.execution.stall_s == 86_400 > config.model.give_up_s and config.name == "out"
+
+
+def test_a_server_that_moved_to_another_address_is_the_same_model(settings, server, monkeypatch):
+    generate_inline(settings, monkeypatch)
+    settings["model"]["endpoint"] = server.url.replace("127.0.0.1", "localhost")
+    assert not generate_inline(settings, monkeypatch).fresh and server.stats()["requests"] == 12
+
+
+def test_seeds_without_a_field_of_the_template_are_in_the_ledger(settings, server, monkeypatch, tmp_path):
+    questions = [{"text": f"Text {n}.", "question": None if n % 3 else f"What is {n}?"} for n in range(9)]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in questions))
+    inputs = [{"path": str(tmp_path / "seeds.jsonl"), "columns": ["question"]}]
+    make = {"template": "Answer {{ question }} from {{ text }}"}
+    run = generate_inline(settings | {"inputs": inputs, "make": make, "dedup": None}, monkeypatch)
+    removed = rows(run, "removed")
+    assert run.report["requests"] == run.report["records"] == 3
+    assert [(one["reason"], one["key"], one["requests"]) for one in removed] == [("template_error", None, [])] * 6
+    assert all("'question' is undefined" in one["value"] for one in removed)
+
+
+@pytest.mark.parametrize("template", ["preference", "instruction", "qa"])
+def test_every_request_is_in_a_record_or_in_the_ledger(template, settings, server, monkeypatch, tmp_path):
+    server.share, server.faults = 0.6, ("refused", "garbled", "truncated", "null", "bad_request")
+    run = generate_inline(settings | {"make": {"template": template}, "samples": 3}, monkeypatch)
+    asked = {row["key"] for row in stored(tmp_path)}
+    named = {key for name in ("records", "removed") for row in rows(run, name) for key in row["requests"]}
+    assert asked == named and len(asked) == run.report["requests"] > 30 and len(rows(run, "removed")) > 10
+
+
+def test_duplicates_are_found_in_files_of_several_row_groups(tmp_path):
+    content = {"prompt": "Q", "source": "docs", "requests": ["k"], "provenance": {"parents": ["seed"]}}
+    records = pa.Table.from_pylist([{"id": str(number), **content} for number in range(4)])
+    group = {"unit": 0, "row": 2, "reason": "exact_duplicate", "partner": "0", "similarity": 1.0}
+    for name, table in (("records", records), ("groups", pa.Table.from_pylist([group]))):
+        pq.write_table(table, tmp_path / name, row_group_size=1)
+    unit = ([str(tmp_path / "records")], [str(tmp_path / "groups")], [], 0)
+    with Scratch((Output("records", records.schema), Output("removed", REMOVED_SCHEMA))) as scratch:
+        write(Store(), unit, scratch)
+        files = scratch.finish()
+        kept, gone = (pq.read_table(files[name][0][1]).to_pylist() for name in ("records", "removed"))
+    assert [row["id"] for row in kept] == ["0", "1", "3"] and [row["partner"] for row in gone] == ["0"]

@@ -67,7 +67,7 @@ def test_steps_see_what_the_steps_before_made(settings, server, monkeypatch, tmp
     run = generate_inline(settings | {"make": {"template": template}, "dedup": None}, monkeypatch)
     assert run.report["requests"] == 36 and run.report["records"] == 12
     record = rows(run, "records")[0]
-    assert len(record["text"].split(" / ")) == 3 and len(record["requests"]) == 2
+    assert len(record["text"].split(" / ")) == 3 and len(record["requests"]) == 3
 
 
 def test_a_template_of_a_file_that_is_none_is_refused(tmp_path):
