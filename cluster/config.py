@@ -162,6 +162,15 @@ def load_recorded(
     return found.model_copy(update={"storage": store.options})
 
 
+def load_part(model: type[Config], raw: dict[str, Any], where: str) -> Config:
+    """Settings that stand in a file of their own, or in a setting of any form. where: for messages.
+
+    Raises:
+        ConfigError: lists all mistakes.
+    """
+    return _validated(model, raw, _Origins(where, copy.deepcopy(raw), (), {}), [])
+
+
 def load_storage(overrides: Sequence[str | Override]) -> StorageOptions:
     """The `storage` settings of overrides alone, for commands that read an existing run.
 

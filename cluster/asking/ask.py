@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import re
 import time
 import uuid
 from collections import Counter, deque
@@ -197,7 +198,7 @@ class Asking:
 
 
 def _kind(reason: str) -> str:
-    return reason.partition(" (")[0]
+    return re.split(r" \(|:", reason)[0]
 
 
 def _as_try(key: str, id: str, run: str, reply: Reply, most: TokenCounts, waited: float) -> Try:

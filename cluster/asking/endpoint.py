@@ -29,6 +29,13 @@ _CONNECTIONS = 8
 _REFUSED = (400, 413, 422)
 _OF_ALL = (401, 403, 404)
 _OVERLOADED = (429, 503, 529)
+# What to look at when a server refuses all requests.
+_LOOK_AT = {
+    401: "Look at `model.key_env`, the variable with the key.",
+    403: "Look at `model.key_env`, the variable with the key, and at what the key may do.",
+    404: "Look at `model.endpoint`, which ends with the version as in /v1, and at `model.name`.",
+    429: "All answers are stored: raise the limit of the account, and run the same command again.",
+}
 # A refused rate with one of these codes or types is about money, and waiting does not help.
 _MONEY = (
     "insufficient_quota",
@@ -104,7 +111,8 @@ class Endpoint:
             return _again(shortened(str(error), 200), started)
         finally:
             self._give_back(client)
-        return judged(status, headers, answer, time.monotonic() - started)
+        reply = judged(status, headers, answer, time.monotonic() - started)
+        return replace(reply, reason=f"{self._url}: {reply.reason}") if reply.outcome == "stopped" else reply
 
     async def _post(self, client: httpx2.AsyncClient, body: str) -> tuple[int, Mapping[str, str], bytes]:
         data = body.encode("utf-8", "replace")
@@ -170,7 +178,7 @@ def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float)
     if status in _REFUSED:
         return Reply("refused", reason, status, body, seconds=seconds)
     if status in _OF_ALL or 300 <= status < 400 or (status == 429 and {code, kind} & set(_MONEY)):
-        return Reply("stopped", reason, status, body, seconds=seconds)
+        return Reply("stopped", f"{reason}. {_LOOK_AT.get(status, '')}".rstrip(), status, body, seconds=seconds)
     wait = _wait(headers)
     if wait is not None and wait > _LONGEST_WAIT_S:
         return Reply("stopped", f"{reason}, and asks to wait for {wait:,.0f} s", status, body, seconds=seconds)
@@ -184,7 +192,8 @@ def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:
         content, refusal = message.get("content"), message.get("refusal")
         finish = choice.get("finish_reason")
     except (TypeError, KeyError, IndexError, AttributeError):
-        return Reply("again", "the answer is no JSON with `choices`", 200, body, True, seconds=seconds)
+        begin = shortened(redacted(" ".join(body[:300].decode("utf-8", "replace").split())), 80)
+        return Reply("again", f"the answer is no JSON with `choices`: {begin}", 200, body, True, seconds=seconds)
     return Reply(
         "answered",
         status=200,

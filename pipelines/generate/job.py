@@ -19,13 +19,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import pyarrow.compute as pc
+
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.requests import address_class
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.errors import ConfigError, DataError, Problem, UserError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
@@ -34,7 +36,7 @@ from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
-from raymill.cluster.secret_values import remember
+from raymill.cluster.secret_values import remember, shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
@@ -49,7 +51,13 @@ from raymill.pipelines.generate.stages import (
     GenerateSettings,
     run_stages,
 )
-from raymill.pipelines.generate.template import RecordTemplate, load_template, template_text
+from raymill.pipelines.generate.template import (
+    RecordTemplate,
+    load_template,
+    refuse_names,
+    refuse_variables,
+    template_text,
+)
 
 # It loads libraries of training.
 _located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
@@ -84,7 +92,9 @@ class GenerateRun(Run):
             f"{plural(report['documents'], 'document')}",
             f"{count(report['tries'])} tries, {count(tokens['input'])} tokens in, {count(tokens['output'])} out{cost}",
         ]
-        lines += [f"removed: {count(one['count'])} {one['reason']} ({one['meaning']})" for one in report["removed"]]
+        for one in report["removed"]:
+            first = f"; the first: {shortened(one['first'], 100)}" if one["first"] else ""
+            lines.append(f"removed: {count(one['count'])} {one['reason']} ({one['meaning']}{first})")
         return "\n".join(lines)
 
     @property
@@ -106,14 +116,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
     @cached_property
     def template(self) -> RecordTemplate:
         """The template, with the variables of `make` checked."""
-        make = self.config.make
-        template = load_template(make.template, self.store)
-        known = {*template.variables, *template.needs}
-        if unknown := sorted({*make.variables} - known):
-            has = ", ".join(sorted(known)) or "none"
-            raise ConfigError(f"make: {', '.join(unknown)} is no variable of the template; it has {has}")
-        if missing := [name for name in template.needs if name not in make.variables]:
-            raise ConfigError(f"make: the template needs {', '.join(missing)}; give a value")
+        template = load_template(self.config.make.template, self.store)
+        refuse_variables(template, self.config.make.variables)
         return template
 
     @cached_property
@@ -132,6 +136,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
         model = self.config.model
         plain["model"] |= {"at": address_class(model.endpoint)} if model.endpoint else {"revision": self.model.revision}
+        if not isinstance(self.config.make.template, str):
+            del plain["make"]["template"]  # the same as the next one
         return plain | {"template": json.loads(template_text(self.template))}
 
     def variables(self) -> tuple[str, ...]:
@@ -143,12 +149,13 @@ class GenerateJob(FilesJob[GenerateConfig]):
         if name is None:
             return ""
         if not (value := os.environ.get(name)):
-            raise ConfigError(f"model.key_env: the environment variable {name} is not set; it has the endpoint's key")
+            seen = f"the environment variable {name} is not set"
+            raise ConfigError.about(Problem.of("model.key_env", seen, "the endpoint's key", f"Set {name}."))
         remember(value)
         return value
 
     def check(self, session: Session, replace: bool) -> None:
-        _ = self.frozen, self.template, self._secret, self.model
+        _ = self.frozen, self.asker, self._secret
 
     def require_extras(self, *, computes: bool = True) -> None:
         if self.config.model.path is not None:
@@ -168,7 +175,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         """Makes the requests and the records."""
         config, template, model = self.config, self.template, self.model
         asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
-        return Asker(template, template.variables | config.make.variables, model, config.sampling, asked)
+        needed = refuse_names(template, {"text", "id", *(name for one in config.inputs for name in one.columns)})
+        return Asker(template, template.variables | config.make.variables, model, config.sampling, asked, needed)
 
     @cached_property
     def _generating(self) -> GenerateSettings:
@@ -206,14 +214,25 @@ class GenerateJob(FilesJob[GenerateConfig]):
 
     def make(self, making: Making) -> Made:
         self.record_inputs()
-        artifacts = self.stages(making.run)
-        counters = artifacts[QUARANTINE].manifest.counters
-        good = int(counters["documents"] - counters["quarantined"])
-        refuse_too_many(self.config.execution.max_bad_documents, good, artifacts[QUARANTINE], PROBLEMS, "document")
+        artifacts = run_stages(self._generating, self.frozen, making.run, self._refuse_seeds)
         self.answers.close()
         report = self._report(artifacts)
         digests = digests_of({name: artifacts[name] for name in (RECORDS, REMOVED, QUARANTINE)})
         return Made(report, digests, {"finished": report["finished"]})
+
+    def _refuse_seeds(self, drafted: Mapping[str, Artifact]) -> None:
+        """Verify that enough of the seeds can be read and asked about.
+
+        Raises:
+            DataError: too many cannot be read, or none makes a request.
+        """
+        quarantine, removed = drafted[QUARANTINE], drafted["_work/removed.draft"]
+        good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
+        refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "document")
+        if not quarantine.manifest.counters["requests"]:
+            first = next((row for table in removed.tables() for row in table.to_pylist()), None)
+            why = f": {REASONS[first['reason']]} ({first['value']})" if first else ""
+            raise DataError(f"inputs: none of {plural(good, 'seed')} makes a request{why}. Nothing was asked.")
 
     def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
         counters = Counter[str]()
@@ -224,6 +243,13 @@ class GenerateJob(FilesJob[GenerateConfig]):
         removed = {
             key.removeprefix("removed/"): number for key, number in counters.items() if key.startswith("removed/")
         }
+        seen = dict[str, str]()
+        for table in artifacts[REMOVED].tables(["reason", "value"]):
+            for row in table.filter(pc.is_valid(table["value"])).to_pylist():
+                seen.setdefault(row["reason"], row["value"])
+        warnings = list(loss_warnings(quarantine_entries(artifacts[QUARANTINE])))
+        if bad := counters["quarantined"]:
+            warnings.append(f"{plural(bad, 'document')} could not be read; see `quarantine`.")
         return {
             "name": self.config.name,
             "documents": counters["documents"],
@@ -237,10 +263,10 @@ class GenerateJob(FilesJob[GenerateConfig]):
             "cost_uncounted": round(spent.unknown.cost(prices), 9),
             "records": artifacts[RECORDS].manifest.rows,
             "removed": [
-                {"reason": reason, "count": number, "meaning": REASONS.get(reason, reason)}
+                {"reason": reason, "count": number, "meaning": REASONS[reason], "first": seen.get(reason)}
                 for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
             ],
-            "warnings": list(loss_warnings(quarantine_entries(artifacts[QUARANTINE]))),
+            "warnings": warnings,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

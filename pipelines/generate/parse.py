@@ -13,9 +13,10 @@ from raymill.pipelines.prepare.stages.duplicates import same
 
 # Why a request, or what was made of its answer, is not among the records.
 REASONS = {
-    "template_error": "the template cannot be filled in: a field is missing, or of another type",
+    "missing_field": "the seed has no value of a field that the template needs",
+    "template_error": "the template cannot be filled in with these values",
     "empty_prompt": "the template makes an empty prompt of the seed",
-    "refused_request": "the server refused the request itself, as one that is too long",
+    "refused_request": "the server refused the request (400, 413 or 422)",
     "no_answer": "no answer after all tries",
     "refused": "the model refused",
     "filtered": "the provider's filter withheld the answer",

@@ -12,7 +12,7 @@ import numpy as np
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.formats import count, plural
-from raymill.cluster.plan.sample import document_count, draw_sample
+from raymill.cluster.plan.sample import draw_sample, planned_input
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.rows import Row
@@ -56,7 +56,8 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     job = GenerateJob(settings)
     asker, steps, model = job.asker, job.template.steps, settings.model
     sample = draw_sample(job.frozen, settings.limits)
-    total = (document_count(job.frozen) if documents is None else documents) * settings.samples
+    _, input, is_exact = planned_input(job.frozen, sample, settings.execution.unit_bytes, documents)
+    total = input.rows * settings.samples
     sizes: list[float] = []
     requests: list[float] = []
     for source, table in sample.by_source().items():
@@ -81,6 +82,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     found = {
         "name": settings.name,
         "seeds": total,
+        "seeds_counted": is_exact,
         "sample": len(sizes),
         "requests": round(Estimate.of_total(requests, total).expected),
         "input_tokens": vars(inputs),
@@ -113,7 +115,8 @@ def _text(found: dict[str, Any]) -> str:
     cost = found["cost"]
     lines = [
         f"plan of {found['name']}",
-        f"requests       {count(found['requests'])}, about {plural(round(found['seeds']), 'seed')}",
+        f"requests       {count(found['requests'])}, for {plural(found['seeds'], 'seed')}"
+        + ("" if found["seeds_counted"] else ", estimated from the sizes of the files"),
         f"input tokens   {shown(found['input_tokens'])}",
         f"output tokens  {shown(found['output_tokens'])}",
         "cost           "

@@ -56,7 +56,8 @@ class Row:
 class Asker:
     """Makes requests and records of rows. variables: of the template, with the values of `make`.
 
-    asked: what of the model is not in the body of a request, but changes its answers.
+    asked: what of the model is not in the body of a request, but changes its answers. needed: fields without which a
+    seed makes no record.
     """
 
     template: RecordTemplate
@@ -64,6 +65,16 @@ class Asker:
     model: ModelSettings
     sampling: Sampling
     asked: Mapping[str, Any]
+    needed: frozenset[str] = frozenset()
+
+    def refuse_incomplete(self, row: Row) -> None:
+        """Verify that a seed has all fields that its requests or its record need, before anything is asked.
+
+        Raises:
+            Refusal: one is missing.
+        """
+        if missing := sorted(name for name in self.needed if row.fields.get(name) is None):
+            raise Refusal("missing_field", ", ".join(missing))
 
     def names(self, row: Row) -> dict[str, Any]:
         """What the templates of a row can name, without what its last step made. Fields that are null are not there."""

@@ -14,7 +14,7 @@ Requests with equal keys are in one range, so that each is asked once, whoever a
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -143,8 +143,13 @@ class GenerateSettings:
         return pa.schema({"id": pa.string(), **content, **own, **_PROVENANCE})
 
 
-def run_stages(settings: GenerateSettings, inputs: InputManifest, run: RunStageIn) -> dict[str, Artifact]:
-    """All stages of a run. run: makes or finds the artifacts of a stage."""
+def run_stages(
+    settings: GenerateSettings,
+    inputs: InputManifest,
+    run: RunStageIn,
+    check: Callable[[dict[str, Artifact]], None] = lambda artifacts: None,
+) -> dict[str, Artifact]:
+    """All stages of a run. run: makes or finds the artifacts of a stage. check: of those of `draft`, before asking."""
     store, units = inputs.reading.store, inputs.units
     count = max(1, min(_MOST_RANGES, document_count(inputs) * settings.samples // _RANGE_REQUESTS))
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), count, settings.made_from])
@@ -156,6 +161,7 @@ def run_stages(settings: GenerateSettings, inputs: InputManifest, run: RunStageI
     work = partial(draft, settings, inputs.reading, boundaries(count))
     memory = task_memory(settings.limits)
     artifacts = dict(run(Stage("draft", outputs, units, work, made_from, store, _files, memory=memory)))
+    check(artifacts)
     last = len(settings.asker.template.steps) - 1
     for number in range(last + 1):
         uris = artifacts[f"_work/requests.{number}"].file_uris
@@ -239,6 +245,7 @@ class _Slices:
     def add(self, row: Row, sample: int) -> None:
         """The requests of the step about a row."""
         try:
+            self._asker.refuse_incomplete(row)
             requests = self._asker.requests(row, self._step, sample)
         except Refusal as error:
             self._removed.append(_removal(row, self._step.name, None, error))
@@ -318,13 +325,22 @@ class Ask:
             requests, backend.open, settings.answers, keys, backend.report, model.prices, model.tries,
             settings.asker.sampling.max_tokens,
         )  # fmt: skip
+        outcomes = Counter(one.reply.outcome for one in found.values())
+        first = next(iter(found.values()), None)
+        if first and outcomes["refused"] == len(found):
+            raise DataError(
+                f"{model.endpoint or model.path}: refused all of {plural(len(found), 'request')}: "
+                f"{first.reply.reason}. Correct `model` or the server, and run the same command again: they are asked "
+                "again."
+            )
         without = [one for one in found.values() if one.reply.outcome == "again"]
         if len(without) > settings.most_unanswered * len(found):
+            whether = "Is the server running, and is it the right one?" if len(without) == len(found) else ""
             raise DataError(
-                f"{plural(len(without), 'request')} of {len(found):,} ({share(len(without), len(found))}) have no "
-                f"answer after {model.tries} tries: {without[0].reply.reason}. "
+                f"{model.endpoint or model.path}: no answer to {len(without):,} of {plural(len(found), 'request')} "
+                f"({share(len(without), len(found))}) after {model.tries} tries: {without[0].reply.reason}. {whether} "
                 f"`execution.max_unanswered` allows {settings.most_unanswered:.2%}. Answers are stored: run the same "
-                "command again to ask the others, or allow more."
+                "command again to ask the others."
             )
         return found
 

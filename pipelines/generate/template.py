@@ -19,18 +19,20 @@ Several requests for a record are `steps`, of which each sees the answers of tho
     record: {prompt: "{{ harder.text }}", completion: "{{ solved.text }}"}
 """
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import jsonschema
 import yaml
-from jinja2 import PackageLoader, StrictUndefined, Template, TemplateError
+from jinja2 import PackageLoader, StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.config import load_part
+from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.store.store import Store
 
 _LARGEST = 1 << 20  # bytes of a template's file
@@ -105,7 +107,10 @@ class RecordTemplate(BaseModel):
         "rejected; and of further metadata"
     )
     variables: dict[str, Any] = Field({}, description="Names of the variables of the prompts, with their defaults")
-    needs: tuple[str, ...] = Field((), description="Variables that have no default")
+    needs: dict[str, Literal["text", "number", "list"]] = Field(
+        {}, description="Type of each variable that has no default"
+    )
+    choices: dict[str, tuple[str, ...]] = Field({}, description="Possible values of variables that have few")
 
     @model_validator(mode="before")
     @classmethod
@@ -183,11 +188,111 @@ def load_template(given: str | Mapping[str, Any], store: Store) -> RecordTemplat
 
 
 def _checked(plain: Any, where: str) -> RecordTemplate:
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{where}: is no mapping of settings; wanted a template, with `prompt` and `record`")
     try:
-        return RecordTemplate.model_validate(plain)
-    except ValidationError as error:
-        lines = (f"{where}, {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise ConfigError("\n".join(lines)) from error
+        return load_part(RecordTemplate, plain, where)
+    except ConfigError as error:
+        # The fields of a template of one step stand in it directly.
+        if "steps" in plain:
+            raise
+        raise ConfigError(str(error).replace(", steps.0.", ", ").replace(", steps.0: ", ", ")) from error
+
+
+def refuse_variables(template: RecordTemplate, given: Mapping[str, Any]) -> None:
+    """Compare the variables of `make` with those of the template.
+
+    Raises:
+        ConfigError: one is unknown, missing or of another type; lists all.
+    """
+    known, problems = [*template.variables, *template.needs], list[Problem]()
+    for name, value in given.items():
+        where, default = f"make.{name}", template.variables.get(name)
+        kind = template.needs.get(name) or ("number" if isinstance(default, int | float) else "text")
+        wanted = _TYPES[kind]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            fix = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known) or 'none'}."
+            problems.append(Problem.of(where, "no variable of the template", fix=fix))
+        elif name in template.choices and value not in template.choices[name]:
+            problems.append(Problem.of(where, f"{value!r} given", f"one of: {', '.join(template.choices[name])}"))
+        elif not _is_of(kind, value):
+            problems.append(Problem.of(where, f"{value!r} given", wanted))
+    for name in template.needs.keys() - given.keys():
+        problems.append(Problem.of(f"make.{name}", "missing", _TYPES[template.needs[name]]))
+    if problems:
+        raise ConfigError.about(*problems)
+
+
+_TYPES = {"text": "a text", "number": "a number above 0", "list": "a list of at least one value"}
+
+
+def _is_of(kind: str, value: Any) -> bool:
+    if kind == "number":
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    return isinstance(value, str) if kind == "text" else isinstance(value, list) and bool(value)
+
+
+def refuse_names(template: RecordTemplate, fields: Collection[str]) -> frozenset[str]:
+    """Compare the names in a template with what there is. fields: of the seeds: `text`, `id` and carried columns.
+
+    Returns:
+        The fields without which a seed makes no record.
+
+    Raises:
+        ConfigError: a name is unknown, or the first prompt has no field of the seed; lists all.
+    """
+    problems, needed = list[Problem](), set[str]()
+    known = {*fields, *template.variables, *template.needs, "seed"}
+
+    def look(text: str, where: str, names: Collection[str] | None, items: Collection[str] = ()) -> None:
+        parsed = jinja.parse(text)
+        used = meta.find_undeclared_variables(parsed)
+        of_seed = {node.attr for node in parsed.find_all(nodes.Getattr) if getattr(node.node, "name", "") == "seed"}
+        unknown = {f"seed.{name}" for name in of_seed - {*fields}} | (used - {*names} if names is not None else set())
+        for name in sorted(unknown):
+            near = difflib.get_close_matches(name.removeprefix("seed."), [*(names or ()), *fields], 1)
+            fix = f"Did you mean {near[0]}?" if near else f"There are {', '.join(sorted(names or fields))}."
+            problems.append(Problem.of(where, f"no {name}", fix=fix))
+        if "defined" not in text and "default" not in text:
+            needed.update(of_seed & {*fields}, (used & {*fields}) - {*items})
+
+    for number, step in enumerate(template.steps):
+        where = "" if len(template.steps) == 1 else f"steps.{number}."
+        look(step.system, f"make.template, {where}system", known)
+        look(step.prompt, f"make.template, {where}prompt", known)
+        if number == 0 and not meta.find_undeclared_variables(jinja.parse(step.prompt)) & {*fields, "seed"}:
+            problems.append(
+                Problem.of(
+                    f"make.template, {where}prompt",
+                    "no field of the seed, so all seeds have one answer",
+                    fix=f"Put one into it, as {{{{ text }}}}; there are {', '.join(sorted(fields))}.",
+                )
+            )
+        known |= {step.name}
+        items = _item_names(step)
+        if step.keep:
+            names = None if items is None else known | items
+            look(f"{{% if {step.keep} %}}{{% endif %}}", f"make.template, {where}keep", names, items or ())
+    for name, text in template.record.items():
+        look(text, f"make.template, record.{name}", None if items is None else known | items, items or ())
+    if problems:
+        raise ConfigError.about(*problems)
+    return frozenset(needed)
+
+
+def _item_names(step: Step) -> set[str] | None:
+    """The names of what a step makes; None if its schema does not list them."""
+    if step.samples != 1 and not step.each:
+        return {"samples"}
+    if step.answer is None:
+        return {"text"}
+    schema = step.answer
+    if step.each:
+        schema = schema.get("properties", {}).get(step.each, {}).get("items", {})
+        if schema.get("type") not in (None, "object"):
+            return {"text"}
+    return {*schema["properties"]} if "properties" in schema else None
 
 
 class Refusal(Exception):

@@ -150,7 +150,7 @@ def test_too_many_requests_without_an_answer_stop_it_and_are_asked_again(setting
     monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0)
     server.share, server.faults = 0.5, ("error",)
     settings["model"]["tries"] = 1
-    with pytest.raises(DataError, match=r"of 12 \(\d\d\.\d%\) have no answer after 1 tries: status 500"):
+    with pytest.raises(DataError, match=r"no answer to \d of 12 requests \(\d\d\.\d%\) after 1 tries: status 500"):
         generate_inline(settings, monkeypatch)
     answered = server.stats()["answered"]
     server.share = 0
@@ -170,25 +170,46 @@ def test_an_unfinished_run_is_continued_by_units(settings, server, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("make", "said"),
     [
-        ({"make": {"template": "nothing"}}, "nothing is no template of Raymill; wanted one of chat, classify,"),
-        ({"make": {"template": "qa", "per_dokument": 3}}, "make: per_dokument is no variable of the template; it has"),
-        ({"make": {"template": "classify"}}, "make: the template needs labels; give a value"),
-        ({"make": {"template": "Ask {{ text"}}, "is no Jinja2 template"),
-        ({"make": {"template": {"prompt": "{{ text }}", "record": {"question": "a"}}}}, "record: has question; wanted"),
+        ({"template": "nothing"}, ["nothing is no template of Raymill; wanted one of chat, classify,"]),
+        (
+            {"template": "qa", "per_dokument": 3, "langauge": "German"},
+            ["make.per_dokument: no variable of the template. Did you mean per_document?",
+             "make.langauge: no variable of the template. Did you mean language?"],
+        ),
+        ({"template": "classify"}, ["make.labels: missing; wanted a list of at least one value."]),
+        ({"template": "classify", "labels": "billing"}, ["make.labels: 'billing' given; wanted a list of at least"]),
+        ({"template": "qa", "per_document": "three"}, ["make.per_document: 'three' given; wanted a number above 0."]),
+        ({"template": "qa", "per_document": 0}, ["make.per_document: 0 given; wanted a number above 0."]),
+        ({"template": "evolve", "direction": "deper"}, ["make.direction: 'deper' given; wanted one of: deeper"]),
+        ({"template": "Ask {{ text"}, ["is no Jinja2 template"]),
+        ({"template": "Ask {{ txt }}"}, ["make.template, prompt: no txt. Did you mean text?", "no field of the seed"]),
+        ({"template": "Write a text.\n"}, ["make.template, prompt: no field of the seed, so all seeds have"]),
+        (
+            {"template": {"prompt": "{{ text }}", "record": {"text": "{{ seed.qestion }}{{ anser.text }}"}}},
+            ["make.template, record.text: no anser. Did you mean answer?", "record.text: no seed.qestion."],
+        ),
+        ({"template": {"prompt": "{{ text }}", "record": {"question": "a"}}}, ["record: has question; wanted"]),
+        (
+            {"template": {"prompt": "{{ text }}", "difers": "text", "keep": 3}},
+            ["make.template, difers: no such setting.", "make.template, keep: 3 given; wanted text"],
+        ),
+        ({"template": {"record": {"text": "a"}}}, ["prompt"]),
     ],
-)
-def test_a_mistake_in_the_template_is_found_before_anything_is_asked(settings, server, monkeypatch, changes, said):
-    with pytest.raises(ConfigError, match=said.replace("{", r"\{")):
-        generate_inline(settings | changes, monkeypatch)
-    assert server.stats()["requests"] == 0
+)  # fmt: skip
+def test_mistakes_in_the_template_are_found_before_anything_is_asked(settings, server, monkeypatch, make, said):
+    with pytest.raises(ConfigError) as raised:
+        generate_inline(settings | {"make": make}, monkeypatch)
+    assert all(one in str(raised.value) for one in said), str(raised.value)
+    assert server.stats()["requests"] == 0 and "steps.0" not in str(raised.value)
 
 
 def test_a_missing_key_is_named(settings, monkeypatch):
     settings["model"]["key_env"] = "RAYMILL_NO_SUCH_KEY"
-    with pytest.raises(ConfigError, match="the environment variable RAYMILL_NO_SUCH_KEY is not set"):
+    with pytest.raises(ConfigError, match="the environment variable RAYMILL_NO_SUCH_KEY is not set") as raised:
         generate_inline(settings, monkeypatch)
+    assert raised.value.where == "model.key_env" and raised.value.fix == "Set RAYMILL_NO_SUCH_KEY."
 
 
 def test_the_key_is_in_no_file(settings, server, monkeypatch, tmp_path):
@@ -230,18 +251,53 @@ def test_rows_that_are_lost_in_the_seeds_are_warnings_and_in_the_share(settings,
     with pytest.raises(DataError, match=r"41 of \d+ documents could not be read \(1\d\.\d%.*(?s:.*)  40 corrupt_page"):
         generate_inline(settings, monkeypatch)
     run = generate_inline(settings | {"execution": {"max_bad_documents": 0.2}}, monkeypatch)
-    first, second = run.warnings
+    first, second, third = run.warnings
     assert first.startswith("Source zeroed: 40 rows were lost (corrupt_page, first ")
     assert second.startswith("Source cut: 1 time the rest of a file was lost (truncated, first ")
     assert f"warning: {first}\nwarning: {second}" in str(run)
+    assert third == "41 documents could not be read; see `quarantine`."
 
 
 def test_a_run_without_a_record_says_why_and_has_an_exit_code(settings, server, monkeypatch):
-    server.share, server.faults = 2, ("bad_request",)
+    server.share, server.faults = 2, ("refused",)
     run = generate_inline(settings, monkeypatch)
     assert run.exit_code == 2 and run.report["records"] == 0
-    assert "removed: 12 refused_request (the server refused the request itself" in str(run)
-    assert "status 400 (This request is refused)" in rows(run, "removed")[0]["value"]
+    assert "removed: 12 refused (the model refused; the first: I cannot help with that.)" in str(run)
+
+
+def test_a_server_that_refuses_every_request_is_named_and_asked_again_when_it_is_repaired(
+    settings, server, monkeypatch
+):
+    server.share, server.faults = 2, ("bad_request",)
+    with pytest.raises(
+        DataError, match=r"refused all of 12 requests: status 400 \(This request is refused\)"
+    ) as raised:
+        generate_inline(settings, monkeypatch)
+    assert str(raised.value).startswith(server.url)
+    server.share = 0
+    assert generate_inline(settings, monkeypatch).report["records"] > 0 and server.stats()["requests"] == 24
+
+
+@pytest.mark.parametrize(("status", "setting"), [(401, "model.key_env"), (404, "model.endpoint")])
+def test_a_server_that_stops_the_run_is_named_with_what_to_look_at(settings, server, monkeypatch, status, setting):
+    server.status = status
+    with pytest.raises(
+        AskingStopped, match=rf"^{server.url}/chat/completions: status {status} \(refused for all\)\. "
+    ) as e:
+        generate_inline(settings, monkeypatch)
+    assert setting in str(e.value)
+
+
+def test_too_many_unreadable_seeds_and_seeds_without_a_field_cost_nothing(settings, server, monkeypatch, tmp_path):
+    (tmp_path / "cut.jsonl").write_text('{"text": "A seed."}\n{"text": "Another')
+    with pytest.raises(DataError, match="1 of 2 documents could not be read"):
+        generate_inline(settings | {"inputs": [str(tmp_path / "cut.jsonl")]}, monkeypatch)
+    (tmp_path / "cut.jsonl").write_text('{"text": "A seed."}\n')
+    inputs = [{"path": str(tmp_path / "cut.jsonl"), "columns": ["question"]}]
+    make = {"template": {"prompt": "{{ text }}", "record": {"text": "{{ seed.question }}"}}}
+    with pytest.raises(DataError, match=r"none of 1 seed makes a request: .* needs \(question\)\. Nothing was asked"):
+        generate_inline(settings | {"inputs": inputs, "make": make, "output": str(tmp_path / "b")}, monkeypatch)
+    assert server.stats()["requests"] == 0
 
 
 def test_a_unit_may_ask_for_hours(settings):
@@ -263,8 +319,8 @@ def test_seeds_without_a_field_of_the_template_are_in_the_ledger(settings, serve
     run = generate_inline(settings | {"inputs": inputs, "make": make, "dedup": None}, monkeypatch)
     removed = rows(run, "removed")
     assert run.report["requests"] == run.report["records"] == 3
-    assert [(one["reason"], one["key"], one["requests"]) for one in removed] == [("template_error", None, [])] * 6
-    assert all("'question' is undefined" in one["value"] for one in removed)
+    assert [(one["reason"], one["key"], one["requests"]) for one in removed] == [("missing_field", None, [])] * 6
+    assert {one["value"] for one in removed} == {"question"}
 
 
 @pytest.mark.parametrize("template", ["preference", "instruction", "qa"])

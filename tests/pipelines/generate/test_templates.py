@@ -72,7 +72,10 @@ def test_steps_see_what_the_steps_before_made(settings, server, monkeypatch, tmp
 
 def test_a_template_of_a_file_that_is_none_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("- 1\n- 2\n")
-    for given, said in ((str(tmp_path / "a.yaml"), "valid dictionary"), (str(tmp_path / "b.yaml"), "no such file")):
+    for given, said in (
+        (str(tmp_path / "a.yaml"), "is no mapping of settings"),
+        (str(tmp_path / "b.yaml"), "no such file"),
+    ):
         with pytest.raises(Exception, match=said) as raised:
             load_template(given, Store())
         assert raised.value.exit_code == 2
