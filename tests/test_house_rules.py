@@ -309,10 +309,12 @@ def test_every_request_to_the_hub_is_sent_inside_of_the_checks():
     """Also those of transformers, which asks the hub unless it is told that the files are here."""
     outside, inside = [], 0
     for path in SOURCES:
-        checked = set[ast.AST]()
+        checked, clients = set[ast.AST](), {"self._hub"}
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.With) and "checked_hub" in ast.unparse(node.items[0].context_expr):
                 checked.update(ast.walk(node))
+            if isinstance(node, ast.Assign) and "HfApi(" in ast.unparse(node.value):
+                clients.update(map(ast.unparse, node.targets))
         for node in ast.walk(tree(path)):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
@@ -320,7 +322,7 @@ def test_every_request_to_the_hub_is_sent_inside_of_the_checks():
             if (
                 (of == "huggingface_hub" and name not in ("HfApi", "try_to_load_from_cache", "set_client_factory"))
                 or name == "load_dataset_builder"
-                or ("HfApi(" in of or of == "self._hub")
+                or ("HfApi(" in of or of in clients)
                 or (name in ("from_pretrained", "get_config_dict") and "local_files_only=True" not in ast.unparse(node))
             ):
                 inside += node in checked

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -121,7 +120,14 @@ def _files(uri: str, split: str | None = None) -> dict[str, list[FileInfo]]:
     try:
         addresses, _ = guard((uri, split, None), _CARD_BOUNDS)
         with checked_hub(), ThreadPoolExecutor(_DOWNLOADS) as pool:
-            size = sum(pool.map(partial(_downloaded, found), addresses))
+            api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
+
+            def fetched_bytes(address: str) -> int:
+                revision, _, path = address.removeprefix(f"hf://datasets/{found.name}@").partition("/")
+                file = api.hf_hub_download(found.name, path, repo_type="dataset", revision=revision)
+                return Path(file).stat().st_size
+
+            size = sum(pool.map(fetched_bytes, addresses))
         seconds = _CARD_BOUNDS.seconds + _SECONDS_PER_MIB * size / (1 << 20)
         memory = min(_CARD_BOUNDS.memory + _MEMORY_RATIO * size, _MOST_MEMORY)
         _, files = guard((uri, split, size), WorkBounds(seconds, memory))
@@ -139,13 +145,6 @@ def _files(uri: str, split: str | None = None) -> dict[str, list[FileInfo]]:
             "HF_TOKEN, or save the data set with `datasets` and give the folder as `path`."
         ) from error
     return {name: [Store().info(one) for one in own] for name, own in files.items()}
-
-
-def _downloaded(found: HubName, address: str) -> int:
-    """Fetch a file of a data set to the library's cache, and return its bytes. It is called in `checked_hub`."""
-    revision, _, path = address.removeprefix(f"hf://datasets/{found.name}@").partition("/")
-    api = huggingface_hub.HfApi(endpoint=huggingface_hub.constants.ENDPOINT)
-    return Path(api.hf_hub_download(found.name, path, repo_type="dataset", revision=revision)).stat().st_size
 
 
 def _from_the_hub(asked: tuple[str, str | None, int | None]) -> tuple[list[str], dict[str, list[str]]]:
