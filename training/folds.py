@@ -132,7 +132,11 @@ class CrossValidateJob(RunJob[TrainConfig]):
     @cached_property
     def trainings(self) -> list[TrainJob]:
         """The training of each fold."""
-        return [TrainJob(one) for one in fold_configs(self.config)[1]]
+        return [TrainJob(one) for one in self._folds[1]]
+
+    @cached_property
+    def _folds(self) -> tuple[dict[str, str], list[TrainConfig]]:
+        return fold_configs(self.config)
 
     def settings(self) -> dict[str, Any]:
         return run_settings(self.config)
@@ -164,8 +168,7 @@ class CrossValidateJob(RunJob[TrainConfig]):
             digests[run.uri.removeprefix(f"{self.root}/")] = run.manifest["digest"]
         if (there := self.find().run) is not None:
             return there
-        datasets, _ = fold_configs(self.config)
-        found = CrossValidation(name=self.config.name, datasets=datasets, folds=folds, scores=spread(folds))
+        found = CrossValidation(name=self.config.name, datasets=self._folds[0], folds=folds, scores=spread(folds))
         self.store.write_bytes(paths.join(self.root, FOLDS_JSON), json_bytes(found))
         return Made(found, digests, {"finished": datetime.now(UTC).isoformat(timespec="seconds")})
 

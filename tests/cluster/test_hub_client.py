@@ -79,6 +79,16 @@ def test_a_commit_of_a_missing_file_makes_no_folder_outside_of_the_cache(hub, tm
     assert not (tmp_path / "made").exists()
 
 
+def test_the_ids_of_a_redirect_are_checked(hub):
+    """The hub answers for a large file with a redirect that has the file's id, as the library uses it."""
+    path = f"/acme/x/resolve/{COMMIT}/notes.txt"
+    hub.answers[path] = Reply("", 302, headers={"Location": "/large", "X-Linked-Etag": '"../../found"'})
+    hub.answers["/large"] = Reply(b"hello", headers={"ETag": '"a"', "X-Repo-Commit": COMMIT})
+    with pytest.raises(AnswerRefused, match="found"):
+        fetched()
+    assert "/large" not in {one.path for one in hub.asked}
+
+
 def test_an_error_may_have_any_etag(hub):
     hub.answers[f"/acme/x/resolve/{COMMIT}/notes.txt"] = Reply(
         "", 404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT, "ETag": 'W/"f-mY2/vLxuxB7+w"'}

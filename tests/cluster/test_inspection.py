@@ -173,7 +173,9 @@ def test_rows_with_millions_of_values_are_not_shown():
     keys = pa.array(np.zeros(len(many), np.int8))
     lists = [pa.ListArray.from_arrays(offsets, many), pa.ListArray.from_arrays(offsets, structs),
              pa.MapArray.from_arrays(offsets, keys, many), pa.FixedSizeListArray.from_arrays(keys, len(many)),
-             pa.ListViewArray.from_arrays(pa.array([0] * 5), pa.array([1_000_000] * 5), many[:1_000_000])]  # fmt: skip
+             pa.ListViewArray.from_arrays(pa.array([0] * 5), pa.array([1_000_000] * 5), many[:1_000_000]),
+             # A terabyte if its lists were written one after the other.
+             pa.ListViewArray.from_arrays(np.zeros(10**6, int), np.full(10**6, 10**6), many[:1_000_000])]  # fmt: skip
     for one in lists:
         with pytest.raises(DataError, match=r"here: .* values; at most"):
             few_rows(pa.table({"x": one}), "here")

@@ -52,7 +52,7 @@ def test_the_column_would_run_code(tmp_path):
 @pytest.mark.parametrize(
     "kind",
     [OBJECT, pa.list_(OBJECT), pa.struct({"a": pa.int8(), "b": OBJECT}), pa.map_(pa.string(), pa.list_(OBJECT)),
-     pa.large_list(pa.struct({"a": OBJECT})), pa.list_(OBJECT, 2)],
+     pa.large_list(pa.struct({"a": OBJECT})), pa.list_(OBJECT, 2), pa.dictionary(pa.int8(), OBJECT)],
     ids=str,
 )  # fmt: skip
 def test_it_is_found_within_other_types(kind):

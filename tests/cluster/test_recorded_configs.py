@@ -3,6 +3,11 @@
 import ast
 from pathlib import Path
 
+from raymill.cluster.config import load_recorded
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+
 ROOT = Path(__file__).parents[2]
 LOADERS = {"load_values", "config_of", "context_for"}
 
@@ -46,3 +51,12 @@ def calls() -> set[str]:
 def test_every_call_of_the_loader_of_configs_has_settings_of_the_user():
     """Whoever adds a call says here where its settings come from; those of a record go through `load_recorded`."""
     assert calls() == GIVEN_BY_THE_USER.keys()
+
+
+def test_the_storage_that_a_record_names_is_dropped_for_that_of_the_run():
+    theirs = {"endpoint_url": "http://theirs", "access_key_id": "${HOME}"}
+    record = {"kind": "curate", "name": "x", "output": "/run", "storage": theirs}
+    inputs = [{"source": name, "path": f"/{name}", "storage": theirs} for name in "ab"]
+    own = StorageOptions(endpoint_url="http://ours")
+    found = load_recorded(CurateConfig, record | {"inputs": inputs}, "/run/report.json", Store(own))
+    assert found.storage == own and [one.storage for one in found.inputs] == [None, None]

@@ -86,8 +86,10 @@ def test_each_fold_is_scored_by_a_model_that_was_not_trained_on_it(tmp_path, pre
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("fold-*/manifest.json")}
     again = cross_validate(plain, monkeypatch)
     assert again.report == found and not again.fresh
-    (tmp_path / "run" / "report.json").unlink()
-    assert cross_validate(plain, monkeypatch).report == found, "it is made again of the trainings"
+    for name in ("report.json", "folds.json"):
+        (tmp_path / "run" / name).unlink()
+        assert cross_validate(plain, monkeypatch).report == found, "it is made again of the trainings"
+    assert json.loads((tmp_path / "run" / "folds.json").read_text()) == found
     assert len(before) == 2 and {path: path.stat().st_mtime_ns for path in before} == before, "nothing is trained again"
 
 

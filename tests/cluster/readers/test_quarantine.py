@@ -63,13 +63,18 @@ def test_lost_rows_count_against_the_share_that_is_allowed():
 
 
 def test_lost_rows_are_told_with_their_number_where_it_is_known():
-    rows = [*TWO_GROUPS, ("b", "truncated", "t.jsonl.gz after line 129"), ("b", "bad_utf8", "u.jsonl line 3")]
+    rows = [
+        *TWO_GROUPS, ("b", "truncated", "t.jsonl.gz after line 129"), ("b", "bad_utf8", "u.jsonl line 3"),
+        ("c", "wrong_encoding", "v.csv row 7"),
+    ]  # fmt: skip
     entries = quarantine_entries(quarantine_of(rows, LOST | {"lost/c/d/large_block": 4.0}))
     assert [(e["source"], e["problem"], e["documents"], e["lost"]) for e in entries] == [
-        ("a", "corrupt_page", 40, 38), ("b", "truncated", 1, 0), ("b", "bad_utf8", 1, 0),
+        ("a", "corrupt_page", 40, 38), ("b", "truncated", 1, 0), ("b", "bad_utf8", 1, 0), ("c", "wrong_encoding", 1, 0),
     ]  # fmt: skip
     assert list(loss_warnings(entries)) == [
         "Source a: 40 rows were lost (corrupt_page, first x.parquet row group 0 row 0: 20 rows lost).",
         "Source b: 1 time the rest of a file was lost (truncated, first t.jsonl.gz after line 129); how many documents "
         "it held is not known.",
+        "Source c: 1 time the rest of a file was lost (wrong_encoding, first v.csv row 7); how many documents it held "
+        "is not known.",
     ]

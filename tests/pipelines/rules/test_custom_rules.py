@@ -15,6 +15,7 @@ import pytest
 from ray import cloudpickle
 
 import raymill
+from raymill.cluster import plugins
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.config import load, load_values
 from raymill.cluster.errors import ConfigError, DataError, UserError
@@ -547,3 +548,14 @@ def test_a_worker_imports_its_source_from_memory(folder):
     )
     done = subprocess.run([sys.executable, "-c", code, sent], capture_output=True, text=True, cwd="/")
     assert "array([1., 0.])" in done.stdout, done.stderr
+
+
+def test_folders_of_configs_are_searched_last_and_the_newest_of_them_first(monkeypatch):
+    monkeypatch.setattr(sys, "path", ["/python"])
+    monkeypatch.setattr(plugins, "_folders", [])
+    for folder in ("/first", "/second", "/python", "/first"):
+        plugins._put_on_path(folder)
+    assert sys.path == ["/python", "/first", "/second"]
+    sys.path.append("/installed")
+    plugins._put_on_path("/second")
+    assert sys.path == ["/python", "/installed", "/second", "/first"]

@@ -453,6 +453,14 @@ def test_a_manifest_whose_pieces_are_not_every_value_once_is_refused(tmp_path, c
         Checkpoint.load(Store(), uri)
 
 
+def test_a_piece_of_more_values_than_are_written_at_once_is_refused(tmp_path, monkeypatch):
+    uri = write(make_job(tmp_path), 1)
+    longest = max(piece.count for file in Checkpoint.load(Store(), uri).manifest.files for piece in file.pieces)
+    monkeypatch.setattr(checkpoint_format, "PIECE_VALUES", longest - 1)
+    with pytest.raises(DataError, match="more than a piece holds"):
+        Checkpoint.load(Store(), uri)
+
+
 def test_a_piece_that_the_end_of_its_file_cuts_is_refused(tmp_path):
     uri = write(make_job(tmp_path), 1)
     manifest = Path(uri, "manifest.json")
