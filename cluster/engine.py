@@ -53,6 +53,7 @@ from raymill.cluster.stage import (
     run_unit,
     sweep,
 )
+from raymill.cluster.wording import of_the_command
 
 log = logging.getLogger(__name__)
 
@@ -397,6 +398,7 @@ class _RunUnit:
                 log.log(_level(answer), "failed with %s", answer["kind"])
         return answer
 
+    @of_the_command()
     def answer(self, index: int, unit: Any) -> Answer:
         with logs.about(run=self.run, stage=self.shown, unit=index):
             try:
@@ -418,7 +420,7 @@ class _RunUnit:
 def _cause(error: BaseException) -> str:
     """The message of a UserError; of other exceptions the class, message, notes and line of code."""
     if isinstance(error, UserError):
-        return error.as_written
+        return str(error)
     raised = traceback.extract_tb(error.__traceback__)[-1]
     notes = "".join(f" {note}" for note in getattr(error, "__notes__", ()))
     return f"{type(error).__name__}: {redacted(str(error))}{notes} ({Path(raised.filename).name}, line {raised.lineno})"

@@ -37,6 +37,7 @@ from raymill.cluster.progress import Progress
 from raymill.cluster.ray_private import private, replace_private
 from raymill.cluster.sudden_end import interrupt_on_sigterm, is_command, report_sudden_end
 from raymill.cluster.temporary import abandoned, temporary_folder
+from raymill.cluster.wording import of_the_command
 
 log = logging.getLogger(__name__)
 
@@ -526,6 +527,7 @@ def _name(function: Callable[..., Any]) -> str:
     return function.name if isinstance(function, Entry) else f"{function.__module__}:{function.__qualname__}"
 
 
+@of_the_command()
 def _call(function: Callable[..., Any], arguments: tuple) -> tuple[ErrorRecord | None, Any]:
     logs.setup()
     try:

@@ -68,7 +68,10 @@ _runs_command = 0
 
 @contextmanager
 def of_the_command() -> Iterator[None]:
-    """Inside, messages are shown in the words of the command line, as they are written."""
+    """Inside, messages are shown in the words of the command line, as they are written.
+
+    Used by the command, and by workers, since a message that quotes another one is shown by the driver.
+    """
     global _runs_command
     _runs_command += 1
     try:

@@ -21,6 +21,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, Work
+from raymill.cluster.wording import of_the_command
 
 MARK = "raymill check: "
 # Short time-outs: a store that does not answer is one of the problems to report.
@@ -172,6 +173,7 @@ def unset(request: CheckRequest) -> list[str]:
     ]
 
 
+@of_the_command()
 def problems_here(request: CheckRequest, marker: str | None) -> list[str]:
     """The problems on this machine.
 

@@ -53,7 +53,7 @@ def test_every_call_of_the_loader_of_configs_has_settings_of_the_user():
     assert calls() == GIVEN_BY_THE_USER.keys()
 
 
-def test_the_storage_that_a_record_names_is_dropped_for_that_of_the_run():
+def test_the_storage_that_a_record_names_is_replaced_by_the_storage_of_the_run():
     theirs = {"endpoint_url": "http://theirs", "access_key_id": "${HOME}"}
     record = {"kind": "curate", "name": "x", "output": "/run", "storage": theirs}
     inputs = [{"source": name, "path": f"/{name}", "storage": theirs} for name in "ab"]

@@ -10,9 +10,11 @@ import typer
 import raymill
 from raymill.cluster import cli
 from raymill.cluster.answer import Answer
+from raymill.cluster.engine import _RunUnit
 from raymill.cluster.errors import DataError, Problem, as_record, from_record
 from raymill.cluster.readers.reader import what_to_correct
 from raymill.cluster.wording import FLAGS, OF_OTHERS, OPTIONS, in_python, of_the_command
+from tests.support.stages import counting_stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +81,16 @@ def test_an_error_and_an_answer_have_the_words_of_their_caller():
         assert repr(answer) == answer.text
         assert str(from_record(as_record(error))) == str(error), "it crosses a process as it is written"
     assert as_record(error)["message"].endswith("Add --replace.")
+
+
+def test_a_message_of_a_worker_that_quotes_another_one_is_shown_by_the_driver(tmp_path):
+    def work(unit, scratch):
+        raise DataError(f"split.keep: {DataError('runs/web: made by other settings. Add --replace.')}")
+
+    error = from_record(_RunUnit(counting_stage(1, work), str(tmp_path)).answer(0, 1)["final"])
+    assert str(error).endswith("Add replace=True.")
+    with of_the_command():
+        assert str(error).endswith("Add --replace.")
 
 
 def test_the_table_has_every_option_of_the_command():

@@ -18,6 +18,7 @@ from raymill.cluster.errors import RaymillError
 from raymill.cluster.lease import held
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
+from raymill.cluster.wording import of_the_command
 from raymill.training.fit.loop import fit
 from raymill.training.fit.process_group import deterministic_algorithms, own_group, ray_group
 from raymill.training.fit.ranks import MissingWorker
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1.0
 
 
+@of_the_command()
 def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome], object] | None) -> None:
     """Train in a worker that Ray Train started.
 
@@ -104,6 +106,7 @@ def _on_signal() -> Callable[[], bool]:
     return got.is_set
 
 
+@of_the_command()
 def main(arguments: list[str]) -> int:
     """Train the job that the arguments name, as one worker. Returns the exit status of the command.
 
@@ -131,8 +134,7 @@ def main(arguments: list[str]) -> int:
             print(f"{stop}: its checkpoint is written; the same command continues", file=sys.stderr)
         return _INTERRUPTED
     except RaymillError as error:
-        shown = error.as_written
-        print(shown if rank == "0" else f"worker {rank}: {shown}", file=sys.stderr)
+        print(error if rank == "0" else f"worker {rank}: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
