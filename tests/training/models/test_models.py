@@ -197,7 +197,7 @@ POSITIONS = {
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"max_position_embeddings": 60_000}, "the model has 3,600,000,000 bytes besides its weights"),
+        ({"max_position_embeddings": 60_000}, "the model has 3,600,000,000 bytes of buffers"),
         ({"intermediate_size": 10**9}, r"describes \d+,000,\d+,\d+ weights, and the files have"),
         ({"vocab_size": 10**9}, r"describes 2,000,000,\d+ weights, and the files have"),
     ],
