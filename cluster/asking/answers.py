@@ -14,7 +14,7 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from raymill.cluster.artifact import read_tables
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.errors import ClusterError
 from raymill.cluster.store import paths
 from raymill.cluster.store.line_log import LineLog
 from raymill.cluster.store.store import Store
@@ -130,10 +131,12 @@ class AnswerRange:
 
 
 class Journal:
-    """Writes the tries of a range. log: an entered `LineLog`. run: as of `Answers`."""
+    """Writes the tries of a range. log: an entered `LineLog`. run: as of `Answers`. newer: whether there is a journal of
+    the run and the range that was begun later.
+    """
 
-    def __init__(self, log: LineLog, run: str) -> None:
-        self._log, self._run = log, run
+    def __init__(self, log: LineLog, run: str, newer: Callable[[], bool]) -> None:
+        self._log, self._run, self._newer = log, run, newer
 
     def sending(self, key: str, id: str, request: str, most: TokenCounts) -> None:
         """A try begins. most: what it can take."""
@@ -148,8 +151,13 @@ class Journal:
         self._write(plain)
 
     def flush_old(self) -> None:
-        """Let nothing wait for the store for more than some seconds."""
-        self._log.flush_old()
+        """Let nothing wait for the store for more than some seconds.
+
+        Raises:
+            ClusterError: another worker does the unit since this one was taken for lost, as a suspended process.
+        """
+        if self._log.flush_old() and self._newer():
+            raise ClusterError(f"{self._run}: another worker asks these requests, since this one was taken for lost.")
 
     def _write(self, plain: Mapping[str, Any]) -> None:
         self._log.write(json.dumps(plain, separators=(",", ":")).encode() + b"\n")
@@ -166,9 +174,10 @@ class Answers:
     @contextmanager
     def journal(self, keys: AnswerRange) -> Iterator[Journal]:
         """A new journal of a range, in a `with`."""
-        name = f"{keys.name}.{self._mark}.{uuid.uuid4().hex[:12]}"
+        number = 1 + max(self._numbers(keys), default=-1)
+        name = f"{keys.name}.{self._mark}.{number:06}-{uuid.uuid4().hex[:12]}"
         with LineLog(self.store, paths.join(self.uri, OPEN, name)) as log:
-            yield Journal(log, self.run)
+            yield Journal(log, self.run, lambda: max(self._numbers(keys), default=number) > number)
 
     def tries(self, keys: AnswerRange) -> dict[str, list[Try]]:
         """All tries of a range, by key, in the order of their times."""
@@ -254,6 +263,11 @@ class Answers:
         columns = zip(*found[:most], strict=True) if found else ((), (), ())
         bytes_of, inputs, outputs = (list(column) for column in columns)
         return bytes_of, inputs, outputs
+
+    def _numbers(self, keys: AnswerRange) -> list[int]:
+        """The number of each journal of the run and the range, in the order in which they were begun."""
+        names = (name.split(".") for name in self._journals(keys, own=True))
+        return [int(id.partition("-")[0]) for of_range, _, id in names if of_range == keys.name and id[:6].isdigit()]
 
     @property
     def _mark(self) -> str:

@@ -49,10 +49,16 @@ class LineLog:
         if self._size > _FLUSH_BYTES:
             self._flush()
 
-    def flush_old(self) -> None:
-        """Write the lines to the store, if some seconds have passed since the last time."""
-        if time.monotonic() - self._flushed > _FLUSH_S:
+    def flush_old(self) -> bool:
+        """Write the lines to the store, if some seconds have passed since the last time.
+
+        Returns:
+            Whether it was time for it; on a local disk, where each line is written at once, always.
+        """
+        due = self._file is not None or time.monotonic() - self._flushed > _FLUSH_S
+        if due:
             self._flush()
+        return due
 
     def _flush(self) -> None:
         if self._lines:

@@ -14,6 +14,7 @@ import pytest
 
 from raymill.cluster.artifact import MANIFEST, Artifact
 from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.throttle import REPORT_S
 from raymill.cluster.engine import Engine
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.progress import Progress
@@ -191,7 +192,8 @@ def _generated(output: str, store: Store) -> dict[str, Any]:
     for key, tries in Answers(store, paths.join(output, "answers"), "").tries(AnswerRange("", "")).items():
         answered = [datetime.fromisoformat(one.at).timestamp() for one in tries if one.outcome == "answered"]
         sent = [datetime.fromisoformat(one.at).timestamp() - one.seconds for one in tries if one.at]
-        again += [key] * sum(begun > min(answered) + 0.01 for begun in sent if answered)
+        # A worker that was taken for lost and goes on asks until its next report.
+        again += [key] * sum(begun > min(answered) + REPORT_S for begun in sent if answered)
     return content | {"asked again": again}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from raymill.cluster.asking.answers import AnswerRange, Answers, Try
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.errors import ClusterError
 from raymill.cluster.store.store import Store
 
 ALL = AnswerRange("", "")
@@ -139,3 +140,14 @@ def test_the_end_of_a_try_counts_in_whatever_file_it_is(answers):
 
 def test_nothing_was_spent_where_nothing_is_stored(answers):
     assert answers.spending().most(TokenPrices(input=1, output=1)) == 0 and answers.tries(ALL) == {}
+
+
+def test_a_worker_that_was_taken_for_lost_stops_when_another_does_its_unit(answers):
+    low, high = AnswerRange("", "80000000"), AnswerRange("80000000", "")
+    with answers.journal(low) as lost, answers.journal(high) as other, replace(answers, run="run-2").journal(low):
+        lost.flush_old()
+        with answers.journal(low) as later:
+            with pytest.raises(ClusterError, match="another worker asks these requests"):
+                lost.flush_old()
+            later.flush_old()
+            other.flush_old()

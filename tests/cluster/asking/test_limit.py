@@ -76,3 +76,10 @@ def test_it_never_exceeds_the_largest_value_and_stays_without_demand():
     for now in range(1, 1000):
         limit.ended(float(now), 100, 100, saturated=False)
     assert limit.value == 8
+
+
+def test_refusals_of_one_moment_lower_it_once():
+    limit = Limit(64, 0.0)
+    for now, value in [(1.0, 6), (1.1, 6), (1.9, 6), (2.0, 4), (2.5, 4), (3.5, 3)]:
+        limit.overloaded(now)
+        assert limit.value == value, now
