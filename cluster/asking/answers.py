@@ -131,8 +131,10 @@ class AnswerRange:
 
 
 class Journal:
-    """Writes the tries of a range. log: an entered `LineLog`. run: as of `Answers`. newer: whether there is a journal of
-    the run and the range that was begun later.
+    """Writes the tries of a range.
+
+    Args:
+        log: an entered `LineLog`. run: as of `Answers`. newer: whether a journal of the run and the range was begun later.
     """
 
     def __init__(self, log: LineLog, run: str, newer: Callable[[], bool]) -> None:
