@@ -134,7 +134,7 @@ class Journal:
     """Writes the tries of a range.
 
     Args:
-        log: an entered `LineLog`. run: as of `Answers`. newer: whether a journal of the run and the range was begun later.
+        log: an entered `LineLog`. run: as of `Answers`. newer: whether a later journal of the run and the range exists.
     """
 
     def __init__(self, log: LineLog, run: str, newer: Callable[[], bool]) -> None:
