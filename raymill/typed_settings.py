@@ -1235,6 +1235,17 @@ class ReaderUseSettings(TypedDict, total=False):
     """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
 
 
+class RecordRuleUseSettings(TypedDict, total=False):
+    """A rule of the user on whole records, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
 class RecordsSettings(TypedDict, total=False):
     """The form of the records that are written."""
 
@@ -1664,6 +1675,10 @@ class ValidateSettings(TypedDict, total=False):
     """Lists of words that a record must not have; null: none."""
     inappropriate: InappropriateContentSettings | None
     """Classifier of inappropriate content, which is removed; null: none."""
+    custom: Sequence[str | Callable[..., Any] | RecordRuleUseSettings]
+    """Rules of your own on whole records, classes or functions from a dictionary with `question`, `answer`, `text`
+    and `metadata` to whether the record is kept, applied in this order after the other rules on single records.
+    """
     outliers: OutliersSettings | None
     """Search for records of unusual length, among those that meet the rules and are no duplicates; null: none."""
 

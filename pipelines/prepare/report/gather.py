@@ -502,7 +502,9 @@ def _ranked(counts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     meanings = {"collect": _MEANINGS | content.REASONS}
 
     def meaning(stage: str, reason: str) -> str:
-        return meanings.get(stage, _MEANINGS).get(reason, "a check of your own, of `validate.rules.custom`")
+        return meanings.get(stage, _MEANINGS).get(
+            reason, "a check of your own, of `validate.custom` or `validate.rules.custom`"
+        )
 
     return [
         {"stage": stage, "reason": reason, "meaning": meaning(stage, reason), "records": number}
