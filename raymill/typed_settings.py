@@ -777,6 +777,13 @@ class GenerateSettings(TypedDict, total=False):
     """Decimal mark of numbers in answers and references; with a comma 1.000,50 is a number and 1,000.50 is not."""
 
 
+class GenerationTermsSettings(TypedDict, total=False):
+    """Terms of generated records that a run does not take."""
+
+    forbid: Required[Sequence[str]]
+    """Terms whose records are left out, as `model.terms` of `raymill generate` names them, such as no-training."""
+
+
 class GopherQualitySettings(TypedDict, total=False):
     """Remove documents with too few or too many words, with words of unusual length, or with many symbols or
     bullets.
@@ -1811,6 +1818,7 @@ def prepare(
     mixture: MixtureSettings = NOT_GIVEN,
     clean: CleanSettings = NOT_GIVEN,
     validate: ValidateSettings = NOT_GIVEN,
+    terms: GenerationTermsSettings | None = NOT_GIVEN,
     dedup: DedupSettings | None = NOT_GIVEN,
     duplicates: DuplicatesSettings = NOT_GIVEN,
     split: SplitSettings = NOT_GIVEN,
@@ -1843,6 +1851,7 @@ def prepare(
         mixture: Number of records of the data set, if sources have a `share`.
         clean: Changes to texts and labels.
         validate: Rules that records must meet; others are removed, with the reason.
+        terms: Terms of generated records that the data set does not take; null: it takes all.
         dedup: Removal of exact and near-duplicate records; null: none.
         duplicates: Treatment of records that have only the question or only the answer in common.
         split: Fractions, strata and groups of the splits train, validation and test.
@@ -1873,6 +1882,7 @@ def prepare(
             "mixture": mixture,
             "clean": clean,
             "validate": validate,
+            "terms": terms,
             "dedup": dedup,
             "duplicates": duplicates,
             "split": split,
@@ -1896,6 +1906,7 @@ def train(
     corpus: Place | Sequence[Place | CorpusSettings] = NOT_GIVEN,
     columns: ColumnsSettings = NOT_GIVEN,
     ignore: Sequence[str] = NOT_GIVEN,
+    terms: GenerationTermsSettings | None = NOT_GIVEN,
     model: Place | ModelSettings = NOT_GIVEN,
     continue_from: Place | ContinueFromSettings | None = NOT_GIVEN,
     method: Literal["full", "lora", "qlora", "prefix", "prompt", "probe"] = NOT_GIVEN,
@@ -1955,6 +1966,7 @@ def train(
         columns: Columns of every corpus without `columns` of its own; if left out, recognised by their names.
         ignore: Names of columns and of keys of messages that are not read, though they may decide what is
             trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`.
+        terms: Terms of generated records that are not trained on; null: all are trained on.
         model: Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}.
         continue_from: Output of a finished run to continue: weights, optimizer state and position in the data
             are kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null:
@@ -2029,6 +2041,7 @@ def train(
             "corpus": corpus,
             "columns": columns,
             "ignore": ignore,
+            "terms": terms,
             "model": model,
             "continue_from": continue_from,
             "method": method,

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.terms import GenerationTerms
 from raymill.cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
 from raymill.cluster.readers.formats import format_of
 from raymill.cluster.readers.formats.hub import is_hub_data
@@ -84,6 +85,9 @@ class TrainConfig(Settings):
         (),
         description="Names of columns and of keys of messages that are not read, though they may decide what is "
         "trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`",
+    )
+    terms: GenerationTerms | None = Field(
+        None, description="Terms of generated records that are not trained on; null: all are trained on"
     )
     model: Model = Field(description="Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}")
     continue_from: ContinueFrom | None = Field(

@@ -29,6 +29,7 @@ from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
+from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
 from raymill.cluster.formats import plural, share
 from raymill.cluster.output import Output, read_slices, table_of, table_slice
@@ -57,7 +58,7 @@ from raymill.pipelines.prepare.stages.duplicates import (
 from raymill.pipelines.text.texts import Texts
 
 VERSION = "1"
-RECORDS, REMOVED, QUARANTINE = "records", "removed", "quarantine"
+RECORDS, REMOVED, QUARANTINE = GENERATED, "removed", "quarantine"
 _MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verdicts"
 # Requests of a range of keys, about: progress is shown by ranges, and at the end of each some workers wait.
 _RANGE_REQUESTS = 250

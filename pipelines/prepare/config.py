@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from raymill.cluster.examples.content import FIELDS, Role
+from raymill.cluster.examples.terms import GenerationTerms
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits, WithShortForm, as_list
@@ -155,6 +156,9 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     clean: Clean = Field(Clean(), description="Changes to texts and labels")
     validation: Validate = Field(
         Validate(), alias="validate", description="Rules that records must meet; others are removed, with the reason"
+    )
+    terms: GenerationTerms | None = Field(
+        None, description="Terms of generated records that the data set does not take; null: it takes all"
     )
     dedup: Dedup | None = Field(Dedup(), description="Removal of exact and near-duplicate records; null: none")
     duplicates: Duplicates = Field(

@@ -87,6 +87,7 @@ REASONS = {
     "too_old": "a date before `validate.since`, or none",
     "no_time": "no date or time in a known form in the field of `split.by_time`",
     "too_new": "a date after `validate.until`, or none",
+    "terms_forbidden": "made by a model under terms that `terms.forbid` names",
     "licence_not_allowed": "a licence that is not in `validate.licences`, or none",
     "text_too_short": "fewer characters than `validate.text_chars`",
     "text_too_long": "more characters than `validate.text_chars`",
@@ -291,10 +292,12 @@ class Validate(BaseModel, extra="forbid", frozen=True):
         return {name: value for name, value in handler(self).items() if name != "custom" or value}
 
 
-def load_validator(store: Store, settings: Validate, by_time: str | None = None) -> "Validator":
+def load_validator(
+    store: Store, settings: Validate, by_time: str | None = None, forbidden_terms: Sequence[str] = ()
+) -> "Validator":
     """The rules of the settings, with the schema that they name. Opens every list and model.
 
-    by_time: metadata with the time that decides the split.
+    by_time: metadata with the time that decides the split. forbidden_terms: of generated records.
 
     Raises:
         ConfigError, StorageError: the schema, a list or a model is missing or damaged, or lacks the label.
@@ -313,7 +316,7 @@ def load_validator(store: Store, settings: Validate, by_time: str | None = None)
         raise ConfigError(f"{where}: {error.message} (at {error.json_path}). Correct the schema.") from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}. Correct the file.") from error
-    validator = Validator(settings, store, schema, by_time)
+    validator = Validator(settings, store, schema, by_time, tuple(forbidden_terms))
     validator.check_files()
     return validator
 
@@ -323,13 +326,14 @@ class Validator:
     """Checks records.
 
     store: of lists and models. schema: of answers, None without one. by_time: metadata with the time that decides the
-    split.
+    split. forbidden_terms: of generated records.
     """
 
     settings: Validate
     store: Store
     schema: Mapping[str, Any] | None = None
     by_time: str | None = None
+    forbidden_terms: tuple[str, ...] = ()
 
     def __call__(self, records: Sequence[Record], goes_on: Sequence[bool] = ()) -> list[FailedRule | None]:
         """Of each record the first rule that it does not meet; None if it meets all.
@@ -364,7 +368,8 @@ class Validator:
         elsewhere: dict[str, Any] = {
             "json_schema": True, "answer_relevance": True, "outliers": {"deviations", "found"},
         }  # fmt: skip
-        return [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
+        found = [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
+        return [*found, self.forbidden_terms] if self.forbidden_terms else found
 
     # --- rules on one record
 
@@ -386,6 +391,8 @@ class Validator:
         for name, latest in settings.until.items():
             if not (value := metadata.get(name) or "") or not date.min < _date(value) <= latest:
                 return FailedRule("too_new", f"{name}: {value}", latest.isoformat())
+        if (terms := metadata.get("terms")) in self.forbidden_terms:
+            return FailedRule("terms_forbidden", terms or "", f"none of {', '.join(self.forbidden_terms)}")
         if (allowed := settings.licences) is not None and metadata.get("licence") not in allowed:
             return FailedRule("licence_not_allowed", metadata.get("licence") or "", ", ".join(allowed))
         asked = question_and_answer(content)

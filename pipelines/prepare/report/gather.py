@@ -69,6 +69,8 @@ REPORT = {
     "stages?": dict[str, int],  # of the curriculum -> records
     "assigned?": dict[str, int],  # records of each split before balancing
     "personal_data?": dict[str, int],  # findings that were replaced, by place
+    # Records that models generated, by model and the terms for its answers.
+    "generated?": [{"generator": str, "terms": str | None, "splits": dict[str, int]}],
     "classes?": dict[str, list],  # of each field that has few values: stages.classes.ClassCounts
     "warnings": [str],
     "notes": [str],
@@ -381,6 +383,7 @@ def gather(
         "older": int(split["older"]) if "older" in split else None,
         "stages": counts_below(split, "stage/"),
         "assigned": counts_below(split, "assigned/"),
+        "generated": _generated(written),
         "classes": classes,
         "warnings": [
             *data_set_warnings(config, totals, splits, sources, split, straddling),
@@ -394,6 +397,16 @@ def gather(
         "notes": [*map(_fetched, fetched), *inputs.notes, *on_inputs, *notes, *on_records],
         "config": config.model_dump(mode="json", by_alias=True, exclude=STORES),
     }
+
+
+def _generated(written: dict[str, float]) -> list[dict[str, Any]]:
+    """The entry `generated` of the report. written: the counters of the stage `write`."""
+    found: dict[tuple[str, str | None], dict[str, int]] = {}
+    for split in SPLITS:
+        for by, records in counts_below(written, f"generated/{split}/").items():
+            found.setdefault(tuple(json.loads(by)), dict.fromkeys(SPLITS, 0))[split] += records
+    ranked = sorted(found.items(), key=lambda one: (-sum(one[1].values()), str(one[0])))
+    return [{"generator": model, "terms": terms, "splits": splits} for (model, terms), splits in ranked]
 
 
 def _fetched(record: dict[str, Any]) -> str:

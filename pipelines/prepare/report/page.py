@@ -89,7 +89,8 @@ def render(report: PrepareReport, assessment: Assessment) -> str:
     shown = [
         _verdict(report, assessment),
         listed("warnings", "Warnings", [*report["warnings"], *assessment["warnings"]]),
-        _result(report), _removed(report), _cut(report), _sources(report), _classes(report), _spread(assessment),
+        _result(report), _removed(report), _cut(report), _sources(report), _generated(report), _classes(report),
+        _spread(assessment),
         _listed(report), _leakage(report, assessment), assessment_section(assessment),
         listed("notes", "Notes", report["notes"]), _config(report),
     ]  # fmt: skip
@@ -188,6 +189,19 @@ def _sources(report: PrepareReport) -> Section:
                *(f">{one.capitalize()}" for one in SPLITS), ">Share"]  # fmt: skip
     table = DataTable("Records of each source, and its share of the data set", columns, rows)
     return Section("sources", "Sources", [table])
+
+
+def _generated(report: PrepareReport) -> Section | None:
+    """Records that models generated, with the terms for their answers."""
+    rows: list[Sequence[Content]] = [
+        (outside(one["generator"]), outside(one["terms"] or "not stated"), *one["splits"].values(),
+         share(sum(one["splits"].values()), report["totals"]["written"]))
+        for one in report.get("generated", [])
+    ]  # fmt: skip
+    if not rows:
+        return None
+    columns = ["Model", "Terms", *(f">{one.capitalize()}" for one in SPLITS), ">Share"]
+    return Section("generated", "Generated records", [DataTable("Records that models generated", columns, rows)])
 
 
 def _classes(report: PrepareReport) -> Section | None:

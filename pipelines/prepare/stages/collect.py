@@ -134,7 +134,9 @@ class CollectSettings:
     def of(cls, config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> "CollectSettings":
         """Reads the files that `clean` and `validate` name. key: of pseudonyms."""
         cleaner = Cleaner(config.clean, key, load_terms(config.store, config.clean))
-        return cls(config, fields, cleaner, load_validator(config.store, config.validation, config.split.by_time))
+        forbidden = config.terms.forbid if config.terms else ()
+        validator = load_validator(config.store, config.validation, config.split.by_time, forbidden)
+        return cls(config, fields, cleaner, validator)
 
     @property
     def balance(self) -> tuple[str, ...]:

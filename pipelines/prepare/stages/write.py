@@ -164,7 +164,7 @@ class WriteSplits:
 
     def __call__(self, unit: WriteUnit, scratch: Scratch) -> Counters:
         """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, removed records as
-        `removed/STAGE/REASON`, and listed ones as `listed/REASON`.
+        `removed/STAGE/REASON`, and listed ones as `listed/REASON`; generated ones as `generated/S/[MODEL, TERMS]`.
         """
         counters = Counter[str]()
         classes: list[tuple[dict[str, str | None], str]] = []
@@ -196,6 +196,7 @@ class WriteSplits:
                     counters["repeated"] += chosen.num_rows - len(here)
                     for found in pc.value_counts(sources.take(at)).to_pylist():
                         counters[f"split/{name}/{found['values']}"] += found["counts"]
+                    counters.update(f"generated/{name}/{by}" for by in _generated(chosen["metadata"]))
             gone = pc.less(own["split"], 0)
             pairs = zip(records.filter(gone).to_pylist(), own.filter(gone).to_pylist(), strict=True)
             removed = [_removed(record, place, partners) for record, place in pairs]
@@ -266,6 +267,14 @@ class WriteSplits:
                 shared | {"reason": "contradictory", "contradictory": place["contradictory"]} | _contradicted(place)
             )
         return found
+
+
+def _generated(metadata: pa.ChunkedArray) -> list[str]:
+    """[MODEL, TERMS] as JSON of each record that a model generated. metadata: structs."""
+    if "generator" not in metadata.type.names:
+        return []
+    rows = [(one["generator"], one.get("terms")) for one in metadata.to_pylist()]
+    return [json.dumps(by, ensure_ascii=False) for by in rows if by[0]]
 
 
 def _with_names_of_copies(records: pa.Table, times: np.ndarray) -> pa.Table:
