@@ -692,6 +692,17 @@ class FineWebSettings(TypedDict, total=False):
     """Maximum ratio of line feeds to words."""
 
 
+class FormUseSettings(TypedDict, total=False):
+    """A form of examples of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
 class GatesSettings(TypedDict, total=False):
     """Bounds that the data set must keep; null: no gate. Those of MAXIMA are the most that is allowed, others the
     least.
@@ -1437,9 +1448,14 @@ class SourceSettings(TypedDict, total=False):
             "hf",
             "fetched",
         ]
+        | str
+        | Callable[..., Any]
+        | ReaderUseSettings
         | None
     )
-    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2."""
+    """Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each name, without
+    .gz, .zst or .bz2.
+    """
     id: str | None
     """Name of the column that identifies a record; null: a hash of its content."""
     columns: Mapping[str, str]
@@ -1452,6 +1468,10 @@ class SourceSettings(TypedDict, total=False):
     speakers: Mapping[str, Literal["system", "user", "assistant", "skip"]]
     """Role of each speaker of a chat, as {Ann: assistant}; `{FIELD}` is the speaker named by a metadata field, `*`
     any other. Turns of one role are joined; what is outside the first question and the last answer is left out.
+    """
+    form: str | Callable[..., Any] | FormUseSettings | None
+    """Form of examples of your own, a class or function from the fields of a row, as `columns` names them, to the
+    content of a record, such as {prompt, completion} or {messages}; null: a usual form.
     """
     task_type: Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"] | None
     """Task type of the source's records; null: `records.task_type`."""

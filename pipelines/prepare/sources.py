@@ -37,11 +37,10 @@ from raymill.pipelines.curate.stages.write_corpus import CORPUS
 from raymill.pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source
 from raymill.pipelines.prepare.fetch.snapshot import folder_of, is_fetched
 from raymill.pipelines.prepare.records.fields import PROVENANCE
+from raymill.pipelines.prepare.records.forms import OPTIONAL, WANTED, is_content
 from raymill.pipelines.prepare.records.tables import check_table
 from raymill.pipelines.prepare.stages.split import FOUND
 
-# Sets of fields that say something; a source has one of them.
-_FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
 _UNREAD_SHOWN = 12  # columns
 _SHOWN = 30  # columns in a message
 _OF_STRATA = ("split.stratify", "split.balance.by")  # which a record's length and stage can be, too
@@ -166,13 +165,13 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
         elif not {*columns} & {*FIELDS}:
             columns, unread = _recognised(where, source, of_source, root, shape)
         absent = _absent(where, source, of_source, root)
-        content = {field for field in columns if field in FIELDS} - {"system", "input", "desirable", "tools", "history"}
-        if content not in _FORMS:
+        content = {field for field in columns if field in FIELDS}
+        if not is_content(content) and source.form is None:
             raise ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
-                "text; messages; prompt and completion; prompt, chosen and rejected; chosen and rejected."
+                f"{WANTED}."
             )
-        main = _main([columns[field] for field in FIELDS if field in content])
+        main = _main([columns[field] for field in FIELDS if field in (content - OPTIONAL or content)])
         _refuse_reserved(f"{where}, columns", source, columns, main)
         found.append(Fields(columns, main, unread, absent))
     return tuple(found)

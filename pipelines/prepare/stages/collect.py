@@ -25,9 +25,10 @@ from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
+from raymill.cluster.plugins import PluginError
 from raymill.cluster.readers.inputs import COLLECTED_AT, CONTENT, CUT, FILE, PARENTS, Cut, Limits
 from raymill.cluster.readers.quarantine import lost_counters
-from raymill.cluster.readers.reader import CONTENT_CHARACTERS, ReaderCounts
+from raymill.cluster.readers.reader import CONTENT_CHARACTERS, PLUGIN_ERROR, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
@@ -54,6 +55,7 @@ from raymill.pipelines.prepare.records.fields import (
     provenance_of,
     value_of,
 )
+from raymill.pipelines.prepare.records.forms import formed
 from raymill.pipelines.prepare.records.outliers import measure
 from raymill.pipelines.prepare.records.tables import finished, typed
 from raymill.pipelines.prepare.records.times import in_iso, microseconds
@@ -231,6 +233,8 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "sides": [one != "ignore" for one in config.duplicates.model_dump().values()],
         "split": [config.metadata, config.split.stratify, config.split.group, settings.balance, config.split.by_time],
     }
+    if any(one.form for one in sources):
+        depends_on["own_forms"] = [one.form and one.form.model_dump(mode="json") for one in sources]
     if tables is not None:
         depends_on["tables"] = [
             tables.tables.manifest.fingerprint,
@@ -336,6 +340,8 @@ class _Unit:
             try:
                 if at in damaged:
                     raise Unusable("bytes_not_utf8")
+                if self.source.form is not None:
+                    content = formed(self.source.form.loaded(), fields)
                 metadata = self._standardised(metadata)
                 found = content_of(content, _roles(self.source.speakers, metadata), cut)
                 before, made = provenance_of(own)
@@ -344,6 +350,9 @@ class _Unit:
                 records.append(Collected(row, id, found, metadata, (*before, *parents), made, tuple(cut), file=file))
             except Unusable as error:
                 refused.append((row, error.reason, fields, file))
+            except PluginError as error:
+                assert self.source.form is not None
+                refused.append((row, PLUGIN_ERROR, fields, f"{file} ({self.source.form.use}: {error})"))
         self._refuse(refused)
         return records
 

@@ -219,8 +219,8 @@ CHANGES: dict[str, dict[str, Any]] = {
 # Not tried: `kind` has one value, other kinds of sources are other inputs, and what goes with settings named above.
 UNTRIED = {
     "kind", "inputs.0.database", "inputs.0.api", "inputs.0.pages", "inputs.0.table", "inputs.0.share",
-    "inputs.0.speakers", "split.keep", "split.stable", "split.validation", "dedup.against", "dedup.keeper_score",
-    "dedup.newest_by",
+    "inputs.0.speakers", "inputs.0.form", "split.keep", "split.stable", "split.validation", "dedup.against",
+    "dedup.keeper_score", "dedup.newest_by",
     "storage.secret_access_key", "storage.session_token", "inputs.2.table.outliers.columns",
 }  # fmt: skip
 # A finished run with another value of these is the same run.
