@@ -786,6 +786,10 @@ class GenerateSettings(TypedDict, total=False):
     """
     decimal_mark: Literal[".", ","]
     """Decimal mark of numbers in answers and references; with a comma 1.000,50 is a number and 1,000.50 is not."""
+    custom: Sequence[str | Callable[..., Any] | ScoreUseSettings]
+    """Scores of your own, classes or functions from a dictionary with `prompt`, `reference` and `generated` to a
+    number, of which the mean over all answers is reported.
+    """
 
 
 class GenerationTermsSettings(TypedDict, total=False):
@@ -1399,6 +1403,17 @@ class SamplingSettings(TypedDict, total=False):
     """Seed of all draws, those of the server and of templates."""
     logprobs: int | None
     """Number of likeliest tokens whose log-probabilities are stored; null: none."""
+
+
+class ScoreUseSettings(TypedDict, total=False):
+    """A score of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
 
 
 class SentimentSettings(TypedDict, total=False):
