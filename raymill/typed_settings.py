@@ -2131,6 +2131,7 @@ def generate(
     inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
     model: ModelSettingsSettings = NOT_GIVEN,
     make: MakeSettings = NOT_GIVEN,
+    draw: Mapping[str, Sequence[str | int | float] | Mapping[str, float] | str] = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
     samples: int = NOT_GIVEN,
     languages: Sequence[str] = NOT_GIVEN,
@@ -2161,6 +2162,9 @@ def generate(
         inputs: Sources of seeds: documents, records, rows of tables, topics.
         model: Model that is asked.
         make: Template of what is asked and made, with its variables.
+        draw: Values that are drawn for each seed and sample, by name: a list, weights as {VALUE: WEIGHT}, or a
+            text file with a value on each line; prompts name them as variables, and records have them as
+            metadata.
         sampling: How answers are drawn from the model.
         samples: Number of times that each seed is asked about.
         languages: Languages that records may have, by ISO 639-1; empty: any.
@@ -2189,6 +2193,7 @@ def generate(
             "inputs": inputs,
             "model": model,
             "make": make,
+            "draw": draw,
             "sampling": sampling,
             "samples": samples,
             "languages": languages,
