@@ -1089,7 +1089,9 @@ class ModelSettingsSettings(TypedDict, total=False):
     timeout_s: float
     """Seconds within which the whole answer to a request has to arrive."""
     tries: int
-    """Number of times that a request is sent when the server fails or is overloaded."""
+    """Number of times that a request is sent when the server fails or is overloaded; tries without a connection
+    count only before the first answer of a run.
+    """
     give_up_s: float
     """Seconds without any answer to any request after which the run is stopped."""
     structured: Literal["json_schema", "json_object", "none"]

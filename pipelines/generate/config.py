@@ -69,7 +69,7 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     dedup: Dedup | None = Field(Dedup(threshold=0.7), description="Removal of records that are like others; null: none")
     budget: float | None = Field(
         None,
-        ge=0,
+        gt=0,
         description="Money that the run may spend, by `model.prices`; no effect on the records; null: any amount",
     )
     answers: str | None = Field(
