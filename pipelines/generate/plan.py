@@ -62,8 +62,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     requests: list[float] = []
     for source, table in sample.by_source().items():
         for fields in table.slice(0, _SAMPLED).to_pylist():
-            fields = {"id": "", **fields} | asker.drawn(fields["text"][:100], 0)
-            row = Row("", source, "0.0.0", fields)
+            row = Row("", source, "0.0.0", {"id": "", **fields})
             try:
                 made = asker.requests(row, steps[0], 0)
             except Refusal:
