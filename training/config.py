@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.terms import GenerationTerms
 from raymill.cluster.output_folder import fixed_folder, path_below, refuse_impossible_output, refuse_output_in_folder
+from raymill.cluster.plugins import context_of, plugins_in
 from raymill.cluster.readers.formats import format_of
 from raymill.cluster.readers.formats.hub import is_hub_data
 from raymill.cluster.store import paths
@@ -84,6 +86,9 @@ class TrainConfig(Settings):
         (),
         description="Names of columns and of keys of messages that are not read, though they may decide what is "
         "trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`",
+    )
+    terms: GenerationTerms | None = Field(
+        None, description="Terms of generated records that are not trained on; null: all are trained on"
     )
     model: Model = Field(description="Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}")
     continue_from: ContinueFrom | None = Field(
@@ -235,6 +240,8 @@ class TrainConfig(Settings):
             raise ValueError("phases: every phase needs a name of its own, as in {name: domain, corpus: ...}")
         if any("storage" in phase for phase in self.phases):
             raise ValueError("phases: all phases write to one store; give `storage` beside `phases`, not in a phase")
+        if any(isinstance(phase.get("generate"), dict) and phase["generate"].get("custom") for phase in self.phases):
+            raise ValueError("phases: scores of your own are of all phases; give `generate.custom` beside `phases`")
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
             if number + 1 < len(self.phases) and not (whole.exports_whole_weights):
@@ -467,7 +474,8 @@ class TrainConfig(Settings):
         place = {"name": f"{self.name}-{name}", "output": f"{self.output.rstrip('/')}/{name}", "storage": self.storage}
         if {"steps", "epochs", "tokens"} & overrides.keys():
             own = {key: value for key, value in own.items() if key not in ("steps", "epochs", "tokens")}
-        return TrainConfig.model_validate(_merged(own, overrides) | place | ({"model": model} if model else {}))
+        plain = _merged(own, overrides) | place | ({"model": model} if model else {})
+        return TrainConfig.model_validate(plain, context=context_of(plugins_in(self)))
 
     def fit_settings(self) -> dict[str, Any]:
         """The settings that decide the weights, as JSON values. A checkpoint is resumed only if its own are equal."""

@@ -15,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.execution import Execution
+from raymill.cluster.plugins import Plugin, PluginKind, PluginUse
 from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, WithShortForm
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
@@ -464,6 +466,27 @@ class Failures(Settings):
     )
 
 
+# Names of the scores of training/evaluation/scores.py, and of the loss beside them.
+SCORES = (
+    *("loss", "exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "number_match", "number_match_flexible"),
+    *("answered", "answered_flexible", "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_precision"),
+    *("micro_recall", "micro_f1"),
+)
+
+
+class ScoreUse(PluginUse):
+    """A score of the user, as `module:attribute`, or with settings."""
+
+    kind: ClassVar = PluginKind("score", "raymill.scores", ("answer",), ("score",))
+
+    def check(self, plugin: Plugin) -> None:
+        """Verify that its name is no score of Raymill. Raises ConfigError."""
+        if plugin.name in SCORES:
+            raise ConfigError(
+                f"{plugin.use}: the score's name, {plugin.name}, is a score of Raymill; give it another `name`"
+            )
+
+
 class Generate(Settings):
     """Greedy generation on held-out prompts after training."""
 
@@ -481,6 +504,23 @@ class Generate(Settings):
         description="Decimal mark of numbers in answers and references; with a comma 1.000,50 is a number and "
         "1,000.50 is not",
     )
+    custom: tuple[ScoreUse, ...] = Field(
+        (),
+        description="Scores of your own, classes or functions from a dictionary with `prompt`, `reference` and "
+        "`generated` to a number, of which the mean over all answers is reported",
+    )
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Self:
+        names = [one.plugin.name for one in self.custom if one.plugin]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"custom: two scores have the name {twice[0]}; give one another `name`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `custom` where it is empty, so that records of earlier versions are equal."""
+        return {name: value for name, value in handler(self).items() if name != "custom" or value}
 
 
 class Export(Settings):

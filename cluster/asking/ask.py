@@ -20,6 +20,7 @@ from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.throttle import REPORT_S, Grant, Report
 from raymill.cluster.errors import UserError
 from raymill.cluster.failpoints import failpoint
+from raymill.cluster.formats import plural
 
 _LAST_WAIT_S = 60.0  # for requests in flight, when no more are sent
 
@@ -52,6 +53,7 @@ class _Pending:
     request: ModelRequest
     most: TokenCounts
     tries: int = 0
+    connected: int = 0  # tries with a connection
     since: float = field(default_factory=time.monotonic)
 
 
@@ -171,6 +173,7 @@ class Asking:
         reply = await self._backend.send(one.request.body)
         failpoint("answer_received", key)
         one.tries += 1
+        one.connected += not reply.unreachable
         self._journal.add(_as_try(key, id, self._run, reply, one.most, waited))
         failpoint("answer_stored", key)
         made = self._made
@@ -186,7 +189,13 @@ class Asking:
         if reply.outcome == "stopped":
             made.stop = made.stop or reply.reason
             self._ready.appendleft(one)
-        elif reply.outcome == "again" and one.tries < self._most_tries:
+        elif reply.unreachable and one.tries >= self._most_tries and not (made.answered or self._grant.established):
+            made.stop = made.stop or (
+                f"{reply.reason}, {plural(one.tries, 'time')}, and nothing was answered before. Start the server, or "
+                "correct `model.endpoint`, and run the same command again"
+            )
+            self._ready.appendleft(one)
+        elif reply.outcome == "again" and one.connected < self._most_tries:
             made.overloads += reply.overloaded
             wait = pause_before(one.tries, reply.wait)
             if reply.overloaded and reply.wait:
@@ -198,7 +207,7 @@ class Asking:
 
 
 def _kind(reason: str) -> str:
-    return re.split(r" \(|:", reason)[0]
+    return re.split(r" \(|: ", reason)[0]
 
 
 def _as_try(key: str, id: str, run: str, reply: Reply, most: TokenCounts, waited: float) -> Try:

@@ -55,6 +55,7 @@ class Reply:
     Attributes:
         outcome: of answers.OUTCOMES. reason: in words, without a full stop.
         status: of HTTP; 0 without an answer. body: as received.
+        unreachable: there was no connection.
         billed: whether it may have been billed although the tokens are not known.
         wait: seconds to wait before the next try; None: as usual. overloaded: the limit is to be lowered.
         seconds: from the request to the last byte.
@@ -67,6 +68,7 @@ class Reply:
     status: int = 0
     body: bytes = b""
     billed: bool = False
+    unreachable: bool = False
     wait: float | None = None
     overloaded: bool = False
     seconds: float = 0.0
@@ -102,9 +104,8 @@ class Endpoint:
         except TimeoutError:
             return _again(f"no whole answer within {self._timeout_s:g} s", started)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            return replace(
-                _again(f"no connection to {self._url} ({shortened(redacted(str(error)), 200)})", started), billed=False
-            )
+            seen = f"no connection to {self._url} ({shortened(redacted(str(error)), 200)})"
+            return replace(_again(seen, started), billed=False, unreachable=True)
         except httpx2.TransportError as error:
             return _again(f"no whole answer ({shortened(redacted(str(error) or type(error).__name__), 200)})", started)
         except _Unusable as error:
@@ -182,7 +183,7 @@ def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float)
     wait = _wait(headers)
     if wait is not None and wait > _LONGEST_WAIT_S:
         return Reply("stopped", f"{reason}, and asks to wait for {wait:,.0f} s", status, body, seconds=seconds)
-    return Reply("again", reason, status, body, False, wait, status in _OVERLOADED, seconds)
+    return Reply("again", reason, status, body, wait=wait, overloaded=status in _OVERLOADED, seconds=seconds)
 
 
 def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:

@@ -50,7 +50,11 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         600, gt=0, le=86_400, description="Seconds within which the whole answer to a request has to arrive"
     )
     tries: int = Field(
-        6, ge=1, le=100, description="Number of times that a request is sent when the server fails or is overloaded"
+        6,
+        ge=1,
+        le=100,
+        description="Number of times that a request is sent when the server fails or is overloaded; tries without a "
+        "connection count only before the first answer of a run",
     )
     give_up_s: float = Field(
         900, gt=0, description="Seconds without any answer to any request after which the run is stopped"

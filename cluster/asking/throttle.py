@@ -66,7 +66,8 @@ class Grant:
 
     in_flight: largest number of requests. starts: how many may be sent; None: any number. reserve: largest cost of the
     requests in flight, and of those that end until the next report; None: any. paused_until: nothing is sent before.
-    stop: nothing more is to be asked, and why. quiet: no worker has requests in flight.
+    stop: nothing more is to be asked, and why. quiet: no worker has requests in flight. established: the run has had an
+    answer, so a server that takes no connection is waited for.
     """
 
     in_flight: int
@@ -75,6 +76,7 @@ class Grant:
     paused_until: float = 0.0
     stop: str = ""
     quiet: bool = False
+    established: bool = False
 
 
 class Throttle:
@@ -89,7 +91,7 @@ class Throttle:
         self._gone = Report()  # the sums of workers that are done or lost
         self._request_tokens = bounds.requests_per_minute and _Bucket(bounds.requests_per_minute / 60, now)
         self._model_tokens = bounds.tokens_per_minute and _Bucket(bounds.tokens_per_minute / 60, now)
-        self._answered_at = now
+        self._answered_at, self._established = now, False
         self._paused_until = 0.0
         self._stop = ""
 
@@ -121,7 +123,7 @@ class Throttle:
         count = made.answered - before.answered
         tokens = made.tokens.input + made.tokens.output - before.tokens.input - before.tokens.output
         if count:
-            self._answered_at = now
+            self._answered_at, self._established = now, True
         self._paused_until = max(self._paused_until, made.paused_until)
         if made.overloads > before.overloads:
             self._limit.overloaded(now)
@@ -164,7 +166,10 @@ class Throttle:
         failed = sum((one.failed for one in reports), self._gone.failed)
         if failed and now - max(self._answered_at, self._paused_until) > self._bounds.give_up_s:
             seen = ", ".join(f"{reason} ({count} times)" for reason, count in failed.most_common(3))
-            return f"no answer for {now - self._answered_at:,.0f} s: {seen}"
+            return (
+                f"no answer for {now - self._answered_at:,.0f} s (model.give_up_s: {self._bounds.give_up_s:g}): {seen}"
+                ". All answers are stored: run the same command again once the server answers"
+            )
         return ""
 
     def _grant(self, worker: str, made: Report, now: float) -> Grant:
@@ -183,7 +188,8 @@ class Throttle:
             starts = self._request_tokens.take_part(wanted, len(self._reports), now)
         if self._model_tokens and self._model_tokens.is_empty(now):
             starts = 0
-        return Grant(in_flight, starts, self._reserve(worker, made), self._paused_until)
+        reserve = self._reserve(worker, made)
+        return Grant(in_flight, starts, reserve, self._paused_until, established=self._established)
 
     def _share(self, worker: str) -> int:
         """The fair share of the limit: nobody gets more than it can use, and what is left is divided evenly."""

@@ -85,7 +85,7 @@ PROBLEMS = {
     "private_address": "an address of this machine or of a private network, which is not allowed",
     "robots_forbid": "robots.txt of the server forbids the page, or cannot be read",
     "not_a_page": "the answer is neither HTML nor plain text",
-    PLUGIN_ERROR: "a rule or reader of your own raised an exception on it; correct the code",
+    PLUGIN_ERROR: "a rule, reader or form of your own raised an exception on it; correct the code",
     "no_text": "the PDF or Word file has no text, only pictures; recognise their text first, as `ocrmypdf` does",
 }
 
@@ -94,8 +94,8 @@ def what_to_correct(problems: Iterable[str]) -> str:
     """What to do about documents with these problems, to begin a sentence: the fault may be in the user's code."""
     of_code = {problem == PLUGIN_ERROR for problem in problems}
     if of_code == {True}:
-        return "Correct the code of the rule or reader"
-    return "Correct the input, and the code of the rule or reader" if True in of_code else "Fix the input"
+        return "Correct the code of the rule, reader or form"
+    return "Correct the input, and the code of the rule, reader or form" if True in of_code else "Fix the input"
 
 
 # KeyError: of pytz, where it is installed, for a zone that it does not have.

@@ -12,6 +12,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.generate.draw import DrawSetting
 
 
 class Make(BaseModel, extra="allow", frozen=True):
@@ -57,13 +58,18 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     )
     model: ModelSettings = Field(description="Model that is asked")
     make: Make = Field(description="Template of what is asked and made, with its variables")
+    draw: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], DrawSetting] = Field(
+        {},
+        description="Values that are drawn for each seed and sample, by name: a list, weights as {VALUE: WEIGHT}, or a "
+        "text file with a value on each line; prompts name them as variables, and records have them as metadata",
+    )
     sampling: Sampling = Field(Sampling(), description="How answers are drawn from the model")
     samples: int = Field(1, ge=1, le=10_000, description="Number of times that each seed is asked about")
     languages: tuple[str, ...] = Field((), description="Languages that records may have, by ISO 639-1; empty: any")
     dedup: Dedup | None = Field(Dedup(threshold=0.7), description="Removal of records that are like others; null: none")
     budget: float | None = Field(
         None,
-        ge=0,
+        gt=0,
         description="Money that the run may spend, by `model.prices`; no effect on the records; null: any amount",
     )
     answers: str | None = Field(

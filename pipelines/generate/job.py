@@ -41,6 +41,7 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.generate.config import GenerateConfig
+from raymill.pipelines.generate.draw import Choices, load_choices
 from raymill.pipelines.generate.parse import REASONS
 from raymill.pipelines.generate.rows import Asker
 from raymill.pipelines.generate.stages import (
@@ -117,8 +118,13 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def template(self) -> RecordTemplate:
         """The template, with the variables of `make` checked."""
         template = load_template(self.config.make.template, self.store)
-        refuse_variables(template, self.config.make.variables)
+        refuse_variables(template, self.config.make.variables, self.choices)
         return template
+
+    @cached_property
+    def choices(self) -> dict[str, Choices]:
+        """What is drawn for each seed and sample."""
+        return load_choices(self.config.draw, self.store)
 
     @cached_property
     def listing(self) -> InputListing:
@@ -138,7 +144,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         plain["model"] |= {"at": address_class(model.endpoint)} if model.endpoint else {"revision": self.model.revision}
         if not isinstance(self.config.make.template, str):
             del plain["make"]["template"]  # the same as the next one
-        return plain | {"template": json.loads(template_text(self.template))}
+        drawn = {name: one.plain for name, one in self.choices.items()}
+        return plain | {"template": json.loads(template_text(self.template)), "draw": drawn}
 
     def variables(self) -> tuple[str, ...]:
         return (self.config.model.key_env,) if self.config.model.key_env else ()
@@ -175,8 +182,10 @@ class GenerateJob(FilesJob[GenerateConfig]):
         """Makes the requests and the records."""
         config, template, model = self.config, self.template, self.model
         asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
-        needed = refuse_names(template, {"text", "id", *(name for one in config.inputs for name in one.columns)})
-        return Asker(template, template.variables | config.make.variables, model, config.sampling, asked, needed)
+        fields = {"text", "id", *(name for one in config.inputs for name in one.columns)}
+        needed, choices = refuse_names(template, fields, self.choices), self.choices
+        variables = template.variables | config.make.variables
+        return Asker(template, variables, model, config.sampling, asked, needed, choices)
 
     @cached_property
     def _generating(self) -> GenerateSettings:

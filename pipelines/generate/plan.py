@@ -62,7 +62,8 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     requests: list[float] = []
     for source, table in sample.by_source().items():
         for fields in table.slice(0, _SAMPLED).to_pylist():
-            row = Row("", source, "0.0.0", {"id": "", **fields})
+            fields = {"id": "", **fields} | asker.drawn(fields["text"][:100], 0)
+            row = Row("", source, "0.0.0", fields)
             try:
                 made = asker.requests(row, steps[0], 0)
             except Refusal:

@@ -10,6 +10,7 @@ from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.examples import content as contents
 from raymill.cluster.examples.content import Content, Preference, Shape
 from raymill.cluster.examples.rows import content_of
+from raymill.pipelines.generate.draw import Choices
 from raymill.pipelines.generate.template import (
     SHAPES,
     RecordTemplate,
@@ -57,7 +58,7 @@ class Asker:
     """Makes requests and records of rows. variables: of the template, with the values of `make`.
 
     asked: what of the model is not in the body of a request, but changes its answers. needed: fields without which a
-    seed makes no record.
+    seed makes no record. choices: what is drawn for each seed and sample, by name.
     """
 
     template: RecordTemplate
@@ -66,6 +67,11 @@ class Asker:
     sampling: Sampling
     asked: Mapping[str, Any]
     needed: frozenset[str] = frozenset()
+    choices: Mapping[str, Choices] = field(default_factory=dict)
+
+    def drawn(self, seed: str, sample: int) -> dict[str, Any]:
+        """The values that are drawn for a sample of a seed. seed: its id."""
+        return {name: one.of(self.sampling.seed, seed, sample, name) for name, one in self.choices.items()}
 
     def refuse_incomplete(self, row: Row) -> None:
         """Verify that a seed has all fields that its requests or its record need, before anything is asked.
@@ -138,7 +144,8 @@ class Asker:
             ) from error
         if isinstance(content, Preference) and content.chosen == content.rejected:
             raise Refusal("no_record", contents.REASONS["equal_answers"])
-        return content, {name: fields[name] for name in self.template.metadata}
+        drawn = {name: str(row.fields[name]) for name in self.choices if name not in fields}
+        return content, {name: fields[name] for name in self.template.metadata} | drawn
 
     @property
     def shape(self) -> Shape:

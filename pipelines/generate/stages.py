@@ -29,6 +29,7 @@ from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
+from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
 from raymill.cluster.formats import plural, share
 from raymill.cluster.output import Output, read_slices, table_of, table_slice
@@ -43,7 +44,7 @@ from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.parse import items_of, refuse, value_of
 from raymill.pipelines.generate.rows import Asker, Row, items, with_item
-from raymill.pipelines.generate.template import Refusal
+from raymill.pipelines.generate.template import PROVENANCE, Refusal
 from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.language.identification import LanguageId, identify
 from raymill.pipelines.memory import task_memory
@@ -57,7 +58,7 @@ from raymill.pipelines.prepare.stages.duplicates import (
 from raymill.pipelines.text.texts import Texts
 
 VERSION = "1"
-RECORDS, REMOVED, QUARANTINE = "records", "removed", "quarantine"
+RECORDS, REMOVED, QUARANTINE = GENERATED, "removed", "quarantine"
 _MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verdicts"
 # Requests of a range of keys, about: progress is shown by ranges, and at the end of each some workers wait.
 _RANGE_REQUESTS = 250
@@ -84,20 +85,6 @@ REMOVED_SCHEMA = pa.schema(
 QUARANTINE_SCHEMA = pa.schema(
     [("row", pa.int64()), ("source", pa.string()), ("problem", pa.string()), ("where", pa.string())]
 )
-# What records have besides their content and the metadata of their template.
-_PROVENANCE: dict[str, pa.DataType] = {
-    "source": pa.string(),
-    "licence": pa.string(),
-    "synthetic": pa.bool_(),
-    "generator": pa.string(),
-    "revision": pa.string(),
-    "terms": pa.string(),
-    "template": pa.string(),
-    "template_hash": pa.string(),
-    "sampling": pa.string(),
-    "requests": pa.list_(pa.string()),  # keys in the answer store
-    "provenance": pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())]),
-}
 _LANGUAGE = LanguageId()
 
 
@@ -139,8 +126,8 @@ class GenerateSettings:
     def schema(self) -> pa.Schema:
         """The columns of the records."""
         content = columns_in_use(self.asker.shape, ())
-        own = {name: pa.string() for name in self.asker.template.metadata}
-        return pa.schema({"id": pa.string(), **content, **own, **_PROVENANCE})
+        own = dict.fromkeys([*self.asker.template.metadata, *self.asker.choices], pa.string())
+        return pa.schema({"id": pa.string(), **content, **own, **PROVENANCE})
 
 
 def run_stages(
@@ -225,7 +212,8 @@ def draft(
             carried = {name: one for name, one in fields.items() if name not in ("row", "problem", "where")}
             carried["id"] = fields["id"] or hash_of_text(fields["text"])
             for sample in range(settings.samples):
-                row = Row(carried["id"], unit.source, f"{place}.{sample}", carried)
+                fields = carried | settings.asker.drawn(carried["id"], sample)
+                row = Row(carried["id"], unit.source, f"{place}.{sample}", fields)
                 slices.add(row, sample)
     counters.update({"documents": counts.lost.total(), "quarantined": counts.lost.total()})
     counters.update(lost_counters(unit.source, counts))
@@ -455,7 +443,7 @@ def write(store: Store, unit: tuple[list[str], list[str], list[str], int], scrat
         counters["records"] += kept.num_rows
         rows = []
         for record, partner in zip(gone.to_pylist(), filter(None, at), strict=True):
-            content = {name: one for name, one in record.items() if name not in _PROVENANCE}
+            content = {name: one for name, one in record.items() if name not in PROVENANCE}
             rows.append(
                 {
                     "seed": record["provenance"]["parents"][0],

@@ -26,6 +26,7 @@ from functools import lru_cache
 from typing import Any, Literal, Self
 
 import jsonschema
+import pyarrow as pa
 import yaml
 from jinja2 import PackageLoader, StrictUndefined, Template, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -34,6 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from raymill.cluster.config import load_part
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.store.store import Store
+from raymill.pipelines.generate.draw import Choices
 
 _LARGEST = 1 << 20  # bytes of a template's file
 # Fields of a record, by its shape.
@@ -42,6 +44,20 @@ SHAPES = {
     "pairs": ("prompt", "completion"),
     "messages": ("messages",),
     "preference": ("prompt", "chosen", "rejected"),
+}
+# What records have besides their content and the metadata of their template.
+PROVENANCE: dict[str, pa.DataType] = {
+    "source": pa.string(),
+    "licence": pa.string(),
+    "synthetic": pa.bool_(),
+    "generator": pa.string(),
+    "revision": pa.string(),
+    "terms": pa.string(),
+    "template": pa.string(),
+    "template_hash": pa.string(),
+    "sampling": pa.string(),
+    "requests": pa.list_(pa.string()),  # keys in the answer store
+    "provenance": pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())]),
 }
 _STEP_NAME = r"^[a-z][a-z0-9_]*$"
 
@@ -129,6 +145,8 @@ class RecordTemplate(BaseModel):
             _refuse_wrong_syntax(text, f"record.{name}")
         if len({one.name for one in self.steps}) < len(self.steps):
             raise ValueError("steps: two have the same name; give each a name of its own")
+        if taken := {*self.record} & {"id", *PROVENANCE}:
+            raise ValueError(f"record: {', '.join(sorted(taken))} is written to every record; use another name")
         if self.shape is None:
             raise ValueError(
                 f"record: has {', '.join(self.record)}; wanted text, or prompt and completion, or messages, or prompt, "
@@ -199,15 +217,20 @@ def _checked(plain: Any, where: str) -> RecordTemplate:
         raise ConfigError(str(error).replace(", steps.0.", ", ").replace(", steps.0: ", ", ")) from error
 
 
-def refuse_variables(template: RecordTemplate, given: Mapping[str, Any]) -> None:
-    """Compare the variables of `make` with those of the template.
+def refuse_variables(
+    template: RecordTemplate, given: Mapping[str, Any], choices: Mapping[str, Choices] | None = None
+) -> None:
+    """Compare the variables of `make`, and the values of `draw`, with the variables of the template.
 
     Raises:
         ConfigError: one is unknown, missing or of another type; lists all.
     """
     known, problems = [*template.variables, *template.needs], list[Problem]()
-    for name, value in given.items():
-        where, default = f"make.{name}", template.variables.get(name)
+    drawn = [(name, value) for name, one in (choices or {}).items() if name in known for value in one.values]
+    values = [*((f"make.{name}", name, value) for name, value in given.items())]
+    values += [(f"draw.{name}", name, value) for name, value in drawn]
+    for where, name, value in values:
+        default = template.variables.get(name)
         kind = template.needs.get(name) or ("number" if isinstance(default, int | float) else "text")
         wanted = _TYPES[kind]
         if name not in known:
@@ -218,7 +241,7 @@ def refuse_variables(template: RecordTemplate, given: Mapping[str, Any]) -> None
             problems.append(Problem.of(where, f"{value!r} given", f"one of: {', '.join(template.choices[name])}"))
         elif not _is_of(kind, value):
             problems.append(Problem.of(where, f"{value!r} given", wanted))
-    for name in template.needs.keys() - given.keys():
+    for name in template.needs.keys() - given.keys() - (choices or {}).keys():
         problems.append(Problem.of(f"make.{name}", "missing", _TYPES[template.needs[name]]))
     if problems:
         raise ConfigError.about(*problems)
@@ -233,21 +256,26 @@ def _is_of(kind: str, value: Any) -> bool:
     return isinstance(value, str) if kind == "text" else isinstance(value, list) and bool(value)
 
 
-def refuse_names(template: RecordTemplate, fields: Collection[str]) -> frozenset[str]:
-    """Compare the names in a template with what there is. fields: of the seeds: `text`, `id` and carried columns.
+def refuse_names(template: RecordTemplate, fields: Collection[str], drawn: Collection[str] = ()) -> frozenset[str]:
+    """Compare the names in a template with what there is.
+
+    Args:
+        fields: of the seeds: `text`, `id` and carried columns. drawn: names of `draw`.
 
     Returns:
         The fields without which a seed makes no record.
 
     Raises:
-        ConfigError: a name is unknown, or the first prompt has no field of the seed; lists all.
+        ConfigError: a name is unknown, or the first prompt has no field of the seed; or a drawn value has the name of
+            something else, or is in no prompt; lists all.
     """
-    problems, needed = list[Problem](), set[str]()
-    known = {*fields, *template.variables, *template.needs, "seed"}
+    problems, needed, named = list[Problem](), set[str](), set[str]()
+    known = {*fields, *template.variables, *template.needs, *drawn, "seed"}
 
     def look(text: str, where: str, names: Collection[str] | None, items: Collection[str] = ()) -> None:
         parsed = jinja.parse(text)
         used = meta.find_undeclared_variables(parsed)
+        named.update(used)
         of_seed = {node.attr for node in parsed.find_all(nodes.Getattr) if getattr(node.node, "name", "") == "seed"}
         unknown = {f"seed.{name}" for name in of_seed - {*fields}} | (used - {*names} if names is not None else set())
         for name in sorted(unknown):
@@ -276,6 +304,14 @@ def refuse_names(template: RecordTemplate, fields: Collection[str]) -> frozenset
             look(f"{{% if {step.keep} %}}{{% endif %}}", f"make.template, {where}keep", names, items or ())
     for name, text in template.record.items():
         look(text, f"make.template, record.{name}", None if items is None else known | items, items or ())
+    columns = {"id", *PROVENANCE, *SHAPES[template.shape or "text"]}
+    taken = {*fields, *columns, "seed", *(one.name for one in template.steps)}
+    for name in drawn:
+        if name in taken:
+            problems.append(Problem.of(f"draw.{name}", "the name of a field or column", "another name"))
+        elif name not in named:
+            fix = f"Put {{{{ {name} }}}} into one, or leave it out."
+            problems.append(Problem.of(f"draw.{name}", "in no prompt", fix=fix))
     if problems:
         raise ConfigError.about(*problems)
     return frozenset(needed)

@@ -4,22 +4,31 @@ import os
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from raymill.cluster.examples.content import FIELDS, Role
+from raymill.cluster.examples.terms import GenerationTerms
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
-from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, Limits, WithShortForm, as_list
+from raymill.cluster.readers.inputs import ENCODING, Encoding, FormatOrReader, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.prepare.assess.settings import Assess, Gates
-from raymill.pipelines.prepare.augment.settings import Augment
 from raymill.pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from raymill.pipelines.prepare.records.clean import Clean
 from raymill.pipelines.prepare.records.conversion import Records, TaskType
 from raymill.pipelines.prepare.records.fields import PROVENANCE
+from raymill.pipelines.prepare.records.forms import FormUse
 from raymill.pipelines.prepare.records.tables import Table
 from raymill.pipelines.prepare.records.validate import Validate
 from raymill.pipelines.prepare.stages.complexity import Curriculum
@@ -49,8 +58,10 @@ class Source(WithShortForm, extra="forbid", frozen=True):
     exclude: tuple[str, ...] = Field(
         (), description="Globs of files to leave out: names (`draft-*`), or paths below the folder (`2019/**`)"
     )
-    format: Format | None = Field(
-        None, description="Format of the files; null: by the ending of each name, without .gz, .zst or .bz2"
+    format: FormatOrReader = Field(
+        None,
+        description="Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each "
+        "name, without .gz, .zst or .bz2",
     )
     id: str | None = Field(
         None, min_length=1, description="Name of the column that identifies a record; null: a hash of its content"
@@ -71,6 +82,11 @@ class Source(WithShortForm, extra="forbid", frozen=True):
         description="Role of each speaker of a chat, as {Ann: assistant}; `{FIELD}` is the speaker named by a "
         "metadata field, `*` any other. Turns of one role are joined; what is outside the first question "
         "and the last answer is left out",
+    )
+    form: FormUse | None = Field(
+        None,
+        description="Form of examples of your own, a class or function from the fields of a row, as `columns` names "
+        "them, to the content of a record, such as {prompt, completion} or {messages}; null: a usual form",
     )
     task_type: TaskType | None = Field(None, description="Task type of the source's records; null: `records.task_type`")
     licence: str | None = Field(None, description="Licence of the source, written to every record; null: none")
@@ -109,6 +125,11 @@ class Source(WithShortForm, extra="forbid", frozen=True):
     def _without_parent_folders(cls, path: str | None) -> str | None:
         return path if path is None or paths.scheme(path) else os.path.normpath(path)
 
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `form` where there is none, so that records of earlier versions are equal."""
+        return {name: value for name, value in handler(self).items() if name != "form" or value}
+
     @property
     def connection(self) -> Database | Api | Pages | None:
         """What is fetched before the run reads it; None of files."""
@@ -126,6 +147,8 @@ class Source(WithShortForm, extra="forbid", frozen=True):
                 if column not in self.table.columns:
                     there = ", ".join(self.table.columns)
                     raise ValueError(f"columns.{field}: {column} is no column of the table; there are {there}")
+        if self.form is not None and (self.table is not None or self.speakers):
+            raise ValueError("form: makes the content of records, as `table` and `speakers` do; give one of them")
         if self.speakers and "messages" not in self.columns:
             raise ValueError("speakers: goes with `columns: {messages: COLUMN}`; name the column with the messages")
         for one in self.speakers:
@@ -157,12 +180,14 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     validation: Validate = Field(
         Validate(), alias="validate", description="Rules that records must meet; others are removed, with the reason"
     )
+    terms: GenerationTerms | None = Field(
+        None, description="Terms of generated records that the data set does not take; null: it takes all"
+    )
     dedup: Dedup | None = Field(Dedup(), description="Removal of exact and near-duplicate records; null: none")
     duplicates: Duplicates = Field(
         Duplicates(), description="Treatment of records that have only the question or only the answer in common"
     )
     split: Split = Field(Split(), description="Fractions, strata and groups of the splits train, validation and test")
-    augment: Augment | None = Field(None, description="Variants of training records, made without a model; null: none")
     curriculum: Curriculum | None = Field(
         None, description="Stages of records from easy to hard; `{}` has the default settings; null: none"
     )

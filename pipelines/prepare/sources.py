@@ -7,7 +7,8 @@ where its files have one:
     JSON records                       the column, which any record may have
     documents, mail, transcripts       one of the format's own columns, such as `thread` of mail
 
-A column `provenance` or `parents` is read as the provenance of records, see records/fields.py.
+A column `provenance` or `parents` is read as the provenance of records, see records/fields.py. Files with records of
+`raymill generate` have their model, terms and licence in columns, which are kept as metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.columns import no_content, recognised
 from raymill.cluster.examples.content import FIELDS, Shape
+from raymill.cluster.examples.terms import GENERATED, generated_columns
 from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, no_column, other_separator
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
@@ -35,11 +37,10 @@ from raymill.pipelines.curate.stages.write_corpus import CORPUS
 from raymill.pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source
 from raymill.pipelines.prepare.fetch.snapshot import folder_of, is_fetched
 from raymill.pipelines.prepare.records.fields import PROVENANCE
+from raymill.pipelines.prepare.records.forms import OPTIONAL, WANTED, is_content
 from raymill.pipelines.prepare.records.tables import check_table
 from raymill.pipelines.prepare.stages.split import FOUND
 
-# Sets of fields that say something; a source has one of them.
-_FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
 _UNREAD_SHOWN = 12  # columns
 _SHOWN = 30  # columns in a message
 _OF_STRATA = ("split.stratify", "split.balance.by")  # which a record's length and stage can be, too
@@ -113,22 +114,26 @@ def _strings(column: pa.ChunkedArray) -> list[str | None]:
 
 
 def with_corpora(sources: Sequence[Source], store: Store) -> tuple[Source, ...]:
-    """The sources, with the corpus in place of an output of `raymill curate`; its records keep their ids.
+    """The sources, with the corpus in place of an output of `raymill curate`, and the records in place of one of
+    `raymill generate`; records keep their ids.
 
     Raises:
-        DataError: the output has no corpus yet.
+        DataError: the run is not finished.
     """
     found = []
     for source, of_source in zip(sources, input_stores(store, [as_input(one, TEXT) for one in sources]), strict=True):
         path = source.path
         if path and not path.startswith("hf://") and of_source.exists(paths.join(path, INPUTS_JSON)):
             try:
-                RunFolder(of_source, path).require(
-                    "curate", "Finish it by running its command again, or name the folder with the files."
-                )
+                if RunFolder(of_source, path).finished("generate") is not None:
+                    path = paths.join(path, GENERATED)
+                else:
+                    advice = "Finish it by running its command again, or name the folder with the files."
+                    RunFolder(of_source, path).require("curate", advice)
+                    path = paths.join(path, CORPUS)
             except DataError as error:
                 raise DataError(f"inputs ({source.source}): {error}") from error
-            source = source.model_copy(update={"path": paths.join(path, CORPUS), "id": source.id or "id"})
+            source = source.model_copy(update={"path": path, "id": source.id or "id"})
         found.append(source)
     return tuple(found)
 
@@ -160,13 +165,13 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
         elif not {*columns} & {*FIELDS}:
             columns, unread = _recognised(where, source, of_source, root, shape)
         absent = _absent(where, source, of_source, root)
-        content = {field for field in columns if field in FIELDS} - {"system", "input", "desirable", "tools", "history"}
-        if content not in _FORMS:
+        content = {field for field in columns if field in FIELDS}
+        if not is_content(content) and source.form is None:
             raise ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
-                "text; messages; prompt and completion; prompt, chosen and rejected; chosen and rejected."
+                f"{WANTED}."
             )
-        main = _main([columns[field] for field in FIELDS if field in content])
+        main = _main([columns[field] for field in FIELDS if field in (content - OPTIONAL or content)])
         _refuse_reserved(f"{where}, columns", source, columns, main)
         found.append(Fields(columns, main, unread, absent))
     return tuple(found)
@@ -321,7 +326,6 @@ def fields_of_settings(config: PrepareConfig) -> list[tuple[str, tuple[str, ...]
         ("clean.redact_except", tuple(one for one in config.clean.redact_except if one not in ("id", "provenance"))),
         ("split.by_time", (split.by_time,) if split.by_time else ()),
         ("split.balance.by", split.balance.by if split.balance else ()),
-        ("augment.by", config.augment.by if config.augment else ()),
     ]
 
 
@@ -373,6 +377,9 @@ def with_named_columns(config: PrepareConfig) -> PrepareConfig:
             column = next((one for one in ("provenance", "parents") if one in names.columns), None)
             if column and not source.table and not {*source.columns, *source.columns.values()} & {*PROVENANCE}:
                 found["provenance"] = column
+            if not source.table:
+                made_by = generated_columns(names.columns)
+                found |= {name: column for name, column in made_by.items() if name not in source.columns}
             seen |= names.columns
             lacking.append((f"inputs[{number}] ({source.source})", names, set(missing) - found.keys()))
             source = source.model_copy(update={"columns": {**source.columns, **found}})

@@ -165,12 +165,7 @@ def rule_of(plugin: Plugin) -> CustomRule:
     Raises:
         ConfigError: its class lacks a part of the interface of a rule, or a part of it is wrong.
     """
-    target, made, use = plugin.target, plugin.make(), plugin.use
-    name: Any = getattr(target, "name", None)
-    if not isinstance(name, str):
-        name = target.__module__.rpartition(".")[2] if target.__name__ == "keep" else _snake(target.__name__)
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{use}: the rule's name is {name!r}; wanted lower-case letters, digits and underscores")
+    made, use, name = plugin.make(), plugin.use, plugin.name
     settings = tuple(plugin.settings)
     if not hasattr(made, "measure"):
         _one_text(use, made)
@@ -215,10 +210,6 @@ def _one_text(use: str, made: Any) -> None:
 
 def _is_name(name: Any) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def plain_settings(rule: Rule) -> dict[str, Any]:

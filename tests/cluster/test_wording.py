@@ -164,6 +164,8 @@ def test_the_calls_in_messages_are_functions():
 
 
 def test_what_raised_is_corrected_in_the_code_and_what_cannot_be_read_in_the_input():
-    assert what_to_correct(["plugin_error"]) == "Correct the code of the rule or reader"
-    assert what_to_correct(["truncated", "plugin_error"]) == "Correct the input, and the code of the rule or reader"
+    assert what_to_correct(["plugin_error"]) == "Correct the code of the rule, reader or form"
+    assert (
+        what_to_correct(["truncated", "plugin_error"]) == "Correct the input, and the code of the rule, reader or form"
+    )
     assert what_to_correct(["truncated", "bad_utf8"]) == "Fix the input"

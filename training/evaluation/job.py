@@ -22,7 +22,7 @@ from raymill.training.config_parts import Form, Generate
 from raymill.training.data.batch import Batch, collate
 from raymill.training.data.packed import NO_TARGET, PackedRows
 from raymill.training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
-from raymill.training.evaluation.scores import classification, f1_by_class, scores
+from raymill.training.evaluation.scores import classification, custom_scores, f1_by_class, scores
 from raymill.training.fit.checkpoint import fill
 from raymill.training.fit.memory import is_out_of_memory
 from raymill.training.models.attention import choose_attention
@@ -264,7 +264,8 @@ def generate_and_score(
         for prompt, ids in zip(prompts, completions, strict=True)
     ]
     pairs = [answer["reference"] for answer in answers], [answer["generated"] for answer in answers]
-    return scores(*pairs, config.generate.answer, config.generate.decimal_mark), answers
+    found = scores(*pairs, config.generate.answer, config.generate.decimal_mark)
+    return found | custom_scores([one.loaded() for one in config.generate.custom], answers), answers
 
 
 def prompts_of(

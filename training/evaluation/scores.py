@@ -28,12 +28,16 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import sacrebleu
+
+from raymill.cluster.errors import DataError
+from raymill.cluster.plugins import Plugin, PluginError, call
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 # Kana and the ideographs of Chinese, Japanese and Korean: written without spaces, so each character counts as a word.
@@ -56,6 +60,31 @@ def scores(references: Sequence[str], answers: Sequence[str], kind: str, decimal
     if kind == "number":
         measured |= numbers(references, answers, decimal_mark)
     return measured
+
+
+def custom_scores(plugins: Sequence[Plugin], answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of the user's scores over answers, by name; empty without answers. answers: as of GeneratedAnswer.
+
+    Raises:
+        DataError: a score raised an exception, or returned something else than a finite number.
+    """
+    return {one.name: _mean(_custom_score(one, answer) for answer in answers) for one in plugins if answers}
+
+
+def _custom_score(plugin: Plugin, answer: Mapping[str, Any]) -> float:
+    made = plugin.make()
+    try:
+        found = call(getattr(made, "score", made), dict(answer))
+        if isinstance(found, int | float | np.number | np.bool_) and np.isfinite(found):
+            return float(found)
+        seen = f"returned {found!r:.80}"
+    except PluginError as error:
+        seen = str(error)
+    raise DataError(
+        f"generate.custom: {plugin.use}: {seen}, for the answer {answer['generated'][:60]!r} to document "
+        f"{answer['document']}; wanted a finite number. Correct the score, and run the same command again: the weights "
+        "are exported, and the training is not repeated."
+    )
 
 
 def normalised(text: str) -> str:

@@ -14,6 +14,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.columns import no_content, recognised
 from raymill.cluster.examples.splits import SPLITS, split_name
+from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.columns import first_columns, kind_of, other_type, repeated, type_in
 from raymill.cluster.readers.formats import READERS
@@ -207,11 +208,14 @@ class SplitSpan(Span):
 
 @dataclass(frozen=True)
 class CorpusReading:
-    """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in."""
+    """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in.
+    forbidden_terms: of generated records, which are left out.
+    """
 
     store: Store
     columns: ReadColumns
     input: CorpusInput
+    forbidden_terms: tuple[str, ...] = ()
 
     def rows(self, unit: Iterable[Span]) -> Iterator[tuple[Span, Row | Unreadable, str]]:
         """(span, row or the reason why it cannot be read, its place) of each row of a unit.
@@ -285,11 +289,12 @@ class FrozenCorpus:
 
 def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]:
     """`freeze_corpus` of each corpus of a config with columns, by its name."""
+    forbidden = config.terms.forbid if config.terms else ()
     each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
     staged, folded = config.order != "shuffled", config.split.fold is not None
     split_set = "split" in config.model_fields_set
     return {
-        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded, split_set)
+        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded, split_set, forbidden_terms=forbidden)
         for name, store, corpus, columns in each
     }
 
@@ -343,13 +348,14 @@ def freeze_corpus(
     folded: bool = False,
     split_set: bool = True,
     splits: Sequence[str] = SPLITS,
+    forbidden_terms: tuple[str, ...] = (),
 ) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
     staged: whether documents are ordered by the stages of a curriculum. folded: whether one of their folds is tested;
     then the records of a data set of `raymill prepare` that are for testing, which have none, are left out. split_set:
     whether the config decides the splits; if not, a column `split` with the names of splits does. splits: those to read
-    of a data set of `raymill prepare`.
+    of a data set of `raymill prepare`. forbidden_terms: of generated records, which are left out.
 
     Raises:
         ConfigError: a named column is missing or has an unsuitable type, or there are no stages or folds.
@@ -408,7 +414,8 @@ def freeze_corpus(
     artifact = None if prepared or is_hub_data(corpus.path) else Artifact.find(store, paths.absolute(corpus.path))
     if artifact is not None:
         prepared = prepared_with(artifact)
-    reading = CorpusReading(store, resolved.read, input_of(corpus, resolved))
+    also_read = TERMS if forbidden_terms else ()
+    reading = CorpusReading(store, resolved.read, input_of(corpus, resolved, also_read), forbidden_terms)
     known = reading.columns.known
     unread: Counter[str] = Counter()
     # The columns that `prepare` and `curate` write beside the texts are never trained on, and need no warning.
@@ -423,7 +430,7 @@ def freeze_corpus(
         content,
         skipped,
         tuple((file.name, file.info.size, file.info.version) for file in files),
-        resolved.model_dump(),
+        resolved.model_dump() | ({"forbidden_terms": forbidden_terms} if forbidden_terms else {}),
         prepared,
         unread,
         splits_read and resolved.split == "split",

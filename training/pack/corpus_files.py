@@ -94,11 +94,13 @@ class CorpusInput(Input):
     nested_text: ClassVar[bool] = True
 
 
-def input_of(corpus: Corpus | HeldOutSet, columns: Columns) -> CorpusInput:
-    """The settings of a corpus for readers, with the columns that are read, and those that may decide the loss."""
+def input_of(corpus: Corpus | HeldOutSet, columns: Columns, others: Sequence[str] = ()) -> CorpusInput:
+    """The settings of a corpus for readers, with the columns that are read, those that may decide the loss, and others
+    that rows may have.
+    """
     named = columns.read.named
     main = next(named[role] for role in ("text", "messages", "completion", "chosen") if role in named)
-    names = dict.fromkeys([*named.values(), *ROW_KEYS])
+    names = dict.fromkeys([*named.values(), *ROW_KEYS, *others])
     stated = corpus.model_dump(
         include={"format", "exclude", "follow_links", "delimiter", "encoding"}, exclude_none=True
     )

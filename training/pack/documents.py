@@ -25,6 +25,7 @@ from raymill.cluster.examples.messages import (
 )
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS, hash64, split_name
+from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats import READERS, file_problem
 from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
@@ -51,6 +52,7 @@ _ADVICE = {
     "not_an_object": 'Write each line or element as an object, such as {"text": "..."}.',
     "broken_json": "Write one whole JSON object on each line.",
     "not_compressed": "The file is not what its ending states: rename it.",
+    "terms_forbidden": "`terms.forbid` names the terms of these records; make others, or allow these.",
     **dict.fromkeys(("truncated", "corrupt_compression"), "The compressed data is damaged: write the file again."),
     "large_block": "The window of the zstd file is too large to decompress it: compress it again without `--long`.",
     "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
@@ -154,6 +156,8 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
         if span.format != "parquet":  # those of Parquet are counted by its footers
             count_unread(left_out.unread, row, columns)
         try:
+            if corpus.forbidden_terms and (terms := _terms(row)) in corpus.forbidden_terms:
+                raise _Refused("terms_forbidden", terms)
             document = _document(row, columns, span.split if isinstance(span, SplitSpan) else None)
             if isinstance(document.content, Chat):
                 count_unread_of_messages(left_out.unread, document.content.messages)
@@ -374,6 +378,11 @@ def _value(row: Row, name: str | None) -> Any:
     column, _, field = name.partition(".")
     inner = row.get(column)
     return inner.get(field) if field and isinstance(inner, dict) else None
+
+
+def _terms(row: Row) -> Any:
+    """The terms of a generated record."""
+    return next((value for name in TERMS if isinstance(value := _value(row, name), str)), None)
 
 
 def _messages(row: Row, columns: ReadColumns) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:
     """Fingerprint of all that decides an evaluation: version, training, checkpoint, generation settings, sets."""
     generate = job.config.generate
     inputs = _of_weights(outcome) | {
-        "generate": generate.model_dump() if generate else None,
+        "generate": generate.model_dump(mode="json") if generate else None,
         "test_tokens": job.config.evaluate.test_tokens,
     }
     return fingerprint(inputs | ({"sets": job.sets} if job.sets else {}))

@@ -5,21 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property, lru_cache, partial
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from jsonschema.exceptions import SchemaError, best_match
 from jsonschema.protocols import Validator as SchemaValidator
 from jsonschema.validators import Draft202012Validator, validator_for
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from raymill.cluster.errors import ConfigError, UserError
-from raymill.cluster.examples.content import Chat, Content, question_and_answer
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.content import Chat, Content, as_columns, question_and_answer
 from raymill.cluster.examples.texts import texts_of
 from raymill.cluster.guard import Exceeded, Failed, Guard
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_file, sha256_of
@@ -86,6 +87,7 @@ REASONS = {
     "too_old": "a date before `validate.since`, or none",
     "no_time": "no date or time in a known form in the field of `split.by_time`",
     "too_new": "a date after `validate.until`, or none",
+    "terms_forbidden": "made by a model under terms that `terms.forbid` names",
     "licence_not_allowed": "a licence that is not in `validate.licences`, or none",
     "text_too_short": "fewer characters than `validate.text_chars`",
     "text_too_long": "more characters than `validate.text_chars`",
@@ -132,6 +134,19 @@ class InappropriateContent(BaseModel, extra="forbid", frozen=True):
         le=10_000_000,
         description="Maximum number of characters of a record that the model of inappropriate content reads",
     )
+
+
+class RecordRuleUse(PluginUse):
+    """A rule of the user on whole records, as `module:attribute`, or with settings."""
+
+    kind: ClassVar = PluginKind("rule on records", "raymill.record_rules", ("record",), ("keep",))
+
+    def check(self, plugin: Plugin) -> None:
+        """Verify that the name of the rule is no reason of another rule. Raises ConfigError."""
+        if plugin.name in REASONS:
+            raise ConfigError(
+                f"{plugin.use}: the rule's name, {plugin.name}, is a reason of Raymill; give it another `name`"
+            )
 
 
 class AnswerRelevance(TextVectors):
@@ -227,6 +242,12 @@ class Validate(BaseModel, extra="forbid", frozen=True):
     inappropriate: InappropriateContent | None = Field(
         None, description="Classifier of inappropriate content, which is removed; null: none"
     )
+    custom: tuple[RecordRuleUse, ...] = Field(
+        (),
+        description="Rules of your own on whole records, classes or functions from a dictionary with `question`, "
+        "`answer`, `text` and `metadata` to whether the record is kept, applied in this order after the other rules on "
+        "single records",
+    )
     outliers: Outliers | None = Field(
         None,
         description="Search for records of unusual length, among those that meet the rules and are no duplicates; "
@@ -259,13 +280,24 @@ class Validate(BaseModel, extra="forbid", frozen=True):
         for name in ("question_chars", "answer_chars", "text_chars"):
             if (bounds := getattr(self, name)) and not 0 <= bounds[0] <= bounds[1]:
                 raise ValueError(f"{name}: {list(bounds)} is no range; the first number is the least")
+        names = [one.plugin.name for one in self.custom if one.plugin]
+        names += [one.name for one in self.rules.active()] if self.custom and self.rules else []
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"custom: two rules have the name {twice[0]}; give one another `name`")
         return self
 
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `custom` where it is empty, so that records of earlier versions are equal."""
+        return {name: value for name, value in handler(self).items() if name != "custom" or value}
 
-def load_validator(store: Store, settings: Validate, by_time: str | None = None) -> "Validator":
+
+def load_validator(
+    store: Store, settings: Validate, by_time: str | None = None, forbidden_terms: Sequence[str] = ()
+) -> "Validator":
     """The rules of the settings, with the schema that they name. Opens every list and model.
 
-    by_time: metadata with the time that decides the split.
+    by_time: metadata with the time that decides the split. forbidden_terms: of generated records.
 
     Raises:
         ConfigError, StorageError: the schema, a list or a model is missing or damaged, or lacks the label.
@@ -284,7 +316,7 @@ def load_validator(store: Store, settings: Validate, by_time: str | None = None)
         raise ConfigError(f"{where}: {error.message} (at {error.json_path}). Correct the schema.") from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}. Correct the file.") from error
-    validator = Validator(settings, store, schema, by_time)
+    validator = Validator(settings, store, schema, by_time, tuple(forbidden_terms))
     validator.check_files()
     return validator
 
@@ -294,13 +326,14 @@ class Validator:
     """Checks records.
 
     store: of lists and models. schema: of answers, None without one. by_time: metadata with the time that decides the
-    split.
+    split. forbidden_terms: of generated records.
     """
 
     settings: Validate
     store: Store
     schema: Mapping[str, Any] | None = None
     by_time: str | None = None
+    forbidden_terms: tuple[str, ...] = ()
 
     def __call__(self, records: Sequence[Record], goes_on: Sequence[bool] = ()) -> list[FailedRule | None]:
         """Of each record the first rule that it does not meet; None if it meets all.
@@ -335,7 +368,8 @@ class Validator:
         elsewhere: dict[str, Any] = {
             "json_schema": True, "answer_relevance": True, "outliers": {"deviations", "found"},
         }  # fmt: skip
-        return [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
+        found = [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
+        return [*found, self.forbidden_terms] if self.forbidden_terms else found
 
     # --- rules on one record
 
@@ -357,6 +391,8 @@ class Validator:
         for name, latest in settings.until.items():
             if not (value := metadata.get(name) or "") or not date.min < _date(value) <= latest:
                 return FailedRule("too_new", f"{name}: {value}", latest.isoformat())
+        if (terms := metadata.get("terms")) in self.forbidden_terms:
+            return FailedRule("terms_forbidden", terms or "", f"none of {', '.join(self.forbidden_terms)}")
         if (allowed := settings.licences) is not None and metadata.get("licence") not in allowed:
             return FailedRule("licence_not_allowed", metadata.get("licence") or "", ", ".join(allowed))
         asked = question_and_answer(content)
@@ -419,6 +455,7 @@ class Validator:
             (self.settings.same_language, self._languages),
             (self.settings.bad_words, self._bad_words),
             (self.settings.inappropriate, self._inappropriate),
+            (self.settings.custom or None, self._custom),
         )
         return [check for wanted, check in rules if wanted is not None]
 
@@ -506,6 +543,32 @@ class Validator:
             FailedRule("inappropriate", f"{score:.3f}", f"{rule.max_score:g}") if score > rule.max_score else None
             for score in scores
         ]
+
+    def _custom(self, records: Sequence[Record]) -> list[FailedRule | None]:
+        rules = [one.loaded() for one in self.settings.custom]
+        return [next(filter(None, (_failed_custom(rule, *one) for rule in rules)), None) for one in records]
+
+
+def _failed_custom(rule: Plugin, content: Content, metadata: Mapping[str, str | None]) -> FailedRule | None:
+    """The verdict of a rule of the user on a record.
+
+    Raises:
+        DataError: the rule raised an exception, or returned something else than its interface says.
+    """
+    made, text = rule.make(), "\n".join(texts_of(content))
+    question, answer = question_and_answer(content) or ("", "")
+    given = {"text": text, "question": question, "answer": answer, **as_columns(content), "metadata": dict(metadata)}
+    try:
+        kept = call(getattr(made, "keep", made), given)
+        if isinstance(kept, bool | np.bool_):
+            return None if kept else FailedRule(rule.name, (answer or text)[:_SHOWN], f"a record that {rule.use} keeps")
+        seen = f"returned {kept!r:.80}"
+    except PluginError as error:
+        seen = str(error)
+    raise DataError(
+        f"validate.custom: {rule.use}: {seen}, for the record that begins {text[:60]!r}; wanted True, which keeps the "
+        "record, or False. Correct the rule, so that it takes any record."
+    )
 
 
 @lru_cache(maxsize=4)

@@ -17,11 +17,9 @@ from raymill.cluster.readers.listing import skipped_text
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
-from raymill.pipelines.prepare.augment import variants
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.records import tables, validate
-from raymill.pipelines.prepare.records.fields import AUGMENT, CLASSES, ClassCounts, classes_of
-from raymill.pipelines.prepare.stages.augment import AUGMENTED
+from raymill.pipelines.prepare.records.fields import CLASSES, ClassCounts, classes_of
 from raymill.pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
 from raymill.pipelines.prepare.stages.split import MOST_COPIES
 from raymill.pipelines.prepare.stages.split_stage import SPLIT_FILES
@@ -38,11 +36,9 @@ STAGES = {
     "contradictions": "contradictory",
     "outliers": "outliers",
     "mixture": "over a share",
-    "synthetic": "synthetic",
     "balance": "over a class",
-    "augment": "no variant",
 }
-LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "synthetic", "balance")
+LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "balance")
 ANSWER_SHOWN = 300  # characters
 EXAMPLE_SHOWN = 600  # characters of a removed record
 # stage: a key of STAGES; collect is quarantine. example: the first record, none of listed ones; its value and limit are
@@ -71,13 +67,10 @@ REPORT = {
     # Records for validation or testing that are older than the newest training record; null without `split.by_time`.
     "older?": int | None,
     "stages?": dict[str, int],  # of the curriculum -> records
-    # records of each split before balancing, without synthetic ones that only training has
-    "assigned?": dict[str, int],
-    # Records that a model or augmentation made, as STEP of their provenance -> split -> records.
-    "made?": dict[str, dict[str, int]],
-    # Of `augment.by`: class -> `records` of training, with repeated ones, and `variants` of them.
-    "variants?": dict[str, dict[str, int]],
+    "assigned?": dict[str, int],  # records of each split before balancing
     "personal_data?": dict[str, int],  # findings that were replaced, by place
+    # Records that models generated, by model and the terms for its answers.
+    "generated?": [{"generator": str, "terms": str | None, "splits": dict[str, int]}],
     "classes?": dict[str, list],  # of each field that has few values: stages.classes.ClassCounts
     "warnings": [str],
     "notes": [str],
@@ -86,7 +79,6 @@ REPORT = {
 REQUIRED = tuple(key for key in REPORT if not key.endswith("?"))
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
-_WARN_REFUSED = 0.1  # of the variants, that may not stay
 _WARN_OFF = 0.01  # of the records, by which a split differs from its share
 _LARGE_GROUP = 20  # records; a smaller group is no warning, whatever the shares
 _EXPECTED = 5  # records of a source or stratum in a split; with fewer, none there is chance
@@ -97,7 +89,6 @@ _SETTING = re.compile(r"`((?:validate|split|dedup|duplicates)\.[\w.]+)`")
 _LEFT_OUT = {
     "over_share": "more records of the source than its `share` allows",
     "over_class": "more records of the class than `split.balance` allows in training",
-    "over_synthetic": "more records that a model or augmentation made than `split.synthetic` allows in the split",
     "exact_duplicate": "the same text as an earlier record",
     "near_duplicate": "a text like an earlier record's, by `dedup.threshold`",
     "same_question": "the same question as another record",
@@ -108,7 +99,7 @@ _LEFT_OUT = {
     "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
     "contradictory": "a question to which another record has a different answer",
 }
-_MEANINGS = {**PROBLEMS, **content.REASONS, **tables.REASONS, **validate.REASONS, **_LEFT_OUT, **variants.REASONS}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **tables.REASONS, **validate.REASONS, **_LEFT_OUT}
 
 
 def counts_below(counters: dict[str, float], prefix: str) -> dict[str, int]:
@@ -136,11 +127,6 @@ def data_set_warnings(
     for part, wanted in zip(SPLITS, config.split.shares, strict=True):
         if written and wanted and not splits[part]:
             few = f"{plural(written, 'record')} {'is' if written == 1 else 'are'} too few, or of one group"
-            if not sum(split.get(f"assigned/{name}", 1) for name in SPLITS):
-                few = (
-                    f"all records are synthetic, and split.synthetic.{part} is "
-                    f"{getattr(config.split.synthetic, part):g}. Add records that no model made, or set it to 1"
-                )
             found.append(f"the split {part} is empty: {few}.")
     for one, entry in zip(sources, config.inputs, strict=True):
         kept = sum(one["splits"].values())
@@ -279,7 +265,6 @@ def _large_group(
         return
     without = counts_below(split, "component/without/")
     names = {"questions": "equal questions", "duplicates": "near-duplicates", "parents": "a text they were made of"}
-    names |= {"generated": "a record that a model was asked about"}
     fixes = {"questions": "`duplicates.questions: remove`", "duplicates": "`dedup.remove: true`"}
     joined = " and ".join(names.get(name, name) for name in without) or " and ".join(config.split.group) or "one value"
     parts = "; ".join(f"without {names.get(name, name)} its largest part has {n:,}" for name, n in without.items())
@@ -332,30 +317,6 @@ def balance_warnings(config: PrepareConfig, split: dict[str, float]) -> list[str
     ]
 
 
-def augment_warnings(config: PrepareConfig, split: dict[str, float], written: dict[str, float]) -> list[str]:
-    """About classes that stay smaller than wanted, and variants that could not be made or were not allowed; from the
-    counters of two stages.
-    """
-    found = []
-    if smaller := int(split.get("variants/smaller", 0)):
-        found.append(
-            f"augment: {plural(smaller, 'class', 'es')} cannot be filled up to augment.to, because no record has more "
-            "variants than augment.most_variants. Set it to a larger number, or augment.to to a smaller one."
-        )
-    if over := int(split.get("variants/over", 0)):
-        found.append(
-            f"augment: {plural(over, 'variant')} {'was' if over == 1 else 'were'} not made, because "
-            f"split.synthetic.train allows {config.split.synthetic.train:.0%} of the training split."
-        )
-    refused, wanted = sum(counts_below(written, "removed/augment/").values()), int(split.get("variants/wanted", 0))
-    if refused > _WARN_REFUSED * wanted:
-        found.append(
-            f"augment: {share(refused, wanted)} of the variants may not stay; the reasons are in the report. Add "
-            "operations, or change the bounds in augment."
-        )
-    return found
-
-
 def fetch_warnings(config: PrepareConfig, fetched: Sequence[dict[str, Any]]) -> list[str]:
     """About sources whose first page has nothing that leads to the next one."""
     lacking = {one["source"] for one in fetched if one.get("lacks_next")}
@@ -391,7 +352,6 @@ def gather(
         }
         for one in config.inputs
     ]
-    made = _made(written)
     totals = {
         "quarantined": int(collected["quarantined"]),
         "records": int(collected["records"]),
@@ -399,8 +359,6 @@ def gather(
         "duplicates": sum(counts_below(written, "removed/duplicates/").values()),
         "left_out": sum(sum(counts_below(written, f"removed/{stage}/").values()) for stage in LEFT_OUT_STAGES),
         "repeated": int(written.get("repeated", 0)),
-        "augmented": int(written.get("augmented", 0)),
-        "synthetic": sum(sum(of.values()) for step, of in made.items() if not step.startswith(AUGMENT)),
         "written": sum(splits.values()),
         "personal_data": int(collected["replaced"]),
     }
@@ -425,8 +383,7 @@ def gather(
         "older": int(split["older"]) if "older" in split else None,
         "stages": counts_below(split, "stage/"),
         "assigned": counts_below(split, "assigned/"),
-        "made": made,
-        "variants": _variants(artifacts),
+        "generated": _generated(written),
         "classes": classes,
         "warnings": [
             *data_set_warnings(config, totals, splits, sources, split, straddling),
@@ -434,7 +391,6 @@ def gather(
             *split_warnings(config, split, sources, classes),
             *time_warnings(collected, split),
             *balance_warnings(config, split),
-            *augment_warnings(config, split, written),
             *fetch_warnings(config, fetched),
             *loss_warnings(quarantine_entries(artifacts[QUARANTINE])),
         ],
@@ -443,21 +399,14 @@ def gather(
     }
 
 
-def _made(written: dict[str, float]) -> dict[str, dict[str, int]]:
-    """Records of each split that a model or augmentation made, by how; those of most records first."""
-    found: dict[str, dict[str, int]] = {}
-    for key, number in counts_below(written, "made/").items():
-        split, _, operation = key.partition("/")
-        found.setdefault(operation, dict.fromkeys(SPLITS, 0))[split] = number
-    return dict(sorted(found.items(), key=lambda one: (-sum(one[1].values()), one[0])))
-
-
-def _variants(artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, int]]:
-    """Records and variants of each class of `augment.by`, the smallest classes first."""
-    counters = artifacts[AUGMENTED].manifest.counters if AUGMENTED in artifacts else {}
-    made, has = counts_below(counters, "class-variants/"), counts_below(counters, "class/")
-    ranked = sorted(has.items(), key=lambda one: (one[1], one[0]))
-    return {name: {"records": number, "variants": made.get(name, 0)} for name, number in ranked}
+def _generated(written: dict[str, float]) -> list[dict[str, Any]]:
+    """The entry `generated` of the report. written: the counters of the stage `write`."""
+    found: dict[tuple[str, str | None], dict[str, int]] = {}
+    for split in SPLITS:
+        for by, records in counts_below(written, f"generated/{split}/").items():
+            found.setdefault(tuple(json.loads(by)), dict.fromkeys(SPLITS, 0))[split] += records
+    ranked = sorted(found.items(), key=lambda one: (-sum(one[1].values()), str(one[0])))
+    return [{"generator": model, "terms": terms, "splits": splits} for (model, terms), splits in ranked]
 
 
 def _fetched(record: dict[str, Any]) -> str:
@@ -566,7 +515,9 @@ def _ranked(counts: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     meanings = {"collect": _MEANINGS | content.REASONS}
 
     def meaning(stage: str, reason: str) -> str:
-        return meanings.get(stage, _MEANINGS).get(reason, "a check of your own, of `validate.rules.custom`")
+        return meanings.get(stage, _MEANINGS).get(
+            reason, "a check of your own, of `validate.custom` or `validate.rules.custom`"
+        )
 
     return [
         {"stage": stage, "reason": reason, "meaning": meaning(stage, reason), "records": number}

@@ -82,6 +82,7 @@ def card_text(
     day on which a record was collected; None if no record has such a time."""
     total, config, totals = sum(version.records.values()), report["config"], report["totals"]
     inputs, redacted_kinds, sources = config["inputs"], config["clean"]["redact"], report["sources"]
+    generated = report.get("generated", [])
     tasks = sorted({one["task_type"] or config["records"]["task_type"] for one in inputs})
     domains = sorted({one["domain"] for one in inputs if one.get("domain")})
     found = assessment["findings"]["languages"] if assessment else {}
@@ -93,7 +94,8 @@ def card_text(
         **_licence(report),
         "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),
         "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1T")],
-        "tags": ["raymill", *tasks, *domains, *(tag for tag in ("synthetic", "augmented") if totals.get(tag))],
+        "tags": ["raymill", *(["synthetic"] if generated else []), *tasks, *domains],
+        **({"annotations_creators": ["machine-generated"]} if generated else {}),
         "configs": [
             {
                 "config_name": "default",
@@ -118,10 +120,12 @@ def card_text(
         "total": plural(total, "record"),
         "splits": [(split, count(version.records[split])) for split in SPLITS],
         "repeated": plural(totals["repeated"], "record") if totals["repeated"] else "",
-        "made": [(step, *(count(of[split]) for split in SPLITS)) for step, of in report.get("made", {}).items()],
         "kept": [
             (one["source"], one["licence"] or "not stated", count(one["records"]), count(sum(one["splits"].values())))
             for one in sources
+        ],
+        "generated": [
+            (one["generator"], one["terms"] or "not stated", count(sum(one["splits"].values()))) for one in generated
         ],
         "collected": first and (f"on {first}" if first == last else f"from {first} to {last}"),
         "removed": [(plural(one["records"], "record"), one["meaning"]) for one in report["reasons"]],

@@ -1,9 +1,9 @@
 """What each answer of a server means, and what becomes of requests to a server with every fault."""
 
 import asyncio
+import itertools
 import json
 from contextlib import asynccontextmanager
-from itertools import pairwise
 
 import pytest
 
@@ -234,13 +234,44 @@ def test_a_server_that_refused_every_request_is_asked_again_and_one_that_refused
         assert asked.ask(server) == found and server.stats()["requests"] == 80
 
 
-def test_no_connection_costs_nothing_and_gives_up_after_a_time(asked, monkeypatch):
-    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.05)
+def test_a_server_that_is_not_there_is_told_after_the_tries_of_one_request(asked, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.01)
     with FaultyServer() as server:
         pass
-    with pytest.raises(AskingStopped, match=r"no answer for .* s: no connection"):
-        asked.ask(server, tries=100, give_up_s=0.5)
-    assert asked.answers.spending().most(PRICES) == 0
+    seen = r"no connection to http://127.*, 3 times, and nothing was answered before\. Start the server, or correct"
+    with pytest.raises(AskingStopped, match=seen):
+        asked.ask(server, tries=3, give_up_s=60)
+    assert asked.answers.spending().most(PRICES) == 0, "no connection costs nothing"
+
+
+def test_a_server_that_goes_away_is_waited_for_and_asked_when_it_is_back(asked, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.02)
+    with FaultyServer(seconds=0.02) as server:
+        send, sent = Endpoint.send, itertools.count(1)
+
+        async def send_unless_away(self, body):
+            if 10 < next(sent) < 100:  # far more tries than requests have
+                return await send(Endpoint("http://127.0.0.1:9/v1", "", 5.0), body)
+            return await send(self, body)
+
+        monkeypatch.setattr(Endpoint, "send", send_unless_away)
+        found = asked.ask(server, tries=2, give_up_s=60)
+        assert {one[0] for one in found.values()} == {"answered"} and server.stats()["twice"] == 0
+
+
+def test_a_server_that_stays_away_is_given_up_after_give_up_s(asked, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.02)
+    with FaultyServer(seconds=0.02) as server:
+        send, sent = Endpoint.send, itertools.count(1)
+
+        async def send_at_first(self, body):
+            there = self if next(sent) <= 10 else Endpoint("http://127.0.0.1:9/v1", "", 5.0)
+            return await send(there, body)
+
+        monkeypatch.setattr(Endpoint, "send", send_at_first)
+        seen = r"no answer for .* s \(model\.give_up_s: 0\.5\): no connection to http://127\.0\.0\.1:9/v1/chat"
+        with pytest.raises(AskingStopped, match=seen):
+            asked.ask(server, tries=2, give_up_s=0.5)
 
 
 def test_what_may_have_been_billed_is_spent_from_the_budget(asked):
@@ -315,4 +346,4 @@ def test_what_ends_between_two_reports_counts_against_the_grant(asked):
         return Grant(in_flight=100, reserve=5 * most)
 
     ask_all(asked.requests, at_once, asked.answers, ALL, report, PRICES, 1, 50)
-    assert max(after - before for before, after in pairwise(reports)) == 5 and reports[-1] == 40
+    assert max(after - before for before, after in itertools.pairwise(reports)) == 5 and reports[-1] == 40

@@ -122,7 +122,10 @@ def test_a_run_without_any_answer_is_stopped_with_what_was_seen(clock):
     clock.now += 59
     assert throttle.report("a", made).stop == ""
     clock.now += 2
-    assert throttle.report("a", made).stop == "no answer for 61 s: status 500 (5 times), no connection (2 times)"
+    assert throttle.report("a", made).stop == (
+        "no answer for 61 s (model.give_up_s: 60): status 500 (5 times), no connection (2 times). All answers are "
+        "stored: run the same command again once the server answers"
+    )
     assert throttle.report("b", Report(waiting=1)).stop, "all are stopped"
 
 

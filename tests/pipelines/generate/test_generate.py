@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.output import Output
@@ -144,6 +145,11 @@ def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypa
     assert server.stats()["requests"] == 12 and run.report["cost"] == pytest.approx(
         (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
     )
+
+
+def test_a_budget_of_nothing_is_refused_with_the_config(settings):
+    with pytest.raises(ConfigError, match=r"budget: 0 given; wanted more than 0"):
+        load_values(settings | {"kind": "generate", "budget": 0}, "generate")
 
 
 def test_too_many_requests_without_an_answer_stop_it_and_are_asked_again(settings, server, monkeypatch):

@@ -19,7 +19,7 @@ from tests.support.generate_inline import generate_inline, rows
 
 SHAPE = {
     "qa": "pairs", "summary": "pairs", "instruction": "pairs", "evolve": "pairs", "classify": "pairs",
-    "chat": "messages", "preference": "preference",
+    "policy": "pairs", "chat": "messages", "preference": "preference",
 }  # fmt: skip
 
 

@@ -40,9 +40,15 @@ CPU = torch.device("cpu")
 GENERATE = {"prompts": 4, "max_new_tokens": 8, "prompt_tokens": 6}
 
 
+def asks(answer: dict) -> bool:
+    return "What is" in answer["prompt"]
+
+
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory) -> Run:
-    return make_run(tmp_path_factory.mktemp("chat"), steps=20, generate=GENERATE | {"answer": "number"})
+    return make_run(
+        tmp_path_factory.mktemp("chat"), steps=20, generate=GENERATE | {"answer": "number", "custom": [asks]}
+    )
 
 
 def plain_loss(run: Run, objective) -> tuple[float, float]:
@@ -88,6 +94,7 @@ def test_every_score_of_a_number_answer_is_there(chat):
     assert {"exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "number_match"} <= evaluation[
         "generation"
     ].keys()
+    assert evaluation["generation"]["asks"] == 1
     assert len(evaluation["answers"]) == GENERATE["prompts"]
     for answer in evaluation["answers"]:
         number = int(answer["document"].removeprefix("doc-"))
