@@ -40,6 +40,12 @@ def no_column(
     return f"no column {name} ({setting}). {holder} has: {listed(names)}. {advice}"
 
 
+def near_names(name: str, names: Sequence[str]) -> str:
+    """The column that is nearest to one that is missing, in brackets; empty if none is near."""
+    near = get_close_matches(name, names[:_COMPARED], 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def repeated(setting: str, name: str, names: Sequence[str]) -> str:
     """The message about a column that a file has several times."""
     return f"has {names.count(name)} columns {name} ({setting}). Write it with unique names."

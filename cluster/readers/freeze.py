@@ -20,7 +20,14 @@ import pyarrow as pa
 
 from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import plural
-from raymill.cluster.readers.columns import no_column, other_separator, other_type, repeated
+from raymill.cluster.readers.columns import (
+    FILES_LOOKED_AT,
+    near_names,
+    no_column,
+    other_separator,
+    other_type,
+    repeated,
+)
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import ORIGINS, Input
 from raymill.cluster.readers.listing import InputListing, ListedSource, folder_of, list_inputs, skipped_text
@@ -225,6 +232,8 @@ def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
             case "open":  # the others only if the first file has no column of that name
                 if _check_names(source, format, some[:1], pool):
                     _check_names(source, format, some[1:], pool)
+                elif source.input.absent_told:
+                    _note_absent(source, format, some[:FILES_LOOKED_AT])
     if source.bad_files:
         pairs = zip(files, source.cuts, strict=True)
         source.cuts = [FilePieces(()) if file.uri in source.bad_files else cut for (file, _), cut in pairs]
@@ -320,6 +329,22 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
             elif names.count(name) > 1:
                 source.add_bad_file(file.uri, repeated(setting, name, names))
     return missing
+
+
+def _note_absent(source: _Source, format: str, files: Sequence[FileInfo]) -> None:
+    """Add a note about columns of the settings that no record at the beginning of the files has.
+
+    It is no error, because any record may have them. files: of an open format, the first ones.
+    """
+    wanted = dict.fromkeys([*filter(None, [source.input.id]), *source.input.columns])
+    names: dict[str, None] = {}
+    for file in files:
+        names |= dict.fromkeys(READERS[format].columns_of(source.store, file, source.input))
+        if names.keys() >= wanted.keys():
+            return
+    if names:
+        lacking = ", ".join(f"{name}{near_names(name, [*names])}" for name in wanted if name not in names)
+        source.notes.append(f"no record at the beginning of its {format} files has {lacking}, which the config names")
 
 
 def _missing(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:

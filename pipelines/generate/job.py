@@ -256,7 +256,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         for table in artifacts[REMOVED].tables(["reason", "value"]):
             for row in table.filter(pc.is_valid(table["value"])).to_pylist():
                 seen.setdefault(row["reason"], row["value"])
-        warnings = list(loss_warnings(quarantine_entries(artifacts[QUARANTINE])))
+        warnings = [*self.frozen.notes, *loss_warnings(quarantine_entries(artifacts[QUARANTINE]))]
         if bad := counters["quarantined"]:
             warnings.append(f"{plural(bad, 'document')} could not be read; see `quarantine`.")
         return {

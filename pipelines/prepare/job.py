@@ -88,6 +88,7 @@ from raymill.pipelines.prepare.sources import (
     fields_of,
     notes_on_columns,
     refuse_unknown_fields,
+    warnings_on_columns,
     with_corpora,
     with_named_columns,
 )
@@ -295,7 +296,8 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         splits = [artifacts[name] for name in SPLITS]
         assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
         on_columns = notes_on_columns(config.inputs, self.collecting.fields, config.validation.require)
-        report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns)
+        absent = warnings_on_columns(config.inputs, self.collecting.fields)
+        report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns, absent)
         more: dict[str, Any] = {"shape": config.records.shape, "finished": report["finished"]}
         if self.fetched:
             more["fetched"] = self.fetched
@@ -370,7 +372,8 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         yield "split", words
 
     def notes(self, look: FirstLook) -> list[str]:
-        return notes_on_columns(self.named.inputs, self.collecting.fields, self.named.validation.require)
+        inputs, fields = self.named.inputs, self.collecting.fields
+        return [*warnings_on_columns(inputs, fields), *notes_on_columns(inputs, fields, self.named.validation.require)]
 
     def try_sample(self) -> tuple[str, UserError | None]:
         return _try_sample(self)

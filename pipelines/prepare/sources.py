@@ -23,7 +23,7 @@ from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.columns import no_content, recognised
 from raymill.cluster.examples.content import FIELDS, Shape
 from raymill.cluster.examples.terms import GENERATED, generated_columns
-from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, no_column, other_separator
+from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, near_names, no_column, other_separator
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
 from raymill.cluster.readers.listing import find_files
@@ -54,6 +54,7 @@ class RecordsInput(Input):
     # Chats are often put together of `messages` and ShareGPT's `conversations`.
     instead: ClassVar[Mapping[str, str]] = {"messages": "conversations", "conversations": "messages"}
     origins: ClassVar[bool] = True
+    absent_told: ClassVar[bool] = False  # those that `columns` names are, by `warnings_on_columns`
 
     speakers: tuple[str, ...] = ()
 
@@ -68,7 +69,8 @@ class Fields:
     """The fields of a source, or the columns of a table.
 
     columns: field -> column. main: the column that is read as text. unread: the other columns of the first file, where
-    the content was recognised. absent: named columns that no record at the beginning has, where records may have any.
+    the content was recognised. absent: named columns that no record at the beginning has, where records may have any,
+    each with the nearest one.
     """
 
     columns: Mapping[str, str]
@@ -197,9 +199,7 @@ def _refuse_reserved(where: str, source: Source, columns: Mapping[str, str], mai
 
 
 def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], required: Sequence[str] = ()) -> list[str]:
-    """A sentence for each source with columns that are not read, or named columns that seem not to be there, or without
-    a required field.
-    """
+    """A sentence for each source with columns that are not read, or without a required field."""
     notes = []
     for source, of_source in zip(sources, fields, strict=True):
         if without := [name for name in required if name not in (*source.columns, *BASE_METADATA)]:
@@ -215,12 +215,16 @@ def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], requir
                 f"Source {source.source}: {count} not read: {', '.join(names[:_UNREAD_SHOWN])}{more}. To keep one as "
                 f"metadata, name it: `columns: {{FIELD: {names[0]}}}`."
             )
-        if of_source.absent:
-            notes.append(
-                f"Source {source.source}: no record at its beginning has {', '.join(of_source.absent)}, which the "
-                "config names."
-            )
     return notes
+
+
+def warnings_on_columns(sources: Sequence[Source], fields: Sequence[Fields]) -> list[str]:
+    """A sentence for each source with named columns that seem not to be there."""
+    return [
+        f"Source {source.source}: no record at its beginning has {', '.join(one.absent)}, which the config names."
+        for source, one in zip(sources, fields, strict=True)
+        if one.absent
+    ]
 
 
 def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
@@ -260,7 +264,9 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
         if names and column is not None and column not in names:
             raise ConfigError(f"{where}: {no_content(files[0][0].uri, f'columns.{field}', column, sorted(names))}")
     main = next((source.columns[field] for field in FIELDS if field in source.columns), None)
-    return tuple(name for name in sorted(wanted - names) if names and name != main)
+    lacking = [name for name in sorted(wanted - names) if names and name != main]
+    free = sorted(names - {*source.columns.values(), source.id})
+    return tuple(f"{name}{near_names(name, free)}" for name in lacking)
 
 
 def _recognised(

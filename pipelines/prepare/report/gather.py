@@ -335,8 +335,12 @@ def gather(
     root: str,
     fetched: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> PrepareReport:
-    """The report of finished stages. fetched: the records of the sources that are not files. notes: on the sources."""
+    """The report of finished stages.
+
+    fetched: the records of the sources that are not files. notes, warnings: on the sources.
+    """
     collected = artifacts[RECORDS].manifest.counters
     split = artifacts[SPLIT_FILES].manifest.counters
     written = artifacts[REMOVED].manifest.counters
@@ -392,6 +396,7 @@ def gather(
             *time_warnings(collected, split),
             *balance_warnings(config, split),
             *fetch_warnings(config, fetched),
+            *warnings,
             *loss_warnings(quarantine_entries(artifacts[QUARANTINE])),
         ],
         "notes": [*map(_fetched, fetched), *inputs.notes, *on_inputs, *notes, *on_records],

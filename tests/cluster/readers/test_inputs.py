@@ -412,8 +412,19 @@ def test_a_column_that_a_later_json_object_may_have_is_empty_for_text_files(tmp_
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "b.txt").write_text("b")
     assert frozen(tmp_path, path=".", columns=("year",)).notes == (
+        "Source input: no record at the beginning of its jsonl files has year, which the config names.",
         "Source input: 1 text file cannot have a column year (columns): it is empty for their documents.",
     )
+
+
+def test_named_columns_that_no_json_object_at_the_beginning_has_are_told_with_the_nearest(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "licence": "x"}\n' * 3)
+    (tmp_path / "b.jsonl").write_text('{"text": "b", "year": 2001}\n')
+    assert frozen(tmp_path, path=".", id="key", columns=("year", "license")).notes == (
+        "Source input: no record at the beginning of its jsonl files has key, license (did you mean licence?), which "
+        "the config names.",
+    )
+    assert frozen(tmp_path, path=".", columns=("year", "licence")).notes == ()
 
 
 def test_a_header_with_a_column_twice_is_refused(tmp_path):

@@ -291,9 +291,10 @@ def test_columns_that_are_not_read_are_named(settings, tmp_path, monkeypatch, ca
     assert named.report["notes"] == [] and next(iter(records(named).values()))["metadata"]["topic"] == "lamps"
     assert prepare_inline(settings, monkeypatch).report["notes"] == [], "columns were chosen"
     plain["inputs"][0] |= {"columns": {"topic": "topc", "agent": "agent"}, "id": "key"}
-    (unread, absent) = prepare_inline(plain | {"output": str(tmp_path / "absent")}, monkeypatch).report["notes"]
-    assert "2 columns are not read: id, topic." in unread
-    assert absent == "Source chats: no record at its beginning has key, topc, which the config names."
+    report = prepare_inline(plain | {"output": str(tmp_path / "absent")}, monkeypatch).report
+    assert "2 columns are not read: id, topic." in report["notes"][0]
+    absent = "Source chats: no record at its beginning has key, topc (did you mean topic?), which the config names."
+    assert absent in report["warnings"]
     pairs(tmp_path / "pairs.jsonl", 3)
     plain["inputs"][0] = {
         "path": str(tmp_path / "pairs.jsonl"),
