@@ -31,6 +31,7 @@ GUIDES = {
     "pipelines/curate/README.md": "how-to/curate.md",
     "pipelines/prepare/README.md": "how-to/prepare.md",
     "pipelines/generate/README.md": "how-to/generate.md",
+    "pipelines/distil/README.md": "how-to/distil.md",
     "pipelines/prepare/assess/README.md": "reference/assess.md",
     "pipelines/curate/REFERENCE.md": "reference/curate.md",
     "pipelines/prepare/REFERENCE.md": "reference/prepare.md",

@@ -36,6 +36,7 @@ from raymill.pipelines.demo.commands import DATA, expand_repeated
 from raymill.pipelines.kernel_cache import COMPLETE, kernel_sources, mark_cache
 from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.language.fasttext_file import Loss, ModelFile
+from raymill.pipelines.language.fasttext_training import TrainingSettings, train
 from raymill.pipelines.text.kernel import InnerKernel
 from raymill.pipelines.text.texts import Texts
 
@@ -157,6 +158,8 @@ def _classify_without_tree() -> None:
     classifier = fasttext_classifier.Classifier(Path("yes.bin"), model)
     classifier.best(Texts.from_strings(["a text"]))
     classifier.score(Texts.from_strings(["a text"]), "yes")
+    classifier.probabilities(Texts.from_strings(["a text"]))
+    train(Texts.from_strings(["a text"]), np.zeros(1, np.int64), ["yes"], TrainingSettings(buckets=1))
 
 
 def _run(config: CurateConfig, sizes: Sizes) -> None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import compose_to as compose
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
-    from raymill.typed_settings import curate, generate, prepare, train
+    from raymill.typed_settings import curate, distil, generate, prepare, train
 
 # Public names besides the verbs -> module, or module:name.
 _OTHERS = {
@@ -76,6 +76,7 @@ __all__ = [
     "data",
     "dataset",
     "demo",
+    "distil",
     "dry_run",
     "explain",
     "gc",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.curate.job import CurateRun
+    from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.training.train_run import TrainRun
@@ -965,6 +966,29 @@ class InputSettings(TypedDict, total=False):
     """Object-store settings for this source alone; null: the config's `storage`."""
 
 
+class JudgeScoreSettings(TypedDict, total=False):
+    """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low."""
+
+    classifier: Required[str]
+    min_score: float | None
+    """Minimum expected score; null: the threshold that `distil` chose."""
+
+
+class JudgeSettings(TypedDict, total=False):
+    """A model that scores documents."""
+
+    name: str
+    """Name of the judge in the report; empty: the model's."""
+    model: Required[ModelSettingsSettings]
+    """Model that is asked."""
+    make: MakeSettings
+    """Template of the question, whose records have an integer `score`; with its variables, such as `rubric`, the
+    list of statements that earn a point each.
+    """
+    sampling: SamplingSettings
+    """How answers are drawn from the model."""
+
+
 class LanguageIdSettings(TypedDict, total=False):
     """Keep documents whose most probable language is in `keep` and has a probability of at least `min_score`."""
 
@@ -1222,6 +1246,17 @@ class PagingSettings(TypedDict, total=False):
     """Name of the query parameter with the number of records of a page."""
 
 
+class PeopleScoresSettings(TypedDict, total=False):
+    """Scores that people gave documents of the sample, with which those of the judges are compared."""
+
+    path: Required[str]
+    """CSV, JSON Lines or Parquet file with a row for each score."""
+    id: str
+    """Column with the id of the document, as `sample/` has it."""
+    score: str
+    """Column with the score; of several of a document the mean is used."""
+
+
 class PersonalDataSettings(TypedDict, total=False):
     """Kinds of personal data that are replaced in the corpus."""
 
@@ -1357,6 +1392,10 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents with more than `max_count` words or phrases of a bad-word list; null: not applied."""
     quality_classifier: QualityClassifierSettings | None
     """Remove documents whose probability of the positive label is below `min_score`; null: not applied."""
+    judge_score: JudgeScoreSettings | None
+    """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low;
+    null: not applied.
+    """
 
 
 class RulesSettings(TypedDict, total=False):
@@ -1390,6 +1429,10 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents with more than `max_count` words or phrases of a bad-word list; null: not applied."""
     quality_classifier: QualityClassifierSettings | None
     """Remove documents whose probability of the positive label is below `min_score`; null: not applied."""
+    judge_score: JudgeScoreSettings | None
+    """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low;
+    null: not applied.
+    """
 
 
 class SamplingSettings(TypedDict, total=False):
@@ -1616,6 +1659,15 @@ class TemplateSettings(TypedDict, total=False):
     """Form of the system message, with names of fields in braces; empty: none."""
 
 
+class ThresholdSettings(TypedDict, total=False):
+    """How the bound on the classifier's score is chosen."""
+
+    score: int
+    """Smallest score of the judges that a good document has."""
+    share: float | None
+    """Fraction of the documents that is to be kept; null: the bound with the best F1 of good documents."""
+
+
 class TokenPricesSettings(TypedDict, total=False):
     """Prices of a model, in money for a million tokens."""
 
@@ -1640,6 +1692,29 @@ class TrackSettings(TypedDict, total=False):
     """Tracking URI of MLflow, without user name and password; null: none."""
     wandb: str | None
     """Project of Weights & Biases; null: none."""
+
+
+class TrainingSettingsSettings(TypedDict, total=False):
+    """The classifier, and how it is trained."""
+
+    word_ngrams: int
+    """Largest number of words of an n-gram; 1: single words."""
+    char_ngrams: tuple[int, int] | None
+    """Smallest and largest number of characters of n-grams of characters, as for texts written without spaces; null:
+    none.
+    """
+    buckets: int
+    """Number of rows that n-grams share, each by its hash; more make fewer collisions and a larger file."""
+    dimension: int
+    """Numbers of a row."""
+    min_count: int
+    """Minimum number of times that a word occurs in the texts of the training."""
+    epochs: int
+    """Number of times that each text is trained on."""
+    learning_rate: float
+    """Learning rate of the first text; it falls to 0."""
+    max_chars: int
+    """Maximum number of characters of a document that the classifier reads, from four positions."""
 
 
 class TrainingSplitSettings(TypedDict, total=False):
@@ -2210,3 +2285,89 @@ def generate(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("generate", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def distil(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
+    sample: int = NOT_GIVEN,
+    judges: Sequence[JudgeSettings] = NOT_GIVEN,
+    people: Place | PeopleScoresSettings | None = NOT_GIVEN,
+    held_out: float = NOT_GIVEN,
+    threshold: ThresholdSettings = NOT_GIVEN,
+    classifier: TrainingSettingsSettings = NOT_GIVEN,
+    seed: int = NOT_GIVEN,
+    budget: float | None = NOT_GIVEN,
+    answers: str | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    limits: LimitsSettings = NOT_GIVEN,
+    execution: GenerateExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> DistilRun:
+    """A fast classifier of documents, from the scores that a model gives a sample of them.
+
+    A second run continues where the first stopped, and asks nothing again that has an answer. The rule `judge_score`
+    of curate and prepare applies the classifier. Report: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        inputs: Sources of documents, as of `curate`.
+        sample: Number of documents that are judged, all different, drawn by a hash of their text.
+        judges: Models that score the sample; of several, the mean is used.
+        people: Scores by people, for the agreement of the judges with them; null: none.
+        held_out: Fraction of the sample that the classifier is not trained on; with one half the threshold is
+            chosen, and with the other the classifier is tested.
+        threshold: Bound on the classifier's score, from which documents stay.
+        classifier: The classifier, in the format of fastText, and its training.
+        seed: Seed of the sample, of the part that is held out, and of the training.
+        budget: Money that all judges together may cost, by their `model.prices`; null: any amount.
+        answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
+        output: Folder or URI below which the run writes everything.
+        limits: Bounds on the size of documents and files, and on the time for parsing them.
+        execution: Retries, CPU cores, and units of work; no effect on the result.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "inputs": inputs,
+            "sample": sample,
+            "judges": judges,
+            "people": people,
+            "held_out": held_out,
+            "threshold": threshold,
+            "classifier": classifier,
+            "seed": seed,
+            "budget": budget,
+            "answers": answers,
+            "output": output,
+            "limits": limits,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("distil", config, settings, override=override, **options)

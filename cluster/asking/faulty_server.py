@@ -215,12 +215,16 @@ class FaultyServer:
         passing = [one for one in self.faults if one not in _LASTING]
         return draw.choice(passing) if passing and draw.random() < self.share else None
 
+    def said(self, schema: Mapping[str, Any] | None, text: str, draw: random.Random) -> str:
+        """What it answers about a text. A subclass may answer by a rule of its own."""
+        return json.dumps(by_schema(schema, text, draw)) if schema else _sentence(text, draw)
+
     def _answer(self, request: Mapping[str, Any], name: str, fault: str | None) -> dict[str, Any]:
         text = "\n".join(str(one.get("content")) for one in request.get("messages", ()))
         schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
         draw = random.Random(f"{self.seed}/{name}/answer")
         about = text.rpartition("Text:\n")[2]  # where the templates of Raymill have the seed
-        said = json.dumps(by_schema(schema, about, draw)) if schema else _sentence(about, draw)
+        said = self.said(schema, about, draw)
         message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None}
         finish = "stop"
         if fault == "truncated":

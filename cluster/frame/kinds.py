@@ -23,6 +23,7 @@ _OURS = {
         ("train", "raymill.training.kind:TRAIN"),
         ("cross-validate", "raymill.training.kind:CROSS_VALIDATE"),
         ("generate", "raymill.pipelines.generate.kind:GENERATE"),
+        ("distil", "raymill.pipelines.distil.kind:DISTIL"),
     )
 }
 

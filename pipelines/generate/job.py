@@ -151,7 +151,12 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return (self.config.model.key_env,) if self.config.model.key_env else ()
 
     @property
-    def _secret(self) -> str:
+    def secret(self) -> str:
+        """The endpoint's key; empty without one.
+
+        Raises:
+            ConfigError: its environment variable is not set.
+        """
         name = self.config.model.key_env
         if name is None:
             return ""
@@ -162,7 +167,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return value
 
     def check(self, session: Session, replace: bool) -> None:
-        _ = self.frozen, self.asker, self._secret
+        _ = self.frozen, self.asker, self.secret
 
     def require_extras(self, *, computes: bool = True) -> None:
         if self.config.model.path is not None:
@@ -205,7 +210,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         )
         # A throttle of its own for each call: one of an earlier call has another budget.
         throttle = f"raymill-asking-{self.answers.run}-{uuid.uuid4().hex[:8]}"
-        backends = Backends(model, config.budget, self.answers, throttle, self._secret)
+        backends = Backends(model, config.budget, self.answers, throttle, self.secret)
         return GenerateSettings(
             asker=self.asker,
             samples=config.samples,

@@ -231,7 +231,8 @@ def refuse_variables(
     values += [(f"draw.{name}", name, value) for name, value in drawn]
     for where, name, value in values:
         default = template.variables.get(name)
-        kind = template.needs.get(name) or ("number" if isinstance(default, int | float) else "text")
+        of_default = "number" if isinstance(default, int | float) else "list" if isinstance(default, list) else "text"
+        kind = template.needs.get(name) or of_default
         wanted = _TYPES[kind]
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)

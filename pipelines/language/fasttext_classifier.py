@@ -118,6 +118,22 @@ class Classifier:
                 _score_by_output(*of, self._softmax, self._sigmoids, number, products, scores[block])
         return np.minimum(scores, 1)
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the probabilities of a text's labels have the sum 1, and are all computed at once (softmax)."""
+        return self._softmax
+
+    def probabilities(self, texts: Texts) -> np.ndarray:
+        """float32[D, L]: the probability of each label of a softmax, without the 1e-5 that fastText adds.
+
+        0 for a text without a word or n-gram of the model.
+        """
+        assert self.has_probabilities
+        found = np.zeros((len(texts), len(self.labels)), np.float32)
+        for block, means, any_row in self._means(texts):
+            _all_by_output(means, any_row, self._output, self._scales, self._sigmoids, found[block])
+        return found
+
     def _means(self, texts: Texts) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """(texts, their mean rows, whether they have any), in blocks of _BLOCK_BYTES."""
         if not hasattr(self._of_thread, "cache"):  # of the words that this thread met before
@@ -396,3 +412,12 @@ def _score_by_output(means, any_row, weights, scales, softmax, sigmoid, label, p
             _products(means[text], weights, scales, products)
             _to_probabilities(products, softmax, sigmoid)
             scores[text] = math.exp(_log(products[label]))
+
+
+@kernel
+def _all_by_output(means, any_row, weights, scales, sigmoid, found):
+    """Fill found, float32[D, L], 0 before."""
+    for text in range(len(means)):
+        if any_row[text]:
+            _products(means[text], weights, scales, found[text])
+            _to_probabilities(found[text], True, sigmoid)

@@ -1,4 +1,4 @@
-"""Reading a supervised fastText model from its file, .bin or quantised .ftz.
+"""Reading a supervised fastText model from its file, .bin or quantised .ftz; writing one as .bin.
 
 Layout: FastText::saveModel of fastText 0.9.2, little-endian. Files are not trusted: every count is compared with what
 is left of the file before anything is allocated, and every index with what it points into.
@@ -190,6 +190,34 @@ def read_model_file(path: Path) -> ModelFile:
         kept_buckets=kept_buckets, rows_of_buckets=rows_of_buckets, rows=rows, output=output,
         output_scales=np.ones(labels, np.float32) if scales is None else scales,
     )  # fmt: skip
+
+
+def model_bytes(model: ModelFile, epochs: int, texts: int) -> bytes:
+    """The .bin of a model that is neither pruned nor quantised.
+
+    epochs, texts: of its training, which the header names.
+    """
+    assert model.kept_buckets is None and (model.output_scales == 1).all()
+    arguments = (
+        model.dimension, 5, epochs, 1, 5, model.word_ngrams, model.loss, _SUPERVISED, model.buckets, model.minn,
+        model.maxn, 100,
+    )  # fmt: skip
+    labels = len(model.label_counts)
+    offsets, data = model.entries.offsets.tolist(), model.entries.data.tobytes()
+    # fastText divides by the sum and the counts of words when it loads a model, and uses neither for predictions.
+    counts = [1] * model.words + model.label_counts.tolist()
+    entries = (
+        data[start:end] + b"\0" + struct.pack("<qb", count, number >= model.words)
+        for number, ((start, end), count) in enumerate(zip(pairwise(offsets), counts, strict=True))
+    )
+    parts = [
+        struct.pack("<2i12id", _MAGIC, _NEWEST_VERSION, *arguments, 1e-4),
+        struct.pack("<3i2q", model.words + labels, model.words, labels, max(texts, 1), -1),
+        *entries,
+    ]
+    for matrix in (model.rows, model.output):
+        parts += [struct.pack("<?2q", False, *matrix.shape), matrix.astype("<f4").tobytes()]
+    return b"".join(parts)
 
 
 def _dense(reader: _Reader, dimension: int) -> tuple[np.ndarray, None]:

@@ -14,6 +14,7 @@ Kernels take single arrays and one tuple of numbers: an array that is taken out 
 operations, which halved the speed.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ _CACHED_ROWS = 15
 _KEY_BYTES = 32  # longest word in the cache
 _PADDING = _KEY_BYTES + 8  # bytes after the texts that are read with a word
 _COPIED_ROWS = 1 << 16  # at once, when the rows of a model are put in order
+_NUMBERED_BYTES = 4 << 20  # of texts at once, when their rows are listed
 _SKIPPED = -1  # in place of a word's number of rows: a label, which adds nothing to a text
 _LAST = -2  # the word that ends a text
 
@@ -139,7 +141,75 @@ def means(texts: Texts, model: RowLookup, cache: WordCache) -> tuple[np.ndarray,
     return found, any_row
 
 
+def row_numbers(texts: Texts, model: RowLookup) -> tuple[np.ndarray, np.ndarray]:
+    """(int32[N], the rows of all texts in the order of their sums; int64[D + 1], where those of each text begin).
+
+    The same rows as those of which `means` makes its sums, for training.
+    """
+    numbers, found, ends = model.numbers, [np.empty(0, np.int32)], np.zeros(len(texts) + 1, np.int64)
+    cuts = np.searchsorted(texts.offsets, np.arange(texts.offsets[0], texts.offsets[-1], _NUMBERED_BYTES)[1:])
+    for start, end in pairwise(np.unique(np.concatenate([[0], cuts, [len(texts)]])).tolist()):
+        some = Texts(texts.data, texts.offsets[start : end + 1])
+        size, longest = int(some.offsets[-1] - some.offsets[0]), int(some.byte_lengths.max(initial=0))
+        copy = np.empty(size + len(some) + _PADDING, np.uint8)
+        token = np.empty(longest + 3, np.uint8)
+        of_word = np.empty((longest + 2) * max(numbers.maxn, 1) + 2, np.int32)
+        hashes = np.empty(longest // 2 + 2, np.uint32)
+        # At most a word for two bytes, with its n-grams and those that begin at its characters.
+        most = (size // 2 + 2 * len(some)) * numbers.word_ngrams + (2 * size + 2 * len(some)) * numbers.maxn
+        rows = np.empty(most, np.int32)
+        _row_numbers(
+            some.data, some.offsets, numbers, model.kept, model.entries, model.offsets, model.slots,
+            copy, token, of_word, hashes, rows, ends[start : end + 1],
+        )  # fmt: skip
+        found.append(rows[: ends[end] - ends[start]].copy())
+    return np.concatenate(found), ends
+
+
 # --- rows of texts
+
+
+@kernel
+def _row_numbers(
+    data, offsets, numbers, kept, entries, entry_offsets, slots, copy, token, of_word, hashes, found, ends
+):
+    """Fill found, and ends[1:] from ends[0] on. copy, token, of_word, hashes: scratch."""
+    _copy_separated(data, offsets, copy)
+    first = ends[0]
+    filled = 0
+    for document in range(len(offsets) - 1):
+        at = offsets[document] - offsets[0] + document
+        last = at + offsets[document + 1] - offsets[document]
+        words = 0
+        while True:
+            while at < last and copy[at] == 0x20:
+                at += 1
+            if at >= last:
+                break
+            size = 1
+            while copy[at + size] != 0x20:
+                size += 1
+            count, hashed = _rows_of_word(copy, at, size, numbers, kept, entries, entry_offsets, slots, token, of_word)
+            for place in range(count):
+                found[filled + place] = of_word[place]
+            at += size
+            if count == _LAST:
+                break
+            if count >= 0:
+                filled += count
+                hashes[words] = hashed
+                words += 1
+        if numbers.end_row >= 0:
+            found[filled] = numbers.end_row
+            filled += 1
+        if numbers.word_ngrams > 1:
+            hashes[words] = numbers.end_hash
+            for start in range(words + 1):
+                combined = np.uint64(np.int64(np.int32(hashes[start])))
+                for stop in range(start + 1, min(start + numbers.word_ngrams, words + 1)):
+                    combined = combined * _WORD_PRIME + np.uint64(np.int64(np.int32(hashes[stop])))
+                    filled = _append_row(combined % np.uint64(numbers.buckets), numbers, kept, found, filled)
+        ends[document + 1] = first + filled
 
 
 @kernel

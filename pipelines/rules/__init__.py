@@ -8,6 +8,7 @@ from raymill.pipelines.rules.c4 import C4
 from raymill.pipelines.rules.decontamination import Decontamination
 from raymill.pipelines.rules.fineweb import FineWeb
 from raymill.pipelines.rules.gopher import GopherQuality, GopherRepetition
+from raymill.pipelines.rules.judge_score import JudgeScore
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
 from raymill.pipelines.rules.rule import Check, Dialect, Rule
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
@@ -17,7 +18,7 @@ PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepe
 RULES: dict[str, type] = (
     {rule.name: rule for rule in (Decontamination, UrlBlocklist)}
     | PACKS
-    | {rule.name: rule for rule in (BadWords, QualityClassifier)}
+    | {rule.name: rule for rule in (BadWords, QualityClassifier, JudgeScore)}
 )
 
 __all__ = ["PACKS", "RULES", "Check", "Dialect", "Rule"]

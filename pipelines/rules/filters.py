@@ -72,10 +72,12 @@ class _RulesBase(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: Any) -> dict[str, Any]:
-        """Without `custom` where it is empty, so that records of earlier versions are equal."""
+        """Without what earlier versions did not have where it is not set, so that their records are equal."""
         plain = handler(self)
         if not self.custom:
             plain.pop("custom", None)
+        if self.judge_score is None:  # type: ignore[attr-defined]
+            plain.pop("judge_score", None)
         return plain
 
     def active(self) -> tuple[Rule, ...]:

@@ -6,7 +6,18 @@ import sys
 from tests.benchmarks.timing import load_texts
 
 DEDUP = ("signatures", "duplicates", "group", "ray_groupby", "ray_data")
-TEXT = ("compile", "excerpt", "normalize", "language", "rules", "decontamination", "boilerplate", "repeats", "measure")
+TEXT = (
+    "compile",
+    "excerpt",
+    "normalize",
+    "language",
+    "distil",
+    "rules",
+    "decontamination",
+    "boilerplate",
+    "repeats",
+    "measure",
+)
 RUNS = (
     "startup",
     "demo",
@@ -21,7 +32,7 @@ RUNS = (
     "guard",
     "walk",
 )
-CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels", "detectors", "personal_data")
+CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels", "detectors", "personal_data", "distil")
 TRAIN = ("pack", "shuffle", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 

@@ -39,6 +39,11 @@ SMALLEST = {
         "make": {"template": "qa"},
         "output": "/out",
     },
+    "distil": {
+        "inputs": [{"path": "/in"}],
+        "judges": [{"model": {"endpoint": "http://127.0.0.1/v1", "name": "m"}}],
+        "output": "/out",
+    },
     "train": {"corpus": "/in", "model": "/model", "output": "/out", "name": "n", "steps": 1},
 }
 

@@ -172,12 +172,12 @@ def test_a_mistake_is_one_line_with_its_fix(read, added, line):
         (
             "kind: curat\n",
             [
-                "c.yaml, kind: 'curat' given; wanted one of: curate, prepare, train, cross-validate, generate. Did you mean curate?"
+                "c.yaml, kind: 'curat' given; wanted one of: curate, prepare, train, cross-validate, generate, distil. Did you mean curate?"
             ],
         ),
         (
             "name: x\n",
-            ["c.yaml, kind: nothing given; wanted one of: curate, prepare, train, cross-validate, generate."],
+            ["c.yaml, kind: nothing given; wanted one of: curate, prepare, train, cross-validate, generate, distil."],
         ),
         (
             "kind: curate\nname: x\n",

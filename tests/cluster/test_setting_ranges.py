@@ -36,6 +36,7 @@ RANGES = {
         "BadWords.max_count Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
         "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
         "ComplexityWeights.rarity ComplexityWeights.reasoning Evaluate.least_gain Failures.max Failures.skip_back "
+        "JudgeScore.min_score "
         "FineWeb.max_list_ratio FineWeb.short_line_characters GopherQuality.max_ellipses_per_word "
         "GopherQuality.max_hashes_per_word GopherQuality.max_mean_word_length GopherQuality.max_words "
         "GopherQuality.min_mean_word_length GopherQuality.min_words GopherRepetition.max_dup_line_char_frac "

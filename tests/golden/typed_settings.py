@@ -18,7 +18,7 @@ from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.plugins import PluginUse
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train", "generate")
+KINDS = ("curate", "prepare", "train", "generate", "distil")
 _WIDTH = 120
 
 _HEAD = '''\
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.curate.job import CurateRun
+    from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.training.train_run import TrainRun

@@ -24,6 +24,8 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.job import ASSESSMENT
 from raymill.training.config import TrainConfig
 from raymill.training.pack import job as packing
+from tests.support.distil_inline import distil_inline
+from tests.support.distil_inline import write_documents as write_stories
 from tests.support.generate_inline import generate_inline
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
@@ -45,8 +47,9 @@ class Work:
 
 
 def works(folder: Path, endpoint: str) -> dict[str, Work]:
-    """curate, prepare, pack, train and generate, by name. folder: for their inputs. endpoint: of a model."""
+    """curate, prepare, pack, train, generate and distil, by name. folder: for their inputs. endpoint: of a model."""
     texts, documents, tickets = folder / "texts", folder / "documents", folder / "tickets"
+    stories = write_stories(folder / "stories", 120)
     write_texts(texts)
     _write_documents(documents)
     write_tickets(tickets)
@@ -88,8 +91,17 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
             settings = _GENERATE | {"inputs": [{"path": str(texts), "id": "id"}], "model": model, "output": output}
             generate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
 
+    def distil(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("raymill.pipelines.generate.stages._RANGE_REQUESTS", 9)
+            patch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.02)
+            judges = [{"model": {"endpoint": endpoint, "name": "m", "tries": 30, "concurrency": 4}}]
+            settings = _DISTIL | {"inputs": [{"path": str(stories), "id": "id"}], "judges": judges, "output": output}
+            distil_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
+
     every = (
         Work("generate", generate, _generated),
+        Work("distil", distil, _distilled),
         Work("curate", curate, _curated),
         Work("prepare", prepare, prepared_content),
         Work("pack", pack, _packed),
@@ -124,6 +136,12 @@ _PACK = {
     "columns": {"text": "text", "stratify": "kind"},
 } | _NOT_LONG
 _GENERATE: dict[str, Any] = {"make": {"template": "evolve"}, "sampling": {"max_tokens": 50}}
+_DISTIL: dict[str, Any] = {
+    "sample": 80,
+    "held_out": 0.5,
+    "classifier": {"buckets": 100, "epochs": 2},
+    "threshold": {"score": 2},
+}
 _TRAIN = {
     "steps": 8,
     "evaluate": {"every_steps": 4},
@@ -188,13 +206,27 @@ def _generated(output: str, store: Store) -> dict[str, Any]:
     for name in ("records", "removed"):
         rows = Artifact.load(store, paths.join(output, name)).table().to_pylist()
         content[name] = [{key: value for key, value in row.items() if key != "answer"} for row in rows]
+    answers = Answers(store, paths.join(output, "answers"), "")
+    return content | {"asked again": _asked_again(answers)}
+
+
+def _asked_again(answers: Answers) -> list[str]:
+    """The keys of requests that were sent although an answer to them was stored."""
     again = []
-    for key, tries in Answers(store, paths.join(output, "answers"), "").tries(AnswerRange("", "")).items():
+    for key, tries in answers.tries(AnswerRange("", "")).items():
         answered = [datetime.fromisoformat(one.at).timestamp() for one in tries if one.outcome == "answered"]
         sent = [datetime.fromisoformat(one.at).timestamp() - one.seconds for one in tries if one.at]
         # A worker that was taken for lost and goes on asks until its next report.
         again += [key] * sum(begun > min(answered) + REPORT_S for begun in sent if answered)
-    return content | {"asked again": again}
+    return again
+
+
+def _distilled(output: str, store: Store) -> dict[str, Any]:
+    """The run, the classifier, and the requests that were sent although an answer to them was stored."""
+    model = store.read_bytes(paths.join(output, "classifier/model.bin"))
+    answers = Answers(store, paths.join(output, "answers"), "")
+    asked = _generated(paths.join(output, "judges/m"), store) | {"asked again": _asked_again(answers)}
+    return _run_content(output, store) | asked | {"model": model}
 
 
 def _curated(output: str, store: Store) -> dict[str, Any]:

@@ -57,6 +57,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.quality_classifier.model": "HERE/changed",
         "rules.quality_classifier.label": "bad",
         "rules.quality_classifier.max_chars": 50,
+        "rules.judge_score.classifier": "HERE/classifier2",
         "rules.decontamination.sets.0.name": "b",
         "rules.decontamination.sets.0.path": "HERE/changed",
         "rules.decontamination.sets.0.columns": ["answer"],
@@ -81,6 +82,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "language.min_scores": {"en": 0.5},
         "rules.packs": ["c4", "fineweb", "gopher_quality", "gopher_repetition"],
         "rules.decontamination.remove": False,
+        "rules.judge_score.min_score": 2.5,
         "rules.c4.remove_lines": True,
         "rules.c4.drop_lorem_ipsum": False,
         "rules.c4.drop_curly_bracket": False,
@@ -152,6 +154,10 @@ def settings(tmp_path) -> dict[str, Any]:
         (tmp_path / f"{name}.jsonl").write_text('{"text": "Boats.", "name": "n", "url": "u", "day": "2026-11-23"}\n')
     for name in ("model.bin", "words", "urls", "changed"):
         (tmp_path / name).write_text(f"{name}\n")
+    for name in ("classifier", "classifier2"):
+        (tmp_path / name).mkdir()
+        for file in ("model.bin", "threshold.json"):
+            (tmp_path / name / file).touch()
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "What is asked?", "answer": "This."}) + "\n")
     given = {
         "inputs": [{"path": f"{tmp_path}/in.jsonl", "id": "name", "columns": ["url", "day"]}],
@@ -159,6 +165,7 @@ def settings(tmp_path) -> dict[str, Any]:
             "url_blocklist": {"paths": [f"{tmp_path}/urls"]},
             "bad_words": {"paths": {"en": f"{tmp_path}/words"}},
             "quality_classifier": {"model": f"{tmp_path}/model.bin", "label": "good"},
+            "judge_score": {"classifier": f"{tmp_path}/classifier"},
             "decontamination": {"sets": [{"name": "a", "path": f"{tmp_path}/set.jsonl", "columns": ["question"]}]},
         },
     }

@@ -19,7 +19,7 @@ from tests.support.generate_inline import generate_inline, rows
 
 SHAPE = {
     "qa": "pairs", "summary": "pairs", "instruction": "pairs", "evolve": "pairs", "classify": "pairs",
-    "policy": "pairs", "chat": "messages", "preference": "preference",
+    "policy": "pairs", "chat": "messages", "preference": "preference", "score": "text", "compare": "text",
 }  # fmt: skip
 
 
@@ -30,9 +30,18 @@ def test_every_template_says_what_it_makes():
         assert template.about and template.shape == shape
 
 
+def answers_to_compare(folder) -> dict:
+    """An input of twelve questions with two answers each."""
+    rows = [{"text": f"What is {n} + 1?", "a": f"It is {n + 1}.", "b": f"Not {n}."} for n in range(12)]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"path": str(folder / "answers.jsonl"), "columns": ["a", "b"]}
+
+
 @pytest.mark.parametrize("name", SHAPE)
-def test_a_template_makes_records_of_its_shape_and_loses_nothing(name, settings, server, monkeypatch):
+def test_a_template_makes_records_of_its_shape_and_loses_nothing(name, settings, server, monkeypatch, tmp_path):
     settings["make"] = {"template": name} | ({"labels": ["red", "green"]} if name == "classify" else {})
+    if name == "compare":
+        settings["inputs"] = [answers_to_compare(tmp_path)]
     run = generate_inline(settings | {"dedup": None, "samples": 2}, monkeypatch)
     report, removed = run.report, sum(one["count"] for one in run.report["removed"])
     assert server.stats()["requests"] == report["requests"] and report["records"] + removed >= 24
@@ -44,6 +53,33 @@ def test_a_template_makes_records_of_its_shape_and_loses_nothing(name, settings,
     if name == "preference":
         assert all(record["chosen"] != record["rejected"] and record["reason"] for record in made)
         assert {one["reason"] for one in report["removed"]} <= {"not_kept", "no_record", "repeats_seed"}
+    if name == "score":
+        assert all(0 <= int(record["score"]) <= 5 and record["reason"] for record in made)
+        assert {record["text"] for record in made} <= {path.read_text() for path in (tmp_path / "docs").iterdir()}
+    if name == "compare":
+        # `swapped` is the second verdict in the names of the first order.
+        for record in made:
+            same = record["in_order"] == record["swapped"]
+            assert record["better"] == (record["in_order"].lower() if same else "tie")
+        assert {record["in_order"] == record["swapped"] for record in made} == {True, False}
+
+
+def test_a_rubric_and_examples_of_ones_own_are_asked_and_bound_the_score(settings, server, monkeypatch, tmp_path):
+    example = {"text": "Red lamps are hot.", "reason": "It names a lamp.", "score": 1}
+    settings["make"] = {"template": "score", "rubric": ["It names a lamp.", "It is long."], "examples": [example]}
+    run = generate_inline(settings | {"dedup": None}, monkeypatch)
+    scores = [int(record["score"]) for record in rows(run, "records")]
+    assert scores and max(scores) <= 2
+    removed = rows(run, "removed")
+    assert {one["reason"] for one in removed} == {"not_kept"} and len(removed) + len(scores) == 12
+    prompt = json.loads(rows(tmp_path / "out", "answers")[0]["request"])["messages"][1]["content"]
+    assert "at most\n2:" in prompt and "1. It names a lamp.\n2. It is long.\n" in prompt
+    assert "Red lamps are hot.\n\nReason: It names a lamp.\nPoints: 1\n" in prompt
+    assert prompt.index("Example:") < prompt.index("Text:\n"), "what all prompts have stands before the text"
+    for wrong in ("It names a lamp.", [], 3):
+        settings["make"] = {"template": "score", "rubric": wrong}
+        with pytest.raises(ConfigError, match=r"make\.rubric: .* given; wanted a list of at least one value"):
+            generate_inline(settings | {"output": str(tmp_path / "wrong")}, monkeypatch)
 
 
 def test_a_template_in_a_file_and_one_in_the_config_ask_the_same(settings, server, tmp_path, monkeypatch):

@@ -1,0 +1,90 @@
+"""Agreement of two raters on scores, and measures of a decision, with intervals.
+
+All of them follow from a table of counts, so the intervals of a bootstrap over documents come from tables that are
+drawn by the shares of its cells.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+_DRAWS, _SEED, _INTERVAL = 2000, 0, (2.5, 97.5)
+Weights = Literal["nominal", "linear", "quadratic"]
+
+
+def cross_table(first: np.ndarray, second: np.ndarray, scores: int) -> np.ndarray:
+    """int64[S, S]: how many documents have each pair of scores. first, second: int64[D], from 0 to scores - 1."""
+    found = np.zeros((scores, scores), np.int64)
+    np.add.at(found, (first, second), 1)
+    return found
+
+
+def kappa(table: np.ndarray, weights: Weights | np.ndarray = "quadratic") -> float | None:
+    """Cohen's kappa of a table of two raters; None if only one score was given.
+
+    Source: Cohen 1960 and 1968: 1 - sum of w x observed / sum of w x expected, where w is the weight of a disagreement:
+    1, the distance of the scores, its square, or those of a matrix.
+    """
+    amounts = weights if isinstance(weights, np.ndarray) else _amounts(len(table), weights)
+    total = table.sum()
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / total if total else np.zeros(table.shape)
+    if not (chance := float((amounts * expected).sum())):
+        return None
+    return 1 - float((amounts * table).sum()) / chance
+
+
+def _amounts(scores: int, weights: Weights) -> np.ndarray:
+    rows, columns = np.indices((scores, scores))
+    distance = np.abs(rows - columns).astype(float)
+    return distance**2 if weights == "quadratic" else distance if weights == "linear" else np.sign(distance)
+
+
+def f1(table: np.ndarray) -> float | None:
+    """F1 of a table [[true negatives, false positives], [false negatives, true positives]]; None without positives."""
+    errors = table[0, 1] + table[1, 0]
+    return float(2 * table[1, 1] / (2 * table[1, 1] + errors)) if table[1, 1] + errors else None
+
+
+def interval(table: np.ndarray, measure: Callable[[np.ndarray], float | None]) -> tuple[float, float] | None:
+    """The 95% interval of a measure of a table, by a percentile bootstrap over its documents; None if it has none."""
+    total = int(table.sum())
+    if not total or measure(table) is None:
+        return None
+    random = np.random.default_rng(_SEED)
+    drawn = random.multinomial(total, table.reshape(-1) / total, _DRAWS).reshape(_DRAWS, *table.shape)
+    values = [value for one in drawn if (value := measure(one)) is not None]
+    low, high = np.percentile(values, _INTERVAL)
+    return float(low), float(high)
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """The 95% interval of a share, by Wilson's score."""
+    if not total:
+        return 0.0, 1.0
+    z, share = 1.959964, count / total
+    middle = share + z * z / (2 * total)
+    around = z * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+    below = 1 + z * z / total
+    return max(0.0, (middle - around) / below), min(1.0, (middle + around) / below)
+
+
+def agreement(between: str, first: np.ndarray, second: np.ndarray, scores: int) -> dict[str, Any]:
+    """The agreement of two raters as a row of a table: quadratic kappa, and the share of equal scores, with intervals.
+
+    first, second: int64[D], the scores of the documents that both scored.
+    """
+    table = cross_table(first, second, scores)
+    equal, total = int(np.trace(table)), int(table.sum())
+    low, high = interval(table, kappa) or (None, None)
+    equal_low, equal_high = wilson(equal, total)
+    return {
+        "between": between,
+        "documents": total,
+        "weighted_kappa": kappa(table),
+        "kappa_low": low,
+        "kappa_high": high,
+        "equal_share": equal / total if total else None,
+        "equal_low": equal_low,
+        "equal_high": equal_high,
+    }

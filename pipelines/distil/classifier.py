@@ -1,0 +1,242 @@
+"""From scored texts to a classifier: the parts of the sample, training, calibration, the threshold, and the test."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.pipelines.distil.agreement import agreement, cross_table, f1, interval
+from raymill.pipelines.distil.config import DistilConfig
+from raymill.pipelines.language.fasttext_classifier import Classifier
+from raymill.pipelines.language.fasttext_file import model_bytes
+from raymill.pipelines.language.fasttext_training import calibrated, train
+from raymill.pipelines.language.identification import excerpts
+from raymill.pipelines.rules.judge_score import expected_scores
+from raymill.pipelines.text.texts import Texts
+
+_HASHES = float(1 << 64)
+_FEW = 30  # good documents of the test, below which the interval of F1 is wide
+_DIGITS = 4  # of the threshold
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The sample with its scores.
+
+    ids: D hashes, of 32 hexadecimal digits. by_judge: float64[D] of each judge, NaN where it gave no score. people:
+    float64[D], NaN where nobody did.
+    """
+
+    ids: list[str]
+    texts: Texts
+    by_judge: Mapping[str, np.ndarray]
+    people: np.ndarray
+
+    @cached_property
+    def score(self) -> np.ndarray:
+        """float64[D]: the mean of the judges; NaN without a score."""
+        given = np.array(list(self.by_judge.values()))
+        counts = (~np.isnan(given)).sum(axis=0)
+        return np.where(counts > 0, np.nansum(given, axis=0) / np.maximum(counts, 1), np.nan)
+
+    def parts(self, held_out: float) -> list[str | None]:
+        """The part of each document, by its hash: train, validation or test; None without a score."""
+        shares = [int(id[16:32], 16) / _HASHES for id in self.ids]
+        parts = ["test" if one < held_out / 2 else "validation" if one < held_out else "train" for one in shares]
+        return [None if np.isnan(score) else part for part, score in zip(parts, self.score.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class MadeClassifier:
+    """A classifier. model: its file. scores: float32[D], expected scores of the sample. measures: for the report.
+
+    seconds: in which it scored the sample, on one core.
+    """
+
+    model: bytes
+    scores: np.ndarray
+    measures: dict[str, Any]
+    seconds: float
+
+
+def rounded(scores: np.ndarray) -> np.ndarray:
+    """int64[D]: the nearest whole score, halves upwards."""
+    return np.floor(scores + 0.5).astype(np.int64)
+
+
+def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClassifier:
+    """Train, calibrate and test a classifier. most: the largest score that a judge can give; 0: that was given.
+
+    Raises:
+        DataError: too few documents have a score, or too few of them are good.
+    """
+    settings, good_from = config.classifier, config.threshold.score
+    parts = np.array([part or "" for part in scored.parts(config.held_out)])
+    known = np.flatnonzero(parts != "")
+    rows = {name: np.flatnonzero(parts == name) for name in ("train", "validation", "test")}
+    labels = np.full(len(scored.ids), -1)
+    labels[known] = rounded(scored.score[known])
+    most = max(most, int(labels.max(initial=1)))
+    _refuse_few(labels, rows, good_from, len(known))
+    names = [str(score) for score in range(most + 1)]
+    lines = excerpts(scored.texts, settings.max_chars)
+
+    model = train(_some(lines, rows["train"]), labels[rows["train"]], names, settings, config.seed)
+    before = Classifier(Path("model.bin"), model).probabilities(_some(lines, rows["validation"]))
+    model, temperature = calibrated(model, before, labels[rows["validation"]])
+    classifier = Classifier(Path("model.bin"), model)
+    started = time.perf_counter()
+    scores = expected_scores(classifier, scored.texts, settings.max_chars)
+    seconds = time.perf_counter() - started
+
+    good = labels >= good_from
+    validation, test = rows["validation"], rows["test"]
+    threshold = (
+        best_threshold(scores[validation], good[validation])
+        if config.threshold.share is None
+        else share_threshold(scores[np.concatenate([validation, test])], config.threshold.share)
+    )
+    kept = scores >= np.float32(threshold)
+    decided = cross_table(good[test].astype(int), kept[test].astype(int), 2)
+    low, high = interval(decided, f1) or (None, None)
+    by_classifier = np.minimum(rounded(scores), most)
+    measures: dict[str, Any] = {
+        "judged": len(known),
+        "train": len(rows["train"]),
+        "validation": len(validation),
+        "test": len(test),
+        "most": most,
+        "temperature": round(temperature, 6),
+        "min_score": threshold,
+        "f1": f1(decided),
+        "f1_low": low,
+        "f1_high": high,
+        "precision": _share(decided[1, 1], decided[:, 1].sum()),
+        "recall": _share(decided[1, 1], decided[1].sum()),
+        "good_share": float(good[known].mean()),
+        "kept_share": float(kept[test].mean()),
+        "agreement": _agreements(scored, by_classifier, test, most + 1),
+        "by_score": _by_score(labels, scores, kept, known, test, most),
+        "confusion": _confusion(labels[test], by_classifier[test], most),
+        "calibration": _calibration(scores[test], scored.score[test], most),
+        "warnings": _warnings(good[test], len(scored.ids), len(known)),
+    }
+    return MadeClassifier(model_bytes(model, settings.epochs, len(rows["train"])), scores, measures, seconds)
+
+
+def _some(texts: Texts, rows: np.ndarray) -> Texts:
+    return Texts.from_arrow(texts.to_arrow().take(rows))
+
+
+def _share(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _refuse_few(labels: np.ndarray, rows: Mapping[str, np.ndarray], good_from: int, known: int) -> None:
+    few = [
+        f"{name} has {int((labels[of] >= good_from).sum())} good of {plural(len(of), 'document')}"
+        for name, of in rows.items()
+        if not 0 < int((labels[of] >= good_from).sum()) < len(of)
+    ]
+    if few:
+        raise DataError(
+            f"sample: {plural(known, 'document')} have a score, and each part needs good ones, of at least "
+            f"{plural(good_from, 'point')}, and others: {', '.join(few)}. Enlarge `sample`, or change "
+            "`threshold.score` or the rubric; answers are stored, and not asked again."
+        )
+
+
+def best_threshold(scores: np.ndarray, good: np.ndarray) -> float:
+    """The bound with the best F1, in the middle between two scores; of equal ones the lowest."""
+    order = np.argsort(-scores, kind="stable")
+    found, kept = np.cumsum(good[order]), np.arange(1, len(order) + 1)
+    values = 2 * found / (kept + good.sum())
+    falling = scores[order].astype(np.float64)
+    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))  # equal scores stay or go together
+    best = ends[len(ends) - 1 - int(np.argmax(values[ends][::-1]))]
+    below = falling[best + 1] if best + 1 < len(falling) else 0.0
+    return round(float((falling[best] + below) / 2), _DIGITS)
+
+
+def share_threshold(scores: np.ndarray, share: float) -> float:
+    """The bound that keeps this fraction of the documents."""
+    falling = np.sort(scores.astype(np.float64))[::-1]
+    count = min(max(1, round(share * len(falling))), len(falling) - 1)
+    return round(float((falling[count - 1] + falling[count]) / 2), _DIGITS)
+
+
+def _agreements(scored: Scored, by_classifier: np.ndarray, test: np.ndarray, scores: int) -> list[dict[str, Any]]:
+    """The agreement of each pair of judges, people and classifier; of the classifier on the test alone."""
+    raters: dict[str, np.ndarray] = dict(scored.by_judge)
+    if not np.isnan(scored.people).all():
+        raters["people"] = scored.people
+    held = np.full(len(scored.ids), np.nan)
+    held[test] = by_classifier[test]
+    found, names = [], [*raters, "classifier"]
+    raters["classifier"] = held
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            both = np.flatnonzero(~np.isnan(raters[first]) & ~np.isnan(raters[second]))
+            ones, others = (np.clip(rounded(raters[name][both]), 0, scores - 1) for name in (first, second))
+            found.append(agreement(f"{first} and {second}", ones, others, scores))
+    return found
+
+
+def _by_score(
+    labels: np.ndarray, scores: np.ndarray, kept: np.ndarray, known: np.ndarray, test: np.ndarray, most: int
+) -> list[dict[str, Any]]:
+    """A row for each score of the judges."""
+    found = []
+    for score in range(most + 1):
+        of_test = test[labels[test] == score]
+        found.append(
+            {
+                "score": str(score),
+                "documents": int((labels[known] == score).sum()),
+                "in_test": len(of_test),
+                "mean_of_classifier": float(scores[of_test].mean()) if len(of_test) else None,
+                "kept_share": float(kept[of_test].mean()) if len(of_test) else None,
+            }
+        )
+    return found
+
+
+def _confusion(labels: np.ndarray, by_classifier: np.ndarray, most: int) -> list[dict[str, Any]]:
+    """A row for each score of the judges, a column for each of the classifier, rounded."""
+    table = cross_table(labels, by_classifier, most + 1)
+    return [
+        {"judges": str(score)} | {f"classifier_{other}": int(table[score, other]) for other in range(most + 1)}
+        for score in range(most + 1)
+    ]
+
+
+def _calibration(scores: np.ndarray, judged: np.ndarray, most: int) -> list[dict[str, Any]]:
+    """The mean of the judges beside the mean of the classifier, in ranges of the classifier's score."""
+    found = []
+    for low in range(most):
+        inside = (scores >= low) & ((scores < low + 1) | (low == most - 1))
+        found.append(
+            {
+                "classifier_from": low,
+                "to": low + 1,
+                "documents": int(inside.sum()),
+                "mean_of_classifier": float(scores[inside].mean()) if inside.any() else None,
+                "mean_of_judges": float(judged[inside].mean()) if inside.any() else None,
+            }
+        )
+    return found
+
+
+def _warnings(good_in_test: np.ndarray, sample: int, known: int) -> list[str]:
+    found = []
+    if known < 0.9 * sample:
+        found.append(f"{sample - known:,} of {plural(sample, 'document')} have no score; see `removed` of the judges.")
+    if (count := int(good_in_test.sum())) < _FEW:
+        found.append(f"The test has {plural(count, 'good document')}, so the interval of F1 is wide: enlarge `sample`.")
+    return found

@@ -1,0 +1,304 @@
+"""The main job of `raymill distil`: a sample of documents, scored by a model, to a fast classifier.
+
+    freeze   lists the input files and divides them into units       -> inputs.json, inputs.parquet
+    draw, sample   draws the documents (stages.py)                    -> sample, quarantine
+    judges/NAME    a run of `generate` for each judge: scores and reasons, the ledger, what it cost
+    train    trains, calibrates and tests the classifier              -> scores, classifier/
+    report   writes the report, then the run's manifest               -> report.json, report.html, manifest.json
+
+The same command continues a run that was stopped by its budget, by an error or by a kill. Answers of the judges are in
+the answer store and are not asked again.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.errors import ConfigError, DataError, Problem
+from raymill.cluster.formats import count, plural
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.job import Made, Making, Run, digests_of
+from raymill.cluster.output import read_slice
+from raymill.cluster.output_folder import refuse_output_among_inputs
+from raymill.cluster.readers.inputs import STORES, Input
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.record import json_bytes
+from raymill.cluster.session import Session
+from raymill.cluster.stage import RunStageIn
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import local_file, sha256_of
+from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.distil.config import DistilConfig, Judge
+from raymill.pipelines.distil.people import people_scores
+from raymill.pipelines.distil.stages import CLASSIFIER, SAMPLE, SCORES, SECONDS, sample_of, train_stage
+from raymill.pipelines.generate.config import GenerateConfig
+from raymill.pipelines.generate.job import GenerateJob, GenerateRun
+from raymill.pipelines.generate.stages import QUARANTINE, RECORDS
+from raymill.pipelines.rules.judge_score import MODEL, THRESHOLD
+
+_FOLDER, _JUDGES = "classifier", "judges"
+_MILLION = 1e6
+
+# `exclude` of pydantic's model_dump: the settings without effect on the result.
+_NO_EFFECT_ON_RESULT = STORES | {
+    **dict.fromkeys(("output", "answers", "budget", "execution", "judges"), True),
+    "people": {"path"},
+}
+
+
+class DistilRun(Run):
+    """A finished distillation."""
+
+    @property
+    def summary(self) -> str:
+        report = self.report
+        cost = f", cost {report['cost']:.4g}" if report["cost"] is not None else ""
+        lines = [
+            f"{plural(report['judged'], 'document')} judged of a sample of {count(report['sample'])}{cost}",
+            f"classifier: F1 {_with_interval(report, 'f1', 'f1_low', 'f1_high')} on {count(report['test'])} others, "
+            f"keeps {report['kept_share']:.1%} at a score of at least {report['min_score']:g}",
+        ]
+        for one in report["agreement"]:
+            kappa = _with_interval(one, "weighted_kappa", "kappa_low", "kappa_high")
+            lines.append(f"agreement of {one['between']}: weighted kappa {kappa}")
+        rule = json.dumps({"judge_score": {"classifier": self.results["classifier"]}})
+        return "\n".join([*lines, f"apply it with `rules` of curate or `validate.rules` of prepare: {rule}"])
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The numbers of the report that say how good the classifier is."""
+        names = ("judged", "f1", "f1_low", "f1_high", "precision", "recall", "kept_share", "min_score")
+        found = ((name.replace("_", " "), self.report[name]) for name in names)
+        return ("what", "number"), [(name, "" if one is None else f"{one:.4g}") for name, one in found]
+
+    @property
+    def _results(self) -> dict[str, str]:
+        return {name: paths.join(self.uri, name) for name in (_FOLDER, SCORES, SAMPLE)}
+
+
+def _with_interval(row: Mapping[str, Any], value: str, low: str, high: str) -> str:
+    if row[value] is None:
+        return "not defined"
+    return f"{row[value]:.3f}" + (f" ({row[low]:.3f} to {row[high]:.3f})" if row[low] is not None else "")
+
+
+class DistilJob(FilesJob[DistilConfig]):
+    """A fast classifier of documents, from the scores that a model gives a sample of them.
+
+    A second run continues where the first stopped, and asks nothing again that has an answer. The rule `judge_score`
+    of curate and prepare applies the classifier. Report: OUTPUT/report.html
+    """
+
+    kind, run_type = "distil", DistilRun
+
+    @cached_property
+    def listing(self) -> InputListing:
+        listing = list_inputs(self.store, self.config.inputs)
+        refuse_output_among_inputs(self.root, listing)
+        return listing
+
+    @cached_property
+    def judges(self) -> dict[str, GenerateJob]:
+        """The run of each judge. Their budgets are those of a run in which nothing else was spent."""
+        return {one.name: GenerateJob(self._config_of(one, self.config.budget)) for one in self.config.judges}
+
+    def _config_of(self, judge: Judge, budget: float | None) -> GenerateConfig:
+        config = self.config
+        sample = Input(source=SAMPLE, path=paths.join(self.root, SAMPLE), id="id", storage=config.storage)
+        return GenerateConfig(
+            kind="generate",
+            name=f"{config.name}-{judge.name}"[:100],
+            inputs=(sample,),
+            model=judge.model,
+            make=judge.make,
+            sampling=judge.sampling,
+            dedup=None,
+            budget=budget,
+            answers=config.answers or paths.join(self.root, "answers"),
+            output=paths.join(self.root, _JUDGES, judge.name),
+            limits=config.limits,
+            execution=config.execution,
+            storage=config.storage,
+        )
+
+    @cached_property
+    def people(self) -> dict[str, float]:
+        """The score that people gave documents, by their ids."""
+        return people_scores(self.store, self.config.people) if self.config.people else {}
+
+    def settings(self) -> dict[str, Any]:
+        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        if self.config.people:
+            plain["people"]["sha256"] = sha256_of(local_file(self.store, self.config.people.path, "people.path"))
+        asked = {name: job.settings() for name, job in self.judges.items()}
+        of_judge = ("model", "make", "sampling", "template")
+        return plain | {"judges": {name: {one: plain[one] for one in of_judge} for name, plain in asked.items()}}
+
+    def variables(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for job in self.judges.values() for name in job.variables()))
+
+    def must_exist(self) -> tuple[str, ...]:
+        return (self.config.people.path,) if self.config.people else ()
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        for job in self.judges.values():
+            job.require_extras(computes=computes)
+
+    def check(self, session: Session, replace: bool) -> None:
+        _ = self.frozen, self.people
+        for number, (name, job) in enumerate(self.judges.items()):
+            _ = job.asker, job.secret
+            if "score" not in job.template.metadata:
+                seen = f"the template of judge {name} makes records without `score`"
+                wanted = 'a field of `record` with the score, as in {text: "{{ seed.text }}", score: "{{ score }}"}'
+                raise ConfigError.about(Problem.of(f"judges.{number}.make.template", seen, wanted))
+
+    def stages(self, run: RunStageIn) -> dict[str, Artifact]:
+        return sample_of(self.config, self.frozen, run)
+
+    def make(self, making: Making) -> Made:
+        self.record_inputs()
+        artifacts = sample_of(self.config, self.frozen, making.run)
+        self._refuse_sample(artifacts)
+        runs = self._ask(making)
+        sample, judged = artifacts[SAMPLE], {name: run.artifact(RECORDS) for name, run in runs.items()}
+        artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most))
+        measures = self._write_classifier(artifacts)
+        report = self._report(artifacts, runs, measures)
+        digests = digests_of({name: artifacts[name] for name in (SAMPLE, QUARANTINE, SCORES, CLASSIFIER)})
+        # Not those of the judges, whose ledgers name tries.
+        return Made(report, digests, {"finished": report["finished"]})
+
+    def _refuse_sample(self, artifacts: Mapping[str, Artifact]) -> None:
+        """Verify that enough documents can be read.
+
+        Raises:
+            DataError: too many cannot be, or none is left.
+        """
+        quarantine = artifacts[QUARANTINE]
+        good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
+        refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "document")
+        if not artifacts[SAMPLE].rows:
+            raise DataError("inputs: no document has any text. Nothing was asked.")
+
+    def _ask(self, making: Making) -> dict[str, GenerateRun]:
+        """The finished run of each judge."""
+        runs: dict[str, GenerateRun] = {}
+        for judge, job in zip(self.config.judges, self.judges.values(), strict=True):
+            if self.config.budget is not None and len(self.judges) > 1:
+                others = sum(_spent(other) for other in self.judges.values() if other is not job)
+                job = GenerateJob(self._config_of(judge, max(0.0, self.config.budget - others)))
+            # Another sample than before replaces the records; the answers stay.
+            try:
+                made = job.run(making.session, making.progress, replace=True, verify=making.verify)
+            except AskingStopped as error:
+                of_others = (
+                    " (what the other judges left of `budget`)" if job.config.budget != self.config.budget else ""
+                )
+                raise AskingStopped(f"judge {judge.name}{of_others}: {error}") from error
+            assert isinstance(made, GenerateRun)
+            if not made.report["records"]:
+                removed = "; ".join(
+                    f"{one['count']} {one['reason']} ({one['meaning']})" for one in made.report["removed"]
+                )
+                raise DataError(f"judge {judge.name}: gave no score: {removed}. See {made.uri}/removed.")
+            runs[judge.name] = made
+        return runs
+
+    @property
+    def _most(self) -> int:
+        """The largest score of the rubrics; 0 if a template has none."""
+        variables = [job.template.variables | job.config.make.variables for job in self.judges.values()]
+        points = [len(one["rubric"]) if isinstance(one.get("rubric"), list) else 0 for one in variables]
+        return max(points) if all(points) else 0
+
+    def _write_classifier(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+        """Write the folder `classifier/`. Returns the measures of the test."""
+        (file,) = artifacts[CLASSIFIER].file_uris
+        measures = read_slice(self.store, file, 1, json.loads)
+        beside = {
+            "min_score": measures["min_score"],
+            "max_chars": self.config.classifier.max_chars,
+            "good_from": self.config.threshold.score,
+            "largest_score": measures["most"],
+            "f1": measures["f1"],
+            "kept_share": measures["kept_share"],
+        }
+        self.store.write_bytes(paths.join(self.root, _FOLDER, MODEL), read_slice(self.store, file, 0, bytes))
+        self.store.write_bytes(paths.join(self.root, _FOLDER, THRESHOLD), json_bytes(beside))
+        return measures
+
+    def _report(
+        self, artifacts: Mapping[str, Artifact], runs: Mapping[str, GenerateRun], measures: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        counters, quarantine = artifacts[QUARANTINE].manifest.counters, artifacts[QUARANTINE]
+        (file,) = artifacts[SECONDS].file_uris
+        seconds = read_slice(self.store, file, 0, json.loads)
+        judges = [_of_judge(name, run.report) for name, run in runs.items()]
+        priced = [one["cost"] for one in judges if one["cost"] is not None]
+        cost, sample = sum(priced) if priced else None, artifacts[SAMPLE].rows
+        warnings = [*loss_warnings(quarantine_entries(quarantine)), *measures["warnings"]]
+        if bad := counters["quarantined"]:
+            warnings.append(f"{plural(int(bad), 'document')} could not be read; see `quarantine`.")
+        if sample < self.config.sample:
+            warnings.append(
+                f"The sample has {count(sample)} of {count(self.config.sample)} documents: there are no more."
+            )
+        shown = {name: one for name, one in measures.items() if name not in ("warnings", "most")}
+        return {
+            "name": self.config.name,
+            "documents": int(counters["documents"]),
+            "quarantined": int(counters["quarantined"]),
+            "sample": sample,
+            **shown,
+            "cost": cost,
+            "judge_cost_per_million": None if cost is None else cost / sample * _MILLION,
+            "judge_tokens_per_million": round(sum(one["tokens"] for one in judges) / sample * _MILLION),
+            "classifier_core_hours_per_million": seconds["score"] / seconds["scored"] * _MILLION / 3600,
+            "classifier_documents_per_second": seconds["scored"] / seconds["score"],
+            "training_seconds": seconds["train"],
+            "judges": judges,
+            "warnings": warnings,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
+        found = super().damage(manifest, compare_sha256)
+        files = [paths.join(self.root, _FOLDER, name) for name in (MODEL, THRESHOLD)]
+        return found | {uri: "is gone" for uri in files if not self.store.exists(uri)}
+
+    def machines(self, seconds: float | None) -> Machines:
+        return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=4 * GIB)
+
+    # Of a dry run
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        yield "sample", plural(self.config.sample, "document")
+        for name, job in self.judges.items():
+            model = job.config.model
+            yield "judge", f"{name}: {model.name or model.path} at {model.endpoint or 'the machines of the run'}"
+
+
+def _spent(job: GenerateJob) -> float:
+    spent, prices = job.answers.spending(), job.config.model.prices
+    return spent.tokens.cost(prices) + spent.unknown.cost(prices)
+
+
+def _of_judge(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """A judge as a row of a table."""
+    return {
+        "judge": name,
+        "requests": report["requests"],
+        "tries": report["tries"],
+        "scored": report["records"],
+        "removed": sum(one["count"] for one in report["removed"]),
+        "tokens": report["tokens"]["input"] + report["tokens"]["output"],
+        "cost": report["cost"] if report["prices"] else None,
+        "cost_uncounted": report["cost_uncounted"],
+    }

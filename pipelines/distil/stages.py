@@ -1,0 +1,264 @@
+"""The stages of a distillation besides those of the judges, which are runs of `generate`.
+
+    draw.0   documents of a unit of input whose hash is small enough    -> _work/drawn.0, quarantine
+    sample   those with the smallest hashes of all                      -> sample
+    train    trains, calibrates and tests the classifier                -> scores, _work/classifier, _work/seconds
+
+A document is drawn by the keyed hash of its text, so neither the order of the documents nor their division into units
+changes the sample. How small a hash may be follows from an estimate of the number of documents; if too few are drawn,
+`draw.1` and so on read the input again with a larger bound.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.errors import DataError
+from raymill.cluster.output import Output
+from raymill.cluster.plan.sample import document_count
+from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.quarantine import lost_counters
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
+from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
+from raymill.cluster.store.store import Store
+from raymill.pipelines.distil.classifier import Scored, make_classifier
+from raymill.pipelines.distil.config import DistilConfig
+from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
+from raymill.pipelines.memory import task_memory
+from raymill.pipelines.prepare.records.fields import hash_of_text
+from raymill.pipelines.text.texts import Texts
+
+VERSION = "1"
+SAMPLE, SCORES, CLASSIFIER, SECONDS = "sample", "scores", "_work/classifier", "_work/seconds"
+_NO_COLUMNS = pa.schema([])
+_DIGEST_BYTES = 16
+_HASHES = 1 << 64
+# Twice as many as are wanted are drawn, since the number of documents is an estimate.
+_DRAWN = 2.0
+# Bytes of a document of the sample while the classifier is trained: its text, its words and n-grams.
+_DOCUMENT_MEMORY = 40_000
+_DRAWN_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # hash of the text, keyed with the seed
+        ("document", pa.string()),  # id of the document in the input, else the hash of its text
+        ("source", pa.string()),
+        ("text", pa.large_string()),
+    ]
+)
+SCORES_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("document", pa.string()),
+        ("source", pa.string()),
+        ("part", pa.string()),  # train, validation or test; null of a document that no judge scored
+        ("score", pa.float64()),  # mean of the judges
+        ("judges", pa.list_(pa.struct([("judge", pa.string()), ("score", pa.float64()), ("reason", pa.string())]))),
+        ("people", pa.float64()),
+        ("classifier", pa.float64()),  # expected score
+    ]
+)
+
+
+def sample_of(config: DistilConfig, inputs: InputManifest, run: RunStageIn) -> dict[str, Artifact]:
+    """The artifacts `sample` and `quarantine`. run: makes or finds the artifacts of a stage."""
+    artifacts = dict[str, Artifact]()
+    store, units = inputs.reading.store, inputs.units
+    made_from = fingerprint([VERSION, inputs.fingerprint, len(units), config.seed, config.limits.model_dump()])
+    fraction = min(1.0, _DRAWN * (config.sample + 100) / max(1, document_count(inputs)))
+    for number in range(64):
+        drawn = f"_work/drawn.{number}"
+        outputs = (Output(drawn, _DRAWN_SCHEMA), *([] if number else [Output(QUARANTINE, QUARANTINE_SCHEMA)]))
+        work = Draw(config.seed, min(_HASHES, round(fraction * _HASHES)), config.limits, inputs.reading, drawn)
+        artifacts |= run(
+            Stage(
+                f"draw.{number}",
+                outputs,
+                units,
+                work,
+                fingerprint([made_from, fraction]),
+                store,
+                _files,
+                memory=task_memory(config.limits),
+            )
+        )
+        kept = _smallest(artifacts[drawn], len(units), config.sample)
+        found = sum(map(len, kept))
+        if found >= config.sample or fraction >= 1:
+            break
+        fraction = min(1.0, fraction * max(2.0, _DRAWN * config.sample / max(1, found)))
+    parts = [
+        (files, rows) for files, rows in zip(artifacts[drawn].files_by_unit(len(units)), kept, strict=True) if rows
+    ]
+    sample = Stage(
+        "sample", (Output(SAMPLE, _DRAWN_SCHEMA),), parts, partial(_take, store),
+        fingerprint([made_from, fraction, config.sample]), store,
+    )  # fmt: skip
+    return artifacts | run(sample)
+
+
+def _files(unit: Unit) -> str:
+    return files_from(unit.uris)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The work of a stage `draw.N`. bound: hashes below it are drawn. output: name of the artifact."""
+
+    seed: int
+    bound: int
+    limits: Limits
+    reading: Reading
+    output: str
+
+    def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
+        """Counters: `documents`, `quarantined`, and those of `lost_counters`."""
+        counters, counts = Counter[str](), ReaderCounts()
+        key, first = str(self.seed).encode(), self.output.endswith(".0")
+        for table in read_unit(unit, self.reading, self.limits, counts=counts):
+            readable, unreadable = split_problems(table)
+            if unreadable.num_rows and first:
+                found = unreadable.select(["row", "problem", "where"])
+                scratch.write(QUARANTINE, found.append_column("source", pa.repeat(unit.source, found.num_rows)))
+            counters.update({"documents": table.num_rows, "quarantined": unreadable.num_rows})
+            texts = Texts.from_arrow(readable["text"])
+            data = memoryview(texts.data)  # type: ignore[arg-type]
+            ends, rows, digests = texts.offsets.tolist(), [], []
+            for row in range(len(texts)):
+                digest = hashlib.blake2b(data[ends[row] : ends[row + 1]], digest_size=_DIGEST_BYTES, key=key).digest()
+                if int.from_bytes(digest[:8]) < self.bound and texts[row].strip():
+                    rows.append(row)
+                    digests.append(digest.hex())
+            if rows:
+                drawn = readable.take(pa.array(rows))
+                own = [id or hash_of_text(texts[row]) for id, row in zip(drawn["id"].to_pylist(), rows, strict=True)]
+                columns = {"id": digests, "document": own, "source": [unit.source] * len(rows), "text": drawn["text"]}
+                scratch.write(self.output, pa.table(columns, schema=_DRAWN_SCHEMA))
+        counters.update({"documents": counts.lost.total(), "quarantined": counts.lost.total()})
+        counters.update(lost_counters(unit.source, counts))
+        return dict(counters)
+
+
+def _smallest(drawn: Artifact, units: int, count: int) -> list[list[int]]:
+    """Of each unit the rows of the `count` smallest different hashes; of equal ones the first."""
+    ids = [
+        [id for table in read_tables(drawn.store, files, {"id"}.__contains__) for id in table["id"].to_pylist()]
+        for files in drawn.files_by_unit(units)
+    ]
+    first: dict[str, tuple[int, int]] = {}
+    for unit, of_unit in enumerate(ids):
+        for row, id in enumerate(of_unit):
+            first.setdefault(id, (unit, row))
+    kept: list[list[int]] = [[] for _ in ids]
+    for id in sorted(first)[:count]:
+        unit, row = first[id]
+        kept[unit].append(row)
+    return [sorted(rows) for rows in kept]
+
+
+def _take(store: Store, unit: tuple[list[str], list[int]], scratch: Scratch) -> Counters:
+    """The work of the stage `sample`. unit: the files of a unit of `draw`, the rows that are taken."""
+    files, rows = unit
+    wanted, first = np.array(rows), 0
+    for table in read_tables(store, files):
+        here = wanted[(wanted >= first) & (wanted < first + table.num_rows)] - first
+        first += table.num_rows
+        if len(here):
+            scratch.write(SAMPLE, table.take(pa.array(here)))
+    return {"documents": len(rows)}
+
+
+def train_stage(
+    config: DistilConfig, sample: Artifact, judged: Mapping[str, Artifact], people: Mapping[str, float], most: int
+) -> Stage:
+    """The stage that trains the classifier. judged: records of each judge. people: document -> score. most: the largest
+    score that the judges can give; 0: the largest that they gave.
+    """
+    made_from = fingerprint(
+        [
+            VERSION,
+            sample.manifest.digest,
+            {name: one.manifest.digest for name, one in judged.items()},
+            dict(people),
+            most,
+            config.model_dump(mode="json", include={"held_out", "threshold", "classifier", "seed"}),
+        ]
+    )
+    outputs = (Output(SCORES, SCORES_SCHEMA), Output(CLASSIFIER, _NO_COLUMNS), Output(SECONDS, _NO_COLUMNS))
+    records = {name: tuple(one.file_uris) for name, one in judged.items()}
+    work = Train(config, sample.store, people, most)
+    rows = _DOCUMENT_MEMORY * sample.rows + 12 * config.classifier.dimension * config.classifier.buckets
+    unit = tuple(sample.file_uris), records
+    return Stage("train", outputs, [unit], work, made_from, sample.store, memory=(1 << 30) + rows)
+
+
+@dataclass(frozen=True)
+class Train:
+    """The work of the stage `train`."""
+
+    config: DistilConfig
+    store: Store
+    people: Mapping[str, float]
+    most: int
+
+    def __call__(self, unit: tuple[Sequence[str], Mapping[str, Sequence[str]]], scratch: Scratch) -> Counters:
+        files, records = unit
+        sample = pa.concat_tables([_DRAWN_SCHEMA.empty_table(), *read_tables(self.store, files)]).sort_by("id")
+        judges = {name: dict(self._scores(name, uris)) for name, uris in records.items()}
+        given = [
+            [(name, *judges[name][id]) for name in judges if id in judges[name]] for id in sample["id"].to_pylist()
+        ]
+        scored = Scored(
+            ids=sample["id"].to_pylist(),
+            texts=Texts.from_arrow(sample["text"]),
+            by_judge={
+                name: np.array([scores.get(id, (np.nan, ""))[0] for id in sample["id"].to_pylist()])
+                for name, scores in judges.items()
+            },
+            people=np.array([self.people.get(one, np.nan) for one in sample["document"].to_pylist()]),
+        )
+        started = time.perf_counter()
+        made = make_classifier(scored, self.config, self.most)
+        seconds = {"train": time.perf_counter() - started, "score": made.seconds, "scored": len(scored.ids)}
+        columns = {
+            "id": sample["id"],
+            "document": sample["document"],
+            "source": sample["source"],
+            "part": scored.parts(self.config.held_out),
+            "score": pa.array(scored.score, from_pandas=True),
+            "judges": [[{"judge": name, "score": score, "reason": why} for name, score, why in one] for one in given],
+            "people": pa.array(scored.people, from_pandas=True),
+            "classifier": made.scores.astype(np.float64),
+        }
+        scratch.write(SCORES, pa.table(columns, schema=SCORES_SCHEMA))
+        measures = json.dumps(made.measures).encode()
+        scratch.write_slices(CLASSIFIER, [made.model, measures])
+        scratch.write_slices(SECONDS, [json.dumps(seconds).encode()])
+        return {"documents": len(scored.ids)}
+
+    def _scores(self, judge: str, uris: Sequence[str]) -> Iterator[tuple[str, tuple[float, str]]]:
+        """(id in the sample, (score, reason)) of each record of a judge."""
+        wanted = {"score", "reason", "provenance"}
+        for table in read_tables(self.store, uris, wanted.__contains__):
+            reasons = table["reason"].to_pylist() if "reason" in table.column_names else [""] * table.num_rows
+            parents = pc.list_element(pc.struct_field(table["provenance"], "parents"), 0).to_pylist()
+            for id, score, reason in zip(parents, table["score"].to_pylist(), reasons, strict=True):
+                try:
+                    value = float(score)
+                except ValueError:
+                    value = -1.0
+                if not 0 <= value <= 100:
+                    raise DataError(
+                        f"judge {judge}: the score {score!r:.80} is no number from 0 to 100. Correct `score` in the "
+                        "`record` of its template."
+                    )
+                yield id, (value, reason)

@@ -1,0 +1,104 @@
+"""A classifier that was trained on a judge's scores, as a rule: a lower bound on the expected score."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import ConfigDict, Field
+
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.store import paths
+from raymill.cluster.store.copies import LocalFile, local_file
+from raymill.cluster.store.paths import AbsolutePath
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from raymill.pipelines.language.fasttext_classifier import Classifier
+from raymill.pipelines.language.identification import excerpts
+from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+from raymill.pipelines.text.texts import Texts
+
+# Files of the folder of a classifier.
+MODEL, THRESHOLD = "model.bin", "threshold.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeScore:
+    """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low.
+
+    `classifier` is the folder OUTPUT/classifier of the run. The bound is the one that the run chose, or `min_score`.
+    The classifier reads as many characters of a document as in its training, from four positions.
+
+    Source: FineWeb-Edu, Penedo et al. 2024, https://arxiv.org/abs/2406.17557: a small model that was trained on a
+    large model's scores from 0 to 5 selects pages, with the bound 3.
+    """
+
+    classifier: Annotated[
+        AbsolutePath, Field(description="Folder or URI of a classifier that `distil` made: OUTPUT/classifier")
+    ]
+    min_score: Annotated[
+        float | None,
+        Field(ge=0, description="Minimum expected score; null: the threshold that `distil` chose"),
+    ] = None
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+    name: ClassVar = "judge_score"
+    reasons: ClassVar = ("low_judge_score",)
+    signals: ClassVar = {
+        "judge_score": "expected score by the rubric of the judge, from 0 on",
+        "judge_score_margin": "expected score less the threshold that `distil` chose",
+    }
+    measured_by: ClassVar = ("classifier",)
+
+    def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
+        """judge_score, judge_score_margin: float32[D].
+
+        Raises:
+            ConfigError: the folder is not one that `distil` made.
+        """
+        model, plain = self.fingerprint_files()
+        threshold = _threshold(analysis.store, local_file(analysis.store, plain, f"{self.name}.classifier"))
+        classifier = fasttext_classifier.load(analysis.store, model)
+        scores = expected_scores(classifier, analysis.texts, threshold["max_chars"])
+        return {"judge_score": scores, "judge_score_margin": scores - np.float32(threshold["min_score"])}
+
+    def checks(self, dialect: Dialect) -> tuple[Check, ...]:
+        # Bounds are compared without reading files, so the one of the folder is part of what is measured.
+        if self.min_score is None:
+            return (Check("low_judge_score", "judge_score_margin", minimum=0.0),)
+        return (Check("low_judge_score", "judge_score", minimum=self.min_score),)
+
+    def fingerprint_files(self) -> tuple[str, ...]:
+        """The model, and the file with its threshold."""
+        return (paths.join(self.classifier, MODEL), paths.join(self.classifier, THRESHOLD))
+
+
+def expected_scores(classifier: Classifier, texts: Texts, max_chars: int) -> np.ndarray:
+    """float32[D]: the mean of the scores, which are the labels of the classifier, by their probabilities.
+
+    Raises:
+        ConfigError: the labels are no scores.
+    """
+    if not classifier.has_probabilities or not all(label.isdecimal() for label in classifier.labels):
+        raise ConfigError(
+            f"{classifier.path}: is no classifier of scores. Point judge_score.classifier at OUTPUT/classifier of a "
+            "finished run of `raymill distil`, or use the rule quality_classifier."
+        )
+    scores = np.array([float(label) for label in classifier.labels], np.float32)
+    return classifier.probabilities(excerpts(texts, max_chars)) @ scores
+
+
+@cache
+def _threshold(store: Store, file: LocalFile) -> dict[str, Any]:
+    try:
+        plain = json.loads(store.read_bytes(str(file.path)))
+        found = {"min_score": float(plain["min_score"]), "max_chars": int(plain["max_chars"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(
+            f"{file.path}: is not the {THRESHOLD} that `raymill distil` writes beside its classifier ({error!r}). "
+            "Point judge_score.classifier at OUTPUT/classifier of a finished run."
+        ) from error
+    if not 20 <= found["max_chars"] <= 10_000_000:
+        raise ConfigError(f"{file.path}: max_chars is {found['max_chars']}; wanted 20 to 10000000. Copy it again.")
+    return found

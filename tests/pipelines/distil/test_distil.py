@@ -1,0 +1,282 @@
+"""A distillation: the sample, the judges, the classifier, and its use by curate and prepare."""
+
+import json
+from pathlib import Path
+
+import fasttext
+import pyarrow.parquet as pq
+import pytest
+
+from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.pipelines.distil import stages
+from raymill.pipelines.distil.config import DistilConfig
+from raymill.pipelines.distil.plan import plan_distillation
+from tests.support.distil_inline import (
+    POINTS,
+    JudgeServer,
+    distil_inline,
+    document,
+    numbers_of,
+    points,
+    write_documents,
+)
+from tests.support.generate_inline import rows
+from tests.support.inline import curate_inline, prepare_inline
+
+
+@pytest.fixture
+def server():
+    with JudgeServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory) -> Path:
+    return write_documents(tmp_path_factory.mktemp("docs") / "in", 320)
+
+
+@pytest.fixture
+def settings(server, documents, tmp_path) -> dict:
+    prices = {"input": 0.10, "output": 0.40}
+    return {
+        "inputs": [{"source": "docs", "path": str(documents), "id": "id"}],
+        "sample": 240,
+        "held_out": 0.4,
+        "judges": [{"model": {"endpoint": server.url, "name": "judge", "prices": prices}}],
+        "classifier": {"buckets": 1000},
+        "output": str(tmp_path / "out"),
+    }
+
+
+def model_of(folder: Path) -> bytes:
+    return (folder / "classifier" / "model.bin").read_bytes()
+
+
+def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server, monkeypatch, tmp_path):
+    run = distil_inline(settings, monkeypatch)
+    report, scores = run.report, rows(run, "scores")
+    assert report["documents"] == 320 and report["sample"] == report["judged"] == len(scores) == 240
+    assert server.stats()["requests"] == 240
+    for row in scores:
+        (given,) = row["judges"]
+        assert given["score"] == row["score"] == points(document(int(row["document"][1:]))) and given["reason"]
+    assert report["f1"] > 0.8 and report["f1_low"] < report["f1"] < report["f1_high"] + 1e-9
+    assert {row["part"] for row in scores} == {"train", "validation", "test"}
+    assert report["train"] + report["validation"] + report["test"] == 240
+    assert sum(one["documents"] for one in report["by_score"]) == 240
+    assert sum(one["documents"] for one in report["calibration"]) == report["test"]
+    confused = [[row[f"classifier_{score}"] for score in range(6)] for row in report["confusion"]]
+    assert sum(map(sum, confused)) == report["test"]
+    assert sum(confused[score][score] for score in range(6)) > 0.5 * report["test"]
+    assert report["cost"] == pytest.approx((server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6)
+    assert report["judge_cost_per_million"] == pytest.approx(report["cost"] / 240 * 1e6)
+    beside = json.loads((tmp_path / "out/classifier/threshold.json").read_text())
+    assert beside["min_score"] == report["min_score"] and beside["max_chars"] == 5000
+    assert (tmp_path / "out/judges/judge/report.html").exists() and "Confusion" in (
+        (tmp_path / "out/report.html").read_text()
+    )
+    assert f"F1 {report['f1']:.3f}" in str(run) and '{"judge_score": {"classifier"' in str(run)
+
+
+def test_curate_and_prepare_apply_it_with_its_threshold(settings, monkeypatch, tmp_path):
+    distil_inline(settings, monkeypatch)
+    folder = tmp_path / "others"
+    folder.mkdir()
+    texts = [document(number) for number in range(1000, 1200)]
+    (folder / "a.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    rules = {"packs": [], "judge_score": {"classifier": str(tmp_path / "out/classifier")}}
+    given = {"inputs": [str(folder)], "language": None, "dedup": None, "personal_data": None, "rules": rules}
+    curated = curate_inline(given | {"output": str(tmp_path / "curated")}, monkeypatch)
+    kept = {number for row in rows(curated, "corpus") for number in numbers_of(row["text"])}
+    wanted = {number for number in range(1000, 1200) if points(document(number)) >= 3}
+    assert len(kept & wanted) > 0.8 * len(kept | wanted)
+    assert {row["reason"] for row in rows(curated, "removed")} == {"low_judge_score"}
+
+    # Of a plain text `prepare` makes a question and an answer, which has all of the text.
+    off = {"question_chars": None, "answer_chars": None, "truncated_answers": "keep"}
+    given = {"inputs": [{"path": str(folder), "columns": {"text": "text"}}], "validate": off | {"rules": rules}}
+    prepared = prepare_inline(given | {"output": str(tmp_path / "prepared"), "dedup": None}, monkeypatch)
+    written = [row for split in ("train", "validation", "test") for row in rows(prepared, split)]
+    taken = {number for row in written for number in numbers_of(json.dumps(row))}
+    assert len(taken & wanted) > 0.8 * len(taken | wanted)
+    assert {row["reason"] for row in rows(prepared, "removed")} == {"low_judge_score"}
+
+
+def test_the_fasttext_library_reads_the_classifier(settings, monkeypatch, tmp_path):
+    run = distil_inline(settings, monkeypatch)
+    theirs = fasttext.load_model(str(tmp_path / "out/classifier/model.bin"))
+    texts = {row["id"]: row["text"] for row in rows(run, "sample")}
+    for row in rows(run, "scores")[:40]:
+        labels, probabilities = theirs.predict(texts[row["id"]], k=6)
+        expected = sum(int(one.removeprefix("__label__")) * p for one, p in zip(labels, probabilities, strict=True))
+        assert expected == pytest.approx(row["classifier"], abs=3e-4)
+
+
+def test_the_same_command_again_asks_nothing(settings, server, monkeypatch):
+    first = distil_inline(settings, monkeypatch)
+    again = distil_inline(settings, monkeypatch)
+    assert not again.fresh and again.manifest["digest"] == first.manifest["digest"]
+    assert server.stats()["requests"] == 240
+
+
+def test_another_threshold_trains_again_and_asks_nothing(settings, server, monkeypatch, tmp_path):
+    before = distil_inline(settings, monkeypatch)
+    run = distil_inline(settings | {"threshold": {"score": 4, "share": 0.25}}, monkeypatch, replace=True)
+    assert server.stats()["requests"] == 240 and run.report["min_score"] > before.report["min_score"]
+    assert run.report["kept_share"] == pytest.approx(0.25, abs=0.15)
+    assert run.report["good_share"] < before.report["good_share"]
+
+
+def test_a_larger_sample_asks_about_the_new_documents_alone(settings, server, monkeypatch, tmp_path):
+    small = {row["id"] for row in rows(distil_inline(settings | {"sample": 200}, monkeypatch), "sample")}
+    large = {row["id"] for row in rows(distil_inline(settings, monkeypatch, replace=True), "sample")}
+    assert small < large and server.stats()["requests"] == server.stats()["different"] == 240
+
+
+def test_neither_order_nor_files_change_the_sample_or_the_classifier(settings, monkeypatch, tmp_path):
+    distil_inline(settings, monkeypatch)
+    lines = [json.dumps({"id": f"d{n}", "text": document(n)}) for n in reversed(range(320))]
+    (tmp_path / "one.jsonl").write_text("\n".join([*lines, lines[3]]) + "\n")
+    other = settings | {
+        "inputs": [{"source": "docs", "path": str(tmp_path / "one.jsonl"), "id": "id"}],
+        "output": str(tmp_path / "other"),
+        "answers": str(tmp_path / "out/answers"),
+    }
+    distil_inline(other, monkeypatch)
+    samples = [{row["id"] for row in rows(tmp_path / name, "sample")} for name in ("out", "other")]
+    assert samples[0] == samples[1] and len(samples[0]) == 240
+    assert model_of(tmp_path / "out") == model_of(tmp_path / "other")
+    distil_inline(settings | {"seed": 1, "output": str(tmp_path / "third")}, monkeypatch)
+    assert model_of(tmp_path / "third") != model_of(tmp_path / "out")
+
+
+def test_if_the_estimate_of_the_documents_was_too_high_more_are_drawn(settings, monkeypatch, tmp_path):
+    distil_inline(settings, monkeypatch)
+    monkeypatch.setattr(stages, "document_count", lambda inputs: 50_000)
+    distil_inline(settings | {"output": str(tmp_path / "other")}, monkeypatch)
+    assert (tmp_path / "other/_work/drawn.1").exists()
+    assert model_of(tmp_path / "out") == model_of(tmp_path / "other")
+
+
+def test_a_sample_that_is_larger_than_the_input_has_all_documents(settings, monkeypatch):
+    run = distil_inline(settings | {"sample": 1000}, monkeypatch)
+    assert run.report["sample"] == 320
+    assert any("The sample has 320 of 1,000 documents" in one for one in run.warnings)
+
+
+def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypatch, tmp_path):
+    calm = distil_inline(settings | {"output": str(tmp_path / "calm")}, monkeypatch)
+    server.asked.clear(), server.answered.clear()
+    server.seconds = 0.01
+    with pytest.raises(AskingStopped, match=r"the budget of 0.004 is spent"):
+        distil_inline(settings | {"budget": 0.004}, monkeypatch)
+    assert not (tmp_path / "out/manifest.json").exists() and 0 < server.stats()["requests"] < 240
+    run = distil_inline(settings | {"budget": 5.0}, monkeypatch)
+    assert server.stats()["requests"] == 240 and server.stats()["twice"] == 0
+    assert model_of(tmp_path / "out") == model_of(tmp_path / "calm")
+    assert run.manifest["artifacts"]["scores"] == calm.manifest["artifacts"]["scores"]
+
+
+def test_documents_that_a_judge_does_not_score_are_left_out_and_told(settings, server, monkeypatch, tmp_path):
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.01)
+    server.share = 0.3
+    run = distil_inline(settings, monkeypatch)
+    removed = rows(tmp_path / "out/judges/judge", "removed")
+    assert run.report["judged"] == 240 - len(removed) < 240
+    assert {row["part"] for row in rows(run, "scores") if row["score"] is None} == {None}
+    assert any("have no score; see `removed` of the judges" in one for one in run.warnings)
+
+
+def test_judges_are_compared_with_each_other_and_with_people(settings, monkeypatch, tmp_path):
+    with JudgeServer() as milder:
+        milder.shift = 1
+        settings["judges"] = [*settings["judges"], {"model": {"endpoint": milder.url, "name": "mild"}}]
+        settings["judges"][0]["name"] = "strict"
+        people = "".join(f"d{n},{points(document(n))}\n" for n in range(0, 320, 2))
+        (tmp_path / "people.csv").write_text("document,score\n" + people)
+        run = distil_inline(settings | {"people": str(tmp_path / "people.csv")}, monkeypatch)
+    found = {one["between"]: one for one in run.report["agreement"]}
+    assert {*found} == {
+        *("strict and mild", "strict and people", "strict and classifier", "mild and people", "mild and classifier"),
+        "people and classifier",
+    }
+    strict, both = found["strict and people"], found["strict and mild"]
+    labelled = sum(row["people"] is not None for row in rows(run, "scores"))
+    assert strict["weighted_kappa"] == strict["equal_share"] == 1 and strict["documents"] == labelled > 80
+    assert both["kappa_low"] < both["weighted_kappa"] < both["kappa_high"] < 1 and both["documents"] == 240
+    assert found["people and classifier"]["documents"] < labelled
+    for row in rows(run, "scores"):
+        assert row["score"] == pytest.approx(sum(one["score"] for one in row["judges"]) / 2)
+    assert [one["judge"] for one in run.report["judges"]] == ["strict", "mild"]
+    assert "agreement of strict and people: weighted kappa 1.000" in str(run)
+
+
+def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp_path):
+    settings["judges"] = [settings["judges"][0] | {"name": "one"}, settings["judges"][0] | {"name": "two"}]
+    settings["judges"][1] |= {"make": {"template": "score", "max_chars": 100}}
+    alone = distil_inline(settings, monkeypatch).report["judges"]
+    budget = alone[0]["cost"] + alone[1]["cost"] / 2
+    server.tokens = (0, 0)
+    with pytest.raises(AskingStopped, match=r"judge two \(what the other judges left of `budget`\): the budget of"):
+        distil_inline(settings | {"output": str(tmp_path / "less"), "budget": budget}, monkeypatch)
+    assert alone[0]["cost"] < (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6 <= budget
+
+
+def test_a_damaged_classifier_is_written_again(settings, server, monkeypatch, tmp_path):
+    distil_inline(settings, monkeypatch)
+    before = model_of(tmp_path / "out")
+    (tmp_path / "out/classifier/model.bin").unlink()
+    assert distil_inline(settings, monkeypatch).fresh and model_of(tmp_path / "out") == before
+    assert server.stats()["requests"] == 240
+
+
+def test_scores_need_good_documents_and_others_in_each_part(settings, monkeypatch):
+    with pytest.raises(DataError, match=r"sample: 20 documents have a score, and each part needs good ones.*Enlarge"):
+        distil_inline(settings | {"sample": 20}, monkeypatch)
+
+
+def test_what_cannot_work_is_refused_before_anything_is_asked(settings, server, monkeypatch, tmp_path):
+    judge = settings["judges"][0]
+    own = {"template": {"prompt": "Rate: {{ text }}", "record": {"text": "{{ text }}"}}}
+    (tmp_path / "a.csv").write_text("id,score\nd1,7 points\n")
+    (tmp_path / "b.csv").write_text("document,score\nd1,7 points\n")
+    for changes, said in (
+        ({"judges": [judge | {"make": own}]}, r"judges.0.make.template: .* without `score`"),
+        ({"judges": [judge | {"make": {"template": "score", "points": 3}}]}, r"make.points: no variable"),
+        ({"people": str(tmp_path / "a.csv")}, r"people.id: .* has no column document; wanted id, score"),
+        ({"people": str(tmp_path / "b.csv")}, r"people.score: .*'7 points' of d1; wanted numbers from 0 to 100"),
+        ({"people": str(tmp_path / "a.txt")}, r"no such file|ends in .csv"),
+        ({"judges": [judge | {"model": judge["model"] | {"key_env": "NO_SUCH_KEY"}}]}, "NO_SUCH_KEY is not set"),
+    ):
+        with pytest.raises(ConfigError if "a.txt" not in str(changes) else Exception, match=said):
+            distil_inline(settings | changes, monkeypatch)
+    assert server.stats()["requests"] == 0
+    for changes, said in (
+        ({"judges": [judge, judge]}, "judge is the name of several"),
+        ({"judges": [{"model": judge["model"] | {"prices": None}}], "budget": 1}, "judge has none"),
+        ({"judges": []}, "at least 1"),
+        ({"classifier": {"char_ngrams": [4, 2]}}, "the smaller one first"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            DistilConfig.model_validate({"kind": "distil"} | settings | changes)
+
+
+def test_a_plan_and_a_dry_run_ask_nothing(settings, server, monkeypatch):
+    config = DistilConfig.model_validate({"kind": "distil"} | settings)
+    plan = plan_distillation(config)
+    assert plan["sample"] == 240 and plan["judges"]["judge"]["requests"] == 240 and plan["cost"] > 0
+    assert "240 documents are judged" in str(plan)
+    assert "judge: judge at" in "\n".join(dry_run_lines(config))
+    assert server.stats()["requests"] == 0
+
+
+def test_the_prompt_has_the_rubric_first_and_the_text_last(settings, monkeypatch, tmp_path):
+    rubric = [f"It says {word}." for word in POINTS]
+    settings["judges"][0]["make"] = {"template": "score", "rubric": rubric}
+    distil_inline(settings, monkeypatch)
+    (first, *_) = (tmp_path / "out/answers").glob("*.parquet")
+    prompt = json.loads(pq.read_table(first)["request"][0].as_py())["messages"][1]["content"]
+    assert all(point in prompt.partition("Text:\n")[0] for point in rubric)
+    assert len(numbers_of(prompt.partition("Text:\n")[2])) == 1

@@ -1,0 +1,70 @@
+"""`distil` in this process, without Ray; documents of lessons and others, and a judge that tells them apart."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+from raymill.cluster.asking.faulty_server import FaultyServer
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
+from raymill.pipelines.distil.config import DistilConfig
+from raymill.pipelines.distil.job import DistilJob, DistilRun
+from tests.support import inline
+
+# Of each word that a text has, the judge gives it a point.
+POINTS = ("because", "example", "therefore", "exercise", "lesson")
+_LESSONS = ("angle", "atom", "cell", "energy", "equation", "force", "fraction", "gene", "metal", "planet", "verb")
+_OTHERS = ("bargain", "cheap", "click", "coupon", "deal", "gift", "offer", "order", "prize", "sale", "shop")
+_COMMON = ("the", "a", "of", "and", "to", "is", "in", "that", "it", "for", "on", "with", "as", "was", "at", "by")
+
+
+def document(number: int) -> str:
+    """A text of some 60 words: the more of a lesson it is, the more points the judge gives it."""
+    draw = random.Random(number)
+    level = draw.choice([0, 0, 0, 1, 2, 3, 4, 5])
+    words = [draw.choice(_LESSONS if draw.random() < level / 5 else _OTHERS) for _ in range(30)]
+    words += [draw.choice(_COMMON) for _ in range(30)] + draw.sample(POINTS, level)
+    draw.shuffle(words)
+    return f"Number {number}. " + " ".join(words)
+
+
+def points(text: str) -> int:
+    """The score of the judge."""
+    return sum(f" {word}" in text for word in POINTS)
+
+
+def write_documents(folder: Path, count: int = 400, files: int = 4) -> Path:
+    """JSON Lines files with documents, numbered over all files."""
+    folder.mkdir()
+    for part in range(files):
+        rows = [{"id": f"d{n}", "text": document(n)} for n in range(part, count, files)]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+class JudgeServer(FaultyServer):
+    """A judge by POINTS. shift: added to each score below 5, as of a milder judge."""
+
+    shift = 0
+
+    def said(self, schema, text, draw):
+        if schema is None or "score" not in schema["properties"]:
+            return super().said(schema, text, draw)
+        words = [word for word in POINTS if f" {word}" in text]
+        score = min(5, len(words) + self.shift)
+        return json.dumps({"reason": f"It has {', '.join(words) or 'none'}.", "score": score})
+
+
+def distil_inline(settings: dict, monkeypatch, *, replace: bool = False, engine=None, session=None) -> DistilRun:
+    """A run of a config given as plain settings."""
+    config = DistilConfig.model_validate({"kind": "distil", "name": "test"} | settings)
+    with monkeypatch.context() as patch:
+        inline.without_ray(patch, engine)
+        patch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
+        return DistilJob(config).run(session or Session(), Progress(), replace=replace)
+
+
+def numbers_of(text: str) -> list[int]:
+    """The numbers of the documents that stand in a text."""
+    return [int(one) for one in re.findall(r"Number (\d+)\.", text)]
