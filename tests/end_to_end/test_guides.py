@@ -36,7 +36,7 @@ def test_the_configs_in_the_guides_load(tmp_path):
         name = load(str(path)).name
         names += [name] * is_whole
     assert names == [
-        "web", "helpdesk", "helpdesk-lora", "web", "peps", "site", "articles", "clean", "educational",
+        "web", "helpdesk", "helpdesk-lora", "web", "peps", "site", "articles", "clean", "educational", "lessons",
         "manuals-qa", "friendly", "helpdesk", "machines",
         "support", "exports", "gsm8k-lora",
     ]  # fmt: skip
