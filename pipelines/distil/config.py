@@ -95,7 +95,7 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
         0, ge=0, lt=1 << 31, description="Seed of the sample, of the part that is held out, and of the training"
     )
     budget: float | None = Field(
-        None, ge=0, description="Money that all judges together may cost, by their `model.prices`; null: any amount"
+        None, gt=0, description="Money that all judges together may cost, by their `model.prices`; null: any amount"
     )
     answers: str | None = Field(
         None,

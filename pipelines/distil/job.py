@@ -193,7 +193,8 @@ class DistilJob(FilesJob[DistilConfig]):
         for judge, job in zip(self.config.judges, self.judges.values(), strict=True):
             if self.config.budget is not None and len(self.judges) > 1:
                 others = sum(_spent(other) for other in self.judges.values() if other is not job)
-                job = GenerateJob(self._config_of(judge, max(0.0, self.config.budget - others)))
+                # Where nothing is left, a judge that has its answers is still found.
+                job = GenerateJob(self._config_of(judge, max(1e-9, self.config.budget - others)))
             # Another sample than before replaces the records; the answers stay.
             try:
                 made = job.run(making.session, making.progress, replace=True, verify=making.verify)
