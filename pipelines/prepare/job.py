@@ -10,14 +10,15 @@
     words, complexity  find how difficult each record is            -> _work/words, _work/complexity
     before   notes where the run that is replaced has its records   -> _work/before, see split_stage.py
     split    decides which split each record goes to                -> _work/splits
+    augment  makes variants of training records                     -> _work/augmented
     write    writes the splits, and the ledger of removed records   -> train, validation, test, removed, listed
     assess   measures the splits, see assess/job.py                 -> assessment.json
     report   writes the report, then the run's manifest             -> report.json, report.html, manifest.json
 
 `tables` and `repeated` run with an input that is a table, `sample` to `unrelated` with `validate.answer_relevance`,
-`group` for what deduplication looks for, `words` and `complexity` with a curriculum, and `before`, first of all, with
---replace. Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a
-finished run it does nothing and does not start Ray.
+`group` for what deduplication looks for, `words` and `complexity` with a curriculum, `augment` with a section of this
+name, and `before`, first of all, with --replace. Every stage is skipped if its artifacts are finished, so the same
+command continues an unfinished run; on a finished run it does nothing and does not start Ray.
 """
 
 import json
@@ -77,6 +78,7 @@ from raymill.pipelines.prepare.assess.job import (
     require_embeddings,
 )
 from raymill.pipelines.prepare.assess.score import Assessment, read_trained
+from raymill.pipelines.prepare.augment.thesaurus import PACKAGE, files_of
 from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.fetch.settings import Database
 from raymill.pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of, secret
@@ -92,6 +94,7 @@ from raymill.pipelines.prepare.sources import (
     with_corpora,
     with_named_columns,
 )
+from raymill.pipelines.prepare.stages.augment import augment_memory, augment_stage
 from raymill.pipelines.prepare.stages.collect import (
     QUARANTINE,
     RECORDS,
@@ -106,6 +109,7 @@ from raymill.pipelines.prepare.stages.complexity import WORDS, complexity_stage,
 from raymill.pipelines.prepare.stages.duplicates import find_repeats
 from raymill.pipelines.prepare.stages.relevance import find_unrelated, relevance_memory
 from raymill.pipelines.prepare.stages.split_stage import (
+    SPLIT_FILES,
     find_kept,
     noted_splits,
     split_memory,
@@ -235,6 +239,9 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         return super().inputs() if self.is_fetched else None
 
     def require_extras(self, *, computes: bool = True) -> None:
+        augment = self.config.augment
+        if computes and augment and augment.operations.synonyms:
+            require_extra("synonyms", "augment.operations.synonyms")
         for source in self.config.inputs:
             if isinstance(source.connection, Database):
                 require_extra("sql", f"inputs ({source.source}).database")
@@ -274,6 +281,8 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         if replace:
             refuse_to_replace_tagged(self.folder)
         _ = self.frozen, self.kept
+        if self.config.augment and (synonyms := self.config.augment.operations.synonyms):
+            files_of(self.store, synonyms.thesaurus)
         check_models(self.named)
 
     @cached_property
@@ -331,11 +340,13 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
 
     def must_exist(self) -> tuple[str, ...]:
         first = {file.source: file.uri for file in reversed(self.frozen.files) if file.problem is None}
+        synonyms = self.named.augment and self.named.augment.operations.synonyms
         sentiment, predictions = self.named.assess.sentiment, self.named.assess.predictions_file
         return (
             *first.values(),
             *self.named.validation.files,
             *([sentiment.model] if sentiment else []),
+            *([synonyms.thesaurus] if synonyms and synonyms.thesaurus != PACKAGE else []),
             *([predictions] if predictions else []),
             *(paths.join(run, RUN_MANIFEST) for run in self.config.split.keep),
         )
@@ -394,16 +405,20 @@ def prepare(
 
 
 def refuse_lost_records(root: str, artifacts: Mapping[str, Artifact]) -> None:
-    """Verify that every record that was read is in a split or among the removed ones.
+    """Verify that every record that was read is in a split or among the removed ones, and every variant too.
 
     Raises:
         DataError: one is not. Files of the unfinished run were changed.
     """
     read, removed = int(artifacts[RECORDS].manifest.counters["records"]), artifacts[REMOVED].manifest
-    written = sum(artifacts[name].manifest.rows for name in SPLITS) - int(removed.counters.get("repeated", 0))
-    if read != written + removed.rows:
+    made = int(removed.counters.get("augmented", 0))
+    written = sum(artifacts[name].manifest.rows for name in SPLITS) - int(removed.counters.get("repeated", 0)) - made
+    refused = sum(counts_below(removed.counters, "removed/augment/").values())
+    wanted = int(artifacts[SPLIT_FILES].manifest.counters.get("variants/wanted", 0))
+    gone = removed.rows - refused
+    if read != written + gone or wanted != made + refused:
         raise DataError(
-            f"{root}: of {plural(read, 'record')} that were read, {written:,} are in the splits and {removed.rows:,} "
+            f"{root}: of {plural(read, 'record')} that were read, {written:,} are in the splits and {gone:,} "
             "among the removed ones. Files of the unfinished run were changed after they were written: delete "
             f"{root} and run the same command again."
         )
@@ -636,13 +651,16 @@ def run_stages(
         words = run(words_stage(config.curriculum, shape, artifacts[RECORDS], units, memory))[WORDS]
         artifacts |= run(complexity_stage(config.curriculum, words, units))
     artifacts |= run(split_stage(config, artifacts, repeats, units, kept, before, unrelated))
+    if config.augment:
+        artifacts |= run(augment_stage(config.augment, artifacts, units, shape, memory))
     return artifacts | run(write_stage(artifacts, repeats, units, shape))
 
 
 def machine_of(config: PrepareConfig, inputs: InputManifest, cpus: int, records: int) -> Machines:
     """A machine for a run. cpus: its cores. records: those of the run."""
     of_records = collect_memory(config.limits)
-    task = of_records + rules_memory(config.store, config.validation)
+    of_augment = augment_memory(config.store, config.augment, records)
+    task = of_records + max(rules_memory(config.store, config.validation), of_augment)
     largest = max(
         task,
         tables_memory(config.inputs, inputs),

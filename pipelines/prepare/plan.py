@@ -81,8 +81,14 @@ class Fate:
         for table in artifacts[QUARANTINE].tables(["problem"]):
             problems.update(table["problem"].to_pylist())
         removed = artifacts[REMOVED].manifest.counters
-        reasons = {key.rpartition("/")[2]: int(n) for key, n in removed.items() if key.startswith("removed/")}
-        return cls(rows, sum(artifacts[name].manifest.rows for name in SPLITS), problems, reasons)
+        reasons = {
+            key.rpartition("/")[2]: int(n)
+            for key, n in removed.items()
+            if key.startswith("removed/") and not key.startswith("removed/augment/")
+        }
+        more = removed.get("repeated", 0) + removed.get("augmented", 0)
+        kept = sum(artifacts[name].manifest.rows for name in SPLITS) - int(more)
+        return cls(rows, kept, problems, reasons)
 
     @property
     def text(self) -> str:

@@ -332,6 +332,7 @@ def fields_of_settings(config: PrepareConfig) -> list[tuple[str, tuple[str, ...]
         ("clean.redact_except", tuple(one for one in config.clean.redact_except if one not in ("id", "provenance"))),
         ("split.by_time", (split.by_time,) if split.by_time else ()),
         ("split.balance.by", split.balance.by if split.balance else ()),
+        ("augment.by", config.augment.by if config.augment else ()),
     ]
 
 

@@ -34,7 +34,14 @@ from raymill.pipelines.memory import model_memory
 from raymill.pipelines.prepare.assess.metrics import dates_in, form_of
 from raymill.pipelines.prepare.assess.settings import Sentiment
 from raymill.pipelines.prepare.records.clean import Clean, Cleaner
-from raymill.pipelines.prepare.records.fields import hash64, labels_by_annotators, metadata_of, value_of, values_of
+from raymill.pipelines.prepare.records.fields import (
+    AUGMENT,
+    hash64,
+    labels_by_annotators,
+    metadata_of,
+    value_of,
+    values_of,
+)
 from raymill.pipelines.prepare.records.validate import Validator
 from raymill.pipelines.prepare.stages.collect import rules_memory
 from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes, same
@@ -46,7 +53,7 @@ FOLDER = "_work/assess"  # of a run: the artifacts of its assessment
 FACTS, SAMPLE, VERDICTS = "facts", "sample", "verdicts"
 # Not below the folders of their groups, `questions` and `answers`, which are outputs of their own.
 QUESTIONS, ANSWERS = "question-attributes", "answer-attributes"
-FACTS_VERSION = "6"
+FACTS_VERSION = "7"
 TOGETHER = "all"  # the source of all records in QUESTIONS and ANSWERS, which are compared whatever their sources are
 
 CHARACTERS = 4000  # of a text whose words are sampled or embedded
@@ -101,7 +108,7 @@ class FactsSettings:
             [
                 ("id", pa.string()),
                 ("hash", pa.uint64()),  # of the id
-                ("copy", pa.bool_()),  # balancing made the record of another one
+                ("copy", pa.bool_()),  # balancing or augmentation made the record of another one
                 ("question", pa.uint64()),  # hashes of system message and question, and of the answer; 0 of plain texts
                 ("answer", pa.uint64()),
                 ("language", pa.string()),  # null: not identified with certainty
@@ -273,8 +280,9 @@ def _facts(
 
 
 def is_copy(record: Mapping[str, Any]) -> bool:
-    """Whether balancing made the record of another one."""
-    return (record["provenance"] or {}).get("operation") == "repeat"
+    """Whether balancing or augmentation made the record of another one."""
+    operation = (record["provenance"] or {}).get("operation") or ""
+    return operation == "repeat" or operation.startswith(AUGMENT)
 
 
 def check_sentiment(store: Store, sentiment: Sentiment) -> None:

@@ -36,6 +36,7 @@ Values = Sequence[str | None]
 # Fields of `columns` that are the provenance of records.
 PROVENANCE = ("provenance", "parents", "operation")
 PROVENANCE_TYPE = pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])
+AUGMENT = "augment/"  # begins the operation of a variant
 CLASSES = "_work/classes"
 CLASSES_SCHEMA = pa.schema(
     [
@@ -147,6 +148,16 @@ def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tu
         parents = [as_json_text(one) for one in value] if isinstance(value, list) else []
     known = tuple(one for one in parents if one)
     return known, (operation,) if known and operation else ()
+
+
+def operations_of(operation: str | None) -> list[str]:
+    """How a record was made, one after the other. operation: of its provenance."""
+    return operation.split(", ") if operation else []
+
+
+def is_synthetic(operation: str | None) -> bool:
+    """Whether a model made a record, or augmentation. operation: of its provenance."""
+    return any(one.startswith(("generate/", AUGMENT)) for one in operations_of(operation))
 
 
 class FailedRule(NamedTuple):

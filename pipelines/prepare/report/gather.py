@@ -17,9 +17,11 @@ from raymill.cluster.readers.listing import skipped_text
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
+from raymill.pipelines.prepare.augment import variants
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.records import tables, validate
-from raymill.pipelines.prepare.records.fields import CLASSES, ClassCounts, classes_of
+from raymill.pipelines.prepare.records.fields import AUGMENT, CLASSES, ClassCounts, classes_of
+from raymill.pipelines.prepare.stages.augment import AUGMENTED
 from raymill.pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
 from raymill.pipelines.prepare.stages.split import MOST_COPIES
 from raymill.pipelines.prepare.stages.split_stage import SPLIT_FILES
@@ -36,9 +38,11 @@ STAGES = {
     "contradictions": "contradictory",
     "outliers": "outliers",
     "mixture": "over a share",
+    "synthetic": "synthetic",
     "balance": "over a class",
+    "augment": "no variant",
 }
-LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "balance")
+LEFT_OUT_STAGES = ("relevance", "contradictions", "outliers", "mixture", "synthetic", "balance")
 ANSWER_SHOWN = 300  # characters
 EXAMPLE_SHOWN = 600  # characters of a removed record
 # stage: a key of STAGES; collect is quarantine. example: the first record, none of listed ones; its value and limit are
@@ -67,7 +71,12 @@ REPORT = {
     # Records for validation or testing that are older than the newest training record; null without `split.by_time`.
     "older?": int | None,
     "stages?": dict[str, int],  # of the curriculum -> records
-    "assigned?": dict[str, int],  # records of each split before balancing
+    # records of each split before balancing, without synthetic ones that only training has
+    "assigned?": dict[str, int],
+    # Records that a model or augmentation made, as STEP of their provenance -> split -> records.
+    "made?": dict[str, dict[str, int]],
+    # Of `augment.by`: class -> `records` of training, with repeated ones, and `variants` of them.
+    "variants?": dict[str, dict[str, int]],
     "personal_data?": dict[str, int],  # findings that were replaced, by place
     # Records that models generated, by model and the terms for its answers.
     "generated?": [{"generator": str, "terms": str | None, "splits": dict[str, int]}],
@@ -79,6 +88,7 @@ REPORT = {
 REQUIRED = tuple(key for key in REPORT if not key.endswith("?"))
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
+_WARN_REFUSED = 0.1  # of the variants, that may not stay
 _WARN_OFF = 0.01  # of the records, by which a split differs from its share
 _LARGE_GROUP = 20  # records; a smaller group is no warning, whatever the shares
 _EXPECTED = 5  # records of a source or stratum in a split; with fewer, none there is chance
@@ -89,6 +99,7 @@ _SETTING = re.compile(r"`((?:validate|split|dedup|duplicates)\.[\w.]+)`")
 _LEFT_OUT = {
     "over_share": "more records of the source than its `share` allows",
     "over_class": "more records of the class than `split.balance` allows in training",
+    "over_synthetic": "more records that a model or augmentation made than `split.synthetic` allows in the split",
     "exact_duplicate": "the same text as an earlier record",
     "near_duplicate": "a text like an earlier record's, by `dedup.threshold`",
     "same_question": "the same question as another record",
@@ -99,7 +110,7 @@ _LEFT_OUT = {
     "outlier": "lengths or letters far from those of other records, by `validate.outliers`",
     "contradictory": "a question to which another record has a different answer",
 }
-_MEANINGS = {**PROBLEMS, **content.REASONS, **tables.REASONS, **validate.REASONS, **_LEFT_OUT}
+_MEANINGS = {**PROBLEMS, **content.REASONS, **tables.REASONS, **validate.REASONS, **_LEFT_OUT, **variants.REASONS}
 
 
 def counts_below(counters: dict[str, float], prefix: str) -> dict[str, int]:
@@ -127,6 +138,11 @@ def data_set_warnings(
     for part, wanted in zip(SPLITS, config.split.shares, strict=True):
         if written and wanted and not splits[part]:
             few = f"{plural(written, 'record')} {'is' if written == 1 else 'are'} too few, or of one group"
+            if not sum(split.get(f"assigned/{name}", 1) for name in SPLITS):
+                few = (
+                    f"all records are synthetic, and split.synthetic.{part} is "
+                    f"{getattr(config.split.synthetic, part):g}. Add records that no model made, or set it to 1"
+                )
             found.append(f"the split {part} is empty: {few}.")
     for one, entry in zip(sources, config.inputs, strict=True):
         kept = sum(one["splits"].values())
@@ -265,6 +281,7 @@ def _large_group(
         return
     without = counts_below(split, "component/without/")
     names = {"questions": "equal questions", "duplicates": "near-duplicates", "parents": "a text they were made of"}
+    names |= {"generated": "a record that a model was asked about"}
     fixes = {"questions": "`duplicates.questions: remove`", "duplicates": "`dedup.remove: true`"}
     joined = " and ".join(names.get(name, name) for name in without) or " and ".join(config.split.group) or "one value"
     parts = "; ".join(f"without {names.get(name, name)} its largest part has {n:,}" for name, n in without.items())
@@ -317,6 +334,30 @@ def balance_warnings(config: PrepareConfig, split: dict[str, float]) -> list[str
     ]
 
 
+def augment_warnings(config: PrepareConfig, split: dict[str, float], written: dict[str, float]) -> list[str]:
+    """About classes that stay smaller than wanted, and variants that could not be made or were not allowed; from the
+    counters of two stages.
+    """
+    found = []
+    if smaller := int(split.get("variants/smaller", 0)):
+        found.append(
+            f"augment: {plural(smaller, 'class', 'es')} cannot be filled up to augment.to, because no record has more "
+            "variants than augment.most_variants. Set it to a larger number, or augment.to to a smaller one."
+        )
+    if over := int(split.get("variants/over", 0)):
+        found.append(
+            f"augment: {plural(over, 'variant')} {'was' if over == 1 else 'were'} not made, because "
+            f"split.synthetic.train allows {config.split.synthetic.train:.0%} of the training split."
+        )
+    refused, wanted = sum(counts_below(written, "removed/augment/").values()), int(split.get("variants/wanted", 0))
+    if refused > _WARN_REFUSED * wanted:
+        found.append(
+            f"augment: {share(refused, wanted)} of the variants may not stay; the reasons are in the report. Add "
+            "operations, or change the bounds in augment."
+        )
+    return found
+
+
 def fetch_warnings(config: PrepareConfig, fetched: Sequence[dict[str, Any]]) -> list[str]:
     """About sources whose first page has nothing that leads to the next one."""
     lacking = {one["source"] for one in fetched if one.get("lacks_next")}
@@ -356,6 +397,7 @@ def gather(
         }
         for one in config.inputs
     ]
+    made = _made(written)
     totals = {
         "quarantined": int(collected["quarantined"]),
         "records": int(collected["records"]),
@@ -363,6 +405,8 @@ def gather(
         "duplicates": sum(counts_below(written, "removed/duplicates/").values()),
         "left_out": sum(sum(counts_below(written, f"removed/{stage}/").values()) for stage in LEFT_OUT_STAGES),
         "repeated": int(written.get("repeated", 0)),
+        "augmented": int(written.get("augmented", 0)),
+        "synthetic": sum(sum(of.values()) for step, of in made.items() if not step.startswith(AUGMENT)),
         "written": sum(splits.values()),
         "personal_data": int(collected["replaced"]),
     }
@@ -388,6 +432,8 @@ def gather(
         "stages": counts_below(split, "stage/"),
         "assigned": counts_below(split, "assigned/"),
         "generated": _generated(written),
+        "made": made,
+        "variants": _variants(artifacts),
         "classes": classes,
         "warnings": [
             *data_set_warnings(config, totals, splits, sources, split, straddling),
@@ -395,6 +441,7 @@ def gather(
             *split_warnings(config, split, sources, classes),
             *time_warnings(collected, split),
             *balance_warnings(config, split),
+            *augment_warnings(config, split, written),
             *fetch_warnings(config, fetched),
             *warnings,
             *loss_warnings(quarantine_entries(artifacts[QUARANTINE])),
@@ -412,6 +459,23 @@ def _generated(written: dict[str, float]) -> list[dict[str, Any]]:
             found.setdefault(tuple(json.loads(by)), dict.fromkeys(SPLITS, 0))[split] += records
     ranked = sorted(found.items(), key=lambda one: (-sum(one[1].values()), str(one[0])))
     return [{"generator": model, "terms": terms, "splits": splits} for (model, terms), splits in ranked]
+
+
+def _made(written: dict[str, float]) -> dict[str, dict[str, int]]:
+    """Records of each split that a model or augmentation made, by how; those of most records first."""
+    found: dict[str, dict[str, int]] = {}
+    for key, number in counts_below(written, "made/").items():
+        split, _, operation = key.partition("/")
+        found.setdefault(operation, dict.fromkeys(SPLITS, 0))[split] = number
+    return dict(sorted(found.items(), key=lambda one: (-sum(one[1].values()), one[0])))
+
+
+def _variants(artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, int]]:
+    """Records and variants of each class of `augment.by`, the smallest classes first."""
+    counters = artifacts[AUGMENTED].manifest.counters if AUGMENTED in artifacts else {}
+    made, has = counts_below(counters, "class-variants/"), counts_below(counters, "class/")
+    ranked = sorted(has.items(), key=lambda one: (one[1], one[0]))
+    return {name: {"records": number, "variants": made.get(name, 0)} for name, number in ranked}
 
 
 def _fetched(record: dict[str, Any]) -> str:

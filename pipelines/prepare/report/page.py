@@ -55,7 +55,7 @@ def report_text(report: PrepareReport) -> str:
     rows = [("records", totals["records"], "")]
     for stage, title in STAGES.items():
         reasons = [(one["reason"], one["records"]) for one in report["reasons"] if one["stage"] == stage]
-        if reasons or stage not in ("table", *LEFT_OUT_STAGES):
+        if reasons or stage not in ("table", "augment", *LEFT_OUT_STAGES):
             rows.append((title, sum(number for _, number in reasons), named(reasons)))
     pieces = Counter[str]()
     for one in report["cut"]:
@@ -68,9 +68,11 @@ def report_text(report: PrepareReport) -> str:
             rows.append((title, sum(number for _, number in counts), named(counts, most)))
     assigned = report.get("assigned", {}) if any(report["splits"].values()) else {}
     for split, number in report["splits"].items():
-        again = totals["repeated"] if split == "train" else 0
+        more = [(totals["repeated"], "repeated"), (totals.get("augmented", 0), "variants")] if split == "train" else []
         shares = [f"{share(assigned[split], sum(assigned.values()))}, {asked(report, split)} asked"] if assigned else []
-        rows.append((split, number, "; ".join([*shares, *([f"{count(again)} of them repeated"] if again else [])])))
+        rows.append(
+            (split, number, "; ".join([*shares, *(f"{count(some)} of them {how}" for some, how in more if some)]))
+        )
     width = max(len(count(number)) for _, number, _ in rows)
     return "\n".join(f"{title:<14}{count(number):>{width}}  {why}".rstrip() for title, number, why in rows)
 
@@ -89,7 +91,8 @@ def render(report: PrepareReport, assessment: Assessment) -> str:
     shown = [
         _verdict(report, assessment),
         listed("warnings", "Warnings", [*report["warnings"], *assessment["warnings"]]),
-        _result(report), _removed(report), _cut(report), _sources(report), _generated(report), _classes(report),
+        _result(report), _removed(report), _cut(report), _sources(report), _generated(report), _made(report),
+        _classes(report),
         _spread(assessment),
         _listed(report), _leakage(report, assessment), assessment_section(assessment),
         listed("notes", "Notes", report["notes"]), _config(report),
@@ -123,6 +126,8 @@ def _result(report: PrepareReport) -> Section:
         words += f" {plural(totals['personal_data'], 'finding')} of personal data were replaced: {places}."
     if totals["repeated"]:
         words += f" {plural(totals['repeated'], 'record')} of the training split are repeated."
+    if augmented := totals.get("augmented"):
+        words += f" {plural(augmented, 'record')} of the training split are variants of others."
     if stages := report.get("stages"):
         sizes = ", ".join(map(count, stages.values()))
         words += f" Stages of the curriculum, from easy to hard: {sizes} records (columns complexity and stage)."
@@ -240,6 +245,26 @@ def _classes_of(name: str, values: Sequence[ClassCounts]) -> DataTable:
     return DataTable(f"Records by {name}: {shown}{plural(len(values), 'value')}", columns, rows)
 
 
+def _made(report: PrepareReport) -> Section | None:
+    """Records that a model or augmentation made: how, and of which classes."""
+    made, classes = report.get("made", {}), report.get("variants", {})
+    if not made:
+        return None
+    rows = [(code(step), *(counts[split] for split in SPLITS)) for step, counts in made.items()]
+    columns = ["Made by", *(f">{split.capitalize()}" for split in SPLITS)]
+    parts: list[Content] = [DataTable("Records that a model or augmentation made", columns, rows)]
+    if classes:
+        by = ", ".join(report["config"]["augment"]["by"])
+        of_classes = [
+            (outside(name), one["records"], one["variants"], one["records"] + one["variants"])
+            for name, one in list(classes.items())[:_ROWS]
+        ]
+        shown = f"{len(of_classes)} of " if len(classes) > len(of_classes) else ""
+        title = f"Records for training by {by}: {shown}{plural(len(classes), 'class', 'es')}"
+        parts.append(DataTable(title, [by, ">Records", ">Variants", ">Together"], of_classes))
+    return Section("made", "Synthetic records", parts)
+
+
 def _spread(assessment: Assessment) -> Section | None:
     """Bars of lengths, languages and turns."""
 
@@ -339,7 +364,7 @@ def verdict_of(report: PrepareReport, assessment: Assessment) -> Verdict:
         good.append("No question of validation or test is in train.")
     totals = report["totals"]
     if totals["written"]:
-        kept = totals["written"] - totals["repeated"]
+        kept = totals["written"] - totals["repeated"] - totals.get("augmented", 0)
         good.append(f"{share(kept, totals['records'])} of {plural(totals['records'], 'record')} were kept.")
     words = f"Fit for training, with {plural(len(warnings), 'warning')}" if warnings else "Fit for training"
     is_fit = not against and not is_lacking

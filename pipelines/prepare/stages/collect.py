@@ -51,6 +51,7 @@ from raymill.pipelines.prepare.records.fields import (
     classes_json,
     hash64,
     hash_of_text,
+    is_synthetic,
     listed,
     provenance_of,
     value_of,
@@ -68,6 +69,7 @@ from raymill.pipelines.prepare.stages.duplicates import (
     QUESTIONS,
     VERDICTS_SCHEMA,
     attributes,
+    question_hash,
     same,
 )
 from raymill.pipelines.prepare.stages.tables import TablesFound
@@ -81,7 +83,7 @@ from raymill.pipelines.text.texts import Texts
 RECORDS, KEYS = "_work/records", "_work/keys"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
 CUT_TEXTS, CUT_EXAMPLES = "cut", "_work/cut"
-COLLECT_VERSION = "9"
+COLLECT_VERSION = "10"
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # its number in the unit
@@ -183,15 +185,18 @@ class CollectSettings:
     def keys_schema(self) -> pa.Schema:
         """The columns of KEYS: the source by number; the time of `split.by_time` in microseconds from 1970 (0 without
         it); hashes of 64 bits, 0 for a record without the group or answer, and of its parents; and what outliers are
-        found by, NaN for a record without such a text.
+        found by, NaN for a record without such a text. `augment` is the class that variants are numbered by, `asked`
+        the question, or the text, which no variant may repeat; `synthetic` is whether a model or `augment` made it.
         """
         hashes = ["id", "stratum", "class", *(f"group/{name}" for name in self.config.split.group), "question"]
         hashes += ["answer"] if self.config.duplicates.contradictory != "ignore" else []
         outliers = self.config.validation.outliers
         hashes += ["outliers"] if outliers else []
+        hashes += ["augment", "asked"] if self.config.augment else []
         measures = [f"measure/{name}" for name in outliers.measures] if outliers else []
         columns = dict.fromkeys(hashes, pa.uint64()) | dict.fromkeys(measures, pa.float64())
         shared = {"row": pa.int64(), "source": pa.int32(), "time": pa.int64(), "parents": pa.list_(pa.uint64())}
+        shared["synthetic"] = pa.bool_()
         return pa.schema(shared | columns)
 
 
@@ -232,6 +237,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         and [dedup.ngram_words, *dedup.banding, dedup.seed, dedup.exact_short] + ["symbols"] * dedup.symbols,
         "sides": [one != "ignore" for one in config.duplicates.model_dump().values()],
         "split": [config.metadata, config.split.stratify, config.split.group, settings.balance, config.split.by_time],
+        "augment": config.augment and config.augment.by,
     }
     if any(one.form for one in sources):
         depends_on["own_forms"] = [one.form and one.form.model_dump(mode="json") for one in sources]
@@ -595,18 +601,21 @@ class _Unit:
             "time": [microseconds(one.metadata[by_time]) if by_time else 0 for one in records],
             "id": [hash64(one.id or "") for one in records],
             "parents": [[hash64(id) for id in one.parents] for one in records],
+            "synthetic": [is_synthetic(", ".join(one.operations)) for one in records],
             "stratum": hashed(stratify),
             "class": hashed(balance),
         }
         for name in self.config.split.group:
             values = (value_of(name, one.unredacted.get(name)) for one in records)
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
-        columns["question"] = [hash64(one.system, same(one.question)) if one.turns else 0 for one in sides]
+        columns["question"] = [question_hash(one) if one.turns else 0 for one in sides]
         if self.config.duplicates.contradictory != "ignore":
             columns["answer"] = [hash64(same(one.answer)) if one.turns else 0 for one in sides]
         if outliers := self.config.validation.outliers:
             columns["outliers"] = hashed(outliers.by)
             columns |= {f"measure/{name}": measure(name, sides) for name in outliers.measures}
+        if augment := self.config.augment:
+            columns["augment"], columns["asked"] = hashed(augment.by), list(map(question_hash, sides))
         return pa.table(columns, schema=self.settings.keys_schema)
 
     def _reject(self, rejected: list[Rejected]) -> None:

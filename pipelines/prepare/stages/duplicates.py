@@ -22,12 +22,14 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.examples.content import Sides
 from raymill.cluster.readers.inputs import Input
 from raymill.cluster.stage import Output, RunStageIn, Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, files_of, group_stage
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.dedup.signatures import SKETCH_TYPE, Sketches, permutations
+from raymill.pipelines.prepare.records.fields import hash64
 from raymill.pipelines.text.lines import count_characters
 from raymill.pipelines.text.texts import Texts
 
@@ -73,6 +75,11 @@ class Duplicates(BaseModel, extra="forbid", frozen=True):
 def same(text: str) -> str:
     """The text without what does not make another question: case, white space, and marks at the end."""
     return " ".join(text.lower().split()).rstrip(" .?!")
+
+
+def question_hash(sides: Sides) -> int:
+    """The hash by which questions, or plain texts, are the same."""
+    return hash64(sides.system, same(sides.question))
 
 
 def attributes(

@@ -77,6 +77,24 @@ class Balance(BaseModel, extra="forbid", frozen=True):
         return self
 
 
+class Synthetic(BaseModel, extra="forbid", frozen=True):
+    """Maximum fractions of records that a model made (`generate`), or augmentation."""
+
+    train: float = Field(
+        1, ge=0, le=1, description="Maximum fraction of the training split that a model or augmentation made"
+    )
+    validation: float = Field(
+        0, ge=0, le=1, description="Maximum fraction of the validation split that a model or augmentation made"
+    )
+    test: float = Field(
+        0, ge=0, le=1, description="Maximum fraction of the test split that a model or augmentation made"
+    )
+
+    @property
+    def fractions(self) -> tuple[float, float, float]:
+        return self.train, self.validation, self.test
+
+
 class Split(BaseModel, extra="forbid", frozen=True):
     """Shares of records. Records that belong together are in one split."""
 
@@ -108,6 +126,9 @@ class Split(BaseModel, extra="forbid", frozen=True):
         description="Number of cross-validation folds of the records that are not for testing; null: none",
     )
     balance: Balance | None = Field(None, description="Balance of classes in the training split; null: none")
+    synthetic: Synthetic = Field(
+        Synthetic(), description="Maximum fractions of synthetic records, of which by default only training has any"
+    )
     seed: int = Field(1, ge=0, lt=1 << 32, description="Random seed of the division into splits and folds")
 
     @property
@@ -372,6 +393,56 @@ def first_by_hash(hashes: np.ndarray, of: np.ndarray, sizes: Mapping[int, int]) 
         here = np.flatnonzero(of == number)
         taken[here[np.argsort(hashes[here], kind="stable")][size:]] = False
     return taken
+
+
+def most_synthetic(others: int, fraction: float) -> int | None:
+    """The most synthetic records beside others that are no larger fraction of all; None: any number."""
+    return None if fraction >= 1 else int(others * fraction / (1 - fraction) + _EPSILON)
+
+
+def numbers_of_variants(
+    hashes: np.ndarray,
+    classes: np.ndarray,
+    written: np.ndarray,
+    each: int,
+    to: Literal["largest"] | int | float | Mapping[int, int] | None,
+    most: int | None = None,
+) -> np.ndarray:
+    """int64[N]: how many variants are made of each record; those of rare classes and first variants come first.
+
+    Args:
+        hashes: uint64[N].
+        classes: uint64[N], a hash of the class's name.
+        written: int64[N], how often each record is written.
+        each: variants of each record; with `to` the most.
+        to: records of each class: those of the largest, a number, a fraction of the largest class's (a float), or by
+            class, where others get no variants; None: `each` variants of every record.
+        most: variants in all; None: any number.
+    """
+    names, of = np.unique(classes, return_inverse=True)
+    has = np.bincount(of, written, len(names)).astype(np.int64)
+    found = np.zeros(len(hashes), np.int64)
+    if to is None:
+        found[:] = each
+    else:
+        for number, name in enumerate(names.tolist()):
+            largest = float(has.max())
+            if isinstance(to, Mapping):
+                wanted: float = to.get(name, 0)
+            else:
+                wanted = largest if to == "largest" else largest * to if isinstance(to, float) else to
+            here = np.flatnonzero(of == number)
+            here = here[np.argsort(hashes[here], kind="stable")]
+            lacks = min(max(int(wanted + _EPSILON) - int(has[number]), 0), each * len(here))
+            found[here] = lacks // len(here)
+            found[here[: lacks % len(here)]] += 1
+    if most is not None and found.sum() > most:
+        record = np.repeat(np.arange(len(found)), found)
+        place = np.arange(len(record)) - np.repeat(np.cumsum(found) - found, found)  # of a variant, among its record's
+        size = np.zeros(len(record), np.int64) if to is None else has[of[record]]
+        kept = np.lexsort((hashes[record], place, size))[:most]
+        found = np.bincount(record[kept], minlength=len(found))
+    return found
 
 
 def copies(hashes: np.ndarray, classes: np.ndarray, to: int | Mapping[int, int], most: int) -> np.ndarray:

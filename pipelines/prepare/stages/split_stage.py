@@ -1,10 +1,13 @@
 """The stage `split`: where each record goes.
 
     one unit: keys and groups of all records  ->  _work/splits, a file for each unit of input
+                                                  _work/asked, hashes of all questions, if there are variants
 
 Of records that meet all rules, those with unrelated answers, duplicates, contradictory ones and outliers are left out
 as the config says, then those over the share of their source; the others are divided by split.py; then the training
-split is balanced by leaving records out and repeating others. With a curriculum, records that go to a split are divided
+split is balanced by leaving records out and repeating others, and records are chosen of which `augment` makes variants.
+Synthetic records without others that they belong to are for training alone, and those over `split.synthetic` are left
+out. With a curriculum, records that go to a split are divided
 into stages of equal sizes by their complexity before.
 
 Records of earlier runs stay where they are: those of the runs that `split.keep` names, and of the run that this one
@@ -47,6 +50,8 @@ from raymill.pipelines.prepare.stages.split import (
     first_by_hash,
     folds,
     hashes_in_order,
+    most_synthetic,
+    numbers_of_variants,
     older_than_training,
     relatives,
     sizes_by_share,
@@ -54,15 +59,15 @@ from raymill.pipelines.prepare.stages.split import (
 )
 
 BEFORE = "_work/before"
-_MOVES_NONE = {"keep", "stable", "balance", "folds"}  # settings of `split`
+_MOVES_NONE = {"keep", "stable", "balance", "folds", "synthetic"}  # settings of `split`
 _BEFORE_LIBRARIES = 256 << 20
 _BEFORE_OF_A_RECORD = 100
 _BEFORE_SCHEMA = pa.schema([("id", pa.uint64()), ("split", pa.int8()), ("fold", pa.int8())])
-SPLIT_FILES = "_work/splits"
-SPLIT_VERSION = "8"
+SPLIT_FILES, ASKED = "_work/splits", "_work/asked"
+SPLIT_VERSION = "9"
 # Records that go to no split.
 DUPLICATE, OVER_SHARE, OVER_CLASS, CONTRADICTORY, SAME_QUESTION, SAME_ANSWER, OUTLIER = -1, -2, -3, -4, -5, -6, -7
-UNRELATED = -8
+UNRELATED, OVER_SYNTHETIC = -8, -9
 # Duplicates by what is alike, as of `find_repeats`.
 REPEATED = {"record": DUPLICATE, "question": SAME_QUESTION, "answer": SAME_ANSWER}
 SPLITS_SCHEMA = pa.schema(
@@ -70,6 +75,7 @@ SPLITS_SCHEMA = pa.schema(
         ("row", pa.int64()),
         ("split", pa.int8()),  # index in SPLITS, or one of the numbers above
         ("copies", pa.int32()),  # how often the record is written
+        ("variants", pa.int32()),  # how many variants of it are made
         ("fold", pa.int8()),  # null without `split.folds`, and for records for testing
         ("complexity", pa.float64()),  # null without `curriculum`
         ("stage", pa.int8()),  # null without `curriculum`, and for records that go to no split by DUPLICATE, OVER_SHARE
@@ -84,8 +90,12 @@ SPLITS_SCHEMA = pa.schema(
         ("unrelated_limit", pa.string()),
     ]
 )
+ASKED_SCHEMA = pa.schema([("asked", pa.uint64())])  # ascending, as of `question_hash`
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 150
+_OF_NUMBERS = {"variants", "by", "to", "most_variants"}  # settings of `augment`
+_NOT_DIVIDED = -1
+_ANY_NUMBER = 1 << 31  # of variants of a record
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
 
 
@@ -183,13 +193,16 @@ def split_stage(
         "outliers": outliers and outliers.model_dump(),
         "complexity": complexity and [complexity.manifest.fingerprint, config.curriculum and config.curriculum.stages],
         "split": config.split.model_dump(exclude={"keep"}),
+        "augment": config.augment and config.augment.model_dump(include=_OF_NUMBERS),
         "mixture": [config.mixture.model_dump(), [one.share for one in config.inputs if one.share is not None] or None],
         "kept": [[one.manifest.digest for one in splits] for splits in kept.values()],
         "before": before and before.manifest.fingerprint,
         "unrelated": unrelated and [unrelated.cosines.manifest.fingerprint, unrelated.min_cosine],
     }
     work = AssignSplits(config, keys, artifacts[ATTRIBUTES], repeats, complexity, units, kept, before, unrelated)
-    outputs, memory = (Output(SPLIT_FILES, SPLITS_SCHEMA),), split_memory(keys.manifest.rows)
+    outputs: tuple[Output, ...] = (Output(SPLIT_FILES, SPLITS_SCHEMA),)
+    outputs += (Output(ASKED, ASKED_SCHEMA),) if config.augment else ()
+    memory = split_memory(keys.manifest.rows)
     return Stage("split", outputs, (None,), work, fingerprint(depends_on), keys.store, memory=memory)
 
 
@@ -213,9 +226,10 @@ class AssignSplits:
     unrelated: Unrelated | None
 
     def __call__(self, _: None, scratch: Scratch) -> Counters:
-        """Counters: `records` that go to a split, by split `assigned/S` before balancing, `same_id` with the id of
-        another one, `new` ones beside earlier runs, by group `straddling/G`, by stage `stage/N`, with `by_time`
-        `older`, see `older_than_training`, and of `_largest_component` and `_balance`.
+        """Counters: `records` that go to a split, by split `assigned/S` before balancing, without those that only
+        training may have, `same_id` with the id of another one, `new` ones beside earlier runs, by group
+        `straddling/G`, by stage `stage/N`, with `by_time` `older`, see `older_than_training`, and of
+        `_largest_component`, `_balance` and `_variants`.
         """
         split, listed = self.config.split, self.config.duplicates.contradictory
         by_unit = [
@@ -233,6 +247,11 @@ class AssignSplits:
             rows = np.repeat(np.arange(table.num_rows), pc.list_value_length(table["parents"]).to_numpy())
             parents = pc.list_flatten(table["parents"]).to_numpy() ^ of_source[rows]
             groups["group/parents"] = relatives(columns["id"] ^ of_source, rows, parents)
+            # What a model was asked about may be a record of any source.
+            made = columns["synthetic"][rows]
+            plain = pc.list_flatten(table["parents"]).to_numpy()
+            if made.any():
+                groups["group/generated"] = relatives(columns["id"], rows[made], plain[made])
         groups["group/duplicates"] = np.zeros(table.num_rows, np.uint64)
         splits, conflicts = np.zeros((2, table.num_rows), np.int64)
         unrelated = self._unrelated(splits)
@@ -264,28 +283,34 @@ class AssignSplits:
             strata = strata + stage.astype(np.uint64) * _SPREAD
         if self._is_staged(split.balance.by if split.balance else ()):
             classes = classes + stage.astype(np.uint64) * _SPREAD
-        by_time = split.by_time is not None
-        splits[stays] = assign(
-            hashes[stays],
-            strata[stays],
-            component,
+        by_time, synthetic = split.by_time is not None, columns["synthetic"]
+        divided = self._divided(component, synthetic[stays])
+        some = stays[divided]
+        splits[some] = assign(
+            hashes[some],
+            strata[some],
+            component[divided],
             split.shares,
-            None if earlier is None else earlier[stays],
-            columns["time"][stays] if by_time else None,
+            None if earlier is None else earlier[some],
+            columns["time"][some] if by_time else None,
         )
+        placed = splits[stays]
+        assigned = np.where(divided, placed, _NOT_DIVIDED)
+        self._leave_out_synthetic(splits, stays, synthetic, hashes)
         fold = np.full(table.num_rows, -1, np.int8)
         if split.folds:
-            trained = splits[stays] < SPLITS.index("test")
+            trained = (splits[stays] >= 0) & (splits[stays] < SPLITS.index("test"))
             some = stays[trained]
             before = None if kept_folds is None else kept_folds[some]
             fold[some] = folds(hashes[some], strata[some], component[trained], split.folds, before)
-        assigned = splits[stays]
         times, of_balance = self._balance(splits, classes, hashes)
+        variants, of_variants = self._variants(splits, times, columns, hashes)
         if listed == "list":  # without those that balancing left out
             conflicts = contradictions(columns["question"], columns["answer"], splits >= 0)
         found = {
             "split": pa.array(splits, pa.int8()),
             "copies": pa.array(times, pa.int32()),
+            "variants": pa.array(variants, pa.int32()),
             "fold": pa.array(fold, mask=fold < 0),
             "stage": pa.array(stage, mask=stage == 0),
             "complexity": pa.array(complexity, mask=np.isnan(complexity)),
@@ -299,18 +324,22 @@ class AssignSplits:
             if end > first:
                 scratch.write(SPLIT_FILES, written.slice(first, end - first), unit)
             first = end
-        counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())} | of_balance
+        if self.config.augment:
+            scratch.write(ASKED, pa.table([np.unique(columns["asked"][splits >= 0])], schema=ASKED_SCHEMA))
+        counters: Counters = {"records": float(len(stays)), "contradictory": float((conflicts > 0).sum())}
+        counters |= of_balance | of_variants
         counters["same_id"] = float(len(stays) - len(np.unique(columns["id"][stays])))
         for number, name in enumerate(SPLITS):
             counters[f"assigned/{name}"] = float((assigned == number).sum())
         of_stays = {name.partition("/")[2]: values[stays] for name, values in groups.items()}
-        counters |= _largest_component(component, of_stays, columns["source"][stays], assigned)
+        counters |= _largest_component(component, of_stays, columns["source"][stays], placed)
         if earlier is not None:
             counters["new"] = float((earlier[stays] < 0).sum())
+        written = np.flatnonzero(splits >= 0)
         for name, column in groups.items():
-            counters[f"straddling/{name.partition('/')[2]}"] = float(straddling(splits[stays], column[stays]))
+            counters[f"straddling/{name.partition('/')[2]}"] = float(straddling(splits[written], column[written]))
         if by_time:
-            counters["older"] = float(older_than_training(assigned, columns["time"][stays]))
+            counters["older"] = float(older_than_training(splits[written], columns["time"][written]))
         for number in range(1, stages + 1):
             counters[f"stage/{number}"] = float((stage == number).sum())
         return counters
@@ -418,6 +447,59 @@ class AssignSplits:
                 times[train] = copies(hashes[train], classes[train], to, balance.most_copies)
                 splits[train[times[train] == 0]] = OVER_CLASS
         return times, counters
+
+    def _divided(self, component: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+        """bool[N]: the records that the splits share. Others are synthetic, belong to no other record, and are for
+        training, because neither validation nor testing may have any.
+
+        component: int64[N], as of `components`. synthetic: bool[N].
+        """
+        if self.config.split.synthetic.validation or self.config.split.synthetic.test or not synthetic.any():
+            return np.ones(len(component), bool)
+        has_others = np.zeros(len(component), bool)
+        has_others[component[~synthetic]] = True
+        return has_others[component]
+
+    def _leave_out_synthetic(
+        self, splits: np.ndarray, stays: np.ndarray, synthetic: np.ndarray, hashes: np.ndarray
+    ) -> None:
+        """Set OVER_SYNTHETIC: in each split the last synthetic records by hash over the allowed fraction."""
+        for number, fraction in enumerate(self.config.split.synthetic.fractions):
+            here = stays[splits[stays] == number]
+            made = here[synthetic[here]]
+            most = most_synthetic(len(here) - len(made), fraction)
+            if most is not None and len(made) > most:
+                splits[made[np.argsort(hashes[made], kind="stable")][most:]] = OVER_SYNTHETIC
+
+    def _variants(
+        self, splits: np.ndarray, times: np.ndarray, columns: dict[str, np.ndarray], hashes: np.ndarray
+    ) -> tuple[np.ndarray, Counters]:
+        """(int64[N], how many variants are made of each record; counters).
+
+        Counters: `variants/wanted` of all records, `variants/over`, how many more there would be without
+        `split.synthetic`, and `variants/smaller`, classes that stay smaller than wanted, by `augment.most_variants`.
+        """
+        found, augment = np.zeros(len(splits), np.int64), self.config.augment
+        if augment is None:
+            return found, {}
+        train = np.flatnonzero(splits == SPLITS.index("train"))
+        given = augment.to
+        to = {hash64(value): number for value, number in given.items()} if isinstance(given, dict) else given
+        each = augment.variants if to is None else augment.most_variants
+        made = int(times[train[columns["synthetic"][train]]].sum())
+        most = most_synthetic(int(times[train].sum()) - made, self.config.split.synthetic.train)
+        classes = columns["augment"][train]
+        wanted, without_limit = (
+            numbers_of_variants(hashes[train], classes, times[train], number, to) for number in (each, _ANY_NUMBER)
+        )
+        found[train] = wanted
+        if most is not None:
+            found[train] = numbers_of_variants(hashes[train], classes, times[train], each, to, max(most - made, 0))
+        counters = {"variants/wanted": float(found.sum()), "variants/over": float(wanted.sum() - found.sum())}
+        if to is not None:
+            smaller = len(np.unique(classes[wanted < without_limit]))
+            counters["variants/smaller"] = float(smaller)
+        return found, counters
 
     def _class_of(self, value: str, balance: Balance) -> int:
         """The hash of a class of one field, as records have it."""

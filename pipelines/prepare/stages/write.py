@@ -1,15 +1,16 @@
 """The stage `write`: the splits and the ledger as files.
 
-unit of input: its records, and where they go  ->  train, validation, test
-                                                   removed   the ledger
-                                                   listed    records of the splits that a setting `list` found
-                                                   examples  of contradictory records, those that the report shows
-                                                   classes   how many records of each class are where
-                                                   removed-examples  rows of the ledger, one for each reason
+unit of input: its records, where they go,  ->  train, validation, test
+and variants of them                            removed   the ledger
+                                                listed    records of the splits that a setting `list` found
+                                                examples  of contradictory records, those that the report shows
+                                                classes   how many records of each class are where
+                                                removed-examples  rows of the ledger, one for each reason
 """
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,15 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records import tables
-from raymill.pipelines.prepare.records.fields import CLASSES, CLASSES_SCHEMA, class_counts, class_fields, metadata_of
+from raymill.pipelines.prepare.records.fields import (
+    CLASSES,
+    CLASSES_SCHEMA,
+    class_counts,
+    class_fields,
+    is_synthetic,
+    metadata_of,
+)
+from raymill.pipelines.prepare.stages.augment import AUGMENTED, NOT_AUGMENTED
 from raymill.pipelines.prepare.stages.collect import RECORDS, REJECTED, REJECTED_SCHEMA
 from raymill.pipelines.prepare.stages.complexity import COMPLEXITY
 from raymill.pipelines.prepare.stages.duplicates import DuplicateGroups
@@ -33,6 +42,7 @@ from raymill.pipelines.prepare.stages.split_stage import (
     OUTLIER,
     OVER_CLASS,
     OVER_SHARE,
+    OVER_SYNTHETIC,
     REPEATED,
     SPLIT_FILES,
     SPLITS_SCHEMA,
@@ -40,7 +50,7 @@ from raymill.pipelines.prepare.stages.split_stage import (
 )
 
 REMOVED, LISTED, EXAMPLES, REMOVED_EXAMPLES = "removed", "listed", "_work/examples", "_work/removed-examples"
-WRITE_VERSION = "7"
+WRITE_VERSION = "8"
 
 EXAMPLES_SHOWN = 5  # questions with contradictory answers
 _ANSWERS_SHOWN = 3  # of each
@@ -55,6 +65,7 @@ _LEFT_OUT = {
     OUTLIER: ("outliers", "outlier"),
     OVER_SHARE: ("mixture", "over_share"),
     OVER_CLASS: ("balance", "over_class"),
+    OVER_SYNTHETIC: ("synthetic", "over_synthetic"),
 }
 
 _OF_CURRICULUM = {"complexity": pa.float64(), "stage": pa.int8()}
@@ -70,7 +81,7 @@ REMOVED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("source", pa.string()),
-        # table, validate, relevance, duplicates, contradictions, outliers, mixture or balance
+        # table, validate, relevance, duplicates, contradictions, outliers, mixture, synthetic, balance or augment
         ("stage", pa.string()),
         ("reason", pa.string()),
         ("value", pa.string()),
@@ -125,12 +136,14 @@ def write_stage(artifacts: dict[str, Artifact], repeats: dict[str, DuplicateGrou
         Output(REMOVED_EXAMPLES, REMOVED_SCHEMA),
     )
     of_repeats = {name: one.files_by_unit(units) for name, one in repeats.items()}
-    files = zip(*(one.files_by_unit(units) for one in (records, rejected, splits)), strict=True)
+    variants = [artifacts[name] for name in (AUGMENTED, NOT_AUGMENTED) if name in artifacts]
+    files = zip(*(one.files_by_unit(units) for one in (records, rejected, splits, *variants)), strict=True)
     parts = [
-        WriteUnit(number, own, rejects, places, {name: uris[number] for name, uris in of_repeats.items()})
-        for number, (own, rejects, places) in enumerate(files)
+        WriteUnit(number, own, rejects, places, {name: uris[number] for name, uris in of_repeats.items()}, *of_variants)
+        for number, (own, rejects, places, *of_variants) in enumerate(files)
     ]
-    made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in (records, rejected, splits))])
+    read = (records, rejected, splits, *variants)
+    made_from = fingerprint([WRITE_VERSION, *(one.manifest.fingerprint for one in read)])
     removes = frozenset(name for name, one in repeats.items() if one.removes)
     work = WriteSplits(records.store, own, staged, shape, removes, class_fields(own))
     return Stage("write", outputs, parts, work, made_from, records.store)
@@ -145,6 +158,8 @@ class WriteUnit:
     rejected: list[str]
     splits: list[str]
     repeats: dict[str, list[str]]
+    augmented: Sequence[str] = ()
+    not_augmented: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -163,8 +178,9 @@ class WriteSplits:
     fields: list[str]
 
     def __call__(self, unit: WriteUnit, scratch: Scratch) -> Counters:
-        """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, removed records as
-        `removed/STAGE/REASON`, and listed ones as `listed/REASON`; generated ones as `generated/S/[MODEL, TERMS]`.
+        """Counters: `split/S` and `split/S/SOURCE` of each split, `repeated`, `augmented`, those that a model or
+        augmentation made as `made/S/OPERATION`, generated ones as `generated/S/[MODEL, TERMS]`, removed records as
+        `removed/STAGE/REASON`, and listed ones as `listed/REASON`.
         """
         counters = Counter[str]()
         classes: list[tuple[dict[str, str | None], str]] = []
@@ -181,7 +197,6 @@ class WriteSplits:
             records = records.select(self.schema.names).cast(self.schema)
             own = splits.slice(first, records.num_rows)
             first += records.num_rows
-            sources = pc.struct_field(records["metadata"].combine_chunks(), "source")
             for number, name in enumerate(SPLITS):
                 here = np.flatnonzero(own["split"].to_numpy() == number)
                 if len(here):
@@ -191,12 +206,8 @@ class WriteSplits:
                     chosen = chosen.append_column("split", pa.repeat(name, chosen.num_rows))
                     for column in ("fold", *(_OF_CURRICULUM if self.staged else ())):
                         chosen = chosen.append_column(column, own[column].take(at))
-                    scratch.write(name, chosen)
-                    counters[f"split/{name}"] += chosen.num_rows
+                    self._write(scratch, name, chosen, counters)
                     counters["repeated"] += chosen.num_rows - len(here)
-                    for found in pc.value_counts(sources.take(at)).to_pylist():
-                        counters[f"split/{name}/{found['values']}"] += found["counts"]
-                    counters.update(f"generated/{name}/{by}" for by in _generated(chosen["metadata"]))
             gone = pc.less(own["split"], 0)
             pairs = zip(records.filter(gone).to_pylist(), own.filter(gone).to_pylist(), strict=True)
             removed = [_removed(record, place, partners) for record, place in pairs]
@@ -210,6 +221,19 @@ class WriteSplits:
             fields = records.select(["metadata", "annotations"]).to_pylist()
             classes += zip(map(metadata_of, fields), places, strict=True)
             self._list(scratch, records, own, partners, counters)
+        for variants in read_tables(self.store, unit.augmented):
+            chosen = variants.select(self.schema.names).cast(self.schema)
+            chosen = chosen.append_column("split", pa.repeat(SPLITS[0], chosen.num_rows))
+            for column in ("fold", *(_OF_CURRICULUM if self.staged else ())):
+                chosen = chosen.append_column(column, splits[column].take(variants["row"]))
+            self._write(scratch, SPLITS[0], chosen, counters)
+            counters["augmented"] += chosen.num_rows
+        for refused in read_tables(self.store, unit.not_augmented):
+            stage = pa.repeat("augment", refused.num_rows)
+            scratch.write(REMOVED, refused.append_column("stage", stage).select(REMOVED_SCHEMA.names))
+            counters.update(f"removed/augment/{reason}" for reason in refused["reason"].to_pylist())
+            for row in refused.to_pylist():
+                examples.setdefault(("augment", row["reason"]), row | {"stage": "augment"})
         for rejected in read_tables(self.store, unit.rejected):
             columns = {name: rejected[name] for name in REJECTED_SCHEMA.names if name not in ("row", "classes")}
             missing = {field.name: pa.nulls(rejected.num_rows, field.type) for field in REMOVED_SCHEMA}
@@ -228,6 +252,18 @@ class WriteSplits:
         if shown:
             scratch.write(REMOVED_EXAMPLES, pa.Table.from_pylist(shown, REMOVED_SCHEMA))
         return dict(counters)
+
+    def _write(self, scratch: Scratch, split: str, records: pa.Table, counters: Counter[str]) -> None:
+        """Write records of a split, and count them."""
+        scratch.write(split, records)
+        counters[f"split/{split}"] += records.num_rows
+        for source in pc.value_counts(pc.struct_field(records["metadata"].combine_chunks(), "source")).to_pylist():
+            counters[f"split/{split}/{source['values']}"] += source["counts"]
+        counters.update(f"generated/{split}/{by}" for by in _generated(records["metadata"]))
+        operations = pc.struct_field(records["provenance"].combine_chunks(), "operation")
+        for found in pc.value_counts(operations.drop_null()).to_pylist():
+            if is_synthetic(found["values"]):
+                counters[f"made/{split}/{found['values']}"] += found["counts"]
 
     def _list(
         self, scratch: Scratch, records: pa.Table, own: pa.Table, partners: Partners, counters: Counter[str]

@@ -94,7 +94,13 @@ def card_text(
         **_licence(report),
         "task_categories": sorted({_TASKS.get(task, "text-generation") for task in tasks}),
         "size_categories": [next((name for bound, name in _SIZES if total < bound), "n>1T")],
-        "tags": ["raymill", *(["synthetic"] if generated else []), *tasks, *domains],
+        "tags": [
+            "raymill",
+            *(["synthetic"] if generated else []),
+            *(["augmented"] if totals.get("augmented") else []),
+            *tasks,
+            *domains,
+        ],
         **({"annotations_creators": ["machine-generated"]} if generated else {}),
         "configs": [
             {
@@ -120,6 +126,7 @@ def card_text(
         "total": plural(total, "record"),
         "splits": [(split, count(version.records[split])) for split in SPLITS],
         "repeated": plural(totals["repeated"], "record") if totals["repeated"] else "",
+        "made": [(step, *(count(of[split]) for split in SPLITS)) for step, of in report.get("made", {}).items()],
         "kept": [
             (one["source"], one["licence"] or "not stated", count(one["records"]), count(sum(one["splits"].values())))
             for one in sources

@@ -54,6 +54,7 @@ NOT_SHOWN = {
     "different_questions": "of preferences, shape preference",
     "equal_answers": "of preferences, shape preference",
     "undesirable": "of data for KTO",
+    "over_synthetic": "of records that a model made",
     "schema_too_slow": "takes a pattern that has been made to be slow",
     "bytes_not_utf8": "of columns of bytes",
 }

@@ -172,6 +172,7 @@ def test_the_report_counts_what_the_files_hold(settings, monkeypatch):
     report = prepare_inline(settings, monkeypatch).report
     assert report["totals"] == {
         "quarantined": 1, "records": 64, "rejected": 3, "duplicates": 1, "left_out": 0, "repeated": 0, "written": 60,
+        "augmented": 0, "synthetic": 0,
         "personal_data": 0,
     }  # fmt: skip
     assert [(one["stage"], one["reason"], one["records"]) for one in report["reasons"]] == [

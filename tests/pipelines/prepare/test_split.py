@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymill.cluster.examples.splits import SPLITS
+from raymill.pipelines.prepare.job import PrepareRun
 from raymill.pipelines.prepare.records.fields import provenance_of
 from raymill.pipelines.prepare.stages.split import (
     assign,
@@ -16,12 +17,15 @@ from raymill.pipelines.prepare.stages.split import (
     copies,
     first_by_hash,
     folds,
+    most_synthetic,
+    numbers_of_variants,
     older_than_training,
     relatives,
     sizes_by_share,
     straddling,
 )
 from tests.support.inline import prepare_inline
+from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
 
 SHARES = (0.8, 0.1, 0.1)
@@ -377,3 +381,122 @@ def test_a_class_with_a_number_of_its_own_gets_it_and_others_stay_as_they_are():
     classes = np.repeat(np.array([7, 8, 9], np.uint64), [4, 6, 2])
     times = copies(np.arange(1, 13).astype(np.uint64), classes, {7: 2, 9: 5, 1: 3}, 5)
     assert times.tolist() == [1, 1, 0, 0] + [1] * 6 + [3, 2]
+
+
+def variants_of(counts: list[int], each: int, to, most: int | None = None) -> list[list[int]]:
+    """The numbers of variants of the records of each class. counts: its records; their order is by hash."""
+    classes = np.repeat(np.arange(1, len(counts) + 1, dtype=np.uint64), counts)
+    written = np.ones(len(classes), np.int64)
+    found = numbers_of_variants(np.arange(1, len(classes) + 1).astype(np.uint64), classes, written, each, to, most)
+    return [found[classes == number].tolist() for number in range(1, len(counts) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("each", "to", "found"),
+    [
+        (2, None, [[2] * 6, [2, 2], [2]]),
+        (9, "largest", [[0] * 6, [2, 2], [5]]),
+        (3, "largest", [[0] * 6, [2, 2], [3]]),
+        (9, 0.5, [[0] * 6, [1, 0], [2]]),
+        (9, 7, [[1, 0, 0, 0, 0, 0], [3, 2], [6]]),
+        (9, {3: 4, 8: 100}, [[0] * 6, [0, 0], [3]]),
+    ],
+)
+def test_classes_are_filled_up_evenly_with_variants(each, to, found):
+    assert variants_of([6, 2, 1], each, to) == found
+
+
+def test_under_a_limit_rare_classes_and_first_variants_come_first():
+    assert variants_of([6, 2, 1], 9, "largest", most=7) == [[0] * 6, [1, 1], [5]]
+    assert variants_of([6, 2, 1], 9, "largest", most=4) == [[0] * 6, [0, 0], [4]]
+    assert variants_of([4], 2, None, most=5) == [[2, 1, 1, 1]]
+    assert variants_of([4], 2, None, most=0) == [[0] * 4]
+
+
+def test_repeated_records_count_for_their_class():
+    classes, hashes = np.array([1, 2, 2], np.uint64), np.array([1, 2, 3], np.uint64)
+    assert numbers_of_variants(hashes, classes, np.array([5, 1, 1]), 9, "largest").tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("others", "fraction", "most"), [(90, 0.1, 10), (3, 0.25, 1), (2, 0.25, 0), (0, 0.5, 0), (5, 0, 0), (5, 1, None)]
+)
+def test_the_most_synthetic_records_of_a_split(others, fraction, most):
+    assert most_synthetic(others, fraction) == most
+
+
+def with_generated(tmp_path, monkeypatch, of_source: int, made_of: list[str | None], **split) -> PrepareRun:
+    """A run of plain tickets, and of another source with generated ones. made_of: the parent of each."""
+    plain = [{"id": f"t{n}", "question": question(n), "answer": answer(n)} for n in range(of_source)]
+    made = [
+        {
+            "id": f"g{n}", "question": question(500 + n), "answer": answer(500 + n),
+            "provenance": {"parents": [parent or f"gone{n}"], "operation": "generate/paraphrase"},
+        }
+        for n, parent in enumerate(made_of)
+    ]  # fmt: skip
+    inputs = []
+    for name, rows in (("desk", plain), ("model", made)):
+        if rows:
+            (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            inputs.append({"source": name, "path": f"{tmp_path}/{name}.jsonl", "id": "id"})
+    settings = {"inputs": inputs, "dedup": None, "output": f"{tmp_path}/out", "split": split}
+    return prepare_inline(settings, monkeypatch)
+
+
+def test_what_a_model_made_is_for_training_alone_unless_asked(tmp_path, monkeypatch):
+    run = with_generated(tmp_path, monkeypatch, 50, [None] * 50)
+    report, found = run.report, records(run)
+    assert {row["split"] for id, row in found.items() if id.startswith("g")} == {"train"} and len(found) == 100
+    assert report["splits"] == {"train": 90, "validation": 5, "test": 5}, "the others have the shares"
+    assert report["made"] == {"generate/paraphrase": {"train": 50, "validation": 0, "test": 0}}
+    assert report["totals"]["synthetic"] == 50 and not any("off" in one for one in report["warnings"])
+    (tmp_path / "asked").mkdir()
+    run = with_generated(tmp_path / "asked", monkeypatch, 50, [None] * 50, synthetic={"validation": 1, "test": 1})
+    assert run.report["splits"] == {"train": 80, "validation": 10, "test": 10}
+    assert {row["split"] for id, row in records(run).items() if id.startswith("g")} == set(SPLITS)
+
+
+def test_what_a_model_made_of_a_record_of_another_source_is_never_in_another_split(tmp_path, monkeypatch):
+    run = with_generated(tmp_path, monkeypatch, 50, [f"t{n % 50}" for n in range(100)])
+    found = records(run)
+    splits = {id: row["split"] for id, row in found.items()}
+    made = {id: row["provenance"]["parents"][0] for id, row in found.items() if id.startswith("g")}
+    assert all(splits[id] == splits[parent] == "train" for id, parent in made.items())
+    held_out = [id for id, split in splits.items() if split != "train"]
+    assert len(held_out) >= 8 and run.report["totals"]["left_out"] == 100 - len(made) == 2 * len(held_out)
+    assert {one["reason"]: one["records"] for one in run.report["reasons"]} == {"over_synthetic": 2 * len(held_out)}
+    assert run.report["straddling"]["generated"] == 0
+
+
+def test_the_share_of_synthetic_records_of_a_split_is_bounded(tmp_path, monkeypatch):
+    run = with_generated(tmp_path, monkeypatch, 50, [None] * 50, synthetic={"train": 0.2})
+    assert run.report["made"]["generate/paraphrase"]["train"] == 10
+    assert run.report["splits"] == {"train": 50, "validation": 5, "test": 5}
+
+
+def test_a_data_set_of_synthetic_records_alone_says_what_to_do_about_empty_splits(tmp_path, monkeypatch):
+    run = with_generated(tmp_path, monkeypatch, 0, [None] * 20)
+    assert run.report["splits"] == {"train": 20, "validation": 0, "test": 0}
+    assert run.report["warnings"][0] == (
+        "the split validation is empty: all records are synthetic, and split.synthetic.validation is 0. Add records "
+        "that no model made, or set it to 1."
+    )
+
+
+def test_a_record_that_balancing_leaves_out_is_in_no_other_split_than_its_group(tmp_path, monkeypatch):
+    rows = [
+        {
+            "id": f"t{n}",
+            "question": question(n),
+            "answer": answer(n),
+            "customer": f"c{n // 4}",
+            "queue": f"q{n % 4 > 0}",
+        }
+        for n in range(80)
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"path": f"{tmp_path}/in.jsonl", "id": "id"}
+    split = {"group": ["customer"], "balance": {"by": ["queue"], "to": "smallest"}}
+    run = prepare_inline({"inputs": [source], "output": f"{tmp_path}/out", "split": split}, monkeypatch)
+    assert run.report["totals"]["left_out"] == 32 and run.report["straddling"]["customer"] == 0

@@ -15,8 +15,10 @@ from raymill.cluster.stage import Output, Stage, prefix_of
 from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.prepare.assess import job as assessing
 from raymill.pipelines.prepare.assess.embed import embed_memory, fit_memory, learn_memory
+from raymill.pipelines.prepare.augment.settings import Operations
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob, listed_inputs, run_stages
+from raymill.pipelines.prepare.stages.augment import augment_memory
 from raymill.pipelines.prepare.stages.collect import collect_memory, rules_memory
 from raymill.pipelines.prepare.stages.split_stage import find_kept, split_memory
 from raymill.pipelines.prepare.stages.tables import tables_memory
@@ -31,6 +33,8 @@ def settings(tmp_path) -> dict[str, Any]:
     (tmp_path / "parts.csv").write_text("part,price\nscrew,3\n")
     for name in ("words", "changed", "model.bin"):
         (tmp_path / name).write_text(f"{name}\n")
+    for name in ("thesaurus", "other-thesaurus"):
+        (tmp_path / name).write_text("screw,bolt\n")
     (tmp_path / "terms.yaml").write_text("PC: computer\n")
     columns = {"prompt": "q", "completion": "a", "queue": "queue", "day": "day"}
     chats = {"messages": "said", "queue": "queue"}
@@ -66,6 +70,12 @@ def settings(tmp_path) -> dict[str, Any]:
             "stratify": ["queue"], "group": ["day"], "folds": 3, "balance": {"by": ["queue"]},
         },
         "curriculum": {"domain": ["router"]},
+        "augment": {
+            "operations": {name: {} for name in Operations.model_fields} | {
+                "synonyms": {"thesaurus": f"{tmp_path}/thesaurus"}, "entities": {"names": [["Ann", "Bob"]]},
+            },
+            "by": ["queue"], "to": 5,
+        },
         "assess": {
             "topics": {"net": ["router"]}, "examples": ["Switch it on."], "fields": ["day"], "label": "queue",
             "groups": {"queue": {"it": 0.5, "hr": 0.5}}, "period": "day", "annotators": ["queue", "source"],
@@ -163,8 +173,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "dedup.exact_short": False,
         "dedup.permutations": {"bands": None, "rows_per_band": None, "permutations": 16}, "dedup": None,
         "duplicates.questions": "ignore", "duplicates.answers": "ignore",
+        "terms": {"terms": {"forbid": ["no-training"]}},
         "duplicates.contradictory": "ignore", "split.stratify": ["licence"], "split.group": ["licence"],
-        "split.balance.by": ["day"], "split.balance": None,
+        "split.balance.by": ["day"], "split.balance": None, "augment.by": ["day"],
         "split.by_time": {"by_time": "day", "stratify": [], "folds": None},
     },
     "relevance.sample": {"validate.answer_relevance.sample": 6000},
@@ -188,6 +199,20 @@ CHANGES: dict[str, dict[str, Any]] = {
         "validate.outliers.found": "remove", "split.train": {"train": 0.7, "validation": 0.2},
         "split.test": {"test": 0.2, "validation": 0}, "split.folds": None, "split.balance.to": 5,
         "split.balance.most_copies": 2, "split.seed": 2, "curriculum.stages": 2, "curriculum": None,
+        "split.synthetic.train": 0.5, "split.synthetic.validation": 0.5, "split.synthetic.test": 0.5,
+        "augment.to": "largest", "augment.most_variants": 2, "augment.variants": 2,
+    },
+    "augment": {
+        "augment.operations.typos.words": 0.2,
+        "augment.operations.typos.layout": "azerty", "augment.operations.ocr.words": 0.2,
+        "augment.operations.case.forms": ["upper"], "augment.operations.punctuation.forms": ["none"],
+        "augment.operations.drop.words": 0.2, "augment.operations.swap.words": 0.2,
+        "augment.operations.spelling.words": 0.2, "augment.operations.spelling.kinds": ["mistakes"],
+        "augment.operations.synonyms.words": 0.2, "augment.operations.entities.numbers": False,
+        "augment.operations.synonyms.thesaurus": "HERE/other-thesaurus", "augment.operations.entities.dates": False,
+        "augment.operations.entities.names": [["Ann", "Eve"]], "augment.texts": "both", "augment.keep": ["numbers"],
+        "augment.keep_terms": ["modem"], "augment.keep_patterns": ["R2"], "augment.min_similarity": 0.2,
+        "augment.max_similarity": 0.9, "augment.seed": 2,
     },
     "assess.assess": {
         "assess.topics.net": ["modem"], "assess.fields": [], "assess.annotators": [], "assess.period": None,
@@ -294,6 +319,7 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
     stated = {name: stage.memory for name, stage in stages_of(config).items() if stage.memory}
     of_groups = {name for name in stated if name.rpartition(".")[2] == "group"}
     assert len(of_groups) == 6
+    of_augment = config.store, config.augment, 1
     texts, embeddings = collect_memory(config.limits), config.assess.embeddings
     rules, relevance = rules_memory(config.store, config.validation), config.validation.answer_relevance
     # The artifacts of the plan have one record, those of `collect` none.
@@ -302,9 +328,11 @@ def test_every_stage_states_the_memory_of_a_unit(settings):
         "collect": texts + rules, "words": texts,
         "relevance.sample": texts, "relevance.fit": fit_memory(relevance),
         "relevance.cosines": embed_memory(texts),
-        "complexity": (1 << 29) + 100, "split": split_memory(0), "assess.assess": texts,
+        "complexity": (1 << 29) + 100, "split": split_memory(0), "augment": texts + augment_memory(*of_augment),
+        "assess.assess": texts,
         "assess.fit": fit_memory(embeddings), "assess.embed": embed_memory(texts),
         "assess.learn": learn_memory(embeddings, 1), "assess.summary": (1 << 29) + 60,
     }  # fmt: skip
     assert rules == 120 * len("words\n") + int(2.5 * len("model.bin\n")), "the list and the classifier of `validate`"
     assert split_memory(10) - split_memory(0) == 1500 and texts > 1_000_000_000
+    assert augment_memory(config.store, config.augment, 10) == 160 + 12 * len("screw,bolt\n")

@@ -1,0 +1,45 @@
+"""Random numbers that depend on names alone: not on order, process, library or version of Python."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from raymill.cluster.examples.splits import hash64
+
+T = TypeVar("T")
+
+
+class Draws:
+    """A sequence of random numbers. names: what it depends on."""
+
+    def __init__(self, *names: str) -> None:
+        self._key = hash64(*(one.encode() for one in names)).to_bytes(8, "little")
+        self._drawn = 0
+
+    def below(self, number: int) -> int:
+        """A whole number from 0 to number - 1; the bias is below 2^-64."""
+        size = number.bit_length() // 8 + 9
+        digest = hashlib.blake2b(self._drawn.to_bytes(8, "little"), digest_size=min(size, 64), key=self._key).digest()
+        self._drawn += 1
+        return int.from_bytes(digest, "little") % number
+
+    def one(self, values: Sequence[T]) -> T:
+        """One of some values."""
+        return values[self.below(len(values))]
+
+    def some(self, values: Sequence[T], count: int) -> list[T]:
+        """Different ones of some values, in their order; all if there are fewer."""
+        left, chosen = list(range(len(values))), list[int]()
+        while left and len(chosen) < count:
+            at = self.below(len(left))
+            chosen.append(left[at])
+            left[at] = left[-1]
+            left.pop()
+        return [values[at] for at in sorted(chosen)]
+
+    def ordered(self, values: Sequence[T]) -> list[T]:
+        """All of some values in random order."""
+        left, found = list(values), list[T]()
+        while left:
+            found.append(left.pop(self.below(len(left))))
+        return found

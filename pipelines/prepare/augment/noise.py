@@ -1,0 +1,232 @@
+"""Operations on the words and marks of a text: how people and machines write it otherwise.
+
+Each is a function of the pieces of a text and random numbers, and returns the text, which may be the same. What must
+stay is no word among the pieces.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+
+from raymill.pipelines.prepare.augment.draws import Draws
+from raymill.pipelines.prepare.augment.pieces import TextPiece, joined
+
+# Rows of letters, and by how many keys each is shifted to the right.
+_LAYOUTS = {
+    "qwerty": ("qwertyuiop", "asdfghjkl", "zxcvbnm"),
+    "qwertz": ("qwertzuiopü", "asdfghjklöä", "yxcvbnm"),
+    "azerty": ("azertyuiop", "qsdfghjklm", "wxcvbn"),
+}
+_SHIFTS = (0.0, 0.25, 0.75)
+_NEAR = 1.2  # keys, between their middles
+_SHORTEST = 3  # letters of a word that gets a typo
+# What recognition of scanned text takes letters for.
+_CONFUSIONS = {
+    "rn": ("m",), "m": ("rn",), "cl": ("d",), "d": ("cl",), "li": ("h",), "h": ("b", "li"), "b": ("h", "6"),
+    "vv": ("w",), "w": ("vv",), "ii": ("u",), "u": ("v", "ii"), "n": ("ri",), "ri": ("n",), "nn": ("m",),
+    "l": ("1", "I"), "I": ("l", "1"), "i": ("l", "j"), "O": ("0", "Q"), "o": ("0",), "S": ("5",), "s": ("5",),
+    "B": ("8",), "Z": ("2",), "z": ("2",), "G": ("6", "C"), "g": ("9", "q"), "q": ("g",), "e": ("c",), "c": ("e",),
+    "t": ("f",), "f": ("t",), "a": ("o",), "y": ("v",), "E": ("F",), "D": ("O",), "T": ("7",),
+}  # fmt: skip
+_APOSTROPHES = "'’"
+_ENDS = ".?!"
+
+
+def _count(words: int, fraction: float) -> int:
+    """How many of some words change: at least one."""
+    return max(1, math.floor(words * fraction + 0.5))
+
+
+def with_changed_words(
+    pieces: Sequence[TextPiece], draws: Draws, fraction: float, options: Callable[[str], Sequence[str]]
+) -> str:
+    """The text with some of its words replaced by one of their `options`; words without any stay."""
+    possible = {at: found for at, one in enumerate(pieces) if one.kind == "word" and (found := options(one.text))}
+    words = sum(one.kind == "word" for one in pieces)
+    chosen = {at: draws.one(possible[at]) for at in draws.some(list(possible), _count(words, fraction))}
+    return "".join(chosen.get(at, one.text) for at, one in enumerate(pieces))
+
+
+# --- typos
+
+
+@cache
+def _neighbours(layout: str) -> Mapping[str, str]:
+    """The letters next to each on the keyboard."""
+    places = [
+        (letter, column + shift, row)
+        for row, (letters, shift) in enumerate(zip(_LAYOUTS[layout], _SHIFTS, strict=True))
+        for column, letter in enumerate(letters)
+    ]
+    found = defaultdict[str, str](str)
+    for letter, x, y in places:
+        for other, x2, y2 in places:
+            if letter != other and math.hypot(x - x2, y - y2) < _NEAR:
+                found[letter] += other
+    return found
+
+
+def typos(pieces: Sequence[TextPiece], draws: Draws, words: float, layout: str) -> str:
+    """The text with a slip of the keyboard in some words: a letter next to the right one, twice, missing, or early."""
+    near = _neighbours(layout)
+
+    def slips(word: str) -> list[str]:
+        found = []
+        for at, letter in enumerate(word):
+            before, after = word[:at], word[at + 1 :]
+            others = near.get(letter.lower(), "")
+            if others:
+                found += [before + (one.upper() if letter.isupper() else one) + after for one in others]
+                found += [before + letter + (letter if word.isupper() else letter.lower()) + after, before + after]
+                if after and after[0] != letter:
+                    found.append(before + after[0] + letter + after[1:])
+        return found if len(word) >= _SHORTEST else []
+
+    return with_changed_words(pieces, draws, words, slips)
+
+
+# --- recognition of scanned text
+
+
+def ocr(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
+    """The text with letters of some words that a scan takes for others."""
+
+    def confused(word: str) -> list[str]:
+        return [
+            word[:at] + other + word[at + len(seen) :]
+            for seen, others in _CONFUSIONS.items()
+            for at in range(len(word))
+            if word.startswith(seen, at)
+            for other in others
+        ]
+
+    return with_changed_words(pieces, draws, words, confused)
+
+
+# --- case and marks
+
+
+def _first_changing(text: str, forms: Sequence[str], draws: Draws, made: Callable[[str], str]) -> str:
+    """The text in the first of some forms, in random order, that changes it; else as it is."""
+    return next((found for form in draws.ordered(forms) if (found := made(form)) != text), text)
+
+
+def case(pieces: Sequence[TextPiece], draws: Draws, forms: Sequence[str]) -> str:
+    """The text in lower case, in capitals, with capitals at the beginning of words, or without the first capital."""
+
+    def made(form: str) -> str:
+        if form == "first":
+            at = next((at for at, one in enumerate(pieces) if one.kind != "gap"), -1)
+            return "".join(
+                one.text[0].lower() + one.text[1:] if index == at and one.kind == "word" else one.text
+                for index, one in enumerate(pieces)
+            )
+        change = {"lower": str.lower, "upper": str.upper, "title": _capitalized}[form]
+        return "".join(change(one.text) if one.kind == "word" else one.text for one in pieces)
+
+    return _first_changing(joined(pieces), forms, draws, made)
+
+
+def _capitalized(word: str) -> str:
+    return word[0].upper() + word[1:]
+
+
+def punctuation(pieces: Sequence[TextPiece], draws: Draws, forms: Sequence[str]) -> str:
+    """The text without its final mark, with several, without commas, without apostrophes, or without any marks."""
+
+    def made(form: str) -> str:
+        text = joined(pieces)
+        if form == "no_end":
+            return text.rstrip().rstrip(_ENDS) if pieces and pieces[-1].kind == "gap" else text
+        if form == "several":
+            end = text.rstrip()[-1:]
+            return text.rstrip() + end * 2 if end and end in _ENDS and pieces[-1].kind == "gap" else text
+        marks = {"no_commas": ",", "no_apostrophes": _APOSTROPHES, "none": ",;:.?!" + _APOSTROPHES}[form]
+        return "".join(
+            one.text if one.kind == "kept" else "".join(letter for letter in one.text if letter not in marks)
+            for one in pieces
+        )
+
+    return _first_changing(joined(pieces), forms, draws, made)
+
+
+# --- words left out and exchanged
+
+
+def drop(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
+    """The text without some of its words; one word, or what must stay, is left."""
+    places = [at for at, one in enumerate(pieces) if one.kind == "word"]
+    most = len(places) if any(one.kind == "kept" for one in pieces) else len(places) - 1
+    gone = set(draws.some(places, min(_count(len(places), words), most)))
+    text = ""
+    for at, one in enumerate(pieces):
+        # Of the spaces around a word, one stays; none before a mark.
+        is_before_space = at + 1 < len(pieces) and pieces[at + 1].text[0].isspace()
+        if at in gone:
+            text = text if is_before_space else text.removesuffix(" ")
+        else:
+            is_double = at - 1 in gone and one.text[0].isspace() and (not text or text[-1].isspace())
+            text += one.text[1:] if is_double else one.text
+    return text
+
+
+def swap(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
+    """The text with some neighbouring words exchanged; only white space stands between them."""
+    texts = [one.text for one in pieces]
+    places = [at for at, one in enumerate(pieces) if one.kind == "word"]
+    pairs = [
+        (one, other)
+        for one, other in pairwise(places)
+        if other == one + 2 and texts[one + 1].isspace() and texts[one].lower() != texts[other].lower()
+    ]
+    moved = set[int]()
+    for one, other in draws.ordered(pairs)[: _count(len(places), words)]:
+        if not moved & {one, other}:
+            texts[one], texts[other] = texts[other], texts[one]
+            moved |= {one, other}
+    return "".join(texts)
+
+
+# --- spelling
+
+
+@cache
+def _spellings(kind: str) -> Mapping[str, tuple[str, ...]]:
+    """Other spellings of a word. kind: regional or mistakes."""
+    text = resources.files("raymill.pipelines.prepare.augment").joinpath("spellings.txt").read_text("utf-8")
+    regional, _, mistakes = (part.partition("\n")[2].strip() for part in text.partition("\n\n"))
+    found = defaultdict[str, list[str]](list)
+    for line in (regional if kind == "regional" else mistakes).splitlines():
+        usual, *others = line.split()
+        for other in others:
+            for one, two in zip(_forms(usual), _forms(other), strict=True) if kind == "regional" else [(usual, other)]:
+                found[one].append(two)
+                if kind == "regional":
+                    found[two].append(one)
+    return {word: tuple(dict.fromkeys(others)) for word, others in found.items()}
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    if word.endswith("e"):
+        return word, f"{word}s", f"{word}d", f"{word[:-1]}ing", f"{word[:-1]}ation"
+    return word, f"{word}s", f"{word}ed", f"{word}ing", f"{word}ation"
+
+
+def spelling(pieces: Sequence[TextPiece], draws: Draws, words: float, kinds: Sequence[str]) -> str:
+    """The text with other spellings of some words: British for American, American for British, frequent mistakes."""
+    tables = [_spellings(kind) for kind in kinds]
+
+    def others(word: str) -> list[str]:
+        return [in_case_of(word, one) for table in tables for one in table.get(word.lower(), ())]
+
+    return with_changed_words(pieces, draws, words, others)
+
+
+def in_case_of(word: str, other: str) -> str:
+    """Another word in the case of a word."""
+    if word.isupper() and len(word) > 1:
+        return other.upper()
+    return _capitalized(other) if word[:1].isupper() else other

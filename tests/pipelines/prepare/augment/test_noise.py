@@ -1,0 +1,103 @@
+"""Operations on the words of a text."""
+
+import random
+
+import pytest
+
+from raymill.pipelines.prepare.augment import noise
+from raymill.pipelines.prepare.augment.draws import Draws
+from raymill.pipelines.prepare.augment.pieces import Keep, joined, similarity
+from raymill.pipelines.prepare.augment.settings import Operations
+
+KEEP = Keep(("numbers", "code", "quotes", "links"))
+TEXT = "I lost my card, and I can't cancel it. Please send a new one to the colour printer!"
+OF_WORDS = ("typos", "ocr", "drop", "swap", "spelling")
+
+
+def all_of(name: str, text: str, keep: Keep = KEEP, count: int = 200, **settings) -> set[str]:
+    """The texts of many draws."""
+    options = getattr(Operations.model_validate({name: settings}), name).model_dump()
+    return {getattr(noise, name)(keep.pieces(text), Draws(str(at)), **options) for at in range(count)}
+
+
+def test_the_numbers_that_are_drawn_are_those_of_every_python():
+    draws = Draws("1", "t7", "typos", "2")
+    assert [draws.below(1000) for _ in range(4)] == [888, 408, 379, 993]
+    assert draws.some("abcdef", 3) == ["a", "d", "e"] and draws.ordered("abc") == ["a", "c", "b"]
+    assert Draws("1", "t7").below(1 << 80) == Draws("1", "t7").below(1 << 80) != Draws("1t", "7").below(1 << 80)
+
+
+def test_a_slip_of_the_keyboard_is_a_letter_next_to_the_right_one_twice_missing_or_early():
+    found = all_of("typos", "card", count=500)
+    assert {"vard", "xard", "cars", "caard", "crd", "acrd", "cadr"} <= found
+    assert "pard" not in found and "card" not in found
+    assert all_of("typos", "by") == {"by"}, "short words have none"
+    assert {"Vard", "Caard"} <= all_of("typos", "Card", count=500)
+
+
+def test_layouts_have_their_own_neighbours():
+    assert "hez" not in all_of("typos", "hey", count=500)
+    assert "hrz" in all_of("typos", "hrt", count=500, layout="qwertz")
+    assert "eun" in all_of("typos", "wun", count=500) and "eun" not in all_of(
+        "typos", "wun", count=500, layout="azerty"
+    )
+
+
+def test_a_scan_takes_letters_for_others():
+    assert all_of("ocr", "modern") >= {"rnodern", "modem", "moclern", "m0dern"}
+
+
+def test_case_has_the_forms_that_are_asked():
+    assert all_of("case", "How do I do `x`?") == {"how do i do `x`?", "HOW DO I DO `x`?", "how do I do `x`?"}
+    assert all_of("case", "no way", forms=["title"]) == {"No Way"}
+    assert all_of("case", "no way", forms=["lower", "title"]) == {"No Way"}, "the form that changes it"
+    assert all_of("case", '"Ann" said', forms=["first"]) == {'"Ann" said'}, "what must stay is no first word"
+
+
+def test_punctuation_has_the_forms_that_are_asked():
+    assert all_of("punctuation", "Well, isn't it 3.5?") == {
+        "Well, isn't it 3.5", "Well, isn't it 3.5???", "Well isn't it 3.5?", "Well, isnt it 3.5?", "Well isnt it 3.5"
+    }  # fmt: skip
+    assert all_of("punctuation", "no marks") == {"no marks"}
+
+
+def test_words_are_left_out_with_one_of_their_spaces():
+    assert all_of("drop", "one two three.", words=0.3) == {"two three.", "one three.", "one two."}
+    assert all_of("drop", "alone") == {"alone"}, "a word stays"
+    assert all_of("drop", "about 12") == {"12"}
+
+
+def test_neighbours_are_exchanged_where_only_spaces_stand_between():
+    assert all_of("swap", "one two, three", words=0.1) == {"two one, three"}
+    assert all_of("swap", "one, two") == {"one, two"}
+
+
+def test_spelling_is_british_for_american_and_back_and_frequent_mistakes():
+    assert all_of("spelling", "Colour", kinds=["regional"]) == {"Color"}
+    assert all_of("spelling", "we organized", kinds=["regional"]) == {"we organised"}
+    assert all_of("spelling", "I receive", kinds=["mistakes"]) == {"I recieve"}
+    assert all_of("spelling", "recieve", kinds=["mistakes"]) == {"recieve"}
+
+
+@pytest.mark.parametrize("name", OF_WORDS)
+def test_what_must_stay_stays(name):
+    text = 'Enter "my color" in `color box` at https://color.example/color for 12.50 to <EMAIL_1> or the color shop'
+    keep = Keep(("numbers", "code", "quotes", "links"), terms=("color shop",), patterns=(r"to <",))
+    kept = ['"my color"', "`color box`", "https://color.example/color", "12.50", "to <EMAIL_1>", "color shop"]
+    assert keep.found(text) == kept and joined(keep.pieces(text)) == text
+    for one in all_of(name, text, keep, words=1.0):
+        assert all(part in one for part in kept), one
+
+
+def test_pieces_joined_are_the_text():
+    letters = "ab 1.\n\"`'’<>{}@:/-é中"
+    draw = random.Random(1)
+    for _ in range(500):
+        text = "".join(draw.choice(letters) for _ in range(draw.randrange(30)))
+        assert joined(KEEP.pieces(text)) == text
+
+
+def test_similarity_is_the_share_of_sequences_in_common():
+    assert similarity("abc", "ABC ") == 1.0 and similarity("", "") == 1.0
+    assert similarity("abcd", "wxyz") == pytest.approx(0.0)
+    assert 0.6 < similarity("lost my card", "lost my cars") < 0.9
