@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import compose_to as compose
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
-    from raymill.typed_settings import curate, distil, generate, prepare, train
+    from raymill.typed_settings import curate, distil, generate, prepare, prompt, train
 
 # Public names besides the verbs -> module, or module:name.
 _OTHERS = {
@@ -90,6 +90,7 @@ __all__ = [
     "prepare",
     "prepare_demo",
     "preview",
+    "prompt",
     "push",
     "render",
     "runs",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
+    from raymill.pipelines.prompting.job import PromptRun
     from raymill.training.train_run import TrainRun
 
 Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"
@@ -1367,6 +1368,40 @@ class ProbeSettings(TypedDict, total=False):
     """Input of the classification head: hidden state of the last token, or mean over all tokens."""
 
 
+class PromptExecutionSettings(TypedDict, total=False):
+    """Also the fraction of requests that may have no answer."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as long as the
+    models need for its requests.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
+    max_unanswered: float
+    """Maximum fraction of the requests that may have no answer after all tries; above it the run stops, and asks
+    these again when it is continued.
+    """
+
+
+class PromptTextSettings(TypedDict, total=False):
+    """What the model is asked about an item."""
+
+    system: str
+    """Jinja2 template of the system message; empty: none."""
+    prompt: str
+    """Jinja2 template of the user's message, of the item's {{ prompt }}; where it names {{ examples }}, a list of
+    {prompt, answer}, they stand in it, else they are turns before it.
+    """
+    examples: int | None
+    """Number of examples with this prompt; null: those of `examples.number`."""
+    by: Literal["random", "similar", "diverse", "both"] | None
+    """How its examples are chosen; null: each way of `examples.by`."""
+
+
 class PunctuationSettings(TypedDict, total=False):
     """Other punctuation marks."""
 
@@ -1575,6 +1610,27 @@ class SentimentSettings(TypedDict, total=False):
     """Label of the sentiment model whose probability is compared, with or without __label__."""
     max_chars: int
     """Maximum number of characters of a record that the sentiment model reads."""
+
+
+class ShownExamplesSettings(TypedDict, total=False):
+    """Which records of the split train are shown before an item."""
+
+    number: Sequence[int]
+    """Numbers of examples that are compared."""
+    by: Sequence[Literal["random", "similar", "diverse", "both"]]
+    """Ways to choose that are compared: random; similar to the item; diverse, far from each other; or both, similar
+    to the item and far from each other.
+    """
+    balanced: bool
+    """Whether answers take turns, so that each class has equally many examples."""
+    pool: int
+    """Largest number of records of train that examples are chosen from."""
+    near: float
+    """Fraction of equal word triples from which a record is a near-duplicate of the item, and is not shown."""
+    model: str | None
+    """Folder, URI or hub name of the sentence-transformers model that computes vectors of texts; null: TF-IDF with
+    truncated SVD.
+    """
 
 
 class SourceSettings(TypedDict, total=False):
@@ -2528,3 +2584,86 @@ def distil(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("distil", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def prompt(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    data: str = NOT_GIVEN,
+    split: Literal["validation", "test"] = NOT_GIVEN,
+    items: int | None = NOT_GIVEN,
+    models: Mapping[str, ModelSettingsSettings] = NOT_GIVEN,
+    prompts: Mapping[str, PromptTextSettings] = NOT_GIVEN,
+    examples: ShownExamplesSettings = NOT_GIVEN,
+    answer: Literal["text", "label", "number"] = NOT_GIVEN,
+    sampling: SamplingSettings = NOT_GIVEN,
+    budget: float | None = NOT_GIVEN,
+    answers: str | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    execution: PromptExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> PromptRun:
+    """Compare prompts, examples in them and models on the items of a data set.
+
+    A second run continues where the first stopped, and asks nothing again that has an answer. Report:
+    OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        data: Output of `raymill prepare`: items are asked, records of train shown.
+        split: Split whose records are the items: validation to choose a prompt, test to report it.
+        items: Largest number of items, drawn by their ids; null: all of the split.
+        models: Models that are asked, by name, such as an endpoint and an exported fine-tuned model.
+        prompts: Prompts that are compared, by name.
+        examples: Examples before an item.
+        answer: Comparison of answers with references: text (F1 of words), label (equal), or number (the one
+            after `####`, else the last).
+        sampling: How answers are drawn from the models.
+        budget: Money that the run may spend on each model, by its `prices`; null: any amount.
+        answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
+        output: Folder or URI below which the run writes everything.
+        execution: Retries and CPU cores; no effect on the result.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "data": data,
+            "split": split,
+            "items": items,
+            "models": models,
+            "prompts": prompts,
+            "examples": examples,
+            "answer": answer,
+            "sampling": sampling,
+            "budget": budget,
+            "answers": answers,
+            "output": output,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("prompt", config, settings, override=override, **options)

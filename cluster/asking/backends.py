@@ -2,17 +2,21 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from raymill.cluster.asking.answers import Answers
-from raymill.cluster.asking.ask import AnsweringBackend
+from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.ask import Answered, AnsweringBackend, ask_all
 from raymill.cluster.asking.endpoint import Endpoint
+from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Report, Throttle
 from raymill.cluster.entry import Entry
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural, share
 
 # Imported in workers alone: Ray, and transformers.
 _shared = Entry("raymill.cluster.asking.shared_throttle:report_to")
@@ -75,6 +79,46 @@ class Backends:
         if self.model.endpoint is None:
             return Connected(_model_folder.load()(self.answers.store, self.model.path), report)
         return Connected(self._endpoint, report)
+
+    def ask(
+        self,
+        backend: Connected,
+        requests: Mapping[str, ModelRequest],
+        keys: AnswerRange,
+        max_tokens: int,
+        most_unanswered: float,
+    ) -> dict[str, Answered]:
+        """The answer to each request, by its key.
+
+        Args:
+            backend: of `setup`. requests: by key, all of them in `keys`. max_tokens: of an answer.
+            most_unanswered: fraction of the requests that may have no answer.
+
+        Raises:
+            AskingStopped: nothing more is to be asked.
+            DataError: the model refuses all, or too many have no answer. Answers are stored.
+        """
+        model, at = self.model, self.model.endpoint or self.model.path
+        found = ask_all(
+            requests, backend.open, self.answers, keys, backend.report, model.prices, model.tries, max_tokens
+        )
+        outcomes = Counter(one.reply.outcome for one in found.values())
+        first = next(iter(found.values()), None)
+        if first and outcomes["refused"] == len(found):
+            raise DataError(
+                f"{at}: refused all of {plural(len(found), 'request')}: {first.reply.reason}. Correct `model` or the "
+                "server, and run the same command again: they are asked again."
+            )
+        without = [one for one in found.values() if one.reply.outcome == "again"]
+        if len(without) > most_unanswered * len(found):
+            whether = "Is the server running, and is it the right one?" if len(without) == len(found) else ""
+            raise DataError(
+                f"{at}: no answer to {len(without):,} of {plural(len(found), 'request')} "
+                f"({share(len(without), len(found))}) after {model.tries} tries: {without[0].reply.reason}. {whether} "
+                f"`execution.max_unanswered` allows {most_unanswered:.2%}. Answers are stored: run the same command "
+                "again to ask the others."
+            )
+        return found
 
     @asynccontextmanager
     async def _endpoint(self) -> AsyncIterator[AnsweringBackend]:

@@ -56,11 +56,8 @@ def recognised(
     return None
 
 
-def no_content(uri: str, setting: str, name: str, names: Sequence[str], used: Collection[str | None] = ()) -> str:
-    """The message about a file without a column of the content, with what its other columns seem to be.
-
-    used: columns that other settings name.
-    """
+def no_content(uri: str, setting: str, name: str, names: Sequence[str]) -> str:
+    """The message about a file without a column of the content, with what its other columns seem to be."""
     advice = otherwise = ""
     pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
     if {"chosen", "rejected"} <= {*names}:
@@ -77,4 +74,4 @@ def no_content(uri: str, setting: str, name: str, names: Sequence[str], used: Co
         otherwise += f"`jq .{names[-1]} FILE > NEW.json`."
     elif name == "text" and not get_close_matches(name, names[:1000], 1, 0.8):  # mostly guessed
         advice = "Name the columns of the content, as in `columns: {prompt: COLUMN, completion: COLUMN}`."
-    return f"{uri}: {no_column(setting, name, names, advice, otherwise=otherwise, used=used)}"
+    return f"{uri}: {no_column(setting, name, names, advice, otherwise=otherwise)}"

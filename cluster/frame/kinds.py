@@ -24,6 +24,7 @@ _OURS = {
         ("cross-validate", "raymill.training.kind:CROSS_VALIDATE"),
         ("generate", "raymill.pipelines.generate.kind:GENERATE"),
         ("distil", "raymill.pipelines.distil.kind:DISTIL"),
+        ("prompt", "raymill.pipelines.prompting.kind:PROMPT"),
     )
 }
 

@@ -24,14 +24,12 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.asking.answers import AnswerRange, Answers
-from raymill.cluster.asking.ask import Answered, ask_all
+from raymill.cluster.asking.ask import Answered
 from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
-from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
-from raymill.cluster.formats import plural, share
 from raymill.cluster.output import Output, read_slices, table_of, table_slice
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.inputs import Limits
@@ -289,7 +287,11 @@ class Ask:
             key: ModelRequest(key, body) for row in rows for key, body in zip(row["keys"], row["bodies"], strict=True)
         }
         last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
-        found = self._answers(requests, AnswerRange(self.firsts[unit], last), backend)
+        settings = self.settings
+        found = settings.backends.ask(
+            backend, requests, AnswerRange(self.firsts[unit], last), settings.asker.sampling.max_tokens,
+            settings.most_unanswered,
+        )  # fmt: skip
         counters = Counter[str]({"asked": len(requests), "records": 0, "requests": 0})
         step, removed, made = self.settings.asker.template.steps[self.number], list[dict[str, Any]](), list[Row]()
         for plain in rows:
@@ -306,31 +308,6 @@ class Ask:
             removed += self._write_records(made, unit, step.name, scratch, counters)
         _write_removed(scratch, f"_work/removed.{self.number}", removed, counters)
         return dict(counters)
-
-    def _answers(self, requests: Mapping[str, ModelRequest], keys: AnswerRange, backend: Any) -> dict[str, Answered]:
-        settings, model = self.settings, self.settings.asker.model
-        found = ask_all(
-            requests, backend.open, settings.answers, keys, backend.report, model.prices, model.tries,
-            settings.asker.sampling.max_tokens,
-        )  # fmt: skip
-        outcomes = Counter(one.reply.outcome for one in found.values())
-        first = next(iter(found.values()), None)
-        if first and outcomes["refused"] == len(found):
-            raise DataError(
-                f"{model.endpoint or model.path}: refused all of {plural(len(found), 'request')}: "
-                f"{first.reply.reason}. Correct `model` or the server, and run the same command again: they are asked "
-                "again."
-            )
-        without = [one for one in found.values() if one.reply.outcome == "again"]
-        if len(without) > settings.most_unanswered * len(found):
-            whether = "Is the server running, and is it the right one?" if len(without) == len(found) else ""
-            raise DataError(
-                f"{model.endpoint or model.path}: no answer to {len(without):,} of {plural(len(found), 'request')} "
-                f"({share(len(without), len(found))}) after {model.tries} tries: {without[0].reply.reason}. {whether} "
-                f"`execution.max_unanswered` allows {settings.most_unanswered:.2%}. Answers are stored: run the same "
-                "command again to ask the others."
-            )
-        return found
 
     def _read(
         self, row: Row, keys: Sequence[str], found: Mapping[str, Answered]

@@ -18,7 +18,7 @@ from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.plugins import PluginUse
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train", "generate", "distil")
+KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt")
 _WIDTH = 120
 
 _HEAD = '''\
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
+    from raymill.pipelines.prompting.job import PromptRun
     from raymill.training.train_run import TrainRun
 
 Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"

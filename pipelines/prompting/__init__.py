@@ -1,0 +1,1 @@
+"""Prompts with examples: chosen, asked, scored and compared."""

@@ -1,0 +1,62 @@
+"""What a comparison of prompts takes, before it runs: requests, tokens and money of each model. Asks nothing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from raymill.cluster.answer import Answer
+from raymill.cluster.formats import count, plural
+from raymill.pipelines.prompting.config import PromptConfig
+from raymill.pipelines.prompting.job import PromptJob, examples_of, shown_examples
+from raymill.pipelines.prompting.variants import items_of, messages_of
+
+_SAMPLED = 20  # items whose prompts are made
+_TOKEN_BYTES = 4.0  # of texts of many languages by tokenizers of large vocabularies, about
+_ANSWERED = 0.5  # of `sampling.max_tokens`, about
+
+
+def plan_prompts(settings: PromptConfig) -> Answer:
+    """The plan of a comparison. Makes the prompts of some items, and asks nothing.
+
+    Raises:
+        UserError: as the first checks of a run.
+    """
+    job = PromptJob(settings)
+    job.check_config()
+    items = items_of(settings.store, settings.data, settings.split, settings.sampling.seed, settings.items)
+    sample = items[:: max(1, len(items) // _SAMPLED)][:_SAMPLED]
+    shown = examples_of(settings, sample) if any(one.examples for one in job.variants) else None
+    tokens = dict.fromkeys(settings.models, 0.0)
+    for variant in job.variants:
+        for at, item in enumerate(sample):
+            examples = shown(variant, at) if shown and variant.examples else []
+            messages = messages_of(settings.prompts[variant.prompt], item.question, examples)
+            size = sum(len(one["content"].encode()) for one in messages)
+            tokens[variant.model] += size / _TOKEN_BYTES * len(items) / len(sample)
+    models: dict[str, dict[str, Any]] = {}
+    for name, model in settings.models.items():
+        requests = len(items) * sum(one.model == name for one in job.variants)
+        output = requests * settings.sampling.max_tokens * _ANSWERED
+        cost = (tokens[name] * model.prices.input + output * model.prices.output) / 1e6 if model.prices else None
+        models[name] = {"requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost}
+    lines = [f"plan of {settings.name}: {plural(len(job.variants), 'variant')} on {plural(len(items), 'item')}"]
+    for name, one in models.items():
+        money = "not known: it has no `prices`" if one["cost"] is None else f"{one['cost']:.4g}"
+        lines.append(
+            f"{name}: {plural(one['requests'], 'request')}, about {count(round(one['input_tokens']))} tokens in and "
+            f"{count(round(one['output_tokens']))} out, cost {money}"
+        )
+    lines.append(
+        "Tokens are estimated by bytes, answers as half of `sampling.max_tokens`. Stored answers cost nothing."
+    )
+    return Answer({"variants": len(job.variants), "items": len(items), "models": models}, "\n".join(lines))
+
+
+def dry_run(settings: PromptConfig, address: str | None = None) -> Iterator[str]:
+    """Lines about the variants and what they take. address: not used, since nothing is started."""
+    job = PromptJob(settings)
+    job.check_config()
+    for one in job.variants:
+        yield f"{one.model}, prompt {one.prompt}: {shown_examples(vars(one))}"
+    yield str(plan_prompts(settings))
+    found = job.find()
+    yield f"output: {settings.output}: {'finished, nothing to do' if found.run else 'to be made'}"

@@ -1,0 +1,152 @@
+"""Variants, the combinations of model, prompt and examples; items; and the requests of a variant about an item."""
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.asking.requests import ModelRequest, address_class, request_of, sample_seed
+from raymill.cluster.asking.settings import ModelSettings, Sampling
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.content import COLUMNS, Shape, from_shape, question_and_answer
+from raymill.cluster.examples.splits import hash64
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.generate.template import Refusal, rendered
+from raymill.pipelines.prompting.config import PromptConfig, PromptText
+
+
+@dataclass(frozen=True)
+class PromptVariant:
+    """model, prompt: their names in the config. by: how the examples are chosen; empty without examples."""
+
+    model: str
+    prompt: str
+    examples: int
+    by: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """A record with a question and its answer."""
+
+    id: str
+    question: str
+    answer: str
+
+
+def variants_of(config: PromptConfig) -> list[PromptVariant]:
+    """All combinations of a config, in its order."""
+    found = dict[PromptVariant, None]()
+    for model in config.models:
+        for name, prompt in config.prompts.items():
+            numbers = config.examples.number if prompt.examples is None else (prompt.examples,)
+            for number in numbers:
+                ways = (prompt.by,) if prompt.by else config.examples.by
+                for by in ways if number else ("",):
+                    found[PromptVariant(model, name, number, by)] = None
+    return list(found)
+
+
+def refuse_wrong_prompts(prompts: Mapping[str, PromptText]) -> None:
+    """Fill in each prompt once.
+
+    Raises:
+        ConfigError: one cannot be filled in, or does not have the item's question.
+    """
+    for name, one in prompts.items():
+        try:
+            messages = messages_of(one, "the question", [Item("", "an example", "its answer")])
+        except Refusal as error:
+            raise ConfigError(
+                f"prompts.{name}: {error.seen}. There are {{{{ prompt }}}} and {{{{ examples }}}}, a list of "
+                "{prompt, answer}."
+            ) from error
+        if not any("the question" in message["content"] for message in messages):
+            raise ConfigError(f"prompts.{name}: has no {{{{ prompt }}}}, so all items have one answer. Put it in.")
+
+
+def messages_of(prompt: PromptText, question: str, examples: Sequence[Item]) -> list[dict[str, str]]:
+    """The messages of a request.
+
+    Raises:
+        Refusal: the prompt cannot be filled in.
+    """
+
+    def asked(question: str, shown: Sequence[Item]) -> str:
+        listed = [{"prompt": one.question, "answer": one.answer} for one in shown]
+        return rendered(prompt.prompt, {"prompt": question, "examples": listed}).strip()
+
+    messages = [{"role": "system", "content": system}] if (system := rendered(prompt.system, {}).strip()) else []
+    if "examples" in prompt.prompt:
+        return [*messages, {"role": "user", "content": asked(question, examples)}]
+    for one in examples:
+        messages.append({"role": "user", "content": asked(one.question, [])})
+        messages.append({"role": "assistant", "content": one.answer})
+    return [*messages, {"role": "user", "content": asked(question, [])}]
+
+
+def request_for(model: ModelSettings, sampling: Sampling, messages: Sequence[Mapping[str, str]]) -> ModelRequest:
+    """The request with these messages."""
+    body: dict[str, Any] = {
+        "model": model.name or model.path,
+        "messages": messages,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sample_seed(sampling.seed, 0),
+        **model.extra,
+    }
+    at = address_class(model.endpoint) if model.endpoint else "here"
+    return request_of({"at": at, "revision": model.revision}, body)
+
+
+def items_of(store: Store, data: str, split: str, seed: int, most: int | None) -> list[Item]:
+    """Records of a split with a question and an answer: those with the smallest hashes, in the order of their ids.
+
+    Raises:
+        DataError: `data` is no data set, or none of its records has a question and an answer.
+    """
+    run = RunFolder(store, data)
+    run.require("prepare", "Point `data` at the output of `raymill prepare`.")
+    shape: Shape = run.report("shape")["shape"]
+    artifact = Artifact.load(store, paths.join(data, split))
+    columns = [name for name in artifact.schema.names if name in COLUMNS[shape]]
+
+    def hashed() -> Any:
+        for table in artifact.tables(["id", *columns]):
+            for row in table.to_pylist():
+                if sides := question_and_answer(from_shape(row, shape)):
+                    yield hash64(str(seed).encode(), row["id"].encode()), row["id"], *sides
+
+    drawn = heapq.nsmallest(most, hashed()) if most is not None else list(hashed())
+    if not drawn:
+        raise DataError(
+            f"{paths.join(data, split)}: no record with a question and an answer. Prepare pairs or messages, and a "
+            f"split {split} that is not empty."
+        )
+    return [Item(*one) for _, *one in sorted(drawn, key=lambda one: one[1])]
+
+
+REQUESTS_SCHEMA = pa.schema(
+    [("variant", pa.int32()), ("item", pa.int32()), ("key", pa.string()), ("body", pa.large_string())]
+)
+ANSWERS_SCHEMA = pa.schema(
+    [
+        ("variant", pa.int32()),
+        ("item", pa.int32()),
+        ("key", pa.string()),
+        ("outcome", pa.string()),  # answered, refused, again
+        ("reason", pa.string()),
+        ("finish", pa.string()),  # as of the endpoint; length: truncated at `sampling.max_tokens`
+        ("content", pa.large_string()),
+        ("tokens", pa.struct([(name, pa.int64()) for name in ("input", "cached", "output", "reasoning")])),
+        ("seconds", pa.float64()),
+    ]
+)
+EXAMPLES_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.string()), ("examples", pa.list_(pa.string()))])
+ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), ("answer", pa.large_string())])
