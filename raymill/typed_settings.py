@@ -2422,6 +2422,7 @@ def generate(
     model: ModelSettingsSettings = NOT_GIVEN,
     make: MakeSettings = NOT_GIVEN,
     draw: Mapping[str, Sequence[str | int | float] | Mapping[str, float] | str] = NOT_GIVEN,
+    carry: Sequence[str] = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
     samples: int = NOT_GIVEN,
     languages: Sequence[str] = NOT_GIVEN,
@@ -2455,6 +2456,8 @@ def generate(
         draw: Values that are drawn for each seed and sample, by name: a list, weights as {VALUE: WEIGHT}, or a
             text file with a value on each line; prompts name them as variables, and records have them as
             metadata.
+        carry: Columns of the seeds (`columns` of the inputs) that records have as metadata, such as labels of
+            texts that are rewritten.
         sampling: How answers are drawn from the model.
         samples: Number of times that each seed is asked about.
         languages: Languages that records may have, by ISO 639-1; empty: any.
@@ -2484,6 +2487,7 @@ def generate(
             "model": model,
             "make": make,
             "draw": draw,
+            "carry": carry,
             "sampling": sampling,
             "samples": samples,
             "languages": languages,

@@ -63,6 +63,11 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
         description="Values that are drawn for each seed and sample, by name: a list, weights as {VALUE: WEIGHT}, or a "
         "text file with a value on each line; prompts name them as variables, and records have them as metadata",
     )
+    carry: tuple[str, ...] = Field(
+        (),
+        description="Columns of the seeds (`columns` of the inputs) that records have as metadata, such as labels of "
+        "texts that are rewritten",
+    )
     sampling: Sampling = Field(Sampling(), description="How answers are drawn from the model")
     samples: int = Field(1, ge=1, le=10_000, description="Number of times that each seed is asked about")
     languages: tuple[str, ...] = Field((), description="Languages that records may have, by ISO 639-1; empty: any")

@@ -55,6 +55,7 @@ from raymill.pipelines.generate.stages import (
 from raymill.pipelines.generate.template import (
     RecordTemplate,
     load_template,
+    refuse_carried,
     refuse_names,
     refuse_variables,
     template_text,
@@ -189,8 +190,9 @@ class GenerateJob(FilesJob[GenerateConfig]):
         asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
         fields = {"text", "id", *(name for one in config.inputs for name in one.columns)}
         needed, choices = refuse_names(template, fields, self.choices), self.choices
+        refuse_carried(template, config.carry, fields, choices)
         variables = template.variables | config.make.variables
-        return Asker(template, variables, model, config.sampling, asked, needed, choices)
+        return Asker(template, variables, model, config.sampling, asked, needed, choices, config.carry)
 
     @cached_property
     def _generating(self) -> GenerateSettings:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import jsonschema
 
 from raymill.cluster.asking.endpoint import Reply
 from raymill.pipelines.generate.template import Refusal, Step
+from raymill.pipelines.prepare.augment.pieces import Keep, similarity
 from raymill.pipelines.prepare.stages.duplicates import same
 
 # Why a request, or what was made of its answer, is not among the records.
@@ -29,6 +31,9 @@ REASONS = {
     "quote_missing": "the quote does not stand in the text",
     "copies_prompt": "the answer has a phrase of the prompt",
     "repeats_seed": "the answer repeats the seed",
+    "too_near": "the answer is as similar to the seed as the template's `similarity`, or more",
+    "too_far": "the answer is less similar to the seed than the template's `similarity`",
+    "lost_text": "the answer lacks something of the seed's text that must stay, or has another number",
     "not_kept": "the template's condition `keep` is not met",
     "other_language": "the record is not in a language of `languages`",
     "other_sample": "another answer to the same prompt, which the template needs too, cannot be used",
@@ -144,6 +149,15 @@ def refuse(value: Mapping[str, Any], step: Step, seed: Mapping[str, Any]) -> Non
         before = same(str(seed.get(step.differs, "")))
         if any(same(one) == before for one in texts):
             raise Refusal("repeats_seed")
+    if step.similarity is not None and step.differs is not None:
+        least, most = step.similarity
+        near = similarity(str(seed.get(step.differs, "")), " ".join(texts))
+        if near < least or near >= most:
+            raise Refusal("too_far" if near < least else "too_near", f"{near:.3g}")
+    for kind in step.keeps:
+        wanted, has = (Counter(Keep((kind,)).found(text)) for text in (str(seed.get("text", "")), " ".join(texts)))
+        if lost := [*(wanted - has)] or (kind == "numbers" and [*(has - wanted)]):
+            raise Refusal("lost_text", f"{kind}: {lost[0]}")
     if step.quote is not None:
         quote = value.get(step.quote)
         if not isinstance(quote, str) or _plain(quote) not in _plain(str(seed.get("text", ""))):

@@ -58,7 +58,8 @@ class Asker:
     """Makes requests and records of rows. variables: of the template, with the values of `make`.
 
     asked: what of the model is not in the body of a request, but changes its answers. needed: fields without which a
-    seed makes no record. choices: what is drawn for each seed and sample, by name.
+    seed makes no record. choices: what is drawn for each seed and sample, by name. carried: columns of the seeds that
+    records have.
     """
 
     template: RecordTemplate
@@ -68,6 +69,7 @@ class Asker:
     asked: Mapping[str, Any]
     needed: frozenset[str] = frozenset()
     choices: Mapping[str, Choices] = field(default_factory=dict)
+    carried: Sequence[str] = ()
 
     def drawn(self, seed: str, sample: int) -> dict[str, Any]:
         """The values that are drawn for a sample of a seed. seed: its id."""
@@ -128,7 +130,7 @@ class Asker:
         if step.keep is not None and not holds(step.keep, {**self.names(row), **row.item}):
             raise Refusal("not_kept", step.keep)
 
-    def record(self, row: Row) -> tuple[Content, dict[str, str]]:
+    def record(self, row: Row) -> tuple[Content, dict[str, str | None]]:
         """(the content of the record that a row makes, its metadata).
 
         Raises:
@@ -145,7 +147,9 @@ class Asker:
         if isinstance(content, Preference) and content.chosen == content.rejected:
             raise Refusal("no_record", contents.REASONS["equal_answers"])
         drawn = {name: str(row.fields[name]) for name in self.choices if name not in fields}
-        return content, {name: fields[name] for name in self.template.metadata} | drawn
+        of_seed = {name: row.fields.get(name) for name in self.carried}
+        own = {name: None if value is None else str(value) for name, value in of_seed.items()}
+        return content, own | {name: fields[name] for name in self.template.metadata} | drawn
 
     @property
     def shape(self) -> Shape:

@@ -124,7 +124,7 @@ class GenerateSettings:
     def schema(self) -> pa.Schema:
         """The columns of the records."""
         content = columns_in_use(self.asker.shape, ())
-        own = dict.fromkeys([*self.asker.template.metadata, *self.asker.choices], pa.string())
+        own = dict.fromkeys([*self.asker.carried, *self.asker.template.metadata, *self.asker.choices], pa.string())
         return pa.schema({"id": pa.string(), **content, **own, **PROVENANCE})
 
 
@@ -344,7 +344,7 @@ class Ask:
         self, made: Sequence[Row], unit: int, step: str, scratch: Scratch, counters: Counter[str]
     ) -> list[dict[str, Any]]:
         asker, about = self.settings.asker, self.settings.made
-        found, removed = list[tuple[Row, Content, dict[str, str]]](), list[dict[str, Any]]()
+        found, removed = list[tuple[Row, Content, dict[str, str | None]]](), list[dict[str, Any]]()
         for row in made:
             try:
                 found.append((row, *asker.record(row)))

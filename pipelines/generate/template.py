@@ -21,7 +21,7 @@ Several requests for a record are `steps`, of which each sees the answers of tho
 
 import difflib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Self
 
@@ -36,6 +36,7 @@ from raymill.cluster.config import load_part
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.store.store import Store
 from raymill.pipelines.generate.draw import Choices
+from raymill.pipelines.prepare.augment.pieces import Kept
 
 _LARGEST = 1 << 20  # bytes of a template's file
 # Fields of a record, by its shape.
@@ -85,6 +86,16 @@ class Step(BaseModel, extra="forbid", frozen=True):
     differs: str | None = Field(
         None, description="Field of the seed that the answer must not repeat, such as text; null: none is compared"
     )
+    similarity: tuple[float, float] | None = Field(
+        None,
+        description="Minimum and maximum similarity of the answer and the field of `differs`, from 0 to 1: the "
+        "fraction of three-character sequences that they have in common; null: any",
+    )
+    keeps: tuple[Kept, ...] = Field(
+        (),
+        description="What of the seed's text the answer must have too: numbers (and no others), code in backquotes, "
+        "quotes, links",
+    )
     quote: str | None = Field(
         None, description="Field of the answer that must stand in the seed's text word for word; null: none"
     )
@@ -106,6 +117,10 @@ class Step(BaseModel, extra="forbid", frozen=True):
         for name in ("system", "prompt", "keep"):
             if text := getattr(self, name):
                 _refuse_wrong_syntax(text if name != "keep" else f"{{{{ {text} }}}}", name)
+        if self.similarity is not None:
+            least, most = self.similarity
+            if self.differs is None or not 0 <= least < most <= 1:
+                raise ValueError("similarity: goes with `differs`; wanted two numbers from 0 to 1, the smaller first")
         if self.each and self.answer is None:
             raise ValueError("each: is a list of the answer; give the JSON schema `answer`")
         return self
@@ -316,6 +331,27 @@ def refuse_names(template: RecordTemplate, fields: Collection[str], drawn: Colle
     if problems:
         raise ConfigError.about(*problems)
     return frozenset(needed)
+
+
+def refuse_carried(
+    template: RecordTemplate, carried: Sequence[str], fields: Collection[str], drawn: Collection[str]
+) -> None:
+    """Check the setting `carry`. fields: of the seeds. drawn: names of `draw`.
+
+    Raises:
+        ConfigError: a name is no column of the seeds, or records have another column of this name; lists all.
+    """
+    problems, taken = list[Problem](), {"id", *PROVENANCE, *SHAPES[template.shape or "text"], *drawn, *template.record}
+    for name in carried:
+        if name in taken:
+            fix = "Name the column in `record` of the template instead, under another name."
+            problems.append(Problem.of("carry", f"{name} is a column of the records already", fix=fix))
+        elif name not in fields:
+            there = ", ".join(sorted({*fields} - {"text", "id"})) or "none"
+            fix = f"Add it to `columns` of the inputs, which have {there}."
+            problems.append(Problem.of("carry", f"no column {name}", fix=fix))
+    if problems:
+        raise ConfigError.about(*problems)
 
 
 def _item_names(step: Step) -> set[str] | None:

@@ -22,9 +22,11 @@ RANGES = {
         "Workers.timeout_s"
     ),
     "above 0 to 1": (
+        "Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words Typos.words "
         "AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share Split.train "
         "Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
+    "above 0 below 1": "Augment.to",
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Api.timeout_s Pages.timeout_s",
@@ -50,8 +52,9 @@ RANGES = {
         "Weights.diversity Weights.relevance"
     ),
     "from 0 below 1": "Decontamination.max_fraction Lora.dropout Split.test Split.validation",
-    "from 0 below 4294967296": "Dedup.seed Split.seed TrainConfig.seed",
+    "from 0 below 4294967296": "Augment.seed Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
+        "Augment.min_similarity Synthetic.test Synthetic.train Synthetic.validation "
         "Assess.groups FilesExecution.max_bad_documents FilesExecution.max_bad_files FineWeb.max_char_dup_ratio "
         "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "
         "Gates.completeness Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
@@ -68,7 +71,7 @@ RANGES = {
     "from 0 to 8": "GopherQuality.min_stop_words",
     "from 0 to 86400": "Api.longest_wait_s Pages.longest_wait_s",
     "from 1": (
-        "Assess.topic_records Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
+        "Assess.topic_records Augment.to Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
         "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
         "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
         "Evaluate.test_tokens "
@@ -77,7 +80,10 @@ RANGES = {
         "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "
         "Virtual.tokens Workers.count"
     ),
-    "from 1 to 100": "Api.attempts FilesExecution.attempts PackExecution.attempts Pages.attempts",
+    "from 1 to 100": (
+        "Augment.most_variants Augment.variants Api.attempts FilesExecution.attempts PackExecution.attempts "
+        "Pages.attempts"
+    ),
     "from 1 to 1000": "Balance.most_copies",
     "from 1 to 10000": "Assess.sample",
     "from 1 to 1024": "FilesExecution.cpus PackExecution.cpus",

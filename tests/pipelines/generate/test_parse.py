@@ -92,11 +92,38 @@ def test_a_plain_answer_is_a_text():
         ({"quote": "quote"}, {"text": "Green.", "quote": "The lamp is red."}, "quote_missing"),
         ({"quote": "quote"}, {"text": "Green."}, "quote_missing"),
         ({}, {"question": "Q?", "answer": " "}, "empty"),
+        ({"differs": "text", "similarity": (0.1, 0.8)}, {"text": "The lamp is green, "}, "too_near"),
+        ({"differs": "text", "similarity": (0.1, 0.9)}, {"text": "Zzz"}, "too_far"),
+        ({"keeps": ("code",)}, {"text": "No code."}, "lost_text"),
     ],
 )
 def test_what_breaks_a_rule_of_its_step_is_refused(settings, value, why):
-    seed = {"text": "The lamp is green."}
+    seed = {"text": "The `lamp` is green." if settings.get("keeps") else "The lamp is green."}
     assert reason(refuse, value, Step(prompt="x", **settings), seed) == why
+
+
+@pytest.mark.parametrize(
+    ("text", "is_kept"),
+    [
+        ("Lamp 12 costs 3.50 euros", True),
+        ("3.50 euros for lamp 12", True),
+        ("Lamp 12 costs three euros fifty", False),
+        ("Lamp 12 costs 3.50 euros in 2026", False),
+        ("Lamps 12 and 12 cost 3.50 euros", False),
+    ],
+)
+def test_numbers_are_those_of_the_seed_and_no_others(text, is_kept):
+    step, seed = Step(prompt="x", keeps=("numbers",)), {"text": "The lamp 12 is 3.50 euros."}
+    if is_kept:
+        refuse({"text": text}, step, seed)
+    else:
+        assert reason(refuse, {"text": text}, step, seed) == "lost_text"
+
+
+def test_similarity_goes_with_what_is_compared():
+    for wrong in ({"similarity": (0.1, 0.9)}, {"similarity": (0.9, 0.1), "differs": "text"}):
+        with pytest.raises(ValueError, match="similarity: goes with `differs`"):
+            Step(prompt="x", **wrong)
 
 
 @pytest.mark.parametrize("quote", ["The lamp is green", "the lamp  is green.", "“The lamp is green”"])

@@ -20,6 +20,7 @@ from tests.support.generate_inline import generate_inline, rows
 SHAPE = {
     "qa": "pairs", "summary": "pairs", "instruction": "pairs", "evolve": "pairs", "classify": "pairs",
     "policy": "pairs", "chat": "messages", "preference": "preference", "score": "text", "compare": "text",
+    **dict.fromkeys(("paraphrase", "simplify", "style", "context", "translate"), "text"),
 }  # fmt: skip
 
 
@@ -62,6 +63,24 @@ def test_a_template_makes_records_of_its_shape_and_loses_nothing(name, settings,
             same = record["in_order"] == record["swapped"]
             assert record["better"] == (record["in_order"].lower() if same else "tie")
         assert {record["in_order"] == record["swapped"] for record in made} == {True, False}
+
+
+def test_labels_of_rewritten_texts_are_carried(settings, server, monkeypatch, tmp_path):
+    """Numbers stay in what the server says of the first sentence, and are lost in what it says of the others."""
+    rows_of = [{"q": f"How do I reset lamp number {n}? It is red.", "intent": f"reset{n % 2}"} for n in range(12)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of))
+    settings["inputs"] = [{"path": str(tmp_path / "q.jsonl"), "text": "q", "columns": ["intent"]}]
+    template = {"prompt": "{{ text }} So what?", "keeps": ["numbers"], "differs": "text", "similarity": [0.1, 0.99]}
+    run = generate_inline(settings | {"make": {"template": template}, "carry": ["intent"], "dedup": None}, monkeypatch)
+    made, removed = rows(run, "records"), rows(run, "removed")
+    assert len(made) + len(removed) == 12 and {one["reason"] for one in removed} <= {"lost_text", "too_far"} and made
+    for record in made:
+        number = int(record["text"].partition("number ")[2].partition("?")[0])
+        assert record["intent"] == f"reset{number % 2}"
+    for wrong, said in ((["colour"], "carry: no column colour"), (["text"], "carry: text is a column of the records")):
+        with pytest.raises(ConfigError, match=said):
+            other = {"make": {"template": template}, "carry": wrong, "output": str(tmp_path / "other")}
+            generate_inline(settings | other, monkeypatch)
 
 
 def test_a_rubric_and_examples_of_ones_own_are_asked_and_bound_the_score(settings, server, monkeypatch, tmp_path):
