@@ -11,7 +11,7 @@ import numpy as np
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
-from raymill.pipelines.distil.agreement import agreement, cross_table, f1, interval
+from raymill.pipelines.agreement import agreement, cross_table, f1, interval
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.language.fasttext_classifier import Classifier
 from raymill.pipelines.language.fasttext_file import model_bytes
@@ -184,7 +184,7 @@ def _agreements(scored: Scored, by_classifier: np.ndarray, test: np.ndarray, sco
         for second in names[place + 1 :]:
             both = np.flatnonzero(~np.isnan(raters[first]) & ~np.isnan(raters[second]))
             ones, others = (np.clip(rounded(raters[name][both]), 0, scores - 1) for name in (first, second))
-            found.append(agreement(f"{first} and {second}", ones, others, scores))
+            found.append(agreement(f"{first} and {second}", cross_table(ones, others, scores)))
     return found
 
 

@@ -34,6 +34,7 @@ from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_file, sha256_of
 from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.agreement import agreement_text
 from raymill.pipelines.distil.config import DistilConfig, Judge
 from raymill.pipelines.distil.people import people_scores
 from raymill.pipelines.distil.stages import CLASSIFIER, SAMPLE, SCORES, SECONDS, sample_of, train_stage
@@ -61,12 +62,11 @@ class DistilRun(Run):
         cost = f", cost {report['cost']:.4g}" if report["cost"] is not None else ""
         lines = [
             f"{plural(report['judged'], 'document')} judged of a sample of {count(report['sample'])}{cost}",
-            f"classifier: F1 {_with_interval(report, 'f1', 'f1_low', 'f1_high')} on {count(report['test'])} others, "
+            f"classifier: F1 {report['f1']:.3f} ({report['f1_low']:.3f} to {report['f1_high']:.3f}) on "
+            f"{count(report['test'])} others, "
             f"keeps {report['kept_share']:.1%} at a score of at least {report['min_score']:g}",
         ]
-        for one in report["agreement"]:
-            kappa = _with_interval(one, "weighted_kappa", "kappa_low", "kappa_high")
-            lines.append(f"agreement of {one['between']}: weighted kappa {kappa}")
+        lines += map(agreement_text, report["agreement"])
         rule = json.dumps({"judge_score": {"classifier": self.results["classifier"]}})
         return "\n".join([*lines, f"apply it with `rules` of curate or `validate.rules` of prepare: {rule}"])
 
@@ -80,12 +80,6 @@ class DistilRun(Run):
     @property
     def _results(self) -> dict[str, str]:
         return {name: paths.join(self.uri, name) for name in (_FOLDER, SCORES, SAMPLE)}
-
-
-def _with_interval(row: Mapping[str, Any], value: str, low: str, high: str) -> str:
-    if row[value] is None:
-        return "not defined"
-    return f"{row[value]:.3f}" + (f" ({row[low]:.3f} to {row[high]:.3f})" if row[low] is not None else "")
 
 
 class DistilJob(FilesJob[DistilConfig]):
@@ -244,7 +238,7 @@ class DistilJob(FilesJob[DistilConfig]):
         judges = [_of_judge(name, run.report) for name, run in runs.items()]
         priced = [one["cost"] for one in judges if one["cost"] is not None]
         cost, sample = sum(priced) if priced else None, artifacts[SAMPLE].rows
-        warnings = [*loss_warnings(quarantine_entries(quarantine)), *measures["warnings"]]
+        warnings = [*self.frozen.notes, *loss_warnings(quarantine_entries(quarantine)), *measures["warnings"]]
         if bad := counters["quarantined"]:
             warnings.append(f"{plural(int(bad), 'document')} could not be read; see `quarantine`.")
         if sample < self.config.sample:

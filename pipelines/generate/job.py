@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, fingerprint
@@ -40,6 +41,7 @@ from raymill.cluster.secret_values import remember, shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.agreement import agreement, agreement_text
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.draw import Choices, load_choices
 from raymill.pipelines.generate.parse import REASONS
@@ -97,6 +99,7 @@ class GenerateRun(Run):
         for one in report["removed"]:
             first = f"; the first: {shortened(one['first'], 100)}" if one["first"] else ""
             lines.append(f"removed: {count(one['count'])} {one['reason']} ({one['meaning']}{first})")
+        lines += map(agreement_text, report.get("agreement", ()))
         return "\n".join(lines)
 
     @property
@@ -282,9 +285,23 @@ class GenerateJob(FilesJob[GenerateConfig]):
                 {"reason": reason, "count": number, "meaning": REASONS[reason], "first": seen.get(reason)}
                 for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
             ],
+            "agreement": self._agreement(artifacts[RECORDS]),
             "warnings": warnings,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _agreement(self, records: Artifact) -> list[dict[str, Any]]:
+        """The agreement of the fields that the template names."""
+        if not (names := self.template.agreement):
+            return []
+        pairs = Counter[tuple[str, str]]()
+        for table in records.tables(names):
+            pairs.update(zip(*(table[name].to_pylist() for name in names), strict=True))
+        values = sorted({value for pair in pairs for value in pair})
+        counted = np.zeros((len(values), len(values)), np.int64)
+        for (one, other), number in pairs.items():
+            counted[values.index(one), values.index(other)] = number
+        return [agreement(" and ".join(names), counted, "nominal")]
 
     def machines(self, seconds: float | None) -> Machines:
         return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=2 * GIB)

@@ -142,6 +142,11 @@ class RecordTemplate(BaseModel):
         {}, description="Type of each variable that has no default"
     )
     choices: dict[str, tuple[str, ...]] = Field({}, description="Possible values of variables that have few")
+    agreement: tuple[str, str] | None = Field(
+        None,
+        description="Two fields of the record whose agreement the report has, such as the verdicts of a judge on both "
+        "orders of two answers; null: none",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -162,6 +167,8 @@ class RecordTemplate(BaseModel):
             raise ValueError("steps: two have the same name; give each a name of its own")
         if taken := {*self.record} & {"id", *PROVENANCE}:
             raise ValueError(f"record: {', '.join(sorted(taken))} is written to every record; use another name")
+        if absent := [name for name in self.agreement or () if name not in self.record]:
+            raise ValueError(f"agreement: {', '.join(absent)} is no field of `record`")
         if self.shape is None:
             raise ValueError(
                 f"record: has {', '.join(self.record)}; wanted text, or prompt and completion, or messages, or prompt, "

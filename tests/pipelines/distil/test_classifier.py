@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from raymill.pipelines.distil.agreement import cross_table, f1
+from raymill.pipelines.agreement import cross_table, f1
 from raymill.pipelines.distil.classifier import Scored, best_threshold, rounded, share_threshold
 from raymill.pipelines.text.texts import Texts
 

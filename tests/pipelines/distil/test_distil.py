@@ -204,13 +204,13 @@ def test_judges_are_compared_with_each_other_and_with_people(settings, monkeypat
     }
     strict, both = found["strict and people"], found["strict and mild"]
     labelled = sum(row["people"] is not None for row in rows(run, "scores"))
-    assert strict["weighted_kappa"] == strict["equal_share"] == 1 and strict["documents"] == labelled > 80
-    assert both["kappa_low"] < both["weighted_kappa"] < both["kappa_high"] < 1 and both["documents"] == 240
+    assert strict["kappa"] == strict["equal_share"] == 1 and strict["documents"] == labelled > 80
+    assert both["kappa_low"] < both["kappa"] < both["kappa_high"] < 1 and both["documents"] == 240
     assert found["people and classifier"]["documents"] < labelled
     for row in rows(run, "scores"):
         assert row["score"] == pytest.approx(sum(one["score"] for one in row["judges"]) / 2)
     assert [one["judge"] for one in run.report["judges"]] == ["strict", "mild"]
-    assert "agreement of strict and people: weighted kappa 1.000" in str(run)
+    assert "agreement of strict and people: kappa 1.000" in str(run)
 
 
 def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp_path):

@@ -62,7 +62,11 @@ def test_a_template_makes_records_of_its_shape_and_loses_nothing(name, settings,
         for record in made:
             same = record["in_order"] == record["swapped"]
             assert record["better"] == (record["in_order"].lower() if same else "tie")
-        assert {record["in_order"] == record["swapped"] for record in made} == {True, False}
+        same = sum(record["in_order"] == record["swapped"] for record in made)
+        (found,) = report["agreement"]
+        assert 0 < same < found["documents"] == len(made) and found["equal_share"] == same / len(made)
+        assert found["equal_low"] < found["equal_share"] < found["equal_high"]
+        assert "agreement of in_order and swapped: kappa " in str(run)
 
 
 def test_labels_of_rewritten_texts_are_carried(settings, server, monkeypatch, tmp_path):
@@ -134,6 +138,8 @@ def test_a_template_of_a_file_that_is_none_is_refused(tmp_path):
         with pytest.raises(Exception, match=said) as raised:
             load_template(given, Store())
         assert raised.value.exit_code == 2
+    with pytest.raises(ConfigError, match="agreement: b is no field of `record`"):
+        load_template({"prompt": "x", "record": {"text": "x", "a": "y"}, "agreement": ["a", "b"]}, Store())
     with pytest.raises(ConfigError, match="is no JSON schema"):
         load_template({"prompt": "x", "answer": {"type": "thing"}, "record": {"text": "x"}}, Store())
 

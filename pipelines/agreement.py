@@ -4,7 +4,8 @@ All of them follow from a table of counts, so the intervals of a bootstrap over 
 drawn by the shares of its cells.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -69,22 +70,32 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return max(0.0, (middle - around) / below), min(1.0, (middle + around) / below)
 
 
-def agreement(between: str, first: np.ndarray, second: np.ndarray, scores: int) -> dict[str, Any]:
-    """The agreement of two raters as a row of a table: quadratic kappa, and the share of equal scores, with intervals.
+def agreement(between: str, table: np.ndarray, weights: Weights = "quadratic") -> dict[str, Any]:
+    """The agreement of two raters as a row of a report: kappa, and the share of equal scores, with intervals.
 
-    first, second: int64[D], the scores of the documents that both scored.
+    table: of `cross_table`.
     """
-    table = cross_table(first, second, scores)
     equal, total = int(np.trace(table)), int(table.sum())
-    low, high = interval(table, kappa) or (None, None)
+    low, high = interval(table, partial(kappa, weights=weights)) or (None, None)
     equal_low, equal_high = wilson(equal, total)
     return {
         "between": between,
         "documents": total,
-        "weighted_kappa": kappa(table),
+        "kappa": kappa(table, weights),
         "kappa_low": low,
         "kappa_high": high,
         "equal_share": equal / total if total else None,
         "equal_low": equal_low,
         "equal_high": equal_high,
+        "weights": weights,
     }
+
+
+def agreement_text(row: Mapping[str, Any]) -> str:
+    """A row of `agreement` in words."""
+    if row["kappa"] is None:
+        return f"agreement of {row['between']}: not defined, as only one score was given"
+    return (
+        f"agreement of {row['between']}: kappa {row['kappa']:.3f} ({row['kappa_low']:.3f} to {row['kappa_high']:.3f}), "
+        f"equal {row['equal_share']:.1%}"
+    )

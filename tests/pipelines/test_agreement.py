@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raymill.pipelines.distil.agreement import agreement, cross_table, f1, interval, kappa, wilson
+from raymill.pipelines.agreement import agreement, agreement_text, cross_table, f1, interval, kappa, wilson
 
 COHEN = np.array([[88, 14, 18], [10, 40, 10], [2, 6, 12]])
 SAS = np.array([[0, 4, 1], [0, 8, 0], [0, 1, 5]])
@@ -57,8 +57,15 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall():
 
 def test_agreement_of_two_raters_is_a_row_with_intervals():
     first, second = np.array([0, 1, 2, 3, 3, 2]), np.array([0, 1, 2, 3, 2, 2])
-    assert cross_table(first, second, 4).sum() == 6
-    found = agreement("a and b", first, second, 4)
+    table = cross_table(first, second, 4)
+    assert table.sum() == 6
+    found = agreement("a and b", table)
     assert found["documents"] == 6 and found["equal_share"] == pytest.approx(5 / 6)
-    assert found["kappa_low"] <= found["weighted_kappa"] <= found["kappa_high"]
+    assert found["kappa_low"] <= found["kappa"] <= found["kappa_high"]
     assert found["equal_low"] < 5 / 6 < found["equal_high"]
+    assert agreement_text(found).startswith(f"agreement of a and b: kappa {found['kappa']:.3f} (")
+    assert "equal 83.3%" in agreement_text(found)
+    assert agreement("a and b", table, "nominal")["kappa"] == kappa(table, "nominal") < found["kappa"]
+    assert agreement_text(agreement("a and b", table * 0)) == (
+        "agreement of a and b: not defined, as only one score was given"
+    )
