@@ -2511,6 +2511,7 @@ def distil(
     name: str = NOT_GIVEN,
     inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
     sample: int = NOT_GIVEN,
+    dedup: DedupSettings | None = NOT_GIVEN,
     judges: Sequence[JudgeSettings] = NOT_GIVEN,
     people: Place | PeopleScoresSettings | None = NOT_GIVEN,
     held_out: float = NOT_GIVEN,
@@ -2541,7 +2542,8 @@ def distil(
         name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
             `output`.
         inputs: Sources of documents, as of `curate`.
-        sample: Number of documents that are judged, all different, drawn by a hash of their text.
+        sample: Number of documents that are drawn by a hash of their text, all different.
+        dedup: Removal of documents of the sample that are like others, before any is judged; null: none.
         judges: Models that score the sample; of several, the mean is used.
         people: Scores by people, for the agreement of the judges with them; null: none.
         held_out: Fraction of the sample that the classifier is not trained on; with one half the threshold is
@@ -2572,6 +2574,7 @@ def distil(
             "name": name,
             "inputs": inputs,
             "sample": sample,
+            "dedup": dedup,
             "judges": judges,
             "people": people,
             "held_out": held_out,

@@ -10,6 +10,7 @@ from raymill.cluster.readers.inputs import Input, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.config import GenerateExecution, Make
 from raymill.pipelines.language.fasttext_training import TrainingSettings
 
@@ -72,7 +73,10 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
         5000,
         ge=20,
         le=10_000_000,
-        description="Number of documents that are judged, all different, drawn by a hash of their text",
+        description="Number of documents that are drawn by a hash of their text, all different",
+    )
+    dedup: Dedup | None = Field(
+        Dedup(), description="Removal of documents of the sample that are like others, before any is judged; null: none"
     )
     judges: tuple[Judge, ...] = Field(
         min_length=1, description="Models that score the sample; of several, the mean is used"
@@ -120,6 +124,8 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.dedup and (self.dedup.keeper not in ("position", "longest") or self.dedup.against):
+            raise ValueError("dedup: documents have no score and no earlier runs; keeper is position or longest")
         names = [one.name for one in self.judges]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"judges: {', '.join(twice)} is the name of several; give each a `name` of its own")

@@ -241,16 +241,17 @@ class DistilJob(FilesJob[DistilConfig]):
         warnings = [*self.frozen.notes, *loss_warnings(quarantine_entries(quarantine)), *measures["warnings"]]
         if bad := counters["quarantined"]:
             warnings.append(f"{plural(int(bad), 'document')} could not be read; see `quarantine`.")
-        if sample < self.config.sample:
-            warnings.append(
-                f"The sample has {count(sample)} of {count(self.config.sample)} documents: there are no more."
-            )
+        drawn = {name: int(one) for name, one in artifacts[SAMPLE].manifest.counters.items()}
+        if (there := drawn["documents"]) < self.config.sample:
+            seen = f"{count(there)} of {count(self.config.sample)}"
+            warnings.append(f"The sample has {seen} documents: there are no more.")
         shown = {name: one for name, one in measures.items() if name not in ("warnings", "most")}
         return {
             "name": self.config.name,
             "documents": int(counters["documents"]),
             "quarantined": int(counters["quarantined"]),
             "sample": sample,
+            "near_duplicates": drawn["near_duplicates"],
             **shown,
             "cost": cost,
             "judge_cost_per_million": None if cost is None else cost / sample * _MILLION,

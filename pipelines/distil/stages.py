@@ -1,7 +1,9 @@
 """The stages of a distillation besides those of the judges, which are runs of `generate`.
 
     draw.0   documents of a unit of input whose hash is small enough    -> _work/drawn.0, quarantine
-    sample   those with the smallest hashes of all                      -> sample
+    take     those with the smallest hashes of all                      -> _work/taken, and what is compared of them
+    group    finds documents that are like others                       -> _work/groups
+    sample   those that are like no other                               -> sample
     train    trains, calibrates and tests the classifier                -> scores, _work/classifier, _work/seconds
 
 A document is drawn by the keyed hash of its text, so neither the order of the documents nor their division into units
@@ -31,14 +33,18 @@ from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
+from raymill.pipelines.dedup.group import GROUPS, group_stage
+from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.distil.classifier import Scored, make_classifier
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
 from raymill.pipelines.memory import task_memory
 from raymill.pipelines.prepare.records.fields import hash_of_text
+from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes
 from raymill.pipelines.text.texts import Texts
 
 VERSION = "1"
+_TAKEN, _ATTRIBUTES, _VERDICTS = "_work/taken", "_work/attributes", "_work/verdicts"
 SAMPLE, SCORES, CLASSIFIER, SECONDS = "sample", "scores", "_work/classifier", "_work/seconds"
 _NO_COLUMNS = pa.schema([])
 _DIGEST_BYTES = 16
@@ -96,13 +102,20 @@ def sample_of(config: DistilConfig, inputs: InputManifest, run: RunStageIn) -> d
         if found >= config.sample or fraction >= 1:
             break
         fraction = min(1.0, fraction * max(2.0, _DRAWN * config.sample / max(1, found)))
-    parts = [
-        (files, rows) for files, rows in zip(artifacts[drawn].files_by_unit(len(units)), kept, strict=True) if rows
-    ]
-    sample = Stage(
-        "sample", (Output(SAMPLE, _DRAWN_SCHEMA),), parts, partial(_take, store),
-        fingerprint([made_from, fraction, config.sample]), store,
-    )  # fmt: skip
+    files = artifacts[drawn].files_by_unit(len(units))
+    parts = [(of_unit, rows) for of_unit, rows in zip(files, kept, strict=True) if rows]
+    outputs = Output(_TAKEN, _DRAWN_SCHEMA), Output(_ATTRIBUTES, ATTRIBUTES_SCHEMA), Output(_VERDICTS, VERDICTS_SCHEMA)
+    compared_by = config.dedup and config.dedup.model_dump(mode="json")
+    taken_from = fingerprint([made_from, fraction, config.sample, compared_by])
+    memory = task_memory(config.limits) + _DOCUMENT_MEMORY * config.sample
+    take = partial(_take, store, config.dedup)
+    artifacts |= run(Stage("take", outputs, [parts], take, taken_from, store, memory=memory))
+    groups: list[str] = []
+    if config.dedup:
+        compared, none = artifacts[_ATTRIBUTES], artifacts[_VERDICTS]
+        groups = run(group_stage(config.dedup, inputs.inputs, compared, none, 1))[GROUPS].file_uris
+    unit = artifacts[_TAKEN].file_uris, groups
+    sample = Stage("sample", (Output(SAMPLE, _DRAWN_SCHEMA),), [unit], partial(_differing, store), taken_from, store)
     return artifacts | run(sample)
 
 
@@ -165,16 +178,40 @@ def _smallest(drawn: Artifact, units: int, count: int) -> list[list[int]]:
     return [sorted(rows) for rows in kept]
 
 
-def _take(store: Store, unit: tuple[list[str], list[int]], scratch: Scratch) -> Counters:
-    """The work of the stage `sample`. unit: the files of a unit of `draw`, the rows that are taken."""
-    files, rows = unit
-    wanted, first = np.array(rows), 0
-    for table in read_tables(store, files):
-        here = wanted[(wanted >= first) & (wanted < first + table.num_rows)] - first
+def _take(
+    store: Store, dedup: Dedup | None, parts: Sequence[tuple[list[str], list[int]]], scratch: Scratch
+) -> Counters:
+    """The work of the stage `take`, in the order of the hashes. parts: the files of a unit of `draw`, the rows that are
+    taken.
+    """
+    found = [_DRAWN_SCHEMA.empty_table()]
+    for files, rows in parts:
+        wanted, first = np.array(rows), 0
+        for table in read_tables(store, files):
+            here = wanted[(wanted >= first) & (wanted < first + table.num_rows)] - first
+            first += table.num_rows
+            found.append(table.take(pa.array(here)))
+    taken = pa.concat_tables(found).sort_by("id")
+    scratch.write(_TAKEN, taken)
+    if dedup and taken.num_rows:
+        compared = (taken[name].to_pylist() for name in ("id", "source", "text"))
+        scratch.write(_ATTRIBUTES, attributes(range(taken.num_rows), *compared, dedup))
+    return {"documents": taken.num_rows}
+
+
+def _differing(store: Store, unit: tuple[Sequence[str], Sequence[str]], scratch: Scratch) -> Counters:
+    """The work of the stage `sample`. unit: the files of what was taken, those of its duplicates and others."""
+    taken, groups = unit
+    copies = [
+        table["row"].filter(table["reason"].is_valid()).to_numpy()
+        for table in read_tables(store, groups, {"row", "reason"}.__contains__)
+    ]
+    left_out, first = np.concatenate([np.empty(0, np.int64), *copies]), 0
+    for table in read_tables(store, taken):
+        rows = np.arange(first, first + table.num_rows)
         first += table.num_rows
-        if len(here):
-            scratch.write(SAMPLE, table.take(pa.array(here)))
-    return {"documents": len(rows)}
+        scratch.write(SAMPLE, table.filter(pa.array(~np.isin(rows, left_out))))
+    return {"documents": first, "near_duplicates": len(left_out)}
 
 
 def train_stage(

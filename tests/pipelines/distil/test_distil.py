@@ -166,6 +166,18 @@ def test_a_sample_that_is_larger_than_the_input_has_all_documents(settings, monk
     assert any("The sample has 320 of 1,000 documents" in one for one in run.warnings)
 
 
+def test_of_documents_that_are_alike_one_is_judged(settings, server, monkeypatch, tmp_path):
+    """Else copies of what the classifier was trained on would be in its test."""
+    alike = [{"id": f"d{n}-{m}", "text": document(n) + f" copy {m}"} for n in range(100) for m in range(3)]
+    (tmp_path / "alike.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alike))
+    settings |= {"inputs": [{"path": str(tmp_path / "alike.jsonl"), "id": "id"}], "sample": 300}
+    run = distil_inline(settings, monkeypatch)
+    assert run.report["sample"] == server.stats()["requests"] == 100 and run.report["near_duplicates"] == 200
+    assert len({number for row in rows(run, "sample") for number in numbers_of(row["text"])}) == 100
+    run = distil_inline(settings | {"dedup": None, "output": str(tmp_path / "all")}, monkeypatch)
+    assert run.report["sample"] == 300 and run.report["near_duplicates"] == 0
+
+
 def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypatch, tmp_path):
     calm = distil_inline(settings | {"output": str(tmp_path / "calm")}, monkeypatch)
     server.asked.clear(), server.answered.clear()
@@ -257,6 +269,7 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(settings, server, 
         ({"judges": [judge, judge]}, "judge is the name of several"),
         ({"judges": [{"model": judge["model"] | {"prices": None}}], "budget": 1}, "judge has none"),
         ({"judges": []}, "at least 1"),
+        ({"dedup": {"keeper": "newest", "newest_by": "date"}}, "keeper is position or longest"),
         ({"classifier": {"char_ngrams": [4, 2]}}, "the smaller one first"),
     ):
         with pytest.raises(ValueError, match=said):
