@@ -1,9 +1,15 @@
 """`distil` in this process, without Ray; documents of lessons and others, and a judge that tells them apart."""
 
+import argparse
+import inspect
 import json
 import random
 import re
+import subprocess
+import tarfile
+import typing
 from pathlib import Path
+from pydoc_data.topics import topics
 
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.progress import Progress
@@ -44,16 +50,15 @@ def write_documents(folder: Path, count: int = 400, files: int = 4) -> Path:
 
 
 class JudgeServer(FaultyServer):
-    """A judge by POINTS. shift: added to each score below 5, as of a milder judge."""
+    """A judge by a rule. points: of a text. shift: added to each score below 5, as of a milder judge."""
 
+    points = staticmethod(points)
     shift = 0
 
     def said(self, schema, text, draw):
         if schema is None or "score" not in schema["properties"]:
             return super().said(schema, text, draw)
-        words = [word for word in POINTS if f" {word}" in text]
-        score = min(5, len(words) + self.shift)
-        return json.dumps({"reason": f"It has {', '.join(words) or 'none'}.", "score": score})
+        return json.dumps({"reason": "By the rule.", "score": min(5, self.points(text) + self.shift)})
 
 
 def distil_inline(settings: dict, monkeypatch, *, replace: bool = False, engine=None, session=None) -> DistilRun:
@@ -68,3 +73,25 @@ def distil_inline(settings: dict, monkeypatch, *, replace: bool = False, engine=
 def numbers_of(text: str) -> list[int]:
     """The numbers of the documents that stand in a text."""
     return [int(one) for one in re.findall(r"Number (\d+)\.", text)]
+
+
+# Of each of these that a text does not have, `prose_points` gives it a point.
+CODE = ("self.", "def ", "return ", "import ", "raise ")
+
+
+def prose_points(text: str) -> int:
+    """The score of a judge of prose: texts of the reference of Python have 3 to 5, of its library 0 to 4."""
+    return sum(mark not in text for mark in CODE)
+
+
+def texts_of_python() -> list[str]:
+    """Pieces of some 1,000 characters of what comes with Python: its reference, and modules of its library."""
+    pieces = []
+    for text in (*topics.values(), *map(inspect.getsource, (argparse, subprocess, tarfile, typing))):
+        lines: list[str] = []
+        for paragraph in text.split("\n\n"):
+            lines.append(paragraph)
+            if sum(map(len, lines)) > 1000:
+                pieces.append("\n\n".join(lines))
+                lines = []
+    return pieces

@@ -20,6 +20,8 @@ from tests.support.distil_inline import (
     document,
     numbers_of,
     points,
+    prose_points,
+    texts_of_python,
     write_documents,
 )
 from tests.support.generate_inline import rows
@@ -78,6 +80,18 @@ def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server,
         (tmp_path / "out/report.html").read_text()
     )
     assert f"F1 {report['f1']:.3f}" in str(run) and '{"judge_score": {"classifier"' in str(run)
+
+
+def test_it_learns_to_tell_prose_from_code_on_real_texts(settings, server, monkeypatch, tmp_path):
+    server.points, texts = prose_points, texts_of_python()
+    (tmp_path / "python.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    changes = {"inputs": [str(tmp_path / "python.jsonl")], "sample": len(texts), "threshold": {"score": 4}}
+    report = distil_inline(settings | changes | {"classifier": {}}, monkeypatch).report
+    of_all = 2 * report["good_share"] / (1 + report["good_share"])  # F1 of keeping all
+    assert report["f1_low"] > of_all and report["f1"] > 0.8
+    for row in report["calibration"]:
+        if row["documents"] > 20:
+            assert row["mean_of_classifier"] == pytest.approx(row["mean_of_judges"], abs=0.5)
 
 
 def test_curate_and_prepare_apply_it_with_its_threshold(settings, monkeypatch, tmp_path):
