@@ -236,11 +236,46 @@ def _validated(model: type[Config], raw: dict[str, Any], origins: "_Origins", pr
         wrong_inside = {entry["loc"][:depth] for entry in entries for depth in range(len(entry["loc"]))}
         # A wrong entry makes its list one too short, which is not a second mistake.
         entries = [one for one in entries if not (one["type"] == "too_short" and one["loc"] in wrong_inside)]
+        entries += _of_groups(model, raw, entries, origins.context)
         lines = [_explain(origins, model, mistake) for mistake in _mistakes(model, entries)]
         problems += dict.fromkeys(lines)
     if problems:
         raise ConfigError.about(*problems)
     return config
+
+
+def _of_groups(
+    model: type[BaseModel], raw: dict[str, Any], entries: Sequence[Any], context: dict[str, Any]
+) -> list[Any]:
+    """Mistakes that pydantic looks for only in groups whose single settings are right, such as an empty range.
+
+    They are looked for without the wrong settings. One that may be due to this, because it names one of them, or a
+    name that one was meant to be, is left out.
+    """
+    left, names = copy.deepcopy(raw), set[str]()
+    for entry in entries:
+        node: Any = left
+        loc = _real_loc(model, entry)[0]
+        for step in loc[:-1]:
+            node = _inside(node, str(step))
+        if not loc or not isinstance(node, dict):
+            return []
+        parents, last = loc[:-1], loc[-1]
+        node.pop(last, None)
+        known = {name for one in _models_at(model, parents) for name in _field_types(one)}
+        names |= {str(last), *difflib.get_close_matches(str(last), known)}
+    try:
+        model.model_validate(left, context=context)
+    except ValidationError as error:
+        seen = {(entry["loc"], entry["msg"]) for entry in entries}
+        return [
+            one
+            for one in error.errors()
+            if one["type"] == "value_error"
+            and (one["loc"], one["msg"]) not in seen
+            and not names & set(re.findall(r"\w+", one["msg"]))
+        ]
+    return []
 
 
 def schema() -> dict[str, Any]:

@@ -186,13 +186,13 @@ def push_model(store: Store, run: str, place: str, folder: str | None = None, *,
         DataError: no finished training, or an exported file is not the one that was written.
         StorageError: the hub refuses the token or the request, or cannot be reached.
     """
-    repository = HubRepository(place, "model")
     finished = RunFolder(store, run).require("train")
     root = paths.join(run, EXPORT)
     manifest = export_file(store, root).read()
     if manifest is None:
         raise DataError(f"{run}: a run of phases exports nothing itself. Name one of its phases, such as {run}/PHASE.")
     name = _chosen(run, list(manifest["folders"]), folder)
+    repository = HubRepository(place, "model")
     with tempfile.TemporaryDirectory(prefix="raymill-push-") as scratch:
         for file in manifest["files"]:
             if file["path"].startswith(f"{name}/"):

@@ -56,8 +56,11 @@ def recognised(
     return None
 
 
-def no_content(uri: str, setting: str, name: str, names: Sequence[str]) -> str:
-    """The message about a file without a column of the content, with what its other columns seem to be."""
+def no_content(uri: str, setting: str, name: str, names: Sequence[str], used: Collection[str | None] = ()) -> str:
+    """The message about a file without a column of the content, with what its other columns seem to be.
+
+    used: columns that other settings name.
+    """
     advice = otherwise = ""
     pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
     if {"chosen", "rejected"} <= {*names}:
@@ -74,4 +77,4 @@ def no_content(uri: str, setting: str, name: str, names: Sequence[str]) -> str:
         otherwise += f"`jq .{names[-1]} FILE > NEW.json`."
     elif name == "text" and not get_close_matches(name, names[:1000], 1, 0.8):  # mostly guessed
         advice = "Name the columns of the content, as in `columns: {prompt: COLUMN, completion: COLUMN}`."
-    return f"{uri}: {no_column(setting, name, names, advice, otherwise=otherwise)}"
+    return f"{uri}: {no_column(setting, name, names, advice, otherwise=otherwise, used=used)}"

@@ -31,10 +31,20 @@ def first_columns(
 
 
 def no_column(
-    setting: str, name: str, names: Sequence[str], advice: str = "", *, holder: str = "It", otherwise: str = ""
+    setting: str,
+    name: str,
+    names: Sequence[str],
+    advice: str = "",
+    *,
+    holder: str = "It",
+    otherwise: str = "",
+    used: Collection[str | None] = (),
 ) -> str:
-    """The message about a missing column. advice: default: the names that are alike, if none is, `otherwise`."""
-    near = get_close_matches(name, names[:_COMPARED], 3, 0.5)
+    """The message about a missing column.
+
+    advice: default: the names that are alike, besides those `used` by other settings; if none is, `otherwise`.
+    """
+    near = get_close_matches(name, [one for one in names[:_COMPARED] if one not in used], 3, 0.5)
     otherwise = otherwise or f"Set `{setting}` to one of them."
     advice = advice or (f"Did you mean {' or '.join(near)}?" if near else otherwise)
     return f"no column {name} ({setting}). {holder} has: {listed(names)}. {advice}"

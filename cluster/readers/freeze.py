@@ -254,18 +254,18 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
         for name in names:
             if name is None:
                 continue
-            count = schema.names.count(name)
+            count, shown = schema.names.count(name), source.input.setting_of(setting, name)
             if setting == "text" and count == 0 and source.input.texts_in(schema.names):
                 continue
             if count == 0:
-                source.add_bad_file(file.uri, _missing(setting, name, schema.names), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _missing(source, setting, name, schema.names), f"no {setting} {name}")
             elif count > 1:
-                source.add_bad_file(file.uri, repeated(setting, name, schema.names))
-            elif setting == "id" and (problem := other_type(setting, name, schema, _ID, _OF_ID)):
+                source.add_bad_file(file.uri, repeated(shown, name, schema.names))
+            elif setting == "id" and (problem := other_type(shown, name, schema, _ID, _OF_ID)):
                 source.add_bad_file(file.uri, problem)
             elif setting == "text" and source.input.nested_text:
                 continue
-            elif setting == "text" and (problem := other_type(setting, name, schema, _TEXT)):
+            elif setting == "text" and (problem := other_type(shown, name, schema, _TEXT)):
                 source.add_bad_file(file.uri, problem)
 
 
@@ -290,10 +290,12 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
         if setting == "id" or any(can_have(other, name) for other in others):
             own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"
             count = plural(len(files), f"{format} file")
-            source.notes.append(f"{count} cannot have a column {name} ({setting}): {own}")
+            source.notes.append(
+                f"{count} cannot have a column {name} ({source.input.setting_of(setting, name)}): {own}"
+            )
         else:
             for file in files:
-                source.add_bad_file(file.uri, _missing(setting, name, names), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _missing(source, setting, name, names), f"no {setting} {name}")
 
 
 def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: ThreadPoolExecutor) -> bool:
@@ -324,10 +326,10 @@ def _check_names(source: _Source, format: str, files: Sequence[FileInfo], pool: 
             if setting == "text" and reader.columns == "open" and source.input.texts_in(names):
                 continue
             if names and name not in names:
-                source.add_bad_file(file.uri, _missing(setting, name, names, holder), f"no {setting} {name}")
+                source.add_bad_file(file.uri, _missing(source, setting, name, names, holder), f"no {setting} {name}")
                 missing = True
             elif names.count(name) > 1:
-                source.add_bad_file(file.uri, repeated(setting, name, names))
+                source.add_bad_file(file.uri, repeated(source.input.setting_of(setting, name), name, names))
     return missing
 
 
@@ -347,9 +349,11 @@ def _note_absent(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
         source.notes.append(f"no record at the beginning of its {format} files has {lacking}, which the config names")
 
 
-def _missing(setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
-    apart = "Set `columns` to one of them, or give the files without it an input of their own."
-    return no_column(setting, name, names, holder=holder, otherwise=apart if setting == "columns" else "")
+def _missing(source: _Source, setting: str, name: str, names: Sequence[str], holder: str = "It") -> str:
+    shown = source.input.setting_of(setting, name)
+    apart = f"Set `{shown}` to one of them, or give the files without it an input of their own."
+    used = {source.input.text, source.input.id, *source.input.columns}
+    return no_column(shown, name, names, holder=holder, otherwise=apart if setting == "columns" else "", used=used)
 
 
 def _carried(sources: Sequence[_Source]) -> pa.Schema:

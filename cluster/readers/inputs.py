@@ -275,6 +275,10 @@ class Input(WithShortForm):
         """The key of READERS of the format that is set, None if none is."""
         return self.format.name if isinstance(self.format, ReaderUse) else self.format
 
+    def setting_of(self, setting: str, column: str) -> str:
+        """The name that messages give to the setting `text`, `id` or `columns` with this column."""
+        return setting
+
     def texts_in(self, names: Container[str]) -> list[str]:
         """The columns with the text, of a file with columns of these names: the first that has one counts."""
         return [one for one in (self.text, self.instead.get(self.text)) if one is not None and one in names]

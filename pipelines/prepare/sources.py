@@ -18,8 +18,9 @@ from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
-from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError, Problem, UserError
 from raymill.cluster.examples.columns import no_content, recognised
 from raymill.cluster.examples.content import FIELDS, Shape
 from raymill.cluster.examples.terms import GENERATED, generated_columns
@@ -57,6 +58,11 @@ class RecordsInput(Input):
     absent_told: ClassVar[bool] = False  # those that `columns` names are, by `warnings_on_columns`
 
     speakers: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = Field((), exclude=True)  # column -> setting that names it, for messages
+
+    def setting_of(self, setting: str, column: str) -> str:
+        """The setting of the source that names the column."""
+        return setting if setting == "id" else dict(self.settings).get(column, setting)
 
     @property
     def named_speakers(self) -> Sequence[str]:
@@ -169,7 +175,7 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
         absent = _absent(where, source, of_source, root)
         content = {field for field in columns if field in FIELDS}
         if not is_content(content) and source.form is None:
-            raise ConfigError(
+            raise _misspelt(where, source) or ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
                 f"{WANTED}."
             )
@@ -236,7 +242,11 @@ def as_input(source: Source, fields: Fields, root: str = "") -> RecordsInput:
     read = {fields.main} | ({"id"} & {source.id})  # the column `id` of a table has the ids of the records
     columns = tuple(dict.fromkeys(name for name in fields.columns.values() if name not in read))
     speakers = tuple(one for one in source.speakers if one != "*" and not one.startswith("{"))
-    return RecordsInput(text=fields.main, columns=columns, storage=source.storage, speakers=speakers, **shared)
+    names = "table.types" if source.table is not None else "columns"
+    settings = tuple((column, f"{names}.{field}") for field, column in fields.columns.items())
+    return RecordsInput(
+        text=fields.main, columns=columns, storage=source.storage, speakers=speakers, settings=settings, **shared
+    )
 
 
 def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, ...]:
@@ -262,7 +272,9 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
     for field in ("completion", "chosen", "rejected"):
         column = source.columns.get(field)
         if names and column is not None and column not in names:
-            raise ConfigError(f"{where}: {no_content(files[0][0].uri, f'columns.{field}', column, sorted(names))}")
+            used = {*source.columns.values(), source.id}
+            message = no_content(files[0][0].uri, f"columns.{field}", column, sorted(names), used)
+            raise ConfigError(f"{where}: {message}")
     main = next((source.columns[field] for field in FIELDS if field in source.columns), None)
     lacking = [name for name in sorted(wanted - names) if names and name != main]
     free = sorted(names - {*source.columns.values(), source.id})
@@ -298,9 +310,23 @@ def _recognised(
         read = {*(name for field, name in columns.items() if field != "desirable"), *content, source.id}
         is_open = reader.columns != "fixed"
         return columns, tuple(name for name in names if is_open and name not in read)
+    if misspelt := _misspelt(where, source):
+        raise misspelt
     if reader.columns == "header" and (problem := other_separator(names)):
         raise ConfigError(f"{where}: {file.uri}: {problem}")
     raise ConfigError(f"{where}: {no_content(file.uri, 'columns.text', 'text', names)}")
+
+
+def _misspelt(where: str, source: Source) -> ConfigError | None:
+    """The error about metadata with nearly the name of content, where the content is not complete; None without any."""
+    near = {field: get_close_matches(field, FIELDS, 1, 0.75) for field in source.columns if field not in FIELDS}
+    wanted = f"one of {', '.join(FIELDS)}"
+    problems = [
+        Problem.of(f"{where}, columns.{field}", "no field of the content", wanted, f"Did you mean {one}?")
+        for field, names in near.items()
+        for one in names
+    ]
+    return ConfigError.about(*problems) if problems else None
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,19 @@ def test_everything_that_is_wrong_is_reported_at_once(read, text, said):
     assert lines(caught) == said
 
 
+def test_mistakes_of_a_group_are_told_beside_those_of_its_settings_and_none_that_these_make(read):
+    with pytest.raises(ConfigError) as caught:
+        read(
+            "kind: prepare\nname: x\noutput: o\ninputs: [a]\nvalidate: {answer_chars: [500, 20], refusal: []}\n"
+            "split: {trian: 0.5, test: 0.5, validation: 0}\n"
+        )
+    assert [one.partition(". ")[0] for one in lines(caught)] == [
+        "c.yaml, validate.refusal: no such setting",
+        "c.yaml, split.trian: no such setting",
+        "c.yaml, validate: answer_chars: [500, 20] is no range; the first number is the least.",
+    ]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(NotFound, match=r"c\.yaml: no such file"):
         load(str(tmp_path / "c.yaml"))

@@ -88,6 +88,7 @@ def test_a_changed_file_an_unfinished_run_or_no_token_sends_nothing(hub, push, r
     (tmp_path / "run" / "manifest.json").unlink()
     assert "no finished run" in push(tmp_path / "run", "hf://acme/help")[1]
     monkeypatch.delenv("HF_TOKEN")
+    assert "there is no run and no artifact here" in push(tmp_path / "none", "hf://acme/help")[1]
     code, shown = push(runs / "full", "hf://acme/help")
     assert code == 2 and "HF_TOKEN is not set" in shown
     assert hub.site.asked == []

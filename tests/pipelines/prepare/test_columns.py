@@ -3,6 +3,7 @@
 import json
 
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
@@ -245,3 +246,40 @@ def test_undesirable_answers_are_quarantined_unless_the_label_is_metadata(tmp_pa
     assert sorted(row["id"] for split in SPLITS for row in run.split(split).table().to_pylist()) == kept
     problems = Artifact.load(Store(), f"{run.uri}/quarantine").table()["problem"].to_pylist()
     assert problems == ["undesirable"] * (3 - len(kept))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"promt": "subject", "completion": "resolution"}, ["columns.promt: no field of the content", "mean prompt?"]),
+        ({"promt": "subject", "completon": "resolution"}, ["Did you mean prompt?", "Did you mean completion?"]),
+        ({"prompt": "subjct", "completion": "resolution"}, ["no column subjct (columns.prompt)", "mean subject"]),
+        ({"prompt": "subject", "completion": "resolutoin"},
+         ["no column resolutoin (columns.completion)", "`columns.completion`"]),
+    ],
+)  # fmt: skip
+def test_misspelt_fields_and_columns_are_named_with_the_nearest_that_is_free(
+    tmp_path, monkeypatch, columns, said, ending
+):
+    row = {"subject": question(1), "subj": "x", "resolutions": answer(1), "resolution": "y"}
+    if columns["completion" if "completion" in columns else "completon"] == "resolutoin":
+        row = {"subject": question(1), "answered": answer(1)}
+    if ending == "csv":
+        pacsv.write_csv(pa.Table.from_pylist([row]), tmp_path / "in.csv")
+    else:
+        (tmp_path / "in.jsonl").write_text(json.dumps(row))
+    inputs = [{"path": str(tmp_path / f"in.{ending}"), "columns": columns}]
+    with pytest.raises((ConfigError, DataError)) as caught:
+        prepare_inline({"inputs": inputs, "output": str(tmp_path / "out")}, monkeypatch)
+    assert all(one in str(caught.value) for one in said), str(caught.value)
+
+
+def test_a_column_that_another_field_names_is_no_hint(tmp_path, monkeypatch):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"answer": question(1), "reply": answer(1)}))
+    columns = {"prompt": "answer", "completion": "answr"}
+    inputs = [{"path": str(tmp_path / "in.jsonl"), "columns": columns}]
+    with pytest.raises(
+        ConfigError, match=r"no column answr \(columns\.completion\).* Set `columns\.completion` to one"
+    ):
+        prepare_inline({"inputs": inputs, "output": str(tmp_path / "out")}, monkeypatch)
