@@ -70,6 +70,7 @@ _PROBLEMS = (
         "large_block": f"its zstd window is over {LIMITS.max_block_mib} MiB; compress it again without `--long`",
     }
 )
+FIRST_LEFT_OUT = "first_left_out/"  # counters REASON/POSITION: the first row of a unit that is left out for a reason
 # Keys of an assistant's message that are trained on besides its content.
 REASONING = ("reasoning_content", "reasoning", "thinking")
 OTHER_CONTENT = ("tool_calls", *REASONING)
@@ -136,8 +137,9 @@ class LeftOut:
 
     @property
     def counters(self) -> dict[str, float]:
-        """The numbers by reason, as counters of the stage."""
-        return {f"left_out/{reason}": count for reason, count in self.reasons.items()}
+        """The numbers by reason, and the position of the first of each reason, as counters of the stage."""
+        places = {f"{FIRST_LEFT_OUT}{reason}/{where}": 1 for reason, (where, _) in self.first.items()}
+        return {f"left_out/{reason}": count for reason, count in self.reasons.items()} | places
 
 
 def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterator[Document]:
@@ -199,7 +201,12 @@ def check_corpora(corpora: Mapping[str, FrozenCorpus]) -> None:
         problem_of = partial(file_problem, store, limits=LIMITS, is_stated=reading.input.encoding is not None)
         with ThreadPoolExecutor(_THREADS) as pool:
             problems = zip(spans, pool.map(problem_of, spans.values()), strict=True)
-            found = [f"{uri}: {_PROBLEMS[problem]}" for uri, problem in problems if problem]
+            # JSON Lines that end too early have their last line left out, compressed or not.
+            found = [
+                f"{uri}: {_PROBLEMS[problem]}"
+                for uri, problem in problems
+                if problem and (problem, spans[uri].format) != ("truncated", "jsonl")
+            ]
         if found:
             others = f" (and {plural(len(found) - 1, 'more file')})" if len(found) > 1 else ""
             raise DataError(f"{found[0]}{others}. Or exclude it by a narrower path.")

@@ -8,6 +8,7 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.training.config import TrainConfig
 from raymill.training.pack.chat import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
 from raymill.training.pack.corpus import set_name
+from raymill.training.pack.documents import FIRST_LEFT_OUT
 from raymill.training.pack.packed_run import PackedRun
 
 # A note is a warning if it is about a larger share of documents, examples or tokens.
@@ -56,11 +57,13 @@ def totals(tokenised: Counters) -> dict[str, int]:
 
 
 def left_out(tokenised: Counters) -> list[Note]:
-    """At most one note: the number of documents left out for each reason, from the counters of tokenising."""
+    """At most one note: the number of documents left out for each reason, with the place of one, from the counters of
+    tokenising.
+    """
     reasons = {name.partition("/")[2]: int(n) for name, n in tokenised.items() if n and name.startswith("left_out/")}
     lost = sum(reasons.values())
     whole = lost + tokenised.get("documents", 0)
-    words = f"{_of(lost, whole, 'documents')} are left out: {_by_reason(reasons)}"
+    words = f"{_of(lost, whole, 'documents')} are left out: {by_reason(reasons, first_left_out(tokenised))}"
     return [Note(words, _share(lost, whole))] if lost else []
 
 
@@ -74,7 +77,7 @@ def turns(tokenised: Mapping[str, float]) -> list[Note]:
         "inference too, or make it the default by model.chat_template_kwargs (enable_thinking: false)"
     )
     each = (
-        (sum(reasons.values()), f"are not trained on: {_by_reason(reasons)}"),
+        (sum(reasons.values()), f"are not trained on: {by_reason(reasons)}"),
         (tokenised.get(WITHOUT_REASONING, 0), without),
         (tokenised.get(THINKING_OFF, 0), off),
     )
@@ -85,8 +88,24 @@ def turns(tokenised: Mapping[str, float]) -> list[Note]:
     ]
 
 
-def _by_reason(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in sorted(reasons.items(), key=lambda one: -one[1]))
+def first_left_out(tokenised: Counters) -> dict[str, str]:
+    """Position of a row that is left out, by reason, from the counters of tokenising."""
+    places: dict[str, str] = {}
+    for name in sorted(tokenised, key=lambda name: (len(name), name)):  # line 9 before line 10
+        if name.startswith(FIRST_LEFT_OUT):
+            reason, _, where = name.removeprefix(FIRST_LEFT_OUT).partition("/")
+            places.setdefault(reason, where)
+    return places
+
+
+def by_reason(reasons: Mapping[str, int], places: Mapping[str, str] = {}) -> str:
+    """Numbers by reason, the largest first, each with the position of one. places: reason -> position."""
+
+    def words(name: str, count: int) -> str:
+        at = f" ({'' if count == 1 else 'such as '}{places[name]})" if name in places else ""
+        return f"{count:,} {name}{at}"
+
+    return ", ".join(words(*one) for one in sorted(reasons.items(), key=lambda one: -one[1]))
 
 
 def overflow(whole: Mapping[str, int], counted: Mapping[str, float], length: int) -> list[Note]:

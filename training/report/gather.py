@@ -50,6 +50,7 @@ _CORPUS = {
     "documents": int,  # those that became examples
     "text_bytes": int,
     "left_out": dict[str, int],  # the other documents, by reason, before packing
+    "first_left_out?": dict[str, str],  # position of one of these, by reason
     "tokenised": dict[str, int],  # examples, tokens and label tokens of all splits before packing
     "packing": dict[str, int],  # counts of examples longer than a row, by what was done with them
     "turns?": dict[str, int],  # assistant turns, and those that are not trained on
@@ -237,6 +238,7 @@ def _corpus(store: Store, name: str, path: str, packed: PackedRun, length: int) 
             for key, value in sorted(read.items())
             if key.startswith("left_out/") and value
         },
+        "first_left_out": summary.first_left_out(read),
         "tokenised": summary.totals(read),
         "packing": {key: int(counted[key]) for key in _OVERFLOW_COUNTERS if counted.get(key)},
         "turns": {key: int(value) for key, value in sorted(read.items()) if value and "turns" in key},

@@ -94,7 +94,7 @@ def _data(fit: Fit) -> Iterator[str]:
             rest = "; the rest of a file was lost, and how many documents it held is not known"
             yield (
                 f"{corpus['name']}: {plural(sum(unread.values()), 'row')} could not be read: "
-                f"{', '.join(f'{count(number)} {reason}' for reason, number in unread.items())}"
+                f"{summary.by_reason(unread, corpus.get('first_left_out', {}))}"
                 f"{rest if unread.keys() & {*LOSES_THE_REST} else ''}."
             )
         turns = summary.turns(corpus.get("turns", {}))

@@ -84,6 +84,15 @@ def test_left_out_documents_are_reported_by_reason_the_most_frequent_first():
     assert notes_module.left_out({"documents": 90, "left_out/empty": 0}) == []
 
 
+def test_what_is_left_out_has_the_place_of_one():
+    places = ("null/a.jsonl line 12", "null/a.jsonl line 9", "broken_json/b/c.jsonl line 3")
+    counters = {"documents": 90, "left_out/null": 8, "left_out/broken_json": 1}
+    counters |= {f"first_left_out/{place}": 1 for place in places}
+    (note,) = notes_module.left_out(counters)
+    seen = "8 null (such as a.jsonl line 9), 1 broken_json (b/c.jsonl line 3)"
+    assert note.words == f"9 of 99 documents (9.1%) are left out: {seen}"
+
+
 def test_totals_are_over_the_splits_and_count_examples_or_else_documents():
     counters = {f"{name}/{split}": base + at for base, name in ((10, "tokens"), (20, "label_tokens"))
                 for at, split in enumerate(("train", "validation", "test"))}  # fmt: skip

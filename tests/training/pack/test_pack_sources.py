@@ -678,3 +678,18 @@ def finished(root, columns):
     return run_inline(Stage("select", (Output("corpus", table.schema),), [0], work, "f" * 32, Store()), str(root))[
         "corpus"
     ]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz"])
+def test_json_lines_that_end_too_early_lose_a_row_with_its_place_compressed_or_not(tmp_path, ending):
+    whole = "".join(json.dumps({"text": f"Text {n} of the boats in the harbour."}) + "\n" for n in range(40)).encode()
+    content = whole[:-20] if ending == "jsonl" else gzip.compress(whole)[:-20]
+    (tmp_path / f"in.{ending}").write_bytes(content)
+    frozen = freeze(tmp_path / f"in.{ending}")
+    check_corpora({"corpus": frozen})
+    left_out = LeftOut()
+    assert len(list(all_documents(frozen, left_out))) in range(30, 40)
+    ((reason, (where, _)),) = left_out.first.items()
+    assert reason == ("broken_json" if ending == "jsonl" else "truncated")
+    assert where.startswith(f"{tmp_path}/in.{ending} ")
+    assert left_out.counters == {f"left_out/{reason}": 1, f"first_left_out/{reason}/{where}": 1}

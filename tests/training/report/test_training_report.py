@@ -461,8 +461,10 @@ def test_a_single_row_that_could_not_be_read_is_said():
     odd["corpora"][0]["left_out"] = {"broken_json": 1, "empty": 2}
     assert "notes: 1 row could not be read: 1 broken_json." in cautions(odd)
     odd["corpora"][0]["left_out"] = {"bad_utf8": 2, "truncated": 1}
+    odd["corpora"][0]["first_left_out"] = {"bad_utf8": "a.jsonl line 7", "truncated": "b.jsonl.gz after line 9"}
     rest = "the rest of a file was lost, and how many documents it held is not known"
-    assert f"notes: 3 rows could not be read: 2 bad_utf8, 1 truncated; {rest}." in cautions(odd)
+    seen = "2 bad_utf8 (such as a.jsonl line 7), 1 truncated (b.jsonl.gz after line 9)"
+    assert f"notes: 3 rows could not be read: {seen}; {rest}." in cautions(odd)
 
 
 def test_badly_filled_rows_many_left_out_documents_and_waiting_are_said():
