@@ -256,8 +256,11 @@ def _of_groups(
     for entry in entries:
         node: Any = left
         loc = _real_loc(model, entry)[0]
-        for step in loc[:-1]:
-            node = _inside(node, str(step))
+        try:
+            for step in loc[:-1]:
+                node = node[step]
+        except (KeyError, IndexError, TypeError):
+            return []  # the file has the short form of a group
         if not loc or not isinstance(node, dict):
             return []
         parents, last = loc[:-1], loc[-1]
@@ -458,6 +461,15 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
             said, meant, near = (
                 str(context["error"]).removeprefix(f"{loc[-1]}: " if loc else "").partition(" Did you mean")
             )
+            # The group names the setting that is wrong, as in `prices: ...` or `columns.text: ...`.
+            name, colon, rest = said.partition(": ")
+            known = {one for at in _models_at(model, loc) for one in _field_types(at)}
+            if (
+                colon
+                and name.partition(".")[0] in known
+                and where in (origins.path, f"{origins.path}, {_dotted(real)}")
+            ):
+                where, said = f"{where}{'.' if real else ', '}{name}", rest
             return Problem.of(where, said, fix=f"Did you mean{near}" if meant else "")
         case "literal_error":
             choices = re.findall(r"'([^']+)'", context["expected"])

@@ -74,7 +74,7 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
             given = "both" if self.endpoint else "neither"
             raise ValueError(f"{given} of endpoint and path given; wanted one of them")
         if self.endpoint and not self.name:
-            raise ValueError("name: is missing; give the name of the model at the endpoint")
+            raise ValueError("name: missing beside `endpoint`; give the name of the model there")
         return self
 
 

@@ -235,7 +235,7 @@ def test_mistakes_of_a_group_are_told_beside_those_of_its_settings_and_none_that
     assert [one.partition(". ")[0] for one in lines(caught)] == [
         "c.yaml, validate.refusal: no such setting",
         "c.yaml, split.trian: no such setting",
-        "c.yaml, validate: answer_chars: [500, 20] is no range; the first number is the least.",
+        "c.yaml, validate.answer_chars: [500, 20] is no range; the first number is the least.",
     ]
 
 
@@ -310,7 +310,7 @@ def test_json_is_a_config_too_tabs_and_all(read):
         ("dedup: {bands: 100000}", "dedup.bands: 100000 given; wanted at most 4096"),
         ("dedup: {bands: 1000}", "dedup: 1000 bands of 8 columns are 8,000 signature columns"),
         ("dedup: {rows_per_band: 9999}", "dedup.rows_per_band: 9999 given; wanted at most 4096"),
-        ("dedup: {permutations: 256}", "dedup: permutations: 256 has no effect beside bands"),
+        ("dedup: {permutations: 256}", "dedup.permutations: 256 has no effect beside bands"),
         ("dedup: {keeper: source}", "dedup: sources, the most trusted first, is required with keeper: source"),
         ("dedup: {keeper: newest}", "dedup: newest_by, a carried column, is required with keeper: newest"),
         ("dedup: {newest_by: date}", "dedup: newest_by, a carried column, is required with keeper: newest"),
@@ -405,7 +405,7 @@ def test_wrong_overrides_and_wrong_lines_are_reported_together(read):
         ("", ["output=${HOME}"], "-o output=${HOME}: '${HOME}' uses an environment variable"),
         ("dedup: {bands: 3}", ["dedup.seed=2"], "c.yaml, dedup: 3 bands of 8 signature columns catch only"),
         ("dedup: {threshold: 7}", ["dedup.seed=2"], "c.yaml, dedup.threshold: 7 given"),
-        ("dedup: {scope: snapshot}", ["name=z"], "c.yaml: dedup.scope: snapshot needs"),
+        ("dedup: {scope: snapshot}", ["name=z"], "c.yaml, dedup.scope: snapshot needs"),
         ("", ["storage={secret_access_key: hunter2}"], "-o storage=(a secret): access_key_id and"),
     ],
 )
