@@ -73,6 +73,7 @@ from raymill.pipelines.prepare.stages.duplicates import (
     same,
 )
 from raymill.pipelines.prepare.stages.tables import TablesFound
+from raymill.pipelines.rules.judge_score import JudgeScore
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
 from raymill.pipelines.rules.rule import Analysis
 from raymill.pipelines.text.lines import count_characters
@@ -564,7 +565,7 @@ class _Unit:
 
     def _complete_metadata(self, records: list[Collected]) -> None:
         """Give every record without the metadata `language` its language, or none if that is not certain, and every one
-        without `quality_score` the score of the rule `quality_classifier`, if it is on.
+        without `quality_score` the score of the rule `quality_classifier` or `judge_score`, if one is on.
         """
         unknown = [one for one in records if not one.metadata.get("language")]
         texts = Texts.from_strings([sides_of(one.content).text for one in unknown])
@@ -573,11 +574,12 @@ class _Unit:
         for record, language, is_certain in certain:
             record.metadata["language"] = language if is_certain else None
         filters = self.config.validation.filters
-        rule = next((one for one in filters.rules if isinstance(one, QualityClassifier)), None)
+        rule = next((one for one in filters.rules if isinstance(one, QualityClassifier | JudgeScore)), None)
         unknown = [one for one in records if not one.metadata.get("quality_score")]
         if rule is not None and unknown:
             texts = texts_of_records([(one.content, one.metadata) for one in unknown])
-            scores = rule.measure(Analysis(texts, filters.dialect, pa.table({}), self.store))["quality_score"]
+            measured = rule.measure(Analysis(texts, filters.dialect, pa.table({}), self.store))
+            scores = measured[next(iter(rule.signals))]
             for record, score in zip(unknown, scores.tolist(), strict=True):
                 record.metadata["quality_score"] = f"{score:.6g}"
 

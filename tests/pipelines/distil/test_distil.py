@@ -116,6 +116,8 @@ def test_curate_and_prepare_apply_it_with_its_threshold(settings, monkeypatch, t
     taken = {number for row in written for number in numbers_of(json.dumps(row))}
     assert len(taken & wanted) > 0.8 * len(taken | wanted)
     assert {row["reason"] for row in rows(prepared, "removed")} == {"low_judge_score"}
+    least = json.loads((tmp_path / "out/classifier/threshold.json").read_text())["min_score"]
+    assert all(row["metadata"]["quality_score"] >= least - 1e-4 for row in written)
 
 
 def test_the_fasttext_library_reads_the_classifier(settings, monkeypatch, tmp_path):
