@@ -146,6 +146,9 @@ class DistilJob(FilesJob[DistilConfig]):
 
     def check(self, session: Session, replace: bool) -> None:
         _ = self.frozen, self.people
+        if self._most and self.config.threshold.score > self._most:
+            seen = f"{self.config.threshold.score} given, and the rubric has {plural(self._most, 'point')}"
+            raise ConfigError.about(Problem.of("threshold.score", seen, "a score that a judge can give"))
         for number, (name, job) in enumerate(self.judges.items()):
             _ = job.asker, job.secret
             if "score" not in job.template.metadata:

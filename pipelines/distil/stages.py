@@ -49,6 +49,7 @@ SAMPLE, SCORES, CLASSIFIER, SECONDS = "sample", "scores", "_work/classifier", "_
 _NO_COLUMNS = pa.schema([])
 _DIGEST_BYTES = 16
 _HASHES = 1 << 64
+_EXAMPLES, _EXCERPT = 2, 300  # documents of each score in the report, characters of each
 # Twice as many as are wanted are drawn, since the number of documents is an estimate.
 _DRAWN = 2.0
 # Bytes of a document of the sample while the classifier is trained: its text, its words and n-grams.
@@ -238,6 +239,17 @@ def train_stage(
     return Stage("train", outputs, [unit], work, made_from, sample.store, memory=(1 << 30) + rows)
 
 
+def _examples(scored: Scored, documents: Sequence[str], reasons: Sequence[str]) -> list[dict[str, str]]:
+    """The first documents of each score, as rows of a table, to see what the judges mean by it."""
+    found: dict[int, list[dict[str, str]]] = {}
+    for row, score in enumerate(scored.score.tolist()):
+        if score == score and len(of_score := found.setdefault(int(score + 0.5), [])) < _EXAMPLES:
+            text = " ".join(scored.texts[row].split())[:_EXCERPT]
+            shown = {"score": f"{score:g}", "document": documents[row], "text": text, "reason": reasons[row][:_EXCERPT]}
+            of_score.append(shown)
+    return [one for _, rows in sorted(found.items()) for one in rows]
+
+
 @dataclass(frozen=True)
 class Train:
     """The work of the stage `train`."""
@@ -277,7 +289,9 @@ class Train:
             "classifier": made.scores.astype(np.float64),
         }
         scratch.write(SCORES, pa.table(columns, schema=SCORES_SCHEMA))
-        measures = json.dumps(made.measures).encode()
+        reasons = [one[0][2] if one else "" for one in given]
+        examples = _examples(scored, sample["document"].to_pylist(), reasons)
+        measures = json.dumps(made.measures | {"examples": examples}).encode()
         scratch.write_slices(CLASSIFIER, [made.model, measures])
         scratch.write_slices(SECONDS, [json.dumps(seconds).encode()])
         return {"documents": len(scored.ids)}

@@ -72,6 +72,11 @@ def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server,
     confused = [[row[f"classifier_{score}"] for score in range(6)] for row in report["confusion"]]
     assert sum(map(sum, confused)) == report["test"]
     assert sum(confused[score][score] for score in range(6)) > 0.5 * report["test"]
+    shown = report["examples"]
+    assert [one["score"] for one in shown] == [str(score) for score in range(6) for _ in range(2)]
+    for one in shown:
+        whole = document(int(one["document"][1:]))
+        assert whole.startswith(one["text"]) and points(whole) == int(one["score"]) and one["reason"]
     assert report["cost"] == pytest.approx((server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6)
     assert report["judge_cost_per_million"] == pytest.approx(report["cost"] / 240 * 1e6)
     beside = json.loads((tmp_path / "out/classifier/threshold.json").read_text())
@@ -275,6 +280,7 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(settings, server, 
         ({"judges": [judge | {"make": {"template": "score", "points": 3}}]}, r"make.points: no variable"),
         ({"people": str(tmp_path / "a.csv")}, r"people.id: .* has no column document; wanted id, score"),
         ({"people": str(tmp_path / "b.csv")}, r"people.score: .*'7 points' of d1; wanted numbers from 0 to 100"),
+        ({"threshold": {"score": 6}}, r"threshold.score: 6 given, and the rubric has 5 points"),
         ({"people": str(tmp_path / "a.txt")}, r"no such file|ends in .csv"),
         ({"judges": [judge | {"model": judge["model"] | {"key_env": "NO_SUCH_KEY"}}]}, "NO_SUCH_KEY is not set"),
     ):
