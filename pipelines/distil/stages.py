@@ -195,8 +195,8 @@ def _take(
     taken = pa.concat_tables(found).sort_by("id")
     scratch.write(_TAKEN, taken)
     if dedup and taken.num_rows:
-        compared = (taken[name].to_pylist() for name in ("id", "source", "text"))
-        scratch.write(_ATTRIBUTES, attributes(range(taken.num_rows), *compared, dedup))
+        ids, sources, texts = (taken[name].to_pylist() for name in ("id", "source", "text"))
+        scratch.write(_ATTRIBUTES, attributes(range(taken.num_rows), ids, sources, texts, dedup))
     return {"documents": taken.num_rows}
 
 
