@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,9 @@ def _no_condition(condition: str, artifact: Artifact) -> ConfigError:
         "COLUMN=VALUE, with <, <=, >, >= or != in place of =, or COLUMN in VALUE,VALUE; with one of the columns "
         f"{', '.join(artifact.schema.names)}"
     )
-    return ConfigError.about(Problem.of(f"{artifact.uri}, {condition}", "no condition on a column", wanted))
+    near = get_close_matches(re.split(r"\W", condition, maxsplit=1)[0], artifact.schema.names, 1)
+    fix = f"Did you mean {near[0]}?" if near else ""
+    return ConfigError.about(Problem.of(f"{artifact.uri}, {condition}", "no condition on a column", wanted, fix))
 
 
 def _matches(table: pa.Table, condition: _Condition, artifact: Artifact) -> pa.ChunkedArray:

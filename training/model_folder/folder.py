@@ -179,7 +179,7 @@ def located(model: Model) -> Model:
         for name, place in places.items()
         if place and not paths.is_remote(place) and Path(paths.absolute(place)).exists()
     }
-    if model.name is None or "name" in local or _is_path(model.name) or _COMMIT.fullmatch(model.revision or ""):
+    if model.name is None or "name" in local or is_path(model.name) or _COMMIT.fullmatch(model.revision or ""):
         return model.model_copy(update=local)
     return model.model_copy(update=local | {"revision": _commit(model.name, model.revision) or model.revision})
 
@@ -199,8 +199,8 @@ def model_folder(store: Store, model: Model) -> Path:
     if path.is_dir():
         refuse_foreign_files(path)
         return path
-    if _is_path(model.name):
-        raise _no_folder(model.name)
+    if is_path(model.name):
+        raise no_folder(model.name)
     return hub_copy(model.name, model.revision, _HUB_FILES)
 
 
@@ -307,10 +307,11 @@ def _sha256(data: bytes) -> str:
 
 def on_hub(model: Model) -> bool:
     """Whether the name is a hub name, neither a local folder nor a URI."""
-    return model.name is not None and not _is_path(model.name) and not Path(paths.absolute(model.name)).is_dir()
+    return model.name is not None and not is_path(model.name) and not Path(paths.absolute(model.name)).is_dir()
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a model's name is written as a path or URI, and is no name of the hub."""
     return paths.is_remote(name) or name.startswith(("/", "./", "../", "~", "file:")) or name.count("/") > 1
 
 
@@ -345,13 +346,14 @@ def hub_problem(name: str, revision: str | None) -> str | None:
 def cached_folder(model: Model) -> str | None:
     """The folder of a hub name in this machine's cache, without a request to the hub; None if it is not there."""
     assert model.name is not None
-    if _is_path(model.name):
-        raise _no_folder(model.name)
+    if is_path(model.name):
+        raise no_folder(model.name)
     found = huggingface_hub.try_to_load_from_cache(model.name, "config.json", revision=model.revision)
     return str(Path(found).parent) if isinstance(found, str) else None
 
 
-def _no_folder(name: str) -> StorageError:
+def no_folder(name: str) -> StorageError:
+    """The error about a path where there is no folder."""
     return StorageError(
         f"model {name}: no such folder on this machine. Every worker reads it: give a folder that all "
         "machines share, the URI of one on an object store, or a hub name."

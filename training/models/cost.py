@@ -38,7 +38,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.gpus import peak_flops
 from raymill.training.methods import METHODS
-from raymill.training.model_folder.folder import read_object
+from raymill.training.model_folder.folder import is_path, no_folder, read_object
 from raymill.training.models.attention import VARLEN, choose_attention
 from raymill.training.models.base import decoder_layers, named_config, without_memory
 from raymill.training.models.build import objective_around
@@ -131,6 +131,8 @@ def transformers_config(store: Store, model: Model) -> Any:
         with tempfile.TemporaryDirectory(prefix="plan-") as folder:
             Path(folder, "config.json").write_text(json.dumps(plain))
             return named_config(store, model.model_copy(update={"name": folder}))
+    if is_path(model.name):
+        raise no_folder(model.name)
     try:
         with checked_hub():
             plain, _ = PreTrainedConfig.get_config_dict(model.name, revision=model.revision)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from raymill.cluster.errors import ConfigError, DataError, RaymillError
+from raymill.cluster.errors import ConfigError, DataError, RaymillError, StorageError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.checks import LINEAR_NAMES, check_model, differences, embedded_tokens
-from raymill.training.model_folder.folder import _is_path, _sampled, located, on_hub, read_object, shape_text
+from raymill.training.model_folder.folder import _sampled, is_path, located, on_hub, read_object, shape_text
 from raymill.training.models import attention, build
 from raymill.training.models.attention import choose_attention
 from raymill.training.models.base import decoder_layers, model_config
@@ -202,7 +202,7 @@ def test_a_lora_target_is_refused_with_every_module_and_the_nearest(tmp_path):
 )  # fmt: skip
 def test_a_name_with_at_most_one_slash_is_a_hub_name(name, path, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert _is_path(name) is path
+    assert is_path(name) is path
     assert on_hub(Model(name=name)) is not path
     if not path:
         (tmp_path / name).mkdir(parents=True)
@@ -340,3 +340,8 @@ def test_a_random_models_unknown_setting_is_refused_with_the_nearest():
         model_config({"model_type": "llamo"})
     with pytest.raises(ConfigError, match=r"no model type zzzzzz\. Did you mean llama\?"):
         model_config({"model_type": "zzzzzz"})
+
+
+def test_a_path_without_a_folder_is_named_as_such_before_the_hub_is_asked():
+    with pytest.raises(StorageError, match=r"model \./models/llama: no such folder on this machine"):
+        transformers_config(Store(), Model(name="./models/llama"))
