@@ -15,7 +15,7 @@ from raymill.pipelines.agreement import agreement, cross_table, f1, interval
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.language.fasttext_classifier import Classifier
 from raymill.pipelines.language.fasttext_file import model_bytes
-from raymill.pipelines.language.fasttext_training import calibrated, train
+from raymill.pipelines.language.fasttext_training import TrainingSettings, calibrated, train
 from raymill.pipelines.language.identification import excerpts
 from raymill.pipelines.rules.judge_score import expected_scores
 from raymill.pipelines.text.texts import Texts
@@ -23,6 +23,7 @@ from raymill.pipelines.text.texts import Texts
 _HASHES = float(1 << 64)
 _FEW = 30  # good documents of the test, below which the interval of F1 is wide
 _DIGITS = 4  # of the threshold
+_LONG_WORD = 30  # bytes of a word on average, in texts that are written without spaces
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClas
         "by_score": _by_score(labels, scores, kept, known, test, most),
         "confusion": _confusion(labels[test], by_classifier[test], most),
         "calibration": _calibration(scores[test], scored.score[test], most),
-        "warnings": _warnings(good[test], len(scored.ids), len(known)),
+        "warnings": _warnings(lines, settings, good[test], len(scored.ids), len(known)),
     }
     return MadeClassifier(model_bytes(model, settings.epochs, len(rows["train"])), scores, measures, seconds)
 
@@ -233,8 +234,11 @@ def _calibration(scores: np.ndarray, judged: np.ndarray, most: int) -> list[dict
     return found
 
 
-def _warnings(good_in_test: np.ndarray, sample: int, known: int) -> list[str]:
+def _warnings(lines: Texts, settings: TrainingSettings, good_in_test: np.ndarray, sample: int, known: int) -> list[str]:
     found = []
+    spaces = int((lines.data == ord(" ")).sum())
+    if settings.char_ngrams is None and len(lines.data) > _LONG_WORD * (spaces + len(lines)):
+        found.append("The texts have few spaces, so words say little: set `classifier.char_ngrams`, such as [1, 3].")
     if known < 0.9 * sample:
         found.append(f"{sample - known:,} of {plural(sample, 'document')} have no score; see `removed` of the judges.")
     if (count := int(good_in_test.sum())) < _FEW:

@@ -101,9 +101,8 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
     budget: float | None = Field(
         None, gt=0, description="Money that all judges together may cost, by their `model.prices`; null: any amount"
     )
-    answers: str | None = Field(
+    answers: paths.AbsolutePath | None = Field(
         None,
-        min_length=1,
         description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
     )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")

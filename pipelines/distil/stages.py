@@ -41,6 +41,7 @@ from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
 from raymill.pipelines.memory import task_memory
 from raymill.pipelines.prepare.records.fields import hash_of_text
 from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes
+from raymill.pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from raymill.pipelines.text.texts import Texts
 
 VERSION = "1"
@@ -224,6 +225,7 @@ def train_stage(
     made_from = fingerprint(
         [
             VERSION,
+            NORMALIZE_VERSION,
             sample.manifest.digest,
             {name: one.manifest.digest for name, one in judged.items()},
             dict(people),
@@ -268,7 +270,7 @@ class Train:
         ]
         scored = Scored(
             ids=sample["id"].to_pylist(),
-            texts=Texts.from_arrow(sample["text"]),
+            texts=normalize(Texts.from_arrow(sample["text"])),  # as `curate` does
             by_judge={
                 name: np.array([scores.get(id, (np.nan, ""))[0] for id in sample["id"].to_pylist()])
                 for name, scores in judges.items()

@@ -77,9 +77,8 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
         gt=0,
         description="Money that the run may spend, by `model.prices`; no effect on the records; null: any amount",
     )
-    answers: str | None = Field(
+    answers: paths.AbsolutePath | None = Field(
         None,
-        min_length=1,
         description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
     )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
@@ -114,4 +113,4 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     @property
     def answer_store(self) -> str:
         """The URI of the answer store."""
-        return paths.absolute(self.answers) if self.answers else paths.join(paths.absolute(self.output), "answers")
+        return self.answers or paths.join(paths.absolute(self.output), "answers")

@@ -1,6 +1,7 @@
 """A distillation: the sample, the judges, the classifier, and its use by curate and prepare."""
 
 import json
+import random
 from pathlib import Path
 
 import fasttext
@@ -12,6 +13,7 @@ from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.pipelines.distil import stages
 from raymill.pipelines.distil.config import DistilConfig
+from raymill.pipelines.distil.job import DistilJob
 from raymill.pipelines.distil.plan import plan_distillation
 from tests.support.distil_inline import (
     POINTS,
@@ -199,6 +201,24 @@ def test_of_documents_that_are_alike_one_is_judged(settings, server, monkeypatch
     assert run.report["sample"] == 300 and run.report["near_duplicates"] == 0
 
 
+def test_texts_without_spaces_are_learnt_by_their_characters(settings, server, monkeypatch, tmp_path):
+    signs = "山川田人口目手足力火水木金土日月年上下中"
+    draw, texts = random.Random(0), []
+    for number in range(240):
+        level = number % 6
+        text = [draw.choice(signs[:10] if draw.random() < level / 5 else signs[10:]) for _ in range(200)]
+        texts.append("".join(text) + f"{number}点{level}")
+    (tmp_path / "signs.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
+    server.points = lambda text: int(text[-1])
+    settings |= {"inputs": [str(tmp_path / "signs.jsonl")]}
+    words = distil_inline(settings, monkeypatch)
+    assert any("set `classifier.char_ngrams`" in one for one in words.warnings)
+    changes = {"classifier": {"char_ngrams": [1, 2], "word_ngrams": 1}, "output": str(tmp_path / "characters")}
+    characters = distil_inline(settings | changes, monkeypatch)
+    assert not any("char_ngrams" in one for one in characters.warnings)
+    assert characters.report["f1"] > 0.9 > words.report["f1"]
+
+
 def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypatch, tmp_path):
     calm = distil_inline(settings | {"output": str(tmp_path / "calm")}, monkeypatch)
     server.asked.clear(), server.answered.clear()
@@ -296,6 +316,15 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(settings, server, 
     ):
         with pytest.raises(ValueError, match=said):
             DistilConfig.model_validate({"kind": "distil"} | settings | changes)
+
+
+def test_a_job_has_absolute_paths(settings, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people.csv").write_text("document,score\nd1,2\n")
+    relative = settings | {"people": "people.csv", "answers": "store", "output": "out"}
+    work = DistilJob(DistilConfig.model_validate({"kind": "distil"} | relative)).work()
+    assert work.config["people"]["path"] == f"{tmp_path}/people.csv" == work.must_exist[0]
+    assert work.config["answers"] == f"{tmp_path}/store" and work.config["output"] == f"{tmp_path}/out"
 
 
 def test_a_plan_and_a_dry_run_ask_nothing(settings, server, monkeypatch):
