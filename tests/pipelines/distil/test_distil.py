@@ -201,7 +201,7 @@ def test_of_documents_that_are_alike_one_is_judged(settings, server, monkeypatch
     assert run.report["sample"] == 300 and run.report["near_duplicates"] == 0
 
 
-def test_texts_without_spaces_are_learnt_by_their_characters(settings, server, monkeypatch, tmp_path):
+def test_texts_without_spaces_are_told_apart_by_their_characters(settings, server, monkeypatch, tmp_path):
     signs = "山川田人口目手足力火水木金土日月年上下中"
     draw, texts = random.Random(0), []
     for number in range(240):
