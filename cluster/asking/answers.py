@@ -12,9 +12,10 @@ Several runs may share a store. A run removes its own journals alone. A try that
 
 import hashlib
 import json
+import re
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -26,8 +27,9 @@ import pyarrow.parquet as pq
 
 from raymill.cluster.artifact import read_tables
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
-from raymill.cluster.errors import ClusterError
+from raymill.cluster.errors import ClusterError, DataError
 from raymill.cluster.store import paths
+from raymill.cluster.store.interface import first_line
 from raymill.cluster.store.line_log import LineLog
 from raymill.cluster.store.store import Store
 
@@ -64,7 +66,11 @@ OUTCOMES = {
 }
 FINAL = ("answered", "refused")
 
+_NUMBER = re.compile(r"[0-9]{6,12}")  # of a journal, in its name
 _GROUP_ROWS = 2000
+_LARGEST_NUMBER = (1 << 31) - 1  # of a status, and of tokens of one try
+_LONGEST_NAME = 500  # bytes of a key, an id or a run
+_LONGEST_LINE, _BLOCK_BYTES = 256 << 20, 1 << 20
 _COUNTED = ["id", "run", "outcome", *(name for name in SCHEMA.names if name.endswith(("_tokens", "_input", "_output")))]
 
 
@@ -96,9 +102,14 @@ _TYPES = get_type_hints(Try)
 
 
 def _try_of(plain: Mapping[str, Any]) -> Try:
-    """The try with these values. Raises TypeError for others, as in a changed file."""
+    """The try with these values. Raises TypeError or ValueError for others, as in a changed file."""
     if wrong := [name for name, value in plain.items() if type(value) is not _TYPES.get(name)]:
         raise TypeError(f"{', '.join(wrong)}: of another type")
+    for value in plain.values():
+        if isinstance(value, str):
+            value.encode()  # else no file could have it
+        elif isinstance(value, int) and not 0 <= value <= _LARGEST_NUMBER:
+            raise ValueError("a number below 0, or without bound")
     return Try(**plain)
 
 
@@ -167,11 +178,18 @@ class Journal:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answer store in a folder. run: name of the run that asks, in its tries."""
+    """The answer store in a folder. run: name of the run that asks, in its tries.
+
+    Raises:
+        StorageError: a link in the folder leads out of it.
+    """
 
     store: Store
     uri: str
     run: str
+
+    def __post_init__(self) -> None:
+        self.store.refuse_links_out(self.uri)
 
     @contextmanager
     def journal(self, keys: AnswerRange) -> Iterator[Journal]:
@@ -181,29 +199,37 @@ class Answers:
         with LineLog(self.store, paths.join(self.uri, OPEN, name)) as log:
             yield Journal(log, self.run, lambda: max(self._numbers(keys), default=number) > number)
 
-    def tries(self, keys: AnswerRange) -> dict[str, list[Try]]:
-        """All tries of a range, by key, in the order of their times."""
-        found: dict[str, Try] = {}
-        for uri in self._files(keys):
-            for table in read_tables(self.store, [uri]):
-                own = pc.greater_equal(table["key"], keys.first)
-                own = pc.and_(own, pc.less(table["key"], keys.last)) if keys.last else own
-                for row in table.filter(own).to_pylist():
-                    _keep(found, Try(**row))
+    def finals(
+        self, keys: AnswerRange, wanted: Collection[str], most_bytes: int
+    ) -> tuple[dict[str, Try], dict[str, Try]]:
+        """(answers, refusals) of a range by key, of each wanted key the first that came.
+
+        most_bytes: of a body; larger ones are left out.
+        """
+        found: dict[str, dict[str, Try]] = {outcome: {} for outcome in FINAL}
+
+        def keep(one: Try) -> None:
+            of_outcome = found[one.outcome]
+            if one.key not in of_outcome or (one.at, one.id) < (of_outcome[one.key].at, of_outcome[one.key].id):
+                of_outcome[one.key] = one
+
+        given = pa.array(wanted, pa.string())
+        for table in self._tables(keys, SCHEMA.names):
+            table = table.filter(pc.and_(pc.is_in(table["key"], given), pc.is_in(table["outcome"], pa.array(FINAL))))
+            table = table.filter(pc.less_equal(pc.binary_length(table["body"]), most_bytes))
+            for row in range(table.num_rows):
+                keep(Try(**table.slice(row, 1).to_pylist()[0]))
         for one in self._open(keys):
-            _keep(found, one)
-        by_key: dict[str, list[Try]] = {}
-        for one in sorted(found.values(), key=lambda one: (one.at, one.id)):
-            by_key.setdefault(one.key, []).append(one)
-        return by_key
+            if one.outcome in FINAL and one.key in wanted and len(one.body) <= most_bytes:
+                keep(one)
+        return found["answered"], found["refused"]
 
     def settle(self, keys: AnswerRange) -> None:
         """Write what the run's journals of a range hold to one Parquet file. They may be deleted afterwards."""
         there = set[str]()
-        for uri in self._files(keys):
-            for table in read_tables(self.store, [uri], {"id", "outcome"}.__contains__):
-                settled = table.filter(pc.not_equal(table["outcome"], "in_flight"))
-                there.update(settled["id"].to_pylist())
+        for table in self._tables(keys, ["id", "outcome"]):
+            settled = table.filter(pc.not_equal(table["outcome"], "in_flight"))
+            there.update(settled["id"].to_pylist())
         found: dict[str, Try] = {}
         for one in self._open(keys, own=True):
             if one.id not in there:
@@ -227,13 +253,10 @@ class Answers:
 
     def spending(self) -> "Spending":
         """The tries of the run, and their tokens. Memory: some 60 bytes a try."""
+        everything = AnswerRange("", "")
         schema = pa.schema([SCHEMA.field(name) for name in _COUNTED])
-        tables = [
-            table.select(_COUNTED).filter(pc.equal(table["run"], self.run))
-            for uri in self._files(AnswerRange("", ""))
-            for table in read_tables(self.store, [uri], _COUNTED.__contains__)
-        ]
-        in_journals = [one for one in self._open(AnswerRange("", "")) if one.run == self.run]
+        tables = [table.filter(pc.equal(table["run"], self.run)) for table in self._tables(everything, _COUNTED)]
+        in_journals = [one for one in self._open(everything) if one.run == self.run]
         columns = {name: [getattr(one, name) for one in in_journals] for name in _COUNTED}
         tries = pa.concat_tables([*tables, pa.table(columns, schema=schema)])
         # Of several rows of a try the first counts: those with its end stand before those in flight.
@@ -252,14 +275,11 @@ class Answers:
     def sizes(self, most: int) -> tuple[list[int], list[int], list[int]]:
         """(bytes of the messages, input tokens, output tokens) of the first answers of the run, at most `most`."""
         found: list[tuple[int, int, int]] = []
-        wanted = {"run", "outcome", "request", "input_tokens", "output_tokens"}
-        for uri in self._files(AnswerRange("", "")):
-            for table in read_tables(self.store, [uri], wanted.__contains__):
-                for row in table.to_pylist():
-                    if row["outcome"] == "answered" and row["run"] == self.run and row["input_tokens"]:
-                        texts = (one.get("content") or "" for one in json.loads(row["request"]).get("messages", ()))
-                        size = sum(len(str(text).encode()) for text in texts)
-                        found.append((size, row["input_tokens"], row["output_tokens"]))
+        for table in self._tables(AnswerRange("", ""), ["run", "outcome", "request", "input_tokens", "output_tokens"]):
+            ours = pc.and_(pc.equal(table["run"], self.run), pc.equal(table["outcome"], "answered"))
+            for row in table.filter(ours).to_pylist():
+                if row["input_tokens"] and (size := _message_bytes(row["request"])) is not None:
+                    found.append((size, row["input_tokens"], row["output_tokens"]))
             if len(found) >= most:
                 break
         columns = zip(*found[:most], strict=True) if found else ((), (), ())
@@ -269,12 +289,32 @@ class Answers:
     def _numbers(self, keys: AnswerRange) -> list[int]:
         """The number of each journal of the run and the range, in the order in which they were begun."""
         names = (name.split(".") for name in self._journals(keys, own=True))
-        return [int(id.partition("-")[0]) for of_range, _, id in names if of_range == keys.name and id[:6].isdigit()]
+        numbers = (id.partition("-")[0] for of_range, _, id in names if of_range == keys.name)
+        return [int(number) for number in numbers if _NUMBER.fullmatch(number)]
 
     @property
     def _mark(self) -> str:
         """The run in names of journals."""
         return hashlib.blake2b(self.run.encode(), digest_size=4).hexdigest()
+
+    def _tables(self, keys: AnswerRange, names: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the tries in the files that meet a range. Rows that are no tries are left out.
+
+        Raises:
+            DataError: a file has other columns, or is damaged.
+        """
+        schema = pa.schema([SCHEMA.field(name) for name in names])
+        for uri in self._files(keys):
+            for table in read_tables(self.store, [uri], {*names}.__contains__):
+                try:
+                    found = table.select(names).cast(schema)
+                    found.validate(full=True)
+                except (KeyError, pa.ArrowException) as error:
+                    raise DataError(
+                        f"{uri}: is no file of an answer store ({first_line(error)}). Remove it, or name another "
+                        "folder in `answers`."
+                    ) from error
+                yield found.filter(_are_tries(found))
 
     def _files(self, keys: AnswerRange) -> list[str]:
         found = []
@@ -304,7 +344,7 @@ class Answers:
     def _of_journal(self, uris: Iterable[str]) -> Iterator[Try]:
         sent: dict[str, dict[str, str]] = {}
         for uri in uris:
-            for line in self.store.read_bytes(uri).split(b"\n"):
+            for line in self._lines(uri):
                 try:
                     plain = json.loads(line)
                     if "outcome" not in plain:
@@ -313,11 +353,49 @@ class Answers:
                     request = sent.pop(plain["id"], {}).get("request", "")
                     body = plain["body"].encode("utf-8", "surrogateescape")
                     yield _try_of(plain | {"body": body, "request": request})
-                except (ValueError, TypeError, KeyError, AttributeError):
-                    continue  # the line that a killed process was writing
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    continue  # the line that a killed process was writing, or one that somebody changed
         for plain in sent.values():
-            with suppress(TypeError):
+            with suppress(TypeError, ValueError):
                 yield _try_of(plain | {"at": "", "outcome": "in_flight"})
+
+    def _lines(self, uri: str) -> Iterator[bytes]:
+        """The lines of a file, without empty ones and those that are longer than any of a journal."""
+        rest = bytearray()
+        with self.store.open_input(uri) as file:
+            while block := file.read(_BLOCK_BYTES):
+                rest += block
+                if b"\n" in block:
+                    *lines, last = bytes(rest).split(b"\n")
+                    yield from filter(None, lines)
+                    rest = bytearray(last)
+                elif len(rest) > _LONGEST_LINE:
+                    rest.clear()  # what follows is no JSON
+        if rest:
+            yield bytes(rest)
+
+
+def _are_tries(table: pa.Table) -> pa.ChunkedArray:
+    """Which rows have values as Raymill writes them: none missing, no number below 0, no name without bound."""
+    good = pa.chunked_array([pa.repeat(True, table.num_rows)])
+    for field in table.schema:
+        column = table[field.name]
+        valid = pc.is_valid(column)
+        if pa.types.is_integer(field.type):
+            valid = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, _LARGEST_NUMBER))
+        elif pa.types.is_string(field.type) and field.name != "reason":
+            valid = pc.less_equal(pc.binary_length(column), _LONGEST_NAME)
+        good = pc.and_(good, pc.fill_null(valid, False))
+    return good
+
+
+def _message_bytes(request: str) -> int | None:
+    """Bytes of the messages of a request; None if it is none."""
+    try:
+        texts = [one.get("content") or "" for one in json.loads(request).get("messages", ())]
+        return sum(len(str(text).encode()) for text in texts)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _keep(found: dict[str, Try], one: Try) -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from raymill.cluster.asking.answers import FINAL, AnswerRange, Answers, Journal, Try
-from raymill.cluster.asking.endpoint import Reply, judged, pause_before
+from raymill.cluster.asking.endpoint import Reply, judged, most_bytes, pause_before
 from raymill.cluster.asking.money import TokenCounts, TokenPrices, most_tokens
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.throttle import REPORT_S, Grant, Report
@@ -22,6 +22,7 @@ from raymill.cluster.errors import UserError
 from raymill.cluster.failpoints import failpoint
 from raymill.cluster.formats import plural
 
+_MOST_LOGPROBS = 20  # the largest `sampling.logprobs`
 _LAST_WAIT_S = 60.0  # for requests in flight, when no more are sent
 
 
@@ -42,7 +43,7 @@ class AskingStopped(UserError):
 
 @dataclass(frozen=True)
 class Answered:
-    """The answer to a request. reply: the last try's. try_id: its id in the store."""
+    """The answer to a request. reply: the last try's, without its body. try_id: its id in the store."""
 
     reply: Reply
     try_id: str
@@ -203,7 +204,7 @@ class Asking:
             one.since = time.monotonic()
             heapq.heappush(self._later, (one.since + wait, next(self._numbers), one))
         else:
-            self.found[key] = Answered(reply, id)
+            self.found[key] = Answered(replace(reply, body=b""), id)
 
 
 def _kind(reason: str) -> str:
@@ -259,16 +260,12 @@ def ask_all(
     """
     found: dict[str, Answered] = {}
     missing: list[_Pending] = []
-    stored = answers.tries(keys)
-    outcomes = dict[str, dict[str, Try]]()  # by outcome and key, the first of each
-    for key in requests:
-        for one in stored.get(key, ()):
-            outcomes.setdefault(one.outcome, {}).setdefault(key, one)
-    answered = outcomes.get("answered", {})
-    finals = outcomes.get("refused", {}) | answered if answered else {}
+    answered, refused = answers.finals(keys, requests, most_bytes(max_tokens, _MOST_LOGPROBS))
+    finals = refused | answered if answered else {}
     for key in sorted(requests):
         if final := finals.get(key):
-            found[key] = Answered(judged(final.status, {}, final.body, final.seconds), final.id)
+            reply = judged(final.status, {}, final.body, final.seconds)
+            found[key] = Answered(replace(reply, body=b""), final.id)
         else:
             missing.append(_Pending(requests[key], most_tokens(requests[key].body, max_tokens)))
     if missing:

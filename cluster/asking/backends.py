@@ -10,9 +10,9 @@ from typing import Any
 
 from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.ask import Answered, AnsweringBackend, ask_all
-from raymill.cluster.asking.endpoint import Endpoint
+from raymill.cluster.asking.endpoint import Endpoint, most_bytes
 from raymill.cluster.asking.requests import ModelRequest
-from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Report, Throttle
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
@@ -39,6 +39,7 @@ class Backends:
     """
 
     model: ModelSettings
+    sampling: Sampling
     budget: float | None
     answers: Answers
     name: str
@@ -123,7 +124,8 @@ class Backends:
     @asynccontextmanager
     async def _endpoint(self) -> AsyncIterator[AnsweringBackend]:
         assert self.model.endpoint is not None
-        async with Endpoint(self.model.endpoint, self.secret, self.model.timeout_s) as endpoint:
+        most = most_bytes(self.sampling.max_tokens, self.sampling.logprobs)
+        async with Endpoint(self.model.endpoint, self.secret, self.model.timeout_s, most) as endpoint:
             yield endpoint
 
 

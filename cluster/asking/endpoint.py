@@ -21,7 +21,11 @@ from raymill import cluster
 from raymill.cluster.asking.money import TokenCounts, tokens_of
 from raymill.cluster.secret_values import redacted, shortened
 
+# Bytes of an answer: of its frame, of each token that it may have, and of each likely token that is told beside one.
+_FRAME_BYTES, _TOKEN_BYTES, _LOGPROB_BYTES = 1 << 20, 256, 512
 _MOST_BYTES = 64 << 20
+_LONGEST_NAME = 100  # characters of `finish_reason`
+_SAID = 4000  # characters of a server's message that are looked at
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _LONGEST_WAIT_S = 3600.0  # that a server may ask for; more, as of a daily quota, ends the run
 # Connections of one client: it looks through all of them for each request.
@@ -79,9 +83,15 @@ class Reply:
 
 
 class Endpoint:
-    """A client of an endpoint. Use it in an `async with`. key: the secret, or empty. path: of the interface."""
+    """A client of an endpoint. Use it in an `async with`.
 
-    def __init__(self, url: str, key: str, timeout_s: float, path: str = "chat/completions") -> None:
+    key: the secret, or empty. most_bytes: of an answer. path: of the interface.
+    """
+
+    def __init__(
+        self, url: str, key: str, timeout_s: float, most_bytes: int = _MOST_BYTES, path: str = "chat/completions"
+    ) -> None:
+        self._most_bytes = most_bytes
         self._url = f"{url.rstrip('/')}/{path}"
         self._key, self._timeout_s = key, timeout_s
         self._clients: list[tuple[httpx2.AsyncClient, int]] = []
@@ -121,13 +131,12 @@ class Endpoint:
             encoding = response.headers.get("content-encoding", "").strip().lower()
             if encoding not in ("", "identity"):  # unpacking it has no bound
                 raise _Unusable(f"the answer is encoded as {encoding[:50]}, which was not asked for")
-            blocks, size = [], 0
+            answer = bytearray()
             async for block in response.aiter_raw():
-                blocks.append(block)
-                size += len(block)
-                if size > _MOST_BYTES:
-                    raise _Unusable(f"the answer has more than {_MOST_BYTES >> 20} MiB")
-            return response.status_code, response.headers, b"".join(blocks)
+                answer += block
+                if len(answer) > self._most_bytes:
+                    raise _Unusable(f"the answer has more than {self._most_bytes:,} bytes")
+            return response.status_code, response.headers, bytes(answer)
 
     def _take(self) -> httpx2.AsyncClient:
         for index, (client, busy) in enumerate(self._clients):
@@ -153,6 +162,17 @@ class Endpoint:
 
 class _Unusable(Exception):
     """An answer that is not read to its end."""
+
+
+def most_bytes(max_tokens: int, logprobs: int | None) -> int:
+    """Bytes of an answer above which no server can be right. logprobs: likely tokens told beside each; None: none."""
+    told = 0 if logprobs is None else 1 + logprobs
+    return min(_MOST_BYTES, _FRAME_BYTES + max_tokens * (_TOKEN_BYTES + told * _LOGPROB_BYTES))
+
+
+def valid_text(text: str) -> str:
+    """The text with question marks for halves of surrogate pairs, which JSON may have and UTF-8 may not."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _again(reason: str, started: float) -> Reply:
@@ -200,9 +220,9 @@ def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:
         status=200,
         body=body,
         seconds=seconds,
-        content=content if isinstance(content, str) else None,
-        refusal=refusal if isinstance(refusal, str) else "",
-        finish=finish if isinstance(finish, str) else "",
+        content=valid_text(content) if isinstance(content, str) else None,
+        refusal=valid_text(refusal) if isinstance(refusal, str) else "",
+        finish=valid_text(finish[:_LONGEST_NAME]) if isinstance(finish, str) else "",
         tokens=tokens_of(plain.get("usage")),
     )
 
@@ -217,7 +237,8 @@ def _error_of(plain: Any, body: bytes) -> tuple[str, str, str]:
         or error.get("detail")
         or ("" if plain is not None else body[:300].decode("utf-8", "replace"))
     )
-    return str(error.get("code")), str(error.get("type")), shortened(redacted(" ".join(str(said).split())), 200)
+    said = " ".join(str(said)[:_SAID].split())
+    return str(error.get("code")), str(error.get("type")), valid_text(shortened(said, 200))
 
 
 def _wait(headers: Mapping[str, str]) -> float | None:

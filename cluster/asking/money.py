@@ -59,7 +59,7 @@ def tokens_of(usage: Any) -> TokenCounts:
     def count(value: Any, *names: str) -> int:
         for name in names:
             value = value.get(name) if isinstance(value, dict) else None
-        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else 0
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31 else 0
 
     of_input, of_output = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     return TokenCounts(

@@ -14,6 +14,7 @@ from raymill.cluster.asking.limit import Limit
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
 
 REPORT_S = 0.25
+_LONGEST_WAIT_S = 3600.0  # that a server may ask for, as in endpoint.py
 _LOST_S = 30.0  # without a report; then a worker's requests are no longer counted as in flight
 
 
@@ -164,7 +165,9 @@ class Throttle:
             if not any(one.waiting for one in reports):
                 self._answered_at = now
         failed = sum((one.failed for one in reports), self._gone.failed)
-        if failed and now - max(self._answered_at, self._paused_until) > self._bounds.give_up_s:
+        # A server that asks to wait again and again gets one wait.
+        waited = min(self._paused_until, self._answered_at + _LONGEST_WAIT_S)
+        if failed and now - max(self._answered_at, waited) > self._bounds.give_up_s:
             seen = ", ".join(f"{reason} ({count} times)" for reason, count in failed.most_common(3))
             return (
                 f"no answer for {now - self._answered_at:,.0f} s (model.give_up_s: {self._bounds.give_up_s:g}): {seen}"

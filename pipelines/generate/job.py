@@ -215,7 +215,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         )
         # A throttle of its own for each call: one of an earlier call has another budget.
         throttle = f"raymill-asking-{self.answers.run}-{uuid.uuid4().hex[:8]}"
-        backends = Backends(model, config.budget, self.answers, throttle, self.secret)
+        backends = Backends(model, config.sampling, config.budget, self.answers, throttle, self.secret)
         return GenerateSettings(
             asker=self.asker,
             samples=config.samples,

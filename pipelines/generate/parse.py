@@ -1,16 +1,21 @@
 """From an answer to the values of its schema, and what is wrong with it."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
-import jsonschema
+from jsonschema.exceptions import best_match
+from jsonschema.validators import Draft202012Validator
 
-from raymill.cluster.asking.endpoint import Reply
-from raymill.pipelines.generate.template import Refusal, Step
-from raymill.pipelines.prepare.augment.pieces import Keep, similarity
+from raymill.cluster.asking.endpoint import Reply, valid_text
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds
+from raymill.pipelines.generate.template import Refusal, Step, complete_schema
+from raymill.pipelines.prepare.augment.pieces import Keep, Kept, similarity
 from raymill.pipelines.prepare.stages.duplicates import same
 
 # Why a request, or what was made of its answer, is not among the records.
@@ -26,6 +31,7 @@ REASONS = {
     "empty": "the answer, or a field of the record, has no text",
     "unparsable": "the answer is no JSON",
     "other_form": "the JSON of the answer does not have the form of the schema",
+    "too_slow": "checking the answer against the schema takes too long, or too much memory",
     "no_record": "the answer makes no record of the shape",
     "nothing_made": "the list of the answer is empty",
     "quote_missing": "the quote does not stand in the text",
@@ -41,39 +47,94 @@ REASONS = {
     "near_duplicate": "another record has nearly the same text",
 }
 
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_FENCED = re.compile(r"```(?:json)?[ \t\r]*\n(.*?)```", re.DOTALL)
+_OF_AN_ANSWER = WorkBounds(5.0, 1 << 30)
+_DEEPEST = 50
+# Keywords by which a schema takes properties that it does not name.
+_OTHERS = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
 _SPACES = re.compile(r"\s+")
 _QUOTES = str.maketrans({"“": '"', "”": '"', "„": '"', "‘": "'", "’": "'", "–": "-", "—": "-"})
 
 
-def value_of(reply: Reply, step: Step) -> dict[str, Any]:
-    """The values of an answer: those of its schema, or its text as `text`.
+class AnswerReader:
+    """Makes items of the answers to a step: what a record is made of each.
+
+    most_items: more are no honest answer. It is the largest number of tokens of an answer, of which an item takes one.
+    """
+
+    def __init__(self, step: Step, most_items: int) -> None:
+        self._step, self._most_items = step, most_items
+        # Schemas and patterns may take any time on a long answer, or go as deep as it.
+        self._values: Guard[str, Any] | None = None
+        if step.answer is not None:
+            schema = complete_schema(step.answer)
+            self._values = Guard(partial(_checked_value, schema, Draft202012Validator(schema)))
+
+    def items(self, reply: Reply) -> list[dict[str, Any]]:
+        """The values of the schema, of each item of the list `each` if the step has one; of a plain answer `text`.
+
+        Raises:
+            Refusal: there are none, with the reason.
+        """
+        if reply.outcome == "refused":
+            raise Refusal("refused_request", reply.reason)
+        if reply.outcome != "answered":
+            raise Refusal("no_answer", reply.reason)
+        if reply.finish == "content_filter":
+            raise Refusal("filtered")
+        if reply.refusal:
+            raise Refusal("refused", reply.refusal)
+        if reply.finish == "length":
+            raise Refusal("truncated")
+        content = (reply.content or "").strip()
+        if not content:
+            raise Refusal("empty")
+        if self._values is None:
+            return [{"text": content}]
+        try:
+            value = self._values(content, _OF_AN_ANSWER)
+        except Exceeded as error:
+            raise Refusal("too_slow", str(error)) from error
+        if self._step.each is None:
+            return [value]
+        found = value.get(self._step.each)
+        if not isinstance(found, list):
+            raise Refusal("other_form", f"{self._step.each} is missing")
+        if not found:
+            raise Refusal("nothing_made")
+        if len(found) > self._most_items:
+            raise Refusal("other_form", f"{len(found):,} items; an answer has at most {self._most_items:,} tokens")
+        return [one if isinstance(one, dict) else {"text": one} for one in found]
+
+
+def _checked_value(schema: Mapping[str, Any], validator: Draft202012Validator, content: str) -> dict[str, Any]:
+    """The JSON object of an answer, with the properties of the schema and no others. For a Guard.
 
     Raises:
-        Refusal: it has none, with the reason.
+        Refusal: there is none of this form.
     """
-    if reply.outcome == "refused":
-        raise Refusal("refused_request", reply.reason)
-    if reply.outcome != "answered":
-        raise Refusal("no_answer", reply.reason)
-    if reply.finish == "content_filter":
-        raise Refusal("filtered")
-    if reply.refusal:
-        raise Refusal("refused", reply.refusal)
-    if reply.finish == "length":
-        raise Refusal("truncated")
-    content = (reply.content or "").strip()
-    if not content:
-        raise Refusal("empty")
-    if step.answer is None:
-        return {"text": content}
-    value = _json_in(content, step.answer)
+    value = _without_others(_json_in(content, schema), schema)
     try:
-        jsonschema.Draft202012Validator(step.answer).validate(value)
-    except jsonschema.ValidationError as error:
-        raise Refusal("other_form", error.message[:200]) from error
+        error = best_match(validator.iter_errors(value))
+        if error is not None:
+            raise Refusal("other_form", error.message)
+    except RecursionError as error:
+        raise Refusal("other_form", "nested too deeply") from error
     if not isinstance(value, dict):
         raise Refusal("other_form", f"{type(value).__name__}, wanted an object")
+    return value
+
+
+def _without_others(value: Any, schema: Any) -> Any:
+    """The value without properties that the schema does not name: in a record they would hide fields of the seed."""
+    if not isinstance(schema, dict):
+        return value
+    if isinstance(value, list):
+        return [_without_others(one, schema.get("items")) for one in value]
+    properties = schema.get("properties")
+    if isinstance(value, dict) and isinstance(properties, dict):
+        taken = {name: _without_others(one, properties[name]) for name, one in value.items() if name in properties}
+        return value | taken if _OTHERS & schema.keys() else taken
     return value
 
 
@@ -86,11 +147,11 @@ def _json_in(content: str, schema: Mapping[str, Any]) -> Any:
         texts.append(content[start : end + 1] if 0 <= start < end else "")
     for text in filter(None, texts):
         try:
-            value = json.loads(text, parse_constant=_refused)
+            value = json.loads(text, parse_constant=_refused, parse_float=_finite)
+            if isinstance(value, dict | list):
+                return _as_list_of(_plain_text(value), schema.get("properties", {}))
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict | list):
-            return _as_list_of(value, schema.get("properties", {}))
     raise Refusal("unparsable", content[:200])
 
 
@@ -116,52 +177,79 @@ def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
-def items_of(value: Mapping[str, Any], step: Step) -> list[dict[str, Any]]:
-    """What a record is made of each.
+def _finite(digits: str) -> float:
+    if math.isinf(found := float(digits)):
+        return _refused(digits)
+    return found
+
+
+def _plain_text(value: Any, depth: int = 0) -> Any:
+    """The value with texts that can be written as UTF-8.
 
     Raises:
-        Refusal: the list of the answer is empty, or none.
+        ValueError: it is nested too deeply to be written as JSON again, wherever that is done.
     """
-    if step.each is None:
-        return [dict(value)]
-    found = value.get(step.each)
-    if not isinstance(found, list):
-        raise Refusal("other_form", f"{step.each} is missing")
-    if not found:
-        raise Refusal("nothing_made")
-    return [one if isinstance(one, dict) else {"text": one} for one in found]
+    if isinstance(value, str):
+        return valid_text(value)
+    if depth == _DEEPEST:
+        raise ValueError(f"more than {_DEEPEST} levels")
+    if isinstance(value, list):
+        return [_plain_text(one, depth + 1) for one in value]
+    if isinstance(value, dict):
+        return {valid_text(name): _plain_text(one, depth + 1) for name, one in value.items()}
+    return value
 
 
-def refuse(value: Mapping[str, Any], step: Step, seed: Mapping[str, Any]) -> None:
-    """Check what an answer made against the rules of its step.
+@dataclass(frozen=True)
+class AnswerRules:
+    """The rules of a step for what is made of the answers about a seed. seed: its fields."""
 
-    Raises:
-        Refusal: it breaks one.
-    """
-    texts = [one for one in value.values() if isinstance(one, str)]
-    if any(not one.strip() for one in texts):
-        raise Refusal("empty")
-    lowered = " ".join(texts).lower()
-    for phrase in step.never:
-        if phrase.lower() in lowered:
-            raise Refusal("copies_prompt", phrase)
-    if step.differs is not None:
-        before = same(str(seed.get(step.differs, "")))
-        if any(same(one) == before for one in texts):
+    step: Step
+    seed: Mapping[str, Any]
+
+    @cached_property
+    def _compared(self) -> str:
+        return same(str(self.seed.get(self.step.differs or "", "")))
+
+    @cached_property
+    def _kept(self) -> dict[Kept, Counter[str]]:
+        """Of each kind of text that must stay, what the seed has."""
+        text = str(self.seed.get("text", ""))
+        return {kind: Counter(Keep((kind,)).found(text)) for kind in self.step.keeps}
+
+    @cached_property
+    def _quoted(self) -> str:
+        return _plain(str(self.seed.get("text", "")))
+
+    def refuse(self, value: Mapping[str, Any]) -> None:
+        """Check what an answer made.
+
+        Raises:
+            Refusal: it breaks a rule.
+        """
+        step = self.step
+        texts = [one for one in value.values() if isinstance(one, str)]
+        if any(not one.strip() for one in texts):
+            raise Refusal("empty")
+        lowered = " ".join(texts).lower()
+        for phrase in step.never:
+            if phrase.lower() in lowered:
+                raise Refusal("copies_prompt", phrase)
+        if step.differs is not None and any(same(one) == self._compared for one in texts):
             raise Refusal("repeats_seed")
-    if step.similarity is not None and step.differs is not None:
-        least, most = step.similarity
-        near = similarity(str(seed.get(step.differs, "")), " ".join(texts))
-        if near < least or near >= most:
-            raise Refusal("too_far" if near < least else "too_near", f"{near:.3g}")
-    for kind in step.keeps:
-        wanted, has = (Counter(Keep((kind,)).found(text)) for text in (str(seed.get("text", "")), " ".join(texts)))
-        if lost := [*(wanted - has)] or (kind == "numbers" and [*(has - wanted)]):
-            raise Refusal("lost_text", f"{kind}: {lost[0]}")
-    if step.quote is not None:
-        quote = value.get(step.quote)
-        if not isinstance(quote, str) or _plain(quote) not in _plain(str(seed.get("text", ""))):
-            raise Refusal("quote_missing", str(quote)[:200])
+        if step.similarity is not None and step.differs is not None:
+            least, most = step.similarity
+            near = similarity(str(self.seed.get(step.differs, "")), " ".join(texts))
+            if near < least or near >= most:
+                raise Refusal("too_far" if near < least else "too_near", f"{near:.3g}")
+        for kind, wanted in self._kept.items():
+            has = Counter(Keep((kind,)).found(" ".join(texts)))
+            if lost := [*(wanted - has)] or (kind == "numbers" and [*(has - wanted)]):
+                raise Refusal("lost_text", f"{kind}: {lost[0]}")
+        if step.quote is not None:
+            quote = value.get(step.quote)
+            if not isinstance(quote, str) or _plain(quote) not in self._quoted:
+                raise Refusal("quote_missing", str(quote)[:200])
 
 
 def _plain(text: str) -> str:

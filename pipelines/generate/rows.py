@@ -89,6 +89,11 @@ class Asker:
         fields = {name: value for name, value in row.fields.items() if value is not None}
         return {**self.variables, **fields, "seed": fields, **row.values}
 
+    def names_of_record(self, row: Row) -> dict[str, Any]:
+        """As `names`, with what the last step made. The seed's fields are always below `seed`."""
+        names = self.names(row)
+        return {**names, **row.item, "seed": names["seed"]}
+
     def requests(self, row: Row, step: Step, sample: int) -> list[ModelRequest]:
         """The requests of a step about a row, one for each sample.
 
@@ -127,7 +132,7 @@ class Asker:
         Raises:
             Refusal: it is not met.
         """
-        if step.keep is not None and not holds(step.keep, {**self.names(row), **row.item}):
+        if step.keep is not None and not holds(step.keep, self.names_of_record(row)):
             raise Refusal("not_kept", step.keep)
 
     def record(self, row: Row) -> tuple[Content, dict[str, str | None]]:
@@ -136,7 +141,7 @@ class Asker:
         Raises:
             Refusal: it has none.
         """
-        names = {**self.names(row), **row.item}
+        names = self.names_of_record(row)
         fields = {name: rendered(text, names).strip() for name, text in self.template.record.items()}
         try:
             content = content_of({name: fields[name] for name in SHAPES[self.template.shape or "text"]})

@@ -40,7 +40,7 @@ from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
-from raymill.pipelines.generate.parse import items_of, refuse, value_of
+from raymill.pipelines.generate.parse import AnswerReader, AnswerRules
 from raymill.pipelines.generate.rows import Asker, Row, items, with_item
 from raymill.pipelines.generate.template import PROVENANCE, Refusal
 from raymill.pipelines.language import fasttext_classifier
@@ -294,9 +294,10 @@ class Ask:
         )  # fmt: skip
         counters = Counter[str]({"asked": len(requests), "records": 0, "requests": 0})
         step, removed, made = self.settings.asker.template.steps[self.number], list[dict[str, Any]](), list[Row]()
+        reader = AnswerReader(step, self.settings.asker.sampling.max_tokens)
         for plain in rows:
             row = Row.from_json(plain["row"])
-            kept, refused = self._read(row, plain["keys"], found)
+            kept, refused = self._read(row, plain["keys"], found, reader)
             removed += refused
             made += kept
         if self.number < len(self.settings.asker.template.steps) - 1:
@@ -310,17 +311,18 @@ class Ask:
         return dict(counters)
 
     def _read(
-        self, row: Row, keys: Sequence[str], found: Mapping[str, Answered]
+        self, row: Row, keys: Sequence[str], found: Mapping[str, Answered], reader: AnswerReader
     ) -> tuple[list[Row], list[dict[str, Any]]]:
         """(the rows that the answers to a row make, what is wrong with the others)."""
         step = self.settings.asker.template.steps[self.number]
         removed, values = list[dict[str, Any]](), list[tuple[tuple[str, ...], dict[str, Any]]]()
+        rules = AnswerRules(step, row.fields)
         for key in keys:
             answered = found[key]
             try:
-                for item in items_of(value_of(answered.reply, step), step):
+                for item in reader.items(answered.reply):
                     try:
-                        refuse(item, step, row.fields)
+                        rules.refuse(item)
                         values.append(((key,), item))
                     except Refusal as error:
                         removed.append(_removal(with_item(row, step, item), step.name, key, error, answered.try_id))

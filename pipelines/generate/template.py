@@ -61,6 +61,7 @@ PROVENANCE: dict[str, pa.DataType] = {
     "provenance": pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())]),
 }
 _STEP_NAME = r"^[a-z][a-z0-9_]*$"
+_SEEN = 200  # characters
 
 _LOADER = PackageLoader("raymill.pipelines.generate", "templates")
 jinja = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False)
@@ -376,11 +377,11 @@ def _item_names(step: Step) -> set[str] | None:
 
 
 class Refusal(Exception):
-    """A prompt or record that cannot be made of these fields. reason: of checks.REASONS."""
+    """A prompt or record that cannot be made of these fields. reason: of parse.REASONS. seen: what of it, cut short."""
 
     def __init__(self, reason: str, seen: str = "") -> None:
-        super().__init__(seen)
-        self.reason, self.seen = reason, seen
+        super().__init__(reason, seen)
+        self.reason, self.seen = reason, seen[:_SEEN]
 
 
 @lru_cache(256)
@@ -423,6 +424,18 @@ def strict_schema(schema: Any) -> Any:
     made = {name: strict_schema(one) for name, one in schema.items()}
     if made.get("type") == "object" and isinstance(made.get("properties"), dict):
         made |= {"required": list(made["properties"]), "additionalProperties": False}
+    return made
+
+
+def complete_schema(schema: Any) -> Any:
+    """A schema by which an answer is checked: every property required, unless the schema itself says which are."""
+    if isinstance(schema, list):
+        return [complete_schema(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: complete_schema(one) for name, one in schema.items()}
+    if made.get("type") == "object" and isinstance(made.get("properties"), dict):
+        made.setdefault("required", list(made["properties"]))
     return made
 
 

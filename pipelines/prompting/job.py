@@ -215,7 +215,7 @@ class PromptJob(RunJob[PromptConfig]):
         artifacts = dict(making.run(Stage("items", outputs, (0,), draft, made_from, self.store, memory=2 * GIB)))
         for name, model in self.models.items():
             backends = Backends(
-                model, config.budget, self._answers(name), f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}",
+                model, config.sampling, config.budget, self._answers(name), f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}",
                 self._secret(name, config.models[name]),
             )  # fmt: skip
             uris = tuple(artifacts[f"_work/requests.{name}"].file_uris)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from raymill.cluster.artifact import MANIFEST, Artifact
-from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.throttle import REPORT_S
 from raymill.cluster.engine import Engine
 from raymill.cluster.examples.splits import SPLITS
@@ -29,6 +29,7 @@ from tests.support.distil_inline import write_documents as write_stories
 from tests.support.generate_inline import generate_inline
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
+from tests.support.stored_answers import tries_in
 from tests.support.stories import story
 from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
@@ -213,7 +214,7 @@ def _generated(output: str, store: Store) -> dict[str, Any]:
 def _asked_again(answers: Answers) -> list[str]:
     """The keys of requests that were sent although an answer to them was stored."""
     again = []
-    for key, tries in answers.tries(AnswerRange("", "")).items():
+    for key, tries in tries_in(answers).items():
         answered = [datetime.fromisoformat(one.at).timestamp() for one in tries if one.outcome == "answered"]
         sent = [datetime.fromisoformat(one.at).timestamp() - one.seconds for one in tries if one.at]
         # A worker that was taken for lost and goes on asks until its next report.

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 Kept = Literal["numbers", "code", "quotes", "links"]
@@ -87,6 +87,7 @@ def similarity(one: str, other: str) -> float:
     return 2 * (first & second).total() / total if total else 1.0
 
 
+@lru_cache(2)  # of a seed, which is compared with many answers
 def _grams(text: str) -> Counter[str]:
     text = f"  {' '.join(text.lower().split())} "
     return Counter(text[at : at + _GRAM] for at in range(len(text) - _GRAM + 1))

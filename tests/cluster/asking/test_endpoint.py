@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.ask import AskingStopped, ask_all
-from raymill.cluster.asking.endpoint import Endpoint, Reply, judged, pause_before
+from raymill.cluster.asking.endpoint import Endpoint, Reply, judged, most_bytes, pause_before
 from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
 from raymill.cluster.asking.requests import request_of
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Throttle
 from raymill.cluster.store.store import Store
+from tests.support.stored_answers import ALL, tries_in
 
-ALL = AnswerRange("", "")
 ANSWER = {
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Yes."}}],
     "usage": {"prompt_tokens": 7, "completion_tokens": 2},
@@ -287,7 +287,7 @@ def test_what_may_have_been_billed_is_spent_from_the_budget(asked):
 def test_an_answer_that_is_compressed_is_not_unpacked(asked):
     with FaultyServer(share=1, faults=["encoded"]) as server:
         asked.ask(server, tries=1)
-    (reason,) = {one.reason for tries in asked.answers.tries(ALL).values() for one in tries}
+    (reason,) = {one.reason for tries in tries_in(asked.answers).values() for one in tries}
     assert reason == "the answer is encoded as gzip, which was not asked for"
 
 
@@ -347,3 +347,28 @@ def test_what_ends_between_two_reports_counts_against_the_grant(asked):
 
     ask_all(asked.requests, at_once, asked.answers, ALL, report, PRICES, 1, 50)
     assert max(after - before for before, after in itertools.pairwise(reports)) == 5 and reports[-1] == 40
+
+
+def test_halves_of_surrogate_pairs_in_an_answer_become_question_marks():
+    choice = '{"message": {"content": "a\\ud800", "refusal": "b\\ud800"}, "finish_reason": "c\\ud800"}'
+    found = judged(200, {}, f'{{"choices": [{choice}]}}'.encode(), 0)
+    assert (found.content, found.refusal, found.finish) == ("a?", "b?", "c?")
+    assert judged(400, {}, b'{"error": {"message": "d\\ud800"}}', 0).reason == "status 400 (d?)"
+
+
+def test_a_long_message_of_a_server_is_cut_before_it_is_looked_at():
+    body = b'{"error": {"message": "' + b"http://a:" * 2_000_000 + b'"}}'
+    assert len(judged(400, {}, body, 0).reason) < 250
+
+
+def test_an_answer_has_as_many_bytes_as_its_tokens_allow():
+    assert most_bytes(400, None) < 1.2e6 < 4e6 < most_bytes(400, 20) < 6e6
+    assert most_bytes(1_000_000, 20) == 64 << 20
+
+    async def send():
+        async with Endpoint(server.url, "", 10, 50) as made:
+            return await made.send('{"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9}')
+
+    with FaultyServer() as server:
+        found = asyncio.run(send())
+    assert (found.outcome, found.reason) == ("again", "the answer has more than 50 bytes")

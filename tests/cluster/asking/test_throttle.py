@@ -178,3 +178,13 @@ def test_tokens_cost_what_the_prices_say():
 )  # fmt: skip
 def test_usage_is_read_as_far_as_it_makes_sense(usage, tokens):
     assert tokens_of(usage) == tokens
+
+
+def test_a_server_that_asks_to_wait_again_and_again_is_not_waited_for_without_end(clock):
+    throttle = Throttle(FREE, 0, clock)
+    made, stopped = Report(in_flight=1, failed=Counter({"status 429": 1})), ""
+    while not stopped:
+        made.paused_until = clock.now + 3600
+        stopped = throttle.report("a", replace(made)).stop
+        clock.now += 20
+    assert clock.now < 1000 + 3600 + 60 + 100 and "no answer for 3,6" in stopped

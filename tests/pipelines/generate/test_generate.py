@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.asking.endpoint import judged
 from raymill.cluster.config import load_values
-from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.output import Output
 from raymill.cluster.stage import Scratch
@@ -350,3 +351,58 @@ def test_duplicates_are_found_in_files_of_several_row_groups(tmp_path):
         files = scratch.finish()
         kept, gone = (pq.read_table(files[name][0][1]).to_pylist() for name in ("records", "removed"))
     assert [row["id"] for row in kept] == ["0", "1", "3"] and [row["partner"] for row in gone] == ["0"]
+
+
+SCORED = {
+    "prompt": "{{ text }}",
+    "answer": {"type": "object", "properties": {"score": {"type": "number"}, "said": {"type": "string"}}},
+    "keep": "score >= least",
+    "record": {"text": "{{ said }} of {{ seed.text }}"},
+    "variables": {"least": 3},
+}
+
+
+def answered_with(content: str, monkeypatch):
+    """Every answer of the server has this JSON text as its content."""
+    body = f'{{"choices": [{{"finish_reason": "stop", "message": {{"content": {content}}}}}]}}'
+
+    async def send(self, request):
+        return judged(200, {}, body.encode(), 0.0)
+
+    monkeypatch.setattr("raymill.cluster.asking.endpoint.Endpoint.send", send)
+
+
+@pytest.mark.parametrize(
+    ("answer", "made"),
+    [
+        ({"score": 5, "said": "Yes", "seed": {"text": "forged"}, "text": "forged"}, "Yes of Guide number 0 "),
+        ({"score": 1, "said": "No", "least": 0}, None),
+    ],
+)
+def test_an_answer_hides_neither_the_seed_nor_a_variable(settings, answer, made, monkeypatch):
+    answered_with(json.dumps(json.dumps(answer)), monkeypatch)
+    run = generate_inline(settings | {"make": {"template": SCORED}, "dedup": None}, monkeypatch)
+    texts = [one["text"] for one in rows(run, "records")]
+    assert any(text.startswith(made) for text in texts) and len(texts) == 12 if made else not texts
+
+
+@pytest.mark.parametrize("said", ["\\ud800", "\\\\ud800"])
+def test_an_answer_that_is_no_unicode_text_makes_records(settings, said, monkeypatch):
+    answered_with(json.dumps('{"score": 5, "said": "Yes SAID"}').replace("SAID", said), monkeypatch)
+    run = generate_inline(settings | {"make": {"template": SCORED}, "dedup": None}, monkeypatch)
+    assert {one["text"][:5] for one in rows(run, "records")} == {"Yes ?"}
+
+
+def test_a_number_without_bound_is_no_json(settings, monkeypatch):
+    answered_with(json.dumps('{"score": -1e999, "said": "x"}'), monkeypatch)
+    run = generate_inline(settings | {"make": {"template": SCORED}}, monkeypatch)
+    assert {one["reason"] for one in rows(run, "removed")} == {"unparsable"}
+
+
+def test_a_link_out_of_the_answer_store_is_refused_before_anything_is_written(settings, server, monkeypatch, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/_open").symlink_to(tmp_path / "private")
+    with pytest.raises(StorageError, match=r"_open: a link to .*private"):
+        generate_inline(settings | {"answers": str(tmp_path / "shared")}, monkeypatch)
+    assert not server.stats()["requests"] and not [*(tmp_path / "private").iterdir()]

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from raymill.cluster.asking.endpoint import Reply
-from raymill.pipelines.generate.parse import items_of, refuse, value_of
+from raymill.cluster.guard import WorkBounds
+from raymill.pipelines.generate import parse
+from raymill.pipelines.generate.parse import AnswerReader, AnswerRules
 from raymill.pipelines.generate.template import Refusal, Step
 
 PAIR = {"question": "Q?", "answer": "A."}
@@ -33,6 +35,10 @@ def reply(content, **changes):
     return Reply("answered", content=content, finish="stop", **changes)
 
 
+def items(answer, step=LIST, most=100):
+    return AnswerReader(step, most).items(answer)
+
+
 def reason(call, *arguments):
     with pytest.raises(Refusal) as raised:
         call(*arguments)
@@ -51,7 +57,7 @@ def reason(call, *arguments):
     ],
 )
 def test_the_json_of_an_answer_is_found_in_every_wrapping(content):
-    assert items_of(value_of(reply(content), LIST), LIST) == [PAIR]
+    assert items(reply(content)) == [PAIR]
 
 
 @pytest.mark.parametrize(
@@ -70,18 +76,23 @@ def test_the_json_of_an_answer_is_found_in_every_wrapping(content):
         (reply('{"pairs": "none"}'), "other_form"),
         (reply('{"pairs": [{"question": 3}]}'), "other_form"),
         (reply('{"other": 3}'), "other_form"),
+        (reply('{"pairs": [{"question": "Q?"}]}'), "other_form"),
+        (reply(json.dumps({"pairs": [PAIR] * 101})), "other_form"),
+        (reply('{"pairs": [{"question": "Q?", "answer": "A.", "other": 1e999}]}'), "unparsable"),
+        (reply('{"pairs": ' + "[" * 60 + "]" * 60 + "}"), "unparsable"),
+        (reply("```" + "\n" * 100_000 + "x"), "unparsable"),
     ],
 )
 def test_an_answer_without_records_has_a_reason(answer, why):
-    assert reason(value_of, answer, LIST) == why
+    assert reason(items, answer) == why
 
 
 def test_an_empty_list_makes_nothing():
-    assert reason(items_of, value_of(reply('{"pairs": []}'), LIST), LIST) == "nothing_made"
+    assert reason(items, reply('{"pairs": []}')) == "nothing_made"
 
 
 def test_a_plain_answer_is_a_text():
-    assert items_of(value_of(reply(" Yes. "), TEXT), TEXT) == [{"text": "Yes."}]
+    assert items(reply(" Yes. "), TEXT) == [{"text": "Yes."}]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +110,7 @@ def test_a_plain_answer_is_a_text():
 )
 def test_what_breaks_a_rule_of_its_step_is_refused(settings, value, why):
     seed = {"text": "The `lamp` is green." if settings.get("keeps") else "The lamp is green."}
-    assert reason(refuse, value, Step(prompt="x", **settings), seed) == why
+    assert reason(AnswerRules(Step(prompt="x", **settings), seed).refuse, value) == why
 
 
 @pytest.mark.parametrize(
@@ -115,9 +126,9 @@ def test_what_breaks_a_rule_of_its_step_is_refused(settings, value, why):
 def test_numbers_are_those_of_the_seed_and_no_others(text, is_kept):
     step, seed = Step(prompt="x", keeps=("numbers",)), {"text": "The lamp 12 is 3.50 euros."}
     if is_kept:
-        refuse({"text": text}, step, seed)
+        AnswerRules(step, seed).refuse({"text": text})
     else:
-        assert reason(refuse, {"text": text}, step, seed) == "lost_text"
+        assert reason(AnswerRules(step, seed).refuse, {"text": text}) == "lost_text"
 
 
 def test_similarity_goes_with_what_is_compared():
@@ -128,4 +139,42 @@ def test_similarity_goes_with_what_is_compared():
 
 @pytest.mark.parametrize("quote", ["The lamp is green", "the lamp  is green.", "“The lamp is green”"])
 def test_a_quote_may_differ_in_case_spaces_and_quotation_marks(quote):
-    refuse({"quote": quote}, Step(prompt="x", quote="quote"), {"text": 'He said: "The lamp is green." Then he left.'})
+    seed = {"text": 'He said: "The lamp is green." Then he left.'}
+    AnswerRules(Step(prompt="x", quote="quote"), seed).refuse({"quote": quote})
+
+
+def test_halves_of_surrogate_pairs_become_question_marks():
+    found = items(reply('{"pairs": [{"question": "Q\\ud800?", "answer": "\\ud83d\\ude00"}]}'))
+    assert found == [{"question": "Q??", "answer": "😀"}]
+
+
+def test_properties_that_the_schema_does_not_name_are_dropped_at_every_level():
+    answer = {"pairs": [PAIR | {"seed": {"text": "forged"}, "least": 0}], "text": "forged"}
+    assert items(reply(json.dumps(answer))) == [PAIR]
+
+
+def step_of(**properties):
+    return Step(prompt="x", answer={"type": "object", "properties": properties})
+
+
+def test_a_schema_that_takes_other_properties_gets_them():
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": True}
+    assert items(reply('{"a": "x", "b": "y"}'), Step(prompt="x", answer=schema)) == [{"a": "x", "b": "y"}]
+
+
+def test_properties_that_a_schema_says_are_required_are_those_that_are_required():
+    schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {}}, "required": ["a"]}
+    assert items(reply('{"a": "x"}'), Step(prompt="x", answer=schema)) == [{"a": "x"}]
+
+
+def test_a_schema_that_takes_long_on_an_answer_is_stopped(monkeypatch):
+    """jsonschema compares each pair of objects."""
+    monkeypatch.setattr(parse, "_OF_AN_ANSWER", WorkBounds(0.2, 1 << 30))
+    answer = reply(json.dumps({"tags": [{"a": number} for number in range(3000)]}))
+    assert reason(items, answer, step_of(tags={"type": "array", "uniqueItems": True})) == "too_slow"
+
+
+def test_a_schema_that_refers_to_itself_ends():
+    answer = reply('{"inner": ' * 49 + "{}" + "}" * 49)
+    step = Step(prompt="x", answer={"type": "object", "properties": {"inner": {"$ref": "#"}}, "required": []})
+    assert items(answer, step)
