@@ -215,8 +215,8 @@ class PromptJob(RunJob[PromptConfig]):
         artifacts = dict(making.run(Stage("items", outputs, (0,), draft, made_from, self.store, memory=2 * GIB)))
         for name, model in self.models.items():
             backends = Backends(
-                model, config.sampling, config.budget, self._answers(name), f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}",
-                self._secret(name, config.models[name]),
+                model, config.sampling, config.budget, self._answers(name),
+                f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}", self._secret(name, config.models[name]),
             )  # fmt: skip
             uris = tuple(artifacts[f"_work/requests.{name}"].file_uris)
             ask = AskModel(name, backends, uris, firsts, config.sampling.max_tokens, config.execution.max_unanswered)
