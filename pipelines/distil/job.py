@@ -10,6 +10,7 @@ The same command continues a run that was stopped by its budget, by an error or 
 the answer store and are not asked again.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ from raymill.pipelines.distil.stages import CLASSIFIER, SAMPLE, SCORES, SECONDS,
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob, GenerateRun
 from raymill.pipelines.generate.stages import QUARANTINE, RECORDS
+from raymill.pipelines.generate.template import template_text
 from raymill.pipelines.rules.judge_score import MODEL, THRESHOLD
 
 _FOLDER, _JUDGES = "classifier", "judges"
@@ -227,6 +229,15 @@ class DistilJob(FilesJob[DistilConfig]):
             "largest_score": measures["most"],
             "f1": measures["f1"],
             "kept_share": measures["kept_share"],
+            "judges": [
+                {
+                    "model": job.config.model.name or job.config.model.path,
+                    "revision": job.model.revision,
+                    "terms": job.model.terms,
+                    "template": hashlib.sha256(template_text(job.template).encode()).hexdigest()[:16],
+                }
+                for job in self.judges.values()
+            ],
         }
         self.store.write_bytes(paths.join(self.root, _FOLDER, MODEL), read_slice(self.store, file, 0, bytes))
         self.store.write_bytes(paths.join(self.root, _FOLDER, THRESHOLD), json_bytes(beside))

@@ -59,6 +59,7 @@ def model_of(folder: Path) -> bytes:
 
 
 def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server, monkeypatch, tmp_path):
+    settings["judges"][0]["model"]["terms"] = "no-training"
     run = distil_inline(settings, monkeypatch)
     report, scores = run.report, rows(run, "scores")
     assert report["documents"] == 320 and report["sample"] == report["judged"] == len(scores) == 240
@@ -83,6 +84,8 @@ def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server,
     assert report["judge_cost_per_million"] == pytest.approx(report["cost"] / 240 * 1e6)
     beside = json.loads((tmp_path / "out/classifier/threshold.json").read_text())
     assert beside["min_score"] == report["min_score"] and beside["max_chars"] == 5000
+    (judge,) = beside["judges"]
+    assert judge["model"] == "judge" and judge["terms"] == "no-training" and len(judge["template"]) == 16
     assert (tmp_path / "out/judges/judge/report.html").exists() and "Confusion" in (
         (tmp_path / "out/report.html").read_text()
     )
