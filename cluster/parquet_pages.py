@@ -16,7 +16,9 @@ from raymill.cluster.store.object_files import PartsFile
 HEADER_BYTES = 256  # of most headers; statistics with long texts make one longer
 _LONGEST_HEADER = 16 << 20  # as in Arrow; statistics with long texts are in it
 _DICTIONARY_PAGE = 2
-_DATA_PAGE_HEADERS = (5, 8)  # fields of the header, in versions 1 and 2 of pages; their first field is the values
+# Type of a page -> the field of its header with its own structure, whose first field is the number of values: of data
+# pages in versions 1 and 2.
+_DATA_PAGE_HEADERS = {0: 5, 3: 8}
 
 # Types of the compact protocol. A boolean is in its type; integers of 16 to 64 bits are written alike.
 _STOP, _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCT = 0, (1, 2), 3, (4, 5, 6), 7, 8, 12
@@ -38,38 +40,49 @@ class PageHeader(NamedTuple):
 
 
 def page_header(header: bytes | memoryview) -> PageHeader:
-    """The header that begins here.
+    """The header that begins here. Fields are in the order of their numbers, as all programs write them.
 
     Raises:
         IndexError: the header goes on after these bytes.
         ValueError: it is no header.
     """
     sizes: dict[int, int] = {}
-    at = field = values = 0
+    values: dict[int, int] = {}  # by the field
+    at = field = 0
     while header[at] != _STOP:
         kind, at, field = _field(header, at, field)
         if field in (1, 2, 3) and kind in _INTEGERS:
             number, at = _number(header, at)
             sizes[field] = (number >> 1) ^ -(number & 1)
-        elif field in _DATA_PAGE_HEADERS and kind == _STRUCT:
+        elif field in _DATA_PAGE_HEADERS.values() and kind == _STRUCT:
             first, after, inner = _field(header, at, 0)
             if inner == 1 and first in _INTEGERS:
-                values = _number(header, after)[0] >> 1
+                values[field] = _number(header, after)[0] >> 1
             at = _after(header, at, kind, 0)
         else:
             at = _after(header, at, kind, 0)
     if not (sizes.get(2, -1) >= 0 and sizes.get(3, -1) >= 0):
         raise ValueError("no header of a page")
-    return PageHeader(at + 1, sizes[2], sizes[3], sizes.get(1) == _DICTIONARY_PAGE, values)
+    kind_of_page = sizes.get(1, -1)
+    of_page = values.get(_DATA_PAGE_HEADERS[kind_of_page]) if kind_of_page in _DATA_PAGE_HEADERS else 0
+    if of_page is None:
+        raise ValueError("a data page without a number of values")
+    return PageHeader(at + 1, sizes[2], sizes[3], kind_of_page == _DICTIONARY_PAGE, of_page)
 
 
 def _field(data: bytes | memoryview, at: int, before: int) -> tuple[int, int, int]:
-    """(type of a field, byte after its beginning, its number). before: number of the field before it."""
+    """(type of a field, byte after its beginning, its number). before: number of the field before it.
+
+    Raises:
+        ValueError: the number is not above the one before: of two fields with one number Arrow takes the last.
+    """
     kind, step = data[at] & 15, data[at] >> 4
     if step:
         return kind, at + 1, before + step
     number, at = _number(data, at + 1)
-    return kind, at, (number >> 1) ^ -(number & 1)
+    if (field := (number >> 1) ^ -(number & 1)) <= before:
+        raise ValueError("no header of a page")
+    return kind, at, field
 
 
 def _number(data: bytes | memoryview, at: int) -> tuple[int, int]:

@@ -180,6 +180,30 @@ def test_the_size_of_a_page_is_read_from_its_header(size):
         page_header(header[:2] + b"\x00")
 
 
+# type 0, sizes 8 and 8; then the header of a data page of version 1, whose first field is the number of values.
+_SIZES, _OF_A_PAGE = bytes([0x15, 0x00, 0x15, 0x10, 0x15, 0x10]), bytes([0x2C, 0x15, 0x0E, 0x15, 0x00, 0x00])
+_OF_VERSION_2 = bytes([0x3C, 0x15, 0x02, 0x00])
+
+
+def test_the_values_of_a_page_are_those_of_the_structure_of_its_type():
+    assert page_header(_SIZES + _OF_A_PAGE + b"\x00").values == 7
+    assert page_header(_SIZES + _OF_A_PAGE + _OF_VERSION_2 + b"\x00").values == 7
+
+
+@pytest.mark.parametrize(
+    "of_a_page",
+    [
+        bytes([0x2C, 0x25, 0x00, 0x05, 0x02, 0x0E, 0x00]),  # the encoding first
+        bytes([0x2C, 0x15, 0x02, 0x05, 0x02, 0x0E, 0x00]),  # two numbers, of which Arrow takes the last
+        bytes([0x5C, 0x15, 0x0E, 0x00]),  # a data page without the structure of its type
+        _OF_A_PAGE + bytes([0x05, 0x02, 0x02]),  # a second type
+    ],
+)
+def test_a_header_that_no_program_writes_is_none(of_a_page):
+    with pytest.raises(ValueError, match="page"):
+        page_header(_SIZES + of_a_page + b"\x00")
+
+
 @pytest.mark.parametrize(
     ("row_bytes", "rows", "repeated", "wanted"),
     [
