@@ -138,7 +138,7 @@ class LeftOut:
     @property
     def counters(self) -> dict[str, float]:
         """The numbers by reason, and the position of the first of each reason, as counters of the stage."""
-        places = {f"{FIRST_LEFT_OUT}{reason}/{where}": 1 for reason, (where, _) in self.first.items()}
+        places: dict[str, float] = {f"{FIRST_LEFT_OUT}{reason}/{where}": 1 for reason, (where, _) in self.first.items()}
         return {f"left_out/{reason}": count for reason, count in self.reasons.items()} | places
 
 
