@@ -463,12 +463,9 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
             )
             # The group names the setting that is wrong, as in `prices: ...` or `columns.text: ...`.
             name, colon, rest = said.partition(": ")
-            known = {one for at in _models_at(model, loc) for one in _field_types(at)}
-            if (
-                colon
-                and name.partition(".")[0] in known
-                and where in (origins.path, f"{origins.path}, {_dotted(real)}")
-            ):
+            of_group = {one for at in _models_at(model, loc) for one in _field_types(at)}
+            is_of_group = name.partition(".")[0] in of_group
+            if colon and is_of_group and where in (origins.path, f"{origins.path}, {_dotted(real)}"):
                 where, said = f"{where}{'.' if real else ', '}{name}", rest
             return Problem.of(where, said, fix=f"Did you mean{near}" if meant else "")
         case "literal_error":

@@ -36,6 +36,8 @@ FAILPOINTS = (
     "answer_received",
     "answer_stored",
     "answers_settled",
+    "batch_sent",
+    "batch_begun",
 )
 
 VARIABLE = "RAYMILL_FAILPOINTS"

@@ -1189,6 +1189,10 @@ class ModelSettingsSettings(TypedDict, total=False):
     """How the endpoint is told the form of the answer: json_schema, json_object (older servers), or none (by the
     prompt alone).
     """
+    batch: bool
+    """Whether requests are sent in batch files, which the provider answers within a day, at the price
+    `prices.batch`.
+    """
     extra: Mapping[str, Any]
     """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
 

@@ -17,7 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -34,11 +34,12 @@ from raymill.cluster.store.line_log import LineLog
 from raymill.cluster.store.store import Store
 
 OPEN = "_open"
+IN_BATCHES = "/batch"  # behind the name of the run, of tries in batch files
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),  # of the request
         ("id", pa.string()),  # of the try
-        ("run", pa.string()),  # that asked
+        ("run", pa.string()),  # that asked; of a batch file with IN_BATCHES behind it
         ("at", pa.string()),  # UTC, when the answer was there
         ("outcome", pa.string()),  # of OUTCOMES
         ("reason", pa.string()),  # in words, of all outcomes but `answered`
@@ -192,12 +193,13 @@ class Answers:
         self.store.refuse_links_out(self.uri)
 
     @contextmanager
-    def journal(self, keys: AnswerRange) -> Iterator[Journal]:
-        """A new journal of a range, in a `with`."""
+    def journal(self, keys: AnswerRange, in_batches: bool = False) -> Iterator[Journal]:
+        """A new journal of a range, in a `with`. in_batches: of tries in batch files."""
         number = 1 + max(self._numbers(keys), default=-1)
-        name = f"{keys.name}.{self._mark}.{number:06}-{uuid.uuid4().hex[:12]}"
+        name = f"{keys.name}.{self.mark}.{number:06}-{uuid.uuid4().hex[:12]}"
         with LineLog(self.store, paths.join(self.uri, OPEN, name)) as log:
-            yield Journal(log, self.run, lambda: max(self._numbers(keys), default=number) > number)
+            run = self.run + IN_BATCHES * in_batches
+            yield Journal(log, run, lambda: max(self._numbers(keys), default=number) > number)
 
     def finals(
         self, keys: AnswerRange, wanted: Collection[str], most_bytes: int
@@ -223,6 +225,18 @@ class Answers:
             if one.outcome in FINAL and one.key in wanted and len(one.body) <= most_bytes:
                 keep(one)
         return found["answered"], found["refused"]
+
+    def in_flight(self, keys: AnswerRange, run: str) -> dict[str, str]:
+        """Id of the try -> key, of the tries of a run that have no end. run: with IN_BATCHES, of batch files."""
+        begun, ended = dict[str, str](), set[str]()
+        rows = [row for table in self._tables(keys, ["key", "id", "run", "outcome"]) for row in table.to_pylist()]
+        rows += [vars(one) for one in self._open(keys)]
+        for row in rows:
+            if row["run"] == run and row["outcome"] == "in_flight":
+                begun[row["id"]] = row["key"]
+            elif row["run"] == run:
+                ended.add(row["id"])
+        return {id: key for id, key in begun.items() if id not in ended}
 
     def settle(self, keys: AnswerRange) -> None:
         """Write what the run's journals of a range hold to one Parquet file. They may be deleted afterwards."""
@@ -255,8 +269,9 @@ class Answers:
         """The tries of the run, and their tokens. Memory: some 60 bytes a try."""
         everything = AnswerRange("", "")
         schema = pa.schema([SCHEMA.field(name) for name in _COUNTED])
-        tables = [table.filter(pc.equal(table["run"], self.run)) for table in self._tables(everything, _COUNTED)]
-        in_journals = [one for one in self._open(everything) if one.run == self.run]
+        own = [self.run, self.run + IN_BATCHES]
+        tables = [table.filter(pc.is_in(table["run"], pa.array(own))) for table in self._tables(everything, _COUNTED)]
+        in_journals = [one for one in self._open(everything) if one.run in own]
         columns = {name: [getattr(one, name) for one in in_journals] for name in _COUNTED}
         tries = pa.concat_tables([*tables, pa.table(columns, schema=schema)])
         # Of several rows of a try the first counts: those with its end stand before those in flight.
@@ -265,12 +280,16 @@ class Answers:
         ids = tries["id"].combine_chunks().dictionary_encode().indices.to_numpy()
         tries = tries.take(np.unique(ids, return_index=True)[1])
 
-        def total(name: str) -> int:
-            return pc.sum(tries[name]).as_py() or 0
+        def counts(run: str) -> tuple[TokenCounts, TokenCounts]:
+            of_run = tries.filter(pc.equal(tries["run"], run))
 
-        counted = TokenCounts(*(total(f"{name}_tokens") for name in ("input", "cached", "output", "reasoning")))
-        outcomes = Counter(tries["outcome"].to_pylist())
-        return Spending(outcomes, counted, TokenCounts(total("most_input"), 0, total("most_output")))
+            def total(name: str) -> int:
+                return pc.sum(of_run[name]).as_py() or 0
+
+            counted = TokenCounts(*(total(f"{name}_tokens") for name in ("input", "cached", "output", "reasoning")))
+            return counted, TokenCounts(total("most_input"), 0, total("most_output"))
+
+        return Spending(Counter(tries["outcome"].to_pylist()), *counts(own[0]), *counts(own[1]))
 
     def sizes(self, most: int) -> tuple[list[int], list[int], list[int]]:
         """(bytes of the messages, input tokens, output tokens) of the first answers of the run, at most `most`."""
@@ -293,7 +312,7 @@ class Answers:
         return [int(number) for number in numbers if _NUMBER.fullmatch(number)]
 
     @property
-    def _mark(self) -> str:
+    def mark(self) -> str:
         """The run in names of journals."""
         return hashlib.blake2b(self.run.encode(), digest_size=4).hexdigest()
 
@@ -332,7 +351,7 @@ class Answers:
         for file in self.store.list_files(folder) if self.store.holds_files(folder) else ():
             name = file.uri.rpartition("/")[2]
             of_file = AnswerRange.named(name)
-            if name.endswith(".jsonl") and of_file and keys.meets(of_file) and (not own or f".{self._mark}." in name):
+            if name.endswith(".jsonl") and of_file and keys.meets(of_file) and (not own or f".{self.mark}." in name):
                 found.setdefault(".".join(name.split(".")[:3]), []).append(file.uri)
         return {name: sorted(uris) for name, uris in sorted(found.items())}
 
@@ -399,21 +418,47 @@ def _message_bytes(request: str) -> int | None:
 
 
 def _keep(found: dict[str, Try], one: Try) -> None:
-    """Add a try by its id; one that has ended replaces the same one in flight."""
-    if one.id not in found or found[one.id].outcome == "in_flight":
+    """Add a try by its id; one that has ended replaces the same one in flight, and has its request."""
+    held = found.get(one.id)
+    if held is None:
         found[one.id] = one
+        return
+    ended = one if held.outcome == "in_flight" else held
+    found[one.id] = replace(ended, request=held.request or one.request)
 
 
 @dataclass(frozen=True)
 class Spending:
-    """The tries of a run. tries: number by outcome. tokens: that the server counted. unknown: the most tokens of tries
-    that may have been billed without a count.
+    """The tries of a run.
+
+    tries: number by outcome. single, in_batches: tokens that the server counted, of single requests and of batch files.
+    single_unknown, in_batches_unknown: the most tokens of tries that may have been billed without a count.
     """
 
     tries: Counter[str]
-    tokens: TokenCounts
-    unknown: TokenCounts
+    single: TokenCounts
+    single_unknown: TokenCounts
+    in_batches: TokenCounts
+    in_batches_unknown: TokenCounts
+
+    @property
+    def tokens(self) -> TokenCounts:
+        """All tokens that the server counted."""
+        return self.single + self.in_batches
+
+    @property
+    def unknown(self) -> TokenCounts:
+        """The most tokens of all tries that may have been billed without a count."""
+        return self.single_unknown + self.in_batches_unknown
+
+    def cost(self, prices: TokenPrices | None) -> float:
+        """What the counted tokens cost."""
+        return self.single.cost(prices) + self.in_batches.cost(prices and prices.in_batches)
+
+    def cost_unknown(self, prices: TokenPrices | None) -> float:
+        """The most that tries without a count cost."""
+        return self.single_unknown.cost(prices) + self.in_batches_unknown.cost(prices and prices.in_batches)
 
     def most(self, prices: TokenPrices | None) -> float:
         """The most that the tries cost."""
-        return self.tokens.cost(prices) + self.unknown.cost(prices)
+        return self.cost(prices) + self.cost_unknown(prices)

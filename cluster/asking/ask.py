@@ -7,18 +7,19 @@ import re
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Protocol
 
-from raymill.cluster.asking.answers import FINAL, AnswerRange, Answers, Journal, Try
+from raymill.cluster.asking.answers import FINAL, IN_BATCHES, AnswerRange, Answers, Journal
+from raymill.cluster.asking.ask_in_batches import AskingInBatches
+from raymill.cluster.asking.batch_files import BatchEndpoint
 from raymill.cluster.asking.endpoint import Reply, judged, most_bytes, pause_before
-from raymill.cluster.asking.money import TokenCounts, TokenPrices, most_tokens
+from raymill.cluster.asking.money import TokenPrices, most_tokens
+from raymill.cluster.asking.pending import Answered, AskingStopped, Pending, ReportTo, as_try
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.throttle import REPORT_S, Grant, Report
-from raymill.cluster.errors import UserError
 from raymill.cluster.failpoints import failpoint
 from raymill.cluster.formats import plural
 
@@ -32,30 +33,6 @@ class AnsweringBackend(Protocol):
     async def send(self, body: str) -> Reply:
         """The outcome of one try."""
         ...
-
-
-ReportTo = Callable[[str, Report], Awaitable[Grant]]
-
-
-class AskingStopped(UserError):
-    """No more requests are sent: the money is spent, or the server refuses all of them. All answers are stored."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """The answer to a request. reply: the last try's, without its body. try_id: its id in the store."""
-
-    reply: Reply
-    try_id: str
-
-
-@dataclass
-class _Pending:
-    request: ModelRequest
-    most: TokenCounts
-    tries: int = 0
-    connected: int = 0  # tries with a connection
-    since: float = field(default_factory=time.monotonic)
 
 
 class Asking:
@@ -73,8 +50,8 @@ class Asking:
     ) -> None:
         self._backend, self._journal, self._run, self._report_to = backend, journal, run, report_to
         self._prices, self._most_tries, self._worker = prices, most_tries, worker
-        self._ready: deque[_Pending] = deque()
-        self._later: list[tuple[float, int, _Pending]] = []  # by the time when it may be sent
+        self._ready: deque[Pending] = deque()
+        self._later: list[tuple[float, int, Pending]] = []  # by the time when it may be sent
         self._numbers = itertools.count()
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -85,7 +62,7 @@ class Asking:
         self._error: BaseException | None = None
         self.found: dict[str, Answered] = {}
 
-    async def run(self, pending: Iterable[_Pending]) -> None:
+    async def run(self, pending: Iterable[Pending]) -> None:
         """Ask until each has an answer, or was tried too often.
 
         Raises:
@@ -137,7 +114,7 @@ class Asking:
             await self._report()
         raise AskingStopped(self._grant.stop)
 
-    def _may_send(self, one: _Pending) -> bool:
+    def _may_send(self, one: Pending) -> bool:
         grant = self._grant
         if self._made.stop:
             return False
@@ -166,7 +143,7 @@ class Asking:
             self._error = task.exception()
         self._wake.set()
 
-    async def _try(self, one: _Pending) -> None:
+    async def _try(self, one: Pending) -> None:
         key, id = one.request.key, uuid.uuid4().hex[:16]
         waited, cost = time.monotonic() - one.since, one.most.cost(self._prices)
         failpoint("request_sent", key)
@@ -175,7 +152,7 @@ class Asking:
         failpoint("answer_received", key)
         one.tries += 1
         one.connected += not reply.unreachable
-        self._journal.add(_as_try(key, id, self._run, reply, one.most, waited))
+        self._journal.add(as_try(key, id, self._run, reply, one.most, waited))
         failpoint("answer_stored", key)
         made = self._made
         made.reserved -= cost
@@ -211,32 +188,9 @@ def _kind(reason: str) -> str:
     return re.split(r" \(|: ", reason)[0]
 
 
-def _as_try(key: str, id: str, run: str, reply: Reply, most: TokenCounts, waited: float) -> Try:
-    unknown = most if reply.billed else TokenCounts()
-    return Try(
-        key=key,
-        id=id,
-        run=run,
-        at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        outcome=reply.outcome,
-        reason=reply.reason,
-        status=reply.status,
-        finish_reason=reply.finish,
-        input_tokens=reply.tokens.input,
-        cached_tokens=reply.tokens.cached,
-        output_tokens=reply.tokens.output,
-        reasoning_tokens=reply.tokens.reasoning,
-        most_input=unknown.input,
-        most_output=unknown.output,
-        seconds=round(reply.seconds, 6),
-        waited=round(waited, 6),
-        body=reply.body,
-    )
-
-
 def ask_all(
     requests: Mapping[str, ModelRequest],
-    open_backend: Callable[[], AbstractAsyncContextManager[AnsweringBackend]],
+    open_backend: Callable[[], AbstractAsyncContextManager[AnsweringBackend | BatchEndpoint]],
     answers: Answers,
     keys: AnswerRange,
     report_to: ReportTo,
@@ -259,7 +213,7 @@ def ask_all(
         AskingStopped: nothing more is to be asked. Answers are stored, and a later call goes on.
     """
     found: dict[str, Answered] = {}
-    missing: list[_Pending] = []
+    missing: list[Pending] = []
     answered, refused = answers.finals(keys, requests, most_bytes(max_tokens, _MOST_LOGPROBS))
     finals = refused | answered if answered else {}
     for key in sorted(requests):
@@ -267,18 +221,23 @@ def ask_all(
             reply = judged(final.status, {}, final.body, final.seconds)
             found[key] = Answered(replace(reply, body=b""), final.id)
         else:
-            missing.append(_Pending(requests[key], most_tokens(requests[key].body, max_tokens)))
+            missing.append(Pending(requests[key], most_tokens(requests[key].body, max_tokens)))
     if missing:
         worker = uuid.uuid4().hex[:12]
 
         async def ask() -> dict[str, Answered]:
             async with open_backend() as backend:
-                asking = Asking(backend, journal, answers.run, report_to, prices, most_tries, worker)
-                await asking.run(missing)
-                return asking.found
+                with answers.journal(keys, in_batches=isinstance(backend, BatchEndpoint)) as journal:
+                    if isinstance(backend, BatchEndpoint):
+                        run, tag = answers.run + IN_BATCHES, f"{answers.mark}/{keys.name}"
+                        batches = AskingInBatches(backend, journal, run, tag, report_to, prices, most_tries, worker)
+                        await batches.run(missing, answers.in_flight(keys, run))
+                        return batches.found
+                    asking = Asking(backend, journal, answers.run, report_to, prices, most_tries, worker)
+                    await asking.run(missing)
+                    return asking.found
 
-        with answers.journal(keys) as journal:
-            found |= asyncio.run(ask())
+        found |= asyncio.run(ask())
     answers.settle(keys)
     failpoint("answers_settled", keys.name)
     return found

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raymill.cluster.asking.answers import AnswerRange, Answers
-from raymill.cluster.asking.ask import Answered, AnsweringBackend, ask_all
+from raymill.cluster.asking.ask import AnsweringBackend, ask_all
+from raymill.cluster.asking.batch_files import BatchEndpoint
 from raymill.cluster.asking.endpoint import Endpoint, most_bytes
+from raymill.cluster.asking.pending import Answered
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Report, Throttle
@@ -53,9 +55,14 @@ class Backends:
             model.requests_per_minute,
             model.tokens_per_minute,
             self.budget,
-            model.prices,
+            model.request_prices,
             model.give_up_s,
         )
+
+    @property
+    def cpus(self) -> float:
+        """That a worker reserves. One with batch files waits most of the time."""
+        return 0.05 if self.model.batch else 1
 
     @property
     def gpus(self) -> float:
@@ -101,7 +108,7 @@ class Backends:
         """
         model, at = self.model, self.model.endpoint or self.model.path
         found = ask_all(
-            requests, backend.open, self.answers, keys, backend.report, model.prices, model.tries, max_tokens
+            requests, backend.open, self.answers, keys, backend.report, model.request_prices, model.tries, max_tokens
         )
         outcomes = Counter(one.reply.outcome for one in found.values())
         first = next(iter(found.values()), None)
@@ -122,9 +129,13 @@ class Backends:
         return found
 
     @asynccontextmanager
-    async def _endpoint(self) -> AsyncIterator[AnsweringBackend]:
+    async def _endpoint(self) -> AsyncIterator[AnsweringBackend | BatchEndpoint]:
         assert self.model.endpoint is not None
         most = most_bytes(self.sampling.max_tokens, self.sampling.logprobs)
+        if self.model.batch:
+            async with BatchEndpoint(self.model.endpoint, self.secret, self.model.timeout_s, most) as files:
+                yield files
+            return
         async with Endpoint(self.model.endpoint, self.secret, self.model.timeout_s, most) as endpoint:
             yield endpoint
 

@@ -57,6 +57,7 @@ class FaultyServer:
         tokens: (of prompts, of answers) of all answers that it sent.
         most_in_flight: largest number of requests at a time.
         admitted: number of requests that were not refused. head: of the last request.
+        files, batches: of the interface for batch files, by id. calls: the targets of its calls.
     """
 
     share: float = 0.0
@@ -77,6 +78,9 @@ class FaultyServer:
     most_in_flight: int = 0
     admitted: int = 0
     head: bytes = b""
+    files: dict[str, bytes] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -122,8 +126,11 @@ class FaultyServer:
                 length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
                 self.head = head
                 body = await reader.readexactly(int(length[1])) if length else b""
-                if head.startswith(b"GET /stats"):
+                target = head.split(b" ", 2)[1].decode("latin-1")
+                if target.startswith("/stats"):
                     self._write(writer, 200, json.dumps(self.stats()).encode())
+                elif re.match(r"/v1/(files|batches)\b", target):
+                    self._write(writer, *self._of_batches(head.split(b" ", 1)[0] == b"POST", target, body))
                 elif not await self._respond(writer, body):
                     break
                 await writer.drain()
@@ -144,6 +151,78 @@ class FaultyServer:
             "most_in_flight": self.most_in_flight,
             "statuses": dict(self.statuses),
         }
+
+    # --- batch files
+
+    def _of_batches(self, posted: bool, target: str, body: bytes) -> tuple[int, bytes]:
+        """(status, body) of a call of the interface for batch files."""
+        draw = random.Random(f"{self.seed}/{target}/{len(self.calls)}")
+        self.calls.append(target)
+        if self.status != 200:
+            return self.status, b'{"error": {"message": "refused for all"}}'
+        if self.share and draw.random() < self.share / 2:
+            return 500, b"<html>Internal Server Error</html>"
+        path = target.removeprefix("/v1/").partition("?")[0].split("/")
+        if path == ["files"]:
+            id = f"file-{len(self.files)}"
+            self.files[id] = body.split(b"application/jsonl\r\n\r\n", 1)[1].partition(b"\r\n--")[0]
+            return 200, json.dumps({"id": id}).encode()
+        if path[0] == "files":
+            found = self.files.get(path[1])
+            return (404, b'{"error": {"message": "no such file"}}') if found is None else (200, found)
+        if path == ["batches"] and posted:
+            batch = {**json.loads(body), "id": f"batch-{len(self.batches)}", "status": "validating"}
+            self.batches[batch["id"]] = batch
+            if self.share and draw.random() < self.share / 2:  # it is begun, but the answer is lost
+                return 502, b"<html>Bad Gateway</html>"
+            return 200, json.dumps(batch).encode()
+        if path == ["batches"]:
+            newest = list(self.batches.values())[::-1]
+            after = re.search(r"after=([\w-]+)", target)
+            begin = next((at + 1 for at, one in enumerate(newest) if after and one["id"] == after[1]), 0)
+            page = newest[begin : begin + 2]
+            return 200, json.dumps({"data": page, "has_more": len(newest) > begin + 2}).encode()
+        batch = self.batches[path[1]]
+        if batch["status"] == "validating":
+            batch["status"] = "in_progress"
+        elif batch["status"] == "in_progress":
+            self._compute(batch)
+        return 200, json.dumps(batch).encode()
+
+    def _compute(self, batch: dict[str, Any]) -> None:
+        """Answer the requests of a batch, in another order; the rest of one in `share` expires."""
+        lines = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines() if line]
+        draw = random.Random(f"{self.seed}/{batch['id']}")
+        draw.shuffle(lines)
+        expires = len(lines) // 2 if draw.random() < self.share else len(lines)
+        results: dict[str, list[bytes]] = {"output_file_id": [], "error_file_id": []}
+        for number, line in enumerate(lines):
+            text = json.dumps(line["body"], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+            name = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+            self.asked[name] += number < expires
+            fault = self._fault(name, 0)
+            fault = fault if fault in _LASTING else None
+            result: dict[str, Any] = {"custom_id": line["custom_id"], "response": None, "error": None}
+            if number >= expires:
+                result["error"] = {"code": "batch_expired", "message": "This request was not computed in time."}
+            elif fault == "bad_request":
+                error = {"error": {"message": "This request is refused", "type": "invalid_request_error"}}
+                result["response"] = {"status_code": 400, "body": error}
+            else:
+                plain = self._answer(line["body"], name, fault)
+                result["response"] = {"status_code": 200, "body": plain}
+                self._count(name, plain["usage"])
+            of_errors = number >= expires or fault == "bad_request"
+            results["error_file_id" if of_errors else "output_file_id"].append(json.dumps(result).encode() + b"\n")
+        for field_name, made in results.items():
+            if made:
+                batch[field_name] = f"file-{len(self.files)}"
+                self.files[batch[field_name]] = b"".join(made)
+        batch["status"] = "completed" if expires == len(lines) else "expired"
+
+    def _count(self, name: str, usage: Mapping[str, int]) -> None:
+        self.answered[name] += 1
+        self.tokens = self.tokens[0] + usage["prompt_tokens"], self.tokens[1] + usage["completion_tokens"]
 
     async def _respond(self, writer: asyncio.StreamWriter, body: bytes) -> bool:
         """Answer a request. Returns whether the connection stays open."""
@@ -192,9 +271,7 @@ class FaultyServer:
             self._write(writer, 200, half, len(answer) if fault == "cut" else None)
             await writer.drain()
             return fault == "broken"
-        self.answered[name] += 1
-        usage = plain["usage"]
-        self.tokens = self.tokens[0] + usage["prompt_tokens"], self.tokens[1] + usage["completion_tokens"]
+        self._count(name, plain["usage"])
         self._write(writer, 200, answer)
         return True
 

@@ -21,6 +21,12 @@ class TokenPrices(BaseModel, extra="forbid", frozen=True):
     )
     batch: float = Field(0.5, ge=0, le=1, description="Fraction of the prices that requests in batch files cost")
 
+    @property
+    def in_batches(self) -> "TokenPrices":
+        """The prices of requests in batch files."""
+        given = {"input": self.input, "output": self.output, "cached": self.cached, "reasoning": self.reasoning}
+        return TokenPrices(**{name: one if one is None else one * self.batch for name, one in given.items()})
+
 
 @dataclass(frozen=True)
 class TokenCounts:

@@ -64,6 +64,11 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         description="How the endpoint is told the form of the answer: json_schema, json_object (older servers), or "
         "none (by the prompt alone)",
     )
+    batch: bool = Field(
+        False,
+        description="Whether requests are sent in batch files, which the provider answers within a day, at the price "
+        "`prices.batch`",
+    )
     extra: dict[str, Any] = Field(
         {}, description="Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM"
     )
@@ -73,9 +78,16 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         if (self.endpoint is None) == (self.path is None):
             given = "both" if self.endpoint else "neither"
             raise ValueError(f"{given} of endpoint and path given; wanted one of them")
+        if self.batch and not self.endpoint:
+            raise ValueError("batch: is of an endpoint; leave it out for a model folder")
         if self.endpoint and not self.name:
             raise ValueError("name: missing beside `endpoint`; give the name of the model there")
         return self
+
+    @property
+    def request_prices(self) -> TokenPrices | None:
+        """The prices of its requests, single ones or those in batch files."""
+        return self.prices.in_batches if self.prices and self.batch else self.prices
 
 
 class Sampling(BaseModel, extra="forbid", frozen=True):

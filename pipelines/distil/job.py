@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
@@ -297,7 +297,7 @@ class DistilJob(FilesJob[DistilConfig]):
 
 def _spent(job: GenerateJob) -> float:
     spent, prices = job.answers.spending(), job.config.model.prices
-    return spent.tokens.cost(prices) + spent.unknown.cost(prices)
+    return spent.most(prices)
 
 
 def _of_judge(name: str, report: Mapping[str, Any]) -> dict[str, Any]:

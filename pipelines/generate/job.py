@@ -74,7 +74,7 @@ _NO_EFFECT_ON_RESULT = STORES | {
     "execution": True,
     "model": {
         *("endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s"),
-        *("tries", "give_up_s"),
+        *("tries", "give_up_s", "batch"),
     },
 }
 
@@ -278,8 +278,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
             "outcomes": dict(sorted(spent.tries.items())),
             "tokens": vars(spent.tokens),
             "prices": prices and prices.model_dump(),
-            "cost": round(spent.tokens.cost(prices), 9),
-            "cost_uncounted": round(spent.unknown.cost(prices), 9),
+            "cost": round(spent.cost(prices), 9),
+            "cost_uncounted": round(spent.cost_unknown(prices), 9),
             "records": artifacts[RECORDS].manifest.rows,
             "removed": [
                 {"reason": reason, "count": number, "meaning": REASONS[reason], "first": seen.get(reason)}

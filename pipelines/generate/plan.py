@@ -75,7 +75,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     per_byte, per_answer, seen = _measured(job)
     inputs = Estimate.of_total(sizes, total).times(*per_byte)
     outputs = Estimate.of_total(requests, total).times(*per_answer)
-    prices = model.prices
+    prices = model.request_prices
     money = {
         name: (getattr(inputs, name) * prices.input + getattr(outputs, name) * prices.output) / 1e6
         for name in ("expected", "low", "high")

@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.asking.answers import AnswerRange, Answers
-from raymill.cluster.asking.ask import Answered
 from raymill.cluster.asking.backends import Backends
+from raymill.cluster.asking.pending import Answered
 from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.terms import GENERATED
@@ -162,7 +162,8 @@ def run_stages(
         step = Ask(settings, number, tuple(uris), tuple(boundaries(count)), store)
         stage = Stage(
             f"ask.{number}", tuple(of_step), range(count), step, f"{made_from}/{number}", store, memory=memory,
-            setup=settings.backends.setup, gpus=settings.backends.gpus, concurrency=settings.backends.workers,
+            setup=settings.backends.setup, cpus=settings.backends.cpus, gpus=settings.backends.gpus,
+            concurrency=settings.backends.workers,
         )  # fmt: skip
         artifacts |= run(stage)
     repeats = None

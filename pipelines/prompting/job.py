@@ -72,7 +72,7 @@ _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 _NO_EFFECT_ON_MODEL = {"endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute"} | {
-    "timeout_s", "tries", "give_up_s",
+    "timeout_s", "tries", "give_up_s", "batch",
 }  # fmt: skip
 _NO_COLUMNS = pa.schema([])
 
@@ -230,6 +230,7 @@ class PromptJob(RunJob[PromptConfig]):
                     self.store,
                     memory=2 * GIB,
                     setup=backends.setup,
+                    cpus=backends.cpus,
                     gpus=backends.gpus,
                     concurrency=backends.workers,
                 )
@@ -280,7 +281,7 @@ class PromptJob(RunJob[PromptConfig]):
         found = compared(config.answer, [one["answer"] for one in items], answers)
         rows = []
         for number, (variant, one) in enumerate(zip(self.variants, found, strict=True)):
-            prices = config.models[variant.model].prices
+            prices = config.models[variant.model].request_prices
             rows.append(
                 vars(variant)
                 | {

@@ -34,9 +34,10 @@ def plan_prompts(settings: PromptConfig) -> Answer:
             tokens[variant.model] += size / _TOKEN_BYTES * len(items) / len(sample)
     models: dict[str, dict[str, Any]] = {}
     for name, model in settings.models.items():
+        prices = model.request_prices
         requests = len(items) * sum(one.model == name for one in job.variants)
         output = requests * settings.sampling.max_tokens * _ANSWERED
-        cost = (tokens[name] * model.prices.input + output * model.prices.output) / 1e6 if model.prices else None
+        cost = (tokens[name] * prices.input + output * prices.output) / 1e6 if prices else None
         models[name] = {"requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost}
     lines = [f"plan of {settings.name}: {plural(len(job.variants), 'variant')} on {plural(len(items), 'item')}"]
     for name, one in models.items():

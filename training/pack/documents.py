@@ -138,8 +138,8 @@ class LeftOut:
     @property
     def counters(self) -> dict[str, float]:
         """The numbers by reason, and the position of the first of each reason, as counters of the stage."""
-        places: dict[str, float] = {f"{FIRST_LEFT_OUT}{reason}/{where}": 1 for reason, (where, _) in self.first.items()}
-        return {f"left_out/{reason}": count for reason, count in self.reasons.items()} | places
+        counts: dict[str, float] = {f"left_out/{reason}": count for reason, count in self.reasons.items()}
+        return counts | {f"{FIRST_LEFT_OUT}{reason}/{where}": 1 for reason, (where, _) in self.first.items()}
 
 
 def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterator[Document]:

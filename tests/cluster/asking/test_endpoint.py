@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from raymill.cluster.asking.answers import Answers
-from raymill.cluster.asking.ask import AskingStopped, ask_all
+from raymill.cluster.asking.ask import ask_all
 from raymill.cluster.asking.endpoint import Endpoint, Reply, judged, most_bytes, pause_before
 from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.asking.requests import request_of
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Throttle
 from raymill.cluster.store.store import Store

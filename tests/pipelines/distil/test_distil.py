@@ -8,7 +8,7 @@ import fasttext
 import pyarrow.parquet as pq
 import pytest
 
-from raymill.cluster.asking.ask import AskingStopped
+from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.pipelines.distil import stages

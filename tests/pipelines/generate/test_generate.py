@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raymill.cluster.asking.ask import AskingStopped
 from raymill.cluster.asking.endpoint import judged
+from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
@@ -133,6 +133,25 @@ def test_with_every_fault_the_records_are_those_without_passing_ones(settings, s
     assert rows(faulty, "records") == rows(calm, "records")
     ledgers = ([one | {"answer": None} for one in rows(run, "removed")] for run in (faulty, calm))
     assert next(ledgers) == next(ledgers)
+
+
+def test_batch_files_make_the_same_records_for_half_the_price(settings, server, monkeypatch, tmp_path):
+    monkeypatch.setattr("raymill.cluster.asking.ask_in_batches._POLL_S", 0.01)
+    single = generate_inline(settings, monkeypatch)
+    settings["model"]["batch"] = True
+    changes = {"output": str(tmp_path / "batches")}
+    planned = plan_generation(GenerateConfig.model_validate({"kind": "generate"} | settings | changes))
+    batched = generate_inline(settings | changes, monkeypatch)
+    assert rows(batched, "records") == rows(single, "records") and server.batches
+    assert batched.report["cost"] == pytest.approx(single.report["cost"] / 2)
+    settings["model"]["batch"] = False
+    full = plan_generation(GenerateConfig.model_validate({"kind": "generate"} | settings | changes))
+    assert planned["cost"]["high"] <= full["cost"]["high"]
+    # A change between the two asks nothing again.
+    asked = server.stats()["requests"]
+    (tmp_path / "batches/manifest.json").unlink()
+    assert generate_inline(settings | changes, monkeypatch).report["cost"] == batched.report["cost"]
+    assert server.stats()["requests"] == asked
 
 
 def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypatch):

@@ -1,0 +1,184 @@
+"""Asks requests in batch files, until each has an answer, or was in too many batches."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import httpx2
+
+from raymill.cluster.asking.answers import FINAL, Journal
+from raymill.cluster.asking.batch_files import (
+    MOST_BYTES,
+    MOST_REQUESTS,
+    OPEN_STATES,
+    BatchEndpoint,
+    BatchRefused,
+    QueueFull,
+)
+from raymill.cluster.asking.endpoint import Reply
+from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.asking.pending import Answered, AskingStopped, Pending, ReportTo, as_try
+from raymill.cluster.asking.throttle import Grant, Report
+from raymill.cluster.failpoints import failpoint
+
+_POLL_S = 60.0
+_REPORT_S = 10.0  # the throttle takes a worker for lost after 30 s
+_NOT_COMPUTED = Reply("again", "the batch ended before the request was computed")
+
+
+class AskingInBatches:
+    """One call of `ask_all` with batch files.
+
+    tag: of the run and the range of keys; the same in a call that continues. prices: of requests in batch files.
+    """
+
+    def __init__(
+        self,
+        files: BatchEndpoint,
+        journal: Journal,
+        run: str,
+        tag: str,
+        report_to: ReportTo,
+        prices: TokenPrices | None,
+        most_tries: int,
+        worker: str,
+    ) -> None:
+        self._files, self._journal, self._run, self._tag = files, journal, run, tag
+        self._report_to, self._prices, self._most_tries, self._worker = report_to, prices, most_tries, worker
+        self._left: dict[str, Pending] = {}
+        self._batches: dict[str, dict[str, str]] = {}  # id of a batch -> key of a request in it -> id of the try
+        self._made = Report()
+        self.found: dict[str, Answered] = {}
+
+    async def run(self, pending: Sequence[Pending], in_flight: Mapping[str, str]) -> None:
+        """Ask until each has an answer, or was tried too often.
+
+        in_flight: id of a try -> key, of the tries of earlier calls without an end.
+
+        Raises:
+            AskingStopped: nothing more is to be asked, or the provider takes no batch. Batches that were begun are read
+                by the next call.
+        """
+        self._left = {one.request.key: one for one in pending}
+        try:
+            begun = set[str]()
+            for batch in await self._files.of_tag(self._tag):
+                tries = await self._files.requests_of(batch)
+                begun.update(tries.values())
+                if tries.keys() & self._left.keys() or in_flight.keys() & tries.values():
+                    self._batches[batch["id"]] = tries
+            for try_id, key in in_flight.items():
+                if try_id not in begun:
+                    self._end(key, try_id, replace(_NOT_COMPUTED, reason="the batch was not begun"))
+            not_before = 0.0
+            while self._left:
+                for id in list(self._batches):
+                    try:
+                        await self._look(id)
+                    except QueueFull:
+                        self._drop(id, "the queue of the provider is full")
+                        not_before = time.monotonic() + _POLL_S
+                if not self._left:
+                    break
+                grant = await self._report()
+                if grant.stop:
+                    raise AskingStopped(grant.stop)
+                if time.monotonic() >= not_before and (chosen := self._chosen(grant)):
+                    await self._submit(chosen)
+                    continue
+                await self._wait()
+        except BatchRefused as error:
+            raise AskingStopped(
+                f"{error.why}. Batches that were begun, and all answers, are kept: run the same command again"
+            ) from error
+        self._made.done = True
+        await self._report()
+
+    @property
+    def _in_batches(self) -> set[str]:
+        return {key for tries in self._batches.values() for key in tries}
+
+    def _waiting(self) -> list[Pending]:
+        there = self._in_batches
+        return [one for key, one in self._left.items() if key not in there]
+
+    async def _report(self) -> Grant:
+        made, waiting, there = self._made, self._waiting(), self._in_batches
+        made.in_flight, made.waiting = len(there), len(waiting)
+        made.next_cost = waiting[0].most.cost(self._prices) if waiting else 0.0
+        made.reserved = sum(self._left[key].most.cost(self._prices) for key in there if key in self._left)
+        grant = await self._report_to(self._worker, replace(made))
+        self._journal.flush_old()
+        return grant
+
+    def _chosen(self, grant: Grant) -> list[Pending]:
+        """The requests of the next batch: as many as a file and the budget take."""
+        chosen, size, cost = list[Pending](), 0, self._made.reserved
+        for one in self._waiting():
+            size += len(one.request.body.encode("utf-8", "replace")) + 200
+            cost += one.most.cost(self._prices)
+            over = grant.reserve is not None and cost > grant.reserve + 1e-12
+            if over or size > MOST_BYTES or len(chosen) == MOST_REQUESTS:
+                break
+            chosen.append(one)
+        return chosen
+
+    async def _submit(self, chosen: Sequence[Pending]) -> None:
+        tries = {one.request.key: uuid.uuid4().hex[:16] for one in chosen}
+        for one in chosen:
+            key = one.request.key
+            self._journal.sending(key, tries[key], one.request.body, one.most)
+        failpoint("batch_sent", self._tag)
+        lines = [(f"{one.request.key}.{tries[one.request.key]}", one.request.body) for one in chosen]
+        id = await self._files.submit(lines, self._tag)
+        failpoint("batch_begun", self._tag)
+        self._batches[id] = tries
+
+    async def _look(self, id: str) -> None:
+        """Take the results of a batch, if it has ended."""
+        batch = await self._files.look(id)
+        if batch.get("status") in OPEN_STATES:
+            return
+        tries = dict(self._batches[id])
+        try:
+            async for custom, reply in self._files.results(batch):
+                key, _, try_id = custom.partition(".")
+                if tries.get(key) == try_id:
+                    del tries[key]
+                    self._take(key, try_id, reply or _NOT_COMPUTED)
+        except httpx2.TransportError:
+            return  # read again at the next look; a try that is stored twice counts once
+        for key, try_id in tries.items():
+            self._take(key, try_id, _NOT_COMPUTED)
+        del self._batches[id]
+
+    def _drop(self, id: str, reason: str) -> None:
+        """A batch of which nothing was computed."""
+        for key, try_id in self._batches.pop(id).items():
+            self._end(key, try_id, replace(_NOT_COMPUTED, reason=reason))
+
+    def _end(self, key: str, try_id: str, reply: Reply) -> None:
+        """Store the end of a try."""
+        self._journal.add(as_try(key, try_id, self._run, reply, TokenCounts(), 0.0))
+
+    def _take(self, key: str, try_id: str, reply: Reply) -> None:
+        self._end(key, try_id, reply)
+        failpoint("answer_stored", key)
+        one = self._left.get(key)
+        if one is None:
+            return
+        one.tries += 1
+        self._made.tokens += reply.tokens
+        if reply.outcome in FINAL or one.tries >= self._most_tries:
+            self._made.answered += reply.outcome in FINAL
+            self.found[key] = Answered(replace(reply, body=b""), try_id)
+            del self._left[key]
+
+    async def _wait(self) -> None:
+        until = time.monotonic() + _POLL_S
+        while (left := until - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, _REPORT_S))
+            if until - time.monotonic() > 0:
+                await self._report()

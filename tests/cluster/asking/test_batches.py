@@ -1,0 +1,192 @@
+"""Requests in batch files, against a server that has the interface, loses answers of calls, and lets batches expire."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.ask import ask_all
+from raymill.cluster.asking.batch_files import BatchEndpoint
+from raymill.cluster.asking.endpoint import Endpoint
+from raymill.cluster.asking.faulty_server import FaultyServer
+from raymill.cluster.asking.money import TokenPrices
+from raymill.cluster.asking.pending import AskingStopped
+from raymill.cluster.asking.requests import request_of
+from raymill.cluster.asking.throttle import AskingBounds, Throttle
+from raymill.cluster.store.store import Store
+
+ALL = AnswerRange("", "")
+PRICES = TokenPrices(input=10, output=20, batch=0.5)
+
+
+def request(number):
+    text = f"This is the text with number {number}. It has two sentences."
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 50}
+    return request_of({"at": "private"}, body)
+
+
+REQUESTS = {one.key: one for one in map(request, range(60))}
+
+
+@pytest.fixture(autouse=True)
+def without_waits(monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask_in_batches._POLL_S", 0.01)
+    monkeypatch.setattr("raymill.cluster.asking.batch_files.pause_before", lambda tries, wait: 0.001)
+
+
+@pytest.fixture
+def answers(tmp_path):
+    return Answers(Store(), str(tmp_path / "answers"), "run-1")
+
+
+def ask(server, answers, requests=REQUESTS, keys=ALL, budget=None, files=BatchEndpoint, tries=6):
+    throttle = Throttle(AskingBounds(16, None, None, budget, PRICES.in_batches, 60), answers.spending().most(PRICES))
+
+    async def report(worker, made):
+        return throttle.report(worker, made)
+
+    @asynccontextmanager
+    async def opened():
+        async with files(server.url, "", 5.0) as made:
+            yield made
+
+    found = ask_all(requests, opened, answers, keys, report, PRICES.in_batches, tries, 50)
+    return {key: (one.reply.outcome, one.reply.finish, one.reply.content) for key, one in found.items()}
+
+
+def test_answers_of_a_batch_are_those_of_single_requests_at_the_price_of_batches(answers, tmp_path):
+    with FaultyServer() as server:
+        found = ask(server, answers)
+        assert len(server.batches) == 1 and {one[0] for one in found.values()} == {"answered"}
+        assert server.stats()["requests"] == server.stats()["different"] == 60
+        spent = answers.spending()
+        assert (spent.in_batches.input, spent.in_batches.output) == server.tokens and spent.single.input == 0
+        assert spent.most(PRICES) == pytest.approx(spent.in_batches.cost(PRICES) / 2)
+        assert ask(server, answers) == found and len(server.batches) == 1, "nothing is asked twice"
+        single = Answers(Store(), str(tmp_path / "single"), "run-1")
+        assert ask(server, single, files=Endpoint) == found
+        assert single.spending().most(PRICES) == pytest.approx(2 * spent.most(PRICES))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_every_fault_each_request_has_its_answer_and_none_is_paid_twice(answers, seed):
+    with FaultyServer(share=0.4, seed=seed) as server:
+        found = ask(server, answers, tries=30)
+        stats = server.stats()
+    assert len(found) == 60 and {one[0] for one in found.values()} <= {"answered", "refused"}
+    assert stats["twice"] == 0 and any("batches" in call for call in server.calls)
+    spent = answers.spending()
+    assert (spent.tokens.input, spent.tokens.output) == (stats["input_tokens"], stats["output_tokens"])
+    assert spent.unknown.input == 0, "no try is left that may have been billed"
+
+
+def test_what_expired_is_asked_again_in_another_batch(answers):
+    with FaultyServer(share=1.0, faults=["unknown"], seed=2) as server:
+        server.share = 0.0
+        found = {}
+        with pytest.MonkeyPatch.context() as patch:
+            compute = FaultyServer._compute
+
+            def first_expires(self, batch):
+                self.share = 1.0 if batch["id"] == "batch-0" else 0.0
+                compute(self, batch)
+                self.share = 0.0
+
+            patch.setattr(FaultyServer, "_compute", first_expires)
+            found = ask(server, answers)
+        assert [one["status"] for one in server.batches.values()] == ["expired", "completed"]
+        assert len(found) == 60 and server.stats()["twice"] == 0 and server.stats()["requests"] == 60
+
+
+@pytest.mark.parametrize("at", ["batch_sent", "batch_begun", "answer_stored"])
+def test_a_killed_call_leaves_a_batch_that_the_next_one_reads(answers, monkeypatch, at):
+    class Killed(BaseException):
+        pass
+
+    def failpoint(name, where):
+        if name == at:
+            raise Killed
+
+    with FaultyServer() as server:
+        monkeypatch.setattr("raymill.cluster.asking.ask_in_batches.failpoint", failpoint)
+        with pytest.raises(Killed):
+            ask(server, answers)
+        monkeypatch.undo()
+        begun = len(server.batches)
+        assert begun == (at != "batch_sent")
+        # What may have been billed counts, until the batch is read.
+        assert answers.spending().in_batches_unknown.input > 0
+        monkeypatch.setattr("raymill.cluster.asking.ask_in_batches._POLL_S", 0.01)
+        found = ask(server, answers)
+        assert len(server.batches) == 1 and len(found) == 60 and server.stats()["twice"] == 0
+        spent = answers.spending()
+        assert (spent.tokens.input, spent.tokens.output) == server.tokens
+        assert spent.unknown.input == 0, "what was not begun is not billed"
+        stored, _ = answers.finals(ALL, REQUESTS, 1 << 20)
+        assert len(stored) == 60 and all(one.request for one in stored.values()), "requests are kept beside answers"
+
+
+def test_a_batch_whose_begin_was_not_answered_is_begun_once(answers, monkeypatch):
+    with FaultyServer() as server:
+        of_batches = FaultyServer._of_batches
+        lost = []
+
+        def loses_the_first(self, posted, target, body):
+            made = of_batches(self, posted, target, body)
+            if posted and target == "/v1/batches" and not lost:
+                lost.append(1)
+                return 502, b"<html>Bad Gateway</html>"
+            return made
+
+        monkeypatch.setattr(FaultyServer, "_of_batches", loses_the_first)
+        assert len(ask(server, answers)) == 60 and lost
+        assert len(server.batches) == 1
+
+
+def test_a_budget_limits_the_requests_of_a_batch_and_stops(answers):
+    each = 51 * 10 * 0.5 / 1e6  # the answer and some of the prompt
+    with FaultyServer() as server:
+        with pytest.raises(AskingStopped, match="the budget of"):
+            ask(server, answers, budget=20 * each)
+        assert 0 < server.stats()["requests"] < 40
+        assert answers.spending().most(PRICES) <= 20 * each
+        found = ask(server, answers, budget=100.0)
+        assert len(found) == 60 and server.stats()["twice"] == 0
+
+
+def test_ranges_and_runs_have_batches_of_their_own(answers, tmp_path):
+    halves = [AnswerRange("", "80000000"), AnswerRange("80000000", "")]
+    with FaultyServer() as server:
+        for keys in halves:
+            ask(server, answers, {key: one for key, one in REQUESTS.items() if key in keys}, keys)
+        other = Answers(Store(), str(tmp_path / "other"), "run-2")
+        ask(server, other)
+        tags = [one["metadata"]["raymill"] for one in server.batches.values()]
+    assert len({*tags}) == 3 and server.stats()["requests"] == 120
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [("token_limit_exceeded", None), ("invalid_request", "batch batch-0 failed: the file is bad")]
+)
+def test_a_full_queue_is_waited_for_and_another_failure_stops(answers, monkeypatch, code, said):
+    with FaultyServer() as server:
+        compute = FaultyServer._compute
+
+        def fails_first(self, batch):
+            if batch["id"] == "batch-0":
+                batch |= {"status": "failed", "errors": {"data": [{"code": code, "message": "the file is bad"}]}}
+            else:
+                compute(self, batch)
+
+        monkeypatch.setattr(FaultyServer, "_compute", fails_first)
+        if said:
+            with pytest.raises(AskingStopped, match=said):
+                ask(server, answers)
+        else:
+            assert len(ask(server, answers)) == 60 and len(server.batches) == 2
+            assert answers.spending().unknown.input == 0
+
+
+def test_a_wrong_key_stops_at_once(answers):
+    with FaultyServer(status=401) as server, pytest.raises(AskingStopped, match=r"status 401 .*model\.key_env"):
+        ask(server, answers)
