@@ -28,6 +28,7 @@ RUNS = (
     "units",
     "terabyte",
     "requests",
+    "asking",
     "plan",
     "guard",
     "walk",
