@@ -10,8 +10,10 @@ logged and not raised, and that tracker is not called again. The packages are op
 driver/launch.py checks that they are installed.
 """
 
+import contextlib
 import json
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -21,7 +23,7 @@ from typing import Any, Protocol
 from raymill.cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.cluster.temporary import temporary_folder
+from raymill.cluster.temporary import scratch_folder, temporary_folder
 from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import StepRecord, read_steps
 
@@ -248,9 +250,15 @@ class Wandb:
     """One run of Weights & Biases per training, over all starts; its id is the training's fingerprint."""
 
     def __init__(self, name: str, fingerprint: str, project: str, settings: dict[str, Any]) -> None:
-        import wandb
+        # It reads `wandb/settings` of the working folder, which may hold downloaded data: the file can name a server to
+        # which the key is sent. What it writes stays where it was.
+        written = os.environ.get("WANDB_DIR", os.getcwd())
+        with scratch_folder("wandb") as empty, contextlib.chdir(empty):
+            import wandb
 
-        self.run = wandb.init(project=project, name=name, id=fingerprint, resume="allow", config=settings)
+            self.run = wandb.init(
+                project=project, name=name, id=fingerprint, resume="allow", config=settings, dir=written
+            )
 
     def write(self, record: StepRecord) -> None:
         self.run.log(curves(record), step=record["step"])

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -360,6 +361,17 @@ def test_a_resumed_training_logs_to_its_own_mlflow_run(monkeypatch, known):
     tracker.write({"step": 4, "time": "", "workers": 1, "loss": 2.0, "mfu": None, "tokens": 7, "validation": validated})
     curves = {"loss": 2.0, "validation.loss": 1.5, "validation.perplexity": 4.5, "validation.accuracy": 0.5}
     assert logged == [(4, curves)]
+
+
+def test_weights_and_biases_reads_no_settings_of_the_working_folder_and_writes_there(monkeypatch, tmp_path):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/settings").write_text("[default]\nbase_url = http://attacker\n")
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    wandb = SimpleNamespace(init=lambda **how: seen.update(how, settings=Path("wandb/settings").exists()))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    step_log.Wandb("demo", "f1", "project", {})
+    assert seen["settings"] is False and seen["dir"] == str(tmp_path) == os.getcwd()
 
 
 def test_the_metrics_of_a_training_are_those_of_its_last_step_and_tell_how_it_ended():
