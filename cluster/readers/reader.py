@@ -613,17 +613,17 @@ def python_rows(table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 
 
 def few_rows(table: pa.Table | pa.RecordBatch, where: str) -> list[dict[str, Any]]:
-    """As `python_rows`, for rows of foreign files that are shown.
+    """As `python_rows`, for rows of foreign files that are shown, compared or exported.
 
     A value takes a few bits in a file, and 100 bytes or more in Python at each level of its nesting.
 
     Raises:
-        DataError: a row has millions of values. where: the file or artifact, for the message.
+        DataError: they have millions of values. where: the file or artifact, for the message.
     """
     values = sum(_value_count(chunk) for column in table.columns for chunk in getattr(column, "chunks", [column]))
     if values > (most := _MOST_VALUES + _VALUES_OF_A_ROW * table.num_rows):
         raise DataError(
-            f"{where}: {plural(table.num_rows, 'row')} to be shown with {values:,} values; at most {most:,} are shown. "
+            f"{where}: {plural(table.num_rows, 'row')} with {values:,} values; at most {most:,} are taken at once. "
             "Name fewer rows, or read the file with pyarrow."
         )
     return python_rows(table)

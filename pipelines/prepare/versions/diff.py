@@ -4,7 +4,7 @@ import hashlib
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.examples.content import from_shape, shape_of, sides_of
 from raymill.cluster.examples.messages import without_nulls
 from raymill.cluster.formats import count, share
+from raymill.cluster.readers.reader import few_rows
 from raymill.pipelines.prepare.assess.metrics import ratio
 from raymill.pipelines.prepare.assess.score import Assessment
 from raymill.pipelines.prepare.records.fields import ANNOTATIONS, Values, hash64
@@ -79,7 +80,7 @@ def _rows(splits: Mapping[str, Artifact], hashes: np.ndarray) -> list[dict[str, 
     for artifact in splits.values() if most else ():
         for table in artifact.tables():
             at = [number for number, id in enumerate(table["id"].to_pylist()) if hash64(id) in wanted]
-            found += table.take(pa.array(at[: most - len(found)], pa.int64())).to_pylist()
+            found += few_rows(table.take(pa.array(at[: most - len(found)], pa.int64())), artifact.uri)
             if len(found) == most:
                 return found
     return found
@@ -166,7 +167,8 @@ def read_contents(splits: Mapping[str, Artifact]) -> Contents:
             whole = table["metadata"].combine_chunks()
             metadata = pa.StructArray.from_arrays([whole.field(one.name) for one in kept], fields=kept)
             table = table.set_column(table.schema.get_field_index("metadata"), "metadata", metadata)
-            plain = table.drop_columns([name for name in BESIDES if name in table.column_names]).to_pylist()
+            besides = [name for name in BESIDES if name in table.column_names]
+            plain = few_rows(table.drop_columns(besides), artifact.uri)
             # Columns and keys that no record of a version needs are not there.
             said = [without_nulls(row) | {name: row[name] for name in OF_FIELDS if name in row} for row in plain]
             texts = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in said]
@@ -204,7 +206,7 @@ def _count(fields: dict[str, Counter[str]], table: pa.Table) -> None:
 def _add(fields: dict[str, Counter[str]], name: str, values: Values) -> None:
     counts = fields.setdefault(name, Counter())
     if len(counts) <= _VALUES:
-        counts.update(value or "" for value in values)
+        counts.update(value or "" if isinstance(value, Hashable) else str(value) for value in values)
 
 
 def _characters(value: Any) -> int:

@@ -24,6 +24,7 @@ from raymill.cluster.examples.messages import without_nulls
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import count, plural
 from raymill.cluster.hub_push import HubRepository, Pushed
+from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.report.markdown import card as hub_card
 from raymill.cluster.run import RunFolder
 from raymill.cluster.secret_values import redacted
@@ -263,7 +264,7 @@ def _rows(artifact: Artifact, format: ExportFormat) -> Iterator[dict[str, Any]]:
     """The records as the lines of a format."""
     for table in artifact.tables():
         shape = shape_of(table.column_names)
-        for row in table.to_pylist():
+        for row in few_rows(table, artifact.uri):
             if format == "jsonl":
                 if shape == "messages":
                     row |= {"messages": without_nulls(row["messages"])}

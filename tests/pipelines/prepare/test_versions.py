@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from datasets import load_dataset
@@ -13,6 +14,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob
 from raymill.pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
+from raymill.pipelines.prepare.versions.export import _rows as export_rows
 from raymill.pipelines.prepare.versions.export import card, export
 from raymill.pipelines.prepare.versions.registry import Registry, Version
 from tests.support.inline import prepare_inline
@@ -163,6 +165,37 @@ def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monke
     assert set(shifts) == {"length", "split", "label"} | base
     assert shifts["label"].shares["a"] == (0.5, shifts["label"].shares["a"][1])
     assert shifts["source"].psi == 0 and 0 < shifts["label"].psi < 0.1 and shifts["length"].ks < 0.2
+
+
+class Changed:
+    """An artifact in whose rows the metadata has another field."""
+
+    def __init__(self, artifact, values) -> None:
+        self.uri, self.manifest = artifact.uri, artifact.manifest
+        metadata = artifact.table()["metadata"].combine_chunks()
+        names = [*(field.name for field in metadata.type), "other"]
+        other = pa.StructArray.from_arrays([*metadata.flatten(), values], names)
+        at = artifact.schema.get_field_index("metadata")
+        self.changed = artifact.table().set_column(at, "metadata", other)
+
+    def tables(self):
+        yield self.changed
+
+
+def test_a_version_with_millions_of_values_is_neither_compared_nor_exported(tmp_path, monkeypatch):
+    train = prepared(tmp_path, monkeypatch, "one", rows(30)).split("train")
+    offsets = pa.array([0] + [5_000_000] * train.rows, pa.int32())
+    many = Changed(train, pa.ListArray.from_arrays(offsets, pa.nulls(5_000_000, pa.int8())))
+    with pytest.raises(DataError, match="values; at most"):
+        compare_versions({"train": train}, {"train": many})
+    with pytest.raises(DataError, match="values; at most"):
+        next(export_rows(many, "jsonl"))
+
+
+def test_metadata_of_lists_is_compared(tmp_path, monkeypatch):
+    train = prepared(tmp_path, monkeypatch, "one", rows(30)).split("train")
+    lists = Changed(train, pa.array([["x"]] * train.rows))
+    assert compare_versions({"train": lists}, {"train": lists}).changed == 0
 
 
 def test_complexity_and_quality_are_compared_as_numbers(tmp_path, monkeypatch):
