@@ -11,6 +11,7 @@ import pytest
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.cluster.record import OtherSettings
 from raymill.pipelines.distil import stages
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.distil.job import DistilJob
@@ -145,6 +146,34 @@ def test_the_same_command_again_asks_nothing(settings, server, monkeypatch):
     again = distil_inline(settings, monkeypatch)
     assert not again.fresh and again.manifest["digest"] == first.manifest["digest"]
     assert server.stats()["requests"] == 240
+
+
+def test_what_does_not_change_the_result_does_not_make_another_run(settings, monkeypatch, tmp_path):
+    for name in ("people.csv", "moved.csv"):
+        (tmp_path / name).write_text("document,score\nd1,2\n")
+    first = distil_inline(settings | {"people": str(tmp_path / "people.csv")}, monkeypatch)
+    judge = settings["judges"][0]
+    elsewhere = {"concurrency": 2, "tries": 2, "prices": {"input": 1, "output": 1}}
+    changes = {
+        "budget": 7.0,
+        "execution": {"attempts": 2},
+        "answers": str(tmp_path / "store"),
+        "people": str(tmp_path / "moved.csv"),
+        "judges": [judge | {"model": judge["model"] | elsewhere}],
+    }
+    again = distil_inline(settings | changes, monkeypatch)
+    assert not again.fresh and again.manifest["digest"] == first.manifest["digest"]
+    (tmp_path / "moved.csv").write_text("document,score\nd1,3\n")
+    for other in (
+        {"people": str(tmp_path / "moved.csv")},
+        {"seed": 1},
+        {"held_out": 0.3},
+        {"classifier": {"epochs": 3}},
+        {"judges": [judge | {"make": {"template": "score", "max_chars": 10}}]},
+        {"judges": [judge | {"sampling": {"temperature": 1}}]},
+    ):
+        with pytest.raises(OtherSettings):
+            distil_inline(settings | changes | other, monkeypatch)
 
 
 def test_another_threshold_trains_again_and_asks_nothing(settings, server, monkeypatch, tmp_path):
