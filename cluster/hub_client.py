@@ -7,11 +7,12 @@ requests to the hub only inside `checked_hub`; outside of it the client of this 
 
 import json
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,12 @@ _MAX_ANSWER_S = 300  # after the last byte of the request; a commit of many file
 _MAX_READ_S = 60  # of a GET
 _MAX_BYTES = 256 << 20
 _MAX_ANSWERS = 1_000_000
+_MAX_WAIT_S = 3600  # for all of them
+# A file takes as many seconds as a read, and one for each so many bytes.
+_LEAST_BYTES_PER_S = 32 << 10
 
 _ID = re.compile(r"[\w-]{0,128}", re.ASCII)  # of a commit or an object
+_SIZE = re.compile(r"[0-9]{1,18}")
 _IDS = ("sha", "oid", "sha256")
 _ETAG = re.compile(r'(?:W/)?"?\w[\w.:+=-]{0,254}"?', re.ASCII)
 
@@ -40,10 +45,15 @@ class AnswerRefused(OSError):
 
 @dataclass(eq=False)
 class _Bounds:
-    """Number of answers, and of their bytes, that may still be read."""
+    """Number of answers, of their bytes, and of seconds of waiting for them, that are left.
+
+    sizes: bytes of files by the paths of their addresses, as the answers to HEAD state them.
+    """
 
     answers: int
     bytes: int
+    seconds: float = _MAX_WAIT_S
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 _bounds: list[_Bounds] = []
@@ -60,6 +70,15 @@ class _ThisRequest(threading.local):
 
     def begin(self) -> None:
         self.until = time.monotonic() + (self.seconds or 0)
+
+    def passed(self) -> float:
+        """Seconds since the request, if it has a bound."""
+        return 0.0 if self.seconds is None else time.monotonic() - self.until + self.seconds
+
+    def allow(self, seconds: float) -> None:
+        """Give the answer this time from the request on."""
+        self.until += seconds - (self.seconds or 0)
+        self.seconds = seconds
 
     def left(self, timeout: float | None) -> float | None:
         """Timeout of a read, in seconds. timeout: the client's own.
@@ -128,6 +147,9 @@ def _prepare(request: httpx2.Request) -> None:
         request.headers["Accept-Encoding"] = "identity"
         # A redirect has the extensions of the first request: what the library reads as an answer of the API stays one.
         request.extensions.setdefault("raymill_file", request.method == "GET" and "/api/" not in request.url.path)
+        if request.extensions.get("raymill_size") is None:
+            sizes = (bounds.sizes.get(request.url.path) for bounds in _bounds)
+            request.extensions["raymill_size"] = next((size for size in sizes if size is not None), None)
 
 
 def _check_answer(answer: httpx2.Response) -> None:
@@ -143,16 +165,47 @@ def _check_answer(answer: httpx2.Response) -> None:
     names = [(headers.get("x-repo-commit"), _ID)]
     if request.method == "HEAD" and answer.status_code < 400:
         names += [(headers.get(name), _ETAG) for name in ("etag", "x-linked-etag")]
+        _remember_size(answer)
     for name, form in names:
         if name is not None and not form.fullmatch(name):
             raise _no_name(name)
     if request.extensions.get("raymill_file") and answer.is_success:
-        _this_request.seconds = None  # the content of a file has any size
+        size = request.extensions.get("raymill_size")
+        if size is None:
+            _this_request.seconds = None  # a part of a file that nobody has asked the size of
+        else:
+            _this_request.allow(_MAX_READ_S + size / _LEAST_BYTES_PER_S)
+            if isinstance(answer.stream, httpx2.SyncByteStream):
+                answer.stream = _FileStream(answer.stream, size)
     elif isinstance(answer.stream, httpx2.SyncByteStream):
         answer.stream = _BoundedStream(answer.stream)
         if request.method != "HEAD" and not answer.is_redirect:
             with suppress(ValueError, RecursionError):  # the library names what is no JSON
                 json.loads(answer.read(), object_hook=_check_ids)
+        for bounds in _bounds:
+            bounds.seconds -= _this_request.passed()
+            if bounds.seconds < 0:
+                raise AnswerRefused(f"no end of its answers within {_MAX_WAIT_S} s")
+
+
+def _remember_size(answer: httpx2.Response) -> None:
+    """Keep the size of a file that an answer to HEAD states, of its address and of the one that it leads to.
+
+    Raises:
+        AnswerRefused: the disk has no room for it.
+    """
+    headers = answer.headers
+    stated = headers.get("x-linked-size") or ("" if answer.is_redirect else headers.get("content-length", ""))
+    if not _SIZE.fullmatch(stated):
+        return
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+    if int(stated) > free:
+        raise AnswerRefused(f"a file of {int(stated):,} bytes, and {free:,} are free for {cache}")
+    leads_to = headers.get("location", "") if answer.is_redirect else ""
+    for bounds in _bounds:
+        for address in filter(None, (str(answer.request.url), leads_to)):
+            bounds.sizes[answer.request.url.join(address).path] = int(stated)
 
 
 def _check_ids(found: dict[str, Any]) -> None:
@@ -180,6 +233,23 @@ class _BoundedStream(httpx2.SyncByteStream):
                 bounds.bytes -= len(part)
             if size > _MAX_ANSWER_BYTES or any(bounds.bytes < 0 for bounds in _bounds):
                 raise AnswerRefused(f"an answer of over {size:,} bytes, or all of over {_MAX_BYTES >> 20:,} MiB")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _FileStream(httpx2.SyncByteStream):
+    """The content of a file. most: its bytes."""
+
+    def __init__(self, stream: httpx2.SyncByteStream, most: int) -> None:
+        self._stream, self._left = stream, most
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._stream:
+            self._left -= len(part)
+            if self._left < 0:
+                raise AnswerRefused("a file with more bytes than the answer to HEAD states")
             yield part
 
     def close(self) -> None:

@@ -164,3 +164,50 @@ def test_outside_of_raymill_the_client_of_the_process_is_as_before(hub, monkeypa
     monkeypatch.setattr(hub_client, "_MAX_ANSWER_BYTES", 1)
     hub.answers["/api/models/acme/x/revision/main"] = as_json({"id": "acme/x", "sha": "no/id", "siblings": []})
     assert huggingface_hub.HfApi().model_info("acme/x", revision="main").sha == "no/id"
+
+
+def test_a_file_with_more_bytes_than_its_size_is_refused(hub):
+    path = f"/acme/x/resolve/{COMMIT}/notes.txt"
+    hub.answers[path] = Reply(b"hello" * 1000, headers={"ETag": '"a"', "X-Repo-Commit": COMMIT, "X-Linked-Size": "5"})
+    with pytest.raises(AnswerRefused, match="more bytes than the answer to HEAD states"):
+        fetched()
+
+
+def test_the_size_of_a_file_is_known_behind_redirects(hub):
+    path = f"/acme/x/resolve/{COMMIT}/notes.txt"
+    hub.answers[path] = Reply("", 307, headers={"Location": "/large", "X-Linked-Size": "5", "X-Repo-Commit": COMMIT})
+    hub.answers["/large"] = Reply(b"hello", headers={"ETag": '"a"', "X-Repo-Commit": COMMIT})
+    assert files_of(fetched())["notes.txt"] == b"hello"
+    publish(hub)
+    hub.answers[path] = Reply("", 307, headers={"Location": "/large", "X-Repo-Commit": COMMIT})
+    hub.answers["/large"] = Reply(b"hello" * 9, headers={"ETag": '"b"', "X-Repo-Commit": COMMIT, "X-Linked-Size": "5"})
+    hub.answers[f"/api/models/acme/x/tree/{COMMIT}"] = as_json([{"type": "file", "path": "notes.txt", "oid": "b" * 40}])
+    cache = Path(constants.HF_HUB_CACHE)
+    cache.rename(cache.with_name("before"))
+    with pytest.raises(AnswerRefused, match="more bytes than the answer to HEAD states"):
+        fetched()
+
+
+def test_a_file_for_which_the_disk_has_no_room_is_not_begun(hub):
+    path = f"/acme/x/resolve/{COMMIT}/notes.txt"
+    hub.answers[path] = Reply(b"x", headers={"ETag": '"a"', "X-Repo-Commit": COMMIT, "X-Linked-Size": str(1 << 55)})
+    with pytest.raises(AnswerRefused, match=r"a file of 36,028,797,018,963,968 bytes, and [\d,]+ are free"):
+        fetched()
+
+
+def test_a_file_has_more_time_the_larger_it_is():
+    request = hub_client._ThisRequest()
+    request.seconds = 60.0
+    request.begin()
+    request.allow(60 + (1 << 30) / hub_client._LEAST_BYTES_PER_S)
+    assert request.left(None) == pytest.approx(60 + 32768, abs=1)
+    request.allow(-1)
+    with pytest.raises(AnswerRefused, match="no whole answer within"):
+        request.left(None)
+
+
+def test_answers_have_a_time_together(hub):
+    with checked_hub():
+        hub_client._bounds[-1].seconds = -1.0
+        with pytest.raises(AnswerRefused, match="no end of its answers within"):
+            huggingface_hub.HfApi(endpoint=hub.url).model_info("acme/x", revision="main")
