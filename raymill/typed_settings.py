@@ -1159,6 +1159,14 @@ class ModelSettingsSettings(TypedDict, total=False):
     """Name of the model at the endpoint."""
     path: str | None
     """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
+    engine: Literal["transformers", "vllm"]
+    """What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a server beside
+    each worker (`pip install vllm`).
+    """
+    gpus: int | None
+    """Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 for vllm, else
+    none.
+    """
     revision: str
     """Revision of the model at the endpoint; another one is asked anew."""
     key_env: str | None

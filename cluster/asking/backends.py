@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from raymill.cluster.asking.answers import AnswerRange, Answers
@@ -16,12 +17,14 @@ from raymill.cluster.asking.pending import Answered
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Report, Throttle
+from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural, share
 
 # Imported in workers alone: Ray, and transformers.
 _shared = Entry("raymill.cluster.asking.shared_throttle:report_to")
+_local_model = Entry("raymill.training.model_folder.folder:local_model")
 _model_folder = Entry("raymill.training.evaluation.answering:loaded")
 
 
@@ -67,7 +70,7 @@ class Backends:
     @property
     def gpus(self) -> float:
         """That a worker reserves."""
-        return 0
+        return self.model.worker_gpus
 
     @property
     def workers(self) -> int | None:
@@ -84,6 +87,11 @@ class Backends:
         # A worker of Ray has imported it.
         shared = _shared.load()(self.name, self.throttle) if "ray" in sys.modules else None
         report = shared or _alone(self.throttle())
+        if self.model.engine == "vllm":
+            folder = _local_model.load()(self.answers.store, self.model.path)
+            server = VllmServer(folder, self.model.name, self.model.worker_gpus)
+            most = most_bytes(self.sampling.max_tokens, self.sampling.logprobs)
+            return Connected(partial(server.opened, self.model.timeout_s, most), report)
         if self.model.endpoint is None:
             return Connected(_model_folder.load()(self.answers.store, self.model.path), report)
         return Connected(self._endpoint, report)

@@ -127,7 +127,7 @@ class FaultyServer:
                 self.head = head
                 body = await reader.readexactly(int(length[1])) if length else b""
                 target = head.split(b" ", 2)[1].decode("latin-1")
-                if target.startswith("/stats"):
+                if target.startswith(("/stats", "/health")):
                     self._write(writer, 200, json.dumps(self.stats()).encode())
                 elif re.match(r"/v1/(files|batches)\b", target):
                     self._write(writer, *self._of_batches(head.split(b" ", 1)[0] == b"POST", target, body))

@@ -21,6 +21,18 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
     path: str | None = Field(
         None, min_length=1, description="Folder or URI of a model, as `model` of `train`; null: `endpoint` is given"
     )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a "
+        "server beside each worker (`pip install vllm`)",
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 "
+        "for vllm, else none",
+    )
     revision: str = Field(
         "", max_length=200, description="Revision of the model at the endpoint; another one is asked anew"
     )
@@ -80,9 +92,16 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"{given} of endpoint and path given; wanted one of them")
         if self.batch and not self.endpoint:
             raise ValueError("batch: is of an endpoint; leave it out for a model folder")
+        if self.endpoint and (self.engine != "transformers" or self.gpus is not None):
+            raise ValueError("engine, gpus: are of a model folder; leave them out for an endpoint")
         if self.endpoint and not self.name:
             raise ValueError("name: missing beside `endpoint`; give the name of the model there")
         return self
+
+    @property
+    def worker_gpus(self) -> int:
+        """GPUs that each worker reserves."""
+        return self.gpus if self.gpus is not None else int(self.engine == "vllm")
 
     @property
     def request_prices(self) -> TokenPrices | None:

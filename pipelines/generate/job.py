@@ -74,7 +74,7 @@ _NO_EFFECT_ON_RESULT = STORES | {
     "execution": True,
     "model": {
         *("endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s"),
-        *("tries", "give_up_s", "batch"),
+        *("tries", "give_up_s", "batch", "gpus"),
     },
 }
 
@@ -304,7 +304,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return [agreement(" and ".join(names), counted, "nominal")]
 
     def machines(self, seconds: float | None) -> Machines:
-        return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=2 * GIB)
+        gpus = self.config.model.worker_gpus
+        return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
     # Of a dry run
 

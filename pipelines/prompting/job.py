@@ -72,7 +72,7 @@ _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 _NO_EFFECT_ON_MODEL = {"endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute"} | {
-    "timeout_s", "tries", "give_up_s", "batch",
+    "timeout_s", "tries", "give_up_s", "batch", "gpus",
 }  # fmt: skip
 _NO_COLUMNS = pa.schema([])
 
@@ -335,7 +335,8 @@ class PromptJob(RunJob[PromptConfig]):
         return 1 + _MOST_RANGES * len(self.config.models)
 
     def machines(self, seconds: float | None) -> Machines:
-        return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=2 * GIB)
+        gpus = max(one.worker_gpus for one in self.config.models.values())
+        return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
 
 @dataclass(frozen=True)

@@ -276,6 +276,15 @@ def located_with_fingerprint(store: Store, name: str) -> tuple[str, str]:
     return model.name, model_fingerprint(store, model)
 
 
+def local_model(store: Store, name: str) -> Path:
+    """The folder of a model on this machine; what is elsewhere is fetched. name: of a folder, its URI, or on the hub.
+
+    Raises:
+        StorageError, DataError: there is none, or it is no model.
+    """
+    return model_folder(store, Model(name=name))
+
+
 def _weights_fingerprint(store: Store, folder: str) -> str:
     """As `model_fingerprint`, of a folder on this machine or on a store, from which only the samples are read."""
     names = {file.uri.removeprefix(f"{folder}/") for file in store.list_files(folder)}

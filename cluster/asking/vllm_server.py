@@ -1,0 +1,118 @@
+"""A server of vLLM beside a worker, for a model folder on GPUs.
+
+vLLM is installed by the user (`pip install vllm`); it is started by its own command, `vllm serve`, and asked as any
+endpoint is. It runs below a process of this module, which ends it when the worker ends, also when the worker is killed.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+
+from raymill.cluster.asking.endpoint import Endpoint, Reply
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.secret_values import redacted
+
+_READY_S = 1800.0  # loading and compiling a large model
+_POLL_S = 0.5
+_LINES_SHOWN = 5
+
+
+class VllmServer:
+    """A server in a process of its own.
+
+    folder: of the model. name: of the model in requests. gpus: number of GPUs over which the model is divided.
+    """
+
+    def __init__(self, folder: Path, name: str, gpus: int) -> None:
+        program = shutil.which("vllm")
+        if program is None:
+            raise ConfigError("model.engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
+        self._words = [program, "serve", str(folder), "--host", "127.0.0.1", "--served-model-name", name]
+        self._words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+        self._log = Path(tempfile.mkdtemp(prefix="raymill-vllm-"), "log.txt")
+        self._start()
+
+    def _start(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        words = [sys.executable, "-m", __name__, *self._words, "--port", str(self._port)]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        until = time.monotonic() + _READY_S
+        while time.monotonic() < until:
+            if self.ended:
+                raise ClusterError(f"vLLM ended before it was ready: {self._last_lines()}")
+            try:
+                if httpx2.get(f"http://127.0.0.1:{self._port}/health", timeout=5, trust_env=False).status_code == 200:
+                    return
+            except httpx2.TransportError:
+                pass
+            time.sleep(_POLL_S)
+        self._process.kill()
+        raise ClusterError(f"vLLM is not ready after {_READY_S:,.0f} s: {self._last_lines()}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server runs no more."""
+        return self._process.poll() is not None
+
+    def _last_lines(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines() if self._log.exists() else []
+        return redacted(" | ".join(line.strip() for line in lines[-_LINES_SHOWN:])) or "it wrote nothing"
+
+    @asynccontextmanager
+    async def opened(self, timeout_s: float, most_bytes: int) -> AsyncIterator[Endpoint]:
+        """Its endpoint. A server that has ended is started again."""
+        if self.ended:
+            self._start()
+        async with _OwnEndpoint(self, f"http://127.0.0.1:{self._port}/v1", timeout_s, most_bytes) as endpoint:
+            yield endpoint
+
+    def refuse_ended(self) -> None:
+        """
+        Raises:
+            ClusterError: the server has ended; with the last lines that it wrote.
+        """
+        if self.ended:
+            raise ClusterError(f"vLLM ended: {self._last_lines()}")
+
+
+class _OwnEndpoint(Endpoint):
+    def __init__(self, server: VllmServer, url: str, timeout_s: float, most_bytes: int) -> None:
+        super().__init__(url, "", timeout_s, most_bytes)
+        self._server = server
+
+    async def send(self, body: str) -> Reply:
+        reply = await super().send(body)
+        if reply.outcome == "again":
+            self._server.refuse_ended()  # the unit is done again, with a new server
+        return reply
+
+
+def main(words: Sequence[str]) -> int:
+    """Run a command until it ends, or until the end of the standard input: the process that holds it is gone."""
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def end_with_parent() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(process.pid, signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

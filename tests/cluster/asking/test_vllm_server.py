@@ -1,0 +1,136 @@
+"""The process of a server of vLLM: started, watched, started again, and ended with its worker.
+
+vLLM takes a GPU and is not installed here: a program of its name stands in, with the same command and interface.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raymill.cluster.asking.answers import AnswerRange, Answers
+from raymill.cluster.asking.backends import Backends
+from raymill.cluster.asking.requests import request_of
+from raymill.cluster.asking.settings import ModelSettings, Sampling
+from raymill.cluster.asking.vllm_server import VllmServer
+from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.store.store import Store
+
+STAND_IN = f"""#!{sys.executable}
+import os, sys, threading
+from raymill.cluster.asking.faulty_server import FaultyServer
+words = sys.argv[1:]
+if "broken" in words[1]:
+    print("loading"), print("CUDA out of memory"), sys.exit(3)
+open(os.environ["SEEN"], "a").write(f"{{os.getpid()}} {{' '.join(words)}}\\n")
+with FaultyServer(port=int(words[words.index("--port") + 1])):
+    threading.Event().wait()
+"""
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """(process id, words) of each start of the stand-in."""
+    program = tmp_path / "bin/vllm"
+    program.parent.mkdir()
+    program.write_text(STAND_IN)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    monkeypatch.setattr("raymill.cluster.asking.vllm_server._POLL_S", 0.05)
+
+    def starts():
+        lines = (tmp_path / "seen").read_text().splitlines()
+        return [(int(pid), words) for pid, _, words in (line.partition(" ") for line in lines)]
+
+    return starts
+
+
+def ended(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def within(seconds, condition):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.05)
+    return condition()
+
+
+BODY = request_of({}, {"model": "m", "messages": [{"role": "user", "content": "Is it on?"}], "max_tokens": 5}).body
+
+
+def send(server):
+    async def one():
+        async with server.opened(5.0, 1 << 20) as endpoint:
+            return await endpoint.send(BODY)
+
+    return asyncio.run(one())
+
+
+def test_it_is_started_asked_and_started_again(seen, tmp_path):
+    server = VllmServer(tmp_path / "model", "name-of-it", 2)
+    assert send(server).outcome == "answered"
+    ((pid, words),) = seen()
+    assert words.startswith(f"serve {tmp_path}/model --host 127.0.0.1 --served-model-name name-of-it")
+    assert "--tensor-parallel-size 2" in words
+
+    async def die_between():
+        async with server.opened(5.0, 1 << 20) as endpoint:
+            os.kill(pid, 9)
+            assert within(10, lambda: server.ended)
+            await endpoint.send(BODY)
+
+    with pytest.raises(ClusterError, match="vLLM ended"):
+        asyncio.run(die_between())
+    assert send(server).outcome == "answered", "the next unit has a new server"
+    assert len(seen()) == 2
+    server._process.stdin.close()
+    assert within(10, lambda: ended(seen()[1][0]))
+
+
+def test_it_ends_with_its_worker(seen, tmp_path):
+    code = f"""
+import pathlib, time
+from raymill.cluster.asking.vllm_server import VllmServer
+server = VllmServer(pathlib.Path({str(tmp_path / "model")!r}), "m", 1)
+print("ready", flush=True)
+time.sleep(600)
+"""
+    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert worker.stdout.readline() == "ready\n"
+    ((pid, words),) = seen()
+    assert not ended(pid) and "tensor" not in words
+    worker.kill()
+    worker.wait()
+    assert within(10, lambda: ended(pid))
+
+
+def test_a_server_that_does_not_start_is_an_error_with_its_last_lines(seen, tmp_path):
+    with pytest.raises(ClusterError, match=r"before it was ready: .*CUDA out of memory"):
+        VllmServer(tmp_path / "broken", "m", 1)
+
+
+def test_without_vllm_the_error_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="pip install vllm"):
+        VllmServer(tmp_path, "m", 1)
+
+
+def test_generate_reserves_gpus_and_asks_the_server(seen, tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    model = ModelSettings(path=str(folder), engine="vllm", name="m")
+    backends = Backends(model, Sampling(), None, Answers(Store(), str(tmp_path / "answers"), "r"), "throttle")
+    assert backends.gpus == 1 and ModelSettings(path="x").worker_gpus == 0
+    made = request_of({}, json.loads(BODY))
+    found = backends.ask(backends.setup(), {made.key: made}, AnswerRange("", ""), 5, 0.0)
+    assert found[made.key].reply.outcome == "answered" and len(seen()) == 1
