@@ -1,7 +1,7 @@
 """Random numbers that depend on names alone: not on order, process, library or version of Python."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from raymill.cluster.examples.splits import hash64
@@ -27,19 +27,10 @@ class Draws:
         """One of some values."""
         return values[self.below(len(values))]
 
-    def some(self, values: Sequence[T], count: int) -> list[T]:
-        """Different ones of some values, in their order; all if there are fewer."""
-        left, chosen = list(range(len(values))), list[int]()
-        while left and len(chosen) < count:
-            at = self.below(len(left))
-            chosen.append(left[at])
-            left[at] = left[-1]
-            left.pop()
-        return [values[at] for at in sorted(chosen)]
-
-    def ordered(self, values: Sequence[T]) -> list[T]:
-        """All of some values in random order."""
-        left, found = list(values), list[T]()
+    def ordered(self, values: Sequence[T]) -> Iterator[T]:
+        """All of some values in random order, each drawn when it is asked for."""
+        left = list(values)
         while left:
-            found.append(left.pop(self.below(len(left))))
-        return found
+            at = self.below(len(left))
+            left[at], left[-1] = left[-1], left[at]
+            yield left.pop()

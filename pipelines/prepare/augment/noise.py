@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import resources
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from raymill.pipelines.prepare.augment.draws import Draws
 from raymill.pipelines.prepare.augment.pieces import TextPiece, joined
@@ -44,10 +44,15 @@ def with_changed_words(
     pieces: Sequence[TextPiece], draws: Draws, fraction: float, options: Callable[[str], Sequence[str]]
 ) -> str:
     """The text with some of its words replaced by one of their `options`; words without any stay."""
-    possible = {at: found for at, one in enumerate(pieces) if one.kind == "word" and (found := options(one.text))}
-    words = sum(one.kind == "word" for one in pieces)
-    chosen = {at: draws.one(possible[at]) for at in draws.some(list(possible), _count(words, fraction))}
-    return "".join(chosen.get(at, one.text) for at, one in enumerate(pieces))
+    words = [at for at, one in enumerate(pieces) if one.kind == "word"]
+    texts, left = [one.text for one in pieces], _count(len(words), fraction)
+    for at in draws.ordered(words):
+        if left and (found := options(texts[at])):
+            texts[at] = draws.one(found)
+            left -= 1
+        if not left:
+            break
+    return "".join(texts)
 
 
 # --- typos
@@ -160,7 +165,7 @@ def drop(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
     """The text without some of its words; one word, or what must stay, is left."""
     places = [at for at, one in enumerate(pieces) if one.kind == "word"]
     most = len(places) if any(one.kind == "kept" for one in pieces) else len(places) - 1
-    gone = set(draws.some(places, min(_count(len(places), words), most)))
+    gone = set(islice(draws.ordered(places), max(min(_count(len(places), words), most), 0)))
     text = ""
     for at, one in enumerate(pieces):
         # Of the spaces around a word, one stays; none before a mark.
@@ -183,7 +188,7 @@ def swap(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
         if other == one + 2 and texts[one + 1].isspace() and texts[one].lower() != texts[other].lower()
     ]
     moved = set[int]()
-    for one, other in draws.ordered(pairs)[: _count(len(places), words)]:
+    for one, other in islice(draws.ordered(pairs), _count(len(places), words)):
         if not moved & {one, other}:
             texts[one], texts[other] = texts[other], texts[one]
             moved |= {one, other}

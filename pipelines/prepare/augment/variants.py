@@ -15,7 +15,7 @@ from raymill.cluster.examples.texts import texts_of, with_texts
 from raymill.pipelines.prepare.augment import noise
 from raymill.pipelines.prepare.augment.draws import Draws
 from raymill.pipelines.prepare.augment.entities import Dependent, replaced
-from raymill.pipelines.prepare.augment.pieces import similarity
+from raymill.pipelines.prepare.augment.pieces import Keep, similarity
 from raymill.pipelines.prepare.augment.settings import Augment
 from raymill.pipelines.prepare.stages.duplicates import question_hash
 
@@ -108,7 +108,7 @@ class Variants:
             return Variant(number, name, None, "unchanged")
         pairs = [(old, one) for old, one in zip(texts, changed, strict=True) if old != one]
         near = similarity("\n".join(old for old, _ in pairs), "\n".join(one for _, one in pairs))
-        keep = settings.kept if name != "entities" else self._without_numbers
+        keep = self._keep if name != "entities" else self._without_numbers
         reason = limit = None
         if near < settings.min_similarity and name != "entities":  # whose values are to differ
             reason, limit = "too_far", f"{settings.min_similarity:g}"
@@ -126,7 +126,11 @@ class Variants:
         return asked != question_hash(sides_of(content)) and self.is_known(asked)
 
     @cached_property
-    def _without_numbers(self) -> Any:
+    def _keep(self) -> Keep:
+        return self.settings.kept
+
+    @cached_property
+    def _without_numbers(self) -> Keep:
         return replace(self.settings.kept, kinds=tuple(one for one in self.settings.keep if one != "numbers"))
 
     def _changed(
@@ -162,7 +166,7 @@ class Variants:
 
     def _of_text(self, name: str, text: str, draws: Draws) -> str:
         """The text after an operation on its words."""
-        pieces = self.settings.kept.pieces(text)
+        pieces = self._keep.pieces(text)
         if name == "synonyms":
             assert self.synonyms is not None
             return self.synonyms(pieces, draws)

@@ -406,7 +406,7 @@ def assessment_section(assessment: Assessment) -> Section:
         for one in assessment["metrics"]
     ]
     copies = assessment["findings"]["copies"]
-    besides = f" and {plural(copies, 'repeated record')}" if copies else ""
+    besides = f", without repeated records and variants ({count(copies)})" if copies else ""
     caption = f"Metrics of {plural(assessment['records'], 'record')}{besides}, from 0 to 1"
     content: list[Content] = [
         Tiles(tiles),

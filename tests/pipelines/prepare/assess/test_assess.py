@@ -315,7 +315,10 @@ def test_records_that_balancing_repeats_count_in_the_balance_alone(settings, mon
     for one in without["metrics"]:
         if not one["name"].startswith(shares):
             assert one in assessment["metrics"], one["name"]
-    assert "Metrics of 10 records and 6 repeated records" in Store().read_bytes(f"{run.uri}/report.html").decode()
+    assert (
+        "Metrics of 10 records, without repeated records and variants (6)"
+        in Store().read_bytes(f"{run.uri}/report.html").decode()
+    )
 
 
 def test_a_data_set_without_records_has_no_score(tmp_path, monkeypatch):

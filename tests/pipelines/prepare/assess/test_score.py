@@ -243,7 +243,7 @@ def test_the_section_has_a_row_for_each_gate_part_group_and_suspect():
         assert "<dt>{}</dt><dd><strong>{}</strong><span>{}</span></dd>".format(*tile) in page
     assert page.count("<li><code>") == 1 and "<li><code>accuracy</code>: Values of queue" in page
     assert "not measured (no <code>assess.topics</code>)" in page
-    assert "Metrics of 9 records and 1 repeated record, from 0 to 1" in page
+    assert "Metrics of 9 records, without repeated records and variants (1), from 0 to 1" in page
     assert "Values of queue that are probably wrong: 2 of 3 records" in page and "Values of tone" not in page
     assert page.count("<p>Who pays?</p>") == 2
     assert "Mean length by team, as a ratio to n, with 95% confidence" in page and page.count("Mean length by") == 1
