@@ -381,6 +381,10 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         words += f"; oldest first, by {split.by_time}" if split.by_time else ""
         words += f"; records of {plural(len(split.keep), 'earlier run')} stay where they are" if split.keep else ""
         yield "split", words
+        if augment := config.augment:
+            made = f"classes of {', '.join(augment.by)} filled up to {augment.to}"
+            each = f"{plural(augment.variants, 'variant')} of every training record"
+            yield "augment", f"{made if augment.by else each}, by {', '.join(augment.operations.names)}"
 
     def notes(self, look: FirstLook) -> list[str]:
         inputs, fields = self.named.inputs, self.collecting.fields

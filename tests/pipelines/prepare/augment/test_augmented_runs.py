@@ -9,6 +9,8 @@ import pytest
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.config import PrepareConfig
+from raymill.pipelines.prepare.job import PrepareJob
 from raymill.pipelines.prepare.records.fields import AUGMENT
 from raymill.pipelines.prepare.report.page import render
 from raymill.pipelines.prepare.versions.export import card_text
@@ -171,3 +173,18 @@ def test_the_page_and_the_card_count_what_was_made(prepared):
 def test_a_field_that_no_input_has_is_refused(prepared):
     with pytest.raises(ConfigError, match=r"augment\.by: no input has a field or column length"):
         prepared({"operations": ALL, "by": ["length"], "to": 5})
+
+
+def test_the_dry_run_says_what_becomes_variants(tmp_path):
+    tickets(tmp_path / "t.jsonl", range(3))
+    source = {"path": f"{tmp_path}/t.jsonl", "columns": {"prompt": "q", "completion": "a", "queue": "queue"}}
+    given = {"kind": "prepare", "inputs": [source], "output": f"{tmp_path}/out"}
+    for augment, said in (
+        (
+            {"operations": {"typos": {}, "case": {}}, "variants": 2},
+            "2 variants of every training record, by typos, case",
+        ),
+        ({"operations": {"drop": {}}, "by": ["queue"], "to": 9}, "classes of queue filled up to 9, by drop"),
+    ):
+        job = PrepareJob(PrepareConfig.model_validate(given | {"augment": augment}))
+        assert ("augment", said) in list(job.about())
