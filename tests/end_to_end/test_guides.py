@@ -37,8 +37,8 @@ def test_the_configs_in_the_guides_load(tmp_path):
         names += [name] * is_whole
     assert names == [
         "web", "helpdesk", "helpdesk-lora", "web", "peps", "site", "articles", "clean", "educational", "lessons",
-        "manuals-qa", "friendly", "helpdesk", "machines",
-        "support", "exports", "gsm8k-lora",
+        "manuals-qa", "friendly", "intents-paraphrased", "manuals-personas", "helpdesk", "machines",
+        "support", "exports", "intents", "tickets", "tickets-test", "gsm8k-lora",
     ]  # fmt: skip
 
 
@@ -148,6 +148,8 @@ def test_the_tree_has_every_folder_of_the_packages():
     folders = {path.parent.relative_to(ROOT).as_posix() for package in ("cluster", "pipelines", "training")
                for path in (ROOT / package).rglob("*.py")}  # fmt: skip
     assert sorted(folders - named) == []
+    gone = (one for one in named if one.partition("/")[0] in ("cluster", "pipelines", "training"))
+    assert [one for one in gone if not (ROOT / one).is_dir()] == []
 
 
 def test_every_setting_of_cleaning_and_validation_is_in_the_guide():

@@ -38,6 +38,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "corpus.0.columns.history": {"text": None, "prompt": "text", "completion": "other", "history": "tools"},
         "corpus.0.columns.ignore": ["other"],
         "ignore": ["other"],
+        "terms": {"forbid": ["no-training"]},
         "corpus.0.columns.system": {"text": None, "prompt": "text", "completion": "other", "system": "id"},
         "corpus.0.columns.system_prompt": {
             "text": None,
