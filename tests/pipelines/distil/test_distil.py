@@ -78,6 +78,7 @@ def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server,
     assert sum(confused[score][score] for score in range(6)) > 0.5 * report["test"]
     shown = report["examples"]
     assert [one["score"] for one in shown] == [str(score) for score in range(6) for _ in range(2)]
+    assert max(len(one["text"]) for one in shown) == 300
     for one in shown:
         whole = document(int(one["document"][1:]))
         assert whole.startswith(one["text"]) and points(whole) == int(one["score"]) and one["reason"]
