@@ -18,7 +18,7 @@ _PATTERNS: dict[str, tuple[re.Pattern[str], ...]] = {
     ),
 }
 # Placeholders: of `clean.redact`, and fields of templates.
-_ALWAYS = (re.compile(r"<[A-Z][A-Z0-9_]{0,40}>"), re.compile(r"\{[\w. ]{0,40}\}"))
+_ALWAYS = (re.compile(r"<[A-Z][A-Za-z0-9_]{0,80}>"), re.compile(r"\{[\w. ]{0,40}\}"))
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _GRAM = 3
 

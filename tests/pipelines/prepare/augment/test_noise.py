@@ -81,9 +81,18 @@ def test_spelling_is_british_for_american_and_back_and_frequent_mistakes():
 
 @pytest.mark.parametrize("name", OF_WORDS)
 def test_what_must_stay_stays(name):
-    text = 'Enter "my color" in `color box` at https://color.example/color for 12.50 to <EMAIL_1> or the color shop'
+    text = 'Enter "my color" in `color box` at https://color.example/color for 12.50 to <EMAIL_1> '
+    text += "or <PHONE_0aff> at the color shop"
     keep = Keep(("numbers", "code", "quotes", "links"), terms=("color shop",), patterns=(r"to <",))
-    kept = ['"my color"', "`color box`", "https://color.example/color", "12.50", "to <EMAIL_1>", "color shop"]
+    kept = [
+        '"my color"',
+        "`color box`",
+        "https://color.example/color",
+        "12.50",
+        "to <EMAIL_1>",
+        "<PHONE_0aff>",
+        "color shop",
+    ]
     assert keep.found(text) == kept and joined(keep.pieces(text)) == text
     for one in all_of(name, text, keep, words=1.0):
         assert all(part in one for part in kept), one
