@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from raymill.cluster.artifact import Artifact
+from raymill.cluster.artifact import Artifact, changed_files
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import count, plural
@@ -168,11 +168,12 @@ class DistilJob(FilesJob[DistilConfig]):
         runs = self._ask(making)
         sample, judged = artifacts[SAMPLE], {name: run.artifact(RECORDS) for name, run in runs.items()}
         artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most))
-        measures = self._write_classifier(artifacts)
+        measures, written = self._write_classifier(artifacts)
         report = self._report(artifacts, runs, measures)
         digests = digests_of({name: artifacts[name] for name in (SAMPLE, QUARANTINE, SCORES, CLASSIFIER)})
         # Not those of the judges, whose ledgers name tries.
-        return Made(report, digests, {"finished": report["finished"]})
+        told = {"F1": f"{report['f1']:.3f}", "min_score": f"{report['min_score']:g}"}
+        return Made(report, digests, {"finished": report["finished"], "classifier": written, "told": told})
 
     def _refuse_sample(self, artifacts: Mapping[str, Artifact]) -> None:
         """Verify that enough documents can be read.
@@ -218,8 +219,8 @@ class DistilJob(FilesJob[DistilConfig]):
         points = [len(one["rubric"]) if isinstance(one.get("rubric"), list) else 0 for one in variables]
         return max(points) if all(points) else 0
 
-    def _write_classifier(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-        """Write the folder `classifier/`. Returns the measures of the test."""
+    def _write_classifier(self, artifacts: Mapping[str, Artifact]) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
+        """Write the folder `classifier/`. Returns (measures of the test, bytes and sha256 of each file)."""
         (file,) = artifacts[CLASSIFIER].file_uris
         measures = read_slice(self.store, file, 1, json.loads)
         beside = {
@@ -239,9 +240,11 @@ class DistilJob(FilesJob[DistilConfig]):
                 for job in self.judges.values()
             ],
         }
-        self.store.write_bytes(paths.join(self.root, _FOLDER, MODEL), read_slice(self.store, file, 0, bytes))
-        self.store.write_bytes(paths.join(self.root, _FOLDER, THRESHOLD), json_bytes(beside))
-        return measures
+        files = {MODEL: read_slice(self.store, file, 0, bytes), THRESHOLD: json_bytes(beside)}
+        for name, content in files.items():
+            self.store.write_bytes(paths.join(self.root, _FOLDER, name), content)
+        written = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()}
+        return measures, written
 
     def _report(
         self, artifacts: Mapping[str, Artifact], runs: Mapping[str, GenerateRun], measures: Mapping[str, Any]
@@ -279,9 +282,9 @@ class DistilJob(FilesJob[DistilConfig]):
         }
 
     def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
-        found = super().damage(manifest, compare_sha256)
-        files = [paths.join(self.root, _FOLDER, name) for name in (MODEL, THRESHOLD)]
-        return found | {uri: "is gone" for uri in files if not self.store.exists(uri)}
+        written = {paths.RelativePath(name): (size, sha256) for name, (size, sha256) in manifest["classifier"].items()}
+        changed = changed_files(self.store, paths.join(self.root, _FOLDER), written, compare_sha256)
+        return super().damage(manifest, compare_sha256) | changed
 
     def machines(self, seconds: float | None) -> Machines:
         return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=4 * GIB)

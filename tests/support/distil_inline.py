@@ -61,13 +61,15 @@ class JudgeServer(FaultyServer):
         return json.dumps({"reason": "By the rule.", "score": min(5, self.points(text) + self.shift)})
 
 
-def distil_inline(settings: dict, monkeypatch, *, replace: bool = False, engine=None, session=None) -> DistilRun:
+def distil_inline(
+    settings: dict, monkeypatch, *, replace: bool = False, verify: bool = False, engine=None, session=None
+) -> DistilRun:
     """A run of a config given as plain settings."""
     config = DistilConfig.model_validate({"kind": "distil", "name": "test"} | settings)
     with monkeypatch.context() as patch:
         inline.without_ray(patch, engine)
         patch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
-        return DistilJob(config).run(session or Session(), Progress(), replace=replace)
+        return DistilJob(config).run(session or Session(), Progress(), replace=replace, verify=verify)
 
 
 def numbers_of(text: str) -> list[int]:

@@ -310,11 +310,16 @@ def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp
     assert alone[0]["cost"] < (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6 <= budget
 
 
-def test_a_damaged_classifier_is_written_again(settings, server, monkeypatch, tmp_path):
+@pytest.mark.parametrize("damage", ["gone", "short", "changed"])
+def test_a_damaged_classifier_is_written_again(settings, server, monkeypatch, tmp_path, damage):
     distil_inline(settings, monkeypatch)
-    before = model_of(tmp_path / "out")
-    (tmp_path / "out/classifier/model.bin").unlink()
-    assert distil_inline(settings, monkeypatch).fresh and model_of(tmp_path / "out") == before
+    file, before = tmp_path / "out/classifier/model.bin", model_of(tmp_path / "out")
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(before[:-1] + (b"" if damage == "short" else bytes([before[-1] ^ 1])))
+    made = distil_inline(settings, monkeypatch, verify=damage == "changed")
+    assert made.fresh and model_of(tmp_path / "out") == before
     assert server.stats()["requests"] == 240
 
 
