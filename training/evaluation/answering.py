@@ -14,11 +14,13 @@ import torch
 from transformers import GenerationConfig
 
 from raymill.cluster.asking.endpoint import Reply, judged
-from raymill.cluster.guard import Guard
+from raymill.cluster.errors import DataError
+from raymill.cluster.guard import Exceeded, Guard
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
-from raymill.training.evaluation.generate import OF_A_PROMPT, prompt_ids, stop_ids
+from raymill.training.evaluation.generate import OF_A_PROMPT, problem_of, prompt_ids, stop_ids
 from raymill.training.models.base import load_base
+from raymill.training.pack.template import OF_A_CHECK
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 
@@ -26,6 +28,9 @@ class ModelFolder:
     """The model in a folder. Its answers are those of OpenAI's interface: content, end and counts of tokens.
 
     One request is computed at a time, with the seed that it states, so that its answer does not depend on others.
+
+    Raises:
+        DataError: the chat template or tokenizer goes beyond its bounds on a word.
     """
 
     def __init__(self, store: Store, folder: str) -> None:
@@ -37,6 +42,15 @@ class ModelFolder:
         self._stops, self._pad = stop_ids(self._tokenizer), pad_id(self._tokenizer)
         self._longest = int(getattr(self._model.config, "max_position_embeddings", 0) or 1 << 30)
         self._rendered = Guard(partial(prompt_ids, self._tokenizer))
+        try:  # otherwise each request would take as long
+            self._rendered([{"role": "user", "content": "a"}], OF_A_CHECK)
+        except Exceeded as error:
+            raise DataError(
+                f"{folder}: its chat template or tokenizer goes beyond its bounds on a word ({error}). Look at the "
+                "files of the folder."
+            ) from error
+        except Exception:  # with other messages it may do, as with a system message
+            pass
         self._thread = ThreadPoolExecutor(1)
 
     async def send(self, body: str) -> Reply:
@@ -50,6 +64,8 @@ class ModelFolder:
             ids = self._rendered(request["messages"], OF_A_PROMPT)
         except Exception as error:
             return _refused(f"the chat template or tokenizer fails ({type(error).__name__}: {error})")
+        if problem := problem_of(self._model, ids):
+            return _refused(problem)
         most = min(request["max_tokens"], self._longest - len(ids))
         if most < 1:
             return _refused(f"the prompt has {len(ids):,} tokens; the model takes {self._longest:,} with the answer")

@@ -10,7 +10,7 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Guard
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
-from raymill.training.evaluation.generate import OF_A_PROMPT, complete_prompts, prompt_ids, stop_ids
+from raymill.training.evaluation.generate import OF_A_PROMPT, complete_prompts, problem_of, prompt_ids, stop_ids
 from raymill.training.models.base import load_base
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
@@ -43,6 +43,8 @@ def answer_prompts(
         ) from error
     stops, on_gpu = stop_ids(tokenizer), torch.cuda.is_available()
     model: Any = load_base(store, Model(name=folder), 0, torch.bfloat16 if on_gpu else torch.float32, None)
+    if problem := next(filter(None, (problem_of(model, one) for one in ids)), None):
+        raise DataError(f"{folder}: {problem}. Look at the files of the folder, or give other prompts.")
     model = model.to("cuda" if on_gpu else "cpu")
     found = complete_prompts(model, ids, max_new_tokens, stops, pad_id(tokenizer), padded=True)
     return [tokenizer.decode(one, skip_special_tokens=True).strip() for one in found]

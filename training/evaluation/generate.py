@@ -130,6 +130,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str | Sequence[Mappin
     return list(tokenizer("\n\n".join(one["content"] for one in prompt) + "\n\n")["input_ids"])
 
 
+def problem_of(model: Any, ids: Sequence[int]) -> str:
+    """Why a model cannot complete a prompt; empty if it can."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if not ids:
+        return "the chat template or tokenizer makes nothing of the prompt"
+    return "" if max(ids) < rows else f"the tokenizer has the token {max(ids):,}, and the model has {rows:,} tokens"
+
+
 def _end_ids(tokenizer: PreTrainedTokenizerFast, chat: Chat) -> list[int]:
     """The tokens of `_end_of`."""
     end = _end_of(tokenizer, chat)

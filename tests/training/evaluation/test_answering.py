@@ -9,8 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from raymill.cluster.errors import DataError
 from raymill.cluster.store.store import Store
 from raymill.training.evaluation.answering import ModelFolder, loaded
+from raymill.training.evaluation.answers import answer_prompts
 from raymill.training.pack.template import CHATML
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.tiny_tokenizers import saved, tiny
@@ -104,3 +106,32 @@ def test_a_folder_is_known_by_its_weights_and_not_by_its_path(folder, tmp_path, 
     weights = load_file("copied/model.safetensors")
     save_file({name: one + 1 for name, one in weights.items()}, "copied/model.safetensors", {"format": "pt"})
     assert tries("c", "copied") == 1, "trained further, it is another model"
+
+
+def changed(folder, tmp_path, template=CHATML, tokens=None):
+    """The folder with another template, or with fewer tokens in the model."""
+    path = tmp_path / "changed"
+    shutil.copytree(folder, path)
+    (path / "chat_template.jinja").write_text(template)
+    if tokens is not None:
+        config = LlamaConfig.from_pretrained(path, vocab_size=tokens)
+        LlamaForCausalLM(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("template", "tokens", "seen"),
+    [("{# nothing #}", None, "makes nothing of the prompt"), (CHATML, 20, "and the model has 20 tokens")],
+)
+def test_a_prompt_that_the_model_cannot_take_is_refused(folder, tmp_path, template, tokens, seen):
+    path = changed(folder, tmp_path, template, tokens)
+    reply = asyncio.run(ModelFolder(Store(), path).send(request()))
+    assert reply.outcome == "refused" and seen in reply.reason
+    with pytest.raises(DataError, match=seen):
+        answer_prompts(Store(), path, ["Hello"], 3, chat=True)
+
+
+def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder, tmp_path):
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(DataError, match=r"goes beyond its bounds on a word \(too_slow"):
+        ModelFolder(Store(), changed(folder, tmp_path, loop))
