@@ -3,10 +3,9 @@
 The texts are first sentences of docstrings of Python's standard library, and the label of each is its module: short
 texts of people, with labels of which some are hard to tell apart, as intents are. From each draw of training records
 the same probe (a linear support vector classifier) is fitted to them alone, to them repeated, and to them with
-variants; it is tested on records of which none is a variant: as they are, and with typos of another seed.
-`MODEL=FOLDER` names a model of sentence-transformers for the vectors; else they are TF-IDF of sequences of one to four
-characters within words, of the training records and their variants. A difference is the mean over the draws of the
-paired differences, with its 95% interval by Student's t.
+variants; it is tested on records of which none is a variant: as they are, and with typos of another seed. Its vectors
+are TF-IDF of sequences of one to four characters within words, of the training records and their variants. A difference
+is the mean over the draws of the paired differences, with its 95% interval by Student's t.
 """
 
 import ast
@@ -15,17 +14,14 @@ import re
 import sysconfig
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
-from raymill.cluster.store.store import Store
-from raymill.pipelines.prepare.assess import sentence_model
 from raymill.pipelines.prepare.augment.settings import Augment
 from raymill.pipelines.prepare.augment.variants import Variants
 from raymill.pipelines.text.texts import Texts
@@ -126,21 +122,15 @@ def _scores(modules: dict[str, list[str]], size: int, rare: int, draw: int) -> d
                 made = [str(one.content) for one in variants if one.reason is None]
             texts += made if operations is not None else []
             of_texts += [label] * len(made) if operations is not None else []
-        embed = _embedding(texts)
-        probe = LinearSVC(random_state=0).fit(embed(texts), of_texts)
-        scores = [_accuracy(probe.predict(embed(one)), labels) for one in tests]
+        vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True)
+        probe = LinearSVC(random_state=0).fit(vectors.fit_transform(texts), of_texts)
+        scores = [_accuracy(probe.predict(vectors.transform(one)), labels) for one in tests]
         found[kind] = scores[0], scores[1]
     return found
 
 
 def _accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float((predicted == labels).mean())
-
-
-def _embedding(train: list[str]) -> Callable[[list[str]], Any]:
-    if not (folder := os.environ.get("MODEL")):
-        return TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True).fit(train).transform
-    return sentence_model.load(Store(), folder).embed
 
 
 def _difference(values: Sequence[float] | np.ndarray) -> str:
