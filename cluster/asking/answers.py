@@ -379,7 +379,7 @@ class Answers:
                 yield _try_of(plain | {"at": "", "outcome": "in_flight"})
 
     def _lines(self, uri: str) -> Iterator[bytes]:
-        """The lines of a file, without empty ones and those that are longer than any of a journal."""
+        """The lines of a file that are not empty, up to one that is longer than any of a journal."""
         rest = bytearray()
         with self.store.open_input(uri) as file:
             while block := file.read(_BLOCK_BYTES):
@@ -389,7 +389,7 @@ class Answers:
                     yield from filter(None, lines)
                     rest = bytearray(last)
                 elif len(rest) > _LONGEST_LINE:
-                    rest.clear()  # what follows is no JSON
+                    return
         if rest:
             yield bytes(rest)
 

@@ -217,8 +217,9 @@ def ask_all(
     answered, refused = answers.finals(keys, requests, most_bytes(max_tokens, _MOST_LOGPROBS))
     finals = refused | answered if answered else {}
     for key in sorted(requests):
-        if final := finals.get(key):
-            reply = judged(final.status, {}, final.body, final.seconds)
+        final = finals.get(key)
+        reply = judged(final.status, {}, final.body, final.seconds) if final else None
+        if final and reply and reply.outcome in FINAL:  # not, as in a changed file, a body that is no answer
             found[key] = Answered(replace(reply, body=b""), final.id)
         else:
             missing.append(Pending(requests[key], most_tokens(requests[key].body, max_tokens)))

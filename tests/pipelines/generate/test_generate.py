@@ -425,3 +425,14 @@ def test_a_link_out_of_the_answer_store_is_refused_before_anything_is_written(se
     with pytest.raises(StorageError, match=r"_open: a link to .*private"):
         generate_inline(settings | {"answers": str(tmp_path / "shared")}, monkeypatch)
     assert not server.stats()["requests"] and not [*(tmp_path / "private").iterdir()]
+
+
+def test_a_stored_body_that_is_no_answer_is_asked_again(settings, server, monkeypatch, tmp_path):
+    generate_inline(settings, monkeypatch)
+    (file, *_) = sorted((tmp_path / "out/answers").glob("*.parquet"))
+    table = pq.read_table(file)
+    at = table.schema.get_field_index("body")
+    pq.write_table(table.set_column(at, "body", pa.array([b"["] * table.num_rows, pa.large_binary())), file)
+    asked = server.stats()["requests"]
+    again = settings | {"output": str(tmp_path / "again"), "answers": str(tmp_path / "out/answers")}
+    assert generate_inline(again, monkeypatch).report["records"] and server.stats()["requests"] > asked
