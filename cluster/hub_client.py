@@ -195,7 +195,7 @@ def _remember_size(answer: httpx2.Response) -> None:
         AnswerRefused: the disk has no room for it.
     """
     headers = answer.headers
-    stated = headers.get("x-linked-size") or ("" if answer.is_redirect else headers.get("content-length", ""))
+    stated: str = headers.get("x-linked-size") or ("" if answer.is_redirect else headers.get("content-length")) or ""
     if not _SIZE.fullmatch(stated):
         return
     cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
