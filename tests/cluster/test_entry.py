@@ -71,7 +71,8 @@ print(json.dumps(found))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     refused = {verb for verb, (code, _) in found.items() if code}
-    assert found.keys() == cli.verbs().keys() and refused == {"train", "pack", "compose", "tune-demo", "cross-validate"}
+    assert found.keys() == cli.verbs().keys()
+    assert refused == {"train", "pack", "compose", "tune-demo", "cross-validate", "prompt"}
     for verb, (code, said) in found.items():
         if verb in refused:
             assert code == 2 and said.startswith(f"raymill {verb}: torch, transformers, ")
