@@ -1,11 +1,13 @@
 """The settings `model`, `sampling` and `budget` of runs that ask a model."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from raymill.cluster.asking.money import TokenPrices
 from raymill.cluster.secret_values import VARIABLE
+from raymill.cluster.store import paths
 from raymill.cluster.web_address import WebAddress
 
 
@@ -84,6 +86,12 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
     extra: dict[str, Any] = Field(
         {}, description="Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM"
     )
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """A folder's absolute path, since workers have other working directories; a name of the hub as it is."""
+        return paths.absolute(path) if path and (paths.scheme(path) or Path(path).is_dir()) else path
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:

@@ -146,6 +146,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
         model = self.config.model
         plain["model"] |= {"at": address_class(model.endpoint)} if model.endpoint else {"revision": self.model.revision}
+        del plain["model"]["path"]  # its revision says what it holds
         if not isinstance(self.config.make.template, str):
             del plain["make"]["template"]  # the same as the next one
         drawn = {name: one.plain for name, one in self.choices.items()}

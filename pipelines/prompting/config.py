@@ -113,7 +113,7 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
         Sampling(temperature=0, max_tokens=256), description="How answers are drawn from the models"
     )
     budget: float | None = Field(
-        None, ge=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
+        None, gt=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
     )
     answers: str | None = Field(
         None,

@@ -72,7 +72,7 @@ _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 _NO_EFFECT_ON_MODEL = {"endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute"} | {
-    "timeout_s", "tries", "give_up_s", "batch", "gpus",
+    "timeout_s", "tries", "give_up_s", "batch", "gpus", "path",
 }  # fmt: skip
 _NO_COLUMNS = pa.schema([])
 

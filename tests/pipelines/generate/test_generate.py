@@ -246,6 +246,15 @@ def test_the_key_is_in_no_file(settings, server, monkeypatch, tmp_path):
     assert not any(b"sk-canary" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_a_model_folder_travels_with_its_absolute_path(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    for given, path in (("small", str(tmp_path / "small")), ("acme/small", "acme/small")):
+        settings["model"] = {"path": given}
+        config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings | {"budget": None})
+        assert GenerateJob(config).submitted()["model"]["path"] == path
+
+
 def test_a_plan_asks_nothing_and_equals_what_a_run_then_costs(settings, server, monkeypatch, tmp_path):
     config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
     before = plan_generation(config)
