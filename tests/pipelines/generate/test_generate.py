@@ -17,6 +17,7 @@ from raymill.cluster.output import Output
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.generate.config import GenerateConfig
+from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.parse import REASONS
 from raymill.pipelines.generate.plan import plan_generation
 from raymill.pipelines.generate.stages import REMOVED_SCHEMA, write
