@@ -32,6 +32,9 @@ FAILPOINTS = (
     "after_upload",
     "before_delete",
     "after_delete",
+)
+# Those of runs that ask a model.
+FAILPOINTS_OF_ASKING = (
     "request_sent",
     "answer_received",
     "answer_stored",
@@ -44,8 +47,8 @@ VARIABLE = "RAYMILL_FAILPOINTS"
 
 
 def failpoint(name: str, detail: str = "") -> None:
-    """Call the functions that the plan has for this pass of the point. name: one of FAILPOINTS."""
-    assert name in FAILPOINTS, name
+    """Call the functions that the plan has for this pass of the point. name: one of those above."""
+    assert name in (*FAILPOINTS, *FAILPOINTS_OF_ASKING), name
     if folder := os.environ.get(VARIABLE):
         for function in _planned(Path(folder), name, detail.replace(" ", "_") or "-"):
             function()

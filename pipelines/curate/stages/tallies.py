@@ -57,6 +57,8 @@ _NO_SIGNALS = {"row", "id", "source", "text_hash", "language", "signature"}
 
 _FRACTION_EDGES = np.linspace(0, 1, 41)
 _MEAN_LENGTH_EDGES = np.linspace(0, 20, 41)
+# Scores by a rubric, and their distance from a threshold.
+_JUDGE_EDGES = {"judge_score": np.linspace(0, 10, 41), "judge_score_margin": np.linspace(-5, 5, 41)}
 _COUNT_EDGES = np.concatenate([[0.0], np.logspace(0, 8, 41)])  # 0, then five bins for each factor of 10
 
 
@@ -93,7 +95,8 @@ def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:
 
     Values beyond the edges are counted in the first and the last bin.
     """
-    base = _COUNT_EDGES if is_count(signal) else _MEAN_LENGTH_EDGES if "mean" in signal else _FRACTION_EDGES
+    others = _COUNT_EDGES if is_count(signal) else _MEAN_LENGTH_EDGES if "mean" in signal else _FRACTION_EDGES
+    base = _JUDGE_EDGES.get(signal, others)
     # A bin contains its lower edge. A document with the value of a maximum stays, so the edge is just above it.
     bounds = [c.threshold if c.minimum is not None else np.nextafter(c.threshold, np.inf) for c in checks]
     return np.union1d(base, [bound for bound in bounds if base[0] < bound < base[-1]])

@@ -341,13 +341,15 @@ def test_a_bound_is_drawn_at_the_edge_of_the_kept_bin_that_holds_it(minimum, max
 
 
 def test_a_signal_is_drawn_on_the_scale_of_its_values():
-    """Fractions from 0 to 1, mean lengths to 20, counts by powers of ten."""
+    """Fractions from 0 to 1, mean lengths to 20, scores of judges to 10, counts by powers of ten."""
     for rule in RULES.values():
         for signal, text in rule.signals.items():
-            counted = not re.search(r"/|\d to 1\)|mean", text)
+            counted = not re.search(r"/|\d to 1\)|mean|expected score", text)
             assert is_count(signal) == counted, f"{signal}: {text}"
             whole = edges(signal)
-            assert (whole[0], whole[-1]) == (0, 1e8 if counted else 20 if "mean" in signal else 1)
+            ends = {"judge_score": (0, 10), "judge_score_margin": (-5, 5)}
+            least, most = ends.get(signal, (0, 1e8 if counted else 20 if "mean" in signal else 1))
+            assert (whole[0], whole[-1]) == (least, most)
             assert all(low < high for low, high in pairwise(whole)) and len(whole) == (42 if counted else 41)
     assert is_count("characters") and is_count("tokens") and not is_count("language_score")
 

@@ -39,6 +39,7 @@ REASONS_OF_REMOVED = {*validate.REASONS, *tables.REASONS, *_LEFT_OUT}
 
 # Reasons that no record of the demo has.
 NOT_SHOWN = {
+    "terms_forbidden": "no model made records of the demo",
     "text_too_short": "of plain texts, shape text",
     "text_too_long": "of plain texts, shape text",
     "language_low_score": "all texts of the demo are in some language",
