@@ -30,7 +30,7 @@ _MAX_READ_S = 60  # of a GET
 _MAX_BYTES = 256 << 20
 _MAX_ANSWERS = 1_000_000
 _MAX_WAIT_S = 3600  # for all of them
-# The longest time of a file: that of a read, and a second for this number of bytes.
+# A file takes at most the time of a read, and a second for this number of bytes.
 _LEAST_BYTES_PER_S = 32 << 10
 
 _ID = re.compile(r"[\w-]{0,128}", re.ASCII)  # of a commit or an object
