@@ -86,6 +86,9 @@ class RunFolder:
         """
 
         def refusal(manifest: dict[str, Any]) -> Problem | None:
+            found, wanted = manifest.get("kind"), settings.get("kind", manifest.get("kind"))
+            if found != wanted:
+                return other_settings(self.uri, "a finished run", [f"its kind is {found}, not {wanted}"])
             changed = differences(manifest["config"], settings)
             if not changed and manifest["inputs"] != inputs:
                 changed = [input_changes()]

@@ -35,6 +35,7 @@ from raymill.cluster.examples.splits import hash64
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import Output, read_slices, table_of, table_slice
+from raymill.cluster.output_folder import path_below, refuse_output_in_folder
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.run import RunFolder
 from raymill.cluster.secret_values import remember
@@ -177,12 +178,22 @@ class PromptJob(RunJob[PromptConfig]):
             self._secret(name, model)
 
     def check_config(self) -> None:
-        """Verify the prompts, the models and the data set.
+        """Verify the prompts, the models, the data set and the output.
 
         Raises:
             UserError: one cannot be used.
         """
         refuse_wrong_prompts(self.config.prompts)
+        read = {"data": self.config.data} | {f"models.{name}": one.path for name, one in self.config.models.items()}
+        for named, path in read.items():
+            if path is None:
+                continue
+            refuse_output_in_folder("output", self.root, named, path, (f"{ITEMS}/part.parquet",), "prompt")
+            if path_below(path, self.root) is not None:
+                raise ConfigError(
+                    f"output: {self.root} contains {named}, and a run may not write above what it reads. Choose a "
+                    "folder that is not above it."
+                )
         _ = self.models, self.inputs()
 
     def _secret(self, name: str, model: ModelSettings) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymill.cluster.asking.faulty_server import FaultyServer
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
@@ -296,6 +296,17 @@ def test_what_is_no_data_set_is_refused_before_anything_is_asked(config, server,
     with pytest.raises(ConfigError, match=r"prompts\.plain"):
         run(config | {"prompts": {"plain": {"prompt": "{{ nothing }}"}}}, monkeypatch)
     assert server.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("data", "its kind is prepare, not prompt"), ("data/run", "lies inside"), (".", "contains data")],
+)
+def test_an_output_in_or_above_the_data_set_is_refused(config, monkeypatch, tmp_path, output, said):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=said):
+        run(config | {"output": str(tmp_path / output)}, monkeypatch)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_plan_and_a_dry_run_ask_nothing(config, server):
