@@ -72,7 +72,7 @@ def poisoned_unit(case: Case, chance: random.Random, passes: list[Pass]) -> None
     code = case.code(command)
     error = case.last_error()
     stage, _, index = unit.partition("/")
-    for wanted in (f"{stage}: no result for 1 of", f"Unit {index}", "same command again"):
+    for wanted in (f"{stage}: no result for 1 of", f"Unit {index}", "same call again"):
         if code != 1 or wanted not in error:
             case.violations.append(f"exit code {code}; no {wanted!r} in the error of poisoned {unit}: {error}")
     case.no_more_faults()
@@ -139,7 +139,7 @@ def full_disk(case: Case, chance: random.Random, passes: list[Pass]) -> None:
 
 _FULL_DISK = (
     r"StorageError: (\S+, unit \d+|tokenizer|export): /\S+: No space left on device\. .*"
-    r"free space, or set TMPDIR to a larger disk, and run the same command again"
+    r"free space, or set TMPDIR to a larger disk, and make the same call again"
 )
 
 

@@ -92,7 +92,7 @@ def kill_and_finish(packed: Path, undisturbed: tuple[Job, Outcome], seed: int, v
             command.end_all()
         if code == 0:
             break
-        assert victim == "driver" or (victim == "raylet" and "run the same command again" in err), err
+        assert victim == "driver" or (victim == "raylet" and "make the same call again" in err), err
     assert code == 0, err
     outcome = json.loads(Path(job.folder.outcome).read_text())
     assert outcome["restarts"] == 1
