@@ -83,6 +83,25 @@ class ApiSettings(TypedDict, total=False):
     """Maximum number of requests per second to the API."""
 
 
+class AskingExecutionSettings(TypedDict, total=False):
+    """Also the fraction of requests that may have no answer. Asking has a time limit of its own, `model.give_up_s`."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as long as the
+    model needs for its requests.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
+    max_unanswered: float
+    """Maximum fraction of the requests that may have no answer after all tries; above it the run stops, and asks
+    these again when it is continued.
+    """
+
+
 class AssessSettings(TypedDict, total=False):
     """What the assessment compares the data set with."""
 
@@ -815,7 +834,7 @@ class GatesSettings(TypedDict, total=False):
 
 
 class GenerateExecutionSettings(TypedDict, total=False):
-    """Also the fraction of requests that may have no answer. Asking has a time limit of its own, `model.give_up_s`."""
+    """Those of a run over files that asks a model."""
 
     attempts: int
     """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
@@ -1378,25 +1397,6 @@ class ProbeSettings(TypedDict, total=False):
 
     pool: Literal["last", "mean"]
     """Input of the classification head: hidden state of the last token, or mean over all tokens."""
-
-
-class PromptExecutionSettings(TypedDict, total=False):
-    """Also the fraction of requests that may have no answer."""
-
-    attempts: int
-    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
-    losses: int
-    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
-    stall_s: float
-    """Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as long as the
-    models need for its requests.
-    """
-    cpus: int | None
-    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
-    max_unanswered: float
-    """Maximum fraction of the requests that may have no answer after all tries; above it the run stops, and asks
-    these again when it is continued.
-    """
 
 
 class PromptTextSettings(TypedDict, total=False):
@@ -2621,7 +2621,7 @@ def prompt(
     budget: float | None = NOT_GIVEN,
     answers: str | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
-    execution: PromptExecutionSettings = NOT_GIVEN,
+    execution: AskingExecutionSettings = NOT_GIVEN,
     storage: StorageOptionsSettings = NOT_GIVEN,
     override: Changes = None,
     address: str | None = None,

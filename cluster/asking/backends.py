@@ -21,11 +21,25 @@ from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural, share
+from raymill.cluster.store.store import Store
 
 # Imported in workers alone: Ray, and transformers.
 _shared = Entry("raymill.cluster.asking.shared_throttle:report_to")
+_located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
 _local_model = Entry("raymill.training.model_folder.folder:local_model")
 _model_folder = Entry("raymill.training.evaluation.answering:loaded")
+
+
+def located(store: Store, model: ModelSettings) -> ModelSettings:
+    """The model; of a folder with its place, and the fingerprint of its files as its revision.
+
+    Raises:
+        StorageError, DataError: there is no model in the folder.
+    """
+    if model.path is None:
+        return model
+    path, found = _located.load()(store, model.path)
+    return model.model_copy(update={"path": path, "revision": found, "name": found[:16]})
 
 
 @dataclass(frozen=True)

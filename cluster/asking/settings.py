@@ -1,14 +1,57 @@
-"""The settings `model`, `sampling` and `budget` of runs that ask a model."""
+"""The settings `model`, `sampling` and `execution` of runs that ask a model, and the requests that they make."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from raymill.cluster.asking.money import TokenPrices
-from raymill.cluster.secret_values import VARIABLE
+from raymill.cluster.asking.requests import Message, ModelRequest, address_class, request_of, sample_seed
+from raymill.cluster.errors import ConfigError, Problem
+from raymill.cluster.frame.execution import Execution
+from raymill.cluster.secret_values import VARIABLE, remember
 from raymill.cluster.store import paths
 from raymill.cluster.web_address import WebAddress
+
+# Settings of a model without effect on its answers. The revision of a folder is made of its files.
+_NO_EFFECT = {"endpoint", "path", "key_env", "prices", "batch", "gpus", "concurrency", "requests_per_minute"} | {
+    "tokens_per_minute", "timeout_s", "tries", "give_up_s",
+}  # fmt: skip
+
+
+class AskingExecution(Execution):
+    """Also the fraction of requests that may have no answer. Asking has a time limit of its own, `model.give_up_s`."""
+
+    stall_s: float = Field(
+        86_400,
+        ge=1,
+        le=604_800,
+        description="Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as "
+        "long as the model needs for its requests",
+    )
+    max_unanswered: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Maximum fraction of the requests that may have no answer after all tries; above it the run stops, "
+        "and asks these again when it is continued",
+    )
+
+
+class Sampling(BaseModel, extra="forbid", frozen=True):
+    """How an answer is drawn from the model."""
+
+    temperature: float = Field(
+        0.7, ge=0, le=10, description="Temperature of the draw; 0: the likeliest token each time"
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="Fraction of the probability that tokens are drawn from")
+    max_tokens: int = Field(1024, ge=1, le=1_000_000, description="Largest number of tokens of an answer")
+    seed: int = Field(0, ge=0, lt=1 << 31, description="Seed of all draws, those of the server and of templates")
+    logprobs: int | None = Field(
+        None, ge=0, le=20, description="Number of likeliest tokens whose log-probabilities are stored; null: none"
+    )
 
 
 class ModelSettings(BaseModel, extra="forbid", frozen=True):
@@ -116,16 +159,42 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         """The prices of its requests, single ones or those in batch files."""
         return self.prices.in_batches if self.prices and self.batch else self.prices
 
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings on which the answers depend, as JSON values. Of a folder they are known once it is located."""
+        plain = self.model_dump(mode="json", exclude=_NO_EFFECT)
+        return plain | ({"at": address_class(self.endpoint)} if self.endpoint else {})
 
-class Sampling(BaseModel, extra="forbid", frozen=True):
-    """How an answer is drawn from the model."""
+    def secret(self, setting: str) -> str:
+        """The endpoint's key; empty without one. setting: name of these settings in the config.
 
-    temperature: float = Field(
-        0.7, ge=0, le=10, description="Temperature of the draw; 0: the likeliest token each time"
-    )
-    top_p: float = Field(1.0, gt=0, le=1, description="Fraction of the probability that tokens are drawn from")
-    max_tokens: int = Field(1024, ge=1, le=1_000_000, description="Largest number of tokens of an answer")
-    seed: int = Field(0, ge=0, lt=1 << 31, description="Seed of all draws, those of the server and of templates")
-    logprobs: int | None = Field(
-        None, ge=0, le=20, description="Number of likeliest tokens whose log-probabilities are stored; null: none"
-    )
+        Raises:
+            ConfigError: its environment variable is not set.
+        """
+        if self.key_env is None:
+            return ""
+        if not (value := os.environ.get(self.key_env)):
+            seen, fix = f"the environment variable {self.key_env} is not set", f"Set {self.key_env}."
+            raise ConfigError.about(Problem.of(f"{setting}.key_env", seen, "the endpoint's key", fix))
+        remember(value)
+        return value
+
+    def request(
+        self, sampling: Sampling, messages: Sequence[Message], sample: int = 0, form: Mapping[str, Any] | None = None
+    ) -> ModelRequest:
+        """The request with these messages. sample: number of the sample. form: `response_format`; None: a text."""
+        body: dict[str, Any] = {
+            "model": self.name or self.path,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": sample_seed(sampling.seed, sample),
+            **self.extra,
+        }
+        if sampling.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+        if form is not None:
+            body["response_format"] = form
+        at = address_class(self.endpoint) if self.endpoint else "here"
+        return request_of({"at": at, "revision": self.revision}, body, sample)

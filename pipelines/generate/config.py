@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from raymill.cluster.asking.settings import ModelSettings, Sampling
+from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import Input, Limits, as_list
@@ -29,23 +29,8 @@ class Make(BaseModel, extra="allow", frozen=True):
         return dict(self.model_extra or {})
 
 
-class GenerateExecution(FilesExecution):
-    """Also the fraction of requests that may have no answer. Asking has a time limit of its own, `model.give_up_s`."""
-
-    stall_s: float = Field(
-        86_400,
-        ge=1,
-        le=604_800,
-        description="Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as "
-        "long as the model needs for its requests",
-    )
-    max_unanswered: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="Maximum fraction of the requests that may have no answer after all tries; above it the run stops, "
-        "and asks these again when it is continued",
-    )
+class GenerateExecution(AskingExecution, FilesExecution):
+    """Those of a run over files that asks a model."""
 
 
 class GenerateConfig(BaseModel, extra="forbid", frozen=True):

@@ -11,7 +11,6 @@ what it changed.
 
 import hashlib
 import json
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +23,10 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
-from raymill.cluster.asking.backends import Backends
-from raymill.cluster.asking.requests import address_class
+from raymill.cluster.asking.backends import Backends, located
 from raymill.cluster.asking.settings import ModelSettings
-from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError, DataError, Problem, UserError
+from raymill.cluster.entry import require_extra
+from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
@@ -37,7 +35,7 @@ from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
-from raymill.cluster.secret_values import remember, shortened
+from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
@@ -63,19 +61,13 @@ from raymill.pipelines.generate.template import (
     template_text,
 )
 
-# It loads libraries of training.
-_located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
-
 # `exclude` of pydantic's model_dump: the settings without effect on the records.
 _NO_EFFECT_ON_RESULT = STORES | {
     "output": True,
     "answers": True,
     "budget": True,
     "execution": True,
-    "model": {
-        *("endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s"),
-        *("tries", "give_up_s", "batch", "gpus"),
-    },
+    "model": True,
 }
 
 
@@ -144,9 +136,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
-        model = self.config.model
-        plain["model"] |= {"at": address_class(model.endpoint)} if model.endpoint else {"revision": self.model.revision}
-        del plain["model"]["path"]  # its revision says what it holds
+        plain["model"] = self.model.decisive
         if not isinstance(self.config.make.template, str):
             del plain["make"]["template"]  # the same as the next one
         drawn = {name: one.plain for name, one in self.choices.items()}
@@ -157,19 +147,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
 
     @property
     def secret(self) -> str:
-        """The endpoint's key; empty without one.
-
-        Raises:
-            ConfigError: its environment variable is not set.
-        """
-        name = self.config.model.key_env
-        if name is None:
-            return ""
-        if not (value := os.environ.get(name)):
-            seen = f"the environment variable {name} is not set"
-            raise ConfigError.about(Problem.of("model.key_env", seen, "the endpoint's key", f"Set {name}."))
-        remember(value)
-        return value
+        """The endpoint's key; empty without one. Raises ConfigError: its environment variable is not set."""
+        return self.config.model.secret("model")
 
     def check(self, session: Session, replace: bool) -> None:
         _ = self.frozen, self.asker, self.secret
@@ -181,22 +160,17 @@ class GenerateJob(FilesJob[GenerateConfig]):
     @cached_property
     def model(self) -> ModelSettings:
         """The model, of a folder with its place, and the fingerprint of its files as its revision."""
-        given = self.config.model
-        if given.path is None:
-            return given
-        path, found = _located.load()(self.store, given.path)
-        return given.model_copy(update={"path": path, "revision": found, "name": found[:16]})
+        return located(self.store, self.config.model)
 
     @property
     def asker(self) -> Asker:
         """Makes the requests and the records."""
         config, template, model = self.config, self.template, self.model
-        asked = {"at": address_class(model.endpoint) if model.endpoint else "here", "revision": model.revision}
         fields = {"text", "id", *(name for one in config.inputs for name in one.columns)}
         needed, choices = refuse_names(template, fields, self.choices), self.choices
         refuse_carried(template, config.carry, fields, choices)
         variables = template.variables | config.make.variables
-        return Asker(template, variables, model, config.sampling, asked, needed, choices, config.carry)
+        return Asker(template, variables, model, config.sampling, needed, choices, config.carry)
 
     @cached_property
     def _generating(self) -> GenerateSettings:

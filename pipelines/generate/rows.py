@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raymill.cluster.asking.requests import ModelRequest, request_of, sample_seed
+from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.examples import content as contents
 from raymill.cluster.examples.content import Content, Preference, Shape
@@ -55,18 +55,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Asker:
-    """Makes requests and records of rows. variables: of the template, with the values of `make`.
+    """Makes requests and records of rows.
 
-    asked: what of the model is not in the body of a request, but changes its answers. needed: fields without which a
-    seed makes no record. choices: what is drawn for each seed and sample, by name. carried: columns of the seeds that
-    records have.
+    variables: of the template, with the values of `make`. needed: fields without which a seed makes no record. choices:
+    what is drawn for each seed and sample, by name. carried: columns of the seeds that records have.
     """
 
     template: RecordTemplate
     variables: Mapping[str, Any]
     model: ModelSettings
     sampling: Sampling
-    asked: Mapping[str, Any]
     needed: frozenset[str] = frozenset()
     choices: Mapping[str, Choices] = field(default_factory=dict)
     carried: Sequence[str] = ()
@@ -103,28 +101,17 @@ class Asker:
         names = self.names(row)
         messages = messages_of(step, names)
         count = step.samples if isinstance(step.samples, int) else int(names.get(step.samples, 1))
-        return [self._request(messages, step, sample * count + one) for one in range(count)]
+        form = self._form(step)
+        return [self.model.request(self.sampling, messages, sample * count + one, form) for one in range(count)]
 
-    def _request(self, messages: Sequence[Mapping[str, str]], step: Step, sample: int) -> ModelRequest:
-        body: dict[str, Any] = {
-            "model": self.model.name or self.model.path,
-            "messages": messages,
-            "temperature": self.sampling.temperature,
-            "top_p": self.sampling.top_p,
-            "max_tokens": self.sampling.max_tokens,
-            "seed": sample_seed(self.sampling.seed, sample),
-            **self.model.extra,
-        }
-        if self.sampling.logprobs is not None:
-            body |= {"logprobs": True, "top_logprobs": self.sampling.logprobs}
-        if step.answer is not None and self.model.structured != "none":
-            form = {"name": step.name, "strict": True, "schema": strict_schema(step.answer)}
-            body["response_format"] = (
-                {"type": "json_schema", "json_schema": form}
-                if self.model.structured == "json_schema"
-                else {"type": "json_object"}
-            )
-        return request_of(self.asked, body, sample)
+    def _form(self, step: Step) -> dict[str, Any] | None:
+        """`response_format` of a step's requests."""
+        if step.answer is None or self.model.structured == "none":
+            return None
+        if self.model.structured == "json_object":
+            return {"type": "json_object"}
+        form = {"name": step.name, "strict": True, "schema": strict_schema(step.answer)}
+        return {"type": "json_schema", "json_schema": form}
 
     def kept(self, row: Row, step: Step) -> None:
         """Verify the condition of a step.

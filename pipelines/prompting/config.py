@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from raymill.cluster.asking.settings import ModelSettings, Sampling
-from raymill.cluster.frame.execution import Execution
+from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.run_name import RunName
 from raymill.cluster.readers.inputs import as_list
 from raymill.cluster.store import paths
@@ -66,25 +65,6 @@ class ShownExamples(BaseModel, extra="forbid", frozen=True):
     )
 
 
-class PromptExecution(Execution):
-    """Also the fraction of requests that may have no answer."""
-
-    stall_s: float = Field(
-        86_400,
-        ge=1,
-        le=604_800,
-        description="Seconds without a committed or failed unit of work after which Ray is restarted; a unit takes as "
-        "long as the models need for its requests",
-    )
-    max_unanswered: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="Maximum fraction of the requests that may have no answer after all tries; above it the run stops, "
-        "and asks these again when it is continued",
-    )
-
-
 class PromptConfig(BaseModel, extra="forbid", frozen=True):
     """Prompts, examples and models, compared on the records of a data set."""
 
@@ -121,7 +101,7 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
         description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
     )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
-    execution: PromptExecution = Field(PromptExecution(), description="Retries and CPU cores; no effect on the result")
+    execution: AskingExecution = Field(AskingExecution(), description="Retries and CPU cores; no effect on the result")
     storage: StorageOptions = Field(
         StorageOptions(), description="Credentials, address and timeouts of the object store"
     )  # type: ignore[call-arg]

@@ -10,11 +10,10 @@ nothing again that has an answer.
 
 import hashlib
 import json
-import os
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -23,58 +22,42 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from raymill.cluster.artifact import Artifact, Counters, fingerprint
-from raymill.cluster.asking.answers import AnswerRange, Answers
-from raymill.cluster.asking.backends import Backends, Connected
+from raymill.cluster.artifact import Artifact, fingerprint
+from raymill.cluster.asking.answers import Answers
+from raymill.cluster.asking.backends import Backends, located
 from raymill.cluster.asking.money import TokenCounts
-from raymill.cluster.asking.requests import ModelRequest, address_class, boundaries, range_of
+from raymill.cluster.asking.requests import boundaries
 from raymill.cluster.asking.settings import ModelSettings
-from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError, Problem
-from raymill.cluster.examples.splits import hash64
+from raymill.cluster.entry import require_extra
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
-from raymill.cluster.output import Output, read_slices, table_of, table_slice
+from raymill.cluster.output import Output
 from raymill.cluster.output_folder import path_below, refuse_output_in_folder
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.run import RunFolder
-from raymill.cluster.secret_values import remember
 from raymill.cluster.session import Session
-from raymill.cluster.stage import Scratch, Stage
+from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
-from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, Machines
-from raymill.pipelines.prompting.choose import Pool
 from raymill.pipelines.prompting.compare import compared, ranked_by
 from raymill.pipelines.prompting.config import PromptConfig
-from raymill.pipelines.prompting.variants import (
+from raymill.pipelines.prompting.stages import (
     ANSWERS_SCHEMA,
+    EXAMPLES,
     EXAMPLES_SCHEMA,
+    ITEMS,
     ITEMS_SCHEMA,
-    REQUESTS_SCHEMA,
-    Item,
-    PromptVariant,
-    items_of,
-    messages_of,
-    refuse_wrong_prompts,
-    request_for,
-    variants_of,
+    AskModel,
+    Draft,
 )
-
-_located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
-# They load scikit-learn, or torch.
-_fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
-_sentence_model = Entry("raymill.pipelines.prepare.assess.sentence_model:load")
+from raymill.pipelines.prompting.variants import PromptVariant, refuse_wrong_prompts, variants_of
 
 VERSION = "1"
-ITEMS, EXAMPLES, BEST = "items", "examples", "best.yaml"
-_DIMENSIONS = 128  # of vectors
+BEST = "best.yaml"
 _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
-_NO_EFFECT_ON_MODEL = {"endpoint", "key_env", "prices", "concurrency", "requests_per_minute", "tokens_per_minute"} | {
-    "timeout_s", "tries", "give_up_s", "batch", "gpus", "path",
-}  # fmt: skip
 _NO_COLUMNS = pa.schema([])
 
 
@@ -135,13 +118,7 @@ class PromptJob(RunJob[PromptConfig]):
     def models(self) -> dict[str, ModelSettings]:
         """The models; those of folders with their place, and the fingerprint of their files as their revision."""
 
-        def located(given: ModelSettings) -> ModelSettings:
-            if given.path is None:
-                return given
-            path, found = _located.load()(self.store, given.path)
-            return given.model_copy(update={"path": path, "revision": found, "name": found[:16]})
-
-        return {name: located(one) for name, one in self.config.models.items()}
+        return {name: located(self.store, one) for name, one in self.config.models.items()}
 
     @cached_property
     def variants(self) -> list[PromptVariant]:
@@ -150,13 +127,7 @@ class PromptJob(RunJob[PromptConfig]):
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
-        return plain | {
-            "models": {
-                name: one.model_dump(mode="json", exclude=_NO_EFFECT_ON_MODEL)
-                | ({"at": address_class(one.endpoint)} if one.endpoint else {})
-                for name, one in self.models.items()
-            }
-        }
+        return plain | {"models": {name: one.decisive for name, one in self.models.items()}}
 
     def inputs(self) -> str | None:
         return RunFolder(self.store, self.config.data).require(
@@ -175,7 +146,7 @@ class PromptJob(RunJob[PromptConfig]):
     def check(self, session: Session, replace: bool) -> None:
         self.check_config()
         for name, model in self.config.models.items():
-            self._secret(name, model)
+            model.secret(f"models.{name}")
 
     def check_config(self) -> None:
         """Verify the prompts, the models, the data set and the output.
@@ -195,16 +166,6 @@ class PromptJob(RunJob[PromptConfig]):
                     "folder that is not above it."
                 )
         _ = self.models, self.inputs()
-
-    def _secret(self, name: str, model: ModelSettings) -> str:
-        if model.key_env is None:
-            return ""
-        if not (value := os.environ.get(model.key_env)):
-            seen = f"the environment variable {model.key_env} is not set"
-            at, fix = f"models.{name}.key_env", f"Set {model.key_env}."
-            raise ConfigError.about(Problem.of(at, seen, "the endpoint's key", fix))
-        remember(value)
-        return value
 
     def _answers(self, name: str) -> Answers:
         """The answer store of a model. Its tries have the run's name, the model's, and a hash of the output."""
@@ -227,7 +188,7 @@ class PromptJob(RunJob[PromptConfig]):
         for name, model in self.models.items():
             backends = Backends(
                 model, config.sampling, config.budget, self._answers(name),
-                f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}", self._secret(name, config.models[name]),
+                f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}", config.models[name].secret(f"models.{name}"),
             )  # fmt: skip
             uris = tuple(artifacts[f"_work/requests.{name}"].file_uris)
             ask = AskModel(name, backends, uris, firsts, config.sampling.max_tokens, config.execution.max_unanswered)
@@ -348,104 +309,3 @@ class PromptJob(RunJob[PromptConfig]):
     def machines(self, seconds: float | None) -> Machines:
         gpus = max(one.worker_gpus for one in self.config.models.values())
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """The work of the stage `items`. firsts: the first key of each range of requests."""
-
-    config: PromptConfig
-    models: Mapping[str, ModelSettings]
-    firsts: tuple[str, ...]
-
-    def __call__(self, _: int, scratch: Scratch) -> Counters:
-        """Counters: `items`, `pool`, `requests`, and `fewer`, requests with fewer examples than wanted."""
-        config, store = self.config, self.config.store
-        items = items_of(store, config.data, config.split, config.sampling.seed, config.items)
-        scratch.write(ITEMS, pa.Table.from_pylist([vars(one) for one in items], ITEMS_SCHEMA))
-        variants = variants_of(config)
-        shown = examples_of(config, items) if any(one.examples for one in variants) else None
-        by_model: dict[str, list[list[dict[str, Any]]]] = {name: [[] for _ in self.firsts] for name in self.models}
-        chosen, fewer = [], 0
-        for number, variant in enumerate(variants):
-            for at, item in enumerate(items):
-                examples = shown(variant, at) if shown and variant.examples else []
-                fewer += len(examples) < variant.examples
-                messages = messages_of(config.prompts[variant.prompt], item.question, examples)
-                one = request_for(self.models[variant.model], config.sampling, messages)
-                row = {"variant": number, "item": at, "key": one.key, "body": one.body}
-                by_model[variant.model][range_of(one.key, self.firsts)].append(row)
-                chosen.append({"variant": number, "item": item.id, "examples": [one.id for one in examples]})
-        scratch.write(EXAMPLES, pa.Table.from_pylist(chosen, EXAMPLES_SCHEMA))
-        for name, ranges in by_model.items():
-            tables = (pa.Table.from_pylist(rows, REQUESTS_SCHEMA) if rows else None for rows in ranges)
-            scratch.write_slices(f"_work/requests.{name}", [b"" if one is None else table_slice(one) for one in tables])
-        return {"items": len(items), "requests": len(chosen), "fewer": fewer}
-
-
-def examples_of(config: PromptConfig, items: Sequence[Item]) -> Any:
-    """`examples(variant, number of the item)`: the examples before an item, in the order in which they stand."""
-    examples, seed = config.examples, config.sampling.seed
-    records = items_of(config.store, config.data, "train", seed, examples.pool)
-    records.sort(key=lambda one: hash64(str(seed).encode(), one.id.encode()))
-    questions = [one.question for one in records]
-    if examples.model is None:
-        embedder = _fit_embedding.load()(questions, _DIMENSIONS)
-    else:
-        embedder = _sentence_model.load()(config.store, examples.model)
-    pool = Pool(
-        [one.id for one in records], questions, [one.answer for one in records], embedder.embed(questions), seed,
-        examples.near, examples.balanced,
-    )  # fmt: skip
-    vectors = embedder.embed([one.question for one in items])
-
-    def shown(variant: PromptVariant, at: int) -> list[Item]:
-        item = items[at]
-        found = pool.examples(variant.by, variant.examples, item.id, item.question, vectors[at])
-        return [records[one] for one in found]
-
-    return shown
-
-
-@dataclass(frozen=True)
-class AskModel:
-    """The work of a stage `ask.MODEL`.
-
-    name: of the model. uris: the sliced files with its requests. firsts: the first key of each range of these.
-    """
-
-    name: str
-    backends: Backends
-    uris: tuple[str, ...]
-    firsts: tuple[str, ...]
-    max_tokens: int
-    most_unanswered: float
-
-    def __call__(self, unit: int, scratch: Scratch, backend: Connected) -> Counters:
-        """Counters: `asked`, different requests."""
-        store: Store = self.backends.answers.store
-        tables = [one for one in read_slices(store, self.uris, unit, table_of) if one is not None]
-        rows = pa.concat_tables([REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
-        requests = {row["key"]: ModelRequest(row["key"], row["body"]) for row in rows}
-        last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
-        keys = AnswerRange(self.firsts[unit], last)
-        found = self.backends.ask(backend, requests, keys, self.max_tokens, self.most_unanswered) if rows else {}
-        made = []
-        for row in rows:
-            reply = found[row["key"]].reply
-            made.append(
-                {
-                    "variant": row["variant"],
-                    "item": row["item"],
-                    "key": row["key"],
-                    "outcome": reply.outcome,
-                    "reason": reply.reason or reply.refusal or None,
-                    "finish": reply.finish,
-                    "content": reply.content if reply.outcome == "answered" and not reply.refusal else None,
-                    "tokens": vars(reply.tokens),
-                    "seconds": reply.seconds,
-                }
-            )
-        if made:
-            scratch.write(f"answers_of.{self.name}", pa.Table.from_pylist(made, ANSWERS_SCHEMA))
-        return {"asked": len(requests)}

@@ -6,7 +6,8 @@ from typing import Any
 from raymill.cluster.answer import Answer
 from raymill.cluster.formats import count, plural
 from raymill.pipelines.prompting.config import PromptConfig
-from raymill.pipelines.prompting.job import PromptJob, examples_of, shown_examples
+from raymill.pipelines.prompting.job import PromptJob, shown_examples
+from raymill.pipelines.prompting.stages import examples_of
 from raymill.pipelines.prompting.variants import items_of, messages_of
 
 _SAMPLED = 20  # items whose prompts are made

@@ -5,11 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.asking.requests import ModelRequest, address_class, request_of, sample_seed
-from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import COLUMNS, Shape, from_shape, question_and_answer
 from raymill.cluster.examples.splits import hash64
@@ -90,21 +86,6 @@ def messages_of(prompt: PromptText, question: str, examples: Sequence[Item]) -> 
     return [*messages, {"role": "user", "content": asked(question, [])}]
 
 
-def request_for(model: ModelSettings, sampling: Sampling, messages: Sequence[Mapping[str, str]]) -> ModelRequest:
-    """The request with these messages."""
-    body: dict[str, Any] = {
-        "model": model.name or model.path,
-        "messages": messages,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "max_tokens": sampling.max_tokens,
-        "seed": sample_seed(sampling.seed, 0),
-        **model.extra,
-    }
-    at = address_class(model.endpoint) if model.endpoint else "here"
-    return request_of({"at": at, "revision": model.revision}, body)
-
-
 def items_of(store: Store, data: str, split: str, seed: int, most: int | None) -> list[Item]:
     """Records of a split with a question and an answer: those with the smallest hashes, in the order of their ids.
 
@@ -130,23 +111,3 @@ def items_of(store: Store, data: str, split: str, seed: int, most: int | None) -
             f"split {split} that is not empty."
         )
     return [Item(*one) for _, *one in sorted(drawn, key=lambda one: one[1])]
-
-
-REQUESTS_SCHEMA = pa.schema(
-    [("variant", pa.int32()), ("item", pa.int32()), ("key", pa.string()), ("body", pa.large_string())]
-)
-ANSWERS_SCHEMA = pa.schema(
-    [
-        ("variant", pa.int32()),
-        ("item", pa.int32()),
-        ("key", pa.string()),
-        ("outcome", pa.string()),  # answered, refused, again
-        ("reason", pa.string()),
-        ("finish", pa.string()),  # as of the endpoint; length: truncated at `sampling.max_tokens`
-        ("content", pa.large_string()),
-        ("tokens", pa.struct([(name, pa.int64()) for name in ("input", "cached", "output", "reasoning")])),
-        ("seconds", pa.float64()),
-    ]
-)
-EXAMPLES_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.string()), ("examples", pa.list_(pa.string()))])
-ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), ("answer", pa.large_string())])

@@ -1,0 +1,147 @@
+"""The stages of `raymill prompt`: the items with the requests about them, and the answers of each model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raymill.cluster.artifact import Counters
+from raymill.cluster.asking.answers import AnswerRange
+from raymill.cluster.asking.backends import Backends, Connected
+from raymill.cluster.asking.requests import ModelRequest, range_of
+from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.entry import Entry
+from raymill.cluster.examples.splits import hash64
+from raymill.cluster.output import read_slices, table_of, table_slice
+from raymill.cluster.stage import Scratch
+from raymill.pipelines.prompting.choose import Pool
+from raymill.pipelines.prompting.config import PromptConfig
+from raymill.pipelines.prompting.variants import Item, PromptVariant, items_of, messages_of, variants_of
+
+# They load scikit-learn, or torch.
+_fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
+_sentence_model = Entry("raymill.pipelines.prepare.assess.sentence_model:load")
+
+ITEMS, EXAMPLES = "items", "examples"
+_DIMENSIONS = 128  # of vectors
+
+REQUESTS_SCHEMA = pa.schema(
+    [("variant", pa.int32()), ("item", pa.int32()), ("key", pa.string()), ("body", pa.large_string())]
+)
+ANSWERS_SCHEMA = pa.schema(
+    [
+        ("variant", pa.int32()),
+        ("item", pa.int32()),
+        ("key", pa.string()),
+        ("outcome", pa.string()),  # answered, refused, again
+        ("reason", pa.string()),
+        ("finish", pa.string()),  # as of the endpoint; length: truncated at `sampling.max_tokens`
+        ("content", pa.large_string()),
+        ("tokens", pa.struct([(name, pa.int64()) for name in ("input", "cached", "output", "reasoning")])),
+        ("seconds", pa.float64()),
+    ]
+)
+EXAMPLES_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.string()), ("examples", pa.list_(pa.string()))])
+ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), ("answer", pa.large_string())])
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The work of the stage `items`. firsts: the first key of each range of requests."""
+
+    config: PromptConfig
+    models: Mapping[str, ModelSettings]
+    firsts: tuple[str, ...]
+
+    def __call__(self, _: int, scratch: Scratch) -> Counters:
+        """Counters: `items`, `pool`, `requests`, and `fewer`, requests with fewer examples than wanted."""
+        config, store = self.config, self.config.store
+        items = items_of(store, config.data, config.split, config.sampling.seed, config.items)
+        scratch.write(ITEMS, pa.Table.from_pylist([vars(one) for one in items], ITEMS_SCHEMA))
+        variants = variants_of(config)
+        shown = examples_of(config, items) if any(one.examples for one in variants) else None
+        by_model: dict[str, list[list[dict[str, Any]]]] = {name: [[] for _ in self.firsts] for name in self.models}
+        chosen, fewer = [], 0
+        for number, variant in enumerate(variants):
+            for at, item in enumerate(items):
+                examples = shown(variant, at) if shown and variant.examples else []
+                fewer += len(examples) < variant.examples
+                messages = messages_of(config.prompts[variant.prompt], item.question, examples)
+                one = self.models[variant.model].request(config.sampling, messages)
+                row = {"variant": number, "item": at, "key": one.key, "body": one.body}
+                by_model[variant.model][range_of(one.key, self.firsts)].append(row)
+                chosen.append({"variant": number, "item": item.id, "examples": [one.id for one in examples]})
+        scratch.write(EXAMPLES, pa.Table.from_pylist(chosen, EXAMPLES_SCHEMA))
+        for name, ranges in by_model.items():
+            tables = (pa.Table.from_pylist(rows, REQUESTS_SCHEMA) if rows else None for rows in ranges)
+            scratch.write_slices(f"_work/requests.{name}", [b"" if one is None else table_slice(one) for one in tables])
+        return {"items": len(items), "requests": len(chosen), "fewer": fewer}
+
+
+def examples_of(config: PromptConfig, items: Sequence[Item]) -> Callable[[PromptVariant, int], list[Item]]:
+    """`examples(variant, number of the item)`: the examples before an item, in the order in which they stand."""
+    examples, seed = config.examples, config.sampling.seed
+    records = items_of(config.store, config.data, "train", seed, examples.pool)
+    records.sort(key=lambda one: hash64(str(seed).encode(), one.id.encode()))
+    questions = [one.question for one in records]
+    if examples.model is None:
+        embedder = _fit_embedding.load()(questions, _DIMENSIONS)
+    else:
+        embedder = _sentence_model.load()(config.store, examples.model)
+    pool = Pool(
+        [one.id for one in records], questions, [one.answer for one in records], embedder.embed(questions), seed,
+        examples.near, examples.balanced,
+    )  # fmt: skip
+    vectors = embedder.embed([one.question for one in items])
+
+    def shown(variant: PromptVariant, at: int) -> list[Item]:
+        item = items[at]
+        found = pool.examples(variant.by, variant.examples, item.id, item.question, vectors[at])
+        return [records[one] for one in found]
+
+    return shown
+
+
+@dataclass(frozen=True)
+class AskModel:
+    """The work of a stage `ask.MODEL`.
+
+    name: of the model. uris: the sliced files with its requests. firsts: the first key of each range of these.
+    """
+
+    name: str
+    backends: Backends
+    uris: tuple[str, ...]
+    firsts: tuple[str, ...]
+    max_tokens: int
+    most_unanswered: float
+
+    def __call__(self, unit: int, scratch: Scratch, backend: Connected) -> Counters:
+        """Counters: `asked`, different requests."""
+        store = self.backends.answers.store
+        tables = [one for one in read_slices(store, self.uris, unit, table_of) if one is not None]
+        rows = pa.concat_tables([REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
+        requests = {row["key"]: ModelRequest(row["key"], row["body"]) for row in rows}
+        last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
+        keys = AnswerRange(self.firsts[unit], last)
+        found = self.backends.ask(backend, requests, keys, self.max_tokens, self.most_unanswered) if rows else {}
+        made = []
+        for row in rows:
+            reply = found[row["key"]].reply
+            made.append(
+                {
+                    "variant": row["variant"],
+                    "item": row["item"],
+                    "key": row["key"],
+                    "outcome": reply.outcome,
+                    "reason": reply.reason or reply.refusal or None,
+                    "finish": reply.finish,
+                    "content": reply.content if reply.outcome == "answered" and not reply.refusal else None,
+                    "tokens": vars(reply.tokens),
+                    "seconds": reply.seconds,
+                }
+            )
+        if made:
+            scratch.write(f"answers_of.{self.name}", pa.Table.from_pylist(made, ANSWERS_SCHEMA))
+        return {"asked": len(requests)}
