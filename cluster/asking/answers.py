@@ -168,10 +168,10 @@ class Journal:
         """Let nothing wait for the store for more than some seconds.
 
         Raises:
-            ClusterError: another worker does the unit since this one was taken for lost, as a suspended process.
+            ClusterError: another worker does the unit, because this one did not respond, as when it was suspended.
         """
         if self._log.flush_old() and self._newer():
-            raise ClusterError(f"{self._run}: another worker asks these requests, since this one was taken for lost.")
+            raise ClusterError(f"{self._run}: another worker asks these requests, because this one did not respond.")
 
     def _write(self, plain: Mapping[str, Any]) -> None:
         self._log.write(json.dumps(plain, separators=(",", ":")).encode() + b"\n")
@@ -269,9 +269,9 @@ class Answers:
         """The tries of the run, and their tokens. Memory: some 60 bytes a try."""
         everything = AnswerRange("", "")
         schema = pa.schema([SCHEMA.field(name) for name in _COUNTED])
-        own = [self.run, self.run + IN_BATCHES]
-        tables = [table.filter(pc.is_in(table["run"], pa.array(own))) for table in self._tables(everything, _COUNTED)]
-        in_journals = [one for one in self._open(everything) if one.run in own]
+        own = pa.array(self._runs)
+        tables = [table.filter(pc.is_in(table["run"], own)) for table in self._tables(everything, _COUNTED)]
+        in_journals = [one for one in self._open(everything) if one.run in self._runs]
         columns = {name: [getattr(one, name) for one in in_journals] for name in _COUNTED}
         tries = pa.concat_tables([*tables, pa.table(columns, schema=schema)])
         # Of several rows of a try the first counts: those with its end stand before those in flight.
@@ -289,13 +289,13 @@ class Answers:
             counted = TokenCounts(*(total(f"{name}_tokens") for name in ("input", "cached", "output", "reasoning")))
             return counted, TokenCounts(total("most_input"), 0, total("most_output"))
 
-        return Spending(Counter(tries["outcome"].to_pylist()), *counts(own[0]), *counts(own[1]))
+        return Spending(Counter(tries["outcome"].to_pylist()), *(count for run in self._runs for count in counts(run)))
 
     def sizes(self, most: int) -> tuple[list[int], list[int], list[int]]:
         """(bytes of the messages, input tokens, output tokens) of the first answers of the run, at most `most`."""
         found: list[tuple[int, int, int]] = []
         for table in self._tables(AnswerRange("", ""), ["run", "outcome", "request", "input_tokens", "output_tokens"]):
-            ours = pc.and_(pc.equal(table["run"], self.run), pc.equal(table["outcome"], "answered"))
+            ours = pc.and_(pc.is_in(table["run"], pa.array(self._runs)), pc.equal(table["outcome"], "answered"))
             for row in table.filter(ours).to_pylist():
                 if row["input_tokens"] and (size := _message_bytes(row["request"])) is not None:
                     found.append((size, row["input_tokens"], row["output_tokens"]))
@@ -310,6 +310,11 @@ class Answers:
         names = (name.split(".") for name in self._journals(keys, own=True))
         numbers = (id.partition("-")[0] for of_range, _, id in names if of_range == keys.name)
         return [int(number) for number in numbers if _NUMBER.fullmatch(number)]
+
+    @property
+    def _runs(self) -> tuple[str, str]:
+        """The run in its tries: of single requests, and of batch files."""
+        return self.run, self.run + IN_BATCHES
 
     @property
     def mark(self) -> str:

@@ -40,7 +40,8 @@ class VllmServer:
             raise ConfigError("model.engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
         self._words = [program, "serve", str(folder), "--host", "127.0.0.1", "--served-model-name", name]
         self._words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
-        self._log = Path(tempfile.mkdtemp(prefix="raymill-vllm-"), "log.txt")
+        self._folder = tempfile.TemporaryDirectory(prefix="raymill-vllm-")  # removed with this object
+        self._log = Path(self._folder.name, "log.txt")
         self._start()
 
     def _start(self) -> None:

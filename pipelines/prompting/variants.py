@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import meta
+
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import COLUMNS, Shape, from_shape, question_and_answer
@@ -12,7 +14,7 @@ from raymill.cluster.examples.splits import hash64
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.pipelines.generate.template import Refusal, rendered
+from raymill.pipelines.generate.template import Refusal, jinja, rendered
 from raymill.pipelines.prompting.config import PromptConfig, PromptText
 
 
@@ -78,7 +80,7 @@ def messages_of(prompt: PromptText, question: str, examples: Sequence[Item]) -> 
         return rendered(prompt.prompt, {"prompt": question, "examples": listed}).strip()
 
     messages = [{"role": "system", "content": system}] if (system := rendered(prompt.system, {}).strip()) else []
-    if "examples" in prompt.prompt:
+    if "examples" in meta.find_undeclared_variables(jinja.parse(prompt.prompt)):
         return [*messages, {"role": "user", "content": asked(question, examples)}]
     for one in examples:
         messages.append({"role": "user", "content": asked(one.question, [])})

@@ -80,6 +80,13 @@ def test_with_every_fault_each_request_has_its_answer_and_none_is_paid_twice(ans
     assert spent.unknown.input == 0, "no try is left that may have been billed"
 
 
+def test_a_plan_measures_the_answers_of_batches(answers):
+    with FaultyServer() as server:
+        ask(server, answers)
+        bytes_of, inputs, outputs = answers.sizes(1000)
+        assert (len(bytes_of), sum(inputs), sum(outputs)) == (60, *server.tokens)
+
+
 def test_what_expired_is_asked_again_in_another_batch(answers):
     with FaultyServer(share=1.0, faults=["unknown"], seed=2) as server:
         server.share = 0.0

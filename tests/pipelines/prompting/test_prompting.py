@@ -149,6 +149,11 @@ def test_examples_are_turns_or_stand_in_the_prompt():
     assert messages_of(PromptText(prompt=text), "3+3?", shown) == [{"role": "user", "content": "2+2? -> 4\n3+3? ->"}]
 
 
+def test_the_word_examples_in_a_prompt_does_not_keep_them_from_being_turns():
+    turns = messages_of(PromptText(prompt="Like the examples: {{ prompt }}"), "3+3?", [Item("a", "2+2?", "4")])
+    assert [one["role"] for one in turns] == ["user", "assistant", "user"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"), [("{{ promt }}", "promt"), ("Answer!", "has no {{ prompt }}"), ("{{ x", "x")]
 )
