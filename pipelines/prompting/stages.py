@@ -12,7 +12,6 @@ from raymill.cluster.asking.backends import Backends, Connected
 from raymill.cluster.asking.requests import ModelRequest, range_of
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry
-from raymill.cluster.examples.splits import hash64
 from raymill.cluster.output import read_slices, table_of, table_slice
 from raymill.cluster.stage import Scratch
 from raymill.pipelines.prompting.choose import Pool
@@ -83,7 +82,6 @@ def examples_of(config: PromptConfig, items: Sequence[Item]) -> Callable[[Prompt
     """`examples(variant, number of the item)`: the examples before an item, in the order in which they stand."""
     examples, seed = config.examples, config.sampling.seed
     records = items_of(config.store, config.data, "train", seed, examples.pool)
-    records.sort(key=lambda one: hash64(str(seed).encode(), one.id.encode()))
     questions = [one.question for one in records]
     if examples.model is None:
         embedder = _fit_embedding.load()(questions, _DIMENSIONS)

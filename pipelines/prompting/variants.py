@@ -80,12 +80,13 @@ def messages_of(prompt: PromptText, question: str, examples: Sequence[Item]) -> 
         return rendered(prompt.prompt, {"prompt": question, "examples": listed}).strip()
 
     messages = [{"role": "system", "content": system}] if (system := rendered(prompt.system, {}).strip()) else []
+    whole = asked(question, examples)
     if "examples" in meta.find_undeclared_variables(jinja.parse(prompt.prompt)):
-        return [*messages, {"role": "user", "content": asked(question, examples)}]
+        return [*messages, {"role": "user", "content": whole}]
     for one in examples:
         messages.append({"role": "user", "content": asked(one.question, [])})
         messages.append({"role": "assistant", "content": one.answer})
-    return [*messages, {"role": "user", "content": asked(question, [])}]
+    return [*messages, {"role": "user", "content": whole}]
 
 
 def items_of(store: Store, data: str, split: str, seed: int, most: int | None) -> list[Item]:

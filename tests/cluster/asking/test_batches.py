@@ -105,6 +105,40 @@ def test_what_expired_is_asked_again_in_another_batch(answers):
         assert len(found) == 60 and server.stats()["twice"] == 0 and server.stats()["requests"] == 60
 
 
+def test_a_request_that_is_in_no_file_of_results_is_asked_again(answers, monkeypatch):
+    compute = FaultyServer._compute
+
+    def cancelled(self, batch):
+        compute(self, batch)
+        if batch["id"] == "batch-0":
+            batch["status"] = "cancelled"
+            lines = self.files[batch["output_file_id"]].splitlines(keepends=True)
+            self.files[batch["output_file_id"]] = b"".join(lines[:40])
+
+    monkeypatch.setattr(FaultyServer, "_compute", cancelled)
+    with FaultyServer() as server:
+        assert len(ask(server, answers)) == 60 and len(server.batches) == 2
+        assert answers.spending().tries == {"answered": 60, "again": 20} and answers.spending().unknown.input == 0
+
+
+def test_a_batch_is_found_behind_many_newer_ones(answers, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(name, where):
+        if name == "batch_begun":
+            raise Killed
+
+    with FaultyServer() as server:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr("raymill.cluster.asking.ask_in_batches.failpoint", killed)
+            ask(server, answers)
+        for number in range(5):  # the server lists two on a page, the newest first
+            one = request(1000 + number)
+            ask(server, Answers(Store(), str(tmp_path / f"other{number}"), f"run-{number + 2}"), {one.key: one})
+        assert len(ask(server, answers)) == 60 and len(server.batches) == 6
+
+
 @pytest.mark.parametrize("at", ["batch_sent", "batch_begun", "answer_stored"])
 def test_a_killed_call_leaves_a_batch_that_the_next_one_reads(answers, monkeypatch, at):
     class Killed(BaseException):
