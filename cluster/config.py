@@ -236,7 +236,7 @@ def _validated(model: type[Config], raw: dict[str, Any], origins: "_Origins", pr
         wrong_inside = {entry["loc"][:depth] for entry in entries for depth in range(len(entry["loc"]))}
         # A wrong entry makes its list one too short, which is not a second mistake.
         entries = [one for one in entries if not (one["type"] == "too_short" and one["loc"] in wrong_inside)]
-        entries += _of_groups(model, raw, entries, origins.context)
+        entries += _validator_errors(model, raw, entries, origins.context)
         lines = [_explain(origins, model, mistake) for mistake in _mistakes(model, entries)]
         problems += dict.fromkeys(lines)
     if problems:
@@ -244,13 +244,13 @@ def _validated(model: type[Config], raw: dict[str, Any], origins: "_Origins", pr
     return config
 
 
-def _of_groups(
+def _validator_errors(
     model: type[BaseModel], raw: dict[str, Any], entries: Sequence[Any], context: dict[str, Any]
 ) -> list[Any]:
-    """Mistakes that pydantic looks for only in groups whose single settings are right, such as an empty range.
+    """Errors of model validators, such as an empty range, which pydantic runs only on groups without wrong settings.
 
-    They are looked for without the wrong settings. One that may be due to this, because it names one of them, or a
-    name that one was meant to be, is left out.
+    The config is validated again without the wrong settings. An error that names one of these, or a setting of a
+    similar name, may result from their absence and is left out.
     """
     left, names = copy.deepcopy(raw), set[str]()
     for entry in entries:

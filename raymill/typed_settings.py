@@ -167,19 +167,19 @@ class AugmentSettings(TypedDict, total=False):
     all texts of a record.
     """
     keep: Sequence[Literal["numbers", "code", "quotes", "links"]]
-    """What stays as it is: numbers, code in backquotes, quoted words, addresses of pages and e-mail; `entities`
-    replaces numbers all the same.
+    """Parts that are not changed: numbers, code in backquotes, quoted words, addresses of pages and e-mail;
+    `entities` replaces numbers in any case.
     """
     keep_terms: Sequence[str]
-    """Words and phrases that stay as they are."""
+    """Words and phrases that are not changed."""
     keep_patterns: Sequence[str]
-    """Regular expressions of what stays as it is."""
+    """Regular expressions of parts that are not changed."""
     min_similarity: float
     """Minimum similarity of a variant and its record, from 0 to 1: the fraction of three-character sequences that
     they have in common.
     """
     max_similarity: float | None
-    """Similarity from which on a variant is too near to its record; null: only an equal one is."""
+    """Similarity to its record at and above which a variant is left out; null: only equal texts are left out."""
     seed: int
     """Random seed of the variants."""
 
@@ -262,7 +262,7 @@ class C4Settings(TypedDict, total=False):
 
 
 class CaseSettings(TypedDict, total=False):
-    """Another case of the letters."""
+    """Other letter case."""
 
     forms: Sequence[Literal["lower", "upper", "title", "first"]]
     """Forms of which a variant has one: lower case, upper case, capitals at the beginning of words, or a small first
@@ -880,7 +880,7 @@ class GenerateSettings(TypedDict, total=False):
 
 
 class GenerationTermsSettings(TypedDict, total=False):
-    """Terms of generated records that a run does not take."""
+    """Terms under which a run leaves out generated records."""
 
     forbid: Required[Sequence[str]]
     """Terms whose records are left out, as `model.terms` of `raymill generate` names them, such as no-training."""
@@ -1225,21 +1225,21 @@ class ModelSettingsSettings(TypedDict, total=False):
 
 
 class OcrSettings(TypedDict, total=False):
-    """Letters that the recognition of scanned text takes for others, as rn for m."""
+    """OCR errors: letters read as others that look alike, such as rn as m."""
 
     words: float
-    """Fraction of the words with a letter that is recognised wrongly."""
+    """Fraction of the words that get an OCR error."""
 
 
 class OperationsSettings(TypedDict, total=False):
-    """Operations of which each makes variants; `{}` has the default settings."""
+    """Operations that make variants; `{}` means the default settings."""
 
     typos: TyposSettings | None
-    """Slips of the keyboard; null: none."""
+    """Typing errors; null: none."""
     ocr: OcrSettings | None
-    """Mistakes in recognising scanned text; null: none."""
+    """OCR errors; null: none."""
     case: CaseSettings | None
-    """Another case of the letters; null: none."""
+    """Other letter case; null: none."""
     punctuation: PunctuationSettings | None
     """Other punctuation marks; null: none."""
     drop: DropSettings | None
@@ -1769,7 +1769,7 @@ class SplitSettings(TypedDict, total=False):
     balance: BalanceSettings | None
     """Balance of classes in the training split; null: none."""
     synthetic: SyntheticSettings
-    """Maximum fractions of synthetic records, of which by default only training has any."""
+    """Maximum fractions of synthetic records in the splits; by default only training has any."""
     seed: int
     """Random seed of the division into splits and folds."""
 
@@ -1813,11 +1813,11 @@ class SwapSettings(TypedDict, total=False):
     """Neighbouring words exchanged."""
 
     words: float
-    """Number of exchanges, as a fraction of the number of words."""
+    """Maximum number of exchanges, as a fraction of the number of words."""
 
 
 class SynonymsSettings(TypedDict, total=False):
-    """Words of a thesaurus in place of others. English only; few words have a synonym in every sentence."""
+    """English words replaced by synonyms of a thesaurus; many synonyms fit only some sentences."""
 
     words: float
     """Fraction of the words that are replaced by synonyms."""
@@ -1828,7 +1828,7 @@ class SynonymsSettings(TypedDict, total=False):
 
 
 class SyntheticSettings(TypedDict, total=False):
-    """Maximum fractions of records that a model made (`generate`), or augmentation."""
+    """Maximum fractions of synthetic records: those that a model (`generate`) or augmentation made."""
 
     train: float
     """Maximum fraction of the training split that a model or augmentation made."""
@@ -1946,7 +1946,7 @@ class TrainingSplitSettings(TypedDict, total=False):
 
 
 class TyposSettings(TypedDict, total=False):
-    """Slips of the keyboard: a letter next to the right one, twice, missing, or before the one that it follows."""
+    """Typing errors: a letter of a neighbouring key, or one doubled, left out or exchanged with the next."""
 
     words: float
     """Fraction of the words that get a typo."""
@@ -2186,7 +2186,7 @@ def prepare(
         mixture: Number of records of the data set, if sources have a `share`.
         clean: Changes to texts and labels.
         validate: Rules that records must meet; others are removed, with the reason.
-        terms: Terms of generated records that the data set does not take; null: it takes all.
+        terms: Terms under which generated records are left out; null: none are left out.
         dedup: Removal of exact and near-duplicate records; null: none.
         duplicates: Treatment of records that have only the question or only the answer in common.
         split: Fractions, strata and groups of the splits train, validation and test.
@@ -2303,7 +2303,7 @@ def train(
         columns: Columns of every corpus without `columns` of its own; if left out, recognised by their names.
         ignore: Names of columns and of keys of messages that are not read, though they may decide what is
             trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`.
-        terms: Terms of generated records that are not trained on; null: all are trained on.
+        terms: Terms under which generated records are left out; null: none are left out.
         model: Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}.
         continue_from: Output of a finished run to continue: weights, optimizer state and position in the data
             are kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null:

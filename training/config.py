@@ -88,7 +88,7 @@ class TrainConfig(Settings):
         "trained on, such as `label` or `weight`; for corpora whose columns have no `ignore`",
     )
     terms: GenerationTerms | None = Field(
-        None, description="Terms of generated records that are not trained on; null: all are trained on"
+        None, description="Terms under which generated records are left out; null: none are left out"
     )
     model: Model = Field(description="Base model: a folder, URI or hub name, or {name, revision, tokenizer, ..}")
     continue_from: ContinueFrom | None = Field(

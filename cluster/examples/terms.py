@@ -5,13 +5,13 @@ from collections.abc import Collection
 from pydantic import BaseModel, Field
 
 GENERATED = "records"  # artifact of a run of `raymill generate`
-# Columns of generated records that a data set keeps. The first two mark a file as one of generated records.
+# Columns of generated records that a data set keeps. A file with the first two has generated records.
 COLUMNS = ("synthetic", "generator", "terms", "licence")
-TERMS = ("terms", "metadata.terms")  # where a row of a file, or of a data set of `raymill prepare`, has them
+TERMS = ("terms", "metadata.terms")  # columns with the terms: in a file, and in a data set of `raymill prepare`
 
 
 class GenerationTerms(BaseModel, extra="forbid", frozen=True):
-    """Terms of generated records that a run does not take."""
+    """Terms under which a run leaves out generated records."""
 
     forbid: tuple[str, ...] = Field(
         min_length=1,
@@ -21,5 +21,5 @@ class GenerationTerms(BaseModel, extra="forbid", frozen=True):
 
 
 def generated_columns(names: Collection[str]) -> dict[str, str]:
-    """The columns of generated records in a file with these columns, as {field: column}; empty of other files."""
+    """The columns of generated records among `names`, as {field: column}; empty for files of other records."""
     return {name: name for name in COLUMNS if name in names} if {*COLUMNS[:2]} <= {*names} else {}

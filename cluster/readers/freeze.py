@@ -232,7 +232,7 @@ def _cut_files(source: _Source, pool: ThreadPoolExecutor) -> None:
             case "open":  # the others only if the first file has no column of that name
                 if _check_names(source, format, some[:1], pool):
                     _check_names(source, format, some[1:], pool)
-                elif source.input.absent_told:
+                elif source.input.notes_absent:
                     _note_absent(source, format, some[:FILES_LOOKED_AT])
     if source.bad_files:
         pairs = zip(files, source.cuts, strict=True)

@@ -186,8 +186,8 @@ class Input(WithShortForm):
     instead: ClassVar[Mapping[str, str]] = {}
     # Whether tables have the columns ORIGINS.
     origins: ClassVar[bool] = False
-    # Whether listing the inputs notes named columns that no record at the beginning has.
-    absent_told: ClassVar[bool] = True
+    # Whether a note lists named columns that no record at the beginning of the files has.
+    notes_absent: ClassVar[bool] = True
 
     source: str = Field(
         default="input", pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the source in the corpus and the report"

@@ -182,7 +182,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
         Validate(), alias="validate", description="Rules that records must meet; others are removed, with the reason"
     )
     terms: GenerationTerms | None = Field(
-        None, description="Terms of generated records that the data set does not take; null: it takes all"
+        None, description="Terms under which generated records are left out; null: none are left out"
     )
     dedup: Dedup | None = Field(Dedup(), description="Removal of exact and near-duplicate records; null: none")
     duplicates: Duplicates = Field(

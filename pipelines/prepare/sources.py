@@ -55,7 +55,7 @@ class RecordsInput(Input):
     # Chats are often put together of `messages` and ShareGPT's `conversations`.
     instead: ClassVar[Mapping[str, str]] = {"messages": "conversations", "conversations": "messages"}
     origins: ClassVar[bool] = True
-    absent_told: ClassVar[bool] = False  # those that `columns` names are, by `warnings_on_columns`
+    notes_absent: ClassVar[bool] = False  # `warnings_on_columns` has those of `columns`
 
     speakers: tuple[str, ...] = ()
     settings: tuple[tuple[str, str], ...] = Field((), exclude=True)  # column -> setting that names it, for messages
@@ -225,7 +225,7 @@ def notes_on_columns(sources: Sequence[Source], fields: Sequence[Fields], requir
 
 
 def warnings_on_columns(sources: Sequence[Source], fields: Sequence[Fields]) -> list[str]:
-    """A sentence for each source with named columns that seem not to be there."""
+    """A sentence for each source with named columns that no record at its beginning has."""
     return [
         f"Source {source.source}: no record at its beginning has {', '.join(one.absent)}, which the config names."
         for source, one in zip(sources, fields, strict=True)

@@ -65,7 +65,10 @@ def test_agreement_of_two_raters_is_a_row_with_intervals():
     assert found["equal_low"] < 5 / 6 < found["equal_high"]
     assert agreement_text(found).startswith(f"agreement of a and b: kappa {found['kappa']:.3f} (")
     assert "equal 83.3%" in agreement_text(found)
-    assert agreement("a and b", table, "nominal")["kappa"] == kappa(table, "nominal") < found["kappa"]
+    nominal = agreement("a and b", table, "nominal")
+    assert nominal["kappa"] == kappa(table, "nominal") < found["kappa"]
+    of_nominal = interval(table, lambda drawn: kappa(drawn, "nominal"))
+    assert (nominal["kappa_low"], nominal["kappa_high"]) == of_nominal
     assert agreement_text(agreement("a and b", table * 0)) == (
         "agreement of a and b: not defined, as only one score was given"
     )

@@ -10,25 +10,25 @@ T = TypeVar("T")
 
 
 class Draws:
-    """A sequence of random numbers. names: what it depends on."""
+    """A sequence of random numbers, which depends on `names` alone."""
 
     def __init__(self, *names: str) -> None:
         self._key = hash64(*(one.encode() for one in names)).to_bytes(8, "little")
         self._drawn = 0
 
     def below(self, number: int) -> int:
-        """A whole number from 0 to number - 1; the bias is below 2^-64."""
+        """An integer from 0 to number - 1; the bias is below 2^-64."""
         size = number.bit_length() // 8 + 9
         digest = hashlib.blake2b(self._drawn.to_bytes(8, "little"), digest_size=min(size, 64), key=self._key).digest()
         self._drawn += 1
         return int.from_bytes(digest, "little") % number
 
-    def one(self, values: Sequence[T]) -> T:
+    def choice(self, values: Sequence[T]) -> T:
         """One of some values."""
         return values[self.below(len(values))]
 
-    def ordered(self, values: Sequence[T]) -> Iterator[T]:
-        """All of some values in random order, each drawn when it is asked for."""
+    def shuffled(self, values: Sequence[T]) -> Iterator[T]:
+        """The values in random order, drawn one by one."""
         left = list(values)
         while left:
             at = self.below(len(left))

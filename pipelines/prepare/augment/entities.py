@@ -1,9 +1,9 @@
 """Numbers, dates and names of a record, replaced by others of their kind.
 
-A value is replaced by the same one in all texts of the record. Numbers keep their digits' count, their order by size
-and their separators; dates are all moved by the same number of days. One-digit numbers, years, and what must stay are
-left as they are. An answer whose numbers do not all stand in its question may be computed from those, and a value that
-also stands where it cannot be replaced would be there twice: such records have no variant.
+A value is replaced by the same new one in all texts of the record. Numbers keep their number of digits, their order by
+size and their separators; all dates move by the same number of days. One-digit numbers, years and protected parts stay.
+A record has no variant if its answer has a number that the question lacks (it may be computed from others), or if a
+value also occurs where it cannot be replaced.
 """
 
 import re
@@ -39,7 +39,7 @@ _State = Literal["free", "stays", "new"]
 
 
 class Dependent(Exception):
-    """Part of the record cannot be changed in the same way."""
+    """The values of a record cannot be replaced consistently."""
 
 
 def replaced(
@@ -52,28 +52,28 @@ def replaced(
     dates: bool,
     names: Sequence[Sequence[str]],
 ) -> list[str]:
-    """The texts of a record with other values; as they are if they have none.
+    """The texts of a record with other values; unchanged if they have none.
 
     Args:
         answers: whether each text is an answer.
-        keep: what must stay; its numbers are replaced all the same.
-        names: lists of names, of which each can stand for the others.
+        keep: protected parts of the texts.
+        names: lists of interchangeable names.
 
     Raises:
-        Dependent: the answer may depend on a number, or a value cannot be replaced everywhere.
+        Dependent: the answer may depend on a number, or a value occurs where it cannot be replaced.
     """
-    rest = [_Rest(text, keep.spans(text)) for text in texts]
+    edited = [_EditedText(text, keep.spans(text)) for text in texts]
     if dates and not any(_WEEKDAY.search(text) for text in texts):
-        _move_dates(rest, draws)
+        _move_dates(edited, draws)
     if numbers:
-        _change_numbers(rest, answers, draws)
+        _change_numbers(edited, answers, draws)
     for some in names:
-        _change_names(rest, some, draws)
-    return [one.text for one in rest]
+        _change_names(edited, some, draws)
+    return [one.text for one in edited]
 
 
-class _Rest:
-    """A text that is replaced in part: its parts are free, must stay, or are replaced."""
+class _EditedText:
+    """A text as a list of parts, which are free, protected (`stays`) or replaced (`new`)."""
 
     def __init__(self, text: str, spans: Sequence[tuple[int, int]]) -> None:
         self._parts: list[tuple[str, _State]] = []
@@ -92,11 +92,11 @@ class _Rest:
         return (match.group() for part, state in self._parts if state == "free" for match in pattern.finditer(part))
 
     def left(self, pattern: re.Pattern[str]) -> Iterator[str]:
-        """The matches in all that is not replaced."""
+        """The matches in the parts that are not replaced."""
         return (match.group() for part, state in self._parts if state != "new" for match in pattern.finditer(part))
 
     def replace(self, pattern: re.Pattern[str], value: Callable[[re.Match[str]], str | None]) -> None:
-        """Replace the matches in the free parts by `value`; None: the match stays free."""
+        """Replace the matches in the free parts by `value`; a match for which it is None stays free."""
         parts, self._parts = self._parts, []
         for part, state in parts:
             at = 0
@@ -110,16 +110,16 @@ class _Rest:
 # --- dates
 
 
-def _move_dates(rest: Sequence[_Rest], draws: Draws) -> None:
-    """Move all dates by the same number of days. Those that are no days of a calendar stay."""
-    days = (1 + draws.below(_MOST_DAYS)) * draws.one((-1, 1))
+def _move_dates(edited: Sequence[_EditedText], draws: Draws) -> None:
+    """Move all dates by the same number of days. Impossible dates such as 31 February stay."""
+    days = (1 + draws.below(_MOST_DAYS)) * draws.choice((-1, 1))
     for pattern in _DATES:
-        for one in rest:
+        for one in edited:
             one.replace(pattern, lambda match: _moved(match, days))
 
 
 def _moved(match: re.Match[str], days: int) -> str | None:
-    """The date after some days, in the same form."""
+    """The date moved by `days`, in the same format."""
     parts = match.groupdict()
     month = _MONTH_NAMES[parts["name"].lower()] if parts.get("name") else int(parts["month"])
     try:
@@ -139,15 +139,17 @@ def _moved(match: re.Match[str], days: int) -> str | None:
 # --- numbers
 
 
-def _change_numbers(rest: Sequence[_Rest], answers: Sequence[bool], draws: Draws) -> None:
-    for one in rest:
+def _change_numbers(edited: Sequence[_EditedText], answers: Sequence[bool], draws: Draws) -> None:
+    for one in edited:
         one.replace(_LIST_MARK, re.Match.group)
-    found = {_digits(number) for one in rest for number in one.found(_NUMBER) if _changes(number)}
+    found = {_digits(number) for one in edited for number in one.found(_NUMBER) if _changes(number)}
     if not found:
         return
-    asked = {digits for one, answer in zip(rest, answers, strict=True) if not answer for digits in _all_digits(one)}
-    said = {digits for one, answer in zip(rest, answers, strict=True) if answer for digits in _all_digits(one)}
-    if any(answers) and said - asked:
+    in_questions = {
+        digits for one, answer in zip(edited, answers, strict=True) if not answer for digits in _all_digits(one)
+    }
+    in_answers = {digits for one, answer in zip(edited, answers, strict=True) if answer for digits in _all_digits(one)}
+    if any(answers) and in_answers - in_questions:
         raise Dependent
     by_length = defaultdict[tuple[int, int], list[str]](list)
     for digits in found:
@@ -164,7 +166,7 @@ def _change_numbers(rest: Sequence[_Rest], answers: Sequence[bool], draws: Draws
         if len(drawn) == len(values):
             others = (f"{number:0{length}}" for number in sorted(drawn))
             new |= dict(zip(sorted(values), others, strict=True))
-    for one in rest:
+    for one in edited:
         one.replace(_NUMBER, lambda match: _with_digits(match.group(), new))
         if new.keys() & _all_digits(one):
             raise Dependent
@@ -178,13 +180,13 @@ def _digits(number: str) -> str:
     return "".join(_DIGITS.findall(number))
 
 
-def _all_digits(one: _Rest) -> set[str]:
-    """The numbers of a text, also those that stay, without dates and marks of lists."""
+def _all_digits(one: _EditedText) -> set[str]:
+    """The digits of each number of a text that is not replaced."""
     return {_digits(number) for number in one.left(_ANY_NUMBER)}
 
 
 def _with_digits(number: str, new: dict[str, str]) -> str | None:
-    """The number with other digits at the places of its own; None if it stays."""
+    """The number with its digits replaced and its separators kept; None if it stays."""
     digits = new.get(_digits(number)) if _changes(number) else None
     if digits is None:
         return None
@@ -195,16 +197,16 @@ def _with_digits(number: str, new: dict[str, str]) -> str | None:
 # --- names
 
 
-def _change_names(rest: Sequence[_Rest], names: Sequence[str], draws: Draws) -> None:
+def _change_names(edited: Sequence[_EditedText], names: Sequence[str], draws: Draws) -> None:
     one_of = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{one_of})(?!\w)")
-    found = {name for one in rest for name in one.found(pattern)}
+    found = {name for one in edited for name in one.found(pattern)}
     others = [name for name in names if name not in found]
     if not found or len(others) < len(found):
         return
-    new = dict(zip(sorted(found), draws.ordered(others), strict=False))
+    new = dict(zip(sorted(found), draws.shuffled(others), strict=False))
     old = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, new))})(?!\w)", re.IGNORECASE)
-    for one in rest:
+    for one in edited:
         one.replace(pattern, lambda match: new[match.group()])
         if any(one.left(old)):
             raise Dependent

@@ -1,7 +1,7 @@
-"""Operations on the words and marks of a text: how people and machines write it otherwise.
+"""Operations on the words and punctuation of a text: errors and variants as people and machines make them.
 
-Each is a function of the pieces of a text and random numbers, and returns the text, which may be the same. What must
-stay is no word among the pieces.
+Each takes the pieces of a text and random numbers, and returns the text, which may be unchanged. Only pieces of the
+kind `word` or `gap` are changed.
 """
 
 import math
@@ -14,16 +14,16 @@ from itertools import islice, pairwise
 from raymill.pipelines.prepare.augment.draws import Draws
 from raymill.pipelines.prepare.augment.pieces import TextPiece, joined
 
-# Rows of letters, and by how many keys each is shifted to the right.
+# Rows of letters, and the shift of each row to the right, in keys.
 _LAYOUTS = {
     "qwerty": ("qwertyuiop", "asdfghjkl", "zxcvbnm"),
     "qwertz": ("qwertzuiopü", "asdfghjklöä", "yxcvbnm"),
     "azerty": ("azertyuiop", "qsdfghjklm", "wxcvbn"),
 }
 _SHIFTS = (0.0, 0.25, 0.75)
-_NEAR = 1.2  # keys, between their middles
-_SHORTEST = 3  # letters of a word that gets a typo
-# What recognition of scanned text takes letters for.
+_NEAR = 1.2  # maximum distance of neighbouring keys, in keys from centre to centre
+_SHORTEST = 3  # minimum number of letters of a word that gets a typo
+# Letters, and those that OCR reads in their place.
 _CONFUSIONS = {
     "rn": ("m",), "m": ("rn",), "cl": ("d",), "d": ("cl",), "li": ("h",), "h": ("b", "li"), "b": ("h", "6"),
     "vv": ("w",), "w": ("vv",), "ii": ("u",), "u": ("v", "ii"), "n": ("ri",), "ri": ("n",), "nn": ("m",),
@@ -36,7 +36,7 @@ _ENDS = ".?!"
 
 
 def _count(words: int, fraction: float) -> int:
-    """How many of some words change: at least one."""
+    """The number of words that change: the nearest to the fraction, at least one."""
     return max(1, math.floor(words * fraction + 0.5))
 
 
@@ -46,9 +46,9 @@ def with_changed_words(
     """The text with some of its words replaced by one of their `options`; words without any stay."""
     words = [at for at, one in enumerate(pieces) if one.kind == "word"]
     texts, left = [one.text for one in pieces], _count(len(words), fraction)
-    for at in draws.ordered(words):
+    for at in draws.shuffled(words):
         if left and (found := options(texts[at])):
-            texts[at] = draws.one(found)
+            texts[at] = draws.choice(found)
             left -= 1
         if not left:
             break
@@ -60,7 +60,7 @@ def with_changed_words(
 
 @cache
 def _neighbours(layout: str) -> Mapping[str, str]:
-    """The letters next to each on the keyboard."""
+    """The letters of the neighbouring keys, by letter."""
     places = [
         (letter, column + shift, row)
         for row, (letters, shift) in enumerate(zip(_LAYOUTS[layout], _SHIFTS, strict=True))
@@ -75,10 +75,10 @@ def _neighbours(layout: str) -> Mapping[str, str]:
 
 
 def typos(pieces: Sequence[TextPiece], draws: Draws, words: float, layout: str) -> str:
-    """The text with a slip of the keyboard in some words: a letter next to the right one, twice, missing, or early."""
+    """The text with a typing error in some words: a neighbouring letter, or one doubled, left out or exchanged."""
     near = _neighbours(layout)
 
-    def slips(word: str) -> list[str]:
+    def mistyped(word: str) -> list[str]:
         found = []
         for at, letter in enumerate(word):
             before, after = word[:at], word[at + 1 :]
@@ -90,14 +90,14 @@ def typos(pieces: Sequence[TextPiece], draws: Draws, words: float, layout: str) 
                     found.append(before + after[0] + letter + after[1:])
         return found if len(word) >= _SHORTEST else []
 
-    return with_changed_words(pieces, draws, words, slips)
+    return with_changed_words(pieces, draws, words, mistyped)
 
 
-# --- recognition of scanned text
+# --- OCR errors
 
 
 def ocr(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
-    """The text with letters of some words that a scan takes for others."""
+    """The text with an OCR error in some words."""
 
     def confused(word: str) -> list[str]:
         return [
@@ -115,12 +115,12 @@ def ocr(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
 
 
 def _first_changing(text: str, forms: Sequence[str], draws: Draws, made: Callable[[str], str]) -> str:
-    """The text in the first of some forms, in random order, that changes it; else as it is."""
-    return next((found for form in draws.ordered(forms) if (found := made(form)) != text), text)
+    """The text in one of the forms that change it, at random; unchanged if none does."""
+    return next((found for form in draws.shuffled(forms) if (found := made(form)) != text), text)
 
 
 def case(pieces: Sequence[TextPiece], draws: Draws, forms: Sequence[str]) -> str:
-    """The text in lower case, in capitals, with capitals at the beginning of words, or without the first capital."""
+    """The text in lower case, upper case, title case, or with a small first letter."""
 
     def made(form: str) -> str:
         if form == "first":
@@ -162,10 +162,10 @@ def punctuation(pieces: Sequence[TextPiece], draws: Draws, forms: Sequence[str])
 
 
 def drop(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
-    """The text without some of its words; one word, or what must stay, is left."""
+    """The text without some of its words; at least one word or protected part is left."""
     places = [at for at, one in enumerate(pieces) if one.kind == "word"]
     most = len(places) if any(one.kind == "kept" for one in pieces) else len(places) - 1
-    gone = set(islice(draws.ordered(places), max(min(_count(len(places), words), most), 0)))
+    gone = set(islice(draws.shuffled(places), max(min(_count(len(places), words), most), 0)))
     text = ""
     for at, one in enumerate(pieces):
         # Of the spaces around a word, one stays; none before a mark.
@@ -179,7 +179,7 @@ def drop(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
 
 
 def swap(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
-    """The text with some neighbouring words exchanged; only white space stands between them."""
+    """The text with some neighbouring words exchanged, each at most once; only white space separates them."""
     texts = [one.text for one in pieces]
     places = [at for at, one in enumerate(pieces) if one.kind == "word"]
     pairs = [
@@ -188,7 +188,7 @@ def swap(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
         if other == one + 2 and texts[one + 1].isspace() and texts[one].lower() != texts[other].lower()
     ]
     moved = set[int]()
-    for one, other in islice(draws.ordered(pairs), _count(len(places), words)):
+    for one, other in islice(draws.shuffled(pairs), _count(len(places), words)):
         if not moved & {one, other}:
             texts[one], texts[other] = texts[other], texts[one]
             moved |= {one, other}
@@ -200,7 +200,7 @@ def swap(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
 
 @cache
 def _spellings(kind: str) -> Mapping[str, tuple[str, ...]]:
-    """Other spellings of a word. kind: regional or mistakes."""
+    """Other spellings of each word. kind: regional or mistakes."""
     text = resources.files("raymill.pipelines.prepare.augment").joinpath("spellings.txt").read_text("utf-8")
     regional, _, mistakes = (part.partition("\n")[2].strip() for part in text.partition("\n\n"))
     found = defaultdict[str, list[str]](list)
@@ -221,7 +221,7 @@ def _forms(word: str) -> tuple[str, ...]:
 
 
 def spelling(pieces: Sequence[TextPiece], draws: Draws, words: float, kinds: Sequence[str]) -> str:
-    """The text with other spellings of some words: British for American, American for British, frequent mistakes."""
+    """The text with other spellings of some words: British or American ones, or frequent mistakes."""
     tables = [_spellings(kind) for kind in kinds]
 
     def others(word: str) -> list[str]:
@@ -231,7 +231,7 @@ def spelling(pieces: Sequence[TextPiece], draws: Draws, words: float, kinds: Seq
 
 
 def in_case_of(word: str, other: str) -> str:
-    """Another word in the case of a word."""
+    """`other` in the letter case of `word`."""
     if word.isupper() and len(word) > 1:
         return other.upper()
     return _capitalized(other) if word[:1].isupper() else other

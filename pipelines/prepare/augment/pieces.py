@@ -1,4 +1,4 @@
-"""A text as words, gaps between them, and what must stay; and the similarity of two texts."""
+"""Division of a text into words, gaps between them and protected parts; similarity of two texts."""
 
 import re
 from collections import Counter
@@ -17,14 +17,14 @@ _PATTERNS: dict[str, tuple[re.Pattern[str], ...]] = {
         re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"),
     ),
 }
-# Placeholders: of `clean.redact`, and fields of templates.
+# Placeholders of `clean.redact`, and fields of templates.
 _ALWAYS = (re.compile(r"<[A-Z][A-Za-z0-9_]{0,80}>"), re.compile(r"\{[\w. ]{0,40}\}"))
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _GRAM = 3
 
 
 class TextPiece(NamedTuple):
-    """A part of a text. kind: a word, what is between words, or what must stay."""
+    """A part of a text. kind: a word, the characters between words, or a protected part."""
 
     text: str
     kind: Literal["word", "gap", "kept"]
@@ -32,7 +32,13 @@ class TextPiece(NamedTuple):
 
 @dataclass(frozen=True)
 class Keep:
-    """What must stay in a variant. terms: whole words in any case. patterns: regular expressions."""
+    """The protected parts of a text, which stay in a variant.
+
+    Attributes:
+        kinds: built-in patterns.
+        terms: whole words or phrases, in any letter case.
+        patterns: regular expressions.
+    """
 
     kinds: tuple[Kept, ...]
     terms: tuple[str, ...] = ()
@@ -45,7 +51,7 @@ class Keep:
         return found + [re.compile(pattern) for pattern in self.patterns]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Beginning and end of each part that must stay, in order, without overlaps."""
+        """Start and end of each protected part, in order, without overlaps."""
         found: list[tuple[int, int]] = []
         for start, end in sorted(one.span() for pattern in self._expressions for one in pattern.finditer(text)):
             if found and start < found[-1][1]:
@@ -55,11 +61,11 @@ class Keep:
         return found
 
     def found(self, text: str) -> list[str]:
-        """The parts of a text that must stay, in order."""
+        """The protected parts of a text, in order."""
         return [text[start:end] for start, end in self.spans(text)]
 
     def pieces(self, text: str) -> list[TextPiece]:
-        """The text as pieces, which joined are the text."""
+        """The text divided into pieces; `joined` restores it."""
         pieces, at = list[TextPiece](), 0
         for start, end in [*self.spans(text), (len(text), len(text))]:
             for word in _WORD.finditer(text, at, start):
@@ -81,13 +87,13 @@ def joined(pieces: Sequence[TextPiece]) -> str:
 
 
 def similarity(one: str, other: str) -> float:
-    """From 0 to 1: the share of three-character sequences that two texts have in common (Dice), without case."""
+    """Similarity of two texts from 0 to 1: the Dice coefficient of their three-character sequences in lower case."""
     first, second = _grams(one), _grams(other)
     total = first.total() + second.total()
     return 2 * (first & second).total() / total if total else 1.0
 
 
-@lru_cache(2)  # of a seed, which is compared with many answers
+@lru_cache(2)  # one text is compared with many
 def _grams(text: str) -> Counter[str]:
     text = f"  {' '.join(text.lower().split())} "
     return Counter(text[at : at + _GRAM] for at in range(len(text) - _GRAM + 1))

@@ -14,20 +14,20 @@ _Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Typos(BaseModel, extra="forbid", frozen=True):
-    """Slips of the keyboard: a letter next to the right one, twice, missing, or before the one that it follows."""
+    """Typing errors: a letter of a neighbouring key, or one doubled, left out or exchanged with the next."""
 
     words: _Fraction = Field(0.1, description="Fraction of the words that get a typo")
     layout: Literal["qwerty", "qwertz", "azerty"] = Field("qwerty", description="Layout of the keyboard")
 
 
 class Ocr(BaseModel, extra="forbid", frozen=True):
-    """Letters that the recognition of scanned text takes for others, as rn for m."""
+    """OCR errors: letters read as others that look alike, such as rn as m."""
 
-    words: _Fraction = Field(0.1, description="Fraction of the words with a letter that is recognised wrongly")
+    words: _Fraction = Field(0.1, description="Fraction of the words that get an OCR error")
 
 
 class Case(BaseModel, extra="forbid", frozen=True):
-    """Another case of the letters."""
+    """Other letter case."""
 
     forms: tuple[Literal["lower", "upper", "title", "first"], ...] = Field(
         ("lower", "upper", "first"),
@@ -57,7 +57,7 @@ class Drop(BaseModel, extra="forbid", frozen=True):
 class Swap(BaseModel, extra="forbid", frozen=True):
     """Neighbouring words exchanged."""
 
-    words: _Fraction = Field(0.1, description="Number of exchanges, as a fraction of the number of words")
+    words: _Fraction = Field(0.1, description="Maximum number of exchanges, as a fraction of the number of words")
 
 
 class Spelling(BaseModel, extra="forbid", frozen=True):
@@ -72,7 +72,7 @@ class Spelling(BaseModel, extra="forbid", frozen=True):
 
 
 class Synonyms(BaseModel, extra="forbid", frozen=True):
-    """Words of a thesaurus in place of others. English only; few words have a synonym in every sentence."""
+    """English words replaced by synonyms of a thesaurus; many synonyms fit only some sentences."""
 
     words: _Fraction = Field(0.1, description="Fraction of the words that are replaced by synonyms")
     thesaurus: str = Field(
@@ -103,11 +103,11 @@ class Entities(BaseModel, extra="forbid", frozen=True):
 
 
 class Operations(BaseModel, extra="forbid", frozen=True):
-    """Operations of which each makes variants; `{}` has the default settings."""
+    """Operations that make variants; `{}` means the default settings."""
 
-    typos: Typos | None = Field(None, description="Slips of the keyboard; null: none")
-    ocr: Ocr | None = Field(None, description="Mistakes in recognising scanned text; null: none")
-    case: Case | None = Field(None, description="Another case of the letters; null: none")
+    typos: Typos | None = Field(None, description="Typing errors; null: none")
+    ocr: Ocr | None = Field(None, description="OCR errors; null: none")
+    case: Case | None = Field(None, description="Other letter case; null: none")
     punctuation: Punctuation | None = Field(None, description="Other punctuation marks; null: none")
     drop: Drop | None = Field(None, description="Words left out; null: none")
     swap: Swap | None = Field(None, description="Neighbouring words exchanged; null: none")
@@ -117,7 +117,7 @@ class Operations(BaseModel, extra="forbid", frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those that are on."""
+        """Names of the operations that are on."""
         return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     @model_validator(mode="after")
@@ -156,11 +156,11 @@ class Augment(BaseModel, extra="forbid", frozen=True):
     )
     keep: tuple[Kept, ...] = Field(
         ("numbers", "code", "quotes", "links"),
-        description="What stays as it is: numbers, code in backquotes, quoted words, addresses of pages and e-mail; "
-        "`entities` replaces numbers all the same",
+        description="Parts that are not changed: numbers, code in backquotes, quoted words, addresses of pages and "
+        "e-mail; `entities` replaces numbers in any case",
     )
-    keep_terms: tuple[str, ...] = Field((), description="Words and phrases that stay as they are")
-    keep_patterns: tuple[str, ...] = Field((), description="Regular expressions of what stays as it is")
+    keep_terms: tuple[str, ...] = Field((), description="Words and phrases that are not changed")
+    keep_patterns: tuple[str, ...] = Field((), description="Regular expressions of parts that are not changed")
     min_similarity: float = Field(
         0.5,
         ge=0,
@@ -172,7 +172,8 @@ class Augment(BaseModel, extra="forbid", frozen=True):
         None,
         gt=0,
         le=1,
-        description="Similarity from which on a variant is too near to its record; null: only an equal one is",
+        description="Similarity to its record at and above which a variant is left out; null: only equal texts are "
+        "left out",
     )
     seed: int = Field(1, ge=0, lt=1 << 32, description="Random seed of the variants")
 

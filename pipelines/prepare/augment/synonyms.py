@@ -1,8 +1,8 @@
 """Synonyms of a thesaurus: the file of Moby, or a folder of WordNet.
 
-Moby has no senses, so a word is replaced by another one only if each is among the synonyms of the other, both are
-single words with the same ending, and the other is no rare word by wordfreq. Of those that are left, the nearest are
-taken: by the share of synonyms that they have in common, in Moby, or the number of senses, in WordNet.
+Moby does not distinguish senses. So a word is replaced only by a synonym that lists the word in return, is a single
+word with the same ending, and is not rare by wordfreq. The nearest of these are used, ranked by the fraction of
+synonyms in common (Moby) or the number of shared senses (WordNet).
 """
 
 import re
@@ -43,14 +43,17 @@ _STAY = frozenset(
 
 
 class Thesaurus:
-    """The synonyms of each word, single words in lower case. has_senses: their numbers are those of shared senses."""
+    """The synonyms of each word, single words in lower case.
+
+    synonyms: word -> its synonyms with their counts. has_senses: whether a count is the number of shared senses.
+    """
 
     def __init__(self, synonyms: dict[str, Counter[str]], *, has_senses: bool) -> None:
         self._synonyms, self._has_senses = synonyms, has_senses
 
-    @lru_cache(1 << 16)  # noqa: B019 -- there is one thesaurus in a process, for good
+    @lru_cache(1 << 16)  # noqa: B019 -- a process has one thesaurus, for its whole life
     def nearest(self, word: str) -> tuple[str, ...]:
-        """The words that can stand for a word, the nearest first."""
+        """The synonyms that may replace a word, the nearest first."""
         own = self._synonyms.get(word)
         if not own or word in _STAY:
             return ()

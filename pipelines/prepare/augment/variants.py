@@ -1,8 +1,8 @@
 """The variants of a record.
 
 A variant depends on the seed, the record's id and content, the operation and the variant's number alone. Operations
-take turns; which is the first depends on the seed and the id. One that makes no variant of the record, or none that may
-stay, leaves its turn to the next.
+take turns; the seed and the id decide which comes first. If an operation makes no valid variant of the record, the next
+one is tried.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,30 +19,30 @@ from raymill.pipelines.prepare.augment.pieces import Keep, similarity
 from raymill.pipelines.prepare.augment.settings import Augment
 from raymill.pipelines.prepare.stages.duplicates import question_hash
 
-# Why a variant is not among the records.
+# Reasons why a variant is left out.
 REASONS = {
     "unchanged": "no operation of `augment` changes the record",
-    "too_near": "a variant that is as similar to its record as `augment.max_similarity`, or more",
-    "too_far": "a variant that is less similar to its record than `augment.min_similarity`",
-    "lost_text": "a variant without something that must stay, by `augment.keep`, `keep_terms` or `keep_patterns`",
+    "too_near": "the similarity of the variant to its record is `augment.max_similarity` or more",
+    "too_far": "the similarity of the variant to its record is below `augment.min_similarity`",
+    "lost_text": "a part that `augment.keep`, `keep_terms` or `keep_patterns` protects is gone",
     "dependent_answer": "the answer may depend on a number that would be replaced, or a value cannot be replaced in "
     "all places",
-    "known_text": "a variant with the question, or text, of another record or variant",
+    "known_text": "another record or variant has the same question, or text",
 }
-_ATTEMPTS = 3  # of an operation to make a variant
+_ATTEMPTS = 3  # attempts of an operation to make a variant
 _Role = Literal["question", "answer", "other"]
 
 
 class Variant(NamedTuple):
-    """A variant of a record, or why there is none.
+    """A variant of a record, or the reason why it is left out.
 
     Attributes:
-        number: from 1.
-        operation: that made it.
-        content: of the variant; of one that may not stay too, if there is one.
-        reason: a key of REASONS; None: the variant may stay.
-        similarity: to the record; None without a variant.
-        limit: the bound that it does not meet.
+        number: number of the variant, from 1.
+        operation: operation that made it.
+        content: content of the variant; None if none could be made.
+        reason: a key of REASONS; None: the variant is valid.
+        similarity: similarity to the record; None without content.
+        limit: bound that the similarity does not meet.
     """
 
     number: int
@@ -58,8 +58,8 @@ class Variants:
     """Makes variants of records.
 
     Attributes:
-        is_known: whether a hash, as of `question_hash`, is of a record of the data set.
-        synonyms: the operation of this name, with its thesaurus; None: it is off.
+        is_known: whether a hash, as `question_hash` makes it, belongs to a record of the data set.
+        synonyms: the operation `synonyms` with its thesaurus; None: it is off.
     """
 
     settings: Augment
@@ -86,7 +86,7 @@ class Variants:
     def _attempts(
         self, id: str, content: Content, name: str, number: int, made: Sequence[Content]
     ) -> Iterator[Variant]:
-        """The variants of an operation up to the first that may stay. made: the record and its variants before."""
+        """The attempts of an operation, up to the first valid variant. made: the record and its earlier variants."""
         for attempt in range(_ATTEMPTS):
             draws = Draws(str(self.settings.seed), id, name, str(number), str(attempt))
             found = self._variant(content, name, number, made, draws)
@@ -102,7 +102,7 @@ class Variants:
             new = with_texts(content, changed)
         except Dependent:
             return Variant(number, name, None, "dependent_answer")
-        except Unusable:  # nothing is left of a text
+        except Unusable:  # a text became empty
             return Variant(number, name, None, "unchanged")
         if changed == texts:
             return Variant(number, name, None, "unchanged")
@@ -110,7 +110,7 @@ class Variants:
         near = similarity("\n".join(old for old, _ in pairs), "\n".join(one for _, one in pairs))
         keep = self._keep if name != "entities" else self._without_numbers
         reason = limit = None
-        if near < settings.min_similarity and name != "entities":  # whose values are to differ
+        if near < settings.min_similarity and name != "entities":  # its values differ on purpose
             reason, limit = "too_far", f"{settings.min_similarity:g}"
         elif settings.max_similarity is not None and near >= settings.max_similarity:
             reason, limit = "too_near", f"{settings.max_similarity:g}"
@@ -121,7 +121,7 @@ class Variants:
         return Variant(number, name, new, reason, near, limit)
 
     def _repeats_another(self, content: Content, new: Content) -> bool:
-        """Whether a variant has the question of another record. content: of its own."""
+        """Whether a variant has the question of another record. content: content of its own record."""
         asked = question_hash(sides_of(new))
         return asked != question_hash(sides_of(content)) and self.is_known(asked)
 
@@ -139,13 +139,13 @@ class Variants:
         """The texts of a record after an operation.
 
         Raises:
-            Dependent: it cannot be done in all places.
+            Dependent: values cannot be replaced consistently.
         """
         if name == "entities":
             options = self.settings.operations.entities
             assert options is not None
             if isinstance(content, Chat) and not content.is_plain:
-                raise Dependent  # calls of tools have values, too
+                raise Dependent  # arguments of tool calls are not among the texts
             answers = [role == "answer" for role in roles]
             return replaced(texts, answers, self._without_numbers, draws, **options.model_dump())
         wanted = {"question", "answer"} if self.settings.texts == "both" else {self.settings.texts}
@@ -175,19 +175,19 @@ class Variants:
 
 
 def _first_made(found: Sequence[Variant]) -> Variant:
-    """Of variants that may not stay the first that was made, else the first that could not be for a reason."""
+    """The first invalid variant that has content; without one, the first with a reason other than `unchanged`."""
     made = [one for one in found if one.content is not None]
     return (made or [one for one in found if one.reason != "unchanged"] or [*found])[0]
 
 
 def _has_all(values: Iterable[str], wanted: Iterable[str]) -> bool:
-    """Whether the wanted values are among others, in their order."""
+    """Whether `wanted` is a subsequence of `values`."""
     left = iter(values)
     return all(one in left for one in wanted)
 
 
 def _roles(content: Content) -> list[_Role]:
-    """What each text of `texts_of` is."""
+    """The role of each text of `texts_of`."""
     if isinstance(content, str):
         return ["question"]
     if isinstance(content, Preference):

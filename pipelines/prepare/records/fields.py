@@ -151,12 +151,12 @@ def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tu
 
 
 def operations_of(operation: str | None) -> list[str]:
-    """How a record was made, one after the other. operation: of its provenance."""
+    """The steps in which a record was made, in order. operation: the operation of its provenance."""
     return operation.split(", ") if operation else []
 
 
 def is_synthetic(operation: str | None) -> bool:
-    """Whether a model made a record, or augmentation. operation: of its provenance."""
+    """Whether a model or augmentation made a record. operation: the operation of its provenance."""
     return any(one.startswith(("generate/", AUGMENT)) for one in operations_of(operation))
 
 

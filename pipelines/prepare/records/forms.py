@@ -1,7 +1,7 @@
-"""Forms of examples of the user: the setting `form` of an input.
+"""The user's own forms of examples: the setting `form` of an input.
 
-A form is a function `record(fields)`, or a class with this method. It is given the fields of a row, and returns the
-content of a record, in one of the forms that sources have (cluster/examples/rows.py).
+A form is a function `record(fields)`, or a class with this method, from the fields of a row to the content of a record
+in one of the forms that sources have (cluster/examples/rows.py).
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from raymill.cluster.examples.content import FIELDS, Unusable
 from raymill.cluster.plugins import Plugin, PluginKind, PluginUse, call
 from raymill.cluster.readers.reader import as_json_text
 
-# Sets of fields that say something; the content of a source is one of them.
+# Sets of fields that are complete content.
 _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
 OPTIONAL = {"system", "input", "desirable", "tools", "history"}
 WANTED = "text; messages; prompt and completion; prompt, chosen and rejected; chosen and rejected"
@@ -35,7 +35,7 @@ def formed(form: Plugin, fields: Mapping[str, str | None]) -> dict[str, str | No
     Raises:
         PluginError: the form raised an exception, or a value has no JSON.
         Unusable: the row is no record.
-        DataError: the form returned something else than its interface says.
+        DataError: the form returned a value that is no such content.
     """
     made = form.make()
     found = call(getattr(made, "record", made), dict(fields))

@@ -553,7 +553,7 @@ def _failed_custom(rule: Plugin, content: Content, metadata: Mapping[str, str | 
     """The verdict of a rule of the user on a record.
 
     Raises:
-        DataError: the rule raised an exception, or returned something else than its interface says.
+        DataError: the rule raised an exception, or returned no boolean.
     """
     made, text = rule.make(), "\n".join(texts_of(content))
     question, answer = question_and_answer(content) or ("", "")

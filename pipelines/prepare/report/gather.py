@@ -71,14 +71,14 @@ REPORT = {
     # Records for validation or testing that are older than the newest training record; null without `split.by_time`.
     "older?": int | None,
     "stages?": dict[str, int],  # of the curriculum -> records
-    # records of each split before balancing, without synthetic ones that only training has
+    # Records of each split before balancing, without synthetic ones that may only be in train.
     "assigned?": dict[str, int],
-    # Records that a model or augmentation made, as STEP of their provenance -> split -> records.
+    # Synthetic records: operation of their provenance -> split -> records.
     "made?": dict[str, dict[str, int]],
-    # Of `augment.by`: class -> `records` of training, with repeated ones, and `variants` of them.
+    # Class of `augment.by` -> `records` of training, with repeated ones, and their `variants`.
     "variants?": dict[str, dict[str, int]],
     "personal_data?": dict[str, int],  # findings that were replaced, by place
-    # Records that models generated, by model and the terms for its answers.
+    # Records that models generated, by model and terms of its answers.
     "generated?": [{"generator": str, "terms": str | None, "splits": dict[str, int]}],
     "classes?": dict[str, list],  # of each field that has few values: stages.classes.ClassCounts
     "warnings": [str],
@@ -88,7 +88,7 @@ REPORT = {
 REQUIRED = tuple(key for key in REPORT if not key.endswith("?"))
 _WARN_REMOVED = 0.5
 _WARN_SHARE = 0.02  # of the data set, by which a source differs from its share
-_WARN_REFUSED = 0.1  # of the variants, that may not stay
+_WARN_REFUSED = 0.1  # fraction of variants left out, above which a warning is given
 _WARN_OFF = 0.01  # of the records, by which a split differs from its share
 _LARGE_GROUP = 20  # records; a smaller group is no warning, whatever the shares
 _EXPECTED = 5  # records of a source or stratum in a split; with fewer, none there is chance
@@ -335,8 +335,9 @@ def balance_warnings(config: PrepareConfig, split: dict[str, float]) -> list[str
 
 
 def augment_warnings(config: PrepareConfig, split: dict[str, float], written: dict[str, float]) -> list[str]:
-    """About classes that stay smaller than wanted, and variants that could not be made or were not allowed; from the
-    counters of two stages.
+    """Warnings about classes that stay smaller than wanted, and variants that were left out or exceed a limit.
+
+    split, written: counters of the stages `split` and `write`.
     """
     found = []
     if smaller := int(split.get("variants/smaller", 0)):
@@ -352,7 +353,7 @@ def augment_warnings(config: PrepareConfig, split: dict[str, float], written: di
     refused, wanted = sum(counts_below(written, "removed/augment/").values()), int(split.get("variants/wanted", 0))
     if refused > _WARN_REFUSED * wanted:
         found.append(
-            f"augment: {share(refused, wanted)} of the variants may not stay; the reasons are in the report. Add "
+            f"augment: {share(refused, wanted)} of the variants are left out; the reasons are in the report. Add "
             "operations, or change the bounds in augment."
         )
     return found
@@ -462,7 +463,7 @@ def _generated(written: dict[str, float]) -> list[dict[str, Any]]:
 
 
 def _made(written: dict[str, float]) -> dict[str, dict[str, int]]:
-    """Records of each split that a model or augmentation made, by how; those of most records first."""
+    """Synthetic records of each split by operation, the most frequent first. written: counters of `write`."""
     found: dict[str, dict[str, int]] = {}
     for key, number in counts_below(written, "made/").items():
         split, _, operation = key.partition("/")

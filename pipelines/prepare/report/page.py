@@ -197,7 +197,7 @@ def _sources(report: PrepareReport) -> Section:
 
 
 def _generated(report: PrepareReport) -> Section | None:
-    """Records that models generated, with the terms for their answers."""
+    """Records that models generated, by model and terms."""
     rows: list[Sequence[Content]] = [
         (outside(one["generator"]), outside(one["terms"] or "not stated"), *one["splits"].values(),
          share(sum(one["splits"].values()), report["totals"]["written"]))
@@ -246,7 +246,7 @@ def _classes_of(name: str, values: Sequence[ClassCounts]) -> DataTable:
 
 
 def _made(report: PrepareReport) -> Section | None:
-    """Records that a model or augmentation made: how, and of which classes."""
+    """Synthetic records by operation, and variants by class."""
     made, classes = report.get("made", {}), report.get("variants", {})
     if not made:
         return None

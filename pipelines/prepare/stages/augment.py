@@ -1,10 +1,10 @@
 """The stage `augment`: variants of training records.
 
 unit of input: its records, and where they go  ->  _work/augmented        the variants, as the records
-                                                   _work/not-augmented    variants that may not stay, with the reason
+                                                   _work/not-augmented    invalid variants, with the reason
 
-A unit also reads the hashes of all questions of the data set, 8 bytes a record: a variant repeats none of them, so it
-is in no other split and has no other label there.
+A unit also reads the hashes of all questions of the data set, 8 bytes a record: a variant repeats no question of
+another record, which may be in another split or have another label.
 """
 
 import json
@@ -31,8 +31,8 @@ from raymill.pipelines.prepare.stages.split_stage import ASKED, SPLIT_FILES, SPL
 
 AUGMENTED, NOT_AUGMENTED = "_work/augmented", "_work/not-augmented"
 AUGMENT_VERSION = "1"
-_LONGEST = 100  # characters of a class
-_OF_A_QUESTION = 16  # bytes
+_LONGEST = 100  # maximum characters of a class in counters
+_QUESTION_MEMORY = 16  # bytes of each question of the data set
 _ROWS = 1000  # records that are Python objects at a time
 # Loads wordfreq, an optional package.
 _synonyms = Entry("raymill.pipelines.prepare.augment.synonyms:synonyms")
@@ -54,9 +54,9 @@ NOT_AUGMENTED_SCHEMA = pa.schema(
 
 
 def augment_stage(settings: Augment, artifacts: dict[str, Artifact], units: int, shape: Shape, memory: int) -> Stage:
-    """The stage that writes the artifacts named above.
+    """The stage that writes AUGMENTED and NOT_AUGMENTED.
 
-    artifacts: of the stages before. units: number of units of input. memory: bytes of a unit's records.
+    artifacts: artifacts of earlier stages. units: number of units of input. memory: bytes of a unit's records.
     """
     records, splits, asked = (artifacts[name] for name in (RECORDS, SPLIT_FILES, ASKED))
     store, synonyms = records.store, settings.operations.synonyms
@@ -75,11 +75,11 @@ def augment_stage(settings: Augment, artifacts: dict[str, Artifact], units: int,
 
 
 def augment_memory(store: Store, settings: Augment | None, records: int) -> int:
-    """Bytes of a unit besides its records. records: of the data set."""
+    """Bytes of memory of a unit besides its records. records: number of records of the data set."""
     if settings is None:
         return 0
     synonyms = settings.operations.synonyms
-    return _OF_A_QUESTION * records + (thesaurus_memory(store, synonyms.thesaurus) if synonyms else 0)
+    return _QUESTION_MEMORY * records + (thesaurus_memory(store, synonyms.thesaurus) if synonyms else 0)
 
 
 def augment(
@@ -90,14 +90,14 @@ def augment(
     unit: tuple[list[str], list[str]],
     scratch: Scratch,
 ) -> Counters:
-    """The work of a unit. unit: its files of records, and of where they go.
+    """The work of a unit. unit: its files of records and of their splits.
 
     Counters: `augmented`, and by operation `augmented/O`; with `by` the records of each class in training as
     `class/VALUE`, and its variants as `class-variants/VALUE`.
     """
     (uris, places), store, counters = unit, asked.store, Counter[str]({"augmented": 0})
     splits = pa.concat_tables([SPLITS_SCHEMA.empty_table(), *read_tables(store, places)])
-    known = np.sort(asked.table()["asked"].to_numpy())
+    known = asked.table()["asked"].to_numpy()
     makes = Variants(settings, partial(_is_in, known), _synonyms_of(settings, store))
     first = 0
     for table in read_tables(store, uris):
@@ -158,7 +158,7 @@ def _synonyms_of(settings: Augment, store: Store) -> Any:
 
 
 def _class_of(record: dict[str, Any], by: Sequence[str]) -> str:
-    """The class of a record, as a text."""
+    """The class of a record: its values of `by`, joined by commas."""
     metadata = metadata_of(record)
     return ", ".join(value_of(name, metadata.get(name)) or "" for name in by)[:_LONGEST]
 

@@ -73,12 +73,12 @@ class Duplicates(BaseModel, extra="forbid", frozen=True):
 
 
 def same(text: str) -> str:
-    """The text without what does not make another question: case, white space, and marks at the end."""
+    """The text in lower case, with single spaces, without final punctuation: equal for questions that are the same."""
     return " ".join(text.lower().split()).rstrip(" .?!")
 
 
 def question_hash(sides: Sides) -> int:
-    """The hash by which questions, or plain texts, are the same."""
+    """The hash of a question, or plain text, that is equal for questions that are the same."""
     return hash64(sides.system, same(sides.question))
 
 

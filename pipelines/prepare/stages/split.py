@@ -78,7 +78,7 @@ class Balance(BaseModel, extra="forbid", frozen=True):
 
 
 class Synthetic(BaseModel, extra="forbid", frozen=True):
-    """Maximum fractions of records that a model made (`generate`), or augmentation."""
+    """Maximum fractions of synthetic records: those that a model (`generate`) or augmentation made."""
 
     train: float = Field(
         1, ge=0, le=1, description="Maximum fraction of the training split that a model or augmentation made"
@@ -127,7 +127,8 @@ class Split(BaseModel, extra="forbid", frozen=True):
     )
     balance: Balance | None = Field(None, description="Balance of classes in the training split; null: none")
     synthetic: Synthetic = Field(
-        Synthetic(), description="Maximum fractions of synthetic records, of which by default only training has any"
+        Synthetic(),
+        description="Maximum fractions of synthetic records in the splits; by default only training has any",
     )
     seed: int = Field(1, ge=0, lt=1 << 32, description="Random seed of the division into splits and folds")
 
@@ -396,7 +397,7 @@ def first_by_hash(hashes: np.ndarray, of: np.ndarray, sizes: Mapping[int, int]) 
 
 
 def most_synthetic(others: int, fraction: float) -> int | None:
-    """The most synthetic records beside others that are no larger fraction of all; None: any number."""
+    """The largest number of synthetic records whose fraction, beside `others`, is at most this; None: any number."""
     return None if fraction >= 1 else int(others * fraction / (1 - fraction) + _EPSILON)
 
 
@@ -408,16 +409,16 @@ def numbers_of_variants(
     to: Literal["largest"] | int | float | Mapping[int, int] | None,
     most: int | None = None,
 ) -> np.ndarray:
-    """int64[N]: how many variants are made of each record; those of rare classes and first variants come first.
+    """int64[N]: how many variants are made of each record; a limit favours rare classes and first variants.
 
     Args:
         hashes: uint64[N].
-        classes: uint64[N], a hash of the class's name.
+        classes: uint64[N], hashes of the classes.
         written: int64[N], how often each record is written.
-        each: variants of each record; with `to` the most.
-        to: records of each class: those of the largest, a number, a fraction of the largest class's (a float), or by
-            class, where others get no variants; None: `each` variants of every record.
-        most: variants in all; None: any number.
+        each: number of variants of each record; with `to`, the maximum.
+        to: wanted records of each class: as many as the largest has, a number (int), a fraction of the largest (float),
+            or numbers by class, where other classes get no variants; None: `each` variants of every record.
+        most: maximum number of variants of all records; None: any number.
     """
     names, of = np.unique(classes, return_inverse=True)
     has = np.bincount(of, written, len(names)).astype(np.int64)
@@ -438,7 +439,7 @@ def numbers_of_variants(
             found[here[: lacks % len(here)]] += 1
     if most is not None and found.sum() > most:
         record = np.repeat(np.arange(len(found)), found)
-        place = np.arange(len(record)) - np.repeat(np.cumsum(found) - found, found)  # of a variant, among its record's
+        place = np.arange(len(record)) - np.repeat(np.cumsum(found) - found, found)  # among those of the record
         size = np.zeros(len(record), np.int64) if to is None else has[of[record]]
         kept = np.lexsort((hashes[record], place, size))[:most]
         found = np.bincount(record[kept], minlength=len(found))

@@ -93,7 +93,7 @@ SPLITS_SCHEMA = pa.schema(
 ASKED_SCHEMA = pa.schema([("asked", pa.uint64())])  # ascending, as of `question_hash`
 _LIBRARIES = 512 << 20
 _OF_A_RECORD = 150
-_OF_NUMBERS = {"variants", "by", "to", "most_variants"}  # settings of `augment`
+_OF_NUMBERS = {"variants", "by", "to", "most_variants"}  # settings of `augment` that decide the numbers
 _NOT_DIVIDED = -1
 _ANY_NUMBER = 1 << 31  # of variants of a record
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: hashes of equal values differ by stage
@@ -247,7 +247,7 @@ class AssignSplits:
             rows = np.repeat(np.arange(table.num_rows), pc.list_value_length(table["parents"]).to_numpy())
             parents = pc.list_flatten(table["parents"]).to_numpy() ^ of_source[rows]
             groups["group/parents"] = relatives(columns["id"] ^ of_source, rows, parents)
-            # What a model was asked about may be a record of any source.
+            # A model may have been asked about a record of any source.
             made = columns["synthetic"][rows]
             plain = pc.list_flatten(table["parents"]).to_numpy()
             if made.any():
@@ -449,8 +449,8 @@ class AssignSplits:
         return times, counters
 
     def _divided(self, component: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
-        """bool[N]: the records that the splits share. Others are synthetic, belong to no other record, and are for
-        training, because neither validation nor testing may have any.
+        """bool[N]: the records that are divided among the splits. The others are for training: synthetic records that
+        belong to no other record, if neither validation nor testing may have any.
 
         component: int64[N], as of `components`. synthetic: bool[N].
         """
@@ -476,8 +476,8 @@ class AssignSplits:
     ) -> tuple[np.ndarray, Counters]:
         """(int64[N], how many variants are made of each record; counters).
 
-        Counters: `variants/wanted` of all records, `variants/over`, how many more there would be without
-        `split.synthetic`, and `variants/smaller`, classes that stay smaller than wanted, by `augment.most_variants`.
+        Counters: `variants/wanted`, variants of all records; `variants/over`, variants that `split.synthetic` excludes;
+        and `variants/smaller`, classes that `augment.most_variants` keeps smaller than wanted.
         """
         found, augment = np.zeros(len(splits), np.int64), self.config.augment
         if augment is None:

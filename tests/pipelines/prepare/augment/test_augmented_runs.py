@@ -126,8 +126,9 @@ def test_what_may_not_stay_is_in_the_ledger_with_the_reason(prepared):
     assert f"{row['partner']}#case-1" == row["id"] and row["partner_source"] == row["source"] == "t"
     assert json.loads(row["content"])["messages"][0]["content"] != question(int(row["partner"][1:]))
     (reason,) = run.report["reasons"]
-    assert reason["meaning"].startswith("a variant that is as similar") and reason["records"] == 48
-    assert any(one.startswith("augment: 100.0% of the variants may not stay") for one in run.report["warnings"])
+    assert reason["meaning"].startswith("the similarity of the variant to its record is `augment.max_similarity`")
+    assert reason["records"] == 48
+    assert any(one.startswith("augment: 100.0% of the variants are left out") for one in run.report["warnings"])
 
 
 def test_no_variant_has_the_question_of_another_split(prepared):

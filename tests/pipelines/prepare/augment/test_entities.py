@@ -40,6 +40,17 @@ def test_numbers_keep_their_order_their_separators_and_leading_zeros(seed):
     assert sorted(found.groups()[:3]) == list(found.groups()[:3]) and found[4] != "0042"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_new_number_is_none_of_the_old_ones(seed):
+    old = {str(number) for number in range(10, 55)}
+    assert not old & set(of(" and ".join(sorted(old)), seed=seed)[0].split(" and "))
+
+
+def test_numbers_without_enough_others_of_as_many_digits_stay():
+    text = " and ".join(str(number) for number in range(10, 60))
+    assert of(text) == [text]
+
+
 def test_digits_years_and_marks_of_lists_stay():
     text = "1. In 2019 he had 7 cats\n2. and 3 dogs\n10. and `x = 55`"
     assert of(text) == [text]
@@ -81,6 +92,13 @@ def test_dates_are_moved_by_the_same_days_in_their_form(seed):
     end = date(int(year), months.index(month) + 1, int(day))
     assert (end - start).days == 3 and start != date(2026, 11, 2)
     assert answer == f"Until {end:%d.%m.%Y}, or {months[end.month - 1][:3]} {end.day}, {end.year}."
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_days_keep_their_leading_zero_or_have_none(seed):
+    padded, plain = of("On 05 March 2026", "On 5 March 2026", seed)
+    day = re.search(r"On (\d+) ", plain)[1]
+    assert plain.startswith(f"On {int(day)} ") and padded == plain.replace(f"On {day} ", f"On {int(day):02} ")
 
 
 def test_dates_with_a_weekday_and_days_of_no_calendar_stay():

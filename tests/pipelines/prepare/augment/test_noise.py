@@ -23,16 +23,18 @@ def all_of(name: str, text: str, keep: Keep = KEEP, count: int = 200, **settings
 def test_the_numbers_that_are_drawn_are_those_of_every_python():
     draws = Draws("1", "t7", "typos", "2")
     assert [draws.below(1000) for _ in range(4)] == [888, 408, 379, 993]
-    assert "".join(draws.ordered("abcdef")) == "adefbc"
+    assert "".join(draws.shuffled("abcdef")) == "adefbc"
     assert Draws("1", "t7").below(1 << 80) == Draws("1", "t7").below(1 << 80) != Draws("1t", "7").below(1 << 80)
 
 
-def test_a_slip_of_the_keyboard_is_a_letter_next_to_the_right_one_twice_missing_or_early():
+def test_a_typo_is_a_neighbouring_letter_or_one_doubled_left_out_or_exchanged():
     found = all_of("typos", "card", count=500)
     assert {"vard", "xard", "cars", "caard", "crd", "acrd", "cadr"} <= found
     assert "pard" not in found and "card" not in found
     assert all_of("typos", "by") == {"by"}, "short words have none"
-    assert {"Vard", "Caard"} <= all_of("typos", "Card", count=500)
+    capital = all_of("typos", "Card", count=500)
+    assert {"Vard", "Ccard", "Caard"} <= capital and "CCard" not in capital
+    assert "CCARD" in all_of("typos", "CARD", count=500)
 
 
 def test_layouts_have_their_own_neighbours():
@@ -43,7 +45,7 @@ def test_layouts_have_their_own_neighbours():
     )
 
 
-def test_a_scan_takes_letters_for_others():
+def test_ocr_errors_are_letters_that_look_alike():
     assert all_of("ocr", "modern") >= {"rnodern", "modem", "moclern", "m0dern"}
 
 
@@ -61,6 +63,12 @@ def test_punctuation_has_the_forms_that_are_asked():
     assert all_of("punctuation", "no marks") == {"no marks"}
 
 
+@pytest.mark.parametrize(("words", "fraction", "changed"), [(10, 0.14, 1), (10, 0.15, 2), (3, 0.1, 1), (4, 1.0, 4)])
+def test_the_fraction_of_words_is_rounded_to_the_nearest_number_and_is_at_least_one(words, fraction, changed):
+    for text in all_of("ocr", " ".join(["modern"] * words), count=20, words=fraction):
+        assert sum(word != "modern" for word in text.split()) == changed
+
+
 def test_words_are_left_out_with_one_of_their_spaces():
     assert all_of("drop", "one two three.", words=0.3) == {"two three.", "one three.", "one two."}
     assert all_of("drop", "alone") == {"alone"}, "a word stays"
@@ -70,6 +78,7 @@ def test_words_are_left_out_with_one_of_their_spaces():
 def test_neighbours_are_exchanged_where_only_spaces_stand_between():
     assert all_of("swap", "one two, three", words=0.1) == {"two one, three"}
     assert all_of("swap", "one, two") == {"one, two"}
+    assert all_of("swap", "one two three", words=1.0) == {"two one three", "one three two"}, "a word moves once"
 
 
 def test_spelling_is_british_for_american_and_back_and_frequent_mistakes():
