@@ -1,4 +1,4 @@
-"""Asks requests in batch files, until each has an answer, or was in too many batches."""
+"""Sends requests in batch files until each has an answer, or was in too many batches."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from raymill.cluster.asking.throttle import Grant, Report
 from raymill.cluster.failpoints import failpoint
 
 _POLL_S = 60.0
-_REPORT_S = 10.0  # the throttle takes a worker for lost after 30 s
+_REPORT_S = 10.0  # the throttle considers a worker lost after 30 s
 _NOT_COMPUTED = Reply("again", "the batch ended before the request was computed")
 
 

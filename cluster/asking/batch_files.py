@@ -23,7 +23,7 @@ from raymill.cluster.secret_values import redacted, shortened
 
 OPEN_STATES = ("validating", "in_progress", "finalizing", "cancelling")
 _FAILED = "failed"
-# Of a batch that failed: the provider has as many requests in its queue as it takes; later it takes more.
+# Codes of a batch that failed because the provider's queue is full; it can be begun again later.
 _FULL = ("token_limit_exceeded", "rate_limit_exceeded")
 _TAG = "raymill"
 _WINDOW = "24h"
@@ -44,7 +44,7 @@ class BatchRefused(Exception):
 
 
 class _NoAnswer(Exception):
-    """A call without an answer, which may have had its effect."""
+    """A call has no answer; it may have had its effect."""
 
 
 class QueueFull(Exception):
@@ -52,8 +52,9 @@ class QueueFull(Exception):
 
 
 class BatchEndpoint:
-    """The interface for batch files of an endpoint. Use it in an `async with`. key: the secret, or empty.
-    most_bytes: of an answer to a request.
+    """The interface of an endpoint for batch files. Use it in an `async with`.
+
+    key: the secret, or empty. most_bytes: maximum size of an answer to a request.
     """
 
     def __init__(self, url: str, key: str, timeout_s: float, most_bytes: int = _LARGEST_LINE) -> None:
@@ -142,15 +143,23 @@ class BatchEndpoint:
 
     async def requests_of(self, batch: Mapping[str, Any]) -> dict[str, str]:
         """The id of the try of each request of a batch, by its key; from the file that was sent."""
-        found = dict[str, str]()
-        if isinstance(id := batch.get("input_file_id"), str):
-            async for line in self._lines(f"files/{id}/content"):
-                try:
-                    key, _, found_id = json.loads(line)["custom_id"].partition(".")
-                    found[key] = found_id
-                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                    continue
-        return found
+        if not isinstance(id := batch.get("input_file_id"), str):
+            return {}
+        for number in range(1, _TRIES + 1):
+            try:
+                return dict([one async for one in self._requests_in(f"files/{id}/content")])
+            except httpx2.TransportError:
+                await asyncio.sleep(pause_before(number, None))
+        raise BatchRefused(f"{self._url}/files/{id}: its content was not received in {_TRIES} tries")
+
+    async def _requests_in(self, path: str) -> AsyncIterator[tuple[str, str]]:
+        """(key, id of the try) of each line of a file that was sent."""
+        async for line in self._lines(path):
+            try:
+                key, _, try_id = json.loads(line)["custom_id"].partition(".")
+                yield key, try_id
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                continue
 
     async def _lines(self, path: str) -> AsyncIterator[bytes]:
         rest = b""

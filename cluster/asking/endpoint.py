@@ -21,7 +21,7 @@ from raymill import cluster
 from raymill.cluster.asking.money import TokenCounts, tokens_of
 from raymill.cluster.secret_values import redacted, shortened
 
-# Bytes of an answer: of its frame, of each token that it may have, and of each likely token that is told beside one.
+# Bytes of an answer: of its frame, of each token, and of each log-probability beside a token.
 _FRAME_BYTES, _TOKEN_BYTES, _LOGPROB_BYTES = 1 << 20, 256, 512
 _MOST_BYTES = 64 << 20
 _LONGEST_NAME = 100  # characters of `finish_reason`
@@ -165,9 +165,9 @@ class _Unusable(Exception):
 
 
 def most_bytes(max_tokens: int, logprobs: int | None) -> int:
-    """Bytes of an answer above which no server can be right. logprobs: likely tokens told beside each; None: none."""
-    told = 0 if logprobs is None else 1 + logprobs
-    return min(_MOST_BYTES, _FRAME_BYTES + max_tokens * (_TOKEN_BYTES + told * _LOGPROB_BYTES))
+    """Maximum size of an answer in bytes. logprobs: number of log-probabilities beside each token; None: none."""
+    beside = 0 if logprobs is None else 1 + logprobs
+    return min(_MOST_BYTES, _FRAME_BYTES + max_tokens * (_TOKEN_BYTES + beside * _LOGPROB_BYTES))
 
 
 def valid_text(text: str) -> str:

@@ -158,6 +158,16 @@ def test_a_killed_call_leaves_a_batch_that_the_next_one_reads(answers, monkeypat
         # What may have been billed counts, until the batch is read.
         assert answers.spending().in_batches_unknown.input > 0
         monkeypatch.setattr("raymill.cluster.asking.ask_in_batches._POLL_S", 0.01)
+        monkeypatch.setattr("raymill.cluster.asking.batch_files.pause_before", lambda tries, wait: 0.001)
+        of_batches, lost = FaultyServer._of_batches, []
+
+        def fails_twice(self, posted, target, body):
+            if target.endswith("/content") and len(lost) < 2:
+                lost.append(target)
+                return 503, b"{}"
+            return of_batches(self, posted, target, body)
+
+        monkeypatch.setattr(FaultyServer, "_of_batches", fails_twice)
         found = ask(server, answers)
         assert len(server.batches) == 1 and len(found) == 60 and server.stats()["twice"] == 0
         spent = answers.spending()
