@@ -1,7 +1,7 @@
 """Agreement of two raters on scores, and measures of a decision, with intervals.
 
-All of them follow from a table of counts, so the intervals of a bootstrap over documents come from tables that are
-drawn by the shares of its cells.
+All are functions of a table of counts, so a bootstrap over documents draws tables from a multinomial distribution with
+the fractions of its cells.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def kappa(table: np.ndarray, weights: Weights | np.ndarray = "quadratic") -> flo
     Source: Cohen 1960 and 1968: 1 - sum of w x observed / sum of w x expected, where w is the weight of a disagreement:
     1, the distance of the scores, its square, or those of a matrix.
     """
-    amounts = weights if isinstance(weights, np.ndarray) else _amounts(len(table), weights)
+    amounts = weights if isinstance(weights, np.ndarray) else _disagreement(len(table), weights)
     total = table.sum()
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / total if total else np.zeros(table.shape)
     if not (chance := float((amounts * expected).sum())):
@@ -35,7 +35,7 @@ def kappa(table: np.ndarray, weights: Weights | np.ndarray = "quadratic") -> flo
     return 1 - float((amounts * table).sum()) / chance
 
 
-def _amounts(scores: int, weights: Weights) -> np.ndarray:
+def _disagreement(scores: int, weights: Weights) -> np.ndarray:
     rows, columns = np.indices((scores, scores))
     distance = np.abs(rows - columns).astype(float)
     return distance**2 if weights == "quadratic" else distance if weights == "linear" else np.sign(distance)
@@ -60,7 +60,7 @@ def interval(table: np.ndarray, measure: Callable[[np.ndarray], float | None]) -
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95% interval of a share, by Wilson's score."""
+    """The 95% interval of a fraction (Wilson score interval)."""
     if not total:
         return 0.0, 1.0
     z, share = 1.959964, count / total
@@ -71,9 +71,9 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def agreement(between: str, table: np.ndarray, weights: Weights = "quadratic") -> dict[str, Any]:
-    """The agreement of two raters as a row of a report: kappa, and the share of equal scores, with intervals.
+    """The agreement of two raters as a row of a report: kappa and the fraction of equal scores, with intervals.
 
-    table: of `cross_table`.
+    between: names of the raters. table: as `cross_table` returns it.
     """
     equal, total = int(np.trace(table)), int(table.sum())
     low, high = interval(table, partial(kappa, weights=weights)) or (None, None)
@@ -92,7 +92,7 @@ def agreement(between: str, table: np.ndarray, weights: Weights = "quadratic") -
 
 
 def agreement_text(row: Mapping[str, Any]) -> str:
-    """A row of `agreement` in words."""
+    """A row of `agreement` as a sentence."""
     if row["kappa"] is None:
         return f"agreement of {row['between']}: not defined, as only one score was given"
     return (

@@ -1068,8 +1068,8 @@ class JudgeSettings(TypedDict, total=False):
     model: Required[ModelSettingsSettings]
     """Model that is asked."""
     make: MakeSettings
-    """Template of the question, whose records have an integer `score`; with its variables, such as `rubric`, the
-    list of statements that earn a point each.
+    """Template of the question, whose records have a `score`, and its variables, such as `rubric`, the list of
+    statements that earn a point each.
     """
     sampling: SamplingSettings
     """How answers are drawn from the model."""
@@ -1375,14 +1375,14 @@ class PagingSettings(TypedDict, total=False):
 
 
 class PeopleScoresSettings(TypedDict, total=False):
-    """Scores that people gave documents of the sample, with which those of the judges are compared."""
+    """Scores that people gave documents of the sample, for comparison with the judges."""
 
     path: Required[str]
     """CSV, JSON Lines or Parquet file with a row for each score."""
     id: str
-    """Column with the id of the document, as `sample/` has it."""
+    """Column with the id of the document, as in the column `document` of `sample/`."""
     score: str
-    """Column with the score; of several of a document the mean is used."""
+    """Column with the score; the mean of several scores of a document is used."""
 
 
 class PersonalDataSettings(TypedDict, total=False):
@@ -1873,12 +1873,12 @@ class TemplateSettings(TypedDict, total=False):
 
 
 class ThresholdSettings(TypedDict, total=False):
-    """How the bound on the classifier's score is chosen."""
+    """The choice of the threshold on the classifier's score."""
 
     score: int
-    """Smallest score of the judges that a good document has."""
+    """Minimum score by the judges of a good document."""
     share: float | None
-    """Fraction of the documents that is to be kept; null: the bound with the best F1 of good documents."""
+    """Fraction of the documents to keep; null: the threshold with the best F1 of good documents."""
 
 
 class TokenPricesSettings(TypedDict, total=False):
@@ -1908,22 +1908,20 @@ class TrackSettings(TypedDict, total=False):
 
 
 class TrainingSettingsSettings(TypedDict, total=False):
-    """The classifier, and how it is trained."""
+    """The classifier and its training."""
 
     word_ngrams: int
     """Largest number of words of an n-gram; 1: single words."""
     char_ngrams: tuple[int, int] | None
-    """Smallest and largest number of characters of n-grams of characters, as for texts written without spaces; null:
-    none.
-    """
+    """Smallest and largest number of characters of character n-grams, for texts written without spaces; null: none."""
     buckets: int
     """Number of rows that n-grams share, each by its hash; more make fewer collisions and a larger file."""
     dimension: int
-    """Numbers of a row."""
+    """Dimension of the vector of a word or n-gram."""
     min_count: int
-    """Minimum number of times that a word occurs in the texts of the training."""
+    """Minimum number of occurrences of a word in the training texts."""
     epochs: int
-    """Number of times that each text is trained on."""
+    """Number of passes over the training texts."""
     learning_rate: float
     """Learning rate of the first text; it falls to 0."""
     max_chars: int
@@ -2542,9 +2540,9 @@ def distil(
     verify: bool = False,
     progress: ShownProgress = None,
 ) -> DistilRun:
-    """A fast classifier of documents, from the scores that a model gives a sample of them.
+    """A fast classifier of documents, trained on the scores that a model gives a sample of them.
 
-    A second run continues where the first stopped, and asks nothing again that has an answer. The rule `judge_score`
+    A second run continues where the first stopped, and sends no answered request again. The rule `judge_score`
     of curate and prepare applies the classifier. Report: OUTPUT/report.html
 
     Keywords replace the settings of `config`.
@@ -2553,16 +2551,16 @@ def distil(
         config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
         name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
             `output`.
-        inputs: Sources of documents, as of `curate`.
-        sample: Number of documents that are drawn by a hash of their text, all different.
-        dedup: Removal of documents of the sample that are like others, before any is judged; null: none.
-        judges: Models that score the sample; of several, the mean is used.
+        inputs: Sources of documents, as in `curate`.
+        sample: Number of different documents, drawn by a hash of their text.
+        dedup: Removal of near-duplicates from the sample before it is judged; null: none.
+        judges: Models that score the sample; the mean of several is used.
         people: Scores by people, for the agreement of the judges with them; null: none.
         held_out: Fraction of the sample that the classifier is not trained on; with one half the threshold is
             chosen, and with the other the classifier is tested.
-        threshold: Bound on the classifier's score, from which documents stay.
+        threshold: Threshold on the classifier's score, from which documents are kept.
         classifier: The classifier, in the format of fastText, and its training.
-        seed: Seed of the sample, of the part that is held out, and of the training.
+        seed: Random seed of the sample and of the training.
         budget: Money that all judges together may cost, by their `model.prices`; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
         output: Folder or URI below which the run writes everything.

@@ -1,4 +1,4 @@
-"""From scored texts to a classifier: the parts of the sample, training, calibration, the threshold, and the test."""
+"""Training of a classifier on scored texts: division into parts, training, calibration, threshold, and test."""
 
 import time
 from collections.abc import Mapping
@@ -21,17 +21,20 @@ from raymill.pipelines.rules.judge_score import expected_scores
 from raymill.pipelines.text.texts import Texts
 
 _HASHES = float(1 << 64)
-_FEW = 30  # good documents of the test, below which the interval of F1 is wide
-_DIGITS = 4  # of the threshold
-_LONG_WORD = 30  # bytes of a word on average, in texts that are written without spaces
+_FEW = 30  # good documents in the test part, below which the interval of F1 is wide
+_DIGITS = 4  # decimal places of the threshold
+_LONG_WORD = 30  # mean bytes between spaces, above which texts are written without spaces between words
 
 
 @dataclass(frozen=True)
 class Scored:
     """The sample with its scores.
 
-    ids: D hashes, of 32 hexadecimal digits. by_judge: float64[D] of each judge, NaN where it gave no score. people:
-    float64[D], NaN where nobody did.
+    Attributes:
+        ids: D hashes of 32 hexadecimal digits each.
+        texts: D texts.
+        by_judge: judge -> float64[D], NaN for a document without a score.
+        people: float64[D], scores by people, NaN for a document without one.
     """
 
     ids: list[str]
@@ -48,6 +51,7 @@ class Scored:
 
     def parts(self, held_out: float) -> list[str | None]:
         """The part of each document, by its hash: train, validation or test; None without a score."""
+        # The first half of the hash decides what is in the sample, so its values are all small there.
         shares = [int(id[16:32], 16) / _HASHES for id in self.ids]
         parts = ["test" if one < held_out / 2 else "validation" if one < held_out else "train" for one in shares]
         return [None if np.isnan(score) else part for part, score in zip(parts, self.score.tolist(), strict=True)]
@@ -55,9 +59,13 @@ class Scored:
 
 @dataclass(frozen=True)
 class MadeClassifier:
-    """A classifier. model: its file. scores: float32[D], expected scores of the sample. measures: for the report.
+    """A trained classifier.
 
-    seconds: in which it scored the sample, on one core.
+    Attributes:
+        model: its fastText file.
+        scores: float32[D], expected scores of the sample.
+        measures: measures for the report.
+        seconds: time in which it scored the sample, on one core.
     """
 
     model: bytes
@@ -72,7 +80,9 @@ def rounded(scores: np.ndarray) -> np.ndarray:
 
 
 def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClassifier:
-    """Train, calibrate and test a classifier. most: the largest score that a judge can give; 0: that was given.
+    """Train, calibrate and test a classifier.
+
+    most: largest score that a judge can give; 0: not known, so the largest given score is used.
 
     Raises:
         DataError: too few documents have a score, or too few of them are good.
@@ -88,8 +98,8 @@ def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClas
     names = [str(score) for score in range(most + 1)]
     lines = excerpts(scored.texts, settings.max_chars)
 
-    model = train(_some(lines, rows["train"]), labels[rows["train"]], names, settings, config.seed)
-    before = Classifier(Path("model.bin"), model).probabilities(_some(lines, rows["validation"]))
+    model = train(_rows(lines, rows["train"]), labels[rows["train"]], names, settings, config.seed)
+    before = Classifier(Path("model.bin"), model).probabilities(_rows(lines, rows["validation"]))
     model, temperature = calibrated(model, before, labels[rows["validation"]])
     classifier = Classifier(Path("model.bin"), model)
     started = time.perf_counter()
@@ -131,7 +141,7 @@ def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClas
     return MadeClassifier(model_bytes(model, settings.epochs, len(rows["train"])), scores, measures, seconds)
 
 
-def _some(texts: Texts, rows: np.ndarray) -> Texts:
+def _rows(texts: Texts, rows: np.ndarray) -> Texts:
     return Texts.from_arrow(texts.to_arrow().take(rows))
 
 
@@ -147,33 +157,33 @@ def _refuse_few(labels: np.ndarray, rows: Mapping[str, np.ndarray], good_from: i
     ]
     if few:
         raise DataError(
-            f"sample: {plural(known, 'document')} have a score, and each part needs good ones, of at least "
-            f"{plural(good_from, 'point')}, and others: {', '.join(few)}. Enlarge `sample`, or change "
-            "`threshold.score` or the rubric; answers are stored, and not asked again."
+            f"sample: {plural(known, 'document')} have a score, and each part needs good ones (at least "
+            f"{plural(good_from, 'point')}) and others: {', '.join(few)}. Enlarge `sample`, or change "
+            "`threshold.score` or the rubric; stored answers are used again."
         )
 
 
 def best_threshold(scores: np.ndarray, good: np.ndarray) -> float:
-    """The bound with the best F1, in the middle between two scores; of equal ones the lowest."""
+    """The threshold with the best F1, halfway between two scores; of several, the lowest."""
     order = np.argsort(-scores, kind="stable")
     found, kept = np.cumsum(good[order]), np.arange(1, len(order) + 1)
     values = 2 * found / (kept + good.sum())
     falling = scores[order].astype(np.float64)
-    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))  # equal scores stay or go together
+    ends = np.flatnonzero(np.append(falling[1:] < falling[:-1], True))  # equal scores are kept or left out together
     best = ends[len(ends) - 1 - int(np.argmax(values[ends][::-1]))]
     below = falling[best + 1] if best + 1 < len(falling) else 0.0
     return round(float((falling[best] + below) / 2), _DIGITS)
 
 
 def share_threshold(scores: np.ndarray, share: float) -> float:
-    """The bound that keeps this fraction of the documents."""
+    """The threshold that keeps this fraction of the documents, halfway between two scores."""
     falling = np.sort(scores.astype(np.float64))[::-1]
     count = min(max(1, round(share * len(falling))), len(falling) - 1)
     return round(float((falling[count - 1] + falling[count]) / 2), _DIGITS)
 
 
 def _agreements(scored: Scored, by_classifier: np.ndarray, test: np.ndarray, scores: int) -> list[dict[str, Any]]:
-    """The agreement of each pair of judges, people and classifier; of the classifier on the test alone."""
+    """The agreement of each pair of raters: judges, people, and the classifier on the test part alone."""
     raters: dict[str, np.ndarray] = dict(scored.by_judge)
     if not np.isnan(scored.people).all():
         raters["people"] = scored.people
@@ -192,7 +202,7 @@ def _agreements(scored: Scored, by_classifier: np.ndarray, test: np.ndarray, sco
 def _by_score(
     labels: np.ndarray, scores: np.ndarray, kept: np.ndarray, known: np.ndarray, test: np.ndarray, most: int
 ) -> list[dict[str, Any]]:
-    """A row for each score of the judges."""
+    """Counts, mean score by the classifier and fraction kept, by score of the judges."""
     found = []
     for score in range(most + 1):
         of_test = test[labels[test] == score]
@@ -209,7 +219,7 @@ def _by_score(
 
 
 def _confusion(labels: np.ndarray, by_classifier: np.ndarray, most: int) -> list[dict[str, Any]]:
-    """A row for each score of the judges, a column for each of the classifier, rounded."""
+    """The confusion matrix: a row for each score of the judges, a column for each rounded score of the classifier."""
     table = cross_table(labels, by_classifier, most + 1)
     return [
         {"judges": str(score)} | {f"classifier_{other}": int(table[score, other]) for other in range(most + 1)}
@@ -218,7 +228,7 @@ def _confusion(labels: np.ndarray, by_classifier: np.ndarray, most: int) -> list
 
 
 def _calibration(scores: np.ndarray, judged: np.ndarray, most: int) -> list[dict[str, Any]]:
-    """The mean of the judges beside the mean of the classifier, in ranges of the classifier's score."""
+    """The mean scores of judges and classifier in ranges of the classifier's score."""
     found = []
     for low in range(most):
         inside = (scores >= low) & ((scores < low + 1) | (low == most - 1))
@@ -238,7 +248,7 @@ def _warnings(lines: Texts, settings: TrainingSettings, good_in_test: np.ndarray
     found = []
     spaces = int((lines.data == ord(" ")).sum())
     if settings.char_ngrams is None and len(lines.data) > _LONG_WORD * (spaces + len(lines)):
-        found.append("The texts have few spaces, so words say little: set `classifier.char_ngrams`, such as [1, 3].")
+        found.append("The texts have few spaces between words: set `classifier.char_ngrams`, such as [1, 3].")
     if known < 0.9 * sample:
         found.append(f"{sample - known:,} of {plural(sample, 'document')} have no score; see `removed` of the judges.")
     if (count := int(good_in_test.sum())) < _FEW:

@@ -24,8 +24,8 @@ class Judge(BaseModel, extra="forbid", frozen=True):
     model: ModelSettings = Field(description="Model that is asked")
     make: Make = Field(
         Make(template="score"),
-        description="Template of the question, whose records have an integer `score`; with its variables, such as "
-        "`rubric`, the list of statements that earn a point each",
+        description="Template of the question, whose records have a `score`, and its variables, such as `rubric`, the "
+        "list of statements that earn a point each",
     )
     sampling: Sampling = Field(Sampling(temperature=0.0), description="How answers are drawn from the model")
 
@@ -39,47 +39,49 @@ class Judge(BaseModel, extra="forbid", frozen=True):
 
 
 class PeopleScores(WithShortForm):
-    """Scores that people gave documents of the sample, with which those of the judges are compared."""
+    """Scores that people gave documents of the sample, for comparison with the judges."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     short_form: ClassVar[str] = "path"
 
     path: paths.AbsolutePath = Field(description="CSV, JSON Lines or Parquet file with a row for each score")
-    id: str = Field("document", description="Column with the id of the document, as `sample/` has it")
-    score: str = Field("score", description="Column with the score; of several of a document the mean is used")
+    id: str = Field(
+        "document", description="Column with the id of the document, as in the column `document` of `sample/`"
+    )
+    score: str = Field("score", description="Column with the score; the mean of several scores of a document is used")
 
 
 class Threshold(BaseModel, extra="forbid", frozen=True):
-    """How the bound on the classifier's score is chosen."""
+    """The choice of the threshold on the classifier's score."""
 
-    score: int = Field(3, ge=1, le=100, description="Smallest score of the judges that a good document has")
+    score: int = Field(3, ge=1, le=100, description="Minimum score by the judges of a good document")
     share: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Fraction of the documents that is to be kept; null: the bound with the best F1 of good documents",
+        description="Fraction of the documents to keep; null: the threshold with the best F1 of good documents",
     )
 
 
 class DistilConfig(BaseModel, extra="forbid", frozen=True):
-    """A sample of documents, judged by a model, to a classifier of all documents."""
+    """Training of a classifier of documents on the scores that models give a sample of them."""
 
     kind: Literal["distil"] = Field(description="Kind of run: distil")
     name: RunName = ""
     inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(
-        min_length=1, description="Sources of documents, as of `curate`"
+        min_length=1, description="Sources of documents, as in `curate`"
     )
     sample: int = Field(
         5000,
         ge=20,
         le=10_000_000,
-        description="Number of documents that are drawn by a hash of their text, all different",
+        description="Number of different documents, drawn by a hash of their text",
     )
     dedup: Dedup | None = Field(
-        Dedup(), description="Removal of documents of the sample that are like others, before any is judged; null: none"
+        Dedup(), description="Removal of near-duplicates from the sample before it is judged; null: none"
     )
     judges: tuple[Judge, ...] = Field(
-        min_length=1, description="Models that score the sample; of several, the mean is used"
+        min_length=1, description="Models that score the sample; the mean of several is used"
     )
     people: PeopleScores | None = Field(
         None, description="Scores by people, for the agreement of the judges with them; null: none"
@@ -91,13 +93,13 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
         description="Fraction of the sample that the classifier is not trained on; with one half the threshold is "
         "chosen, and with the other the classifier is tested",
     )
-    threshold: Threshold = Field(Threshold(), description="Bound on the classifier's score, from which documents stay")
+    threshold: Threshold = Field(
+        Threshold(), description="Threshold on the classifier's score, from which documents are kept"
+    )
     classifier: TrainingSettings = Field(
         TrainingSettings(), description="The classifier, in the format of fastText, and its training"
     )
-    seed: int = Field(
-        0, ge=0, lt=1 << 31, description="Seed of the sample, of the part that is held out, and of the training"
-    )
+    seed: int = Field(0, ge=0, lt=1 << 31, description="Random seed of the sample and of the training")
     budget: float | None = Field(
         None, gt=0, description="Money that all judges together may cost, by their `model.prices`; null: any amount"
     )

@@ -1,13 +1,13 @@
-"""The main job of `raymill distil`: a sample of documents, scored by a model, to a fast classifier.
+"""The main job of `raymill distil`: trains a fast classifier on the scores that a model gives a sample of documents.
 
     freeze   lists the input files and divides them into units       -> inputs.json, inputs.parquet
     draw, sample   draws the documents (stages.py)                    -> sample, quarantine
-    judges/NAME    a run of `generate` for each judge: scores and reasons, the ledger, what it cost
+    judges/NAME    a run of `generate` for each judge: scores and reasons, the ledger, the cost
     train    trains, calibrates and tests the classifier              -> scores, classifier/
     report   writes the report, then the run's manifest               -> report.json, report.html, manifest.json
 
 The same command continues a run that was stopped by its budget, by an error or by a kill. Answers of the judges are in
-the answer store and are not asked again.
+the answer store; the same request is not sent again.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ class DistilRun(Run):
 
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        """The numbers of the report that say how good the classifier is."""
+        """The quality measures of the classifier."""
         names = ("judged", "f1", "f1_low", "f1_high", "precision", "recall", "kept_share", "min_score")
         found = ((name.replace("_", " "), self.report[name]) for name in names)
         return ("what", "number"), [(name, "" if one is None else f"{one:.4g}") for name, one in found]
@@ -85,9 +85,9 @@ class DistilRun(Run):
 
 
 class DistilJob(FilesJob[DistilConfig]):
-    """A fast classifier of documents, from the scores that a model gives a sample of them.
+    """A fast classifier of documents, trained on the scores that a model gives a sample of them.
 
-    A second run continues where the first stopped, and asks nothing again that has an answer. The rule `judge_score`
+    A second run continues where the first stopped, and sends no answered request again. The rule `judge_score`
     of curate and prepare applies the classifier. Report: OUTPUT/report.html
     """
 
@@ -101,7 +101,7 @@ class DistilJob(FilesJob[DistilConfig]):
 
     @cached_property
     def judges(self) -> dict[str, GenerateJob]:
-        """The run of each judge. Their budgets are those of a run in which nothing else was spent."""
+        """The run of each judge, with the whole budget of the distillation."""
         return {one.name: GenerateJob(self._config_of(one, self.config.budget)) for one in self.config.judges}
 
     def _config_of(self, judge: Judge, budget: float | None) -> GenerateConfig:
@@ -125,7 +125,7 @@ class DistilJob(FilesJob[DistilConfig]):
 
     @cached_property
     def people(self) -> dict[str, float]:
-        """The score that people gave documents, by their ids."""
+        """Document id -> score by people; empty without the setting `people`."""
         return people_scores(self.store, self.config.people) if self.config.people else {}
 
     def settings(self) -> dict[str, Any]:
@@ -170,8 +170,8 @@ class DistilJob(FilesJob[DistilConfig]):
         artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most))
         measures, written = self._write_classifier(artifacts)
         report = self._report(artifacts, runs, measures)
+        # Without the judges' runs, whose ledgers have ids of tries: these differ between equal runs.
         digests = digests_of({name: artifacts[name] for name in (SAMPLE, QUARANTINE, SCORES, CLASSIFIER)})
-        # Not those of the judges, whose ledgers name tries.
         told = {"F1": f"{report['f1']:.3f}", "min_score": f"{report['min_score']:g}"}
         return Made(report, digests, {"finished": report["finished"], "classifier": written, "told": told})
 
@@ -185,17 +185,21 @@ class DistilJob(FilesJob[DistilConfig]):
         good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
         refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "document")
         if not artifacts[SAMPLE].rows:
-            raise DataError("inputs: no document has any text. Nothing was asked.")
+            raise DataError("inputs: no document has any text. No request was sent.")
 
     def _ask(self, making: Making) -> dict[str, GenerateRun]:
         """The finished run of each judge."""
         runs: dict[str, GenerateRun] = {}
         for judge, job in zip(self.config.judges, self.judges.values(), strict=True):
             if self.config.budget is not None and len(self.judges) > 1:
-                others = sum(_spent(other) for other in self.judges.values() if other is not job)
-                # Where nothing is left, a judge that has its answers is still found.
+                others = sum(
+                    other.answers.spending().most(other.config.model.prices)
+                    for other in self.judges.values()
+                    if other is not job
+                )
+                # More than 0, so that a judge with stored answers runs even if the budget is spent.
                 job = GenerateJob(self._config_of(judge, max(1e-9, self.config.budget - others)))
-            # Another sample than before replaces the records; the answers stay.
+            # A changed sample replaces the records of the judge; its answers stay in the store.
             try:
                 made = job.run(making.session, making.progress, replace=True, verify=making.verify)
             except AskingStopped as error:
@@ -214,13 +218,13 @@ class DistilJob(FilesJob[DistilConfig]):
 
     @property
     def _most(self) -> int:
-        """The largest score of the rubrics; 0 if a template has none."""
+        """The largest number of points of the rubrics; 0 if a template has no rubric."""
         variables = [job.template.variables | job.config.make.variables for job in self.judges.values()]
         points = [len(one["rubric"]) if isinstance(one.get("rubric"), list) else 0 for one in variables]
         return max(points) if all(points) else 0
 
     def _write_classifier(self, artifacts: Mapping[str, Artifact]) -> tuple[dict[str, Any], dict[str, tuple[int, str]]]:
-        """Write the folder `classifier/`. Returns (measures of the test, bytes and sha256 of each file)."""
+        """Write the folder `classifier/`. Returns (measures of the classifier, file name -> (bytes, SHA-256))."""
         (file,) = artifacts[CLASSIFIER].file_uris
         measures = read_slice(self.store, file, 1, json.loads)
         beside = {
@@ -296,11 +300,6 @@ class DistilJob(FilesJob[DistilConfig]):
         for name, job in self.judges.items():
             model = job.config.model
             yield "judge", f"{name}: {model.name or model.path} at {model.endpoint or 'the machines of the run'}"
-
-
-def _spent(job: GenerateJob) -> float:
-    spent, prices = job.answers.spending(), job.config.model.prices
-    return spent.most(prices)
 
 
 def _of_judge(name: str, report: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,20 +7,20 @@ from statistics import mean
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
-import pyarrow.parquet as pq
 
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import StoredParquet
 from raymill.pipelines.distil.config import PeopleScores
 
-_LARGEST = 256 << 20  # bytes of the file
+_LARGEST = 256 << 20  # maximum bytes of a text file
 
 
 def people_scores(store: Store, given: PeopleScores) -> dict[str, float]:
-    """The score of each document by its id; of several the mean. Rows without a score are left out.
+    """Document id -> score, the mean of several. Rows without a score are left out.
 
     Raises:
-        ConfigError: the file cannot be read, lacks a column, or has other scores than numbers.
+        ConfigError: the file cannot be read, lacks a column, or has a score that is no number from 0 to 100.
         NotFound: there is no such file.
     """
     table = _table(store, given.path)
@@ -45,14 +45,14 @@ def people_scores(store: Store, given: PeopleScores) -> dict[str, float]:
 
 
 def _table(store: Store, path: str) -> pa.Table:
-    content = store.read_bytes(path, _LARGEST)
     try:
         if path.endswith(".parquet"):
-            return pq.read_table(io.BytesIO(content))
+            with StoredParquet(store, path) as file:
+                return file.read()
         if path.endswith(".jsonl"):
-            return pyarrow.json.read_json(io.BytesIO(content))
+            return pyarrow.json.read_json(io.BytesIO(store.read_bytes(path, _LARGEST)))
         if path.endswith(".csv"):
-            return pyarrow.csv.read_csv(io.BytesIO(content))
+            return pyarrow.csv.read_csv(io.BytesIO(store.read_bytes(path, _LARGEST)))
     except (pa.ArrowException, ValueError) as error:
         raise ConfigError(f"people.path: {path} cannot be read: {error}") from error
     raise ConfigError(f"people.path: {path} given; wanted a file that ends in .csv, .jsonl or .parquet")

@@ -1,4 +1,4 @@
-"""What a distillation takes, before it runs: the requests, tokens and money of each judge. Asks nothing."""
+"""The plan of a distillation before it runs: requests, tokens and cost of each judge. Sends no request."""
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.formats import count
@@ -8,19 +8,20 @@ from raymill.pipelines.generate.plan import plan_generation
 
 
 def plan_distillation(settings: DistilConfig, *, documents: float | None = None) -> Answer:
-    """The plan of a distillation. Reads some of the input, and asks nothing.
+    """The plan of a distillation. Reads a sample of the input, and sends no request.
 
     documents: number of documents of the same kind to plan for; default: those of the input.
 
     Raises:
         UserError: as the first checks of a run; or no document of the input can be read.
     """
-    plans = {}
-    for name, judge in DistilJob(settings).judges.items():
-        over_inputs = judge.config.model_copy(update={"inputs": settings.inputs})
-        there = plan_generation(over_inputs, documents=documents)["seeds"]
-        asked = min(settings.sample, there)
-        plans[name] = plan_generation(over_inputs, documents=asked)
+    configs = {
+        name: judge.config.model_copy(update={"inputs": settings.inputs})
+        for name, judge in DistilJob(settings).judges.items()
+    }
+    there = plan_generation(next(iter(configs.values())), documents=documents)["seeds"]
+    asked = min(settings.sample, there)
+    plans = {name: plan_generation(config, documents=asked) for name, config in configs.items()}
     costs = [plan["cost"]["expected"] for plan in plans.values() if plan["cost"]]
     cost = sum(costs) if costs else None
     found = {"name": settings.name, "sample": asked, "cost": cost, "judges": plans}

@@ -1,13 +1,13 @@
 """The stages of a distillation besides those of the judges, which are runs of `generate`.
 
-    draw.0   documents of a unit of input whose hash is small enough    -> _work/drawn.0, quarantine
-    take     those with the smallest hashes of all                      -> _work/taken, and what is compared of them
-    group    finds documents that are like others                       -> _work/groups
-    sample   those that are like no other                               -> sample
+    draw.0   draws documents of a unit whose hash is below a bound      -> _work/drawn.0, quarantine
+    take     takes those with the smallest hashes of all units          -> _work/taken, _work/attributes, _work/verdicts
+    group    finds near-duplicates among them                           -> _work/groups
+    sample   leaves the near-duplicates out                             -> sample
     train    trains, calibrates and tests the classifier                -> scores, _work/classifier, _work/seconds
 
 A document is drawn by the keyed hash of its text, so neither the order of the documents nor their division into units
-changes the sample. How small a hash may be follows from an estimate of the number of documents; if too few are drawn,
+changes the sample. The bound on the hash follows from an estimate of the number of documents; if too few are drawn,
 `draw.1` and so on read the input again with a larger bound.
 """
 
@@ -50,10 +50,10 @@ SAMPLE, SCORES, CLASSIFIER, SECONDS = "sample", "scores", "_work/classifier", "_
 _NO_COLUMNS = pa.schema([])
 _DIGEST_BYTES = 16
 _HASHES = 1 << 64
-_EXAMPLES, _EXCERPT = 2, 300  # documents of each score in the report, characters of each
-# Twice as many as are wanted are drawn, since the number of documents is an estimate.
+_EXAMPLES, _EXCERPT = 2, 300  # documents of each score in the report, and characters shown of each
+# Documents drawn for each that is wanted: the number of documents is an estimate.
 _DRAWN = 2.0
-# Bytes of a document of the sample while the classifier is trained: its text, its words and n-grams.
+# Bytes of memory for each document of the sample during training: its text, words and n-grams.
 _DOCUMENT_MEMORY = 40_000
 _DRAWN_SCHEMA = pa.schema(
     [
@@ -78,7 +78,7 @@ SCORES_SCHEMA = pa.schema(
 
 
 def sample_of(config: DistilConfig, inputs: InputManifest, run: RunStageIn) -> dict[str, Artifact]:
-    """The artifacts `sample` and `quarantine`. run: makes or finds the artifacts of a stage."""
+    """The artifacts of the sample, with `sample` and `quarantine`. run: makes or finds the artifacts of a stage."""
     artifacts = dict[str, Artifact]()
     store, units = inputs.reading.store, inputs.units
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), config.seed, config.limits.model_dump()])
@@ -117,7 +117,8 @@ def sample_of(config: DistilConfig, inputs: InputManifest, run: RunStageIn) -> d
         compared, none = artifacts[_ATTRIBUTES], artifacts[_VERDICTS]
         groups = run(group_stage(config.dedup, inputs.inputs, compared, none, 1))[GROUPS].file_uris
     unit = artifacts[_TAKEN].file_uris, groups
-    sample = Stage("sample", (Output(SAMPLE, _DRAWN_SCHEMA),), [unit], partial(_differing, store), taken_from, store)
+    leave_out, output = partial(_without_duplicates, store), Output(SAMPLE, _DRAWN_SCHEMA)
+    sample = Stage("sample", (output,), [unit], leave_out, taken_from, store)
     return artifacts | run(sample)
 
 
@@ -127,7 +128,7 @@ def _files(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Draw:
-    """The work of a stage `draw.N`. bound: hashes below it are drawn. output: name of the artifact."""
+    """The work of a stage `draw.N`. bound: documents with a hash below it are drawn. output: name of the artifact."""
 
     seed: int
     bound: int
@@ -164,7 +165,7 @@ class Draw:
 
 
 def _smallest(drawn: Artifact, units: int, count: int) -> list[list[int]]:
-    """Of each unit the rows of the `count` smallest different hashes; of equal ones the first."""
+    """The rows of each unit with the `count` smallest different hashes; of equal hashes, the first row."""
     ids = [
         [id for table in read_tables(drawn.store, files, {"id"}.__contains__) for id in table["id"].to_pylist()]
         for files in drawn.files_by_unit(units)
@@ -183,8 +184,9 @@ def _smallest(drawn: Artifact, units: int, count: int) -> list[list[int]]:
 def _take(
     store: Store, dedup: Dedup | None, parts: Sequence[tuple[list[str], list[int]]], scratch: Scratch
 ) -> Counters:
-    """The work of the stage `take`, in the order of the hashes. parts: the files of a unit of `draw`, the rows that are
-    taken.
+    """The work of the stage `take`: write the sample in the order of its hashes.
+
+    parts: (files of a unit of `draw`, rows to take of them).
     """
     found = [_DRAWN_SCHEMA.empty_table()]
     for files, rows in parts:
@@ -201,8 +203,8 @@ def _take(
     return {"documents": taken.num_rows}
 
 
-def _differing(store: Store, unit: tuple[Sequence[str], Sequence[str]], scratch: Scratch) -> Counters:
-    """The work of the stage `sample`. unit: the files of what was taken, those of its duplicates and others."""
+def _without_duplicates(store: Store, unit: tuple[Sequence[str], Sequence[str]], scratch: Scratch) -> Counters:
+    """The work of the stage `sample`: leave near-duplicates out. unit: files of `take`, and of `group`."""
     taken, groups = unit
     copies = [
         table["row"].filter(table["reason"].is_valid()).to_numpy()
@@ -219,8 +221,9 @@ def _differing(store: Store, unit: tuple[Sequence[str], Sequence[str]], scratch:
 def train_stage(
     config: DistilConfig, sample: Artifact, judged: Mapping[str, Artifact], people: Mapping[str, float], most: int
 ) -> Stage:
-    """The stage that trains the classifier. judged: records of each judge. people: document -> score. most: the largest
-    score that the judges can give; 0: the largest that they gave.
+    """The stage that trains the classifier.
+
+    judged: records of each judge. people: document -> score. most: as in `make_classifier`.
     """
     made_from = fingerprint(
         [
@@ -242,7 +245,7 @@ def train_stage(
 
 
 def _examples(scored: Scored, documents: Sequence[str], reasons: Sequence[str]) -> list[dict[str, str]]:
-    """The first documents of each score, as rows of a table, to see what the judges mean by it."""
+    """The first documents of each score, as rows of a table for the report."""
     found: dict[int, list[dict[str, str]]] = {}
     for row, score in enumerate(scored.score.tolist()):
         if score == score and len(of_score := found.setdefault(int(score + 0.5), [])) < _EXAMPLES:
@@ -311,7 +314,7 @@ class Train:
                     value = -1.0
                 if not 0 <= value <= 100:
                     raise DataError(
-                        f"judge {judge}: the score {score!r:.80} is no number from 0 to 100. Correct `score` in the "
+                        f"judge {judge}: the score {score!r:.80} is not a number from 0 to 100. Correct `score` in the "
                         "`record` of its template."
                     )
                 yield id, (value, reason)

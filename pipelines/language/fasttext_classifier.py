@@ -120,11 +120,11 @@ class Classifier:
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether the probabilities of a text's labels have the sum 1, and are all computed at once (softmax)."""
+        """Whether the scores of a text's labels are probabilities with the sum 1 (softmax)."""
         return self._softmax
 
     def probabilities(self, texts: Texts) -> np.ndarray:
-        """float32[D, L]: the probability of each label of a softmax, without the 1e-5 that fastText adds.
+        """float32[D, L]: the probability of each label by softmax, without the 1e-5 that fastText adds.
 
         0 for a text without a word or n-gram of the model.
         """

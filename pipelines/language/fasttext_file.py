@@ -193,11 +193,12 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def model_bytes(model: ModelFile, epochs: int, texts: int) -> bytes:
-    """The .bin of a model that is neither pruned nor quantised.
+    """The .bin file of a model that is neither pruned nor quantised.
 
-    epochs, texts: of its training, which the header names.
+    epochs, texts: numbers of its training, for the header.
     """
     assert model.kept_buckets is None and (model.output_scales == 1).all()
+    # dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate; t follows.
     arguments = (
         model.dimension, 5, epochs, 1, 5, model.word_ngrams, model.loss, _SUPERVISED, model.buckets, model.minn,
         model.maxn, 100,
@@ -216,7 +217,7 @@ def model_bytes(model: ModelFile, epochs: int, texts: int) -> bytes:
         *entries,
     ]
     for matrix in (model.rows, model.output):
-        parts += [struct.pack("<?2q", False, *matrix.shape), matrix.astype("<f4").tobytes()]
+        parts += [struct.pack("<?2q", False, *matrix.shape), matrix.astype("<f4", copy=False).tobytes()]
     return b"".join(parts)
 
 

@@ -29,7 +29,7 @@ _CACHED_ROWS = 15
 _KEY_BYTES = 32  # longest word in the cache
 _PADDING = _KEY_BYTES + 8  # bytes after the texts that are read with a word
 _COPIED_ROWS = 1 << 16  # at once, when the rows of a model are put in order
-_NUMBERED_BYTES = 4 << 20  # of texts at once, when their rows are listed
+_NUMBERED_BYTES = 4 << 20  # bytes of texts whose rows are listed at once
 _SKIPPED = -1  # in place of a word's number of rows: a label, which adds nothing to a text
 _LAST = -2  # the word that ends a text
 
@@ -144,7 +144,7 @@ def means(texts: Texts, model: RowLookup, cache: WordCache) -> tuple[np.ndarray,
 def row_numbers(texts: Texts, model: RowLookup) -> tuple[np.ndarray, np.ndarray]:
     """(int32[N], the rows of all texts in the order of their sums; int64[D + 1], where those of each text begin).
 
-    The same rows as those of which `means` makes its sums, for training.
+    These are the rows of which `means` computes the means.
     """
     numbers, found, ends = model.numbers, [np.empty(0, np.int32)], np.zeros(len(texts) + 1, np.int64)
     cuts = np.searchsorted(texts.offsets, np.arange(texts.offsets[0], texts.offsets[-1], _NUMBERED_BYTES)[1:])

@@ -2,8 +2,8 @@
 
 Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification". As in fastText, a text is the mean of its rows,
 and each text in turn changes its rows and the output by gradient descent, at a rate that falls to 0 over the epochs.
-Other than there, one thread does it in an order that follows from the seed, so that equal texts make equal bytes; and
-rows that no text of the training has are 0, so that unknown n-grams say nothing.
+Unlike fastText, one thread trains in an order that follows from the seed, so that equal texts make equal bytes. Rows
+that no training text has are 0, so that unknown n-grams have no effect.
 """
 
 import math
@@ -21,28 +21,26 @@ from raymill.pipelines.text.texts import Texts
 
 _END = "</s>"
 _MOST_WORDS = 1 << 20
-_COUNTED_TEXTS = 2000  # at once, when words are counted
+_COUNTED_TEXTS = 2000  # texts whose words are counted at once
 _LARGEST_LOG_TEMPERATURE = 3.0
 
 
 class TrainingSettings(BaseModel, extra="forbid", frozen=True):
-    """The classifier, and how it is trained."""
+    """The classifier and its training."""
 
     word_ngrams: int = Field(2, ge=1, le=5, description="Largest number of words of an n-gram; 1: single words")
     char_ngrams: tuple[int, int] | None = Field(
         None,
-        description="Smallest and largest number of characters of n-grams of characters, as for texts written without "
-        "spaces; null: none",
+        description="Smallest and largest number of characters of character n-grams, for texts written without spaces; "
+        "null: none",
     )
     buckets: int = Field(
         1 << 18, ge=1, le=1 << 26, description="Number of rows that n-grams share, each by its hash; more make fewer "
         "collisions and a larger file"
     )  # fmt: skip
-    dimension: int = Field(16, ge=1, le=512, description="Numbers of a row")
-    min_count: int = Field(
-        2, ge=1, description="Minimum number of times that a word occurs in the texts of the training"
-    )
-    epochs: int = Field(20, ge=1, le=10_000, description="Number of times that each text is trained on")
+    dimension: int = Field(16, ge=1, le=512, description="Dimension of the vector of a word or n-gram")
+    min_count: int = Field(2, ge=1, description="Minimum number of occurrences of a word in the training texts")
+    epochs: int = Field(20, ge=1, le=10_000, description="Number of passes over the training texts")
     learning_rate: float = Field(0.5, gt=0, le=100, description="Learning rate of the first text; it falls to 0")
     max_chars: int = Field(
         5000,
@@ -59,33 +57,32 @@ class TrainingSettings(BaseModel, extra="forbid", frozen=True):
 
 
 def train(texts: Texts, labels: np.ndarray, names: list[str], settings: TrainingSettings, seed: int = 0) -> ModelFile:
-    """A model of these texts. Memory: 4 bytes for each word and n-gram of the texts, and the rows.
+    """A model trained on these texts. Memory: 4 bytes for each word and n-gram of the texts, 12 for each weight.
 
     Args:
-        texts: D texts on one line each, as `excerpts` makes them.
+        texts: D texts of one line each, as `excerpts` makes them.
         labels: int64[D], the place of each text's label in `names`, without fastText's prefix.
-        seed: of the first weights and of the order of the texts.
+        seed: seed of the first weights and of the order of the texts.
     """
     model = _untrained(texts, labels, names, settings)
     rows, ends = fasttext_rows.row_numbers(texts, fasttext_rows.rows_of(model))
     random = np.random.default_rng(seed)
-    first = random.uniform(-1 / settings.dimension, 1 / settings.dimension, model.rows.shape)
-    seen = np.zeros(len(model.rows), np.bool_)
-    seen[rows] = True
-    weights = np.where(seen[:, None], first, 0).astype(np.float32)
+    weights = random.uniform(-1 / settings.dimension, 1 / settings.dimension, model.rows.shape).astype(np.float32)
+    unseen = np.ones(len(weights), np.bool_)
+    unseen[rows] = False
+    weights[unseen] = 0
     output = np.zeros((len(names), settings.dimension), np.float32)
-    scratch = np.empty(settings.dimension, np.float32), np.empty(settings.dimension, np.float32)
+    scratch = tuple(np.empty(size, np.float32) for size in (settings.dimension, settings.dimension, len(names)))
     done, total = 0, settings.epochs * len(texts)
     for _ in range(settings.epochs):
         order = random.permutation(len(texts))
-        products = np.empty(len(names), np.float32)
-        _train(rows, ends, labels, order, weights, output, settings.learning_rate, done, total, *scratch, products)
+        _train(rows, ends, labels, order, weights, output, settings.learning_rate, done, total, *scratch)
         done += len(texts)
     return replace(model, rows=weights, output=output)
 
 
 def _untrained(texts: Texts, labels: np.ndarray, names: list[str], settings: TrainingSettings) -> ModelFile:
-    """The words and labels of the model, with rows of 0."""
+    """The model with its words and labels; all weights are 0."""
     words = [_END, *_vocabulary(texts, settings.min_count)]
     minn, maxn = settings.char_ngrams or (0, 0)
     buckets = settings.buckets if maxn or settings.word_ngrams > 1 else 0
@@ -124,14 +121,12 @@ def _vocabulary(texts: Texts, min_count: int) -> list[str]:
 
 
 def calibrated(model: ModelFile, probabilities: np.ndarray, labels: np.ndarray) -> tuple[ModelFile, float]:
-    """(the model with its output divided by a temperature, the temperature), for which held-out texts are likeliest.
+    """(the model with its output divided by a temperature, the temperature) with the least loss on held-out texts.
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks". The most probable label of a text stays the same.
 
-    probabilities: float[D, L], of the model. labels: int64[D].
+    probabilities: float[D, L], those by the model. labels: int64[D].
     """
-    if not len(labels):
-        return model, 1.0
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
 
     def loss(log_temperature: float) -> float:
@@ -153,9 +148,9 @@ def calibrated(model: ModelFile, probabilities: np.ndarray, labels: np.ndarray) 
 def _train(rows, ends, labels, order, weights, output, rate, done, total, mean, gradient, products):
     """Train on the texts in this order.
 
-    rows: int32[N], ends: int64[D + 1], of `row_numbers`. weights: float32[R, dimension]. output: float32[L, dimension].
-    rate: of the first of all texts. done, total: texts before these, and of all epochs. mean, gradient:
-    float32[dimension], products: float32[L], scratch.
+    rows: int32[N], ends: int64[D + 1], as `row_numbers` returns them. weights: float32[R, dimension]. output:
+    float32[L, dimension]. rate: learning rate of the first text of the first epoch. done, total: number of texts
+    trained on before, and of all epochs. mean, gradient: float32[dimension], products: float32[L]: scratch.
     """
     dimension = len(mean)
     for place in range(len(order)):

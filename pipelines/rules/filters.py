@@ -72,7 +72,7 @@ class _RulesBase(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: Any) -> dict[str, Any]:
-        """Without what earlier versions did not have where it is not set, so that their records are equal."""
+        """The settings, without `custom` and `judge_score` if not set: so records of earlier versions are equal."""
         plain = handler(self)
         if not self.custom:
             plain.pop("custom", None)

@@ -1,4 +1,4 @@
-"""A classifier that was trained on a judge's scores, as a rule: a lower bound on the expected score."""
+"""Rule: a lower bound on the expected score by a classifier that was trained on a judge's scores."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from raymill.pipelines.language.identification import excerpts
 from raymill.pipelines.rules.rule import Analysis, Check, Dialect
 from raymill.pipelines.text.texts import Texts
 
-# Files of the folder of a classifier.
+# Files in the folder of a classifier.
 MODEL, THRESHOLD = "model.bin", "threshold.json"
 
 
@@ -27,7 +27,7 @@ MODEL, THRESHOLD = "model.bin", "threshold.json"
 class JudgeScore:
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low.
 
-    `classifier` is the folder OUTPUT/classifier of the run. The bound is the one that the run chose, or `min_score`.
+    `classifier` is the folder OUTPUT/classifier of the run. The bound is `min_score`, or the threshold of the run.
     The classifier reads as many characters of a document as in its training, from four positions.
 
     Source: FineWeb-Edu, Penedo et al. 2024, https://arxiv.org/abs/2406.17557: a small model that was trained on a
@@ -46,8 +46,8 @@ class JudgeScore:
     name: ClassVar = "judge_score"
     reasons: ClassVar = ("low_judge_score",)
     signals: ClassVar = {
-        "judge_score": "expected score by the rubric of the judge, from 0 on",
-        "judge_score_margin": "expected score less the threshold that `distil` chose",
+        "judge_score": "expected score by the rubric of the judge, at least 0",
+        "judge_score_margin": "expected score minus the threshold that `distil` chose",
     }
     measured_by: ClassVar = ("classifier",)
 
@@ -64,7 +64,7 @@ class JudgeScore:
         return {"judge_score": scores, "judge_score_margin": scores - np.float32(threshold["min_score"])}
 
     def checks(self, dialect: Dialect) -> tuple[Check, ...]:
-        # Bounds are compared without reading files, so the one of the folder is part of what is measured.
+        # Checks read no files, so the threshold of the folder is subtracted in `measure`.
         if self.min_score is None:
             return (Check("low_judge_score", "judge_score_margin", minimum=0.0),)
         return (Check("low_judge_score", "judge_score", minimum=self.min_score),)
@@ -75,10 +75,10 @@ class JudgeScore:
 
 
 def expected_scores(classifier: Classifier, texts: Texts, max_chars: int) -> np.ndarray:
-    """float32[D]: the mean of the scores, which are the labels of the classifier, by their probabilities.
+    """float32[D]: the expected scores: labels of the classifier, weighted by their probabilities.
 
     Raises:
-        ConfigError: the labels are no scores.
+        ConfigError: the labels of the classifier are no scores.
     """
     if not classifier.has_probabilities or not all(label.isdecimal() for label in classifier.labels):
         raise ConfigError(

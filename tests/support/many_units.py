@@ -1,11 +1,12 @@
 """Sizes that cut a few documents into many units, so that every stage runs, with those that prepare it."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 
 import pytest
 
 from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.output import OutputFiles
 from raymill.pipelines.curate import job as curating
 from raymill.pipelines.curate.stages import boilerplate, repeats
 from raymill.pipelines.dedup.group import Sizes
@@ -34,3 +35,13 @@ def cut_into_many_units(patch: pytest.MonkeyPatch, unit_bytes: int = _UNIT_BYTES
     patch.setattr(packing, "survey_first_documents", lambda *_: None)
     patch.setattr(packing, "pack_stage", partial(pack_stage, unit_tokens=1_000, fan=2))
     patch.setattr(split, "_FILES_AT_ONCE", 3)
+
+
+def write_small_row_groups(patch: pytest.MonkeyPatch, row_group_bytes: int = 2_000) -> None:
+    """Make the stages of this process write files of several row groups, which are read as one table each."""
+    begin = OutputFiles.__init__
+    patch.setattr(
+        OutputFiles,
+        "__init__",
+        lambda self, output, folder: begin(self, replace(output, row_group_bytes=row_group_bytes), folder),
+    )

@@ -16,6 +16,7 @@ from raymill.pipelines.distil import stages
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.distil.job import DistilJob
 from raymill.pipelines.distil.plan import plan_distillation
+from raymill.pipelines.language.fasttext_file import read_model_file
 from tests.support.distil_inline import (
     POINTS,
     JudgeServer,
@@ -29,6 +30,7 @@ from tests.support.distil_inline import (
 )
 from tests.support.generate_inline import rows
 from tests.support.inline import curate_inline, prepare_inline
+from tests.support.many_units import write_small_row_groups
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def model_of(folder: Path) -> bytes:
     return (folder / "classifier" / "model.bin").read_bytes()
 
 
-def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server, monkeypatch, tmp_path):
+def test_a_sample_is_judged_and_a_classifier_trained_on_its_scores(settings, server, monkeypatch, tmp_path):
     settings["judges"][0]["model"]["terms"] = "no-training"
     run = distil_inline(settings, monkeypatch)
     report, scores = run.report, rows(run, "scores")
@@ -94,7 +96,7 @@ def test_a_sample_is_judged_and_a_classifier_learns_its_scores(settings, server,
     assert f"F1 {report['f1']:.3f}" in str(run) and '{"judge_score": {"classifier"' in str(run)
 
 
-def test_it_learns_to_tell_prose_from_code_on_real_texts(settings, server, monkeypatch, tmp_path):
+def test_the_classifier_separates_prose_from_code_on_real_texts(settings, server, monkeypatch, tmp_path):
     server.points, texts = prose_points, texts_of_python()
     (tmp_path / "python.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
     changes = {"inputs": [str(tmp_path / "python.jsonl")], "sample": len(texts), "threshold": {"score": 4}}
@@ -200,7 +202,9 @@ def test_neither_order_nor_files_change_the_sample_or_the_classifier(settings, m
         "output": str(tmp_path / "other"),
         "answers": str(tmp_path / "out/answers"),
     }
-    distil_inline(other, monkeypatch)
+    with monkeypatch.context() as patch:
+        write_small_row_groups(patch)
+        distil_inline(other, monkeypatch)
     samples = [{row["id"] for row in rows(tmp_path / name, "sample")} for name in ("out", "other")]
     assert samples[0] == samples[1] and len(samples[0]) == 240
     assert model_of(tmp_path / "out") == model_of(tmp_path / "other")
@@ -216,6 +220,19 @@ def test_if_the_estimate_of_the_documents_was_too_high_more_are_drawn(settings, 
     assert model_of(tmp_path / "out") == model_of(tmp_path / "other")
 
 
+def test_unreadable_and_blank_documents_are_left_out_and_the_others_are_normalized(settings, monkeypatch, tmp_path):
+    given = [{"id": f"d{n}", "text": document(n) + " cafe\u0301"} for n in range(240)]
+    lines = [*map(json.dumps, [*given, {"id": "blank", "text": " \n "}]), "{"]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(stages, "document_count", lambda inputs: 50_000)  # so the input is read twice
+    settings |= {"inputs": [{"path": str(tmp_path / "in.jsonl"), "id": "id"}], "sample": 300}
+    run = distil_inline(settings | {"execution": {"max_bad_documents": 0.1}}, monkeypatch)
+    assert (tmp_path / "out/_work/drawn.1").exists()
+    assert run.report["sample"] == 240 and run.report["quarantined"] == len(rows(run, "quarantine")) == 1
+    words = read_model_file(tmp_path / "out/classifier/model.bin").entries.to_arrow().to_pylist()
+    assert "café" in words and "cafe\u0301" not in words
+
+
 def test_a_sample_that_is_larger_than_the_input_has_all_documents(settings, monkeypatch):
     run = distil_inline(settings | {"sample": 1000}, monkeypatch)
     assert run.report["sample"] == 320
@@ -227,6 +244,7 @@ def test_of_documents_that_are_alike_one_is_judged(settings, server, monkeypatch
     alike = [{"id": f"d{n}-{m}", "text": document(n) + f" copy {m}"} for n in range(100) for m in range(3)]
     (tmp_path / "alike.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alike))
     settings |= {"inputs": [{"path": str(tmp_path / "alike.jsonl"), "id": "id"}], "sample": 300}
+    write_small_row_groups(monkeypatch)
     run = distil_inline(settings, monkeypatch)
     assert run.report["sample"] == server.stats()["requests"] == 100 and run.report["near_duplicates"] == 200
     assert len({number for row in rows(run, "sample") for number in numbers_of(row["text"])}) == 100
@@ -234,7 +252,7 @@ def test_of_documents_that_are_alike_one_is_judged(settings, server, monkeypatch
     assert run.report["sample"] == 300 and run.report["near_duplicates"] == 0
 
 
-def test_texts_without_spaces_are_told_apart_by_their_characters(settings, server, monkeypatch, tmp_path):
+def test_texts_without_spaces_are_classified_by_their_characters(settings, server, monkeypatch, tmp_path):
     signs = "山川田人口目手足力火水木金土日月年上下中"
     draw, texts = random.Random(0), []
     for number in range(240):
@@ -265,7 +283,7 @@ def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypa
     assert run.manifest["artifacts"]["scores"] == calm.manifest["artifacts"]["scores"]
 
 
-def test_documents_that_a_judge_does_not_score_are_left_out_and_told(settings, server, monkeypatch, tmp_path):
+def test_documents_that_a_judge_does_not_score_are_left_out_with_a_warning(settings, server, monkeypatch, tmp_path):
     monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.01)
     server.share = 0.3
     run = distil_inline(settings, monkeypatch)

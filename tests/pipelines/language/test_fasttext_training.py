@@ -49,13 +49,38 @@ def test_the_fasttext_library_gives_a_trained_model_the_same_probabilities(setti
             assert scores[row] == np.float32(min(found[f"__label__{name}"], 1))
 
 
-def test_it_learns_what_the_texts_say(tmp_path):
+def test_a_model_predicts_the_labels_of_other_texts(tmp_path):
     texts, labels = drawn(1000)
     file = tmp_path / "model.bin"
     file.write_bytes(model_bytes(train(texts, labels, NAMES, TrainingSettings(word_ngrams=1, epochs=5)), 5, 1000))
     others, told = drawn(400, seed=1)
     best, _ = Classifier(file, read_model_file(file)).best(others)
     assert 0.7 < (best == told).mean() <= 0.83, "a fifth of the labels is wrong"
+
+
+@pytest.mark.parametrize(
+    ("min_count", "words"), [(1, ["</s>", "b", "a", "c"]), (2, ["</s>", "b", "a"]), (3, ["</s>", "b"])]
+)
+def test_the_words_are_those_that_occur_at_least_min_count_times(min_count, words):
+    texts, settings = Texts.from_strings(["b a b", "a c b", "__label__1 </s>"]), TrainingSettings(min_count=min_count)
+    model = train(texts, np.array([0, 1, 2]), NAMES, settings)
+    assert model.entries.to_arrow().to_pylist() == [*words, *(f"__label__{name}" for name in NAMES)]
+
+
+def test_the_rate_falls_to_0_over_the_epochs():
+    """A text of one word, whose rows and output follow in closed form."""
+    settings = TrainingSettings(min_count=1, word_ngrams=1, dimension=1, epochs=4, learning_rate=0.8)
+    model = train(Texts.from_strings(["a"]), np.array([1]), ["0", "1"], settings, seed=3)
+    bound = 1 / settings.dimension
+    rows = np.random.default_rng(3).uniform(-bound, bound, (2, 1)).astype(np.float32)[:, 0]
+    output = np.zeros(2)
+    for epoch in range(4):
+        mean = rows.mean()
+        probabilities = np.exp(mean * output) / np.exp(mean * output).sum()
+        steps = 0.8 * (1 - epoch / 4) * (np.array([0, 1]) - probabilities)
+        rows, output = rows + (steps * output).sum() / 2, output + steps * mean
+    np.testing.assert_allclose(model.rows[:, 0], rows, atol=1e-5)
+    np.testing.assert_allclose(model.output[:, 0], output, atol=1e-5)
 
 
 def test_equal_texts_and_seeds_make_equal_bytes():
@@ -67,7 +92,7 @@ def test_equal_texts_and_seeds_make_equal_bytes():
     assert made[0] == made[1] != made[2]
 
 
-def test_unknown_words_and_ngrams_say_nothing():
+def test_unknown_words_and_ngrams_have_no_effect():
     texts, labels = drawn(100)
     model = train(texts, labels, NAMES, TrainingSettings(epochs=2, buckets=100_000))
     rows, _ = fasttext_rows.row_numbers(texts, fasttext_rows.rows_of(model))
@@ -96,7 +121,7 @@ def test_rows_are_the_same_in_blocks_of_any_size(monkeypatch):
     assert all(np.array_equal(one, other) for one, other in zip(whole, parts, strict=True))
 
 
-def test_calibration_makes_a_sure_model_as_sure_as_it_is_right(tmp_path):
+def test_calibration_lowers_an_overconfident_models_probabilities_to_its_accuracy(tmp_path):
     texts, labels = drawn(1000)
     model = train(texts, labels, NAMES, TrainingSettings(epochs=60, buckets=1000))
     others, told = drawn(600, seed=1)

@@ -419,7 +419,8 @@ def test_repeated_records_count_for_their_class():
 
 
 @pytest.mark.parametrize(
-    ("others", "fraction", "most"), [(90, 0.1, 10), (3, 0.25, 1), (2, 0.25, 0), (0, 0.5, 0), (5, 0, 0), (5, 1, None)]
+    ("others", "fraction", "most"),
+    [(90, 0.1, 10), (3, 0.7, 7), (3, 0.25, 1), (2, 0.25, 0), (0, 0.5, 0), (5, 0, 0), (5, 1, None)],
 )
 def test_the_most_synthetic_records_of_a_split(others, fraction, most):
     assert most_synthetic(others, fraction) == most

@@ -15,7 +15,7 @@ from raymill.pipelines.prepare.records.fields import AUGMENT
 from raymill.pipelines.prepare.report.page import render
 from raymill.pipelines.prepare.versions.export import card_text
 from tests.support.inline import prepare_inline
-from tests.support.many_units import cut_into_many_units
+from tests.support.many_units import cut_into_many_units, write_small_row_groups
 from tests.support.prepared_runs import ledger, records
 from tests.support.tickets import answer, question
 
@@ -142,7 +142,8 @@ def test_no_variant_has_the_question_of_another_split(prepared):
     assert "known_text" in {row["reason"] for row in ledger(run).values()} or len(variants(run)) == 64
 
 
-def test_variants_have_the_fold_the_stage_and_the_shape_of_their_record(prepared):
+def test_variants_have_the_fold_the_stage_and_the_shape_of_their_record(prepared, monkeypatch):
+    write_small_row_groups(monkeypatch)
     run = prepared({"operations": ALL}, split={"folds": 3}, curriculum={"stages": 2}, records={"shape": "instruction"})
     found = records(run)
     for row in variants(run).values():
@@ -160,6 +161,7 @@ def test_repeated_records_and_variants_add_up(prepared):
     assert totals["repeated"] == 10 and totals["augmented"] == 20 and totals["written"] == 60 - 18 + 10 + 20
     assert run.report["straddling"] == {"contradictory": 0, "duplicates": 0, "questions": 0}
     assert "10 of them repeated; 20 of them variants" in run.summary
+    assert run.report["variants"] == {name: {"records": 20, "variants": 10} for name in ("billing", "login")}
 
 
 def test_the_page_and_the_card_count_what_was_made(prepared):
