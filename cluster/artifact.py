@@ -320,7 +320,13 @@ class Artifact:
         return _hub_dataset(self.table(columns))
 
     def to_ray_dataset(self) -> "ray.data.Dataset":
-        """The rows as a Ray Dataset with at least one block per file; Ray's workers read them."""
+        """The rows as a Ray Dataset with at least one block per file; Ray's workers read them.
+
+        Where this process has no Ray, one is started on this machine, or joined at RAY_ADDRESS, until the process ends.
+        """
+        from raymill.cluster.session import ensure_ray
+
+        ensure_ray()
         import ray.data
 
         if not self.manifest.rows:

@@ -33,6 +33,14 @@ NAMES = {
         "ray._private.ray_constants",
         "has the embedded Ray listen on 127.0.0.1 alone, also if Ray was imported before the session set the variable",
     ),
+    "AuthenticationTokenLoader": (
+        "ray._raylet",
+        "has a Ray that this process starts after another one use its own token, and not the first one",
+    ),
+    "enable_auto_connect": (
+        "ray._private.auto_init_hook",
+        "keeps threads from starting a Ray after ours has ended, and lets a program's own calls start one again",
+    ),
     "DEBUG_AUTOSCALING_STATUS": ("ray._private.ray_constants", "key of the report of version 1 of the autoscaler"),
     "_internal_kv_get": ("ray.experimental.internal_kv", "reads that report"),
     "format_readonly_node_type": (

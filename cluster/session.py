@@ -12,6 +12,7 @@ Every worker computes with one thread; parallelism comes from units. Ray is impo
 authentication mode from the environment when it is imported, and a command whose work is finished does not need it.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -62,9 +63,9 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 _CONNECT_S = 10
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-# Besides WORKER_ENVIRONMENT and the authentication, what a session, a training or `ray.init` sets in this process.
+# Besides WORKER_ENVIRONMENT, what a session, a training or `ray.init` sets in this process.
 _VARIABLES = (
-    "PYTHONBREAKPOINT",
+    "PYTHONBREAKPOINT", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN",
     "RAY_DEDUP_LOGS", "RAY_ENABLE_AUTO_CONNECT", "RAY_task_oom_retries", "RAY_USAGE_STATS_ENABLED", _CLUSTERS,
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
 )  # fmt: skip
@@ -149,6 +150,8 @@ class Session:
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         # A thread that still waits for Ray when it is stopped must not start another one.
         os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+        if "ray" in sys.modules:
+            replace_private("enable_auto_connect", False)
         # By default Ray retries tasks without limit after out-of-memory kills; the stage engine counts tries.
         os.environ.setdefault("RAY_task_oom_retries", "1")
         with self.progress.waiting("starting Ray" if self.embedded else "joining Ray"):
@@ -214,15 +217,16 @@ class Session:
         return node is None or bool(node.dead_processes())
 
     def _start_embedded(self) -> None:
-        # A token for this session, in the environment: Ray would write one to the user's home. Ray reads the mode when
-        # it is imported; a program that imported Ray before keeps its own mode.
+        # A token for this session, in the environment: Ray would write one to the user's home, and has read the mode if
+        # it was imported before. It keeps the first token that it finds, also for the next Ray of this process.
         if "ray" not in sys.modules:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
-        if os.environ.get("RAY_AUTH_MODE") == "token":
+        if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._listen_to_this_machine_alone(True)
         ray = imported_ray()
+        _forget_token()
         # The agents of a killed driver's Ray never end by themselves.
         for folder in abandoned(_KIND, _short_folder()):
             _kill_holders(folder)
@@ -324,6 +328,9 @@ class GuestSession(Session):
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.stop()
+        # The program's own calls of Ray may start it again. After an error a thread may still wait for the one before.
+        if kind is None and GuestSession._host is None and "ray" in sys.modules:
+            replace_private("enable_auto_connect", os.environ.get("RAY_ENABLE_AUTO_CONNECT") != "0")
 
     @property
     def embedded(self) -> bool:
@@ -416,8 +423,7 @@ class _Process:
     def restore(self) -> None:
         """Restore the rest, after Ray has ended."""
         self._restore_environment((*WORKER_ENVIRONMENT, *_VARIABLES))
-        if self._had_ray:  # it reads its authentication mode when it is imported, and needs the token from then on
-            self._restore_environment(("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"))
+        _forget_token()
         logger = logging.getLogger("ray")
         logger.level, logger.propagate = self._logger
         if self._print is not None:
@@ -452,6 +458,20 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
     with GuestSession(address, cpus) as opened_session:
         opened_session.start()
         yield
+
+
+def ensure_ray() -> None:
+    """Start a Ray that ends with this process, if it has none: a Ray Dataset is read after the call that makes it."""
+    if "ray" in sys.modules and imported_ray().is_initialized():
+        return
+    lasting = GuestSession()
+    lasting.start()
+    atexit.register(lasting.stop)
+
+
+def _forget_token() -> None:
+    """Have Ray look for its token again."""
+    private("AuthenticationTokenLoader").instance().reset_cache()
 
 
 def imported_ray() -> Any:

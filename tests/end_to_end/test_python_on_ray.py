@@ -35,7 +35,8 @@ def run_program(folder: Path, code: str) -> str:
     done = subprocess.run(
         [sys.executable, "program.py"],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+        | {"PYTHONPATH": str(ROOT), "HOME": str(folder / "home")},
         capture_output=True,
         text=True,
         timeout=600,
@@ -56,12 +57,50 @@ import ray
 environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
 streams = sys.stdout, sys.stderr
 run = raymill.curate(output='out', progress=False, **settings)
-assert run.fresh and run.corpus.rows == 5 and not ray.is_initialized()
+assert run.fresh and run.corpus.rows == 5 and not ray.is_initialized() and not os.path.exists('home/.ray')
 assert os.environ == environment, set(os.environ.items()) ^ set(environment.items())
 assert signal.getsignal(signal.SIGTERM) == handler and (sys.stdout, sys.stderr) == streams
 assert not [one.name for one in threading.enumerate() if one.name == 'control process']
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
 assert ray.get(ray.remote(lambda: 7).remote()) == 7, 'Ray can be started again'
+ray.shutdown()
+assert raymill.curate(output='out-2', progress=False, **settings).fresh, 'and ours after it'
+print('done')
+""",
+    )
+    assert shown == "done\n"
+
+
+def test_a_dataset_outlives_the_call_that_made_it_and_the_next_call_uses_its_ray(here):
+    shown = run_program(
+        here,
+        f"""
+import raymill
+settings = {SETTINGS}
+run = raymill.curate(output='out', progress=False, **settings)
+rows = run.corpus.to_ray_dataset()
+assert rows.count() == 5
+again = raymill.curate(output='out-2', progress=False, **settings)
+import os, ray
+assert again.corpus.to_ray_dataset().union(rows).count() == 10
+print(os.path.dirname(ray.get_runtime_context().worker.node.get_session_dir_path()))
+""",
+    )
+    assert not Path(shown.strip()).exists(), "the Ray and its files end with the process"
+
+
+def test_the_program_s_own_calls_start_a_ray_after_ours(here):
+    shown = run_program(
+        here,
+        f"""
+import os
+import raymill
+settings = {SETTINGS}
+raymill.curate(output='out', progress=False, **settings)
+import ray
+assert not ray.is_initialized()
+assert not os.path.exists('home/.ray')
+assert ray.get(ray.put(7)) == 7
 print('done')
 """,
     )
