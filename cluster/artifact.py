@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError, Problem
@@ -388,8 +389,15 @@ class _ReadFiles:
         return read_tables(self.store, rows["uri"].to_pylist())
 
 
-def read_tables(store: Store, uris: Sequence[str], wanted: Callable[[str], bool] | None = None) -> Iterator[pa.Table]:
-    """One table per row group of each Parquet file, in order. wanted: whether to read a column, by name; None: all.
+def read_tables(
+    store: Store,
+    uris: Sequence[str],
+    wanted: Callable[[str], bool] | None = None,
+    group_wanted: Callable[[pq.RowGroupMetaData], bool] | None = None,
+) -> Iterator[pa.Table]:
+    """One table per row group of each Parquet file, in order.
+
+    wanted: whether to read a column, by name; None: all. group_wanted: whether to read a row group; None: all.
 
     Raises:
         DataError: a file is gone or damaged, or all of them take far more memory than Raymill's files of their size.
@@ -399,8 +407,13 @@ def read_tables(store: Store, uris: Sequence[str], wanted: Callable[[str], bool]
         with open_parquet(store, uri) as parquet:
             stored += parquet.file.size()
             columns = [name for name in parquet.schema_arrow.names if wanted is None or wanted(name)]
-            parquet.fetch_ahead(range(parquet.num_row_groups), columns)
-            for group in range(parquet.num_row_groups):
+            groups = [
+                one
+                for one in range(parquet.num_row_groups)
+                if group_wanted is None or group_wanted(parquet.metadata.row_group(one))
+            ]
+            parquet.fetch_ahead(groups, columns)
+            for group in groups:
                 table = parquet.read_row_group(group, columns=columns, use_threads=False)
                 decoded += table.nbytes
                 if decoded > max(_LARGEST_GROUPS, LARGEST_RATIO * stored):

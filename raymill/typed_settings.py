@@ -34,9 +34,9 @@ _run_of = Entry("raymill.cluster.frame.calls:run_of")
 class AnswerRelevanceSettings(TypedDict, total=False):
     """Bound on the similarity of an answer's vector to its question's."""
 
-    model: str | None
-    """Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: TF-IDF with
-    truncated SVD, fitted to a sample.
+    model: Place | EmbeddingModelSettings | None
+    """Model that computes text vectors: the folder, URI or hub name of a sentence-transformers model, or settings
+    with an `endpoint`; null: TF-IDF with truncated SVD, fitted to a sample.
     """
     dimensions: int
     """Number of dimensions of text vectors if `model` is null."""
@@ -645,12 +645,53 @@ class ElasticSettings(TypedDict, total=False):
     """Maximum number of workers."""
 
 
+class EmbeddingModelSettings(TypedDict, total=False):
+    """The model that computes text vectors: a folder of sentence-transformers, or an endpoint."""
+
+    endpoint: str | None
+    """Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; null: `path` is
+    given.
+    """
+    name: str
+    """Name of the model at the endpoint."""
+    revision: str
+    """Revision of the model at the endpoint; another one is asked anew."""
+    key_env: str | None
+    """Name of the environment variable with the endpoint's key; null: it needs none."""
+    concurrency: int
+    """Largest number of requests in flight, on all machines of the run together."""
+    requests_per_minute: float | None
+    """Largest number of requests in a minute; null: as many as the server takes."""
+    tokens_per_minute: float | None
+    """Largest number of tokens in a minute, of prompts and answers; null: any number."""
+    timeout_s: float
+    """Seconds within which the whole answer to a request has to arrive."""
+    tries: int
+    """Number of times that a request is sent when the server fails or is overloaded; tries without a connection
+    count only before the first answer of a run.
+    """
+    give_up_s: float
+    """Seconds without any answer to any request after which the run is stopped."""
+    extra: Mapping[str, Any]
+    """Further fields of each request, such as {dimensions: 256}, or {encoding_format: float} for a server without
+    base64.
+    """
+    path: str | None
+    """Folder, URI or hub name of a sentence-transformers model; null: `endpoint` is given."""
+    price: float | None
+    """Price of a million tokens of texts at the endpoint; null: it costs nothing."""
+    budget: float | None
+    """Money that the run may spend at the endpoint, by `price`; null: any amount."""
+    answers: str | None
+    """Folder or URI of the store of the endpoint's answers, which several runs may share; null: OUTPUT/answers."""
+
+
 class EmbeddingsSettings(TypedDict, total=False):
     """How texts become vectors, and what is measured of these."""
 
-    model: str | None
-    """Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: TF-IDF with
-    truncated SVD, fitted to a sample.
+    model: Place | EmbeddingModelSettings | None
+    """Model that computes text vectors: the folder, URI or hub name of a sentence-transformers model, or settings
+    with an `endpoint`; null: TF-IDF with truncated SVD, fitted to a sample.
     """
     dimensions: int
     """Number of dimensions of text vectors if `model` is null."""
@@ -1176,28 +1217,10 @@ class ModelSettingsSettings(TypedDict, total=False):
     """
     name: str
     """Name of the model at the endpoint."""
-    path: str | None
-    """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
-    engine: Literal["transformers", "vllm"]
-    """What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a server beside
-    each worker (`pip install vllm`).
-    """
-    gpus: int | None
-    """Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 for vllm, else
-    none.
-    """
     revision: str
     """Revision of the model at the endpoint; another one is asked anew."""
     key_env: str | None
     """Name of the environment variable with the endpoint's key; null: it needs none."""
-    prices: TokenPricesSettings | None
-    """Prices of the model, for a million tokens; null: it costs nothing."""
-    terms: str | None
-    """Short name of the terms for the model's answers, such as no-training; it is written to every record; null:
-    none.
-    """
-    licence: str | None
-    """Licence of the model's answers; null: the one of the seeds."""
     concurrency: int
     """Largest number of requests in flight, on all machines of the run together."""
     requests_per_minute: float | None
@@ -1212,6 +1235,26 @@ class ModelSettingsSettings(TypedDict, total=False):
     """
     give_up_s: float
     """Seconds without any answer to any request after which the run is stopped."""
+    extra: Mapping[str, Any]
+    """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
+    path: str | None
+    """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
+    engine: Literal["transformers", "vllm"]
+    """What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a server beside
+    each worker (`pip install vllm`).
+    """
+    gpus: int | None
+    """Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 for vllm, else
+    none.
+    """
+    prices: TokenPricesSettings | None
+    """Prices of the model, for a million tokens; null: it costs nothing."""
+    terms: str | None
+    """Short name of the terms for the model's answers, such as no-training; it is written to every record; null:
+    none.
+    """
+    licence: str | None
+    """Licence of the model's answers; null: the one of the seeds."""
     structured: Literal["json_schema", "json_object", "none"]
     """How the endpoint is told the form of the answer: json_schema, json_object (older servers), or none (by the
     prompt alone).
@@ -1220,8 +1263,6 @@ class ModelSettingsSettings(TypedDict, total=False):
     """Whether requests are sent in batch files, which the provider answers within a day, at the price
     `prices.batch`.
     """
-    extra: Mapping[str, Any]
-    """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
 
 
 class OcrSettings(TypedDict, total=False):
@@ -1639,9 +1680,9 @@ class ShownExamplesSettings(TypedDict, total=False):
     """Largest number of records of train that examples are chosen from."""
     near: float
     """Fraction of equal word triples from which a record is a near-duplicate of the item, and is not shown."""
-    model: str | None
-    """Folder, URI or hub name of the sentence-transformers model that computes vectors of texts; null: TF-IDF with
-    truncated SVD.
+    model: Place | EmbeddingModelSettings | None
+    """Model that computes vectors of texts: the folder, URI or hub name of a sentence-transformers model, or
+    settings with an `endpoint`; null: TF-IDF with truncated SVD.
     """
 
 

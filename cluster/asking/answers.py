@@ -3,6 +3,8 @@
     answers/<first>-<last>.<id>.parquet            tries of the keys of a range, in their order
     answers/_open/<first>-<last>.<run>.<id>...     journals: the same as JSON lines, while a unit asks
 
+Requests in no order of keys, as those for vectors of texts, have the id of their call behind the range.
+
 A try is written to a journal before its answer is read (cluster/store/line_log.py). `settle` writes the tries of a unit
 to one Parquet file, so a million answers are some hundred objects. A line is also written before a request is sent:
 requests that were in flight when a process was killed may have been billed, and are counted.
@@ -68,7 +70,7 @@ OUTCOMES = {
 FINAL = ("answered", "refused")
 
 _NUMBER = re.compile(r"[0-9]{6,12}")  # of a journal, in its name
-_GROUP_ROWS = 2000
+_GROUP_ROWS, _GROUP_BYTES = 2000, 32 << 20
 _LARGEST_NUMBER = (1 << 31) - 1  # of a status, and of tokens of one try
 _LONGEST_NAME = 500  # bytes of a key, an id or a run
 _LONGEST_LINE, _BLOCK_BYTES = 256 << 20, 1 << 20
@@ -116,13 +118,19 @@ def _try_of(plain: Mapping[str, Any]) -> Try:
 
 @dataclass(frozen=True)
 class AnswerRange:
-    """Keys from `first` up to `last`, which is not included. last: empty for the last range."""
+    """Keys from `first` up to `last`, which is not included.
+
+    last: empty for the last range. call: id of a call whose keys are anywhere in the range; empty: all of its keys.
+    """
 
     first: str
     last: str
+    call: str = ""
 
     def meets(self, other: "AnswerRange") -> bool:
-        """Whether both have a key in common."""
+        """Whether keys of this range may be in files of the other. The files of a call have all keys of the call."""
+        if self.call:
+            return self.call == other.call
         return (not other.last or self.first < other.last) and (not self.last or other.first < self.last)
 
     def __contains__(self, key: str) -> bool:
@@ -131,15 +139,20 @@ class AnswerRange:
     @property
     def name(self) -> str:
         """In names of files."""
-        return f"{self.first or '0'}-{self.last or 'g'}"
+        return f"{self.first or '0'}-{self.last or 'g'}" + (f"-{self.call}" if self.call else "")
 
     @classmethod
     def named(cls, name: str) -> "AnswerRange | None":
         """The range in the name of a file; None of another file."""
-        first, dash, last = name.partition(".")[0].partition("-")
-        if not dash or not all(one.isalnum() for one in (first, last)):
+        parts = name.partition(".")[0].split("-")
+        if len(parts) not in (2, 3) or not all(one.isalnum() for one in parts):
             return None
-        return cls("" if first == "0" else first, "" if last == "g" else last)
+        first, last, *call = parts
+        return cls("" if first == "0" else first, "" if last == "g" else last, *call)
+
+    def may_have(self, least: str, largest: str) -> bool:
+        """Whether it may have one of the keys between two, both included."""
+        return largest >= self.first and (not self.last or least < self.last)
 
 
 class Journal:
@@ -226,6 +239,27 @@ class Answers:
                 keep(one)
         return found["answered"], found["refused"]
 
+    def files(self) -> list[str]:
+        """The URIs of all files, without journals."""
+        return self._files(AnswerRange("", ""))
+
+    def keys_in(self, uri: str) -> list[str]:
+        """The keys with an answer in a file."""
+        found = list[str]()
+        for table in self._tables_of(uri, AnswerRange("", ""), ["key", "outcome"]):
+            found += table.filter(pc.equal(table["outcome"], "answered"))["key"].to_pylist()
+        return found
+
+    def answered_in(self, uri: str, wanted: Collection[str], most_bytes: int) -> dict[str, Try]:
+        """The answers to these keys in a file. most_bytes: of a body; larger ones are left out."""
+        found, given = dict[str, Try](), pa.array(sorted(wanted), pa.string())
+        around = AnswerRange(min(wanted), max(wanted) + "g")
+        for table in self._tables_of(uri, around, SCHEMA.names):
+            of_keys = pc.and_(pc.is_in(table["key"], given), pc.equal(table["outcome"], "answered"))
+            table = table.filter(pc.and_(of_keys, pc.less_equal(pc.binary_length(table["body"]), most_bytes)))
+            found = {row["key"]: Try(**row) for row in table.to_pylist()} | found
+        return found
+
     def in_flight(self, keys: AnswerRange, run: str) -> dict[str, str]:
         """Id of the try -> key, of the tries of a run that have no end. run: with IN_BATCHES, of batch files."""
         begun, ended = dict[str, str](), set[str]()
@@ -252,10 +286,18 @@ class Answers:
             return
         new = sorted(found.values(), key=lambda one: (one.key, one.at, one.id))
         columns = {name: [getattr(one, name) for one in new] for name in SCHEMA.names}
+        table = pa.table(columns, schema=SCHEMA)
         written = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns, schema=SCHEMA), written, compression="zstd", row_group_size=_GROUP_ROWS)
+        rows = max(1, min(_GROUP_ROWS, table.num_rows * _GROUP_BYTES // max(1, table.nbytes)))
+        pq.write_table(table, written, compression="zstd", row_group_size=rows)
         uri = paths.join(self.uri, f"{keys.name}.{uuid.uuid4().hex[:12]}.parquet")
         self.store.write_bytes(uri, written.getvalue().to_pybytes())
+
+    def settle_call(self, keys: AnswerRange) -> None:
+        """Settle and delete the run's journals of a call. Nobody else reads them."""
+        self.settle(keys)
+        for uris in self._journals(keys, own=True).values():
+            self.store.delete_listed(self.uri, uris)
 
     def close(self) -> None:
         """Settle and delete the run's journals. Called by the driver, when none of its units asks."""
@@ -327,25 +369,34 @@ class Answers:
         Raises:
             DataError: a file has other columns, or is damaged.
         """
-        schema = pa.schema([SCHEMA.field(name) for name in names])
         for uri in self._files(keys):
-            for table in read_tables(self.store, [uri], {*names}.__contains__):
-                try:
-                    found = table.select(names).cast(schema)
-                    found.validate(full=True)
-                except (KeyError, pa.ArrowException) as error:
-                    raise DataError(
-                        f"{uri}: is no file of an answer store ({first_line(error)}). Remove it, or name another "
-                        "folder in `answers`."
-                    ) from error
-                yield found.filter(_are_tries(found))
+            yield from self._tables_of(uri, keys, names)
+
+    def _tables_of(self, uri: str, keys: AnswerRange, names: Sequence[str]) -> Iterator[pa.Table]:
+        """As `_tables`, of a file, without the row groups that have no key of the range."""
+        schema = pa.schema([SCHEMA.field(name) for name in names])
+
+        def meets(group: pq.RowGroupMetaData) -> bool:
+            bounds = _key_bounds(group)
+            return bounds is None or keys.may_have(*bounds)
+
+        for table in read_tables(self.store, [uri], {*names}.__contains__, meets):
+            try:
+                found = table.select(names).cast(schema)
+                found.validate(full=True)
+            except (KeyError, pa.ArrowException) as error:
+                raise DataError(
+                    f"{uri}: is no file of an answer store ({first_line(error)}). Remove it, or name another folder in "
+                    "`answers`."
+                ) from error
+            yield found.filter(_are_tries(found))
 
     def _files(self, keys: AnswerRange) -> list[str]:
         found = []
         for file in self.store.list_files(self.uri) if self.store.holds_files(self.uri) else ():
             name = file.uri.rpartition("/")[2]
             of_file = AnswerRange.named(name)
-            if name.endswith(".parquet") and of_file and keys.meets(of_file) and f"/{OPEN}/" not in file.uri:
+            if name.endswith(".parquet") and of_file and keys.meets(of_file) and file.uri == paths.join(self.uri, name):
                 found.append(file.uri)
         return sorted(found)
 
@@ -397,6 +448,18 @@ class Answers:
                     return
         if rest:
             yield bytes(rest)
+
+
+def _key_bounds(group: pq.RowGroupMetaData) -> tuple[str, str] | None:
+    """The least and the largest key of a row group of a file of tries, as it states; None if it states none."""
+    for at in range(group.num_columns):
+        column = group.column(at)
+        if column.path_in_schema == "key":
+            stated = column.statistics
+            if stated is not None and stated.has_min_max:
+                bounds = stated.min, stated.max
+                return bounds if all(isinstance(one, str) for one in bounds) else None
+    return None
 
 
 def _are_tries(table: pa.Table) -> pa.ChunkedArray:

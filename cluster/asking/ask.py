@@ -15,7 +15,7 @@ from typing import Protocol
 from raymill.cluster.asking.answers import FINAL, IN_BATCHES, AnswerRange, Answers, Journal
 from raymill.cluster.asking.ask_in_batches import AskingInBatches
 from raymill.cluster.asking.batch_files import BatchEndpoint
-from raymill.cluster.asking.endpoint import Reply, judged, most_bytes, pause_before
+from raymill.cluster.asking.endpoint import Judge, Reply, judged_chat, most_bytes, pause_before
 from raymill.cluster.asking.money import TokenPrices, most_tokens
 from raymill.cluster.asking.pending import Answered, AskingStopped, Pending, ReportTo, as_try
 from raymill.cluster.asking.requests import ModelRequest
@@ -197,6 +197,9 @@ def ask_all(
     prices: TokenPrices | None,
     most_tries: int,
     max_tokens: int,
+    judge: Judge = judged_chat,
+    most_answer: int | None = None,
+    has_answered: bool = False,
 ) -> dict[str, Answered]:
     """The answer to each request, by its key. Stored ones are not asked again.
 
@@ -208,17 +211,20 @@ def ask_all(
         max_tokens: largest number of tokens of an answer.
         report_to: `report_to(worker, report)` is the grant of the run's throttle.
         most_tries: number of times that a request is sent.
+        judge: the outcome of a stored answer, as of the backend.
+        most_answer: largest number of bytes of an answer; None: of one with `max_tokens`.
+        has_answered: whether the server has answered requests that are not among these.
 
     Raises:
         AskingStopped: nothing more is to be asked. Answers are stored, and a later call goes on.
     """
     found: dict[str, Answered] = {}
     missing: list[Pending] = []
-    answered, refused = answers.finals(keys, requests, most_bytes(max_tokens, _MOST_LOGPROBS))
-    finals = refused | answered if answered else {}
+    answered, refused = answers.finals(keys, requests, most_answer or most_bytes(max_tokens, _MOST_LOGPROBS))
+    finals = refused | answered if answered or has_answered else {}
     for key in sorted(requests):
         final = finals.get(key)
-        reply = judged(final.status, {}, final.body, final.seconds) if final else None
+        reply = judge(requests[key].body, final.status, {}, final.body, final.seconds) if final else None
         if final and reply and reply.outcome in FINAL:  # not, as in a changed file, a body that is no answer
             found[key] = Answered(replace(reply, body=b""), final.id)
         else:

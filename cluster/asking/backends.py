@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.ask import AnsweringBackend, ask_all
 from raymill.cluster.asking.batch_files import BatchEndpoint
 from raymill.cluster.asking.endpoint import Endpoint, most_bytes
-from raymill.cluster.asking.pending import Answered
+from raymill.cluster.asking.pending import Answered, ReportTo
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.asking.throttle import AskingBounds, Grant, Report, Throttle
@@ -47,7 +47,7 @@ class Connected:
     """What a worker asks with. open: the backend, in an `async with`. report: as of `ask_all`."""
 
     open: Callable[[], Any]
-    report: Callable[[str, Report], Awaitable[Grant]]
+    report: ReportTo
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,7 @@ class Backends:
 
     @property
     def bounds(self) -> AskingBounds:
-        model = self.model
-        return AskingBounds(
-            model.concurrency,
-            model.requests_per_minute,
-            model.tokens_per_minute,
-            self.budget,
-            model.request_prices,
-            model.give_up_s,
-        )
+        return self.model.bounds(self.budget, self.model.request_prices)
 
     @property
     def cpus(self) -> float:
@@ -98,9 +90,7 @@ class Backends:
 
     def setup(self) -> Connected:
         """Connect a worker. Called once in each."""
-        # A worker of Ray has imported it.
-        shared = _shared.load()(self.name, self.throttle) if "ray" in sys.modules else None
-        report = shared or _alone(self.throttle())
+        report = reporting(self.name, self.throttle)
         if self.model.engine == "vllm":
             folder = _local_model.load()(self.answers.store, self.model.path)
             server = VllmServer(folder, self.model.name, self.model.worker_gpus)
@@ -162,7 +152,17 @@ class Backends:
             yield endpoint
 
 
-def _alone(throttle: Throttle) -> Callable[[str, Report], Awaitable[Grant]]:
+def reporting(name: str, make: Callable[[], Throttle]) -> ReportTo:
+    """`report(worker, made)` of the throttle with this name, which all workers of a run share.
+
+    make: makes it, where there is none.
+    """
+    # A worker of Ray has imported it.
+    shared = _shared.load()(name, make) if "ray" in sys.modules else None
+    return shared or _alone(make())
+
+
+def _alone(throttle: Throttle) -> ReportTo:
     async def report(worker: str, made: Report) -> Grant:
         await asyncio.sleep(0)
         return throttle.report(worker, made)

@@ -10,7 +10,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -85,13 +85,19 @@ class Reply:
 class Endpoint:
     """A client of an endpoint. Use it in an `async with`.
 
-    key: the secret, or empty. most_bytes: of an answer. path: of the interface.
+    key: the secret, or empty. most_bytes: of an answer. path: of the interface. judge: the outcome of its answers.
     """
 
     def __init__(
-        self, url: str, key: str, timeout_s: float, most_bytes: int = _MOST_BYTES, path: str = "chat/completions"
+        self,
+        url: str,
+        key: str,
+        timeout_s: float,
+        most_bytes: int = _MOST_BYTES,
+        path: str = "chat/completions",
+        judge: "Judge | None" = None,
     ) -> None:
-        self._most_bytes = most_bytes
+        self._most_bytes, self._judge = most_bytes, judge or judged_chat
         self._url = f"{url.rstrip('/')}/{path}"
         self._key, self._timeout_s = key, timeout_s
         self._clients: list[tuple[httpx2.AsyncClient, int]] = []
@@ -122,7 +128,7 @@ class Endpoint:
             return _again(shortened(str(error), 200), started)
         finally:
             self._give_back(client)
-        reply = judged(status, headers, answer, time.monotonic() - started)
+        reply = self._judge(body, status, headers, answer, time.monotonic() - started)
         return replace(reply, reason=f"{self._url}: {reply.reason}") if reply.outcome == "stopped" else reply
 
     async def _post(self, client: httpx2.AsyncClient, body: str) -> tuple[int, Mapping[str, str], bytes]:
@@ -186,14 +192,29 @@ def pause_before(attempt: int, asked: float | None) -> float:
     return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1)) * random.uniform(0.75, 1)
 
 
-def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Reply:
-    """The outcome of an answer of HTTP."""
+# (body of the request, status, headers, body of the answer, seconds) -> outcome
+Judge = Callable[[str, int, Mapping[str, str], bytes, float], Reply]
+
+
+def judged_chat(request: str, status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Reply:
+    """The outcome of an answer of HTTP to a chat completion. request: the body that was sent."""
+    return judged(status, headers, body, seconds)
+
+
+def judged(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    seconds: float,
+    of_answer: "Callable[[Any, bytes, float], Reply] | None" = None,
+) -> Reply:
+    """The outcome of an answer of HTTP. of_answer: the outcome of its JSON if the status is 200; None: of a chat."""
     try:
         plain: Any = json.loads(body)
     except (ValueError, RecursionError):
         plain = None
     if status == 200:
-        return _of_answer(plain, body, seconds)
+        return (of_answer or _of_chat)(plain, body, seconds)
     code, kind, said = _error_of(plain, body)
     reason = f"status {status}" + (f" ({said})" if said else "")
     if status in _REFUSED:
@@ -206,15 +227,14 @@ def judged(status: int, headers: Mapping[str, str], body: bytes, seconds: float)
     return Reply("again", reason, status, body, wait=wait, overloaded=status in _OVERLOADED, seconds=seconds)
 
 
-def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:
+def _of_chat(plain: Any, body: bytes, seconds: float) -> Reply:
     try:
         choice = plain["choices"][0]
         message = choice["message"]
         content, refusal = message.get("content"), message.get("refusal")
         finish = choice.get("finish_reason")
     except (TypeError, KeyError, IndexError, AttributeError):
-        begin = shortened(redacted(" ".join(body[:300].decode("utf-8", "replace").split())), 80)
-        return Reply("again", f"the answer is no JSON with `choices`: {begin}", 200, body, True, seconds=seconds)
+        return no_answer("`choices`", body, seconds)
     return Reply(
         "answered",
         status=200,
@@ -225,6 +245,12 @@ def _of_answer(plain: Any, body: bytes, seconds: float) -> Reply:
         finish=valid_text(finish[:_LONGEST_NAME]) if isinstance(finish, str) else "",
         tokens=tokens_of(plain.get("usage")),
     )
+
+
+def no_answer(lacks: str, body: bytes, seconds: float) -> Reply:
+    """The outcome of a body without what an answer has."""
+    begin = shortened(redacted(" ".join(body[:300].decode("utf-8", "replace").split())), 80)
+    return Reply("again", f"the answer is no JSON with {lacks}: {begin}", 200, body, True, seconds=seconds)
 
 
 def _error_of(plain: Any, body: bytes) -> tuple[str, str, str]:

@@ -1,5 +1,7 @@
 """An endpoint for tests: answers from the text of the prompt by the schema, and fails as real ones do, by a seed.
 
+`POST /embeddings` has vectors of texts by their words.
+
     python -m raymill.cluster.asking.faulty_server --port 8000 --share 0.2 --seed 1
 
 What it answers depends on the request and the seed alone. What fails depends also on how often the request has come:
@@ -8,11 +10,13 @@ so a request that is sent again gets its answer after a while. `GET /stats` has 
 
 import argparse
 import asyncio
+import base64
 import gzip
 import hashlib
 import json
 import random
 import re
+import struct
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -53,6 +57,7 @@ class FaultyServer:
         rate: requests in a second, above which it answers 429; None: any number.
         money: number of requests after which it answers 429 about money; None: any number.
         status: of every answer, if not 200; as 401.
+        dimensions: of vectors of texts. longest: number of words above which a text has none; None: any number.
         asked: how often each body came. answered: how often each was answered, whatever with.
         tokens: (of prompts, of answers) of all answers that it sent.
         most_in_flight: largest number of requests at a time.
@@ -68,6 +73,8 @@ class FaultyServer:
     rate: float | None = None
     money: int | None = None
     status: int = 200
+    dimensions: int = 64
+    longest: int | None = None
     port: int = 0
     host: str = "127.0.0.1"
     asked: Counter[str] = field(default_factory=Counter)
@@ -131,7 +138,7 @@ class FaultyServer:
                     self._write(writer, 200, json.dumps(self.stats()).encode())
                 elif re.match(r"/v1/(files|batches)\b", target):
                     self._write(writer, *self._of_batches(head.split(b" ", 1)[0] == b"POST", target, body))
-                elif not await self._respond(writer, body):
+                elif not await self._respond(writer, body, target.endswith("/embeddings")):
                     break
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -224,19 +231,21 @@ class FaultyServer:
         self.answered[name] += 1
         self.tokens = self.tokens[0] + usage["prompt_tokens"], self.tokens[1] + usage["completion_tokens"]
 
-    async def _respond(self, writer: asyncio.StreamWriter, body: bytes) -> bool:
-        """Answer a request. Returns whether the connection stays open."""
+    async def _respond(self, writer: asyncio.StreamWriter, body: bytes, of_vectors: bool) -> bool:
+        """Answer a request. of_vectors: one for vectors of texts. Returns whether the connection stays open."""
         name = hashlib.sha256(body).hexdigest()[:16]
         number = self.asked[name]
         self.asked[name] += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            return await self._judged(writer, body, name, number)
+            return await self._judged(writer, body, name, number, of_vectors)
         finally:
             self.in_flight -= 1
 
-    async def _judged(self, writer: asyncio.StreamWriter, body: bytes, name: str, number: int) -> bool:
+    async def _judged(
+        self, writer: asyncio.StreamWriter, body: bytes, name: str, number: int, of_vectors: bool
+    ) -> bool:
         if self.status != 200:
             return self._error(writer, self.status, "refused for all", "of_all")
         if self.money is not None and self.admitted >= self.money:
@@ -244,7 +253,7 @@ class FaultyServer:
         if self.rate and not self._take():
             return self._error(writer, 429, "Rate limit reached", "rate_limit_exceeded", {"Retry-After": "0.2"})
         self.admitted += 1
-        fault = self._fault(name, number)
+        fault = self._fault(name, number, of_vectors)
         if self._free:
             async with self._free:
                 await asyncio.sleep(self.seconds)
@@ -261,7 +270,10 @@ class FaultyServer:
             return True
         if fault == "bad_request":
             return self._error(writer, 400, "This request is refused", "invalid_request_error")
-        plain = self._answer(json.loads(body), name, fault)
+        request = json.loads(body)
+        if of_vectors and self.longest and any(len(one.split()) > self.longest for one in request["input"]):
+            return self._error(writer, 400, "This model's maximum context length is exceeded", "invalid_request_error")
+        plain = self._vectors(request, fault) if of_vectors else self._answer(request, name, fault)
         answer = json.dumps(plain).encode()
         if fault == "encoded":
             self._write(writer, 200, gzip.compress(answer), headers={"Content-Encoding": "gzip"})
@@ -283,13 +295,15 @@ class FaultyServer:
         self._level -= self._level >= 1
         return self._level >= 0 and (self._level > 0 or self.rate < 1)
 
-    def _fault(self, name: str, number: int) -> str | None:
+    def _fault(self, name: str, number: int, of_vectors: bool = False) -> str | None:
+        """The fault of a try. of_vectors: only refusals last, since no text is too hard for a vector."""
         draw = random.Random(f"{self.seed}/{name}")
-        lasting = draw.choice([one for one in self.faults if one in _LASTING] or [""])
+        lasts = ("bad_request",) if of_vectors else _LASTING
+        lasting = draw.choice([one for one in self.faults if one in lasts] or [""])
         if lasting and draw.random() < self.share / 2:
             return lasting
         draw = random.Random(f"{self.seed}/{name}/{number}")
-        passing = [one for one in self.faults if one not in _LASTING]
+        passing = [one for one in self.faults if one not in lasts]
         return draw.choice(passing) if passing and draw.random() < self.share else None
 
     def said(self, schema: Mapping[str, Any] | None, text: str, draw: random.Random) -> str:
@@ -323,6 +337,24 @@ class FaultyServer:
             "choices": [{"index": 0, "finish_reason": finish, "message": message, "logprobs": None}],
             "usage": {"prompt_tokens": of_input, "completion_tokens": of_output, "total_tokens": of_input + of_output},
         }
+        return answer | ({"brand_new": {"a": [1]}} if fault == "unknown" else {})
+
+    def _vectors(self, request: Mapping[str, Any], fault: str | None) -> dict[str, Any]:
+        """An answer to a request for vectors: texts with more words in common have nearer ones."""
+        texts = request["input"]
+        found: list[Any] = [word_vector(one, self.dimensions) for one in texts]
+        if request.get("encoding_format") == "base64":
+            found = [base64.b64encode(struct.pack(f"<{len(one)}f", *one)).decode() for one in found]
+        if fault in ("null", "refused", "filtered"):
+            found[-1] = None
+        elif fault == "garbled":
+            found[-1] = "Certainly!"
+        elif fault == "truncated":
+            found.pop()
+        data = [{"object": "embedding", "index": at, "embedding": one} for at, one in enumerate(found)]
+        tokens = sum(len(_WORDS.findall(one)) for one in texts)
+        usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+        answer = {"object": "list", "model": request.get("model"), "data": data[::-1], "usage": usage}
         return answer | ({"brand_new": {"a": [1]}} if fault == "unknown" else {})
 
     def _error(
@@ -365,6 +397,15 @@ def by_schema(schema: Mapping[str, Any], text: str, draw: random.Random) -> Any:
             return draw.random() < 0.5
         case _:
             return _sentence(text, draw)
+
+
+def word_vector(text: str, dimensions: int) -> list[float]:
+    """A vector of the words of a text: each word adds to a dimension by its hash."""
+    found = [0.0] * dimensions
+    for word in _WORDS.findall(text.casefold()):
+        digest = hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=4).digest()
+        found[int.from_bytes(digest) % dimensions] += 1.0
+    return found
 
 
 def _sentence(text: str, draw: random.Random) -> str:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from raymill.cluster.asking.money import TokenPrices
 from raymill.cluster.asking.requests import Message, ModelRequest, address_class, request_of, sample_seed
+from raymill.cluster.asking.throttle import AskingBounds
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.frame.execution import Execution
 from raymill.cluster.secret_values import VARIABLE, remember
@@ -54,8 +55,8 @@ class Sampling(BaseModel, extra="forbid", frozen=True):
     )
 
 
-class ModelSettings(BaseModel, extra="forbid", frozen=True):
-    """The model that is asked: an endpoint with the OpenAI interface, or a model folder on the machines of the run."""
+class AskedEndpoint(BaseModel, extra="forbid", frozen=True):
+    """An endpoint with OpenAI's interface: its address, the key, and bounds on the requests to it."""
 
     endpoint: WebAddress | None = Field(
         None,
@@ -63,37 +64,12 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         "null: `path` is given",
     )
     name: str = Field("", max_length=500, description="Name of the model at the endpoint")
-    path: str | None = Field(
-        None, min_length=1, description="Folder or URI of a model, as `model` of `train`; null: `endpoint` is given"
-    )
-    engine: Literal["transformers", "vllm"] = Field(
-        "transformers",
-        description="What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a "
-        "server beside each worker (`pip install vllm`)",
-    )
-    gpus: int | None = Field(
-        None,
-        ge=0,
-        le=64,
-        description="Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 "
-        "for vllm, else none",
-    )
     revision: str = Field(
         "", max_length=200, description="Revision of the model at the endpoint; another one is asked anew"
     )
     key_env: Annotated[str, Field(pattern=VARIABLE)] | None = Field(
         None, description="Name of the environment variable with the endpoint's key; null: it needs none"
     )
-    prices: TokenPrices | None = Field(
-        None, description="Prices of the model, for a million tokens; null: it costs nothing"
-    )
-    terms: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_.-]+$",
-        description="Short name of the terms for the model's answers, such as no-training; it is written to every "
-        "record; null: none",
-    )
-    licence: str | None = Field(None, description="Licence of the model's answers; null: the one of the seeds")
     concurrency: int = Field(
         256, ge=1, le=100_000, description="Largest number of requests in flight, on all machines of the run together"
     )
@@ -116,6 +92,58 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
     give_up_s: float = Field(
         900, gt=0, description="Seconds without any answer to any request after which the run is stopped"
     )
+    extra: dict[str, Any] = Field(
+        {}, description="Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM"
+    )
+
+    def secret(self, setting: str) -> str:
+        """The endpoint's key; empty without one. setting: name of these settings in the config.
+
+        Raises:
+            ConfigError: its environment variable is not set.
+        """
+        if self.key_env is None:
+            return ""
+        if not (value := os.environ.get(self.key_env)):
+            seen, fix = f"the environment variable {self.key_env} is not set", f"Set {self.key_env}."
+            raise ConfigError.about(Problem.of(f"{setting}.key_env", seen, "the endpoint's key", fix))
+        remember(value)
+        return value
+
+    def bounds(self, budget: float | None, prices: TokenPrices | None) -> AskingBounds:
+        """The bounds on all requests of a run."""
+        rates = self.requests_per_minute, self.tokens_per_minute
+        return AskingBounds(self.concurrency, *rates, budget, prices, self.give_up_s)
+
+
+class ModelSettings(AskedEndpoint):
+    """The model that is asked: an endpoint with the OpenAI interface, or a model folder on the machines of the run."""
+
+    path: str | None = Field(
+        None, min_length=1, description="Folder or URI of a model, as `model` of `train`; null: `endpoint` is given"
+    )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a "
+        "server beside each worker (`pip install vllm`)",
+    )
+    gpus: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 "
+        "for vllm, else none",
+    )
+    prices: TokenPrices | None = Field(
+        None, description="Prices of the model, for a million tokens; null: it costs nothing"
+    )
+    terms: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Short name of the terms for the model's answers, such as no-training; it is written to every "
+        "record; null: none",
+    )
+    licence: str | None = Field(None, description="Licence of the model's answers; null: the one of the seeds")
     structured: Literal["json_schema", "json_object", "none"] = Field(
         "json_schema",
         description="How the endpoint is told the form of the answer: json_schema, json_object (older servers), or "
@@ -125,9 +153,6 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         False,
         description="Whether requests are sent in batch files, which the provider answers within a day, at the price "
         "`prices.batch`",
-    )
-    extra: dict[str, Any] = Field(
-        {}, description="Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM"
     )
 
     @field_validator("path")
@@ -164,20 +189,6 @@ class ModelSettings(BaseModel, extra="forbid", frozen=True):
         """The settings on which the answers depend, as JSON values. Of a folder they are known once it is located."""
         plain = self.model_dump(mode="json", exclude=_NO_EFFECT)
         return plain | ({"at": address_class(self.endpoint)} if self.endpoint else {})
-
-    def secret(self, setting: str) -> str:
-        """The endpoint's key; empty without one. setting: name of these settings in the config.
-
-        Raises:
-            ConfigError: its environment variable is not set.
-        """
-        if self.key_env is None:
-            return ""
-        if not (value := os.environ.get(self.key_env)):
-            seen, fix = f"the environment variable {self.key_env} is not set", f"Set {self.key_env}."
-            raise ConfigError.about(Problem.of(f"{setting}.key_env", seen, "the endpoint's key", fix))
-        remember(value)
-        return value
 
     def request(
         self, sampling: Sampling, messages: Sequence[Message], sample: int = 0, form: Mapping[str, Any] | None = None

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.examples.content import FIELDS, Role
 from raymill.cluster.examples.terms import GenerationTerms
 from raymill.cluster.frame.execution import FilesExecution
@@ -221,7 +222,18 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     def variables(self) -> tuple[str, ...]:
         """Names of the environment variables with the secrets that the driver needs."""
         found = [name for one in self.inputs if one.connection for name in variables_of(one.connection)]
+        found += [one.key_env for one in self.embedding_models.values() if one.key_env]
         return tuple(dict.fromkeys([*found, *filter(None, [self.clean.pseudonym_key])]))
+
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors that it names."""
+        found = {
+            "assess.embeddings.model": self.assess.embeddings and self.assess.embeddings.model,
+            "validate.answer_relevance.model": self.validation.answer_relevance
+            and self.validation.answer_relevance.model,
+        }
+        return {setting: model for setting, model in found.items() if model}
 
     @property
     def metadata(self) -> tuple[str, ...]:

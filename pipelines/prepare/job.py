@@ -31,6 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.config import load_recorded
 from raymill.cluster.dataset_versions import refuse_to_replace_tagged
 from raymill.cluster.entry import Entry, require_extra
@@ -69,13 +70,13 @@ from raymill.cluster.submit.work import (
 from raymill.pipelines.dedup.cost import memory_to_group
 from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
 from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.embedder import embeddings_text, require_models
 from raymill.pipelines.kernel_cache import CompilesKernels
 from raymill.pipelines.prepare.assess.job import (
     assess,
     assess_memory,
     check_models,
     read_assessment,
-    require_embeddings,
 )
 from raymill.pipelines.prepare.assess.score import Assessment, read_trained
 from raymill.pipelines.prepare.augment.thesaurus import PACKAGE, files_of
@@ -230,7 +231,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
 
     def settings(self) -> dict[str, Any]:
         """With the columns that were recognised, and the terms and the schema of the files at this moment."""
-        plain = json.loads(self.config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT))
+        plain = json.loads(self.config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
         plain["clean"]["terminology"] = dict(self.collecting.cleaner.terms)
         plain["validate"]["json_schema"] = self.collecting.validator.schema
         return plain | {"columns": {one.source: [one.text, *one.columns] for one in self.listing.inputs}}
@@ -246,7 +247,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
             if isinstance(source.connection, Database):
                 require_extra("sql", f"inputs ({source.source}).database")
         if computes:
-            require_embeddings(self.config)
+            require_models(self.config.embedding_models)
 
     def begin(self, session: Session, progress: Progress, replace: bool) -> None:
         """Fetch the sources that are not files. Those that were fetched are left alone.
@@ -308,6 +309,9 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         absent = warnings_on_columns(config.inputs, self.collecting.fields)
         report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns, absent)
         more: dict[str, Any] = {"shape": config.records.shape, "finished": report["finished"]}
+        if asked := self.collecting.embedding.close([*config.embedding_models.values()]):
+            report["embeddings"] = asked
+            report["notes"] += map(embeddings_text, asked)
         if self.fetched:
             more["fetched"] = self.fetched
         return Made(
@@ -472,7 +476,7 @@ def assess_again(
     config = PrepareConfig.model_validate(config.model_dump(by_alias=True), context=context_of(plugins_in(config)))
     refuse_unknown_fields(config)
     if session.embedded:
-        require_embeddings(config)
+        require_models(config.embedding_models)
     check_models(config)
     found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
     with leased(store, folder, config, session, progress, replace=True) as making:
@@ -648,7 +652,8 @@ def run_stages(
     more = sum(counts_below(counters, "parts/").values()) - sum(counts_below(counters, "divided/").values())
     refuse_too_many(config.execution.max_bad_documents, good - more, artifacts[QUARANTINE], PROBLEMS | REASONS, "row")
     memory, shape = collect_memory(config.limits), config.records.shape
-    unrelated = find_unrelated(config.validation.answer_relevance, shape, artifacts, units, memory, run)
+    rule = config.validation.answer_relevance
+    unrelated = find_unrelated(rule, settings.embedding, shape, artifacts, units, memory, run)
     removed = artifacts[VERDICTS] if unrelated is None else unrelated.verdicts
     repeats = find_repeats(config.dedup, config.duplicates, inputs.inputs, artifacts, removed, units, run)
     if config.curriculum:

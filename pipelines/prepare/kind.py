@@ -27,5 +27,5 @@ PREPARE = Kind(
         ),
     },
     files=("inputs.json", "inputs.parquet", "assessment.json"),
-    folders=("fetched",),
+    folders=("fetched", "answers"),
 )

@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.run_name import RunName
 from raymill.cluster.readers.inputs import as_list
@@ -57,11 +59,10 @@ class ShownExamples(BaseModel, extra="forbid", frozen=True):
         description="Fraction of equal word triples from which a record is a near-duplicate of the item, and is "
         "not shown",
     )
-    model: str | None = Field(
+    model: EmbeddingModel | None = Field(
         None,
-        min_length=1,
-        description="Folder, URI or hub name of the sentence-transformers model that computes vectors of texts; null: "
-        "TF-IDF with truncated SVD",
+        description="Model that computes vectors of texts: the folder, URI or hub name of a sentence-transformers "
+        "model, or settings with an `endpoint`; null: TF-IDF with truncated SVD",
     )
 
 
@@ -116,6 +117,21 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
     def store(self) -> Store:
         """The store of the output and of the data set."""
         return Store(self.storage)
+
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors, if there is one."""
+        if (model := self.examples.model) is None:
+            return {}
+        if model.endpoint and not model.answers:
+            model = model.model_copy(update={"answers": self.answer_store})
+        return {"examples.model": model}
+
+    @property
+    def embedding(self) -> EmbeddingRun:
+        """What endpoints are asked for vectors with."""
+        root = paths.absolute(self.output)
+        return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
 
     @property
     def answer_store(self) -> str:

@@ -25,6 +25,7 @@ import yaml
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends, located
+from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.requests import boundaries
 from raymill.cluster.asking.settings import ModelSettings
@@ -40,6 +41,7 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.prompting.compare import compared, ranked_by
 from raymill.pipelines.prompting.config import PromptConfig
 from raymill.pipelines.prompting.stages import (
@@ -126,7 +128,7 @@ class PromptJob(RunJob[PromptConfig]):
         return variants_of(self.config)
 
     def settings(self) -> dict[str, Any]:
-        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
         return plain | {"models": {name: one.decisive for name, one in self.models.items()}}
 
     def inputs(self) -> str | None:
@@ -138,15 +140,19 @@ class PromptJob(RunJob[PromptConfig]):
         return f"the data set {self.config.data} was made again"
 
     def variables(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(one.key_env for one in self.config.models.values() if one.key_env))
+        asked = (*self.config.models.values(), *self.config.embedding_models.values())
+        return tuple(dict.fromkeys(one.key_env for one in asked if one.key_env))
 
     def require_extras(self, *, computes: bool = True) -> None:
         require_extra("train", "raymill prompt")
+        if computes:
+            require_models(self.config.embedding_models)
 
     def check(self, session: Session, replace: bool) -> None:
         self.check_config()
         for name, model in self.config.models.items():
             model.secret(f"models.{name}")
+        check_models(self.config.embedding_models, self.store)
 
     def check_config(self) -> None:
         """Verify the prompts, the models, the data set and the output.
@@ -178,7 +184,8 @@ class PromptJob(RunJob[PromptConfig]):
         requests = len(self.variants) * (config.items or 100_000) // len(self.models)
         count = max(1, min(_MOST_RANGES, requests // _RANGE_REQUESTS))
         firsts = tuple(boundaries(count))
-        draft = Draft(config, self.models, firsts)
+        embedding = config.embedding
+        draft = Draft(config, self.models, firsts, embedding)
         outputs = (
             Output(ITEMS, ITEMS_SCHEMA),
             Output(EXAMPLES, EXAMPLES_SCHEMA),
@@ -210,6 +217,8 @@ class PromptJob(RunJob[PromptConfig]):
         for name in self.models:
             self._answers(name).close()
         report = self._report(artifacts)
+        if asked := embedding.close([*config.embedding_models.values()]):
+            report["embeddings"] = asked
         self.store.write_bytes(paths.join(self.root, BEST), self._best(report, artifacts).encode())
         results = {name: one for name, one in artifacts.items() if not name.startswith("_")}
         return Made(report, digests_of(results), {"finished": report["finished"]})
@@ -230,6 +239,8 @@ class PromptJob(RunJob[PromptConfig]):
                 for row, one in zip(rows, report["variants"], strict=True)
             ],
         }
+        if asked := report.get("embeddings"):
+            tables["embeddings"] = [{name: one for name, one in row.items() if name != "outcomes"} for row in asked]
         facts = {"warnings": report["warnings"], "items": report["items"], **tables}
         return super().page(replace(made, report=facts))
 

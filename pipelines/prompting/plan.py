@@ -25,7 +25,9 @@ def plan_prompts(settings: PromptConfig) -> Answer:
     job.check_config()
     items = items_of(settings.store, settings.data, settings.split, settings.sampling.seed, settings.items)
     sample = items[:: max(1, len(items) // _SAMPLED)][:_SAMPLED]
-    shown = examples_of(settings, sample) if any(one.examples for one in job.variants) else None
+    # Prompts are as long with any examples, so no endpoint is asked for vectors.
+    plain = settings.model_copy(update={"examples": settings.examples.model_copy(update={"model": None})})
+    shown = examples_of(plain, sample, plain.embedding) if any(one.examples for one in job.variants) else None
     tokens = dict.fromkeys(settings.models, 0.0)
     for variant in job.variants:
         for at, item in enumerate(sample):

@@ -9,18 +9,19 @@ import pyarrow as pa
 from raymill.cluster.artifact import Counters
 from raymill.cluster.asking.answers import AnswerRange
 from raymill.cluster.asking.backends import Backends, Connected
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.requests import ModelRequest, range_of
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry
 from raymill.cluster.output import read_slices, table_of, table_slice
 from raymill.cluster.stage import Scratch
+from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.prompting.choose import Pool
 from raymill.pipelines.prompting.config import PromptConfig
 from raymill.pipelines.prompting.variants import Item, PromptVariant, items_of, messages_of, variants_of
 
-# They load scikit-learn, or torch.
+# It loads scikit-learn.
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
-_sentence_model = Entry("raymill.pipelines.prepare.assess.sentence_model:load")
 
 ITEMS, EXAMPLES = "items", "examples"
 _DIMENSIONS = 128  # of vectors
@@ -47,11 +48,15 @@ ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), 
 
 @dataclass(frozen=True)
 class Draft:
-    """The work of the stage `items`. firsts: the first key of each range of requests."""
+    """The work of the stage `items`.
+
+    firsts: the first key of each range of requests. embedding: what endpoints are asked for vectors with.
+    """
 
     config: PromptConfig
     models: Mapping[str, ModelSettings]
     firsts: tuple[str, ...]
+    embedding: EmbeddingRun
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `items`, `pool`, `requests`, and `fewer`, requests with fewer examples than wanted."""
@@ -59,7 +64,7 @@ class Draft:
         items = items_of(store, config.data, config.split, config.sampling.seed, config.items)
         scratch.write(ITEMS, pa.Table.from_pylist([vars(one) for one in items], ITEMS_SCHEMA))
         variants = variants_of(config)
-        shown = examples_of(config, items) if any(one.examples for one in variants) else None
+        shown = examples_of(config, items, self.embedding) if any(one.examples for one in variants) else None
         by_model: dict[str, list[list[dict[str, Any]]]] = {name: [[] for _ in self.firsts] for name in self.models}
         chosen, fewer = [], 0
         for number, variant in enumerate(variants):
@@ -78,15 +83,18 @@ class Draft:
         return {"items": len(items), "requests": len(chosen), "fewer": fewer}
 
 
-def examples_of(config: PromptConfig, items: Sequence[Item]) -> Callable[[PromptVariant, int], list[Item]]:
+def examples_of(
+    config: PromptConfig, items: Sequence[Item], embedding: EmbeddingRun
+) -> Callable[[PromptVariant, int], list[Item]]:
     """`examples(variant, number of the item)`: the examples before an item, in the order in which they stand."""
     examples, seed = config.examples, config.sampling.seed
     records = items_of(config.store, config.data, "train", seed, examples.pool)
     questions = [one.question for one in records]
-    if examples.model is None:
+    embedder: Embedder
+    if (model := config.embedding_models.get("examples.model")) is None:
         embedder = _fit_embedding.load()(questions, _DIMENSIONS)
     else:
-        embedder = _sentence_model.load()(config.store, examples.model)
+        embedder = embedder_of(model, config.store, embedding, "examples.model")
     pool = Pool(
         [one.id for one in records], questions, [one.answer for one in records], embedder.embed(questions), seed,
         examples.near, examples.balanced,

@@ -15,10 +15,12 @@ each of at most 20 million pairs of a record and a class. Of more records, those
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact, fingerprint
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.entry import Entry
 from raymill.cluster.examples.content import Shape
 from raymill.cluster.stage import Output, Stage, files_from
@@ -78,7 +80,7 @@ def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
 @dataclass(frozen=True)
 class EmbedSettings:
     """The settings on which the vectors depend. labels: metadata that is predicted. predictions: metadata with those of
-    another model. setting: that names the model, for errors.
+    another model. run: what an endpoint is asked with. setting: that names the model, for errors.
     """
 
     store: Store
@@ -86,6 +88,7 @@ class EmbedSettings:
     embeddings: TextVectors
     examples: tuple[str, ...]
     labels: tuple[str, ...]
+    run: EmbeddingRun
     predictions: str | None = None
     setting: str = "assess.embeddings.model"
 
@@ -115,13 +118,13 @@ def embed_memory(of_records: int) -> int:
 def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Artifact | None, memory: int) -> Stage:
     """The stage that writes VECTORS.
 
-    model: MODEL; None with a model of sentence-transformers. memory: bytes of a unit, as of `embed_memory`.
+    model: MODEL; None with `embeddings.model`. memory: bytes of a unit, as of `embed_memory`.
     """
     depends_on = {
         "version": EMBED_VERSION,
         "splits": [one.manifest.digest for one in splits],
         "shape": settings.shape,
-        "model": model.manifest.digest if model else settings.embeddings.model,
+        "model": _model(settings, model),
         "settings": [settings.examples, settings.labels, settings.predictions],
     }
     work = partial(Entry("raymill.pipelines.prepare.assess.vectors:embed_records"), settings, model)
@@ -130,12 +133,20 @@ def embed_stage(settings: EmbedSettings, splits: Sequence[Artifact], model: Arti
     return Stage("embed", (output,), units_of(splits), work, made_from, settings.store, files_from, memory=memory)
 
 
+def _model(settings: EmbedSettings, model: Artifact | None) -> Any:
+    """What the vectors depend on besides the texts: the digest of MODEL, or the other model."""
+    if model is not None:
+        return model.manifest.digest
+    assert settings.embeddings.model is not None
+    return settings.embeddings.model.decisive
+
+
 def cosines_stage(settings: EmbedSettings, records: Artifact, model: Artifact | None, units: int, memory: int) -> Stage:
     """The stage that writes COSINES, with a row for each of `records`. model, memory: as of `embed_stage`."""
     depends_on = [
         EMBED_VERSION,
         records.manifest.fingerprint,
-        model.manifest.fingerprint if model else settings.embeddings.model,
+        model.manifest.fingerprint if model else _model(settings, None),
     ]
     work = partial(Entry("raymill.pipelines.prepare.assess.vectors:measure_relevance"), settings, model)
     output, parts = Output(COSINES, COSINES_SCHEMA), records.files_by_unit(units)

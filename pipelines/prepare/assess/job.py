@@ -17,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.entry import require_extra
-from raymill.cluster.errors import DataError
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.record import json_bytes, read_json
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
@@ -26,6 +25,7 @@ from raymill.cluster.store.copies import local_file
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.embedder import check_models as check_embedding_models
 from raymill.pipelines.prepare.assess.embed import (
     MODEL,
     VECTORS,
@@ -53,7 +53,7 @@ from raymill.pipelines.prepare.assess.facts import (
 from raymill.pipelines.prepare.assess.findings import Findings
 from raymill.pipelines.prepare.assess.fixes import FixContext
 from raymill.pipelines.prepare.assess.score import Assessment, TrainedScore, assessment_of
-from raymill.pipelines.prepare.assess.settings import BALANCED, MODELS, TextVectors
+from raymill.pipelines.prepare.assess.settings import BALANCED
 from raymill.pipelines.prepare.assess.summary import LEAKS, SUMMARY, SplitRows, SummarySettings, summary_stage
 from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.records.clean import load_terms
@@ -118,8 +118,9 @@ def assess_stages(
     if embeddings := config.assess.embeddings:
         options = config.assess
         predictions = None if options.predictions_file else options.predictions
-        of_texts = (config.records.shape, embeddings, options.examples, options.predicted, predictions)
-        embed = EmbedSettings(splits[0].store, *of_texts)
+        of_texts = (config.records.shape, embeddings, options.examples, options.predicted)
+        asked = EmbeddingRun.of(splits[0].store, root, config.name, [*config.embedding_models.values()])
+        embed = EmbedSettings(splits[0].store, *of_texts, asked, predictions)
         model = None if embeddings.model else run(fit_stage(embed, facts[SAMPLE]))[MODEL]
         vectors = run(embed_stage(embed, splits, model, embed_memory(memory)))[VECTORS]
         predicted = (options.predicted, options.label, options.predictions, options.predictions_file)
@@ -129,29 +130,9 @@ def assess_stages(
     return run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
 
 
-def require_embeddings(config: PrepareConfig) -> None:
-    """Verify that the library of the configured sentence models is installed on this machine.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    for setting, vectors in _models(config).items():
-        if vectors.model:
-            require_extra("embeddings", setting, "Or leave `model` out.")
-
-
-def _models(config: PrepareConfig) -> dict[str, TextVectors]:
-    """Setting -> settings of the vectors that are computed."""
-    found = {
-        "assess.embeddings.model": config.assess.embeddings,
-        "validate.answer_relevance.model": config.validation.answer_relevance,
-    }
-    return {setting: vectors for setting, vectors in found.items() if vectors is not None}
-
-
 def check_models(config: PrepareConfig) -> None:
-    """Check that the models and predictions of `assess` are there, and the model of `validate.answer_relevance`, before
-    records are read for hours.
+    """Check that the models and predictions of `assess` are there, and the models of text vectors, before records are
+    read for hours.
 
     Raises:
         UserError: one is missing or damaged, or lacks the label.
@@ -161,14 +142,7 @@ def check_models(config: PrepareConfig) -> None:
         check_sentiment(store, options.sentiment)
     if options.predictions_file:
         local_file(store, options.predictions_file, "assess.predictions")
-    for setting, vectors in _models(config).items():
-        if not vectors.is_folder:
-            continue
-        model = vectors.model or ""
-        if not store.list_files(model):
-            raise DataError(f"{setting}: there is no folder {model}, or it is empty. {MODELS}")
-        if not any(store.exists(paths.join(model, name)) for name in ("modules.json", "config.json")):
-            raise DataError(f"{setting}: {model} has neither modules.json nor config.json. {MODELS}")
+    check_embedding_models(config.embedding_models, store)
 
 
 def assess_memory(config: PrepareConfig, records: int) -> int:

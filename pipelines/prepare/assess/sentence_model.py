@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, is_panic
 from raymill.cluster.hub_client import hub_folder
@@ -19,7 +20,7 @@ from raymill.cluster.model_settings import check_size, check_tokenizer, is_token
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
-from raymill.pipelines.prepare.assess.settings import MODELS, TextVectors
+from raymill.pipelines.embedder import MODELS
 
 try:
     from sentence_transformers import SentenceTransformer
@@ -41,7 +42,7 @@ _MODULE = re.compile(rf"sentence_transformers(?:\.\w+)*\.(?:{'|'.join(_MODULES)}
 
 
 class SentenceModel:
-    """An `Embedder` of vectors.py: a model in a local folder, on the CPU. Code in the folder is not run.
+    """An `Embedder` of embedder.py: a model in a local folder, on the CPU. Code in the folder is not run.
 
     Raises:
         ConfigError: sentence-transformers is not installed.
@@ -211,7 +212,7 @@ def _folder(store: Store, name: str, setting: str) -> Path:
     """The folder of a model on this machine; what is elsewhere is fetched."""
     if SentenceTransformer is None:  # before anything is fetched
         return Path(name)
-    if TextVectors(model=name).is_folder:
+    if EmbeddingModel(path=name).is_folder:
         try:
             return local_folder(store, name)
         except NotFound as error:

@@ -1,10 +1,10 @@
 """The settings `assess` and `gates` of a prepare config. They have no effect on the data set."""
 
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.store import paths
 from raymill.pipelines.language.fasttext_file import LABEL_PREFIX
 
@@ -18,7 +18,6 @@ BALANCED = ("domain", "language", "category", "categories", "complexity")
 
 
 _TABLES = (".parquet", ".jsonl")
-MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one, or a name of the Hugging Face hub."
 
 
 class Weights(BaseModel, extra="forbid", frozen=True):
@@ -54,27 +53,15 @@ class Weights(BaseModel, extra="forbid", frozen=True):
 class TextVectors(BaseModel, extra="forbid", frozen=True):
     """How texts become vectors."""
 
-    model: str | None = Field(
+    model: EmbeddingModel | None = Field(
         None,
-        min_length=1,
-        description="Folder, URI or hub name of the sentence-transformers model that computes text vectors; null: "
-        "TF-IDF with truncated SVD, fitted to a sample",
+        description="Model that computes text vectors: the folder, URI or hub name of a sentence-transformers model, "
+        "or settings with an `endpoint`; null: TF-IDF with truncated SVD, fitted to a sample",
     )
     dimensions: int = Field(64, ge=2, le=512, description="Number of dimensions of text vectors if `model` is null")
     sample: int = Field(
         5000, ge=100, le=50_000, description="Number of records that TF-IDF and SVD are fitted to if `model` is null"
     )
-
-    @field_validator("model")
-    @classmethod
-    def _absolute(cls, model: str | None) -> str | None:
-        """A folder's absolute path, since workers have other working directories; a name of the hub as it is."""
-        return paths.absolute(model) if model and (_is_path(model) or Path(model).is_dir()) else model
-
-    @property
-    def is_folder(self) -> bool:
-        """Whether the model is a folder or URI, and no name of the hub."""
-        return self.model is not None and _is_path(self.model)
 
 
 class Embeddings(TextVectors):
@@ -87,10 +74,6 @@ class Embeddings(TextVectors):
         description="Number of k-means groups of the text vectors; the evenness of their sizes is the semantic "
         "diversity",
     )
-
-
-def _is_path(model: str) -> bool:
-    return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1
 
 
 class Sentiment(BaseModel, extra="forbid", frozen=True):
@@ -183,7 +166,7 @@ class Assess(BaseModel, extra="forbid", frozen=True):
         named = {
             "assess.predictions": self.predictions_file,
             "assess.sentiment.model": self.sentiment and self.sentiment.model,
-            "assess.embeddings.model": self.embeddings and self.embeddings.model,
+            "assess.embeddings.model": self.embeddings and self.embeddings.model and self.embeddings.model.place,
         }
         return {setting: one for setting, one in named.items() if one}
 

@@ -1,4 +1,4 @@
-"""Vectors of texts: TF-IDF with truncated SVD, or a model of sentence-transformers. Only workers import this module.
+"""Vectors of texts: TF-IDF with truncated SVD, or another model. Only workers import this module.
 
 The default is latent semantic analysis: Deerwester et al. 1990, Indexing by latent semantic analysis. It is fitted to a
 sample of the records, so it needs no download and has the words of the domain.
@@ -7,7 +7,6 @@ sample of the records, so it needs no download and has the words of the domain.
 import heapq
 import json
 import math
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ from raymill.cluster.artifact import Artifact, Counters, read_tables
 from raymill.cluster.entry import Entry
 from raymill.cluster.examples.content import from_shape, sides_of
 from raymill.cluster.stage import Scratch
+from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.prepare.assess.embed import (
     COSINES,
     COSINES_SCHEMA,
@@ -39,22 +39,12 @@ from raymill.pipelines.prepare.records.fields import hash64, metadata_of, value_
 from raymill.pipelines.text.texts import Texts
 from raymill.pipelines.text.tokens import split_tokens
 
-# Loads torch, which the default does without.
-sentence_model = Entry("raymill.pipelines.prepare.assess.sentence_model:load")
 _TEXT_SHOWN = 300  # characters of a record whose label is predicted
 _WORDS = 1 << 16  # of the sample, the most frequent ones
 # Loads cleanlab, which takes a second more than scikit-learn and which most runs do without.
 predicted_labels = Entry("raymill.pipelines.prepare.assess.labels:predicted_labels")
 _SAMPLE = 10_000  # vectors to which k-means is fitted
 _IDS_SHOWN = 5
-
-
-class Embedder(Protocol):
-    """Makes vectors of texts."""
-
-    def embed(self, texts: list[str]) -> np.ndarray:
-        """float32[N, D] of length 1, so that a product is the cosine; 0 for a text without a known word."""
-        ...
 
 
 class LatentSemantics:
@@ -185,7 +175,7 @@ def _rounded(cosines: np.ndarray) -> np.ndarray:
 def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
     if model is None:
         assert settings.embeddings.model
-        return sentence_model(settings.store, settings.embeddings.model, settings.setting)
+        return embedder_of(settings.embeddings.model, settings.store, settings.run, settings.setting)
     table = model.table()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
     return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)

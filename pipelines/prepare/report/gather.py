@@ -80,6 +80,11 @@ REPORT = {
     "personal_data?": dict[str, int],  # findings that were replaced, by place
     # Records that models generated, by model and terms of its answers.
     "generated?": [{"generator": str, "terms": str | None, "splits": dict[str, int]}],
+    # What endpoints were asked for text vectors: tries by outcome, tokens, and what they cost by `price`.
+    "embeddings?": [{
+        "model": str, "endpoint": str, "tries": int, "outcomes": dict[str, int], "tokens": int, "cost": float | None,
+        "cost_uncounted": float | None,
+    }],
     "classes?": dict[str, list],  # of each field that has few values: stages.classes.ClassCounts
     "warnings": [str],
     "notes": [str],

@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from raymill.cluster.artifact import Counters, fingerprint
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
@@ -31,6 +32,7 @@ from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import CONTENT_CHARACTERS, PLUGIN_ERROR, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
 from raymill.cluster.stage import Output, Scratch, Stage, files_from
+from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.language import fasttext_classifier
@@ -128,20 +130,24 @@ class CollectSettings:
         config: its inputs are the files that are read.
         fields: of each input.
         cleaner, validator: with what the config's files hold at this moment.
+        embedding: what endpoints are asked for vectors with.
     """
 
     config: PrepareConfig
     fields: tuple[Fields, ...]
     cleaner: Cleaner
     validator: Validator
+    embedding: EmbeddingRun
 
     @classmethod
     def of(cls, config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> "CollectSettings":
         """Reads the files that `clean` and `validate` name. key: of pseudonyms."""
         cleaner = Cleaner(config.clean, key, load_terms(config.store, config.clean))
         forbidden = config.terms.forbid if config.terms else ()
+        models, root = [*config.embedding_models.values()], paths.absolute(config.output)
+        embedding = EmbeddingRun.of(config.store, root, config.name, models)
         validator = load_validator(config.store, config.validation, config.split.by_time, forbidden)
-        return cls(config, fields, cleaner, validator)
+        return cls(config, fields, cleaner, validator, embedding)
 
     @property
     def balance(self) -> tuple[str, ...]:

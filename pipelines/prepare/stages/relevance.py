@@ -5,7 +5,7 @@
     cosines    the similarity of each answer to its question     -> _work/relevance/cosines
     unrelated  rows with a smaller one than the config allows    -> _work/relevance/verdicts
 
-With a model of sentence-transformers there are the last two. The default embedding is fitted to all records that meet
+With another model there are the last two. The default embedding is fitted to all records that meet
 the other rules, so these stages follow `collect`. They precede the search for duplicates: of two records with one
 question, that with the right answer stays.
 """
@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.examples.content import Shape, from_shape, sides_of
 from raymill.cluster.stage import Output, RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
@@ -52,6 +53,7 @@ class Unrelated:
 
 def find_unrelated(
     rule: AnswerRelevance | None,
+    asked: EmbeddingRun,
     shape: Shape,
     artifacts: dict[str, Artifact],
     units: int,
@@ -60,12 +62,13 @@ def find_unrelated(
 ) -> Unrelated | None:
     """The records whose answer is not near its question; None without the rule.
 
-    artifacts: of `collect`. memory: bytes of a unit of records. run_in: makes or finds the artifacts of a stage.
+    asked: what an endpoint is asked with. artifacts: of `collect`. memory: bytes of a unit of records. run_in: makes or
+    finds the artifacts of a stage.
     """
     if rule is None:
         return None
     run, records, store = partial(run_in, folder=FOLDER), artifacts[RECORDS], artifacts[RECORDS].store
-    settings = EmbedSettings(store, shape, rule, (), (), setting=SETTING)
+    settings = EmbedSettings(store, shape, rule, (), (), asked, setting=SETTING)
     model = None
     if rule.model is None:
         made_from = fingerprint([records.manifest.fingerprint, rule.sample])

@@ -146,4 +146,4 @@ def test_a_model_that_is_not_there_is_refused_before_a_record_is_read(tmp_path, 
     with pytest.raises(DataError, match=r"^validate\.answer_relevance\.model: there is no folder .*nowhere, or it is"):
         prepared(tmp_path, monkeypatch, planted(documented()[:20])[0], validate=rules)
     assert not (tmp_path / "out" / "_work").exists()
-    assert AnswerRelevance(model="acme/mini").model == "acme/mini"
+    assert AnswerRelevance(model="acme/mini").model.path == "acme/mini"

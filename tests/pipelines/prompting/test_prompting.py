@@ -12,18 +12,15 @@ from hypothesis import strategies as st
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
-from raymill.cluster.progress import Progress
-from raymill.cluster.session import Session
 from raymill.pipelines.prepare.assess.vectors import fit_embedding
 from raymill.pipelines.prompting.choose import Pool
 from raymill.pipelines.prompting.compare import compared
 from raymill.pipelines.prompting.config import PromptConfig, PromptText
-from raymill.pipelines.prompting.job import PromptJob
 from raymill.pipelines.prompting.plan import plan_prompts
 from raymill.pipelines.prompting.variants import Item, messages_of, refuse_wrong_prompts, variants_of
-from tests.support import inline
 from tests.support.generate_inline import rows
 from tests.support.inline import prepare_inline
+from tests.support.prompt_inline import prompt_inline as run
 
 TOPICS = {
     "billing": "Why is the invoice of month {} higher than the amount of my contract?",
@@ -226,14 +223,6 @@ def config(data, server, tmp_path):
         "prompts": {"plain": {}, "list": {"system": "Answer with billing, delivery or login.", "examples": 0}},
         "examples": {"number": [0, 3], "by": ["random", "similar"]}, "output": str(tmp_path / "out"),
     }  # fmt: skip
-
-
-def run(config, monkeypatch, **how):
-    job = PromptJob(PromptConfig.model_validate(config))
-    with monkeypatch.context() as patch:
-        inline.without_ray(patch, None)
-        patch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
-        return job.run(Session(), Progress(), **how)
 
 
 def test_variants_are_all_combinations_once(config):

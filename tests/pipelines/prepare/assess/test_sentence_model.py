@@ -216,8 +216,9 @@ def test_a_model_in_a_folder_finds_unrelated_answers(tmp_path, monkeypatch, mode
 
 def test_a_relative_folder_is_made_absolute_and_a_name_of_the_hub_stays(monkeypatch, model):
     monkeypatch.chdir(Path(model).parent)
-    assert Embeddings(model=Path(model).name).model == model
-    assert Embeddings(model="acme/mini-lm").model == "acme/mini-lm" and not Embeddings(model="acme/mini-lm").is_folder
+    assert Embeddings(model=Path(model).name).model.path == model
+    named = Embeddings(model="acme/mini-lm").model
+    assert named.path == "acme/mini-lm" and not named.is_folder
 
 
 def test_a_model_that_cannot_be_had_is_refused_before_a_record_is_read(tmp_path, monkeypatch, model):
