@@ -26,13 +26,14 @@ class Embedder(Protocol):
         ...
 
 
-def embedder_of(model: EmbeddingModel, store: Store, run: EmbeddingRun, setting: str) -> Embedder:
+def embedder_of(model: EmbeddingModel, store: Store, run: EmbeddingRun | None, setting: str) -> Embedder:
     """The embedder of a model, loaded once a worker. store: of a folder. setting: that names the model, for errors.
 
     Raises:
         ConfigError, DataError: there is no such model.
     """
     if model.endpoint is not None:
+        assert run is not None, f"{setting}: an endpoint is asked within a run"
         return run.embedder(model, setting)
     found: Embedder = _sentence_model.load()(store, model.path, setting)
     return found

@@ -1097,6 +1097,10 @@ class JudgeScoreSettings(TypedDict, total=False):
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low."""
 
     classifier: Required[str]
+    embedding: Place | EmbeddingModelSettings | None
+    """Model of text vectors, for a classifier that `distil` made with `embedding`: the same model, as a folder or an
+    endpoint; null: the classifier reads words.
+    """
     min_score: float | None
     """Minimum expected score; null: the threshold that `distil` chose."""
 
@@ -2568,6 +2572,7 @@ def distil(
     held_out: float = NOT_GIVEN,
     threshold: ThresholdSettings = NOT_GIVEN,
     classifier: TrainingSettingsSettings = NOT_GIVEN,
+    embedding: Place | EmbeddingModelSettings | None = NOT_GIVEN,
     seed: int = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
     answers: str | None = NOT_GIVEN,
@@ -2601,6 +2606,8 @@ def distil(
             chosen, and with the other the classifier is tested.
         threshold: Threshold on the classifier's score, from which documents are kept.
         classifier: The classifier, in the format of fastText, and its training.
+        embedding: Model of text vectors, for a linear classifier on them, whose only setting of `classifier` is
+            `max_chars`; null: a classifier of words.
         seed: Random seed of the sample and of the training.
         budget: Money that all judges together may cost, by their `model.prices`; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
@@ -2631,6 +2638,7 @@ def distil(
             "held_out": held_out,
             "threshold": threshold,
             "classifier": classifier,
+            "embedding": embedding,
             "seed": seed,
             "budget": budget,
             "answers": answers,

@@ -108,6 +108,7 @@ class EndpointEmbedder:
         self._throttle = f"raymill-embedding-{answers.run}-{throttle}"
         self._report_to: ReportTo | None = None
         self._size = 0
+        self._last: dict[str, np.ndarray] = {}  # the vectors of the last call
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """float32[N, D] of length 1; 0 for a text without a character that is no space, or one that the model refuses.
@@ -118,9 +119,13 @@ class EndpointEmbedder:
         """
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         different = list(dict.fromkeys(text for text in texts if text.strip()))
-        found: dict[str, np.ndarray] = {}
-        for start in range(0, len(different), _CALL_TEXTS):
-            found |= self._vectors(different[start : start + _CALL_TEXTS])
+        found = self._last
+        # Batches must not depend on the texts before, so a part of the last ones is no help.
+        if not found.keys() >= {*different}:
+            found = {}
+            for start in range(0, len(different), _CALL_TEXTS):
+                found |= self._vectors(different[start : start + _CALL_TEXTS])
+            self._last = found
         vectors = np.zeros((len(texts), max(1, self._size)), np.float32)
         for at, text in enumerate(texts):
             if text in found:

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store import paths
@@ -143,7 +145,23 @@ class CurateConfig(_CurateSettings):
     def filters(self) -> Filters:
         """The language and the rules, in the order of their checks."""
         rules: tuple[Rule, ...] = self.rules.active() if self.rules else ()
-        return Filters(self.language, rules, self.rules.dialect if self.rules else "paper")
+        dialect = self.rules.dialect if self.rules else "paper"
+        return Filters(self.language, rules, dialect, self.embedding if self.embedding_models else None)
+
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors that it names."""
+        return {f"rules.{name}": one for name, one in self.rules.embedding_models.items()} if self.rules else {}
+
+    @property
+    def embedding(self) -> EmbeddingRun:
+        """What endpoints are asked for text vectors with."""
+        root = paths.absolute(self.output)
+        return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
+
+    def without_endpoints(self) -> Self:
+        """The config without rules that would ask an endpoint, as for a plan."""
+        return self.model_copy(update={"rules": self.rules and self.rules.without_endpoints()})
 
     @property
     def files(self) -> tuple[str, ...]:

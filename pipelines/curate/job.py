@@ -34,6 +34,7 @@ import pyarrow as pa
 
 from raymill.cluster.answer import Answer, Text
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.config import load_recorded
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, UserError
@@ -81,6 +82,7 @@ from raymill.pipelines.dedup.cost import (
 from raymill.pipelines.dedup.documents import SKETCHES, open_runs, sketch_settings
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import NO_EFFECT_ON_RESULT as NO_EFFECT_ON_DUPLICATES
+from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.kernel_cache import CompilesKernels, say_if_compiling
 from raymill.pipelines.language import identification as language
 from raymill.pipelines.memory import files_memory, task_memory
@@ -181,6 +183,7 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
     def check(self, session: Session | None = None, replace: bool = False) -> None:
         _ = self.frozen
         check_models_and_lists(self.config.filters, self.store)
+        check_models(self.config.embedding_models, self.store)
         open_runs(self.config.dedup, self.store)
 
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
@@ -191,8 +194,17 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
         artifacts = self.stages(making.run)
         report = gather(self.config, self.config.filters, self.config.cuts, self.frozen, making.engine, artifacts)
         refuse_lost_documents(self.root, artifacts, report)
+        if models := [*self.config.embedding_models.values()]:
+            report["embeddings"] = self.config.embedding.close(models)
         sketches = {SKETCHES: sketch_settings(self.config.dedup)} if self.config.dedup else {}
         return Made(report, digests_of(artifacts), {"finished": report["run"]["finished"], **sketches})
+
+    def variables(self) -> tuple[str, ...]:
+        return tuple(one.key_env for one in self.config.embedding_models.values() if one.key_env)
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        if computes:
+            require_models(self.config.embedding_models)
 
     def read_report(self) -> Any:
         return self.folder.report("run")
@@ -296,7 +308,7 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
 
 def result_settings(config: CurateConfig) -> dict[str, Any]:
     """The settings on which the content of the corpus depends, as JSON values."""
-    return json.loads(config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+    return json.loads(config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
 
 
 def run_stages(
@@ -386,7 +398,7 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
         UserError: a first check of a run fails, or no document of the sample can be read.
     """
     job = CurateJob(config)
-    root, inputs = job.root, job.frozen
+    root, inputs, config = job.root, job.frozen, config.without_endpoints()
     check_models_and_lists(config.filters, config.store)
     earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
     say_if_compiling()

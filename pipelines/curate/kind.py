@@ -38,4 +38,5 @@ CURATE = Kind(
         ),
     },
     files=("inputs.json", "inputs.parquet"),
+    folders=("answers",),
 )

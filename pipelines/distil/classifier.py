@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.pipelines.agreement import agreement, cross_table, f1, interval
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.language.fasttext_classifier import Classifier
 from raymill.pipelines.language.fasttext_file import model_bytes
-from raymill.pipelines.language.fasttext_training import TrainingSettings, calibrated, train
+from raymill.pipelines.language.fasttext_training import TrainingSettings, best_temperature, calibrated, train
 from raymill.pipelines.language.identification import excerpts
 from raymill.pipelines.rules.judge_score import expected_scores
 from raymill.pipelines.text.texts import Texts
 
+# Loads scikit-learn.
+_train_head = Entry("raymill.pipelines.distil.train_head:train_head")
 _HASHES = float(1 << 64)
 _FEW = 30  # good documents in the test part, below which the interval of F1 is wide
 _DIGITS = 4  # decimal places of the threshold
@@ -58,20 +61,28 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class TextVectors:
+    """rows: float32[D, N], the vectors of the sample, 0 for a text without one. seconds: as in MadeClassifier."""
+
+    rows: np.ndarray
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class MadeClassifier:
     """A trained classifier.
 
     Attributes:
-        model: its fastText file.
+        model: its file: of fastText, or of the linear head.
         scores: float32[D], expected scores of the sample.
         measures: measures for the report.
-        seconds: time in which it scored the sample, on one core.
+        seconds: time in which it scored the sample, on one core; None of an endpoint's vectors.
     """
 
     model: bytes
     scores: np.ndarray
     measures: dict[str, Any]
-    seconds: float
+    seconds: float | None
 
 
 def rounded(scores: np.ndarray) -> np.ndarray:
@@ -79,16 +90,31 @@ def rounded(scores: np.ndarray) -> np.ndarray:
     return np.floor(scores + 0.5).astype(np.int64)
 
 
-def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClassifier:
+@dataclass(frozen=True)
+class _Trained:
+    """A calibrated classifier: its file, the temperature, the scores of the sample, the seconds that these took."""
+
+    file: bytes
+    temperature: float
+    scores: np.ndarray
+    seconds: float | None
+
+
+def make_classifier(
+    scored: Scored, config: DistilConfig, most: int, vectors: TextVectors | None = None
+) -> MadeClassifier:
     """Train, calibrate and test a classifier.
 
-    most: largest score that a judge can give; 0: not known, so the largest given score is used.
+    most: largest score that a judge can give; 0: not known, so the largest given score is used. vectors: of the texts,
+    for a linear classifier; None: a classifier of words.
 
     Raises:
         DataError: too few documents have a score, or too few of them are good.
     """
     settings, good_from = config.classifier, config.threshold.score
     parts = np.array([part or "" for part in scored.parts(config.held_out)])
+    if vectors is not None:  # a text that the model refuses has none
+        parts[~vectors.rows.any(axis=1)] = ""
     known = np.flatnonzero(parts != "")
     rows = {name: np.flatnonzero(parts == name) for name in ("train", "validation", "test")}
     labels = np.full(len(scored.ids), -1)
@@ -98,14 +124,12 @@ def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClas
     names = [str(score) for score in range(most + 1)]
     lines = excerpts(scored.texts, settings.max_chars)
 
-    model = train(_rows(lines, rows["train"]), labels[rows["train"]], names, settings, config.seed)
-    before = Classifier(Path("model.bin"), model).probabilities(_rows(lines, rows["validation"]))
-    model, temperature = calibrated(model, before, labels[rows["validation"]])
-    classifier = Classifier(Path("model.bin"), model)
-    started = time.perf_counter()
-    scores = expected_scores(classifier, scored.texts, settings.max_chars)
-    seconds = time.perf_counter() - started
-
+    trained = (
+        _train_on_words(scored.texts, lines, labels, rows, names, config)
+        if vectors is None
+        else _train_on_vectors(vectors, labels, rows, len(names))
+    )
+    scores = trained.scores
     good = labels >= good_from
     validation, test = rows["validation"], rows["test"]
     threshold = (
@@ -123,7 +147,7 @@ def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClas
         "validation": len(validation),
         "test": len(test),
         "most": most,
-        "temperature": round(temperature, 6),
+        "temperature": round(trained.temperature, 6),
         "min_score": threshold,
         "f1": f1(decided),
         "f1_low": low,
@@ -136,9 +160,35 @@ def make_classifier(scored: Scored, config: DistilConfig, most: int) -> MadeClas
         "by_score": _by_score(labels, scores, kept, known, test, most),
         "confusion": _confusion(labels[test], by_classifier[test], most),
         "calibration": _calibration(scores[test], scored.score[test], most),
-        "warnings": _warnings(lines, settings, good[test], len(scored.ids), len(known)),
+        "warnings": _warnings(lines, settings, good[test], len(scored.ids), len(known), vectors is None),
     }
-    return MadeClassifier(model_bytes(model, settings.epochs, len(rows["train"])), scores, measures, seconds)
+    return MadeClassifier(trained.file, scores, measures, trained.seconds)
+
+
+def _train_on_words(
+    texts: Texts, lines: Texts, labels: np.ndarray, rows: Mapping[str, np.ndarray], names: list[str],
+    config: DistilConfig,
+) -> _Trained:  # fmt: skip
+    settings, validation = config.classifier, rows["validation"]
+    model = train(_rows(lines, rows["train"]), labels[rows["train"]], names, settings, config.seed)
+    before = Classifier(Path("model.bin"), model).probabilities(_rows(lines, validation))
+    model, temperature = calibrated(model, before, labels[validation])
+    classifier = Classifier(Path("model.bin"), model)
+    started = time.perf_counter()
+    scores = expected_scores(classifier, texts, settings.max_chars)
+    seconds = time.perf_counter() - started
+    return _Trained(model_bytes(model, settings.epochs, len(rows["train"])), temperature, scores, seconds)
+
+
+def _train_on_vectors(
+    vectors: TextVectors, labels: np.ndarray, rows: Mapping[str, np.ndarray], scores: int
+) -> _Trained:
+    of_train, held_out = vectors.rows[rows["train"]], vectors.rows[rows["validation"]]
+    held_out_labels = labels[rows["validation"]]
+    head = _train_head.load()(of_train, labels[rows["train"]], held_out, held_out_labels, scores)
+    temperature = best_temperature(head.probabilities(held_out), held_out_labels)
+    head = head.divided_by(temperature)
+    return _Trained(head.to_json(), temperature, head.expected_scores(vectors.rows), vectors.seconds)
 
 
 def _rows(texts: Texts, rows: np.ndarray) -> Texts:
@@ -244,13 +294,19 @@ def _calibration(scores: np.ndarray, judged: np.ndarray, most: int) -> list[dict
     return found
 
 
-def _warnings(lines: Texts, settings: TrainingSettings, good_in_test: np.ndarray, sample: int, known: int) -> list[str]:
+def _warnings(
+    lines: Texts, settings: TrainingSettings, good_in_test: np.ndarray, sample: int, known: int, by_words: bool
+) -> list[str]:
     found = []
     spaces = int((lines.data == ord(" ")).sum())
-    if settings.char_ngrams is None and len(lines.data) > _LONG_WORD * (spaces + len(lines)):
+    if by_words and settings.char_ngrams is None and len(lines.data) > _LONG_WORD * (spaces + len(lines)):
         found.append("The texts have few spaces between words: set `classifier.char_ngrams`, such as [1, 3].")
     if known < 0.9 * sample:
-        found.append(f"{sample - known:,} of {plural(sample, 'document')} have no score; see `removed` of the judges.")
+        found.append(
+            f"{sample - known:,} of {plural(sample, 'document')} have no score; see `removed` of the judges."
+            if by_words
+            else f"{sample - known:,} of {plural(sample, 'document')} have no score, or no vector."
+        )
     if (count := int(good_in_test.sum())) < _FEW:
         found.append(f"The test has {plural(count, 'good document')}, so the interval of F1 is wide: enlarge `sample`.")
     return found

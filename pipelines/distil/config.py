@@ -4,6 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.frame.run_name import NAME, RunName, named_after_output, run_name
 from raymill.cluster.readers.inputs import Input, Limits, WithShortForm, as_list
@@ -99,6 +101,11 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
     classifier: TrainingSettings = Field(
         TrainingSettings(), description="The classifier, in the format of fastText, and its training"
     )
+    embedding: EmbeddingModel | None = Field(
+        None,
+        description="Model of text vectors, for a linear classifier on them, whose only setting of `classifier` is "
+        "`max_chars`; null: a classifier of words",
+    )
     seed: int = Field(0, ge=0, lt=1 << 31, description="Random seed of the sample and of the training")
     budget: float | None = Field(
         None, gt=0, description="Money that all judges together may cost, by their `model.prices`; null: any amount"
@@ -133,6 +140,21 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
         if self.budget is not None and (free := [one.name for one in self.judges if one.model.prices is None]):
             raise ValueError(f"budget: goes with the `model.prices` of each judge; {', '.join(free)} has none")
         return self
+
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors, if there is one."""
+        if (model := self.embedding) is None:
+            return {}
+        if model.endpoint and not model.answers and self.answers:
+            model = model.model_copy(update={"answers": self.answers})
+        return {"embedding": model}
+
+    @property
+    def embedding_run(self) -> EmbeddingRun:
+        """What endpoints are asked for text vectors with."""
+        root = paths.absolute(self.output)
+        return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
 
     @property
     def store(self) -> Store:

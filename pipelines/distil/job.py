@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from raymill.cluster.artifact import Artifact, changed_files
+from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import count, plural
@@ -39,11 +40,12 @@ from raymill.pipelines.agreement import agreement_text
 from raymill.pipelines.distil.config import DistilConfig, Judge
 from raymill.pipelines.distil.people import people_scores
 from raymill.pipelines.distil.stages import CLASSIFIER, SAMPLE, SCORES, SECONDS, sample_of, train_stage
+from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob, GenerateRun
 from raymill.pipelines.generate.stages import QUARANTINE, RECORDS
 from raymill.pipelines.generate.template import template_text
-from raymill.pipelines.rules.judge_score import MODEL, THRESHOLD
+from raymill.pipelines.rules.judge_score import HEAD, MODEL, THRESHOLD
 
 _FOLDER, _JUDGES = "classifier", "judges"
 _MILLION = 1e6
@@ -69,7 +71,12 @@ class DistilRun(Run):
             f"keeps {report['kept_share']:.1%} at a score of at least {report['min_score']:g}",
         ]
         lines += map(agreement_text, report["agreement"])
-        rule = json.dumps({"judge_score": {"classifier": self.results["classifier"]}})
+        settings: dict[str, Any] = {"classifier": self.results["classifier"]}
+        if self.config and self.config.embedding:
+            settings["embedding"] = self.config.embedding.model_dump(mode="json", exclude_unset=True)
+        elif model := self.manifest["config"].get("embedding"):
+            settings["embedding"] = {"endpoint": "...", "name": model["name"]} if isinstance(model, dict) else model
+        rule = json.dumps({"judge_score": settings})
         return "\n".join([*lines, f"apply it with `rules` of curate or `validate.rules` of prepare: {rule}"])
 
     @property
@@ -129,7 +136,7 @@ class DistilJob(FilesJob[DistilConfig]):
         return people_scores(self.store, self.config.people) if self.config.people else {}
 
     def settings(self) -> dict[str, Any]:
-        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
         if self.config.people:
             plain["people"]["sha256"] = sha256_of(local_file(self.store, self.config.people.path, "people.path"))
         asked = {name: job.settings() for name, job in self.judges.items()}
@@ -137,7 +144,8 @@ class DistilJob(FilesJob[DistilConfig]):
         return plain | {"judges": {name: {one: plain[one] for one in of_judge} for name, plain in asked.items()}}
 
     def variables(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for job in self.judges.values() for name in job.variables()))
+        keys = [one.key_env for one in self.config.embedding_models.values() if one.key_env]
+        return tuple(dict.fromkeys([*(name for job in self.judges.values() for name in job.variables()), *keys]))
 
     def must_exist(self) -> tuple[str, ...]:
         return (self.config.people.path,) if self.config.people else ()
@@ -145,9 +153,12 @@ class DistilJob(FilesJob[DistilConfig]):
     def require_extras(self, *, computes: bool = True) -> None:
         for job in self.judges.values():
             job.require_extras(computes=computes)
+        if computes:
+            require_models(self.config.embedding_models)
 
     def check(self, session: Session, replace: bool) -> None:
         _ = self.frozen, self.people
+        check_models(self.config.embedding_models, self.store)
         if self._most and self.config.threshold.score > self._most:
             seen = f"{self.config.threshold.score} given, and the rubric has {plural(self._most, 'point')}"
             raise ConfigError.about(Problem.of("threshold.score", seen, "a score that a judge can give"))
@@ -167,9 +178,13 @@ class DistilJob(FilesJob[DistilConfig]):
         self._refuse_sample(artifacts)
         runs = self._ask(making)
         sample, judged = artifacts[SAMPLE], {name: run.artifact(RECORDS) for name, run in runs.items()}
-        artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most))
+        embedding = self.config.embedding_run
+        artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most, embedding))
+        asked = embedding.close([*self.config.embedding_models.values()])
         measures, written = self._write_classifier(artifacts)
-        report = self._report(artifacts, runs, measures)
+        report = self._report(artifacts, runs, measures) | ({"embeddings": asked} if asked else {})
+        if priced := [one["cost"] for one in asked if one["cost"] is not None]:
+            report["embedding_cost_per_million"] = priced[0] / report["sample"] * _MILLION
         # Without the judges' runs, whose ledgers have ids of tries: these differ between equal runs.
         digests = digests_of({name: artifacts[name] for name in (SAMPLE, QUARANTINE, SCORES, CLASSIFIER)})
         told = {"F1": f"{report['f1']:.3f}", "min_score": f"{report['min_score']:g}"}
@@ -244,7 +259,10 @@ class DistilJob(FilesJob[DistilConfig]):
                 for job in self.judges.values()
             ],
         }
-        files = {MODEL: read_slice(self.store, file, 0, bytes), THRESHOLD: json_bytes(beside)}
+        if self.config.embedding:
+            beside["embedding"] = self.config.embedding.decisive
+        model = HEAD if self.config.embedding else MODEL
+        files = {model: read_slice(self.store, file, 0, bytes), THRESHOLD: json_bytes(beside)}
         for name, content in files.items():
             self.store.write_bytes(paths.join(self.root, _FOLDER, name), content)
         written = {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()}
@@ -277,8 +295,7 @@ class DistilJob(FilesJob[DistilConfig]):
             "cost": cost,
             "judge_cost_per_million": None if cost is None else cost / sample * _MILLION,
             "judge_tokens_per_million": round(sum(one["tokens"] for one in judges) / sample * _MILLION),
-            "classifier_core_hours_per_million": seconds["score"] / seconds["scored"] * _MILLION / 3600,
-            "classifier_documents_per_second": seconds["scored"] / seconds["score"],
+            **(_speed(seconds) if seconds["score"] else {}),
             "training_seconds": seconds["train"],
             "judges": judges,
             "warnings": warnings,
@@ -300,6 +317,14 @@ class DistilJob(FilesJob[DistilConfig]):
         for name, job in self.judges.items():
             model = job.config.model
             yield "judge", f"{name}: {model.name or model.path} at {model.endpoint or 'the machines of the run'}"
+
+
+def _speed(seconds: Mapping[str, float]) -> dict[str, float]:
+    """The speed of the classifier on one core."""
+    return {
+        "classifier_core_hours_per_million": seconds["score"] / seconds["scored"] * _MILLION / 3600,
+        "classifier_documents_per_second": seconds["scored"] / seconds["score"],
+    }
 
 
 def _of_judge(name: str, report: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import DataError
 from raymill.cluster.output import Output
 from raymill.cluster.plan.sample import document_count
@@ -35,9 +36,11 @@ from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
-from raymill.pipelines.distil.classifier import Scored, make_classifier
+from raymill.pipelines.distil.classifier import Scored, TextVectors, make_classifier
 from raymill.pipelines.distil.config import DistilConfig
+from raymill.pipelines.embedder import embedder_of
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
+from raymill.pipelines.language.identification import excerpts
 from raymill.pipelines.memory import task_memory
 from raymill.pipelines.prepare.records.fields import hash_of_text
 from raymill.pipelines.prepare.stages.duplicates import ATTRIBUTES_SCHEMA, VERDICTS_SCHEMA, attributes
@@ -55,6 +58,7 @@ _EXAMPLES, _EXCERPT = 2, 300  # documents of each score in the report, and chara
 _DRAWN = 2.0
 # Bytes of memory for each document of the sample during training: its text, words and n-grams.
 _DOCUMENT_MEMORY = 40_000
+_OF_VECTORS = 1 << 30  # the libraries, a model of text vectors, and the fit
 _DRAWN_SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # hash of the text, keyed with the seed
@@ -219,11 +223,17 @@ def _without_duplicates(store: Store, unit: tuple[Sequence[str], Sequence[str]],
 
 
 def train_stage(
-    config: DistilConfig, sample: Artifact, judged: Mapping[str, Artifact], people: Mapping[str, float], most: int
+    config: DistilConfig,
+    sample: Artifact,
+    judged: Mapping[str, Artifact],
+    people: Mapping[str, float],
+    most: int,
+    embedding: EmbeddingRun,
 ) -> Stage:
     """The stage that trains the classifier.
 
-    judged: records of each judge. people: document -> score. most: as in `make_classifier`.
+    judged: records of each judge. people: document -> score. most: as in `make_classifier`. embedding: what endpoints
+    are asked for text vectors with.
     """
     made_from = fingerprint(
         [
@@ -234,12 +244,14 @@ def train_stage(
             dict(people),
             most,
             config.model_dump(mode="json", include={"held_out", "threshold", "classifier", "seed"}),
+            *([config.embedding.decisive] if config.embedding else []),
         ]
     )
     outputs = (Output(SCORES, SCORES_SCHEMA), Output(CLASSIFIER, _NO_COLUMNS), Output(SECONDS, _NO_COLUMNS))
     records = {name: tuple(one.file_uris) for name, one in judged.items()}
-    work = Train(config, sample.store, people, most)
-    rows = _DOCUMENT_MEMORY * sample.rows + 12 * config.classifier.dimension * config.classifier.buckets
+    work = Train(config, sample.store, people, most, embedding)
+    of_model = _OF_VECTORS if config.embedding else 12 * config.classifier.dimension * config.classifier.buckets
+    rows = _DOCUMENT_MEMORY * sample.rows + of_model
     unit = tuple(sample.file_uris), records
     return Stage("train", outputs, [unit], work, made_from, sample.store, memory=(1 << 30) + rows)
 
@@ -263,6 +275,7 @@ class Train:
     store: Store
     people: Mapping[str, float]
     most: int
+    embedding: EmbeddingRun
 
     def __call__(self, unit: tuple[Sequence[str], Mapping[str, Sequence[str]]], scratch: Scratch) -> Counters:
         files, records = unit
@@ -280,8 +293,9 @@ class Train:
             },
             people=np.array([self.people.get(one, np.nan) for one in sample["document"].to_pylist()]),
         )
+        vectors = self._vectors(scored.texts)
         started = time.perf_counter()
-        made = make_classifier(scored, self.config, self.most)
+        made = make_classifier(scored, self.config, self.most, vectors)
         seconds = {"train": time.perf_counter() - started, "score": made.seconds, "scored": len(scored.ids)}
         columns = {
             "id": sample["id"],
@@ -291,7 +305,7 @@ class Train:
             "score": pa.array(scored.score, from_pandas=True),
             "judges": [[{"judge": name, "score": score, "reason": why} for name, score, why in one] for one in given],
             "people": pa.array(scored.people, from_pandas=True),
-            "classifier": made.scores.astype(np.float64),
+            "classifier": pa.array(made.scores.astype(np.float64), from_pandas=True),
         }
         scratch.write(SCORES, pa.table(columns, schema=SCORES_SCHEMA))
         reasons = [one[0][2] if one else "" for one in given]
@@ -300,6 +314,17 @@ class Train:
         scratch.write_slices(CLASSIFIER, [made.model, measures])
         scratch.write_slices(SECONDS, [json.dumps(seconds).encode()])
         return {"documents": len(scored.ids)}
+
+    def _vectors(self, texts: Texts) -> TextVectors | None:
+        """The vectors of the texts; None without a model of text vectors."""
+        model = self.config.embedding_models.get("embedding")
+        if model is None:
+            return None
+        embedder = embedder_of(model, self.store, self.embedding, "embedding")
+        lines = excerpts(texts, self.config.classifier.max_chars).to_arrow().to_pylist()
+        started = time.perf_counter()
+        rows = embedder.embed(lines)
+        return TextVectors(rows, None if model.endpoint else time.perf_counter() - started)
 
     def _scores(self, judge: str, uris: Sequence[str]) -> Iterator[tuple[str, tuple[float, str]]]:
         """(id in the sample, (score, reason)) of each record of a judge."""

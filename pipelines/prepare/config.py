@@ -228,12 +228,17 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     @property
     def embedding_models(self) -> dict[str, EmbeddingModel]:
         """Setting -> the model of text vectors that it names."""
-        found = {
-            "assess.embeddings.model": self.assess.embeddings and self.assess.embeddings.model,
-            "validate.answer_relevance.model": self.validation.answer_relevance
-            and self.validation.answer_relevance.model,
-        }
-        return {setting: model for setting, model in found.items() if model}
+        found = {f"validate.{name}": model for name, model in self.validation.embedding_models.items()}
+        if self.assess.embeddings and self.assess.embeddings.model:
+            found["assess.embeddings.model"] = self.assess.embeddings.model
+        return found
+
+    def without_endpoints(self) -> Self:
+        """The config with nothing that would ask an endpoint for text vectors, as for a plan."""
+        vectors, assess = self.assess.embeddings, self.assess
+        if vectors and vectors.model and vectors.model.endpoint:
+            assess = assess.model_copy(update={"embeddings": vectors.model_copy(update={"model": None})})
+        return self.model_copy(update={"assess": assess, "validation": self.validation.without_endpoints()})
 
     @property
     def metadata(self) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
     job = PrepareJob(config)
     job.require_extras()
     refuse_unfetched(config)
-    config, settings, frozen = job.named, job.collecting, job.frozen
+    config, settings, frozen = job.named.without_endpoints(), job.collecting, job.frozen
     say_if_compiling()
     sample = draw_sample(frozen, config.limits, _PIECE_BYTES)
     inputs, input, is_exact = planned_input(frozen, sample, config.execution.unit_bytes, documents)
@@ -113,7 +113,7 @@ def try_sample(job: PrepareJob) -> tuple[str, DataError | None]:
     with tempfile.TemporaryDirectory(prefix="raymill-dry-run-") as folder:
         say_if_compiling()
         sample = draw_sample(job.frozen, job.config.limits, _DRY_PIECE_BYTES)
-        artifacts = try_out(job.named, job.collecting, sample, Trial(folder, job.store))
+        artifacts = try_out(job.named.without_endpoints(), job.collecting, sample, Trial(folder, job.store))
         fate = Fate.of(artifacts, sample.documents)
     return f"sample   {fate.text}", _too_many_bad(job.config.execution.max_bad_documents, sample, fate)
 

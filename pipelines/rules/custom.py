@@ -19,7 +19,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import BaseModel
 
+from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
 from raymill.pipelines.rules.rule import Analysis, Check, Dialect, Rule
@@ -214,7 +216,13 @@ def _is_name(name: Any) -> bool:
 
 def plain_settings(rule: Rule) -> dict[str, Any]:
     """The settings of a rule as JSON values; of a rule of the user also the fingerprint of its code."""
-    return rule.settings if isinstance(rule, CustomRule) else asdict(rule)  # type: ignore[call-overload]
+    if isinstance(rule, CustomRule):
+        return rule.settings
+    plain: dict[str, Any] = asdict(rule)  # type: ignore[call-overload]
+    return {
+        name: one.model_dump(mode="json", context=DECISIVE) if isinstance(one, BaseModel) else one
+        for name, one in plain.items()
+    }
 
 
 def refuse_taken_names(rules: tuple[Rule, ...], taken: frozenset[str]) -> None:

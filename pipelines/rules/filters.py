@@ -5,13 +5,15 @@ is checked first, then each rule's checks in order.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_serializer, model_validator
 
+from raymill.cluster.asking.embedding_model import EmbeddingModel
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import DataError
 from raymill.cluster.readers.inputs import RESERVED_COLUMNS
 from raymill.cluster.store.store import Store
@@ -89,6 +91,17 @@ class _RulesBase(BaseModel):
         ours = tuple(rule for name in named if (rule := getattr(self, name)) is not None)
         return ours + tuple(one.rule for one in self.custom)
 
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors that it names."""
+        judge = self.judge_score  # type: ignore[attr-defined]
+        return {"judge_score.embedding": judge.embedding} if judge and judge.embedding else {}
+
+    def without_endpoints(self) -> Self:
+        """The rules without those that would ask an endpoint, as for a plan."""
+        asks = any(one.endpoint for one in self.embedding_models.values())
+        return self.model_copy(update={"judge_score": None}) if asks else self
+
 
 # One optional field for each rule in RULES.
 _fields: dict[str, Any] = {
@@ -115,11 +128,15 @@ Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reas
 
 @dataclass(frozen=True)
 class Filters:
-    """The settings that remove single documents: the language, then the rules in the order of their checks."""
+    """The settings that remove single documents: the language, then the rules in the order of their checks.
+
+    embedding: what endpoints are asked for text vectors with; None: none may be asked.
+    """
 
     language: LanguageId | None
     rules: tuple[Rule, ...]
     dialect: Dialect
+    embedding: EmbeddingRun | None = field(default=None, compare=False)
 
     @property
     def decontamination(self) -> Decontamination | None:
@@ -151,7 +168,7 @@ def signals(
         classifier = language.load(store, filters.language)
         found["language"], found["language_score"] = language.identify(texts, classifier, filters.language.max_chars)
         columns = columns.append_column("language", found["language"])
-    analysis = Analysis(texts, filters.dialect, columns, store)
+    analysis = Analysis(texts, filters.dialect, columns, store, filters.embedding)
     for rule in filters.rules:
         found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
     if failures is not None:

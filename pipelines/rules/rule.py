@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.store.store import Store
 from raymill.pipelines.text.datatrove.tokenizer import split_tokens
 from raymill.pipelines.text.lines import Lines, count_characters, split_lines
@@ -42,6 +43,7 @@ class Analysis:
         texts: D normalised documents.
         columns: their other columns (source, url, language, ...), D rows.
         store: what rules read their own files from, such as lists and models.
+        embedding: what endpoints are asked for text vectors with; None: none may be asked.
         failures: row -> plug-in and exception, of documents on which a rule of the user raised one.
     """
 
@@ -49,6 +51,7 @@ class Analysis:
     dialect: Dialect
     columns: pa.Table
     store: Store
+    embedding: EmbeddingRun | None = None
     failures: dict[int, str] = field(default_factory=dict)
 
     @cached_property

@@ -126,6 +126,11 @@ REPORT = {
     "stages": [{
         "stage": str, "units": int, "documents": int, "text_bytes": int, "wall_s": float | None, "core_s": float,
     }],
+    # What endpoints were asked for text vectors: tries by outcome, tokens, and what they cost by `price`.
+    "embeddings?": [{
+        "model": str, "endpoint": str, "tries": int, "outcomes": dict[str, int], "tokens": int, "cost": float | None,
+        "cost_uncounted": float | None,
+    }],
     "warnings": [str],
 }  # fmt: skip
 

@@ -35,6 +35,7 @@ from raymill.cluster.report.sections import (
 )
 from raymill.pipelines.curate.config import CUTS
 from raymill.pipelines.curate.report.gather import CurateReport, stage_name
+from raymill.pipelines.embedder import embeddings_text
 from raymill.pipelines.text.word_diff import DiffPart, word_diff
 
 _LANGUAGES_SHOWN = 15
@@ -81,7 +82,8 @@ def result(report: CurateReport) -> Section:
         ("Throughput", f"{formats.megabytes_per_s(text_bytes, wall)} MB/s",
          f"{formats.megabytes_per_s(text_bytes, core)} MB/s per core"),
     ]  # fmt: skip
-    return Section("result", "Result", [Tiles(tiles)])
+    asked = [note(embeddings_text(one)) for one in report.get("embeddings", ())]
+    return Section("result", "Result", [Tiles(tiles), *asked])
 
 
 def funnel(report: CurateReport) -> Section:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, lru_cache, partial
 from typing import Any, ClassVar, Literal, Self
@@ -16,6 +16,9 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
+from raymill.cluster.asking.embeddings import EmbeddingRun
+from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import Chat, Content, as_columns, question_and_answer
 from raymill.cluster.examples.texts import texts_of
@@ -254,6 +257,21 @@ class Validate(BaseModel, extra="forbid", frozen=True):
         "null: none",
     )
 
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors that it names."""
+        found = {f"rules.{name}": one for name, one in self.rules.embedding_models.items()} if self.rules else {}
+        if self.answer_relevance and self.answer_relevance.model:
+            found["answer_relevance.model"] = self.answer_relevance.model
+        return found
+
+    def without_endpoints(self) -> "Validate":
+        """The settings with nothing that would ask an endpoint, as for a plan."""
+        relevance, rules = self.answer_relevance, self.rules
+        if relevance and relevance.model and relevance.model.endpoint:
+            relevance = relevance.model_copy(update={"model": None})
+        return self.model_copy(update={"answer_relevance": relevance, "rules": rules and rules.without_endpoints()})
+
     def of_all_records(self, other: "Validate") -> tuple[str, ...]:
         """The settings that compare a record with all others and that `other` does not have equally."""
         compared = {"answer_relevance": self.answer_relevance, "outliers": self.outliers}
@@ -293,11 +311,16 @@ class Validate(BaseModel, extra="forbid", frozen=True):
 
 
 def load_validator(
-    store: Store, settings: Validate, by_time: str | None = None, forbidden_terms: Sequence[str] = ()
+    store: Store,
+    settings: Validate,
+    by_time: str | None = None,
+    forbidden_terms: Sequence[str] = (),
+    embedding: EmbeddingRun | None = None,
 ) -> "Validator":
     """The rules of the settings, with the schema that they name. Opens every list and model.
 
-    by_time: metadata with the time that decides the split. forbidden_terms: of generated records.
+    by_time: metadata with the time that decides the split. forbidden_terms: of generated records. embedding: what
+    endpoints are asked for text vectors with.
 
     Raises:
         ConfigError, StorageError: the schema, a list or a model is missing or damaged, or lacks the label.
@@ -316,7 +339,7 @@ def load_validator(
         raise ConfigError(f"{where}: {error.message} (at {error.json_path}). Correct the schema.") from error
     except ValueError as error:
         raise ConfigError(f"{where}: {error}. Correct the file.") from error
-    validator = Validator(settings, store, schema, by_time, tuple(forbidden_terms))
+    validator = Validator(settings, store, schema, by_time, tuple(forbidden_terms), embedding)
     validator.check_files()
     return validator
 
@@ -326,7 +349,7 @@ class Validator:
     """Checks records.
 
     store: of lists and models. schema: of answers, None without one. by_time: metadata with the time that decides the
-    split. forbidden_terms: of generated records.
+    split. forbidden_terms: of generated records. embedding: what endpoints are asked for text vectors with.
     """
 
     settings: Validate
@@ -334,6 +357,7 @@ class Validator:
     schema: Mapping[str, Any] | None = None
     by_time: str | None = None
     forbidden_terms: tuple[str, ...] = ()
+    embedding: EmbeddingRun | None = None
 
     def __call__(self, records: Sequence[Record], goes_on: Sequence[bool] = ()) -> list[FailedRule | None]:
         """Of each record the first rule that it does not meet; None if it meets all.
@@ -368,7 +392,8 @@ class Validator:
         elsewhere: dict[str, Any] = {
             "json_schema": True, "answer_relevance": True, "outliers": {"deviations", "found"},
         }  # fmt: skip
-        found = [VALIDATE_VERSION, settings.model_dump(mode="json", exclude=elsewhere), self.schema, files]
+        plain = settings.model_dump(mode="json", exclude=elsewhere, context=DECISIVE)
+        found = [VALIDATE_VERSION, plain, self.schema, files]
         return [*found, self.forbidden_terms] if self.forbidden_terms else found
 
     # --- rules on one record
@@ -476,7 +501,7 @@ class Validator:
         return failed
 
     def _rules_of_curate(self, records: Sequence[Record]) -> list[FailedRule | None]:
-        filters = self.settings.filters
+        filters = replace(self.settings.filters, embedding=self.embedding)
         names = sorted({name for _, metadata in records for name in metadata} - {"text"})
         columns = {name: pa.array([metadata.get(name) for _, metadata in records], pa.string()) for name in names}
         if filters.language:
@@ -484,6 +509,8 @@ class Validator:
         texts = texts_of_records(records)
         try:
             found = signals(texts, pa.table({"_row": np.arange(len(records)), **columns}), filters, self.store)
+        except AskingStopped:
+            raise
         except UserError as error:
             first = str(error).partition(".")[0]
             within = "validate." if first == "language" else "validate.rules." if first in RULES else "validate.rules: "

@@ -146,7 +146,7 @@ class CollectSettings:
         forbidden = config.terms.forbid if config.terms else ()
         models, root = [*config.embedding_models.values()], paths.absolute(config.output)
         embedding = EmbeddingRun.of(config.store, root, config.name, models)
-        validator = load_validator(config.store, config.validation, config.split.by_time, forbidden)
+        validator = load_validator(config.store, config.validation, config.split.by_time, forbidden, embedding)
         return cls(config, fields, cleaner, validator, embedding)
 
     @property
@@ -584,10 +584,10 @@ class _Unit:
         unknown = [one for one in records if not one.metadata.get("quality_score")]
         if rule is not None and unknown:
             texts = texts_of_records([(one.content, one.metadata) for one in unknown])
-            measured = rule.measure(Analysis(texts, filters.dialect, pa.table({}), self.store))
+            measured = rule.measure(Analysis(texts, filters.dialect, pa.table({}), self.store, self.settings.embedding))
             scores = measured[next(iter(rule.signals))]
             for record, score in zip(unknown, scores.tolist(), strict=True):
-                record.metadata["quality_score"] = f"{score:.6g}"
+                record.metadata["quality_score"] = None if math.isnan(score) else f"{score:.6g}"
 
     def _keys(self, records: list[Collected], sides: list[Sides]) -> pa.Table:
         stratify, balance, by_time = self.config.split.stratify, self.settings.balance, self.config.split.by_time

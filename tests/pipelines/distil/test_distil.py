@@ -5,9 +5,11 @@ import random
 from pathlib import Path
 
 import fasttext
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from raymill.cluster.asking.faulty_server import word_vector
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.dry_run import dry_run_lines
@@ -400,3 +402,102 @@ def test_the_prompt_has_the_rubric_first_and_the_text_last(settings, monkeypatch
     prompt = json.loads(pq.read_table(first)["request"][0].as_py())["messages"][1]["content"]
     assert all(point in prompt.partition("Text:\n")[0] for point in rubric)
     assert len(numbers_of(prompt.partition("Text:\n")[2])) == 1
+
+
+def with_vectors(settings, server, **how) -> dict:
+    """The settings of a linear classifier on the vectors of the server, which count words."""
+    model = {"endpoint": server.url, "name": "vectors", "price": 0.02} | how
+    return {name: one for name, one in settings.items() if name != "classifier"} | {"embedding": model}
+
+
+def test_a_linear_classifier_on_vectors_is_trained_and_applied(settings, server, documents, monkeypatch, tmp_path):
+    server.dimensions = 256
+    asked = with_vectors(settings, server)
+    run = distil_inline(asked, monkeypatch)
+    report = run.report
+    assert report["f1"] > 0.8 and report["f1_low"] < report["f1"] <= report["f1_high"] + 1e-9
+    assert server.stats()["requests"] < 240 + 240 / 8, "vectors are asked for in batches"
+    (spent,) = report["embeddings"]
+    assert report["embedding_cost_per_million"] == pytest.approx(spent["tokens"] * 0.02 / 240)
+    assert "classifier_documents_per_second" not in report, "an endpoint's speed is not the classifier's"
+    for row in report["calibration"]:
+        if row["documents"] > 20:
+            assert row["mean_of_classifier"] == pytest.approx(row["mean_of_judges"], abs=0.6)
+    assert sorted(path.name for path in (tmp_path / "out/classifier").iterdir()) == ["head.json", "threshold.json"]
+    assert '"embedding": {"endpoint"' in str(run)
+    before = server.stats()["requests"]
+    other = distil_inline(
+        asked | {"output": str(tmp_path / "same"), "answers": str(tmp_path / "out/answers")}, monkeypatch
+    )
+    head = (tmp_path / "out/classifier/head.json").read_bytes()
+    assert (tmp_path / "same/classifier/head.json").read_bytes() == head and server.stats()["requests"] == before
+    assert other.report["f1"] == report["f1"]
+
+    rule = {"classifier": str(tmp_path / "out/classifier"), "embedding": asked["embedding"]}
+    curated = {
+        "inputs": [{"source": "docs", "path": str(documents), "id": "id"}],
+        "rules": {"packs": [], "judge_score": rule},
+        "dedup": None,
+        "output": str(tmp_path / "lessons"),
+    }
+    lessons = curate_inline(curated, monkeypatch)
+    scores = {row["id"]: row["judge_score"] for row in rows(lessons, "attributes")}
+    for row in rows(run, "scores"):
+        assert scores[row["document"]] == pytest.approx(row["classifier"], abs=1e-4)
+    kept = {row["id"] for row in rows(lessons, "corpus")}
+    assert kept == {id for id, score in scores.items() if score >= report["min_score"]} and 0 < len(kept) < 320
+    assert lessons.report["embeddings"][0]["tokens"] > 0
+    assert "vectors at http" in (tmp_path / "lessons/report.html").read_text()
+    asked_before = server.stats()["requests"]
+    (tmp_path / "lessons/manifest.json").unlink()
+    curated["rules"]["judge_score"] = rule | {"embedding": rule["embedding"] | {"price": 1.0, "concurrency": 2}}
+    assert curate_inline(curated, monkeypatch).fresh and server.stats()["requests"] == asked_before
+
+    records = [{"prompt": f"What is number {n}?", "completion": document(n)} for n in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    prepared = {
+        "inputs": [str(tmp_path / "in.jsonl")],
+        "validate": {"rules": {"judge_score": rule}, "truncated_answers": "keep"},
+        "assess": {"embeddings": None},
+        "output": str(tmp_path / "set"),
+    }
+    made = prepare_inline(prepared, monkeypatch)
+    removed = rows(made, "removed")
+    assert {row["reason"] for row in removed} == {"low_judge_score"} and 5 < len(removed) < 35
+    assert all(float(row["value"]) < 0 for row in removed)
+    assert 40 * 60 < made.report["embeddings"][0]["tokens"] < 40 * 90, "one vector for the rule and metadata"
+
+
+def test_the_vectors_of_a_folder_are_computed_in_the_process(settings, server, monkeypatch, tmp_path):
+    made = []
+
+    class Words:
+        def embed(self, texts):
+            made.append(len(texts))
+            found = np.array([word_vector(text, 256) for text in texts], np.float32)
+            return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "modules.json").write_text("[]")
+    monkeypatch.setattr("raymill.pipelines.embedder._sentence_model", Loading(Words()))
+    asked = {name: one for name, one in settings.items() if name != "classifier"} | {"embedding": str(folder)}
+    report = distil_inline(asked, monkeypatch).report
+    assert report["f1"] > 0.8 and made == [240]
+    assert report["classifier_documents_per_second"] > 0 and "embeddings" not in report
+    beside = json.loads((tmp_path / "out/classifier/threshold.json").read_text())
+    assert beside["embedding"] == str(folder)
+
+
+class Loading:
+    def __init__(self, made):
+        self.made = made
+
+    def load(self):
+        return lambda store, path, setting: self.made
+
+
+def test_a_plan_asks_for_no_vectors(settings, server, documents, monkeypatch, tmp_path):
+    config = DistilConfig.model_validate({"kind": "distil"} | with_vectors(settings, server))
+    plan = plan_distillation(config)
+    assert "text vectors" in str(plan) and plan["embedding"]["cost"] > 0 and not server.asked
