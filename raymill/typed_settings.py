@@ -2481,6 +2481,7 @@ def generate(
     sampling: SamplingSettings = NOT_GIVEN,
     samples: int = NOT_GIVEN,
     languages: Sequence[str] = NOT_GIVEN,
+    validate: ValidateSettings | None = NOT_GIVEN,
     dedup: DedupSettings | None = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
     answers: str | None = NOT_GIVEN,
@@ -2516,6 +2517,8 @@ def generate(
         sampling: How answers are drawn from the model.
         samples: Number of times that each seed is asked about.
         languages: Languages that records may have, by ISO 639-1; empty: any.
+        validate: Rules of `prepare` that records must meet, with its default rules if it is {}; others are in
+            the ledger, with the reason; null: none.
         dedup: Removal of records that are like others; null: none.
         budget: Money that the run may spend, by `model.prices`; no effect on the records; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
@@ -2546,6 +2549,7 @@ def generate(
             "sampling": sampling,
             "samples": samples,
             "languages": languages,
+            "validate": validate,
             "dedup": dedup,
             "budget": budget,
             "answers": answers,

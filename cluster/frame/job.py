@@ -291,7 +291,7 @@ class RunJob(ABC, Generic[Config]):
     def page(self, made: Made) -> str:
         """The page of a report, as HTML; by default one of its facts."""
         name: str = self.config.name  # type: ignore[attr-defined]
-        shown = plain_sections(made.report | {"config": self.config.model_dump(mode="json")})
+        shown = plain_sections(made.report | {"config": self.config.model_dump(mode="json", by_alias=True)})
         return page(f"Report of {self.kind}", name, made.more["finished"], cluster.__version__, self.root, shown)
 
     def at_first(self) -> str:

@@ -13,6 +13,7 @@ from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.draw import DrawSetting
+from raymill.pipelines.prepare.records.validate import Validate
 
 
 class Make(BaseModel, extra="allow", frozen=True):
@@ -56,6 +57,12 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     sampling: Sampling = Field(Sampling(), description="How answers are drawn from the model")
     samples: int = Field(1, ge=1, le=10_000, description="Number of times that each seed is asked about")
     languages: tuple[str, ...] = Field((), description="Languages that records may have, by ISO 639-1; empty: any")
+    validation: Validate | None = Field(
+        None,
+        alias="validate",
+        description="Rules of `prepare` that records must meet, with its default rules if it is {}; others are in the "
+        "ledger, with the reason; null: none",
+    )
     dedup: Dedup | None = Field(Dedup(threshold=0.7), description="Removal of records that are like others; null: none")
     budget: float | None = Field(
         None,
@@ -88,6 +95,10 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError("budget: goes with `model.prices`, which say what tokens cost")
         if self.dedup and (self.dedup.keeper not in ("position", "longest") or self.dedup.against):
             raise ValueError("dedup: records have no score and no earlier runs; keeper is position or longest")
+        if self.validation and (compared := self.validation.of_all_records(Validate())):
+            raise ValueError(
+                f"validate.{compared[0]}: compares a record with all others; leave it to `prepare`, which reads them"
+            )
         return self
 
     @property

@@ -24,9 +24,11 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends, located
+from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
-from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
@@ -40,9 +42,10 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.agreement import agreement, agreement_text
+from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.draw import Choices, load_choices
-from raymill.pipelines.generate.parse import REASONS
+from raymill.pipelines.generate.parse import meaning
 from raymill.pipelines.generate.rows import Asker
 from raymill.pipelines.generate.stages import (
     QUARANTINE,
@@ -60,6 +63,8 @@ from raymill.pipelines.generate.template import (
     refuse_variables,
     template_text,
 )
+from raymill.pipelines.prepare.records.validate import Validator, load_validator
+from raymill.pipelines.prepare.stages.collect import rules_memory
 
 # `exclude` of pydantic's model_dump: the settings without effect on the records.
 _NO_EFFECT_ON_RESULT = STORES | {
@@ -135,7 +140,11 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return Answers(self.store, self.config.answer_store, name)
 
     def settings(self) -> dict[str, Any]:
-        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        plain = json.loads(self.config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
+        if self.validator is None:
+            del plain["validate"]  # as in records of earlier versions
+        else:
+            plain["validate"]["json_schema"] = self.validator.schema
         plain["model"] = self.model.decisive
         if not isinstance(self.config.make.template, str):
             del plain["make"]["template"]  # the same as the next one
@@ -143,7 +152,48 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return plain | {"template": json.loads(template_text(self.template)), "draw": drawn}
 
     def variables(self) -> tuple[str, ...]:
-        return (self.config.model.key_env,) if self.config.model.key_env else ()
+        asked = (self.config.model, *self._embedding_models.values())
+        return tuple(dict.fromkeys(one.key_env for one in asked if one.key_env))
+
+    def must_exist(self) -> tuple[str, ...]:
+        return self.config.validation.files if self.config.validation else ()
+
+    @property
+    def _embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors that it names."""
+        rules = self.config.validation
+        return {f"validate.{name}": one for name, one in rules.embedding_models.items()} if rules else {}
+
+    @cached_property
+    def embedding(self) -> EmbeddingRun:
+        """What endpoints are asked for text vectors with."""
+        return EmbeddingRun.of(self.store, self.root, self.config.name, [*self._embedding_models.values()])
+
+    @cached_property
+    def validator(self) -> Validator | None:
+        """The rules of `validate`. Opens the files that they name."""
+        if (rules := self.config.validation) is None:
+            return None
+        return load_validator(self.store, rules, embedding=self.embedding)
+
+    def _refuse_unknown_fields(self) -> None:
+        """Verify that the rules name metadata that records have.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        rules, made = self.config.validation, self.asker.template.metadata
+        if rules is None:
+            return
+        known = {"source", "licence", "terms", "language", *made, *self.config.carry, *self.choices}
+        named = {"require": rules.require, "allowed": rules.allowed, "since": rules.since, "until": rules.until}
+        for setting, names in named.items():
+            for name in names:
+                if name not in known:
+                    raise ConfigError(
+                        f"validate.{setting}: records have no metadata {name}; they have {', '.join(sorted(known))}. "
+                        "Carry a column of the seeds (`carry`), or leave it out."
+                    )
 
     @property
     def secret(self) -> str:
@@ -151,11 +201,15 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return self.config.model.secret("model")
 
     def check(self, session: Session, replace: bool) -> None:
-        _ = self.frozen, self.asker, self.secret
+        _ = self.frozen, self.asker, self.secret, self.validator
+        self._refuse_unknown_fields()
+        check_models(self._embedding_models, self.store)
 
     def require_extras(self, *, computes: bool = True) -> None:
         if self.config.model.path is not None:
             require_extra("train", "model.path")
+        if computes:
+            require_models(self._embedding_models)
 
     @cached_property
     def model(self) -> ModelSettings:
@@ -200,7 +254,11 @@ class GenerateJob(FilesJob[GenerateConfig]):
             answers=self.answers,
             backends=backends,
             most_unanswered=config.execution.max_unanswered,
-            made_from=fingerprint(self.settings()),
+            made_from=fingerprint(
+                [self.settings(), self.validator.depends_on()] if self.validator else self.settings()
+            ),
+            validator=self.validator,
+            rules_memory=rules_memory(self.store, config.validation) if config.validation else 0,
         )
 
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
@@ -211,6 +269,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         artifacts = run_stages(self._generating, self.frozen, making.run, self._refuse_seeds)
         self.answers.close()
         report = self._report(artifacts)
+        if asked := self.embedding.close([*self._embedding_models.values()]):
+            report["embeddings"] = asked
         digests = digests_of({name: artifacts[name] for name in (RECORDS, REMOVED, QUARANTINE)})
         return Made(report, digests, {"finished": report["finished"]})
 
@@ -225,7 +285,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "document")
         if not quarantine.manifest.counters["requests"]:
             first = next((row for table in removed.tables() for row in table.to_pylist()), None)
-            why = f": {REASONS[first['reason']]} ({first['value']})" if first else ""
+            why = f": {meaning(first['reason'])} ({first['value']})" if first else ""
             raise DataError(f"inputs: none of {plural(good, 'seed')} makes a request{why}. Nothing was asked.")
 
     def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
@@ -257,7 +317,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
             "cost_uncounted": round(spent.cost_unknown(prices), 9),
             "records": artifacts[RECORDS].manifest.rows,
             "removed": [
-                {"reason": reason, "count": number, "meaning": REASONS[reason], "first": seen.get(reason)}
+                {"reason": reason, "count": number, "meaning": meaning(reason), "first": seen.get(reason)}
                 for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
             ],
             "agreement": self._agreement(artifacts[RECORDS]),

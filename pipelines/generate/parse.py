@@ -16,6 +16,7 @@ from raymill.cluster.asking.endpoint import Reply, valid_text
 from raymill.cluster.guard import Exceeded, Guard, WorkBounds
 from raymill.pipelines.generate.template import Refusal, Step, complete_schema
 from raymill.pipelines.prepare.augment.pieces import Keep, Kept, similarity
+from raymill.pipelines.prepare.records.validate import REASONS as of_rules
 from raymill.pipelines.prepare.stages.duplicates import same
 
 # Why a request, or what was made of its answer, is not among the records.
@@ -41,11 +42,17 @@ REASONS = {
     "too_far": "the answer is less similar to the seed than the template's `similarity`",
     "lost_text": "the answer lacks something of the seed's text that must stay, or has another number",
     "not_kept": "the template's condition `keep` is not met",
-    "other_language": "the record is not in a language of `languages`",
+    "language_not_kept": "the record is not in a language of `languages`, or of `validate.language.keep`",
     "other_sample": "another answer to the same prompt, which the template needs too, cannot be used",
     "exact_duplicate": "another record has the same text",
     "near_duplicate": "another record has nearly the same text",
 }
+
+
+def meaning(reason: str) -> str:
+    """What a reason says, also one of `validate`."""
+    return REASONS.get(reason) or of_rules.get(reason, "a rule of `validate.custom` or `validate.rules.custom`")
+
 
 _FENCED = re.compile(r"```(?:json)?[ \t\r]*\n(.*?)```", re.DOTALL)
 _OF_AN_ANSWER = WorkBounds(5.0, 1 << 30)

@@ -47,6 +47,7 @@ from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.language.identification import LanguageId, identify
 from raymill.pipelines.memory import task_memory
 from raymill.pipelines.prepare.records.fields import hash_of_text
+from raymill.pipelines.prepare.records.validate import Validator
 from raymill.pipelines.prepare.stages.duplicates import (
     ATTRIBUTES_SCHEMA,
     VERDICTS_SCHEMA,
@@ -72,7 +73,7 @@ REMOVED_SCHEMA = pa.schema(
         ("step", pa.string()),  # of the template
         ("key", pa.string()),  # of the request; null before one was made
         ("requests", pa.list_(pa.string())),  # keys of all requests about the row, of the steps before too
-        ("reason", pa.string()),  # of parse.REASONS
+        ("reason", pa.string()),  # of parse.REASONS, or of `validate`
         ("value", pa.string()),  # what was seen
         ("answer", pa.string()),  # id of the try in the answer store
         ("partner", pa.string()),  # of a duplicate: id of the record that stays
@@ -103,12 +104,17 @@ class CommonFacts:
     sampling: str
     languages: tuple[str, ...]
 
+    def of_record(self, source: str) -> dict[str, str | None]:
+        """What rules can name of a record, besides its own metadata. source: of its seed."""
+        return {"source": source, "licence": self.licence or self.licences.get(source), "terms": self.terms}
+
 
 @dataclass(frozen=True)
 class GenerateSettings:
     """The settings of the stages.
 
-    samples: of each seed. made_from: everything that the requests depend on, besides the seeds.
+    samples: of each seed. validator: the rules that records must meet; None: none. rules_memory: bytes of the models
+    and lists that it loads. made_from: everything that the requests and records depend on, besides the seeds.
     """
 
     asker: Asker
@@ -120,6 +126,8 @@ class GenerateSettings:
     backends: Backends
     most_unanswered: float
     made_from: str
+    validator: Validator | None = None
+    rules_memory: int = 0
 
     def schema(self) -> pa.Schema:
         """The columns of the records."""
@@ -161,7 +169,8 @@ def run_stages(
             ]
         step = Ask(settings, number, tuple(uris), tuple(boundaries(count)), store)
         stage = Stage(
-            f"ask.{number}", tuple(of_step), range(count), step, f"{made_from}/{number}", store, memory=memory,
+            f"ask.{number}", tuple(of_step), range(count), step, f"{made_from}/{number}", store,
+            memory=memory + (settings.rules_memory if number == last else 0),
             setup=settings.backends.setup, cpus=settings.backends.cpus, gpus=settings.backends.gpus,
             concurrency=settings.backends.workers,
         )  # fmt: skip
@@ -354,10 +363,9 @@ class Ask:
             except Refusal as error:
                 removed.append(_removal(row, step, row.keys[-1], error))
         records, compared, sources = list[dict[str, Any]](), list[str](), list[str]()
-        languages = self._languages([content for _, content, _ in found])
-        for (row, content, own), language in zip(found, languages, strict=True):
-            if language is not None:
-                removed.append(_removal(row, step, row.keys[-1], Refusal("other_language", language)))
+        for (row, content, own), why in zip(found, self._broken_rules(found), strict=True):
+            if why is not None:
+                removed.append(_removal(row, step, row.keys[-1], why))
                 continue
             columns = to_shape(content, asker.shape)
             compared.append("\n".join(compared_texts(content)))
@@ -368,12 +376,10 @@ class Ask:
                     "id": hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
                     **columns,
                     **own,
-                    "source": row.source,
-                    "licence": about.licence or about.licences.get(row.source),
+                    **about.of_record(row.source),
                     "synthetic": True,
                     "generator": about.generator,
                     "revision": about.revision,
-                    "terms": about.terms,
                     "template": about.template,
                     "template_hash": about.template_hash,
                     "sampling": about.sampling,
@@ -388,14 +394,28 @@ class Ask:
             scratch.write(_ATTRIBUTES, attributes(range(len(ids)), ids, sources, compared, self.settings.dedup))
         return removed
 
-    def _languages(self, contents: Sequence[Content]) -> list[str | None]:
-        """The language of each record that is in none of those that are allowed; None of the others."""
-        allowed = self.settings.made.languages
-        if not allowed or not contents:
-            return [None] * len(contents)
-        texts = Texts.from_strings(["\n".join(texts_of(one)) for one in contents])
-        names, _ = identify(texts, fasttext_classifier.load(self.store, None), _LANGUAGE.max_chars)
-        return [None if name in allowed else name for name in names.to_pylist()]
+    def _broken_rules(self, found: Sequence[tuple[Row, Content, Mapping[str, str | None]]]) -> list[Refusal | None]:
+        """Of each record the first rule that it does not meet; None if it meets all."""
+        about, validator = self.settings.made, self.settings.validator
+        broken: list[Refusal | None] = [None] * len(found)
+        if not found or not (about.languages or validator):
+            return broken
+        texts = Texts.from_strings(["\n".join(texts_of(content)) for _, content, _ in found])
+        names, scores = identify(texts, fasttext_classifier.load(self.store, None), _LANGUAGE.max_chars)
+        certain = (scores >= _LANGUAGE.min_score).tolist()
+        languages = names.to_pylist()
+        if about.languages:
+            broken = [None if one in about.languages else Refusal("language_not_kept", one) for one in languages]
+        if validator:
+            records = [
+                (content, {"language": language if is_certain else None} | about.of_record(row.source) | dict(own))
+                for (row, content, own), language, is_certain in zip(found, languages, certain, strict=True)
+            ]
+            left = [at for at, why in enumerate(broken) if why is None]
+            for at, failed in zip(left, validator([records[at] for at in left]), strict=True):
+                if failed is not None:
+                    broken[at] = Refusal(failed.reason, failed.value)
+        return broken
 
 
 def _sample_of(row: Row) -> int:

@@ -37,8 +37,8 @@ def test_the_configs_in_the_guides_load(tmp_path):
         names += [name] * is_whole
     assert names == [
         "web", "helpdesk", "helpdesk-lora", "web", "peps", "site", "articles", "clean", "educational", "lessons",
-        "lessons-by-meaning",
-        "manuals-qa", "friendly", "intents-paraphrased", "manuals-personas", "faq", "helpdesk", "machines",
+        "lessons-by-meaning", "manuals-qa", "friendly", "manuals-checked", "intents-paraphrased",
+        "manuals-personas", "faq", "helpdesk", "machines",
         "support", "exports", "intents", "tickets", "tickets-test", "gsm8k-lora",
     ]  # fmt: skip
 

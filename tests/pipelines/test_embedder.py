@@ -6,12 +6,14 @@ import json
 import numpy as np
 import pytest
 
+import raymill
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer, word_vector
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.content import from_shape, sides_of
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.session import Session
@@ -158,3 +160,20 @@ def test_examples_are_chosen_by_the_vectors_of_an_endpoint(tmp_path, monkeypatch
     assert (tmp_path / "out/answers/embeddings").is_dir()
     best = (tmp_path / "out/best.yaml").read_text()
     assert json.dumps(server.url)[1:-1] in best
+
+
+def test_plans_and_dry_runs_ask_for_no_vectors(tmp_path, server):
+    settings = settings_of(tmp_path, rows(40), embeddings={"model": model_of(server)})
+    (tmp_path / "head.json").write_text('{"weights": [[1], [2]], "bias": [0, 1]}')
+    decisive = {"name": "small", "revision": "", "extra": {}}
+    (tmp_path / "threshold.json").write_text(json.dumps({"min_score": 1, "max_chars": 200, "embedding": decisive}))
+    judge = {"judge_score": {"classifier": str(tmp_path), "embedding": model_of(server)}}
+    rules = {"answer_relevance": {"model": model_of(server)}, "rules": judge}
+    config = {"kind": "prepare", "name": "test"} | settings | {"validate": rules}
+    assert "sample" in "\n".join(dry_run_lines(PrepareConfig.model_validate(config)))
+    assert str(raymill.plan(config))
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": f"Text {n}."}) + "\n" for n in range(30)))
+    inputs = [str(tmp_path / "texts.jsonl")]
+    curated = {"kind": "curate", "name": "test", "inputs": inputs, "rules": judge | {"packs": []}}
+    assert str(raymill.plan(curated | {"output": str(tmp_path / "corpus")}))
+    assert not server.asked
