@@ -44,6 +44,7 @@ from raymill.cluster.stage import (
     CommitRecord,
     NothingYet,
     Stage,
+    add_counters,
     committed,
     discard_damaged,
     discard_stale,
@@ -212,7 +213,7 @@ class Engine:
         try:
             here = _RunUnit(stage, self.root, self._shown(stage))
             answers = (here.answer(index, stage.units[index]) for index in missing)  # of units in this process
-            for answer in answers if stage.small else self._answers(stage, missing):
+            for answer in answers if stage.small else self._answers(stage, missing, records):
                 with logs.about(unit=answer["unit"]):
                     if "error" in answer:
                         failures[answer["unit"]] = Failure(answer["error"], answer["traceback"], answer["unexpected"])
@@ -250,15 +251,16 @@ class Engine:
             "raymill_documents_quarantined", record.counters.get("quarantined", 0), stage=self._shown(stage)
         )
 
-    def _answers(self, stage: Stage, missing: list[int]) -> Iterator[Answer]:
-        """One answer per unit, in the order of completion.
+    def _answers(self, stage: Stage, missing: list[int], records: Mapping[int, CommitRecord]) -> Iterator[Answer]:
+        """One answer per unit, in the order of completion. records: of the units that are done, as they come.
 
         Raises:
             _Stalled: no unit was committed or failed for `stall_s` seconds, or Ray ended the round with an error.
             ClusterError: the embedded Ray died.
         """
         units = {index: stage.units[index] for index in missing}
-        bare = dataclasses.replace(stage, units=(), model=None)  # otherwise every worker would receive all of them
+        # Otherwise every worker would receive all of them.
+        bare = dataclasses.replace(stage, units=(), model=None, watch=None)
         run = _RunUnit(bare, self.root, self._shown(stage), self.name)
         has = self.session.memory()
         wanted = {
@@ -279,6 +281,9 @@ class Engine:
                 if isinstance(answer, NothingYet) or now - checked >= _POLL_S:
                     checked = now
                     self._check_ray()
+                    if stage.watch:
+                        done = add_counters(one.counters for one in records.values())
+                        self.progress.within(stage.watch(done))
                 if not isinstance(answer, NothingYet):
                     last = now
                     yield answer

@@ -30,7 +30,8 @@ _LEAST_UNITS, _LEAST_UNIT_TIMES = 3, 2  # for an estimate of the time left
 class Progress:
     """Display of a run's progress; this one prints nothing.
 
-    For each stage: `start`, then `advance` for each committed unit, then `finish`. waiting: shows `what` while the body
+    For each stage: `start`, then `advance` for each committed unit, then `finish`. within: shows what the units that
+    are running have done, in words. waiting: shows `what` while the body
     runs. start: done has the records of units committed earlier. say: prints a line. writer: shows the lines of a
     training, which has no units; None: nothing does.
     """
@@ -43,6 +44,7 @@ class Progress:
 
     def start(self, stage: str, units: int, done: Iterable[CommitRecord]) -> None: ...
     def advance(self, record: CommitRecord) -> None: ...
+    def within(self, text: str) -> None: ...
     def finish(self) -> None: ...
     def say(self, text: str) -> None: ...
 
@@ -131,6 +133,7 @@ class ProgressLines(Progress):
         self.counters: Counters = add_counters(record.counters for record in records)
         self.before = dict(self.counters)
         self.began = self.shown = time.monotonic()
+        self.of_running = ""
         self.commits: list[float] = []  # time of commit and duration of each unit of this call
         self.seconds: list[float] = []
         if records:
@@ -147,8 +150,14 @@ class ProgressLines(Progress):
         if time.monotonic() - self.shown >= _EVERY_S[self.writer.terminal]:
             self._show()
 
+    def within(self, text: str) -> None:
+        self.of_running = text
+        if text and time.monotonic() - self.shown >= _EVERY_S[self.writer.terminal]:
+            self.at_first = ""
+            self._show()
+
     def finish(self) -> None:
-        self.at_first = ""
+        self.at_first = self.of_running = ""
         if self.shown_done != self.done:
             self._show()
         self.writer.end()
@@ -175,6 +184,8 @@ class ProgressLines(Progress):
                 parts.append(f"{clock(left)} left")
         elif self.at_first and self.done < self.units:
             parts.append(self.at_first)
+        if self.of_running and self.done < self.units:
+            parts.append(self.of_running)
         reasons = _top_reasons(self.counters)
         text = ", ".join(parts) + (f" | {reasons}" if reasons else "")
         self.writer.update(ProgressUpdate(text, self.stage, self.done, self.units, documents, size, left))

@@ -92,6 +92,8 @@ class Stage:
         `units`. It is called only if the stage is unfinished. When the stage is finished, those artifacts are removed.
     per_input: a unit has several units of input, each of which takes time of its own, and may have files of its own.
     per_file: the time of a unit grows with the number of files that it reads, and little with their rows.
+    watch: `watch(counters)` is what the units that are running have done so far, in words, for the progress line; the
+        driver calls it every few seconds. counters: the sums of the units that are done.
     model: what a sample of the input does not show of the stage and of those that prepare it; see cost.py.
     """
 
@@ -113,6 +115,7 @@ class Stage:
     prepare: Callable[["RunStage"], Sequence[Any]] | None = None
     per_input: bool = False
     per_file: bool = False
+    watch: Callable[[Counters], str] | None = None
     model: Model | None = None
 
     @property

@@ -36,7 +36,7 @@ class AnsweringBackend(Protocol):
 
 
 class Asking:
-    """One call of `ask_all`."""
+    """One call of `ask_all`. found: number of requests of the call whose answer was stored."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Asking:
         prices: TokenPrices | None,
         most_tries: int,
         worker: str,
+        found: int = 0,
     ) -> None:
         self._backend, self._journal, self._run, self._report_to = backend, journal, run, report_to
         self._prices, self._most_tries, self._worker = prices, most_tries, worker
@@ -55,7 +56,7 @@ class Asking:
         self._numbers = itertools.count()
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._made = Report()
+        self._made = Report(found=found)
         self._grant = Grant(0)
         self._since_grant = 0.0  # cost of what ended since
         self._starts = 0
@@ -240,7 +241,7 @@ def ask_all(
                         batches = AskingInBatches(backend, journal, run, tag, report_to, prices, most_tries, worker)
                         await batches.run(missing, answers.in_flight(keys, run))
                         return batches.found
-                    asking = Asking(backend, journal, answers.run, report_to, prices, most_tries, worker)
+                    asking = Asking(backend, journal, answers.run, report_to, prices, most_tries, worker, len(found))
                     await asking.run(missing)
                     return asking.found
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from raymill.cluster.artifact import Counters
 from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.ask import AnsweringBackend, ask_all
 from raymill.cluster.asking.batch_files import BatchEndpoint
@@ -16,7 +17,7 @@ from raymill.cluster.asking.endpoint import Endpoint, most_bytes
 from raymill.cluster.asking.pending import Answered, ReportTo
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings, Sampling
-from raymill.cluster.asking.throttle import AskingBounds, Grant, Report, Throttle
+from raymill.cluster.asking.throttle import AskingBounds, AskingState, Grant, Report, Throttle
 from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
@@ -25,6 +26,7 @@ from raymill.cluster.store.store import Store
 
 # Imported in workers alone: Ray, and transformers.
 _shared = Entry("raymill.cluster.asking.shared_throttle:report_to")
+_state = Entry("raymill.cluster.asking.shared_throttle:state_of")
 _located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
 _local_model = Entry("raymill.training.model_folder.folder:local_model")
 _model_folder = Entry("raymill.training.evaluation.answering:loaded")
@@ -85,8 +87,18 @@ class Backends:
 
     def throttle(self) -> Throttle:
         """A new throttle, with what the run has spent so far."""
-        spent = 0.0 if self.budget is None else self.answers.spending().most(self.model.prices)
+        spent = 0.0 if self.model.prices is None else self.answers.spending().most(self.model.prices)
         return Throttle(self.bounds, spent)
+
+    def watch(self, total: int) -> Callable[[Counters], str]:
+        """`watch` of a stage that asks. total: number of its requests; its units count theirs as `asked`."""
+        return partial(self._watched, total)
+
+    def _watched(self, total: int, done: Counters) -> str:
+        state: AskingState | None = _state.load()(self.name)
+        if state is None or not (state.running or state.in_flight):
+            return ""  # no unit asks at this moment
+        return state.text(int(done.get("asked", 0)), total, self.model.prices, self.budget)
 
     def setup(self) -> Connected:
         """Connect a worker. Called once in each."""

@@ -11,9 +11,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from raymill.cluster.asking.throttle import Grant, Report, Throttle
+from raymill.cluster.asking.throttle import AskingState, Grant, Report, Throttle
 
 _TRIES = 5
+_STATE_S = 1.0  # that the driver waits for the state
 
 
 class _Shared:
@@ -22,6 +23,9 @@ class _Shared:
 
     def report(self, worker: str, made: Report) -> Grant:
         return self._throttle.report(worker, made)
+
+    def state(self) -> AskingState:
+        return self._throttle.state()
 
 
 def report_to(name: str, make: Callable[[], Throttle]) -> Callable[[str, Report], Awaitable[Grant]] | None:
@@ -50,3 +54,13 @@ def report_to(name: str, make: Callable[[], Throttle]) -> Callable[[str, Report]
         raise AssertionError("returned or raised")
 
     return report
+
+
+def state_of(name: str) -> AskingState | None:
+    """The state of the throttle with this name; None while there is none, or while it does not answer."""
+    try:
+        actor: Any = ray.get_actor(name)
+        found: Any = ray.get(actor.state.remote(), timeout=_STATE_S)
+    except (RayError, ValueError):
+        return None
+    return found if isinstance(found, AskingState) else None

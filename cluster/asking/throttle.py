@@ -38,7 +38,8 @@ class AskingBounds:
 class Report:
     """What a worker has done since it began, and what it does now.
 
-    in_flight, waiting: requests that were sent, and that could be. answered: requests with an answer. failed: tries
+    in_flight, waiting: requests that were sent, and that could be. answered: requests with an answer. found: requests
+    of the same unit whose answer was stored before. failed: tries
     without one, by their reason. tokens: counted by the server. unknown: largest cost of the tries that may have been
     billed without a count. reserved: largest cost of the requests in flight. next_cost: of the next one that waits.
     held_back: whether more would have been sent since the last report, but for `Grant.in_flight`.
@@ -49,6 +50,7 @@ class Report:
     in_flight: int = 0
     waiting: int = 0
     answered: int = 0
+    found: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     tokens: TokenCounts = field(default_factory=TokenCounts)
     unknown: float = 0.0
@@ -78,6 +80,33 @@ class Grant:
     stop: str = ""
     quiet: bool = False
     established: bool = False
+
+
+@dataclass(frozen=True)
+class AskingState:
+    """What a run has asked so far.
+
+    running: answers to requests of the units that are running, stored ones too. in_flight: requests. answered: answers
+    that came since the throttle began. spent: money of the run, with the most that tries without a count can cost.
+    of_answered: of it, since the throttle began. stop: why nothing more is asked; empty if more is.
+    """
+
+    running: int
+    in_flight: int
+    answered: int
+    spent: float
+    of_answered: float
+    stop: str
+
+    def text(self, done: int, total: int, prices: TokenPrices | None, budget: float | None) -> str:
+        """A line for people. done: requests of the units that are done. total: of all units."""
+        answered = min(done + self.running, total)
+        parts = [f"{answered:,}/{total:,} requests", f"{self.in_flight:,} in flight"]
+        if prices is not None:
+            parts.append(f"spent {self.spent:.4g}" + (f" of {budget:g}" if budget is not None else ""))
+            if self.answered and total > answered:
+                parts.append(f"about {self.of_answered / self.answered * (total - answered):.2g} to go")
+        return ", ".join(parts)
 
 
 class Throttle:
@@ -113,9 +142,20 @@ class Throttle:
         self._granted[worker] = granted
         return granted
 
+    def state(self) -> AskingState:
+        """What all workers have done so far."""
+        reports = [one for _, one in self._reports.values()]
+        running = sum(one.answered + one.found for one in reports)
+        answered = self._gone.answered + sum(one.answered for one in reports)
+        spent = self._spent()
+        return AskingState(
+            running, sum(one.in_flight for one in reports), answered, spent, spent - self._spent_before, self._stop
+        )
+
     def _forget(self, worker: str, last: Report) -> None:
         del self._reports[worker]
         self._granted.pop(worker, None)
+        self._gone.answered += last.answered
         self._gone.tokens += last.tokens
         self._gone.unknown += last.unknown + last.reserved
         self._gone.failed += last.failed

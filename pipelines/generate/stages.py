@@ -157,7 +157,8 @@ def run_stages(
     check(artifacts)
     last = len(settings.asker.template.steps) - 1
     for number in range(last + 1):
-        uris = artifacts[f"_work/requests.{number}"].file_uris
+        requests = artifacts[f"_work/requests.{number}"]
+        uris = requests.file_uris
         of_step = [Output(f"_work/removed.{number}", REMOVED_SCHEMA)]
         if number < last:
             of_step += [Output(f"_work/requests.{number + 1}", _NO_COLUMNS)]
@@ -171,6 +172,7 @@ def run_stages(
         stage = Stage(
             f"ask.{number}", tuple(of_step), range(count), step, f"{made_from}/{number}", store,
             memory=memory + (settings.rules_memory if number == last else 0),
+            watch=settings.backends.watch(int(requests.manifest.counters["requests"])),
             setup=settings.backends.setup, cpus=settings.backends.cpus, gpus=settings.backends.gpus,
             concurrency=settings.backends.workers,
         )  # fmt: skip

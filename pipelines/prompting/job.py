@@ -208,6 +208,7 @@ class PromptJob(RunJob[PromptConfig]):
                     f"{made_from}/{name}",
                     self.store,
                     memory=2 * GIB,
+                    watch=backends.watch(artifacts[ITEMS].rows * sum(one.model == name for one in self.variants)),
                     setup=backends.setup,
                     cpus=backends.cpus,
                     gpus=backends.gpus,

@@ -280,3 +280,26 @@ def test_setting_up_twice_changes_the_level_and_adds_no_second_line(logged):
     logger.info("quiet")
     logger.warning("loud")
     assert len(written().splitlines()) == 1
+
+
+def test_what_running_units_have_done_is_shown_until_the_stage_ends(clock):
+    stream = io.StringIO()
+    lines = ProgressLines(stream, at_first="starting")
+    lines.start("ask", 2, [])
+    clock[0] += 1
+    lines.within("5/20 requests")
+    assert "requests" not in stream.getvalue(), "at the pace of the other lines"
+    clock[0] += 10
+    lines.within("9/20 requests, spent 0.1")
+    clock[0] += 10
+    lines.within("")
+    lines.advance(record(0))
+    clock[0] += 10
+    lines.within("15/20 requests, spent 0.2")
+    lines.advance(record(1))
+    lines.finish()
+    shown = stream.getvalue().splitlines()
+    assert shown[0] == "ask: 0/2 units, starting"
+    assert shown[1] == "ask: 0/2 units, 9/20 requests, spent 0.1", "the start is over"
+    assert any(line.startswith("ask: 1/2 units") and line.endswith("15/20 requests, spent 0.2") for line in shown)
+    assert "requests" not in shown[-1] and shown[-1].startswith("ask: 2/2 units")

@@ -188,3 +188,21 @@ def test_a_server_that_asks_to_wait_again_and_again_is_not_waited_for_without_en
         stopped = throttle.report("a", replace(made)).stop
         clock.now += 20
     assert clock.now < 1000 + 3600 + 60 + 100 and "no answer for 3,6" in stopped
+
+
+def test_the_state_has_what_all_workers_did_and_what_it_cost(clock):
+    prices = TokenPrices(input=1, output=10)
+    throttle = Throttle(AskingBounds(8, None, None, 5.0, prices, 900), 1.0, clock)
+    throttle.report("a", Report(in_flight=3, waiting=7, answered=4, found=2, tokens=TokenCounts(1_000_000, 0, 0)))
+    throttle.report("b", Report(in_flight=1, answered=6, tokens=TokenCounts(0, 0, 50_000), unknown=0.25))
+    state = throttle.state()
+    assert (state.running, state.in_flight, state.answered) == (12, 4, 10)
+    assert state.spent == pytest.approx(2.75) and state.of_answered == pytest.approx(1.75)
+    assert state.text(8, 40, prices, 5.0) == "20/40 requests, 4 in flight, spent 2.75 of 5, about 3.5 to go"
+    throttle.report("b", Report(answered=8, tokens=TokenCounts(0, 0, 60_000), unknown=0.25, done=True))
+    state = throttle.state()
+    assert (state.running, state.in_flight, state.answered) == (6, 3, 12), (
+        "the requests of b are in its unit's counters"
+    )
+    assert state.spent == pytest.approx(2.85)
+    assert state.text(34, 40, None, None) == "40/40 requests, 3 in flight"

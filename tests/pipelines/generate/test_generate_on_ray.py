@@ -1,11 +1,14 @@
 """A generation on Ray: several workers share one limit, one budget and one answer store."""
 
+import io
 import json
+import re
 
 import pytest
 
+from raymill.cluster import engine, progress
 from raymill.cluster.errors import UserError
-from raymill.cluster.progress import Progress
+from raymill.cluster.progress import Progress, ProgressLines
 from raymill.cluster.session import Session
 from raymill.pipelines.generate import stages
 from raymill.pipelines.generate.config import GenerateConfig
@@ -40,3 +43,28 @@ def test_workers_share_the_limit_the_rate_and_the_budget(settings, server, monke
     assert server.most_in_flight <= 6
     assert server.stats()["requests"] == 40 and server.stats()["twice"] == 0
     assert rows(found, "records") == rows(inline, "records") and len(rows(found, "records")) > 30
+
+
+@pytest.mark.ray
+def test_a_unit_that_takes_long_shows_what_it_has_done_and_spent(settings, server, monkeypatch, tmp_path):
+    """Thirty requests in one unit, two at a time."""
+    documents = [{"text": f"Guide {n} is about the router. Its lamp is green when it is ready."} for n in range(30)]
+    (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
+    monkeypatch.setattr(engine, "_POLL_S", 0.3)
+    monkeypatch.setattr(progress, "_EVERY_S", {True: 0.0, False: 0.0})
+    server.seconds = 0.2
+    settings |= {"inputs": [str(tmp_path / "seeds.jsonl")], "dedup": None}
+    settings["model"] |= {"concurrency": 2}
+    stream = io.StringIO()
+    with Session(cpus=2) as session:
+        config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
+        GenerateJob(config).run(session, ProgressLines(stream))
+    found = [
+        re.search(r"ask\.0: 0/1 unit, (\d+)/30 requests, (\d+) in flight, spent ([\d.e-]+) of 5", line)
+        for line in stream.getvalue().splitlines()
+    ]
+    seen = [(int(one[1]), int(one[2]), float(one[3])) for one in found if one]
+    assert len(seen) > 2 and [one for one, _, _ in seen] == sorted(one for one, _, _ in seen)
+    assert max(in_flight for _, in_flight, _ in seen) <= 2
+    assert seen[0][0] < seen[-1][0] <= 30 and 0 < seen[-1][2] < 5
+    assert "to go" in stream.getvalue()
