@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 20  # bytes; a longer line, such as one without an end, is given in pieces of this size
 _POLL_S = 1.0
+_WARNED = 10  # of the damaged jobs of a listing
 
 
 class State(StrEnum):
@@ -184,6 +185,14 @@ class AttemptExists(Exception):
 
 class AttemptLost(ClusterError):
     """The backend no longer has an attempt that it had, as after the head of a cluster was replaced."""
+
+
+def warn_of_unlisted(reasons: Sequence[str]) -> None:
+    """Warn of jobs and objects that others damaged and that are left out; of the first ones with the reason."""
+    for reason in reasons[:_WARNED]:
+        log.warning("not listed: %s", reason)
+    if len(reasons) > _WARNED:
+        log.warning("not listed: %d more like these", len(reasons) - _WARNED)
 
 
 # ---- following a job's log over connections that break ----

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 import raymill
+from raymill.cluster.entry import within
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.ray_private import private
 from raymill.cluster.submit.backend import (
@@ -39,6 +41,7 @@ from raymill.cluster.submit.backend import (
     Retries,
     State,
     ignore_message,
+    warn_of_unlisted,
 )
 from raymill.cluster.submit.preflight import CheckRequest, mismatched_ray, problems, read_report
 from raymill.cluster.submit.ray_api import RayApi, Refused
@@ -95,6 +98,7 @@ _LOG_TRIES = 3
 _LOG_INTERVAL_S = 0.5  # Ray looks for new bytes of a followed log this often
 _LOG_S = 600  # time-out of reading a whole log
 _CHECK_S = 240
+_LARGEST_CHECK_LOG = 16 << 20  # bytes
 _COMMAND_NOT_FOUND = 127
 # Modules without which the check before a job cannot start -> what has them.
 _MODULES = {"ray'": "Ray", "raymill": "Raymill"}
@@ -137,7 +141,7 @@ class JobsApi:
         self._submit(name, ("python", "-m", "raymill.cluster.submit.cluster_check"), variables, {})
         try:
             job = self._wait_for(name, _CHECK_S)
-            text = b"".join(self._log(job)).decode("utf-8", errors="replace")
+            text = self._begin_of_log(job).decode("utf-8", errors="replace")
         finally:
             try:
                 self.api.post(f"/api/jobs/{name}/stop")
@@ -162,6 +166,7 @@ class JobsApi:
 
     def attempts(self) -> list[Attempt]:
         jobs: list[_Job] = []
+        damaged: list[str] = []
         for job in self.api.get_as(_JOBS, "/api/jobs/"):
             metadata = job.get("metadata")
             if not isinstance(metadata, dict) or f"{_PREFIX}run_id" not in metadata:
@@ -170,8 +175,9 @@ class JobsApi:
                 jobs.append(_JOB.validate_python(job))
             except ValidationError as error:  # whoever may submit jobs writes their names and metadata
                 at = ".".join(map(str, error.errors()[0]["loc"]))
-                log.warning("not listed: the job %.100r of the cluster has a %s that Ray gives to none",
-                            job.get("submission_id"), at)  # fmt: skip
+                named = f"{job.get('submission_id')!r:.100}"
+                damaged.append(f"the job {named} of the cluster has a {at} that Ray gives to none")
+        warn_of_unlisted(damaged)
         jobs.sort(key=lambda job: job.start_time or 0)
         return [_attempt(job) for job in jobs]
 
@@ -267,7 +273,7 @@ class JobsApi:
 
     # --- logs
 
-    def _log(self, job: _Job, follow: bool = False) -> Iterator[bytes]:
+    def _log(self, job: _Job, follow: bool = False) -> Generator[bytes, None, None]:
         """The bytes of a job's log, from the first; nothing if the job never had a machine."""
         if job.driver_node_id is None:
             return
@@ -276,6 +282,23 @@ class JobsApi:
             yield from self.api.stream("/api/v0/logs/stream", **where, interval=_LOG_INTERVAL_S)
         else:
             yield from self.api.stream("/api/v0/logs/file", **where, timeout=_LOG_S)
+
+    def _begin_of_log(self, job: _Job) -> bytes:
+        """A log up to a bound that no log of a check reaches. Raises NoAnswer: it takes too long."""
+
+        def read() -> bytes:
+            found = bytearray()
+            with closing(self._log(job)) as chunks:
+                for chunk in chunks:
+                    found += chunk
+                    if len(found) > _LARGEST_CHECK_LOG:
+                        break
+            return bytes(found)
+
+        try:
+            return within(_CHECK_S, read)
+        except TimeoutError as error:
+            raise NoAnswer(f"{self.api.address}: the log of {job.submission_id}: {error}.") from None
 
     def _follow(self, name: str, lines: LogLines, on_message: OnMessage) -> Iterator[str]:
         """The lines of a log until its job has ended. The log and the job's state are read at the same time."""

@@ -44,6 +44,7 @@ from raymill.cluster.submit.backend import (
     Retries,
     State,
     ignore_message,
+    warn_of_unlisted,
 )
 from raymill.cluster.submit.kuberay_log import Follower, read_log
 from raymill.cluster.submit.kubernetes_api import Conflict, Forbidden, KubernetesApi, Object, UnknownFields
@@ -73,6 +74,7 @@ _NAMESPACE = "raymill"  # default namespace; an overlay file or --namespace can 
 _WATCH_S = 10
 # Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
 _DELETION_S = 60
+_LONGEST_GRACE_S = 3600  # above those of Raymill's profiles; the object may be somebody else's
 # A ConfigMap without a RayJob that is younger than this may belong to a `submit` under way, whose RayJob is awaited for
 # some seconds; an older one was left by a `submit` that was interrupted.
 _UNDER_WAY_S = 300
@@ -175,12 +177,13 @@ class KubeRay:
             for one in self.api.config_maps(_OURS)
             if is_record(one) and one["metadata"]["name"].removesuffix(CONFIG) not in names
         ]
-        found = []
+        found, damaged = [], []
         for thing, read in [(job, self._attempt) for job in jobs] + [(one, _cancelled) for one in records]:
             try:
                 found.append((creation(thing), read(thing)))
             except DataError as error:
-                log.warning("not listed: %s", error)
+                damaged.append(str(error))
+        warn_of_unlisted(damaged)
         return [attempt for _, attempt in sorted(found, key=lambda pair: pair[0])]
 
     def attempt(self, name: str) -> Attempt | None:
@@ -225,8 +228,7 @@ class KubeRay:
         except NotThere:
             log.warning("%s: its ConfigMap was deleted, so there will be no record of the attempt", name)
         api.delete_rayjob(name)
-        head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-        limit_s = head.get("terminationGracePeriodSeconds", 30) + _DELETION_S
+        limit_s = _grace_s(job) + _DELETION_S
         until, retries = time.monotonic() + limit_s, Retries(api.address, self.retry_s)
         while True:
             try:
@@ -353,6 +355,15 @@ class KubeRay:
         except Forbidden:
             return True  # as far as one can see
         return any((pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for pod in pods)
+
+
+def _grace_s(job: Object) -> int:
+    """Seconds that the driver of a RayJob has to end."""
+    head: Any = job["spec"]
+    for name in ("rayClusterSpec", "headGroupSpec", "template", "spec"):
+        head = head.get(name) or {}
+    stated = head.get("terminationGracePeriodSeconds")
+    return min(30 if stated is None else stated, _LONGEST_GRACE_S)
 
 
 def _cancelled(record: Object) -> Attempt:

@@ -1,7 +1,8 @@
 """Requests to a Kubernetes API server, through the official client.
 
-Every request has a time-out. Objects are plain JSON values, not the client's models, so that fields of newer servers do
-not matter. Credentials are those of kubectl: $KUBECONFIG or ~/.kube/config, or the service account inside a pod.
+Every request has a deadline, and what is read of an answer a bound. Objects are plain JSON values, not the client's
+models, so that fields of newer servers do not matter; the fields that are read have their types
+(kubernetes_objects.py). Credentials are those of kubectl: $KUBECONFIG or ~/.kube/config, or a pod's service account.
 """
 
 import json
@@ -12,22 +13,37 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from logging.handlers import BufferingHandler
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from kubernetes import client, config
-from urllib3 import BaseHTTPResponse, Retry
+from pydantic import BaseModel
+from urllib3 import BaseHTTPResponse, HTTPResponse, Retry
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
-from raymill.cluster.errors import ClusterError, ConfigError
+from raymill.cluster.entry import within
+from raymill.cluster.errors import ClusterError, ConfigError, DataError
 from raymill.cluster.secret_values import remember, shortened
-from raymill.cluster.submit.backend import NoAnswer, NoConnection, NotThere
+from raymill.cluster.submit.backend import NoAnswer, NoConnection, NotThere, warn_of_unlisted
+from raymill.cluster.submit.kubernetes_objects import (
+    ConfigMap,
+    Event,
+    Pod,
+    RayJob,
+    Review,
+    Version,
+    name_of,
+    problem_of,
+)
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 _REQUEST_S = (10, 30)  # time-outs: to connect, and without data
+_ANSWER_S = 120  # deadline of a whole answer, and of the headers of one that is read as it arrives
 _LOG_SILENCE_S = 120  # then the connection of a log is made again, as it may have been cut without notice
 _LARGEST_ANSWER = 256 << 20  # bytes; a list of all RayJobs of a namespace has some MiB
+_LARGEST_ERROR = 1 << 16  # bytes that are read of the answer to a request that is refused
 _BYTES_SHOWN = 1 << 12
 _TEXT_SHOWN = 500
 # A starting API server refuses what it allows some tenths of a second later, when its roles are loaded.
@@ -57,6 +73,7 @@ class KubernetesApi:
         settings.retries = Retry(connect=1, read=1, status=0, redirect=0, other=0)
         self.address = settings.host
         connection = client.ApiClient(settings)
+        connection.rest_client.pool_manager = _ShortErrors(connection.rest_client.pool_manager)
         self._core = client.CoreV1Api(connection)
         self._custom = client.CustomObjectsApi(connection)
         self._access = client.AuthorizationV1Api(connection)
@@ -68,11 +85,12 @@ class KubernetesApi:
 
     def rayjobs(self, labels: str) -> list[Object]:
         """All with these labels. Raises NotThere: the cluster does not serve RayJobs."""
-        return self._items("list rayjobs.ray.io", self._custom.list_namespaced_custom_object,
+        return self._items(RayJob, "list rayjobs.ray.io", self._custom.list_namespaced_custom_object,
                            *_RAYJOBS, self.namespace, "rayjobs", label_selector=labels)  # fmt: skip
 
     def rayjob(self, name: str) -> Object | None:
-        return self._found("get rayjobs.ray.io", self._custom.get_namespaced_custom_object,
+        """Raises DataError: a field that is read has another type."""
+        return self._found(RayJob, "get rayjobs.ray.io", self._custom.get_namespaced_custom_object,
                            *_RAYJOBS, self.namespace, "rayjobs", name)  # fmt: skip
 
     def create_rayjob(self, manifest: Mapping[str, Any], dry_run: bool = False) -> Object:
@@ -83,12 +101,12 @@ class KubernetesApi:
             UnknownFields: in a dry run on Kubernetes 1.25 or later; earlier ones leave the fields out of the answer.
         """
         dry = {"dry_run": "All", "field_validation": "Strict"} if dry_run else {}
-        return self._json("create rayjobs.ray.io", self._custom.create_namespaced_custom_object,
-                          *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **dry)  # fmt: skip
+        return self._object(RayJob, "create rayjobs.ray.io", self._custom.create_namespaced_custom_object,
+                            *_RAYJOBS, self.namespace, "rayjobs", dict(manifest), **dry)  # fmt: skip
 
     def delete_rayjob(self, name: str) -> None:
         """Begin to delete it; it is gone when its cluster and all pods are."""
-        self._found("delete rayjobs.ray.io", self._custom.delete_namespaced_custom_object,
+        self._found(None, "delete rayjobs.ray.io", self._custom.delete_namespaced_custom_object,
                     *_RAYJOBS, self.namespace, "rayjobs", name, propagation_policy="Foreground")  # fmt: skip
 
     def wait_for_change(self, job: Object, seconds: int) -> None:
@@ -97,27 +115,31 @@ class KubernetesApi:
         answer = self._ask(
             "watch rayjobs.ray.io", self._custom.list_namespaced_custom_object,
             *_RAYJOBS, self.namespace, "rayjobs", watch=True, field_selector=f"metadata.name={metadata['name']}",
-            resource_version=metadata["resourceVersion"], timeout_seconds=seconds,
+            resource_version=metadata.get("resourceVersion"), timeout_seconds=seconds,
             _request_timeout=(_REQUEST_S[0], seconds + _REQUEST_S[1]),
         )  # fmt: skip
         try:
             with self._translated("watch rayjobs.ray.io"):
-                next(answer.stream(), None)  # any event, also the error that `resource_version` is too old
+                within(
+                    seconds + _ANSWER_S, lambda: next(answer.stream(), None)
+                )  # any event, also the error that `resource_version` is too old
         finally:
             answer.close()
 
     # --- ConfigMaps
 
     def config_maps(self, labels: str) -> list[Object]:
-        return self._items("list configmaps", self._core.list_namespaced_config_map,
+        return self._items(ConfigMap, "list configmaps", self._core.list_namespaced_config_map,
                            self.namespace, label_selector=labels)  # fmt: skip
 
     def config_map(self, name: str) -> Object | None:
-        return self._found("get configmaps", self._core.read_namespaced_config_map, name, self.namespace)
+        return self._found(ConfigMap, "get configmaps", self._core.read_namespaced_config_map, name, self.namespace)
 
     def create_config_map(self, manifest: Mapping[str, Any]) -> Object:
         """Raises Conflict: the name is taken."""
-        return self._json("create configmaps", self._core.create_namespaced_config_map, self.namespace, dict(manifest))
+        return self._object(
+            ConfigMap, "create configmaps", self._core.create_namespaced_config_map, self.namespace, dict(manifest)
+        )
 
     def change_config_map(self, name: str, metadata: Mapping[str, Any]) -> None:
         """Merge into its metadata; None removes a value."""
@@ -126,17 +148,17 @@ class KubernetesApi:
 
     def delete_config_map(self, found: Object) -> None:
         """Delete this one, and no newer one of the same name."""
-        self._found("delete configmaps", self._core.delete_namespaced_config_map, found["metadata"]["name"],
+        self._found(None, "delete configmaps", self._core.delete_namespaced_config_map, found["metadata"]["name"],
                     self.namespace, body={"preconditions": {"uid": found["metadata"]["uid"]}})  # fmt: skip
 
     # --- pods, events and logs
 
     def pods(self, labels: str) -> list[Object]:
-        return self._items("list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)
+        return self._items(Pod, "list pods", self._core.list_namespaced_pod, self.namespace, label_selector=labels)
 
     def events(self) -> list[Object]:
         """The events of the namespace, the oldest first. Kubernetes keeps them for an hour."""
-        found = self._items("list events", self._core.list_namespaced_event, self.namespace)
+        found = self._items(Event, "list events", self._core.list_namespaced_event, self.namespace)
         return sorted(found, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""))
 
     def log(self, pod: str, container: str, follow: bool, since_s: int | None = None) -> Iterator[bytes]:
@@ -154,7 +176,7 @@ class KubernetesApi:
     # --- what a job needs
 
     def version(self) -> str:
-        return self._json("get /version", self._version.get_code)["gitVersion"]
+        return self._object(Version, "get /version", self._version.get_code)["gitVersion"]
 
     def has_namespace(self) -> bool | None:
         """Whether the namespace exists; None without the right to read it, as with rights in this namespace alone."""
@@ -172,35 +194,60 @@ class KubernetesApi:
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
                 "spec": {"resourceAttributes": wanted}}  # fmt: skip
         review = self._access.create_self_subject_access_review
-        return bool(self._json("create selfsubjectaccessreviews", review, body)["status"]["allowed"])
+        return self._object(Review, "create selfsubjectaccessreviews", review, body)["status"]["allowed"]
 
     # --- requests
 
-    def _items(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> list[Object]:
+    def _items(
+        self, kind: type[BaseModel], what: str, method: Callable[..., Any], *given: Any, **more: Any
+    ) -> list[Object]:
+        """The objects of a list. One with a field of another type is left out with a warning."""
         found = self._json(what, method, *given, **more)
         items = found.get("items")
         if not isinstance(items, list) or not all(isinstance(one, dict) and "metadata" in one for one in items):
             begin = shortened(json.dumps(found)[:_BYTES_SHOWN], _TEXT_SHOWN)
             raise NoAnswer(f"{self.address}: the answer to {what} is no list of objects ({begin}).")
-        return items
+        wrong = {at: problem for at, one in enumerate(items) if (problem := problem_of(kind, one))}
+        warn_of_unlisted([_damaged(kind, items[at], problem) for at, problem in wrong.items()])
+        return [one for at, one in enumerate(items) if at not in wrong]
 
-    def _found(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object | None:
+    def _found(
+        self, kind: type[BaseModel] | None, what: str, method: Callable[..., Any], *given: Any, **more: Any
+    ) -> Object | None:
+        """An object; None if there is none. kind: None: its fields are not read.
+
+        Raises:
+            DataError: a field has another type.
+        """
         try:
-            return self._json(what, method, *given, **more)
+            found = self._json(what, method, *given, **more)
         except NotThere:
             return None
+        if kind is not None and (problem := problem_of(kind, found)):
+            raise DataError(_damaged(kind, found, problem))
+        return found
+
+    def _object(self, kind: type[BaseModel], what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object:
+        """The answer to a request that makes an object or has one always. Raises NoAnswer: it has another form."""
+        found = self._json(what, method, *given, **more)
+        if problem := problem_of(kind, found):
+            raise NoAnswer(f"{self.address}: the answer to {what} is no {kind.__name__} ({problem}).")
+        return found
 
     def _exists(self, what: str, method: Callable[..., Any], *given: Any) -> bool | None:
         try:
-            return self._found(what, method, *given) is not None
+            return self._found(None, what, method, *given) is not None
         except Forbidden:
             return None
 
     def _json(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> Object:
-        answer = self._ask(what, method, *given, **more)
-        with self._translated(what):
+        def body() -> bytes:
+            answer = method(*given, **{"_request_timeout": _REQUEST_S} | more, _preload_content=False)
             data = answer.read(_LARGEST_ANSWER + 1, decode_content=True)
             answer.release_conn()
+            return data
+
+        data = self._answered(what, body)
         if len(data) > _LARGEST_ANSWER:
             raise NoAnswer(f"{self.address}: the answer to {what} has more than {_LARGEST_ANSWER >> 20} MiB.")
         try:
@@ -216,8 +263,14 @@ class KubernetesApi:
             ) from None
 
     def _ask(self, what: str, method: Callable[..., Any], *given: Any, **more: Any) -> BaseHTTPResponse:
+        """The answer without its body."""
+        how = {"_request_timeout": _REQUEST_S} | more
+        return self._answered(what, lambda: method(*given, **how, _preload_content=False))
+
+    def _answered(self, what: str, request: Callable[[], T]) -> T:
+        """What a request returns, within the deadline: the time-outs of the client are those of single reads."""
         with self._translated(what):
-            answer = method(*given, **{"_request_timeout": _REQUEST_S} | more, _preload_content=False)
+            answer = within(_ANSWER_S, request)
         self._allowed.add(what)
         self._refused.pop(what, None)
         return answer
@@ -246,8 +299,8 @@ class KubernetesApi:
 
     def _error(self, what: str, status: int, body: str | bytes) -> Exception:
         text = body.decode(errors="replace") if isinstance(body, bytes) else body
-        with suppress(ValueError, KeyError, TypeError):
-            text = json.loads(text)["message"]
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            text = str(json.loads(text)["message"])
         text = " ".join(text.split())
         if status == 400 and "strict decoding error" in text:
             return UnknownFields(re.findall(r'unknown field "([^"]*)"', text), text)
@@ -278,6 +331,27 @@ class KubernetesApi:
         if 400 <= status < 500 and status != 429:
             return ConfigError(f"namespace {self.namespace}: Kubernetes refused to {what} (status {status}): {text}")
         return NoAnswer(f"{self.address}: {what} failed there with status {status}: {text}. Try again in a minute.")
+
+
+class _ShortErrors:
+    """A pool of connections that reads the beginning alone of the answer to a request that is refused.
+
+    The client reads the whole of it, whatever its size.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def request(self, *given: Any, **more: Any) -> BaseHTTPResponse:
+        answer = self._pool.request(*given, **more)
+        if 200 <= answer.status <= 299:
+            return answer
+        begin = answer.read(_LARGEST_ERROR, decode_content=True)
+        answer.close()
+        return HTTPResponse(begin, answer.headers, answer.status, reason=answer.reason, preload_content=False)
 
 
 class Conflict(ClusterError):
@@ -349,6 +423,10 @@ def _settings(context: str | None) -> client.Configuration:
             "again, as with `aws eks update-kubeconfig` or `gcloud container clusters get-credentials`."
         ) from None
     return settings
+
+
+def _damaged(kind: type[BaseModel], found: Object, problem: str) -> str:
+    return f"the {kind.__name__} {name_of(found)} is damaged ({problem}). Look at it with kubectl, and delete it."
 
 
 @contextmanager

@@ -10,8 +10,11 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
+
+from pydantic import TypeAdapter, ValidationError
 
 from raymill import cluster
 from raymill.cluster.errors import RaymillError
@@ -83,10 +86,15 @@ class CheckReport:
         return MARK + json.dumps(asdict(self))
 
 
+_REPORT = TypeAdapter(CheckReport)
+
+
 def read_report(text: str) -> CheckReport | None:
-    """The report in the log of a check, None if it has none."""
+    """The report in the log of a check; None if it has none of this form."""
     lines = [line.removeprefix(MARK) for line in text.splitlines() if line.startswith(MARK)]
-    return CheckReport(**json.loads(lines[-1])) if lines else None
+    with suppress(ValidationError):
+        return _REPORT.validate_json(lines[-1]) if lines else None
+    return None
 
 
 def mismatched_ray(theirs: str) -> str | None:

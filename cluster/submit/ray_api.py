@@ -32,6 +32,7 @@ _CONNECT_S = 10
 _REQUEST_S = 60
 _UPLOAD_S = 600
 _LARGEST_ANSWER = 256 << 20  # bytes, decompressed: jobs with their configs; a log may be larger
+_LARGEST_ERROR = 1 << 18  # bytes that are read of the answer to a request that is refused
 _STREAM_SILENCE_S = 60  # then the connection of a log is made again, as it may have been cut without notice
 _CHUNK = 1 << 16  # bytes
 _TEXT_SHOWN = 300
@@ -103,10 +104,17 @@ class RayApi:
 
     def stream(self, path: str, **query: Any) -> Iterator[bytes]:
         """The bytes of an answer as they arrive. Raises NoAnswer when nothing has arrived for a minute."""
-        with self._translated(path), self._send("GET", path, _STREAM_SILENCE_S, params=query) as answer:
-            if answer.status_code != 200:
-                self._raise(answer.status_code, path, self._whole(answer, path).decode(errors="replace").strip())
-            yield from answer.iter_content(_CHUNK)
+
+        def begun() -> tuple[requests.Response, bytes]:
+            answer = self._send("GET", path, _STREAM_SILENCE_S, params=query)
+            return answer, b"" if answer.status_code == 200 else self._whole(answer, path)
+
+        with self._translated(path):
+            answer, found = within(_CONNECT_S + _REQUEST_S, begun)
+            with answer:
+                if answer.status_code != 200:
+                    self._raise(answer.status_code, path, found.decode(errors="replace").strip())
+                yield from answer.iter_content(_CHUNK)
 
     def _request(self, method: str, path: str, seconds: float, **more: Any) -> bytes:
         def body() -> tuple[int, bytes]:
@@ -127,9 +135,12 @@ class RayApi:
         )
 
     def _whole(self, answer: requests.Response, path: str) -> bytes:
+        """The body of an answer; of one with an error its beginning."""
         found = bytearray()
         for chunk in answer.iter_content(_CHUNK):
             found += chunk
+            if answer.status_code != 200 and len(found) >= _LARGEST_ERROR:
+                return b"".join(found.rsplit(None, 1)[:-1])  # not half of a secret, which would be shown
             if len(found) > _LARGEST_ANSWER:
                 raise NoAnswer(f"{self.address}: the answer to {path} has more than {_LARGEST_ANSWER >> 20} MiB.")
         return bytes(found)
@@ -195,7 +206,7 @@ class _Bearer(AuthBase):
 
 
 class Refused(ClusterError):
-    """The cluster refused a request. text: its whole answer."""
+    """The cluster refused a request. text: its answer."""
 
     def __init__(self, message: str, text: str) -> None:
         super().__init__(message)

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from raymill import cluster
 from raymill.cluster.cli import main
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.submit import jobs_api
-from raymill.cluster.submit.backend import AttemptExists, AttemptLost, Request, State
+from raymill.cluster.submit.backend import AttemptExists, AttemptLost, NoAnswer, Request, State
 from raymill.cluster.submit.jobs_api import JobsApi
 from raymill.cluster.submit.preflight import CheckReport
 from raymill.cluster.submit.ray_api import RayApi, Refused
@@ -277,6 +278,31 @@ def test_another_version_of_ray_is_named_before_a_job_is_started(tmp_path):
     with RayDashboard(version="2.9.0") as dashboard:
         (problem,) = backend(dashboard).check(small_work(tmp_path))
     assert problem.startswith("the cluster runs Ray 2.9.0") and dashboard.bodies == {}
+
+
+def test_the_log_of_a_check_is_read_to_a_bound_and_a_deadline(dashboard, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_api, "_LARGEST_CHECK_LOG", 1 << 20)
+    read = []
+
+    def without_end(self, path, **query):
+        for _ in range(1000):
+            read.append(path)
+            yield b"x" * (1 << 16)
+
+    monkeypatch.setattr(RayApi, "stream", without_end)
+    (problem,) = backend(dashboard).check(small_work(tmp_path))
+    assert problem.startswith("the check on the cluster ended without a result") and len(read) < 20
+
+    def without_speed(self, path, **query):
+        while True:
+            time.sleep(0.05)
+            yield b"x"
+
+    monkeypatch.setattr(RayApi, "stream", without_speed)
+    monkeypatch.setattr(jobs_api, "_CHECK_S", 1)
+    with pytest.raises(NoAnswer, match=r"the log of .*: no whole answer within 1 s"):
+        backend(dashboard).check(small_work(tmp_path))
+    assert dashboard.jobs == {}
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Kubeconfigs that cannot be used, and addresses at which another server answers."""
 
+import json
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
 import pytest
 
 from raymill.cluster.cli import main
+from raymill.cluster.kuberay.rayjob import RUN_ID
 
 KUBECONFIG = """
 current-context: a
@@ -134,3 +138,105 @@ def test_an_answer_that_is_none_of_the_api_server_is_shown(body, wanted, tmp_pat
         server.shutdown()
     error = capsys.readouterr().err
     assert done.value.code == 1 and wanted in error
+
+
+# ---- answers of a server that lies
+
+
+def answered(handle, tmp_path, monkeypatch, capsys, *verb: str) -> tuple[int, str]:
+    """(exit code, messages) of a verb at a server that calls `handle` with each request."""
+
+    class Lying(LoginPage):
+        def do_GET(self):
+            with suppress(OSError):
+                handle(self)
+
+        do_PATCH = do_DELETE = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Lying) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        kubeconfig = KUBECONFIG.replace("http://127.0.0.1:1", f"http://127.0.0.1:{server.server_port}")
+        (tmp_path / "config").write_text(kubeconfig)
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        with pytest.raises(SystemExit) as done:
+            main([*verb, "--to", "kuberay"])
+        server.shutdown()
+    return done.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_an_answer_that_drips_ends_at_its_deadline(where, status, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("raymill.cluster.submit.kubernetes_api._ANSWER_S", 0.5)
+
+    def drip(request: LoginPage) -> None:
+        begin = f"HTTP/1.1 {status} X\r\n" + ("X: " if where == "headers" else "Content-Length: 9999\r\n\r\n")
+        request.wfile.write(begin.encode())
+        for _ in range(1000):
+            request.wfile.write(b"a")
+            time.sleep(0.01)
+
+    code, error = answered(drip, tmp_path, monkeypatch, capsys, "runs")
+    assert code == 1 and "no answer to list rayjobs.ray.io (TimeoutError: no whole answer within" in error
+
+
+def test_the_answer_to_a_refused_request_is_read_to_a_bound(tmp_path, monkeypatch, capsys):
+    sent = []
+
+    def flood(request: LoginPage) -> None:
+        request.send_response(500)
+        request.end_headers()
+        for _ in range(2000):
+            request.wfile.write(b"x" * (1 << 16))
+            sent.append(1 << 16)
+
+    code, error = answered(flood, tmp_path, monkeypatch, capsys, "runs")
+    assert code == 1 and "list rayjobs.ray.io failed there with status 500: xxx" in error and sum(sent) < 64 << 20
+
+
+def test_an_error_whose_json_is_too_deep_is_shown(tmp_path, monkeypatch, capsys):
+    def deep(request: LoginPage) -> None:
+        request.send_response(500)
+        request.end_headers()
+        request.wfile.write(b'{"message":' + b"[" * 50_000)
+
+    code, error = answered(deep, tmp_path, monkeypatch, capsys, "runs")
+    assert code == 1 and 'failed there with status 500: {"message":[[' in error
+
+
+WHOLE = {
+    "metadata": {"name": "r-1", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {RUN_ID: "r-1"}},
+    "spec": {"rayClusterSpec": {"headGroupSpec": {"template": {"spec": {}}}}},
+    "status": {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"},
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"metadata": []},
+        {"metadata": {}},
+        {"metadata": WHOLE["metadata"] | {"name": "x" * 300}},
+        {"metadata": WHOLE["metadata"] | {"labels": {RUN_ID: 5}}},
+        {"spec": None},
+        {"spec": {"rayClusterSpec": {"headGroupSpec": {"template": {"spec": {"terminationGracePeriodSeconds": "9"}}}}}},
+        {"status": "x"},
+        {"status": {"jobDeploymentStatus": ["Running"]}},
+        {"status": {"jobDeploymentStatus": "Initializing", "rayClusterName": {}}},
+    ],
+)
+def test_a_rayjob_with_a_field_of_another_type_is_left_out_and_the_others_are_listed(
+    changed, tmp_path, monkeypatch, capsys
+):
+    other = WHOLE | {"metadata": WHOLE["metadata"] | {"name": "r-2", "labels": {RUN_ID: "r-2"}}}
+
+    def lie(request: LoginPage) -> None:
+        request.send_response(200)
+        request.end_headers()
+        items = [WHOLE | changed] * 15 + [other] if "rayjobs" in request.path else []
+        request.wfile.write(json.dumps({"items": items}).encode())
+
+    code, error = answered(lie, tmp_path, monkeypatch, capsys, "cancel", "r-1")
+    assert code == 2 and "r-1: no run of this name" in error and "Did you mean r-2?" in error
+    assert error.count("not listed: the RayJob") == 10 and "not listed: 5 more like these" in error

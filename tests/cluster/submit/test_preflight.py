@@ -1,14 +1,16 @@
 """What a cluster must have, with the report of the check as a value; and what is looked at on a machine."""
 
 import importlib.metadata
+import json
 import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from raymill import cluster
 from raymill.cluster.submit import cluster_check
 from raymill.cluster.submit.preflight import (
+    MARK,
     CheckReport,
     CheckRequest,
     lacking,
@@ -93,6 +95,14 @@ def test_with_ship_code_the_raymill_of_the_cluster_does_not_count(tmp_path):
 def test_a_report_is_found_among_other_lines_of_a_log():
     assert read_report(f"INFO something\n{FITTING.to_line()}\nmore") == FITTING
     assert read_report("Traceback ...") is None
+
+
+@pytest.mark.parametrize(
+    "report", ["{", "[" * 100_000, "[1]", "{}", json.dumps(asdict(FITTING) | {"python": 3}),
+               json.dumps(asdict(FITTING) | {"now": [1]}), json.dumps(asdict(FITTING) | {"problems": {"a": 5}})],
+)  # fmt: skip
+def test_a_report_of_another_form_is_none(report):
+    assert read_report(f"{MARK}{report}\n") is None
 
 
 def test_a_file_is_looked_for_with_the_storage_of_its_input(tmp_path):

@@ -173,6 +173,12 @@ def test_an_answer_that_is_not_one_of_the_dashboard_is_a_mistake_of_the_user(bod
 def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
     monkeypatch.setattr("raymill.cluster.submit.ray_api._CONNECT_S", 0.1)
     monkeypatch.setattr("raymill.cluster.submit.ray_api._REQUEST_S", 0.5)
+    with pytest.raises(NoAnswer, match="no whole answer within"):
+        RayApi(f"http://127.0.0.1:{dripping(begin)}").get("/api/version")
+
+
+def dripping(begin: bytes) -> int:
+    """The port of a server that answers a request with this beginning, and a byte each hundredth of a second."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def drip() -> None:
@@ -184,8 +190,7 @@ def test_an_answer_that_drips_ends_at_its_deadline(begin, monkeypatch):
                 time.sleep(0.01)
 
     threading.Thread(target=drip, daemon=True).start()
-    with pytest.raises(NoAnswer, match="no whole answer within"):
-        RayApi(f"http://127.0.0.1:{server.getsockname()[1]}").get("/api/version")
+    return server.getsockname()[1]
 
 
 def test_an_answer_without_end_is_not_kept(monkeypatch):
@@ -194,6 +199,22 @@ def test_an_answer_without_end_is_not_kept(monkeypatch):
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
     with pytest.raises(NoAnswer, match="has more than 1 MiB"):
         RayApi(f"http://127.0.0.1:{answering(head + packed)}").get("/api/version")
+
+
+def test_the_answer_to_a_refused_request_is_read_to_a_bound_that_cuts_no_word():
+    body = b"first " + b"word " * 60_000 + b"s" * 100_000 + b" last"
+    head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with pytest.raises(Refused) as caught:
+        RayApi(f"http://127.0.0.1:{answering(head + body)}").get("/api/version")
+    assert caught.value.text.startswith("first word") and caught.value.text.endswith(" word")
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 500 X\r\nContent-Length: 9999\r\n\r\n"])
+def test_a_log_whose_headers_or_error_drip_ends_at_its_deadline(begin, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.submit.ray_api._CONNECT_S", 0.1)
+    monkeypatch.setattr("raymill.cluster.submit.ray_api._REQUEST_S", 0.5)
+    with pytest.raises(NoAnswer, match="no whole answer within"):
+        list(RayApi(f"http://127.0.0.1:{dripping(begin)}").stream("/api/v0/logs/file"))
 
 
 def test_without_a_token_no_authorization_is_sent():
