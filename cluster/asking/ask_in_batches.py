@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ import httpx2
 from raymill.cluster.asking.answers import FINAL, Journal
 from raymill.cluster.asking.batch_files import (
     MOST_BYTES,
+    MOST_FAILURES,
     MOST_REQUESTS,
     OPEN_STATES,
     BatchEndpoint,
@@ -49,6 +51,8 @@ class AskingInBatches:
         self._report_to, self._prices, self._most_tries, self._worker = report_to, prices, most_tries, worker
         self._left: dict[str, Pending] = {}
         self._batches: dict[str, dict[str, str]] = {}  # id of a batch -> key of a request in it -> id of the try
+        self._sizes = dict[str, int]()  # id of a batch -> number of all requests in it
+        self._failures = Counter[str]()  # id of a batch -> reads of its results in a row that failed
         self._made = Report()
         self.found: dict[str, Answered] = {}
 
@@ -65,10 +69,12 @@ class AskingInBatches:
         try:
             begun = set[str]()
             for batch in await self._files.of_tag(self._tag):
-                tries = await self._files.requests_of(batch)
-                begun.update(tries.values())
-                if tries.keys() & self._left.keys() or in_flight.keys() & tries.values():
-                    self._batches[batch["id"]] = tries
+                named = await self._files.requests_of(batch)
+                begun.update(named.values())
+                # The provider names them: what was never sent to it would be an answer of another model in the store.
+                tries = {key: id for key, id in named.items() if key in self._left or in_flight.get(id) == key}
+                if tries:
+                    self._batches[batch["id"]], self._sizes[batch["id"]] = tries, len(named)
             for try_id, key in in_flight.items():
                 if try_id not in begun:
                     self._end(key, try_id, replace(_NOT_COMPUTED, reason="the batch was not begun"))
@@ -134,7 +140,7 @@ class AskingInBatches:
         lines = [(f"{one.request.key}.{tries[one.request.key]}", one.request.body) for one in chosen]
         id = await self._files.submit(lines, self._tag)
         failpoint("batch_begun", self._tag)
-        self._batches[id] = tries
+        self._batches[id], self._sizes[id] = tries, len(tries)
 
     async def _look(self, id: str) -> None:
         """Take the results of a batch, if it has ended."""
@@ -143,12 +149,17 @@ class AskingInBatches:
             return
         tries = dict(self._batches[id])
         try:
-            async for custom, reply in self._files.results(batch):
-                key, _, try_id = custom.partition(".")
+            async for key, try_id, reply in self._files.results(batch, self._sizes[id]):
                 if tries.get(key) == try_id:
                     del tries[key]
                     self._take(key, try_id, reply or _NOT_COMPUTED)
-        except httpx2.TransportError:
+        except httpx2.TransportError as error:
+            self._failures[id] += 1
+            if self._failures[id] == MOST_FAILURES:
+                seen = str(error) or type(error).__name__
+                raise BatchRefused(
+                    f"the results of batch {id} were not received in {MOST_FAILURES} tries ({seen})"
+                ) from error
             return  # read again at the next look; a try that is stored twice counts once
         for key, try_id in tries.items():
             self._take(key, try_id, _NOT_COMPUTED)

@@ -73,7 +73,7 @@ class KubernetesApi:
         settings.retries = Retry(connect=1, read=1, status=0, redirect=0, other=0)
         self.address = settings.host
         connection = client.ApiClient(settings)
-        connection.rest_client.pool_manager = _ShortErrors(connection.rest_client.pool_manager)
+        connection.rest_client.pool_manager = _ShortErrors(connection.rest_client.pool_manager)  # type: ignore[assignment]
         self._core = client.CoreV1Api(connection)
         self._custom = client.CustomObjectsApi(connection)
         self._access = client.AuthorizationV1Api(connection)

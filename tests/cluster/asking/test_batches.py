@@ -1,12 +1,18 @@
 """Requests in batch files, against a server that has the interface, loses answers of calls, and lets batches expire."""
 
-from contextlib import asynccontextmanager
+import asyncio
+import json
+import threading
+import time
+from contextlib import asynccontextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx2
 import pytest
 
 from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.ask import ask_all
-from raymill.cluster.asking.batch_files import BatchEndpoint
+from raymill.cluster.asking.batch_files import BatchEndpoint, BatchRefused
 from raymill.cluster.asking.endpoint import Endpoint
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.asking.money import TokenPrices
@@ -241,3 +247,154 @@ def test_a_full_queue_is_waited_for_and_another_failure_stops(answers, monkeypat
 def test_a_wrong_key_stops_at_once(answers):
     with FaultyServer(status=401) as server, pytest.raises(AskingStopped, match=r"status 401 .*model\.key_env"):
         ask(server, answers)
+
+
+# ---- a provider that lies
+
+
+class Lying(FaultyServer):
+    """Changes what it answers. change: called with (target, JSON or bytes of the answer); returns it changed."""
+
+    change = staticmethod(lambda target, made: made)
+
+    def _of_batches(self, posted, target, body):
+        status, made = super()._of_batches(posted, target, body)
+        if target.endswith("/content"):
+            return status, self.change(target, made)
+        return status, json.dumps(self.change(target, json.loads(made))).encode()
+
+
+def killed_at_begin(server, answers, monkeypatch):
+    """A call that ends when its batch was begun."""
+
+    class Killed(BaseException):
+        pass
+
+    def failpoint(name, where):
+        if name == "batch_begun":
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("raymill.cluster.asking.ask_in_batches.failpoint", failpoint)
+        ask(server, answers)
+
+
+def test_no_answer_to_a_request_that_was_not_sent_is_stored(answers, monkeypatch):
+    """Its key can be that of a request to another model, whose answers are in the same store."""
+    others = [f"{number:032x}" for number in range(50)]
+
+    def names_others(target, made):
+        if not target.endswith("/content"):
+            return made
+        first = json.loads(made.splitlines()[0])
+        of_others = [first | {"custom_id": f"{key}.{key[:16]}"} for key in others]
+        odd = [first | {"custom_id": one} for one in ("../../x.0123456789abcdef", "", "a" * 100_000, 5, None)]
+        return made + b"".join(json.dumps(one).encode() + b"\n" for one in (*of_others, *odd, [], 3))
+
+    with Lying() as server:
+        killed_at_begin(server, answers, monkeypatch)
+        server.change = names_others
+        found = ask(server, answers)
+    assert len(found) == 60 and {one[0] for one in found.values()} == {"answered"}
+    stored, _ = answers.finals(ALL, [*REQUESTS, *others], 1 << 20)
+    assert stored.keys() == REQUESTS.keys()
+    spent = answers.spending()
+    assert (spent.tokens.input, spent.tokens.output) == server.tokens
+
+
+@pytest.mark.parametrize(
+    ("of", "value", "said"),
+    [
+        ("/batches?", {"data": 5}, None),
+        ("/batches?", {"data": [{"id": "a", "metadata": "x"}, {"id": {"a": 1}}, {"id": "a/../b"}, 3]}, None),
+        ("/batches?", {"data": [{"id": "a&x=\r\nY: z", "metadata": {}}] * 3, "has_more": True}, None),
+        ("/batches/", {"status": "failed", "errors": [1]}, "failed: without a reason"),
+        ("/batches/", {"status": "failed", "errors": {"data": 5}}, "failed: without a reason"),
+        ("/batches/", {"status": "completed", "output_file_id": "../../../x", "error_file_id": ["y"]}, ""),
+        ("/files", {"id": {"a": 1}}, "the answer has no id of a file"),
+        ("/files", {"id": "x" * 10_000}, "the answer has no id of a file"),
+    ],
+)
+def test_an_answer_of_another_form_is_none_or_stops_with_a_reason(answers, of, value, said):
+    with Lying() as server:
+        server.change = lambda target, made: value if target.removeprefix("/v1").startswith(of) else made
+        if said:
+            with pytest.raises(AskingStopped, match=said):
+                ask(server, answers)
+        else:
+            asked = ask(server, answers)
+            assert {one[0] for one in asked.values()} == ({"answered"} if said is None else {"again"})
+
+
+@pytest.mark.parametrize("status", [1e999, -5, 10**9, "x", None, []])
+def test_a_result_with_no_status_of_http_is_asked_again(answers, status):
+    def changed(target, made):
+        if not target.endswith("/content"):
+            return made
+        lines = [json.loads(line) for line in made.splitlines()]
+        lines[0]["response"] = {"status_code": status, "body": {}}
+        return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+    with Lying() as server:
+        server.change = changed
+        found = ask(server, answers)
+    assert {one[0] for one in found.values()} == {"answered", "again"}
+    assert not answers.spending().tries["in_flight"], "each try has an end in the store"
+
+
+def test_a_file_of_results_has_bounds_in_bytes_and_time(answers, monkeypatch):
+    with Lying() as server:
+        server.change = lambda target, made: made + b"\n" * (64 << 20) if target.endswith("/content") else made
+        monkeypatch.setattr("raymill.cluster.asking.batch_files._LARGEST_ANSWER", 1 << 20)
+        monkeypatch.setattr("raymill.cluster.asking.batch_files._LARGEST_LINE", 1 << 10)
+        with pytest.raises(AskingStopped, match="the file has more than"):
+            ask(server, answers, files=lambda *given: BatchEndpoint(*given, most_bytes=1000))
+
+
+def test_files_and_answers_that_drip_are_given_up(answers, monkeypatch):
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.dumps({"id": "b", "status": "completed", "output_file_id": "f"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", "9999" if slow in self.path else str(len(body)))
+            self.end_headers()
+            with suppress(OSError):
+                if slow not in self.path:
+                    self.wfile.write(body)
+                    return
+                for _ in range(500):
+                    self.wfile.write(b"x")
+                    time.sleep(0.02)
+
+        def log_message(self, *_):
+            pass
+
+    async def read(url):
+        async with BatchEndpoint(url, "", 0.2) as files:
+            return [one async for one in files.results(await files.look("b"), 1)]
+
+    monkeypatch.setattr("raymill.cluster.asking.batch_files._BYTES_PER_S", 1 << 40)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        slow = "/files/"
+        with pytest.raises(httpx2.ReadError, match=r"bytes in 0 s"):
+            asyncio.run(read(url))
+        slow = "/batches/"
+        with pytest.raises(BatchRefused, match=r"batches/b: no answer after 8 tries: TimeoutError"):
+            asyncio.run(read(url))
+        server.shutdown()
+
+
+def test_results_that_are_never_received_end_the_call(answers, monkeypatch):
+    with Lying() as server:
+        of_batches = Lying._of_batches
+
+        def lost(self, posted, target, body):
+            return (503, b"{}") if target.endswith("/content") else of_batches(self, posted, target, body)
+
+        monkeypatch.setattr(Lying, "_of_batches", lost)
+        with pytest.raises(AskingStopped, match=r"the results of batch batch-0 were not received in 8 tries"):
+            ask(server, answers)
+        assert answers.spending().in_batches_unknown.input > 0
