@@ -48,7 +48,8 @@ class VllmServer:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
-        words = [sys.executable, "-m", __name__, *self._words, "--port", str(self._port)]
+        # -P: no module of the working folder.
+        words = [sys.executable, "-P", "-m", __name__, *self._words, "--port", str(self._port)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         until = time.monotonic() + _READY_S

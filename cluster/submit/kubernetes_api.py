@@ -31,7 +31,7 @@ from raymill.cluster.submit.kubernetes_objects import (
     Pod,
     RayJob,
     Review,
-    Version,
+    ServerVersion,
     name_of,
     problem_of,
 )
@@ -176,7 +176,7 @@ class KubernetesApi:
     # --- what a job needs
 
     def version(self) -> str:
-        return self._object(Version, "get /version", self._version.get_code)["gitVersion"]
+        return self._object(ServerVersion, "get /version", self._version.get_code)["gitVersion"]
 
     def has_namespace(self) -> bool | None:
         """Whether the namespace exists; None without the right to read it, as with rights in this namespace alone."""

@@ -16,6 +16,8 @@ class _Fields(BaseModel, strict=True):
 
 
 class Metadata(_Fields):
+    """Metadata of an object."""
+
     name: Annotated[str, Field(min_length=1, max_length=253)]
     uid: str
     creationTimestamp: str
@@ -26,6 +28,8 @@ class Metadata(_Fields):
 
 
 class ConfigMap(_Fields):
+    """A ConfigMap; its data are parsed where they are used."""
+
     metadata: Metadata
 
 
@@ -64,6 +68,8 @@ class _RayJobStatus(_Fields):
 
 
 class RayJob(_Fields):
+    """A RayJob of KubeRay."""
+
     metadata: Metadata
     spec: _RayJobSpec
     status: _RayJobStatus | None = None
@@ -99,6 +105,8 @@ class _PodStatus(_Fields):
 
 
 class Pod(_Fields):
+    """A pod."""
+
     metadata: Metadata
     status: _PodStatus | None = None
 
@@ -108,13 +116,17 @@ class _InvolvedObject(_Fields):
 
 
 class Event(_Fields):
+    """An event; the times are compared as text."""
+
     type: str | None = None
     reason: str | None = None
     message: str | None = None
     involvedObject: _InvolvedObject | None = None
 
 
-class Version(_Fields):
+class ServerVersion(_Fields):
+    """The version of an API server."""
+
     gitVersion: Annotated[str, Field(max_length=100)]
 
 
@@ -123,6 +135,8 @@ class _ReviewStatus(_Fields):
 
 
 class Review(_Fields):
+    """The answer to a review of access."""
+
     status: _ReviewStatus
 
 

@@ -5,8 +5,8 @@ worker keeps all lines in memory and a thread writes the whole file periodically
 that a run of 100,000 steps does not write gigabytes. The lines of all steps before a checkpoint are written before the
 checkpoint is committed, so a resumed run finds them.
 
-Only the first worker has trackers. steps.jsonl is the complete record, so an error of a tracker after its start is
-logged and not raised, and that tracker is not called again. The packages are optional, and imported when they are used;
+Only the first worker has trackers. steps.jsonl is the complete record, so an error of a tracker is logged and not
+raised, and that tracker is not called again. The packages are optional, and imported when they are used;
 driver/launch.py checks that they are installed.
 """
 
@@ -18,12 +18,15 @@ import shutil
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any, Protocol
 
+from raymill.cluster.entry import within
 from raymill.cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import scratch_folder, temporary_folder
+from raymill.training.fit.mlflow_process import MlflowProcess, TrackerFailed
 from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import StepRecord, read_steps
 
@@ -106,6 +109,7 @@ def _line(record: StepRecord) -> bytes:
 
 
 _UPLOAD_EVERY_S = 30.0
+_LAST_S = 30.0  # for what a service is still to be sent when the training ends
 _CURVES = ("loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_gib", "data_wait_s")
 
 
@@ -130,22 +134,27 @@ def curves(record: StepRecord) -> dict[str, float]:
 
 def trackers(job: Job, attempt: str, resumed: int, metrics: Metrics) -> list[Tracker]:
     """The trackers that the config names, and the metrics. resumed: step of the restored checkpoint, or 0."""
-    track = job.config.track
-    found: list[Tracker] = [StepMetrics(metrics, job.steps)]
+    track, name, fingerprint = job.config.track, job.config.name, job.folder.fingerprint
+    made: list[partial[Any]] = [partial(StepMetrics, metrics, job.steps)]
     if track.tensorboard:
-        found.append(TensorBoard(job.folder, attempt, resumed))
+        made.append(partial(TensorBoard, job.folder, attempt, resumed))
     if track.mlflow:
-        found.append(Mlflow(job.config.name, job.folder.fingerprint, track.mlflow))
+        made.append(partial(Mlflow, name, fingerprint, track.mlflow))
     if track.wandb:
-        found.append(Wandb(job.config.name, job.folder.fingerprint, track.wandb, job.config.run_settings()))
-    return [_ErrorsLogged(one) for one in found]
+        made.append(partial(Wandb, name, fingerprint, track.wandb, job.config.run_settings()))
+    return [_ErrorsLogged(one) for one in made]
 
 
 class _ErrorsLogged:
-    """A tracker whose first error is logged. Later calls have no effect."""
+    """A tracker whose first error is logged, also an error at its start. Later calls have no effect."""
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker: Tracker | None = tracker
+    def __init__(self, make: partial[Any]) -> None:
+        self.name = make.func.__name__
+        self.tracker: Tracker | None = None
+        try:
+            self.tracker = make()
+        except Exception as error:
+            self._failed(error)
 
     def write(self, record: StepRecord) -> None:
         self._call("write", record)
@@ -159,8 +168,12 @@ class _ErrorsLogged:
         try:
             getattr(self.tracker, name)(*arguments)
         except Exception as error:
-            log.warning("%s failed and is not used any more: %s", type(self.tracker).__name__, type(error).__name__)
-            self.tracker = None
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        seen = str(error) if isinstance(error, TrackerFailed) else type(error).__name__
+        log.warning("%s failed and is not used any more: %s", self.name, seen)
+        self.tracker = None
 
 
 class StepMetrics:
@@ -223,27 +236,18 @@ class TensorBoard:
 
 
 class Mlflow:
-    """One MLflow run per training, over all starts: found by the tag `raymill`, the training's fingerprint."""
+    """One MLflow run per training, over all starts. See mlflow_process.py."""
 
     def __init__(self, name: str, fingerprint: str, tracking_uri: str) -> None:
-        import mlflow
-
-        self.mlflow = mlflow
-        mlflow.set_tracking_uri(tracking_uri)
-        experiment = mlflow.set_experiment("raymill")
-        known = mlflow.search_runs(
-            [experiment.experiment_id], f"tags.raymill = '{fingerprint}'", output_format="list", max_results=1
-        )
-        tags = {"raymill": fingerprint}
-        run_id = known[0].info.run_id if known else None
-        mlflow.start_run(run_id=run_id, run_name=None if known else name, tags=tags)
+        self.process = MlflowProcess(tracking_uri, name, fingerprint)
 
     def write(self, record: StepRecord) -> None:
-        named = {name.replace("/", "."): value for name, value in curves(record).items()}
-        self.mlflow.log_metrics(named, step=record["step"], synchronous=False)
+        """Send a step's values, without waiting."""
+        self.process.log(record["step"], {name.replace("/", "."): value for name, value in curves(record).items()})
 
     def close(self) -> None:
-        self.mlflow.end_run()
+        """Send what is left, for half a minute at most."""
+        self.process.close()
 
 
 class Wandb:
@@ -264,4 +268,4 @@ class Wandb:
         self.run.log(curves(record), step=record["step"])
 
     def close(self) -> None:
-        self.run.finish()
+        within(_LAST_S, self.run.finish)

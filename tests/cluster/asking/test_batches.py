@@ -280,7 +280,7 @@ def killed_at_begin(server, answers, monkeypatch):
 
 
 def test_no_answer_to_a_request_that_was_not_sent_is_stored(answers, monkeypatch):
-    """Its key can be that of a request to another model, whose answers are in the same store."""
+    """Its key can be the one of a request to another model, whose answers are in the same store."""
     others = [f"{number:032x}" for number in range(50)]
 
     def names_others(target, made):

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,12 +21,14 @@ from raymill.training.driver import console, launch
 from raymill.training.driver.console import RemainingWork
 from raymill.training.fit import loop, memory, step_log
 from raymill.training.fit.loop import bad_loss_error, document_ids, learning_rate, loss_problem
+from raymill.training.fit.mlflow_process import MlflowProcess
 from raymill.training.models.cost import parameter_counts
 from raymill.training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
 from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import Best, TrainingProgress, damage_lines, measured
 from tests.support import fit_jobs
 from tests.support.checkpoint_jobs import make_job, write
+from tests.support.processes import wait_until
 
 ALONE = SimpleNamespace(first=True, gather=lambda value: [value])
 
@@ -342,25 +345,119 @@ def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_ch
     assert found == [(step, step + (step > resumed) / 2) for step in range(1, 5)]
 
 
+# A module in the place of MLflow, which notes what it is called with. `{hang}` and `{fail}` name a function.
+_MLFLOW = """
+import json, time
+from types import SimpleNamespace
+
+def note(name, *what):
+    if name == {hang!r}:
+        time.sleep(1000)
+    if name == {fail!r}:
+        raise ConnectionError("http://user:password@host")
+    with open({notes!r}, "a") as file:
+        file.write(json.dumps([name, *what]) + chr(10))
+
+def set_tracking_uri(uri): note("uri", uri)
+def set_experiment(name): return SimpleNamespace(experiment_id="3")
+def search_runs(experiments, query, **how):
+    note("search", experiments, query)
+    return [SimpleNamespace(info=SimpleNamespace(run_id={known!r}))] if {known!r} else []
+def start_run(**how): note("start", how)
+def log_metrics(values, step, synchronous): note("log", step, values)
+def end_run(): note("end")
+"""
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    """Puts a module in the place of MLflow. Returns what it is called with."""
+
+    def install(hang=None, fail=None, known=None):
+        notes = tmp_path / "notes"
+        text = _MLFLOW.format(hang=hang, fail=fail, known=known, notes=str(notes))
+        (tmp_path / "mlflow.py").write_text(text)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        return lambda: [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+    return install
+
+
+STEP = {"step": 4, "time": "", "workers": 1, "loss": 2.0, "mfu": None, "tokens": 7,
+        "validation": {"loss": 1.5, "perplexity": 4.5, "accuracy": 0.5, "label_tokens": 9}}  # fmt: skip
+
+
 @pytest.mark.parametrize("known", [None, "7"])
-def test_a_resumed_training_logs_to_its_own_mlflow_run(monkeypatch, known):
-    asked, started, logged = [], [], []
-    found = [SimpleNamespace(info=SimpleNamespace(run_id=known))] if known else []
-    mlflow = SimpleNamespace(
-        set_tracking_uri=lambda uri: None,
-        set_experiment=lambda name: SimpleNamespace(experiment_id="3"),
-        search_runs=lambda experiments, query, **how: asked.append((experiments, query)) or found,
-        start_run=lambda **how: started.append(how),
-        log_metrics=lambda values, step, synchronous: logged.append((step, values)),
-    )
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+def test_a_resumed_training_logs_to_its_own_mlflow_run(mlflow, known):
+    noted = mlflow(known=known)
     tracker = step_log.Mlflow("demo", "f1", "http://nowhere")
-    assert asked == [(["3"], "tags.raymill = 'f1'")]
-    assert started == [{"run_id": known, "run_name": None if known else "demo", "tags": {"raymill": "f1"}}]
-    validated = {"loss": 1.5, "perplexity": 4.5, "accuracy": 0.5, "label_tokens": 9}
-    tracker.write({"step": 4, "time": "", "workers": 1, "loss": 2.0, "mfu": None, "tokens": 7, "validation": validated})
-    curves = {"loss": 2.0, "validation.loss": 1.5, "validation.perplexity": 4.5, "validation.accuracy": 0.5}
-    assert logged == [(4, curves)]
+    tracker.write(STEP)
+    tracker.close()
+    assert noted() == [
+        ["uri", "http://nowhere"],
+        ["search", ["3"], "tags.raymill = 'f1'"],
+        ["start", {"run_id": known, "run_name": None if known else "demo", "tags": {"raymill": "f1"}}],
+        ["log", 4, {"loss": 2.0, "validation.loss": 1.5, "validation.perplexity": 4.5, "validation.accuracy": 0.5}],
+        ["end"],
+    ]
+
+
+@pytest.mark.parametrize("at", ["uri", "start", "log", "end"])
+def test_an_mlflow_that_never_answers_delays_no_step_and_ends_at_its_time(mlflow, monkeypatch, caplog, at):
+    noted = mlflow(hang=at)
+    monkeypatch.setattr(MlflowProcess.__init__, "__defaults__", (2.0,))
+    tracker = step_log._ErrorsLogged(partial(step_log.Mlflow, "demo", "f1", "http://nowhere"))
+    process = tracker.tracker.process._process
+    for step in range(2000):
+        tracker.write(STEP | {"step": step})
+    assert process.poll() is None, "nothing was waited for"
+    tracker.close()
+    assert process.poll() is not None and ["end"] not in noted()
+    assert "Mlflow failed and is not used any more: did not end within 2 s" in caplog.text
+
+
+@pytest.mark.parametrize("at", ["uri", "log", "end"])
+def test_an_mlflow_that_fails_is_logged_without_its_text_and_ends_no_training(mlflow, caplog, at):
+    mlflow(fail=at)
+    tracker = step_log._ErrorsLogged(partial(step_log.Mlflow, "demo", "f1", "http://nowhere"))
+    process = tracker.tracker.process._process
+    tracker.write(STEP)
+    if at != "end":
+        wait_until(lambda: process.poll() is not None, 30)
+    for step in range(5, 8):
+        tracker.write(STEP | {"step": step})
+    tracker.close()
+    assert caplog.text.count("Mlflow failed and is not used any more: ConnectionError") == 1
+    assert "password" not in caplog.text
+
+
+def test_an_mlflow_that_takes_no_line_has_a_bound_on_what_waits_for_it(mlflow, monkeypatch, caplog):
+    mlflow(hang="uri")
+    monkeypatch.setattr("raymill.training.fit.mlflow_process._MOST_WAITING", 1 << 20)
+    tracker = step_log._ErrorsLogged(partial(step_log.Mlflow, "demo", "f1", "http://nowhere"))
+    process = tracker.tracker.process._process
+    for step in range(20_000):
+        tracker.write(STEP | {"step": step})
+    assert process.poll() is not None and "Mlflow failed and is not used any more: takes no more" in caplog.text
+
+
+def test_the_process_of_mlflow_ends_with_a_training_that_was_killed(mlflow):
+    noted = mlflow()
+    tracker = step_log.Mlflow("demo", "f1", "http://nowhere")
+    tracker.write(STEP)
+    process = tracker.process._process
+    process.stdin.close()  # as the system does
+    assert process.wait(30) == 0 and noted()[-1] == ["end"]
+
+
+def test_a_tracker_that_cannot_be_started_ends_no_training(caplog):
+    def refuse(*_):
+        raise ConnectionError
+
+    tracker = step_log._ErrorsLogged(partial(refuse))
+    tracker.write(STEP)
+    tracker.close()
+    assert "refuse failed and is not used any more: ConnectionError" in caplog.text
 
 
 def test_weights_and_biases_reads_no_settings_of_the_working_folder_and_writes_there(monkeypatch, tmp_path):

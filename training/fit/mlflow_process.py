@@ -1,0 +1,155 @@
+"""MLflow in a process of its own: `python -m raymill.training.fit.mlflow_process`, and what talks to it.
+
+MLflow's client repeats a request for minutes, waits without end for an answer that drips, and reads one of any size; at
+the end of a process it waits for all of that once more. So a child process has it, with a bound on its memory. The
+training writes lines to it and waits for nothing until the end, and there for half a minute at most.
+"""
+
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+_LAST_S = 30.0  # for what is still to be sent when the training ends
+_MEMORY = 4 << 30  # bytes of address space
+_MOST_WAITING = 64 << 20  # bytes of lines that the process has not taken
+_SAID = 300
+
+
+class TrackerFailed(Exception):
+    """The process ended, or takes nothing more. The message says what was seen."""
+
+
+class MlflowProcess:
+    """A child process that sends curves to MLflow. It starts with the training and ends with it at the latest.
+
+    Args:
+        tracking_uri: of MLflow. name, fingerprint: of the training, for its run in MLflow.
+        last_s: seconds that `close` waits.
+    """
+
+    def __init__(self, tracking_uri: str, name: str, fingerprint: str, last_s: float = _LAST_S) -> None:
+        self._last_s = last_s
+        self._waiting = bytearray()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__],  # no module of the working folder
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the training, which then ends this
+        )
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        self._send({"uri": tracking_uri, "name": name, "fingerprint": fingerprint, "last_s": last_s})
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send the values of a step. Never waits.
+
+        Raises:
+            TrackerFailed: the process has ended, or has not taken earlier steps for too long.
+        """
+        self._send({"step": step, "values": dict(values)})
+
+    def close(self) -> None:
+        """Send what is left, and end the process after some time.
+
+        Raises:
+            TrackerFailed: not all was sent.
+        """
+        pipe, until = self._process.stdin, time.monotonic() + self._last_s
+        assert pipe is not None
+        try:
+            while self._waiting and (left := until - time.monotonic()) > 0:
+                select.select([], [pipe], [], left)
+                self._flush()
+            with suppress(OSError):
+                pipe.close()
+            self._process.wait(max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise TrackerFailed(f"did not end within {self._last_s:.0f} s") from None
+        finally:
+            self._kill()
+        if self._process.returncode:
+            raise TrackerFailed(self._said())
+
+    def _send(self, line: Mapping[str, Any]) -> None:
+        self._waiting += json.dumps(line).encode() + b"\n"
+        self._flush()
+        if len(self._waiting) > _MOST_WAITING:
+            self._kill()
+            raise TrackerFailed("takes no more")
+
+    def _flush(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._process.stdin.fileno(), self._waiting[: 1 << 16])]
+        except BlockingIOError:
+            return
+        except OSError:  # it has ended
+            self._kill()
+            raise TrackerFailed(self._said()) from None
+
+    def _kill(self) -> None:
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _said(self) -> str:
+        """The last thing that the ended process said, or its exit status."""
+        assert self._process.stdout is not None
+        if select.select([self._process.stdout], [], [], 0)[0]:
+            said = os.read(self._process.stdout.fileno(), 4 * _SAID).decode(errors="replace")
+            return " ".join(said.split())[:_SAID] or f"exit status {self._process.returncode}"
+        return f"exit status {self._process.returncode}"
+
+
+def main() -> None:
+    """Send what standard input has to MLflow. Standard output has the type of the error that ended it."""
+    say = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # MLflow prints the address of the run
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard), hard))
+    try:
+        _track()
+        status = 0
+    except BaseException as error:
+        say.write(type(error).__name__)  # its text may have an address with a password
+        say.flush()
+        status = 1
+    os._exit(status)  # MLflow's own handlers at the end wait again
+
+
+def _track() -> None:
+    """One MLflow run per training, over all starts: found by the tag `raymill`, the training's fingerprint."""
+    import mlflow
+
+    first = json.loads(sys.stdin.readline())
+    mlflow.set_tracking_uri(first["uri"])
+    experiment = mlflow.set_experiment("raymill")
+    known = mlflow.search_runs(
+        [experiment.experiment_id], f"tags.raymill = '{first['fingerprint']}'", output_format="list", max_results=1
+    )
+    tags = {"raymill": first["fingerprint"]}
+    run_id = known[0].info.run_id if known else None
+    mlflow.start_run(run_id=run_id, run_name=None if known else first["name"], tags=tags)
+    for line in sys.stdin:
+        step = json.loads(line)
+        mlflow.log_metrics(step["values"], step=step["step"], synchronous=False)
+    # The training has ended, or was killed.
+    watch = threading.Timer(first["last_s"], os._exit, (1,))
+    watch.daemon = True
+    watch.start()
+    mlflow.end_run()
+
+
+if __name__ == "__main__":
+    main()
