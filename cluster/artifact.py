@@ -393,11 +393,12 @@ def read_tables(
     store: Store,
     uris: Sequence[str],
     wanted: Callable[[str], bool] | None = None,
-    group_wanted: Callable[[pq.RowGroupMetaData], bool] | None = None,
+    group_wanted: Callable[[int, pq.RowGroupMetaData], bool] | None = None,
 ) -> Iterator[pa.Table]:
     """One table per row group of each Parquet file, in order.
 
-    wanted: whether to read a column, by name; None: all. group_wanted: whether to read a row group; None: all.
+    wanted: whether to read a column, by name; None: all. group_wanted: whether to read a row group, by its number and
+    metadata; None: all.
 
     Raises:
         DataError: a file is gone or damaged, or all of them take far more memory than Raymill's files of their size.
@@ -410,7 +411,7 @@ def read_tables(
             groups = [
                 one
                 for one in range(parquet.num_row_groups)
-                if group_wanted is None or group_wanted(parquet.metadata.row_group(one))
+                if group_wanted is None or group_wanted(one, parquet.metadata.row_group(one))
             ]
             parquet.fetch_ahead(groups, columns)
             for group in groups:

@@ -39,6 +39,7 @@ FAILPOINTS_OF_ASKING = (
     "answer_received",
     "answer_stored",
     "answers_settled",
+    "answers_joined",
     "batch_sent",
     "batch_begun",
 )

@@ -9,6 +9,8 @@ under a fixed name. Left over, and removed if they are older than a stated age, 
     uploads    multipart uploads on S3, hidden files of interrupted writes on local disks
     tests      test files, with which a command examined the store
 
+The small files of the run's answer store are joined; no answer is removed.
+
 Records of units with a key stay as long as a manifest or an unfinished stage has their files: a run with more input
 uses them again. Files with unknown names are listed and stay. Ages are by the clock of the store.
 """
@@ -26,6 +28,7 @@ from typing import Annotated
 import typer
 
 from raymill.cluster.artifact import MANIFEST, Manifest, manifest_file
+from raymill.cluster.asking.compaction import ANSWERS, StoreFacts, compact, stores_below
 from raymill.cluster.cli import shell_command
 from raymill.cluster.config import shown_override
 from raymill.cluster.errors import DataError
@@ -76,12 +79,14 @@ class Garbage:
         old: those old enough to be removed.
         young: those that are not yet.
         unknown: URIs of files with unknown names, which stay.
+        stores: answer stores with small files that can be joined, by URI.
         text: the table of all, which `str` returns.
     """
 
     old: list[Leftover] = field(default_factory=list)
     young: list[Leftover] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    stores: dict[str, StoreFacts] = field(default_factory=dict)
     text: str = field(default="", compare=False)
 
     def __str__(self) -> str:
@@ -98,10 +103,11 @@ def gc(
     """What killed attempts left below a run's output: list it, or remove it."""
     found = collect_garbage(run, older_than, delete, config, override)
     print(found)
-    if found.old and not delete:
+    if (found.old or found.stores) and not delete:
         options = ["--older-than", older_than, *(["--config", config] if config else [])]
         shown = [word for one in override or [] for word in ("-o", shown_override(one, "..."))]
-        print(f"\nTo remove it: {shell_command('gc', run, *options, *shown, '--delete')}")
+        command = shell_command("gc", run, *options, *shown, "--delete")
+        print(f"\nTo {'remove it' if found.old else 'join them'}: {command}")
 
 
 def collect_garbage(
@@ -133,11 +139,18 @@ def collect_garbage(
             else:
                 require_free(store, output)
         found = find_garbage(store, root, seconds)
+        found.stores = {
+            paths.join(root, ANSWERS, folder) if folder else paths.join(root, ANSWERS): facts
+            for folder, facts in stores_below(store, paths.join(root, ANSWERS)).items()
+            if facts.small > 1
+        }
         found.text = _text(found, root, older_than, delete)
         if delete:
             for lease in leases:
                 lease.check()
             remove_garbage(store, root, found.old)
+            for uri in found.stores:
+                compact(store, uri, fewest=2)
     return found
 
 
@@ -389,6 +402,9 @@ def _text(found: Garbage, root: str, older_than: str, delete: bool) -> str:
         lines += ["removed"] if delete else []
     else:
         lines.append(f"Nothing older than {older_than} to remove.")
+    for uri, facts in found.stores.items():
+        name, what = uri.removeprefix(f"{root}/"), "joined" if delete else "can be joined by --delete"
+        lines.append(f"{name}/: {plural(facts.small, 'small file')} of {facts.text} {what}; no answer is removed.")
     if found.young:
         size = byte_size(sum(one.item.size for one in found.young))
         lines.append(f"Younger than {older_than}, left: {plural(len(found.young), 'file')}, {size}.")

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -12,6 +12,8 @@ import typer
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
+from raymill.cluster.asking.answers import OUTCOMES
+from raymill.cluster.asking.compaction import ANSWERS, StoreFacts, stores_below, summary
 from raymill.cluster.config import load_storage, schema
 from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.formats import byte_size, plural
@@ -81,10 +83,11 @@ def describe(
     config: AnyConfig = None,
     override: Changes = None,
 ) -> Answer:
-    """An artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests.
+    """An artifact's manifest, schema, counts and first rows; of a run or folder, its artifacts and digests; of an
+    answer store, its tries and tokens by run.
 
     Args:
-        artifact: folder or URI of a run, or of an artifact in it; or what is open already.
+        artifact: folder or URI of a run, or of an artifact or answer store in it; or what is open already.
         rows: number of rows, with long values shortened.
         config: the run's config, for its `storage` settings.
         override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
@@ -100,6 +103,9 @@ def describe(
             head = [f"folder    {plural(len(names), 'finished artifact')}, and no finished run of its own"]
             parts = _parts_lines(store, uri, dict.fromkeys(names, ""))
             return Answer({"artifacts": names}, "\n".join([*head, f"at        {uri}", *parts]))
+        if manifest is None and (facts := stores_below(store, uri).get("")):
+            runs = summary(store, uri)
+            return Answer(asdict(facts) | {"runs": runs}, "\n".join(_store_lines(uri, facts, runs)))
         if manifest is None:
             missing = f"no {RUN_MANIFEST} and no {MANIFEST} here, so this is no finished run and no finished artifact"
             raise nothing_here(store, uri, missing)
@@ -116,6 +122,18 @@ def _run_lines(store: Store, uri: str, manifest: dict[str, Any]) -> Iterator[str
     for name, line in manifest.get("told", {}).items():
         yield f"{name:<9} {line}"
     yield from _parts_lines(store, uri, manifest["artifacts"])
+    for folder, facts in stores_below(store, paths.join(uri, ANSWERS)).items():
+        name = paths.join(ANSWERS, folder) if folder else ANSWERS
+        yield f"  {name:<16} {facts.text}; `raymill inspect {paths.join(uri, name)}` has their tries and tokens"
+
+
+def _store_lines(uri: str, facts: StoreFacts, runs: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    yield f"answers   {facts.text}"
+    yield f"at        {uri}"
+    for run, counts in runs.items():
+        outcomes = ", ".join(f"{counts[one]:,} {one}" for one in OUTCOMES if one in counts)
+        tokens = f"{counts['input_tokens']:,} tokens in, {counts['output_tokens']:,} out"
+        yield f"  {run}: {counts['tries']:,} tries ({outcomes}), {tokens}"
 
 
 def read_run_manifest(store: Store, uri: str) -> Any:

@@ -15,23 +15,25 @@ class AnswerIndex:
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
         self._files: dict[str, None] = {}
-        self._places: dict[str, str] = {}  # key -> URI of a file
+        self._places: dict[str, tuple[str, int]] = {}  # key -> URI of a file, number of the row group in it
 
     def answered(self, wanted: Collection[str], most_bytes: int) -> dict[str, Try]:
         """The answers to these keys that are in files. most_bytes: of a body; larger ones are left out."""
         self._read_new()
-        by_file: dict[str, list[str]] = {}
+        by_file: dict[str, tuple[set[int], list[str]]] = {}
         for key in wanted:
-            if uri := self._places.get(key):
-                by_file.setdefault(uri, []).append(key)
+            if place := self._places.get(key):
+                groups, keys = by_file.setdefault(place[0], (set(), []))
+                groups.add(place[1])
+                keys.append(key)
         found: dict[str, Try] = {}
-        for uri, keys in by_file.items():
+        for uri, (groups, keys) in by_file.items():
             try:
-                found |= self._answers.answered_in(uri, keys, most_bytes)
+                found |= self._answers.answered_in(uri, groups, keys, most_bytes)
             except DataError:
-                if uri in self._answers.files():
+                if self._answers.store.exists(uri):
                     raise
-                self._forget(uri)  # another process has compacted the store
+                self._forget(uri)  # another process has joined it with others
                 return self.answered(wanted, most_bytes)
         return found
 
@@ -39,8 +41,14 @@ class AnswerIndex:
         for uri in self._answers.files():
             if uri not in self._files:
                 self._files[uri] = None
-                self._places |= dict.fromkeys(self._answers.keys_in(uri), uri)
+                try:
+                    groups = self._answers.keys_in(uri)
+                except DataError:
+                    if self._answers.store.exists(uri):
+                        raise
+                    continue  # joined with others meanwhile
+                for number, keys in enumerate(groups):
+                    self._places |= dict.fromkeys(keys, (uri, number))
 
     def _forget(self, uri: str) -> None:
-        self._files.pop(uri, None)
-        self._places = {key: at for key, at in self._places.items() if at != uri}
+        self._places = {key: place for key, place in self._places.items() if place[0] != uri}

@@ -9,7 +9,8 @@ A try is written to a journal before its answer is read (cluster/store/line_log.
 to one Parquet file, so a million answers are some hundred objects. A line is also written before a request is sent:
 requests that were in flight when a process was killed may have been billed, and are counted.
 
-Several runs may share a store. A run removes its own journals alone. A try that is in two files counts once, by its id.
+Several runs may share a store. A run removes its own journals alone. At its end small files are joined (compaction.py).
+A try that is in two files counts once, by its id.
 """
 
 import hashlib
@@ -243,18 +244,19 @@ class Answers:
         """The URIs of all files, without journals."""
         return self._files(AnswerRange("", ""))
 
-    def keys_in(self, uri: str) -> list[str]:
-        """The keys with an answer in a file."""
-        found = list[str]()
-        for table in self._tables_of(uri, AnswerRange("", ""), ["key", "outcome"]):
-            found += table.filter(pc.equal(table["outcome"], "answered"))["key"].to_pylist()
-        return found
+    def keys_in(self, uri: str) -> list[list[str]]:
+        """The keys with an answer in each row group of a file."""
+        return [
+            table.filter(pc.equal(table["outcome"], "answered"))["key"].to_pylist()
+            for table in self.tables_of(uri, AnswerRange("", ""), ["key", "outcome"])
+        ]
 
-    def answered_in(self, uri: str, wanted: Collection[str], most_bytes: int) -> dict[str, Try]:
-        """The answers to these keys in a file. most_bytes: of a body; larger ones are left out."""
+    def answered_in(
+        self, uri: str, groups: Collection[int], wanted: Collection[str], most_bytes: int
+    ) -> dict[str, Try]:
+        """The answers to these keys in row groups of a file. most_bytes: of a body; larger ones are left out."""
         found, given = dict[str, Try](), pa.array(sorted(wanted), pa.string())
-        around = AnswerRange(min(wanted), max(wanted) + "g")
-        for table in self._tables_of(uri, around, SCHEMA.names):
+        for table in self.tables_of(uri, AnswerRange("", ""), SCHEMA.names, groups):
             of_keys = pc.and_(pc.is_in(table["key"], given), pc.equal(table["outcome"], "answered"))
             table = table.filter(pc.and_(of_keys, pc.less_equal(pc.binary_length(table["body"]), most_bytes)))
             found = {row["key"]: Try(**row) for row in table.to_pylist()} | found
@@ -290,8 +292,11 @@ class Answers:
         written = pa.BufferOutputStream()
         rows = max(1, min(_GROUP_ROWS, table.num_rows * _GROUP_BYTES // max(1, table.nbytes)))
         pq.write_table(table, written, compression="zstd", row_group_size=rows)
-        uri = paths.join(self.uri, f"{keys.name}.{uuid.uuid4().hex[:12]}.parquet")
-        self.store.write_bytes(uri, written.getvalue().to_pybytes())
+        self.store.write_bytes(self.new_file(keys), written.getvalue().to_pybytes())
+
+    def new_file(self, keys: AnswerRange) -> str:
+        """The URI of a new file with tries of these keys."""
+        return paths.join(self.uri, f"{keys.name}.{uuid.uuid4().hex[:12]}.parquet")
 
     def settle_call(self, keys: AnswerRange) -> None:
         """Settle and delete the run's journals of a call. Nobody else reads them."""
@@ -364,21 +369,41 @@ class Answers:
         return hashlib.blake2b(self.run.encode(), digest_size=4).hexdigest()
 
     def _tables(self, keys: AnswerRange, names: Sequence[str]) -> Iterator[pa.Table]:
-        """These columns of the tries in the files that meet a range. Rows that are no tries are left out.
+        """As `tables_of`, of all files that meet a range. A try may come twice.
 
         Raises:
             DataError: a file has other columns, or is damaged.
         """
-        for uri in self._files(keys):
-            yield from self._tables_of(uri, keys, names)
+        left, read = self._files(keys), set[str]()
+        while left:
+            for uri in left:
+                read.add(uri)
+                try:
+                    yield from self.tables_of(uri, keys, names)
+                except DataError:
+                    if self.store.exists(uri):
+                        raise
+                    # Another process has joined it with others: its tries are in a file that is listed again below.
+                    left = [one for one in self._files(keys) if one not in read]
+                    break
+            else:
+                return
 
-    def _tables_of(self, uri: str, keys: AnswerRange, names: Sequence[str]) -> Iterator[pa.Table]:
-        """As `_tables`, of a file, without the row groups that have no key of the range."""
+    def tables_of(
+        self, uri: str, keys: AnswerRange, names: Sequence[str], groups: Collection[int] | None = None
+    ) -> Iterator[pa.Table]:
+        """These columns of the tries in a file, a table for each row group that may have keys of a range.
+
+        groups: numbers of the row groups that are read; None: all. Rows that are no tries are left out.
+
+        Raises:
+            DataError: it has other columns, is damaged, or gone.
+        """
         schema = pa.schema([SCHEMA.field(name) for name in names])
 
-        def meets(group: pq.RowGroupMetaData) -> bool:
+        def meets(number: int, group: pq.RowGroupMetaData) -> bool:
             bounds = _key_bounds(group)
-            return bounds is None or keys.may_have(*bounds)
+            return (groups is None or number in groups) and (bounds is None or keys.may_have(*bounds))
 
         for table in read_tables(self.store, [uri], {*names}.__contains__, meets):
             try:

@@ -22,6 +22,7 @@ from raymill.cluster.asking.answer_index import AnswerIndex
 from raymill.cluster.asking.answers import AnswerRange, Answers, Spending
 from raymill.cluster.asking.ask import ask_all
 from raymill.cluster.asking.backends import reporting
+from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.endpoint import Endpoint, Reply, judged, no_answer
 from raymill.cluster.asking.money import tokens_of
@@ -83,6 +84,7 @@ class EmbeddingRun:
             one = EmbeddingModel.model_validate_json(model)
             answers = self.answers(one)
             answers.close()
+            compact(answers.store, answers.uri)
             found.append(_spent(one, answers.spending()))
         return found
 

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends, located
+from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
@@ -268,6 +269,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         self.record_inputs()
         artifacts = run_stages(self._generating, self.frozen, making.run, self._refuse_seeds)
         self.answers.close()
+        compact(self.store, self.answers.uri)
         report = self._report(artifacts)
         if asked := self.embedding.close([*self._embedding_models.values()]):
             report["embeddings"] = asked

@@ -25,6 +25,7 @@ import yaml
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.answers import Answers
 from raymill.cluster.asking.backends import Backends, located
+from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.requests import boundaries
@@ -217,6 +218,7 @@ class PromptJob(RunJob[PromptConfig]):
             )
         for name in self.models:
             self._answers(name).close()
+        compact(self.store, config.answer_store)
         report = self._report(artifacts)
         if asked := embedding.close([*config.embedding_models.values()]):
             report["embeddings"] = asked

@@ -3,19 +3,24 @@
 import json
 import shutil
 from collections import Counter
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.endpoint import judged
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.cluster.garbage import collect_garbage
+from raymill.cluster.inspection import describe
 from raymill.cluster.output import Output
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
+from raymill.pipelines.generate import stages
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.parse import REASONS
@@ -446,3 +451,37 @@ def test_a_stored_body_that_is_no_answer_is_asked_again(settings, server, monkey
     asked = server.stats()["requests"]
     again = settings | {"output": str(tmp_path / "again"), "answers": str(tmp_path / "out/answers")}
     assert generate_inline(again, monkeypatch).report["records"] and server.stats()["requests"] > asked
+
+
+def test_inspect_lists_the_answer_store_and_gc_joins_its_small_files(settings, server, monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "_RANGE_REQUESTS", 3)
+    run = generate_inline(settings, monkeypatch)
+    listed = str(describe(run.uri))
+    assert "answers " in listed and "4 files, " in listed and f'raymill.inspect("{run.uri}/answers")' in listed
+    found = describe(f"{run.uri}/answers")
+    (counts,) = found["runs"].values()
+    assert counts["tries"] == counts["answered"] == 12 and counts["input_tokens"] == server.tokens[0]
+    assert "12 tries (12 answered)" in str(found)
+    before = stored(tmp_path)
+    assert "answers/: 4 small files of 4 files" in str(collect_garbage(run.uri)) and len(stored_files(tmp_path)) == 4
+    assert "joined; no answer is removed" in str(collect_garbage(run.uri, delete=True))
+    assert len(stored_files(tmp_path)) == 1
+    assert sorted(stored(tmp_path), key=str) == sorted(before, key=str)
+    (tmp_path / "out/manifest.json").unlink()
+    again = generate_inline(settings, monkeypatch)
+    assert server.stats()["requests"] == 12 and rows(again, "records") == rows(run, "records")
+    assert "small file" not in str(collect_garbage(run.uri))
+
+
+def stored_files(tmp_path):
+    return sorted((tmp_path / "out/answers").glob("*.parquet"))
+
+
+def test_a_run_that_ends_joins_the_small_files_of_its_store(settings, server, monkeypatch, tmp_path):
+    monkeypatch.setattr(stages, "_RANGE_REQUESTS", 1)
+    monkeypatch.setattr("raymill.pipelines.generate.job.compact", partial(compact, fewest=4))
+    run = generate_inline(settings, monkeypatch)
+    assert len(stored_files(tmp_path)) == 1 and len(stored(tmp_path)) == 12
+    (tmp_path / "out/manifest.json").unlink()
+    again = generate_inline(settings, monkeypatch)
+    assert server.stats()["requests"] == 12 and rows(again, "records") == rows(run, "records")
