@@ -321,7 +321,8 @@ def publish(
     counters = add_counters(record.counters for record in ordered)
     for output in stage.outputs:
         uri = paths.join(root, output.name)
-        files = [file for record in ordered for file in record.files[output.name]]
+        # A record of an earlier run may be of a stage without this output, if its unit has nothing to write there.
+        files = [file for record in ordered for file in record.files.get(output.name, ())]
         manifest = Manifest(
             kind=output.name,
             fingerprint=stage.fingerprint,

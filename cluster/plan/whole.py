@@ -152,7 +152,7 @@ class Whole:
     def _output(self, stage: Stage, name: str, output: Output, tried: Tried | None) -> "_Planned":
         """The rows, bytes and files of an output, by those of the sample."""
         units = len(stage.units)
-        if tried is None:
+        if tried is None or output.name not in tried.outputs:  # no piece of the sample has such rows
             return _Planned(0, 0, units, units)
         filled = {file.unit for file in tried.outputs[output.name].manifest.files if file.rows}
         of_inputs = stage.per_input and max(filled, default=0) >= tried.units
@@ -200,7 +200,7 @@ class Whole:
             version=cluster.__version__,
             digest="planned",
         )
-        sampled = tried.outputs[output.name] if tried else None
+        sampled = tried.outputs.get(output.name) if tried else None
         artifact = PlannedArtifact(sampled, stage.store, paths.join(self.root, path), manifest)
         artifact.rows_instead = self.rows_of.get(path)
         self._sizes |= {uri: file.bytes for uri, file in zip(artifact.file_uris, files, strict=True)}

@@ -170,6 +170,7 @@ class Reader:
         open     `columns_of` returns those of the first records; others may have more
         fixed    `columns_of` returns all of them, the same for every file; the text is not one of them
     own_id: the fixed column that is the document's id if the input's `id` is a column of other formats.
+    extracts: whether a document's text costs more to extract than to store, so that it is stored if it is read again.
     """
 
     endings: tuple[str, ...] = ()
@@ -178,6 +179,7 @@ class Reader:
     compressed_endings: tuple[str, ...] = ()
     columns: Literal["typed", "header", "open", "fixed"]
     own_id: str = ""
+    extracts: bool = False
 
     def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """The pieces of a file; by default one.

@@ -80,6 +80,7 @@ class Reading:
         failed: unit -> rows of documents on which a plug-in raised an exception when the units were read first.
         exceeded: place of a document -> (problem, bound) of each document that exceeded `limits.document_s` or its
             memory when the units were read first. None when they are.
+        extracted: sources of a plan's sample whose texts were extracted from the files of the input.
     """
 
     store: Store
@@ -87,6 +88,11 @@ class Reading:
     carried: pa.Schema
     exceeded: Mapping[str, tuple[str, str]] | None = None
     failed: Mapping[int, frozenset[int]] = dataclasses.field(default_factory=dict)
+    extracted: frozenset[str] = frozenset()
+
+    def extracts(self, unit: Unit) -> bool:
+        """Whether a reader of the unit extracts texts, as from HTML; see `Reader.extracts`."""
+        return unit.source in self.extracted or any(READERS[span.format].extracts for span in unit.spans)
 
     def after(self, quarantine: Artifact) -> "Reading":
         """The same for reading units again. quarantine: `problem` and `where` of what could not be read."""

@@ -1,22 +1,23 @@
 """The main job of `raymill curate`: raw text to a training corpus.
 
     freeze      lists the input files and divides them into units         -> inputs.json, inputs.parquet
-    measure     reads the text; measures every document                   -> attributes, quarantine
+    measure     reads the text; measures every document                   -> attributes, quarantine, _work/texts
     index       sorts hashes of the ids                                   -> _work/id_index
     ids         finds ids that several documents have                     -> _work/duplicate_ids
     decide      compares signals with bounds                              -> _work/verdicts, _work/tallies
     group       finds duplicates among the documents that passed          -> _work/groups
     duplicates  counts them                                               -> _work/duplicates, _work/similarity
-    select      reads the text again; writes the kept documents, the      -> corpus, removed, contaminated,
+    select      reads the text; writes the kept documents, the            -> corpus, removed, contaminated,
                 ledger of removed ones, texts shared with evaluation         boilerplate, repeats,
                 sets or by several documents, examples and counts            _work/samples, _work/kept
     merge       merges the units' counts and examples for the report      -> _work/tally_sums, _work/best_samples,
                                                                              _work/problems
     report      writes the report, then the run's manifest                -> report.json, report.html, manifest.json
 
-`ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on. `contaminated` is written
-with the rule `decontamination`, `boilerplate` and `repeats` with the settings of these names. The driver's work grows
-with the number of units, not of documents.
+`_work/texts` is written of inputs whose text is extracted, such as HTML (measured_texts.py); `select` reads the files
+of the others again. `ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on.
+`contaminated` is written with the rule `decontamination`, `boilerplate` and `repeats` with the settings of these names.
+The driver's work grows with the number of units, not of documents.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.
@@ -67,6 +68,7 @@ from raymill.pipelines.curate.report.page import render
 from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from raymill.pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
 from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
+from raymill.pipelines.curate.stages.measured_texts import TEXTS
 from raymill.pipelines.curate.stages.samples import SAMPLES
 from raymill.pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from raymill.pipelines.curate.stages.tallies import DUPLICATES, duplicates_stage, merge_stage
@@ -337,7 +339,7 @@ def run_stages(
         artifacts |= run(group_stage(config.dedup, config.inputs, attributes, verdicts, units, sizes, earlier))
         artifacts |= run(duplicates_stage(artifacts[GROUPS]))
     of_documents = attributes, verdicts, artifacts.get(GROUPS), artifacts.get(DUPLICATES)
-    artifacts |= run(select_stage(config, filters, config.cuts, inputs, *of_documents, sizes))
+    artifacts |= run(select_stage(config, filters, config.cuts, inputs, *of_documents, sizes, artifacts.get(TEXTS)))
     tallies = [artifacts[TALLIES], artifacts[KEPT]]
     return artifacts | run(merge_stage(tallies, artifacts[SAMPLES], artifacts[QUARANTINE], config.report.samples))
 
@@ -404,6 +406,8 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
     say_if_compiling()
     sample = draw_sample(inputs, config.limits)
     inputs, input, is_exact = planned_input(inputs, sample, config.execution.unit_bytes, documents)
+    # The sample is of Parquet, and these are treated as in the run.
+    extracted = frozenset(unit.source for unit in inputs.units if inputs.reading.extracts(unit))
     assumed: list[str] = []
 
     def duplicates_in(found: Mapping[str, Artifact]) -> float:
@@ -415,7 +419,9 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
         sources = sampled_inputs(config.inputs, sample, trial, every)
         dedup = config.dedup and config.dedup.model_copy(update={"against": ()})
         local = config.model_copy(update={"inputs": sources, "output": trial.root, "dedup": dedup})
-        return run_stages(local, a_unit_for_each_file(freeze(trial.store, sources, 1 << 40)), trial.run)
+        pieces = a_unit_for_each_file(freeze(trial.store, sources, 1 << 40))
+        reading = with_changes(pieces.reading, extracted=extracted)
+        return run_stages(local, with_changes(pieces, reading=reading), trial.run)
 
     def run_all(whole: Whole) -> None:
         found, rows = whole.sampled.artifacts, whole.sampled.whole.rows

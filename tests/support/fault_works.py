@@ -33,6 +33,7 @@ from tests.support.stored_answers import tries_in
 from tests.support.stories import story
 from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, sentences, train_inline
+from tests.support.warc_records import record, response
 
 # Of a step log: what a training that went on must have like one that was never disturbed.
 _OF_A_STEP = ("step", "samples", "loss", "grad_norm", "tokens", "validation")
@@ -151,7 +152,7 @@ _TRAIN = {
 
 
 def write_texts(folder: Path) -> None:
-    """Three files of 12 documents: stories; copies, near copies, a line that many have, a quotation."""
+    """Three files of 12 documents: stories; copies, near copies, a line that many have, a quotation. And two pages."""
     folder.mkdir()
     quotation = story(900, 6)
     for part in range(3):
@@ -167,6 +168,9 @@ def write_texts(folder: Path) -> None:
             text = f"Home, about us, and the rest of the site\n\n{text}"
             rows.append({"id": f"{part}-{number}", "text": text, "date": f"2024-0{1 + number % 9}-0{1 + part}"})
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pages = [f"<html><body><article><p>{story(800 + number, 6)}</p></article></body></html>" for number in range(2)]
+    records = [record("response", response(page.encode()), number) for number, page in enumerate(pages)]
+    (folder / "pages.warc").write_bytes(b"".join(records))
 
 
 def write_tickets(folder: Path) -> None:

@@ -41,6 +41,7 @@ class Docx(OneDocument):
     """The text of Word documents."""
 
     endings = (".docx",)
+    extracts = True
     bytes_per_text = 4
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:

@@ -123,6 +123,7 @@ class Mail(Reader):
     endings = (".mbox", ".eml")
     columns = "fixed"
     own_id = "thread"
+    extracts = True
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """The columns in the module's docstring."""

@@ -36,6 +36,7 @@ class Pdf(OneDocument):
     """The text layer of PDF files."""
 
     endings = (".pdf",)
+    extracts = True
     bytes_per_text = 4
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:

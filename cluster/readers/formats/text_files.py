@@ -139,6 +139,7 @@ class Html(OneDocument):
     """HTML pages: their main content, without navigation, comments and advertisements."""
 
     endings = (".html", ".htm", ".xhtml")
+    extracts = True
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the main content."""

@@ -128,6 +128,7 @@ class Warc(Archive):
     """Crawled pages: the main content of HTML responses and resources."""
 
     endings = (".warc",)
+    extracts = True
     kinds = ("response", "resource")
 
     def add(

@@ -29,6 +29,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.stages.ids import ID_INDEX, positions_of, row_at
 from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
+from raymill.pipelines.curate.stages.measured_texts import TEXTS, measured_documents, texts_by_unit
 from raymill.pipelines.text.normalize import normalize
 from raymill.pipelines.text.texts import Texts
 
@@ -93,6 +94,14 @@ class RunReader:
     @cached_property
     def _reading(self) -> Reading:
         return self.inputs.reading.after(Artifact.load(self.store, paths.join(self.uri, QUARANTINE)))
+
+    @cached_property
+    def _texts(self) -> list[list[str] | None]:
+        """The files with the stored texts of each unit; None for a unit that is read again."""
+        found = self.artifact(TEXTS)
+        if found is not None and found.manifest.fingerprint != self.attributes.manifest.fingerprint:
+            found = None  # of an earlier run at this output
+        return texts_by_unit(found, self.inputs)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
@@ -163,13 +172,15 @@ class RunReader:
         return Limits(**(self.manifest or {}).get("config", {}).get("limits", {}))
 
     def text_of(self, document: MeasuredDocument) -> str:
-        """The text that was measured: read again and normalised; personal data is not replaced.
+        """The text that was measured, normalised: as it was stored, or read again. Personal data is not replaced.
 
         Raises:
             DataError: the document is not in the unit any more.
         """
         unit = self.inputs.units[document.unit]
-        for table in self._tables(unit):
+        texts = self._texts[document.unit]
+        tables = self._tables(unit) if texts is None else measured_documents(unit, texts, self._reading, self._limits)
+        for table in tables:
             found = table.filter(pc.equal(table["row"], document.row))
             if found.num_rows:
                 return normalize(Texts.from_arrow(found["text"]))[0]

@@ -1,9 +1,9 @@
-"""The kept documents, read again, without the text that several of them have.
+"""The kept documents, without the text that several of them have.
 
-`select` and the stages that prepare it read units of input together with their attributes, verdicts and groups. Kept
-are the documents that passed the rules and are not removed as duplicates. A cut is a setting with a stage of its own
-(`CurateConfig.cuts`). A document of which a cut leaves too few words is removed; the corpus and later cuts get the text
-that is left.
+`select` and the stages that prepare it read the texts of units of input (measured_texts.py) together with their
+attributes, verdicts and groups. Kept are the documents that passed the rules and are not removed as duplicates. A cut
+is a setting with a stage of its own (`CurateConfig.cuts`). A document of which a cut leaves too few words is removed;
+the corpus and later cuts get the text that is left.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import open_parquet, read_tables
 from raymill.cluster.exchange import Slice
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.units import Reading, Unit, read_unit, split_problems
+from raymill.cluster.readers.units import Reading, Unit
 from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.stages.measured_texts import measured_documents
 from raymill.pipelines.curate.stages.shared_keys import read_shared
 from raymill.pipelines.dedup.compare import GROUPS_SCHEMA
 from raymill.pipelines.rules.filters import Filters
@@ -34,6 +35,7 @@ class MeasuredUnit:
 
     Attributes:
         first: position of its first document.
+        texts: files with its stored texts; None: it is read again (measured_texts.py).
         shared: the unit's shared keys (shared_keys.py) of each cut, by its name.
     """
 
@@ -42,6 +44,7 @@ class MeasuredUnit:
     attributes: list[str]
     verdicts: list[str]
     groups: list[str]
+    texts: list[str] | None = None
     shared: Mapping[str, Slice] = field(default_factory=dict)
 
 
@@ -81,7 +84,7 @@ class Cut(Protocol):
 
 @dataclass(frozen=True)
 class KeptTexts:
-    """Reads the kept documents of a unit again.
+    """The kept documents of a unit.
 
     Attributes:
         without_duplicates: whether documents of the groups with a reason are left out.
@@ -107,8 +110,7 @@ class KeptTexts:
         removed_rows = np.concatenate([np.empty(0, np.int64), *removed])
         shared = [read_shared(store, unit.shared.get(cut.name)) for cut in self.cuts]
         first = 0
-        for table in read_unit(unit.unit, self.reading, self.limits):
-            readable, _ = split_problems(table)
+        for readable in measured_documents(unit.unit, unit.texts, self.reading, self.limits):
             kept = np.flatnonzero(~np.isin(readable["row"].to_numpy(), removed_rows))
             if len(kept):
                 numbers = first + kept

@@ -1,6 +1,6 @@
-"""The stage `select`: reads the text again, and writes the corpus and the ledger.
+"""The stage `select`: reads the texts, and writes the corpus and the ledger.
 
-    units of input, attributes, verdicts, groups  ->  corpus, removed (the ledger), contaminated (with the rule
+    texts of units, attributes, verdicts, groups  ->  corpus, removed (the ledger), contaminated (with the rule
                                                       `decontamination`), the artifacts of cuts (kept_texts.py),
                                                       samples and tallies for the report
 
@@ -20,7 +20,7 @@ from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_table
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.units import InputManifest, Reading, read_unit, split_problems
+from raymill.cluster.readers.units import InputManifest, Reading
 from raymill.cluster.stage import Output, RunStage, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import AnyCut, CurateConfig
@@ -33,6 +33,7 @@ from raymill.pipelines.curate.stages.kept_texts import (
     filter_texts,
     groups_in,
 )
+from raymill.pipelines.curate.stages.measured_texts import measured_documents, texts_by_unit
 from raymill.pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler, index_in
 from raymill.pipelines.curate.stages.shared_keys import KeyStages, read_shared
 from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally
@@ -121,16 +122,18 @@ def select_stage(
     groups: Artifact | None,
     duplicates: Artifact | None,
     sizes: Sizes = DEFAULT_SIZES,
+    texts: Artifact | None = None,
 ) -> Stage:
     """The stage that writes the documents that are kept.
 
-    Reads: the input files once more, the attributes and verdicts of its units, and the groups of their positions.
+    Reads: the stored texts of the units that have them, the files of the others once more, the attributes and verdicts
+    of its units, and the groups of their positions.
     Writes: CORPUS and the ledger REMOVED; SAMPLES and KEPT for the report; CONTAMINATED and the artifacts of cuts, if
     set.
     Cost: 7 ms of a core for 1 MB of text; 1 GiB, with cuts the text of a corpus file besides (select_memory).
 
     filters, cuts: those of the config. groups, duplicates: the artifacts GROUPS and DUPLICATES; None without
-    deduplication. sizes: those of `groups`.
+    deduplication. sizes: those of `groups`. texts: the artifact TEXTS, if `measure` stored texts.
     """
     file_bytes = config.corpus.file_mib << 20
     removes_duplicates = config.dedup is not None and config.dedup.remove
@@ -163,7 +166,7 @@ def select_stage(
     firsts = (np.cumsum(documents) - documents).tolist()
     spans = list(zip(firsts, documents.tolist(), strict=True))
     of_groups = files_of(groups, spans, sizes) if groups else [[] for _ in spans]
-    files = attributes.files_by_unit(count), verdicts.files_by_unit(count), of_groups
+    files = attributes.files_by_unit(count), verdicts.files_by_unit(count), of_groups, texts_by_unit(texts, inputs)
     measured = [MeasuredUnit(*part) for part in zip(inputs.units, firsts, *files, strict=True)]
     kept_bytes = _kept_bytes(verdicts, duplicates if removes_duplicates else None, inputs)
     store = attributes.store
@@ -256,8 +259,7 @@ class Select:
         removed_in_unit = _sorted([verdicts, _duplicates(config, groups)])
         removed_rows = removed_in_unit["row"].to_numpy()
         first = 0
-        for table in read_unit(unit, self.reading, config.limits):
-            readable, _ = split_problems(table)
+        for readable in measured_documents(unit, measured.texts, self.reading, config.limits):
             rows, position = attributes.slice(first, readable.num_rows), measured.first + first
             first += readable.num_rows
             if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
