@@ -1,5 +1,8 @@
 """Exports metrics through Ray. Imported only by a process that has joined a Ray; see metrics.py."""
 
+import string
+from urllib.parse import quote
+
 import ray
 from ray.util.metrics import Counter, Gauge
 
@@ -16,13 +19,19 @@ class RayMetrics(Metrics):
     def set(self, name: str, value: float | None, **tags: str) -> None:
         metric = self._metric(name)
         assert isinstance(metric, Gauge), f"{name} is a counter"
-        metric.set(value, tags={"run": self.run, **tags})
+        metric.set(value, tags=self._tags(tags))
 
     def add(self, name: str, value: float, **tags: str) -> None:
         metric = self._metric(name)
         assert isinstance(metric, Counter), f"{name} is a gauge"
         if value > 0:
-            metric.inc(value, tags={"run": self.run, **tags})
+            metric.inc(value, tags=self._tags(tags))
+
+    def _tags(self, tags: dict[str, str]) -> dict[str, str]:
+        """The values of tags in ASCII, as Ray requires; other characters are percent-encoded as UTF-8."""
+        return {
+            name: quote(value, string.printable, errors="replace") for name, value in {"run": self.run, **tags}.items()
+        }
 
     def _metric(self, name: str) -> Counter | Gauge:
         if name not in self._found:

@@ -47,6 +47,17 @@ def test_values_are_recorded_with_the_run_and_the_given_tags(metrics):
     assert before <= moment <= time.time() and tags == {"run": "run-1"}
 
 
+@pytest.mark.parametrize(
+    ("run", "tag"),
+    [("pära 1", "p%C3%A4ra 1"), ("データ", "%E3%83%87%E3%83%BC%E3%82%BF"), ("b\udcff", "b?"), ("a%b", "a%b")],
+)
+def test_ray_takes_the_name_of_any_output_as_a_tag(run, tag):
+    metrics = ray_metrics.RayMetrics(run)  # with Ray's own metrics, which refuse tags that are not ASCII
+    metrics.set("raymill_run_state", 1)
+    metrics.add("raymill_documents", 3, stage="prüfen")
+    assert metrics._tags({}) == {"run": tag}
+
+
 def test_a_counter_does_not_grow_by_nothing(metrics):
     metrics.add("raymill_preemptions", 0)
     metrics.add("raymill_preemptions", -1)
