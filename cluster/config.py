@@ -69,8 +69,8 @@ _WANTED = {
 
 _COMPARISONS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
-# pydantic's name of an alternative that is no class: dict[str,str], function-after[check(), constrained-str].
-_ALTERNATIVE = re.compile(r"[a-z-]+\[.*\]")
+# pydantic's name of an alternative that is no class: dict[str,str], function-after[check(), constrained-str], str.
+_ALTERNATIVE = re.compile(r"[a-z-]+\[.*\]|constrained-[a-z]+|str|int|float|bool")
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
@@ -482,6 +482,9 @@ def _wanted(mistake: Sequence[Mapping[str, Any]]) -> str:
         if entry.get("ctx", {}).get("pattern") == VARIABLE:
             found.append("the name of an environment variable, in capitals, as in MY_PASSWORD")
             continue
+        if entry["type"] == "too_short" and isinstance(entry["input"], dict):
+            found.append("at least {min_length} entry".format(**entry["ctx"]))
+            continue
         said = entry["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         found.append(_WANTED.get(entry["type"], said).format(**entry.get("ctx", {})))
     return ", or ".join(dict.fromkeys(found))
@@ -497,9 +500,17 @@ def _real_loc(model: type[BaseModel], entry: Mapping[str, Any]) -> tuple[Loc, Lo
     real: list[str | int] = []
     reached: list[Any] = [model]
     at, label = None, ""
+    follows_label = False
     for number, step in enumerate(loc):
-        # A mapping takes any step for a key; what pydantic calls an alternative of another setting is none.
-        is_label = len(reached) > 1 and isinstance(step, str) and _ALTERNATIVE.fullmatch(step) is not None
+        # A mapping takes any step for a key; what pydantic calls an alternative of another setting is none. A key
+        # follows the name of its mapping, so `str` may be one.
+        is_label = (
+            len(reached) > 1
+            and not follows_label
+            and isinstance(step, str)
+            and _ALTERNATIVE.fullmatch(step) is not None
+        )
+        follows_label = is_label
         inner = [] if is_label else [found for candidate in reached for found in _step(candidate, step)]
         if inner or (number == len(loc) - 1 and entry["type"] in _UNKNOWN):
             real.append(step)

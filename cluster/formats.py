@@ -50,6 +50,13 @@ def decimal(number: float) -> str:
     return f"{number:,.{digits}f}".rstrip("0").rstrip(".") if digits <= 6 else f"{number:.3g}"
 
 
+def money(amount: float) -> str:
+    """An amount of money: four significant digits, never as a power of ten."""
+    if not math.isfinite(amount) or abs(amount) >= 1 or not amount:
+        return decimal(amount)
+    return f"{amount:.{3 - math.floor(math.log10(abs(amount)))}f}".rstrip("0").rstrip(".")
+
+
 def short(number: float) -> str:
     """For axes and headlines: 1.2k, 35M, 2.1B, 4T."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

@@ -9,7 +9,7 @@ from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import DataError
-from raymill.cluster.formats import count, plural
+from raymill.cluster.formats import count, money, plural
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
@@ -41,7 +41,7 @@ def embedder_of(model: EmbeddingModel, store: Store, run: EmbeddingRun | None, s
 
 def embeddings_text(spent: Mapping[str, Any]) -> str:
     """What an endpoint was asked, in words. spent: of `EmbeddingRun.close`."""
-    cost = "" if spent["cost"] is None else f", cost {spent['cost']:.4g}"
+    cost = "" if spent["cost"] is None else f", cost {money(spent['cost'])}"
     refused = spent["outcomes"].get("refused", 0)
     without = f"; it refused {plural(refused, 'request')}, and texts that it refuses have no vector" if refused else ""
     return (

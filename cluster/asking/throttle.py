@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from raymill.cluster.asking.limit import Limit
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
+from raymill.cluster.formats import money
 
 REPORT_S = 0.25
 _LONGEST_WAIT_S = 3600.0  # that a server may ask for, as in endpoint.py
@@ -199,8 +200,9 @@ class Throttle:
         if not any(one.in_flight for one in reports):
             if budget is not None and made.waiting and budget - self._spent() < made.next_cost:
                 return (
-                    f"the budget of {budget:g} is spent: {self._spent():.6g} so far, and the next request may cost "
-                    f"{made.next_cost:.3g}. Continue with a larger budget; all answers are kept"
+                    f"the budget of {money(budget)} has no room for another request: {money(self._spent())} is spent, "
+                    f"and the next one may cost {money(made.next_cost)}. Continue with a larger budget; all answers "
+                    "are kept"
                 )
             if not any(one.waiting for one in reports):
                 self._answered_at = now

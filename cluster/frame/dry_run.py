@@ -87,11 +87,12 @@ def shortest(settings: BaseModel) -> dict[str, Any]:
     now = settings.model_dump(mode="json", by_alias=True, exclude={"inputs"})
     without_default = {name for name, field in type(settings).model_fields.items() if field.is_required()}
     required = {name: now[name] for name in now if name in {"kind", "name", "output"} | without_default}
+    given_alone = settings.model_dump(mode="json", by_alias=True, include=set(required), exclude_defaults=True)
     fewest = type(settings).model_validate(required | {"inputs": [{"path": "x"}]})
     found = changed(now, fewest.model_dump(mode="json", by_alias=True, exclude={"inputs"}))
     given: list[Any] = list(settings.inputs)  # type: ignore[attr-defined]
     inputs = [{"source": one.source} | one.model_dump(mode="json", exclude_defaults=True) for one in given]
-    return {"kind": now["kind"], "name": now["name"], "inputs": inputs} | required | found
+    return {"kind": now["kind"], "name": now["name"], "inputs": inputs, "output": now["output"]} | given_alone | found
 
 
 def changed(now: Any, default: Any) -> Any:

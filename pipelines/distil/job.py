@@ -21,7 +21,7 @@ from raymill.cluster.artifact import Artifact, changed_files
 from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, Problem
-from raymill.cluster.formats import count, plural
+from raymill.cluster.formats import count, money, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output import read_slice
@@ -63,7 +63,7 @@ class DistilRun(Run):
     @property
     def summary(self) -> str:
         report = self.report
-        cost = f", cost {report['cost']:.4g}" if report["cost"] is not None else ""
+        cost = f", cost {money(report['cost'])}" if report["cost"] is not None else ""
         lines = [
             f"{plural(report['judged'], 'document')} judged of a sample of {count(report['sample'])}{cost}",
             f"classifier: F1 {report['f1']:.3f} ({report['f1_low']:.3f} to {report['f1_high']:.3f}) on "

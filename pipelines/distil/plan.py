@@ -3,7 +3,7 @@
 from typing import Any
 
 from raymill.cluster.answer import Answer
-from raymill.cluster.formats import count
+from raymill.cluster.formats import count, money
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.distil.job import DistilJob
 from raymill.pipelines.generate.plan import plan_generation
@@ -38,5 +38,5 @@ def plan_distillation(settings: DistilConfig, *, documents: float | None = None)
         money = "" if price is None else f", cost at most about {price:.4g}"
         lines.append(f"text vectors by {model.name}: at most about {count(round(tokens))} tokens{money}")
     if cost is not None and there > asked:
-        lines.append(f"Asking about all {count(there)} documents would cost about {cost / asked * there:,.4g}.")
+        lines.append(f"Asking about all {count(there)} documents would cost about {money(cost / asked * there)}.")
     return Answer(found, "\n".join(lines))

@@ -15,6 +15,8 @@ from pydantic import Field
 
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 
 _LARGEST = 256 << 20  # bytes of a file of values
@@ -64,6 +66,8 @@ def load_choices(settings: Mapping[str, DrawSetting], store: Store) -> dict[str,
         elif isinstance(given, str):
             try:
                 text = store.read_bytes(given, _LARGEST).decode()
+            except NotFound as error:
+                raise NotFound(f"draw.{name}: {paths.absolute(given)}") from error
             except UnicodeDecodeError as error:
                 raise ConfigError(f"draw.{name}: {given} is no UTF-8 text. Write a value on each line.") from error
             values = [line for one in text.splitlines() if (line := one.strip())]

@@ -30,7 +30,7 @@ from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
-from raymill.cluster.formats import count, plural
+from raymill.cluster.formats import count, money, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
@@ -88,7 +88,7 @@ class GenerateRun(Run):
     def summary(self) -> str:
         report = self.report
         tokens = report["tokens"]
-        cost = f", cost {report['cost']:.4g}" if report["prices"] else ""
+        cost = f", cost {money(report['cost'])}" if report["prices"] else ""
         lines = [
             f"{plural(report['records'], 'record')} of {plural(report['requests'], 'request')} about "
             f"{plural(report['documents'], 'document')}",

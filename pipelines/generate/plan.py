@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from raymill.cluster.answer import Answer
-from raymill.cluster.formats import count, plural
+from raymill.cluster.formats import count, money, plural
 from raymill.cluster.plan.sample import draw_sample, planned_input
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
@@ -76,7 +76,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     inputs = Estimate.of_total(sizes, total).times(*per_byte)
     outputs = Estimate.of_total(requests, total).times(*per_answer)
     prices = model.request_prices
-    money = {
+    cost = {
         name: (getattr(inputs, name) * prices.input + getattr(outputs, name) * prices.output) / 1e6
         for name in ("expected", "low", "high")
     } if prices else None  # fmt: skip
@@ -88,7 +88,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
         "requests": round(Estimate.of_total(requests, total).expected),
         "input_tokens": vars(inputs),
         "output_tokens": vars(outputs),
-        "cost": money,
+        "cost": cost,
         "budget": settings.budget,
         "answers_measured": seen,
     }
@@ -122,7 +122,7 @@ def _text(found: dict[str, Any]) -> str:
         f"output tokens  {shown(found['output_tokens'])}",
         "cost           "
         + (
-            f"{cost['expected']:.4g} ({cost['low']:.4g} to {cost['high']:.4g}), tries that fail apart"
+            f"{money(cost['expected'])} ({money(cost['low'])} to {money(cost['high'])}), without tries that fail"
             if cost
             else "not known: the model has no `prices`"
         ),
@@ -135,7 +135,7 @@ def _text(found: dict[str, Any]) -> str:
             if (cost["low"] <= found["budget"])
             else "is too small"
         )
-        lines.append(f"budget         {found['budget']:g} {within}")
+        lines.append(f"budget         {money(found['budget'])} {within}")
     seen = found["answers_measured"]
     lines.append(
         f"Tokens are those of {plural(seen, 'answer')} in the answer store."

@@ -32,7 +32,7 @@ from raymill.cluster.asking.requests import boundaries
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.formats import plural
+from raymill.cluster.formats import money, plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import Output
 from raymill.cluster.output_folder import path_below, refuse_output_in_folder
@@ -92,7 +92,7 @@ def table_of_variants(report: Mapping[str, Any]) -> tuple[Sequence[str], Sequenc
         (
             one["model"], one["prompt"], str(one["examples"]), one["by"] or "-",
             _with_interval(one["score"], one["interval"]), _with_interval(one["behind"], one["behind_interval"]),
-            "-" if one["cost"] is None else f"{one['cost']:.4g}", f"{one['seconds']:.2f}",
+            "-" if one["cost"] is None else money(one['cost']), f"{one['seconds']:.2f}",
         )
         for one in report["variants"]
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from raymill.cluster.answer import Answer
-from raymill.cluster.formats import count, plural
+from raymill.cluster.formats import count, money, plural
 from raymill.pipelines.prompting.config import PromptConfig
 from raymill.pipelines.prompting.job import PromptJob, shown_examples
 from raymill.pipelines.prompting.stages import examples_of
@@ -44,10 +44,10 @@ def plan_prompts(settings: PromptConfig) -> Answer:
         models[name] = {"requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost}
     lines = [f"plan of {settings.name}: {plural(len(job.variants), 'variant')} on {plural(len(items), 'item')}"]
     for name, one in models.items():
-        money = "not known: it has no `prices`" if one["cost"] is None else f"{one['cost']:.4g}"
+        shown = "not known: it has no `prices`" if one["cost"] is None else money(one["cost"])
         lines.append(
             f"{name}: {plural(one['requests'], 'request')}, about {count(round(one['input_tokens']))} tokens in and "
-            f"{count(round(one['output_tokens']))} out, cost {money}"
+            f"{count(round(one['output_tokens']))} out, cost {shown}"
         )
     lines.append(
         "Tokens are estimated by bytes, answers as half of `sampling.max_tokens`. Stored answers cost nothing."

@@ -650,6 +650,30 @@ def test_a_setting_with_alternatives_that_are_no_groups_is_named_by_its_own_name
     assert lines(caught) == [f"c.yaml, {message}"]
 
 
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        ("{persona: {a: -1}}", "draw.persona.a: -1 given; wanted more than 0.0."),
+        ("{persona: {str: -1}}", "draw.persona.str: -1 given; wanted more than 0.0."),
+        ("{persona: []}", "draw.persona: [] given; wanted at least 1 in the list."),
+        ("{persona: {}}", "draw.persona: {} given; wanted at least 1 entry."),
+        ("{persona: ''}", "draw.persona: '' given; wanted at least 1 character."),
+        (
+            "{persona: 5}",
+            "draw.persona: 5 given; wanted a list, as in [a, b], or a group of settings, as in {name: value}, or text "
+            "(in quotes, if it looks like a number).",
+        ),
+    ],
+)
+def test_a_mistake_in_one_alternative_is_the_only_one_that_is_named(read, draw, message):
+    with pytest.raises(ConfigError) as caught:
+        read(
+            "kind: generate\nname: x\ninputs: [{path: a}]\noutput: out\nmodel: {path: m}\nmake: {template: qa}\n"
+            f"draw: {draw}\n"
+        )
+    assert lines(caught) == [f"c.yaml, {message}"]
+
+
 @pytest.mark.parametrize("part", ["language", "rules", "personal_data", "dedup"])
 def test_any_of_the_four_parts_may_be_switched_off(read, part):
     assert getattr(read(GOOD + f"{part}: null\n"), part) is None

@@ -33,6 +33,8 @@ def value_of(text: str) -> float:
         ([formats.decimal(n) for n in (0, 7, 1234.0, 1234.56, -0.5)], ["0", "7", "1,234", "1,235", "-0.5"]),
         ([formats.decimal(n) for n in (0.0012345, 0.00099951)], ["0.001234", "0.001"]),
         (formats.decimal(math.inf), "inf"),
+        ([formats.money(n) for n in (0, 1e-5, 0.00008418, 0.0009999963)], ["0", "0.00001", "0.00008418", "0.001"]),
+        ([formats.money(n) for n in (0.29, 0.0145678, 5, 1234.56, math.inf)], ["0.29", "0.01457", "5", "1,235", "inf"]),
         ([formats.duration(n) for n in (None, 0, 59.94, 59.95)], ["–", "0.0 s", "59.9 s", "1 min 0 s"]),
         ([formats.duration(n) for n in (61.4, 3599.4)], ["1 min 1 s", "59 min 59 s"]),
         ([formats.duration(n) for n in (3599.6, 7384)], ["1 h 0 min", "2 h 3 min"]),

@@ -106,7 +106,7 @@ def test_faults_and_a_small_budget_change_nothing(tmp_path, monkeypatch, server)
     faults = tuple(one for one in FAULTS if one != "bad_request")
     with FaultyServer(0.3, faults, 3) as faulty:
         settings = related(tmp_path / "b", faulty, tries=30, price=1000, budget=3.0)
-        with pytest.raises(AskingStopped, match="the budget of 3 is spent"):
+        with pytest.raises(AskingStopped, match="the budget of 3 has no room"):
             prepare_inline(settings, monkeypatch)
         found = prepare_inline(changed(settings, budget=1000.0), monkeypatch)
     assert cosines(found) == cosines(expected) and found.report["splits"] == expected.report["splits"]

@@ -277,7 +277,7 @@ def metrics_of(findings: Findings, settings: Assess, unchecked: Sequence[str] = 
             "language_quality",
             _kept(findings["poor_language"], records),
             f"undamaged records in {expected}",
-            f"{languages}; damaged {count(findings['damaged']['records'])}",
+            "; ".join(filter(None, (languages, f"damaged {count(findings['damaged']['records'])}"))),
         ),
         _metric(
             "coverage",

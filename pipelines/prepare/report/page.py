@@ -70,6 +70,7 @@ def report_text(report: PrepareReport) -> str:
     for split, number in report["splits"].items():
         more = [(totals["repeated"], "repeated"), (totals.get("augmented", 0), "variants")] if split == "train" else []
         shares = [f"{share(assigned[split], sum(assigned.values()))}, {asked(report, split)} asked"] if assigned else []
+        more.append((sum(one["splits"][split] for one in report.get("generated", [])), "synthetic"))
         rows.append(
             (split, number, "; ".join([*shares, *(f"{count(some)} of them {how}" for some, how in more if some)]))
         )
@@ -119,6 +120,8 @@ def _result(report: PrepareReport) -> Section:
     tiles = [("Records written", count(totals["written"]), f"{count(totals['records'])} were read")]
     for one in SPLITS:
         shares = f"{share(assigned[one], sum(assigned.values()))}, {asked(report, one)} asked"
+        if synthetic := sum(generated["splits"][one] for generated in report.get("generated", [])):
+            shares += f"; {count(synthetic)} of them synthetic"
         tiles.append((one.capitalize(), count(splits[one]), shares))
     words = f"Records have the shape {report['shape']}."
     if totals["personal_data"]:

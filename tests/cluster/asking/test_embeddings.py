@@ -117,7 +117,7 @@ def test_a_model_that_refuses_all_texts_ends_the_run(server, tmp_path):
 
 def test_a_budget_is_kept_and_a_larger_one_goes_on(server, tmp_path):
     dear = {"price": 1000.0, "concurrency": 1}
-    with pytest.raises(AskingStopped, match="the budget of 3 is spent"):
+    with pytest.raises(AskingStopped, match="the budget of 3 has no room"):
         vectors(tmp_path, model_of(server, budget=3.0, **dear))
     assert 0 < server.tokens[0] * 1000 / 1e6 <= 3
     before = server.stats()

@@ -279,7 +279,7 @@ def test_what_may_have_been_billed_is_spent_from_the_budget(asked):
     """A request that times out may cost 0.0007; the server counts none of them."""
     most = max(len(one.body) for one in asked.requests.values()) / 1e6 + 50 * 10 / 1e6
     with FaultyServer(seconds=30) as server:
-        with pytest.raises(AskingStopped, match=r"the budget of .* is spent"):
+        with pytest.raises(AskingStopped, match=r"the budget of .* has no room"):
             asked.ask(server, tries=100, timeout_s=0.1, budget=3.5 * most)
         assert server.stats()["requests"] == 3
     assert 3 * most * 0.9 < asked.answers.spending().most(PRICES) <= 3.5 * most
@@ -306,7 +306,7 @@ def test_a_budget_is_not_exceeded_and_a_larger_one_continues(asked, budget):
         return TokenCounts(server.tokens[0], 0, server.tokens[1]).cost(PRICES)
 
     with FaultyServer(seconds=0.01) as server:
-        with pytest.raises(AskingStopped, match=r"the budget of .* is spent"):
+        with pytest.raises(AskingStopped, match=r"the budget of .* has no room"):
             asked.ask(server, budget=budget)
         assert cost(server) <= budget and asked.answers.spending().most(PRICES) == pytest.approx(cost(server))
         before = server.stats()["answered"]

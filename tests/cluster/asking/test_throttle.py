@@ -111,7 +111,7 @@ def test_a_budget_is_never_exceeded_and_nearly_used_up(clock, workers, seed):
             made.tokens += TokenCounts(draw.randint(2000, 10_000))
         spent = 0.1 + sum(one.tokens.cost(PRICES) for one in reports.values())
         assert spent + 0.01 * sum(flying.values()) <= 1.0 + 1e-9
-    assert "the budget of 1 is spent" in stopped and "larger budget" in stopped
+    assert "the budget of 1 has no room" in stopped and "larger budget" in stopped
     assert 0.97 < 0.1 + sum(one.tokens.cost(PRICES) for one in reports.values()) <= 1.0
 
 

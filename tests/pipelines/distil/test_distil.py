@@ -276,7 +276,7 @@ def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypa
     calm = distil_inline(settings | {"output": str(tmp_path / "calm")}, monkeypatch)
     server.asked.clear(), server.answered.clear()
     server.seconds = 0.01
-    with pytest.raises(AskingStopped, match=r"the budget of 0.004 is spent"):
+    with pytest.raises(AskingStopped, match=r"the budget of 0.004 has no room"):
         distil_inline(settings | {"budget": 0.004}, monkeypatch)
     assert not (tmp_path / "out/manifest.json").exists() and 0 < server.stats()["requests"] < 240
     run = distil_inline(settings | {"budget": 5.0}, monkeypatch)

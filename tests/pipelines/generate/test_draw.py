@@ -66,7 +66,7 @@ def test_a_draw_depends_on_the_seed_alone(settings, seeds, monkeypatch, tmp_path
         ({"text": ["a"]}, "draw.text: the name of a field or column"),
         ({"source": ["a"]}, "draw.source: the name of a field or column"),
         ({"per_document": ["three"]}, "draw.per_document: 'three' given; wanted a number"),
-        ({"persona": "none.txt"}, "none.txt"),
+        ({"persona": "none.txt"}, r"^draw\.persona: /.*/none\.txt: no such file\. Check the path"),
         ({"persona": "empty.txt"}, "has no value"),
     ],
 )

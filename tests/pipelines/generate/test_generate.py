@@ -1,6 +1,7 @@
 """A generation: what it writes, what it asks, and that it asks nothing twice."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from functools import partial
@@ -163,7 +164,7 @@ def test_batch_files_make_the_same_records_for_half_the_price(settings, server, 
 def test_a_budget_stops_it_and_a_larger_one_continues(settings, server, monkeypatch):
     server.seconds = 0.02
     small = settings | {"budget": 0.0004}
-    with pytest.raises(AskingStopped, match=r"the budget of 0.0004 is spent"):
+    with pytest.raises(AskingStopped, match=r"the budget of 0.0004 has no room"):
         generate_inline(small, monkeypatch)
     cost = (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
     assert 0 < cost <= 0.0004
@@ -281,6 +282,8 @@ def test_a_dry_run_shows_the_template_the_model_and_all_that_is_set(settings, se
     lines = "\n".join(dry_run_lines(config))
     assert "12 files" in lines and "template questions that a document answers" in lines
     assert f"model    small at {server.url}" in lines and "per_document: 3" in lines and "budget: 5.0" in lines
+    _, _, shown = lines.partition("Settings that differ from the defaults")
+    assert "endpoint:" in shown and not {"engine", "tries", "structured"} & set(re.findall(r"\w+", shown)), shown
     assert server.stats()["requests"] == 0 and not (tmp_path / "out").exists()
 
 

@@ -35,7 +35,7 @@ def test_workers_share_the_limit_the_rate_and_the_budget(settings, server, monke
         return GenerateJob(config).run(session, Progress())
 
     with Session(cpus=2) as session:
-        with pytest.raises(UserError, match=r"the budget of 0\.001 is spent"):
+        with pytest.raises(UserError, match=r"the budget of 0\.001 has no room"):
             run(budget=0.001)
         cost = (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
         assert 0 < cost <= 0.001 and server.stats()["requests"] < 40

@@ -122,6 +122,10 @@ def test_the_lines_that_are_printed():
         "train         12,000  1,500 of them repeated",
         "test               5",
     ]
+    made = [{"generator": "m", "terms": None, "splits": {"train": 7, "test": 0}}]
+    assert report_text(report | {"generated": made}).splitlines()[-2:] == [
+        "train         12,000  1,500 of them repeated; 7 of them synthetic", "test               5",
+    ]  # fmt: skip
     report |= {"cut": [], "listed": [], "reasons": reasons[1:5], "totals": {"records": 5, "repeated": 0}}
     report["splits"] = {"train": 1}
     assert report_text(report).splitlines() == [

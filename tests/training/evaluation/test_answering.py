@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import time
 
 import pytest
 import torch
@@ -59,6 +60,16 @@ def test_an_answer_depends_on_its_request_and_seed_alone(model):
     assert asyncio.run(model.send(request("Text 1.", seed=2))).content != alone[2]
     greedy = {asyncio.run(model.send(request("Text 1.", seed=seed, temperature=0))).content for seed in range(3)}
     assert len(greedy) == 1
+
+
+def test_the_seconds_of_an_answer_do_not_include_the_wait_for_others(model):
+    async def together():
+        return await asyncio.gather(*(model.send(request(f"Text {number}.")) for number in range(8)))
+
+    started = time.monotonic()
+    replies = asyncio.run(together())
+    # One is computed after the other, so their seconds add up to the time of all.
+    assert 0 < sum(one.seconds for one in replies) <= time.monotonic() - started
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_its_length(model):
