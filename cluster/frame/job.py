@@ -32,7 +32,7 @@ from raymill.cluster.lease import Lease, held
 from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings, json_bytes
 from raymill.cluster.report.page import page
-from raymill.cluster.report.sections import plain_sections
+from raymill.cluster.report.sections import NO_NOTES, plain_sections
 from raymill.cluster.run import RUN_REPORT, RunFolder, other_settings
 from raymill.cluster.session import Session
 from raymill.cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, prefix_of
@@ -209,12 +209,13 @@ class RunJob(ABC, Generic[Config]):
     """A run of a config, before it is made. Subclasses are the kinds.
 
     kind: its name. run_type: class of its finished runs. all_at_once: whether it
-    starts only when all its machines are there.
+    starts only when all its machines are there. page_notes: sentences about tables of the report's page, by name.
     """
 
     kind: ClassVar[str]
     run_type: ClassVar[type[Run]] = Run
     all_at_once: ClassVar[bool] = False
+    page_notes: ClassVar[Mapping[str, str]] = NO_NOTES
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -291,8 +292,13 @@ class RunJob(ABC, Generic[Config]):
     def page(self, made: Made) -> str:
         """The page of a report, as HTML; by default one of its facts."""
         name: str = self.config.name  # type: ignore[attr-defined]
-        shown = plain_sections(made.report | {"config": self.config.model_dump(mode="json", by_alias=True)})
+        facts = self.page_facts(made.report) | {"config": self.config.model_dump(mode="json", by_alias=True)}
+        shown = plain_sections(facts, self.page_notes)
         return page(f"Report of {self.kind}", name, made.more["finished"], cluster.__version__, self.root, shown)
+
+    def page_facts(self, report: dict[str, Any]) -> dict[str, Any]:
+        """The facts of a report that its page shows, as of `plain_sections`."""
+        return report
 
     def at_first(self) -> str:
         """What is shown until the first unit is committed on this machine."""

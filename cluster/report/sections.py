@@ -6,7 +6,8 @@ A part is drawn by the macro of its name in templates/parts.html, wherever it is
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,6 +18,8 @@ from raymill.cluster.formats import count, decimal, plural
 _LONGEST_NAME = 300  # characters; URLs serve as ids
 _LONG_EXCERPT = 600  # characters; a longer one scrolls in a box of its own, as one with more lines
 _LONG_LINES = 10
+_WRAPPED = 24  # characters; a longer text in a cell wraps
+NO_NOTES: Mapping[str, str] = MappingProxyType({})
 _NUMBER, _TEXT = '<td class="n">{}</td>', "<td>{}</td>"
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
@@ -170,7 +173,7 @@ class Listing(Part):
 def warnings_section(warnings: Sequence[str]) -> Section | None:
     """The warnings as a list; None without any."""
     title = plural(len(warnings), "warning").capitalize()
-    return Section("warnings", title, [Items(warnings)]) if warnings else None
+    return Section("warnings", title, [Items(list(map(with_code, warnings)))]) if warnings else None
 
 
 def table_section(id: str, title: str, table: DataTable, *, words: Content = None, none: str) -> Section:
@@ -243,15 +246,29 @@ def anchor(*parts: str) -> str:
 # ---- sections from facts alone ----
 
 
-def plain_sections(facts: Mapping[str, Any]) -> list[Section | None]:
+class Tile(NamedTuple):
+    """A number of a report with its small print, such as its interval or unit."""
+
+    number: float | str
+    small: str
+
+
+def plain_sections(facts: Mapping[str, Any], notes: Mapping[str, str] = NO_NOTES) -> list[Section | None]:
     """The sections of facts, for a kind of run that lists no sections of its own. Warnings come first, the config last.
 
     Numbers become tiles, mappings of numbers and lists of records tables. Names are titles: `skipped_files` is `Skipped
     files`.
 
-    facts: names to numbers, to mappings of numbers, or to lists of records with equal keys.
+    Args:
+        facts: names to numbers, to tiles, to mappings of numbers, or to lists of records with equal keys.
+        notes: the names of tables to sentences that say what their columns are.
     """
-    tiles = [(_title(name), _number(value), "") for name, value in facts.items() if isinstance(value, int | float)]
+    shown = {name: Tile(value, "") if isinstance(value, int | float) else value for name, value in facts.items()}
+    tiles = [
+        (_title(name), one.number if isinstance(one.number, str) else _number(one.number), one.small)
+        for name, one in shown.items()
+        if isinstance(one, Tile)
+    ]
     found: list[Section | None] = [warnings_section(facts.get("warnings", ()))]
     found.append(Section("result", "Result", [Tiles(tiles)]) if tiles else None)
     for name, value in facts.items():
@@ -259,9 +276,12 @@ def plain_sections(facts: Mapping[str, Any]) -> list[Section | None]:
             continue
         rows = value if isinstance(value, list) else [{"name": key, "number": one} for key, one in value.items()]
         first = rows[0] if rows else {}
-        columns = [f"{'>' if isinstance(one, int | float) else ''}{_title(key)}" for key, one in first.items()]
-        table = DataTable(_title(name), columns, [[_cell(row[key]) for key in first] for row in rows])
-        found.append(table_section(anchor(name), _title(name), table, none="None."))
+        numeric = {key for row in rows for key, one in row.items() if isinstance(one, int | float)}
+        columns = [f"{'>' if key in numeric else ''}{_title(key)}" for key in first]
+        # Without a caption: the heading above it says the same.
+        table = DataTable(None, columns, [[_cell(row[key]) for key in first] for row in rows])
+        words = with_code(notes[name]) if name in notes else None
+        found.append(table_section(anchor(name), _title(name), table, words=words, none="None."))
     return [*found, config_section(facts["config"]) if "config" in facts else None]
 
 
@@ -274,4 +294,7 @@ def _number(value: float) -> str:
 
 
 def _cell(value: Any) -> Content:
-    return _number(value) if isinstance(value, int | float) else "" if value is None else outside(str(value))
+    if isinstance(value, int | float):
+        return _number(value)
+    words = "" if value is None else str(value)
+    return wrapped(outside(words)) if len(words) > _WRAPPED else outside(words)

@@ -20,6 +20,7 @@ from raymill.cluster.report.sections import (
     Listing,
     Passage,
     Section,
+    Tile,
     Tiles,
     anchor,
     code,
@@ -143,7 +144,7 @@ def test_a_section_is_named_by_its_heading_and_warnings_are_counted():
         "text&lt;</section>"
     )
     assert warnings_section([]) is None
-    assert warnings_section(["a<"]) == Section("warnings", "1 warning", [Items(["a<"])])
+    assert warnings_section(["a<"]) == Section("warnings", "1 warning", [Items([Markup("a&lt;")])])
 
 
 @given(st.lists(st.text("aZ9 -_.!é", max_size=8), max_size=4))
@@ -187,6 +188,23 @@ def test_facts_are_tiles_and_tables_with_their_names_as_titles():
     assert isinstance(table, DataTable) and table.columns == ["Name", ">Bytes", "Why"]
     assert (skipped.id, skipped.title) == ("skipped-files", "Skipped files")
     assert '<td class="n">60,000</td>' in escape(kept) and "None." in escape(empty) and config.id == "config"
+
+
+def test_facts_may_have_small_print_and_tables_notes():
+    facts = {
+        "kept": Tile(0.5, "0.4 to 0.6"),
+        "cost": Tile("0.10", ""),
+        "by_name": [{"name": "a", "mean": None}, {"mean": 2}],
+    }
+    facts["by_name"][1]["name"] = "words " * 9
+    facts["warnings"] = ["Enlarge `sample`."]
+    warned, result, table, _ = plain_sections(facts, {"by_name": "Of all `files`."})
+    assert result.content == [Tiles([("Kept", "0.5", "0.4 to 0.6"), ("Cost", "0.10", "")])]
+    shown = escape(table)
+    assert "Of all <code>files</code>." in shown and "<caption>" not in shown and shown.count("By name") == 1
+    assert '<th scope="col" class="n">Mean</th>' in shown, "a number in any row makes a column of numbers"
+    assert '<span class="wrapped"><bdi>words words' in shown and '<span class="wrapped"><bdi>a<' not in shown
+    assert "Enlarge <code>sample</code>." in escape(warned)
 
 
 def test_a_page_of_facts_shows_hostile_texts_as_texts():
