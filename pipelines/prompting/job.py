@@ -13,7 +13,6 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -37,7 +36,9 @@ from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import Output
 from raymill.cluster.output_folder import path_below, refuse_output_in_folder
 from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.report.sections import Tile
 from raymill.cluster.run import RunFolder
+from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
@@ -62,6 +63,14 @@ _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 _NO_COLUMNS = pa.schema([])
+
+
+_PAGE_NOTES = {
+    "variants": "The best first. Intervals are bootstraps over items, those of differences paired. Seconds: median "
+    "of an answer.",
+    "all_scores": "Of the items with an answer. `answered`: fraction of the answers that are one of the labels.",
+    "answers": "Items with an answer, answers that were truncated at `sampling.max_tokens`, and tokens of all items.",
+}
 
 
 class PromptRun(Run):
@@ -116,6 +125,7 @@ class PromptJob(RunJob[PromptConfig]):
     """
 
     kind, run_type = "prompt", PromptRun
+    page_notes = _PAGE_NOTES
 
     @cached_property
     def models(self) -> dict[str, ModelSettings]:
@@ -226,8 +236,7 @@ class PromptJob(RunJob[PromptConfig]):
         results = {name: one for name, one in artifacts.items() if not name.startswith("_")}
         return Made(report, digests_of(results), {"finished": report["finished"]})
 
-    def page(self, made: Made) -> str:
-        report = made.report
+    def page_facts(self, report: dict[str, Any]) -> dict[str, Any]:
         names, rows = table_of_variants(report)
         scores = dict.fromkeys(name for one in report["variants"] for name in one["scores"])
         tables = {
@@ -244,8 +253,8 @@ class PromptJob(RunJob[PromptConfig]):
         }
         if asked := report.get("embeddings"):
             tables["embeddings"] = [{name: one for name, one in row.items() if name != "outcomes"} for row in asked]
-        facts = {"warnings": report["warnings"], "items": report["items"], **tables}
-        return super().page(replace(made, report=facts))
+        items = Tile(report["items"], f"of the split {report['split']}")
+        return {"warnings": report["warnings"], "items": items, **tables}
 
     def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
         config, items = self.config, artifacts[ITEMS].table().to_pylist()
@@ -284,14 +293,19 @@ class PromptJob(RunJob[PromptConfig]):
                     "scores": one.scores,
                 }
             )
-        warnings = []
-        for variant, reason in lacking.items():
-            row = rows[variant]
-            without = f"{plural(len(items) - row['answered'], 'item')} without an answer, which score 0"
-            warnings.append(
-                f"{row['model']}, prompt {row['prompt']}, {shown_examples(row)}: {without}; the first: "
-                f"{reason.rstrip('.')}."
-            )
+        warnings = self._warnings_on_scores(rows, answers, [one["answer"] for one in items])
+        fewest = self._fewest_examples(artifacts[EXAMPLES])
+        for variant, row in enumerate(rows):
+            about = f"{row['model']}, prompt {row['prompt']}, {shown_examples(row)}"
+            if (least := fewest.get(variant, row["examples"])) < row["examples"]:
+                warnings.append(
+                    f"{about}: an item has only {plural(least, 'example')}, as train has no more records that are not "
+                    "like it."
+                )
+            if variant in lacking:
+                without = plural(len(items) - row["answered"], "item")
+                first = shortened(lacking[variant].rstrip("."), 200)
+                warnings.append(f"{about}: {without} without an answer, with the score 0; the first: {first!r}.")
         return {
             "name": config.name,
             "items": len(items),
@@ -301,6 +315,32 @@ class PromptJob(RunJob[PromptConfig]):
             "warnings": warnings,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def _warnings_on_scores(
+        self, rows: Sequence[Mapping[str, Any]], answers: Sequence[Sequence[str | None]], references: Sequence[str]
+    ) -> list[str]:
+        """Warnings about scores that do not tell variants apart."""
+        best = max(one["score"] for one in rows)
+        if best == 0:
+            pairs = (pair for each in answers for pair in zip(each, references, strict=True) if pair[0])
+            given, wanted = (shortened(text or "", 100) for text in next(pairs, ("", "")))
+            shown = f" The first answer: {given!r}; wanted: {wanted!r}." if given else ""
+            return [
+                f"No variant has a correct answer, so {BEST} is no better than the others.{shown} State in the prompt "
+                "what an answer looks like, or choose another `answer`."
+            ]
+        if len(equal := [one for one in rows if one["score"] == best]) > 1:
+            return [f"{plural(len(equal), 'variant')} have the best score; {BEST} has the first of them in the config."]
+        return []
+
+    def _fewest_examples(self, examples: Artifact) -> dict[int, int]:
+        """Variant -> number of examples of the item with the fewest."""
+        fewest = dict[int, int]()
+        for table in examples.tables(["variant", "examples"]):
+            for row in table.to_pylist():
+                number = len(row["examples"])
+                fewest[row["variant"]] = min(number, fewest.get(row["variant"], number))
+        return fewest
 
     def _best(self, report: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> str:
         """The best variant as settings of another run of this kind."""

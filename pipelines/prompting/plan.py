@@ -44,10 +44,10 @@ def plan_prompts(settings: PromptConfig) -> Answer:
         models[name] = {"requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost}
     lines = [f"plan of {settings.name}: {plural(len(job.variants), 'variant')} on {plural(len(items), 'item')}"]
     for name, one in models.items():
-        shown = "not known: it has no `prices`" if one["cost"] is None else money(one["cost"])
+        price = "not known: it has no `prices`" if one["cost"] is None else money(one["cost"])
         lines.append(
             f"{name}: {plural(one['requests'], 'request')}, about {count(round(one['input_tokens']))} tokens in and "
-            f"{count(round(one['output_tokens']))} out, cost {shown}"
+            f"{count(round(one['output_tokens']))} out, cost {price}"
         )
     lines.append(
         "Tokens are estimated by bytes, answers as half of `sampling.max_tokens`. Stored answers cost nothing."

@@ -1,6 +1,7 @@
 """Prompts with examples: which are chosen, what is asked, and how variants are compared."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -16,6 +17,7 @@ from raymill.pipelines.prepare.assess.vectors import fit_embedding
 from raymill.pipelines.prompting.choose import Pool
 from raymill.pipelines.prompting.compare import compared
 from raymill.pipelines.prompting.config import PromptConfig, PromptText
+from raymill.pipelines.prompting.job import PromptJob, shown_examples
 from raymill.pipelines.prompting.plan import plan_prompts
 from raymill.pipelines.prompting.variants import Item, messages_of, refuse_wrong_prompts, variants_of
 from tests.support.generate_inline import rows
@@ -281,7 +283,31 @@ def test_a_model_that_refuses_is_an_error_and_items_without_an_answer_score_0(co
         config["models"]["small"]["endpoint"] = faulty.url
         made = run(config, monkeypatch)
     without = [one for one in made.report["variants"] if one["answered"] < 18]
-    assert without and len(made.warnings) == len(without) and "which score 0" in made.warnings[0]
+    nothing_right, *others = made.warnings
+    assert without and len(others) == len(without) and all("with the score 0; the first: '" in one for one in others)
+    assert nothing_right.startswith("No variant has a correct answer, so best.yaml is no better than the others. The ")
+    assert re.search(r"The first answer: '.+'; wanted: '(billing|delivery|login)'\. State in the prompt", nothing_right)
+    shown = [one.split(":")[0] for one in others]
+    every = variants_of(PromptConfig.model_validate(config))
+    in_config = [f"{one.model}, prompt {one.prompt}, {shown_examples(vars(one))}" for one in every]
+    assert shown == [one for one in in_config if one in shown], "in the order of the config"
+
+
+def test_fewer_examples_than_wanted_are_a_warning(config, monkeypatch):
+    made = run(config | {"examples": {"number": [0, 400], "by": "random"}}, monkeypatch)
+    (about,) = [one for one in made.warnings if "has only" in one]
+    least = min(len(row["examples"]) for row in rows(made, "examples") if row["variant"] == 1)
+    assert about.startswith(f"small, prompt plain, 400 examples, random: an item has only {least} examples, ")
+
+
+def test_variants_with_the_same_score_are_a_warning(config):
+    job = PromptJob(PromptConfig.model_validate(config))
+    rows = [{"score": 0.5}, {"score": 0.5}, {"score": 0.1}]
+    assert job._warnings_on_scores(rows, [["a"]] * 3, ["a"]) == [
+        "2 variants have the best score; best.yaml has the first of them in the config."
+    ]
+    assert job._warnings_on_scores(rows[1:], [["a"]] * 2, ["a"]) == []
+    assert "The first answer" not in job._warnings_on_scores([{"score": 0}], [[None]], ["a"])[0]
 
 
 def test_what_is_no_data_set_is_refused_before_anything_is_asked(config, server, monkeypatch, tmp_path):
