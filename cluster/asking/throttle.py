@@ -104,7 +104,7 @@ class AskingState:
         answered = min(done + self.running, total)
         parts = [f"{answered:,}/{total:,} requests", f"{self.in_flight:,} in flight"]
         if prices is not None:
-            parts.append(f"spent {self.spent:.4g}" + (f" of {budget:g}" if budget is not None else ""))
+            parts.append(f"spent {money(self.spent)}" + (f" of {money(budget)}" if budget is not None else ""))
             if self.answered and total > answered:
                 parts.append(f"about {self.of_answered / self.answered * (total - answered):.2g} to go")
         return ", ".join(parts)

@@ -275,7 +275,7 @@ def plain_sections(facts: Mapping[str, Any], notes: Mapping[str, str] = NO_NOTES
         if name in ("warnings", "config") or not isinstance(value, Mapping | list):
             continue
         rows = value if isinstance(value, list) else [{"name": key, "number": one} for key, one in value.items()]
-        first = rows[0] if rows else {}
+        first = [key for key, one in rows[0].items() if not isinstance(one, Mapping)] if rows else []
         numeric = {key for row in rows for key, one in row.items() if isinstance(one, int | float)}
         columns = [f"{'>' if key in numeric else ''}{_title(key)}" for key in first]
         # Without a caption: the heading above it says the same.

@@ -11,7 +11,7 @@ import numpy as np
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
-from raymill.cluster.formats import plural
+from raymill.cluster.formats import count, plural
 from raymill.pipelines.agreement import agreement, cross_table, f1, interval
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.language.fasttext_classifier import Classifier
@@ -120,7 +120,7 @@ def make_classifier(
     labels = np.full(len(scored.ids), -1)
     labels[known] = rounded(scored.score[known])
     most = max(most, int(labels.max(initial=1)))
-    _refuse_few(labels, rows, good_from, len(known))
+    _refuse_few(labels, rows, good_from, len(known), len(scored.ids))
     names = [str(score) for score in range(most + 1)]
     lines = excerpts(scored.texts, settings.max_chars)
 
@@ -160,8 +160,8 @@ def make_classifier(
         "by_score": _by_score(labels, scores, kept, known, test, most),
         "confusion": _confusion(labels[test], by_classifier[test], most),
         "calibration": _calibration(scores[test], scored.score[test], most),
-        "warnings": _warnings(lines, settings, good[test], len(scored.ids), len(known), vectors is None),
     }
+    measures["warnings"] = _warnings(lines, settings, good[test], measures, vectors is None)
     return MadeClassifier(trained.file, scores, measures, trained.seconds)
 
 
@@ -199,7 +199,7 @@ def _share(part: int, whole: int) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _refuse_few(labels: np.ndarray, rows: Mapping[str, np.ndarray], good_from: int, known: int) -> None:
+def _refuse_few(labels: np.ndarray, rows: Mapping[str, np.ndarray], good_from: int, known: int, sample: int) -> None:
     few = [
         f"{name} has {int((labels[of] >= good_from).sum())} good of {plural(len(of), 'document')}"
         for name, of in rows.items()
@@ -207,9 +207,10 @@ def _refuse_few(labels: np.ndarray, rows: Mapping[str, np.ndarray], good_from: i
     ]
     if few:
         raise DataError(
-            f"sample: {plural(known, 'document')} have a score, and each part needs good ones (at least "
-            f"{plural(good_from, 'point')}) and others: {', '.join(few)}. Enlarge `sample`, or change "
+            f"sample: {count(known)} of {plural(sample, 'document')} have a score, and each part needs good ones (at "
+            f"least {plural(good_from, 'point')}) and others: {', '.join(few)}. Enlarge `sample`, or change "
             "`threshold.score` or the rubric; stored answers are used again."
+            + (" `judges/NAME/removed` has why the others have no score." if known < sample else "")
         )
 
 
@@ -295,18 +296,26 @@ def _calibration(scores: np.ndarray, judged: np.ndarray, most: int) -> list[dict
 
 
 def _warnings(
-    lines: Texts, settings: TrainingSettings, good_in_test: np.ndarray, sample: int, known: int, by_words: bool
+    lines: Texts, settings: TrainingSettings, good_in_test: np.ndarray, measures: Mapping[str, Any], by_words: bool
 ) -> list[str]:
     found = []
+    if measures["kept_share"] in (0, 1):
+        which = "all documents" if measures["kept_share"] else "no document"
+        found.append(f"The classifier keeps {which} of the test part, so it does not filter.")
+    for one in measures["agreement"]:
+        judge, _, other = one["between"].rpartition(" and ")
+        if other != "classifier" or judge == "people" or not one["documents"]:
+            continue
+        low, high = one["kappa_low"], one["kappa_high"]
+        if low is None or low <= 0:
+            measured = "it is not defined" if low is None else f"kappa {one['kappa']:.3f}, {low:.3f} to {high:.3f}"
+            found.append(
+                f"The agreement of {one['between']} may be that of chance ({measured}): enlarge `sample`, and read the "
+                "scores and reasons of the judge in `scores/`."
+            )
     spaces = int((lines.data == ord(" ")).sum())
     if by_words and settings.char_ngrams is None and len(lines.data) > _LONG_WORD * (spaces + len(lines)):
         found.append("The texts have few spaces between words: set `classifier.char_ngrams`, such as [1, 3].")
-    if known < 0.9 * sample:
-        found.append(
-            f"{sample - known:,} of {plural(sample, 'document')} have no score; see `removed` of the judges."
-            if by_words
-            else f"{sample - known:,} of {plural(sample, 'document')} have no score, or no vector."
-        )
     if (count := int(good_in_test.sum())) < _FEW:
         found.append(f"The test has {plural(count, 'good document')}, so the interval of F1 is wide: enlarge `sample`.")
     return found

@@ -12,6 +12,7 @@ the answer store; the same request is not sent again.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,7 +22,7 @@ from raymill.cluster.artifact import Artifact, changed_files
 from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, Problem
-from raymill.cluster.formats import count, money, plural
+from raymill.cluster.formats import count, decimal, money, plural, share
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output import read_slice
@@ -31,6 +32,7 @@ from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.record import json_bytes
+from raymill.cluster.report.sections import Tile
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
@@ -42,18 +44,39 @@ from raymill.pipelines.distil.people import people_scores
 from raymill.pipelines.distil.stages import CLASSIFIER, SAMPLE, SCORES, SECONDS, sample_of, train_stage
 from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.generate.config import GenerateConfig
-from raymill.pipelines.generate.job import GenerateJob, GenerateRun
+from raymill.pipelines.generate.job import GenerateJob, GenerateRun, model_text, removed_text
 from raymill.pipelines.generate.stages import QUARANTINE, RECORDS
 from raymill.pipelines.generate.template import template_text
 from raymill.pipelines.rules.judge_score import HEAD, MODEL, THRESHOLD
 
+log = logging.getLogger(__name__)
 _FOLDER, _JUDGES = "classifier", "judges"
 _MILLION = 1e6
+_LACKING = 0.1  # fraction of the sample without a score, from which there is a warning
 
 # `exclude` of pydantic's model_dump: the settings without effect on the result.
 _NO_EFFECT_ON_RESULT = STORES | {
     **dict.fromkeys(("output", "answers", "budget", "execution", "judges"), True),
     "people": {"path"},
+}
+
+
+# Facts of a report that its page has in the tiles of others, or leaves out.
+_IN_TILES = {
+    *("quarantined", "near_duplicates", "train", "validation", "test", "f1_low", "f1_high", "min_score", "kept_share"),
+    *("good_share", "cost", "judge_cost_per_million", "judge_tokens_per_million", "classifier_core_hours_per_million"),
+    *("classifier_documents_per_second", "training_seconds", "temperature"),
+}
+_PAGE_NOTES = {
+    "agreement": "Quadratic weighted kappa: 1 is full agreement, 0 that of chance. The classifier is compared on the "
+    "test part alone. With 95% intervals.",
+    "by_score": "By the score of the judges: documents, those in the test part, and of these the mean score by the "
+    "classifier and the fraction that it keeps.",
+    "confusion": "Documents of the test part: a row for each score of the judges, a column for each of the classifier.",
+    "calibration": "Mean scores of the test part, in ranges of the score by the classifier.",
+    "examples": "The first documents of each score, with the reason of the first judge.",
+    "judges": "Requests and tries of each judge, documents with and without a score, and tokens. `Cost uncounted` is "
+    "the most that tries without an answer can have cost.",
 }
 
 
@@ -67,7 +90,7 @@ class DistilRun(Run):
         lines = [
             f"{plural(report['judged'], 'document')} judged of a sample of {count(report['sample'])}{cost}",
             f"classifier: F1 {report['f1']:.3f} ({report['f1_low']:.3f} to {report['f1_high']:.3f}) on "
-            f"{count(report['test'])} others, "
+            f"{plural(report['test'], 'test document')}, "
             f"keeps {report['kept_share']:.1%} at a score of at least {report['min_score']:g}",
         ]
         lines += map(agreement_text, report["agreement"])
@@ -99,6 +122,7 @@ class DistilJob(FilesJob[DistilConfig]):
     """
 
     kind, run_type = "distil", DistilRun
+    page_notes = _PAGE_NOTES
 
     @cached_property
     def listing(self) -> InputListing:
@@ -133,7 +157,7 @@ class DistilJob(FilesJob[DistilConfig]):
     @cached_property
     def people(self) -> dict[str, float]:
         """Document id -> score by people; empty without the setting `people`."""
-        return people_scores(self.store, self.config.people) if self.config.people else {}
+        return people_scores(self.store, self.config.people, self._most) if self.config.people else {}
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
@@ -157,13 +181,23 @@ class DistilJob(FilesJob[DistilConfig]):
             require_models(self.config.embedding_models)
 
     def check(self, session: Session, replace: bool) -> None:
+        self.check_config()
+        for job in self.judges.values():
+            _ = job.secret
+
+    def check_config(self) -> None:
+        """Verify the inputs, the scores of people, the threshold and the templates.
+
+        Raises:
+            UserError: one cannot be used.
+        """
         _ = self.frozen, self.people
         check_models(self.config.embedding_models, self.store)
         if self._most and self.config.threshold.score > self._most:
             seen = f"{self.config.threshold.score} given, and the rubric has {plural(self._most, 'point')}"
             raise ConfigError.about(Problem.of("threshold.score", seen, "a score that a judge can give"))
         for number, (name, job) in enumerate(self.judges.items()):
-            _ = job.asker, job.secret
+            _ = job.asker
             if "score" not in job.template.metadata:
                 seen = f"the template of judge {name} makes records without `score`"
                 wanted = 'a field of `record` with the score, as in {text: "{{ seed.text }}", score: "{{ score }}"}'
@@ -174,6 +208,8 @@ class DistilJob(FilesJob[DistilConfig]):
 
     def make(self, making: Making) -> Made:
         self.record_inputs()
+        for note in self.frozen.notes:  # before anything is paid for
+            log.warning("%s", note)
         artifacts = sample_of(self.config, self.frozen, making.run)
         self._refuse_sample(artifacts)
         runs = self._ask(making)
@@ -224,9 +260,7 @@ class DistilJob(FilesJob[DistilConfig]):
                 raise AskingStopped(f"judge {judge.name}{of_others}: {error}") from error
             assert isinstance(made, GenerateRun)
             if not made.report["records"]:
-                removed = "; ".join(
-                    f"{one['count']} {one['reason']} ({one['meaning']})" for one in made.report["removed"]
-                )
+                removed = removed_text(made.report["removed"])
                 raise DataError(f"judge {judge.name}: gave no score: {removed}. See {made.uri}/removed.")
             runs[judge.name] = made
         return runs
@@ -280,6 +314,19 @@ class DistilJob(FilesJob[DistilConfig]):
         warnings = [*self.frozen.notes, *loss_warnings(quarantine_entries(quarantine)), *measures["warnings"]]
         if bad := counters["quarantined"]:
             warnings.append(f"{plural(int(bad), 'document')} could not be read; see `quarantine`.")
+        if (lacking := sample - measures["judged"]) >= _LACKING * sample:
+            why = [
+                f"judge {name} left out {removed_text(run.report['removed'])}, see {_JUDGES}/{name}/removed"
+                for name, run in runs.items()
+                if run.report["removed"]
+            ]
+            what = f"{plural(sample, 'document')} have no score" + (", or no vector" if self.config.embedding else "")
+            warnings.append(f"{count(lacking)} of {what}{': ' if why else ''}{'; '.join(why)}.")
+        if self.config.people and self.people and not self._scored_by_people(artifacts[SCORES]):
+            warnings.append(
+                f"None of the documents of `people` ({count(len(self.people))}) is in the sample: the column "
+                f"{self.config.people.id} needs ids as in the column document of {SAMPLE}/."
+            )
         drawn = {name: int(one) for name, one in artifacts[SAMPLE].manifest.counters.items()}
         if (there := drawn["documents"]) < self.config.sample:
             seen = f"{count(there)} of {count(self.config.sample)}"
@@ -302,6 +349,44 @@ class DistilJob(FilesJob[DistilConfig]):
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
+    def _scored_by_people(self, scores: Artifact) -> int:
+        """Number of documents of the sample with a score by people."""
+        return sum(table.num_rows - table["people"].null_count for table in scores.tables(["people"]))
+
+    def page_facts(self, report: dict[str, Any]) -> dict[str, Any]:
+        interval = "" if report["f1_low"] is None else f"{report['f1_low']:.3f} to {report['f1_high']:.3f} (95%)"
+        good = f"documents with at least {plural(self.config.threshold.score, 'point')}"
+        parts = ", ".join(f"{count(report[name])} {name}" for name in ("train", "validation", "test"))
+        tiles = {
+            "documents": Tile(report["documents"], f"{count(report['quarantined'])} could not be read"),
+            "sample": Tile(report["sample"], f"{plural(report['near_duplicates'], 'near-duplicate')} left out"),
+            "judged": Tile(report["judged"], parts),
+            "f1": Tile(_digits(report["f1"]), interval),
+            "precision": Tile(_digits(report["precision"]), f"of {good}"),
+            "recall": Tile(_digits(report["recall"]), f"of {good}"),
+            "threshold": Tile(f"{report['min_score']:.3f}", "least score by the classifier of documents that stay"),
+            "kept_documents": Tile(share(report["kept_share"], 1), "of the test part"),
+            "good_documents": Tile(share(report["good_share"], 1), "of those that were judged"),
+        }
+        if report["cost"] is not None:
+            a_million = f"{money(report['judge_cost_per_million'])} a million documents"
+            tiles["cost_of_the_judges"] = Tile(money(report["cost"]), a_million)
+        if "classifier_documents_per_second" in report:
+            speed = f"{count(round(report['classifier_documents_per_second']))} documents a second on a core"
+            hours = decimal(report["classifier_core_hours_per_million"])
+            tiles["classifier"] = Tile(f"{hours} core hours", f"a million documents; {speed}")
+        agreements = [
+            {
+                "between": one["between"],
+                "documents": one["documents"],
+                "kappa": _with_interval(one, "kappa", "kappa"),
+                "equal_scores": _with_interval(one, "equal_share", "equal"),
+            }
+            for one in report["agreement"]
+        ]
+        others = {name: one for name, one in report.items() if name not in _IN_TILES | tiles.keys()}
+        return tiles | others | {"agreement": agreements}
+
     def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
         written = {paths.RelativePath(name): (size, sha256) for name, (size, sha256) in manifest["classifier"].items()}
         changed = changed_files(self.store, paths.join(self.root, _FOLDER), written, compare_sha256)
@@ -316,7 +401,17 @@ class DistilJob(FilesJob[DistilConfig]):
         yield "sample", plural(self.config.sample, "document")
         for name, job in self.judges.items():
             model = job.config.model
-            yield "judge", f"{name}: {model.name or model.path} at {model.endpoint or 'the machines of the run'}"
+            yield "judge", f"{name}: {model_text(model)}"
+
+
+def _digits(number: float | None) -> str:
+    return "–" if number is None else f"{number:.3f}"
+
+
+def _with_interval(row: Mapping[str, Any], name: str, interval: str) -> str:
+    """A measure with its 95% interval: `0.812 (0.755 to 0.861)`."""
+    low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+    return _digits(row[name]) + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
 
 def _speed(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -9,26 +9,30 @@ import pyarrow.csv
 import pyarrow.json
 
 from raymill.cluster.errors import ConfigError, Problem
+from raymill.cluster.readers.columns import no_column
 from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import StoredParquet
 from raymill.pipelines.distil.config import PeopleScores
 
+_MOST_POINTS = 100
 _LARGEST = 256 << 20  # maximum bytes of a text file
 
 
-def people_scores(store: Store, given: PeopleScores) -> dict[str, float]:
+def people_scores(store: Store, given: PeopleScores, most: int = 0) -> dict[str, float]:
     """Document id -> score, the mean of several. Rows without a score are left out.
 
+    most: largest number of points of the rubrics; 0 if it is not known.
+
     Raises:
-        ConfigError: the file cannot be read, lacks a column, or has a score that is no number from 0 to 100.
+        ConfigError: the file cannot be read, lacks a column, or has a score that is no number from 0 to `most`, or 100.
         NotFound: there is no such file.
     """
     table = _table(store, given.path)
     for setting, column in (("id", given.id), ("score", given.score)):
         if column not in table.column_names:
-            raise ConfigError.about(
-                Problem.of(f"people.{setting}", f"{given.path} has no column {column}", ", ".join(table.column_names))
-            )
+            other = {given.id, given.score} - {column}
+            what = no_column(f"people.{setting}", column, table.column_names, used=other)
+            raise ConfigError(f"{given.path}: {what}")
     found = defaultdict[str, list[float]](list)
     for id, score in zip(table[given.id].to_pylist(), table[given.score].to_pylist(), strict=True):
         if id is None or score is None or score == "":
@@ -37,9 +41,12 @@ def people_scores(store: Store, given: PeopleScores) -> dict[str, float]:
             value = float(score)
         except (TypeError, ValueError):
             value = -1.0
-        if not 0 <= value <= 100:
+        if not 0 <= value <= (most or _MOST_POINTS):
             seen = f"{given.path} has the score {score!r:.80} of {id}"
-            raise ConfigError.about(Problem.of("people.score", seen, "numbers from 0 to 100"))
+            of_rubric = ", the points of the rubric" if most else ""
+            raise ConfigError.about(
+                Problem.of("people.score", seen, f"numbers from 0 to {most or _MOST_POINTS}{of_rubric}")
+            )
         found[str(id)].append(value)
     return {id: mean(scores) for id, scores in sorted(found.items())}
 

@@ -19,10 +19,9 @@ def plan_distillation(settings: DistilConfig, *, documents: float | None = None)
     Raises:
         UserError: as the first checks of a run; or no document of the input can be read.
     """
-    configs = {
-        name: judge.config.model_copy(update={"inputs": settings.inputs})
-        for name, judge in DistilJob(settings).judges.items()
-    }
+    job = DistilJob(settings)
+    job.check_config()
+    configs = {name: judge.config.model_copy(update={"inputs": settings.inputs}) for name, judge in job.judges.items()}
     there = plan_generation(next(iter(configs.values())), documents=documents)["seeds"]
     asked = min(settings.sample, there)
     plans = {name: plan_generation(config, documents=asked) for name, config in configs.items()}
@@ -35,8 +34,8 @@ def plan_distillation(settings: DistilConfig, *, documents: float | None = None)
         tokens = asked * settings.classifier.max_chars / _TOKEN_CHARS
         price = None if model.price is None else tokens * model.price / 1e6
         found["embedding"] = {"tokens": tokens, "cost": price}
-        money = "" if price is None else f", cost at most about {price:.4g}"
-        lines.append(f"text vectors by {model.name}: at most about {count(round(tokens))} tokens{money}")
+        paid = "" if price is None else f", cost at most about {money(price)}"
+        lines.append(f"text vectors by {model.name}: at most about {count(round(tokens))} tokens{paid}")
     if cost is not None and there > asked:
         lines.append(f"Asking about all {count(there)} documents would cost about {money(cost / asked * there)}.")
     return Answer(found, "\n".join(lines))

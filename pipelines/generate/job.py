@@ -11,6 +11,7 @@ what it changed.
 
 import hashlib
 import json
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.content import columns_in_use
 from raymill.cluster.formats import count, money, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
@@ -38,6 +40,7 @@ from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.report.sections import Tile
 from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
@@ -67,6 +70,9 @@ from raymill.pipelines.generate.template import (
 from raymill.pipelines.prepare.records.validate import Validator, load_validator
 from raymill.pipelines.prepare.stages.collect import rules_memory
 
+log = logging.getLogger(__name__)
+_EXAMPLES, _EXCERPT = 3, 300  # records in the report, and characters shown of each of their fields
+
 # `exclude` of pydantic's model_dump: the settings without effect on the records.
 _NO_EFFECT_ON_RESULT = STORES | {
     "output": True,
@@ -75,6 +81,38 @@ _NO_EFFECT_ON_RESULT = STORES | {
     "execution": True,
     "model": True,
 }
+
+
+_PAGE_NOTES = {
+    "examples": "Contents of the first records.",
+    "outcomes": "Of tries. `answered`: an answer came; `again`: none came, so the request was sent again; "
+    "`refused`: the server refused the request.",
+    "tokens": "Counted by the server, of all calls with this name and output; `cached` are some of the input, "
+    "`reasoning` some of the output.",
+    "prices": "Money for a million tokens; `batch` is the fraction of them that a batch file costs.",
+    "removed": "Rows of `removed/` by reason, with what was seen first.",
+    "agreement": "Of the answers in both orders. Kappa: 1 is full agreement, 0 that of chance; with 95% intervals.",
+}
+
+
+def excerpt(value: Any) -> str:
+    """The beginning of a value in one line, for the report; of other values than texts, their JSON."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return " ".join(text[: 4 * _EXCERPT].split())[:_EXCERPT]
+
+
+def removed_text(removed: Sequence[Mapping[str, Any]]) -> str:
+    """What was removed by reason: `3 refused (the model refused; the first: I cannot help with that.)`."""
+    found = []
+    for one in removed:
+        first = f"; the first: {shortened(one['first'], 100)}" if one["first"] else ""
+        found.append(f"{count(one['count'])} {one['reason']} ({one['meaning']}{first})")
+    return ", ".join(found)
+
+
+def model_text(model: ModelSettings) -> str:
+    """The model and what computes its answers, for a dry run."""
+    return f"{model.name} at {model.endpoint}" if model.endpoint else f"{model.path}, computed by the run's own workers"
 
 
 class GenerateRun(Run):
@@ -94,9 +132,7 @@ class GenerateRun(Run):
             f"{plural(report['documents'], 'document')}",
             f"{count(report['tries'])} tries, {count(tokens['input'])} tokens in, {count(tokens['output'])} out{cost}",
         ]
-        for one in report["removed"]:
-            first = f"; the first: {shortened(one['first'], 100)}" if one["first"] else ""
-            lines.append(f"removed: {count(one['count'])} {one['reason']} ({one['meaning']}{first})")
+        lines += [f"removed: {removed_text([one])}" for one in report["removed"]]
         lines += map(agreement_text, report.get("agreement", ()))
         return "\n".join(lines)
 
@@ -115,6 +151,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
     """
 
     kind, run_type = "generate", GenerateRun
+    page_notes = _PAGE_NOTES
 
     @cached_property
     def template(self) -> RecordTemplate:
@@ -267,6 +304,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
 
     def make(self, making: Making) -> Made:
         self.record_inputs()
+        for note in self.frozen.notes:  # before anything is paid for
+            log.warning("%s", note)
         artifacts = run_stages(self._generating, self.frozen, making.run, self._refuse_seeds)
         self.answers.close()
         compact(self.store, self.answers.uri)
@@ -288,7 +327,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         if not quarantine.manifest.counters["requests"]:
             first = next((row for table in removed.tables() for row in table.to_pylist()), None)
             why = f": {meaning(first['reason'])} ({first['value']})" if first else ""
-            raise DataError(f"inputs: none of {plural(good, 'seed')} makes a request{why}. Nothing was asked.")
+            seen = f"none of {plural(good, 'seed')} makes a request{why}" if good else "the inputs have no seed"
+            raise DataError(f"inputs: {seen}. Nothing was asked.")
 
     def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
         counters = Counter[str]()
@@ -323,9 +363,33 @@ class GenerateJob(FilesJob[GenerateConfig]):
                 for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
             ],
             "agreement": self._agreement(artifacts[RECORDS]),
+            "examples": self._examples(artifacts[RECORDS]),
             "warnings": warnings,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    def page_facts(self, report: dict[str, Any]) -> dict[str, Any]:
+        facts = report | {
+            "records": Tile(report["records"], f"of shape {self.asker.shape}"),
+            "cost": Tile(money(report["cost"]), "as the server counted tokens"),
+            "cost_uncounted": Tile(money(report["cost_uncounted"]), "at most, of tries without an answer"),
+            "prices": {name: one for name, one in (report["prices"] or {}).items() if one is not None},
+        }
+        free = set() if report["prices"] else {"cost", "cost_uncounted"}
+        absent = {name for name in ("prices", "agreement", "examples", "removed") if not facts.get(name)}
+        order = dict.fromkeys(["examples", "removed"]) | facts
+        return {name: facts[name] for name in order if name not in free | absent}
+
+    def _examples(self, records: Artifact) -> list[dict[str, str]]:
+        """The contents of the first records, as rows of a table for the report."""
+        names = [name for name in columns_in_use(self.asker.shape, records.schema.names) if name != "system"]
+        found: list[dict[str, str]] = []
+        for table in records.tables(names):
+            for row in table.slice(0, _EXAMPLES - len(found)).to_pylist():
+                found.append({name: excerpt(one) for name, one in row.items()})
+            if len(found) >= _EXAMPLES:
+                break
+        return found
 
     def _agreement(self, records: Artifact) -> list[dict[str, Any]]:
         """The agreement of the fields that the template names."""
@@ -349,5 +413,5 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def about(self) -> Iterator[tuple[str, str]]:
         template, model = self.template, self.config.model
         yield "template", f"{template.about or 'of the config'}; {plural(len(template.steps), 'request')} a record"
-        yield "model", f"{model.name or model.path} at {model.endpoint or 'the machines of the run'}"
+        yield "model", model_text(model)
         yield "records", f"of shape {template.shape}"

@@ -91,6 +91,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
         "cost": cost,
         "budget": settings.budget,
         "answers_measured": seen,
+        "notes": [*job.frozen.notes],
     }
     return Answer(found, _text(found))
 
@@ -143,4 +144,5 @@ def _text(found: dict[str, Any]) -> str:
         else "Tokens are estimated by bytes, and answers up to `sampling.max_tokens`: generate from a few documents "
         "first, with the same `name`, `output` and answer store, and plan again."
     )
+    lines += [f"note: {one}" for one in found["notes"]]
     return "\n".join(lines)

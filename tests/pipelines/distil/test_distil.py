@@ -292,7 +292,9 @@ def test_documents_that_a_judge_does_not_score_are_left_out_with_a_warning(setti
     removed = rows(tmp_path / "out/judges/judge", "removed")
     assert run.report["judged"] == 240 - len(removed) < 240
     assert {row["part"] for row in rows(run, "scores") if row["score"] is None} == {None}
-    assert any("have no score; see `removed` of the judges" in one for one in run.warnings)
+    (about,) = [one for one in run.warnings if "have no score" in one]
+    assert about.startswith(f"{len(removed)} of 240 documents have no score: judge judge left out ")
+    assert about.endswith("see judges/judge/removed.") and "refused (the model refused" in about
 
 
 def test_judges_are_compared_with_each_other_and_with_people(settings, monkeypatch, tmp_path):
@@ -317,6 +319,37 @@ def test_judges_are_compared_with_each_other_and_with_people(settings, monkeypat
         assert row["score"] == pytest.approx(sum(one["score"] for one in row["judges"]) / 2)
     assert [one["judge"] for one in run.report["judges"]] == ["strict", "mild"]
     assert "agreement of strict and people: kappa 1.000" in str(run)
+
+
+def test_scores_of_people_that_match_no_document_are_a_warning(settings, monkeypatch, tmp_path):
+    (tmp_path / "people.csv").write_text("document,score\nhttps://elsewhere,3\n")
+    run = distil_inline(settings | {"people": str(tmp_path / "people.csv")}, monkeypatch)
+    assert (
+        "None of the documents of `people` (1) is in the sample: the column document needs ids as in the column "
+        "document of sample/." in run.warnings
+    )
+    (tmp_path / "more.csv").write_text(
+        "document,score\nhttps://elsewhere,3\n" + "".join(f"d{n},2\n" for n in range(320))
+    )
+    matched = settings | {"people": str(tmp_path / "more.csv"), "output": str(tmp_path / "matched")}
+    assert not any("None of the" in one for one in distil_inline(matched, monkeypatch).warnings)
+
+
+def test_a_classifier_that_does_not_filter_is_a_warning(settings, server, monkeypatch, tmp_path):
+    draw = random.Random(3)
+    server.points = lambda text: draw.randint(0, 5)  # of no connection with the text
+    run = distil_inline(settings | {"threshold": {"score": 1}}, monkeypatch)
+    assert any("keeps all documents of the test part, so it does not filter" in one for one in run.warnings)
+    assert any("The agreement of judge and classifier may be that of chance (" in one for one in run.warnings)
+
+
+def test_the_page_shows_intervals_beside_their_numbers_and_what_the_tables_are(settings, monkeypatch, tmp_path):
+    run = distil_inline(settings, monkeypatch)
+    page, report = (tmp_path / "out/report.html").read_text(), run.report
+    assert f"<strong>{report['f1']:.3f}</strong><span>{report['f1_low']:.3f} to {report['f1_high']:.3f} (95%)" in page
+    assert "F1 low" not in page and "Quadratic weighted kappa: 1 is full agreement" in page
+    assert f"{report['train']} train, {report['validation']} validation, {report['test']} test" in page
+    assert not any("may be that of chance" in one or "does not filter" in one for one in run.warnings)
 
 
 def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp_path):
@@ -344,7 +377,9 @@ def test_a_damaged_classifier_is_written_again(settings, server, monkeypatch, tm
 
 
 def test_scores_need_good_documents_and_others_in_each_part(settings, monkeypatch):
-    with pytest.raises(DataError, match=r"sample: 20 documents have a score, and each part needs good ones.*Enlarge"):
+    with pytest.raises(
+        DataError, match=r"sample: 20 of 20 documents have a score, and each part needs good ones.*Enlarge"
+    ):
         distil_inline(settings | {"sample": 20}, monkeypatch)
 
 
@@ -353,17 +388,31 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(settings, server, 
     own = {"template": {"prompt": "Rate: {{ text }}", "record": {"text": "{{ text }}"}}}
     (tmp_path / "a.csv").write_text("id,score\nd1,7 points\n")
     (tmp_path / "b.csv").write_text("document,score\nd1,7 points\n")
+    (tmp_path / "c.csv").write_text("document,score\nd1,7\n")
     for changes, said in (
         ({"judges": [judge | {"make": own}]}, r"judges.0.make.template: .* without `score`"),
         ({"judges": [judge | {"make": {"template": "score", "points": 3}}]}, r"make.points: no variable"),
-        ({"people": str(tmp_path / "a.csv")}, r"people.id: .* has no column document; wanted id, score"),
-        ({"people": str(tmp_path / "b.csv")}, r"people.score: .*'7 points' of d1; wanted numbers from 0 to 100"),
+        (
+            {"people": str(tmp_path / "a.csv")},
+            r"a.csv: no column document \(people.id\). It has: id, score. Set `people.id` to one",
+        ),
+        (
+            {"people": str(tmp_path / "b.csv")},
+            r"people.score: .*'7 points' of d1; wanted numbers from 0 to 5, the points",
+        ),
+        (
+            {"people": str(tmp_path / "c.csv")},
+            r"people.score: .* score 7 of d1; wanted numbers from 0 to 5, the points of",
+        ),
         ({"threshold": {"score": 6}}, r"threshold.score: 6 given, and the rubric has 5 points"),
         ({"people": str(tmp_path / "a.txt")}, r"no such file|ends in .csv"),
         ({"judges": [judge | {"model": judge["model"] | {"key_env": "NO_SUCH_KEY"}}]}, "NO_SUCH_KEY is not set"),
     ):
         with pytest.raises(ConfigError if "a.txt" not in str(changes) else Exception, match=said):
             distil_inline(settings | changes, monkeypatch)
+        if said != "NO_SUCH_KEY is not set":  # a plan needs no key
+            with pytest.raises(Exception, match=said):
+                plan_distillation(DistilConfig.model_validate({"kind": "distil"} | settings | changes))
     assert server.stats()["requests"] == 0
     for changes, said in (
         ({"judges": [judge, judge]}, "judge is the name of several"),
