@@ -207,5 +207,9 @@ class ModelSettings(AskedEndpoint):
             body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
         if form is not None:
             body["response_format"] = form
+        return self.request_with(body, sample)
+
+    def request_with(self, body: Mapping[str, Any], sample: int = 0) -> ModelRequest:
+        """The request with this body."""
         at = address_class(self.endpoint) if self.endpoint else "here"
         return request_of({"at": at, "revision": self.revision}, body, sample)

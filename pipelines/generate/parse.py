@@ -23,6 +23,7 @@ from raymill.pipelines.prepare.stages.duplicates import same
 REASONS = {
     "missing_field": "the seed has no value of a field that the template needs",
     "template_error": "the template cannot be filled in with these values",
+    "too_large": "the seed, with what the answers made of it, or the prompt takes too much memory",
     "empty_prompt": "the template makes an empty prompt of the seed",
     "refused_request": "the server refused the request (400, 413 or 422)",
     "no_answer": "no answer after all tries",

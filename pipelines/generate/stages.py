@@ -30,7 +30,7 @@ from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical,
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
-from raymill.cluster.output import Output, read_slices, table_of, table_slice
+from raymill.cluster.output import Output, changed, read_slices, table_of, table_slice
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.quarantine import lost_counters
@@ -62,6 +62,10 @@ _MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verd
 # Requests of a range of keys, about: progress is shown by ranges, and at the end of each some workers wait.
 _RANGE_REQUESTS = 250
 _MOST_RANGES = 256
+_RANGE_BYTES = 64 << 20  # of seeds, about
+# Bytes in memory: of the rows and requests that a unit may write, and that one answer may make. An item of an answer
+# has the whole seed with it, so large seeds and long lists make gigabytes of megabytes.
+_MOST_OF_UNIT, _MOST_OF_ANSWER = 2 << 30, 64 << 20
 _NO_COLUMNS = pa.schema([])
 _REQUESTS_SCHEMA = pa.schema(
     [("row", pa.large_string()), ("keys", pa.list_(pa.string())), ("bodies", pa.list_(pa.large_string()))]
@@ -144,7 +148,9 @@ def run_stages(
 ) -> dict[str, Artifact]:
     """All stages of a run. run: makes or finds the artifacts of a stage. check: of those of `draft`, before asking."""
     store, units = inputs.reading.store, inputs.units
-    count = max(1, min(_MOST_RANGES, document_count(inputs) * settings.samples // _RANGE_REQUESTS))
+    by_bytes = sum(unit.bytes for unit in units) * settings.samples // _RANGE_BYTES
+    by_rows = document_count(inputs) * settings.samples // _RANGE_REQUESTS
+    count = max(1, min(_MOST_RANGES, max(by_rows, by_bytes)))
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), count, settings.made_from])
     outputs = (
         Output("_work/requests.0", _NO_COLUMNS),
@@ -155,6 +161,9 @@ def run_stages(
     memory = task_memory(settings.limits)
     artifacts = dict(run(Stage("draft", outputs, units, work, made_from, store, _files, memory=memory)))
     check(artifacts)
+    read = artifacts[QUARANTINE].manifest.counters
+    wanted = (read["documents"] - read["quarantined"]) * settings.samples
+    wanted -= artifacts["_work/removed.draft"].rows
     last = len(settings.asker.template.steps) - 1
     for number in range(last + 1):
         requests = artifacts[f"_work/requests.{number}"]
@@ -177,6 +186,10 @@ def run_stages(
             concurrency=settings.backends.workers,
         )  # fmt: skip
         artifacts |= run(stage)
+        asked = artifacts[f"_work/removed.{number}"].manifest.counters
+        if asked.get("rows") != wanted:
+            raise changed(next(iter(uris), f"_work/requests.{number}"))
+        wanted = asked["next"]
     repeats = None
     if settings.dedup:
         compared = artifacts[_ATTRIBUTES]
@@ -207,7 +220,7 @@ def draft(
 ) -> Counters:
     """The work of the stage `draft` on a unit of input.
 
-    Counters: `documents`, `quarantined`, `requests`, `removed/REASON`, and those of `lost_counters`.
+    Counters: `documents`, `quarantined`, `requests`, `next`, `removed/REASON`, and those of `lost_counters`.
     """
     counters, counts = Counter[str](), ReaderCounts()
     slices = _Slices(settings.asker, 0, firsts)
@@ -238,18 +251,22 @@ class _Slices:
         self._asker, self._step, self._firsts = asker, asker.template.steps[number], firsts
         self._rows: list[list[dict[str, Any]]] = [[] for _ in firsts]
         self._removed: list[dict[str, Any]] = []
-        self._requests = 0
+        self._requests = self._size = 0
 
     def add(self, row: Row, sample: int) -> None:
         """The requests of the step about a row."""
         try:
             self._asker.refuse_incomplete(row)
             requests = self._asker.requests(row, self._step, sample)
+            size = len(text := row.to_json()) + sum(len(one.body) for one in requests)
+            if self._size + size > _MOST_OF_UNIT:
+                raise Refusal("too_large", f"{size:,} characters after {self._size:,} of others")
+            self._size += size
         except Refusal as error:
             self._removed.append(_removal(row, self._step.name, None, error))
             return
         self._requests += len(requests)
-        named = {"row": row.to_json(), "keys": [one.key for one in requests], "bodies": [one.body for one in requests]}
+        named = {"row": text, "keys": [one.key for one in requests], "bodies": [one.body for one in requests]}
         self._rows[range_of(requests[0].key, self._firsts)].append(named)
 
     def write(self, scratch: Scratch, output: str, removed: str, counters: Counter[str]) -> None:
@@ -258,6 +275,7 @@ class _Slices:
         scratch.write_slices(output, [b"" if one is None else table_slice(one) for one in tables])
         _write_removed(scratch, removed, self._removed, counters)
         counters["requests"] += self._requests
+        counters["next"] += sum(map(len, self._rows))
 
 
 def _removal(row: Row, step: str, key: str | None, why: Refusal, answer: str | None = None) -> dict[str, Any]:
@@ -291,25 +309,29 @@ class Ask:
     store: Store
 
     def __call__(self, unit: int, scratch: Scratch, backend: Any) -> Counters:
-        """Counters: `asked`, different requests; `records`; `requests` of the next step; `removed/REASON`."""
+        """Counters: `rows`; `asked`, different requests; `records`; `removed/REASON`; of the next step `requests` and
+        `next`, its rows.
+
+        Raises:
+            DataError: a row has other requests than the step before makes of it, or is there twice.
+        """
         tables = [one for one in read_slices(self.store, self.uris, unit, table_of) if one is not None]
-        rows = pa.concat_tables([_REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
-        rows.sort(key=lambda one: (one["keys"], one["row"]))
-        requests = {
-            key: ModelRequest(key, body) for row in rows for key, body in zip(row["keys"], row["bodies"], strict=True)
-        }
+        found_rows = pa.concat_tables([_REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
+        rows = sorted((self._row(one, unit) for one in found_rows), key=lambda one: one[1:])
+        if len({row.name for row, *_ in rows}) < len(rows):
+            raise changed(self.uris[0])
+        requests = {one.key: one for _, _, _, asked in rows for one in asked}
         last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
         settings = self.settings
         found = settings.backends.ask(
             backend, requests, AnswerRange(self.firsts[unit], last), settings.asker.sampling.max_tokens,
             settings.most_unanswered,
         )  # fmt: skip
-        counters = Counter[str]({"asked": len(requests), "records": 0, "requests": 0})
+        counters = Counter[str]({"rows": len(rows), "asked": len(requests), "records": 0, "requests": 0, "next": 0})
         step, removed, made = self.settings.asker.template.steps[self.number], list[dict[str, Any]](), list[Row]()
         reader = AnswerReader(step, self.settings.asker.sampling.max_tokens)
-        for plain in rows:
-            row = Row.from_json(plain["row"])
-            kept, refused = self._read(row, plain["keys"], found, reader)
+        for row, keys, _, _ in rows:
+            kept, refused = self._read(row, keys, found, reader)
             removed += refused
             made += kept
         if self.number < len(self.settings.asker.template.steps) - 1:
@@ -321,6 +343,28 @@ class Ask:
             removed += self._write_records(made, unit, step.name, scratch, counters)
         _write_removed(scratch, f"_work/removed.{self.number}", removed, counters)
         return dict(counters)
+
+    def _row(self, plain: Mapping[str, Any], unit: int) -> tuple[Row, list[str], str, list[ModelRequest]]:
+        """(a row, keys of its requests, the row as JSON, the requests).
+
+        The requests are made again and compared: with those of a changed file, the answer to another question would
+        stand in the answer store under the key of this one, or a row without requests would be lost.
+
+        Raises:
+            DataError: they differ.
+        """
+        asker = self.settings.asker
+        try:
+            row = Row.from_json(plain["row"])
+            requests = asker.requests(row, asker.template.steps[self.number], _sample_of(row))
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, Refusal) as error:
+            raise changed(self.uris[0]) from error
+        keys = [one.key for one in requests]
+        if (keys, [one.body for one in requests]) != (plain["keys"], plain["bodies"]):
+            raise changed(self.uris[0])
+        if range_of(keys[0], self.firsts) != unit:
+            raise changed(self.uris[0])
+        return row, keys, plain["row"], requests
 
     def _read(
         self, row: Row, keys: Sequence[str], found: Mapping[str, Answered], reader: AnswerReader
@@ -345,9 +389,11 @@ class Ask:
                 why = Refusal("other_sample", f"{len(values)} of {len(keys)} samples can be used")
                 return [], removed + [_removal(row, step.name, key, why, found[key].try_id) for (key,), _ in values]
             values = [(tuple(keys), {"samples": [item for _, item in values]})]
-        kept = []
+        kept, size = [], 0
         for one in items(row, step, values):
             try:
+                if len(values) > 1 and (size := size + len(one.to_json())) > _MOST_OF_ANSWER:
+                    raise Refusal("too_large", f"{len(values):,} items, each with its seed")
                 self.settings.asker.kept(one, step)
                 kept.append(one)
             except Refusal as error:

@@ -62,6 +62,7 @@ PROVENANCE: dict[str, pa.DataType] = {
 }
 _STEP_NAME = r"^[a-z][a-z0-9_]*$"
 _SEEN = 200  # characters
+_LONGEST = 32 << 20  # characters of a prompt, or of a field of a record
 
 _LOADER = PackageLoader("raymill.pipelines.generate", "templates")
 jinja = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False, autoescape=False)
@@ -393,10 +394,17 @@ def rendered(text: str, fields: Mapping[str, Any]) -> str:
     """A template with these fields.
 
     Raises:
-        Refusal: a field is missing, or of the wrong type.
+        Refusal: a field is missing, or of the wrong type; or the text is too long.
     """
+    pieces, size = list[str](), 0
     try:
-        return _template(text).render(fields)
+        for piece in _template(text).generate(fields):
+            pieces.append(piece)
+            if (size := size + len(piece)) > _LONGEST:
+                raise Refusal("too_large", f"over {_LONGEST:,} characters")
+        return "".join(pieces)
+    except Refusal:
+        raise
     except Exception as error:  # whatever an expression can raise
         raise Refusal("template_error", f"{type(error).__name__}: {error}") from error
 

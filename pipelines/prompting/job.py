@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from raymill.cluster.artifact import Artifact, fingerprint
@@ -33,7 +34,7 @@ from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import money, plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
-from raymill.cluster.output import Output
+from raymill.cluster.output import Output, changed
 from raymill.cluster.output_folder import path_below, refuse_output_in_folder
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.report.sections import Tile
@@ -63,6 +64,7 @@ _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 _NO_COLUMNS = pa.schema([])
+_LARGEST = 1 << 31  # of tokens and seconds of an answer
 
 
 _PAGE_NOTES = {
@@ -263,6 +265,7 @@ class PromptJob(RunJob[PromptConfig]):
         tokens, truncated = [TokenCounts() for _ in self.variants], Counter[int]()
         lacking = dict[int, str]()  # variant -> why an item has no answer
         for name in self.models:
+            self._refuse_changed(name, artifacts[f"answers_of.{name}"], len(items))
             for table in artifacts[f"answers_of.{name}"].tables():
                 for row in table.to_pylist():
                     variant = row["variant"]
@@ -341,6 +344,24 @@ class PromptJob(RunJob[PromptConfig]):
                 number = len(row["examples"])
                 fewest[row["variant"]] = min(number, fewest.get(row["variant"], number))
         return fewest
+
+    def _refuse_changed(self, name: str, answers: Artifact, items: int) -> None:
+        """Verify that a model has one answer for each of its variants and items, with possible numbers.
+
+        Raises:
+            DataError: it has not, as in a file that somebody changed.
+        """
+        table = answers.table(["variant", "item", "tokens", "seconds"])
+        numbers = [table["seconds"], *(pc.struct_field(table["tokens"], at) for at in range(4))]
+        possible = not table.num_rows or all(
+            one.null_count == 0 and pc.all(pc.less_equal(pc.abs(one), _LARGEST)).as_py() and pc.min(one).as_py() >= 0
+            for one in numbers
+        )
+        of_model = [number for number, one in enumerate(self.variants) if one.model == name]
+        pairs = sorted(zip(table["variant"].to_pylist(), table["item"].to_pylist(), strict=True), key=str)
+        wanted = sorted(((variant, item) for variant in of_model for item in range(items)), key=str)
+        if not possible or pairs != wanted:
+            raise changed(answers.file_uris[0] if answers.file_uris else answers.uri)
 
     def _best(self, report: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> str:
         """The best variant as settings of another run of this kind."""

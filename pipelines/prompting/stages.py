@@ -1,5 +1,6 @@
 """The stages of `raymill prompt`: the items with the requests about them, and the answers of each model."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.requests import ModelRequest, range_of
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry
-from raymill.cluster.output import read_slices, table_of, table_slice
+from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
+from raymill.cluster.output import changed, read_slices, table_of, table_slice
 from raymill.cluster.stage import Scratch
 from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.prompting.choose import Pool
@@ -25,6 +28,7 @@ _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 
 ITEMS, EXAMPLES = "items", "examples"
 _DIMENSIONS = 128  # of vectors
+_MOST_CHARACTERS = 1 << 30  # of all requests, which the stage that makes them holds
 
 REQUESTS_SCHEMA = pa.schema(
     [("variant", pa.int32()), ("item", pa.int32()), ("key", pa.string()), ("body", pa.large_string())]
@@ -66,13 +70,20 @@ class Draft:
         variants = variants_of(config)
         shown = examples_of(config, items, self.embedding) if any(one.examples for one in variants) else None
         by_model: dict[str, list[list[dict[str, Any]]]] = {name: [[] for _ in self.firsts] for name in self.models}
-        chosen, fewer = [], 0
+        chosen, fewer, size = [], 0, 0
         for number, variant in enumerate(variants):
             for at, item in enumerate(items):
                 examples = shown(variant, at) if shown and variant.examples else []
                 fewer += len(examples) < variant.examples
                 messages = messages_of(config.prompts[variant.prompt], item.question, examples)
                 one = self.models[variant.model].request(config.sampling, messages)
+                if (size := size + len(one.body)) > _MOST_CHARACTERS:
+                    raise DataError(
+                        f"{config.data}: the requests about {plural(len(items), 'item')} in "
+                        f"{plural(len(variants), 'variant')} have over {_MOST_CHARACTERS:,} characters: questions or "
+                        f"answers there are too long (the item {item.id!r:.80} has {len(item.question):,}). Lower "
+                        "`items` or `examples.number`, or leave long records out of the data set."
+                    )
                 row = {"variant": number, "item": at, "key": one.key, "body": one.body}
                 by_model[variant.model][range_of(one.key, self.firsts)].append(row)
                 chosen.append({"variant": number, "item": item.id, "examples": [one.id for one in examples]})
@@ -124,11 +135,15 @@ class AskModel:
     most_unanswered: float
 
     def __call__(self, unit: int, scratch: Scratch, backend: Connected) -> Counters:
-        """Counters: `asked`, different requests."""
+        """Counters: `asked`, different requests.
+
+        Raises:
+            DataError: a request does not have the key of its body, or is of another range.
+        """
         store = self.backends.answers.store
         tables = [one for one in read_slices(store, self.uris, unit, table_of) if one is not None]
         rows = pa.concat_tables([REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
-        requests = {row["key"]: ModelRequest(row["key"], row["body"]) for row in rows}
+        requests = {row["key"]: self._request(row, unit) for row in rows}
         last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
         keys = AnswerRange(self.firsts[unit], last)
         found = self.backends.ask(backend, requests, keys, self.max_tokens, self.most_unanswered) if rows else {}
@@ -151,3 +166,17 @@ class AskModel:
         if made:
             scratch.write(f"answers_of.{self.name}", pa.Table.from_pylist(made, ANSWERS_SCHEMA))
         return {"asked": len(requests)}
+
+    def _request(self, row: Mapping[str, Any], unit: int) -> ModelRequest:
+        """The request of a row. In a changed file it could have the key of another, whose answer it would then be.
+
+        Raises:
+            DataError: it has another key.
+        """
+        try:
+            made = self.backends.model.request_with(json.loads(row["body"]))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise changed(self.uris[0]) from error
+        if (made.key, made.body) != (row["key"], row["body"]) or range_of(made.key, self.firsts) != unit:
+            raise changed(self.uris[0])
+        return made

@@ -93,19 +93,29 @@ def items_of(store: Store, data: str, split: str, seed: int, most: int | None) -
     """Records of a split with a question and an answer: those with the smallest hashes, in the order of their ids.
 
     Raises:
-        DataError: `data` is no data set, or none of its records has a question and an answer.
+        DataError: `data` is no data set, none of its records has a question and an answer, or one has no text there.
     """
     run = RunFolder(store, data)
     run.require("prepare", "Point `data` at the output of `raymill prepare`.")
     shape: Shape = run.report("shape")["shape"]
+    if not isinstance(shape, str) or shape not in COLUMNS:
+        raise DataError(f"{data}: its report names {shape!r:.80} as shape, which `raymill prepare` does not make.")
     artifact = Artifact.load(store, paths.join(data, split))
     columns = [name for name in artifact.schema.names if name in COLUMNS[shape]]
 
     def hashed() -> Any:
         for table in artifact.tables(["id", *columns]):
             for row in table.to_pylist():
-                if sides := question_and_answer(from_shape(row, shape)):
-                    yield hash64(str(seed).encode(), row["id"].encode()), row["id"], *sides
+                try:
+                    sides = question_and_answer(from_shape(row, shape))
+                    if sides:
+                        key = hash64(str(seed).encode(), row["id"].encode())
+                        yield key, row["id"], *map(_text, sides)
+                except (TypeError, ValueError, KeyError, AttributeError, IndexError, StopIteration) as error:
+                    raise DataError(
+                        f"{artifact.uri}: the record {row['id']!r:.80} is none that `raymill prepare` writes "
+                        f"({type(error).__name__}). Make the data set again."
+                    ) from error
 
     drawn = heapq.nsmallest(most, hashed()) if most is not None else list(hashed())
     if not drawn:
@@ -114,3 +124,9 @@ def items_of(store: Store, data: str, split: str, seed: int, most: int | None) -
             f"split {split} that is not empty."
         )
     return [Item(*one) for _, *one in sorted(drawn, key=lambda one: one[1])]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
