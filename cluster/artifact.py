@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _draw_rows = Entry("raymill.cluster.sampling:draw_rows")
 _polars_frame = Entry("polars:from_arrow")
 _hub_dataset = Entry("datasets:Dataset")
+_ensure_ray = Entry("raymill.cluster.session:ensure_ray")
 
 MANIFEST = "_manifest.json"
 EARLIER_MANIFEST = "manifest.json"  # the manifest's name in artifacts of earlier versions, which are still read
@@ -325,9 +326,7 @@ class Artifact:
 
         Where this process has no Ray, one is started on this machine, or joined at RAY_ADDRESS, until the process ends.
         """
-        from raymill.cluster.session import ensure_ray
-
-        ensure_ray()
+        _ensure_ray()
         import ray.data
 
         if not self.manifest.rows:

@@ -174,6 +174,7 @@ def fake_ray(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(sessions, "private", lambda name: {"_global_node": ray.node}[name])
     monkeypatch.setattr(sessions, "replace_private", lambda name, value: None)
+    monkeypatch.setattr(sessions, "_forget_token", lambda: None)
     monkeypatch.setattr(Session, "_quieten", lambda self: None)
     monkeypatch.setattr(sessions, "_short_folder", lambda: str(tmp_path))
     monkeypatch.setattr(sessions, "_kill_holders", lambda folder: calls.append(("kill", folder)))
