@@ -1,5 +1,6 @@
 """Shared fixtures. Pure tests need none of them; what needs Ray, a store or real data asks by name."""
 
+import ctypes
 import gc
 import json
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -60,6 +62,15 @@ def no_process_group_of_others() -> None:
     """Destroy a process group that a test of another file left in this process."""
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def freed_memory_is_given_back() -> Iterator[None]:
+    """Give the system what the tests of a file have freed: each fork of this process later pays for every page."""
+    yield
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="module")
