@@ -6,6 +6,7 @@ The settings are found in the models, so that a new one is tried too.
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import cycle
+from random import Random
 from typing import Any
 
 import pytest
@@ -124,7 +125,9 @@ def test_a_secret_is_refused_in_every_setting_and_not_shown(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_override_with_a_secret_is_refused_and_not_shown(kind):
-    for keys in [keys for one, keys in EVERY if one == kind and keys != ("kind",)]:
+    # A sample: an override becomes a part of the config, and the test before has every setting of one.
+    every = [keys for one, keys in EVERY if one == kind and keys != ("kind",)]
+    for keys in Random(1).sample(every, min(len(every), 40)):
         assert CANARY not in refusal(kind, keys, FORMS[0], by_override=True), keys
 
 

@@ -371,11 +371,20 @@ def understate(path: Path, column: int, values: int | None = None, size: int | N
     path.write_bytes(content.replace(old, new))
 
 
+def repeated(text: str, rows: int) -> pa.DictionaryArray:
+    """A text in each of some rows, without the memory of them all. Written with `store_schema=False` it is a string."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [text])
+
+
 @pytest.mark.parametrize("stated", [{"values": 10}, {"size": 1000}, {"values": 10, "size": 1000}], ids=str)
 def test_a_text_that_rows_repeat_more_often_than_the_footer_states_takes_little_memory(tmp_path, stated):
     """In a batch of 5,000 rows a text of 1 MB would take 5 GB."""
     path = parquet(
-        tmp_path / "a.parquet", pa.array(["x" * 1_000_000] * 5000), compression="zstd", write_statistics=False
+        tmp_path / "a.parquet",
+        repeated("x" * 1_000_000, 5000),
+        compression="zstd",
+        write_statistics=False,
+        store_schema=False,
     )
     understate(path, 1, **stated)
     peak, rows = peak_mib_reading(path)
@@ -385,7 +394,8 @@ def test_a_text_that_rows_repeat_more_often_than_the_footer_states_takes_little_
 
 
 def test_a_whole_file_is_read_within_the_bounds_of_its_row_groups(tmp_path):
-    path = parquet(tmp_path / "a.parquet", pa.array(["x" * 1_000_000] * 5000), compression="zstd")
+    texts = repeated("x" * 1_000_000, 5000)
+    path = parquet(tmp_path / "a.parquet", texts, compression="zstd", store_schema=False)
     with StoredParquet(Store(), str(path)) as file, pytest.raises(DataError, match="far more memory than its part"):
         file.read(["text"])
     path = parquet(tmp_path / "b.parquet", pa.array(["x" * 100_000] * 4000), compression="zstd", row_group_size=2000)
