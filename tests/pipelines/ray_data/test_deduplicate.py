@@ -145,7 +145,8 @@ def test_blocks_that_were_measured_before_the_dataset_failed_are_kept(module, ra
     flag.touch()
     found = module.deduplicate(dataset, scratch=str(scratch), id="id").take_all()
     assert kept.items() <= {path: path.stat().st_mtime_ns for path in (scratch / "rows").iterdir()}.items()
-    assert len(list((scratch / "rows").iterdir())) == 7
+    # A block that was still being measured when the Dataset failed may have a second file, which no record names.
+    assert len(list((scratch / "rows").iterdir())) in (7, 8)
     assert_groups_of_curate(found, documents(), tmp_path / "curated", monkeypatch)
 
 
