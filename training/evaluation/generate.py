@@ -108,6 +108,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Token ids that end an answer: end of sequence, and those that end an answer or a tool call in the template."""
     stops = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    end_ids = Guard(partial(_end_ids, tokenizer))
     for turn in (
         {"role": "assistant", "content": _ANSWER},
         {"role": "assistant", "content": "", "tool_calls": [_CALL]},
@@ -115,7 +116,7 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
         chat = Chat([{"role": "user", "content": _USER}, turn])
         ids = list[int]()
         with suppress(Exceeded):
-            ids = Guard(partial(_end_ids, tokenizer))(chat, OF_A_CHECK) if tokenizer.chat_template else []
+            ids = end_ids(chat, OF_A_CHECK) if tokenizer.chat_template else []
         # After an answer the first token ends it (Phi 3 writes two); within a call there may be others.
         stops += [token for token in ids[:1] if token in special and token not in stops]
     return stops

@@ -120,6 +120,7 @@ def _control_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
     return tuple(sorted(token for token in found & special if token not in _IN_MESSAGES))
 
 
+_RENDER, _TEXTS, _MARKED = "render", "texts", "marked"  # what the child process of an encoder is asked for
 # Memory for the tokens of a text: about 60 bytes for each of its bytes, and several times that if each byte is a token.
 _BYTES = 512 << 20
 _BYTES_PER_BYTE = 512
@@ -175,6 +176,14 @@ class Encoded:
     notes: Counter[str]
 
 
+def _work(encoder: "Encoder", request: tuple[str, Any]) -> Any:
+    """What the child process of an encoder does with (RENDER, chat), (TEXTS, texts) or (MARKED, rendering)."""
+    step, item = request
+    if step == _RENDER:
+        return marked_renderings(encoder.tokenizer, item)
+    return encoder.tokens_of_texts(item) if step == _TEXTS else encoder.tokens_of_marked(item)
+
+
 class Encoder:
     """Encodes documents with a tokenizer. Not safe to share between threads.
 
@@ -186,11 +195,8 @@ class Encoder:
         self.vocabulary = vocabulary
         self.special_text = SpecialText(tokenizer)
         # A chat template is a program of whoever made the model, and so are the expressions of a tokenizer.
-        self._renderings = Guard(partial(marked_renderings, tokenizer))
-        # By a reference to itself it would outlive its last use, and its child processes with it.
-        this = weakref.proxy(self)
-        self._text_tokens = Guard(partial(Encoder._tokens_of_texts, this))
-        self._marked_tokens = Guard(partial(Encoder._tokens_of_marked, this))
+        # By a reference to itself it would outlive its last use, and its child process with it.
+        self._child: Guard[tuple[str, Any], Any] = Guard(partial(_work, weakref.proxy(self)))
         # This class adds special tokens itself, and truncates nothing. Post-processing would trim spaces off offsets.
         plain = json.loads(tokenizer.backend_tokenizer.to_str())
         self.backend = Tokenizer.from_str(
@@ -251,10 +257,10 @@ class Encoder:
             # A text within a list that stays within the least of its bounds stays within its own.
             least = WorkBounds(min(one.seconds for one in bounds), max(one.memory for one in bounds))
             with suppress(Exceeded):  # one of them, or all together: then each is judged by itself
-                tokens, lengths = self._text_tokens(texts, least)
+                tokens, lengths = self._child((_TEXTS, texts), least)
                 found += np.split(tokens, np.cumsum(lengths)[:-1])
         if not found:
-            alone = self._text_tokens.map([[text] for text in texts], bounds)
+            alone = self._child.map([(_TEXTS, [text]) for text in texts], bounds)
             found = [one if isinstance(one, Failed) else one[0] for one in alone]
         trained = np.ones(max((len(ids) for ids in found if not isinstance(ids, Failed)), default=0), np.bool_)
         trained[:1] = False
@@ -264,7 +270,7 @@ class Encoder:
             else:
                 yield Example(number, 0, ids, trained[: len(ids)])
 
-    def _tokens_of_texts(self, texts: list[str]) -> tuple[np.ndarray, list[int]]:
+    def tokens_of_texts(self, texts: list[str]) -> tuple[np.ndarray, list[int]]:
         """(tokens of all texts, number of each): one array, which passes to another process in a tenth of the time."""
         ids: list[int] = []
         lengths = []
@@ -290,7 +296,8 @@ class Encoder:
             chats = []
         hidden = [self.special_text.hide(chat) for chat in chats]  # without control tokens
         bounds = [LIMITS.of_parser(one.id, one.bytes) for one in documents[: len(chats)]]
-        for number, outcome in enumerate(self._renderings.map(hidden, bounds)):
+        renderings_of = self._child.map([(_RENDER, chat) for chat in hidden], bounds)
+        for number, outcome in enumerate(renderings_of):
             chat = chats[number]
             if isinstance(outcome, Failed):
                 reason, preview = _refused(outcome.error, "template")
@@ -317,8 +324,9 @@ class Encoder:
             items += zip(renderings, weighted, [True] * len(renderings), strict=True)
             encoded.notes.update(notes)
             encoded.notes["extra_renderings"] += len(renderings) - 1
-        found = self._marked_tokens.map(
-            items, [_bounds(len(one.text.encode("utf-8", "surrogatepass"))) for one, _, _ in items]
+        found = self._child.map(
+            [(_MARKED, item) for item in items],
+            [_bounds(len(one.text.encode("utf-8", "surrogatepass"))) for one, _, _ in items],
         )
         for (number, piece), (one, _, _), tokens in zip(owners, items, found, strict=True):
             if isinstance(tokens, Failed):
@@ -331,7 +339,7 @@ class Encoder:
                 of_tokens = None if weights is None else np.frombuffer(weights, np.float32)
                 yield Example(number, piece, np.frombuffer(ids, np.int32), np.frombuffer(trained, np.bool_), of_tokens)
 
-    def _tokens_of_marked(
+    def tokens_of_marked(
         self, item: tuple[RestoredText, list[Weighted], bool]
     ) -> tuple[bytes, bytes, bytes | None, bool] | None:
         """(ids, trained and weights of Example; whether the text was tokenised in parts) of (text, weights, whether it

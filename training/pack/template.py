@@ -204,17 +204,28 @@ CHECKED: tuple[tuple[list[dict[str, str]], bool], ...] = (
 )
 
 
+_rendered: dict[str, str] = {}  # template, special tokens and conversation -> text
+
+
 def render_checked(
     tokenizer: "PreTrainedTokenizerFast", conversations: Sequence[tuple[list[dict[str, str]], bool]] = CHECKED
 ) -> list[str]:
     """Render some of CHECKED, each in a child process with a few seconds: a template may end once and not again.
+
+    What this process has rendered with the same template is not rendered again.
 
     Raises:
         Exceeded: one takes too much time or memory.
         Exception: what the template raises.
     """
     guard = Guard(partial(written, tokenizer))
-    return [guard(conversation, OF_A_CHECK) for conversation in conversations]
+    found = []
+    for conversation in conversations:
+        key = json.dumps([tokenizer.chat_template, tokenizer.special_tokens_map, conversation], default=str)
+        if key not in _rendered:
+            _rendered[key] = guard(conversation, OF_A_CHECK)
+        found.append(_rendered[key])
+    return found
 
 
 def written(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[Sequence[Mapping[str, Any]], bool]) -> str:

@@ -226,22 +226,32 @@ def _files(store: Store, folder: str) -> list[RelativePath]:
 
 def _load_files(store: Store, folder: str, names: Iterable[RelativePath], uri: str) -> PreTrainedTokenizerFast:
     """The tokenizer of these files of a folder. uri: its name in messages."""
+    content = list[str]()
     with scratch_folder("tokenizer") as scratch:
         for name in names:
-            path = scratch / name
+            path, data = scratch / name, store.read_bytes(paths.join(folder, name))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(store.read_bytes(paths.join(folder, name)))
-        return _load(str(scratch), uri)
+            path.write_bytes(data)
+            content.append(f"{name} {hashlib.sha256(data).hexdigest()}")
+        return _load(str(scratch), fingerprint(sorted(content)), uri)
 
 
-def _load(folder: str, uri: str) -> PreTrainedTokenizerFast:
-    """Load a tokenizer from a folder on this machine with transformers. uri: its name in messages."""
+_checked = set[str]()  # the content of the tokenizers that this process has found to load within their bounds
+
+
+def _load(folder: str, content: str, uri: str) -> PreTrainedTokenizerFast:
+    """Load a tokenizer from a folder on this machine with transformers.
+
+    content: fingerprint of its files. uri: its name in messages.
+    """
     load = partial(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
     try:
         with suppress(OSError):  # AutoTokenizer reads a config.json too, if there is one
             plain, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
             refuse_hostile(plain, f"{uri}: config.json")
-        check_tokenizer(load, uri)
+        if content not in _checked:
+            check_tokenizer(load, uri)
+            _checked.add(content)
         tokenizer = load()
     except ConfigError:
         raise
