@@ -42,6 +42,7 @@ FAILPOINTS_OF_ASKING = (
     "answers_joined",
     "batch_sent",
     "batch_begun",
+    "batches_read",
 )
 
 VARIABLE = "RAYMILL_FAILPOINTS"

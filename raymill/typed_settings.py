@@ -2668,6 +2668,8 @@ def prompt(
     prompts: Mapping[str, PromptTextSettings] = NOT_GIVEN,
     examples: ShownExamplesSettings = NOT_GIVEN,
     answer: Literal["text", "label", "number"] = NOT_GIVEN,
+    custom: Sequence[str | Callable[..., Any] | ScoreUseSettings] = NOT_GIVEN,
+    rank_by: str | None = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
     answers: str | None = NOT_GIVEN,
@@ -2699,6 +2701,10 @@ def prompt(
         examples: Examples before an item.
         answer: Comparison of answers with references: text (F1 of words), label (equal), or number (the one
             after `####`, else the last).
+        custom: Scores of your own, classes or functions from a dictionary with `prompt`, `reference` and
+            `generated` to a number, as in `generate.custom` of `train`.
+        rank_by: Name of the score of your own by which variants are ranked, with intervals; null: the one of
+            `answer`, which is f1, exact_match or number_match.
         sampling: How answers are drawn from the models.
         budget: Money that the run may spend on each model, by its `prices`; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
@@ -2727,6 +2733,8 @@ def prompt(
             "prompts": prompts,
             "examples": examples,
             "answer": answer,
+            "custom": custom,
+            "rank_by": rank_by,
             "sampling": sampling,
             "budget": budget,
             "answers": answers,

@@ -15,10 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.execution import Execution
-from raymill.cluster.plugins import Plugin, PluginKind, PluginUse
 from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, WithShortForm
+from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 
@@ -467,26 +466,6 @@ class Failures(Settings):
 
 
 # Names of the scores of training/evaluation/scores.py, and of the loss beside them.
-SCORES = (
-    *("loss", "exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "number_match", "number_match_flexible"),
-    *("answered", "answered_flexible", "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_precision"),
-    *("micro_recall", "micro_f1"),
-)
-
-
-class ScoreUse(PluginUse):
-    """A score of the user, as `module:attribute`, or with settings."""
-
-    kind: ClassVar = PluginKind("score", "raymill.scores", ("answer",), ("score",))
-
-    def check(self, plugin: Plugin) -> None:
-        """Verify that its name is no score of Raymill. Raises ConfigError."""
-        if plugin.name in SCORES:
-            raise ConfigError(
-                f"{plugin.use}: the score's name, {plugin.name}, is a score of Raymill; give it another `name`"
-            )
-
-
 class Generate(Settings):
     """Greedy generation on held-out prompts after training."""
 
@@ -512,9 +491,7 @@ class Generate(Settings):
 
     @model_validator(mode="after")
     def _names_once(self) -> Self:
-        names = [one.plugin.name for one in self.custom if one.plugin]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"custom: two scores have the name {twice[0]}; give one another `name`")
+        names_once(self.custom)
         return self
 
     @model_serializer(mode="wrap")

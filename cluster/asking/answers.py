@@ -262,8 +262,11 @@ class Answers:
             found = {row["key"]: Try(**row) for row in table.to_pylist()} | found
         return found
 
-    def in_flight(self, keys: AnswerRange, run: str) -> dict[str, str]:
-        """Id of the try -> key, of the tries of a run that have no end. run: with IN_BATCHES, of batch files."""
+    def in_flight(self, keys: AnswerRange, run: str) -> tuple[dict[str, str], set[str]]:
+        """(id of the try -> key, of the tries of a run that have no end; ids of the others).
+
+        run: with IN_BATCHES, of batch files.
+        """
         begun, ended = dict[str, str](), set[str]()
         rows = [row for table in self._tables(keys, ["key", "id", "run", "outcome"]) for row in table.to_pylist()]
         rows += [vars(one) for one in self._open(keys)]
@@ -272,7 +275,7 @@ class Answers:
                 begun[row["id"]] = row["key"]
             elif row["run"] == run:
                 ended.add(row["id"])
-        return {id: key for id, key in begun.items() if id not in ended}
+        return {id: key for id, key in begun.items() if id not in ended}, ended
 
     def settle(self, keys: AnswerRange) -> None:
         """Write what the run's journals of a range hold to one Parquet file. They may be deleted afterwards."""

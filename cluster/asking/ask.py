@@ -235,12 +235,15 @@ def ask_all(
 
         async def ask() -> dict[str, Answered]:
             async with open_backend() as backend:
-                with answers.journal(keys, in_batches=isinstance(backend, BatchEndpoint)) as journal:
-                    if isinstance(backend, BatchEndpoint):
-                        run, tag = answers.run + IN_BATCHES, f"{answers.mark}/{keys.name}"
+                if isinstance(backend, BatchEndpoint):
+                    run, tag = answers.run + IN_BATCHES, f"{answers.mark}/{keys.name}"
+                    with answers.journal(keys, in_batches=True) as journal:
                         batches = AskingInBatches(backend, journal, run, tag, report_to, prices, most_tries, worker)
-                        await batches.run(missing, answers.in_flight(keys, run))
-                        return batches.found
+                        await batches.run(missing, *answers.in_flight(keys, run))
+                    failpoint("batches_read", keys.name)
+                    await batches.delete_files()  # the journal is in the store
+                    return batches.found
+                with answers.journal(keys) as journal:
                     asking = Asking(backend, journal, answers.run, report_to, prices, most_tries, worker, len(found))
                     await asking.run(missing)
                     return asking.found

@@ -4,8 +4,9 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from typing import Any
 
 import httpx2
 
@@ -53,13 +54,14 @@ class AskingInBatches:
         self._batches: dict[str, dict[str, str]] = {}  # id of a batch -> key of a request in it -> id of the try
         self._sizes = dict[str, int]()  # id of a batch -> number of all requests in it
         self._failures = Counter[str]()  # id of a batch -> reads of its results in a row that failed
+        self._read: list[Mapping[str, Any]] = []  # batches whose answers are in the journal
         self._made = Report()
         self.found: dict[str, Answered] = {}
 
-    async def run(self, pending: Sequence[Pending], in_flight: Mapping[str, str]) -> None:
+    async def run(self, pending: Sequence[Pending], in_flight: Mapping[str, str], ended: Set[str]) -> None:
         """Ask until each has an answer, or was tried too often.
 
-        in_flight: id of a try -> key, of the tries of earlier calls without an end.
+        in_flight: id of a try -> key, of the tries of earlier calls without an end. ended: ids of those with an end.
 
         Raises:
             AskingStopped: nothing more is to be asked, or the provider takes no batch. Batches that were begun are read
@@ -75,6 +77,8 @@ class AskingInBatches:
                 tries = {key: id for key, id in named.items() if key in self._left or in_flight.get(id) == key}
                 if tries:
                     self._batches[batch["id"]], self._sizes[batch["id"]] = tries, len(named)
+                elif named and ended >= {*named.values()}:
+                    self._read.append(batch)  # by a call that was killed before it deleted the files
             for try_id, key in in_flight.items():
                 if try_id not in begun:
                     self._end(key, try_id, replace(_NOT_COMPUTED, reason="the batch was not begun"))
@@ -164,6 +168,13 @@ class AskingInBatches:
         for key, try_id in tries.items():
             self._take(key, try_id, _NOT_COMPUTED)
         del self._batches[id]
+        self._read.append(batch)
+
+    async def delete_files(self) -> None:
+        """Delete the files of the batches that were read. Called once their answers are in the store."""
+        for batch in self._read:
+            await self._files.delete(batch)
+        self._read = []
 
     def _drop(self, id: str, reason: str) -> None:
         """A batch of which nothing was computed."""

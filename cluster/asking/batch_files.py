@@ -4,6 +4,7 @@
     POST /batches      with the tag of the run and the range of keys  -> id of the batch
     GET  /batches/ID   until it is completed, expired, failed or cancelled
     GET  /files/ID/content   of both files of results
+    DELETE /files/ID         of these three files, once their answers are stored
 
 A provider is not trusted: ids have the form of ids, files have a bound in bytes and time, and a try counts only if this
 run can have begun it (ask_in_batches.py).
@@ -14,6 +15,7 @@ provider by their tag, and reads them before it asks anything. What expired is a
 
 import asyncio
 import json
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,13 +29,16 @@ from raymill import cluster
 from raymill.cluster.asking.endpoint import Reply, judged, pause_before
 from raymill.cluster.secret_values import redacted, shortened
 
+log = logging.getLogger(__name__)
+
 OPEN_STATES = ("validating", "in_progress", "finalizing", "cancelling")
 _FAILED = "failed"
 # Codes of a batch that failed because the provider's queue is full; it can be begun again later.
 _FULL = ("token_limit_exceeded", "rate_limit_exceeded")
 _TAG = "raymill"
 _WINDOW = "24h"
-_TRIES = 8  # of a call of the interface
+_TRIES, _DELETE_TRIES = 8, 3  # of a call of the interface, and of the deletion of a file
+_FILES = ("input_file_id", "output_file_id", "error_file_id")  # of a batch
 MOST_FAILURES = 8  # in a row, of reading the results of a batch
 _PAGE, _MOST_PAGES = 100, 100
 _LARGEST_LINE = 64 << 20
@@ -57,6 +62,10 @@ class BatchRefused(Exception):
 
 class _NoAnswer(Exception):
     """A call has no answer; it may have had its effect."""
+
+
+class _Gone(BatchRefused):
+    """What is asked for is not there."""
 
 
 class QueueFull(Exception):
@@ -164,13 +173,31 @@ class BatchEndpoint:
                     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                         continue  # what is no result is asked again
 
+    async def delete(self, batch: Mapping[str, Any]) -> None:
+        """Delete the files of a batch that has ended: of the requests, and of the results. What fails is a warning."""
+        for name in _FILES:
+            if _is_id(id := batch.get(name)):
+                try:
+                    await self._call("DELETE", f"files/{id}", tries=_DELETE_TRIES)
+                except _Gone:
+                    pass
+                except BatchRefused as error:
+                    log.warning(
+                        "a file of a batch whose answers are stored was not deleted: %s. Delete it there.", error
+                    )
+
     async def requests_of(self, batch: Mapping[str, Any]) -> dict[str, str]:
-        """The id of the try of each request of a batch, by its key, as the provider has the file that was sent."""
+        """The id of the try of each request of a batch, by its key, as the provider has the file that was sent.
+
+        Empty if the file was deleted, as after the answers of the batch were stored.
+        """
         if not _is_id(id := batch.get("input_file_id")):
             return {}
         for number in range(1, _TRIES + 1):
             try:
                 return await self._requests_in(f"files/{id}/content")
+            except _Gone:
+                return {}
             except httpx2.TransportError:
                 await asyncio.sleep(pause_before(number, None))
         raise BatchRefused(f"{self._url}/files/{id}: its content was not received in {_TRIES} tries")
@@ -275,6 +302,8 @@ class BatchEndpoint:
             BatchRefused: no other try would help.
         """
         reply = judged(status, headers, body, 0.0)
+        if status == 404:
+            raise _Gone(f"{self._url}: {reply.reason}")
         if reply.outcome in ("refused", "stopped"):
             raise BatchRefused(f"{self._url}: {reply.reason}")
         return reply.wait, reply.reason

@@ -62,6 +62,7 @@ class FaultyServer:
         tokens: (of prompts, of answers) of all answers that it sent.
         most_in_flight: largest number of requests at a time.
         admitted: number of requests that were not refused. head: of the last request.
+        deletes: whether files of batches can be deleted.
         files, batches: of the interface for batch files, by id. calls: the targets of its calls.
     """
 
@@ -75,6 +76,7 @@ class FaultyServer:
     status: int = 200
     dimensions: int = 64
     longest: int | None = None
+    deletes: bool = True
     port: int = 0
     host: str = "127.0.0.1"
     asked: Counter[str] = field(default_factory=Counter)
@@ -137,7 +139,7 @@ class FaultyServer:
                 if target.startswith(("/stats", "/health")):
                     self._write(writer, 200, json.dumps(self.stats()).encode())
                 elif re.match(r"/v1/(files|batches)\b", target):
-                    self._write(writer, *self._of_batches(head.split(b" ", 1)[0] == b"POST", target, body))
+                    self._write(writer, *self._of_batches(head.split(b" ", 1)[0].decode(), target, body))
                 elif not await self._respond(writer, body, target.endswith("/embeddings")):
                     break
                 await writer.drain()
@@ -161,7 +163,7 @@ class FaultyServer:
 
     # --- batch files
 
-    def _of_batches(self, posted: bool, target: str, body: bytes) -> tuple[int, bytes]:
+    def _of_batches(self, method: str, target: str, body: bytes) -> tuple[int, bytes]:
         """(status, body) of a call of the interface for batch files."""
         draw = random.Random(f"{self.seed}/{target}/{len(self.calls)}")
         self.calls.append(target)
@@ -171,13 +173,16 @@ class FaultyServer:
             return 500, b"<html>Internal Server Error</html>"
         path = target.removeprefix("/v1/").partition("?")[0].split("/")
         if path == ["files"]:
-            id = f"file-{len(self.files)}"
+            id = self._new_file()
             self.files[id] = body.split(b"application/jsonl\r\n\r\n", 1)[1].partition(b"\r\n--")[0]
             return 200, json.dumps({"id": id}).encode()
+        if path[0] == "files" and method == "DELETE":
+            deleted = self.deletes and self.files.pop(path[1], None) is not None
+            return (200, b'{"deleted": true}') if deleted else (404 if self.deletes else 405, b"{}")
         if path[0] == "files":
             found = self.files.get(path[1])
             return (404, b'{"error": {"message": "no such file"}}') if found is None else (200, found)
-        if path == ["batches"] and posted:
+        if path == ["batches"] and method == "POST":
             batch = {**json.loads(body), "id": f"batch-{len(self.batches)}", "status": "validating"}
             self.batches[batch["id"]] = batch
             if self.share and draw.random() < self.share / 2:  # it is begun, but the answer is lost
@@ -195,6 +200,10 @@ class FaultyServer:
         elif batch["status"] == "in_progress":
             self._compute(batch)
         return 200, json.dumps(batch).encode()
+
+    def _new_file(self) -> str:
+        self._made_files = getattr(self, "_made_files", -1) + 1
+        return f"file-{self._made_files}"
 
     def _compute(self, batch: dict[str, Any]) -> None:
         """Answer the requests of a batch, in another order; the rest of one in `share` expires."""
@@ -223,7 +232,7 @@ class FaultyServer:
             results["error_file_id" if of_errors else "output_file_id"].append(json.dumps(result).encode() + b"\n")
         for field_name, made in results.items():
             if made:
-                batch[field_name] = f"file-{len(self.files)}"
+                batch[field_name] = self._new_file()
                 self.files[batch[field_name]] = b"".join(made)
         batch["status"] = "completed" if expires == len(lines) else "expired"
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from raymill.cluster.entry import Entry
+from raymill.cluster.plugins import Plugin
+from raymill.cluster.score_plugins import custom_score
+from raymill.pipelines.prompting.variants import Item
 
 _scores = Entry("raymill.training.evaluation.scores:scores")
 # Kind of answers -> the score by which variants are ranked, and the function that computes it.
@@ -15,6 +18,7 @@ _RANKED = {
     "number": ("number_match", Entry("raymill.training.evaluation.scores:numbers")),
 }
 _DRAWS = 2000
+_FIX = "Correct the score, and run the same command again: stored answers are used again."
 _INTERVAL = (2.5, 97.5)  # percentiles
 
 
@@ -49,12 +53,44 @@ def by_item(kind: str, references: Sequence[str], answers: Sequence[str | None])
     return np.array([of_item(*pair) for pair in zip(references, answers, strict=True)])
 
 
-def compared(kind: str, references: Sequence[str], answers: Sequence[Sequence[str | None]]) -> list[Compared]:
-    """Each variant beside the best. answers: of each variant to all items, None without one.
+def own_scores(
+    plugins: Sequence[Plugin], items: Sequence[Item], answers: Sequence[str | None]
+) -> dict[str, np.ndarray]:
+    """Score of the user -> float64[N], its values for the items; 0 without an answer.
+
+    Raises:
+        DataError: a score raised an exception, or returned something else than a finite number.
+    """
+
+    def of_item(plugin: Plugin, item: Item, answer: str | None) -> float:
+        if answer is None:
+            return 0.0
+        about = {"document": item.id, "prompt": item.question, "reference": item.answer, "generated": answer}
+        return custom_score(plugin, about, "custom", _FIX)
+
+    return {one.name: np.array([of_item(one, *pair) for pair in zip(items, answers, strict=True)]) for one in plugins}
+
+
+def compared(
+    kind: str,
+    items: Sequence[Item],
+    answers: Sequence[Sequence[str | None]],
+    plugins: Sequence[Plugin] = (),
+    rank_by: str | None = None,
+) -> list[Compared]:
+    """Each variant beside the best.
 
     Intervals are percentiles of a bootstrap over items with a fixed seed; all variants have the same draws.
+
+    Args:
+        answers: of each variant to all items, None without one.
+        plugins: scores of the user. rank_by: the one by which variants are ranked; None: the score of `kind`.
     """
-    each = np.array([by_item(kind, references, one) for one in answers])  # [V, N]
+    references = [one.answer for one in items]
+    of_own = [own_scores(plugins, items, one) for one in answers]
+    each = np.array(  # [V, N]
+        [by_item(kind, references, one) for one in answers] if rank_by is None else [one[rank_by] for one in of_own]
+    )
     count = each.shape[1]
     draws = np.random.default_rng(0).integers(0, count, (_DRAWS, count))
     means = np.array([one[draws].mean(axis=1) for one in each])  # [V, draws]
@@ -69,10 +105,17 @@ def compared(kind: str, references: Sequence[str], answers: Sequence[Sequence[st
                 _percentiles(means[variant]),
                 float(each[best].mean() - each[variant].mean()),
                 _percentiles(behind),
-                _scores.load()([one for one, _ in pairs], [two for _, two in pairs], kind),
+                _scores.load()([one for one, _ in pairs], [two for _, two in pairs], kind)
+                | {name: _of_answers(values, given) for name, values in of_own[variant].items()},
             )
         )
     return found
+
+
+def _of_answers(values: np.ndarray, answers: Sequence[str | None]) -> float:
+    """The mean over the items with an answer, as of the other scores."""
+    there = np.array([one is not None for one in answers])
+    return float(values[there].mean()) if there.any() else 0.0
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:

@@ -1,14 +1,22 @@
 """The settings of a `kind: prompt` config."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.run_name import RunName
 from raymill.cluster.readers.inputs import as_list
+from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
@@ -90,6 +98,16 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
         description="Comparison of answers with references: text (F1 of words), label (equal), or number (the one "
         "after `####`, else the last)",
     )
+    custom: tuple[ScoreUse, ...] = Field(
+        (),
+        description="Scores of your own, classes or functions from a dictionary with `prompt`, `reference` and "
+        "`generated` to a number, as in `generate.custom` of `train`",
+    )
+    rank_by: str | None = Field(
+        None,
+        description="Name of the score of your own by which variants are ranked, with intervals; null: the one of "
+        "`answer`, which is f1, exact_match or number_match",
+    )
     sampling: Sampling = Field(
         Sampling(temperature=0, max_tokens=256), description="How answers are drawn from the models"
     )
@@ -111,7 +129,19 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
     def _consistent(self) -> Self:
         if self.budget is not None and (free := [name for name, one in self.models.items() if one.prices is None]):
             raise ValueError(f"budget: goes with `prices` of each model; {', '.join(free)} has none")
+        names_once(self.custom)
+        named = [one.plugin.name for one in self.custom if one.plugin]
+        if self.rank_by is not None and self.rank_by not in named and len(named) == len(self.custom):
+            raise ValueError(
+                f"rank_by: {self.rank_by} is none of the scores in `custom` ({', '.join(named) or 'none'})"
+            )
         return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `custom` and `rank_by` where they are empty, so that records of earlier versions are equal."""
+        left_out = {"custom": not self.custom, "rank_by": self.rank_by is None}
+        return {name: value for name, value in handler(self).items() if not left_out.get(name)}
 
     @property
     def store(self) -> Store:

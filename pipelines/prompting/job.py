@@ -56,7 +56,7 @@ from raymill.pipelines.prompting.stages import (
     AskModel,
     Draft,
 )
-from raymill.pipelines.prompting.variants import PromptVariant, refuse_wrong_prompts, variants_of
+from raymill.pipelines.prompting.variants import Item, PromptVariant, refuse_wrong_prompts, variants_of
 
 VERSION = "1"
 BEST = "best.yaml"
@@ -174,6 +174,8 @@ class PromptJob(RunJob[PromptConfig]):
             UserError: one cannot be used.
         """
         refuse_wrong_prompts(self.config.prompts)
+        for one in self.config.custom:
+            one.loaded()
         read = {"data": self.config.data} | {f"models.{name}": one.path for name, one in self.config.models.items()}
         for named, path in read.items():
             if path is None:
@@ -276,7 +278,8 @@ class PromptJob(RunJob[PromptConfig]):
                         answers[variant][row["item"]] = row["content"]
                     else:
                         lacking.setdefault(variant, row["reason"] or "the answer has no text")
-        found = compared(config.answer, [one["answer"] for one in items], answers)
+        plugins = [one.loaded() for one in config.custom]
+        found = compared(config.answer, [Item(**one) for one in items], answers, plugins, config.rank_by)
         rows = []
         for number, (variant, one) in enumerate(zip(self.variants, found, strict=True)):
             prices = config.models[variant.model].request_prices
@@ -313,7 +316,7 @@ class PromptJob(RunJob[PromptConfig]):
             "name": config.name,
             "items": len(items),
             "split": config.split,
-            "score": ranked_by(config.answer),
+            "score": config.rank_by or ranked_by(config.answer),
             "variants": sorted(rows, key=lambda one: -one["score"]),
             "warnings": warnings,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -36,9 +36,10 @@ from typing import Any
 import numpy as np
 import sacrebleu
 
-from raymill.cluster.errors import DataError
-from raymill.cluster.plugins import Plugin, PluginError, call
+from raymill.cluster.plugins import Plugin
+from raymill.cluster.score_plugins import custom_score
 
+_FIX = "Correct the score, and run the same command again: the weights are exported, and the training is not repeated."
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 # Kana and the ideographs of Chinese, Japanese and Korean: written without spaces, so each character counts as a word.
 _UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])")
@@ -68,23 +69,8 @@ def custom_scores(plugins: Sequence[Plugin], answers: Sequence[Mapping[str, Any]
     Raises:
         DataError: a score raised an exception, or returned something else than a finite number.
     """
-    return {one.name: _mean(_custom_score(one, answer) for answer in answers) for one in plugins if answers}
-
-
-def _custom_score(plugin: Plugin, answer: Mapping[str, Any]) -> float:
-    made = plugin.make()
-    try:
-        found = call(getattr(made, "score", made), dict(answer))
-        if isinstance(found, int | float | np.number | np.bool_) and np.isfinite(found):
-            return float(found)
-        seen = f"returned {found!r:.80}"
-    except PluginError as error:
-        seen = str(error)
-    raise DataError(
-        f"generate.custom: {plugin.use}: {seen}, for the answer {answer['generated'][:60]!r} to document "
-        f"{answer['document']}; wanted a finite number. Correct the score, and run the same command again: the weights "
-        "are exported, and the training is not repeated."
-    )
+    return {one.name: _mean(custom_score(one, answer, "generate.custom", _FIX) for answer in answers)
+            for one in plugins if answers}  # fmt: skip
 
 
 def normalised(text: str) -> str:

@@ -398,3 +398,45 @@ def test_results_that_are_never_received_end_the_call(answers, monkeypatch):
         with pytest.raises(AskingStopped, match=r"the results of batch batch-0 were not received in 8 tries"):
             ask(server, answers)
         assert answers.spending().in_batches_unknown.input > 0
+
+
+def test_files_are_deleted_at_the_provider_once_their_answers_are_stored(answers):
+    with FaultyServer(share=0.3, seed=4) as server:
+        found = ask(server, answers, tries=30)
+        assert server.batches and not server.files
+        before = len(server.calls)
+        assert ask(server, answers, tries=30) == found and len(server.calls) == before
+        more = {one.key: one for one in map(request, range(60, 70))}
+        assert len(ask(server, answers, requests=more, tries=30)) == 10, "old batches without files are no obstacle"
+        assert not server.files and server.stats()["twice"] == 0
+
+
+@pytest.mark.parametrize("at", ["answer_stored", "batches_read"])
+def test_nothing_is_deleted_before_it_is_stored_and_a_later_call_deletes_the_rest(answers, monkeypatch, at):
+    class Killed(BaseException):
+        pass
+
+    def killed(name, where):
+        if name == at:
+            raise Killed
+
+    with FaultyServer() as server:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            for module in ("ask", "ask_in_batches"):
+                patch.setattr(f"raymill.cluster.asking.{module}.failpoint", killed)
+            ask(server, answers)
+        assert len(server.files) == 2
+        found = ask(server, answers)
+        assert {one[0] for one in found.values()} == {"answered"} and server.stats()["requests"] == 60
+        if at == "batches_read":  # all were stored, so the call before had nothing to ask
+            ask(server, answers, requests={one.key: one for one in map(request, range(60, 61))})
+        assert not server.files
+
+
+def test_a_provider_that_deletes_nothing_is_a_warning(answers, caplog):
+    with FaultyServer() as server:
+        server.deletes = False
+        found = ask(server, answers)
+        assert len(found) == 60 and len(server.files) == 2
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warnings) == 2 and all("was not deleted: http" in one and "Delete it there" in one for one in warnings)

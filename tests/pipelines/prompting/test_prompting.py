@@ -39,6 +39,10 @@ def pool_of(questions, answers=None, **how):
     return Pool(ids, questions, answers, model.embed(questions), **how), model
 
 
+def items_with(answers):
+    return [Item(f"i{at}", f"question {at}", answer) for at, answer in enumerate(answers)]
+
+
 def questions(count):
     texts, names = [*TOPICS.values()], [*TOPICS]
     return [texts[n % 3].format(n) for n in range(count)], [names[n % 3] for n in range(count)]
@@ -168,21 +172,21 @@ def test_wrong_prompts_are_refused(text, said):
 def test_the_best_is_behind_nothing_and_intervals_are_paired():
     references = ["yes", "no"] * 50
     right, half = references, [one if at % 2 else "?" for at, one in enumerate(references)]
-    best, other, none = compared("label", references, [right, half, [None] * 100])
+    best, other, none = compared("label", items_with(references), [right, half, [None] * 100])
     assert (best.score, best.behind, best.behind_interval) == (1.0, 0.0, (0.0, 0.0))
     assert other.score == 0.5 and other.behind == 0.5
     low, high = other.behind_interval
     # The standard error of a share of a half of 100 is 0.05.
     assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015) and high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
     assert none.score == 0 and none.scores == {}
-    same = compared("label", references, [half, half])
+    same = compared("label", items_with(references), [half, half])
     assert same[1].behind_interval == (0.0, 0.0), "the difference to itself is sure, though its score is not"
 
 
 def test_numbers_and_texts_have_their_scores():
-    (one,) = compared("number", ["It is #### 5"] * 3, [["#### 5.0", "#### 6", "five"]])
+    (one,) = compared("number", items_with(["It is #### 5"] * 3), [["#### 5.0", "#### 6", "five"]])
     assert one.score == pytest.approx(1 / 3)
-    (two,) = compared("text", ["the red lamp"], [["a red lamp"]])
+    (two,) = compared("text", items_with(["the red lamp"]), [["a red lamp"]])
     assert two.score == 1.0
 
 
@@ -341,3 +345,79 @@ def test_vectors_of_equal_length_make_cosines():
     asked, _ = questions(9)
     pool, _ = pool_of(asked)
     assert np.allclose(np.linalg.norm(pool.vectors, axis=1), 1, atol=1e-5)
+
+
+# --- scores of one's own
+
+
+def brevity(answer):
+    """1 for an answer of one word, less for longer ones."""
+    return 1 / max(1, len(answer["generated"].split()))
+
+
+class Names:
+    """Whether an answer names one of some words."""
+
+    def __init__(self, words=("router",)):
+        self.words = words
+
+    def score(self, answer):
+        assert answer.keys() == {"document", "prompt", "reference", "generated"} and answer["prompt"]
+        return any(one in answer["generated"] for one in self.words)
+
+
+def test_scores_of_ones_own_are_in_the_table_and_rank_with_intervals(config, server, monkeypatch, tmp_path):
+    plain = run(config, monkeypatch)
+    asked = server.stats()["requests"]
+    shared = {"answers": str(tmp_path / "out/answers"), "output": str(tmp_path / "own"), "custom": [brevity, Names]}
+    made = run(config | shared | {"rank_by": "brevity"}, monkeypatch)
+    assert server.stats()["requests"] == asked, "a score asks nothing"
+    assert made.report["score"] == "brevity" and "score brevity" in made.summary
+    before = {(one["prompt"], one["examples"], one["by"]): one for one in plain.report["variants"]}
+    for one in made.report["variants"]:
+        other = before[one["prompt"], one["examples"], one["by"]]["scores"]
+        assert {**other} == {name: one["scores"][name] for name in other}, "the other scores are the same"
+        assert one["scores"].keys() - other.keys() == {"brevity", "names"}
+        assert one["score"] == pytest.approx(one["scores"]["brevity"]) and one["interval"][0] <= one["score"]
+    ranked = [one["score"] for one in made.report["variants"]]
+    assert ranked == sorted(ranked, reverse=True) and made.report["variants"][0]["behind"] == 0
+
+
+def test_an_own_score_of_an_item_without_an_answer_is_0_in_the_rank_and_left_out_of_the_mean():
+    plugin = PromptConfig.model_validate(
+        {"kind": "prompt", "data": "d", "models": {"m": {"endpoint": "http://x/v1", "name": "m"}}, "output": "o",
+         "custom": [brevity]}
+    ).custom[0].loaded()  # fmt: skip
+    (one,) = compared("text", items_with(["a", "b"]), [["short", None]], [plugin], "brevity")
+    assert one.score == 0.5 and one.scores["brevity"] == 1.0
+
+
+def wrong(answer):
+    return "seven"
+
+
+def failing(answer):
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"custom": [wrong]}, r"custom: .*wrong: returned 'seven', for the answer .* to document .*Correct the score"),
+        ({"custom": [failing]}, r"custom: .*failing: .*ZeroDivisionError"),
+    ],
+)
+def test_an_own_score_that_fails_is_named_and_no_answer_is_lost(config, server, monkeypatch, tmp_path, changes, said):
+    with pytest.raises(DataError, match=said):
+        run(config | changes, monkeypatch)
+    asked = server.stats()["requests"]
+    run(config, monkeypatch, replace=True)
+    assert server.stats()["requests"] == asked
+
+
+def test_a_rank_by_a_score_that_is_not_there_is_refused(config):
+    with pytest.raises(ValueError, match=r"rank_by: beauty is none of the scores in `custom` \(brevity\)"):
+        PromptConfig.model_validate(config | {"custom": [brevity], "rank_by": "beauty"})
+    with pytest.raises(ValueError, match="two scores have the name brevity"):
+        PromptConfig.model_validate(config | {"custom": [brevity, brevity]})
+    assert "custom" not in PromptConfig.model_validate(config).model_dump()

@@ -7,8 +7,9 @@ import pytest
 
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.score_plugins import SCORES
 from raymill.training.config import TrainConfig
-from raymill.training.config_parts import SCORES, Generate
+from raymill.training.config_parts import Generate
 from raymill.training.evaluation.scores import custom_scores, scores
 
 MODULE = """
