@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore import UNSIGNED
+from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -45,6 +46,7 @@ from raymill.cluster.store.interface import FileInfo, StorageOptions, Upload, ch
 # Bytes and number of the parts of an upload; S3 takes no more.
 _PART_BYTES, _MAX_PARTS = 5 << 20, 10_000
 _PARTS_AT_ONCE = 4
+_LARGEST_ANSWER = 64 << 20  # bytes: a page of a listing has 1,000 names of at most 1,024 bytes
 _EMPTY_PAGES = 1_000  # S3 answers with one where it passed over deleted objects
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 
@@ -122,12 +124,10 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
         BaseError: as obstore raises it for its own requests.
     """
     with _as_obstore():
-        paginator = _client(name, options, setting).get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=name, Prefix=f"{folder}/" if folder else ""))
         objects: list[FileInfo] = []
-        empty_pages = 0
-        # boto3's time-outs are those of single reads, and an answer may drip.
-        while page := within(options.timeout_s + options.retry_deadline_s, lambda: next(pages, None)):
+        for found_objects in _listed(
+            name, options, setting, "list_objects_v2", "Contents", f"{folder}/" if folder else ""
+        ):
             objects += [
                 FileInfo(
                     f"s3://{name}/{found['Key']}",
@@ -135,12 +135,31 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
                     found["ETag"].strip('"'),
                     found["LastModified"].timestamp(),
                 )
-                for found in page.get("Contents", [])
+                for found in found_objects
             ]
-            empty_pages = 0 if page.get("Contents") else empty_pages + 1
-            if empty_pages > _EMPTY_PAGES:
-                raise ValueError(f"a listing with {empty_pages} empty pages in a row")
         return objects
+
+
+def _listed(
+    name: str, options: StorageOptions, setting: str, operation: str, of: str, prefix: str
+) -> Iterator[list[dict[str, Any]]]:
+    """The entries `of` of each page of a listing.
+
+    Raises:
+        ValueError: too many empty pages in a row, or one as the page before.
+        TimeoutError: a page takes too long. boto3's time-outs are those of single reads, and an answer may drip.
+    """
+    pages = iter(_client(name, options, setting).get_paginator(operation).paginate(Bucket=name, Prefix=prefix))
+    empty_pages, last = 0, list[dict[str, Any]]()
+    while page := within(options.timeout_s + options.retry_deadline_s, lambda: next(pages, None)):
+        found = page.get(of, [])
+        empty_pages = 0 if found else empty_pages + 1
+        if empty_pages > _EMPTY_PAGES:
+            raise ValueError(f"a listing with {empty_pages} empty pages in a row")
+        if found and found == last:
+            raise ValueError("a listing with the same page twice")
+        last = found
+        yield found
 
 
 def _size(stated: int) -> int:
@@ -156,11 +175,10 @@ def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) 
     """
     try:
         with _as_obstore():
-            pages = _client(name, options, setting).get_paginator("list_multipart_uploads")
             return [
                 Upload(f"s3://{name}/{found['Key']}", found["Initiated"].timestamp(), found["UploadId"])
-                for page in pages.paginate(Bucket=name, Prefix=f"{folder}/")
-                for found in page.get("Uploads", [])
+                for page in _listed(name, options, setting, "list_multipart_uploads", "Uploads", f"{folder}/")
+                for found in page
                 if found["Key"].startswith(f"{folder}/")
             ]
     except BaseError as error:
@@ -255,7 +273,41 @@ def _client(name: str, options: StorageOptions, setting: str) -> Any:
         **signature,
     )
     # Without endpoint_url boto3 takes the address from the environment, then from the profile, as s3_settings does.
-    return session.client("s3", endpoint_url=options.endpoint_url, config=config, **keys)
+    client = session.client("s3", endpoint_url=options.endpoint_url, config=config, **keys)
+    client._endpoint.http_session = _BoundedAnswers(client._endpoint.http_session)
+    return client
+
+
+class _BoundedAnswers:
+    """The HTTP session of a client of boto3, which reads an answer whatever its size."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def send(self, request: Any) -> AWSResponse:
+        request.stream_output = True  # else it is read there
+        answer = self._session.send(request)
+        found = AWSResponse(answer.url, answer.status_code, answer.headers, _BoundedBody(answer.raw))
+        _ = found.content  # read now, within the time of the request
+        return found
+
+
+class _BoundedBody:
+    """The body of an answer up to a bound."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def stream(self) -> Iterator[bytes]:
+        size = 0
+        for piece in self._body.stream():
+            if (size := size + len(piece)) > _LARGEST_ANSWER:
+                self._body.close()
+                raise ValueError(f"over {_LARGEST_ANSWER >> 20} MiB")
+            yield piece
 
 
 def _timestamp(text: str) -> datetime:

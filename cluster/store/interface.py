@@ -147,7 +147,7 @@ class StoreBackend(Protocol):
         StorageError: any other refusal.
     """
 
-    def read(self, key: str) -> bytes: ...
+    def read(self, key: str, most: int | None = None) -> bytes: ...
     def read_range(self, key: str, start: int, end: int) -> bytes: ...
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile: ...
     def open_parts(self, key: str) -> pa.NativeFile: ...
@@ -164,6 +164,14 @@ class StoreBackend(Protocol):
 
 class EndsTooEarly(StorageError):
     """A file ends before the bytes that were asked for."""
+
+
+def too_large(uri: str, size: int, most: int) -> StorageError:
+    """The error of a file with more bytes than one of its kind."""
+    return StorageError(
+        f"{uri}: has {size:,} bytes, and a file of this kind at most {most:,}. It is damaged or of another program: "
+        "delete it, or point elsewhere."
+    )
 
 
 class NotFound(StorageError):

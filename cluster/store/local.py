@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from raymill.cluster.errors import StorageError
-from raymill.cluster.store.interface import FileInfo, NotFound, Upload
+from raymill.cluster.store.interface import FileInfo, NotFound, Upload, too_large
 
 DANGLING, CIRCULAR, SPECIAL = "dangling link", "circular link", "FIFO, socket or device"
 LEADS_OUT = "link out of the folder"
@@ -59,9 +59,11 @@ def _write_error(path: str | Path, error: OSError) -> StorageError:
 class LocalStore:
     """The backend of local paths."""
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int | None = None) -> bytes:
         try:
             with _opened(key) as file:
+                if most is not None and (size := os.fstat(file.fileno()).st_size) > most:
+                    raise too_large(key, size, most)
                 return file.readall()
         except NotADirectoryError:
             raise NotFound(key) from None  # below a file there is nothing, as on object stores

@@ -20,7 +20,15 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from raymill.cluster.errors import StorageError, is_panic
-from raymill.cluster.store.interface import FileInfo, NotFound, StorageOptions, Unavailable, Upload, first_line
+from raymill.cluster.store.interface import (
+    FileInfo,
+    NotFound,
+    StorageOptions,
+    Unavailable,
+    Upload,
+    first_line,
+    too_large,
+)
 from raymill.cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
 
 ODD_NAME = "name with an empty part, `.`, `..` or a control character"
@@ -168,9 +176,15 @@ class Bucket:
         self._upload_new = upload_new
         self._odd_names: dict[str, list[tuple[str, str]]] = {}  # folder -> those of its last walk
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int | None = None) -> bytes:
+        def whole() -> bytes:
+            found = obstore.get(self.store, key)
+            if most is not None and (size := found.meta["size"]) > most:
+                raise too_large(f"{self.root}/{key}", size, most)
+            return bytes(found.bytes())
+
         with self._explained(key, "read"):
-            return self._retried(lambda: bytes(obstore.get(self.store, key).bytes()))
+            return self._retried(whole)
 
     def open(self, key: str, stop: int | None = None) -> pa.NativeFile:
         return pa.PythonFile(Onward(partial(self._whole_range, key), self.info(key).size, stop), mode="r")
@@ -283,6 +297,9 @@ class Bucket:
                 files = self._retried(
                     lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
                 )
+        # A store may list others, and what is listed is read and deleted.
+        below = f"{self.root}/{prefix}/" if prefix else f"{self.root}/"
+        files = [file for file in files if file.uri.startswith(below)]
         # Consoles and sync tools mark a folder by an empty object named like it.
         folders = {f"{self.root}/{prefix}"}
         for file in files:

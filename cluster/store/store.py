@@ -51,19 +51,14 @@ class Store:
         """The content of a file.
 
         Args:
-            most: bytes of a local file that others may have written, above which it is refused.
+            most: bytes of a file that others may have written, above which it is refused.
 
         Raises:
             NotFound: there is no such file.
             StorageError: it has more bytes than `most`.
         """
         backend, key = self._backend(uri)
-        if most is not None and backend is LOCAL and (size := LOCAL.size(key)) > most:
-            raise StorageError(
-                f"{uri}: has {size:,} bytes, and a file of this kind at most {most:,}. It is damaged or of another "
-                "program: delete it, or point elsewhere."
-            )
-        return backend.read(key)
+        return backend.read(key) if most is None else backend.read(key, most)
 
     def read_range(self, uri: str, start: int, end: int) -> bytes:
         """Bytes `start` to `end` of a file.

@@ -1,6 +1,7 @@
 """Rule: a lower bound on the expected score by a classifier that was trained on a judge's scores."""
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar
@@ -24,6 +25,8 @@ from raymill.pipelines.text.texts import Texts
 
 # Files in the folder of a classifier.
 MODEL, HEAD, THRESHOLD = "model.bin", "head.json", "threshold.json"
+_LARGEST = 64 << 20  # bytes of HEAD or THRESHOLD
+_LONGEST_SCORE = 6  # digits
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +144,8 @@ def expected_scores(classifier: Classifier, texts: Texts, max_chars: int) -> np.
     Raises:
         ConfigError: the labels of the classifier are no scores.
     """
-    if not classifier.has_probabilities or not all(label.isdecimal() for label in classifier.labels):
+    are_scores = all(label.isdecimal() and len(label) <= _LONGEST_SCORE for label in classifier.labels)
+    if not classifier.has_probabilities or not are_scores:
         raise ConfigError(
             f"{classifier.path}: is no classifier of scores. Point judge_score.classifier at OUTPUT/classifier of a "
             "finished run of `raymill distil`, or use the rule quality_classifier."
@@ -152,19 +156,21 @@ def expected_scores(classifier: Classifier, texts: Texts, max_chars: int) -> np.
 
 @cache
 def _head(store: Store, file: LocalFile) -> LinearHead:
-    return LinearHead.from_json(store.read_bytes(str(file.path)), str(file.path))
+    return LinearHead.from_json(store.read_bytes(str(file.path), _LARGEST), str(file.path))
 
 
 @cache
 def _threshold(store: Store, file: LocalFile) -> dict[str, Any]:
     try:
-        plain = json.loads(store.read_bytes(str(file.path)))
+        plain = json.loads(store.read_bytes(str(file.path), _LARGEST))
         found: dict[str, Any] = {"min_score": float(plain["min_score"]), "max_chars": int(plain["max_chars"])}
+        if not math.isfinite(found["min_score"]):
+            raise ValueError("min_score is no number")
         made_with = plain.get("embedding")
         if not isinstance(made_with, str | dict | None) or (isinstance(made_with, dict) and "name" not in made_with):
             raise ValueError("embedding is no model")
         found["embedding"] = made_with
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ConfigError(
             f"{file.path}: is not the {THRESHOLD} that `raymill distil` writes beside its classifier ({error!r}). "
             "Point judge_score.classifier at OUTPUT/classifier of a finished run."

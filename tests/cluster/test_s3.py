@@ -18,6 +18,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from raymill.cluster.errors import StorageError, UserError
+from raymill.cluster.store.aws import list_uploads
 from raymill.cluster.store.interface import StorageOptions, Unavailable
 from raymill.cluster.store.object_store import _ODD_NAME
 from raymill.cluster.store.store import Store
@@ -430,6 +431,57 @@ def test_a_listing_that_drips_ends_at_its_deadline():
     options = options_of(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_s=0.5, retry_deadline_s=0.5)
     with pytest.raises(StorageError, match="no whole answer within 1 s"):
         Store(options).list_files("s3://bucket/in", skip_bad_names=True)
+
+
+PAGE = (
+    b"<L><IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken>"
+    b"<Contents><Key>in/a</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents></L>"
+)
+
+
+def test_a_listing_with_the_same_page_without_end_ends():
+    bodies = [PAGE % number for number in range(20)]
+    answers = {"*": [HEAD % len(body) + body for body in bodies]}
+    with server(answers) as url, pytest.raises(StorageError, match="a listing with the same page twice"):
+        Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=True)
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"500 X"])
+def test_an_answer_to_boto3_has_a_bound(monkeypatch, status):
+    monkeypatch.setattr("raymill.cluster.store.aws._LARGEST_ANSWER", 1 << 20)
+    body = b"<L>" + b"<a>x</a>" * (1 << 20)
+    answer = b"HTTP/1.1 " + status + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with server({"*": [answer] * 3}) as url, pytest.raises(StorageError, match="over 1 MiB"):
+        Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=True)
+
+
+@pytest.mark.parametrize("skip_bad_names", [True, False])
+def test_only_what_is_below_the_folder_is_listed(skip_bad_names):
+    keys = ("in/a", "other/b", "inside/c", "in/d/e", "f")
+    entries = "".join(
+        f"<Contents><Key>{key}</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00Z</LastModified>"
+        "</Contents>" for key in keys
+    )  # fmt: skip
+    body = f"<L><IsTruncated>false</IsTruncated>{entries}</L>".replace("<L>", "<ListBucketResult>")
+    body = body.replace("</L>", "</ListBucketResult>").encode()
+    with server({"*": [HEAD % len(body) + body]}) as url:
+        found = Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=skip_bad_names)
+    assert [file.uri for file in found] == ["s3://bucket/in/a", "s3://bucket/in/d/e"]
+
+
+def test_a_listing_of_uploads_that_never_ends_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr("raymill.cluster.store.aws._EMPTY_PAGES", 5)
+    page = b"<L><IsTruncated>true</IsTruncated><NextKeyMarker>%d</NextKeyMarker></L>"
+    with server({"*": [HEAD % len(page % number) + page % number for number in range(20)]}) as url:
+        assert list_uploads("bucket", options_of(url), "storage", "in") == []
+    assert "interrupted uploads were not looked for" in caplog.text
+
+
+def test_an_object_that_others_wrote_has_a_bound(s3_root, s3_store):
+    s3_store.write_bytes(f"{s3_root}/manifest.json", b" " * 2000)
+    assert len(s3_store.read_bytes(f"{s3_root}/manifest.json", 2000)) == 2000
+    with pytest.raises(StorageError, match=r"manifest\.json: has 2,000 bytes, and a file of this kind at most 1,999"):
+        s3_store.read_bytes(f"{s3_root}/manifest.json", 1999)
 
 
 def options_of(url: str, **more) -> StorageOptions:

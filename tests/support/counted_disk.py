@@ -33,7 +33,7 @@ class CountedDisk(LocalStore):
         self.delay_s = 0.0
         self._lock = threading.Lock()
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int | None = None) -> bytes:
         self._count("GET")
         return super().read(key)
 

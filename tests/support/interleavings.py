@@ -171,7 +171,7 @@ class ExploredWorld(World):
 
     # --- the store
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int | None = None) -> bytes:
         if not key.endswith(f"/{EARLIER_MANIFEST}"):  # which nobody writes, so no order of steps matters to it
             self.step("read", key)
         if key not in self.objects:

@@ -88,7 +88,7 @@ class World:
 
     # --- the store
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, most: int | None = None) -> bytes:
         self.step("read")
         if key not in self.objects:
             raise NotFound(key)

@@ -20,6 +20,9 @@ from raymill.pipelines.prepare.augment.pieces import TextPiece
 from raymill.pipelines.prepare.augment.thesaurus import files_of
 
 _LARGEST = 256 << 20  # bytes of a file
+# Far above those of a thesaurus: a line of WordNet has up to 28 words, of each of which all others are synonyms, and a
+# word of Moby has up to 1,500 synonyms, which are compared with those of each of them.
+_MOST_OF_SYNSET, _MOST_SYNONYMS = 256, 10_000
 _NEAREST = 4
 _LEAST_FREQUENCY = 3.3  # of a synonym, on the Zipf scale of wordfreq: twice in a million words
 _WORD = re.compile(r"[a-z]{3,}")
@@ -87,7 +90,7 @@ def load(store: Store, named: str) -> Thesaurus:
 
     Raises:
         ConfigError: as of `files_of`.
-        DataError: its files have no synonyms.
+        DataError: its files have no synonyms, or more than a thesaurus.
     """
     uris = files_of(store, named)
     synonyms = defaultdict[str, Counter[str]](Counter)
@@ -97,14 +100,22 @@ def load(store: Store, named: str) -> Thesaurus:
         for line in text.splitlines():
             words = _of_synset(line) if is_wordnet else line.strip().split(",")
             single = [one for one in words if _WORD.fullmatch(one)]
+            if is_wordnet and len(single) > _MOST_OF_SYNSET:
+                raise _no_thesaurus(uris[0], f"{len(single):,} words of one meaning")
             for word in single if is_wordnet else single[:1] if single[:1] == words[:1] else []:
                 synonyms[word].update(one for one in single if one != word)
+                if len(synonyms[word]) > _MOST_SYNONYMS:
+                    raise _no_thesaurus(uris[0], f"over {_MOST_SYNONYMS:,} synonyms of {word:.80}")
     if not any(synonyms.values()):
-        raise DataError(
-            f"{uris[0]}: has no synonyms. Wanted lines of a word and its synonyms with commas between, or the files "
-            "data.noun, data.verb, data.adj and data.adv of WordNet."
-        )
+        raise _no_thesaurus(uris[0], "no synonyms")
     return Thesaurus(dict(synonyms), has_senses=is_wordnet)
+
+
+def _no_thesaurus(uri: str, has: str) -> DataError:
+    return DataError(
+        f"{uri}: has {has}. Wanted lines of a word and its synonyms with commas between, or the files data.noun, "
+        "data.verb, data.adj and data.adv of WordNet."
+    )
 
 
 def _of_synset(line: str) -> list[str]:
@@ -116,4 +127,4 @@ def _of_synset(line: str) -> list[str]:
         count = int(parts[3], 16)
     except ValueError:
         return []
-    return [parts[4 + 2 * at].partition("(")[0] for at in range(count) if 4 + 2 * at < len(parts)]
+    return [part.partition("(")[0] for part in parts[4 : 4 + 2 * min(count, len(parts)) : 2]]

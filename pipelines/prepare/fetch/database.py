@@ -76,7 +76,7 @@ def _pages(settings: Database, url: URL, where: str) -> Iterator[Page]:
         with connection:
             try:
                 yield from _rows(connection, settings, shown)
-            except sqlalchemy.exc.SQLAlchemyError as error:
+            except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, RecursionError) as error:  # names that are no UTF-8
                 raise DataError(
                     f"{where}: the query on {shown} failed ({cause(error)}). Correct `query`, or if the connection was "
                     "lost, run the same command again: the query begins anew."

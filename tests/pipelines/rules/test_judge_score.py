@@ -101,3 +101,38 @@ def test_a_missing_file_is_named(tmp_path):
 def test_settings_that_cannot_work_are_refused(wrong):
     with pytest.raises(ValidationError):
         TypeAdapter(JudgeScore).validate_python(wrong)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"min_score": NaN, "max_chars": 100}',
+        '{"min_score": "1e999", "max_chars": 100}',
+        '{"min_score": 1, "max_chars": Infinity}',
+        '{"min_score": 1%s, "max_chars": 100}' % ("0" * 4000),
+        "[" * 100_000,
+    ],
+    ids=["no number", "infinite", "infinite characters", "long", "deep"],
+)
+def test_a_threshold_that_is_no_number_is_refused_and_keeps_or_removes_nothing(text, folder, tmp_path):
+    (tmp_path / "model.bin").write_bytes((folder / "model.bin").read_bytes())
+    (tmp_path / "threshold.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"threshold\.json: is not the threshold\.json"):
+        decided(JudgeScore(classifier=str(tmp_path)), [LESSON])
+
+
+def test_a_threshold_without_bound_is_not_read(folder, tmp_path):
+    (tmp_path / "model.bin").write_bytes((folder / "model.bin").read_bytes())
+    with (tmp_path / "threshold.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(StorageError, match="a file of this kind at most"):
+        decided(JudgeScore(classifier=str(tmp_path)), [LESSON])
+
+
+def test_labels_that_are_no_scores_of_a_rubric_are_refused(tmp_path):
+    texts = Texts.from_strings([LESSON, ADVERT] * 20)
+    model = train(texts, np.array([1, 0] * 20), ["0", "9" * 400], TrainingSettings(buckets=100))
+    (tmp_path / "model.bin").write_bytes(model_bytes(model, 20, 40))
+    (tmp_path / "threshold.json").write_text(json.dumps({"min_score": 1, "max_chars": 100}))
+    with pytest.raises(ConfigError, match="is no classifier of scores"):
+        decided(JudgeScore(classifier=str(tmp_path)), [LESSON])

@@ -17,6 +17,7 @@ perquisite,buy
 go shopping,buy
 old money,buy
 """
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LICENCE = "  1 This is the licence of the database, by lines that begin with spaces.\n"
 WORDNET = {
     "noun": LICENCE + "00001740 03 n 02 fault 0 defect 0 001 @ 00001741 n 0000 | an imperfection\n",
@@ -57,3 +58,23 @@ def test_a_thesaurus_that_is_not_there_is_refused_with_what_is_wanted(tmp_path, 
     (tmp_path / "empty.txt").write_text("word\n")
     with pytest.raises(DataError, match="has no synonyms"):
         load(Store(), f"{tmp_path}/empty.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("data.noun", f"00001740 03 n {300:x} " + " ".join(f"{a}{b}c 0" for a in "abcdefghijklmnopqr" for b in
+         "abcdefghijklmnopqrs"), "has 300 words of one meaning"),
+        ("words.txt", "time," + ",".join(f"{a}{b}{c}" for a in LETTERS for b in LETTERS for c in LETTERS), "has over"),
+    ],
+)  # fmt: skip
+def test_far_more_synonyms_than_those_of_a_thesaurus_are_refused(name, text, said, tmp_path):
+    """Each would be compared with all others."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=said):
+        load(Store(), str(tmp_path / name) if name == "words.txt" else str(tmp_path))
+
+
+def test_a_number_of_words_that_the_line_does_not_have_takes_no_time(tmp_path):
+    (tmp_path / "data.noun").write_text("00001740 03 n ffffffffffff buy 0 purchase 0 | x\n")
+    assert load(Store(), str(tmp_path)).nearest("buy") == ("purchase",)

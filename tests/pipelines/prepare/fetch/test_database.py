@@ -111,6 +111,13 @@ def test_text_that_is_no_utf8_is_one_row_and_its_neighbours_are_read(tickets):
     assert row.problem == "bad_utf8" and row.where.endswith("row 1, column s: leave it out of the query")
 
 
+def test_a_name_of_a_column_that_is_no_utf8_is_named(tickets, tmp_path):
+    changed = Path(tickets).read_bytes().replace(b"score REAL", b"s\xff\xfere REAL")
+    (tmp_path / "changed.db").write_bytes(changed)
+    with pytest.raises(DataError, match=r"the query on .* failed \(.*can't decode byte 0xff"):
+        asked(f"sqlite:///{tmp_path}/changed.db", "SELECT * FROM tickets")
+
+
 def test_a_large_row_is_named_and_pages_of_large_rows_are_short(tickets, monkeypatch):
     monkeypatch.setattr(database, "LARGEST_RECORD", 5000)
     monkeypatch.setattr(database, "_PAGE_CHARACTERS", 10_000)
