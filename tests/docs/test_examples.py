@@ -9,6 +9,7 @@ import pytest
 
 import raymill
 from docs.build import ROOT
+from tests.support.distil_inline import JudgeServer, document, points, write_documents
 from tests.support.inline import without_ray
 from tests.support.stories import GERMAN, story
 from tests.support.warc_records import COMPRESS, record, response
@@ -74,3 +75,35 @@ def test_finewebs_recipe_removes_what_it_says_and_compares_pages_within_a_crawl(
         "http://x/5": ("url_blocklist", "blocked_url"),
     }
     assert reasons == {(crawl, url): reason for crawl in ("CC-1", "CC-2") for url, reason in of_one.items()}
+
+
+@pytest.mark.parametrize("vectors", ["", "small"])
+def test_a_judge_is_distilled_and_filters_the_rest(program, tmp_path, monkeypatch, capsys, vectors):
+    monkeypatch.setenv("LLM_KEY", "sk-of-the-judge")
+    monkeypatch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.02)
+    monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.01)
+    documents = write_documents(tmp_path / "docs", 260)
+    with JudgeServer(share=0.1, seed=2, faults=("slow", "rate", "overloaded", "error", "cut")) as server:
+        server.dimensions = 256
+        educational = program("judge/educational")
+        educational.main(str(documents), "out", server.url, "judge", *([vectors] if vectors else []))
+        asked = server.stats()
+        educational.main(str(documents), "out", server.url, "judge", *([vectors] if vectors else []))
+        assert server.stats()["requests"] == asked["requests"], "the same command again asks nothing"
+        assert b"Bearer sk-of-the-judge" in server.head and asked["twice"] == 0
+    printed = capsys.readouterr().out
+    assert "documents are judged" in printed and "classifier: F1" in printed
+    kept = {*raymill.open("out/lessons").corpus.to_arrow(["id"])["id"].to_pylist()}
+    good = {f"d{n}" for n in range(260) if points(document(n)) >= 3}
+    assert len(kept & good) > 0.8 * len(good) and len(kept - good) < 0.2 * len(kept)
+    assert {*removed("out/lessons").values()} == {"low_judge_score"}
+
+
+def test_a_judge_that_no_classifier_can_follow_filters_nothing(program, tmp_path, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.02)
+    documents = write_documents(tmp_path / "docs", 200)
+    with JudgeServer() as server:
+        server.points = lambda text: len(text) % 6
+        with pytest.raises(SystemExit, match="does not follow the judge"):
+            program("judge/educational").main(str(documents), "out", server.url, "judge")
+    assert not Path("out/lessons").exists()
