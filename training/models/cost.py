@@ -102,9 +102,15 @@ def module_names(store: Store, model: Model) -> list[str]:
     return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
 
 
+_checked = set[str]()  # the models that this process has found to be made within the bounds
+
+
 def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
     try:
-        check_size(partial(without_memory, kind, described), None, f"model of type {described.model_type}")
+        content = kind.__name__ + described.to_json_string(use_diff=False)
+        if content not in _checked:
+            check_size(partial(without_memory, kind, described), None, f"model of type {described.model_type}")
+            _checked.add(content)
         return kind.from_config(described, **how)
     except ConfigError:
         raise
