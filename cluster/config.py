@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from raymill.cluster.config_text import format_of, parse
 from raymill.cluster.errors import ConfigError, Problem
 from raymill.cluster.frame.kinds import kind_of, names
+from raymill.cluster.frame.run_name import NAME
 from raymill.cluster.plugins import Plugin, context_for, context_of
 from raymill.cluster.secret_values import VARIABLE, is_secret_name, take_out, without_secrets
 from raymill.cluster.store.interface import SECRETS, StorageOptions
@@ -484,6 +485,9 @@ def _wanted(mistake: Sequence[Mapping[str, Any]]) -> str:
             continue
         if entry["type"] == "too_short" and isinstance(entry["input"], dict):
             found.append("at least {min_length} entry".format(**entry["ctx"]))
+            continue
+        if entry.get("ctx", {}).get("pattern") in (NAME, rf"^$|{NAME}"):
+            found.append("letters, digits, `_`, `.` and `-`, of which the first is a letter or digit")
             continue
         said = entry["msg"].removeprefix("Input should be ").removeprefix("a valid ")
         found.append(_WANTED.get(entry["type"], said).format(**entry.get("ctx", {})))

@@ -21,7 +21,6 @@ from raymill.cluster.asking.pending import Answered, AskingStopped, Pending, Rep
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.throttle import REPORT_S, Grant, Report
 from raymill.cluster.failpoints import failpoint
-from raymill.cluster.formats import plural
 
 _MOST_LOGPROBS = 20  # the largest `sampling.logprobs`
 _LAST_WAIT_S = 60.0  # for requests in flight, when no more are sent
@@ -170,8 +169,8 @@ class Asking:
             self._ready.appendleft(one)
         elif reply.unreachable and one.tries >= self._most_tries and not (made.answered or self._grant.established):
             made.stop = made.stop or (
-                f"{reply.reason}, {plural(one.tries, 'time')}, and nothing was answered before. Start the server, or "
-                "correct `model.endpoint`, and run the same command again"
+                f"{reply.reason}; {one.tries:,} tries, and no request of this call has an answer. Start the "
+                "server, or correct `model.endpoint`, and run the same command again"
             )
             self._ready.appendleft(one)
         elif reply.outcome == "again" and one.connected < self._most_tries:

@@ -140,6 +140,8 @@ class FaultyServer:
                     self._write(writer, 200, json.dumps(self.stats()).encode())
                 elif re.match(r"/v1/(files|batches)\b", target):
                     self._write(writer, *self._of_batches(head.split(b" ", 1)[0].decode(), target, body))
+                elif not re.match(r"/v1/(chat/completions|embeddings)(\?|$)", target):
+                    self._write(writer, 404, b'{"detail": "Not Found"}')
                 elif not await self._respond(writer, body, target.endswith("/embeddings")):
                     break
                 await writer.drain()

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from raymill.cluster.errors import ConfigError, DataError, Problem, UserError
 from raymill.cluster.examples.columns import no_content, recognised
-from raymill.cluster.examples.content import FIELDS, Shape
+from raymill.cluster.examples.content import COLUMNS, FIELDS, Shape
 from raymill.cluster.examples.terms import GENERATED, generated_columns
 from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, near_names, no_column, other_separator
 from raymill.cluster.readers.formats import READERS
@@ -377,11 +377,24 @@ def refuse_unknown_fields(config: PrepareConfig, columns: Sequence[str] = ()) ->
             if name not in config.known and not (name in FOUND and name in fields):
                 near = get_close_matches(name, sorted(fields), 1)
                 fix = f"Did you mean {near[0]}?" if near else "Add it to `columns` of the inputs that have it."
+                if column := _column_of_content(config, name):
+                    fix = (
+                        f"{name} is part of the content, which no setting of fields names: add its column as metadata "
+                        f"too, as in `columns: {{{name}: {column}, {column}: {column}}}`, and name {column} here."
+                    )
                 shown = sorted(fields)[:_SHOWN]
                 more = f" and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else ""
                 raise ConfigError(
                     f"{setting}: no input has a field or column {name}; there are {', '.join(shown)}{more}. {fix}"
                 )
+
+
+def _column_of_content(config: PrepareConfig, name: str) -> str:
+    """The column that an input reads as this part of the content, such as `completion`; empty if there is none."""
+    if not any(name in columns for columns in COLUMNS.values()):
+        return ""
+    read = (one.columns.get(name) for one in config.inputs)
+    return next((one for one in read if isinstance(one, str)), "")
 
 
 def with_named_columns(config: PrepareConfig) -> PrepareConfig:

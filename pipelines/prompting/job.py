@@ -31,7 +31,7 @@ from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.requests import boundaries
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import money, plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import Output, changed
@@ -187,6 +187,15 @@ class PromptJob(RunJob[PromptConfig]):
                     "folder that is not above it."
                 )
         _ = self.models, self.inputs()
+        used: dict[str, str] = {self.config.split: "items"}
+        if any(one.examples for one in self.variants):
+            used["train"] = "examples"
+        for split, what in used.items():
+            if not Artifact.load(self.store, paths.join(self.config.data, split)).rows:
+                raise DataError(
+                    f"{paths.join(self.config.data, split)}: no record, and {what} are records of this split. Prepare "
+                    "the data set with more records, or another `split`."
+                )
 
     def _answers(self, name: str) -> Answers:
         """The answer store of a model. Its tries have the run's name, the model's, and a hash of the output."""

@@ -239,10 +239,20 @@ def test_a_server_that_is_not_there_is_told_after_the_tries_of_one_request(asked
     monkeypatch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.01)
     with FaultyServer() as server:
         pass
-    seen = r"no connection to http://127.*, 3 times, and nothing was answered before\. Start the server, or correct"
+    seen = r"no connection to http://127.*; 3 tries, and no request of this call has an answer\. Start the server, or "
     with pytest.raises(AskingStopped, match=seen):
         asked.ask(server, tries=3, give_up_s=60)
     assert asked.answers.spending().most(PRICES) == 0, "no connection costs nothing"
+
+
+@pytest.mark.parametrize("path", ["", "/v1/chat/completions", "/v2"])
+def test_an_address_without_the_interface_stops_the_run_and_names_the_setting(asked, monkeypatch, path):
+    with FaultyServer() as server:
+        monkeypatch.setattr(type(server), "url", f"http://127.0.0.1:{server.port}{path}")
+        with pytest.raises(
+            AskingStopped, match=r"status 404 \(Not Found\)\. Look at `model.endpoint`, which ends with"
+        ):
+            asked.ask(server)
 
 
 def test_a_server_that_goes_away_is_waited_for_and_asked_when_it_is_back(asked, monkeypatch):

@@ -362,6 +362,11 @@ def test_mistakes_are_named_before_anything_runs(settings, monkeypatch, change, 
             {"split": {"stratify": ["agent"]}},
             "no input has a field or column agent; there are category, .*, complexity, .* Add it",
         ),
+        (
+            {"split": {"stratify": ["completion"]}},
+            "no input has .* completion; .*completion is part of the content, .* `columns: {completion: "
+            "resolution, resolution: resolution}`, and name resolution here",
+        ),
         ({"split": {"balance": {"by": ["lenght"]}}}, "no input has a field or column lenght; .*mean length"),
         ({"validate": {"require": ["categroy"]}}, r"validate.require: no .* categroy; .*Did you mean category\?"),
         ({"split": {"group": ["customer"], "stratify": ["customer"]}}, "in stratify and in group"),

@@ -322,6 +322,17 @@ def test_what_is_no_data_set_is_refused_before_anything_is_asked(config, server,
     assert server.stats()["requests"] == 0
 
 
+def test_a_data_set_without_records_in_the_split_is_refused_before_ray_starts(config, monkeypatch, tmp_path):
+    records = [{"id": f"r{n}", "prompt": f"Where is parcel {n}?", "completion": "delivery"} for n in range(20)]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    split = {"train": 0.5, "validation": 0, "test": 0.5}
+    settings = {"records": {"shape": "pairs"}, "validate": {"answer_chars": None}, "dedup": None, "split": split}
+    inputs = [{"path": str(tmp_path / "b.jsonl"), "id": "id"}]
+    prepare_inline(settings | {"inputs": inputs, "output": str(tmp_path / "empty")}, monkeypatch)
+    with pytest.raises(DataError, match="empty/validation: no record, and items are records of this split"):
+        PromptJob(PromptConfig.model_validate(config | {"data": str(tmp_path / "empty")})).check_config()
+
+
 @pytest.mark.parametrize(
     ("output", "said"),
     [("data", "its kind is prepare, not prompt"), ("data/run", "lies inside"), (".", "contains data")],
