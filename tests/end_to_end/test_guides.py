@@ -39,7 +39,7 @@ def test_the_configs_in_the_guides_load(tmp_path):
         "web", "helpdesk", "helpdesk-lora", "web", "peps", "site", "articles", "clean", "educational", "lessons",
         "lessons-by-meaning", "manuals-qa", "friendly", "manuals-checked", "intents-paraphrased",
         "manuals-personas", "faq", "helpdesk", "machines",
-        "support", "exports", "intents", "tickets", "tickets-test", "gsm8k-lora",
+        "support", "exports", "intents", "tickets-data", "tickets", "tickets-test", "gsm8k-lora",
     ]  # fmt: skip
 
 
