@@ -190,3 +190,31 @@ def test_the_setting_is_a_folder_or_an_endpoint(tmp_path):
     for wrong in ({}, {"endpoint": "http://x/v1"}, there | {"path": "a"}, there | {"budget": 3}):
         with pytest.raises(ValueError, match=r"endpoint and path given|name: missing|budget: goes with"):
             EmbeddingModel.model_validate(wrong)
+
+
+@pytest.mark.parametrize("at", ["request_sent", "answer_received", "answer_stored", "answers_settled"])
+@pytest.mark.parametrize("number", [1, 4, 9])
+def test_a_killed_call_loses_no_stored_answer_and_another_worker_goes_on(server, tmp_path, monkeypatch, at, number):
+    class Killed(BaseException):
+        pass
+
+    count = [0]
+
+    def killed(name, where):
+        count[0] += name == at
+        if name == at and count[0] == (1 if at == "answers_settled" else number):
+            raise Killed
+
+    model = model_of(server, concurrency=1)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("raymill.cluster.asking.ask.failpoint", killed)
+        vectors(tmp_path, model)
+    stored = {"request_sent": number - 1, "answer_received": number - 1, "answer_stored": number}
+    before = server.stats()["requests"]
+    found = vectors(tmp_path, model)
+    np.testing.assert_allclose(found, expected(TEXTS), atol=1e-6)
+    different = server.stats()["different"]
+    assert server.stats()["requests"] - before == different - stored.get(at, different), "what is stored is not asked"
+    run_of(tmp_path, model).close([model])
+    left = [one.name for one in Path(tmp_path, "answers/embeddings").rglob("*") if one.is_file()]
+    assert left and all(name.endswith(".parquet") for name in left)
