@@ -61,7 +61,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class TextVectors:
+class SampleVectors:
     """rows: float32[D, N], the vectors of the sample, 0 for a text without one. seconds: as in MadeClassifier."""
 
     rows: np.ndarray
@@ -101,7 +101,7 @@ class _Trained:
 
 
 def make_classifier(
-    scored: Scored, config: DistilConfig, most: int, vectors: TextVectors | None = None
+    scored: Scored, config: DistilConfig, most: int, vectors: SampleVectors | None = None
 ) -> MadeClassifier:
     """Train, calibrate and test a classifier.
 
@@ -181,7 +181,7 @@ def _train_on_words(
 
 
 def _train_on_vectors(
-    vectors: TextVectors, labels: np.ndarray, rows: Mapping[str, np.ndarray], scores: int
+    vectors: SampleVectors, labels: np.ndarray, rows: Mapping[str, np.ndarray], scores: int
 ) -> _Trained:
     of_train, held_out = vectors.rows[rows["train"]], vectors.rows[rows["validation"]]
     held_out_labels = labels[rows["validation"]]

@@ -36,7 +36,7 @@ from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
-from raymill.pipelines.distil.classifier import Scored, TextVectors, make_classifier
+from raymill.pipelines.distil.classifier import SampleVectors, Scored, make_classifier
 from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.embedder import embedder_of
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
@@ -315,7 +315,7 @@ class Train:
         scratch.write_slices(SECONDS, [json.dumps(seconds).encode()])
         return {"documents": len(scored.ids)}
 
-    def _vectors(self, texts: Texts) -> TextVectors | None:
+    def _vectors(self, texts: Texts) -> SampleVectors | None:
         """The vectors of the texts; None without a model of text vectors."""
         model = self.config.embedding_models.get("embedding")
         if model is None:
@@ -324,7 +324,7 @@ class Train:
         lines = excerpts(texts, self.config.classifier.max_chars).to_arrow().to_pylist()
         started = time.perf_counter()
         rows = embedder.embed(lines)
-        return TextVectors(rows, None if model.endpoint else time.perf_counter() - started)
+        return SampleVectors(rows, None if model.endpoint else time.perf_counter() - started)
 
     def _scores(self, judge: str, uris: Sequence[str]) -> Iterator[tuple[str, tuple[float, str]]]:
         """(id in the sample, (score, reason)) of each record of a judge."""
