@@ -151,6 +151,8 @@ def test_a_process_that_is_killed_while_it_joins_loses_and_doubles_nothing(answe
     monkeypatch.undo()
     compact(answers.store, answers.uri, fewest=2)
     assert len(files(answers)) <= 2 and view(answers, made)[:4] == before[:4]
+    there = sum(pq.ParquetFile(path).metadata.num_rows for path in Path(answers.uri).glob("*.parquet"))
+    assert there == len(made) if len(files(answers)) == 1 else there >= len(made), "no try is written twice"
 
 
 def test_a_reader_whose_files_are_joined_meanwhile_lists_the_store_again(answers, monkeypatch):
@@ -214,3 +216,10 @@ def test_what_a_store_holds_is_counted(answers):
         assert {name: counts[run].get(name, 0) for name in ("answered", "refused", "again")} == {
             name: Counter(one.outcome for one in of_run)[name] for name in ("answered", "refused", "again")
         }
+
+
+def test_a_call_reads_its_own_files_alone():
+    one, other, all_keys = AnswerRange("", "", "1c00"), AnswerRange("", "", "1c01"), AnswerRange("", "")
+    assert one.meets(one) and not one.meets(other) and not one.meets(all_keys)
+    assert all_keys.meets(one) and AnswerRange("4", "5").meets(one), "its keys may be anywhere"
+    assert AnswerRange.named(f"{one.name}.a.parquet") == one and AnswerRange.named("x.parquet") is None
