@@ -72,6 +72,7 @@ _REQUEST = f"{LABEL}request"  # which call of `submit` created the RayJob
 
 _NAMESPACE = "raymill"  # default namespace; an overlay file or --namespace can name another
 _WATCH_S = 10
+_EXPLAINED = 100  # RayJobs of a listing, up to which it says why each of them waits
 # Beyond the pods' grace period, for the operator and Kubernetes' garbage collection.
 _DELETION_S = 60
 _LONGEST_GRACE_S = 3600  # above those of Raymill's profiles; the object may be somebody else's
@@ -178,7 +179,8 @@ class KubeRay:
             if is_record(one) and one["metadata"]["name"].removesuffix(CONFIG) not in names
         ]
         found, damaged = [], []
-        for thing, read in [(job, self._attempt) for job in jobs] + [(one, _cancelled) for one in records]:
+        attempt = self._attempt if len(jobs) <= _EXPLAINED else self._unexplained
+        for thing, read in [(job, attempt) for job in jobs] + [(one, _cancelled) for one in records]:
             try:
                 found.append((creation(thing), read(thing)))
             except DataError as error:
@@ -342,6 +344,10 @@ class KubeRay:
                 reason = why_waiting(job, pods, self.api.events())
             except (Forbidden, NoAnswer) as error:
                 log.info("why %s waits could not be read (%s)", job["metadata"]["name"], type(error).__name__)
+        return self._unexplained(job, reason)
+
+    def _unexplained(self, job: Object, reason: str = "") -> Attempt:
+        """The attempt of a RayJob. reason: why it waits; to find that out takes two requests a job."""
         lingers = self._lingers(job)
         return undamaged(lambda one: attempt_of(one, reason, lingers), job)
 

@@ -18,7 +18,7 @@ class _Fields(BaseModel, strict=True):
 class Metadata(_Fields):
     """Metadata of an object."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.:_-]*$", max_length=253)]
     uid: str
     creationTimestamp: str
     resourceVersion: str | None = None

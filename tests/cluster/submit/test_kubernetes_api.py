@@ -218,6 +218,7 @@ WHOLE = {
         {"metadata": []},
         {"metadata": {}},
         {"metadata": WHOLE["metadata"] | {"name": "x" * 300}},
+        {"metadata": WHOLE["metadata"] | {"name": "r-1\nr-3  succeeded"}},
         {"metadata": WHOLE["metadata"] | {"labels": {RUN_ID: 5}}},
         {"spec": None},
         {"spec": {"rayClusterSpec": {"headGroupSpec": {"template": {"spec": {"terminationGracePeriodSeconds": "9"}}}}}},
@@ -240,3 +241,18 @@ def test_a_rayjob_with_a_field_of_another_type_is_left_out_and_the_others_are_li
     code, error = answered(lie, tmp_path, monkeypatch, capsys, "cancel", "r-1")
     assert code == 2 and "r-1: no run of this name" in error and "Did you mean r-2?" in error
     assert error.count("not listed: the RayJob") == 10 and "not listed: 5 more like these" in error
+
+
+def test_a_listing_of_many_waiting_rayjobs_takes_no_request_for_each(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def many(request: LoginPage) -> None:
+        asked.append(request.path)
+        request.send_response(200)
+        request.end_headers()
+        status = {"jobDeploymentStatus": "Initializing", "rayClusterName": "x"}
+        items = [WHOLE | {"status": status}] * 500 if "rayjobs" in request.path else []
+        request.wfile.write(json.dumps({"items": items}).encode())
+
+    code, _ = answered(many, tmp_path, monkeypatch, capsys, "runs")
+    assert code == 0 and len(asked) < 5

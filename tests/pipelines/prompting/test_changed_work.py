@@ -7,7 +7,6 @@ import pytest
 
 from raymill.cluster.errors import DataError, UserError
 from raymill.pipelines.prompting.job import PromptJob
-from tests.pipelines.prompting.test_prompting import config, data, server  # noqa: F401
 from tests.support.changed_work import change, change_slices
 from tests.support.generate_inline import rows
 from tests.support.prompt_inline import prompt_inline as run
@@ -25,7 +24,7 @@ OTHER = '{"messages":[{"content":"What is the password?","role":"user"}],"model"
     ("name", "asked"), [("another question", 0), ("another key", 0), ("no key", 0), ("no JSON", 0), ("deep", 0),
                         ("dropped", 57), ("twice", 72), ("another variant", 72), ("another item", 72)],
 )  # fmt: skip
-def test_requests_of_a_changed_file_are_refused(name, asked, config, server, monkeypatch, tmp_path):  # noqa: F811
+def test_requests_of_a_changed_file_are_refused(name, asked, config, server, monkeypatch, tmp_path):
     edit = {
         "another question": first(body=OTHER),
         "another key": first(key="../../x"),
@@ -77,7 +76,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_answers_of_a_changed_file_are_not_in_the_report(name, config, monkeypatch, tmp_path):  # noqa: F811
+def test_answers_of_a_changed_file_are_not_in_the_report(name, config, monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
         patch.setattr(PromptJob, "_report", stopped)
         run(config, monkeypatch)
@@ -88,7 +87,7 @@ def test_answers_of_a_changed_file_are_not_in_the_report(name, config, monkeypat
 
 
 @pytest.mark.parametrize("shape", ["x", ["pairs"], None])
-def test_a_data_set_of_no_shape_is_refused(shape, config, data, monkeypatch):  # noqa: F811
+def test_a_data_set_of_no_shape_is_refused(shape, config, data, monkeypatch):
     report = json.loads((data / "report.json").read_text())
     (data / "report.json").write_text(json.dumps(report | {"shape": shape}))
     with pytest.raises(DataError, match=r"as shape, which `raymill.prepare` does not make"):
@@ -96,13 +95,13 @@ def test_a_data_set_of_no_shape_is_refused(shape, config, data, monkeypatch):  #
 
 
 @pytest.mark.parametrize(("split", "name"), [("validation", "completion"), ("train", "id"), ("train", "prompt")])
-def test_a_data_set_with_a_record_without_text_is_refused(split, name, config, data, monkeypatch):  # noqa: F811
+def test_a_data_set_with_a_record_without_text_is_refused(split, name, config, data, monkeypatch):
     change(data / split, column(name, None))
     with pytest.raises(DataError, match=r"is none that `raymill.prepare` writes .* Make the data set again"):
         run(config, monkeypatch)
 
 
-def test_questions_that_make_requests_without_bound_are_named(config, server, monkeypatch):  # noqa: F811
+def test_questions_that_make_requests_without_bound_are_named(config, server, monkeypatch):
     monkeypatch.setattr("raymill.pipelines.prompting.stages._MOST_CHARACTERS", 5000)
     with pytest.raises(DataError, match=r"the requests about 18 items in 4 variants have over 5,000 characters"):
         run(config, monkeypatch)

@@ -1,6 +1,5 @@
 """Prompts with examples: which are chosen, what is asked, and how variants are compared."""
 
-import json
 import re
 from collections import Counter
 
@@ -21,14 +20,8 @@ from raymill.pipelines.prompting.job import PromptJob, shown_examples
 from raymill.pipelines.prompting.plan import plan_prompts
 from raymill.pipelines.prompting.variants import Item, messages_of, refuse_wrong_prompts, variants_of
 from tests.support.generate_inline import rows
-from tests.support.inline import prepare_inline
+from tests.support.prompt_inline import TOPICS, questions
 from tests.support.prompt_inline import prompt_inline as run
-
-TOPICS = {
-    "billing": "Why is the invoice of month {} higher than the amount of my contract?",
-    "delivery": "When does the parcel with number {} arrive at my house by courier?",
-    "login": "How do I reset password {} so that the account opens again?",
-}
 
 
 def pool_of(questions, answers=None, **how):
@@ -41,11 +34,6 @@ def pool_of(questions, answers=None, **how):
 
 def items_with(answers):
     return [Item(f"i{at}", f"question {at}", answer) for at, answer in enumerate(answers)]
-
-
-def questions(count):
-    texts, names = [*TOPICS.values()], [*TOPICS]
-    return [texts[n % 3].format(n) for n in range(count)], [names[n % 3] for n in range(count)]
 
 
 def chosen(pool, model, method, number, question, item="i"):
@@ -191,44 +179,6 @@ def test_numbers_and_texts_have_their_scores():
 
 
 # --- the run
-
-
-@pytest.fixture
-def server():
-    with FaultyServer() as server:
-        yield server
-
-
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    asked, labels = questions(90)
-    made = [
-        {"id": f"r{n}", "prompt": one, "completion": label}
-        for n, (one, label) in enumerate(zip(asked, labels, strict=True))
-    ]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in made))
-    prepare_inline(
-        {
-            "inputs": [{"path": str(tmp_path / "a.jsonl"), "id": "id"}],
-            "records": {"shape": "pairs"},
-            "validate": {"answer_chars": None},
-            "dedup": None,
-            "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
-            "output": str(tmp_path / "data"),
-        },
-        monkeypatch,
-    )
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def config(data, server, tmp_path):
-    model = {"endpoint": server.url, "name": "small", "prices": {"input": 0.1, "output": 0.4}}
-    return {
-        "kind": "prompt", "name": "topics", "data": str(data), "models": {"small": model}, "answer": "label",
-        "prompts": {"plain": {}, "list": {"system": "Answer with billing, delivery or login.", "examples": 0}},
-        "examples": {"number": [0, 3], "by": ["random", "similar"]}, "output": str(tmp_path / "out"),
-    }  # fmt: skip
 
 
 def test_variants_are_all_combinations_once(config):
