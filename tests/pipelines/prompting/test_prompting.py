@@ -1,5 +1,6 @@
 """Prompts with examples: which are chosen, what is asked, and how variants are compared."""
 
+import json
 import re
 from collections import Counter
 
@@ -20,6 +21,7 @@ from raymill.pipelines.prompting.job import PromptJob, shown_examples
 from raymill.pipelines.prompting.plan import plan_prompts
 from raymill.pipelines.prompting.variants import Item, messages_of, refuse_wrong_prompts, variants_of
 from tests.support.generate_inline import rows
+from tests.support.inline import prepare_inline
 from tests.support.prompt_inline import TOPICS, questions
 from tests.support.prompt_inline import prompt_inline as run
 
