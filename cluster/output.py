@@ -137,6 +137,14 @@ def changed(uri: str) -> DataError:
     )
 
 
+def changed_run(root: str, *folders: str) -> DataError:
+    """The error of an unfinished run whose files do not fit together. folders: to delete, below `root`."""
+    return DataError(
+        f"{root}: files of this unfinished run were changed after they were written. Delete the folders "
+        f"{' and '.join(f'{root}/{one}' for one in folders)} and run the same command again; answers are kept."
+    )
+
+
 def _read_range(store: Store, uri: str, start: int, end: int) -> bytes:
     try:
         return store.read_range(uri, start, end)

@@ -30,7 +30,7 @@ from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical,
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
-from raymill.cluster.output import Output, changed, read_slices, table_of, table_slice
+from raymill.cluster.output import Output, changed, changed_run, read_slices, table_of, table_slice
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.quarantine import lost_counters
@@ -188,7 +188,7 @@ def run_stages(
         artifacts |= run(stage)
         asked = artifacts[f"_work/removed.{number}"].manifest.counters
         if asked.get("rows") != wanted:
-            raise changed(next(iter(uris), f"_work/requests.{number}"))
+            raise changed_run(artifacts[QUARANTINE].uri.removesuffix(f"/{QUARANTINE}"), "_work")
         wanted = asked["next"]
     repeats = None
     if settings.dedup:

@@ -34,7 +34,7 @@ from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import money, plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
-from raymill.cluster.output import Output, changed
+from raymill.cluster.output import Output, changed_run
 from raymill.cluster.output_folder import path_below, refuse_output_in_folder
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.report.sections import Tile
@@ -373,7 +373,7 @@ class PromptJob(RunJob[PromptConfig]):
         pairs = sorted(zip(table["variant"].to_pylist(), table["item"].to_pylist(), strict=True), key=str)
         wanted = sorted(((variant, item) for variant in of_model for item in range(items)), key=str)
         if not possible or pairs != wanted:
-            raise changed(answers.file_uris[0] if answers.file_uris else answers.uri)
+            raise changed_run(self.root, "_work", f"answers_of.{name}")
 
     def _best(self, report: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> str:
         """The best variant as settings of another run of this kind."""
