@@ -310,7 +310,7 @@ def _warnings(
         if low is None or low <= 0:
             measured = "it is not defined" if low is None else f"kappa {one['kappa']:.3f}, {low:.3f} to {high:.3f}"
             found.append(
-                f"The agreement of {one['between']} may be that of chance ({measured}): enlarge `sample`, and read the "
+                f"The agreement of {one['between']} may be by chance ({measured}): enlarge `sample`, and read the "
                 "scores and reasons of the judge in `scores/`."
             )
     spaces = int((lines.data == ord(" ")).sum())

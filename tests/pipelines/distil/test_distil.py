@@ -340,7 +340,7 @@ def test_a_classifier_that_does_not_filter_is_a_warning(settings, server, monkey
     server.points = lambda text: draw.randint(0, 5)  # of no connection with the text
     run = distil_inline(settings | {"threshold": {"score": 1}}, monkeypatch)
     assert any("keeps all documents of the test part, so it does not filter" in one for one in run.warnings)
-    assert any("The agreement of judge and classifier may be that of chance (" in one for one in run.warnings)
+    assert any("The agreement of judge and classifier may be by chance (" in one for one in run.warnings)
 
 
 def test_the_page_shows_intervals_beside_their_numbers_and_what_the_tables_are(settings, monkeypatch, tmp_path):
@@ -349,7 +349,7 @@ def test_the_page_shows_intervals_beside_their_numbers_and_what_the_tables_are(s
     assert f"<strong>{report['f1']:.3f}</strong><span>{report['f1_low']:.3f} to {report['f1_high']:.3f} (95%)" in page
     assert "F1 low" not in page and "Quadratic weighted kappa: 1 is full agreement" in page
     assert f"{report['train']} train, {report['validation']} validation, {report['test']} test" in page
-    assert not any("may be that of chance" in one or "does not filter" in one for one in run.warnings)
+    assert not any("may be by chance" in one or "does not filter" in one for one in run.warnings)
 
 
 def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp_path):
