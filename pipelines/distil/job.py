@@ -68,8 +68,8 @@ _IN_TILES = {
     *("classifier_documents_per_second", "training_seconds", "temperature"),
 }
 _PAGE_NOTES = {
-    "agreement": "Quadratic weighted kappa: 1 is full agreement, 0 agreement by chance. The classifier is compared on the "
-    "test part alone. With 95% intervals.",
+    "agreement": "Quadratic weighted kappa: 1 is full agreement, 0 agreement by chance. The classifier is compared on "
+    "the test part alone. With 95% intervals.",
     "by_score": "By the score of the judges: documents, those in the test part, and of these the mean score by the "
     "classifier and the fraction that it keeps.",
     "confusion": "Documents of the test part: a row for each score of the judges, a column for each of the classifier.",

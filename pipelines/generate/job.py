@@ -91,7 +91,7 @@ _PAGE_NOTES = {
     "`reasoning` some of the output.",
     "prices": "Money for a million tokens; `batch` is the fraction of them that a batch file costs.",
     "removed": "Rows of `removed/` by reason, with what was seen first.",
-    "agreement": "Of the answers in both orders. Kappa: 1 is full agreement, 0 agreement by chance; with 95% intervals.",
+    "agreement": "Of both orders, with 95% intervals. Kappa: 1 is full agreement, 0 is agreement by chance.",
 }
 
 
