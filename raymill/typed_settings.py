@@ -1087,6 +1087,10 @@ class InputSettings(TypedDict, total=False):
     """Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252;
     null: UTF-8, and of HTML the one that is found.
     """
+    extractor: Literal["resiliparse", "trafilatura", "trafilatura_fast", "justext", "router"] | None
+    """Library that finds the main content of HTML pages and web archives; null: resiliparse. Slower and better on
+    news: trafilatura; only where resiliparse finds little: router.
+    """
     split: str
     """Name of the split to read of a Hugging Face data set."""
     storage: StorageOptionsSettings | None

@@ -85,6 +85,9 @@ Format = Literal[
 ]
 
 
+Extractor = Literal["resiliparse", "trafilatura", "trafilatura_fast", "justext", "router"]
+DEFAULT_EXTRACTOR: Extractor = "resiliparse"
+
 ENCODING = (
     "Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252; "
     "null: UTF-8, and of HTML the one that is found"
@@ -239,6 +242,11 @@ class Input(WithShortForm):
         description="Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV",
     )
     encoding: Encoding | None = Field(default=None, description=ENCODING)
+    extractor: Extractor | None = Field(
+        default=None,
+        description="Library that finds the main content of HTML pages and web archives; null: resiliparse. Slower and "
+        "better on news: trafilatura; only where resiliparse finds little: router",
+    )
     split: str = Field(
         default="train", min_length=1, description="Name of the split to read of a Hugging Face data set"
     )
@@ -256,6 +264,15 @@ class Input(WithShortForm):
     def _without_parent_folders(cls, path: str) -> str:
         """A local path without `..`, so that one folder has one name."""
         return path if paths.scheme(path) else os.path.normpath(path)
+
+    @model_validator(mode="after")
+    def _format_has_an_extractor(self) -> Self:
+        if self.extractor and self.format_name not in (None, "html", "warc"):
+            raise ValueError(
+                f"extractor: {self.extractor} finds the main content of HTML pages, and format {self.format_name} has "
+                "none; leave out one of the two"
+            )
+        return self
 
     @field_validator("columns")
     @classmethod

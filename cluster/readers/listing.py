@@ -73,14 +73,24 @@ class InputListing:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the inputs' settings, and of name, size and version of each file."""
-        settings = [one.model_dump(mode="json", exclude={"storage"}) for one in self.inputs]
+        """Fingerprint of the inputs' settings, and of name, size and version of each file.
+
+        The extractor and its version are part of it for inputs that have files for it.
+        """
+        settings = [one.model_dump(mode="json", exclude={"storage", "extractor"}) for one in self.inputs]
         files = [
             [source.input.source, file.uri, file.size, file.version, format]
             for source in self.sources
             for file, format in source.files
         ]
-        return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()
+        extraction = {
+            source.input.source: found
+            for source in self.sources
+            for format in dict.fromkeys(format for _, format in source.files)
+            if (found := READERS[format].extraction(source.input))
+        }
+        content = [settings, files, *([extraction] if extraction else [])]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def list_inputs(store: Store, inputs: Sequence[Input]) -> InputListing:

@@ -72,6 +72,8 @@ PROBLEMS = {
     "bad_http_response": "the recorded HTTP response is damaged",
     "unknown_encoding": "the recorded HTTP response is compressed in another way than gzip, deflate, br and zstd",
     "failed_extraction": "the HTML could not be parsed",
+    "bounded_extraction": "the HTML has more nested elements, tags, attributes of a tag or options of a list than any "
+    "page of use, and is not parsed",
     "empty_extraction": "no main content was found in the HTML",
     "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`, and no JSON with a list of turns",
     "bad_message": "the e-mail message cannot be parsed, or has no header",
@@ -223,6 +225,10 @@ class Reader:
                 else:
                     yield Unreadable(row["problem"]), row["where"]
 
+    def extraction(self, input: Input) -> list[Any] | None:
+        """What the extraction of text depends on besides the file, as JSON values, for fingerprints; None: nothing."""
+        return None
+
     def file_problem(self, head: bytes) -> str | None:
         """The key of PROBLEMS_OF_WHOLE_FILES that the first bytes of a file show, None if they show none."""
         return None
@@ -352,6 +358,11 @@ class Rows:
                 columns[name] = _sparse(len(self), list(values), list(values.values()))
         self._clear()
         return pa.table(columns)
+
+
+def count_characters(text: str | None) -> int:
+    """The characters besides white space."""
+    return sum(map(len, text.split())) if text else 0
 
 
 def refused(exceeded: Exceeded, crashed: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +93,12 @@ class Reading:
     def extracts(self, unit: Unit) -> bool:
         """Whether a reader of the unit extracts texts, as from HTML; see `Reader.extracts`."""
         return unit.source in self.extracted or any(READERS[span.format].extracts for span in unit.spans)
+
+    def extraction(self, unit: Unit) -> dict[str, list[Any]]:
+        """Format -> what texts depend on besides the files, for the unit's formats with `Reader.extraction`."""
+        input = self.input_of(unit.source)
+        found = ((format, READERS[format].extraction(input)) for format in sorted({one.format for one in unit.spans}))
+        return {format: one for format, one in found if one is not None}
 
     def after(self, quarantine: Artifact) -> "Reading":
         """The same for reading units again. quarantine: `problem` and `where` of what could not be read."""

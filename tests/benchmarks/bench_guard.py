@@ -11,7 +11,8 @@ from statistics import median
 from typing import Any
 
 from raymill.cluster.guard import Guard
-from raymill.cluster.readers.formats import mail, text_files
+from raymill.cluster.readers.formats import mail, web_pages
+from raymill.cluster.readers.formats.extractors import load
 from raymill.cluster.readers.inputs import Limits
 from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine
@@ -24,10 +25,10 @@ PAGES, PAGE_BYTES, MAILS = 30, 50_000, 1000
 def run(texts: Texts) -> None:
     print(machine("lxml", "trafilatura"))
     words = cycle(cut(texts, "0.5 kB").to_arrow().to_pylist())
-    pages = [(_page(words), "") for _ in range(PAGES)]
+    pages: Any = [web_pages.HtmlPage(_page(words), "", "trafilatura_fast") for _ in range(PAGES)]
     mails = [(_mail(number, next(words)), number) for number in range(MAILS)]
-    text_files._extraction()
-    _compare("pages of 50 kB", pages, text_files._main_content, text_files._pages, 1)
+    load("trafilatura_fast")
+    _compare("pages of 50 kB", pages, web_pages._main_content, web_pages._pages, 1)
     _compare("mails of 0.5 kB", mails, mail._parsed, mail._parser, 256)
 
 

@@ -43,9 +43,9 @@ from lxml.etree import ParserError
 from lxml.html import HTMLParser, document_fromstring
 
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
+from raymill.cluster.readers.formats.html_bounds import has_huge_tag
 from raymill.cluster.readers.formats.mail_text import SIGNATURE, read_mail
 from raymill.cluster.readers.formats.mail_words import AUTOMATIC_SUBJECT, plain
-from raymill.cluster.readers.formats.text_files import has_huge_tag
 from raymill.cluster.readers.inputs import Cut, Input, Limits
 from raymill.cluster.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows, refused
 from raymill.cluster.readers.streams import Span, UnreadableRest, in_charset, lines, stream

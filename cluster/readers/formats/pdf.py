@@ -15,8 +15,8 @@ from io import BytesIO
 from types import ModuleType
 
 from raymill.cluster.guard import Guard
-from raymill.cluster.readers.formats.text_files import OneDocument, count_characters
-from raymill.cluster.readers.reader import Rows
+from raymill.cluster.readers.formats.text_files import OneDocument
+from raymill.cluster.readers.reader import Rows, count_characters
 from raymill.cluster.readers.streams import UnreadableRest
 
 _END_LOOKED_AT = 2048  # the specification requires the mark of the end in the last 1,024 bytes

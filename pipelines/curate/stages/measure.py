@@ -134,7 +134,7 @@ def _files(unit: Unit) -> str:
 
 
 # The settings of an input that do not change what is measured in a file. `path` and `exclude` only choose the files.
-_NO_EFFECT_ON_A_UNIT = {"path", "exclude", "follow_links", "licence", "weight", "snapshot", "storage"}
+_NO_EFFECT_ON_A_UNIT = {"path", "exclude", "follow_links", "licence", "weight", "snapshot", "storage", "extractor"}
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,14 @@ class UnitKey:
         carried = [str(self.reading.carried.field(name)) for name in input.columns]
         # Without `rows` where a span has none, as in earlier versions, whose measurements stay valid.
         spans = [astuple(span)[: None if span.rows else -1] for span in unit.spans]
-        content = [self.settings, input.model_dump(mode="json", exclude=_NO_EFFECT_ON_A_UNIT), carried, spans]
+        content: list[Any] = [
+            self.settings,
+            input.model_dump(mode="json", exclude=_NO_EFFECT_ON_A_UNIT),
+            carried,
+            spans,
+        ]
         if self.reading.extracts(unit):
-            content.append({"texts": TEXTS_VERSION})
+            content.append(["texts", TEXTS_VERSION, self.reading.extraction(unit)])
         return fingerprint(content)
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.robotparser import RobotFileParser
 
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.readers.formats.text_files import add_page
+from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import ReaderCounts, Rows
 from raymill.cluster.secret_values import shortened

@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import time
 import zlib
 
 import brotli
@@ -14,7 +15,9 @@ from lxml import etree, html
 
 from raymill.cluster.guard import Guard
 from raymill.cluster.readers.formats import warc
-from raymill.cluster.readers.formats.text_files import _main_content, strip_tags
+from raymill.cluster.readers.formats.extractors import strip_tags
+from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS, page_columns
+from raymill.cluster.readers.formats.web_pages import _main_content
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import ReaderCounts
@@ -44,7 +47,7 @@ PAGE = (
         (PAGE.replace("raw", "größere").encode("utf-16"), GREATER),
         (b"<html><body></body></html>", "<empty_extraction>"),
         (b"\x00\x01\x02", "<empty_extraction>"),
-        (b"<div>" * 100_000, "<empty_extraction>"),
+        (b"<div>" * 100_000, "<bounded_extraction>"),
     ],
     ids=["page", "latin-1", "UTF-8 that says latin-1", "XHTML", "UTF-16", "no content", "no HTML", "deeply nested"],
 )
@@ -56,16 +59,67 @@ def test_html_is_its_main_content(tmp_path, content, expected):
 
 
 def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(tmp_path, monkeypatch):
-    def fail(page, **options):
+    def fail(page, name):
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("raymill.cluster.readers.formats.text_files._extraction", lambda: (lambda page: None, fail))
-    monkeypatch.setattr(
-        "raymill.cluster.readers.formats.text_files._pages", Guard(_main_content)
-    )  # its child has the new function
+    monkeypatch.setattr("raymill.cluster.readers.formats.web_pages.extract", fail)
+    # Its child has the new function.
+    monkeypatch.setattr("raymill.cluster.readers.formats.web_pages._pages", Guard(_main_content))
     (tmp_path / "a.html").write_bytes(PAGE.encode())
     (row,) = rows_of(tmp_path)
     assert (row["problem"], row["where"]) == ("failed_extraction", f"{tmp_path}/a.html (RecursionError)")
+
+
+STATING = """<!DOCTYPE html><!-- <title>no</title> --><html lang="de-AT"><head><script>"<title>no</title>"</script>
+<title>Mills &amp;
+  <b>bread</b></title><meta property=og:title content=Other><META NAME='Author' content='Ann Lee'>
+<meta property="article:published_time" content="2021-03-04T05:06:07Z"><link href="http://x/a?b&amp;c" rel="canonical">
+<meta name=robots content="NoIndex, noai"><meta name="tdm-reservation" content="1"><meta name=robots content=nofollow>
+</head><body><title>no</title><meta name=author content=Bob>"""
+STATED = {
+    "title": "Mills & <b>bread</b>",
+    "canonical_url": "http://x/a?b&c",
+    "author": "Ann Lee",
+    "published": "2021-03-04T05:06:07Z",
+    "page_language": "de-AT",
+    "robots": "noindex, noai, nofollow",
+    "tdm_reservation": "1",
+}
+
+
+def test_what_a_page_states_of_itself_is_in_columns(tmp_path):
+    (tmp_path / "a.html").write_text(f"{STATING}<p>{PARAGRAPH}</p>")
+    (tmp_path / "b.html").write_text(f"<body><p>{PARAGRAPH}</p>")
+    columns = ["robots", "path", *(name for name in STATED if name != "robots")]
+    stating, plain = rows_of(tmp_path, columns=columns)
+    assert {name: stating[name] for name in STATED} == STATED and stating["path"] == f"{tmp_path}/a.html"
+    assert {plain[name] for name in STATED} == {None} and plain["path"] == f"{tmp_path}/b.html"
+    assert STATED.keys() == PAGE_COLUMNS.keys()
+
+
+def test_headers_of_an_archive_state_what_holds_for_a_page(tmp_path):
+    extra = "X-Robots-Tag: noai\r\nTDM-Reservation: 1\r\nContent-Language: fr\r\n"
+    pages = [response(BODY, extra=extra), response(f"{STATING}<p>{PARAGRAPH}</p>".encode(), extra=extra)]
+    (tmp_path / "a.warc").write_bytes(b"".join(record("response", page, n) for n, page in enumerate(pages)))
+    names = ["url", "robots", "tdm_reservation", "page_language"]
+    found = [[row[name] for name in names] for row in rows_of(tmp_path, columns=names)]
+    assert found == [
+        ["http://x/0", "noai", "1", "fr"],
+        ["http://x/1", "noindex, noai, nofollow", "1", "de-AT"],
+    ]
+
+
+def test_a_title_is_no_id(tmp_path):
+    (tmp_path / "a.html").write_text(STATING + PARAGRAPH)
+    inputs = freeze(Store(), [Input(path=str(tmp_path), id="title")], 1 << 20)
+    assert "cannot have a column title (id): path is the id instead" in inputs.notes[0]
+
+
+@pytest.mark.parametrize("part", ["<meta a", "<title>", "<meta content='", "<!--", "<link rel", "<meta x=", "<script>"])
+def test_columns_of_a_page_take_linear_time(part):
+    began = time.process_time()
+    page_columns(part * 1_000_000, {}, ["title", "robots"])
+    assert time.process_time() - began < 2
 
 
 def test_html_over_the_bound_is_not_parsed(tmp_path):
@@ -298,7 +352,7 @@ def test_texts_side_by_side_are_one_after_elements_are_stripped():
 def test_a_page_with_many_words_in_elements_of_their_own_is_read_in_a_moment(tmp_path, module, inner):
     """It took 18 s to a minute; no time is measured here, but who breaks it will notice."""
     (tmp_path / "a.html").write_text(f"<html><body><p>{inner * 20_000}</p></body></html>")
-    (row,) = rows_of(tmp_path)
+    (row,) = rows_of(tmp_path, extractor="trafilatura_fast")
     assert len(row["text"].split()) >= 20_000
     assert getattr(trafilatura, module).strip_tags is strip_tags
 

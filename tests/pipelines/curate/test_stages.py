@@ -113,6 +113,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "name": "other",
         "inputs.0.exclude": ["x*"],
         "inputs.0.follow_links": True,
+        "inputs.0.extractor": "justext",  # of HTML alone
         "inputs.0.licence": "CC0",
         "inputs.0.weight": 2,
         "inputs.0.snapshot": "s",  # see below
