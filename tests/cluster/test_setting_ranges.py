@@ -16,7 +16,8 @@ from raymill.training.config import TrainConfig
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {
     "above 0": (
-        "Checkpointing.every_minutes Corpus.epochs Corpus.weight Failures.loss_limit "
+        "Checkpointing.every_minutes Corpus.epochs Corpus.weight EmbeddingModel.budget EmbeddingModel.give_up_s "
+        "EmbeddingModel.requests_per_minute EmbeddingModel.tokens_per_minute Failures.loss_limit "
         "Input.weight Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
         "Outliers.deviations ColumnOutliers.factor TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
         "Workers.timeout_s"
@@ -30,14 +31,18 @@ RANGES = {
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Api.timeout_s Pages.timeout_s",
-    "above 0 to 86400": "Database.timeout_s Limits.document_s StorageOptions.retry_deadline_s StorageOptions.timeout_s",
+    "above 0 to 86400": (
+        "Database.timeout_s EmbeddingModel.timeout_s Limits.document_s StorageOptions.retry_deadline_s "
+        "StorageOptions.timeout_s"
+    ),
     "above 1": "Limits.max_expansion_ratio",
     "any": "Fill.fill Optimizer.betas Validate.answer_chars Validate.question_chars Validate.text_chars",
     "from -1": "Failures.max_preemptions",
     "from 0": (
         "BadWords.max_count Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
         "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
-        "ComplexityWeights.rarity ComplexityWeights.reasoning Evaluate.least_gain Failures.max Failures.skip_back "
+        "ComplexityWeights.rarity ComplexityWeights.reasoning EmbeddingModel.price "
+        "Evaluate.least_gain Failures.max Failures.skip_back "
         "JudgeScore.min_score "
         "FineWeb.max_list_ratio FineWeb.short_line_characters GopherQuality.max_ellipses_per_word "
         "GopherQuality.max_hashes_per_word GopherQuality.max_mean_word_length GopherQuality.max_words "
@@ -80,9 +85,10 @@ RANGES = {
         "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "
         "Virtual.tokens Workers.count"
     ),
+    "from 1 to 100000": "EmbeddingModel.concurrency",
     "from 1 to 100": (
-        "Augment.most_variants Augment.variants Api.attempts FilesExecution.attempts PackExecution.attempts "
-        "Pages.attempts"
+        "Augment.most_variants Augment.variants Api.attempts EmbeddingModel.tries FilesExecution.attempts "
+        "PackExecution.attempts Pages.attempts"
     ),
     "from 1 to 1000": "Balance.most_copies",
     "from 1 to 10000": "Assess.sample",

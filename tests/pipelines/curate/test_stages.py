@@ -58,6 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.quality_classifier.label": "bad",
         "rules.quality_classifier.max_chars": 50,
         "rules.judge_score.classifier": "HERE/classifier2",
+        "rules.judge_score.embedding": {"embedding": "HERE/words"},
         "rules.decontamination.sets.0.name": "b",
         "rules.decontamination.sets.0.path": "HERE/changed",
         "rules.decontamination.sets.0.columns": ["answer"],
@@ -157,7 +158,7 @@ def settings(tmp_path) -> dict[str, Any]:
         (tmp_path / name).write_text(f"{name}\n")
     for name in ("classifier", "classifier2"):
         (tmp_path / name).mkdir()
-        for file in ("model.bin", "threshold.json"):
+        for file in ("model.bin", "head.json", "threshold.json"):
             (tmp_path / name / file).touch()
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "What is asked?", "answer": "This."}) + "\n")
     given = {
