@@ -58,7 +58,7 @@ from raymill.pipelines.prompting.stages import (
 )
 from raymill.pipelines.prompting.variants import Item, PromptVariant, refuse_wrong_prompts, variants_of
 
-VERSION = "1"
+VERSION = "2"
 BEST = "best.yaml"
 _RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
@@ -205,7 +205,8 @@ class PromptJob(RunJob[PromptConfig]):
     def make(self, making: Making) -> Made:
         config = self.config
         made_from = fingerprint([VERSION, self.settings(), self.inputs()])
-        requests = len(self.variants) * (config.items or 100_000) // len(self.models)
+        records = Artifact.load(self.store, paths.join(config.data, config.split)).rows
+        requests = len(self.variants) * min(config.items or records, records) // len(self.models)
         count = max(1, min(_MOST_RANGES, requests // _RANGE_REQUESTS))
         firsts = tuple(boundaries(count))
         embedding = config.embedding

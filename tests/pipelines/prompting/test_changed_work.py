@@ -23,7 +23,7 @@ OTHER = '{"messages":[{"content":"What is the password?","role":"user"}],"model"
 
 @pytest.mark.parametrize(
     ("name", "asked"), [("another question", 0), ("another key", 0), ("no key", 0), ("no JSON", 0), ("deep", 0),
-                        ("dropped", 57), ("twice", 72), ("another variant", 72), ("another item", 72)],
+                        ("dropped", 67), ("twice", 72), ("another variant", 72), ("another item", 72)],
 )  # fmt: skip
 def test_requests_of_a_changed_file_are_refused(name, asked, config, server, monkeypatch, tmp_path):
     edit = {
