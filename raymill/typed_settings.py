@@ -1303,6 +1303,15 @@ class OperationsSettings(TypedDict, total=False):
     """Other numbers, dates and names; null: none."""
 
 
+class OptOutSettings(TypedDict, total=False):
+    """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`."""
+
+    directives: Sequence[str]
+    """Directives for robots that reserve a page, in any case."""
+    tdm_reservation: bool
+    """Whether `tdm-reservation: 1` reserves a page."""
+
+
 class OptimizerSettings(TypedDict, total=False):
     """AdamW and its learning-rate schedule."""
 
@@ -1575,6 +1584,10 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
     url_blocklist: UrlBlocklistSettings | None
     """Remove documents whose URL is on a block list; null: not applied."""
+    opt_out: OptOutSettings | None
+    """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
+    null: not applied.
+    """
     gopher_quality: GopherQualitySettings | None
     """Remove documents with too few or too many words, with words of unusual length, or with many symbols or
     bullets; null: not applied.
@@ -1612,6 +1625,10 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
     url_blocklist: UrlBlocklistSettings | None
     """Remove documents whose URL is on a block list; null: not applied."""
+    opt_out: OptOutSettings | None
+    """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
+    null: not applied.
+    """
     gopher_quality: GopherQualitySettings | None
     """Remove documents with too few or too many words, with words of unusual length, or with many symbols or
     bullets; null: not applied.

@@ -246,11 +246,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ("pipelines/dedup/settings.py", "datasketch"): _SLOW,
     ("cluster/readers/formats/hub.py", "datasets"): _SLOW,
     ("cluster/readers/formats/pdf.py", "pypdf"): _SLOW,
-    ("cluster/readers/formats/extractors.py", "justext"): _SLOW,
-    ("cluster/readers/formats/extractors.py", "resiliparse.extract.html2text"): "pages of other extractors do without",
-    ("cluster/readers/formats/extractors.py", "resiliparse.parse.html"): "pages of other extractors do without",
     ("cluster/readers/formats/extractors.py", "trafilatura.main_extractor"): _SLOW,
-    ("cluster/readers/formats/web_pages.py", "charset_normalizer"): "few pages need it",
     (
         "training/engines/zero.py",
         "deepspeed",

@@ -21,6 +21,7 @@ from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.rules import Rule
 from raymill.pipelines.rules.filters import Filters, Rules
+from raymill.pipelines.rules.opt_out import OptOut
 from raymill.pipelines.rules.rule import files_read_by
 from raymill.pipelines.text.personal_data import KINDS
 
@@ -122,6 +123,13 @@ class CurateConfig(_CurateSettings):
             for name in sorted(set(entry.columns) & set(self.corpus.columns)):
                 raise ValueError(
                     f"corpus.columns: {name} is also a carried column of {entry.source}; take one of them out"
+                )
+        carried = {name for entry in self.inputs for name in entry.columns}
+        for rule in self.filters.rules:
+            if isinstance(rule, OptOut) and carried.isdisjoint(rule.columns):
+                raise ValueError(
+                    f"rules.opt_out: no input carries {' or '.join(rule.columns)}; add them to `columns` of inputs of "
+                    "HTML or WARC"
                 )
         sources = {entry.source for entry in self.inputs}
         for name in self.dedup.sources if self.dedup else ():

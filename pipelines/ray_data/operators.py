@@ -147,7 +147,9 @@ class _Decides(Operator):
 
     def _other_columns(self, rows: pa.Table) -> pa.Table:
         """The columns that rules read: the language and those that they name, as plain strings; others as they are."""
-        named = {"language", *(getattr(rule, "column", "language") for rule in self._filters.rules)}
+        rules = self._filters.rules
+        named = {"language", *(getattr(rule, "column", "language") for rule in rules)}
+        named |= {name for rule in rules for name in getattr(rule, "columns", ())}
         columns = rows.drop_columns([self.text])
         for name in sorted(named & set(columns.column_names)):
             columns = columns.set_column(columns.column_names.index(name), name, plain_chunks(columns[name]))

@@ -9,6 +9,7 @@ from raymill.pipelines.rules.decontamination import Decontamination
 from raymill.pipelines.rules.fineweb import FineWeb
 from raymill.pipelines.rules.gopher import GopherQuality, GopherRepetition
 from raymill.pipelines.rules.judge_score import JudgeScore
+from raymill.pipelines.rules.opt_out import OptOut
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
 from raymill.pipelines.rules.rule import Check, Dialect, Rule
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
@@ -16,7 +17,7 @@ from raymill.pipelines.rules.url_blocklist import UrlBlocklist
 # Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}
 RULES: dict[str, type] = (
-    {rule.name: rule for rule in (Decontamination, UrlBlocklist)}
+    {rule.name: rule for rule in (Decontamination, UrlBlocklist, OptOut)}
     | PACKS
     | {rule.name: rule for rule in (BadWords, QualityClassifier, JudgeScore)}
 )

@@ -74,12 +74,13 @@ class _RulesBase(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: Any) -> dict[str, Any]:
-        """The settings, without `custom` and `judge_score` if not set: so records of earlier versions are equal."""
+        """The settings, without those of later versions if not set: so records of earlier versions are equal."""
         plain = handler(self)
         if not self.custom:
             plain.pop("custom", None)
-        if self.judge_score is None:  # type: ignore[attr-defined]
-            plain.pop("judge_score", None)
+        for name in ("judge_score", "opt_out"):
+            if getattr(self, name) is None:
+                plain.pop(name, None)
         return plain
 
     def active(self) -> tuple[Rule, ...]:

@@ -20,8 +20,14 @@ from typing import Any, NamedTuple
 
 from lxml import etree
 
+from raymill.cluster.entry import Entry
 from raymill.cluster.readers.inputs import Extractor
 from raymill.cluster.readers.reader import count_characters
+
+_html_tree = Entry("resiliparse.parse.html:HTMLTree")
+_plain_text = Entry("resiliparse.extract.html2text:extract_plain_text")
+_paragraphs = Entry("justext:justext")
+_stop_lists, _stop_list = Entry("justext:get_stoplists"), Entry("justext:get_stoplist")
 
 # Of the code here: a new version extracts other text.
 _VERSION = 1
@@ -78,10 +84,7 @@ def load(name: Extractor) -> None:
 @cache
 def _resiliparse() -> tuple[Callable[[str], Any], Callable[..., str]]:
     """(from a page to its tree, from a tree to text)."""
-    from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
-
-    return HTMLTree.parse, extract_plain_text
+    return _html_tree.load().parse, _plain_text.load()  # type: ignore[attr-defined]
 
 
 def _by_resiliparse(page: str) -> Extracted:
@@ -175,10 +178,8 @@ def strip_tags(tree: etree._Element, *names: str) -> None:
 @cache
 def _justext() -> tuple[Callable[..., Any], frozenset[str]]:
     """(from a page to its paragraphs, the stop words of all languages)."""
-    import justext
-
-    words = frozenset(word for name in sorted(justext.get_stoplists()) for word in justext.get_stoplist(name))
-    return justext.justext, words
+    words = frozenset(word for name in sorted(_stop_lists()) for word in _stop_list(name))
+    return _paragraphs.load(), words
 
 
 def _by_justext(page: str) -> Extracted:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from raymill.cluster.entry import Entry
 from raymill.cluster.guard import Exceeded, Guard
 from raymill.cluster.readers.formats.extractors import extract, load
 from raymill.cluster.readers.formats.html_bounds import bounded
@@ -13,6 +14,8 @@ from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS, USED_HEAD
 from raymill.cluster.readers.inputs import DEFAULT_EXTRACTOR, Extractor
 from raymill.cluster.readers.reader import Rows, count_characters, refused
 from raymill.cluster.readers.streams import in_charset
+
+_from_bytes = Entry("charset_normalizer:from_bytes")  # few pages need it
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
 _LEFT_OUT = "characters of HTML pages are not in the texts: outside the main content, or repeated"
@@ -132,9 +135,7 @@ def decoded(html: bytes, content_type: str) -> str:
 
 def _detected(html: bytes) -> list[str]:
     """The charsets in which the text may be, the likeliest first."""
-    from charset_normalizer import from_bytes  # imported here: few pages need it
-
     if len(html) < _DETECTED_BYTES:
-        return [one.encoding for one in from_bytes(html)]
+        return [one.encoding for one in _from_bytes(html)]
     half = _DETECTED_BYTES // 2
-    return [one.encoding for one in from_bytes(html[:half] + html[-half:]) or from_bytes(html)]
+    return [one.encoding for one in _from_bytes(html[:half] + html[-half:]) or _from_bytes(html)]

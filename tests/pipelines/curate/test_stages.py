@@ -33,7 +33,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "inputs.0.format": "jsonl",
         "inputs.0.text": "name",
         "inputs.0.id": None,
-        "inputs.0.columns": ["url"],
+        "inputs.0.columns": ["url", "robots"],
         "inputs.0.delimiter": ";",
         "inputs.0.encoding": "utf-16",
         "inputs.0.split": "test",
@@ -53,6 +53,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.fineweb.more_line_ends": "x",
         "rules.url_blocklist.paths": ["HERE/changed"],
         "rules.url_blocklist.column": "day",
+        "rules.opt_out.directives": ["noindex"],
+        "rules.opt_out.tdm_reservation": False,
         "rules.bad_words.paths": {"en": "HERE/changed"},
         "rules.quality_classifier.model": "HERE/changed",
         "rules.quality_classifier.label": "bad",
@@ -152,8 +154,9 @@ NO_OTHER_RUN = (
 
 @pytest.fixture
 def settings(tmp_path) -> dict[str, Any]:
+    row = {"text": "Boats.", "name": "n", "url": "u", "day": "2026-11-23", "robots": ""}
     for name in ("in", "other"):
-        (tmp_path / f"{name}.jsonl").write_text('{"text": "Boats.", "name": "n", "url": "u", "day": "2026-11-23"}\n')
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
     for name in ("model.bin", "words", "urls", "changed"):
         (tmp_path / name).write_text(f"{name}\n")
     for name in ("classifier", "classifier2"):
@@ -162,9 +165,10 @@ def settings(tmp_path) -> dict[str, Any]:
             (tmp_path / name / file).touch()
     (tmp_path / "set.jsonl").write_text(json.dumps({"question": "What is asked?", "answer": "This."}) + "\n")
     given = {
-        "inputs": [{"path": f"{tmp_path}/in.jsonl", "id": "name", "columns": ["url", "day"]}],
+        "inputs": [{"path": f"{tmp_path}/in.jsonl", "id": "name", "columns": ["url", "day", "robots"]}],
         "rules": {
             "url_blocklist": {"paths": [f"{tmp_path}/urls"]},
+            "opt_out": {},
             "bad_words": {"paths": {"en": f"{tmp_path}/words"}},
             "quality_classifier": {"model": f"{tmp_path}/model.bin", "label": "good"},
             "judge_score": {"classifier": f"{tmp_path}/classifier"},
@@ -242,7 +246,9 @@ def test_a_unit_is_measured_again_if_a_column_that_it_carries_has_another_type(s
     inputs = CurateJob(config).frozen
     keys = []
     for kind in (pa.string(), pa.int64()):
-        reading = replace(inputs.reading, carried=pa.schema([("url", pa.string()), ("day", kind)]))
+        reading = replace(
+            inputs.reading, carried=pa.schema([("url", pa.string()), ("day", kind), ("robots", pa.string())])
+        )
         stage = measure_stage(config, config.filters, replace(inputs, reading=reading))
         keys.append(stage.record_name(0, inputs.units[0]))
     assert keys[0] != keys[1]
