@@ -26,10 +26,8 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 	$(BIN)/raymill tune-demo
 	$(BIN)/raymill prepare-demo
 
-# Tests of training fork most often, which costs by the memory of the process: they come first, while it is small.
 test: setup  ## everything but the long matrices
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder \
-		tests/training tests
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 3 --dist loadfile $(RAY_TESTS)
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine

@@ -52,6 +52,11 @@ def pytest_collection() -> Iterator[None]:
     return result
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of training first: they fork most often, which costs by the memory of the process, and it grows."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/training/"))
+
+
 def pytest_sessionfinish() -> None:
     """Have Python free at its end what it can, or libraries print what they call leaks."""
     gc.unfreeze()
