@@ -5,7 +5,6 @@ plan runs all stages on it, from Parquet files on the local disk.
 """
 
 import math
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
+from raymill.cluster.guard import processor_seconds
 from raymill.cluster.plan.trial import Trial
 from raymill.cluster.plan.whole import PlannedInput
 from raymill.cluster.readers.formats import READERS
@@ -182,10 +182,10 @@ def draw_sample(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE
     chosen = spread([unit.bytes for unit in inputs.units], _PIECES)
     _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes)  # loads what the reader needs
     pieces: list[SampledUnit] = []
-    began = time.process_time()
+    began = processor_seconds()
     for index in chosen:
         pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes))
-        if time.process_time() - began > _MOST_READING_S:
+        if processor_seconds() - began > _MOST_READING_S:
             break
     lost = sum(piece.unreadable for piece in pieces if not piece.documents.num_rows)
     sample = Sample(tuple(piece for piece in pieces if piece.documents.num_rows), lost)
@@ -215,10 +215,10 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: 
     read = held = unreadable = estimated = 0
     spent, is_whole = 0.0, True
     for span in map(_beginning, unit.spans):
-        began = time.process_time()
+        began = processor_seconds()
         with closing(READERS[span.format].read(store, span, input, limits, ReaderCounts())) as found:  # type: ignore[type-var]
             table = next(found, None)
-        spent += time.process_time() - began
+        spent += processor_seconds() - began
         if table is None:
             continue
         estimated += expanded_size(span.end - span.start, span.uri)  # as the manifest estimates its text

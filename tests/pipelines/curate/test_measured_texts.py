@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
 from raymill.cluster.garbage import find_garbage
+from raymill.cluster.guard import Guard
 from raymill.cluster.plan.plan import Prices, plan_of
-from raymill.cluster.readers.formats import READERS
-from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.plan.sample import draw_sample
+from raymill.cluster.readers.formats import READERS, web_pages
+from raymill.cluster.readers.freeze import freeze, freeze_listing
+from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.job import plan as subject
@@ -190,3 +194,18 @@ def test_a_plan_of_pages_extracts_in_measure_alone_and_stores_the_texts(settings
     assert stored["measure"]["core_s"] == pytest.approx(again["measure"]["core_s"], rel=0.01)
     assert stored["select"]["core_s"] < 0.01 * stored["measure"]["core_s"]
     assert stored["measure"]["written"] > again["measure"]["written"]
+
+
+def test_a_plan_counts_the_time_of_the_child_process_that_extracts(settings, tmp_path, monkeypatch):
+    def busy(page):
+        end = time.process_time() + 0.05
+        while time.process_time() < end:
+            pass
+        return found(page)
+
+    found = web_pages._main_content
+    monkeypatch.setattr(web_pages, "_pages", Guard(busy))
+    inputs = freeze(Store(), [Input(path=str(tmp_path / "in" / "pages"))], 1 << 20)
+    sample = draw_sample(inputs, Limits())
+    assert sample.documents == 6
+    assert sample.read_s * sample.text_bytes > 0.05 * sample.documents
