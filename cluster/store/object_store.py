@@ -38,6 +38,8 @@ ODD_NAME = "name with an empty part, `.`, `..` or a control character"
 _ODD_NAME = re.compile(r"(?:^|/)(?:\.{1,2})?(?:/|$)|[\x00-\x1f\x7f]")
 
 _LARGEST_PUT = 5 << 20  # bytes that are sent in one request, from memory
+_LARGEST_READ = 4 << 30  # bytes that are read to memory without a bound of the caller
+_PIECE_BYTES = 8 << 20
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
 _CONFLICT = r"status code: 409\b"
@@ -177,11 +179,13 @@ class Bucket:
         self._odd_names: dict[str, list[tuple[str, str]]] = {}  # folder -> those of its last walk
 
     def read(self, key: str, most: int | None = None) -> bytes:
+        most = _LARGEST_READ if most is None else most
+
         def whole() -> bytes:
             found = obstore.get(self.store, key)
-            if most is not None and (size := found.meta["size"]) > most:
+            if (size := found.meta["size"]) > most:
                 raise too_large(f"{self.root}/{key}", size, most)
-            return bytes(found.bytes())
+            return _received(found, size)
 
         with self._explained(key, "read"):
             return self._retried(whole)
@@ -193,7 +197,7 @@ class Bucket:
         with self._explained(key, "read"):
             try:
                 last = self._retried(lambda: obstore.get(self.store, key, options={"range": {"suffix": TAIL_BYTES}}))
-                size, tail = last.meta["size"], bytes(last.bytes())
+                size, tail = last.meta["size"], _received(last, TAIL_BYTES)
             except exceptions.BaseError as error:
                 # The last bytes cannot be requested: the object is empty, or the store (Azure) has no such request.
                 if not (isinstance(error, exceptions.NotSupportedError) or re.search(_NO_SUFFIX, str(error))):
@@ -203,7 +207,9 @@ class Bucket:
 
     def read_range(self, key: str, start: int, end: int) -> bytes:
         with self._explained(key, "read"):
-            return self._retried(lambda: bytes(obstore.get_range(self.store, key, start=start, end=end)))
+            return self._retried(
+                lambda: _received(obstore.get(self.store, key, options={"range": (start, end)}), end - start)
+            )
 
     def _whole_range(self, key: str, start: int, end: int) -> bytes:
         """As `read_range`, of bytes that the object has: a reader would ask for missing ones without end."""
@@ -233,7 +239,8 @@ class Bucket:
                 obstore.put(self.store, key, data, mode="create")
             except exceptions.AlreadyExistsError as exists:
                 try:
-                    return bytes(obstore.get(self.store, key).bytes()) == data
+                    found = obstore.get(self.store, key)
+                    return found.meta["size"] == len(data) and _received(found, len(data)) == data
                 except (exceptions.NotFoundError, FileNotFoundError):
                     raise exists from None
             return True
@@ -403,6 +410,23 @@ class Bucket:
             f"{self.root}: no such {'container' if self.root.startswith('az:') else 'bucket'}. Make it first, or check "
             f"its name, {self._of_scheme(_ADDRESS)}."
         )
+
+
+def _received(found: Any, most: int) -> bytes:
+    """The content of an answer.
+
+    obstore's own function takes memory for the size that the answer states, and reads what is sent without a bound.
+
+    Raises:
+        GenericError: it has more than `most` bytes.
+    """
+    pieces, size = [], 0
+    for piece in found.stream(min_chunk_size=max(1, min(most, _PIECE_BYTES))):
+        size += len(piece)
+        if size > most:
+            raise exceptions.GenericError(f"an answer of more than the {most:,} bytes that were asked for")
+        pieces.append(bytes(piece))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _no_bucket(error: BaseException) -> bool:

@@ -484,5 +484,40 @@ def test_an_object_that_others_wrote_has_a_bound(s3_root, s3_store):
         s3_store.read_bytes(f"{s3_root}/manifest.json", 1999)
 
 
+STATED = b"ETag: e\r\nLast-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nConnection: close\r\n"
+MANY = 100_000_000_000_000
+
+
+@pytest.mark.parametrize("read", ["a range", "an opened file", "the end"])
+def test_an_answer_with_more_bytes_than_were_asked_for_ends_there(read):
+    """obstore's own function takes memory for as many as the answer states, so that the process aborts."""
+    head = b"HTTP/1.1 206 X\r\nContent-Range: bytes 0-9/10\r\nContent-Length: %d\r\n%s\r\n" % (MANY, STATED)
+    # The server answers GET and HEAD alike; the size of an object is the one that HEAD states.
+    answers = [head + b"x" * (4 << 20)]
+    if read == "an opened file":
+        answers.insert(0, b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n%s\r\n" % STATED)
+    with server({"*": answers}) as url, pytest.raises(StorageError, match=r"an answer of more than the [0-9,]+ bytes"):
+        store, uri = Store(options_of(url)), "s3://bucket/in/a"
+        if read == "a range":
+            store.read_range(uri, 0, 10)
+        elif read == "an opened file":
+            store.open_input(uri).read(10)
+        else:
+            store.open_parts(uri)
+
+
+@pytest.mark.parametrize("act", ["read", "copy", "create"])
+def test_an_object_that_states_any_size_takes_no_memory_for_it(act):
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n" % (MANY, STATED) + b"x" * (4 << 20)
+    exists = b"HTTP/1.1 412 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with server({"*": [exists, answer] if act == "create" else [answer]}) as url:
+        store, uri = Store(options_of(url)), "s3://bucket/in/a"
+        if act == "create":
+            assert store.create(uri, b"record") is False
+            return
+        with pytest.raises(StorageError, match=r"has 100,000,000,000,000 bytes, and a file of this kind at most"):
+            store.read_bytes(uri) if act == "read" else store.local_copy(uri)
+
+
 def options_of(url: str, **more) -> StorageOptions:
     return StorageOptions(endpoint_url=url, access_key_id="k", secret_access_key="s", retries=0, **more)
