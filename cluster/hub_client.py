@@ -171,12 +171,11 @@ def _check_answer(answer: httpx2.Response) -> None:
             raise _no_name(name)
     if request.extensions.get("raymill_file") and answer.is_success:
         size = request.extensions.get("raymill_size")
-        if size is None:
-            _this_request.seconds = None  # a part of a file that nobody has asked the size of
-        else:
-            _this_request.allow(_MAX_READ_S + size / _LEAST_BYTES_PER_S)
-            if isinstance(answer.stream, httpx2.SyncByteStream):
-                answer.stream = _FileStream(answer.stream, size)
+        if size is None:  # of a part of a file, or of one whose HEAD states none
+            size = _stated_size(headers.get("content-length", ""))
+        _this_request.allow(_MAX_READ_S + size / _LEAST_BYTES_PER_S)
+        if isinstance(answer.stream, httpx2.SyncByteStream):
+            answer.stream = _FileStream(answer.stream, size)
     elif isinstance(answer.stream, httpx2.SyncByteStream):
         answer.stream = _BoundedStream(answer.stream)
         if request.method != "HEAD" and not answer.is_redirect:
@@ -192,20 +191,32 @@ def _remember_size(answer: httpx2.Response) -> None:
     """Keep the size of a file that an answer to HEAD states, of its address and of the one that it leads to.
 
     Raises:
-        AnswerRefused: the disk has no room for it.
+        AnswerRefused: it is none, or the disk has no room for it.
     """
     headers = answer.headers
     stated: str = headers.get("x-linked-size") or ("" if answer.is_redirect else headers.get("content-length")) or ""
-    if not _SIZE.fullmatch(stated):
+    if not stated:
         return
-    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
-    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
-    if int(stated) > free:
-        raise AnswerRefused(f"a file of {int(stated):,} bytes, and {free:,} are free for {cache}")
+    size = _stated_size(stated)
     leads_to = headers.get("location", "") if answer.is_redirect else ""
     for bounds in _bounds:
         for address in filter(None, (str(answer.request.url), leads_to)):
-            bounds.sizes[answer.request.url.join(address).path] = int(stated)
+            bounds.sizes[answer.request.url.join(address).path] = size
+
+
+def _stated_size(stated: str) -> int:
+    """The size of a file that an answer states.
+
+    Raises:
+        AnswerRefused: it is no number of bytes, as the library's `int` may read it, or the disk has no room for it.
+    """
+    if not _SIZE.fullmatch(stated):
+        raise AnswerRefused(f"a file of {shortened(stated, 50)!a} bytes" if stated else "a file of unknown size")
+    size, cache = int(stated), Path(huggingface_hub.constants.HF_HUB_CACHE)
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
+    if size > free:
+        raise AnswerRefused(f"a file of {size:,} bytes, and {free:,} are free for {cache}")
+    return size
 
 
 def _check_ids(found: dict[str, Any]) -> None:

@@ -195,6 +195,27 @@ def test_a_file_for_which_the_disk_has_no_room_is_not_begun(hub):
         fetched()
 
 
+@pytest.mark.parametrize("size", ["+5", "5_0", "-5", "1e3", "5 5", "0x5", "9" * 30])
+def test_a_size_that_is_no_number_of_bytes_is_refused(hub, size):
+    """The library reads some with `int`, and downloads a file without a size whatever comes."""
+    path = f"/acme/x/resolve/{COMMIT}/notes.txt"
+    hub.answers[path] = Reply(b"x" * 9, headers={"ETag": '"a"', "X-Repo-Commit": COMMIT, "X-Linked-Size": size})
+    with pytest.raises(AnswerRefused, match="a file of '"):
+        fetched()
+    assert ("GET", path) not in {(one.method, one.path) for one in hub.asked}
+
+
+def test_a_file_whose_size_no_head_states_has_the_one_of_its_own_answer(hub):
+    there = f"{hub.url.replace('127.0.0.1', 'localhost')}/large"  # to another server HEAD is not redirected
+    headers = {"Location": there, "X-Linked-Etag": '"a"', "X-Repo-Commit": COMMIT}
+    hub.answers[f"/acme/x/resolve/{COMMIT}/notes.txt"] = Reply("", 302, headers=headers)
+    hub.answers["/large"] = Reply(b"hello", length=1 << 55)
+    with pytest.raises(AnswerRefused, match=r"a file of 36,028,797,018,963,968 bytes, and [\d,]+ are free"):
+        fetched()
+    hub.answers["/large"] = Reply(b"hello")
+    assert files_of(fetched())["notes.txt"] == b"hello"
+
+
 def test_a_file_has_more_time_the_larger_it_is():
     request = hub_client._ThisRequest()
     request.seconds = 60.0
