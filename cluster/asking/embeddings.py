@@ -24,7 +24,7 @@ from raymill.cluster.asking.ask import ask_all
 from raymill.cluster.asking.backends import reporting
 from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import EmbeddingModel
-from raymill.cluster.asking.endpoint import Endpoint, Reply, judged, no_answer
+from raymill.cluster.asking.endpoint import Endpoint, Reply, json_text, judged, no_answer
 from raymill.cluster.asking.money import tokens_of
 from raymill.cluster.asking.pending import ReportTo
 from raymill.cluster.asking.requests import ModelRequest, address_class, canonical, request_of
@@ -253,10 +253,10 @@ def judged_embeddings(request: str, status: int, headers: Mapping[str, str], bod
             return no_answer("the vectors of all texts in `data`", body, seconds)
         if len(vectors) != len(json.loads(request)["input"]):
             return no_answer("as many vectors as texts", body, seconds)
-        return Reply(
-            "answered", status=200, body=body, seconds=seconds, content=body.decode(), tokens=tokens_of(plain["usage"])
-            if isinstance(plain.get("usage"), dict) else tokens_of(None),
-        )  # fmt: skip
+        usage = plain.get("usage")
+        tokens = tokens_of(usage if isinstance(usage, dict) else None)
+        text = json_text(body)
+        return Reply("answered", status=200, body=body, seconds=seconds, content=text, tokens=tokens)
 
     return judged(status, headers, body, seconds, of_answer)
 

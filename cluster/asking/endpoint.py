@@ -210,7 +210,7 @@ def judged(
 ) -> Reply:
     """The outcome of an answer of HTTP. of_answer: the outcome of its JSON if the status is 200; None: of a chat."""
     try:
-        plain: Any = json.loads(body)
+        plain: Any = json.loads(json_text(body))
     except (ValueError, RecursionError):
         plain = None
     if status == 200:
@@ -225,6 +225,11 @@ def judged(
     if wait is not None and wait > _LONGEST_WAIT_S:
         return Reply("stopped", f"{reason}, and asks to wait for {wait:,.0f} s", status, body, seconds=seconds)
     return Reply("again", reason, status, body, wait=wait, overloaded=status in _OVERLOADED, seconds=seconds)
+
+
+def json_text(body: bytes) -> str:
+    """The text of an answer, which JSON has in UTF-8. Raises ValueError: it has another encoding."""
+    return body.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
 
 
 def _of_chat(plain: Any, body: bytes, seconds: float) -> Reply:

@@ -170,12 +170,17 @@ def body_of(*given, usage=True) -> bytes:
         (b'{"data": 3}', "again"),
         (b"[]", "again"),
         (b"no JSON", "again"),
+        (body_of([1], [2]).decode().encode("utf-16"), "again"),
+        (b'{"a": "\xff", ' + body_of([1], [2])[1:], "again"),
+        (b'{"a": "\xed\xa0\x80", ' + body_of([1], [2])[1:], "answered"),
+        (b"\xef\xbb\xbf" + body_of([1], [2]), "answered"),
         (b'{"data": [{"index": "a", "embedding": [1]}, {"index": 1, "embedding": [1]}]}', "again"),
     ],
 )
 def test_what_an_answer_must_have(body, outcome):
     reply = judged_embeddings('{"input": ["a", "b"]}', 200, {}, body, 0.1)
     assert reply.outcome == outcome
+    assert outcome == "again" or len(json.loads(reply.content)["data"]) == 2
 
 
 def test_the_setting_is_a_folder_or_an_endpoint(tmp_path):
