@@ -5,6 +5,7 @@ needs no torch. Exit codes: 0 done; 1 a defect of Raymill, or a machine failed; 
 says how; 130 interrupted (finished units are kept).
 """
 
+import atexit
 import difflib
 import functools
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 from raymill import cluster
 from raymill.cluster import logs
-from raymill.cluster.entry import Entry, require_extra
+from raymill.cluster.entry import Entry, calls_go_on, require_extra
 from raymill.cluster.errors import RaymillError, is_panic
 from raymill.cluster.frame import kinds
 from raymill.cluster.frame.kind import Kind, Verb
@@ -94,15 +95,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command() -> None:
-    """The process `raymill`. After an interrupt, Ctrl-C or SIGTERM, it exits without waiting for Ray's threads."""
+    """The process `raymill`. It exits without waiting for threads of Ray after an interrupt, Ctrl-C or SIGTERM, and for
+    those of calls that took too long: Python's own exit aborts if one of them gets an answer then.
+    """
     interrupt_on_sigterm()
     try:
         main()
     except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if code == INTERRUPTED or calls_go_on():
+            if code != INTERRUPTED:
+                atexit._run_exitfuncs()
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            os._exit(code)
         raise
 
 

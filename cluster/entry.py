@@ -26,6 +26,7 @@ EXTRAS = {
 }
 
 T = TypeVar("T")
+_given_up: list[threading.Thread] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,18 @@ def within(seconds: float, call: Callable[[], T]) -> T:
         except BaseException as error:
             found.put((False, error))
 
-    threading.Thread(target=run, daemon=True).start()
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
         returned, value = found.get(timeout=seconds)
     except queue.Empty:
+        _given_up.append(thread)
         raise TimeoutError(f"no whole answer within {seconds:.0f} s") from None
     if not returned:
         raise value
     return value
+
+
+def calls_go_on() -> bool:
+    """Whether a call of `within` that took too long still runs."""
+    return any(thread.is_alive() for thread in _given_up)

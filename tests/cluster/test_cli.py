@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from raymill import cluster
 from raymill.cluster import cli
 from raymill.cluster.cli import shell_command
 from raymill.cluster.engine import _RunUnit
-from raymill.cluster.entry import Entry
+from raymill.cluster.entry import Entry, calls_go_on, within
 from raymill.cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
 from raymill.cluster.frame.kind import Verb
 from raymill.cluster.frame.kinds import names
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
+from tests.support.processes import wait_until
 from tests.support.stages import counting_stage, run_inline
 
 ROOT = Path(__file__).parents[2]
@@ -328,6 +330,23 @@ def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypa
     with pytest.raises(SystemExit) as left:
         cli.command()
     assert left.value.code == code and ended == ([130] if at_once else [])
+
+
+def test_a_call_that_took_too_long_neither_delays_nor_aborts_the_end_of_the_process(monkeypatch):
+    ended, lasting, done = list[int](), threading.Event(), list[int]()
+    monkeypatch.setattr(cli, "main", lambda: sys.exit(3))
+    monkeypatch.setattr(cli.os, "_exit", ended.append)
+    monkeypatch.setattr(cli.atexit, "_run_exitfuncs", lambda: done.append(1))
+    with pytest.raises(TimeoutError):
+        within(0.05, lasting.wait)
+    with pytest.raises(SystemExit):
+        cli.command()
+    assert ended == [3] and done == [1]
+    lasting.set()
+    wait_until(lambda: not calls_go_on(), 5)
+    with pytest.raises(SystemExit):
+        cli.command()
+    assert ended == [3]
 
 
 def test_the_program_is_its_name_where_no_file_of_that_name_was_called(monkeypatch, tmp_path):
