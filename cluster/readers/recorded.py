@@ -169,7 +169,9 @@ def changes_since(listing: InputListing, store: Store, root: str) -> str:
         for kind, names in kinds.items()
         if names
     ]
-    return f"the input files changed ({'; '.join(parts)})" if parts else "the input files changed"
+    if parts:
+        return f"the input files changed ({'; '.join(parts)})"
+    return "the input files changed, or the version of the library that extracts the text of web pages"
 
 
 def _read(store: Store, root: str, columns: list[str] | None = None) -> pa.Table:

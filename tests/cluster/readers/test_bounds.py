@@ -81,7 +81,7 @@ def test_changed_files_are_counted_and_three_are_named(tmp_path, count):
     now = list_inputs(Store(), inputs)
     named = ", ".join(f"{at}.txt" for at in range(min(count, 3))) + ", ..." * (count > 3)
     assert changes_since(now, Store(), run) == f"the input files changed ({count} changed: {named})"
-    assert changes_since(before, Store(), run) == "the input files changed"
+    assert changes_since(before, Store(), run).startswith("the input files changed, or the version of the library")
     assert changes_since(before, Store(), str(tmp_path / "absent")) == "the input files changed"
 
 

@@ -23,6 +23,7 @@ from raymill.pipelines.curate.job import plan as subject
 from raymill.pipelines.curate.questions.explain import explain
 from raymill.pipelines.curate.questions.run_reader import RunReader
 from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.stages.measure import measure_stage
 from raymill.pipelines.curate.stages.measured_texts import TEXTS
 from tests.support.inline import InlineEngine, curate_inline
 from tests.support.mails import ANN, mail, mbox
@@ -79,7 +80,7 @@ def test_the_formats_with_extraction_are_those_that_parse_documents():
     assert {format for format, reader in READERS.items() if reader.extracts} == EXTRACTING
 
 
-def test_no_stage_after_measure_and_no_question_extracts_a_text(settings, monkeypatch):
+def test_no_stage_after_measure_and_no_question_extracts_a_text(settings, tmp_path, monkeypatch):
     class ExtractsNoMore(InlineEngine):
         def run(self, stage):
             made = super().run(stage)
@@ -87,7 +88,10 @@ def test_no_stage_after_measure_and_no_question_extracts_a_text(settings, monkey
                 refuse_extraction(monkeypatch)
             return made
 
-    run = curate_inline(settings, monkeypatch, engine=ExtractsNoMore)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "none.html").write_bytes(b"<html></html>")  # a unit without documents
+    inputs = [*settings["inputs"], {"source": "empty", "path": str(tmp_path / "empty")}]
+    run = curate_inline(settings | {"inputs": inputs}, monkeypatch, engine=ExtractsNoMore)
     texts = run.corpus.table()["text"].to_pylist()
     assert len(texts) == 5 + 4 + 1 + 1 + 4  # a copy among the pages, and one among the mails
     stored = run.artifact(TEXTS).table()
@@ -132,6 +136,33 @@ def test_the_units_of_a_run_without_extraction_are_used_when_pages_are_added_and
     both = attempts(inputs)
     assert both[0] == alone and len(both) == 2
     assert attempts(inputs[:1]) == (alone,)
+
+
+def test_the_extractor_and_its_version_are_in_the_keys_of_units_with_pages_alone(settings, tmp_path, monkeypatch):
+    """The keys of other units are those of earlier versions, whose measurements are used."""
+
+    def keys(**more) -> dict[str, str]:
+        inputs = [
+            {"source": name, "path": str(tmp_path / "in" / name), **more} for name in ("pages", "a.jsonl", "a.pdf")
+        ]
+        given = {"kind": "curate", "name": "test"} | settings | {"inputs": inputs}
+        config = CurateConfig.model_validate(given)
+        frozen = freeze(config.store, config.inputs, 1 << 20)
+        stage = measure_stage(config, config.filters, frozen)
+        return {unit.source: stage.record_name(unit.index, unit) for unit in frozen.units}
+
+    def changed(**more) -> set[str]:
+        return {name for name, key in keys(**more).items() if key != before[name]}
+
+    before = keys()
+    assert changed(extractor="router") == {"pages"} and changed(extractor="resiliparse") == set()
+    with monkeypatch.context() as patch:
+        patch.setattr("raymill.cluster.readers.formats.extractors.version", lambda library: "9.9")
+        assert changed() == {"pages"}
+    with monkeypatch.context() as patch:  # as in versions that stored no texts
+        for format in EXTRACTING:
+            patch.setattr(type(READERS[format]), "extracts", False)
+        assert changed() == {"pages", "a.pdf"}
 
 
 def test_a_damaged_file_of_texts_is_made_again(settings, tmp_path, monkeypatch):
