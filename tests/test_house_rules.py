@@ -259,8 +259,8 @@ FUNCTION_LEVEL_IMPORTS = {
     ("training/fit/process_group.py", "ray.util"): _TORCHRUN,
     ("training/fit/process_group.py", "ray.train.collective"): _TORCHRUN,
     ("training/fit/step_log.py", "torch.utils.tensorboard"): _SLOW,
-    ("training/fit/mlflow_process.py", "mlflow"): _OPTIONAL,
-    ("training/fit/step_log.py", "wandb"): _OPTIONAL,
+    ("training/fit/tracker_process.py", "mlflow"): _OPTIONAL,
+    ("training/fit/tracker_process.py", "wandb"): _OPTIONAL,
     ("training/model_folder/checks.py", "transformers.models.auto.configuration_auto"): _SLOW,
     ("training/model_folder/checks.py", "transformers.models.auto.modeling_auto"): _SLOW,
 }

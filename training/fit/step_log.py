@@ -10,10 +10,8 @@ raised, and that tracker is not called again. The packages are optional, and imp
 driver/launch.py checks that they are installed.
 """
 
-import contextlib
 import json
 import logging
-import os
 import shutil
 import sys
 import threading
@@ -21,12 +19,11 @@ import time
 from functools import partial
 from typing import Any, Protocol
 
-from raymill.cluster.entry import within
 from raymill.cluster.metrics import ENDED, FAILED, RUNNING, Metrics
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.cluster.temporary import scratch_folder, temporary_folder
-from raymill.training.fit.mlflow_process import MlflowProcess, TrackerFailed
+from raymill.cluster.temporary import temporary_folder
+from raymill.training.fit.tracker_process import TrackerFailed, TrackerProcess
 from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import StepRecord, read_steps
 
@@ -109,7 +106,6 @@ def _line(record: StepRecord) -> bytes:
 
 
 _UPLOAD_EVERY_S = 30.0
-_LAST_S = 30.0  # for what a service is still to be sent when the training ends
 _CURVES = ("loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_gib", "data_wait_s")
 
 
@@ -235,37 +231,30 @@ class TensorBoard:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Mlflow:
-    """One MLflow run per training, over all starts. See mlflow_process.py."""
+class _OfService:
+    """Sends curves to a service by a process of its own: see tracker_process.py."""
 
-    def __init__(self, name: str, fingerprint: str, tracking_uri: str) -> None:
-        self.process = MlflowProcess(tracking_uri, name, fingerprint)
+    def __init__(self, service: str, about: dict[str, Any]) -> None:
+        self.process = TrackerProcess(service, about)
 
     def write(self, record: StepRecord) -> None:
         """Send a step's values, without waiting."""
-        self.process.log(record["step"], {name.replace("/", "."): value for name, value in curves(record).items()})
+        self.process.log(record["step"], curves(record))
 
     def close(self) -> None:
         """Send what is left, for half a minute at most."""
         self.process.close()
 
 
-class Wandb:
-    """One run of Weights & Biases per training, over all starts; its id is the training's fingerprint."""
+class Mlflow(_OfService):
+    """One MLflow run per training, over all starts."""
+
+    def __init__(self, name: str, fingerprint: str, tracking_uri: str) -> None:
+        super().__init__("mlflow", {"uri": tracking_uri, "name": name, "fingerprint": fingerprint})
+
+
+class Wandb(_OfService):
+    """One run of Weights & Biases per training, over all starts."""
 
     def __init__(self, name: str, fingerprint: str, project: str, settings: dict[str, Any]) -> None:
-        # It reads `wandb/settings` of the working folder, which may hold downloaded data: the file can name a server to
-        # which the key is sent. What it writes stays where it was.
-        written = os.environ.get("WANDB_DIR", os.getcwd())
-        with scratch_folder("wandb") as empty, contextlib.chdir(empty):
-            import wandb
-
-            self.run = wandb.init(
-                project=project, name=name, id=fingerprint, resume="allow", config=settings, dir=written
-            )
-
-    def write(self, record: StepRecord) -> None:
-        self.run.log(curves(record), step=record["step"])
-
-    def close(self) -> None:
-        within(_LAST_S, self.run.finish)
+        super().__init__("wandb", {"project": project, "name": name, "fingerprint": fingerprint, "settings": settings})

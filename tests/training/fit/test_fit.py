@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import shutil
-import sys
 import threading
 import time
 import types
@@ -441,16 +440,30 @@ def test_tensorboard_shows_the_curves(job_at):
     assert [point.step for point in events.Scalars("validation/loss")] == [0, 4]
 
 
+_WANDB = """
+import json
+from types import SimpleNamespace
+
+def note(*what):
+    with open({notes!r}, "a") as file:
+        file.write(json.dumps(what) + chr(10))
+
+def init(**how):
+    note(how["id"], how["config"]["model"])
+    return SimpleNamespace(log=lambda values, step: note(step, values), finish=lambda: note("end"))
+"""
+
+
 def test_mlflow_and_wandb_get_each_step_and_a_failing_one_stops_nothing(job_at, monkeypatch, tmp_path):
-    said: list = []
-    run = types.SimpleNamespace(log=lambda values, step: said.append((step, values)), finish=lambda: said.append("end"))
-    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda **told: said.append(told["id"]) or run))
-    (tmp_path / "mlflow").mkdir()
-    (tmp_path / "mlflow/mlflow.py").write_text("def set_tracking_uri(uri):\n    raise ConnectionError\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mlflow"))  # of the process that MLflow has
+    folder, notes = tmp_path / "modules", tmp_path / "notes"
+    folder.mkdir()
+    (folder / "mlflow.py").write_text("def set_tracking_uri(uri):\n    raise ConnectionError\n")
+    (folder / "wandb.py").write_text(_WANDB.format(notes=str(notes)))
+    monkeypatch.setenv("PYTHONPATH", str(folder))  # of the processes that they have
     job = job_at(track={"tensorboard": False, "mlflow": "http://nowhere", "wandb": "project"}, steps=4)
     fit_alone(job)
-    assert said[0] == job.folder.fingerprint and said[-1] == "end"
+    said = [json.loads(line) for line in notes.read_text().splitlines()]
+    assert said[0][0] == job.folder.fingerprint and said[-1] == ["end"]
     assert [step for step, _ in said[1:-1]] == [0, 1, 2, 3, 4]
     assert said[2][1]["loss"] == column(job, "loss")[0]
 

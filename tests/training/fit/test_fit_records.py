@@ -4,9 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +19,7 @@ from raymill.training.driver import console, launch
 from raymill.training.driver.console import RemainingWork
 from raymill.training.fit import loop, memory, step_log
 from raymill.training.fit.loop import bad_loss_error, document_ids, learning_rate, loss_problem
-from raymill.training.fit.mlflow_process import MlflowProcess
+from raymill.training.fit.tracker_process import TrackerProcess
 from raymill.training.models.cost import parameter_counts
 from raymill.training.records.checkpoint import Checkpoint, at_step, checkpoint_folders, folder_name, step_of
 from raymill.training.records.job import Job, TrainingFolder
@@ -345,9 +343,9 @@ def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_ch
     assert found == [(step, step + (step > resumed) / 2) for step in range(1, 5)]
 
 
-# A module in the place of MLflow, which notes what it is called with. `{hang}` and `{fail}` name a function.
-_MLFLOW = """
-import json, time
+# Modules in the place of MLflow and of Weights & Biases, which note what they are called with.
+_NOTE = """
+import json, os, time
 from types import SimpleNamespace
 
 def note(name, *what):
@@ -357,7 +355,8 @@ def note(name, *what):
         raise ConnectionError("http://user:password@host")
     with open({notes!r}, "a") as file:
         file.write(json.dumps([name, *what]) + chr(10))
-
+"""
+_MLFLOW = """
 def set_tracking_uri(uri): note("uri", uri)
 def set_experiment(name): return SimpleNamespace(experiment_id="3")
 def search_runs(experiments, query, **how):
@@ -367,20 +366,34 @@ def start_run(**how): note("start", how)
 def log_metrics(values, step, synchronous): note("log", step, values)
 def end_run(): note("end")
 """
+_WANDB = """
+def init(**how):
+    note("start", how, os.path.exists("wandb/settings"))
+    return SimpleNamespace(log=lambda values, step: note("log", step, values), finish=lambda: note("end"))
+"""
 
 
 @pytest.fixture
-def mlflow(tmp_path, monkeypatch):
-    """Puts a module in the place of MLflow. Returns what it is called with."""
+def services(tmp_path, monkeypatch):
+    """Puts modules in the places of MLflow and Weights & Biases. Returns what they are called with."""
 
     def install(hang=None, fail=None, known=None):
         notes = tmp_path / "notes"
-        text = _MLFLOW.format(hang=hang, fail=fail, known=known, notes=str(notes))
-        (tmp_path / "mlflow.py").write_text(text)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        folder = tmp_path / "modules"
+        folder.mkdir()
+        for name, text in (("mlflow", _MLFLOW), ("wandb", _WANDB)):
+            values = {"hang": hang, "fail": fail, "known": known, "notes": str(notes)}
+            (folder / f"{name}.py").write_text((_NOTE + text).format(**values))
+        monkeypatch.setenv("PYTHONPATH", str(folder))
         return lambda: [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
     return install
+
+
+TRACKERS = {
+    "Mlflow": partial(step_log.Mlflow, "demo", "f1", "http://nowhere"),
+    "Wandb": partial(step_log.Wandb, "demo", "f1", "project", {"steps": 4}),
+}
 
 
 STEP = {"step": 4, "time": "", "workers": 1, "loss": 2.0, "mfu": None, "tokens": 7,
@@ -388,9 +401,9 @@ STEP = {"step": 4, "time": "", "workers": 1, "loss": 2.0, "mfu": None, "tokens":
 
 
 @pytest.mark.parametrize("known", [None, "7"])
-def test_a_resumed_training_logs_to_its_own_mlflow_run(mlflow, known):
-    noted = mlflow(known=known)
-    tracker = step_log.Mlflow("demo", "f1", "http://nowhere")
+def test_a_resumed_training_logs_to_its_own_mlflow_run(services, known):
+    noted = services(known=known)
+    tracker = TRACKERS["Mlflow"]()
     tracker.write(STEP)
     tracker.close()
     assert noted() == [
@@ -402,24 +415,26 @@ def test_a_resumed_training_logs_to_its_own_mlflow_run(mlflow, known):
     ]
 
 
-@pytest.mark.parametrize("at", ["uri", "start", "log", "end"])
-def test_an_mlflow_that_never_answers_delays_no_step_and_ends_at_its_time(mlflow, monkeypatch, caplog, at):
-    noted = mlflow(hang=at)
-    monkeypatch.setattr(MlflowProcess.__init__, "__defaults__", (2.0,))
-    tracker = step_log._ErrorsLogged(partial(step_log.Mlflow, "demo", "f1", "http://nowhere"))
+@pytest.mark.parametrize("at", ["start", "log", "end"])
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_service_that_never_answers_delays_no_step_and_ends_at_its_time(services, monkeypatch, caplog, name, at):
+    noted = services(hang=at)
+    monkeypatch.setattr(TrackerProcess.__init__, "__defaults__", (2.0,))
+    tracker = step_log._ErrorsLogged(TRACKERS[name])
     process = tracker.tracker.process._process
     for step in range(2000):
         tracker.write(STEP | {"step": step})
     assert process.poll() is None, "nothing was waited for"
     tracker.close()
     assert process.poll() is not None and ["end"] not in noted()
-    assert "Mlflow failed and is not used any more: did not end within 2 s" in caplog.text
+    assert f"{name} failed and is not used any more: did not end within 2 s" in caplog.text
 
 
-@pytest.mark.parametrize("at", ["uri", "log", "end"])
-def test_an_mlflow_that_fails_is_logged_without_its_text_and_ends_no_training(mlflow, caplog, at):
-    mlflow(fail=at)
-    tracker = step_log._ErrorsLogged(partial(step_log.Mlflow, "demo", "f1", "http://nowhere"))
+@pytest.mark.parametrize("at", ["start", "log", "end"])
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_service_that_fails_is_logged_without_its_text_and_ends_no_training(services, caplog, name, at):
+    services(fail=at)
+    tracker = step_log._ErrorsLogged(TRACKERS[name])
     process = tracker.tracker.process._process
     tracker.write(STEP)
     if at != "end":
@@ -427,23 +442,25 @@ def test_an_mlflow_that_fails_is_logged_without_its_text_and_ends_no_training(ml
     for step in range(5, 8):
         tracker.write(STEP | {"step": step})
     tracker.close()
-    assert caplog.text.count("Mlflow failed and is not used any more: ConnectionError") == 1
+    assert caplog.text.count(f"{name} failed and is not used any more: ConnectionError") == 1
     assert "password" not in caplog.text
 
 
-def test_an_mlflow_that_takes_no_line_has_a_bound_on_what_waits_for_it(mlflow, monkeypatch, caplog):
-    mlflow(hang="uri")
-    monkeypatch.setattr("raymill.training.fit.mlflow_process._MOST_WAITING", 1 << 20)
-    tracker = step_log._ErrorsLogged(partial(step_log.Mlflow, "demo", "f1", "http://nowhere"))
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_service_that_takes_no_line_has_a_bound_on_what_waits_for_it(services, monkeypatch, caplog, name):
+    services(hang="start")
+    monkeypatch.setattr("raymill.training.fit.tracker_process._MOST_WAITING", 1 << 20)
+    tracker = step_log._ErrorsLogged(TRACKERS[name])
     process = tracker.tracker.process._process
     for step in range(20_000):
         tracker.write(STEP | {"step": step})
-    assert process.poll() is not None and "Mlflow failed and is not used any more: takes no more" in caplog.text
+    assert process.poll() is not None and f"{name} failed and is not used any more: takes no more" in caplog.text
 
 
-def test_the_process_of_mlflow_ends_with_a_training_that_was_killed(mlflow):
-    noted = mlflow()
-    tracker = step_log.Mlflow("demo", "f1", "http://nowhere")
+@pytest.mark.parametrize("name", TRACKERS)
+def test_the_process_of_a_service_ends_with_a_training_that_was_killed(services, name):
+    noted = services()
+    tracker = TRACKERS[name]()
     tracker.write(STEP)
     process = tracker.process._process
     process.stdin.close()  # as the system does
@@ -460,15 +477,18 @@ def test_a_tracker_that_cannot_be_started_ends_no_training(caplog):
     assert "refuse failed and is not used any more: ConnectionError" in caplog.text
 
 
-def test_weights_and_biases_reads_no_settings_of_the_working_folder_and_writes_there(monkeypatch, tmp_path):
+def test_weights_and_biases_reads_no_settings_of_the_working_folder_and_writes_there(services, monkeypatch, tmp_path):
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb/settings").write_text("[default]\nbase_url = http://attacker\n")
     monkeypatch.chdir(tmp_path)
-    seen = {}
-    wandb = SimpleNamespace(init=lambda **how: seen.update(how, settings=Path("wandb/settings").exists()))
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    step_log.Wandb("demo", "f1", "project", {})
-    assert seen["settings"] is False and seen["dir"] == str(tmp_path) == os.getcwd()
+    noted = services()
+    tracker = TRACKERS["Wandb"]()
+    tracker.write(STEP)
+    tracker.close()
+    (start, how, reads_settings), logged, end = noted()
+    about = {"project": "project", "name": "demo", "id": "f1", "resume": "allow", "config": {"steps": 4}}
+    assert start == "start" and reads_settings is False and how == about | {"dir": str(tmp_path)}
+    assert logged[1] == 4 and logged[2]["loss"] == 2.0 and "validation/loss" in logged[2] and end == ["end"]
 
 
 def test_the_metrics_of_a_training_are_those_of_its_last_step_and_tell_how_it_ended():

@@ -1,10 +1,12 @@
-"""MLflow in a process of its own: `python -m raymill.training.fit.mlflow_process`, and what talks to it.
+"""MLflow and Weights & Biases in processes of their own: `python -m raymill.training.fit.tracker_process`, and what
+talks to it.
 
-MLflow's client repeats a request for minutes, waits without end for an answer that drips, and reads one of any size; at
-the end of a process it waits for all of that once more. So a child process has it, with a bound on its memory. The
+Their clients repeat a request for minutes, wait without end for an answer that drips, and read one of any size; at the
+end of a process they wait for all of that once more. So a child process has each, with a bound on its memory. The
 training writes lines to it and waits for nothing until the end, and there for half a minute at most.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -14,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
+
+from raymill.cluster.temporary import scratch_folder
 
 _LAST_S = 30.0  # for what is still to be sent when the training ends
 _MEMORY = 4 << 30  # bytes of address space
@@ -28,15 +32,15 @@ class TrackerFailed(Exception):
     """The process ended, or takes nothing more. The message says what was seen."""
 
 
-class MlflowProcess:
-    """A child process that sends curves to MLflow. It starts with the training and ends with it at the latest.
+class TrackerProcess:
+    """A child process that sends curves to a service. It starts with the training and ends with it at the latest.
 
     Args:
-        tracking_uri: of MLflow. name, fingerprint: of the training, for its run in MLflow.
+        service: key of _TRACKERS. about: what that function needs, as JSON values.
         last_s: seconds that `close` waits.
     """
 
-    def __init__(self, tracking_uri: str, name: str, fingerprint: str, last_s: float = _LAST_S) -> None:
+    def __init__(self, service: str, about: Mapping[str, Any], last_s: float = _LAST_S) -> None:
         self._last_s = last_s
         self._waiting = bytearray()
         self._process = subprocess.Popen(
@@ -47,7 +51,7 @@ class MlflowProcess:
         )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
-        self._send({"uri": tracking_uri, "name": name, "fingerprint": fingerprint, "last_s": last_s})
+        self._send({"service": service, "about": dict(about), "last_s": last_s})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Send the values of a step. Never waits.
@@ -113,42 +117,67 @@ class MlflowProcess:
 
 
 def main() -> None:
-    """Send what standard input has to MLflow. Standard output has the type of the error that ended it."""
+    """Send what standard input has to a service. Standard output has the type of the error that ended it."""
     say = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # MLflow prints the address of the run
+    os.dup2(2, 1)  # the libraries print the address of the run
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard), hard))
     try:
-        _track()
+        first = json.loads(sys.stdin.readline())
+        _TRACKERS[first["service"]](first["about"], _steps(first["last_s"]))
         status = 0
     except BaseException as error:
         say.write(type(error).__name__)  # its text may have an address with a password
         say.flush()
         status = 1
-    os._exit(status)  # MLflow's own handlers at the end wait again
+    os._exit(status)  # the libraries' own handlers at the end wait again
 
 
-def _track() -> None:
+def _steps(last_s: float) -> Iterator[dict[str, Any]]:
+    """Each step that the training sends. After the last one, this process ends within `last_s` seconds."""
+    yield from map(json.loads, sys.stdin)
+    # The training has ended, or was killed.
+    watch = threading.Timer(last_s, os._exit, (1,))
+    watch.daemon = True
+    watch.start()
+
+
+def _track_in_mlflow(about: Mapping[str, Any], steps: Iterator[dict[str, Any]]) -> None:
     """One MLflow run per training, over all starts: found by the tag `raymill`, the training's fingerprint."""
     import mlflow
 
-    first = json.loads(sys.stdin.readline())
-    mlflow.set_tracking_uri(first["uri"])
+    mlflow.set_tracking_uri(about["uri"])
     experiment = mlflow.set_experiment("raymill")
     known = mlflow.search_runs(
-        [experiment.experiment_id], f"tags.raymill = '{first['fingerprint']}'", output_format="list", max_results=1
+        [experiment.experiment_id], f"tags.raymill = '{about['fingerprint']}'", output_format="list", max_results=1
     )
-    tags = {"raymill": first["fingerprint"]}
+    tags = {"raymill": about["fingerprint"]}
     run_id = known[0].info.run_id if known else None
-    mlflow.start_run(run_id=run_id, run_name=None if known else first["name"], tags=tags)
-    for line in sys.stdin:
-        step = json.loads(line)
-        mlflow.log_metrics(step["values"], step=step["step"], synchronous=False)
-    # The training has ended, or was killed.
-    watch = threading.Timer(first["last_s"], os._exit, (1,))
-    watch.daemon = True
-    watch.start()
+    mlflow.start_run(run_id=run_id, run_name=None if known else about["name"], tags=tags)
+    for step in steps:
+        values = {name.replace("/", "."): value for name, value in step["values"].items()}
+        mlflow.log_metrics(values, step=step["step"], synchronous=False)
     mlflow.end_run()
+
+
+def _track_in_wandb(about: Mapping[str, Any], steps: Iterator[dict[str, Any]]) -> None:
+    """One run of Weights & Biases per training, over all starts; its id is the training's fingerprint."""
+    # It reads `wandb/settings` of the working folder, which may hold downloaded data: the file can name a server to
+    # which the key is sent. What it writes stays where it was.
+    written = os.environ.get("WANDB_DIR", os.getcwd())
+    with scratch_folder("wandb") as empty, contextlib.chdir(empty):
+        import wandb
+
+        run = wandb.init(
+            project=about["project"], name=about["name"], id=about["fingerprint"], resume="allow",
+            config=about["settings"], dir=written,
+        )  # fmt: skip
+    for step in steps:
+        run.log(step["values"], step=step["step"])
+    run.finish()
+
+
+_TRACKERS = {"mlflow": _track_in_mlflow, "wandb": _track_in_wandb}
 
 
 if __name__ == "__main__":
