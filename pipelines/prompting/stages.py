@@ -33,6 +33,8 @@ _MOST_CHARACTERS = 1 << 30  # of all requests, which the stage that makes them h
 REQUESTS_SCHEMA = pa.schema(
     [("variant", pa.int32()), ("item", pa.int32()), ("key", pa.string()), ("body", pa.large_string())]
 )
+# Characters of a token, at most on average: the time of a score grows with the answer times the reference.
+_TOKEN_CHARS = 32
 ANSWERS_SCHEMA = pa.schema(
     [
         ("variant", pa.int32()),
@@ -150,15 +152,18 @@ class AskModel:
         made = []
         for row in rows:
             reply = found[row["key"]].reply
+            reason, content = reply.reason or reply.refusal or None, reply.content
+            if content is not None and len(content) > _TOKEN_CHARS * self.max_tokens:
+                reason, content = f"{len(content):,} characters, more than `sampling.max_tokens` have", None
             made.append(
                 {
                     "variant": row["variant"],
                     "item": row["item"],
                     "key": row["key"],
                     "outcome": reply.outcome,
-                    "reason": reply.reason or reply.refusal or None,
+                    "reason": reason,
                     "finish": reply.finish,
-                    "content": reply.content if reply.outcome == "answered" and not reply.refusal else None,
+                    "content": content if reply.outcome == "answered" and not reply.refusal else None,
                     "tokens": vars(reply.tokens),
                     "seconds": reply.seconds,
                 }

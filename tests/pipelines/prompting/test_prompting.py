@@ -346,6 +346,22 @@ def test_scores_of_ones_own_are_in_the_table_and_rank_with_intervals(config, ser
     assert ranked == sorted(ranked, reverse=True) and made.report["variants"][0]["behind"] == 0
 
 
+def test_an_answer_with_more_characters_than_its_tokens_have_is_none(config, monkeypatch):
+    """A server may send a megabyte for any number of tokens; its scores would take a minute."""
+
+    class Long(FaultyServer):
+        def said(self, schema, text, draw):
+            return "login " * 600 if "password" in text else "login"
+
+    with Long() as server:
+        model = {"endpoint": server.url, "name": "small"}
+        settings = {"models": {"small": model}, "sampling": {"max_tokens": 100}, "prompts": {"plain": {}}}
+        made = run(config | settings | {"examples": {"number": [0]}}, monkeypatch)
+    (one,) = made.report["variants"]
+    assert 0 < one["answered"] < made.report["items"]
+    assert "3,600 characters, more than `sampling.max_tokens` have" in str(made.report["warnings"])
+
+
 def test_an_own_score_of_an_item_without_an_answer_is_0_in_the_rank_and_left_out_of_the_mean():
     plugin = PromptConfig.model_validate(
         {"kind": "prompt", "data": "d", "models": {"m": {"endpoint": "http://x/v1", "name": "m"}}, "output": "o",
