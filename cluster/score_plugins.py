@@ -1,6 +1,7 @@
 """Scores of answers: the names of Raymill's, and scores of the user, of `train` and `prompt`."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -52,8 +53,9 @@ def custom_score(plugin: Plugin, answer: Mapping[str, Any], setting: str, fix: s
     made = plugin.make()
     try:
         found = call(getattr(made, "score", made), dict(answer))
-        if isinstance(found, int | float | np.number | np.bool_) and np.isfinite(found):
-            return float(found)
+        with suppress(OverflowError):  # as an int of the digits of an answer
+            if isinstance(found, int | float | np.number | np.bool_) and np.isfinite(value := float(found)):
+                return value
         seen = f"returned {found!r:.80}"
     except PluginError as error:
         seen = str(error)

@@ -375,6 +375,10 @@ def wrong(answer):
     return "seven"
 
 
+def endless(answer):
+    return 10**400
+
+
 def failing(answer):
     return 1 / 0
 
@@ -383,6 +387,7 @@ def failing(answer):
     ("changes", "said"),
     [
         ({"custom": [wrong]}, r"custom: .*wrong: returned 'seven', for the answer .* to document .*Correct the score"),
+        ({"custom": [endless]}, r"custom: .*endless: returned 1000.*wanted a finite number"),
         ({"custom": [failing]}, r"custom: .*failing: .*ZeroDivisionError"),
     ],
 )
