@@ -200,7 +200,7 @@ class AuthSettings(TypedDict, total=False):
 class BadWordsSettings(TypedDict, total=False):
     """Remove documents with more than `max_count` words or phrases of a bad-word list."""
 
-    paths: Required[Mapping[str, str]]
+    paths: Required[Mapping[str, Place]]
     """Lists of words by language: path or URI of a text file with one word or phrase a line."""
     max_count: int
     """Maximum number of listed words and phrases in a document."""
@@ -311,7 +311,7 @@ class CleanSettings(TypedDict, total=False):
     """Cleaning steps of your own, classes or functions from a text to a text, applied in this order after the
     removal of HTML and parts of e-mails.
     """
-    terminology: Mapping[str, str] | str
+    terminology: Mapping[str, str] | Place
     """Replacement of each term, or the path of a YAML file with these; whole words, in the case of the text."""
     labels: Mapping[str, Mapping[str, Sequence[str]]]
     """Other spellings of metadata values, as {FIELD: {VALUE: [SPELLING]}}; case, spaces, - and _ make no difference."""
@@ -598,7 +598,7 @@ class DedupSettings(TypedDict, total=False):
     """
     scope: Literal["all", "source", "snapshot"]
     """Documents that are compared with each other: all, those of one source, or those of one snapshot."""
-    against: Sequence[str]
+    against: Sequence[Place]
     """Outputs of earlier curation runs, of whose documents duplicates are removed."""
     component_documents: int
     """Maximum number of documents connected by LSH keys that one task compares at once, at 1.5 KB each; of more,
@@ -682,7 +682,7 @@ class EmbeddingModelSettings(TypedDict, total=False):
     """Price of a million tokens of texts at the endpoint; null: it costs nothing."""
     budget: float | None
     """Money that the run may spend at the endpoint, by `price`; null: any amount."""
-    answers: str | None
+    answers: Place | None
     """Folder or URI of the store of the endpoint's answers, which several runs may share; null: OUTPUT/answers."""
 
 
@@ -740,7 +740,7 @@ class EvaluationSetSettings(TypedDict, total=False):
 
     name: Required[str]
     """Name of the evaluation set in the report."""
-    path: Required[str]
+    path: Required[Place]
     columns: Required[Sequence[str]]
     """Columns of the evaluation set with texts; each text is searched for by itself."""
 
@@ -1004,7 +1004,7 @@ class HeldOutSetSettings(TypedDict, total=False):
     """Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252;
     null: UTF-8, and of HTML the one that is found.
     """
-    path: Required[str]
+    path: Required[Place]
     """Artifact, folder, glob, file or URI of any format that `curate` reads, on the store of the config's `storage`;
     a folder saved by `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION].
     """
@@ -1015,7 +1015,7 @@ class HeldOutSetSettings(TypedDict, total=False):
 class InappropriateContentSettings(TypedDict, total=False):
     """A fastText classifier of texts that no record may have."""
 
-    model: Required[str]
+    model: Required[Place]
     """Path or URI of a supervised fastText model (.bin or .ftz) that recognises inappropriate content."""
     label: Required[str]
     """Label of inappropriate content in the model, with or without __label__."""
@@ -1030,7 +1030,7 @@ class InputSettings(TypedDict, total=False):
 
     source: str
     """Name of the source in the corpus and the report."""
-    path: Required[str]
+    path: Required[Place]
     """Folder (files of known formats in it and below), glob (`**` crosses folders), file or URI; a folder saved by
     Hugging Face `datasets`; or hf://ORG/NAME[/CONFIG][@REVISION].
     """
@@ -1100,7 +1100,7 @@ class InputSettings(TypedDict, total=False):
 class JudgeScoreSettings(TypedDict, total=False):
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low."""
 
-    classifier: Required[str]
+    classifier: Required[Place]
     embedding: Place | EmbeddingModelSettings | None
     """Model of text vectors, for a classifier that `distil` made with `embedding`: the same model, as a folder or an
     endpoint; null: the classifier reads words.
@@ -1135,7 +1135,7 @@ class LanguageIdSettings(TypedDict, total=False):
     """Minimum probability of single languages, in place of `min_score`, as {de: 0.5}."""
     max_chars: int
     """Maximum number of characters of a document that the classifier reads, from four positions."""
-    model: str | None
+    model: Place | None
     """Path or URI of a supervised fastText model (.bin or .ftz) that identifies languages; null: the built-in
     lid.176.
     """
@@ -1401,7 +1401,7 @@ class PagesSettings(TypedDict, total=False):
     """Maximum number of redirects of a web request."""
     max_mib: float
     """Maximum size of a response in MiB, decompressed."""
-    urls: Required[Sequence[str] | str]
+    urls: Required[Sequence[str] | Place]
     """Addresses of web pages: a list, or the path of a text file with one a line and # comments."""
     delay_s: float
     """Minimum number of seconds between two requests to one web server; its robots.txt may want more."""
@@ -1435,7 +1435,7 @@ class PagingSettings(TypedDict, total=False):
 class PeopleScoresSettings(TypedDict, total=False):
     """Scores that people gave documents of the sample, for comparison with the judges."""
 
-    path: Required[str]
+    path: Required[Place]
     """CSV, JSON Lines or Parquet file with a row for each score."""
     id: str
     """Column with the id of the document, as in the column `document` of `sample/`."""
@@ -1484,7 +1484,7 @@ class PunctuationSettings(TypedDict, total=False):
 class QualityClassifierSettings(TypedDict, total=False):
     """Remove documents whose probability of the positive label is below `min_score`."""
 
-    model: Required[str]
+    model: Required[Place]
     label: Required[str]
     """Label of good documents in the quality model, with or without __label__."""
     min_score: float
@@ -1682,7 +1682,7 @@ class ScoreUseSettings(TypedDict, total=False):
 class SentimentSettings(TypedDict, total=False):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
-    model: Required[str]
+    model: Required[Place]
     """Path or URI of a supervised fastText model (.bin or .ftz) that scores sentiment."""
     label: Required[str]
     """Label of the sentiment model whose probability is compared, with or without __label__."""
@@ -1716,7 +1716,7 @@ class SourceSettings(TypedDict, total=False):
 
     source: str
     """Name of the source in records and report."""
-    path: str | None
+    path: Place | None
     """Folder, glob, file or URI; a folder saved by Hugging Face `datasets`; hf://ORG/NAME[/CONFIG][@REVISION]; or
     the output of `raymill curate`; null: `database`, `api` or `pages` is given.
     """
@@ -1820,7 +1820,7 @@ class SplitSettings(TypedDict, total=False):
     """Metadata fields whose values have the same fractions in every split; also length and complexity."""
     group: Sequence[str]
     """Metadata fields whose equal values keep records in one split."""
-    keep: Sequence[str]
+    keep: Sequence[Place]
     """Outputs of earlier runs whose records stay in their split."""
     stable: bool
     """Whether records of a data set that is replaced (--replace) stay in their split and fold; with other fractions,
@@ -2021,7 +2021,7 @@ class TyposSettings(TypedDict, total=False):
 class UrlBlocklistSettings(TypedDict, total=False):
     """Remove documents whose URL is on a block list."""
 
-    paths: Required[Sequence[str]]
+    paths: Required[Sequence[Place]]
     """Paths or URIs of text files with one blocked domain or URL a line."""
     column: str
     """Name of the column with the documents' URLs."""
@@ -2070,7 +2070,7 @@ class ValidateSettings(TypedDict, total=False):
     """Probability of both identified languages from which question and answer must be in the same one; 0.65 is
     usual; null: not checked.
     """
-    json_schema: str | Mapping[str, Any] | None
+    json_schema: Place | Mapping[str, Any] | None
     """JSON Schema that answers must meet, or its path; answers must then be JSON; null: not checked."""
     language: LanguageIdSettings | None
     """Languages that the texts of a record may be in; null: any."""
@@ -2505,7 +2505,7 @@ def generate(
     validate: ValidateSettings | None = NOT_GIVEN,
     dedup: DedupSettings | None = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
-    answers: str | None = NOT_GIVEN,
+    answers: Place | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     limits: LimitsSettings = NOT_GIVEN,
     execution: GenerateExecutionSettings = NOT_GIVEN,
@@ -2600,7 +2600,7 @@ def distil(
     embedding: Place | EmbeddingModelSettings | None = NOT_GIVEN,
     seed: int = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
-    answers: str | None = NOT_GIVEN,
+    answers: Place | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     limits: LimitsSettings = NOT_GIVEN,
     execution: GenerateExecutionSettings = NOT_GIVEN,
@@ -2682,7 +2682,7 @@ def prompt(
     config: AnyConfig = None,
     *,
     name: str = NOT_GIVEN,
-    data: str = NOT_GIVEN,
+    data: Place = NOT_GIVEN,
     split: Literal["validation", "test"] = NOT_GIVEN,
     items: int | None = NOT_GIVEN,
     models: Mapping[str, ModelSettingsSettings] = NOT_GIVEN,

@@ -31,6 +31,12 @@ _located = Entry("raymill.training.model_folder.folder:located_with_fingerprint"
 _local_model = Entry("raymill.training.model_folder.folder:local_model")
 _model_folder = Entry("raymill.training.evaluation.answering:loaded")
 
+# Requests of a range of keys, about. A range is a unit of work: progress is shown by ranges, and at the end of a stage
+# some workers wait.
+RANGE_REQUESTS = 250
+# Those of a folder that transformers computes: each worker computes one request at a time, for seconds.
+FOLDER_RANGE_REQUESTS = 8
+
 
 def located(store: Store, model: ModelSettings) -> ModelSettings:
     """The model; of a folder with its place, and the fingerprint of its files as its revision.
@@ -79,6 +85,15 @@ class Backends:
     def gpus(self) -> float:
         """That a worker reserves."""
         return self.model.worker_gpus
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether a worker computes one request at a time."""
+        return self.model.path is not None and self.model.engine == "transformers"
+
+    def ranges(self, requests: int, most: int) -> int:
+        """The number of ranges that the keys of the requests are divided into. most: of them."""
+        return max(1, min(most, requests // (FOLDER_RANGE_REQUESTS if self.one_at_a_time else RANGE_REQUESTS)))
 
     @property
     def workers(self) -> int | None:

@@ -70,10 +70,13 @@ def address_class(url: str) -> str:
     return "private" if is_private else f"{host}{parts.path.rstrip('/')}"
 
 
-def sample_seed(seed: int, sample: int) -> int:
-    """The seed that is sent for a sample: different for each, and the same on every machine."""
-    digest = hashlib.blake2b(f"{seed}/{sample}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest) >> 1  # many servers take 31 bits
+def sample_seed(seed: int, sample: int, messages: Sequence[Message]) -> int:
+    """The seed that is sent for a sample of an answer: the same on every machine.
+
+    It differs with the messages, because a server draws the same random numbers for equal seeds: similar prompts would
+    get similar answers.
+    """
+    return int(_digits([seed, sample, messages], 8), 16) >> 1  # many servers take 31 bits
 
 
 def boundaries(count: int) -> list[str]:

@@ -200,7 +200,7 @@ class ModelSettings(AskedEndpoint):
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "seed": sample_seed(sampling.seed, sample),
+            "seed": sample_seed(sampling.seed, sample, messages),
             **self.extra,
         }
         if sampling.logprobs is not None:

@@ -59,9 +59,8 @@ from raymill.pipelines.text.texts import Texts
 VERSION = "1"
 RECORDS, REMOVED, QUARANTINE = GENERATED, "removed", "quarantine"
 _MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verdicts"
-# Requests of a range of keys, about: progress is shown by ranges, and at the end of each some workers wait.
-_RANGE_REQUESTS = 250
 _MOST_RANGES = 256
+_SHORT_SEED = 100  # bytes
 _RANGE_BYTES = 64 << 20  # of seeds, about
 # Bytes in memory: of the rows and requests that a unit may write, and that one answer may make. An item of an answer
 # has the whole seed with it, so large seeds and long lists make gigabytes of megabytes.
@@ -149,8 +148,11 @@ def run_stages(
     """All stages of a run. run: makes or finds the artifacts of a stage. check: of those of `draft`, before asking."""
     store, units = inputs.reading.store, inputs.units
     by_bytes = sum(unit.bytes for unit in units) * settings.samples // _RANGE_BYTES
-    by_rows = document_count(inputs) * settings.samples // _RANGE_REQUESTS
-    count = max(1, min(_MOST_RANGES, max(by_rows, by_bytes)))
+    # An estimate. With one request at a time in each worker, short seeds such as topics occupy all workers too, and a
+    # range without requests takes less time than one request.
+    documents = document_count(inputs, _SHORT_SEED) if settings.backends.one_at_a_time else document_count(inputs)
+    by_rows = settings.backends.ranges(documents * settings.samples, _MOST_RANGES)
+    count = min(_MOST_RANGES, max(by_rows, by_bytes))
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), count, settings.made_from])
     outputs = (
         Output("_work/requests.0", _NO_COLUMNS),

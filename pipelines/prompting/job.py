@@ -58,9 +58,8 @@ from raymill.pipelines.prompting.stages import (
 )
 from raymill.pipelines.prompting.variants import Item, PromptVariant, refuse_wrong_prompts, variants_of
 
-VERSION = "2"
+VERSION = "3"
 BEST = "best.yaml"
-_RANGE_REQUESTS = 250  # about: progress is shown by ranges of keys
 _MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 _NO_COLUMNS = pa.schema([])
@@ -206,9 +205,14 @@ class PromptJob(RunJob[PromptConfig]):
         config = self.config
         made_from = fingerprint([VERSION, self.settings(), self.inputs()])
         records = Artifact.load(self.store, paths.join(config.data, config.split)).rows
-        requests = len(self.variants) * min(config.items or records, records) // len(self.models)
-        count = max(1, min(_MOST_RANGES, requests // _RANGE_REQUESTS))
-        firsts = tuple(boundaries(count))
+        items = min(config.items or records, records)
+        backends, firsts = dict[str, Backends](), dict[str, tuple[str, ...]]()
+        for name, model in self.models.items():
+            throttle = f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}"
+            secret = config.models[name].secret(f"models.{name}")
+            one = Backends(model, config.sampling, config.budget, self._answers(name), throttle, secret)
+            requests = items * sum(variant.model == name for variant in self.variants)
+            backends[name], firsts[name] = one, tuple(boundaries(one.ranges(requests, _MOST_RANGES)))
         embedding = config.embedding
         draft = Draft(config, self.models, firsts, embedding)
         outputs = (
@@ -217,27 +221,23 @@ class PromptJob(RunJob[PromptConfig]):
             *(Output(f"_work/requests.{name}", _NO_COLUMNS) for name in self.models),
         )
         artifacts = dict(making.run(Stage("items", outputs, (0,), draft, made_from, self.store, memory=2 * GIB)))
-        for name, model in self.models.items():
-            backends = Backends(
-                model, config.sampling, config.budget, self._answers(name),
-                f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}", config.models[name].secret(f"models.{name}"),
-            )  # fmt: skip
+        for name, one in backends.items():
             uris = tuple(artifacts[f"_work/requests.{name}"].file_uris)
-            ask = AskModel(name, backends, uris, firsts, config.sampling.max_tokens, config.execution.max_unanswered)
+            ask = AskModel(name, one, uris, firsts[name], config.sampling.max_tokens, config.execution.max_unanswered)
             artifacts |= making.run(
                 Stage(
                     f"ask.{name}",
                     (Output(f"answers_of.{name}", ANSWERS_SCHEMA),),
-                    range(count),
+                    range(len(firsts[name])),
                     ask,
                     f"{made_from}/{name}",
                     self.store,
                     memory=2 * GIB,
-                    watch=backends.watch(artifacts[ITEMS].rows * sum(one.model == name for one in self.variants)),
-                    setup=backends.setup,
-                    cpus=backends.cpus,
-                    gpus=backends.gpus,
-                    concurrency=backends.workers,
+                    watch=one.watch(artifacts[ITEMS].rows * sum(variant.model == name for variant in self.variants)),
+                    setup=one.setup,
+                    cpus=one.cpus,
+                    gpus=one.gpus,
+                    concurrency=one.workers,
                 )
             )
         for name in self.models:

@@ -56,12 +56,12 @@ ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), 
 class Draft:
     """The work of the stage `items`.
 
-    firsts: the first key of each range of requests. embedding: what endpoints are asked for vectors with.
+    firsts: the first key of each range of requests, by model. embedding: what endpoints are asked for vectors with.
     """
 
     config: PromptConfig
     models: Mapping[str, ModelSettings]
-    firsts: tuple[str, ...]
+    firsts: Mapping[str, tuple[str, ...]]
     embedding: EmbeddingRun
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
@@ -71,7 +71,9 @@ class Draft:
         scratch.write(ITEMS, pa.Table.from_pylist([vars(one) for one in items], ITEMS_SCHEMA))
         variants = variants_of(config)
         shown = examples_of(config, items, self.embedding) if any(one.examples for one in variants) else None
-        by_model: dict[str, list[list[dict[str, Any]]]] = {name: [[] for _ in self.firsts] for name in self.models}
+        by_model: dict[str, list[list[dict[str, Any]]]] = {
+            name: [[] for _ in keys] for name, keys in self.firsts.items()
+        }
         chosen, fewer, size = [], 0, 0
         for number, variant in enumerate(variants):
             for at, item in enumerate(items):
@@ -87,7 +89,7 @@ class Draft:
                         "`items` or `examples.number`, or leave long records out of the data set."
                     )
                 row = {"variant": number, "item": at, "key": one.key, "body": one.body}
-                by_model[variant.model][range_of(one.key, self.firsts)].append(row)
+                by_model[variant.model][range_of(one.key, self.firsts[variant.model])].append(row)
                 chosen.append({"variant": number, "item": item.id, "examples": [one.id for one in examples]})
         scratch.write(EXAMPLES, pa.Table.from_pylist(chosen, EXAMPLES_SCHEMA))
         for name, ranges in by_model.items():

@@ -1,5 +1,6 @@
 """Programs of docs/examples on small inputs, without Ray; test_deduplicate.py and test_python_on_ray.py run others."""
 
+import contextlib
 import importlib
 import shutil
 import sys
@@ -10,9 +11,11 @@ import pytest
 import raymill
 from docs.build import ROOT
 from tests.support.distil_inline import JudgeServer, document, points, write_documents
-from tests.support.inline import without_ray
+from tests.support.inline import InlineEngine, without_ray
 from tests.support.stories import GERMAN, story
+from tests.support.train_inline import train_without_ray
 from tests.support.warc_records import COMPRESS, record, response
+from tests.support.word_model import word_model
 
 EXAMPLES = ROOT / "docs" / "examples"
 
@@ -107,3 +110,33 @@ def test_a_judge_that_no_classifier_can_follow_filters_nothing(program, tmp_path
         with pytest.raises(SystemExit, match="does not follow the judge"):
             program("judge/educational").main(str(documents), "out", server.url, "judge")
     assert not Path("out/lessons").exists()
+
+
+def test_a_model_is_trained_on_its_own_answers_about_documents(program, tmp_path, monkeypatch, capsys):
+    units = {}
+
+    class Counting(InlineEngine):
+        def run(self, stage):
+            units[stage.name] = len(stage.units)
+            return super().run(stage)
+
+    model = word_model(tmp_path / "model")
+    offline = program("offline/offline")
+    without_ray(monkeypatch, Counting)
+    train_without_ray(monkeypatch)
+    monkeypatch.setattr(raymill, "session", contextlib.nullcontext)
+    monkeypatch.setattr(offline, "MODULES", ["glob", "heapq", "shutil", "textwrap"])
+    offline.main(model)
+    made, data = raymill.open("data/questions").report, raymill.open("data/prepared")
+    assert made["requests"] == made["tries"] == 2 * made["documents"] > 30
+    assert units["ask.0"] > 2, "few requests are divided over all workers, each of which computes one at a time"
+    assert made["records"] > 20 and made["records"] + sum(one["count"] for one in made["removed"]) == made["requests"]
+    assert data.train.to_arrow().num_rows > 10 and data.test.to_arrow().num_rows
+    (fit,) = raymill.open("runs/offline").report["fits"]
+    assert fit["validation"][-1]["loss"] < fit["validation"][0]["loss"]
+    compared = raymill.open("runs/before-and-after").report
+    assert {one["model"] for one in compared["variants"]} == {"before", "after"}
+    printed = capsys.readouterr().out
+    offline.main(model)
+    assert printed.endswith(capsys.readouterr().out), "the same results"
+    assert raymill.open("data/questions").report == made, "nothing is made again"

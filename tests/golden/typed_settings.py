@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from raymill.cluster.config import model_of
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.plugins import PluginUse
+from raymill.cluster.store.paths import AbsolutePath
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
 KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt")
@@ -55,6 +56,7 @@ Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"
 _run_of = Entry("raymill.cluster.frame.calls:run_of")
 '''
 
+_PATH = get_args(AbsolutePath)[-1]  # the validator by which a setting is a path
 _OPTIONS = {
     "config": "a file (YAML or JSON), a dict, or a config object; None: the keywords are all settings",
     "override": 'changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied last',
@@ -84,7 +86,7 @@ def settings_of(model: type) -> dict[str, tuple[Any, str, bool]]:
     if issubclass(model, BaseModel):
         fields = model.model_fields
         return {
-            field.alias or name: (field.annotation, field.description or "", field.is_required())
+            field.alias or name: (_annotated(field), field.description or "", field.is_required())
             for name, field in fields.items()
             if name != "kind"
         }
@@ -95,6 +97,11 @@ def settings_of(model: type) -> dict[str, tuple[Any, str, bool]]:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         found[field.name] = (hints[field.name], (info and info.description) or "", required)
     return found
+
+
+def _annotated(field: FieldInfo) -> Any:
+    """The type of a field, with the validators that pydantic takes off it."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
 def _class(name: str, model: type, groups: dict[str, type]) -> str:
@@ -180,6 +187,8 @@ def _type(kind: Any, groups: dict[str, type]) -> str:
     """The annotation of a setting as text. Models are added to `groups` under the names of their typed dicts."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        if _PATH in inner:
+            return "Place"
         return _type(inner[0], groups)
     if origin in (Union, types.UnionType):
         return " | ".join(dict.fromkeys(_type(one, groups) for one in inner))

@@ -86,7 +86,7 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
 
     def generate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("raymill.pipelines.generate.stages._RANGE_REQUESTS", 9)
+            patch.setattr("raymill.cluster.asking.backends.RANGE_REQUESTS", 9)
             patch.setattr("raymill.pipelines.generate.stages.document_count", lambda inputs: 36)
             patch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.02)
             model = {"endpoint": endpoint, "name": "m", "tries": 30, "concurrency": 4}
@@ -95,7 +95,7 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
 
     def distil(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("raymill.pipelines.generate.stages._RANGE_REQUESTS", 9)
+            patch.setattr("raymill.cluster.asking.backends.RANGE_REQUESTS", 9)
             patch.setattr("raymill.cluster.asking.ask.pause_before", lambda tries, wait: 0.02)
             judges = [{"model": {"endpoint": endpoint, "name": "m", "tries": 30, "concurrency": 4}}]
             settings = _DISTIL | {"inputs": [{"path": str(stories), "id": "id"}], "judges": judges, "output": output}

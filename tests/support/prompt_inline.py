@@ -19,10 +19,10 @@ def questions(count: int) -> tuple[list[str], list[str]]:
     return [texts[n % 3].format(n) for n in range(count)], [names[n % 3] for n in range(count)]
 
 
-def prompt_inline(config: dict, monkeypatch, **how) -> PromptRun:
+def prompt_inline(config: dict, monkeypatch, *, engine=None, **how) -> PromptRun:
     """A run of a config given as plain settings."""
     job = PromptJob(PromptConfig.model_validate(config))
     with monkeypatch.context() as patch:
-        inline.without_ray(patch, None)
+        inline.without_ray(patch, engine)
         patch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
         return job.run(Session(), Progress(), **how)

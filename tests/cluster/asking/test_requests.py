@@ -65,5 +65,7 @@ def test_every_key_is_in_one_range(count):
 
 
 def test_the_seed_of_a_sample_is_the_same_everywhere_and_fits_31_bits():
-    seeds = {sample_seed(seed, sample) for seed in range(20) for sample in range(20)}
-    assert len(seeds) == 400 and max(seeds) < 1 << 31 and sample_seed(1, 0) == 1119200088
+    asked = [[{"role": "user", "content": text}] for text in ("Name a colour.", "Name a fruit.")]
+    seeds = {sample_seed(seed, sample, one) for seed in range(20) for sample in range(20) for one in asked}
+    assert len(seeds) == 800 and max(seeds) < 1 << 31
+    assert sample_seed(1, 0, asked[0]) == 1045107799

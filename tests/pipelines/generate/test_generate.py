@@ -21,7 +21,6 @@ from raymill.cluster.inspection import describe
 from raymill.cluster.output import Output
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
-from raymill.pipelines.generate import stages
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.parse import REASONS
@@ -457,7 +456,7 @@ def test_a_stored_body_that_is_no_answer_is_asked_again(settings, server, monkey
 
 
 def test_inspect_lists_the_answer_store_and_gc_joins_its_small_files(settings, server, monkeypatch, tmp_path):
-    monkeypatch.setattr(stages, "_RANGE_REQUESTS", 3)
+    monkeypatch.setattr("raymill.cluster.asking.backends.RANGE_REQUESTS", 3)
     run = generate_inline(settings, monkeypatch)
     listed = str(describe(run.uri))
     assert "answers " in listed and "4 files, " in listed and f'raymill.inspect("{run.uri}/answers")' in listed
@@ -481,7 +480,7 @@ def stored_files(tmp_path):
 
 
 def test_a_run_that_ends_joins_the_small_files_of_its_store(settings, server, monkeypatch, tmp_path):
-    monkeypatch.setattr(stages, "_RANGE_REQUESTS", 1)
+    monkeypatch.setattr("raymill.cluster.asking.backends.RANGE_REQUESTS", 1)
     monkeypatch.setattr("raymill.pipelines.generate.job.compact", partial(compact, fewest=4))
     run = generate_inline(settings, monkeypatch)
     assert len(stored_files(tmp_path)) == 1 and len(stored(tmp_path)) == 12

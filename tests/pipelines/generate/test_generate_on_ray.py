@@ -21,7 +21,7 @@ def test_workers_share_the_limit_the_rate_and_the_budget(settings, server, monke
     """Forty requests in some ten units, on two CPUs."""
     documents = [{"text": f"Guide {n} is about the router. Its lamp is green when it is ready."} for n in range(40)]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
-    monkeypatch.setattr(stages, "_RANGE_REQUESTS", 4)
+    monkeypatch.setattr("raymill.cluster.asking.backends.RANGE_REQUESTS", 4)
     monkeypatch.setattr(stages, "document_count", lambda inputs: 40)
     server.seconds = 0.1
     settings |= {"inputs": [str(tmp_path / "seeds.jsonl")], "dedup": None}

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
@@ -21,7 +22,7 @@ from raymill.pipelines.prompting.job import PromptJob, shown_examples
 from raymill.pipelines.prompting.plan import plan_prompts
 from raymill.pipelines.prompting.variants import Item, messages_of, refuse_wrong_prompts, variants_of
 from tests.support.generate_inline import rows
-from tests.support.inline import prepare_inline
+from tests.support.inline import InlineEngine, prepare_inline
 from tests.support.prompt_inline import TOPICS, questions
 from tests.support.prompt_inline import prompt_inline as run
 
@@ -405,3 +406,22 @@ def test_a_rank_by_a_score_that_is_not_there_is_refused(config):
     with pytest.raises(ValueError, match="two scores have the name brevity"):
         PromptConfig.model_validate(config | {"custom": [brevity, brevity]})
     assert "custom" not in PromptConfig.model_validate(config).model_dump()
+
+
+def test_models_are_asked_in_ranges_of_their_own_with_the_same_result(config, monkeypatch, tmp_path):
+    config["models"]["other"] = config["models"]["small"] | {"name": "other"}
+    counts, units = {"small": 5, "other": 2}, {}
+
+    class Counting(InlineEngine):
+        def run(self, stage):
+            units[stage.name] = len(stage.units)
+            return super().run(stage)
+
+    def scores(output):
+        report = run(config | {"output": str(tmp_path / output)}, monkeypatch, engine=Counting).report
+        return [{name: one for name, one in row.items() if name != "seconds"} for row in report["variants"]]
+
+    whole = scores("whole")
+    assert (units["ask.small"], units["ask.other"]) == (1, 1)
+    monkeypatch.setattr(Backends, "ranges", lambda self, requests, most: counts[self.model.name])
+    assert scores("divided") == whole and (units["ask.small"], units["ask.other"]) == (5, 2)
