@@ -35,7 +35,7 @@ _model_folder = Entry("raymill.training.evaluation.answering:loaded")
 # some workers wait.
 RANGE_REQUESTS = 250
 # Those of a folder that transformers computes: each worker computes one request at a time, for seconds.
-FOLDER_RANGE_REQUESTS = 8
+FOLDER_RANGE_REQUESTS = 4
 
 
 def located(store: Store, model: ModelSettings) -> ModelSettings:

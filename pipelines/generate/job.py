@@ -87,8 +87,8 @@ _PAGE_NOTES = {
     "examples": "Contents of the first records.",
     "outcomes": "Of tries. `answered`: an answer came; `again`: none came, so the request was sent again; "
     "`refused`: the server refused the request.",
-    "tokens": "Counted by the server, of all calls with this name and output; `cached` are some of the input, "
-    "`reasoning` some of the output.",
+    "tokens": "Counted by the server, or by the tokenizer of a model folder, of all calls with this name and output; "
+    "`cached` are some of the input, `reasoning` some of the output.",
     "prices": "Money for a million tokens; `batch` is the fraction of them that a batch file costs.",
     "removed": "Rows of `removed/` by reason, with what was seen first.",
     "agreement": "Of both orders, with 95% intervals. Kappa: 1 is full agreement, 0 is agreement by chance.",

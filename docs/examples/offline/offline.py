@@ -2,7 +2,7 @@
 
 python offline.py MODEL        a folder that import_gguf.py made, or any chat model
 
-The documents are docstrings of Python's standard library. 15 minutes on two cores with SmolLM2-135M-Instruct; the same
+The documents are docstrings of Python's standard library. 10 minutes on two busy cores with SmolLM2-135M-Instruct; the same
 command continues what was stopped.
 """
 
