@@ -2,7 +2,7 @@
 
 python offline.py MODEL        a folder that import_gguf.py made, or any chat model
 
-The documents are docstrings of Python's standard library. With SmolLM2-135M-Instruct it takes a quarter of an hour on two
+The documents are docstrings of the standard library. With SmolLM2-135M-Instruct it takes a quarter of an hour on two
 busy cores. The same command continues what was stopped.
 """
 
