@@ -190,7 +190,7 @@ def test_a_mistake_is_one_line_with_its_fix(read, added, line):
             [
                 "c.yaml, name: 'x y' given; wanted letters, digits, `_`, `.` and `-`, of which the first is a letter or digit.",
                 "c.yaml, inputs.0.path: missing, and it has no default. Add `path:` here.",
-                "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, encoding, exclude, follow_links, format, id, licence, path, "
+                "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, encoding, exclude, extractor, follow_links, format, id, licence, path, "
                 "snapshot, source, split, storage, text, weight. Did you mean path?",
                 "c.yaml, inputs.1.path: 3 given; wanted text (in quotes, if it looks like a number).",
             ],
