@@ -12,6 +12,7 @@ from typing import Any
 
 import boto3
 import botocore.session
+import urllib3
 from botocore import UNSIGNED
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
@@ -291,7 +292,10 @@ class _BoundedAnswers:
         request.stream_output = True  # else it is read there
         answer = self._session.send(request)
         found = AWSResponse(answer.url, answer.status_code, answer.headers, _BoundedBody(answer.raw))
-        _ = found.content  # read now, within the time of the request
+        try:
+            _ = found.content  # read now, within the time of the request
+        except urllib3.exceptions.HTTPError as error:  # such as a lost connection: the request is tried again
+            raise HTTPClientError(error=error) from error
         return found
 
 
