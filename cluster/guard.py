@@ -108,7 +108,11 @@ class Guard(Generic[Item, Result]):
         with self._lock:
             while waiting:
                 child = self._running()
-                outcome = child.run([items[one] for one in waiting], [bounds[one] for one in waiting])
+                try:
+                    outcome = child.run([items[one] for one in waiting], [bounds[one] for one in waiting])
+                except BaseException:
+                    self._child = None  # it has ended, and its pipes are closed
+                    raise
                 if not isinstance(outcome, _Ended):
                     found = outcome
                     break

@@ -325,6 +325,7 @@ def test_the_stack_of_a_panic_is_printed_with_debug_alone(run, verb, monkeypatch
 @pytest.mark.parametrize(("code", "at_once"), [(130, True), (0, False), (1, False), (2, False), (None, False)])
 def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypatch, code, at_once):
     ended: list[int] = []
+    monkeypatch.setattr("raymill.cluster.entry._given_up", [])  # by other tests of this process
     monkeypatch.setattr(cli, "main", lambda: sys.exit(code))
     monkeypatch.setattr(cli.os, "_exit", ended.append)
     with pytest.raises(SystemExit) as left:
@@ -334,6 +335,7 @@ def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypa
 
 def test_a_call_that_took_too_long_neither_delays_nor_aborts_the_end_of_the_process(monkeypatch):
     ended, lasting, done = list[int](), threading.Event(), list[int]()
+    monkeypatch.setattr("raymill.cluster.entry._given_up", [])  # by other tests of this process
     monkeypatch.setattr(cli, "main", lambda: sys.exit(3))
     monkeypatch.setattr(cli.os, "_exit", ended.append)
     monkeypatch.setattr(cli.atexit, "_run_exitfuncs", lambda: done.append(1))

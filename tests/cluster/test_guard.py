@@ -227,3 +227,11 @@ def test_an_iterator_ends_and_one_that_is_not_wanted_any_more_leaves_no_child():
     assert len(set(psutil.Process().children()) - before) == 1
     found.close()
     assert set(psutil.Process().children()) <= before
+
+
+def test_after_an_item_that_cannot_be_sent_the_next_one_has_a_new_child():
+    guard = Guard(len)
+    assert guard("ab", ROOMY) == 2
+    with pytest.raises(Exception, match="pickle"):
+        guard(lambda: None, ROOMY)
+    assert guard("abc", ROOMY) == 3

@@ -37,7 +37,7 @@ def test_records_that_break_a_rule_are_in_the_ledger_with_the_reason_of_prepare(
     assert kept == {id for id, one in expected.items() if one is None} and 0 < len(kept) < len(made)
     removed = [row for row in rows(run, "removed") if row["reason"] in OF_RULES]
     found = {(row["reason"], row["value"]) for row in removed}
-    assert found == {(one.reason, one.value) for one in expected.values() if one is not None} and len(found) > 2
+    assert found == {(one.reason, one.value) for one in expected.values() if one is not None} and found
     shown = {one["reason"]: one for one in run.report["removed"]}
     for reason in {reason for reason, _ in found}:
         assert shown[reason]["meaning"] == OF_RULES[reason] and shown[reason]["count"] > 0
