@@ -18,7 +18,7 @@ from typing import Any
 
 from raymill import cluster
 from raymill.cluster import logs
-from raymill.cluster.entry import Entry, calls_go_on, require_extra
+from raymill.cluster.entry import Entry, abandoned_calls_run, require_extra
 from raymill.cluster.errors import RaymillError, is_panic
 from raymill.cluster.frame import kinds
 from raymill.cluster.frame.kind import Kind, Verb
@@ -95,15 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def command() -> None:
-    """The process `raymill`. It exits without waiting for threads of Ray after an interrupt, Ctrl-C or SIGTERM, and for
-    those of calls that took too long: Python's own exit aborts if one of them gets an answer then.
+    """The process `raymill`.
+
+    After an interrupt (Ctrl-C or SIGTERM) it does not wait for threads of Ray. If a call that exceeded its time still
+    runs, it ends without Python's own exit, which aborts when such a call returns during it.
     """
     interrupt_on_sigterm()
     try:
         main()
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if code == INTERRUPTED or calls_go_on():
+        if code == INTERRUPTED or abandoned_calls_run():
             if code != INTERRUPTED:
                 atexit._run_exitfuncs()
             sys.stdout.flush()

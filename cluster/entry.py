@@ -26,7 +26,7 @@ EXTRAS = {
 }
 
 T = TypeVar("T")
-_given_up: list[threading.Thread] = []
+_abandoned: list[threading.Thread] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     try:
         returned, value = found.get(timeout=seconds)
     except queue.Empty:
-        _given_up.append(thread)
+        _abandoned.append(thread)
         raise TimeoutError(f"no whole answer within {seconds:.0f} s") from None
     if not returned:
         raise value
     return value
 
 
-def calls_go_on() -> bool:
-    """Whether a call of `within` that took too long still runs."""
-    return any(thread.is_alive() for thread in _given_up)
+def abandoned_calls_run() -> bool:
+    """Whether a call of `within` that exceeded its time still runs."""
+    return any(thread.is_alive() for thread in _abandoned)

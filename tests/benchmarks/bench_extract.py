@@ -11,7 +11,7 @@ over pages; segments: wanted and unwanted pieces, over all), pages without text,
 page, the extractors in turns page by page, the better of two rounds on TIMED pages. Times include decoding and bounds.
 
 With `stages FOLDER [extractor=NAME]`, FOLDER has .html files: milliseconds of processor time a page of each stage of
-`curate`, without Ray. This file in a checkout of an earlier commit gives the times before.
+`curate`, without Ray.
 
 Predicted 2026-11-26, before the first run here. From web_extraction.md, F1 on WCXB test, article bodies: resiliparse
 .84, .92; trafilatura .86, .96; trafilatura_fast .83, .96; justext .75, .85; router .87, .94. Milliseconds a page of
@@ -34,7 +34,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
+from raymill.cluster.guard import processor_seconds
+from raymill.cluster.progress import Progress
+from raymill.cluster.readers.formats.extractors import LIBRARIES
+from raymill.cluster.readers.formats.web_pages import HtmlPage, _main_content
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.session import Session
+from raymill.pipelines.all_kernels import compile_kernels
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import run_stages
 from tests.benchmarks.timing import machine
+from tests.support.inline import InlineEngine
 
 TIMED = 150
 PACKAGES = ("resiliparse", "trafilatura", "justext", "lxml")
@@ -132,13 +142,10 @@ def layout_of(folder: Path) -> tuple[Callable[[Path, str], Iterator[Gold]], Call
 
 
 def quality(folder: Path, part: str) -> None:
-    from raymill.cluster.readers.formats.extractors import LIBRARIES
-    from raymill.cluster.readers.formats.web_pages import HtmlPage, _main_content
-
     def text_of(page: bytes, name: Any) -> str:
         try:
             return _main_content(HtmlPage(page, "", name)).text
-        except Exception:
+        except Exception:  # of any library: such a page is in quarantine, and counts as one without text here
             return ""
 
     read, score = layout_of(folder)
@@ -169,25 +176,8 @@ def quality(folder: Path, part: str) -> None:
         print("".join(f"  {kind} {score(some)[2]:.3f}" for kind, some in sorted(by_kind.items()) if len(by_kind) > 1))
 
 
-def processor_seconds() -> float:
-    """Of this process and of its children, which parse the pages."""
-    pids = ["self", *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    ended = os.times()
-    ticks = sum(int(one[11]) + int(one[12]) for one in fields)
-    return ticks / os.sysconf("SC_CLK_TCK") + ended.children_user + ended.children_system
-
-
 def stages(folder: Path, more: list[str]) -> None:
     """`measure` and `select` without Ray on the pages of a folder. more: settings of the input, as extractor=router."""
-    from raymill.cluster.progress import Progress
-    from raymill.cluster.readers.freeze import freeze
-    from raymill.cluster.session import Session
-    from raymill.pipelines.all_kernels import compile_kernels
-    from raymill.pipelines.curate.config import CurateConfig
-    from raymill.pipelines.curate.job import run_stages
-    from tests.support.inline import InlineEngine
-
     compile_kernels()
     spent: dict[str, float] = {}
 

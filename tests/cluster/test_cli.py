@@ -15,7 +15,7 @@ from raymill import cluster
 from raymill.cluster import cli
 from raymill.cluster.cli import shell_command
 from raymill.cluster.engine import _RunUnit
-from raymill.cluster.entry import Entry, calls_go_on, within
+from raymill.cluster.entry import Entry, abandoned_calls_run, within
 from raymill.cluster.errors import ClusterError, ConfigError, DataError, RaymillError, StageError, StorageError
 from raymill.cluster.frame.kind import Verb
 from raymill.cluster.frame.kinds import names
@@ -325,7 +325,7 @@ def test_the_stack_of_a_panic_is_printed_with_debug_alone(run, verb, monkeypatch
 @pytest.mark.parametrize(("code", "at_once"), [(130, True), (0, False), (1, False), (2, False), (None, False)])
 def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypatch, code, at_once):
     ended: list[int] = []
-    monkeypatch.setattr("raymill.cluster.entry._given_up", [])  # by other tests of this process
+    monkeypatch.setattr("raymill.cluster.entry._abandoned", [])  # by other tests of this process
     monkeypatch.setattr(cli, "main", lambda: sys.exit(code))
     monkeypatch.setattr(cli.os, "_exit", ended.append)
     with pytest.raises(SystemExit) as left:
@@ -335,7 +335,7 @@ def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypa
 
 def test_a_call_that_took_too_long_neither_delays_nor_aborts_the_end_of_the_process(monkeypatch):
     ended, lasting, done = list[int](), threading.Event(), list[int]()
-    monkeypatch.setattr("raymill.cluster.entry._given_up", [])  # by other tests of this process
+    monkeypatch.setattr("raymill.cluster.entry._abandoned", [])  # by other tests of this process
     monkeypatch.setattr(cli, "main", lambda: sys.exit(3))
     monkeypatch.setattr(cli.os, "_exit", ended.append)
     monkeypatch.setattr(cli.atexit, "_run_exitfuncs", lambda: done.append(1))
@@ -345,7 +345,7 @@ def test_a_call_that_took_too_long_neither_delays_nor_aborts_the_end_of_the_proc
         cli.command()
     assert ended == [3] and done == [1]
     lasting.set()
-    wait_until(lambda: not calls_go_on(), 5)
+    wait_until(lambda: not abandoned_calls_run(), 5)
     with pytest.raises(SystemExit):
         cli.command()
     assert ended == [3]
