@@ -8,11 +8,9 @@ Row groups keep the tries of neighbouring files together, in the order of keys, 
 range or a key reads the same row groups as before.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +21,7 @@ from raymill.cluster.failpoints import failpoint
 from raymill.cluster.formats import byte_size, plural
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
+from raymill.cluster.temporary import scratch_folder
 
 ANSWERS = "answers"  # the folder of a run's store, below its output
 _FEWEST = 16  # small files that are worth joining
@@ -88,8 +87,8 @@ def _join(answers: Answers, uris: Sequence[str]) -> None:
     last = "" if any(not one.last for one in ranges) else max(one.last for one in ranges)
     keys = AnswerRange(min(one.first for one in ranges), last)
     seen = set[tuple[str, str]]()
-    with tempfile.TemporaryDirectory(prefix="raymill-answers-") as folder:
-        path = Path(folder, "joined.parquet")
+    with scratch_folder("answers") as folder:
+        path = folder / "joined.parquet"
         with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
             for table in _row_groups(answers, uris):
                 names = list(zip(table["id"].to_pylist(), table["outcome"].to_pylist(), strict=True))

@@ -10,9 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +22,7 @@ import httpx2
 from raymill.cluster.asking.endpoint import Endpoint, Reply
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.secret_values import redacted
+from raymill.cluster.temporary import temporary_folder
 
 _READY_S = 1800.0  # loading and compiling a large model
 _POLL_S = 0.5
@@ -40,8 +41,9 @@ class VllmServer:
             raise ConfigError("model.engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
         self._words = [program, "serve", str(folder), "--host", "127.0.0.1", "--served-model-name", name]
         self._words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
-        self._folder = tempfile.TemporaryDirectory(prefix="raymill-vllm-")  # removed with this object
-        self._log = Path(self._folder.name, "log.txt")
+        scratch = temporary_folder("vllm")
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        self._log = scratch / "log.txt"
         self._start()
 
     def _start(self) -> None:

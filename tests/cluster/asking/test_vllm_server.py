@@ -19,6 +19,7 @@ from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.store.store import Store
+from raymill.cluster.temporary import abandoned
 
 STAND_IN = f"""#!{sys.executable}
 import os, sys, threading
@@ -104,13 +105,16 @@ server = VllmServer(pathlib.Path({str(tmp_path / "model")!r}), "m", 1)
 print("ready", flush=True)
 time.sleep(600)
 """
-    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    (scratch := tmp_path / "scratch").mkdir()
+    environment = os.environ | {"TMPDIR": str(scratch)}
+    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     assert worker.stdout.readline() == "ready\n"
     ((pid, words),) = seen()
     assert not ended(pid) and "tensor" not in words
     worker.kill()
     worker.wait()
     assert within(10, lambda: ended(pid))
+    assert len(abandoned("vllm", str(scratch))) == 1, "the next process removes its folder"
 
 
 def test_a_server_that_does_not_start_is_an_error_with_its_last_lines(seen, tmp_path):
