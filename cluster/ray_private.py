@@ -35,11 +35,11 @@ NAMES = {
     ),
     "AuthenticationTokenLoader": (
         "ray._raylet",
-        "has a Ray that this process starts after another one use its own token, and not the first one",
+        "makes Ray read its token again: otherwise it keeps the first one for every Ray of this process",
     ),
     "enable_auto_connect": (
         "ray._private.auto_init_hook",
-        "keeps threads from starting a Ray after ours has ended, and lets a program's own calls start one again",
+        "is off while a session runs and after an error, when a thread that still waits for Ray would start another one",
     ),
     "DEBUG_AUTOSCALING_STATUS": ("ray._private.ray_constants", "key of the report of version 1 of the autoscaler"),
     "_internal_kv_get": ("ray.experimental.internal_kv", "reads that report"),

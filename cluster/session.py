@@ -217,8 +217,8 @@ class Session:
         return node is None or bool(node.dead_processes())
 
     def _start_embedded(self) -> None:
-        # A token for this session, in the environment: Ray would write one to the user's home, and has read the mode if
-        # it was imported before. It keeps the first token that it finds, also for the next Ray of this process.
+        # A token for this session, in the environment, because Ray would write one to the user's home. Ray reads the
+        # mode when it is imported, so a program that imported Ray before keeps its own.
         if "ray" not in sys.modules:
             os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token":
@@ -328,7 +328,7 @@ class GuestSession(Session):
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.stop()
-        # The program's own calls of Ray may start it again. After an error a thread may still wait for the one before.
+        # From now on a call of Ray by the program may start one. Not after an error: a thread may still wait for ours.
         if kind is None and GuestSession._host is None and "ray" in sys.modules:
             replace_private("enable_auto_connect", os.environ.get("RAY_ENABLE_AUTO_CONNECT") != "0")
 
@@ -461,7 +461,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 
 
 def ensure_ray() -> None:
-    """Start a Ray that ends with this process, if it has none: a Ray Dataset is read after the call that makes it."""
+    """Start a Ray that runs until this process ends, unless it has one: a Dataset is read after the call that made it."""
     if "ray" in sys.modules and imported_ray().is_initialized():
         return
     lasting = GuestSession()
@@ -470,7 +470,7 @@ def ensure_ray() -> None:
 
 
 def _forget_token() -> None:
-    """Have Ray look for its token again."""
+    """Make Ray read its token again: it keeps the first one that it finds."""
     private("AuthenticationTokenLoader").instance().reset_cache()
 
 

@@ -53,7 +53,7 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of training first: they fork most often, which costs by the memory of the process, and it grows."""
+    """Run the tests of training first: they fork most often, and a fork costs more the more memory a process has."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/training/"))
 
 
@@ -70,8 +70,8 @@ def no_process_group_of_others() -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def freed_memory_is_given_back() -> Iterator[None]:
-    """Give the system what the tests of a file have freed: each fork of this process later pays for every page."""
+def freed_memory_is_returned() -> Iterator[None]:
+    """Return the memory that the tests of a file have freed to the system, for later forks of this process."""
     yield
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
