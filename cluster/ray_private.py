@@ -39,7 +39,7 @@ NAMES = {
     ),
     "enable_auto_connect": (
         "ray._private.auto_init_hook",
-        "is off while a session runs and after an error, when a thread that still waits for Ray would start another one",
+        "is switched off for a session: a thread that still waits for its Ray would start another one",
     ),
     "DEBUG_AUTOSCALING_STATUS": ("ray._private.ray_constants", "key of the report of version 1 of the autoscaler"),
     "_internal_kv_get": ("ray.experimental.internal_kv", "reads that report"),

@@ -461,7 +461,7 @@ def session(address: str | None = None, cpus: int | None = None) -> Iterator[Non
 
 
 def ensure_ray() -> None:
-    """Start a Ray that runs until this process ends, unless it has one: a Dataset is read after the call that made it."""
+    """Start a Ray that ends with this process, unless it has one: a Dataset is read after the call that made it."""
     if "ray" in sys.modules and imported_ray().is_initialized():
         return
     lasting = GuestSession()
