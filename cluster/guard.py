@@ -41,6 +41,9 @@ _POLL_MS = 1000
 _PARENT_MS = 5000  # how often an idle child looks whether its parent is still there
 _MOST_STARTS = 3
 
+_children: "weakref.WeakSet[_Child]" = weakref.WeakSet()  # for processor_seconds
+_found_once: dict[tuple[Any, ...], Any] = {}  # for once
+
 
 class WorkBounds(NamedTuple):
     """The bounds of an item. seconds: processor time. memory: bytes, besides those of this process at the fork."""
@@ -111,7 +114,7 @@ class Guard(Generic[Item, Result]):
                 try:
                     outcome = child.run([items[one] for one in waiting], [bounds[one] for one in waiting])
                 except BaseException:
-                    self._child = None  # it has ended, and its pipes are closed
+                    self._child = None  # `run` has ended it and closed its pipes
                     raise
                 if not isinstance(outcome, _Ended):
                     found = outcome
@@ -191,15 +194,27 @@ class _Child:
         return _Ended(at, *_why(self._stop(), bounds[at]))
 
 
-def processor_seconds() -> float:
-    """Processor time of this process and of its children, also of those that run, for differences.
+def once(key: tuple[Any, ...], work: Callable[[], Result]) -> Result:
+    """The result of `work`, which is called once per process and key.
 
-    On macOS without the running ones, whose clock is not readable.
+    For checks in a child process, which costs more than most of them. An exception is not stored: the next call with
+    the key calls `work` again.
+    """
+    if key not in _found_once:
+        _found_once[key] = work()
+    return _found_once[key]
+
+
+def processor_seconds() -> float:
+    """Processor time of this process, its ended children and the running children of guards.
+
+    Only the difference of two calls is meaningful. On macOS the clock of a running child cannot be read, and is left
+    out.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     running = 0.0
     for child in list(_children):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the child has ended
             running += time.clock_gettime(~child._pid << 3 | 2)  # clock_getcpuclockid(3)
     return time.process_time() + ended.ru_utime + ended.ru_stime + running
 
@@ -211,9 +226,6 @@ def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
     if status == OUT_OF_MEMORY:
         return "too_large", f"over {bounds.memory >> 20:,} MiB of memory"
     return "died", f"exit status {status}" if status is None or status >= 0 else signal.Signals(-status).name
-
-
-_children: "weakref.WeakSet[_Child]" = weakref.WeakSet()
 
 
 def _stop(parent: int, pid: int, *pipes: int) -> int | None:

@@ -13,7 +13,16 @@ import psutil
 import pytest
 
 from raymill.cluster import guard as guards
-from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds, _address_space, guarded_items
+from raymill.cluster.guard import (
+    Exceeded,
+    Failed,
+    Guard,
+    WorkBounds,
+    _address_space,
+    guarded_items,
+    once,
+    processor_seconds,
+)
 from tests.support.processes import wait_until
 
 ROOMY = WorkBounds(20.0, 1 << 30)
@@ -235,3 +244,35 @@ def test_after_an_item_that_cannot_be_sent_the_next_one_has_a_new_child():
     with pytest.raises(Exception, match="pickle"):
         guard(lambda: None, ROOMY)
     assert guard("abc", ROOMY) == 3
+
+
+def test_a_check_is_made_once_for_each_content_and_again_after_an_error():
+    calls = []
+
+    def check(answer):
+        calls.append(answer)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with pytest.raises(ValueError):
+        once(("test", "a"), lambda: check(ValueError()))
+    assert once(("test", "a"), lambda: check(1)) == once(("test", "a"), lambda: check(2)) == 1
+    assert once(("test", "b"), lambda: check(None)) is None and once(("test", "b"), lambda: check(3)) is None
+    assert len(calls) == 3
+
+
+def busy(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_processor_time_has_that_of_a_child_that_runs_and_of_one_that_ended():
+    guard = Guard(busy)
+    before = processor_seconds()
+    guard(0.2, ROOMY)
+    running = processor_seconds() - before
+    del guard
+    ended = processor_seconds() - before
+    assert 0.2 < running < 1 and 0.2 < ended < 1

@@ -30,6 +30,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
 from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.guard import once
 from raymill.cluster.hub_client import checked_hub
 from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store import paths
@@ -102,15 +103,10 @@ def module_names(store: Store, model: Model) -> list[str]:
     return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
 
 
-_checked = set[str]()  # the models that this process has found to be made within the bounds
-
-
 def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
     try:
-        content = kind.__name__ + described.to_json_string(use_diff=False)
-        if content not in _checked:
-            check_size(partial(without_memory, kind, described), None, f"model of type {described.model_type}")
-            _checked.add(content)
+        make, where = partial(without_memory, kind, described), f"model of type {described.model_type}"
+        once(("size", kind.__name__, described.to_json_string(use_diff=False)), lambda: check_size(make, None, where))
         return kind.from_config(described, **how)
     except ConfigError:
         raise

@@ -12,7 +12,7 @@ from datetime import date
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from raymill.cluster.guard import Guard, WorkBounds
+from raymill.cluster.guard import Guard, WorkBounds, once
 from raymill.cluster.readers.inputs import Limits
 from raymill.training.pack.documents import REASONING, Chat
 
@@ -204,28 +204,20 @@ CHECKED: tuple[tuple[list[dict[str, str]], bool], ...] = (
 )
 
 
-_rendered: dict[str, str] = {}  # template, special tokens and conversation -> text
-
-
 def render_checked(
     tokenizer: "PreTrainedTokenizerFast", conversations: Sequence[tuple[list[dict[str, str]], bool]] = CHECKED
 ) -> list[str]:
     """Render some of CHECKED, each in a child process with a few seconds: a template may end once and not again.
 
-    What this process has rendered with the same template is not rendered again.
+    A conversation is rendered once per process with the same template and special tokens.
 
     Raises:
         Exceeded: one takes too much time or memory.
         Exception: what the template raises.
     """
     guard = Guard(partial(written, tokenizer))
-    found = []
-    for conversation in conversations:
-        key = json.dumps([tokenizer.chat_template, tokenizer.special_tokens_map, conversation], default=str)
-        if key not in _rendered:
-            _rendered[key] = guard(conversation, OF_A_CHECK)
-        found.append(_rendered[key])
-    return found
+    settings = json.dumps([tokenizer.chat_template, tokenizer.special_tokens_map], default=str)
+    return [once(("rendering", settings, json.dumps(one)), partial(guard, one, OF_A_CHECK)) for one in conversations]
 
 
 def written(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[Sequence[Mapping[str, Any]], bool]) -> str:

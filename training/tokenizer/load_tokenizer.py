@@ -25,7 +25,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFas
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.guard import Exceeded
+from raymill.cluster.guard import Exceeded, once
 from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import FileInfo
@@ -236,9 +236,6 @@ def _load_files(store: Store, folder: str, names: Iterable[RelativePath], uri: s
         return _load(str(scratch), fingerprint(sorted(content)), uri)
 
 
-_checked = set[str]()  # the content of the tokenizers that this process has found to load within their bounds
-
-
 def _load(folder: str, content: str, uri: str) -> PreTrainedTokenizerFast:
     """Load a tokenizer from a folder on this machine with transformers.
 
@@ -249,9 +246,7 @@ def _load(folder: str, content: str, uri: str) -> PreTrainedTokenizerFast:
         with suppress(OSError):  # AutoTokenizer reads a config.json too, if there is one
             plain, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
             refuse_hostile(plain, f"{uri}: config.json")
-        if content not in _checked:
-            check_tokenizer(load, uri)
-            _checked.add(content)
+        once(("tokenizer", content), lambda: check_tokenizer(load, uri))
         tokenizer = load()
     except ConfigError:
         raise

@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from raymill.cluster import guard
 from raymill.cluster.errors import ConfigError, DataError, RaymillError, StorageError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.checks import LINEAR_NAMES, check_model, differences, embedded_tokens
 from raymill.training.model_folder.folder import _sampled, is_path, located, on_hub, read_object, shape_text
-from raymill.training.models import attention, build
+from raymill.training.models import attention, build, cost
 from raymill.training.models.attention import choose_attention
 from raymill.training.models.base import decoder_layers, model_config
 from raymill.training.models.build import build_objective, expert_parameters
 from raymill.training.models.compiling import CompileClock, _short
 from raymill.training.models.compose import _card, _config, _ranks, largest_deviation, weighted_sum
-from raymill.training.models.cost import transformers_config
+from raymill.training.models.cost import module_names, transformers_config
 from raymill.training.models.objective import RowClassifier
 from tests.support.adapter_pairs import lora_of, pair
 from tests.support.model_folders import folder
@@ -345,3 +346,16 @@ def test_a_random_models_unknown_setting_is_refused_with_the_nearest():
 def test_a_path_without_a_folder_is_named_as_such_before_the_hub_is_asked():
     with pytest.raises(StorageError, match=r"model \./models/llama: no such folder on this machine"):
         transformers_config(Store(), Model(name="./models/llama"))
+
+
+def test_a_models_size_is_checked_once_and_again_with_other_numbers(monkeypatch):
+    checked = []
+    monkeypatch.setattr(guard, "_found_once", {})
+    monkeypatch.setattr(cost, "check_size", lambda make, stored, where: checked.append(where))
+
+    def checks(**settings: Any) -> int:
+        checked.clear()
+        module_names(Store(), Model(config=MODELS["llama"] | settings, tokenizer="train"))
+        return len(checked)
+
+    assert [checks(), checks(), checks(num_hidden_layers=3), checks(num_hidden_layers=3)] == [1, 0, 1, 0]

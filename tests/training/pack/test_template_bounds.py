@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from raymill.cluster import model_settings
+from raymill.cluster import guard, model_settings
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import WorkBounds
 from raymill.cluster.readers.inputs import Limits
@@ -23,6 +23,7 @@ from raymill.training.pack.template import CHATML
 from raymill.training.tokenizer.load_tokenizer import load_checked, load_tokenizer
 from tests.support.tiny_tokenizers import saved, tiny
 
+WHOLE_MAP = model_settings.Guard.map
 LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 GROWS = "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
 
@@ -63,6 +64,25 @@ def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_
     with pytest.raises(ConfigError, match=r"chat\.jinja does not end, or grows without end") as refused:
         load_checked(Store(), model, program + CHATML, ())
     assert "over 0.3 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
+
+
+def test_a_tokenizer_and_its_template_are_checked_once_and_again_when_they_change(tmp_path, monkeypatch):
+    checks = []
+    monkeypatch.setattr(guard, "_found_once", {})
+    monkeypatch.setattr(model_settings.Guard, "map", lambda *given: checks.append(given) or WHOLE_MAP(*given))
+
+    def load(chat_template: str) -> int:
+        checks.clear()
+        load_checked(Store(), Model(name=folder), chat_template, ())
+        return len(checks)
+
+    folder, changed = saved(tmp_path / "t", tiny()), CHATML + "{# changed #}"
+    conversations = len(template.CHECKED)
+    assert [load(one) for one in (CHATML, CHATML, changed, changed)] == [1 + conversations, 0, conversations, 0]
+    special = tiny()
+    special.eos_token = "<|im_end|>"
+    folder = saved(tmp_path / "other", special)
+    assert load(changed) == 1 + conversations, "other files, and special tokens that a template can write"
 
 
 def test_a_template_that_ends_when_it_is_checked_and_not_later_does_not_hold_a_worker(monkeypatch):
