@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 
+from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from tests.support import emulators
@@ -76,6 +77,20 @@ def freed_memory_is_returned() -> Iterator[None]:
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    """An endpoint with OpenAI's interface that fails only where a test sets it to."""
+    with FaultyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def quick_reports(monkeypatch) -> None:
+    """Short pauses of the client between tries and between reports to the throttle."""
+    monkeypatch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
+    monkeypatch.setattr("raymill.cluster.asking.endpoint._FIRST_PAUSE_S", 0.02)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 import raymill
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer, word_vector
+from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.content import from_shape, sides_of
@@ -23,23 +23,9 @@ from raymill.pipelines.prepare.job import assess_again
 from tests.support.inline import prepare_inline
 from tests.support.prompt_inline import prompt_inline
 from tests.support.queues import rows, settings_of
+from tests.support.word_vectors import word_vectors
 
-
-@pytest.fixture(autouse=True)
-def quick_reports(monkeypatch):
-    monkeypatch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
-    monkeypatch.setattr("raymill.cluster.asking.endpoint._FIRST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-def server():
-    with FaultyServer() as server:
-        yield server
-
-
-def unit(texts) -> np.ndarray:
-    found = np.array([word_vector(one, 64) for one in texts], np.float32)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+pytestmark = pytest.mark.usefixtures("quick_reports")
 
 
 def model_of(server, **how) -> dict:
@@ -73,7 +59,7 @@ def test_the_assessment_has_the_vectors_of_an_endpoint(tmp_path, monkeypatch, se
     texts = {row["id"]: sides_of(from_shape(row, "messages")).text for row in records}
     assert {row["id"] for row in found} == texts.keys() and len(texts) == 40
     for row in found:
-        np.testing.assert_allclose(np.array(row["vector"], np.float32), unit([texts[row["id"]]])[0], atol=1e-3)
+        np.testing.assert_allclose(np.array(row["vector"], np.float32), word_vectors([texts[row["id"]]])[0], atol=1e-3)
     (asked,) = run.report["embeddings"]
     assert asked["tokens"] == server.tokens[0] and asked["cost"] == pytest.approx(server.tokens[0] * 0.1 / 1e6)
     assert any("small at http" in note and "computed text vectors" in note for note in run.report["notes"])
@@ -84,7 +70,7 @@ def test_a_rule_by_an_endpoint_removes_unrelated_answers(tmp_path, monkeypatch, 
     run = prepare_inline(related(tmp_path, server), monkeypatch)
     records = Artifact.load(Store(), f"{run.uri}/_work/records").table().to_pylist()
     sides = [sides_of(from_shape(row, "messages")) for row in records]
-    expected = (unit([one.question for one in sides]) * unit([one.answer for one in sides])).sum(axis=1)
+    expected = (word_vectors([one.question for one in sides]) * word_vectors([one.answer for one in sides])).sum(axis=1)
     np.testing.assert_allclose(cosines(run), expected, atol=1e-4)
 
 
@@ -150,9 +136,9 @@ def test_examples_are_chosen_by_the_vectors_of_an_endpoint(tmp_path, monkeypatch
     train = {
         row["id"]: sides_of(from_shape(row, "messages")).question for row in prepared.split("train").table().to_pylist()
     }
-    ids, of_train = [*train], unit(train.values())
+    ids, of_train = [*train], word_vectors(train.values())
     for row in made.artifact("examples").table().to_pylist():
-        cosines = of_train @ unit([items[row["item"]]])[0]
+        cosines = of_train @ word_vectors([items[row["item"]]])[0]
         chosen = [cosines[ids.index(one)] for one in row["examples"]]
         assert chosen == sorted(chosen) and chosen[-1] == pytest.approx(max(cosines), abs=1e-6)
     (asked,) = made.report["embeddings"]

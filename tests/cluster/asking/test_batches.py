@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from contextlib import asynccontextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -362,9 +361,8 @@ def test_files_and_answers_that_drip_are_given_up(answers, monkeypatch):
                 if slow not in self.path:
                     self.wfile.write(body)
                     return
-                for _ in range(500):
+                while not ended.wait(0.02):
                     self.wfile.write(b"x")
-                    time.sleep(0.02)
 
         def log_message(self, *_):
             pass
@@ -374,6 +372,7 @@ def test_files_and_answers_that_drip_are_given_up(answers, monkeypatch):
             return [one async for one in files.results(await files.look("b"), 1)]
 
     monkeypatch.setattr("raymill.cluster.asking.batch_files._BYTES_PER_S", 1 << 40)
+    ended = threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), Dripping) as server:
         server.daemon_threads, server.block_on_close = True, False
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -384,6 +383,7 @@ def test_files_and_answers_that_drip_are_given_up(answers, monkeypatch):
         slow = "/batches/"
         with pytest.raises(BatchRefused, match=r"batches/b: no answer after 8 tries: TimeoutError"):
             asyncio.run(read(url))
+        ended.set()
         server.shutdown()
 
 

@@ -10,25 +10,16 @@ import pytest
 
 from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun, batches, judged_embeddings
-from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer, word_vector
+from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
+from tests.support.word_vectors import word_vectors
+
+pytestmark = pytest.mark.usefixtures("quick_reports")
 
 TEXTS = [f"Text number {n} is about {('parcels', 'invoices', 'passwords')[n % 3]} of day {n % 7}." for n in range(300)]
 PASSING = tuple(one for one in FAULTS if one != "bad_request")
-
-
-@pytest.fixture(autouse=True)
-def quick_reports(monkeypatch):
-    monkeypatch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
-    monkeypatch.setattr("raymill.cluster.asking.endpoint._FIRST_PAUSE_S", 0.02)
-
-
-@pytest.fixture
-def server():
-    with FaultyServer() as server:
-        yield server
 
 
 def run_of(folder, *models) -> EmbeddingRun:
@@ -44,17 +35,12 @@ def vectors(folder, model, texts=TEXTS):
     return run_of(folder, model).embedder(model, "model").embed(texts)
 
 
-def expected(texts, dimensions=64):
-    found = np.array([word_vector(one, dimensions) for one in texts], np.float32)
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-
-
 def test_each_text_has_the_vector_of_the_server_and_blank_ones_have_zeros(server, tmp_path):
     texts = ["", *TEXTS[:40], TEXTS[3], "  \n", "half a pair \ud800"]
     found = vectors(tmp_path, model_of(server), texts)
     assert found.dtype == np.float32 and found.shape == (len(texts), 64)
     assert not found[[0, 42]].any()
-    np.testing.assert_allclose(found[1:42], expected(texts[1:42]), atol=1e-6)
+    np.testing.assert_allclose(found[1:42], word_vectors(texts[1:42]), atol=1e-6)
     assert np.allclose(np.linalg.norm(found[1:42], axis=1), 1)
 
 
@@ -74,7 +60,7 @@ def test_after_a_changed_text_only_its_batch_is_asked_again(server, tmp_path):
     before = server.stats()["requests"]
     changed = [*TEXTS[:150], "A text that was not there.", *TEXTS[150:]]
     found = vectors(tmp_path, model, changed)
-    np.testing.assert_allclose(found, expected(changed), atol=1e-6)
+    np.testing.assert_allclose(found, word_vectors(changed), atol=1e-6)
     assert server.stats()["requests"] - before <= 2
 
 
@@ -91,7 +77,7 @@ def test_faults_change_no_vector_and_each_answer_is_paid_once(seed, tmp_path):
     with FaultyServer(0.4, PASSING, seed) as server:
         model = model_of(server, price=1.0, tries=30)
         found = vectors(tmp_path, model)
-        np.testing.assert_allclose(found, expected(TEXTS), atol=1e-6)
+        np.testing.assert_allclose(found, word_vectors(TEXTS), atol=1e-6)
         (spent,) = run_of(tmp_path, model).close([model])
         assert spent["tokens"] <= server.tokens[0], "of unreadable answers the tokens are not known"
         asked = server.stats()["requests"]
@@ -104,7 +90,7 @@ def test_a_text_that_the_model_refuses_has_no_vector_and_the_others_of_its_batch
     texts = [*TEXTS[:50], "word " * 31, *TEXTS[50:100]]
     found = vectors(tmp_path, model_of(server), texts)
     assert not found[50].any()
-    np.testing.assert_allclose(np.delete(found, 50, axis=0), expected(TEXTS[:100]), atol=1e-6)
+    np.testing.assert_allclose(np.delete(found, 50, axis=0), word_vectors(TEXTS[:100]), atol=1e-6)
     asked = server.stats()["requests"]
     assert (vectors(tmp_path, model_of(server), texts) == found).all() and server.stats()["requests"] == asked
 
@@ -122,7 +108,7 @@ def test_a_budget_is_kept_and_a_larger_one_goes_on(server, tmp_path):
     assert 0 < server.tokens[0] * 1000 / 1e6 <= 3
     before = server.stats()
     found = vectors(tmp_path, model_of(server, budget=100.0, **dear))
-    np.testing.assert_allclose(found, expected(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(found, word_vectors(TEXTS), atol=1e-6)
     assert server.stats()["twice"] == before["twice"] == 0
     (spent,) = run_of(tmp_path, model_of(server, **dear)).close([model_of(server, **dear)])
     assert spent["cost"] == pytest.approx(server.tokens[0] * 1000 / 1e6)
@@ -217,7 +203,7 @@ def test_a_killed_call_loses_no_stored_answer_and_another_worker_goes_on(server,
     stored = {"request_sent": number - 1, "answer_received": number - 1, "answer_stored": number}
     before = server.stats()["requests"]
     found = vectors(tmp_path, model)
-    np.testing.assert_allclose(found, expected(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(found, word_vectors(TEXTS), atol=1e-6)
     different = server.stats()["different"]
     assert server.stats()["requests"] - before == different - stored.get(at, different), "what is stored is not asked"
     run_of(tmp_path, model).close([model])

@@ -5,11 +5,9 @@ import random
 from pathlib import Path
 
 import fasttext
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raymill.cluster.asking.faulty_server import word_vector
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.dry_run import dry_run_lines
@@ -33,6 +31,7 @@ from tests.support.distil_inline import (
 from tests.support.generate_inline import rows
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import write_small_row_groups
+from tests.support.word_vectors import word_vectors
 
 
 @pytest.fixture
@@ -523,8 +522,7 @@ def test_the_vectors_of_a_folder_are_computed_in_the_process(settings, server, m
     class Words:
         def embed(self, texts):
             made.append(len(texts))
-            found = np.array([word_vector(text, 256) for text in texts], np.float32)
-            return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9)
+            return word_vectors(texts, 256)
 
     folder = tmp_path / "model"
     folder.mkdir()

@@ -1,8 +1,6 @@
-"""A server, seeds, and the settings of a generation from them."""
+"""Seeds, and the settings of a generation from them."""
 
 import pytest
-
-from raymill.cluster.asking.faulty_server import FaultyServer
 
 SENTENCES = (
     "The lamp of the router is green when it is ready.",
@@ -11,12 +9,6 @@ SENTENCES = (
     "The plug has to be dry before it is put in again.",
     "Ask the help desk if the lamp stays red after a minute.",
 )
-
-
-@pytest.fixture
-def server():
-    with FaultyServer() as server:
-        yield server
 
 
 @pytest.fixture

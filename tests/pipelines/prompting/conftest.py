@@ -1,18 +1,11 @@
-"""A data set of questions of three topics, a server, and the settings of a comparison."""
+"""A data set of questions of three topics, and the settings of a comparison."""
 
 import json
 
 import pytest
 
-from raymill.cluster.asking.faulty_server import FaultyServer
 from tests.support.inline import prepare_inline
 from tests.support.prompt_inline import questions
-
-
-@pytest.fixture
-def server():
-    with FaultyServer() as server:
-        yield server
 
 
 @pytest.fixture
