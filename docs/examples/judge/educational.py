@@ -1,10 +1,10 @@
-"""FineWeb-Edu's way: a model scores a sample by a rubric, a classifier is trained on the scores and filters the rest.
+"""The method of FineWeb-Edu: a model scores a sample by a rubric; a classifier trained on the scores filters the rest.
 
 python educational.py INPUTS OUTPUT ENDPOINT MODEL [VECTORS]
 
 ENDPOINT is a server with OpenAI's interface, such as http://127.0.0.1:8000/v1, and MODEL the judge's name there; a key
 is read from LLM_KEY. With VECTORS, the name of a model for embeddings at the same server, the classifier is linear on
-text vectors in place of words. The same command continues what was stopped, and asks nothing twice.
+text vectors in place of words. The same command continues what was stopped, and sends no request twice.
 """
 
 import os
@@ -20,7 +20,7 @@ RUBRIC = [
     "It explains step by step, with reasons or examples.",
     "It could be given to a class as it is.",
 ]
-LEAST_F1 = 0.6  # lower end of the interval, below which the classifier is not used
+LEAST_F1 = 0.6  # minimum of the lower end of its 95% interval
 
 
 def main(inputs: str, output: str, endpoint: str, model: str, vectors: str = "") -> None:
@@ -49,7 +49,7 @@ def main(inputs: str, output: str, endpoint: str, model: str, vectors: str = "")
     print(judged)
     report = judged.report
     if report["f1_low"] is None or report["f1_low"] < LEAST_F1:
-        raise SystemExit("The classifier does not follow the judge: enlarge `sample`, or make the rubric clearer.")
+        raise SystemExit(f"F1 may be below {LEAST_F1}: enlarge `sample`, or make the rubric clearer.")
 
     rules: Any = {"packs": [], "judge_score": {"classifier": judged.results["classifier"], **embedding}}
     lessons = raymill.curate(
@@ -58,7 +58,7 @@ def main(inputs: str, output: str, endpoint: str, model: str, vectors: str = "")
         output=f"{output}/lessons",
     )
     print(lessons)
-    # What another bound would keep, from the measurements of the run. Nothing is asked.
+    # The documents that another bound would keep, from the measurements of the run; no request is sent.
     print(lessons.what_if({"rules.judge_score.min_score": report["min_score"] + 0.5}))
 
 

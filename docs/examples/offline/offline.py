@@ -16,7 +16,7 @@ from typing import Any
 import raymill
 
 MODULES = ["fnmatch", "glob", "heapq", "json", "shutil", "statistics", "tempfile", "textwrap"]
-# A model of this size answers from a text in a sentence, and hardly thinks of questions: these are drawn.
+# A model of this size can answer a question about a text in a sentence, but its own questions are poor: one is drawn.
 QUESTIONS = ["What does NAME do?", "What is NAME for?", "When do I need NAME?"]
 TEMPLATE: dict[str, Any] = {
     "prompt": "{{ id }}: {{ text }}\n\n{{ question | replace('NAME', id) }} Answer in one short sentence.",
@@ -46,8 +46,8 @@ def main(model: str) -> None:
             inputs=[{"source": "questions", "path": made.results["records"]}],
             records={"shape": "messages"},
             duplicates={"questions": "remove"},  # one was drawn twice about some documents
-            # Every record is made by the model: so are those that are held out, and their scores say how well it
-            # repeats its own answers, which were written with the document in view.
+            # The model made the held-out records too. So the scores measure how well it repeats, without the document,
+            # its own answers, which it made from the document.
             split={"train": 0.7, "validation": 0.15, "test": 0.15, "synthetic": {"validation": 1, "test": 1}},
             output="data/prepared",
         )
