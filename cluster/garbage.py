@@ -28,7 +28,8 @@ from typing import Annotated
 import typer
 
 from raymill.cluster.artifact import MANIFEST, Manifest, manifest_file
-from raymill.cluster.asking.compaction import ANSWERS, StoreFacts, compact, stores_below
+from raymill.cluster.asking.answers import ANSWERS
+from raymill.cluster.asking.compaction import StoreFacts, compact, stores_below
 from raymill.cluster.cli import shell_command
 from raymill.cluster.config import shown_override
 from raymill.cluster.errors import DataError

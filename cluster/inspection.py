@@ -12,8 +12,8 @@ import typer
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
-from raymill.cluster.asking.answers import OUTCOMES
-from raymill.cluster.asking.compaction import ANSWERS, StoreFacts, stores_below, summary
+from raymill.cluster.asking.answers import ANSWERS, OUTCOMES
+from raymill.cluster.asking.compaction import StoreFacts, stores_below, summary
 from raymill.cluster.config import load_storage, schema
 from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.formats import byte_size, plural

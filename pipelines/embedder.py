@@ -1,4 +1,4 @@
-"""What makes vectors of texts: a model of sentence-transformers in the process, or an endpoint."""
+"""The models that compute vectors of texts: sentence-transformers in the process, or an endpoint."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ MODELS = "Give the folder that `SentenceTransformer.save` wrote, the URI of one,
 
 
 class Embedder(Protocol):
-    """Makes vectors of texts."""
+    """Computes vectors of texts."""
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """float32[N, D] of length 1, so that a product is the cosine; 0 for a text without a known word."""
@@ -27,7 +27,9 @@ class Embedder(Protocol):
 
 
 def embedder_of(model: EmbeddingModel, store: Store, run: EmbeddingRun | None, setting: str) -> Embedder:
-    """The embedder of a model, loaded once a worker. store: of a folder. setting: that names the model, for errors.
+    """The embedder of a model, loaded once a worker.
+
+    store: store of a folder. setting: path of the setting with the model, for errors.
 
     Raises:
         ConfigError, DataError: there is no such model.
@@ -40,7 +42,7 @@ def embedder_of(model: EmbeddingModel, store: Store, run: EmbeddingRun | None, s
 
 
 def embeddings_text(spent: Mapping[str, Any]) -> str:
-    """What an endpoint was asked, in words. spent: of `EmbeddingRun.close`."""
+    """Requests, tokens and cost at an endpoint, as a sentence. spent: one row of `EmbeddingRun.close`."""
     cost = "" if spent["cost"] is None else f", cost {money(spent['cost'])}"
     refused = spent["outcomes"].get("refused", 0)
     without = f"; it refused {plural(refused, 'request')}, and texts that it refuses have no vector" if refused else ""
@@ -51,7 +53,9 @@ def embeddings_text(spent: Mapping[str, Any]) -> str:
 
 
 def require_models(models: Mapping[str, EmbeddingModel]) -> None:
-    """Verify that the library of the models in folders is installed on this machine. models: by their settings.
+    """Verify that the library of the models in folders is installed on this machine.
+
+    models: path of the setting -> the model.
 
     Raises:
         ConfigError: it is not.
@@ -62,9 +66,9 @@ def require_models(models: Mapping[str, EmbeddingModel]) -> None:
 
 
 def check_models(models: Mapping[str, EmbeddingModel], store: Store) -> None:
-    """Check that the folders and the keys of models are there, before records are read for hours.
+    """Verify that the folders and the keys of models are there, before records are read for hours.
 
-    models: by their settings.
+    models: path of the setting -> the model.
 
     Raises:
         UserError: one is missing or damaged.

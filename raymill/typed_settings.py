@@ -652,6 +652,8 @@ class EmbeddingModelSettings(TypedDict, total=False):
     """Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; null: `path` is
     given.
     """
+    path: str | None
+    """Folder, URI or hub name of a sentence-transformers model; null: `endpoint` is given."""
     name: str
     """Name of the model at the endpoint."""
     revision: str
@@ -676,8 +678,6 @@ class EmbeddingModelSettings(TypedDict, total=False):
     """Further fields of each request, such as {dimensions: 256}, or {encoding_format: float} for a server without
     base64.
     """
-    path: str | None
-    """Folder, URI or hub name of a sentence-transformers model; null: `endpoint` is given."""
     price: float | None
     """Price of a million tokens of texts at the endpoint; null: it costs nothing."""
     budget: float | None
@@ -1223,6 +1223,8 @@ class ModelSettingsSettings(TypedDict, total=False):
     """Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; null: `path` is
     given.
     """
+    path: str | None
+    """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
     name: str
     """Name of the model at the endpoint."""
     revision: str
@@ -1245,8 +1247,6 @@ class ModelSettingsSettings(TypedDict, total=False):
     """Seconds without any answer to any request after which the run is stopped."""
     extra: Mapping[str, Any]
     """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
-    path: str | None
-    """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
     engine: Literal["transformers", "vllm"]
     """What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a server beside
     each worker (`pip install vllm`).
@@ -2693,7 +2693,7 @@ def prompt(
     rank_by: str | None = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
-    answers: str | None = NOT_GIVEN,
+    answers: Place | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     execution: AskingExecutionSettings = NOT_GIVEN,
     storage: StorageOptionsSettings = NOT_GIVEN,

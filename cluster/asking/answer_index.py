@@ -1,6 +1,6 @@
-"""Stored answers to requests that are in no order of keys.
+"""Index of an answer store by key, for requests whose keys are not in one range.
 
-The keys of each file are read once by a worker, so that a request finds its answer in whichever file it is.
+Each worker reads the keys of every file once, so that it finds the answer to a request in any file.
 """
 
 from collections.abc import Collection
@@ -10,15 +10,15 @@ from raymill.cluster.errors import DataError
 
 
 class AnswerIndex:
-    """The places of the answers in a store. Memory: some 150 bytes for each."""
+    """File and row group of each answer in a store. Memory: some 150 bytes an answer."""
 
     def __init__(self, answers: Answers) -> None:
         self._answers = answers
-        self._files: dict[str, None] = {}
+        self._files = set[str]()  # URIs of those that were read
         self._places: dict[str, tuple[str, int]] = {}  # key -> URI of a file, number of the row group in it
 
     def answered(self, wanted: Collection[str], most_bytes: int) -> dict[str, Try]:
-        """The answers to these keys that are in files. most_bytes: of a body; larger ones are left out."""
+        """The answers to these keys that are in files. most_bytes: maximum size of a body; larger ones are left out."""
         self._read_new()
         by_file: dict[str, tuple[set[int], list[str]]] = {}
         for key in wanted:
@@ -40,7 +40,7 @@ class AnswerIndex:
     def _read_new(self) -> None:
         for uri in self._answers.files():
             if uri not in self._files:
-                self._files[uri] = None
+                self._files.add(uri)
                 try:
                     groups = self._answers.keys_in(uri)
                 except DataError:

@@ -3,7 +3,7 @@
     answers/<first>-<last>.<id>.parquet            tries of the keys of a range, in their order
     answers/_open/<first>-<last>.<run>.<id>...     journals: the same as JSON lines, while a unit asks
 
-Requests in no order of keys, as those for vectors of texts, have the id of their call behind the range.
+Names of files of a call whose requests have keys in no order, such as those for vectors, end with the id of the call.
 
 A try is written to a journal before its answer is read (cluster/store/line_log.py). `settle` writes the tries of a unit
 to one Parquet file, so a million answers are some hundred objects. A line is also written before a request is sent:
@@ -69,6 +69,7 @@ OUTCOMES = {
     "in_flight": "the process was killed before the answer came",
 }
 FINAL = ("answered", "refused")
+ANSWERS = "answers"  # folder of a run's answer store, below its output
 
 _NUMBER = re.compile(r"[0-9]{6,12}")  # of a journal, in its name
 _GROUP_ROWS, _GROUP_BYTES = 2000, 32 << 20
@@ -121,7 +122,8 @@ def _try_of(plain: Mapping[str, Any]) -> Try:
 class AnswerRange:
     """Keys from `first` up to `last`, which is not included.
 
-    last: empty for the last range. call: id of a call whose keys are anywhere in the range; empty: all of its keys.
+    last: empty for the last range. call: id of a call whose requests have keys in no order; empty: all keys of the
+    range.
     """
 
     first: str
@@ -129,7 +131,7 @@ class AnswerRange:
     call: str = ""
 
     def meets(self, other: "AnswerRange") -> bool:
-        """Whether keys of this range may be in files of the other. The files of a call have all keys of the call."""
+        """Whether keys of this range may be in files of the other. Those of a call are in its own files alone."""
         if self.call:
             return self.call == other.call
         return (not other.last or self.first < other.last) and (not self.last or other.first < self.last)
@@ -152,7 +154,7 @@ class AnswerRange:
         return cls("" if first == "0" else first, "" if last == "g" else last, *call)
 
     def may_have(self, least: str, largest: str) -> bool:
-        """Whether it may have one of the keys between two, both included."""
+        """Whether one of the keys from `least` to `largest` can be in the range."""
         return largest >= self.first and (not self.last or least < self.last)
 
 
@@ -302,7 +304,7 @@ class Answers:
         return paths.join(self.uri, f"{keys.name}.{uuid.uuid4().hex[:12]}.parquet")
 
     def settle_call(self, keys: AnswerRange) -> None:
-        """Settle and delete the run's journals of a call. Nobody else reads them."""
+        """Settle and delete the run's journals of a call, which no other call reads."""
         self.settle(keys)
         for uris in self._journals(keys, own=True).values():
             self.store.delete_listed(self.uri, uris)
@@ -478,8 +480,13 @@ class Answers:
             yield bytes(rest)
 
 
+def run_name(name: str, output: str) -> str:
+    """The run in its tries: its name with a hash of the output, by which runs with equal names differ."""
+    return f"{name}-{hashlib.blake2b(output.encode(), digest_size=4).hexdigest()}"
+
+
 def _key_bounds(group: pq.RowGroupMetaData) -> tuple[str, str] | None:
-    """The least and the largest key of a row group of a file of tries, as it states; None if it states none."""
+    """The least and the largest key in the statistics of a row group of tries; None without statistics."""
     for at in range(group.num_columns):
         column = group.column(at)
         if column.path_in_schema == "key":

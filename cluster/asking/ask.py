@@ -211,8 +211,8 @@ def ask_all(
         max_tokens: largest number of tokens of an answer.
         report_to: `report_to(worker, report)` is the grant of the run's throttle.
         most_tries: number of times that a request is sent.
-        judge: the outcome of a stored answer, as of the backend.
-        most_answer: largest number of bytes of an answer; None: of one with `max_tokens`.
+        judge: function from a stored answer to its outcome, the same as the backend's.
+        most_answer: maximum size of an answer in bytes; None: the one that follows from `max_tokens`.
         has_answered: whether the server has answered requests that are not among these.
 
     Raises:

@@ -31,15 +31,15 @@ _located = Entry("raymill.training.model_folder.folder:located_with_fingerprint"
 _local_model = Entry("raymill.training.model_folder.folder:local_model")
 _model_folder = Entry("raymill.training.evaluation.answering:loaded")
 
-# Requests of a range of keys, about. A range is a unit of work: progress is shown by ranges, and at the end of a stage
-# some workers wait.
+# Approximate number of requests of a range of keys, which is a unit of work: progress is shown by units, and the last
+# ones of a stage leave workers without work.
 RANGE_REQUESTS = 250
-# Those of a folder that transformers computes: each worker computes one request at a time, for seconds.
+# The same for a folder with transformers: a worker computes one request at a time, for seconds.
 FOLDER_RANGE_REQUESTS = 4
 
 
 def located(store: Store, model: ModelSettings) -> ModelSettings:
-    """The model; of a folder with its place, and the fingerprint of its files as its revision.
+    """The model. A folder gets its absolute path, and the fingerprint of its files as its revision.
 
     Raises:
         StorageError, DataError: there is no model in the folder.
@@ -52,7 +52,7 @@ def located(store: Store, model: ModelSettings) -> ModelSettings:
 
 @dataclass(frozen=True)
 class Connected:
-    """What a worker asks with. open: the backend, in an `async with`. report: as of `ask_all`."""
+    """The backend of a worker. open: opens it, in an `async with`. report: as `report_to` of `ask_all`."""
 
     open: Callable[[], Any]
     report: ReportTo
@@ -92,13 +92,8 @@ class Backends:
         return self.model.path is not None and self.model.engine == "transformers"
 
     def ranges(self, requests: int, most: int) -> int:
-        """The number of ranges that the keys of the requests are divided into. most: of them."""
+        """The number of ranges into which the keys of the requests are divided. most: its maximum."""
         return max(1, min(most, requests // (FOLDER_RANGE_REQUESTS if self.one_at_a_time else RANGE_REQUESTS)))
-
-    @property
-    def workers(self) -> int | None:
-        """Largest number of workers; None: any."""
-        return None
 
     def throttle(self) -> Throttle:
         """A new throttle, with what the run has spent so far."""
@@ -106,7 +101,7 @@ class Backends:
         return Throttle(self.bounds, spent)
 
     def watch(self, total: int) -> Callable[[Counters], str]:
-        """`watch` of a stage that asks. total: number of its requests; its units count theirs as `asked`."""
+        """The `watch` of a stage that sends requests. total: their number; units count theirs as `asked`."""
         return partial(self._watched, total)
 
     def _watched(self, total: int, done: Counters) -> str:
@@ -180,11 +175,11 @@ class Backends:
 
 
 def reporting(name: str, make: Callable[[], Throttle]) -> ReportTo:
-    """`report(worker, made)` of the throttle with this name, which all workers of a run share.
+    """The `report(worker, made)` of the throttle with this name, which all workers of a run share.
 
-    make: makes it, where there is none.
+    make: makes the throttle if there is none with this name.
     """
-    # A worker of Ray has imported it.
+    # A worker of Ray has imported ray; in another process there is one worker.
     shared = _shared.load()(name, make) if "ray" in sys.modules else None
     return shared or _alone(make())
 

@@ -1,11 +1,11 @@
-"""Joins the small files of an answer store, and says what a store holds.
+"""Compaction of an answer store, which joins its small files, and counts of what a store has.
 
-A unit, or a call for vectors, leaves a file of its own. Several are joined to one of at most some hundred megabytes:
-the new file is written first, then the others are deleted. So a process that is killed in between leaves tries in two
-files, which count once, by their ids; a reader whose file is gone lists the store again (answers.py).
+Every unit of work and every call for vectors writes a file. Several are joined to one of at most some hundred
+megabytes: the new file is written first, then the others are deleted. A process that is killed in between leaves tries
+in two files, which count once, by their ids; a reader whose file is gone lists the store again (answers.py).
 
-Row groups keep the tries of neighbouring files together, in the order of keys, and state their keys: who looks for a
-range or a key reads the same row groups as before.
+A row group has the tries of neighbouring files, in the order of their keys, and statistics of the keys. So a reader of
+a range or a key reads as few row groups as before.
 """
 
 from collections import Counter
@@ -23,7 +23,6 @@ from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import scratch_folder
 
-ANSWERS = "answers"  # the folder of a run's store, below its output
 _FEWEST = 16  # small files that are worth joining
 _SMALL, _LARGEST = 32 << 20, 256 << 20  # bytes of a file that is joined with others, and of the joined one
 _GROUP_BYTES = 8 << 20  # decoded, of a row group, at least

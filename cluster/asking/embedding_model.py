@@ -1,6 +1,5 @@
 """The setting `model` of text vectors: a folder of sentence-transformers, or an endpoint that is asked for vectors."""
 
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -8,14 +7,13 @@ from pydantic import (
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
-    field_validator,
     model_serializer,
     model_validator,
 )
 
 from raymill.cluster.asking.money import TokenPrices
 from raymill.cluster.asking.requests import address_class
-from raymill.cluster.asking.settings import AskedEndpoint
+from raymill.cluster.asking.settings import AskedModel
 from raymill.cluster.readers.inputs import WithShortForm
 from raymill.cluster.store import paths
 
@@ -23,7 +21,7 @@ from raymill.cluster.store import paths
 DECISIVE = {"decisive": True}
 
 
-class EmbeddingModel(WithShortForm, AskedEndpoint):
+class EmbeddingModel(WithShortForm, AskedModel):
     """The model that computes text vectors: a folder of sentence-transformers, or an endpoint."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,21 +48,10 @@ class EmbeddingModel(WithShortForm, AskedEndpoint):
         "OUTPUT/answers",
     )
 
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        """A folder's absolute path, since workers have other working directories; a name of the hub as it is."""
-        return paths.absolute(path) if path and (_is_path(path) or Path(path).is_dir()) else path
-
     @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.endpoint is None) == (self.path is None):
-            given = "both" if self.endpoint else "neither"
-            raise ValueError(f"{given} of endpoint and path given; wanted one of them")
-        if self.endpoint and not self.name:
-            raise ValueError("name: missing beside `endpoint`; give the name of the model there")
+    def _consistent(self) -> Self:
         if self.budget is not None and self.price is None:
-            raise ValueError("budget: goes with `price`, which says what tokens cost")
+            raise ValueError("budget: goes with `price`, the price of tokens")
         return self
 
     @model_serializer(mode="wrap")
@@ -88,15 +75,6 @@ class EmbeddingModel(WithShortForm, AskedEndpoint):
         return self.endpoint or self.path or ""
 
     @property
-    def is_folder(self) -> bool:
-        """Whether the model is a folder or URI: no endpoint, and no name of the hub."""
-        return self.path is not None and _is_path(self.path)
-
-    @property
     def prices(self) -> TokenPrices | None:
         """The prices of its requests."""
         return None if self.price is None else TokenPrices(input=self.price, output=0)
-
-
-def _is_path(model: str) -> bool:
-    return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1

@@ -1,8 +1,8 @@
 """Vectors of texts from an endpoint with OpenAI's interface for embeddings (`POST /embeddings`).
 
-Texts are asked for in batches, each a request with a stored answer, by the client, the limit and the money of all
-requests (ask.py). A batch ends where the hash of its last text says so: after a changed record the batches that follow
-are the same as before, and their answers are found.
+Texts are sent in batches, each a request with a stored answer, by the same client and within the same limit and budget
+as other requests (ask.py). The hash of a text decides whether it ends its batch: after a changed record the following
+batches are the same as before, so their answers are in the store.
 """
 
 import base64
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from raymill.cluster.asking.answer_index import AnswerIndex
-from raymill.cluster.asking.answers import AnswerRange, Answers, Spending
+from raymill.cluster.asking.answers import ANSWERS, AnswerRange, Answers, Spending, run_name
 from raymill.cluster.asking.ask import ask_all
 from raymill.cluster.asking.backends import reporting
 from raymill.cluster.asking.compaction import compact
@@ -36,19 +36,19 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
 FOLDER = "embeddings"  # in the answer store
-_CALL_TEXTS = 2000  # whose vectors are asked for at a time
-# Of a batch: texts, bytes, and one of how many hashes of a text ends it.
+_CALL_TEXTS = 2000  # texts whose batches are in flight together
+# Maximum texts and bytes of a batch; one of `_ENDS` hashes ends it.
 _MOST_TEXTS, _MOST_TEXT_BYTES, _ENDS = 64, 200_000, 32
-_LARGEST_VECTOR, _NUMBER_BYTES = 16_384, 24  # numbers of a vector, and bytes of a number as text
-_MOST_BYTES = 1 << 20
+_LARGEST_VECTOR, _NUMBER_BYTES = 16_384, 24  # maximum numbers of a vector, and bytes of a number as text
+_FRAME_BYTES = 1 << 20  # of an answer, besides its vectors
 
 
 @dataclass(frozen=True)
 class EmbeddingRun:
-    """What the workers of a run ask for vectors with.
+    """A run that sends texts to endpoints for vectors: its output, its keys and its throttle.
 
     Attributes:
-        store: of the output. output: its URI. name: of the run.
+        store: store of the output. output: URI of the output. name: name of the run.
         keys: name of an environment variable -> the key in it.
         throttle: name of the throttle, which the workers share.
     """
@@ -61,24 +61,23 @@ class EmbeddingRun:
 
     @classmethod
     def of(cls, store: Store, output: str, name: str, models: Sequence[EmbeddingModel]) -> "EmbeddingRun":
-        """What a run with these models asks with. Keys that are not in the environment are empty (`check_models`)."""
+        """The run with these models. Keys that are not in the environment are empty; `check_models` reports them."""
         named = {one.key_env for one in models if one.endpoint and one.key_env}
         return cls(store, output, name, {one: os.environ.get(one, "") for one in sorted(named)})
 
     def answers(self, model: EmbeddingModel) -> Answers:
-        """The store of a model's answers. The run's tries have its name, the model's, and a hash of the output."""
-        of_model = [model.decisive, self.output]
-        mark = hashlib.blake2b(canonical(of_model).encode(), digest_size=4).hexdigest()
-        folder = model.answers or paths.join(self.output, "answers")
-        return Answers(self.store, paths.join(folder, FOLDER), f"{self.name}-embeddings-{mark}")
+        """The store of a model's answers. Tries of the run have its name and a hash of the model and the output."""
+        folder = model.answers or paths.join(self.output, ANSWERS)
+        run = run_name(f"{self.name}-embeddings", canonical([model.decisive, self.output]))
+        return Answers(self.store, paths.join(folder, FOLDER), run)
 
     def embedder(self, model: EmbeddingModel, setting: str) -> "EndpointEmbedder":
-        """The embedder of a model with an endpoint, the same one in all units of a worker. setting: its name."""
+        """The embedder of a model with an endpoint, one in each worker. setting: path of the setting, for errors."""
         key = self.keys.get(model.key_env or "", "")
         return _embedder(self.store, self.answers(model), model.model_dump_json(), key, self.throttle, setting)
 
     def close(self, models: Sequence[EmbeddingModel]) -> list[dict[str, Any]]:
-        """Close the stores of the models' answers. Returns of each endpoint what was asked, for the report."""
+        """Close the stores of the models' answers. Returns tries, tokens and cost at each endpoint, for the report."""
         found = []
         for model in dict.fromkeys(one.model_dump_json() for one in models if one.endpoint):
             one = EmbeddingModel.model_validate_json(model)
@@ -102,27 +101,28 @@ def _spent(model: EmbeddingModel, spent: Spending) -> dict[str, Any]:
 
 
 class EndpointEmbedder:
-    """Makes vectors of texts by an endpoint. setting: that names the model, for errors."""
+    """Computes vectors of texts at an endpoint. setting: path of the setting with the model, for errors."""
 
     def __init__(self, answers: Answers, model: EmbeddingModel, key: str, throttle: str, setting: str) -> None:
         self._answers, self._model, self._key, self._setting = answers, model, key, setting
         self._index = AnswerIndex(answers)
         self._throttle = f"raymill-embedding-{answers.run}-{throttle}"
         self._report_to: ReportTo | None = None
-        self._size = 0
+        self._size = 0  # of a vector; 0 before the first
+        self._refusal = ""  # reason of the last one
         self._last: dict[str, np.ndarray] = {}  # the vectors of the last call
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[N, D] of length 1; 0 for a text without a character that is no space, or one that the model refuses.
+        """float32[N, D] of length 1; 0 for a blank text, and for one that the model refuses.
 
         Raises:
-            AskingStopped: nothing more is to be asked. Answers are stored.
+            AskingStopped: the run sends no further request. Answers are stored.
             DataError: the model refuses all texts, or a request has no answer after all tries.
         """
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         different = list(dict.fromkeys(text for text in texts if text.strip()))
         found = self._last
-        # Batches must not depend on the texts before, so a part of the last ones is no help.
+        # All texts or none: batches of the missing ones alone would be other requests than in a later run.
         if not found.keys() >= {*different}:
             found = {}
             for start in range(0, len(different), _CALL_TEXTS):
@@ -135,7 +135,7 @@ class EndpointEmbedder:
         return vectors
 
     def _vectors(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The vector of each text. Those of a batch that the model refuses are asked for one by one."""
+        """The vector of each text. The texts of a refused batch are sent one by one."""
         found, refused = self._asked(list(batches(texts)))
         if refused:
             alone, _ = self._asked([[text] for batch in refused for text in batch])
@@ -150,8 +150,8 @@ class EndpointEmbedder:
 
     def _asked(self, batches: Sequence[Sequence[str]]) -> tuple[dict[str, np.ndarray], list[Sequence[str]]]:
         """(the vector of each text, the batches that the model refuses)."""
-        of_key = {self._request(batch).key: batch for batch in batches}
-        requests = {key: self._request(batch) for key, batch in of_key.items()}
+        made = [(self._request(batch), batch) for batch in batches]
+        requests, of_key = {one.key: one for one, _ in made}, {one.key: batch for one, batch in made}
         call = hashlib.blake2b("".join(sorted(requests)).encode(), digest_size=8).hexdigest()
         keys, replies = AnswerRange("", "", call), dict[str, Reply]()
         for key, one in self._index.answered(requests, most_bytes(_MOST_TEXTS)).items():
@@ -240,7 +240,7 @@ def batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def most_bytes(texts: int) -> int:
     """Largest number of bytes of an answer with vectors. texts: their number."""
-    return _MOST_BYTES + texts * _LARGEST_VECTOR * _NUMBER_BYTES
+    return _FRAME_BYTES + texts * _LARGEST_VECTOR * _NUMBER_BYTES
 
 
 def judged_embeddings(request: str, status: int, headers: Mapping[str, str], body: bytes, seconds: float) -> Reply:

@@ -13,13 +13,14 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import itertools
 import json
 import random
 import re
 import struct
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -90,6 +91,7 @@ class FaultyServer:
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    _file_numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def url(self) -> str:
@@ -175,7 +177,7 @@ class FaultyServer:
             return 500, b"<html>Internal Server Error</html>"
         path = target.removeprefix("/v1/").partition("?")[0].split("/")
         if path == ["files"]:
-            id = self._new_file()
+            id = f"file-{next(self._file_numbers)}"
             self.files[id] = body.split(b"application/jsonl\r\n\r\n", 1)[1].partition(b"\r\n--")[0]
             return 200, json.dumps({"id": id}).encode()
         if path[0] == "files" and method == "DELETE":
@@ -202,10 +204,6 @@ class FaultyServer:
         elif batch["status"] == "in_progress":
             self._compute(batch)
         return 200, json.dumps(batch).encode()
-
-    def _new_file(self) -> str:
-        self._made_files = getattr(self, "_made_files", -1) + 1
-        return f"file-{self._made_files}"
 
     def _compute(self, batch: dict[str, Any]) -> None:
         """Answer the requests of a batch, in another order; the rest of one in `share` expires."""
@@ -234,7 +232,7 @@ class FaultyServer:
             results["error_file_id" if of_errors else "output_file_id"].append(json.dumps(result).encode() + b"\n")
         for field_name, made in results.items():
             if made:
-                batch[field_name] = self._new_file()
+                batch[field_name] = f"file-{next(self._file_numbers)}"
                 self.files[batch[field_name]] = b"".join(made)
         batch["status"] = "completed" if expires == len(lines) else "expired"
 
@@ -307,7 +305,7 @@ class FaultyServer:
         return self._level >= 0 and (self._level > 0 or self.rate < 1)
 
     def _fault(self, name: str, number: int, of_vectors: bool = False) -> str | None:
-        """The fault of a try. of_vectors: only refusals last, since no text is too hard for a vector."""
+        """The fault of a try. of_vectors: refusals alone are permanent."""
         draw = random.Random(f"{self.seed}/{name}")
         lasts = ("bad_request",) if of_vectors else _LASTING
         lasting = draw.choice([one for one in self.faults if one in lasts] or [""])

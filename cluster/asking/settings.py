@@ -55,14 +55,15 @@ class Sampling(BaseModel, extra="forbid", frozen=True):
     )
 
 
-class AskedEndpoint(BaseModel, extra="forbid", frozen=True):
-    """An endpoint with OpenAI's interface: its address, the key, and bounds on the requests to it."""
+class AskedModel(BaseModel, extra="forbid", frozen=True):
+    """A model at an endpoint with OpenAI's interface or in a folder, and bounds on the requests to the endpoint."""
 
     endpoint: WebAddress | None = Field(
         None,
         description="Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; "
         "null: `path` is given",
     )
+    path: str | None = Field(None, min_length=1)  # each kind of model has a description of its own
     name: str = Field("", max_length=500, description="Name of the model at the endpoint")
     revision: str = Field(
         "", max_length=200, description="Revision of the model at the endpoint; another one is asked anew"
@@ -96,6 +97,26 @@ class AskedEndpoint(BaseModel, extra="forbid", frozen=True):
         {}, description="Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM"
     )
 
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """A folder's absolute path, since workers have other working directories; a name of the hub as it is."""
+        return paths.absolute(path) if path and (_is_path(path) or Path(path).is_dir()) else path
+
+    @model_validator(mode="after")
+    def _endpoint_or_path(self) -> Self:
+        if (self.endpoint is None) == (self.path is None):
+            given = "both" if self.endpoint else "neither"
+            raise ValueError(f"{given} of endpoint and path given; wanted one of them")
+        if self.endpoint and not self.name:
+            raise ValueError("name: missing beside `endpoint`; give the name of the model there")
+        return self
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the model is a folder or URI: no endpoint, and no name of the hub."""
+        return self.path is not None and _is_path(self.path)
+
     def secret(self, setting: str) -> str:
         """The endpoint's key; empty without one. setting: name of these settings in the config.
 
@@ -116,7 +137,7 @@ class AskedEndpoint(BaseModel, extra="forbid", frozen=True):
         return AskingBounds(self.concurrency, *rates, budget, prices, self.give_up_s)
 
 
-class ModelSettings(AskedEndpoint):
+class ModelSettings(AskedModel):
     """The model that is asked: an endpoint with the OpenAI interface, or a model folder on the machines of the run."""
 
     path: str | None = Field(
@@ -155,23 +176,12 @@ class ModelSettings(AskedEndpoint):
         "`prices.batch`",
     )
 
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        """A folder's absolute path, since workers have other working directories; a name of the hub as it is."""
-        return paths.absolute(path) if path and (paths.scheme(path) or Path(path).is_dir()) else path
-
     @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.endpoint is None) == (self.path is None):
-            given = "both" if self.endpoint else "neither"
-            raise ValueError(f"{given} of endpoint and path given; wanted one of them")
+    def _consistent(self) -> Self:
         if self.batch and not self.endpoint:
             raise ValueError("batch: is of an endpoint; leave it out for a model folder")
         if self.endpoint and (self.engine != "transformers" or self.gpus is not None):
             raise ValueError("engine, gpus: are of a model folder; leave them out for an endpoint")
-        if self.endpoint and not self.name:
-            raise ValueError("name: missing beside `endpoint`; give the name of the model there")
         return self
 
     @property
@@ -213,3 +223,7 @@ class ModelSettings(AskedEndpoint):
         """The request with this body."""
         at = address_class(self.endpoint) if self.endpoint else "here"
         return request_of({"at": at, "revision": self.revision}, body, sample)
+
+
+def _is_path(model: str) -> bool:
+    return paths.is_remote(model) or model.startswith(("/", "./", "../", "~", "file:")) or model.count("/") > 1

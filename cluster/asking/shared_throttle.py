@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from raymill.cluster.asking.throttle import AskingState, Grant, Report, Throttle
 
 _TRIES = 5
-_STATE_S = 1.0  # that the driver waits for the state
+_STATE_S = 1.0  # maximum wait of the driver for the state
 
 
 class _Shared:
@@ -57,7 +57,7 @@ def report_to(name: str, make: Callable[[], Throttle]) -> Callable[[str, Report]
 
 
 def state_of(name: str) -> AskingState | None:
-    """The state of the throttle with this name; None while there is none, or while it does not answer."""
+    """The state of the throttle with this name; None if there is none, or if it does not answer in time."""
     try:
         actor: Any = ray.get_actor(name)
         found: Any = ray.get(actor.state.remote(), timeout=_STATE_S)

@@ -39,13 +39,17 @@ class AskingBounds:
 class Report:
     """What a worker has done since it began, and what it does now.
 
-    in_flight, waiting: requests that were sent, and that could be. answered: requests with an answer. found: requests
-    of the same unit whose answer was stored before. failed: tries
-    without one, by their reason. tokens: counted by the server. unknown: largest cost of the tries that may have been
-    billed without a count. reserved: largest cost of the requests in flight. next_cost: of the next one that waits.
-    held_back: whether more would have been sent since the last report, but for `Grant.in_flight`.
-    overloads: refused rates, and overloaded servers. paused_until: by the clock of `time.time`, as the server asked.
-    stop: why nothing more should be asked. done: the worker has no more requests.
+    Attributes:
+        in_flight: requests that were sent and have no answer yet. waiting: requests that could be sent.
+        answered: requests with an answer. found: requests of the same unit whose answer was stored before.
+        failed: tries without an answer, by their reason.
+        tokens: as counted by the server.
+        unknown: largest cost of the tries that may have been billed without a count.
+        reserved: largest cost of the requests in flight. next_cost: largest cost of the next request that waits.
+        held_back: whether more would have been sent since the last report, but for `Grant.in_flight`.
+        overloads: refused rates, and overloaded servers.
+        paused_until: by the clock of `time.time`, as the server asked.
+        stop: why no further request should be sent. done: the worker has no more requests.
     """
 
     in_flight: int = 0
@@ -87,9 +91,12 @@ class Grant:
 class AskingState:
     """What a run has asked so far.
 
-    running: answers to requests of the units that are running, stored ones too. in_flight: requests. answered: answers
-    that came since the throttle began. spent: money of the run, with the most that tries without a count can cost.
-    of_answered: of it, since the throttle began. stop: why nothing more is asked; empty if more is.
+    Attributes:
+        running: requests of the running units that have an answer, also a stored one.
+        in_flight: requests that were sent and have no answer yet.
+        answered: answers since the throttle was made.
+        spent: cost of the run, with the most that tries without a token count can have cost.
+        of_answered: the part of `spent` since the throttle was made.
     """
 
     running: int
@@ -97,7 +104,6 @@ class AskingState:
     answered: int
     spent: float
     of_answered: float
-    stop: str
 
     def text(self, done: int, total: int, prices: TokenPrices | None, budget: float | None) -> str:
         """A line for people. done: requests of the units that are done. total: of all units."""
@@ -149,9 +155,8 @@ class Throttle:
         running = sum(one.answered + one.found for one in reports)
         answered = self._gone.answered + sum(one.answered for one in reports)
         spent = self._spent()
-        return AskingState(
-            running, sum(one.in_flight for one in reports), answered, spent, spent - self._spent_before, self._stop
-        )
+        in_flight = sum(one.in_flight for one in reports)
+        return AskingState(running, in_flight, answered, spent, spent - self._spent_before)
 
     def _forget(self, worker: str, last: Report) -> None:
         del self._reports[worker]

@@ -247,7 +247,7 @@ def anchor(*parts: str) -> str:
 
 
 class Tile(NamedTuple):
-    """A number of a report with its small print, such as its interval or unit."""
+    """A number of a report. small: a line in small type below it, such as its interval or unit."""
 
     number: float | str
     small: str
@@ -261,7 +261,7 @@ def plain_sections(facts: Mapping[str, Any], notes: Mapping[str, str] = NO_NOTES
 
     Args:
         facts: names to numbers, to tiles, to mappings of numbers, or to lists of records with equal keys.
-        notes: the names of tables to sentences that say what their columns are.
+        notes: name of a table -> sentences that explain its columns.
     """
     shown = {name: Tile(value, "") if isinstance(value, int | float) else value for name, value in facts.items()}
     tiles = [

@@ -163,7 +163,7 @@ class CurateConfig(_CurateSettings):
 
     @property
     def embedding(self) -> EmbeddingRun:
-        """What endpoints are asked for text vectors with."""
+        """The endpoints for text vectors."""
         root = paths.absolute(self.output)
         return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from raymill.cluster.asking.embedding_model import EmbeddingModel
-from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.frame.run_name import NAME, RunName, named_after_output, run_name
 from raymill.cluster.readers.inputs import Input, Limits, WithShortForm, as_list
@@ -149,12 +148,6 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
         if model.endpoint and not model.answers and self.answers:
             model = model.model_copy(update={"answers": self.answers})
         return {"embedding": model}
-
-    @property
-    def embedding_run(self) -> EmbeddingRun:
-        """What endpoints are asked for text vectors with."""
-        root = paths.absolute(self.output)
-        return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
 
     @property
     def store(self) -> Store:

@@ -19,7 +19,9 @@ from functools import cached_property
 from typing import Any
 
 from raymill.cluster.artifact import Artifact, changed_files
+from raymill.cluster.asking.answers import ANSWERS
 from raymill.cluster.asking.embedding_model import DECISIVE
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import count, decimal, money, plural, share
@@ -147,7 +149,7 @@ class DistilJob(FilesJob[DistilConfig]):
             sampling=judge.sampling,
             dedup=None,
             budget=budget,
-            answers=config.answers or paths.join(self.root, "answers"),
+            answers=config.answers or paths.join(self.root, ANSWERS),
             output=paths.join(self.root, _JUDGES, judge.name),
             limits=config.limits,
             execution=config.execution,
@@ -158,6 +160,11 @@ class DistilJob(FilesJob[DistilConfig]):
     def people(self) -> dict[str, float]:
         """Document id -> score by people; empty without the setting `people`."""
         return people_scores(self.store, self.config.people, self._most) if self.config.people else {}
+
+    @cached_property
+    def embedding_run(self) -> EmbeddingRun:
+        """The endpoints for text vectors."""
+        return EmbeddingRun.of(self.store, self.root, self.config.name, [*self.config.embedding_models.values()])
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
@@ -214,9 +221,8 @@ class DistilJob(FilesJob[DistilConfig]):
         self._refuse_sample(artifacts)
         runs = self._ask(making)
         sample, judged = artifacts[SAMPLE], {name: run.artifact(RECORDS) for name, run in runs.items()}
-        embedding = self.config.embedding_run
-        artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most, embedding))
-        asked = embedding.close([*self.config.embedding_models.values()])
+        artifacts |= making.run(train_stage(self.config, sample, judged, self.people, self._most, self.embedding_run))
+        asked = self.embedding_run.close([*self.config.embedding_models.values()])
         measures, written = self._write_classifier(artifacts)
         report = self._report(artifacts, runs, measures) | ({"embeddings": asked} if asked else {})
         if priced := [one["cost"] for one in asked if one["cost"] is not None]:

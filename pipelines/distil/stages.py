@@ -232,8 +232,8 @@ def train_stage(
 ) -> Stage:
     """The stage that trains the classifier.
 
-    judged: records of each judge. people: document -> score. most: as in `make_classifier`. embedding: what endpoints
-    are asked for text vectors with.
+    judged: records of each judge. people: document -> score. most: as in `make_classifier`. embedding: the endpoints
+    for text vectors.
     """
     made_from = fingerprint(
         [

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from raymill.cluster.asking.answers import ANSWERS
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
@@ -92,7 +93,7 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.budget is not None and self.model.prices is None:
-            raise ValueError("budget: goes with `model.prices`, which say what tokens cost")
+            raise ValueError("budget: goes with `model.prices`, the prices of tokens")
         if self.dedup and (self.dedup.keeper not in ("position", "longest") or self.dedup.against):
             raise ValueError("dedup: records have no score and no earlier runs; keeper is position or longest")
         if self.validation and (compared := self.validation.of_all_records(Validate())):
@@ -109,4 +110,4 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     @property
     def answer_store(self) -> str:
         """The URI of the answer store."""
-        return self.answers or paths.join(paths.absolute(self.output), "answers")
+        return self.answers or paths.join(paths.absolute(self.output), ANSWERS)

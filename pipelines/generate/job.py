@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, fingerprint
-from raymill.cluster.asking.answers import Answers
+from raymill.cluster.asking.answers import Answers, run_name
 from raymill.cluster.asking.backends import Backends, located
 from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
@@ -174,8 +174,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
     @cached_property
     def answers(self) -> Answers:
         """The answer store. The run's tries have its name and a hash of its output."""
-        name = f"{self.config.name}-{hashlib.blake2b(self.root.encode(), digest_size=4).hexdigest()}"
-        return Answers(self.store, self.config.answer_store, name)
+        return Answers(self.store, self.config.answer_store, run_name(self.config.name, self.root))
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
@@ -203,8 +202,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return {f"validate.{name}": one for name, one in rules.embedding_models.items()} if rules else {}
 
     @cached_property
-    def embedding(self) -> EmbeddingRun:
-        """What endpoints are asked for text vectors with."""
+    def embedding_run(self) -> EmbeddingRun:
+        """The endpoints for text vectors."""
         return EmbeddingRun.of(self.store, self.root, self.config.name, [*self._embedding_models.values()])
 
     @cached_property
@@ -212,7 +211,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         """The rules of `validate`. Opens the files that they name."""
         if (rules := self.config.validation) is None:
             return None
-        return load_validator(self.store, rules, embedding=self.embedding)
+        return load_validator(self.store, rules, embedding=self.embedding_run)
 
     def _refuse_unknown_fields(self) -> None:
         """Verify that the rules name metadata that records have.
@@ -310,7 +309,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         self.answers.close()
         compact(self.store, self.answers.uri)
         report = self._report(artifacts)
-        if asked := self.embedding.close([*self._embedding_models.values()]):
+        if asked := self.embedding_run.close([*self._embedding_models.values()]):
             report["embeddings"] = asked
         digests = digests_of({name: artifacts[name] for name in (RECORDS, REMOVED, QUARANTINE)})
         return Made(report, digests, {"finished": report["finished"]})

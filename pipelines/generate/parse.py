@@ -51,7 +51,7 @@ REASONS = {
 
 
 def meaning(reason: str) -> str:
-    """What a reason says, also one of `validate`."""
+    """The meaning of a reason in words, also of one of `validate`."""
     return REASONS.get(reason) or of_rules.get(reason, "a rule of `validate.custom` or `validate.rules.custom`")
 
 

@@ -185,7 +185,6 @@ def run_stages(
             memory=memory + (settings.rules_memory if number == last else 0),
             watch=settings.backends.watch(int(requests.manifest.counters["requests"])),
             setup=settings.backends.setup, cpus=settings.backends.cpus, gpus=settings.backends.gpus,
-            concurrency=settings.backends.workers,
         )  # fmt: skip
         artifacts |= run(stage)
         asked = artifacts[f"_work/removed.{number}"].manifest.counters

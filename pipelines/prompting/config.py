@@ -11,8 +11,8 @@ from pydantic import (
     model_validator,
 )
 
+from raymill.cluster.asking.answers import ANSWERS
 from raymill.cluster.asking.embedding_model import EmbeddingModel
-from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.run_name import RunName
 from raymill.cluster.readers.inputs import as_list
@@ -114,9 +114,8 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
     budget: float | None = Field(
         None, gt=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
     )
-    answers: str | None = Field(
+    answers: paths.AbsolutePath | None = Field(
         None,
-        min_length=1,
         description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
     )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
@@ -158,12 +157,6 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
         return {"examples.model": model}
 
     @property
-    def embedding(self) -> EmbeddingRun:
-        """What endpoints are asked for vectors with."""
-        root = paths.absolute(self.output)
-        return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
-
-    @property
     def answer_store(self) -> str:
         """The URI of the answer store."""
-        return paths.absolute(self.answers) if self.answers else paths.join(paths.absolute(self.output), "answers")
+        return self.answers or paths.join(paths.absolute(self.output), ANSWERS)

@@ -8,7 +8,6 @@ Answers are in the answer store as soon as they come. The same command continues
 nothing again that has an answer.
 """
 
-import hashlib
 import json
 import uuid
 from collections import Counter
@@ -23,10 +22,11 @@ import pyarrow.compute as pc
 import yaml
 
 from raymill.cluster.artifact import Artifact, fingerprint
-from raymill.cluster.asking.answers import Answers
+from raymill.cluster.asking.answers import Answers, run_name
 from raymill.cluster.asking.backends import Backends, located
 from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import DECISIVE
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.requests import boundaries
 from raymill.cluster.asking.settings import ModelSettings
@@ -131,13 +131,17 @@ class PromptJob(RunJob[PromptConfig]):
     @cached_property
     def models(self) -> dict[str, ModelSettings]:
         """The models; those of folders with their place, and the fingerprint of their files as their revision."""
-
         return {name: located(self.store, one) for name, one in self.config.models.items()}
 
     @cached_property
     def variants(self) -> list[PromptVariant]:
         """The variants, in the order of the config."""
         return variants_of(self.config)
+
+    @cached_property
+    def embedding_run(self) -> EmbeddingRun:
+        """The endpoints for text vectors."""
+        return EmbeddingRun.of(self.store, self.root, self.config.name, [*self.config.embedding_models.values()])
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
@@ -198,8 +202,7 @@ class PromptJob(RunJob[PromptConfig]):
 
     def _answers(self, name: str) -> Answers:
         """The answer store of a model. Its tries have the run's name, the model's, and a hash of the output."""
-        mark = hashlib.blake2b(self.root.encode(), digest_size=4).hexdigest()
-        return Answers(self.store, self.config.answer_store, f"{self.config.name}-{name}-{mark}")
+        return Answers(self.store, self.config.answer_store, run_name(f"{self.config.name}-{name}", self.root))
 
     def make(self, making: Making) -> Made:
         config = self.config
@@ -213,8 +216,7 @@ class PromptJob(RunJob[PromptConfig]):
             one = Backends(model, config.sampling, config.budget, self._answers(name), throttle, secret)
             requests = items * sum(variant.model == name for variant in self.variants)
             backends[name], firsts[name] = one, tuple(boundaries(one.ranges(requests, _MOST_RANGES)))
-        embedding = config.embedding
-        draft = Draft(config, self.models, firsts, embedding)
+        draft = Draft(config, self.models, firsts, self.embedding_run)
         outputs = (
             Output(ITEMS, ITEMS_SCHEMA),
             Output(EXAMPLES, EXAMPLES_SCHEMA),
@@ -237,14 +239,13 @@ class PromptJob(RunJob[PromptConfig]):
                     setup=one.setup,
                     cpus=one.cpus,
                     gpus=one.gpus,
-                    concurrency=one.workers,
                 )
             )
         for name in self.models:
             self._answers(name).close()
         compact(self.store, config.answer_store)
         report = self._report(artifacts)
-        if asked := embedding.close([*config.embedding_models.values()]):
+        if asked := self.embedding_run.close([*config.embedding_models.values()]):
             report["embeddings"] = asked
         self.store.write_bytes(paths.join(self.root, BEST), self._best(report, artifacts).encode())
         results = {name: one for name, one in artifacts.items() if not name.startswith("_")}

@@ -27,7 +27,7 @@ def plan_prompts(settings: PromptConfig) -> Answer:
     sample = items[:: max(1, len(items) // _SAMPLED)][:_SAMPLED]
     # Prompts are as long with any examples, so no endpoint is asked for vectors.
     plain = settings.model_copy(update={"examples": settings.examples.model_copy(update={"model": None})})
-    shown = examples_of(plain, sample, plain.embedding) if any(one.examples for one in job.variants) else None
+    shown = examples_of(plain, sample, job.embedding_run) if any(one.examples for one in job.variants) else None
     tokens = dict.fromkeys(settings.models, 0.0)
     for variant in job.variants:
         for at, item in enumerate(sample):

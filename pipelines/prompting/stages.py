@@ -56,7 +56,7 @@ ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), 
 class Draft:
     """The work of the stage `items`.
 
-    firsts: the first key of each range of requests, by model. embedding: what endpoints are asked for vectors with.
+    firsts: the first key of each range of requests, by model. embedding: the endpoints for vectors.
     """
 
     config: PromptConfig

@@ -131,7 +131,7 @@ Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reas
 class Filters:
     """The settings that remove single documents: the language, then the rules in the order of their checks.
 
-    embedding: what endpoints are asked for text vectors with; None: none may be asked.
+    embedding: the endpoints for text vectors; None: none is allowed.
     """
 
     language: LanguageId | None

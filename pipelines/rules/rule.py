@@ -43,7 +43,7 @@ class Analysis:
         texts: D normalised documents.
         columns: their other columns (source, url, language, ...), D rows.
         store: what rules read their own files from, such as lists and models.
-        embedding: what endpoints are asked for text vectors with; None: none may be asked.
+        embedding: the endpoints for text vectors; None: none is allowed.
         failures: row -> plug-in and exception, of documents on which a rule of the user raised one.
     """
 

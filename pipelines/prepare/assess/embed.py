@@ -79,8 +79,12 @@ def vectors_schema(labels: Sequence[str], predictions: str | None) -> pa.Schema:
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """The settings on which the vectors depend. labels: metadata that is predicted. predictions: metadata with those of
-    another model. run: what an endpoint is asked with. setting: that names the model, for errors.
+    """The settings on which the vectors depend.
+
+    Attributes:
+        labels: metadata that is predicted. predictions: metadata with the predictions of another model.
+        embedding_run: the endpoints for text vectors.
+        setting: path of the setting with the model, for errors.
     """
 
     store: Store
@@ -88,7 +92,7 @@ class EmbedSettings:
     embeddings: TextVectors
     examples: tuple[str, ...]
     labels: tuple[str, ...]
-    run: EmbeddingRun
+    embedding_run: EmbeddingRun
     predictions: str | None = None
     setting: str = "assess.embeddings.model"
 

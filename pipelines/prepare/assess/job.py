@@ -101,9 +101,8 @@ def assess_stages(
     # The similarity of the settings, of all records with each other; the first record counts as the original.
     dedup = (config.dedup or Dedup()).model_copy(update={"scope": "all", "keeper": "position", "sources": ()})
     terms = load_terms(config.store, config.clean)
-    validator = (
-        None if rules is None else load_validator(splits[0].store, rules, embedding=_embedding(config, root, splits))
-    )
+    embedding_run = EmbeddingRun.of(splits[0].store, root, config.name, [*config.embedding_models.values()])
+    validator = None if rules is None else load_validator(splits[0].store, rules, embedding=embedding_run)
     memory = collect_memory(config.limits)
     facts = run(facts_stage(_settings(config, dedup, validator, terms), splits, memory))
     units = len(units_of(splits))
@@ -121,8 +120,7 @@ def assess_stages(
         options = config.assess
         predictions = None if options.predictions_file else options.predictions
         of_texts = (config.records.shape, embeddings, options.examples, options.predicted)
-        asked = _embedding(config, root, splits)
-        embed = EmbedSettings(splits[0].store, *of_texts, asked, predictions)
+        embed = EmbedSettings(splits[0].store, *of_texts, embedding_run, predictions)
         model = None if embeddings.model else run(fit_stage(embed, facts[SAMPLE]))[MODEL]
         vectors = run(embed_stage(embed, splits, model, embed_memory(memory)))[VECTORS]
         predicted = (options.predicted, options.label, options.predictions, options.predictions_file)
@@ -130,11 +128,6 @@ def assess_stages(
     shares = {"source": {one.source: one.share for one in config.inputs if one.share}} | dict(config.assess.groups)
     settings = SummarySettings(config.assess, shares, rules is not None, bool(terms), rows)
     return run(summary_stage(settings, facts, groups, learned, units))[SUMMARY]
-
-
-def _embedding(config: PrepareConfig, root: str, splits: Sequence[Artifact]) -> EmbeddingRun:
-    """What endpoints are asked for text vectors with."""
-    return EmbeddingRun.of(splits[0].store, root, config.name, [*config.embedding_models.values()])
 
 
 def check_models(config: PrepareConfig) -> None:

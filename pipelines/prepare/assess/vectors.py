@@ -175,7 +175,7 @@ def _rounded(cosines: np.ndarray) -> np.ndarray:
 def _embedder(settings: EmbedSettings, model: Artifact | None) -> Embedder:
     if model is None:
         assert settings.embeddings.model
-        return embedder_of(settings.embeddings.model, settings.store, settings.run, settings.setting)
+        return embedder_of(settings.embeddings.model, settings.store, settings.embedding_run, settings.setting)
     table = model.table()
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1 if table.num_rows else 1)
     return LatentSemantics(table["token"].to_numpy(), table["idf"].to_numpy(), vectors)

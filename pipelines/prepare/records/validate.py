@@ -319,8 +319,8 @@ def load_validator(
 ) -> "Validator":
     """The rules of the settings, with the schema that they name. Opens every list and model.
 
-    by_time: metadata with the time that decides the split. forbidden_terms: of generated records. embedding: what
-    endpoints are asked for text vectors with.
+    by_time: metadata with the time that decides the split. forbidden_terms: of generated records. embedding: the
+    endpoints for text vectors.
 
     Raises:
         ConfigError, StorageError: the schema, a list or a model is missing or damaged, or lacks the label.
@@ -349,7 +349,7 @@ class Validator:
     """Checks records.
 
     store: of lists and models. schema: of answers, None without one. by_time: metadata with the time that decides the
-    split. forbidden_terms: of generated records. embedding: what endpoints are asked for text vectors with.
+    split. forbidden_terms: of generated records. embedding: the endpoints for text vectors.
     """
 
     settings: Validate

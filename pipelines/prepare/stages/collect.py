@@ -130,7 +130,7 @@ class CollectSettings:
         config: its inputs are the files that are read.
         fields: of each input.
         cleaner, validator: with what the config's files hold at this moment.
-        embedding: what endpoints are asked for vectors with.
+        embedding: the endpoints for text vectors.
     """
 
     config: PrepareConfig

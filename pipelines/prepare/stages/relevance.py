@@ -53,7 +53,7 @@ class Unrelated:
 
 def find_unrelated(
     rule: AnswerRelevance | None,
-    asked: EmbeddingRun,
+    embedding_run: EmbeddingRun,
     shape: Shape,
     artifacts: dict[str, Artifact],
     units: int,
@@ -62,13 +62,13 @@ def find_unrelated(
 ) -> Unrelated | None:
     """The records whose answer is not near its question; None without the rule.
 
-    asked: what an endpoint is asked with. artifacts: of `collect`. memory: bytes of a unit of records. run_in: makes or
-    finds the artifacts of a stage.
+    embedding_run: the endpoints for text vectors. artifacts: of `collect`. memory: bytes of a unit of records. run_in:
+    makes or finds the artifacts of a stage.
     """
     if rule is None:
         return None
     run, records, store = partial(run_in, folder=FOLDER), artifacts[RECORDS], artifacts[RECORDS].store
-    settings = EmbedSettings(store, shape, rule, (), (), asked, setting=SETTING)
+    settings = EmbedSettings(store, shape, rule, (), (), embedding_run, setting=SETTING)
     model = None
     if rule.model is None:
         made_from = fingerprint([records.manifest.fingerprint, rule.sample])
