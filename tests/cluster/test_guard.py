@@ -268,7 +268,7 @@ def busy(seconds: float) -> None:
         pass
 
 
-def test_processor_time_has_that_of_a_child_that_runs_and_of_one_that_ended():
+def test_processor_time_counts_a_running_child_and_one_that_ended():
     guard = Guard(busy)
     before = processor_seconds()
     guard(0.2, ROOMY)
