@@ -86,7 +86,6 @@ Format = Literal[
 
 
 Extractor = Literal["resiliparse", "trafilatura", "trafilatura_fast", "justext", "router"]
-DEFAULT_EXTRACTOR: Extractor = "resiliparse"
 
 ENCODING = (
     "Character encoding of text, Markdown, HTML, transcripts, CSV, TSV, JSON and JSON Lines, such as windows-1252; "
@@ -189,7 +188,7 @@ class Input(WithShortForm):
     instead: ClassVar[Mapping[str, str]] = {}
     # Whether tables have the columns ORIGINS.
     origins: ClassVar[bool] = False
-    # Whether a note lists named columns that no record at the beginning of the files has.
+    # Whether columns that no record at the beginning of the files has are listed in a note.
     notes_absent: ClassVar[bool] = True
 
     source: str = Field(
@@ -269,8 +268,8 @@ class Input(WithShortForm):
     def _format_has_an_extractor(self) -> Self:
         if self.extractor and self.format_name not in (None, "html", "warc"):
             raise ValueError(
-                f"extractor: {self.extractor} finds the main content of HTML pages, and format {self.format_name} has "
-                "none; leave out one of the two"
+                f"extractor: {self.extractor} finds the main content of HTML pages, and files of format "
+                f"{self.format_name} are none; leave out one of the two"
             )
         return self
 
@@ -291,6 +290,11 @@ class Input(WithShortForm):
     def format_name(self) -> str | None:
         """The key of READERS of the format that is set, None if none is."""
         return self.format.name if isinstance(self.format, ReaderUse) else self.format
+
+    @property
+    def html_extractor(self) -> Extractor:
+        """The extractor of HTML pages: the one that is set, or the default."""
+        return self.extractor or "resiliparse"
 
     def setting_of(self, setting: str, column: str) -> str:
         """The name that messages give to the setting `text`, `id` or `columns` with this column."""

@@ -75,7 +75,7 @@ class InputListing:
     def fingerprint(self) -> str:
         """Fingerprint of the inputs' settings, and of name, size and version of each file.
 
-        The extractor and its version are part of it for inputs that have files for it.
+        For inputs with HTML pages also of the extractor and its version.
         """
         settings = [one.model_dump(mode="json", exclude={"storage", "extractor"}) for one in self.inputs]
         files = [

@@ -72,8 +72,8 @@ PROBLEMS = {
     "bad_http_response": "the recorded HTTP response is damaged",
     "unknown_encoding": "the recorded HTTP response is compressed in another way than gzip, deflate, br and zstd",
     "failed_extraction": "the HTML could not be parsed",
-    "bounded_extraction": "the HTML has more nested elements, tags, attributes of a tag or options of a list than any "
-    "page of use, and is not parsed",
+    "bounded_extraction": "the HTML has too many nested elements, tags, attributes of a tag or options of a list, and "
+    "is not parsed",
     "empty_extraction": "no main content was found in the HTML",
     "no_cues": "no line with the times of a cue, as `00:01.000 --> 00:02.500`, and no JSON with a list of turns",
     "bad_message": "the e-mail message cannot be parsed, or has no header",
@@ -172,7 +172,7 @@ class Reader:
         open     `columns_of` returns those of the first records; others may have more
         fixed    `columns_of` returns all of them, the same for every file; the text is not one of them
     own_id: the fixed column that is the document's id if the input's `id` is a column of other formats.
-    extracts: whether a document's text costs more to extract than to store, so that it is stored if it is read again.
+    extracts: whether extracting a text costs more than storing it; then texts that are needed again are stored.
     """
 
     endings: tuple[str, ...] = ()
@@ -226,7 +226,7 @@ class Reader:
                     yield Unreadable(row["problem"]), row["where"]
 
     def extraction(self, input: Input) -> list[Any] | None:
-        """What the extraction of text depends on besides the file, as JSON values, for fingerprints; None: nothing."""
+        """What extracted texts depend on besides the file, as JSON values for fingerprints; None if on nothing."""
         return None
 
     def file_problem(self, head: bytes) -> str | None:

@@ -80,7 +80,8 @@ class Reading:
         failed: unit -> rows of documents on which a plug-in raised an exception when the units were read first.
         exceeded: place of a document -> (problem, bound) of each document that exceeded `limits.document_s` or its
             memory when the units were read first. None when they are.
-        extracted: sources of a plan's sample whose texts were extracted from the files of the input.
+        extracted: in the sample of a plan, the sources whose texts were extracted from files of the input. The sample
+            is of Parquet files, so its units do not show it.
     """
 
     store: Store
@@ -91,11 +92,11 @@ class Reading:
     extracted: frozenset[str] = frozenset()
 
     def extracts(self, unit: Unit) -> bool:
-        """Whether a reader of the unit extracts texts, as from HTML; see `Reader.extracts`."""
+        """Whether texts of the unit are extracted, as from HTML (`Reader.extracts`)."""
         return unit.source in self.extracted or any(READERS[span.format].extracts for span in unit.spans)
 
     def extraction(self, unit: Unit) -> dict[str, list[Any]]:
-        """Format -> what texts depend on besides the files, for the unit's formats with `Reader.extraction`."""
+        """Format -> `Reader.extraction`, for the formats of the unit that have one."""
         input = self.input_of(unit.source)
         found = ((format, READERS[format].extraction(input)) for format in sorted({one.format for one in unit.spans}))
         return {format: one for format, one in found if one is not None}

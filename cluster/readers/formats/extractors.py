@@ -1,14 +1,14 @@
 """Extractors: from a decoded HTML page to its main content, as plain text.
 
-    resiliparse       main content by rules on elements and names of classes; comments and details of posts are part of
-                      it. If it is short (a cookie notice, a form), all text of the page. The default
-    trafilatura       slower, and better on news: less of what surrounds the text
-    trafilatura_fast  the same without its second attempts, by which it finds what its rules miss
-    justext           paragraphs by link density and stop words; no tables, no code
-    router            resiliparse, and trafilatura for pages of which most text is outside the main content
+    resiliparse       main content by rules on elements and class names, with comments and the author and date of posts.
+                      All text of the page if the main content is short (a cookie notice, a form). The default
+    trafilatura       slower, and better on news, because it leaves out more of what surrounds the text
+    trafilatura_fast  trafilatura without its fallbacks, which find content that its rules miss
+    justext           paragraphs by link density and stop words, without tables and code
+    router            resiliparse, and trafilatura for a page with most of its text outside the main content
 
-Quality and cost on pages with known text: tests/benchmarks/bench_extract.py, numbers in docs/numbers.md. A library is
-imported when the first page is read.
+Quality and cost on pages with known text are measured by tests/benchmarks/bench_extract.py, numbers in docs/numbers.md.
+A library is imported when the first page is read.
 """
 
 import logging
@@ -29,8 +29,7 @@ _plain_text = Entry("resiliparse.extract.html2text:extract_plain_text")
 _paragraphs = Entry("justext:justext")
 _stop_lists, _stop_list = Entry("justext:get_stoplists"), Entry("justext:get_stoplist")
 
-# Of the code here: a new version extracts other text.
-_VERSION = 1
+_VERSION = 1  # of this module; a new version extracts other texts
 LIBRARIES: dict[Extractor, tuple[str, ...]] = {
     "resiliparse": ("resiliparse",),
     "trafilatura": ("trafilatura",),
@@ -39,8 +38,8 @@ LIBRARIES: dict[Extractor, tuple[str, ...]] = {
     "router": ("resiliparse", "trafilatura"),
 }
 
-_LEAST_CHARACTERS = 300  # of main content; else all text is taken. Of WCXB's pages 7% to 9% have less
-_ROUTED_SHARE = 0.2  # of all text; trafilatura extracts a page with less main content
+_LEAST_CHARACTERS = 300  # of main content; of a page with less, all text is taken. 7% to 9% of WCXB's pages have less
+_ROUTED_FRACTION = 0.2  # of all text that is main content, below which the router takes trafilatura
 # Elements whose text is not shown.
 _NOT_SHOWN = frozenset(("script", "style", "title", "noscript", "template", "textarea", "option"))
 _WORD = re.compile(r"\w")
@@ -51,7 +50,7 @@ _WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u3
 
 
 class Extracted(NamedTuple):
-    """text: the main content; empty if there is none. shown: characters besides white space that the page shows."""
+    """text: the main content; empty if there is none. shown: number of shown characters besides white space."""
 
     text: str
     shown: int
@@ -69,13 +68,9 @@ def extract(page: str, name: Extractor) -> Extracted:
 
 
 def load(name: Extractor) -> None:
-    """Import the libraries of an extractor: before the child process begins, which then has them."""
-    if name in ("resiliparse", "router"):
-        _resiliparse()
-    if name in ("trafilatura", "trafilatura_fast", "router"):
-        _trafilatura()
-    if name == "justext":
-        _justext()
+    """Import the libraries of an extractor. Called before the child process is forked, so that the child has them."""
+    for library in LIBRARIES[name]:
+        _LOADERS[library]()
 
 
 # ---- resiliparse
@@ -97,7 +92,7 @@ def _main_and_all(tree: Any, text_of: Callable[..., str]) -> tuple[str, str]:
     """(the main content, or all text if it is short; all text)."""
     plain = {"list_bullets": False, "alt_texts": False}
     main = text_of(tree, preserve_formatting=True, main_content=True, comments=True, post_meta=True, **plain)
-    # With formatting only where it is the result, because it takes longer.
+    # With formatting, which takes longer, only if this is the result.
     is_short = len(main) < _LEAST_CHARACTERS
     all_text = text_of(tree, preserve_formatting=is_short, main_content=False, **plain)
     return without_tail(all_text if is_short else main), all_text
@@ -106,7 +101,7 @@ def _main_and_all(tree: Any, text_of: Callable[..., str]) -> tuple[str, str]:
 def without_tail(text: str) -> str:
     """The text up to its last line of prose; the whole text if it has none.
 
-    After it are links, dates and names of sections. On trafilatura's pages this adds 1.8 points of F1.
+    The lines after it are links, dates and section names. Cutting them adds 1.8 points of F1 on trafilatura's pages.
     """
     lines = text.split("\n")
     for at in range(len(lines) - 1, -1, -1):
@@ -126,7 +121,7 @@ def _routed(page: str) -> Extracted:
     parse, text_of = _resiliparse()
     text, all_text = _main_and_all(parse(page), text_of)
     shown = count_characters(all_text)
-    if count_characters(text) < _ROUTED_SHARE * shown and (other := _by_trafilatura(page)).text:
+    if count_characters(text) < _ROUTED_FRACTION * shown and (other := _by_trafilatura(page)).text:
         return other
     return Extracted(text, shown)
 
@@ -190,6 +185,11 @@ def _by_justext(page: str) -> Extracted:
     return Extracted(text, sum(count_characters(one.text) for one in paragraphs))
 
 
+_LOADERS: dict[str, Callable[[], Any]] = {
+    "resiliparse": _resiliparse,
+    "trafilatura": _trafilatura,
+    "justext": _justext,
+}
 _EXTRACTORS: dict[Extractor, Callable[[str], Extracted]] = {
     "resiliparse": _by_resiliparse,
     "trafilatura": _by_trafilatura,

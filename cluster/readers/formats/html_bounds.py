@@ -1,10 +1,11 @@
-"""Bounds on an HTML page that hold before it is parsed: parsers take the square of what is beyond them.
+"""Bounds on HTML pages, checked before they are parsed: parsing takes quadratic time in what they bound.
 
-Parsers compare each attribute of a tag with all before it (lexbor, libxml2), walk through the open elements for each
-tag (main content of resiliparse: 1 s for 8,000 nested elements, 5 s for 16,000), and through the options of a list. Of
-400 real pages none has over 46 nested or 3,205 elements. So a page with few tags needs no look at its nesting:
-`bounded` takes 0.2 ms for 100 kB, and 1 us for each tag of a page with over _FEW_TAGS of them. It takes linear time for
-any bytes. What gets past it and takes too long is ended by the bounds of the child process (cluster/guard.py).
+Parsers compare each attribute of a tag with all before it (lexbor, libxml2), and go through the open elements for each
+tag (main content of resiliparse: 1 s for 8,000 nested elements, 5 s for 16,000) and through the options of a list. Of
+400 real pages none has over 46 nested elements, or over 3,205 elements, so nesting is computed only for pages with over
+_FEW_TAGS tags. `exceeded_bound` takes 0.2 ms for 100 kB, and 1 us for each tag of a page with more; the time is linear
+for any bytes. Pages that are within these bounds and still take too long are ended by those of the child process
+(cluster/guard.py).
 """
 
 import re
@@ -18,13 +19,13 @@ _FEW_TAGS = 4000
 
 _ATTRIBUTE = rb"""[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z)|[^\s>"'][^\s>]*+|(?=>)))?+"""
 _ATTRIBUTES = re.compile(_ATTRIBUTE)
-# A comment; an element whose content is no HTML; a tag: / if it is an end, name, attributes.
+# A comment; an element whose content is not HTML; a tag. Groups 2 to 4: / of an end tag, name, attributes.
 _TAG = re.compile(
     rb"(?is)<!--.*?(?:-->|\Z)|<(script|style|textarea|title|xmp|iframe|noembed|noframes)\b.*?(?:</\1|\Z)"
     rb"|<(/?)([a-z][^\s/>]*+)((?:[\s/]++|" + _ATTRIBUTE + rb")*+)"
 )
 _VOID = frozenset(b"area base br col embed hr img input link meta param source track wbr".split())
-# Elements that end an open one of these names before them, as browsers do, since their end tags are often left out.
+# Name of an element -> names of open elements that its start tag closes, as in browsers: their end tags are optional.
 _ENDS = {
     name: frozenset(ended.split())
     for names, ended in (
@@ -43,28 +44,28 @@ _ENDS = {
     )
     for name in names.split()
 }
-# Elements that an end tag of another name within them does not close.
+# Elements that the end tag of an inline element around them does not go past, if another element is between.
 _INLINE = frozenset(
     b"a abbr b big cite code del dfn em font i ins kbd label mark nobr q s samp small span strike strong sub sup time"
     b" tt u var".split()
 )
-_MOST_STEPS = 20_000_000  # through open elements, of a page
+_MOST_STEPS = 20_000_000  # through open elements for the end tags of a page
 
 
-def bounded(html: bytes) -> str | None:
-    """What of a page is over a bound, in words; None if nothing is."""
+def exceeded_bound(html: bytes) -> str | None:
+    """The bound that a page exceeds, in words; None if it exceeds none."""
     opened = html.count(b"<") - html.count(b"</")
     if opened > MAX_TAGS:
         return f"over {MAX_TAGS:,} tags"
     if opened > _FEW_TAGS:
-        return _over(html)
+        return _exceeded_by_tree(html)
     return f"over {MAX_ATTRIBUTES:,} attributes of a tag" if has_huge_tag(html) else None
 
 
 def has_huge_tag(html: bytes) -> bool:
-    """Whether a tag has more than MAX_ATTRIBUTES.
+    """Whether a tag has more than MAX_ATTRIBUTES attributes.
 
-    Misses one that has < in the values of its attributes, which `_over` finds.
+    Misses a tag with < in attribute values; `_exceeded_by_tree` finds it.
     """
     pieces = (piece for piece in html.split(b"<") if len(piece) > 2 * MAX_ATTRIBUTES)
     return any(len(piece.split(None, MAX_ATTRIBUTES)) > MAX_ATTRIBUTES and _is_huge(b"<" + piece) for piece in pieces)
@@ -79,10 +80,10 @@ def _attribute_count(attributes: bytes) -> int:
     return sum(1 for _ in _ATTRIBUTES.finditer(attributes))
 
 
-def _over(html: bytes) -> str | None:
-    """What is over a bound of a page with many tags. Follows the open elements as browsers do."""
+def _exceeded_by_tree(html: bytes) -> str | None:
+    """The bound that a page with many tags exceeds. Opens and closes elements as browsers do."""
     open_elements: list[bytes] = []
-    count = Counter[bytes]()  # of them, by name
+    count = Counter[bytes]()  # open elements by name
     options = steps = 0
 
     def close() -> None:
@@ -96,7 +97,7 @@ def _over(html: bytes) -> str | None:
         if match[2]:
             if not count[name]:
                 continue
-            if name in _INLINE:  # it closes nothing if another element is open within it
+            if name in _INLINE:  # closes nothing if an element that is not inline is open within it
                 at = len(open_elements) - 1
                 while open_elements[at] != name and open_elements[at] in _INLINE:
                     at -= 1
@@ -123,5 +124,5 @@ def _over(html: bytes) -> str | None:
                 if len(open_elements) > MAX_DEPTH:
                     return f"over {MAX_DEPTH:,} nested elements"
         if steps > _MOST_STEPS:
-            return f"over {MAX_DEPTH:,} nested elements"
+            return f"over {_MOST_STEPS:,} steps through nested elements"
     return None

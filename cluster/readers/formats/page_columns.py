@@ -1,35 +1,35 @@
-"""What an HTML page states of itself: columns that an input with pages can carry.
+"""Metadata that an HTML page states: columns that inputs with pages can carry.
 
-Read from the part of the page before its body, and for `robots`, `tdm_reservation` and `page_language` also from the
-HTTP header of a web archive. A value is as the page has it, without repeated white space, at most 2,000 characters.
+Read from the part of the page before its body, and in web archives also from the headers of the HTTP response. Values
+are unchanged except for repeated white space, and cut after 2,000 characters.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from html import unescape
+from typing import NamedTuple
 
-# Name -> meaning, for messages and the guide.
-PAGE_COLUMNS = {
-    "title": "title of the page",
-    "canonical_url": "URL that the page names as its own (rel=canonical, og:url)",
-    "author": "author (meta author, article:author)",
-    "published": "time of publication (meta article:published_time, datePublished, date)",
-    "page_language": "language that the page states (lang, Content-Language)",
-    "robots": "directives for robots, lower case, such as `noindex, noai` (meta robots, X-Robots-Tag)",
-    "tdm_reservation": "1 if text and data mining is reserved, 0 if it is not (tdm-reservation)",
+
+class _Sources(NamedTuple):
+    """Names of the `meta` tags and of the HTTP header that state a column, in lower case, the first choice first."""
+
+    meta: tuple[str, ...]
+    header: str = ""
+
+
+# `title` is also stated by <title>, `canonical_url` by <link rel=canonical>, `page_language` by <html lang>.
+_SOURCES = {
+    "title": _Sources(("og:title", "twitter:title")),
+    "canonical_url": _Sources(("og:url",)),
+    "author": _Sources(("author", "article:author", "dc.creator")),
+    "published": _Sources(("article:published_time", "datepublished", "date", "dc.date")),
+    "page_language": _Sources(("content-language",), "content-language"),
+    "robots": _Sources(("robots",), "x-robots-tag"),
+    "tdm_reservation": _Sources(("tdm-reservation",), "tdm-reservation"),
 }
-_META = {
-    "title": ("og:title", "twitter:title"),
-    "canonical_url": ("og:url",),
-    "author": ("author", "article:author", "dc.creator"),
-    "published": ("article:published_time", "datepublished", "date", "dc.date"),
-    "page_language": ("content-language",),
-    "robots": ("robots",),
-    "tdm_reservation": ("tdm-reservation",),
-}
-_HEADERS = {"page_language": "content-language", "robots": "x-robots-tag", "tdm_reservation": "tdm-reservation"}
-USED_HEADERS = tuple(_HEADERS.values())
+PAGE_COLUMNS = tuple(_SOURCES)
+USED_HEADERS = tuple(one.header for one in _SOURCES.values() if one.header)
 _HEAD_CHARACTERS, _MOST_CHARACTERS = 200_000, 2000
 
 _ATTRIBUTE = re.compile(r"""([^\s/>="']++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++))""")
@@ -41,24 +41,27 @@ _TAG = re.compile(
 
 
 def page_columns(page: str, headers: Mapping[str, str], wanted: Collection[str]) -> dict[str, str | None]:
-    """The wanted columns of a page; None where it states nothing. headers: of HTTP, names in lower case."""
+    """The wanted columns of a page, None for what it does not state.
+
+    headers: of the HTTP response, with names in lower case. wanted: some of PAGE_COLUMNS.
+    """
     stated = _stated(page[:_HEAD_CHARACTERS])
-    found = {name: _column(name, stated, headers) for name in wanted}
-    return {name: _folded(value) or None for name, value in found.items()}
+    return {name: _folded(_column(name, stated, headers)) or None for name in wanted}
 
 
 def _column(name: str, stated: Mapping[str, list[str]], headers: Mapping[str, str]) -> str:
-    values = [value for one in dict.fromkeys((name, *_META[name])) for value in stated.get(one, ())]
-    if header := headers.get(_HEADERS.get(name, ""), ""):
+    sources = _SOURCES[name]
+    values = [value for one in dict.fromkeys((name, *sources.meta)) for value in stated.get(one, ())]
+    if header := headers.get(sources.header):
         values.append(header)
-    if name == "robots":  # all of them hold
+    if name == "robots":  # the directives of all tags and of the header are in force together
         directives = (one.strip() for value in values for one in value.lower().split(","))
         return ", ".join(dict.fromkeys(one for one in directives if one))
     return values[0] if values else ""
 
 
 def _stated(head: str) -> dict[str, list[str]]:
-    """What tags before the body state: by the name of a meta tag, or of a column."""
+    """Name of a `meta` tag or of a column -> the values that tags before the body state for it."""
     found = defaultdict[str, list[str]](list)
     for tag in _TAG.finditer(head):
         if tag["title"] is not None:

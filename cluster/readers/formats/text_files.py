@@ -11,7 +11,7 @@ from raymill.cluster.guard import Exceeded
 from raymill.cluster.readers.formats.extractors import extractor_version
 from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS
 from raymill.cluster.readers.formats.web_pages import add_page
-from raymill.cluster.readers.inputs import DEFAULT_EXTRACTOR, Input, Limits
+from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import FilePieces, Reader, ReaderCounts, Rows, refused
 from raymill.cluster.readers.streams import (
     BOM,
@@ -133,12 +133,12 @@ class Html(OneDocument):
     extracts = True
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """`path`, the URI of the file, and what the page states of itself."""
+        """`path`, the URI of the file, and PAGE_COLUMNS."""
         return ("path", *PAGE_COLUMNS)
 
     def extraction(self, input: Input) -> list[Any]:
         """The extractor and its version."""
-        return extractor_version(input.extractor or DEFAULT_EXTRACTOR)
+        return extractor_version(input.html_extractor)
 
     def add(self, rows: Rows, content: bytes, uri: str, id: str | None, carried: list[str | None]) -> None:
         """Add the main content."""

@@ -2,7 +2,7 @@
 
 A page is an HTML response with status 200, or an HTML resource. Other records (requests, metadata, images, redirects,
 error pages) are not documents. They are counted by kind, status or content type. Columns that can be carried or used as
-id: url, date (ISO 8601), record_id. Columns of pages that can be carried: page_columns.py.
+id: url, date (ISO 8601), record_id. Columns that can only be carried: PAGE_COLUMNS (page_columns.py).
 """
 
 import re
@@ -18,7 +18,7 @@ import zstandard
 from raymill.cluster.readers.formats.extractors import extractor_version
 from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS
 from raymill.cluster.readers.formats.web_pages import add_page
-from raymill.cluster.readers.inputs import DEFAULT_EXTRACTOR, Input, Limits
+from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
 from raymill.cluster.readers.streams import Span, UnreadableRest, stream
 from raymill.cluster.store.interface import FileInfo
@@ -134,12 +134,12 @@ class Warc(Archive):
     kinds = ("response", "resource")
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """`url`, `date` and `record_id`, from the header of a record, and what the page states of itself."""
+        """`url`, `date` and `record_id`, from the header of a record, and PAGE_COLUMNS."""
         return (*_COLUMNS, *PAGE_COLUMNS)
 
     def extraction(self, input: Input) -> list[Any]:
         """The extractor and its version."""
-        return extractor_version(input.extractor or DEFAULT_EXTRACTOR)
+        return extractor_version(input.html_extractor)
 
     def add(
         self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]

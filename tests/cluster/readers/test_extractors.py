@@ -7,7 +7,7 @@ import pytest
 
 from raymill.cluster.readers.formats import extractors, html_bounds, web_pages
 from raymill.cluster.readers.formats.extractors import LIBRARIES, extract, extractor_version, without_tail
-from raymill.cluster.readers.formats.html_bounds import bounded
+from raymill.cluster.readers.formats.html_bounds import exceeded_bound
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.listing import list_inputs
 from raymill.cluster.readers.reader import PROBLEMS
@@ -157,7 +157,7 @@ BOUNDED = {"nested elements", "nested and ended in a wrong order", "unclosed bol
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_that_no_reader_needs_is_refused_before_it_is_parsed_and_others_are_not(name):
     began = time.process_time()
-    found = bounded(PAGES[name].encode())
+    found = exceeded_bound(PAGES[name].encode())
     assert time.process_time() - began < 5, "linear: 1 us a tag"
     assert (found is not None) == (name in BOUNDED | {"an open comment"}), found
 
@@ -170,7 +170,7 @@ def test_real_pages_are_far_below_the_bounds(monkeypatch):
     script = "<script>document.write('<div><div>' + (a<b))</script><!-- <div> --><textarea><div></textarea>" * 3000
     select = ("<select>" + "<option>a" * 250 + "</select>") * 100
     for page in (f"<table>{rows}</table>", items, script, select, PAGE, PROSE * 3000):
-        assert bounded(page.encode()) is None
+        assert exceeded_bound(page.encode()) is None
 
 
 def refused(problem: str | None) -> bool:

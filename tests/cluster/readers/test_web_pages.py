@@ -94,7 +94,7 @@ def test_what_a_page_states_of_itself_is_in_columns(tmp_path):
     stating, plain = rows_of(tmp_path, columns=columns)
     assert {name: stating[name] for name in STATED} == STATED and stating["path"] == f"{tmp_path}/a.html"
     assert {plain[name] for name in STATED} == {None} and plain["path"] == f"{tmp_path}/b.html"
-    assert STATED.keys() == PAGE_COLUMNS.keys()
+    assert STATED.keys() == set(PAGE_COLUMNS)
 
 
 def test_headers_of_an_archive_state_what_holds_for_a_page(tmp_path):
