@@ -39,6 +39,7 @@ from raymill.cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, p
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import Machines, Work, head_machine, job_config
+from raymill.cluster.wording import for_the_caller
 
 REPORT_HTML = "report.html"
 _DAMAGE_SHOWN = 5
@@ -121,9 +122,14 @@ class Run:
         names = [name for name in self.manifest["artifacts"] if not name.startswith("_")]
         return {name: paths.join(self.uri, name) for name in names}
 
-    def __str__(self) -> str:
-        """What the command prints: the numbers, then the warnings."""
+    @property
+    def text(self) -> str:
+        """The numbers, then the warnings, in the words of the command."""
         return "\n".join([self.summary, *(f"warning: {one}" for one in self.warnings)])
+
+    def __str__(self) -> str:
+        """What the command prints; in a program, calls of Python in place of commands."""
+        return for_the_caller(self.text)
 
     def __repr__(self) -> str:
         return f"<{self.manifest['kind']} {self.name} at {self.uri}>"
@@ -135,7 +141,7 @@ class Run:
         def row(cells: Sequence[str], tag: str) -> str:
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
-        warnings = "".join(f"<p><b>warning:</b> {html.escape(one)}</p>" for one in self.warnings)
+        warnings = "".join(f"<p><b>warning:</b> {html.escape(for_the_caller(one))}</p>" for one in self.warnings)
         page = self.results["report"]
         # A notebook's server has the files below its folder; elsewhere a browser opens files by themselves.
         is_below = not paths.is_remote(page) and page.startswith(f"{os.getcwd()}/")

@@ -181,8 +181,9 @@ class PrepareRun(Run):
     def _results(self) -> dict[str, str]:
         return {"data set": self.uri}
 
-    def __str__(self) -> str:
-        text, assessment = super().__str__(), self.assessment
+    @property
+    def text(self) -> str:
+        text, assessment = super().text, self.assessment
         return text if assessment is None else f"{text}\n\n{assessment_text(assessment)}"
 
 

@@ -15,6 +15,7 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.garbage import find_garbage
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
+from raymill.cluster.wording import of_the_command
 from raymill.pipelines.prepare.assess.facts import Topics, same, units_of
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob
@@ -187,6 +188,16 @@ def fixed(settings: dict, fix: str, monkeypatch, name: str):
         config = load_values(plain, "CONFIG", [word for word in shlex.split(command) if word != "-o"])
         found.append(prepare_inline(config.model_dump(mode="json", by_alias=True), monkeypatch).assessment)
     return found
+
+
+def test_a_program_reads_calls_where_the_command_prints_commands(tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("prompt,completion\n" + "How is it reset?,By the button at its back.\n" * 2)
+    source = {"path": f"{tmp_path}/in.csv"}
+    settings = {"inputs": [source], "duplicates": {"questions": "list"}, "dedup": None, "output": f"{tmp_path}/out"}
+    run = prepare_inline(settings, monkeypatch)
+    assert "raymill.prepare(" in str(run) and "raymill prepare" not in str(run)
+    with of_the_command():
+        assert str(run) == run.text and "`raymill prepare CONFIG -o duplicates.questions=remove --replace`" in str(run)
 
 
 def test_the_commands_of_fixes_raise_their_gates(settings, monkeypatch):
