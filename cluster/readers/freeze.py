@@ -29,7 +29,7 @@ from raymill.cluster.readers.columns import (
     repeated,
 )
 from raymill.cluster.readers.formats import READERS
-from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS
+from raymill.cluster.readers.formats.page_columns import NO_IDS
 from raymill.cluster.readers.inputs import ORIGINS, Input
 from raymill.cluster.readers.listing import InputListing, ListedSource, folder_of, list_inputs, skipped_text
 from raymill.cluster.readers.reader import FilePieces, plain_type
@@ -286,7 +286,7 @@ def _check_fixed(source: _Source, format: str, files: Sequence[FileInfo]) -> Non
 
     wanted = [("id", source.input.id), *(("columns", name) for name in source.input.columns)]
     for setting, name in wanted:
-        if name is None or (name in names and not (setting == "id" and name in PAGE_COLUMNS)):
+        if name is None or (name in names and not (setting == "id" and name in NO_IDS)):
             continue
         if setting == "id" or any(can_have(other, name) for other in others):
             own = f"{reader.own_id} is the id instead" if setting == "id" else "it is empty for their documents"

@@ -123,12 +123,14 @@ class ReaderCounts:
     """Counts of a reader besides its rows.
 
     skipped: reason -> number of records and files that are not documents, such as redirects in an archive.
+    records: records of archives, those that are not documents included.
     repeated_keys: records in which a key is repeated; the last value is used.
     notes: what a reader leaves out of documents, or what they lack -> number; the two make a sentence.
     lost: problem -> rows lost behind an unreadable row, besides that row; only where their number is known.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
+    records: int = 0
     repeated_keys: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
@@ -136,6 +138,7 @@ class ReaderCounts:
     def add(self, other: "ReaderCounts") -> None:
         """Add the counts of another reader."""
         self.skipped.update(other.skipped)
+        self.records += other.records
         self.repeated_keys += other.repeated_keys
         self.notes.update(other.notes)
         self.lost.update(other.lost)

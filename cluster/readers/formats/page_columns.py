@@ -29,6 +29,8 @@ _SOURCES = {
     "tdm_reservation": _Sources(("tdm-reservation",), "tdm-reservation"),
 }
 PAGE_COLUMNS = tuple(_SOURCES)
+# Columns that no document is named by. `truncated` is one of web archives (warc.py).
+NO_IDS = (*PAGE_COLUMNS, "truncated")
 USED_HEADERS = tuple(one.header for one in _SOURCES.values() if one.header)
 _HEAD_CHARACTERS, _MOST_CHARACTERS = 200_000, 2000
 

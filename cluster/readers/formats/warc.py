@@ -1,8 +1,10 @@
 """Web archives (ISO 28500): WARC, of which HTML pages are documents, and WET, which contains text.
 
 A page is an HTML response with status 200, or an HTML resource. Other records (requests, metadata, images, redirects,
-error pages) are not documents. They are counted by kind, status or content type. Columns that can be carried or used as
-id: url, date (ISO 8601), record_id. Columns that can only be carried: PAGE_COLUMNS (page_columns.py).
+error pages) are not documents. They are counted by kind, status or content type, so that each record of an archive is a
+document, a problem or counted. Columns that can be carried or used as id: url, date (ISO 8601), record_id. Columns that
+can only be carried: truncated (why the crawler cut the record: length, time, disconnect, unspecified; null of a whole
+one) and PAGE_COLUMNS (page_columns.py).
 """
 
 import re
@@ -24,7 +26,8 @@ from raymill.cluster.readers.streams import Span, UnreadableRest, stream
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
-_COLUMNS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
+_IDS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
+_COLUMNS = _IDS | {"truncated": "warc-truncated"}
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
 # How a page begins, for records that do not state their type: after blanks, comments and an XML declaration.
@@ -73,7 +76,7 @@ class Archive(Reader):
     kinds: tuple[str, ...]
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """`url`, `date` and `record_id`, from the header of a record."""
+        """`url`, `date`, `record_id` and `truncated`, from the header of a record."""
         return tuple(_COLUMNS)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
@@ -88,7 +91,7 @@ class Archive(Reader):
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
                         continue
-                    id = _value(record.header, input.id if input.id in _COLUMNS else self.own_id) if input.id else None
+                    id = _value(record.header, input.id if input.id in _IDS else self.own_id) if input.id else None
                     carried = [_value(record.header, name) for name in input.columns]
                     self.add(rows, record, record.header, where, id, carried)
                     if rows.full:
@@ -134,7 +137,7 @@ class Warc(Archive):
     kinds = ("response", "resource")
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """`url`, `date` and `record_id`, from the header of a record, and PAGE_COLUMNS."""
+        """`url`, `date`, `record_id` and `truncated`, from the header of a record, and PAGE_COLUMNS."""
         return (*_COLUMNS, *PAGE_COLUMNS)
 
     def extraction(self, input: Input) -> list[Any]:
@@ -296,6 +299,7 @@ def _records(
             continue
         size = int(length)
         found = header.get("warc-type", "").lower()
+        counts.records += 1
         if found in kinds:
             whole = size <= max_content_bytes
             content = source.take(size if whole else _MAX_HEADER_BYTES)
@@ -304,7 +308,8 @@ def _records(
                 yield WarcRecord(offset, header, content, whole)
         else:
             got = source.skip(size)
-            counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
+            if got == size:  # else it is the problem `truncated`
+                counts.skipped[f"record of kind {_valid_or_other(found, _KIND)}"] += 1
         if got < size:
             raise UnreadableRest("truncated")
 

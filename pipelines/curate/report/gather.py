@@ -35,6 +35,7 @@ from raymill.pipelines.curate.stages.measure import (
     NO_ID,
     NO_NEWEST_BY,
     NOTES,
+    RECORDS,
     REPEATED_KEY,
     SKIPPED,
 )
@@ -82,12 +83,12 @@ REPORT = {
     "funnel": [{"stage": str, "left": _AMOUNT, "removed": _AMOUNT, "reasons": [_BY_REASON]}],
     "languages": [{"language": str, "input": _AMOUNT, "corpus": _AMOUNT}],  # by detected label
     # without_id: without a value in the `id` column. repeated_keys: records with a repeated key. without_newest_by:
-    # those without a value of `dedup.newest_by` that can be compared. notes: what readers left out of documents ->
-    # number.
+    # those without a value of `dedup.newest_by` that can be compared. records: of archives; each is a document, in
+    # quarantine or among `skipped`. notes: what readers left out of documents -> number.
     "sources": [{
         "source": str, "licence": str | None, "weight": float, "input": _AMOUNT, "corpus": _AMOUNT,
         "reasons": [{"stage": str, **_BY_REASON}], "without_id": int, "empty_texts": int, "repeated_keys": int,
-        "without_newest_by": int, "notes": dict[str, int],
+        "without_newest_by": int, "records?": int, "notes": dict[str, int],
     }],
     # documents[i]: number of values in [edges[i], edges[i + 1]). stage: the one whose bounds apply to the signal;
     # without it, the stage of the bounds' reasons in the funnel. scale: linear, or log for counts; a logarithmic one
@@ -327,6 +328,7 @@ def _sources(inputs: InputManifest, tallies: _Tallies, attributes: Artifact) -> 
                 "corpus": tallies.total("kept", source=source),
                 "reasons": tallies.removed(source=source),
                 **{name: int(counters.get(prefix + source, 0)) for name, prefix in named.items()},
+                **({"records": int(counters[RECORDS + source])} if RECORDS + source in counters else {}),
                 "notes": {key.removeprefix(notes): int(n) for key, n in counters.items() if key.startswith(notes)},
             }
         )

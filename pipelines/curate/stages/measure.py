@@ -53,6 +53,7 @@ MEASURE_VERSION = "8"
 
 # Counters by source: a counter's name is one of these prefixes and the source.
 SKIPPED = "skipped/"  # records, and files inside archives, that are not documents; then source + "/" + reason
+RECORDS = "records/"  # records of archives, those that are not documents included
 NO_ID = "no_id/"  # documents without an id in the source's id column
 EMPTY_TEXT = "empty_text/"  # documents whose text is empty after normalisation
 NO_NEWEST_BY = "no_newest_by/"  # documents whose value of `dedup.newest_by` is missing or not comparable
@@ -238,6 +239,7 @@ class Measure:
                 if NEWEST_BY in attributes.column_names:
                     by_kind[NO_NEWEST_BY] += pc.sum(pc.is_nan(attributes[NEWEST_BY])).as_py()
         by_kind[REPEATED_KEY] += counts.repeated_keys
+        by_kind[RECORDS] += counts.records
         counters["quarantined"] += counts.lost.total()
         counters |= lost_counters(unit.source, counts)
         counters |= {f"{kind}{unit.source}": count for kind, count in by_kind.items() if count}
