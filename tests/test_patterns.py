@@ -249,7 +249,8 @@ def pumps(pattern: re.Pattern[Any]) -> list[tuple[str, str]]:
     source = pattern.pattern.decode("latin-1") if isinstance(pattern.pattern, bytes) else pattern.pattern
     flags = pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
     found = dict.fromkeys(repeats(parser.parse(source, flags)))
-    return list(dict.fromkeys(one for start, part in found for one in ((start, part), ("", start + part))))
+    texts = (one for start, part in found for one in ((start, part), ("", start + part), ("", start)))
+    return [one for one in dict.fromkeys(texts) if one[1]]
 
 
 def worst_case(pattern: re.Pattern[Any], start: str, part: str, length: int) -> Any:
@@ -292,6 +293,10 @@ def grows_faster(one: Found) -> str | None:
         first = seconds(one, text, _GIVE_UP_S)
         if first >= _GIVE_UP_S:
             return repr(text[:60])
+        if first < _NEGLIGIBLE_S:  # one set of characters is so fast that its square shows only in longer texts
+            length *= 8
+            text = worst_case(one.pattern, start, part, length)
+            first = seconds(one, text, _GIVE_UP_S)
         if first < _NEGLIGIBLE_S:
             continue
         twice = worst_case(one.pattern, start, part, 2 * length)

@@ -70,7 +70,8 @@ PROBLEMS = {
     "corrupt_page": "the Parquet data is damaged; the rest of the row group is lost",
     "bad_warc_record": "not a WARC record",
     "bad_http_response": "the recorded HTTP response is damaged",
-    "unknown_encoding": "the recorded HTTP response is compressed in another way than gzip, deflate, br and zstd",
+    "unknown_encoding": "the recorded HTTP response is compressed in another way than gzip, deflate, br and zstd, or "
+    "over 5 times",
     "failed_extraction": "the HTML could not be parsed",
     "bounded_extraction": "the HTML has too many nested elements, tags, attributes of a tag or options of a list, and "
     "is not parsed",

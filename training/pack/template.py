@@ -59,7 +59,7 @@ _USUAL_ROLES = ("system", "user", "assistant", "tool")
 # Variables by which templates switch thinking on and off: Qwen, GLM, Nemotron and Gemma; DeepSeek 3.1 and Granite.
 _SWITCHES = ("enable_thinking", "thinking")
 # `message.role == 'x'`, `message['role'] in ['x', "y"]`, and a variable named role; group 1 is the right side.
-_COMPARED_ROLE = re.compile(r"""\brole['"]?\]?\s*(?:==|!=|not in|in)\s*(['"][\w-]+['"]|\[[^\]]*\]|\([^)]*\))""")
+_COMPARED_ROLE = re.compile(r"""\brole['"]?\]?\s*(?:==|!=|not in|in)\s*(['"][\w-]+['"]|\[[^\[\]]*\]|\([^()]*\))""")
 _QUOTED = re.compile(r"""['"]([\w-]+)['"]""")
 # `message.thinking`, `message['reasoning']`, `message.get('reasoning_content')`.
 _READ_REASONING = re.compile(rf"""[.'"]({"|".join(REASONING)})\b""")

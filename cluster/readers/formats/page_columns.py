@@ -34,9 +34,9 @@ NO_IDS = (*PAGE_COLUMNS, "truncated")
 USED_HEADERS = tuple(one.header for one in _SOURCES.values() if one.header)
 _HEAD_CHARACTERS, _MOST_CHARACTERS = 200_000, 2000
 
-_ATTRIBUTE = re.compile(r"""([^\s/>="']++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++))""")
+_ATTRIBUTE = re.compile(r"""(?<![^\s/>="'])([^\s/>="']++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++))""")
 _TAG = re.compile(
-    r"""<!--.*?(?:-->|\Z)|<(script|style|noscript)\b.*?(?:</\1|\Z)|<title\b[^>]*+>(?P<title>.*?)(?:</title|\Z)"""
+    r"""<!--.*?(?:-->|\Z)|<(script|style|noscript)\b.*?(?:</\1|\Z)|<title\b[^<>]*+>(?P<title>.*?)(?:</title|\Z)"""
     r"""|<(?P<name>meta|link|html|body)\b(?P<attributes>(?:"[^"]*+"|'[^']*+'|[^>"'])*+)""",
     re.IGNORECASE | re.DOTALL,
 )

@@ -40,6 +40,7 @@ _MAX_ZSTD_WINDOW = 1 << 27
 _GZIP = b"\x1f\x8b"
 # Bound on the gzip members or zstd frames of a body. Each copies the rest of it, and a megabyte can hold 100,000.
 _MOST_MEMBERS = 1000
+_MOST_ENCODINGS = 5  # of a body; each is decoded in turn, and servers use one or two
 
 # A line end and an empty line. Some programs end lines with a line feed alone.
 _BLANK_LINE = re.compile(rb"\n\r?\n")
@@ -360,6 +361,10 @@ def _decoded(body: bytes, header: Header, bound: int, cut: bool) -> bytes:
         _Cut: the body is not whole. _UnknownEncoding, zlib.error, brotli.error, zstandard.ZstdError: it is damaged.
     """
     encodings = header.get("content-encoding", "").lower().split(",")
+    if len(encodings) > _MOST_ENCODINGS:
+        if _HTML_START.match(body[:_HTML_START_BYTES]):
+            return body
+        raise _UnknownEncoding(f"{len(encodings):,} encodings")
     if "chunked" in header.get("transfer-encoding", "").lower():
         encodings.append("chunked")
     for encoding in reversed(encodings):

@@ -180,6 +180,8 @@ RESPONSES = {
     ),
     "a charset given as encoding": (response(BODY, extra="Content-Encoding: UTF-8\r\n"), PARAGRAPH),
     "an unknown encoding": (response(b"\x01" * 50, extra="Content-Encoding: dcb\r\n"), "<unknown_encoding>"),
+    "many encodings": (response(b"\x01" * 50, extra=f"Content-Encoding: {'br,' * 9000}\r\n"), "<unknown_encoding>"),
+    "many encodings undone": (response(BODY, extra=f"Content-Encoding: {'br,' * 9000}\r\n"), PARAGRAPH),
     "damaged gzip": (
         response(b"\x1f\x8b\x08\0\0\0\0\0" + b"\xff" * 50, extra="Content-Encoding: gzip\r\n"),
         "<bad_http_response>",
