@@ -345,7 +345,7 @@ class Rows:
         self._problems.append(problem)
         self._where.append(where)
         self._carried.append(carried or (None,) * len(self.input.columns))
-        self._bytes += len(text or b"") + sum(len(value or "") for value in carried)
+        self._bytes += len(text or b"") + sum(len(value or "") for value in (id, where, *carried))
 
     def table(self) -> pa.Table:
         """The documents added since the last call; their carried columns are strings."""

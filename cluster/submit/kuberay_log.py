@@ -32,6 +32,7 @@ _LAST_LINES_S = 2.0
 _UNREADABLE_S = 20.0
 # Seconds before the last line at which a connection begins, so that clocks may differ by as much.
 _OVERLAP_S = 600
+_MOST_OF_ONE_TIME = 100_000  # lines that are told apart; a server that lies may send any number
 
 
 def read_log(api: KubernetesApi, job: Object) -> Iterator[str]:
@@ -218,7 +219,7 @@ class PodLog:
 
     def __init__(self) -> None:
         self._last: bytes | None = None  # the last line that was yielded, with its time
-        self._counts: Counter[bytes] = Counter()  # yielded lines that have the last one's time -> how often
+        self._counts: Counter[int] = Counter()  # hash of each yielded line that has the last one's time -> how often
         self._to_come = 0  # how many of `_counts` this connection still repeats; 0: all further lines are new
         self._rest = b""  # the beginning of a line that is not complete
 
@@ -231,7 +232,7 @@ class PodLog:
 
     def connected(self) -> None:
         """A new connection begins."""
-        self._to_come, self._rest = self._counts[self._last or b""], b""
+        self._to_come, self._rest = self._counts[hash(self._last)], b""
 
     def add(self, chunk: bytes) -> list[str]:
         """The lines that these bytes complete and that were not yielded before."""
@@ -254,9 +255,9 @@ class PodLog:
             if when <= (_time(self._last) or when):
                 return False
             self._to_come = 0  # the lines before are no longer kept
-        if self._last is None or when != _time(self._last):
+        if self._last is None or when != _time(self._last) or len(self._counts) >= _MOST_OF_ONE_TIME:
             self._counts.clear()
-        self._counts[line] += 1
+        self._counts[hash(line)] += 1
         self._last = line
         return True
 
@@ -272,7 +273,7 @@ def _time(line: bytes) -> tuple[int, int] | None:
         return None
     if moment.tzinfo is None:
         return None
-    return int(moment.timestamp()), int(digits.ljust(9, "0") or 0)
+    return int(moment.timestamp()), int(digits[:9].ljust(9, "0"))
 
 
 def _untimed(line: bytes) -> str:

@@ -62,7 +62,8 @@ _CHARSETS = {
 _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
 _TEXT_TYPES = ("text/plain", "text/html")
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
-_MAX_HELD_CHARACTERS = 128 << 20
+_MAX_HELD_BYTES = 192 << 20
+_MESSAGE_BYTES = 500  # of the objects of a message, besides its texts
 _PARSED_BYTES, _PARSED_MESSAGES = 1 << 20, 256  # in one request to the child process
 
 _MESSAGE_ID = re.compile(r"<[^<>\s]+>")
@@ -113,8 +114,10 @@ class _Message:
     is_automatic: bool = False
 
     @property
-    def characters(self) -> int:
-        return len(self.text) + sum(map(len, self.forwarded)) + sum(len(text) for _, text in self.cut)
+    def held(self) -> int:
+        """Approximate memory, in bytes of text that is ASCII."""
+        texts = (self.id, *self.references, self.sender, self.subject, self.text, *self.forwarded)
+        return _MESSAGE_BYTES + sum(map(len, texts)) + sum(len(text) for _, text in self.cut)
 
 
 class Mail(Reader):
@@ -139,6 +142,8 @@ class Mail(Reader):
                 found = _messages(blocks, _BYTES_PER_TEXT * limits.max_document_bytes)
                 for where, raw, message in _all_parsed(found, span.uri, limits):
                     number += 1
+                    if rows.full:
+                        yield rows.table()
                     if message is None:
                         rows.refuse("too_large", where, content=raw)
                         continue
@@ -155,10 +160,11 @@ class Mail(Reader):
                         rows.skip("message with a repeated Message-ID")
                         if message.text != first.text and input.origins:
                             first.cut.append(("repeated_message", message.text))
-                        continue
-                    messages[message.id] = message
-                    held += message.characters
-                    if held > _MAX_HELD_CHARACTERS:
+                            held += len(message.text)
+                    else:
+                        messages[message.id] = message
+                        held += message.held
+                    if held > _MAX_HELD_BYTES:
                         yield from _tables(rows, messages, span.uri, input)
                         messages, held = {}, 0
         except UnreadableRest as broken:

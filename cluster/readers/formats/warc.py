@@ -44,6 +44,7 @@ _MOST_ENCODINGS = 5  # of a body; each is decoded in turn, and servers use one o
 
 # A line end and an empty line. Some programs end lines with a line feed alone.
 _BLANK_LINE = re.compile(rb"\n\r?\n")
+_LINE_ENDS = re.compile(rb"[\r\n]++")
 _CONTINUED = re.compile(rb"\r?\n[ \t]+")
 
 # Values that are counted by their own name. The kinds are those of ISO 28500.
@@ -88,6 +89,8 @@ class Archive(Reader):
             with closing(stream(store, span.uri, limits)) as blocks:
                 source = _ByteReader(blocks)
                 for record in _records(source, self.kinds, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
+                    if rows.full:
+                        yield rows.table()
                     where = f"{span.uri} record at byte {record.offset}"
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
@@ -95,8 +98,6 @@ class Archive(Reader):
                     id = _value(record.header, input.id if input.id in _IDS else self.own_id) if input.id else None
                     carried = [_value(record.header, name) for name in input.columns]
                     self.add(rows, record, record.header, where, id, carried)
-                    if rows.full:
-                        yield rows.table()
         except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after byte {source.offset if source else 0}")
         if len(rows):
@@ -236,8 +237,8 @@ class _ByteReader:
     def skip_blank_lines(self) -> bool:
         """Skip line ends. Returns whether anything follows."""
         while True:
-            while self._at < len(self._data) and self._data[self._at] in b"\r\n":
-                self._advance(1)
+            found = _LINE_ENDS.match(self._data, self._at)
+            self._advance(found.end() - self._at if found else 0)
             if self._at < len(self._data):
                 return True
             if not self._more():

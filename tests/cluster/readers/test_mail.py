@@ -124,7 +124,7 @@ def test_every_message_is_in_one_thread_with_those_it_refers_to(tmp_path_factory
 
 def test_a_file_with_much_text_is_joined_in_parts(tmp_path, monkeypatch):
     messages = mbox(mail(1, ANN, "question"), mail(2, BOB, "answer", 1), mail(3, ANN, "thanks", 2))
-    monkeypatch.setattr("raymill.cluster.readers.formats.mail._MAX_HELD_CHARACTERS", len("question"))
+    monkeypatch.setattr("raymill.cluster.readers.formats.mail._MAX_HELD_BYTES", 700)
     rows = rows_of(tmp_path / "a.mbox", messages)
     assert [(row["prompt"], row["completion"]) for row in rows] == [("question", "answer"), ("thanks", None)]
 

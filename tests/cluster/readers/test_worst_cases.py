@@ -10,7 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from raymill.cluster.readers.formats import READERS
-from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.store.store import Store
 from tests.support import pdf as pdf_files
 from tests.support.input_rows import rows_of
 from tests.support.word_files import p, word
@@ -68,6 +71,7 @@ FILES: dict[str, list[tuple[str, Callable[[], bytes]]]] = {
     "warc": [
         (".warc", lambda: _repeated(b"", b"WARC/1.0\r\n")),
         (".warc", lambda: _repeated(b"", b"WARC/1.0\r\nContent-Length: 1\r\n\r\n")),
+        (".warc", lambda: _repeated(b"WARC/1.0\r\nContent-Length: 0\r\n\r\n", b"\r\n") + b"a"),
     ],
     "wet": [(".wet", lambda: _repeated(b"", b"WARC/1.0\r\nContent-Length: "))],
 }
@@ -77,6 +81,31 @@ OF_BLOCKS = {"parquet", "hf", "fetched"}
 
 def test_every_reader_has_files_here_or_reads_blocks():
     assert FILES.keys() | OF_BLOCKS == READERS.keys()
+
+
+# Ending -> a part of which a file of many has a problem each.
+BAD_PARTS = {
+    ".warc": b"WARC/1.0\r\n",
+    ".wet": b"WARC/1.0\r\n",
+    ".mbox": b"From a@b Thu Jan  1 00:00:00 2026\nA: b\n\n",
+    ".jsonl": b"a\n",
+    ".json": b"1\n",
+    ".csv": b'a,"b"c\n',
+}
+
+
+@pytest.mark.parametrize("ending", BAD_PARTS)
+def test_problems_are_in_tables_of_bounded_size(tmp_path, ending):
+    """A table is held in memory whole, and a small compressed file has millions of problems."""
+    (tmp_path / f"a{ending}").write_bytes(b"text,other\n" * (ending == ".csv") + BAD_PARTS[ending] * 100_000)
+    source = Input(path=f"{tmp_path}", format=ending[1:] if ending == ".json" else None)
+    [unit] = freeze(Store(), [source], 64 << 20).units
+    rows = [
+        table.num_rows
+        for span in unit.spans
+        for table in READERS[span.format].read(Store(), span, source, Limits(), ReaderCounts())
+    ]
+    assert sum(rows) >= 100_000 and max(rows) <= 1 << 16
 
 
 @pytest.mark.slow

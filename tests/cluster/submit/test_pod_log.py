@@ -34,6 +34,16 @@ def test_equal_lines_of_one_moment_are_counted():
     assert log.add(line(1, "same") * 3 + line(1, "other")) == ["other"]
 
 
+def test_a_server_that_lies_about_times_takes_bounded_memory(monkeypatch):
+    monkeypatch.setattr("raymill.cluster.submit.kuberay_log._MOST_OF_ONE_TIME", 10)
+    log = PodLog()
+    log.connected()
+    lines = [f"line {number}" for number in range(100)]
+    assert log.add(b"".join(line(1, one) for one in lines)) == lines
+    assert len(log._counts) <= 10
+    assert log.add(b"2026-11-22T10:00:02." + b"1" * 5000 + b"Z last\n") == ["last"]
+
+
 def test_lines_of_one_moment_are_distinguished():
     log = PodLog()
     log.connected()
