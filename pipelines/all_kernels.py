@@ -134,6 +134,7 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
             "decontamination": {"sets": [{"name": "set", "path": examples, "columns": ["text"]}]},
             "url_blocklist": {"paths": [a_list]},
             "bad_words": {"paths": {"en": a_list}},
+            "line_edits": {"max_removed_fraction": 0.99},
             "quality_classifier": {"model": str(fasttext_classifier.built_in()), "label": "en"},
         },
         "dedup": {"threshold": 0.8, "bands": 14, "rows_per_band": 8},

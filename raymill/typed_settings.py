@@ -1162,6 +1162,17 @@ class LimitsSettings(TypedDict, total=False):
     """
 
 
+class LineEditsSettings(TypedDict, total=False):
+    """Cut lines that are no prose out of documents, and remove documents of which that is too large a part."""
+
+    max_uppercase_fraction: float
+    """Maximum fraction of upper-case characters in a line; others are cut."""
+    min_words: int
+    """Minimum number of words of a line; shorter ones are cut."""
+    max_removed_fraction: float
+    """Maximum fraction of a document's words that are cut."""
+
+
 class LoraSettings(TypedDict, total=False):
     """The adapter of methods lora and qlora."""
 
@@ -1602,6 +1613,10 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few
     words; null: not applied.
     """
+    line_edits: LineEditsSettings | None
+    """Cut lines that are no prose out of documents, and remove documents of which that is too large a part; null:
+    not applied.
+    """
     bad_words: BadWordsSettings | None
     """Remove documents with more than `max_count` words or phrases of a bad-word list; null: not applied."""
     quality_classifier: QualityClassifierSettings | None
@@ -1642,6 +1657,10 @@ class RulesSettings(TypedDict, total=False):
     fineweb: FineWebSettings | None
     """Remove documents with few lines that end in punctuation, or many lines that are short, repeated or of few
     words; null: not applied.
+    """
+    line_edits: LineEditsSettings | None
+    """Cut lines that are no prose out of documents, and remove documents of which that is too large a part; null:
+    not applied.
     """
     bad_words: BadWordsSettings | None
     """Remove documents with more than `max_count` words or phrases of a bad-word list; null: not applied."""

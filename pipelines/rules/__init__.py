@@ -9,6 +9,7 @@ from raymill.pipelines.rules.decontamination import Decontamination
 from raymill.pipelines.rules.fineweb import FineWeb
 from raymill.pipelines.rules.gopher import GopherQuality, GopherRepetition
 from raymill.pipelines.rules.judge_score import JudgeScore
+from raymill.pipelines.rules.line_edits import LineEdits
 from raymill.pipelines.rules.opt_out import OptOut
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
 from raymill.pipelines.rules.rule import Check, Dialect, Rule
@@ -19,7 +20,7 @@ PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepe
 RULES: dict[str, type] = (
     {rule.name: rule for rule in (Decontamination, UrlBlocklist, OptOut)}
     | PACKS
-    | {rule.name: rule for rule in (BadWords, QualityClassifier, JudgeScore)}
+    | {rule.name: rule for rule in (LineEdits, BadWords, QualityClassifier, JudgeScore)}
 )
 
 __all__ = ["PACKS", "RULES", "Check", "Dialect", "Rule"]

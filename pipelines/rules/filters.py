@@ -78,7 +78,7 @@ class _RulesBase(BaseModel):
         plain = handler(self)
         if not self.custom:
             plain.pop("custom", None)
-        for name in ("judge_score", "opt_out"):
+        for name in ("judge_score", "opt_out", "line_edits"):
             if getattr(self, name) is None:
                 plain.pop(name, None)
         return plain

@@ -43,7 +43,7 @@ RANGES = {
         "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
         "ComplexityWeights.rarity ComplexityWeights.reasoning EmbeddingModel.price "
         "Evaluate.least_gain Failures.max Failures.skip_back "
-        "JudgeScore.min_score "
+        "JudgeScore.min_score LineEdits.min_words "
         "FineWeb.max_list_ratio FineWeb.short_line_characters GopherQuality.max_ellipses_per_word "
         "GopherQuality.max_hashes_per_word GopherQuality.max_mean_word_length GopherQuality.max_words "
         "GopherQuality.min_mean_word_length GopherQuality.min_words GopherRepetition.max_dup_line_char_frac "
@@ -56,7 +56,9 @@ RANGES = {
         "Repeats.min_words_left Split.fold Weights.accuracy Weights.bias Weights.completeness Weights.consistency "
         "Weights.diversity Weights.relevance"
     ),
-    "from 0 below 1": "Decontamination.max_fraction Lora.dropout Split.test Split.validation",
+    "from 0 below 1": (
+        "Decontamination.max_fraction LineEdits.max_removed_fraction Lora.dropout Split.test Split.validation"
+    ),
     "from 0 below 4294967296": "Augment.seed Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
         "Augment.min_similarity Synthetic.test Synthetic.train Synthetic.validation "
@@ -66,7 +68,8 @@ RANGES = {
         "Gates.language_quality Gates.leakage Gates.relevance Gates.score Gates.source_diversity Gates.trained "
         "GopherQuality.max_bullet_line_fraction GopherQuality.max_ellipsis_line_fraction "
         "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "
-        "LanguageId.min_scores Optimizer.final_fraction QualityClassifier.min_score Workers.gpus_each"
+        "LanguageId.min_scores LineEdits.max_uppercase_fraction Optimizer.final_fraction "
+        "QualityClassifier.min_score Workers.gpus_each"
     ),
     "from 0 to 100": "ReportOptions.groups",
     "from 0 to 1000": "FilesExecution.losses PackExecution.losses StorageOptions.retries",

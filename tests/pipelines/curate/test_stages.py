@@ -55,6 +55,8 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.url_blocklist.column": "day",
         "rules.opt_out.directives": ["noindex"],
         "rules.opt_out.tdm_reservation": False,
+        "rules.line_edits.max_uppercase_fraction": 0.4,
+        "rules.line_edits.min_words": 3,
         "rules.bad_words.paths": {"en": "HERE/changed"},
         "rules.quality_classifier.model": "HERE/changed",
         "rules.quality_classifier.label": "bad",
@@ -169,6 +171,7 @@ def settings(tmp_path) -> dict[str, Any]:
         "rules": {
             "url_blocklist": {"paths": [f"{tmp_path}/urls"]},
             "opt_out": {},
+            "line_edits": {},
             "bad_words": {"paths": {"en": f"{tmp_path}/words"}},
             "quality_classifier": {"model": f"{tmp_path}/model.bin", "label": "good"},
             "judge_score": {"classifier": f"{tmp_path}/classifier"},
