@@ -133,6 +133,7 @@ def _config(folder: Path, documents: str, dialect: str) -> CurateConfig:
             "dialect": dialect,
             "decontamination": {"sets": [{"name": "set", "path": examples, "columns": ["text"]}]},
             "url_blocklist": {"paths": [a_list]},
+            "url_words": {"banned": [a_list], "soft": [a_list], "substrings": [a_list]},
             "bad_words": {"paths": {"en": a_list}},
             "line_edits": {"max_removed_fraction": 0.99},
             "quality_classifier": {"model": str(fasttext_classifier.built_in()), "label": "en"},

@@ -10,6 +10,7 @@ from raymill.pipelines.rules.bad_words import BadWords
 from raymill.pipelines.rules.decontamination import Decontamination
 from raymill.pipelines.rules.rule import files_read_by
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.rules.url_words import UrlWords
 
 _GIB = 1 << 30
 
@@ -33,10 +34,10 @@ def task_memory(limits: Limits) -> int:
 
 # Each process loads the models and lists of the settings, which takes this multiple of their files. Measured (growth
 # of the peak resident memory, 2026-11-24): dense fastText models of 200 MB 2.0 and, with dimensions that are no
-# multiple of 16, 2.3; a quantised one of 24 MB, which becomes float32, 18; a block list of 21 MB 13, a bad-word list of
+# multiple of 16, 2.3; a quantised one of 24 MB, which becomes float32, 18; a block list of 137 MB 4, a bad-word list of
 # 3.6 MB 113, an evaluation set of 21 MB of JSON Lines 35.
 _OF_A_MODEL, _OF_A_QUANTISED_MODEL = 2.5, 20
-_OF_A_LIST = {UrlBlocklist.name: 14, BadWords.name: 120, Decontamination.name: 36}
+_OF_A_LIST = {UrlBlocklist.name: 4, UrlWords.name: 20, BadWords.name: 120, Decontamination.name: 36}
 _COMPRESSED = 4  # typical ratio of the text in a compressed file or in Parquet to the file
 _COMPRESSED_ENDINGS = (".parquet", ".pq", *DECODERS)
 

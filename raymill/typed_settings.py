@@ -1595,6 +1595,8 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
     url_blocklist: UrlBlocklistSettings | None
     """Remove documents whose URL is on a block list; null: not applied."""
+    url_words: UrlWordsSettings | None
+    """Remove documents by words and substrings in their URL; null: not applied."""
     opt_out: OptOutSettings | None
     """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
     null: not applied.
@@ -1640,6 +1642,8 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents that contain more than `max_fraction` of a text of an evaluation set; null: not applied."""
     url_blocklist: UrlBlocklistSettings | None
     """Remove documents whose URL is on a block list; null: not applied."""
+    url_words: UrlWordsSettings | None
+    """Remove documents by words and substrings in their URL; null: not applied."""
     opt_out: OptOutSettings | None
     """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
     null: not applied.
@@ -2041,7 +2045,24 @@ class UrlBlocklistSettings(TypedDict, total=False):
     """Remove documents whose URL is on a block list."""
 
     paths: Required[Sequence[Place]]
-    """Paths or URIs of text files with one blocked domain or URL a line."""
+    """Paths or URIs of text files with one blocked domain or URL a line, or folders with files named `domains` and
+    `urls`, as UT1 has one for each category.
+    """
+    column: str
+    """Name of the column with the documents' URLs."""
+
+
+class UrlWordsSettings(TypedDict, total=False):
+    """Remove documents by words and substrings in their URL."""
+
+    banned: Sequence[Place]
+    """Lists of words, one of which removes a document."""
+    soft: Sequence[Place]
+    """Lists of words, of which `max_soft` may be in a URL."""
+    substrings: Sequence[Place]
+    """Lists of substrings of the letters and digits of a URL, one of which removes a document."""
+    max_soft: int
+    """Maximum number of different words of `soft` in a URL."""
     column: str
     """Name of the column with the documents' URLs."""
 

@@ -3,9 +3,11 @@
 import codecs
 import json
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
+import pyarrow as pa
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -164,6 +166,10 @@ FormatOrReader = Annotated[
 ]
 
 
+# Of documents of which only columns are known, those that need no text, since they are removed: bool[D].
+Unwanted = Callable[[pa.Table], np.ndarray]
+
+
 class WithShortForm(BaseModel):
     """Settings for which a text alone stands for the setting `short_form`."""
 
@@ -252,6 +258,19 @@ class Input(WithShortForm):
     storage: StorageOptions | None = Field(
         default=None, description="Object-store settings for this source alone; null: the config's `storage`"
     )
+
+    _unwanted: Unwanted | None = PrivateAttr(None)
+
+    @property
+    def unwanted(self) -> Unwanted | None:
+        """Which documents need no text; None: each one needs it."""
+        return self._unwanted
+
+    def leaving_out(self, unwanted: Unwanted | None) -> Self:
+        """The same for a reading in which these documents need no text."""
+        found = self.model_copy()
+        found._unwanted = unwanted
+        return found
 
     @property
     def named_speakers(self) -> Sequence[str]:

@@ -4,7 +4,7 @@ A reader returns tables with these columns, then the input's carried columns in 
 has them:
 
     id       string        null if the input has none, or an empty one
-    text     large_string  null if there is a problem
+    text     large_string  null if there is a problem, and where it was not extracted (`Input.unwanted`)
     problem  string        null if the row is readable, else a key of PROBLEMS
     where    string        null if the row is readable, else its place: the URI with line, byte, row or record
 
@@ -177,6 +177,7 @@ class Reader:
         fixed    `columns_of` returns all of them, the same for every file; the text is not one of them
     own_id: the fixed column that is the document's id if the input's `id` is a column of other formats.
     extracts: whether extracting a text costs more than storing it; then texts that are needed again are stored.
+    leaves_out: whether texts are not extracted of documents that `Input.unwanted` names.
     """
 
     endings: tuple[str, ...] = ()
@@ -186,6 +187,7 @@ class Reader:
     columns: Literal["typed", "header", "open", "fixed"]
     own_id: str = ""
     extracts: bool = False
+    leaves_out: bool = False
 
     def cut(self, store: Store, file: FileInfo, input: Input) -> FilePieces:
         """The pieces of a file; by default one.
@@ -314,6 +316,10 @@ class Rows:
             self._cut[len(self)] = json.dumps(list(cut))
             self._bytes += len(self._cut[len(self)])
         self._append(id, encoded, None, None, carried)
+
+    def leave_out(self, id: str | None, carried: Sequence[str | None]) -> None:
+        """Add a document without its text, which `Input.unwanted` names."""
+        self._append(id, None, None, None, carried)
 
     def skip(self, reason: str) -> None:
         """Count a record or file that is not a document."""

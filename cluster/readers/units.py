@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, read_tables
 from raymill.cluster.errors import UserError
 from raymill.cluster.readers.formats import READERS
-from raymill.cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, input_stores
+from raymill.cluster.readers.inputs import COLLECTED_AT, FILE, Input, Limits, Unwanted, input_stores
 from raymill.cluster.readers.reader import (
     PLUGIN_ERROR,
     TABLE_BYTES,
@@ -95,6 +95,10 @@ class Reading:
         """Whether texts of the unit are extracted, as from HTML (`Reader.extracts`)."""
         return unit.source in self.extracted or any(READERS[span.format].extracts for span in unit.spans)
 
+    def leaves_out(self, unit: Unit) -> bool:
+        """Whether readers of the unit leave out what `read_unit` is given as `unwanted`."""
+        return any(READERS[span.format].leaves_out for span in unit.spans)
+
     def extraction(self, unit: Unit) -> dict[str, list[Any]]:
         """Format -> `Reader.extraction`, for the formats of the unit that have one."""
         input = self.input_of(unit.source)
@@ -163,7 +167,12 @@ class InputManifest:
 
 
 def read_unit(
-    unit: Unit, reading: Reading, limits: Limits, table_bytes: int = TABLE_BYTES, counts: ReaderCounts | None = None
+    unit: Unit,
+    reading: Reading,
+    limits: Limits,
+    table_bytes: int = TABLE_BYTES,
+    counts: ReaderCounts | None = None,
+    unwanted: Unwanted | None = None,
 ) -> Iterator[pa.Table]:
     """Tables of at most about `table_bytes`, none of them empty; a larger document has a table of its own.
 
@@ -172,6 +181,8 @@ def read_unit(
 
     Args:
         counts: the readers add their counts to it.
+        unwanted: documents whose text is not extracted, by carried columns that are known before. Their text is null,
+            and so is their problem.
 
     Raises:
         DataError: a file changed since the manifest was made.
@@ -180,7 +191,7 @@ def read_unit(
     if reading.exceeded is not None:
         limits = limits.again(reading.exceeded)
     row = 0
-    for table in _sized(_tables(unit, reading, limits, counts), table_bytes):
+    for table in _sized(_tables(unit, reading, limits, counts, unwanted), table_bytes):
         if failed := reading.failed.get(unit.index):
             table = _with_failed(table, [one - row for one in failed if row <= one < row + table.num_rows])
         numbers = pa.array(np.arange(row, row + table.num_rows))
@@ -198,8 +209,10 @@ def _with_failed(table: pa.Table, rows: Sequence[int]) -> pa.Table:
     return table
 
 
-def _tables(unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None) -> Iterator[pa.Table]:
-    store, input = reading.store_of(unit.source), reading.input_of(unit.source)
+def _tables(
+    unit: Unit, reading: Reading, limits: Limits, counts: ReaderCounts | None, unwanted: Unwanted | None
+) -> Iterator[pa.Table]:
+    store, input = reading.store_of(unit.source), reading.input_of(unit.source).leaving_out(unwanted)
 
     def of_span(span: Span) -> Iterator[pa.Table]:
         counted = ReaderCounts()  # one for each span, since spans are read at the same time

@@ -131,6 +131,12 @@ class CurateConfig(_CurateSettings):
                     f"rules.opt_out: no input carries {' or '.join(rule.columns)}; add them to `columns` of inputs of "
                     "HTML or WARC"
                 )
+        for rule in self.filters.of_url:
+            if (column := rule.column) not in carried:  # type: ignore[attr-defined]
+                raise ValueError(
+                    f"rules.{rule.name}: no input carries a column {column}; add it to `columns` of each input that "
+                    "has it, or set `column` to the name of the column with URLs"
+                )
         sources = {entry.source for entry in self.inputs}
         for name in self.dedup.sources if self.dedup else ():
             if name not in sources:

@@ -17,10 +17,13 @@ from raymill.cluster.config import load_values
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import listed, plural
 from raymill.cluster.readers.formats.arrow_streams import check_values
-from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.inputs import RESERVED_COLUMNS, Limits
 from raymill.cluster.readers.reader import TABLE_BYTES, as_large_string, is_text_type, text_problems
 from raymill.cluster.stored_parquet import PICKLED_OBJECTS
 from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.rules.opt_out import OptOut
+from raymill.pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.rules.url_words import UrlWords
 from raymill.pipelines.text.normalize import NORMALIZE_VERSION, normalize
 from raymill.pipelines.text.texts import Texts
 
@@ -51,11 +54,19 @@ def settings_of(
     unused: dict[str, Any] = {
         "kind": "curate",
         "name": "dataset",
-        "inputs": [{"source": "dataset", "path": "dataset", "columns": list(columns)}],
+        "inputs": [{"source": "dataset", "path": "dataset", "columns": [*columns, *_columns_of(groups.get("rules"))]}],
         "output": "dataset",
     }
     given = {group: dict(settings) for group, settings in groups.items()}
     return load_values(unused | without | of_config | given, name)  # type: ignore[return-value]
+
+
+def _columns_of(rules: Mapping[str, Any] | None) -> list[str]:
+    """The columns that these settings of rules name, any of which a Dataset may have."""
+    given = {name: one for name, one in (rules or {}).items() if isinstance(one, Mapping)}
+    of_url = (given[name].get("column", "url") for name in (UrlBlocklist.name, UrlWords.name) if name in given)
+    named = [one for one in of_url if isinstance(one, str) and one not in RESERVED_COLUMNS]
+    return list(dict.fromkeys([*named, *(OptOut.columns if OptOut.name in given else ())]))
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from raymill.pipelines.rules.opt_out import OptOut
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
 from raymill.pipelines.rules.rule import Check, Dialect, Rule
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.rules.url_words import UrlWords
 
 # Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}
 RULES: dict[str, type] = (
-    {rule.name: rule for rule in (Decontamination, UrlBlocklist, OptOut)}
+    {rule.name: rule for rule in (Decontamination, UrlBlocklist, UrlWords, OptOut)}
     | PACKS
     | {rule.name: rule for rule in (LineEdits, BadWords, QualityClassifier, JudgeScore)}
 )

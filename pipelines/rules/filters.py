@@ -1,10 +1,11 @@
 """The setting `rules`, and the language and rules of a config on texts: their signals, and the first check that fails.
 
-A check compares one signal with one bound, a minimum or a maximum. A reason is the name of a failed check. The language
-is checked first, then each rule's checks in order.
+A check compares one signal with one bound, a minimum or a maximum. A reason is the name of a failed check. Rules that
+read the URL alone are checked first, since they also decide before a text is extracted; then the language, then each
+other rule's checks in order.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
@@ -78,7 +79,7 @@ class _RulesBase(BaseModel):
         plain = handler(self)
         if not self.custom:
             plain.pop("custom", None)
-        for name in ("judge_score", "opt_out", "line_edits"):
+        for name in ("judge_score", "opt_out", "line_edits", "url_words"):
             if getattr(self, name) is None:
                 plain.pop(name, None)
         return plain
@@ -129,7 +130,9 @@ Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reas
 
 @dataclass(frozen=True)
 class Filters:
-    """The settings that remove single documents: the language, then the rules in the order of their checks.
+    """The settings that remove single documents: the language, and the rules in the order of their checks.
+
+    Rules of the URL come before the language (`of_url`).
 
     embedding: the endpoints for text vectors; None: none is allowed.
     """
@@ -140,12 +143,32 @@ class Filters:
     embedding: EmbeddingRun | None = field(default=None, compare=False)
 
     @property
+    def of_url(self) -> tuple[Rule, ...]:
+        """The rules that read the URL alone, in order."""
+        return tuple(rule for rule in self.rules if getattr(rule, "by_url", False))
+
+    @property
     def decontamination(self) -> Decontamination | None:
         """The rule of this name, if it is set."""
         for rule in self.rules:
             if isinstance(rule, Decontamination):
                 return rule
         return None
+
+
+def removed_by_url(columns: pa.Table, filters: Filters, store: Store) -> np.ndarray:
+    """bool[D]: the documents that rules of the URL remove, by their other columns alone.
+
+    Raises:
+        ConfigError, StorageError: as of `signals`.
+    """
+    analysis = Analysis(Texts.from_strings([""] * columns.num_rows), filters.dialect, columns, store)
+    removed = np.zeros(columns.num_rows, bool)
+    for rule in filters.of_url:
+        values = rule.measure(analysis)
+        for check in rule.checks(filters.dialect):
+            removed |= check.fails(values[check.signal])
+    return removed
 
 
 def signals(
@@ -218,13 +241,20 @@ class Verdicts:
 
 def all_reasons(filters: Filters) -> tuple[Name, ...]:
     """(rule or `language`, reason) of every check of these filters, in order."""
-    found = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
-    return tuple(dict.fromkeys(found + [(rule, check.reason) for rule, check in checks(filters)]))
+    of_language = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
+    of_rules = [(rule, check.reason) for rule, check in checks(filters)]
+    first = len(_checks(filters, filters.of_url))
+    return tuple(dict.fromkeys(of_rules[:first] + of_language + of_rules[first:]))
 
 
 def checks(filters: Filters) -> list[tuple[str, Check]]:
-    """(rule's name, check) of all rules, in order; without the language."""
-    return [(rule.name, check) for rule in filters.rules for check in rule.checks(filters.dialect)]
+    """(rule's name, check) of all rules, in order, those of the URL first; without the language."""
+    of_url = filters.of_url
+    return _checks(filters, of_url) + _checks(filters, [rule for rule in filters.rules if rule not in of_url])
+
+
+def _checks(filters: Filters, rules: Iterable[Rule]) -> list[tuple[str, Check]]:
+    return [(rule.name, check) for rule in rules for check in rule.checks(filters.dialect)]
 
 
 def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
@@ -264,7 +294,9 @@ def check_results(
     attributes: pa.Table, filters: Filters, only: Collection[Name] | None = None
 ) -> Iterator[CheckResult]:
     """The result on all documents of every check, or of those named in `only`, in the order of the checks."""
-    wanted = _is_named(only)
+    wanted, of_rules = _is_named(only), checks(filters)
+    first = len(_checks(filters, filters.of_url))
+    yield from _results(attributes, of_rules[:first], wanted)
     if filters.language and any(wanted("language", reason) for reason in LANGUAGE_REASONS):
         scores = attributes["language_score"].to_numpy()
         reasons, value, threshold = language_verdict(attributes["language"], scores, filters.language)
@@ -272,7 +304,13 @@ def check_results(
         none = np.full(len(value), np.nan)  # the language is not a number
         yield CheckResult("language", LANGUAGE_NOT_KEPT, given == LANGUAGE_NOT_KEPT, none, none)
         yield CheckResult("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
-    for rule, check in checks(filters):
+    yield from _results(attributes, of_rules[first:], wanted)
+
+
+def _results(
+    attributes: pa.Table, of_rules: Iterable[tuple[str, Check]], wanted: Callable[[str, str], bool]
+) -> Iterator[CheckResult]:
+    for rule, check in of_rules:
         if wanted(rule, check.reason):
             values = attributes[check.signal].to_numpy().astype(np.float64)
             yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))

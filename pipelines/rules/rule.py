@@ -118,6 +118,9 @@ class Rule(Protocol):
     measured_by: the settings that change the result of `measure`. All other settings only move bounds, so a finished
         measurement stays valid when they change.
 
+    A rule that reads nothing but a document's URL has an attribute `by_url`, True: it is applied before others, and to
+    pages of web archives before their text is extracted.
+
     A rule that reads files has a method `fingerprint_files() -> tuple[str, ...]`: their paths or URIs, in fixed order.
     """
 

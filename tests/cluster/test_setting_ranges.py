@@ -53,8 +53,8 @@ RANGES = {
         "GopherRepetition.max_duplicated_7_n_grams GopherRepetition.max_duplicated_8_n_grams "
         "GopherRepetition.max_duplicated_9_n_grams GopherRepetition.max_top_2_gram GopherRepetition.max_top_3_gram "
         "GopherRepetition.max_top_4_gram Optimizer.warmup_steps Optimizer.weight_decay Paging.first "
-        "Repeats.min_words_left Split.fold Weights.accuracy Weights.bias Weights.completeness Weights.consistency "
-        "Weights.diversity Weights.relevance"
+        "Repeats.min_words_left Split.fold UrlWords.max_soft Weights.accuracy Weights.bias "
+        "Weights.completeness Weights.consistency Weights.diversity Weights.relevance"
     ),
     "from 0 below 1": (
         "Decontamination.max_fraction LineEdits.max_removed_fraction Lora.dropout Split.test Split.validation"

@@ -9,7 +9,7 @@ one) and PAGE_COLUMNS (page_columns.py).
 
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import zstandard
 from raymill.cluster.readers.formats.extractors import extractor_version
 from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS
 from raymill.cluster.readers.formats.web_pages import add_page
-from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.inputs import Input, Limits, Unwanted
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
 from raymill.cluster.readers.streams import Span, UnreadableRest, stream
 from raymill.cluster.store.interface import FileInfo
@@ -35,6 +35,8 @@ _HTML_START = re.compile(
     rb"(?is)(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->|<\?xml.*?\?>)*+<(?:!doctype\s+html|html|head|body)\b"
 )
 _HTML_START_BYTES = 4096
+# Records whose URLs are judged at a time, up to about these bytes of content.
+_JUDGED, _JUDGED_BYTES = 256, 4 << 20
 _MOST_DIGITS = 18  # of a Content-Length; Python refuses numbers of more than 4,300
 _MAX_ZSTD_WINDOW = 1 << 27
 _GZIP = b"\x1f\x8b"
@@ -88,7 +90,9 @@ class Archive(Reader):
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
                 source = _ByteReader(blocks)
-                for record in _records(source, self.kinds, limits.max_document_bytes + _MAX_HEADER_BYTES, counts):
+                records = _records(source, self.kinds, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
+                unwanted = input.unwanted if self.leaves_out else None
+                for record, is_unwanted in _judged(records, input.columns, unwanted):
                     if rows.full:
                         yield rows.table()
                     where = f"{span.uri} record at byte {record.offset}"
@@ -97,16 +101,26 @@ class Archive(Reader):
                         continue
                     id = _value(record.header, input.id if input.id in _IDS else self.own_id) if input.id else None
                     carried = [_value(record.header, name) for name in input.columns]
-                    self.add(rows, record, record.header, where, id, carried)
+                    self.add(rows, record, record.header, where, id, carried, is_unwanted)
         except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after byte {source.offset if source else 0}")
         if len(rows):
             yield rows.table()
 
     def add(
-        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
+        self,
+        rows: Rows,
+        record: WarcRecord,
+        header: Header,
+        where: str,
+        id: str | None,
+        carried: list[str | None],
+        is_unwanted: bool,
     ) -> None:
-        """Add the document of a record, or its problem, to the rows. header: header of the record."""
+        """Add the document of a record, or its problem, to the rows. header: header of the record.
+
+        is_unwanted: whether the text is not needed; False where the reader has not `leaves_out`.
+        """
         raise NotImplementedError
 
 
@@ -117,7 +131,14 @@ class Wet(Archive):
     kinds = ("conversion",)
 
     def add(
-        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
+        self,
+        rows: Rows,
+        record: WarcRecord,
+        header: Header,
+        where: str,
+        id: str | None,
+        carried: list[str | None],
+        is_unwanted: bool,
     ) -> None:
         """Add the content of the record, which is UTF-8 text."""
         if not record.whole:
@@ -136,6 +157,7 @@ class Warc(Archive):
 
     endings = (".warc",)
     extracts = True
+    leaves_out = True
     kinds = ("response", "resource")
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
@@ -147,9 +169,16 @@ class Warc(Archive):
         return extractor_version(input.html_extractor)
 
     def add(
-        self, rows: Rows, record: WarcRecord, header: Header, where: str, id: str | None, carried: list[str | None]
+        self,
+        rows: Rows,
+        record: WarcRecord,
+        header: Header,
+        where: str,
+        id: str | None,
+        carried: list[str | None],
+        is_unwanted: bool,
     ) -> None:
-        """Add the main content of a page. A record that is no page is counted as skipped."""
+        """Add a page with its main content, or without if it is unwanted. Other records are counted as skipped."""
         kind, body = header["warc-type"].lower(), record.content
         declared = header.get("content-type", "")
         http: Header = {}
@@ -166,6 +195,9 @@ class Warc(Archive):
             rows.refuse("bad_http_response", where, id, carried)
             return
         type = (declared or header.get("warc-identified-payload-type", "")).partition(";")[0].strip().lower()
+        if is_unwanted and type.startswith(_HTML):
+            rows.leave_out(id or _value(header, "url"), carried)
+            return
         problem, max_bytes = None, rows.limits.max_document_bytes
         if type.startswith(_HTML) or not type:
             try:
@@ -178,6 +210,8 @@ class Warc(Archive):
                 problem = "too_large"
         if not (type.startswith(_HTML) or (not type and _HTML_START.match(body[:_HTML_START_BYTES]))):
             rows.skip(f"{kind} of type {_valid_or_other(type, _CONTENT_TYPE)}")
+        elif is_unwanted:
+            rows.leave_out(id or _value(header, "url"), carried)
         elif problem:
             rows.refuse(problem, where, id, carried)
         else:
@@ -278,6 +312,40 @@ def _value(header: Header, column: str) -> str | None:
     if value and column == "url" and value[0] == "<" and value[-1] == ">":
         return value[1:-1].strip()
     return value
+
+
+def _judged(
+    records: Iterator[WarcRecord], columns: Sequence[str], unwanted: Unwanted | None
+) -> Iterator[tuple[WarcRecord, bool]]:
+    """The records, with whether they are unwanted: judged many at a time, since a judgement of one takes as long.
+
+    columns: the carried columns. What the iterator raises comes after the records before it.
+    """
+    if unwanted is None:
+        yield from ((record, False) for record in records)
+        return
+    known = [name for name in columns if name in _COLUMNS]
+    waiting: list[WarcRecord] = []
+
+    def judged() -> Iterator[tuple[WarcRecord, bool]]:
+        headers = [record.header or {} for record in waiting]
+        table = pa.table({name: pa.array([_value(one, name) for one in headers], pa.string()) for name in known})
+        found = unwanted(table).tolist() if waiting and known else [False] * len(waiting)
+        yield from zip(waiting, found, strict=True)
+        waiting.clear()
+
+    held = 0
+    try:
+        for record in records:
+            waiting.append(record)
+            held += len(record.content)
+            if held > _JUDGED_BYTES or len(waiting) == _JUDGED:
+                yield from judged()
+                held = 0
+    except UnreadableRest:
+        yield from judged()
+        raise
+    yield from judged()
 
 
 def _records(

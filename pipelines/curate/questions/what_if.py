@@ -42,7 +42,7 @@ from raymill.pipelines.curate.config import CUTS, CurateConfig
 from raymill.pipelines.curate.job import result_settings
 from raymill.pipelines.curate.questions.run_reader import RunReader
 from raymill.pipelines.curate.stages.decide import VERDICTS
-from raymill.pipelines.curate.stages.measure import dependencies, measure_stage
+from raymill.pipelines.curate.stages.measure import NOT_EXTRACTED, dependencies, measure_stage
 from raymill.pipelines.curate.stages.samples import index_in
 from raymill.pipelines.curate.stages.tallies import (
     CHARACTERS_PER_TOKEN,
@@ -369,6 +369,14 @@ def _refuse_other_measurements(
         raise DataError(
             f"{run.uri}: the measurements there do not fit the config: they were made by other code, other files or "
             f"other settings. {fix}"
+        )
+    counters = run.attributes.manifest.counters
+    not_extracted = sum(number for name, number in counters.items() if name.startswith(NOT_EXTRACTED))
+    if not_extracted and measured.filters.of_url != after.filters.of_url:
+        rules = ", ".join(f"rules.{rule.name}" for rule in measured.filters.of_url)
+        raise DataError(
+            f"{run.uri}: {plural(int(not_extracted), 'page')} that {rules} remove have no text in this run, so "
+            f"what-if cannot say what other rules would do with them. {fix}"
         )
     for config_name, config in (("the config", before), ("the changed config", after)):
         there, needed = (dependencies(one, one.filters, run.store) for one in (measured, config))

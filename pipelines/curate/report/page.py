@@ -36,6 +36,7 @@ from raymill.cluster.report.sections import (
 from raymill.pipelines.curate.config import CUTS
 from raymill.pipelines.curate.report.gather import CurateReport, stage_name
 from raymill.pipelines.embedder import embeddings_text
+from raymill.pipelines.rules import RULES
 from raymill.pipelines.text.word_diff import DiffPart, word_diff
 
 _LANGUAGES_SHOWN = 15
@@ -47,6 +48,7 @@ _NAMED_REASONS = 2
 _UNITS = (("documents", "thick"), ("characters", "thin"))
 _STAGES_WITHOUT_CHECKS = ("read", "corpus")
 _KEPT, _NEAR = "kept", "near_duplicate"  # reasons without a bound
+_OF_URL = [name for name, rule in RULES.items() if getattr(rule, "by_url", False)]
 # Signals without bounds, and those without a known stage whose bounds removed nothing.
 _UNBOUNDED, _IDLE = "", "idle"
 _TITLES = {_UNBOUNDED: "Without bounds", _IDLE: "Bounds that removed nothing"}
@@ -426,7 +428,10 @@ def _sample(sample: Any, bounded: tuple[str, str] | None) -> Iterator[Content]:
         limit = limit and (f", {wanted} {limit} wanted" if wanted else f", threshold {limit}")
         value = Markup("{} <b>{}</b>{}").format(signal, decimal(sample["value"]), limit)
         yield styled("measured", value, tag="p")
-    yield _excerpt(sample["excerpt"], sample["language"])
+    if sample["stage"] in _OF_URL and not sample["excerpt"]:
+        yield sentence("Not extracted, as the URL was enough.")
+    else:
+        yield _excerpt(sample["excerpt"], sample["language"])
 
 
 def personal_data(report: CurateReport) -> Section:

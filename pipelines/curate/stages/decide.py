@@ -29,7 +29,7 @@ from raymill.pipelines.rules.filters import Filters, checks_by_signal, decide
 
 VERDICTS = "_work/verdicts"
 TALLIES = "_work/tallies"
-DECIDE_VERSION = "2"
+DECIDE_VERSION = "3"
 
 # A unit covers units of `measure` up to both limits: one or two seconds of computing, and of requests.
 DOCUMENTS_OF_A_UNIT = 250_000
@@ -98,7 +98,7 @@ class Decide:
     def __call__(self, measured: list[MeasuredFiles], scratch: Scratch) -> Counters:
         """Counters: `documents`, `text_bytes`, `passed`, and `reason/REASON` for each reason."""
         counters: Counters = {"documents": 0, "text_bytes": 0, "passed": 0}
-        bounds = checks_by_signal(self.filters)
+        bounds, rules_of_url = checks_by_signal(self.filters), [rule.name for rule in self.filters.of_url]
         tallies = TALLIES_SCHEMA.empty_table()
         tables = ((one.unit, table) for one in measured for table in read_tables(self.store, one.attributes, is_needed))
         for unit, attributes in tables:
@@ -118,7 +118,8 @@ class Decide:
             )
             scratch.write(VERDICTS, table, unit)
             names = pc.binary_join_element_wise(table["stage"], table["reason"], "/")
-            tallies = add_tallies([tallies, tally_unit(attributes, removed, names, bounds)])
+            of_url = removed[np.isin(table["stage"].to_numpy(), rules_of_url)]
+            tallies = add_tallies([tallies, tally_unit(attributes, removed, names, bounds, of_url)])
             counters["documents"] += attributes.num_rows
             counters["passed"] += attributes.num_rows - len(removed)
             counters["text_bytes"] += int(attributes["bytes"].to_numpy().sum())

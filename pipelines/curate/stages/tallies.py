@@ -117,7 +117,11 @@ def histograms(signals: Mapping[str, np.ndarray], checks: Mapping[str, Sequence[
 
 
 def tally_unit(
-    attributes: pa.Table, removed: np.ndarray, names: pa.Array, checks: Mapping[str, Sequence[Check]]
+    attributes: pa.Table,
+    removed: np.ndarray,
+    names: pa.Array,
+    checks: Mapping[str, Sequence[Check]],
+    of_url: np.ndarray,
 ) -> pa.Table:
     """The tallies of a table of attributes.
 
@@ -125,6 +129,8 @@ def tally_unit(
         removed: indexes of the rows that `decide` removes.
         names: `stage/reason` of each of them.
         checks: signal -> its checks.
+        of_url: those of `removed` that rules of the URL remove. One without a character was not extracted (measure.py),
+            and its size is in no histogram.
     """
     rows = attributes.num_rows
     language = attributes["language"] if "language" in attributes.column_names else pa.repeat("", rows)
@@ -134,6 +140,7 @@ def tally_unit(
         subset = pa.table({"s": attributes["source"], "l": language, "c": attributes["characters"]}).take(removed)
         tables.append(tally("removed", subset["s"], subset["l"], names, ones[: len(removed)], subset["c"]))
     signals = {}
+    not_extracted = of_url[attributes["characters"].to_numpy()[of_url] == 0]
     for name in attributes.column_names:
         if name.startswith("personal_"):
             counts = attributes[name].to_numpy()
@@ -142,6 +149,8 @@ def tally_unit(
             tables.append(tally("personal", "", "", kind, np.ones(len(found), np.int64), found))
         elif name not in _NO_SIGNALS:
             signals[name] = attributes[name].to_numpy().astype(np.float64)
+            if name in ("characters", "bytes", "tokens"):
+                signals[name][not_extracted] = np.nan
     return add_tallies([*tables, histograms(signals, checks)])
 
 

@@ -169,6 +169,9 @@ def test_rules_read_the_columns_that_they_name_whatever_their_type(tmp_path):
     rules = Rules(packs=[], url_blocklist={"paths": [str(tmp_path / "domains.txt")], "column": "address"})
     found = rules(pa.table({"text": [story(1)] * 3, "address": urls}))
     assert found["reason"].to_pylist() == ["blocked_url", None, None]
+    # A Dataset may have the columns of any rule.
+    found = Rules(packs=[], opt_out={})(pa.table({"text": [story(1)] * 2, "robots": ["noai", "noindex"]}))
+    assert found["reason"].to_pylist() == ["opted_out", None]
 
 
 def test_a_large_text_is_not_measured_and_a_batch_is_measured_in_pieces(monkeypatch):

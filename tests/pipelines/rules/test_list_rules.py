@@ -18,6 +18,7 @@ from raymill.pipelines.rules.bad_words import BadWords
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
 from raymill.pipelines.rules.rule import Analysis
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
+from raymill.pipelines.rules.url_words import UrlWords
 from raymill.pipelines.text.characters import UNSPACED, WORD, tables
 from raymill.pipelines.text.texts import Texts
 
@@ -178,6 +179,131 @@ def test_a_url_column_of_numbers_is_refused(tmp_path):
     rule = UrlBlocklist(paths=(written(tmp_path / "list.txt", "example.com"),), column="size")
     with pytest.raises(ConfigError, match=r"url_blocklist\.column: 'size' holds int64"):
         rule.measure(documents(["a"], size=[1]))
+
+
+@pytest.mark.parametrize("line", ["a.com/b,c;d", "a.com/x|y^*", 'a.com/"quoted"', "a.com/<b>"])
+def test_a_path_may_have_any_character_but_a_space(tmp_path, line):
+    rule = UrlBlocklist(paths=(written(tmp_path / "list.txt", f"{line}\n"),))
+    assert rule.measure(documents(["", ""], url=[f"http://{line}", "http://a.com/"]))["url_blocked"].tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="neither a domain nor a URL"):
+        UrlBlocklist(paths=(written(tmp_path / "other.txt", "a.com/b c"),)).measure(documents([""], url=["x.com"]))
+
+
+def test_a_folder_of_categories_is_its_files_of_domains_and_urls(tmp_path):
+    for name, text in {
+        "adult/domains": "a.com\n", "adult/urls": "b.com/x\n", "ads/domains": "c.com\n", "ads/usage": "black\n",
+    }.items():  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        written(tmp_path / name, text)
+    rule = UrlBlocklist(paths=(str(tmp_path),))
+    urls = ["http://a.com", "http://b.com/x/y", "http://b.com/", "http://c.com", "http://black/"]
+    assert rule.measure(documents(urls, url=urls))["url_blocked"].tolist() == [1, 1, 0, 1, 0]
+    assert rule.fingerprint_files() == tuple(
+        f"{tmp_path}/{one}" for one in ("ads/domains", "adult/domains", "adult/urls")
+    )
+    (tmp_path / "none").mkdir()
+    written(tmp_path / "none" / "list", "a.com\n")
+    with pytest.raises(ConfigError, match="folder without files named domains or urls"):
+        UrlBlocklist(paths=(str(tmp_path / "none"),)).fingerprint_files()
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 10_000])
+def test_a_list_read_in_blocks_is_the_whole_list(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("raymill.pipelines.rules.url_blocklist._BLOCK_BYTES", size)
+    names = [f"d{number}.com" for number in range(30)]
+    rule = UrlBlocklist(paths=(written(tmp_path / "list.txt", "\ufeff" + "\r\n".join(names)),))
+    assert rule.measure(documents(names, url=names))["url_blocked"].all()
+    wrong = UrlBlocklist(paths=(written(tmp_path / "b.txt", "\n".join([*names, "#", "*.x.com", "y.com"])),))
+    with pytest.raises(ConfigError, match=r"b\.txt, line 32: '\*\.x\.com'"):
+        wrong.measure(documents(["a"], url=["http://x.com"]))
+
+
+# --- url_words
+
+
+def words_rule(folder: Path, banned=(), soft=(), substrings=(), **settings) -> UrlWords:
+    lists = {
+        name: (written(folder / f"{name}.txt", "\n".join(entries)),)
+        for name, entries in (("banned", banned), ("soft", soft), ("substrings", substrings))
+        if entries
+    }
+    return UrlWords(**lists, **settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://a.com/casino/x", "banned_url_word"),
+        ("https://CASINO.com", "banned_url_word"),
+        ("https://a.com/casinos", None),
+        ("https://a.com/my-casino_2", "banned_url_word"),
+        ("https://a.com/mycasino2", None),
+        ("https://a.com/free", None),
+        ("https://a.com/free/free", None),
+        ("https://a.com/free-chat", "soft_url_words"),
+        ("https://fr-ee.com/hot.deal", "banned_url_substring"),
+        ("https://a.com/?q=HOT%20DEAL", None),  # %20 leaves the digits 20
+        ("https://a.com/xhot/dealx", "banned_url_substring"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_words_and_substrings_of_a_url_remove_it(tmp_path, url, reason):
+    rule = words_rule(tmp_path, ["casino"], ["# soft", "free", "Chat", "cam"], ["hot-deal"])
+    assert removed(rule, documents(["a", "b"], url=pa.array([url, "https://fine.net/"], pa.string()))) == [reason, None]
+
+
+PART = st.text("aB1", min_size=1, max_size=3)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(PART, max_size=3),
+    st.lists(PART, max_size=3),
+    st.lists(PART, max_size=3),
+    st.lists(st.text("aB1-/.é", max_size=12), max_size=6),
+    st.integers(0, 2),
+)
+def test_url_words_agree_with_their_definition(tmp_path_factory, banned, soft, substrings, urls, most):
+    """The definition of datatrove's filter, with lower case everywhere."""
+    if not (banned or soft or substrings):
+        return
+    lowered = [{entry.lower() for entry in entries} for entries in (banned, soft, substrings)]
+
+    def reason(url: str) -> str | None:
+        inside = set("".join(one.lower() if one.isascii() and one.isalnum() else " " for one in url).split())
+        if inside & lowered[0]:
+            return "banned_url_word"
+        if len(inside & lowered[1]) > most:
+            return "soft_url_words"
+        squeezed = "".join(one.lower() for one in url if one.isascii() and one.isalnum())
+        return "banned_url_substring" if any(one in squeezed for one in lowered[2]) else None
+
+    rule = words_rule(tmp_path_factory.mktemp("lists"), banned, soft, substrings, max_soft=most)
+    assert removed(rule, documents(urls, url=pa.array(urls, pa.string()))) == [reason(url) for url in urls]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"# only\n", "has no entry"),
+        (b"caf\xe9", "is not UTF-8"),
+        ("fine\n毒品\n".encode(), "line 2: '毒品' has no ASCII letter"),
+        ("\u212a\n".encode(), "line 1: .* has no ASCII letter"),  # the Kelvin sign, in lower case a plain k
+    ],
+)
+def test_a_list_of_words_that_no_url_can_have_is_refused(tmp_path, content, message):
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        UrlWords(banned=(str(tmp_path / "list.txt"),)).measure(documents(["a"], url=["http://x.com"]))
+
+
+def test_url_words_need_a_list_and_strings(tmp_path):
+    with pytest.raises(ValidationError, match="no list is given"):
+        TypeAdapter(UrlWords).validate_python({})
+    with pytest.raises(ConfigError, match=r"url_words\.column: 'size' holds int64"):
+        words_rule(tmp_path, ["a"], column="size").measure(documents(["a"], size=[1]))
+    assert removed(words_rule(tmp_path, ["a"]), documents(["a"])) == [None]
 
 
 # --- bad_words
