@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raymill.cluster.errors import DataError
+from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store.store import Store
+from raymill.training.evaluation import answering, generate
 from raymill.training.evaluation.answering import ModelFolder, loaded
 from raymill.training.evaluation.answers import answer_prompts
 from raymill.training.pack.template import CHATML
@@ -142,7 +144,9 @@ def test_a_prompt_that_the_model_cannot_take_is_refused(folder, tmp_path, templa
         answer_prompts(Store(), path, ["Hello"], 3, chat=True)
 
 
-def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder, tmp_path):
+def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder, tmp_path, monkeypatch):
+    for module in (answering, generate):
+        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(DataError, match=r"goes beyond its bounds on a word \(too_slow"):
         ModelFolder(Store(), changed(folder, tmp_path, loop))

@@ -102,7 +102,7 @@ def test_a_data_set_of_the_hub_that_goes_beyond_the_bounds_for_its_size_is_refus
                 os.truncate(tmp_path / "large", 3 << 30)
 
     monkeypatch.setattr("datasets.DatasetBuilder.download_and_prepare", work)
-    monkeypatch.setattr(hub_reader, "_CARD_BOUNDS", WorkBounds(5.0, 1 << 30))
+    monkeypatch.setattr(hub_reader, "_CARD_BOUNDS", WorkBounds(2.0 if bound == "time" else 5.0, 1 << 30))
     commit = hub.publish(train=rows("boat", 2))
     said = r"File too large|\[Errno 27\]" if bound == "disk" else "goes beyond the bounds for its size"
     with pytest.raises(DataError, match=said):

@@ -15,7 +15,7 @@ from raymill.cluster.guard import WorkBounds
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
-from raymill.training.evaluation import answers
+from raymill.training.evaluation import answers, generate
 from raymill.training.evaluation.generate import stop_ids
 from raymill.training.pack import encode, template
 from raymill.training.pack.documents import Chat, Document, Pair
@@ -86,7 +86,8 @@ def test_a_tokenizer_and_its_template_are_checked_once_and_again_when_they_chang
 
 
 def test_a_template_that_ends_when_it_is_checked_and_not_later_does_not_hold_a_worker(monkeypatch):
-    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
+    for module in (template, generate):
+        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
     later = encode.Encoder(tiny(LOOPS + CHATML))
     assert "<|im_start|>" not in later.special_text.tokens
     assert stop_ids(tiny(LOOPS + CHATML)) == [tiny(None).eos_token_id]
