@@ -4,18 +4,22 @@ import ctypes
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pyarrow as pa
 import pytest
 from _pytest.unraisableexception import gc_collect_iterations_key
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.store.interface import StorageOptions
@@ -101,6 +105,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 0 if file.startswith("tests/training/") else first.get(file, len(_LONGEST) + 1)
 
     items.sort(key=place)
+
+
+class _FilesAndRanks(LoadFileScheduling):
+    """`--dist loadfile`, where one process has all files with RankPool: the server that it forks from takes seconds."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "ranks" if _has_ranks(self.config.rootpath / file) else file
+
+
+@cache
+def _has_ranks(file: Path) -> bool:
+    return re.search("^from tests.support.ranks import .*(RankPool|run_)", file.read_text(), re.MULTILINE) is not None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Such a scheduler in place of that of `--dist loadfile`."""
+    return _FilesAndRanks(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

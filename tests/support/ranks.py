@@ -34,6 +34,10 @@ PRELOADED = [
     "transformers.models.llama.modeling_llama",
     "peft",
     "deepspeed",
+    "deepspeed.runtime.zero.muon.original_muon",  # which imports torch._inductor; each engine of DeepSpeed needs it
+    "pandas",
+    "raymill.training.fit.loop",
+    "tests.support.frozen",
 ]
 WAIT_S = 300
 
