@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypedDict
 
-from raymill.cluster.secret_values import redacted
+from raymill.cluster.secret_values import redacting
 from raymill.cluster.wording import for_the_caller
 
 
@@ -59,10 +59,11 @@ class RaymillError(Exception):
     is_final: ClassVar = False
 
     def __init__(self, *arguments: Any, problems: Sequence[Problem] = ()) -> None:
-        super().__init__(*(redacted(one) if isinstance(one, str) else one for one in arguments))
+        redact = redacting()
+        super().__init__(*(redact(one) if isinstance(one, str) else one for one in arguments))
         # Only where there are some: an error that is pickled takes its attributes along.
         if problems:
-            self._problems = tuple(_redacted_problem(one) for one in problems)
+            self._problems = tuple(Problem(*(text and redact(text) for text in vars(one).values())) for one in problems)
 
     @classmethod
     def about(cls, *problems: Problem) -> Self:
@@ -101,10 +102,6 @@ class RaymillError(Exception):
 
 def _in_words_of_caller(problem: Problem) -> Problem:
     return Problem(*(text and for_the_caller(text) for text in vars(problem).values()))
-
-
-def _redacted_problem(problem: Problem) -> Problem:
-    return Problem(*(text and redacted(text) for text in vars(problem).values()))
 
 
 class UserError(RaymillError):

@@ -122,7 +122,7 @@ def _has_ranks(file: Path) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    """Such a scheduler in place of that of `--dist loadfile`."""
+    """Such a scheduler for `--dist loadfile`."""
     return _FilesAndRanks(config, log) if config.getvalue("dist") == "loadfile" else None
 
 

@@ -26,7 +26,7 @@ from typing import Any, Self, TypeGuard
 import httpx2
 
 from raymill import cluster
-from raymill.cluster.asking.endpoint import Reply, judged, pause_before
+from raymill.cluster.asking.endpoint import Reply, certificates, judged, pause_before
 from raymill.cluster.secret_values import redacted, shortened
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ class BatchEndpoint:
         headers = {"Accept-Encoding": "identity", "User-Agent": f"raymill/{cluster.__version__}"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        self._client = httpx2.AsyncClient(headers=headers, timeout=timeout_s, follow_redirects=False, trust_env=False)
+        self._client = httpx2.AsyncClient(
+            headers=headers, timeout=timeout_s, follow_redirects=False, trust_env=False, verify=certificates()
+        )
 
     async def __aenter__(self) -> Self:
         return self

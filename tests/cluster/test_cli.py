@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -322,6 +324,15 @@ def test_the_stack_of_a_panic_is_printed_with_debug_alone(run, verb, monkeypatch
     assert os.environ["RUST_BACKTRACE"] == ("full" if debug else "0")
 
 
+@pytest.fixture
+def sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM: the handler of a command would interrupt whatever test runs next."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    assert signal.signal(signal.SIGTERM, before) is not before, "a command has its own"
+
+
+@pytest.mark.usefixtures("sigterm")
 @pytest.mark.parametrize(("code", "at_once"), [(130, True), (0, False), (1, False), (2, False), (None, False)])
 def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypatch, code, at_once):
     ended: list[int] = []
@@ -333,6 +344,7 @@ def test_only_an_interrupt_ends_the_process_without_waiting_for_threads(monkeypa
     assert left.value.code == code and ended == ([130] if at_once else [])
 
 
+@pytest.mark.usefixtures("sigterm")
 def test_a_call_that_took_too_long_neither_delays_nor_aborts_the_end_of_the_process(monkeypatch):
     ended, lasting, done = list[int](), threading.Event(), list[int]()
     monkeypatch.setattr("raymill.cluster.entry._abandoned", [])  # by other tests of this process

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -257,11 +256,11 @@ def test_warm_calls_every_kernel_without_ray_and_the_next_process_finds_all_comp
 # --- several processes
 
 FOUR_WORKERS = """
-import os, sys, time
+import os, sys
 import numpy as np
 from raymill.pipelines.text.lines import _count_newlines
-while time.time() < float(sys.argv[1]):
-    pass
+print("ready", flush=True)
+sys.stdin.readline()
 counts = np.zeros(1, np.int64)
 _count_newlines(np.full(100, 10, np.uint8), np.array([0, 100]), counts)
 assert counts.tolist() == [100]
@@ -271,11 +270,14 @@ print(sum(_count_newlines.stats.cache_misses.values()), os.environ["NUMBA_CACHE_
 
 def run_workers(count: int, package: Path, environment: dict[str, str]) -> list[list[str]]:
     """[kernels compiled, cache folder] of processes that call one kernel at the same time."""
-    command = [sys.executable, "-c", FOUR_WORKERS, str(time.time() + 3)]
+    command = [sys.executable, "-c", FOUR_WORKERS]
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"} | environment
-    workers = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=package) for _ in range(count)
-    ]
+    piped = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen(command, env=environment, cwd=package, **piped) for _ in range(count)]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * count
+    for worker in workers:
+        worker.stdin.write("\n")
+        worker.stdin.flush()
     return [worker.communicate()[0].split() for worker in workers]
 
 

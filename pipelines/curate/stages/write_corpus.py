@@ -367,6 +367,8 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     )
     group_id = own.astype(np.int64)
     count = np.ones(len(rows), np.int64)
+    if any(groups[name].null_count for name in ("row", "group_id", "duplicate_count")):
+        raise ValueError("groups: a document without its group or the number of its documents")
     at = index_in(groups["row"].to_numpy(), rows["row"].to_numpy())
     grouped = at >= 0
     group_id[grouped] = groups["group_id"].to_numpy()[at[grouped]]

@@ -4,6 +4,7 @@ The manifests agree with the changed files, as those of somebody who gives away 
 """
 
 import shutil
+import warnings
 
 import pyarrow as pa
 import pytest
@@ -70,6 +71,7 @@ def test_a_run_that_nobody_changed_is_continued(copy, monkeypatch):
     [
         ("groups", "unit", -(2**31)),
         ("groups", "duplicate_count", None),
+        ("groups", "group_id", None),
         ("duplicates", "reason", None),
         ("duplicates", "unit", 1 << 30),
         ("similarity", "documents", -5),
@@ -84,7 +86,7 @@ def test_a_value_that_no_stage_writes_ends_a_continued_run_with_what_to_do(
 ):
     root, settings = copy
     change(root / "_work" / artifact, with_value(column, value))
-    with pytest.raises(DataError, match=f"delete {root}"):
+    with warnings.catch_warnings(action="error"), pytest.raises(DataError, match=f"delete {root}"):
         curate_inline(settings, monkeypatch, engine=engine, session=NoRay())
 
 
