@@ -942,9 +942,11 @@ class GopherQualitySettings(TypedDict, total=False):
     max_ellipsis_line_fraction: float
     min_alpha_word_fraction: float
     min_stop_words: int
-    """Minimum number of different stop words in a document, out of the eight of its language."""
-    stop_words: Literal["by_language", "english"]
-    """Lists of stop words: of each document's language, or English for all documents."""
+    """Minimum number of different stop words in a document, out of those of its language."""
+    stop_words: Literal["by_language", "english"] | Mapping[str, Sequence[str]]
+    """Lists of stop words: of each document's language, English for all documents, or lists of your own by the
+    language's label, as {deu_Latn: [der, und, die]}.
+    """
 
 
 class GopherRepetitionSettings(TypedDict, total=False):
@@ -1589,6 +1591,10 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Rule packs to apply, in this order; the first failed check is the reason of removal."""
     dialect: Literal["paper", "datatrove"]
     """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
+    by_language: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Bounds of single languages in place of those of the rules, as {de: {gopher_quality: {min_words: 30}}}; a
+    language is named by its label.
+    """
     custom: Sequence[str | Callable[..., Any] | RuleUseSettings]
     """Rules of your own, classes or functions, applied after all others in this order."""
     decontamination: DecontaminationSettings | None
@@ -1636,6 +1642,10 @@ class RulesSettings(TypedDict, total=False):
     """Rule packs to apply, in this order; the first failed check is the reason of removal."""
     dialect: Literal["paper", "datatrove"]
     """Definitions of the checks: those of the papers, or of datatrove 0.10.1."""
+    by_language: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Bounds of single languages in place of those of the rules, as {de: {gopher_quality: {min_words: 30}}}; a
+    language is named by its label.
+    """
     custom: Sequence[str | Callable[..., Any] | RuleUseSettings]
     """Rules of your own, classes or functions, applied after all others in this order."""
     decontamination: DecontaminationSettings | None

@@ -137,6 +137,8 @@ class CurateConfig(_CurateSettings):
                     f"rules.{rule.name}: no input carries a column {column}; add it to `columns` of each input that "
                     "has it, or set `column` to the name of the column with URLs"
                 )
+        if self.rules and self.rules.by_language and not self.language:
+            raise ValueError("rules.by_language needs `language`, which identifies the languages")
         sources = {entry.source for entry in self.inputs}
         for name in self.dedup.sources if self.dedup else ():
             if name not in sources:
@@ -160,7 +162,8 @@ class CurateConfig(_CurateSettings):
         """The language and the rules, in the order of their checks."""
         rules: tuple[Rule, ...] = self.rules.active() if self.rules else ()
         dialect = self.rules.dialect if self.rules else "paper"
-        return Filters(self.language, rules, dialect, self.embedding if self.embedding_models else None)
+        by_language = self.rules.by_language if self.rules else {}
+        return Filters(self.language, rules, dialect, by_language, self.embedding if self.embedding_models else None)
 
     @property
     def embedding_models(self) -> dict[str, EmbeddingModel]:

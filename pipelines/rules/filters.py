@@ -5,13 +5,23 @@ read the URL alone are checked first, since they also decide before a text is ex
 other rule's checks in order.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
@@ -35,6 +45,19 @@ ATTRIBUTE_COLUMNS = RESERVED_COLUMNS | {
 }
 
 
+BoundsByLanguage = dict[str, dict[str, dict[str, float]]]  # label of a language -> rule -> bound -> value
+
+
+def bounds_of(rule: Rule) -> list[str]:
+    """The settings of a rule that are numbers and change no measurement."""
+    names = [one.name for one in fields(rule) if one.name not in rule.measured_by]  # type: ignore[arg-type]
+    return [
+        name
+        for name in names
+        if isinstance(value := getattr(rule, name), int | float | None) and not isinstance(value, bool)
+    ]
+
+
 class _RulesBase(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,6 +68,11 @@ class _RulesBase(BaseModel):
     )
     dialect: Dialect = Field(
         "paper", description="Definitions of the checks: those of the papers, or of datatrove 0.10.1"
+    )
+    by_language: BoundsByLanguage = Field(
+        {},
+        description="Bounds of single languages in place of those of the rules, as {de: {gopher_quality: {min_words: "
+        "30}}}; a language is named by its label",
     )
     custom: tuple[RuleUse, ...] = Field(
         (), description="Rules of your own, classes or functions, applied after all others in this order"
@@ -71,14 +99,37 @@ class _RulesBase(BaseModel):
                 raise ValueError(f"{name} has settings but is not in packs; add it there, or remove its settings")
         if self.custom:
             refuse_taken_names(self.active(), ATTRIBUTE_COLUMNS)
+        for label, rules in self.by_language.items():
+            for name, bounds in rules.items():
+                self._refuse_no_bounds(f"by_language.{label}.{name}", name, bounds)
+        quality = self.gopher_quality  # type: ignore[attr-defined]
+        if self.dialect == "datatrove" and quality and not isinstance(quality.stop_words, str):
+            raise ValueError("gopher_quality.stop_words: lists of your own need dialect: paper; datatrove has English")
         return self
+
+    def _refuse_no_bounds(self, setting: str, name: str, bounds: Mapping[str, float]) -> None:
+        rule = getattr(self, name, None) if name in RULES else None
+        if rule is None or getattr(rule, "by_url", False):  # the URL is looked at before the language is known
+            raise ValueError(f"{setting}: no rule of this name is applied; there are {', '.join(self._names())}")
+        known = bounds_of(rule)
+        if unknown := sorted(bounds.keys() - set(known)):
+            raise ValueError(f"{setting}: {unknown[0]} is no bound of {name}; it has {', '.join(known)}")
+        try:
+            TypeAdapter(type(rule)).validate_python(asdict(rule) | dict(bounds))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{setting}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+    def _names(self) -> list[str]:
+        return [one for one, rule in RULES.items() if getattr(self, one) and not getattr(rule, "by_url", False)]
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: Any) -> dict[str, Any]:
         """The settings, without those of later versions if not set: so records of earlier versions are equal."""
         plain = handler(self)
-        if not self.custom:
-            plain.pop("custom", None)
+        for name in ("custom", "by_language"):
+            if not getattr(self, name):
+                plain.pop(name, None)
         for name in ("judge_score", "opt_out", "line_edits", "url_words"):
             if getattr(self, name) is None:
                 plain.pop(name, None)
@@ -125,6 +176,7 @@ class RulesOfRecords(Rules):
 
 LANGUAGE_NOT_KEPT, LOW_SCORE = LANGUAGE_REASONS
 
+
 Name = tuple[str, str]  # the name of a check: (its rule or `language`, its reason)
 
 
@@ -134,18 +186,36 @@ class Filters:
 
     Rules of the URL come before the language (`of_url`).
 
+    by_language: bounds of single languages, as of the setting `rules.by_language`.
     embedding: the endpoints for text vectors; None: none is allowed.
     """
 
     language: LanguageId | None
     rules: tuple[Rule, ...]
     dialect: Dialect
+    by_language: BoundsByLanguage = field(default_factory=dict)
     embedding: EmbeddingRun | None = field(default=None, compare=False)
 
     @property
     def of_url(self) -> tuple[Rule, ...]:
         """The rules that read the URL alone, in order."""
         return tuple(rule for rule in self.rules if getattr(rule, "by_url", False))
+
+    @cached_property
+    def url_checks(self) -> list[tuple[str, Check]]:
+        """(rule's name, check) of the rules that read the URL alone, in order."""
+        return [(rule.name, check) for rule in self.of_url for check in rule.checks(self.dialect)]
+
+    @cached_property
+    def text_checks(self) -> list[tuple[str, Check]]:
+        """(rule's name, check) of the other rules, in order; without the language."""
+        others = [rule for rule in self.rules if rule not in self.of_url]
+        return [(rule.name, check) for rule in others for check in checks_by_language(rule, self)]
+
+    @property
+    def checks(self) -> list[tuple[str, Check]]:
+        """(rule's name, check) of all rules, in order; without the language."""
+        return self.url_checks + self.text_checks
 
     @property
     def decontamination(self) -> Decontamination | None:
@@ -242,19 +312,20 @@ class Verdicts:
 def all_reasons(filters: Filters) -> tuple[Name, ...]:
     """(rule or `language`, reason) of every check of these filters, in order."""
     of_language = [("language", reason) for reason in LANGUAGE_REASONS] if filters.language else []
-    of_rules = [(rule, check.reason) for rule, check in checks(filters)]
-    first = len(_checks(filters, filters.of_url))
-    return tuple(dict.fromkeys(of_rules[:first] + of_language + of_rules[first:]))
+    of_url, of_text = ([(rule, one.reason) for rule, one in c] for c in (filters.url_checks, filters.text_checks))
+    return tuple(dict.fromkeys(of_url + of_language + of_text))
 
 
-def checks(filters: Filters) -> list[tuple[str, Check]]:
-    """(rule's name, check) of all rules, in order, those of the URL first; without the language."""
-    of_url = filters.of_url
-    return _checks(filters, of_url) + _checks(filters, [rule for rule in filters.rules if rule not in of_url])
-
-
-def _checks(filters: Filters, rules: Iterable[Rule]) -> list[tuple[str, Check]]:
-    return [(rule.name, check) for rule in rules for check in rule.checks(filters.dialect)]
+def checks_by_language(rule: Rule, filters: Filters) -> Iterator[Check]:
+    """The checks of a rule, with the bounds of single languages."""
+    others = {
+        language: replace(rule, **bounds[rule.name]).checks(filters.dialect)  # type: ignore[type-var]
+        for language, bounds in filters.by_language.items()
+        if rule.name in bounds
+    }
+    for at, check in enumerate(rule.checks(filters.dialect)):
+        bounds = tuple((language, of_language[at].threshold) for language, of_language in others.items())
+        yield replace(check, by_language=bounds) if bounds else check
 
 
 def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
@@ -262,7 +333,7 @@ def checks_by_signal(filters: Filters) -> dict[str, list[Check]]:
     others.
     """
     found: dict[str, list[Check]] = {}
-    for _, check in checks(filters):
+    for _, check in filters.checks:
         found.setdefault(check.signal, []).append(check)
     if filters.language:
         found["language_score"] = [Check(LOW_SCORE, "language_score", minimum=filters.language.min_score)]
@@ -274,7 +345,7 @@ def check_settings(filters: Filters) -> dict[Name, object]:
     found: dict[Name, object] = {
         ("language", reason): filters.language for reason in LANGUAGE_REASONS if filters.language
     }
-    for rule, check in checks(filters):
+    for rule, check in filters.checks:
         found[rule, check.reason] = (*found.get((rule, check.reason), ()), check)  # type: ignore[misc]
     return found
 
@@ -287,16 +358,17 @@ def needed_columns(filters: Filters, only: Collection[Name] | None = None) -> li
         if filters.language and any(wanted("language", r) for r in LANGUAGE_REASONS)
         else []
     )
-    return names + sorted({check.signal for rule, check in checks(filters) if wanted(rule, check.reason)} - set(names))
+    found = [check for rule, check in filters.checks if wanted(rule, check.reason)]
+    signals = {check.signal for check in found} | ({"language"} if any(one.by_language for one in found) else set())
+    return names + sorted(signals - set(names))
 
 
 def check_results(
     attributes: pa.Table, filters: Filters, only: Collection[Name] | None = None
 ) -> Iterator[CheckResult]:
     """The result on all documents of every check, or of those named in `only`, in the order of the checks."""
-    wanted, of_rules = _is_named(only), checks(filters)
-    first = len(_checks(filters, filters.of_url))
-    yield from _results(attributes, of_rules[:first], wanted)
+    wanted = _is_named(only)
+    yield from _results(attributes, filters.url_checks, wanted)
     if filters.language and any(wanted("language", reason) for reason in LANGUAGE_REASONS):
         scores = attributes["language_score"].to_numpy()
         reasons, value, threshold = language_verdict(attributes["language"], scores, filters.language)
@@ -304,7 +376,7 @@ def check_results(
         none = np.full(len(value), np.nan)  # the language is not a number
         yield CheckResult("language", LANGUAGE_NOT_KEPT, given == LANGUAGE_NOT_KEPT, none, none)
         yield CheckResult("language", LOW_SCORE, given == LOW_SCORE, value, threshold)
-    yield from _results(attributes, of_rules[first:], wanted)
+    yield from _results(attributes, filters.text_checks, wanted)
 
 
 def _results(
@@ -312,8 +384,8 @@ def _results(
 ) -> Iterator[CheckResult]:
     for rule, check in of_rules:
         if wanted(rule, check.reason):
-            values = attributes[check.signal].to_numpy().astype(np.float64)
-            yield CheckResult(rule, check.reason, check.fails(values), values, np.full(len(values), check.threshold))
+            values, thresholds = attributes[check.signal].to_numpy().astype(np.float64), check.thresholds(attributes)
+            yield CheckResult(rule, check.reason, check.fails(values, thresholds), values, thresholds)
 
 
 def _is_named(only: Collection[Name] | None) -> Callable[[str, str], bool]:

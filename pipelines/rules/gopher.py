@@ -3,6 +3,7 @@
 Source: Rae et al. 2021, https://arxiv.org/abs/2112.11446.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -69,6 +70,7 @@ OTHER_LABELS = {
 }  # fmt: skip
 
 _SEEN_BITS = 12  # slots of a cache of words
+_MOST_STOP_WORDS = 63  # of a language: one bit each
 
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -87,7 +89,7 @@ class GopherQuality:
     document's language (column `language`) among words in lower case without symbols at their ends;
     a language without a list has no such check. Without that column, and with `stop_words: english`, every document
     counts as English. In a language written without spaces every character is a word, so the mean word length and the
-    alphabetic fraction do not apply.
+    alphabetic fraction do not apply, and words of several letters in lists of your own are left out.
 
     A fraction with denominator 0, in a document without words or lines, is NaN, which passes.
     """
@@ -122,12 +124,15 @@ class GopherQuality:
         Field(
             ge=0,
             le=8,
-            description="Minimum number of different stop words in a document, out of the eight of its language",
+            description="Minimum number of different stop words in a document, out of those of its language",
         ),
     ] = 2
     stop_words: Annotated[
-        Literal["by_language", "english"],
-        Field(description="Lists of stop words: of each document's language, or English for all documents"),
+        Literal["by_language", "english"] | dict[str, tuple[Annotated[str, Field(pattern=r"^\S+$")], ...]],
+        Field(
+            description="Lists of stop words: of each document's language, English for all documents, or lists of your "
+            "own by the language's label, as {deu_Latn: [der, und, die]}"
+        ),
     ] = "by_language"
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
@@ -152,7 +157,7 @@ class GopherQuality:
         "gopher_bullet_line_fraction": "lines that begin with • or - / lines",
         "gopher_ellipsis_line_fraction": "lines that end with an ellipsis / lines",
         "gopher_alpha_word_fraction": "words with an alphabetic character / words",
-        "gopher_stop_words": "how many of its language's 8 stop words occur; NaN: no list for the language",
+        "gopher_stop_words": "how many of its language's stop words occur; NaN: no list for the language",
     }
     measured_by: ClassVar = ("stop_words",)
 
@@ -164,6 +169,12 @@ class GopherQuality:
                     f"gopher_quality: {least}={low} is above {most}={high}, so no document could pass. "
                     f"Swap them, or set {least} to 0 to drop the lower bound."
                 )
+        if not isinstance(self.stop_words, str):
+            for language, words in self.stop_words.items():
+                if not 0 < len(words) <= _MOST_STOP_WORDS:
+                    raise ConfigError(
+                        f"gopher_quality.stop_words: {language} has {len(words)} words; give 1 to {_MOST_STOP_WORDS}"
+                    )
 
     def measure(self, analysis: Analysis) -> dict[str, np.ndarray]:
         """gopher_words int64[D], all others float64[D]; NaN where a signal does not apply."""
@@ -206,15 +217,24 @@ class GopherQuality:
         words, texts = analysis.words, analysis.texts
         if analysis.dialect == "datatrove":
             counts = np.empty(len(texts))
-            _count_exact(words.starts, words.hashes, split_words(_stop_words("en")).hashes, counts)
+            _count_exact(
+                words.starts, words.hashes, split_words(Texts.from_strings([*STOP_WORDS["en"]])).hashes, counts
+            )
             return counts
         if self.stop_words == "english" or "language" not in analysis.columns.column_names:
-            return _count_in_languages(texts, words, ["en"], np.zeros(len(texts), np.int64))
+            return _count_in_languages(texts, words, [STOP_WORDS["en"]], np.zeros(len(texts), np.int64))
         labels = analysis.columns["language"].combine_chunks().cast(pa.string()).dictionary_encode()
-        languages = [language_of(label) for label in labels.dictionary.to_pylist()]
-        listed = sorted({language for language in languages if language is not None})
-        numbers = np.array([listed.index(language) if language else -1 for language in languages] + [-1])  # last: null
+        lists = [self._list_of(label) for label in labels.dictionary.to_pylist()]
+        listed = sorted({one for one in lists if one})
+        numbers = np.array([listed.index(one) if one else -1 for one in lists] + [-1])  # last: null
         return _count_in_languages(texts, words, listed, numbers[np.asarray(labels.indices.fill_null(-1), np.int64)])
+
+    def _list_of(self, label: str) -> tuple[str, ...]:
+        """The stop words of a language; empty without a list."""
+        if isinstance(self.stop_words, str):
+            language = language_of(label)
+            return STOP_WORDS[language] if language else ()
+        return tuple(self.stop_words.get(label, ()))
 
 
 def language_of(label: str) -> str | None:
@@ -224,24 +244,25 @@ def language_of(label: str) -> str | None:
     return language if language in STOP_WORDS else None
 
 
-def _stop_words(*languages: str) -> Texts:
-    """The lists of some languages as documents of one word each."""
-    return Texts.from_strings([word for language in languages for word in STOP_WORDS[language]])
-
-
-def _count_in_languages(texts: Texts, words: Words, languages: list[str], numbers: np.ndarray) -> np.ndarray:
+def _count_in_languages(texts: Texts, words: Words, lists: Sequence[Sequence[str]], numbers: np.ndarray) -> np.ndarray:
     """float64[D]: distinct stop words among the words in lower case without symbols at their ends.
 
-    numbers: int64[D], index in `languages` of each document's language; -1 gives NaN.
+    numbers: int64[D], index in `lists` of each document's list; -1 gives NaN.
     """
-    listed = _stop_words(*languages)
-    inside = split_words(listed)
     char_flags, lower = tables()
-    hashes, counts = np.empty(len(inside.begins), np.uint64), np.full(len(texts), np.nan)
-    _hash_stripped_words(listed.data, inside.begins, inside.lengths, char_flags, lower, hashes)
+    counts = np.full(len(texts), np.nan)
+    hashes, sizes = np.zeros((len(lists), _MOST_STOP_WORDS), np.uint64), np.zeros(len(lists), np.int64)
+    for number, one in enumerate(lists):
+        listed = Texts.from_strings([*one])
+        inside = split_words(listed)
+        found = np.empty(len(inside.begins), np.uint64)
+        _hash_stripped_words(listed.data, inside.begins, inside.lengths, char_flags, lower, found)
+        found = np.unique(found[inside.starts[:-1][inside.counts == 1]])
+        hashes[number, : len(found)], sizes[number] = found, len(found)
+    numbers = np.where(np.append(sizes, 0)[numbers] > 0, numbers, -1)
     seen, which = np.zeros(1 << _SEEN_BITS, np.uint64), np.full(1 << _SEEN_BITS, -1, np.int8)
     _count_stripped(
-        texts.data, words.starts, words.begins, words.lengths, words.hashes, numbers, hashes.reshape(-1, 8),
+        texts.data, words.starts, words.begins, words.lengths, words.hashes, numbers, hashes, sizes,
         char_flags, lower, seen, which, counts,
     )  # fmt: skip
     return counts
@@ -301,16 +322,19 @@ def _hash_stripped_words(data, begins, lengths, char_flags, lower, hashes):
 
 
 @kernel
-def _count_stripped(data, starts, begins, lengths, exact, numbers, hashes, char_flags, lower, seen, which, counts):
-    """Fill counts[d], NaN before, see _count_in_languages. hashes: uint64[L, 8], the stop words of each language.
+def _count_stripped(
+    data, starts, begins, lengths, exact, numbers, hashes, sizes, char_flags, lower, seen, which, counts
+):  # fmt: skip
+    """Fill counts[d], NaN before, see _count_in_languages.
 
-    exact: the hashes of the words as they stand. seen, which: scratch, a cache: a word's hash, mixed with its language,
-    and the number of the stop word that it is, or -1.
+    hashes: uint64[L, _MOST_STOP_WORDS], the stop words of each list. sizes: int64[L], their numbers. exact: the hashes
+    of the words as they stand. seen, which: scratch, a cache: a word's hash, mixed with its language, and the number of
+    the stop word that it is, or -1.
     """
     for document in range(len(counts)):
         if numbers[document] < 0:
             continue
-        listed, language = hashes[numbers[document]], np.uint64(numbers[document])
+        listed, language = hashes[numbers[document], : sizes[numbers[document]]], np.uint64(numbers[document])
         found, occurring = 0, 0
         for word in range(starts[document], starts[document + 1]):
             key = exact[word] + language * HASH_PRIME

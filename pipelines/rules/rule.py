@@ -89,12 +89,15 @@ class Check:
     """Remove a document for `reason` if `signal` is below `minimum` or above `maximum`. A value at the bound remains.
 
     Exactly one bound is set. A document whose signal is null or NaN passes.
+
+    by_language: (language's label, its bound in place of this one).
     """
 
     reason: str
     signal: str
     minimum: float | None = None
     maximum: float | None = None
+    by_language: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         assert (self.minimum is None) != (self.maximum is None), f"{self.reason}: a check has one bound"
@@ -104,9 +107,22 @@ class Check:
         """The bound that is set."""
         return self.minimum if self.minimum is not None else self.maximum  # type: ignore[return-value]
 
-    def fails(self, values: np.ndarray) -> np.ndarray:
-        """bool[D]: which of the values are out of bounds. NaN compares false, so it passes."""
-        return values < self.minimum if self.minimum is not None else values > self.maximum
+    def thresholds(self, attributes: pa.Table) -> np.ndarray:
+        """float64[D]: the bound on each of D documents, by the column `language` if it depends on that."""
+        if not self.by_language:
+            return np.full(attributes.num_rows, self.threshold, np.float64)
+        labels = attributes["language"].combine_chunks().cast(pa.string()).dictionary_encode()
+        bounds = dict(self.by_language)
+        of_labels = np.array([bounds.get(label, self.threshold) for label in (*labels.dictionary.to_pylist(), None)])
+        return of_labels[np.asarray(labels.indices.fill_null(-1), np.int64)]
+
+    def fails(self, values: np.ndarray, thresholds: np.ndarray | None = None) -> np.ndarray:
+        """bool[D]: which of the values are out of bounds. NaN compares false, so it passes.
+
+        thresholds: the bound on each document; None: `threshold`.
+        """
+        bounds = self.threshold if thresholds is None else thresholds
+        return values < bounds if self.minimum is not None else values > bounds
 
 
 class Rule(Protocol):

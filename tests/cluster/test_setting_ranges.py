@@ -36,7 +36,11 @@ RANGES = {
         "StorageOptions.timeout_s"
     ),
     "above 1": "Limits.max_expansion_ratio",
-    "any": "Fill.fill Optimizer.betas Validate.answer_chars Validate.question_chars Validate.text_chars",
+    # Bounds of by_language have the ranges of their rules.
+    "any": (
+        "Fill.fill Optimizer.betas Rules.by_language RulesOfRecords.by_language Validate.answer_chars "
+        "Validate.question_chars Validate.text_chars"
+    ),
     "from -1": "Failures.max_preemptions",
     "from 0": (
         "BadWords.max_count Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "

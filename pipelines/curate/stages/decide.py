@@ -68,7 +68,7 @@ def decide_stage(filters: Filters, attributes: Artifact, units: int) -> Stage:
         "attributes": attributes.manifest.fingerprint,
         "language": filters.language and asdict(filters.language),
         "rules": [[rule.name, plain_settings(rule)] for rule in filters.rules],
-    }
+    } | ({"by_language": filters.by_language} if filters.by_language else {})
     measured = [MeasuredFiles(unit, files) for unit, files in enumerate(attributes.files_by_unit(units))]
     documents = attributes.rows_by_unit(units)
     return Stage(

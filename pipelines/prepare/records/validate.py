@@ -289,15 +289,17 @@ class Validate(BaseModel, extra="forbid", frozen=True):
     @property
     def filters(self) -> Filters:
         """The rules of `curate`, and the languages."""
-        return Filters(
-            self.language, self.rules.active() if self.rules else (), self.rules.dialect if self.rules else "paper"
-        )
+        if self.rules is None:
+            return Filters(self.language, (), "paper")
+        return Filters(self.language, self.rules.active(), self.rules.dialect, self.rules.by_language)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         for name in ("question_chars", "answer_chars", "text_chars"):
             if (bounds := getattr(self, name)) and not 0 <= bounds[0] <= bounds[1]:
                 raise ValueError(f"{name}: {list(bounds)} is no range; the first number is the least")
+        if self.rules and self.rules.by_language and not self.language:
+            raise ValueError("rules.by_language needs `language`, which identifies the languages")
         names = [one.plugin.name for one in self.custom if one.plugin]
         names += [one.name for one in self.rules.active()] if self.custom and self.rules else []
         if twice := sorted({name for name in names if names.count(name) > 1}):

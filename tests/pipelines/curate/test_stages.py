@@ -298,7 +298,7 @@ def test_measure_states_the_memory_of_its_models_and_lists(settings, tmp_path):
         os.truncate(tmp_path / name, size)  # takes no disk
     (tmp_path / "small.ftz").write_bytes(bytes(1000))
     config = CurateConfig.model_validate(changed(settings, "language.model", f"{tmp_path}/changed"))
-    lists = 14 * 64_000_000 + 120 * 10_000 + 36 * 100_000
+    lists = 4 * 64_000_000 + 120 * 10_000 + 36 * 100_000
     loaded = int(2.5 * 500_000_000) + int(2.5 * 1_000_000) + lists
     assert files_memory(config.store, (config.language, *config.filters.rules)) == loaded
     unit = task_memory(config.limits) + loaded
