@@ -18,14 +18,16 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
+from raymill.cluster.logs import printable
 from raymill.cluster.temporary import scratch_folder
 
 _LAST_S = 30.0  # for what is still to be sent when the training ends
 _MEMORY = 4 << 30  # bytes of address space
 _MOST_WAITING = 64 << 20  # bytes of lines that the process has not taken
 _SAID = 300
+_MOST_PRINTED = 1 << 20  # bytes; what follows is read and not printed
 
 
 class TrackerFailed(Exception):
@@ -47,10 +49,12 @@ class TrackerProcess:
             [sys.executable, "-P", "-m", __name__],  # no module of the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the training, which then ends this
         )
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
+        threading.Thread(target=_print_lines, args=(self._process.stderr,), daemon=True).start()
         self._send({"service": service, "about": dict(about), "last_s": last_s})
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -114,6 +118,16 @@ class TrackerProcess:
             said = os.read(self._process.stdout.fileno(), 4 * _SAID).decode(errors="replace")
             return " ".join(said.split())[:_SAID] or f"exit status {self._process.returncode}"
         return f"exit status {self._process.returncode}"
+
+
+def _print_lines(stream: IO[bytes]) -> None:
+    """Print what the libraries say, such as the address of the run, without secrets and control characters."""
+    left = _MOST_PRINTED
+    while (line := stream.readline(_SAID)) and left > 0:
+        print(printable(line.decode(errors="replace").rstrip("\r\n")), file=sys.stderr, flush=True)
+        left -= len(line)
+    while stream.read(1 << 16):
+        pass
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact, read_tables
+from raymill.cluster.errors import DataError
 from raymill.cluster.output import Output
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.reader import TABLE_BYTES
@@ -53,6 +54,10 @@ def measured_documents(unit: Unit, texts: Sequence[str] | None, reading: Reading
     """
     if texts is not None:
         for table in read_tables(reading.store, texts):
+            try:
+                table.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{TEXTS}, of {unit.spans[0].uri}: not UTF-8. Run again with --replace.") from error
             yield table.combine_chunks()
         return
     for table in read_unit(unit, reading, limits):

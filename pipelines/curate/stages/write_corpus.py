@@ -33,7 +33,7 @@ from raymill.pipelines.curate.stages.kept_texts import (
     filter_texts,
     groups_in,
 )
-from raymill.pipelines.curate.stages.measured_texts import measured_documents, texts_by_unit
+from raymill.pipelines.curate.stages.measured_texts import TEXTS, measured_documents, texts_by_unit
 from raymill.pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler, index_in
 from raymill.pipelines.curate.stages.shared_keys import KeyStages, read_shared
 from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally
@@ -263,11 +263,10 @@ class Select:
             rows, position = attributes.slice(first, readable.num_rows), measured.first + first
             first += readable.num_rows
             if not readable["row"].combine_chunks().equals(rows["row"].combine_chunks()):
-                raise DataError(
-                    f"unit {unit.index} ({unit.spans[0].uri}): its rows differ from those measured. The input "
-                    "changed during the run: restore it, or run again with --replace."
-                )
+                raise _changed(measured, "its rows differ from those measured")
             texts = normalize(Texts.from_arrow(readable["text"]))
+            if not np.array_equal(count_characters(texts), rows["characters"].to_numpy()):
+                raise _changed(measured, "its texts differ from those measured")
             if decontamination:
                 found = contaminated_rows(decontamination, store, unit.source, texts, rows, position)
                 scratch.write(CONTAMINATED, found)
@@ -309,10 +308,7 @@ class Select:
             counters["corpus_documents"] += len(kept)
             counters["corpus_characters"] += int(characters.sum())
         if first != attributes.num_rows:
-            raise DataError(
-                f"unit {unit.index} ({unit.spans[0].uri}): {plural(first, 'document')} now, {attributes.num_rows:,} "
-                "when measured. The input changed during the run: restore it, or run again with --replace."
-            )
+            raise _changed(measured, f"{plural(first, 'document')} now, {attributes.num_rows:,} when measured")
 
     def _ledger(self, source: str, rows: pa.Table, position: int, removed: pa.Table, readable: pa.Table) -> pa.Table:
         """The ledger of some neighbouring documents.
@@ -337,6 +333,14 @@ class Select:
         if self.config.dedup:
             columns |= _group_columns(rows, groups)
         return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
+
+
+def _changed(measured: MeasuredUnit, what: str) -> DataError:
+    where = "The input" if measured.texts is None else f"The input or {TEXTS}"
+    return DataError(
+        f"unit {measured.unit.index} ({measured.unit.spans[0].uri}): {what}. {where} changed during the run: restore "
+        "it, or run again with --replace."
+    )
 
 
 def contaminated_rows(

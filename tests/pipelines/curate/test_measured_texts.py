@@ -6,6 +6,8 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.artifact import Artifact
@@ -23,6 +25,7 @@ from raymill.pipelines.curate.job import plan as subject
 from raymill.pipelines.curate.questions.explain import explain
 from raymill.pipelines.curate.questions.run_reader import RunReader
 from raymill.pipelines.curate.questions.sample import sample_rows
+from raymill.pipelines.curate.stages import measured_texts
 from raymill.pipelines.curate.stages.measure import measure_stage
 from raymill.pipelines.curate.stages.measured_texts import TEXTS
 from tests.support.inline import InlineEngine, curate_inline
@@ -191,6 +194,35 @@ def test_a_file_of_texts_that_is_damaged_during_a_run_is_named(settings, tmp_pat
 
     with pytest.raises(DataError, match=f"{TEXTS}/.*parquet: "):
         curate_inline(settings, monkeypatch, engine=Damaged)
+
+
+FORGED = {
+    "other texts": lambda texts: pa.array(["forged"] * len(texts), pa.large_string()),
+    "no texts": lambda texts: pa.nulls(len(texts), pa.large_string()),
+    "no UTF-8": lambda texts: pa.array([b"\xff" * len(one.as_py()) for one in texts]).cast(pa.large_binary()),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_stored_texts_that_were_not_measured_are_refused(settings, tmp_path, monkeypatch, kind):
+    """As in an unfinished run that somebody else made: its records agree with its files."""
+
+    def forge(file: str) -> None:
+        table = pq.read_table(file)
+        texts = FORGED[kind](table["text"].combine_chunks())
+        texts = pa.Array.from_buffers(pa.large_string(), len(texts), texts.buffers(), texts.null_count)
+        pq.write_table(table.set_column(table.column_names.index("text"), "text", texts), file)
+
+    def forged(store, files):
+        for file in files:
+            copy = f"{tmp_path}/forged.parquet"
+            shutil.copy(file, copy)
+            forge(copy)
+            yield pq.read_table(copy)
+
+    monkeypatch.setattr(measured_texts, "read_tables", forged)
+    with pytest.raises(DataError, match=f"{TEXTS}"):
+        curate_inline(settings, monkeypatch)
 
 
 def test_a_finished_run_without_stored_texts_is_asked_by_reading_again(settings, tmp_path, monkeypatch):

@@ -345,10 +345,11 @@ def test_the_events_of_a_resumed_attempt_replace_those_of_the_steps_after_its_ch
 
 # Modules in the place of MLflow and of Weights & Biases, which note what they are called with.
 _NOTE = """
-import json, os, time
+import json, os, sys, time
 from types import SimpleNamespace
 
 def note(name, *what):
+    print(chr(27) + "]0;title" + chr(7) + " http://user:password@host", file=sys.stderr)
     if name == {hang!r}:
         time.sleep(1000)
     if name == {fail!r}:
@@ -444,6 +445,22 @@ def test_a_service_that_fails_is_logged_without_its_text_and_ends_no_training(se
     tracker.close()
     assert caplog.text.count(f"{name} failed and is not used any more: ConnectionError") == 1
     assert "password" not in caplog.text
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_what_the_library_of_a_service_prints_is_printed_without_secrets_and_control_characters(services, capfd, name):
+    services()
+    tracker = TRACKERS[name]()
+    tracker.close()
+    printed = ""
+
+    def is_printed() -> bool:
+        nonlocal printed
+        printed += capfd.readouterr().err
+        return "\\u001b]0;title\\u0007 http://" in printed
+
+    wait_until(is_printed, 30)
+    assert "\x1b" not in printed and "password" not in printed
 
 
 @pytest.mark.parametrize("name", TRACKERS)
