@@ -61,8 +61,7 @@ assert run.fresh and run.corpus.rows == 5 and not ray.is_initialized() and not o
 assert os.environ == environment, set(os.environ.items()) ^ set(environment.items())
 assert signal.getsignal(signal.SIGTERM) == handler and (sys.stdout, sys.stderr) == streams
 assert not [one.name for one in threading.enumerate() if one.name == 'control process']
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-assert ray.get(ray.remote(lambda: 7).remote()) == 7, 'Ray can be started again'
+assert ray.get(ray.remote(lambda: 7).remote()) == 7, 'a call of the program starts a Ray after ours'
 ray.shutdown()
 assert raymill.curate(output='out-2', progress=False, **settings).fresh, 'and ours after it'
 print('done')
@@ -79,7 +78,7 @@ import raymill
 settings = {SETTINGS}
 run = raymill.curate(output='out', progress=False, **settings)
 rows = run.corpus.to_ray_dataset()
-assert rows.count() == 5
+assert len({{row['id'] for row in rows.take_all()}}) == 5 and 'duplicate_count' in rows.schema().names
 again = raymill.curate(output='out-2', progress=False, **settings)
 import os, ray
 assert again.corpus.to_ray_dataset().union(rows).count() == 10
@@ -87,24 +86,6 @@ print(os.path.dirname(ray.get_runtime_context().worker.node.get_session_dir_path
 """,
     )
     assert not Path(shown.strip()).exists(), "the Ray and its files end with the process"
-
-
-def test_the_program_s_own_calls_start_a_ray_after_ours(here):
-    shown = run_program(
-        here,
-        f"""
-import os
-import raymill
-settings = {SETTINGS}
-raymill.curate(output='out', progress=False, **settings)
-import ray
-assert not ray.is_initialized()
-assert not os.path.exists('home/.ray')
-assert ray.get(ray.put(7)) == 7
-print('done')
-""",
-    )
-    assert shown == "done\n"
 
 
 def test_threads_share_one_ray_which_the_session_ends(here):
@@ -169,8 +150,10 @@ import signal, threading
 import raymill
 settings = {SETTINGS}
 def interrupt(update):
+    # Here, in the main thread: after any other line it could be raised in a finaliser, where Python ignores it.
+    assert threading.current_thread() is threading.main_thread()
     if update.stage == 'measure':
-        threading.Timer(0.1, signal.raise_signal, [signal.SIGINT]).start()
+        signal.raise_signal(signal.SIGINT)
 try:
     raymill.curate(output='out', progress=interrupt, **settings)
 except KeyboardInterrupt:

@@ -145,6 +145,13 @@ def run_apart(environments: list[dict[str, str]], function: Callable[..., Any], 
     return answers
 
 
+def start_apart(function: Callable[..., None], *arguments: Any) -> Any:
+    """The process that calls `function(*arguments)` in no process group, as one of multiprocessing."""
+    process = _context().Process(target=function, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
 def _answer(connection: Connection, environment: dict[str, str], function: Callable[..., Any], arguments: Any) -> None:
     os.environ.update(environment)
     connection.send(function(*arguments))

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,9 +16,16 @@ from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
 from tests.support.generate_inline import generate_inline, rows
 
+pytestmark = pytest.mark.ray
 
-@pytest.mark.ray
-def test_workers_share_the_limit_the_rate_and_the_budget(settings, server, monkeypatch, tmp_path):
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with Session(cpus=2) as session:
+        yield session
+
+
+def test_workers_share_the_limit_the_rate_and_the_budget(session, settings, server, monkeypatch, tmp_path):
     """Forty requests in some ten units, on two CPUs."""
     documents = [{"text": f"Guide {n} is about the router. Its lamp is green when it is ready."} for n in range(40)]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
@@ -34,19 +42,17 @@ def test_workers_share_the_limit_the_rate_and_the_budget(settings, server, monke
         config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings | changes)
         return GenerateJob(config).run(session, Progress())
 
-    with Session(cpus=2) as session:
-        with pytest.raises(UserError, match=r"the budget of 0\.001 has no room"):
-            run(budget=0.001)
-        cost = (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
-        assert 0 < cost <= 0.001 and server.stats()["requests"] < 40
-        found = run()
+    with pytest.raises(UserError, match=r"the budget of 0\.001 has no room"):
+        run(budget=0.001)
+    cost = (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6
+    assert 0 < cost <= 0.001 and server.stats()["requests"] < 40
+    found = run()
     assert server.most_in_flight <= 6
     assert server.stats()["requests"] == 40 and server.stats()["twice"] == 0
     assert rows(found, "records") == rows(inline, "records") and len(rows(found, "records")) > 30
 
 
-@pytest.mark.ray
-def test_a_unit_that_takes_long_shows_what_it_has_done_and_spent(settings, server, monkeypatch, tmp_path):
+def test_a_unit_that_takes_long_shows_what_it_has_done_and_spent(session, settings, server, monkeypatch, tmp_path):
     """Thirty requests in one unit, two at a time."""
     documents = [{"text": f"Guide {n} is about the router. Its lamp is green when it is ready."} for n in range(30)]
     (tmp_path / "seeds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in documents))
@@ -56,9 +62,8 @@ def test_a_unit_that_takes_long_shows_what_it_has_done_and_spent(settings, serve
     settings |= {"inputs": [str(tmp_path / "seeds.jsonl")], "dedup": None}
     settings["model"] |= {"concurrency": 2}
     stream = io.StringIO()
-    with Session(cpus=2) as session:
-        config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
-        GenerateJob(config).run(session, ProgressLines(stream))
+    config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
+    GenerateJob(config).run(session, ProgressLines(stream))
     found = [
         re.search(r"ask\.0: 0/1 unit, (\d+)/30 requests, (\d+) in flight, spent ([\d.e-]+) of 5", line)
         for line in stream.getvalue().splitlines()

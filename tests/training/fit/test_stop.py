@@ -3,7 +3,6 @@
 import os
 import queue
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,13 +13,13 @@ import pytest
 from raymill.cluster.progress import Progress
 from raymill.cluster.store.store import Store
 from raymill.training.driver import launch
-from raymill.training.fit.__main__ import _watched
+from raymill.training.fit.__main__ import _watched, main
 from raymill.training.fit.loop import fit
 from raymill.training.fit.process_group import own_group
 from raymill.training.records.checkpoint import checkpoint_folders, step_of
 from raymill.training.records.job import StopRequest, StopRequested
 from tests.support.fit_jobs import column, final_weights, pack_tiny, tiny_job
-from tests.support.ranks import RankPool, joined_ranks
+from tests.support.ranks import RankPool, joined_ranks, start_apart
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +102,18 @@ def test_a_driver_waits_for_no_longer_than_the_bound(root, monkeypatch):
     assert not StopRequest(job.folder, "s").made()
 
 
+def command(job: str, errors: str) -> None:
+    """In a process of its own: the command, which a new interpreter would import torch for."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+    sys.exit(main([job]))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_worker_of_torchrun_with_a_checkpoint(root, tmp_path, number):
     job = tiny_job(root, output=f"{tmp_path}/run", steps=2000, checkpoint={"every_steps": None})
     place = tmp_path / "job.json"
     place.write_bytes(job.to_json())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "raymill.training.fit", str(place)], stderr=subprocess.PIPE, text=True
-    )
+    process = start_apart(command, str(place), str(tmp_path / "errors"))
     log = Path(job.folder.step_log)
     deadline = time.monotonic() + 120
     while (
@@ -119,8 +122,9 @@ def test_a_signal_ends_a_worker_of_torchrun_with_a_checkpoint(root, tmp_path, nu
     ):
         time.sleep(0.05)
     os.kill(process.pid, number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    process.join(120)
+    err = (tmp_path / "errors").read_text()
+    assert process.exitcode == 130, err
     [step] = {step_of(uri) for uri in checkpoint_folders(job.folder)[-1:]}
     assert f"stopped after step {step}: its checkpoint is written" in err
     assert log.exists() and 0 < step < 2000
