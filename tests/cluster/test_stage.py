@@ -88,7 +88,13 @@ def simulated(monkeypatch, tmp_path):
     return make, stage, dataclasses.replace(stage, fingerprint="e" * 32)
 
 
-@pytest.mark.parametrize(("how", "schedules"), [(disturb, 600), (change_settings, 300), (change_units, 300)])
+@pytest.mark.parametrize(
+    ("how", "schedules"),
+    [
+        *((disturb, 300), (change_settings, 150), (change_units, 150)),
+        *(pytest.param(how, 1000, marks=pytest.mark.slow) for how in (disturb, change_settings, change_units)),
+    ],
+)
 def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simulated, how, schedules):
     make, stage, other = simulated
     if how is change_units:

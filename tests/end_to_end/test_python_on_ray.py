@@ -45,7 +45,7 @@ def run_program(folder: Path, code: str) -> str:
     return done.stdout
 
 
-def test_a_script_starts_and_ends_a_ray_and_finds_its_process_as_it_was(here):
+def test_a_script_whose_call_is_interrupted_continues_and_finds_its_process_as_it_was(here):
     shown = run_program(
         here,
         f"""
@@ -56,6 +56,16 @@ import raymill.pipelines  # sets where compiled kernels are kept
 import ray
 environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
 streams = sys.stdout, sys.stderr
+def interrupt(update):
+    # Here, in the main thread: after any other line it could be raised in a finaliser, where Python ignores it.
+    assert threading.current_thread() is threading.main_thread()
+    if update.stage == 'measure':
+        signal.raise_signal(signal.SIGINT)
+try:
+    raymill.curate(output='out', progress=interrupt, **settings)
+except KeyboardInterrupt:
+    print('interrupted')
+assert not ray.is_initialized()
 run = raymill.curate(output='out', progress=False, **settings)
 assert run.fresh and run.corpus.rows == 5 and not ray.is_initialized() and not os.path.exists('home/.ray')
 assert os.environ == environment, set(os.environ.items()) ^ set(environment.items())
@@ -67,7 +77,7 @@ assert raymill.curate(output='out-2', progress=False, **settings).fresh, 'and ou
 print('done')
 """,
     )
-    assert shown == "done\n"
+    assert shown == "interrupted\ndone\n"
 
 
 def test_a_dataset_outlives_the_call_that_made_it_and_the_next_call_uses_its_ray(here):
@@ -140,30 +150,6 @@ print('done')
 """,
     )
     assert shown.endswith("done\n")
-
-
-def test_an_interrupt_ends_the_call_and_the_next_one_continues(here):
-    shown = run_program(
-        here,
-        f"""
-import signal, threading
-import raymill
-settings = {SETTINGS}
-def interrupt(update):
-    # Here, in the main thread: after any other line it could be raised in a finaliser, where Python ignores it.
-    assert threading.current_thread() is threading.main_thread()
-    if update.stage == 'measure':
-        signal.raise_signal(signal.SIGINT)
-try:
-    raymill.curate(output='out', progress=interrupt, **settings)
-except KeyboardInterrupt:
-    print('interrupted')
-import ray
-assert not ray.is_initialized()
-assert raymill.curate(output='out', progress=False, **settings).corpus.rows == 5
-""",
-    )
-    assert shown == "interrupted\n"
 
 
 def test_the_notebook_of_the_examples_shows_progress_the_funnel_and_reasons(tmp_path):

@@ -420,7 +420,7 @@ def test_a_resumed_training_logs_to_its_own_mlflow_run(services, known):
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_service_that_never_answers_delays_no_step_and_ends_at_its_time(services, monkeypatch, caplog, name, at):
     noted = services(hang=at)
-    monkeypatch.setattr(TrackerProcess.__init__, "__defaults__", (2.0,))
+    monkeypatch.setattr(TrackerProcess.__init__, "__defaults__", (1.0,))
     tracker = step_log._ErrorsLogged(TRACKERS[name])
     process = tracker.tracker.process._process
     for step in range(2000):
@@ -428,7 +428,7 @@ def test_a_service_that_never_answers_delays_no_step_and_ends_at_its_time(servic
     assert process.poll() is None, "nothing was waited for"
     tracker.close()
     assert process.poll() is not None and ["end"] not in noted()
-    assert f"{name} failed and is not used any more: did not end within 2 s" in caplog.text
+    assert f"{name} failed and is not used any more: did not end within 1 s" in caplog.text
 
 
 @pytest.mark.parametrize("at", ["start", "log", "end"])
