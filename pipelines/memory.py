@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.streams import DECODERS
+from raymill.cluster.readers.streams import COMPRESSED
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.pipelines.rules.bad_words import BadWords
@@ -39,7 +39,7 @@ def task_memory(limits: Limits) -> int:
 _OF_A_MODEL, _OF_A_QUANTISED_MODEL = 2.5, 20
 _OF_A_LIST = {UrlBlocklist.name: 4, UrlWords.name: 20, BadWords.name: 120, Decontamination.name: 36}
 _COMPRESSED = 4  # typical ratio of the text in a compressed file or in Parquet to the file
-_COMPRESSED_ENDINGS = (".parquet", ".pq", *DECODERS)
+_COMPRESSED_ENDINGS = (".parquet", ".pq", *COMPRESSED)
 
 
 def files_memory(store: Store, settings: Iterable[object]) -> int:

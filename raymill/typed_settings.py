@@ -473,14 +473,15 @@ class CorpusSettings(TypedDict, total=False):
             "transcript",
             "mail",
             "warc",
+            "arc",
             "wet",
             "hf",
             "fetched",
         ]
         | None
     )
-    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2; of a folder with records,
-    documents (text, HTML, PDF ..) are not read.
+    """Format of the files; null: by the ending of each name, without .gz, .zst, .bz2 or .lz4; of a folder with
+    records, documents (text, HTML, PDF ..) are not read.
     """
     delimiter: str | None
     """Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV."""
@@ -734,8 +735,8 @@ class EvaluateSettings(TypedDict, total=False):
 
 
 class EvaluationSetSettings(TypedDict, total=False):
-    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst or .bz2). Each of `columns` is a text of its
-    own.
+    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst, .bz2 or .lz4). Each of `columns` is a text of
+    its own.
     """
 
     name: Required[str]
@@ -991,14 +992,15 @@ class HeldOutSetSettings(TypedDict, total=False):
             "transcript",
             "mail",
             "warc",
+            "arc",
             "wet",
             "hf",
             "fetched",
         ]
         | None
     )
-    """Format of the files; null: by the ending of each name, without .gz, .zst or .bz2; of a folder with records,
-    documents (text, HTML, PDF ..) are not read.
+    """Format of the files; null: by the ending of each name, without .gz, .zst, .bz2 or .lz4; of a folder with
+    records, documents (text, HTML, PDF ..) are not read.
     """
     delimiter: str | None
     """Character between the columns of CSV and TSV files; null: comma for CSV, tab for TSV."""
@@ -1055,6 +1057,7 @@ class InputSettings(TypedDict, total=False):
             "transcript",
             "mail",
             "warc",
+            "arc",
             "wet",
             "hf",
             "fetched",
@@ -1065,7 +1068,7 @@ class InputSettings(TypedDict, total=False):
         | None
     )
     """Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each name, without
-    .gz, .zst or .bz2.
+    .gz, .zst, .bz2 or .lz4.
     """
     text: str
     """Name of the column with the text, in formats with columns."""
@@ -1776,6 +1779,7 @@ class SourceSettings(TypedDict, total=False):
             "transcript",
             "mail",
             "warc",
+            "arc",
             "wet",
             "hf",
             "fetched",
@@ -1786,7 +1790,7 @@ class SourceSettings(TypedDict, total=False):
         | None
     )
     """Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each name, without
-    .gz, .zst or .bz2.
+    .gz, .zst, .bz2 or .lz4.
     """
     id: str | None
     """Name of the column that identifies a record; null: a hash of its content."""

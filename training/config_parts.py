@@ -192,8 +192,8 @@ class DocumentFiles(Settings):
     )
     format: Format | None = Field(
         None,
-        description="Format of the files; null: by the ending of each name, without .gz, .zst or .bz2; of a folder "
-        "with records, documents (text, HTML, PDF ..) are not read",
+        description="Format of the files; null: by the ending of each name, without .gz, .zst, .bz2 or .lz4; of a "
+        "folder with records, documents (text, HTML, PDF ..) are not read",
     )
     delimiter: str | None = Field(
         None,

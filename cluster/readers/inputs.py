@@ -81,6 +81,7 @@ Format = Literal[
     "transcript",
     "mail",
     "warc",
+    "arc",
     "wet",
     "hf",
     "fetched",
@@ -215,7 +216,7 @@ class Input(WithShortForm):
     format: FormatOrReader = Field(
         default=None,
         description="Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each "
-        "name, without .gz, .zst or .bz2",
+        "name, without .gz, .zst, .bz2 or .lz4",
     )
     text: str = Field(
         default="text", min_length=1, description="Name of the column with the text, in formats with columns"
@@ -285,7 +286,7 @@ class Input(WithShortForm):
 
     @model_validator(mode="after")
     def _format_has_an_extractor(self) -> Self:
-        if self.extractor and self.format_name not in (None, "html", "warc"):
+        if self.extractor and self.format_name not in (None, "html", "warc", "arc"):
             raise ValueError(
                 f"extractor: {self.extractor} finds the main content of HTML pages, and files of format "
                 f"{self.format_name} are none; leave out one of the two"

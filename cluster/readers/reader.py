@@ -68,7 +68,7 @@ PROBLEMS = {
     "file with smaller ones; the rest of the file, or row group, is left unread",
     "corrupt_batch": "the Arrow data is damaged; the rest of the file is lost",
     "corrupt_page": "the Parquet data is damaged; the rest of the row group is lost",
-    "bad_warc_record": "not a WARC record",
+    "bad_warc_record": "not a record of a web archive",
     "bad_http_response": "the recorded HTTP response is damaged",
     "unknown_encoding": "the recorded HTTP response is compressed in another way than gzip, deflate, br and zstd, or "
     "over 5 times",
@@ -168,8 +168,8 @@ class Reader:
 
     endings: endings of file names, lower case, with the dot.
     stated_endings: endings of further files in a folder, which are read only if `format` names this one.
-    compressible: whether .gz, .zst or .bz2 may follow the ending.
-    compressed_endings: endings of this format only if .gz, .zst or .bz2 follows.
+    compressible: whether .gz, .zst, .bz2 or .lz4 may follow the ending.
+    compressed_endings: endings of this format only if .gz, .zst, .bz2 or .lz4 follows.
     columns: how the columns are found before the file is read:
         typed    `cut` returns a schema
         header   `columns_of` returns all of them

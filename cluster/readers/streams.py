@@ -1,7 +1,8 @@
 """Input files as streams of bytes: spans, decompression, encodings, lines, and problems of a file as a whole.
 
 Memory is bounded by a block of output however strongly a file is compressed. Everything before a defect is delivered.
-gzip of many members, zstd of many frames and bzip2 of many streams are read to the last one.
+gzip of many members, zstd and lz4 of many frames and bzip2 of many streams are read to the last one. A zstd file may
+begin with the dictionary of its frames, as web archives do.
 """
 
 import bz2
@@ -12,11 +13,12 @@ import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import PurePosixPath
 from typing import Protocol
 
+import pyarrow as pa
 import zstandard
 
 from raymill.cluster.errors import DataError
@@ -31,7 +33,13 @@ _OUTPUT_BLOCK = 1 << 16
 _ZSTD_SLICE = 1 << 11
 # A megabyte holds 100,000 members without content, each of which costs a decoder. Tools write single ones, as an end.
 _MOST_EMPTY_MEMBERS = 1000
-_STARTS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2"}
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_LZ4, _LZ4_BLOCK = b"\x04\x22\x4d\x18", 4 << 20
+_STARTS = {b"\x1f\x8b": ".gz", _ZSTD: ".zst", b"BZh": ".bz2", _LZ4: ".lz4"}
+# A frame with the dictionary of those behind it, itself compressed or not: http://iipc.github.io/warc-specifications/
+# specifications/warc-zstd/
+_ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
+_MOST_OF_A_DICTIONARY = 64 << 20
 _BZIP2_BLOCK = b"1AY&SY"  # after "BZh" and a digit: text may begin with these three letters, too
 
 # Codecs of Python that are no charset of a text. The punycode codec takes time with the square of the length.
@@ -41,10 +49,10 @@ BOM = b"\xef\xbb\xbf"
 
 # problem -> what it is, and what to do
 PROBLEMS_OF_WHOLE_FILES = {
-    "compressed": "the file is compressed with gzip, zstd or bzip2 and its name lacks the ending; add .gz, .zst or "
-    ".bz2 (`file NAME` prints which), as in x.jsonl.gz",
-    "not_compressed": "the file is not compressed as its ending .gz, .zst or .bz2 says; rename it, without that ending "
-    "if it is plain text",
+    "compressed": "the file is compressed with gzip, zstd, bzip2 or lz4 and its name lacks the ending; add .gz, .zst, "
+    ".bz2 or .lz4 (`file NAME` prints which), as in x.jsonl.gz",
+    "not_compressed": "the file is not compressed as its ending .gz, .zst, .bz2 or .lz4 says; rename it, without that "
+    "ending if it is plain text",
     "utf16": "the file is UTF-16, and UTF-8 is wanted; convert it, as `iconv -f UTF-16 -t UTF-8` does",
     "utf32": "the file is UTF-32, and UTF-8 is wanted; convert it, as `iconv -f UTF-32 -t UTF-8` does",
     "other_encoding": "the file seems to be in an encoding of one byte a character, such as Windows-1252 or "
@@ -117,21 +125,23 @@ class UnreadableRest(Exception):
 
 
 def compression_of(head: bytes) -> str:
-    """.gz, .zst or .bz2 by the first bytes of a file; else nothing."""
+    """.gz, .zst, .bz2 or .lz4 by the first bytes of a file; else nothing."""
     if head.startswith(b"BZh") and head[4:10] != _BZIP2_BLOCK:
         return ""
+    if head.startswith(_ZSTD_DICTIONARY):
+        return ".zst"
     return next((ending for start, ending in _STARTS.items() if head.startswith(start)), "")
 
 
 def compression_ending(uri: str) -> str:
-    """.gz, .zst, .bz2 or nothing."""
+    """One of COMPRESSED, or nothing."""
     ending = PurePosixPath(uri).suffix.lower()
-    return ending if ending in DECODERS else ""
+    return ending if ending in COMPRESSED else ""
 
 
 def expanded_size(size: int, uri: str) -> int:
     """Estimate of the decompressed bytes: typical ratios of web text at each tool's default level."""
-    return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4}.get(compression_ending(uri), 1))
+    return int(size * {".gz": 3, ".zst": 3.5, ".bz2": 4, ".lz4": 2.5}.get(compression_ending(uri), 1))
 
 
 def stream(
@@ -150,9 +160,16 @@ def stream(
             while block := file.read(_PLAIN_BLOCK):
                 yield block
             return
-        decoder = DECODERS[ending](limits)
+        if ending == ".lz4":
+            yield from _unpacked_lz4(file, limits)
+            return
+        decoders = _DECODERS[ending]
+        if ending == ".zst":
+            decoders = _zstd_decoders(file, limits)
+        decoder = decoders(limits)
         inside = False  # between the start and the end of a member
-        compressed_bytes = expanded_bytes = before_member = empty_members = 0
+        expanded_bytes = before_member = empty_members = 0
+        compressed_bytes = skipped = file.tell()
         while data := file.read(_INPUT_BLOCK):
             compressed_bytes += len(data)
             while data or (inside and not decoder.needs_input):
@@ -161,7 +178,7 @@ def stream(
                 except (zlib.error, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
                     if "too much memory" in str(error):  # the window of a zstd frame
                         raise UnreadableRest("large_block") from error
-                    is_first = not expanded_bytes and compressed_bytes == len(data)
+                    is_first = not expanded_bytes and not skipped and compressed_bytes == len(data)
                     is_other = is_first and compression_of(data) != ending
                     raise UnreadableRest("not_compressed" if is_other else "corrupt_compression") from error
                 inside, data = True, b""
@@ -173,13 +190,105 @@ def stream(
                 if decoder.eof:
                     # Tape and disk tools pad files with zeros; anything else must be the next member.
                     data = decoder.unused_data.lstrip(b"\0")
-                    decoder, inside = DECODERS[ending](limits), False
+                    decoder, inside = decoders(limits), False
                     empty_members = empty_members + 1 if expanded_bytes == before_member else 0
                     if empty_members > _MOST_EMPTY_MEMBERS:
                         raise UnreadableRest("corrupt_compression")
                     before_member = expanded_bytes
         if inside:
             raise UnreadableRest("truncated")
+
+
+def _unpacked_lz4(file: pa.NativeFile, limits: Limits) -> Iterator[bytes]:
+    """The content of an LZ4 file with any number of frames. Memory: some blocks, of at most 4 MiB each.
+
+    Frames are decompressed by Arrow, each for itself, because Arrow drops what is before the start of a bad frame.
+    """
+    expanded_bytes = 0
+    is_first = True
+    while head := _after_padding(file):
+        if head != _LZ4:
+            raise UnreadableRest("not_compressed" if is_first else "corrupt_compression")
+        is_first = False
+        try:
+            with pa.CompressedInputStream(pa.PythonFile(_Pieces(_lz4_pieces(file)), "r"), "lz4") as frame:
+                while block := frame.read(_OUTPUT_BLOCK):
+                    expanded_bytes += len(block)
+                    if limits.is_bomb(expanded_bytes, file.tell()):
+                        raise UnreadableRest("expansion_bomb")
+                    yield block
+        except OSError as error:
+            if "Truncated compressed stream" in str(error):
+                raise UnreadableRest("truncated") from error
+            if "LZ4" not in str(error):
+                raise
+            raise UnreadableRest("corrupt_compression") from error
+
+
+def _after_padding(file: pa.NativeFile) -> bytes:
+    """The next four bytes of the file after zeros; fewer at the end, none if there are only zeros."""
+    head = b""
+    while len(head) < len(_LZ4) and (more := file.read(len(_LZ4) - len(head))):
+        head = (head + more).lstrip(b"\0")
+    return head
+
+
+def _lz4_pieces(file: pa.NativeFile) -> Iterator[bytes]:
+    """The bytes of a frame, of which the first four are read, and no byte behind it.
+
+    Source: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md
+    """
+    flags = file.read(1)
+    bits = flags[0] if flags else 0
+    yield _LZ4 + flags + file.read(2 + 8 * bool(bits & 0x08) + 4 * bool(bits & 0x01))
+    while len(size := file.read(4)) == 4 and size != bytes(4):
+        block = int.from_bytes(size, "little") & 0x7FFF_FFFF
+        yield size + file.read(min(block, _LZ4_BLOCK) + 4 * bool(bits & 0x10))
+    yield size + file.read(4 * bool(bits & 0x04))
+
+
+class _Pieces:
+    """A file of the pieces, for pa.PythonFile."""
+
+    closed = False
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._held = pieces, b""
+
+    def read(self, size: int) -> bytes:
+        while len(self._held) < size and (piece := next(self._pieces, b"")):
+            self._held += piece
+        found, self._held = self._held[:size], self._held[size:]
+        return found
+
+    def close(self) -> None: ...
+
+
+def _zstd_decoders(file: pa.NativeFile, limits: Limits) -> "Callable[[Limits], Decoder]":
+    """The decoder of each frame, with the dictionary with which the file begins; the file is then behind it.
+
+    Raises:
+        UnreadableRest: the dictionary is cut, damaged, or larger than a part of a file in memory may be.
+    """
+    head = file.read(8)
+    if not head.startswith(_ZSTD_DICTIONARY) or len(head) < 8:
+        file.seek(0)
+        return _Zstd
+    size, most = int.from_bytes(head[4:], "little"), min(_MOST_OF_A_DICTIONARY, limits.block_bytes)
+    if size > most:
+        raise UnreadableRest("large_block")
+    content = file.read(size)
+    if len(content) < size:
+        raise UnreadableRest("truncated")
+    try:
+        if content.startswith(_ZSTD):
+            content = zstandard.ZstdDecompressor(max_window_size=most).stream_reader(content).read(most + 1)
+            if len(content) > most:
+                raise UnreadableRest("large_block")
+        dictionary = zstandard.ZstdCompressionDict(content)
+    except (zstandard.ZstdError, ValueError) as error:
+        raise UnreadableRest("corrupt_compression") from error
+    return partial(_Zstd, dictionary=dictionary)
 
 
 class Decoder(Protocol):
@@ -214,9 +323,10 @@ class _Gzip:
 
 
 class _Zstd:
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, dictionary: zstandard.ZstdCompressionDict | None = None) -> None:
         # As large as a window may be that zstd can make; a file that needs less uses less.
-        self._frame = zstandard.ZstdDecompressor(max_window_size=min(limits.block_bytes, 1 << 31)).decompressobj()
+        window = min(limits.block_bytes, 1 << 31)
+        self._frame = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=window).decompressobj()
         self._waiting = self._ready = memoryview(b"")
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
@@ -241,11 +351,12 @@ class _Zstd:
         return self._frame.unused_data + bytes(self._waiting)
 
 
-DECODERS: dict[str, Callable[[Limits], Decoder]] = {
+_DECODERS: dict[str, Callable[[Limits], Decoder]] = {
     ".gz": _Gzip,
     ".zst": _Zstd,
     ".bz2": lambda limits: bz2.BZ2Decompressor(),
 }
+COMPRESSED = (*_DECODERS, ".lz4")  # endings of compressed files
 
 
 # ---- encodings and lines ----

@@ -63,7 +63,7 @@ class Source(WithShortForm, extra="forbid", frozen=True):
     format: FormatOrReader = Field(
         None,
         description="Format of the files, or a reader of your own as `module:attribute`; null: by the ending of each "
-        "name, without .gz, .zst or .bz2",
+        "name, without .gz, .zst, .bz2 or .lz4",
     )
     id: str | None = Field(
         None, min_length=1, description="Name of the column that identifies a record; null: a hash of its content"

@@ -23,7 +23,7 @@ from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.records import json_value
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.streams import DECODERS, UnreadableRest, lines, stream
+from raymill.cluster.readers.streams import COMPRESSED, UnreadableRest, lines, stream
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import AbsolutePath
 from raymill.cluster.store.store import Store
@@ -57,7 +57,7 @@ MATCHES_SCHEMA = pa.schema(
 SHORTEST_TEXT = 8  # tokens
 
 _PARQUET = (".parquet", ".pq")
-_JSONL = tuple(name + ending for name in (".jsonl", ".ndjson") for ending in ("", *DECODERS))
+_JSONL = tuple(name + ending for name in (".jsonl", ".ndjson") for ending in ("", *COMPRESSED))
 _NAMES_SHOWN = 12
 
 # A text of an example: `example` is the number of its row in the file, from 0.
@@ -68,7 +68,8 @@ _TEXTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationSet:
-    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst or .bz2). Each of `columns` is a text of its own.
+    """A file of examples: Parquet, or JSON Lines (also as .gz, .zst, .bz2 or .lz4). Each of `columns` is a text of its
+    own.
 
     Null is no text. Values of other types than strings, such as lists, are refused.
     """
@@ -297,7 +298,7 @@ def _read_jsonl(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
     if not one.path.endswith(_JSONL):
         raise ConfigError(
             f"{_where(one)} is of no format that sets are read from. Write it as Parquet (.parquet) or as JSON Lines "
-            "(.jsonl, also with .gz, .zst or .bz2)."
+            "(.jsonl, also with .gz, .zst, .bz2 or .lz4)."
         )
     values: dict[str, list[str | None]] = {name: [] for name in one.columns}
     limits = Limits()

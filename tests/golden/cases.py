@@ -9,8 +9,8 @@ Inputs that a person wrote and can read: documents.yaml, duplicates.yaml. What i
                     the output of another one if a default changed in between
 
 `make golden` (python -m tests.golden) writes these four anew. Read the difference before it is committed: each line of
-it is a change of meaning. (report.json is written by hand, and so is records.yaml, what becomes of each record of the
-web archive records.warc.)
+it is a change of meaning. (report.json is written by hand, and so are records.yaml and records_arc.yaml, what
+becomes of each record of the web archives records.warc and records.arc.)
 """
 
 import json

@@ -21,7 +21,7 @@ import zstandard
 
 from tests.support.mails import ANN, mail, mbox
 from tests.support.pdf import pdf
-from tests.support.warc_records import record, response
+from tests.support.warc_records import lz4_frame, record, response
 
 Draw = random.Random
 
@@ -73,7 +73,7 @@ class HostileFile:
     links: tuple[tuple[bytes, str], ...] = ()  # name -> target of links beside it
 
 
-_COMPRESS = {b".gz": gzip.compress, b".zst": zstandard.compress, b".bz2": bz2.compress}
+_COMPRESS = {b".gz": gzip.compress, b".zst": zstandard.compress, b".bz2": bz2.compress, b".lz4": lz4_frame}
 
 
 @cache
@@ -114,7 +114,7 @@ def damaged(draw: Draw, content: bytes) -> tuple[str, bytes]:
 
 def _compressed(draw: Draw, content: bytes) -> tuple[str, bytes, bytes]:
     """(what, ending, bytes): the file compressed, honestly or not."""
-    ending = draw.choice([b".gz", b".zst", b".bz2"])
+    ending = draw.choice([b".gz", b".zst", b".bz2", b".lz4"])
     honest = _COMPRESS[ending]
     kind = draw.choice(
         ["compressed", "cut", "twice", "with noise behind it", "damaged", "not at all", "a bomb", "otherwise"]

@@ -3,9 +3,24 @@
 import bz2
 import gzip
 
+import pyarrow as pa
 import zstandard
 
-COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress, ".bz2": bz2.compress}
+
+def lz4_frame(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "lz4") as frame:
+        frame.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".bz2": bz2.compress,
+    ".lz4": lz4_frame,
+}
 
 
 def record(kind: str, content: bytes, number: int = 0, length: int | None = None) -> bytes:

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.plugins import Plugin
+from raymill.cluster.readers.formats.arc import Arc
 from raymill.cluster.readers.formats.custom import CustomReader
 from raymill.cluster.readers.formats.delimited import Delimited
 from raymill.cluster.readers.formats.docx import Docx
@@ -53,6 +54,7 @@ READERS: dict[str, Reader] = _Readers({
     "transcript": Transcript(".vtt", ".srt"),
     "mail": Mail(),
     "warc": Warc(),
+    "arc": Arc(),
     "wet": Wet(),
     "hf": Hub(),
     "fetched": Fetched(),

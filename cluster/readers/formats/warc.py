@@ -1,4 +1,4 @@
-"""Web archives (ISO 28500): WARC, of which HTML pages are documents, and WET, which contains text.
+"""Web archives: WARC (ISO 28500), of which HTML pages are documents, and WET, which contains text. ARC: arc.py.
 
 A page is an HTML response with status 200, or an HTML resource. Other records (requests, metadata, images, redirects,
 error pages) are not documents. They are counted by kind, status or content type, so that each record of an archive is a
@@ -73,11 +73,12 @@ class WarcRecord(NamedTuple):
 
 
 class Archive(Reader):
-    """Base of both formats. kinds: WARC-Type of records that may be documents."""
+    """Base of the formats. kinds: WARC-Type of records that may be documents. ids: columns that may be the id."""
 
     columns = "fixed"
     own_id = "record_id"
     kinds: tuple[str, ...]
+    ids: Collection[str] = tuple(_IDS)
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
         """`url`, `date`, `record_id` and `truncated`, from the header of a record."""
@@ -89,8 +90,8 @@ class Archive(Reader):
         source = None
         try:
             with closing(stream(store, span.uri, limits)) as blocks:
-                source = _ByteReader(blocks)
-                records = _records(source, self.kinds, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
+                source = ByteReader(blocks)
+                records = self.records(source, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
                 unwanted = input.unwanted if self.leaves_out else None
                 for record, is_unwanted in _judged(records, input.columns, unwanted):
                     if rows.full:
@@ -99,13 +100,23 @@ class Archive(Reader):
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
                         continue
-                    id = _value(record.header, input.id if input.id in _IDS else self.own_id) if input.id else None
+                    id = _value(record.header, input.id if input.id in self.ids else self.own_id) if input.id else None
                     carried = [_value(record.header, name) for name in input.columns]
                     self.add(rows, record, record.header, where, id, carried, is_unwanted)
         except UnreadableRest as broken:
             rows.refuse(broken.problem, f"{span.uri} after byte {source.offset if source else 0}")
         if len(rows):
             yield rows.table()
+
+    def records(self, source: "ByteReader", max_content_bytes: int, counts: ReaderCounts) -> Iterator[WarcRecord]:
+        """Records of the kinds, and one without header for each place without a valid record. Counts those of others.
+
+        max_content_bytes: of a larger record the content is cut.
+
+        Raises:
+            UnreadableRest: the last record is truncated.
+        """
+        return _records(source, self.kinds, max_content_bytes, counts)
 
     def add(
         self,
@@ -220,7 +231,7 @@ class Warc(Archive):
             add_page(rows, body, where, id, carried, declared, http)
 
 
-class _ByteReader:
+class ByteReader:
     """Reads from an iterator of blocks. offset: bytes read so far."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
@@ -251,6 +262,17 @@ class _ByteReader:
             self._no_blank_line_before = max(self._no_blank_line_before, self.offset + held - len(b"\n\r"))
             if held == bound or not self._more():
                 return None
+
+    def until_line_end(self, bound: int) -> bytes | None:
+        """Read up to and with a line feed, or to the end. Returns None and reads nothing if `bound` bytes have none."""
+        while True:
+            found = self._data.find(b"\n", self._at, self._at + bound)
+            if found >= 0:
+                return self._advance(found + 1 - self._at)
+            if len(self._data) - self._at >= bound:
+                return None
+            if not self._more():
+                return self._advance(len(self._data) - self._at)
 
     def take(self, size: int) -> bytes:
         """Read `size` bytes, fewer at the end."""
@@ -349,7 +371,7 @@ def _judged(
 
 
 def _records(
-    source: _ByteReader, kinds: Collection[str], max_content_bytes: int, counts: ReaderCounts
+    source: ByteReader, kinds: Collection[str], max_content_bytes: int, counts: ReaderCounts
 ) -> Iterator[WarcRecord]:
     """Records of the kinds, and one without header for each place without a valid record. Counts those of other kinds.
 

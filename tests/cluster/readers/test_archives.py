@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raymill.cluster.readers.formats.page_columns import NO_IDS
 from raymill.cluster.readers.freeze import freeze
@@ -21,6 +24,10 @@ GOLDEN = (FOLDER / "records.warc").read_bytes()
 EXPECTED = yaml.safe_load((FOLDER / "records.yaml").read_text())
 RECORDS = re.split(rb"(?=^WARC/1\.1$)", GOLDEN, flags=re.MULTILINE)[1:]
 
+ARC = (FOLDER / "records.arc").read_bytes()
+OF_ARC = yaml.safe_load((FOLDER / "records_arc.yaml").read_text())
+ARC_RECORDS = re.split(rb"(?=^\S.* 192\.0\.2\.1 2009)", ARC, flags=re.MULTILINE)[1:]
+
 
 def outcomes(path: Path, **settings: object) -> tuple[list[dict], ReaderCounts]:
     manifest, counts = freeze(Store(), [Input(path=str(path), **settings)], 1 << 20), ReaderCounts()
@@ -34,6 +41,85 @@ def test_what_becomes_of_a_record_is_what_the_golden_file_says(tmp_path, number)
     rows, counts = outcomes(tmp_path / "a.warc")
     found = [*counts.skipped, *("document" if row["text"] else f"<{row['problem']}>" for row in rows)]
     assert found == [EXPECTED[number]] and counts.records == 1
+
+
+@pytest.mark.parametrize("number", OF_ARC)
+def test_what_becomes_of_a_record_of_arc_is_what_the_golden_file_says(tmp_path, number):
+    (tmp_path / "a.arc").write_bytes(ARC_RECORDS[number - 1])
+    rows, counts = outcomes(tmp_path / "a.arc")
+    found = [*counts.skipped, *("document" if row["text"] else f"<{row['problem']}>" for row in rows)]
+    assert found == [OF_ARC[number]] and counts.records == 1 and len(ARC_RECORDS) == len(OF_ARC)
+
+
+def test_a_page_of_arc_has_its_url_and_time_and_its_url_is_its_id(tmp_path):
+    (tmp_path / "a.arc.gz").write_bytes(b"".join(map(COMPRESS[".gz"], ARC_RECORDS)))
+    rows = rows_of(tmp_path, id="record_id", columns=["url", "date", "title"])
+    first, ferry, *_ = (row for row in rows if row["text"])
+    assert (first["id"], first["url"], first["date"], first["title"]) == (
+        "http://example.org/mill", "http://example.org/mill", "2009-01-02T03:04:05Z", "Mill",
+    )  # fmt: skip
+    assert ferry["url"] == "http://example.org/a page with spaces"
+
+
+DAMAGED_ARC = {
+    "bytes between records": (b"rubbish\nand more\n\nhttp://x 1.1.1.1 2009 text/html 3\n", "<bad_warc_record>"),
+    "a length that is no number": (b"http://x/ 1.1.1.1 20090102030405 text/html -3\nabc\n", "<bad_warc_record>"),
+    "a line without end": (b"x" * 100_000 + b"\n", "<bad_warc_record>"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_ARC)
+def test_damage_in_arc_costs_no_other_record(tmp_path, name):
+    damage, expected = DAMAGED_ARC[name]
+    (tmp_path / "a.arc").write_bytes(ARC_RECORDS[1] + damage + ARC_RECORDS[4])
+    mill, found, ferry = (row["text"] or f"<{row['problem']}>" for row in outcomes(tmp_path / "a.arc")[0])
+    assert ("mill" in mill, found, "ferry" in ferry) == (True, expected, True)
+
+
+def test_a_cut_arc_is_one_problem_and_a_page_over_the_bound_another(tmp_path):
+    (tmp_path / "a.arc").write_bytes(ARC_RECORDS[1] + ARC_RECORDS[4][:-100])
+    rows, counts = outcomes(tmp_path / "a.arc")
+    assert [row["problem"] for row in rows] == [None, "truncated"] and counts.records == 2
+    large = b"<html>" + b"x" * 200_000
+    line = b"http://x/ 1.1.1.1 20090102030405 text/html %d\n" % len(large)
+    (tmp_path / "a.arc").write_bytes(line + large + b"\n" + ARC_RECORDS[1])
+    assert [row["problem"] for row in rows_of(tmp_path, limits=Limits(max_document_bytes=10_000))] == [
+        "too_large",
+        None,
+    ]
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=300), st.integers(0, 900))
+def test_no_bytes_can_stop_the_reading_of_arc(tmp_path_factory, rubbish, at):
+    path = tmp_path_factory.mktemp("arc") / "a.arc"
+    path.write_bytes(ARC[:at] + rubbish + ARC[at:])
+    for row in rows_of(path):
+        assert (row["text"] is None) == (row["problem"] is not None)
+
+
+def with_dictionary(records: list[bytes], packed: bool) -> bytes:
+    """A zstd archive whose first frame is the dictionary of the others, as the WARC-Zstandard specification has it."""
+    dictionary = zstandard.ZstdCompressionDict(GOLDEN[:4000], dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    content = zstandard.compress(dictionary.as_bytes()) if packed else dictionary.as_bytes()
+    frame = zstandard.ZstdCompressor(dict_data=dictionary)
+    head = b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+    return head + b"".join(map(frame.compress, records))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_zstd_archive_may_begin_with_the_dictionary_of_its_frames(tmp_path, packed):
+    (tmp_path / "a.warc").write_bytes(GOLDEN)
+    content = with_dictionary(RECORDS, packed)
+    (tmp_path / "b.warc.zst").write_bytes(content)
+    plain, unpacked = (outcomes(tmp_path / name) for name in ("a.warc", "b.warc.zst"))
+    assert plain[1] == unpacked[1]
+    assert [row["text"] for row in plain[0]] == [row["text"] for row in unpacked[0]]
+    for cut in (6, 100, len(content) - 50):
+        (tmp_path / "b.warc.zst").write_bytes(content[:cut])
+        assert outcomes(tmp_path / "b.warc.zst")[0][-1]["problem"] in ("truncated", "not_compressed")
+    (tmp_path / "b.warc.zst").write_bytes(content[:4] + b"\xff\xff\xff\x7f" + content[8:])
+    assert [row["problem"] for row in outcomes(tmp_path / "b.warc.zst")[0]] == ["large_block"]
 
 
 @pytest.mark.parametrize("ending", [ending for ending in COMPRESS if ending])
@@ -62,8 +148,8 @@ def test_every_record_of_a_run_is_a_document_in_quarantine_or_counted(tmp_path, 
     last = record("continuation", b"x" * 400) if cut else b""
     (tmp_path / "a.warc").write_bytes((GOLDEN + last)[: len(GOLDEN + last) - 2 * cut])
     inputs = [{"source": "crawl", "path": str(tmp_path / "a.warc")}]
-    settings = {"inputs": inputs, "output": str(tmp_path / "run"), "execution": {"max_bad_documents": 1.0}}
-    run = curate_inline(settings | {"rules": None}, monkeypatch)
+    plain = {"inputs": inputs, "output": str(tmp_path / "run"), "execution": {"max_bad_documents": 1.0}}
+    run = curate_inline(plain | {"rules": None}, monkeypatch)
     (source,) = run.report["sources"]
     counted = sum(row["count"] for row in run.report["skipped"] if row["inside"])
     bad = sum(row["documents"] for row in run.report["quarantine"])

@@ -51,6 +51,7 @@ def test_a_line_may_hold_the_longest_document_with_every_character_escaped():
 @pytest.mark.parametrize(
     ("name", "ending", "size"),
     [("a.jsonl", "", 1000), ("a.jsonl.GZ", ".gz", 3000), ("s3://b/a.zst", ".zst", 3500), ("a.BZ2", ".bz2", 4000),
+     ("a.warc.lz4", ".lz4", 2500),
      ("gz", "", 1000), ("a.gz/b.txt", "", 1000)],
 )  # fmt: skip
 def test_the_ending_tells_the_compression_and_with_it_the_estimated_size(name, ending, size):
@@ -60,7 +61,8 @@ def test_the_ending_tells_the_compression_and_with_it_the_estimated_size(name, e
 @pytest.mark.parametrize(
     ("head", "ending"),
     [(b"\x1f\x8b", ".gz"), (b"\x1f", ""), (b"\x28\xb5\x2f\xfd", ".zst"), (b"\x28\xb5\x2f", ""), (b"", ""),
-     (b"BZh91AY&SY", ".bz2"), (b"BZh91AY&S", ""), (b"BZh9 plain text", ""), (b" \x1f\x8b", "")],
+     (b"BZh91AY&SY", ".bz2"), (b"\x04\x22\x4d\x18", ".lz4"), (b"\x5d\x2a\x4d\x18", ".zst"), 
+     (b"BZh91AY&S", ""), (b"BZh9 plain text", ""), (b" \x1f\x8b", "")],
 )  # fmt: skip
 def test_the_first_bytes_tell_the_compression(head, ending):
     assert compression_of(head) == ending

@@ -29,7 +29,7 @@ from raymill.cluster.store.store import Store
 MIB = 1 << 20
 KNOWN_ENDINGS = (
     "Known endings: .parquet, .pq, .jsonl, .ndjson, .json-lines, .json.gz, .csv, .tsv, .txt, .text, .md, .markdown, "
-    ".rst, .html, .htm, .xhtml, .pdf, .docx, .vtt, .srt, .mbox, .eml, .warc, .wet. "
+    ".rst, .html, .htm, .xhtml, .pdf, .docx, .vtt, .srt, .mbox, .eml, .warc, .arc, .wet. "
     "For others set `format`, and name a folder's files by a glob."
 )
 LINE = '{"text": "a"}\n'

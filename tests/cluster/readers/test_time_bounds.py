@@ -346,6 +346,7 @@ WORST_CASES = {
         "test_time_bounds.py::test_of_a_message_over_the_bound_no_empty_lines_are_held",
     ],
     "warc": [_MARKS],
+    "arc": ["test_archives.py::test_damage_in_arc_costs_no_other_record"],
     "wet": [_MARKS, "test_time_bounds.py::test_a_content_length_of_thousands_of_digits_is_a_bad_record"],
     "hf": [
         "test_hostile_arrow.py::test_a_record_batch_over_the_bound_is_refused_before_it_is_decompressed",

@@ -73,6 +73,11 @@ FILES: dict[str, list[tuple[str, Callable[[], bytes]]]] = {
         (".warc", lambda: _repeated(b"", b"WARC/1.0\r\nContent-Length: 1\r\n\r\n")),
         (".warc", lambda: _repeated(b"WARC/1.0\r\nContent-Length: 0\r\n\r\n", b"\r\n") + b"a"),
     ],
+    "arc": [
+        (".arc", lambda: _repeated(b"", b"a 1.1.1.1 20200101000000 ")),
+        (".arc", lambda: _repeated(b"", b"a 1.1.1.1 20200101000000 b 0\n") + b"a\n"),
+        (".arc", lambda: _repeated(b"", b"a\n")),
+    ],
     "wet": [(".wet", lambda: _repeated(b"", b"WARC/1.0\r\nContent-Length: "))],
 }
 # The sizes of their blocks are bounded before they are decoded, and text in them is not parsed.
@@ -87,6 +92,7 @@ def test_every_reader_has_files_here_or_reads_blocks():
 BAD_PARTS = {
     ".warc": b"WARC/1.0\r\n",
     ".wet": b"WARC/1.0\r\n",
+    ".arc": b"a\na 1.1.1.1 20200101000000 text/dns 0\n",
     ".mbox": b"From a@b Thu Jan  1 00:00:00 2026\nA: b\n\n",
     ".jsonl": b"a\n",
     ".json": b"1\n",

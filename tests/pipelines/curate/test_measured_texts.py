@@ -34,7 +34,7 @@ from tests.support.pdf import pdf
 from tests.support.stories import story
 from tests.support.warc_records import record, response
 
-EXTRACTING = {"html", "warc", "pdf", "docx", "mail"}
+EXTRACTING = {"html", "warc", "arc", "pdf", "docx", "mail"}
 
 
 def page(text: str) -> bytes:

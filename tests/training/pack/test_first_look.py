@@ -32,7 +32,7 @@ ROWS = "".join(json.dumps({"text": f"Text number {n}."}) + "\n" for n in range(2
         ("b.jsonl", json.dumps([{"text": "a"}]).encode(), "the file is one JSON array; .*jq -c"),
         ("b.jsonl", json.dumps([{"text": "a"}], indent=1).encode(), "the file is one JSON array; .*jq -c"),
         ("b.jsonl", ROWS.replace("\n", "\r").encode(), "carriage returns alone"),
-        ("b.jsonl", gzip.compress(ROWS.encode()), "compressed with gzip, zstd or bzip2 and its name lacks"),
+        ("b.jsonl", gzip.compress(ROWS.encode()), "compressed with gzip, zstd, bzip2 or lz4 and its name lacks"),
         ("b.jsonl.gz", gzip.compress(ROWS.encode()), None),
         ("b.jsonl.gz", ROWS.encode(), "not compressed as its ending"),
         ("b.jsonl.zst", gzip.compress(ROWS.encode()), "compressed"),

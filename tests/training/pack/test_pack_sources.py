@@ -548,7 +548,10 @@ def test_elements_of_an_array_that_are_no_documents_are_left_out_by_their_number
         (b'[{"n": ' + b"9" * 5_000 + b"}]", r"element 0, .*\(Exceeds the limit \(4300 digits\)"),
         (b'[{"text": "one"}, {"text": "two"}', "element 2 is missing: the file ends within"),
         (json.dumps(ARRAY).encode("utf-16"), "the file is UTF-16.*iconv"),
-        (gzip.compress(json.dumps(ARRAY).encode(), mtime=0), "compressed with gzip, zstd or bzip2 and its name lacks"),
+        (
+            gzip.compress(json.dumps(ARRAY).encode(), mtime=0),
+            "compressed with gzip, zstd, bzip2 or lz4 and its name lacks",
+        ),
         (b'{"version": 2, "data": [{"text": "one"}]}', "no column text .*It has: version, data.*jq .data FILE"),
     ],
 )
