@@ -251,7 +251,6 @@ FUNCTION_LEVEL_IMPORTS = {
         "training/engines/zero.py",
         "deepspeed",
     ): "importing it starts its accelerator; workers of other engines do without",
-    ("training/evaluation/scores.py", "torchmetrics.functional.text"): _SLOW,
     ("training/fit/ranks.py", "ray.train"): _TORCHRUN,
     ("training/driver/launch.py", "ray"): _RAY_SET_UP,
     ("training/fit/process_group.py", "ray.train"): _TORCHRUN,

@@ -23,7 +23,7 @@ from tests.support.shown import print_dry_run
 
 ROOT = Path(__file__).parents[2]
 # What the extras bring besides; none of it is a dependency of the package itself.
-_OTHERS = ("accelerate", "deepspeed", "mlflow", "psycopg", "sacrebleu", "tensorboard", "torchmetrics", "wandb")
+_OTHERS = ("accelerate", "deepspeed", "mlflow", "psycopg", "sacrebleu", "tensorboard", "wandb")
 _LORA = {"kind": "train", "name": "x", "steps": 1, "model": {"name": "/models/none"}, "sequence_length": 64}
 
 

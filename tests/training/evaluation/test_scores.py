@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 import unicodedata
 from fractions import Fraction
 
@@ -16,6 +17,7 @@ from raymill.training.evaluation.scores import (
     exact_match,
     f1_by_class,
     flexible_number,
+    longest_common,
     normalised,
     numbers,
     plain_words,
@@ -298,3 +300,30 @@ def test_strict_and_flexible_matches_are_counted_apart():
 def test_without_the_mark_in_a_reference_the_last_number_counts():
     measured = numbers(["4", "so 5", "none"], ["it is 4", "50", "none"])
     assert measured["number_match"] == measured["number_match_flexible"] == pytest.approx(1 / 3)
+
+
+def longest_common_slowly(one: list[str], other: list[str]) -> int:
+    row = [0] * (len(other) + 1)
+    for word in one:
+        before = row
+        row = [0]
+        for at, another in enumerate(other):
+            row.append(before[at] + 1 if word == another else max(before[at + 1], row[at]))
+    return row[-1]
+
+
+@given(*(st.lists(st.sampled_from("abcde"), max_size=80) for _ in range(2)))
+def test_the_longest_common_subsequence_agrees_with_the_table(one, other):
+    assert longest_common(one, other) == longest_common_slowly(one, other) == longest_common(other, one)
+
+
+@pytest.mark.parametrize("different", [977, 10**9], ids=["repeated words", "different words"])
+def test_a_reference_of_a_megabyte_takes_little_memory(different):
+    reference = " ".join(f"w{number % different}" for number in range(150_000))
+    answer = " ".join(f"w{number * 7 % different}" for number in range(3_000))
+    tracemalloc.start()
+    try:
+        rouge([reference], [answer])
+        assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    finally:
+        tracemalloc.stop()
