@@ -46,7 +46,7 @@ class OptOut:
         directives = "|".join(map(re.escape, self.directives))
         found = np.zeros(len(analysis.texts), np.uint8)
         if self.directives:
-            found |= self._matches(analysis, "robots", rf"(?i)(?:^|[\s,:])(?:{directives})(?:[\s,]|$)")
+            found |= self._matches(analysis, "robots", rf"(?i)(?:^|[\s,;:])(?:{directives})(?:[\s,;]|$)")
         if self.tdm_reservation:
             found |= self._matches(analysis, "tdm_reservation", r"^\s*1\s*$")
         return {"opted_out": found}

@@ -81,6 +81,7 @@ _PATCH_SEPARATOR = re.compile(rb"From [0-9a-f]{40,64} Mon Sep 17 00:00:00 2001\s
 _AFTER_SEPARATOR = re.compile(rb"[!-9;-~]+[ \t]*:|>From ")  # a header
 _CONTENT_LENGTH = re.compile(rb"content-length:\s*(\d{1,12})\s*", re.IGNORECASE)
 _LOOKED_AHEAD = 1000  # separators within a message by its Content-Length
+_MOST_WRONG_LENGTHS = 1000  # of a file, which are looked for in vain; later ones are not read
 
 _NEEDS_HTML = re.compile(r"\bhtml\b", re.IGNORECASE)
 _NOTICE = 200  # most characters of a text that only refers to the HTML part
@@ -281,9 +282,12 @@ def _messages(blocks: Iterable[bytes], max_bytes: int) -> Iterator[_RawMessage]:
     """
     pieces = _pieces(blocks, max_bytes)
     ahead = deque[_Piece]()
+    wrong_lengths = 0
     while (piece := ahead.popleft() if ahead else next(pieces, None)) is not None:
-        if piece.content_length is not None:
-            piece = _whole(piece, ahead, pieces, max_bytes)
+        if piece.content_length is not None and wrong_lengths < _MOST_WRONG_LENGTHS:
+            whole = _whole(piece, ahead, pieces, max_bytes)
+            wrong_lengths += whole is piece and piece.body < piece.content_length - 1
+            piece = whole
         is_mbox = piece.separator is not None
         found = (line[1:] if is_mbox and _ESCAPED_FROM.match(line) else line for line in piece.held)
         yield _RawMessage(b"\n".join(found), piece.is_whole)

@@ -36,8 +36,8 @@ _HEAD_CHARACTERS, _MOST_CHARACTERS = 200_000, 2000
 
 _ATTRIBUTE = re.compile(r"""(?<![^\s/>="'])([^\s/>="']++)\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s>"']++))""")
 _TAG = re.compile(
-    r"""<!--.*?(?:-->|\Z)|<(script|style|noscript)\b.*?(?:</\1|\Z)|<title\b[^<>]*+>(?P<title>.*?)(?:</title|\Z)"""
-    r"""|<(?P<name>meta|link|html|body)\b(?P<attributes>(?:"[^"]*+"|'[^']*+'|[^>"'])*+)""",
+    r"""<!--(?:-?>|.*?(?:--!?>|\Z))|<(script|style|noscript)\b.*?(?:</\1|\Z)|<title\b[^<>]*+>(?P<title>.*?)(?:</title|\Z)"""
+    r"""|<(?P<name>meta|link|html|body)(?=[\s/>])(?P<attributes>(?:"[^"]*+"|'[^']*+'|[^>"'])*+)""",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -56,6 +56,8 @@ def _column(name: str, stated: Mapping[str, list[str]], headers: Mapping[str, st
     values = [value for one in dict.fromkeys((name, *sources.meta)) for value in stated.get(one, ())]
     if header := headers.get(sources.header):
         values.append(header)
+    if name == "tdm_reservation" and any("1" in map(str.strip, value.split(",")) for value in values):
+        return "1"  # a reservation by any of them is in force
     if name == "robots":  # the directives of all tags and of the header are in force together
         directives = (one.strip() for value in values for one in value.lower().split(","))
         return ", ".join(dict.fromkeys(one for one in directives if one))
@@ -83,7 +85,7 @@ def _stated(head: str) -> dict[str, list[str]]:
                 found["canonical_url"].append(attributes.get("href", ""))
         else:
             named = (attributes[one] for one in ("name", "property", "itemprop", "http-equiv") if one in attributes)
-            found[next(named, "").lower()].append(attributes.get("content", ""))
+            found[next(named, "").strip().lower()].append(attributes.get("content", ""))
     return {name: [value for value in values if value.strip()] for name, values in found.items()}
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import zstandard
 
 from raymill.cluster.readers.formats.extractors import extractor_version
-from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS
+from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS, USED_HEADERS
 from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.inputs import Input, Limits, Unwanted
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
@@ -407,12 +407,16 @@ def _records(
 
 
 def _header(fields: bytes) -> Header:
-    """Header from lines `Name: value`; a line that begins with a blank continues the last. The first of equal names."""
+    """Header from lines `Name: value`; a line that begins with a blank continues the last.
+
+    Of equal names the first counts, but for USED_HEADERS, whose values are joined by commas, as HTTP has it.
+    """
     header: Header = {}
     for line in _CONTINUED.sub(b" ", fields).split(b"\n"):
         name, colon, value = line.partition(b":")
         if colon:
-            header.setdefault(name.decode("latin-1").strip().lower(), value.decode(errors="replace").strip())
+            key, text = name.decode("latin-1").strip().lower(), value.decode(errors="replace").strip()
+            header[key] = f"{header[key]}, {text}" if key in USED_HEADERS and key in header else header.get(key, text)
     return header
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.formats import mail as mail_reader
 from raymill.cluster.readers.formats.mail import _messages, _of_charset, _parsed
 from raymill.cluster.readers.formats.mail_text import read_mail
 from raymill.cluster.readers.freeze import freeze
@@ -497,3 +498,14 @@ def test_a_plain_text_that_only_says_that_there_is_html_is_not_the_text():
     raw = "From: a@b.org\nContent-Type: multipart/alternative; boundary=X\n\n"
     raw += "".join(f"--X\nContent-Type: text/{kind}\n\n{text}\n" for kind, text in (("plain", notice), ("html", html)))
     assert _parsed((f"{raw}--X--\n".encode(), 1)).text == "Buy one."
+
+
+def test_lengths_that_are_wrong_in_many_messages_are_not_looked_for(tmp_path, monkeypatch):
+    """Each is looked for in up to 1,000 messages after it."""
+    monkeypatch.setattr("raymill.cluster.readers.formats.mail._MOST_WRONG_LENGTHS", 3)
+    looked = []
+    whole = mail_reader._whole
+    monkeypatch.setattr(mail_reader, "_whole", lambda *about: looked.append(1) or whole(*about))
+    messages = [b"Content-Length: 999999\n" + mail(number, ANN, f"text {number}") for number in range(10)]
+    assert len(rows_of(tmp_path / "a.mbox", mbox(*messages))) == 10
+    assert len(looked) == 3

@@ -109,6 +109,26 @@ def test_headers_of_an_archive_state_what_holds_for_a_page(tmp_path):
     ]
 
 
+RESERVED = {
+    "a second header": ("", "X-Robots-Tag: noindex\r\nX-Robots-Tag: noai\r\n", "robots", "noindex, noai"),
+    "0 in the page and 1 in the header": ("<meta name=tdm-reservation content=0>", "TDM-Reservation: 1\r\n")
+    + ("tdm_reservation", "1"),
+    "headers of 0 and 1": ("", "TDM-Reservation: 0\r\nTDM-Reservation: 1\r\n", "tdm_reservation", "1"),
+    "after an empty comment": ("<!--><meta name=robots content=noai>", "", "robots", "noai"),
+    "after a comment with another end": ("<!-- a --!><meta name=robots content=noai>", "", "robots", "noai"),
+    "after an element with a name like body": ("<body-x><meta name=robots content=noai>", "", "robots", "noai"),
+    "a name with spaces": ("<meta name=' robots ' content=noai>", "", "robots", "noai"),
+}
+
+
+@pytest.mark.parametrize(("head", "extra", "column", "stated"), RESERVED.values(), ids=RESERVED)
+def test_a_page_that_is_reserved_in_an_unusual_way_is_reserved(tmp_path, head, extra, column, stated):
+    page = response(f"<html><head>{head}</head><body><p>{PARAGRAPH}</p>".encode(), extra=extra)
+    (tmp_path / "a.warc").write_bytes(record("response", page))
+    [row] = rows_of(tmp_path, columns=[column])
+    assert row[column] == stated
+
+
 def test_a_title_is_no_id(tmp_path):
     (tmp_path / "a.html").write_text(STATING + PARAGRAPH)
     inputs = freeze(Store(), [Input(path=str(tmp_path), id="title")], 1 << 20)

@@ -29,6 +29,7 @@ STATED = {
     "noindex, noai": 1,
     "noai,nofollow": 1,
     "somebot: noai": 1,
+    "noindex;noai": 1,
     "noindex": 0,
     "noaids": 0,
     "max-noai": 0,
