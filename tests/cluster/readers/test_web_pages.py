@@ -111,8 +111,12 @@ def test_headers_of_an_archive_state_what_holds_for_a_page(tmp_path):
 
 RESERVED = {
     "a second header": ("", "X-Robots-Tag: noindex\r\nX-Robots-Tag: noai\r\n", "robots", "noindex, noai"),
-    "0 in the page and 1 in the header": ("<meta name=tdm-reservation content=0>", "TDM-Reservation: 1\r\n")
-    + ("tdm_reservation", "1"),
+    "0 in the page and 1 in the header": (
+        "<meta name=tdm-reservation content=0>",
+        "TDM-Reservation: 1\r\n",
+        "tdm_reservation",
+        "1",
+    ),
     "headers of 0 and 1": ("", "TDM-Reservation: 0\r\nTDM-Reservation: 1\r\n", "tdm_reservation", "1"),
     "after an empty comment": ("<!--><meta name=robots content=noai>", "", "robots", "noai"),
     "after a comment with another end": ("<!-- a --!><meta name=robots content=noai>", "", "robots", "noai"),
