@@ -14,7 +14,7 @@ from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.record import OtherSettings
 from raymill.pipelines.distil import stages
 from raymill.pipelines.distil.config import DistilConfig
-from raymill.pipelines.distil.job import DistilJob
+from raymill.pipelines.distil.job import DistilJob, DistilRun
 from raymill.pipelines.distil.plan import plan_distillation
 from raymill.pipelines.language.fasttext_file import read_model_file
 from tests.support.distil_inline import (
@@ -47,6 +47,18 @@ def documents(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def settings(server, documents, tmp_path) -> dict:
+    return settings_of(server, documents, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(documents, tmp_path_factory) -> DistilRun:
+    """A run with these settings, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    with JudgeServer() as server, pytest.MonkeyPatch.context() as patch:
+        return distil_inline(settings_of(server, documents, folder), patch)
+
+
+def settings_of(server: JudgeServer, documents: Path, folder: Path) -> dict:
     prices = {"input": 0.10, "output": 0.40}
     return {
         "inputs": [{"source": "docs", "path": str(documents), "id": "id"}],
@@ -54,7 +66,7 @@ def settings(server, documents, tmp_path) -> dict:
         "held_out": 0.4,
         "judges": [{"model": {"endpoint": server.url, "name": "judge", "prices": prices}}],
         "classifier": {"buckets": 1000},
-        "output": str(tmp_path / "out"),
+        "output": str(folder / "out"),
     }
 
 
@@ -109,13 +121,12 @@ def test_the_classifier_separates_prose_from_code_on_real_texts(settings, server
             assert row["mean_of_classifier"] == pytest.approx(row["mean_of_judges"], abs=0.5)
 
 
-def test_curate_and_prepare_apply_it_with_its_threshold(settings, monkeypatch, tmp_path):
-    distil_inline(settings, monkeypatch)
+def test_curate_and_prepare_apply_it_with_its_threshold(finished, monkeypatch, tmp_path):
     folder = tmp_path / "others"
     folder.mkdir()
     texts = [document(number) for number in range(1000, 1200)]
     (folder / "a.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in texts))
-    rules = {"packs": [], "judge_score": {"classifier": str(tmp_path / "out/classifier")}}
+    rules = {"packs": [], "judge_score": {"classifier": f"{finished.uri}/classifier"}}
     given = {"inputs": [str(folder)], "language": None, "dedup": None, "personal_data": None, "rules": rules}
     curated = curate_inline(given | {"output": str(tmp_path / "curated")}, monkeypatch)
     kept = {number for row in rows(curated, "corpus") for number in numbers_of(row["text"])}
@@ -131,15 +142,14 @@ def test_curate_and_prepare_apply_it_with_its_threshold(settings, monkeypatch, t
     taken = {number for row in written for number in numbers_of(json.dumps(row))}
     assert len(taken & wanted) > 0.8 * len(taken | wanted)
     assert {row["reason"] for row in rows(prepared, "removed")} == {"low_judge_score"}
-    least = json.loads((tmp_path / "out/classifier/threshold.json").read_text())["min_score"]
+    least = json.loads(Path(finished.uri, "classifier/threshold.json").read_text())["min_score"]
     assert all(row["metadata"]["quality_score"] >= least - 1e-4 for row in written)
 
 
-def test_the_fasttext_library_reads_the_classifier(settings, monkeypatch, tmp_path):
-    run = distil_inline(settings, monkeypatch)
-    theirs = fasttext.load_model(str(tmp_path / "out/classifier/model.bin"))
-    texts = {row["id"]: row["text"] for row in rows(run, "sample")}
-    for row in rows(run, "scores")[:40]:
+def test_the_fasttext_library_reads_the_classifier(finished):
+    theirs = fasttext.load_model(f"{finished.uri}/classifier/model.bin")
+    texts = {row["id"]: row["text"] for row in rows(finished, "sample")}
+    for row in rows(finished, "scores")[:40]:
         labels, probabilities = theirs.predict(texts[row["id"]], k=6)
         expected = sum(int(one.removeprefix("__label__")) * p for one, p in zip(labels, probabilities, strict=True))
         assert expected == pytest.approx(row["classifier"], abs=3e-4)
@@ -342,13 +352,12 @@ def test_a_classifier_that_does_not_filter_is_a_warning(settings, server, monkey
     assert any("The agreement of judge and classifier may be by chance (" in one for one in run.warnings)
 
 
-def test_the_page_shows_intervals_beside_their_numbers_and_what_the_tables_are(settings, monkeypatch, tmp_path):
-    run = distil_inline(settings, monkeypatch)
-    page, report = (tmp_path / "out/report.html").read_text(), run.report
+def test_the_page_shows_intervals_beside_their_numbers_and_what_the_tables_are(finished):
+    page, report = Path(finished.uri, "report.html").read_text(), finished.report
     assert f"<strong>{report['f1']:.3f}</strong><span>{report['f1_low']:.3f} to {report['f1_high']:.3f} (95%)" in page
     assert "F1 low" not in page and "Quadratic weighted kappa: 1 is full agreement" in page
     assert f"{report['train']} train, {report['validation']} validation, {report['test']} test" in page
-    assert not any("may be by chance" in one or "does not filter" in one for one in run.warnings)
+    assert not any("may be by chance" in one or "does not filter" in one for one in finished.warnings)
 
 
 def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp_path):
@@ -362,16 +371,16 @@ def test_the_budget_is_of_all_judges_together(settings, server, monkeypatch, tmp
     assert alone[0]["cost"] < (server.tokens[0] * 0.1 + server.tokens[1] * 0.4) / 1e6 <= budget
 
 
-@pytest.mark.parametrize("damage", ["gone", "short", "changed"])
-def test_a_damaged_classifier_is_written_again(settings, server, monkeypatch, tmp_path, damage):
+def test_a_damaged_classifier_is_written_again(settings, server, monkeypatch, tmp_path):
     distil_inline(settings, monkeypatch)
     file, before = tmp_path / "out/classifier/model.bin", model_of(tmp_path / "out")
-    if damage == "gone":
-        file.unlink()
-    else:
-        file.write_bytes(before[:-1] + (b"" if damage == "short" else bytes([before[-1] ^ 1])))
-    made = distil_inline(settings, monkeypatch, verify=damage == "changed")
-    assert made.fresh and model_of(tmp_path / "out") == before
+    for damage in ("gone", "short", "changed"):
+        if damage == "gone":
+            file.unlink()
+        else:
+            file.write_bytes(before[:-1] + (b"" if damage == "short" else bytes([before[-1] ^ 1])))
+        made = distil_inline(settings, monkeypatch, verify=damage == "changed")
+        assert made.fresh and model_of(tmp_path / "out") == before, damage
     assert server.stats()["requests"] == 240
 
 
