@@ -28,7 +28,8 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 
 test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 3 --dist loadfile $(RAY_TESTS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 3 --dist loadfile --no-loadscope-reorder \
+		$(RAY_TESTS)
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'

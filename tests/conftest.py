@@ -80,6 +80,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 # The files that take longest of those outside of tests/training: 25 to 70 s each with two cores for three processes.
 _LONGEST = (
+    "tests/end_to_end/test_python_on_ray.py",
+    "tests/pipelines/ray_data/test_deduplicate.py",
+    "tests/end_to_end/test_shadowed.py",
+    "tests/cluster/test_engine_actors.py",
+    "tests/end_to_end/test_curate_on_ray.py",
     "tests/cluster/submit/test_kuberay.py",
     "tests/end_to_end/test_faults.py",
     "tests/pipelines/distil/test_distil.py",

@@ -343,8 +343,8 @@ def test_a_result_with_no_status_of_http_is_asked_again(answers, status):
 
 def test_a_file_of_results_has_bounds_in_bytes_and_time(answers, monkeypatch):
     with Lying() as server:
-        server.change = lambda target, made: made + b"\n" * (64 << 20) if target.endswith("/content") else made
-        monkeypatch.setattr("raymill.cluster.asking.batch_files._LARGEST_ANSWER", 1 << 20)
+        server.change = lambda target, made: made + b"\n" * (4 << 20) if target.endswith("/content") else made
+        monkeypatch.setattr("raymill.cluster.asking.batch_files._LARGEST_ANSWER", 1 << 16)
         monkeypatch.setattr("raymill.cluster.asking.batch_files._LARGEST_LINE", 1 << 10)
         with pytest.raises(AskingStopped, match="the file has more than"):
             ask(server, answers, files=lambda *given: BatchEndpoint(*given, most_bytes=1000))

@@ -66,7 +66,7 @@ def test_a_record_batch_over_the_bound_is_refused_before_it_is_decompressed(tmp_
 
 
 def test_a_compressed_stream_takes_no_more_memory_than_the_bound(tmp_path):
-    large = texts(*["a" * 50_000_000] * 12, type=pa.large_string())
+    large = texts(*["a" * 50_000_000] * 6, type=pa.large_string())
     folder = saved(tmp_path / "d", stream([texts("first", type=pa.large_string()), large]))
     del large
     peak_mib, problems = peak_mib_reading(folder)
