@@ -472,6 +472,9 @@ def add_counters(all_counters: Iterable[Counters]) -> Counters:
     return dict(sorted(total.items()))
 
 
+_SMALL_FILE = 1 << 20  # bytes that are hashed in a millisecond: a thread for it takes as long
+
+
 def _upload(
     store: Store, folder: str, index: int, attempt: str, made: list[tuple[int | None, Path, int]]
 ) -> list[DataFile]:
@@ -486,12 +489,17 @@ def _upload(
         # Object stores divide their load by prefixes of names, so files that many workers read at once have random
         # prefixes.
         name = f"{attempt}-{unit:06}.slices" if path.suffix == ".slices" else f"{unit:06}-{number:03}-{attempt}.parquet"
-        size = path.stat().st_size
-        # The digest is computed while the store, or the disk, takes the file. A local store moves it.
-        with path.open("rb") as stream, ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(hashlib.file_digest, stream, "sha256")
-            store.upload(path, paths.join(folder, name), new=True)
-            files.append(DataFile(paths.RelativePath(name), unit, rows, size, digest.result().hexdigest()))
+        size, uri = path.stat().st_size, paths.join(folder, name)
+        if size <= _SMALL_FILE:
+            digest = hashlib.sha256(path.read_bytes())
+            store.upload(path, uri, new=True)
+        else:
+            # The digest is computed while the store, or the disk, takes the file. A local store moves it.
+            with path.open("rb") as stream, ThreadPoolExecutor(1) as pool:
+                computed = pool.submit(hashlib.file_digest, stream, "sha256")
+                store.upload(path, uri, new=True)
+                digest = computed.result()
+        files.append(DataFile(paths.RelativePath(name), unit, rows, size, digest.hexdigest()))
     return files
 
 

@@ -125,6 +125,16 @@ def test_any_interleaving_with_any_deaths_ends_in_the_undisturbed_artifact(simul
     assert killed_at.keys() >= places, "the schedules were too few to try every failpoint"
 
 
+@pytest.mark.parametrize("small", [0, 1 << 20], ids=["in a thread", "at once"])
+def test_a_file_has_the_digest_of_its_content_however_it_is_computed(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(stages, "_SMALL_FILE", small)
+    artifact = run_inline(counting_stage(2), str(tmp_path))["numbers"]
+    digests = {Path(artifact.uri, file.path).name: file.sha256 for file in artifact.manifest.files}
+    assert digests == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(artifact.uri).glob("*.parquet")
+    }
+
+
 def test_a_simulated_schedule_repeats_itself(simulated):
     make, stage, other = simulated
     steps = []
