@@ -86,8 +86,10 @@ def test_a_value_that_no_stage_writes_ends_a_continued_run_with_what_to_do(
 ):
     root, settings = copy
     change(root / "_work" / artifact, with_value(column, value))
-    with warnings.catch_warnings(action="error"), pytest.raises(DataError, match=f"delete {root}"):
+    always = warnings.catch_warnings(record=True, action="always")
+    with always as seen, pytest.raises(DataError, match=f"delete {root}"):
         curate_inline(settings, monkeypatch, engine=engine, session=NoRay())
+    assert not [str(one.message) for one in seen if one.category is RuntimeWarning], "refused before it is cast"
 
 
 def test_without_its_unfinished_work_the_run_has_the_result_of_an_undisturbed_one(copy, monkeypatch, tmp_path):
