@@ -214,6 +214,7 @@ def _filled(text: str, max_chars: int) -> Iterator[str]:
         is_short = 0 < len(piece.strip()) < min(_LEAST_CHARS, max_chars // 2)
         is_short = is_short and (not chunk.kind or "\n" not in piece.strip())
         room = max_chars - len(piece.lstrip()) if is_short else max_chars
+        room = room if room > 0 else max_chars  # spaces after a short text may take all of it
         for part in [chunk.text] if len(chunk.text.strip()) <= room else _divided_chunk(chunk, room):
             if piece and len((piece + part).strip()) > max_chars:
                 yield piece
@@ -229,7 +230,7 @@ def _divided_chunk(chunk: _Chunk, max_chars: int) -> Iterator[str]:
     A fence is closed at the end of each part and opened again; a table has its header in each part.
     """
     lines = chunk.text.splitlines(keepends=True)
-    blank = "".join(takewhile(lambda line: not line.strip(), reversed(lines)))
+    blank = "".join(reversed([*takewhile(lambda line: not line.strip(), reversed(lines))]))
     if blank and chunk.kind in ("fence", "table"):
         *whole, last = _divided_chunk(chunk._replace(text=chunk.text.removesuffix(blank)), max_chars)
         yield from (*whole, last + blank)

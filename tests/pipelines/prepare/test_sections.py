@@ -1,7 +1,7 @@
 """Long texts become sections: none is too long, none is lost, and each has the title of its heading."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from raymill.pipelines.prepare.records.answers import cut_off
@@ -20,6 +20,37 @@ def test_parts_in_order_are_the_text_and_none_is_too_long(text, max_chars):
     if len(parts) > 1:
         assert all(one.text.strip() for one in parts), "a part without a word is no record"
         assert len({one.title for one in parts}) == len(parts), "equal titles would be equal questions"
+
+
+BLOCKS = st.sampled_from(
+    [
+        *("# Lamps\n", "Lamps\n", "| a | b |\n|---|---|\n", "| x | y |\n", "```\n", "code\n", "- One\n", "  two\n"),
+        *(
+            BODY,
+            "\n",
+            "\n\n",
+            " " * 70 + "\n",
+            "\u3000\n",
+            "\u2003 \n",
+            "\x0b",
+            "\x85",
+            "\u2028",
+            "\r\n",
+            "   ",
+            "\t\n",
+        ),
+    ]
+)
+
+
+@given(st.lists(BLOCKS, max_size=40).map("".join), st.integers(20, 150))
+@example("text\n" + " " * 1200 + "\nb", 1000)
+@example("| a | b |\n|---|---|\n" + "| x | y |\n" * 300 + "\n\u3000\nmore\n", 2000)
+def test_blocks_with_any_blanks_between_them_are_divided(text, max_chars):
+    parts = parts_of(text, max_chars)
+    assert all(len(one.text.strip()) <= max_chars for one in parts)
+    words = "".join("".join(one.text for one in parts).split())
+    assert all(words.count(one) >= text.count(one) for one in ("Lamps", "code", "One", "two"))
 
 
 @pytest.mark.parametrize(
