@@ -440,8 +440,9 @@ def test_a_model_beyond_the_bounds_is_refused_in_a_sentence(tmp_path):
             ConfigError, match=rf"{dimension:,} dimensions and {labels:,} labels; at most 1,024 and 32,7"
         ):
             fasttext_classifier.load(Store(), str(path))
-    path = write_model(tmp_path / "model.bin", Kind(dimension=1024, labels=1 << 15, buckets=1, words=("the",)))
-    assert read_model_file(path).dimension == 1024
+    for dimension, labels in ((1024, 1), (1, 1 << 15)):
+        path = write_model(tmp_path / "model.bin", Kind(dimension=dimension, labels=labels, buckets=1, words=("the",)))
+        assert read_model_file(path).dimension == dimension
 
 
 @pytest.mark.parametrize("loss", [Loss.SOFTMAX, Loss.HIERARCHICAL_SOFTMAX])
