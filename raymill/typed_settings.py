@@ -1554,6 +1554,13 @@ class RecordsSettings(TypedDict, total=False):
     """Form of chats as plain text, for `shape: text`; null: chats are quarantined."""
 
 
+class RepeatedPagesSettings(TypedDict, total=False):
+    """Remove pages of web archives that have the URL or the payload of an earlier page."""
+
+    by: Sequence[Literal["url", "payload_digest"]]
+    """What makes two pages the same: their URL, their payload."""
+
+
 class RepeatsSettings(TypedDict, total=False):
     """Runs of words that several documents have: listed and, with `cut`, cut out of all of them but the first."""
 
@@ -1606,6 +1613,8 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents whose URL is on a block list; null: not applied."""
     url_words: UrlWordsSettings | None
     """Remove documents by words and substrings in their URL; null: not applied."""
+    repeated_pages: RepeatedPagesSettings | None
+    """Remove pages of web archives that have the URL or the payload of an earlier page; null: not applied."""
     opt_out: OptOutSettings | None
     """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
     null: not applied.
@@ -1657,6 +1666,8 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents whose URL is on a block list; null: not applied."""
     url_words: UrlWordsSettings | None
     """Remove documents by words and substrings in their URL; null: not applied."""
+    repeated_pages: RepeatedPagesSettings | None
+    """Remove pages of web archives that have the URL or the payload of an earlier page; null: not applied."""
     opt_out: OptOutSettings | None
     """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
     null: not applied.

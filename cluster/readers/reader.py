@@ -6,7 +6,7 @@ has them:
     id       string        null if the input has none, or an empty one
     text     large_string  null if there is a problem, and where it was not extracted (`Input.unwanted`)
     problem  string        null if the row is readable, else a key of PROBLEMS
-    where    string        null if the row is readable, else its place: the URI with line, byte, row or record
+    where    string        null if the row has a text, else its place: the URI with line, byte, row or record
 
 Every document of the file has a row, readable or not, in the order of the file. An unreadable row does not affect
 others. Errors of the store (network, permissions) are raised, because a retry may succeed.
@@ -317,9 +317,9 @@ class Rows:
             self._bytes += len(self._cut[len(self)])
         self._append(id, encoded, None, None, carried)
 
-    def leave_out(self, id: str | None, carried: Sequence[str | None]) -> None:
+    def leave_out(self, where: str, id: str | None, carried: Sequence[str | None]) -> None:
         """Add a document without its text, which `Input.unwanted` names."""
-        self._append(id, None, None, None, carried)
+        self._append(id, None, None, where, carried)
 
     def skip(self, reason: str) -> None:
         """Count a record or file that is not a document."""

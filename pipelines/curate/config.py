@@ -176,9 +176,13 @@ class CurateConfig(_CurateSettings):
         root = paths.absolute(self.output)
         return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
 
-    def without_endpoints(self) -> Self:
-        """The config without rules that would ask an endpoint, as for a plan."""
-        return self.model_copy(update={"rules": self.rules and self.rules.without_endpoints()})
+    def for_a_plan(self) -> Self:
+        """The config without rules that would ask an endpoint, or that compare pages of archives.
+
+        The sample of a plan is no archive.
+        """
+        rules = self.rules and self.rules.without_endpoints().model_copy(update={"repeated_pages": None})
+        return self.model_copy(update={"rules": rules})
 
     @property
     def files(self) -> tuple[str, ...]:

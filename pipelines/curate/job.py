@@ -1,6 +1,7 @@
 """The main job of `raymill curate`: raw text to a training corpus.
 
     freeze      lists the input files and divides them into units         -> inputs.json, inputs.parquet
+    pages       finds pages of archives that repeat an earlier one        -> _work/pages
     measure     reads the text; measures every document                   -> attributes, quarantine, _work/texts
     index       sorts hashes of the ids                                   -> _work/id_index
     ids         finds ids that several documents have                     -> _work/duplicate_ids
@@ -14,10 +15,10 @@
                                                                              _work/problems
     report      writes the report, then the run's manifest                -> report.json, report.html, manifest.json
 
-`_work/texts` is written of inputs whose text is extracted, such as HTML (measured_texts.py); `select` reads the files
-of the others again. `ids` runs if an input has an `id` setting, `group` and `duplicates` if deduplication is on.
-`contaminated` is written with the rule `decontamination`, `boilerplate` and `repeats` with the settings of these names.
-The driver's work grows with the number of units, not of documents.
+`pages` runs with the rule `repeated_pages`. `_work/texts` is written of inputs whose text is extracted, such as HTML
+(measured_texts.py); `select` reads the files of the others again. `ids` runs if an input has an `id` setting, `group`
+and `duplicates` if deduplication is on. `contaminated` is written with the rule `decontamination`, `boilerplate` and
+`repeats` with the settings of these names. The driver's work grows with the number of units, not of documents.
 
 Every stage is skipped if its artifacts are finished, so the same command continues an unfinished run; on a finished run
 it does nothing and does not start Ray.
@@ -69,6 +70,7 @@ from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_sta
 from raymill.pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
 from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from raymill.pipelines.curate.stages.measured_texts import TEXTS
+from raymill.pipelines.curate.stages.repeated_pages import find_repeated
 from raymill.pipelines.curate.stages.samples import SAMPLES
 from raymill.pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from raymill.pipelines.curate.stages.tallies import DUPLICATES, duplicates_stage, merge_stage
@@ -324,7 +326,8 @@ def run_stages(
     run: makes or finds the artifacts of a stage. sizes: those of the grouping.
     """
     units, filters = len(inputs.units), config.filters
-    artifacts = run(measure_stage(config, filters, inputs))
+    repeated = find_repeated(config, filters, inputs, run, sizes.fan)
+    artifacts = run(measure_stage(config, filters, inputs, repeated))
     attributes = artifacts[ATTRIBUTES]
     allowed = config.execution.max_bad_documents
     refuse_too_many(allowed, attributes.manifest.rows, artifacts[QUARANTINE], PROBLEMS, "document")
@@ -400,7 +403,7 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
         UserError: a first check of a run fails, or no document of the sample can be read.
     """
     job = CurateJob(config)
-    root, inputs, config = job.root, job.frozen, config.without_endpoints()
+    root, inputs, config = job.root, job.frozen, config.for_a_plan()
     check_models_and_lists(config.filters, config.store)
     earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
     say_if_compiling()

@@ -12,6 +12,7 @@ from raymill.pipelines.rules.judge_score import JudgeScore
 from raymill.pipelines.rules.line_edits import LineEdits
 from raymill.pipelines.rules.opt_out import OptOut
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
+from raymill.pipelines.rules.repeated_pages import RepeatedPages
 from raymill.pipelines.rules.rule import Check, Dialect, Rule
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
 from raymill.pipelines.rules.url_words import UrlWords
@@ -19,7 +20,7 @@ from raymill.pipelines.rules.url_words import UrlWords
 # Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}
 RULES: dict[str, type] = (
-    {rule.name: rule for rule in (Decontamination, UrlBlocklist, UrlWords, OptOut)}
+    {rule.name: rule for rule in (Decontamination, UrlBlocklist, UrlWords, RepeatedPages, OptOut)}
     | PACKS
     | {rule.name: rule for rule in (LineEdits, BadWords, QualityClassifier, JudgeScore)}
 )

@@ -130,7 +130,7 @@ class _RulesBase(BaseModel):
         for name in ("custom", "by_language"):
             if not getattr(self, name):
                 plain.pop(name, None)
-        for name in ("judge_score", "opt_out", "line_edits", "url_words"):
+        for name in ("judge_score", "opt_out", "line_edits", "url_words", "repeated_pages"):
             if getattr(self, name) is None:
                 plain.pop(name, None)
         return plain
@@ -166,6 +166,14 @@ Rules: Any = create_model("Rules", __base__=_RulesBase, **_fields)
 
 class RulesOfRecords(Rules):
     """Rules of `curate` on records for fine-tuning. Packs are made for web pages, so none applies unless named."""
+
+    @model_validator(mode="after")
+    def _no_archives(self) -> Self:
+        if self.repeated_pages:  # type: ignore[attr-defined]
+            raise ValueError(
+                "repeated_pages: compares pages of web archives, and records are compared by `dedup`; leave it out"
+            )
+        return self
 
     _default_packs: ClassVar[tuple[str, ...]] = ()
 
@@ -226,13 +234,18 @@ class Filters:
         return None
 
 
-def removed_by_url(columns: pa.Table, filters: Filters, store: Store) -> np.ndarray:
+def removed_by_url(
+    columns: pa.Table, filters: Filters, store: Store, repeated: Mapping[str, str] | None = None
+) -> np.ndarray:
     """bool[D]: the documents that rules of the URL remove, by their other columns alone.
+
+    repeated: see Analysis.
 
     Raises:
         ConfigError, StorageError: as of `signals`.
     """
-    analysis = Analysis(Texts.from_strings([""] * columns.num_rows), filters.dialect, columns, store)
+    texts = Texts.from_strings([""] * columns.num_rows)
+    analysis = Analysis(texts, filters.dialect, columns, store, repeated=repeated or {})
     removed = np.zeros(columns.num_rows, bool)
     for rule in filters.of_url:
         values = rule.measure(analysis)
@@ -242,7 +255,12 @@ def removed_by_url(columns: pa.Table, filters: Filters, store: Store) -> np.ndar
 
 
 def signals(
-    texts: Texts, columns: pa.Table, filters: Filters, store: Store, failures: dict[int, str] | None = None
+    texts: Texts,
+    columns: pa.Table,
+    filters: Filters,
+    store: Store,
+    failures: dict[int, str] | None = None,
+    repeated: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What the checks of the language and the rules compare, by name: a column of each signal.
 
@@ -250,6 +268,7 @@ def signals(
         texts: D normalised documents.
         columns: their other columns.
         store: of models and lists.
+        repeated: see Analysis.
         failures: receives row -> message of the documents on which a rule of the user raised an exception.
 
     Raises:
@@ -262,7 +281,7 @@ def signals(
         classifier = language.load(store, filters.language)
         found["language"], found["language_score"] = language.identify(texts, classifier, filters.language.max_chars)
         columns = columns.append_column("language", found["language"])
-    analysis = Analysis(texts, filters.dialect, columns, store, filters.embedding)
+    analysis = Analysis(texts, filters.dialect, columns, store, filters.embedding, repeated=repeated or {})
     for rule in filters.rules:
         found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
     if failures is not None:

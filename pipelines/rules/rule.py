@@ -11,6 +11,7 @@ The dialect defines a word:
 Deduplication and decontamination split text in their own way in both dialects, into tokens (text/tokens.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol
@@ -44,6 +45,7 @@ class Analysis:
         columns: their other columns (source, url, language, ...), D rows.
         store: what rules read their own files from, such as lists and models.
         embedding: the endpoints for text vectors; None: none is allowed.
+        repeated: place of a page of an archive -> why it is a repeated one (repeated_pages.py).
         failures: row -> plug-in and exception, of documents on which a rule of the user raised one.
     """
 
@@ -53,6 +55,7 @@ class Analysis:
     store: Store
     embedding: EmbeddingRun | None = None
     failures: dict[int, str] = field(default_factory=dict)
+    repeated: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def words(self) -> Words:

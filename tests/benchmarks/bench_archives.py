@@ -20,9 +20,12 @@ from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import read_unit
+from raymill.cluster.stage import Output, Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.stages.measure import Measure
+from raymill.pipelines.curate.stages.repeated_pages import PAGES, PAGES_SCHEMA, FindPages
+from raymill.pipelines.rules.filters import Filters
 from raymill.pipelines.rules.rule import Analysis
 from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import forget_peak, machine, memory_of_process
@@ -59,7 +62,7 @@ def us_a_record(folder: Path, rules: dict[str, object]) -> tuple[float, int]:
     config = config_of(folder, rules)
     reading = freeze(Store(), config.inputs).reading
     units = freeze(Store(), config.inputs).units
-    unwanted = Measure(config, config.filters, reading).unwanted
+    unwanted = Measure(config, config.filters, reading).unwanted({})
     best, read = float("inf"), 0
     for _ in range(3):
         began, read = with_children(), 0
@@ -102,6 +105,13 @@ def main(pages_in: Path) -> None:
         }.items():
             us, read = us_a_record(folder, rules)
             print(f"  {title:<34}{us:>9,.0f} us a record, {read:,} extracted")
+        config = config_of(folder, {"repeated_pages": {}})
+        inputs = freeze(Store(), config.inputs)
+        find, began = FindPages(Filters(None, (), "paper"), inputs.reading, config.limits), with_children()
+        with Scratch([Output(PAGES, PAGES_SCHEMA)]) as scratch:
+            found = sum(find(unit, scratch)["documents"] for unit in inputs.units)
+        us = 1e6 * (with_children() - began) / RECORDS
+        print(f"  {'the stage pages':<34}{us:>9,.0f} us a record, {found:,.0f} pages")
         for title, rules in {
             "url_blocklist": {"url_blocklist": {"paths": [str(folder / "ut1")]}},
             "url_words": words,

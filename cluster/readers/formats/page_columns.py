@@ -29,8 +29,8 @@ _SOURCES = {
     "tdm_reservation": _Sources(("tdm-reservation",), "tdm-reservation"),
 }
 PAGE_COLUMNS = tuple(_SOURCES)
-# Columns that no document is named by. `truncated` is one of web archives (warc.py).
-NO_IDS = (*PAGE_COLUMNS, "truncated")
+# Columns that no document is named by. The last are those of web archives (warc.py).
+NO_IDS = (*PAGE_COLUMNS, "truncated", "payload_digest")
 USED_HEADERS = tuple(one.header for one in _SOURCES.values() if one.header)
 _HEAD_CHARACTERS, _MOST_CHARACTERS = 200_000, 2000
 

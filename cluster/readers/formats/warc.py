@@ -4,7 +4,7 @@ A page is an HTML response with status 200, or an HTML resource. Other records (
 error pages) are not documents. They are counted by kind, status or content type, so that each record of an archive is a
 document, a problem or counted. Columns that can be carried or used as id: url, date (ISO 8601), record_id. Columns that
 can only be carried: truncated (why the crawler cut the record: length, time, disconnect, unspecified; null of a whole
-one) and PAGE_COLUMNS (page_columns.py).
+one), payload_digest (hash of the body, as the archive states it) and PAGE_COLUMNS (page_columns.py).
 """
 
 import re
@@ -27,7 +27,7 @@ from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
 _IDS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
-_COLUMNS = _IDS | {"truncated": "warc-truncated"}
+_COLUMNS = _IDS | {"truncated": "warc-truncated", "payload_digest": "warc-payload-digest"}
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
 # How a page begins, for records that do not state their type: after blanks, comments and an XML declaration.
@@ -81,7 +81,7 @@ class Archive(Reader):
     ids: Collection[str] = tuple(_IDS)
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """`url`, `date`, `record_id` and `truncated`, from the header of a record."""
+        """`url`, `date`, `record_id`, `truncated` and `payload_digest`, from the header of a record."""
         return tuple(_COLUMNS)
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
@@ -93,10 +93,10 @@ class Archive(Reader):
                 source = ByteReader(blocks)
                 records = self.records(source, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
                 unwanted = input.unwanted if self.leaves_out else None
-                for record, is_unwanted in _judged(records, input.columns, unwanted):
+                for record, is_unwanted in _judged(records, span.uri, input.columns, unwanted):
                     if rows.full:
                         yield rows.table()
-                    where = f"{span.uri} record at byte {record.offset}"
+                    where = place_of(span.uri, record)
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
                         continue
@@ -172,7 +172,7 @@ class Warc(Archive):
     kinds = ("response", "resource")
 
     def columns_of(self, store: Store, file: FileInfo, input: Input) -> tuple[str, ...]:
-        """`url`, `date`, `record_id` and `truncated`, from the header of a record, and PAGE_COLUMNS."""
+        """Those from the header of a record, as of Archive, and PAGE_COLUMNS."""
         return (*_COLUMNS, *PAGE_COLUMNS)
 
     def extraction(self, input: Input) -> list[Any]:
@@ -207,7 +207,7 @@ class Warc(Archive):
             return
         type = (declared or header.get("warc-identified-payload-type", "")).partition(";")[0].strip().lower()
         if is_unwanted and type.startswith(_HTML):
-            rows.leave_out(id or _value(header, "url"), carried)
+            rows.leave_out(where, id or _value(header, "url"), carried)
             return
         problem, max_bytes = None, rows.limits.max_document_bytes
         if type.startswith(_HTML) or not type:
@@ -222,7 +222,7 @@ class Warc(Archive):
         if not (type.startswith(_HTML) or (not type and _HTML_START.match(body[:_HTML_START_BYTES]))):
             rows.skip(f"{kind} of type {_valid_or_other(type, _CONTENT_TYPE)}")
         elif is_unwanted:
-            rows.leave_out(id or _value(header, "url"), carried)
+            rows.leave_out(where, id or _value(header, "url"), carried)
         elif problem:
             rows.refuse(problem, where, id, carried)
         else:
@@ -320,6 +320,11 @@ class ByteReader:
         return piece
 
 
+def place_of(uri: str, record: WarcRecord) -> str:
+    """The place of a record, for the column `where`."""
+    return f"{uri} record at byte {record.offset}"
+
+
 def _valid_or_other(value: str, pattern: re.Pattern[str]) -> str:
     """The value if it matches, else `(other)` or, if empty, `(none)`: bounds the number of different reasons."""
     return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
@@ -337,7 +342,7 @@ def _value(header: Header, column: str) -> str | None:
 
 
 def _judged(
-    records: Iterator[WarcRecord], columns: Sequence[str], unwanted: Unwanted | None
+    records: Iterator[WarcRecord], uri: str, columns: Sequence[str], unwanted: Unwanted | None
 ) -> Iterator[tuple[WarcRecord, bool]]:
     """The records, with whether they are unwanted: judged many at a time, since a judgement of one takes as long.
 
@@ -351,8 +356,9 @@ def _judged(
 
     def judged() -> Iterator[tuple[WarcRecord, bool]]:
         headers = [record.header or {} for record in waiting]
-        table = pa.table({name: pa.array([_value(one, name) for one in headers], pa.string()) for name in known})
-        found = unwanted(table).tolist() if waiting and known else [False] * len(waiting)
+        table = {name: pa.array([_value(one, name) for one in headers], pa.string()) for name in known}
+        table["where"] = pa.array([place_of(uri, record) for record in waiting], pa.string())
+        found = unwanted(pa.table(table)).tolist() if waiting else []
         yield from zip(waiting, found, strict=True)
         waiting.clear()
 

@@ -13,7 +13,7 @@ rules, for texts of 3.3 kB (`make bench`).
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from itertools import pairwise
@@ -34,6 +34,7 @@ from raymill.cluster.store.copies import local_file, sha256_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.stages.measured_texts import TEXTS, TEXTS_VERSION, texts_outputs
+from raymill.pipelines.curate.stages.repeated_pages import Repeated, made_from, rule_of
 from raymill.pipelines.dedup.compare import NEWEST_BY, is_comparable, newness
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.dedup.signatures import SIGNATURES_VERSION, SKETCH_TYPE, Sketches, permutations
@@ -98,8 +99,10 @@ def attributes_schema(config: CurateConfig, filters: Filters) -> pa.Schema:
     return pa.schema(columns)
 
 
-def measure_stage(config: CurateConfig, filters: Filters, inputs: InputManifest) -> Stage:
-    """The stage that measures every document. filters: those of the config.
+def measure_stage(
+    config: CurateConfig, filters: Filters, inputs: InputManifest, repeated: Repeated | None = None
+) -> Stage:
+    """The stage that measures every document. filters: those of the config. repeated: with the rule `repeated_pages`.
 
     Reads: the input files, each once, as far as its units go.
     Writes: ATTRIBUTES, a row for each document, and QUARANTINE, a row for each document that cannot be read; TEXTS, the
@@ -117,7 +120,9 @@ def measure_stage(config: CurateConfig, filters: Filters, inputs: InputManifest)
             "Choose another column."
         )
     store = inputs.reading.store
-    of_url = [[rule.name, plain_settings(rule)] for rule in filters.of_url]
+    of_url: list[Any] = [[rule.name, plain_settings(rule)] for rule in filters.of_url]
+    if rule_of(filters, inputs):
+        of_url.append(made_from(config, filters, inputs))
     key = UnitKey(fingerprint(dependencies(config, filters, store)), inputs.reading, of_url)
     content = {"units": [key(unit) for unit in inputs.units], "carried": [str(field) for field in inputs.carried]}
     return Stage(
@@ -128,7 +133,7 @@ def measure_stage(config: CurateConfig, filters: Filters, inputs: InputManifest)
             *texts_outputs(inputs),
         ),
         inputs.units,
-        Measure(config, filters, inputs.reading),
+        Measure(config, filters, inputs.reading, repeated),
         fingerprint(content),
         store,
         _files,
@@ -149,7 +154,7 @@ _NO_EFFECT_ON_A_UNIT = {"path", "exclude", "follow_links", "licence", "weight", 
 class UnitKey:
     """Fingerprint of all that a unit's measurements depend on: the settings, and the version and span of each file.
 
-    settings: fingerprint of `dependencies`. of_url: name and settings of the rules of the URL.
+    settings: fingerprint of `dependencies`. of_url: name and settings of the rules of the URL; what they depend on.
     """
 
     settings: str
@@ -210,6 +215,7 @@ class Measure:
     config: CurateConfig
     filters: Filters
     reading: Reading
+    repeated: Repeated | None = None
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and the counters by source above.
@@ -221,7 +227,9 @@ class Measure:
         counts = ReaderCounts()
         has_id_column = self.reading.input_of(unit.source).id is not None
         stored = self.reading.extracts(unit)
-        for table in read_unit(unit, self.reading, self.config.limits, counts=counts, unwanted=self.unwanted):
+        repeated = self.repeated.in_unit(unit.index) if self.repeated else {}
+        unwanted = self.unwanted(repeated)
+        for table in read_unit(unit, self.reading, self.config.limits, counts=counts, unwanted=unwanted):
             readable, unreadable = split_problems(table)
             if unreadable.num_rows:
                 counters["quarantined"] += unreadable.num_rows
@@ -229,7 +237,7 @@ class Measure:
                 scratch.write(QUARANTINE, pa.table(origin | {n: unreadable[n] for n in ("row", "problem", "where")}))
             if readable.num_rows:
                 failures: dict[int, str] = {}
-                attributes = self.attributes(unit.source, readable, failures)
+                attributes = self.attributes(unit.source, readable, failures, repeated)
                 if failures:
                     measured = np.ones(readable.num_rows, bool)
                     measured[list(failures)] = False
@@ -258,18 +266,24 @@ class Measure:
         counters |= {f"{NOTES}{unit.source}/{note}": count for note, count in counts.notes.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
 
-    @property
-    def unwanted(self) -> Unwanted | None:
-        """The documents that rules of the URL remove; None without such a rule."""
-        filters, store = self.filters, self.reading.store
-        return partial(removed_by_url, filters=filters, store=store) if filters.of_url else None
+    def unwanted(self, repeated: Mapping[str, str]) -> Unwanted | None:
+        """The documents that rules of the URL remove; None without such a rule. repeated: of the unit."""
+        if not self.filters.of_url:
+            return None
+        return partial(removed_by_url, filters=self.filters, store=self.reading.store, repeated=repeated)
 
-    def attributes(self, source: str, documents: pa.Table, failures: dict[int, str] | None = None) -> pa.Table:
+    def attributes(
+        self,
+        source: str,
+        documents: pa.Table,
+        failures: dict[int, str] | None = None,
+        repeated: Mapping[str, str] | None = None,
+    ) -> pa.Table:
         """The measurements of each document: the same rows, without the text.
 
         Args:
             documents: a table of read_unit, of readable documents.
-            failures: as in `signals`.
+            failures, repeated: as in `signals`.
         """
         config, filters, store = self.config, self.filters, self.reading.store
         not_extracted = pc.is_null(documents["text"]).to_numpy()
@@ -289,7 +303,7 @@ class Measure:
         }
 
         parts: dict[str, Callable[[], dict[str, object]]] = {
-            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store, failures)
+            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store, failures, repeated)
         }
         if config.personal_data:
             parts["personal_data"] = lambda: personal_data_counts(texts)

@@ -152,8 +152,8 @@ def find_shared(shared: np.ndarray, keys: np.ndarray, checks: np.ndarray) -> np.
 class KeyStages:
     """Runs stages that prepare `select`, with sliced outputs.
 
-    units: all units of input (kept_texts.MeasuredUnit). made_from: fingerprint of what else the result depends on.
-    fan: see cluster/exchange.py.
+    units: all units of input, with `first`, the position of their first document (kept_texts.MeasuredUnit). made_from:
+    fingerprint of what else the result depends on. fan: see cluster/exchange.py. of: the stage that needs them.
     """
 
     run: RunStage
@@ -161,6 +161,7 @@ class KeyStages:
     units: Sequence[Any]
     made_from: str
     fan: int
+    of: str = "select"
 
     def count(self, name: str, output: str, work: Work, memory: int, least: float = 0.0) -> Artifact:
         """Count the keys of every unit. memory: bytes of a unit. least: bytes of all keys that a plan assumes."""
@@ -210,7 +211,9 @@ class KeyStages:
 
     def _stage(self, name: str, output: str, units: Sequence[Any], work: Work, memory: int) -> Stage:
         made = fingerprint([self.made_from, name, len(units)])
-        return Stage(f"select.{name}", (Output(output, pa.schema([])),), units, work, made, self.store, memory=memory)
+        return Stage(
+            f"{self.of}.{name}", (Output(output, pa.schema([])),), units, work, made, self.store, memory=memory
+        )
 
 
 @dataclass(frozen=True)

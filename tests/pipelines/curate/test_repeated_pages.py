@@ -1,0 +1,151 @@
+"""The rule `repeated_pages`: of pages with one URL or one payload, the first in order of the input stays."""
+
+import gzip
+import random
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.prepare.config import PrepareConfig
+from tests.support.inline import curate_inline
+from tests.support.warc_records import record, response
+
+TEXT = "The mill at the river number {} turns from morning to evening, and whoever comes by can hear its wheel. "
+Page = tuple[str, int | None]  # (URL, number of its text, which is its digest; None: the page has another status)
+
+
+def one_record(url: str, number: int | None, digest: bool = True) -> bytes:
+    body = f"<html><body><article><p>{TEXT.format(number) * 8}</p></article></body></html>".encode()
+    content = response(body, status="404 Not Found" if number is None else "200 OK")
+    stated = f"WARC-Payload-Digest: sha1:{number}\r\n" if digest else ""
+    return record("response", content).replace(b"http://x/0\r\n", f"{url}\r\n{stated}".encode())
+
+
+def write(folder: Path, files: list[list[Page]], digest: bool = True) -> None:
+    for number, pages in enumerate(files):
+        content = b"".join(gzip.compress(one_record(*page, digest)) for page in pages)
+        (folder / f"{number:03}.warc.gz").write_bytes(content)
+
+
+def settings_of(folder: Path, output: str = "run", **rule) -> dict:
+    return {
+        "inputs": [{"path": str(folder / "*.warc.gz"), "columns": ["url"]}],
+        "output": str(folder / output),
+        "language": None,
+        "dedup": None,
+        "rules": {"packs": [], "repeated_pages": rule},
+    }
+
+
+def ledger(run) -> list[tuple[int, str, str]]:
+    rows = Artifact.load(Store(), f"{run.uri}/removed").table().to_pylist()
+    return [(row["position"], row["url"], row["reason"]) for row in rows]
+
+
+def expected(pages: list[Page], by: tuple[str, ...], blocked: str = "-") -> list[tuple[int, str, str]]:
+    """The definition: first by URL, then by payload among those that are left."""
+    pages = [page for page in pages if page[1] is not None]
+    reasons: dict[int, str] = {at: "blocked_url" for at, page in enumerate(pages) if blocked in page[0]}
+    for part, name, reason in ((0, "url", "repeated_url"), (1, "payload_digest", "repeated_payload")):
+        seen = set()
+        for at, page in enumerate(pages):
+            if name in by and at not in reasons:
+                if page[part] in seen:
+                    reasons[at] = reason
+                seen.add(page[part])
+    return [(at, pages[at][0], reasons[at]) for at in sorted(reasons)]
+
+
+@pytest.fixture(autouse=True)
+def a_unit_for_each_file(monkeypatch):
+    monkeypatch.setattr("raymill.cluster.readers.freeze._LEAST_BYTES", 100)
+
+
+BOTH = ("url", "payload_digest")
+
+
+@pytest.mark.parametrize("by", [BOTH, ("url",), ("payload_digest",)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_page_of_a_url_and_of_a_payload_stays(tmp_path, monkeypatch, by, seed):
+    draw = random.Random(seed)
+    files = [
+        [(f"http://a.org/{draw.randrange(12)}", draw.choice([None, *range(10)])) for _ in range(draw.randrange(9))]
+        for _ in range(4)
+    ]
+    files[0] += [("http://a.org/1", 1)]  # no file is read first without a page
+    write(tmp_path, files)
+    run = curate_inline(settings_of(tmp_path, by=by), monkeypatch)
+    assert ledger(run) == expected([page for file in files for page in file], by)
+
+
+def test_a_page_is_not_removed_as_the_copy_of_one_that_goes_itself(tmp_path, monkeypatch):
+    pages: list[Page] = [
+        ("http://a.org/1", 1),
+        ("http://a.org/1", 2),  # its URL is repeated
+        ("http://b.org/1", 2),  # so this is the first one with the payload
+        ("http://bad.com/", 3),  # removed by its URL
+        ("http://c.org/1", 3),  # so this one stays
+        ("http://d.org/1", None),
+        ("http://d.org/1", 4),  # that one was no page
+    ]
+    write(tmp_path, [pages[:2], pages[2:]])
+    (tmp_path / "domains").write_text("bad.com\n")
+    settings = settings_of(tmp_path)
+    settings["rules"]["url_blocklist"] = {"paths": [str(tmp_path / "domains")]}
+    run = curate_inline(settings, monkeypatch)
+    assert ledger(run) == expected(pages, BOTH, "bad.com")
+    assert [row[2] for row in ledger(run)] == ["repeated_url", "blocked_url"]
+    steps = {step["stage"]: step["removed"]["documents"] for step in run.report["funnel"]}
+    assert (steps["repeated_pages"], steps["url_blocklist"]) == (1, 1)
+    assert "1 repeated" not in str(run.report["warnings"])
+
+
+def test_the_same_pages_go_however_the_input_is_divided(tmp_path, monkeypatch):
+    files = [[(f"http://a.org/{at % 7}", at % 5) for at in range(start, start + 10)] for start in (0, 3, 11)]
+    write(tmp_path, files)
+    runs = []
+    for name, size in (("small", 100), ("large", 1 << 20)):
+        monkeypatch.setattr("raymill.cluster.readers.freeze._LEAST_BYTES", size)
+        runs.append(curate_inline(settings_of(tmp_path, name), monkeypatch))
+    assert [len({file.unit for file in run.artifact("attributes").manifest.files}) for run in runs] == [3, 1]
+    assert ledger(runs[0]) == ledger(runs[1]) == expected([page for file in files for page in file], BOTH)
+    assert runs[0].corpus.table()["url"].to_pylist() == runs[1].corpus.table()["url"].to_pylist()
+
+
+def test_pages_are_compared_across_inputs_and_a_new_file_before_them_changes_what_stays(tmp_path, monkeypatch):
+    write(tmp_path, [[("http://a.org/1", 1), ("http://a.org/2", 2)]])
+    (tmp_path / "crawl").mkdir()
+    (tmp_path / "crawl" / "b.warc").write_bytes(one_record("http://a.org/2", 5) + one_record("http://b.org/", 1))
+    settings = settings_of(tmp_path)
+    settings["inputs"].append({"source": "crawl", "path": str(tmp_path / "crawl"), "columns": ["url"]})
+    run = curate_inline(settings, monkeypatch)
+    assert [row[1:] for row in ledger(run)] == [
+        ("http://a.org/2", "repeated_url"), ("http://b.org/", "repeated_payload"),
+    ]  # fmt: skip
+    (tmp_path / "!.warc.gz").write_bytes(gzip.compress(one_record("http://a.org/1", 9)))
+    run = curate_inline(settings, monkeypatch, replace=True)
+    assert next(row[1:] for row in ledger(run)) == ("http://a.org/1", "repeated_url")
+    assert len(ledger(run)) == 2  # http://b.org/ has the first payload of 1 that is left
+
+
+def test_without_digests_payloads_are_not_compared_and_other_formats_never(tmp_path, monkeypatch):
+    write(tmp_path, [[("http://a.org/1", 1), ("http://a.org/2", 1), ("http://a.org/2", 1)]], digest=False)
+    assert [row[2] for row in ledger(curate_inline(settings_of(tmp_path), monkeypatch))] == ["repeated_url"]
+    (tmp_path / "a.jsonl").write_text('{"url": "http://a.org/1", "text": "a"}\n' * 2)
+    settings = settings_of(tmp_path, "other")
+    settings["inputs"][0]["path"] = str(tmp_path / "a.jsonl")
+    assert ledger(curate_inline(settings, monkeypatch)) == []
+
+
+def test_the_rule_needs_urls_and_is_none_of_records(tmp_path):
+    settings = {"kind": "curate", "name": "a"} | settings_of(tmp_path)
+    settings["inputs"] = [{"path": str(tmp_path)}]
+    with pytest.raises(ValidationError, match=r"rules\.repeated_pages: no input carries a column url"):
+        CurateConfig.model_validate(settings)
+    records = {"kind": "prepare", "name": "a", "inputs": [{"path": str(tmp_path)}], "output": str(tmp_path / "p")}
+    with pytest.raises(ValidationError, match="compares pages of web archives"):
+        PrepareConfig.model_validate(records | {"validate": {"rules": {"repeated_pages": {}}}})
