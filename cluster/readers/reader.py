@@ -335,7 +335,8 @@ class Rows:
     ) -> None:
         """Add a document that cannot be read. measure.py and collect.py write the row into quarantine.
 
-        problem: a key of PROBLEMS. content: what was there, of which inputs with `origins` keep the beginning.
+        problem: a key of PROBLEMS. content: what was there, of which inputs with `origins` keep the beginning. Half
+        surrogate pairs in the other values, which Arrow cannot hold, become question marks.
         """
         assert problem in PROBLEMS, problem
         if content is not None and self.input.origins:
@@ -346,6 +347,8 @@ class Rows:
     def _append(
         self, id: str | None, text: bytes | None, problem: str | None, where: str | None, carried: Sequence[str | None]
     ) -> None:
+        if problem:
+            id, where, *carried = (value and value.encode(errors="replace").decode() for value in (id, where, *carried))
         self._ids.append(id or None)
         self._texts.append(text)
         self._problems.append(problem)

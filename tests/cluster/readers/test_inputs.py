@@ -25,6 +25,7 @@ from raymill.cluster.readers.recorded import read_inputs, write_inputs
 from raymill.cluster.readers.streams import Span
 from raymill.cluster.readers.units import InputManifest, read_unit
 from raymill.cluster.store.store import Store
+from tests.support.input_rows import rows_of
 
 MIB = 1 << 20
 KNOWN_ENDINGS = (
@@ -847,3 +848,19 @@ def test_bytes_alone_and_beside_nulls_stay_bytes(tmp_path):
         for row in table.to_pylist()
     ]
     assert [row["x"] for row in rows] == [b"\xff", None]
+
+
+HALVES = {
+    "no text": {"text": None},
+    "text of another type": {"text": 1},
+    "an id of another type": {"text": "a", "id": 1.5},
+    "half a pair in the text": {"text": "\ud800"},
+    "half a pair in the id": {"text": None, "id": "\ud800"},
+}
+
+
+@pytest.mark.parametrize("value", HALVES.values(), ids=HALVES)
+def test_half_a_surrogate_pair_beside_a_problem_is_a_row_of_quarantine(tmp_path, value):
+    (tmp_path / "a.jsonl").write_text(json.dumps(value | {"title": "\ud800"}) + '\n{"text": "b"}\n')
+    bad, good = rows_of(tmp_path, id="id", columns=["title"])
+    assert bad["problem"] and good["text"] == "b"
