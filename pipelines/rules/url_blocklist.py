@@ -111,6 +111,11 @@ def url_column(analysis: Analysis, column: str, rule: str) -> pa.Array:
     return urls.combine_chunks() if isinstance(urls, pa.ChunkedArray) else urls
 
 
+def hosts_of(urls: pa.Array) -> pa.Array:
+    """The host of each URL, in lower case without "www."; empty for null and for other text. urls: large_string."""
+    return _split(urls)[0]
+
+
 def _files_of(path: str) -> Sequence[str]:
     """The lists at a path: of a folder on this machine the files `domains` and `urls` in it, else the path itself."""
     if is_remote(path) or Store().exists(path) or not (inside := Store().list_files(path)):

@@ -39,6 +39,7 @@ from raymill.pipelines.curate.stages.measure import (
     REPEATED_KEY,
     SKIPPED,
 )
+from raymill.pipelines.curate.stages.page_tallies import PAGE_TABLES, by_name
 from raymill.pipelines.curate.stages.samples import CUT_REASON, best_samples
 from raymill.pipelines.curate.stages.tallies import (
     BEST_SAMPLES,
@@ -64,6 +65,7 @@ SCHEMA_VERSION = 1
 CurateReport = dict[str, Any]
 
 _AMOUNT = {"documents": int, "characters": int}
+_IN_AND_KEPT = {"input": _AMOUNT, "corpus": _AMOUNT}
 _EXCERPT = {"id": str, "source": str, "excerpt": str}  # the beginning of a document; one that was cut ends with U+2026
 _BY_REASON = {"reason": str, **_AMOUNT}
 # A key that ends with `?` may be missing; a part that is off is empty or null.
@@ -105,6 +107,12 @@ REPORT = {
     "groups": [{
         "group_id": str, "documents": int, "kept": _EXCERPT, "removed": _EXCERPT, "similarity": float | None,
     }],
+    # Of inputs that carry these columns: pages by host, by month of `published` and `date`, and by what they say to
+    # robots. hosts: those with the most documents; `others` are the rest, with an empty name. The others of a unit are
+    # not told apart, so the numbers of a host are the least that it has.
+    "hosts?": {"hosts": [{"host": str, **_IN_AND_KEPT}], "others": _IN_AND_KEPT},
+    "dates?": [{"column": str, "months": [{"month": str, **_IN_AND_KEPT}]}],
+    "opt_outs?": [{"directive": str, **_IN_AND_KEPT}],
     # reason: `kept` for a document of the corpus; its value and threshold are null.
     "samples": [{
         **_EXCERPT, "reason": str, "stage": str, "language": str | None, "value": float | None,
@@ -142,6 +150,7 @@ _PLAIN_SIGNALS = {
     "language_score": "probability of the language",
 }
 _WHERE_SHOWN = 3
+_HOSTS_SHOWN = 200
 _ID_SHOWN = 60  # characters
 
 _STAGE_OF = {ATTRIBUTES: "measure", TALLIES: "decide", GROUPS: "group", CORPUS: "select"}
@@ -215,6 +224,7 @@ def gather(
                 for row in shown.to_pylist()
             ],
         }
+    report |= _pages(tallies)
     kept_languages = config.language.keep if config.language else ()
     return report | {"warnings": warnings(report, inputs, config.report.warn_source_loss, kept_languages)}
 
@@ -333,6 +343,35 @@ def _sources(inputs: InputManifest, tallies: _Tallies, attributes: Artifact) -> 
             }
         )
     return rows
+
+
+def _pages(tallies: _Tallies) -> dict[str, Any]:
+    """The parts on web pages, as far as their columns are carried."""
+    found: dict[str, Any] = {}
+    by_table = {table: by_name(tallies.rows[table]) for table in PAGE_TABLES}
+    if hosts := by_table["host"]:
+        none = {side: {"documents": 0, "characters": 0} for side in ("input", "corpus")}
+        others = hosts.pop("", none)
+        ranked = sorted(hosts.items(), key=lambda item: (-item[1]["input"]["documents"], item[0]))
+        rest = ranked[_HOSTS_SHOWN:]
+        for side in none:
+            for unit in others[side]:
+                others[side][unit] += sum(sides[side][unit] for _, sides in rest)
+        found["hosts"] = {
+            "hosts": [{"host": host, **sides} for host, sides in ranked[:_HOSTS_SHOWN]],
+            "others": others,
+        }
+    dates = (("published", "published"), ("collected", "date"))
+    if months := [
+        {"column": column, "months": [{"month": month, **sides} for month, sides in sorted(by_table[table].items())]}
+        for table, column in dates
+        if by_table[table]
+    ]:
+        found["dates"] = months
+    if opt_outs := by_table["opt_out"]:
+        ranked = sorted(opt_outs.items(), key=lambda item: (-item[1]["input"]["documents"], item[0]))
+        found["opt_outs"] = [{"directive": name, **sides} for name, sides in ranked]
+    return found
 
 
 def _histograms(filters: Filters, tallies: _Tallies) -> list[dict[str, Any]]:

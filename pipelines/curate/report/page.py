@@ -40,6 +40,8 @@ from raymill.pipelines.rules import RULES
 from raymill.pipelines.text.word_diff import DiffPart, word_diff
 
 _LANGUAGES_SHOWN = 15
+_HOSTS_SHOWN = 20
+_DATES = {"": "not stated", "other": "in another form"}
 _PLACES_SHOWN = 5
 _OPEN_GROUPS = 3
 _OPEN_PACKS = 2
@@ -61,6 +63,7 @@ def render(report: CurateReport) -> str:
     run = report["run"]
     shown = [
         warnings_section(report["warnings"]), result(report), funnel(report), languages(report), sources(report),
+        *archives(report), *hosts(report), *dates(report), *opt_outs(report),
         signals(report), similarity(report), groups(report), samples(report), personal_data(report),
         *(cut_texts(cut.name, cut.sentence(report[cut.name]), report[cut.name]) for cut in CUTS if cut.name in report),
         quarantine(report), skipped(report), times(report), config_section(run["config"]),
@@ -263,6 +266,116 @@ def _shares_removed(rows: Sequence[Any]) -> Content:
         cells.append((styled("name", code(reason)), stage_name(stage), *shares))
     caption = "Share of each source's documents that a reason removed; the stronger the shade, the more"
     return DataTable(caption, ["Reason", "Stage", *(Markup(">") + name(row["source"]) for row in rows)], cells)
+
+
+def archives(report: CurateReport) -> Iterator[Section]:
+    """What became of the records of web archives: documents, problems of extraction, and records that are no page."""
+    rows = [row for row in report["sources"] if row.get("records")]
+    if not rows:
+        return
+    cells: list[Sequence[Content]] = []
+    for row in rows:
+        source, records = row["source"], row["records"]
+        of_url = [one for one in row["reasons"] if one["stage"] in _OF_URL]
+        by_url = sum(one["documents"] for one in of_url)
+        found: list[tuple[str, str, int]] = [("page with a text", "", row["input"]["documents"] - by_url)]
+        found += [("page removed before its text was extracted", one["reason"], one["documents"]) for one in of_url]
+        found += [
+            ("page that could not be read", one["problem"], one["documents"] - one.get("lost", 0))
+            for one in report["quarantine"]
+            if one["source"] == source
+        ]
+        found += [
+            ("no page", one["reason"], one["count"])
+            for one in report["skipped"]
+            if one["source"] == source and one["inside"]
+        ]
+        cells += [
+            (
+                name(source) if at == 0 else "", kind, code(reason) if reason else "",
+                bar([BarSegment(number, "removed" if at else "kept", plural(number, "record"))], records, "", "small"),
+                number, share(number, records),
+            )
+            for at, (kind, reason, number) in enumerate(one for one in found if one[2])
+        ]  # fmt: skip
+    words = "Each record of an archive is a document, in quarantine or counted here as no page."
+    table = DataTable("What became of the records", ["Source", "Record", "Reason", "", ">Records", ">of all"], cells)
+    yield Section("archives", "Records of web archives", [note(words), table])
+
+
+def hosts(report: CurateReport) -> Iterator[Section]:
+    """The hosts with the most pages, and those that lost the most."""
+    if "hosts" not in report:
+        return
+    rows, others = report["hosts"]["hosts"], report["hosts"]["others"]
+
+    def table(caption: str, rows: Sequence[Any]) -> DataTable:
+        most, whole = max(row["input"]["documents"] for row in rows), report["totals"]["input"]["documents"]
+        cells = [(styled("wrap", outside(row["host"])), *_in_and_kept(row, most, whole)) for row in rows]
+        return DataTable(caption, ["Host", "", *_IN_AND_KEPT], cells)
+
+    def lost(row: Any) -> int:
+        return int(row["input"]["documents"] - row["corpus"]["documents"])
+
+    losers = [row for row in sorted(rows, key=lambda row: (-lost(row), row["host"])) if lost(row)][:_HOSTS_SHOWN]
+    rest = others["input"]["documents"] + sum(row["input"]["documents"] for row in rows[_HOSTS_SHOWN:])
+    content: list[Content] = []
+    if rows:
+        content.append(table("The hosts with the most documents", rows[:_HOSTS_SHOWN]))
+    if rest:
+        content.append(note(f"{plural(rest, 'document')} of other hosts, or without a URL, are not shown."))
+    if losers:
+        content.append(Fold(["The hosts that lost the most documents"], [table("By documents lost", losers)]))
+    yield Section("hosts", "Hosts", content)
+
+
+def dates(report: CurateReport) -> Iterator[Section]:
+    """Pages by year, and by month in a fold."""
+    if "dates" not in report:
+        return
+    whole, content = report["totals"]["input"]["documents"], list[Content]()
+    meanings = {"published": "when the pages say that they were published", "date": "when they were collected"}
+    for one in report["dates"]:
+        years: dict[str, Any] = {}
+        for row in one["months"]:
+            sides = years.setdefault(row["month"][:4] if row["month"] != "other" else "other", _no_documents())
+            for side in sides:
+                for unit in sides[side]:
+                    sides[side][unit] += row[side][unit]
+        months = [row for row in one["months"] if "-" in row["month"]]
+
+        def table(caption: str, title: str, rows: Sequence[tuple[str, Any]]) -> DataTable:
+            most = max(row["input"]["documents"] for _, row in rows)
+            cells = [(outside(_DATES.get(label, label)), *_in_and_kept(row, most, whole)) for label, row in rows]
+            return DataTable(caption, [title, "", *_IN_AND_KEPT], cells)
+
+        column = one["column"]
+        content.append(table(f"By {column}: {meanings.get(column, column)}", "Year", sorted(years.items())))
+        if len(months) > 1:
+            by_month = table(f"By month of {column}", "Month", [(row["month"], row) for row in months])
+            content.append(Fold([f"{plural(len(months), 'month')} of {column}"], [by_month]))
+    yield Section("dates", "Dates of pages", content)
+
+
+def _no_documents() -> dict[str, dict[str, int]]:
+    return {side: dict.fromkeys(("documents", "characters"), 0) for side in ("input", "corpus")}
+
+
+def opt_outs(report: CurateReport) -> Iterator[Section]:
+    """What pages say to robots: directives and reservations, among the pages read and kept."""
+    if "opt_outs" not in report:
+        return
+    rows, whole = report["opt_outs"], report["totals"]["input"]["documents"]
+    words = (
+        "By the columns robots and tdm_reservation. A page may say several of them. The rule opt_out removes pages by "
+        "those that its settings name."
+    )
+    content: list[Content] = [sentence("No page says anything to robots.")]
+    if rows := [row for row in rows if row["input"]["documents"]]:
+        most = max(row["input"]["documents"] for row in rows)
+        cells = [(code(row["directive"]), *_in_and_kept(row, most, whole)) for row in rows]
+        content = [note(words), DataTable("Pages with a directive", ["Directive", "", *_IN_AND_KEPT], cells)]
+    yield Section("opt-outs", "Opt-outs", content)
 
 
 def signals(report: CurateReport) -> Section:

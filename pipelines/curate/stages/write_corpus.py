@@ -34,6 +34,7 @@ from raymill.pipelines.curate.stages.kept_texts import (
     groups_in,
 )
 from raymill.pipelines.curate.stages.measured_texts import TEXTS, measured_documents, texts_by_unit
+from raymill.pipelines.curate.stages.page_tallies import most_frequent_hosts, page_tallies
 from raymill.pipelines.curate.stages.samples import SAMPLES, SAMPLES_SCHEMA, Sampler, index_in
 from raymill.pipelines.curate.stages.shared_keys import KeyStages, read_shared
 from raymill.pipelines.curate.stages.tallies import TALLIES_SCHEMA, add_tallies, neighbours, tally
@@ -52,7 +53,7 @@ CORPUS = "corpus"
 REMOVED = "removed"  # the ledger
 CONTAMINATED = "contaminated"
 KEPT = "_work/kept"
-SELECT_VERSION = "5"
+SELECT_VERSION = "6"
 
 DEDUP_STAGES = {EXACT: "exact_duplicates", NEAR: "near_duplicates"}
 
@@ -235,7 +236,7 @@ class Select:
             of_unit = groups.filter(pc.equal(groups["unit"], one.unit.index))
             self._write(one, of_unit, scratch, sampler, tallies, counters)
         scratch.write(SAMPLES, sampler.table())
-        scratch.write(KEPT, add_tallies(tallies))
+        scratch.write(KEPT, most_frequent_hosts(add_tallies(tallies)))
         return counters
 
     def _write(
@@ -294,6 +295,10 @@ class Select:
                 reason = f"{cut.name}/{TOO_FEW_WORDS_LEFT}"
                 tallies.append(_tally("removed", unit.source, short, reason, short["characters"]))
                 written, kept = filter_texts(left.texts, enough), kept[enough]
+            stays = np.zeros(len(rows), bool)
+            stays[kept] = True
+            carried = readable.select(self.reading.carried.names)
+            tallies += page_tallies(unit.source, carried, rows["characters"].to_numpy(), stays)
             removed = _sorted(gone)
             scratch.write(REMOVED, self._ledger(unit.source, rows, position, removed, readable))
             sampler.add(unit.source, texts, rows, removed, groups)
