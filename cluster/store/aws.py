@@ -42,7 +42,14 @@ from obstore.exceptions import (
 from raymill.cluster.entry import within
 from raymill.cluster.errors import StorageError
 from raymill.cluster.secret_values import remember
-from raymill.cluster.store.interface import FileInfo, StorageOptions, Upload, checked_endpoint, first_line
+from raymill.cluster.store.interface import (
+    FileInfo,
+    StorageOptions,
+    Upload,
+    checked_endpoint,
+    first_line,
+    refuse_endless,
+)
 
 # Bytes and number of the parts of an upload; S3 takes no more.
 _PART_BYTES, _MAX_PARTS = 5 << 20, 10_000
@@ -138,6 +145,7 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
                 )
                 for found in found_objects
             ]
+            refuse_endless(f"s3://{name}/{folder}", len(objects))
         return objects
 
 

@@ -83,6 +83,9 @@ class StorageOptions(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True, exclude=set(SECRETS))
 
 
+MOST_LISTED = 10_000_000
+
+
 def checked_endpoint(url: str) -> str:
     """The address of a store, without a slash at its end.
 
@@ -172,6 +175,15 @@ def too_large(uri: str, size: int, most: int) -> StorageError:
         f"{uri}: has {size:,} bytes, and a file of this kind at most {most:,}. It is damaged or of another program: "
         "delete it, or point elsewhere."
     )
+
+
+def refuse_endless(uri: str, count: int) -> None:
+    """Raises StorageError: a listing has over MOST_LISTED files, which take 3 GB of memory."""
+    if count > MOST_LISTED:
+        raise StorageError(
+            f"{uri}: over {MOST_LISTED:,} files are listed. Name a folder with fewer; if this has fewer, the store lists "
+            "others."
+        )
 
 
 class NotFound(StorageError):

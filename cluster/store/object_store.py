@@ -27,6 +27,7 @@ from raymill.cluster.store.interface import (
     Unavailable,
     Upload,
     first_line,
+    refuse_endless,
     too_large,
 )
 from raymill.cluster.store.object_files import TAIL_BYTES, Onward, Parts, PartsFile
@@ -301,9 +302,7 @@ class Bucket:
                         files.append(replace(file, uri=uri))
                 self._odd_names[prefix] = odd
             else:
-                files = self._retried(
-                    lambda: [self._info(found) for page in obstore.list(self.store, prefix or None) for found in page]
-                )
+                files = self._retried(partial(self._listed, prefix))
         # A store may list others, and what is listed is read and deleted.
         below = f"{self.root}/{prefix}/" if prefix else f"{self.root}/"
         files = [file for file in files if file.uri.startswith(below)]
@@ -315,6 +314,13 @@ class Bucket:
                 folders.add(folder)
                 folder = folder.rpartition("/")[0]
         yield from (file for file in files if file.size or file.uri not in folders)
+
+    def _listed(self, prefix: str) -> list[FileInfo]:
+        files: list[FileInfo] = []
+        for page in obstore.list(self.store, prefix or None):
+            files += map(self._info, page)
+            refuse_endless(f"{self.root}/{prefix}", len(files))
+        return files
 
     def unreadable(self, prefix: str, *, inside: bool = False) -> list[tuple[str, str]]:
         return self._odd_names.get(prefix, [])

@@ -446,6 +446,16 @@ def test_a_listing_with_the_same_page_without_end_ends():
         Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=True)
 
 
+@pytest.mark.parametrize("skip_bad_names", [True, False])
+def test_a_listing_of_other_names_without_end_ends(monkeypatch, skip_bad_names):
+    monkeypatch.setattr("raymill.cluster.store.interface.MOST_LISTED", 5)
+    pages = [(PAGE % number).replace(b"in/a", b"in/%d" % number) for number in range(20)]
+    pages = [page.replace(b"<L>", b"<ListBucketResult>").replace(b"</L>", b"</ListBucketResult>") for page in pages]
+    answers = {"*": [HEAD % len(body) + body for body in pages]}
+    with server(answers) as url, pytest.raises(StorageError, match="over 5 files are listed"):
+        Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=skip_bad_names)
+
+
 @pytest.mark.parametrize("status", [b"200 OK", b"500 X"])
 def test_an_answer_to_boto3_has_a_bound(monkeypatch, status):
     monkeypatch.setattr("raymill.cluster.store.aws._LARGEST_ANSWER", 1 << 20)
