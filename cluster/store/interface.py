@@ -181,8 +181,8 @@ def refuse_endless(uri: str, count: int) -> None:
     """Raises StorageError: a listing has over MOST_LISTED files, which take 3 GB of memory."""
     if count > MOST_LISTED:
         raise StorageError(
-            f"{uri}: over {MOST_LISTED:,} files are listed. Name a folder with fewer; if this has fewer, the store lists "
-            "others."
+            f"{uri}: over {MOST_LISTED:,} files are listed. Name a folder with fewer; if this has fewer, the store "
+            "lists others."
         )
 
 

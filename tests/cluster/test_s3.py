@@ -447,11 +447,12 @@ def test_a_listing_with_the_same_page_without_end_ends():
 
 
 @pytest.mark.parametrize("skip_bad_names", [True, False])
-def test_a_listing_of_other_names_without_end_ends(monkeypatch, skip_bad_names):
+def test_a_listing_of_too_many_names_ends(monkeypatch, skip_bad_names):
     monkeypatch.setattr("raymill.cluster.store.interface.MOST_LISTED", 5)
-    pages = [(PAGE % number).replace(b"in/a", b"in/%d" % number) for number in range(20)]
-    pages = [page.replace(b"<L>", b"<ListBucketResult>").replace(b"</L>", b"</ListBucketResult>") for page in pages]
-    answers = {"*": [HEAD % len(body) + body for body in pages]}
+    entry = PAGE[PAGE.index(b"<Contents>") : -len(b"</L>")]
+    entries = b"".join(entry.replace(b"in/a", b"in/%d" % number) for number in range(6))
+    body = b"<ListBucketResult><IsTruncated>false</IsTruncated>" + entries + b"</ListBucketResult>"
+    answers = {"*": [HEAD % len(body) + body] * 3}
     with server(answers) as url, pytest.raises(StorageError, match="over 5 files are listed"):
         Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=skip_bad_names)
 

@@ -34,6 +34,7 @@ _DATES = (
 )
 _WEEKDAY = re.compile(r"\b(?:mon|tues|wednes|thurs|fri|satur|sun)days?\b", re.IGNORECASE)
 _MOST_DAYS = 365
+_MOST_DIGITS = 40  # of a number that is changed; Python writes none of over 4,300
 _ATTEMPTS = 20
 _State = Literal["free", "stays", "new"]
 
@@ -173,7 +174,7 @@ def _change_numbers(edited: Sequence[_EditedText], answers: Sequence[bool], draw
 
 
 def _changes(number: str) -> bool:
-    return len(_digits(number)) > 1 and not _YEAR.fullmatch(number) and bool(_digits(number).strip("0"))
+    return 1 < len(_digits(number)) <= _MOST_DIGITS and not _YEAR.fullmatch(number) and bool(_digits(number).strip("0"))
 
 
 def _digits(number: str) -> str:

@@ -51,6 +51,12 @@ def test_numbers_without_enough_others_of_as_many_digits_stay():
     assert of(text) == [text]
 
 
+@pytest.mark.parametrize("number", ["7" * 5000, "12," * 3000 + "12"], ids=["digits", "groups"])
+def test_a_number_of_thousands_of_digits_stays(number):
+    text = f"It is {number}."
+    assert of(text) == [text]
+
+
 def test_digits_years_and_marks_of_lists_stay():
     text = "1. In 2019 he had 7 cats\n2. and 3 dogs\n10. and `x = 55`"
     assert of(text) == [text]
