@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.demo.helpdesk import run_prepare_demo as prepare_demo
     from raymill.pipelines.prepare.commands import assess_data as assess
     from raymill.pipelines.prepare.versions import calls as dataset
+    from raymill.pipelines.recipes import write_recipe as init
     from raymill.pipelines.warm import warm_kernels as warm
     from raymill.training.commands import pack_corpora as pack
     from raymill.training.commands import preview_corpora as preview
@@ -81,6 +82,7 @@ __all__ = [
     "explain",
     "gc",
     "generate",
+    "init",
     "inspect",
     "job",
     "logs",

@@ -11,6 +11,11 @@ CURATE = Kind(
     job=Entry("raymill.pipelines.curate.job:CurateJob"),
     plan=Entry("raymill.pipelines.curate.job:plan"),
     verbs={
+        "init": Verb(
+            Entry("raymill.pipelines.recipes:init"),
+            "a config that follows a published corpus: FineWeb, DCLM, C4 and others",
+            call=Entry("raymill.pipelines.recipes:write_recipe"),
+        ),
         "what-if": Verb(
             Entry("raymill.pipelines.curate.questions.what_if:print_comparison"),
             "decide a measured run again with other settings, in seconds",
