@@ -7,8 +7,10 @@ FineWeb2 has bounds and stop words for each of its languages, in a folder of sma
 like. `--bounds` writes them into the config, where each can be read and changed.
 """
 
+import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from raymill.cluster.cli import shell_command
 from raymill.cluster.config_text import parse
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
 
 RECIPES = Path(__file__).parent / "configs" / "recipes"
 _BY_LANGUAGE = "fineweb2"
 _LARGEST_FILE = 1 << 16
+_LONGEST_MEAN = 200  # characters of a word, above which no language is
+
+log = logging.getLogger(__name__)
 
 _Fraction = Annotated[float, Field(ge=0, le=1)]
 _Ngrams = tuple[tuple[int, Annotated[float, Field(ge=0)]], ...]  # above 1 where occurrences overlap
@@ -71,7 +79,7 @@ def write_recipe(
     recipe: str,
     file: str | os.PathLike[str] | None = None,
     bounds: str | os.PathLike[str] | None = None,
-    languages: tuple[str, ...] | list[str] = (),
+    languages: Sequence[str] = (),
 ) -> str:
     """Write a config of `curate` that follows a published corpus, such as fineweb, dclm or c4. Returns its path.
 
@@ -91,32 +99,34 @@ def write_recipe(
             f"init: {_BY_LANGUAGE} needs --bounds FOLDER, the folder `configs` of github.com/huggingface/fineweb-2; "
             "other recipes have no bounds of languages"
         )
-    text = (RECIPES / f"{recipe}.yaml").read_text()
+    store, path, text = Store(), os.fspath(file or f"{recipe}.yaml"), _text_of(recipe)
+    if store.exists(path):
+        raise ConfigError(f"init: {path} exists. Name another file, as `raymill init {recipe} FILE`.")
     if bounds is not None:
-        text = _with_bounds(text, Path(bounds), tuple(languages))
-    path = Path(file or f"{recipe}.yaml")
-    try:
-        with path.open("x") as written:
-            written.write(text)
-    except FileExistsError:
-        raise ConfigError(f"init: {path} exists. Name another file, as `raymill init {recipe} FILE`.") from None
-    except OSError as error:
-        raise ConfigError(f"init: {path}: {error.strerror}") from error
-    return str(path)
+        text = _with_bounds(text, os.fspath(bounds), languages)
+    store.write_bytes(path, text.encode())
+    return path
 
 
 def recipes() -> dict[str, str]:
     """Name of each recipe -> what it is, in a line."""
-    files = sorted(RECIPES.glob("*.yaml"))
-    return {file.stem: file.read_text().partition("\n")[0].removeprefix("# ") for file in files}
+    files = Store().list_files(str(RECIPES))
+    names = [os.path.basename(file.uri).removesuffix(".yaml") for file in files]
+    return {name: _text_of(name).partition("\n")[0].removeprefix("# ") for name in names}
 
 
-def _with_bounds(text: str, folder: Path, languages: tuple[str, ...]) -> str:
+def _text_of(recipe: str) -> str:
+    return Store().read_bytes(str(RECIPES / f"{recipe}.yaml")).decode()
+
+
+def _with_bounds(text: str, folder: str, languages: Sequence[str]) -> str:
     """The recipe with the bounds of the languages."""
-    files = [folder / f"{label}.yml" for label in languages] or sorted(folder.glob("*.yml"))
-    if not files:
+    if not languages:
+        listed = [os.path.basename(file.uri) for file in Store().list_files(folder)]
+        languages = [name.removesuffix(".yml") for name in listed if name.endswith(".yml")]
+    if not languages:
         raise ConfigError(f"init: {folder} has no files such as deu_Latn.yml")
-    found = {file.stem: _language_file(file) for file in files}
+    found = {label: _language_file(paths.join(folder, f"{label}.yml")) for label in languages}
     # A word with a space in it can match no word.
     lists = {
         label: kept for label, one in found.items() if (kept := [w for w in one.stopwords if not re.search(r"\s", w)])
@@ -133,19 +143,24 @@ def _with_bounds(text: str, folder: Path, languages: tuple[str, ...]) -> str:
     return rules + "\n".join([*lines, "language:", *kept]) + "\n" + language
 
 
-def _language_file(file: Path) -> _LanguageFile:
-    """Raises: ConfigError: the file is missing, or a value of it is wrong."""
+def _language_file(file: str) -> _LanguageFile:
+    """The file of a language.
+
+    Raises:
+        ConfigError, StorageError: it is missing, or a value of it is wrong.
+    """
     try:
-        with file.open("rb") as opened:
-            text = opened.read(_LARGEST_FILE).decode()
-        return _LanguageFile.model_validate(parse(text, str(file), "yaml"))
-    except FileNotFoundError as error:
+        found = _LanguageFile.model_validate(parse(Store().read_bytes(file, _LARGEST_FILE).decode(), file, "yaml"))
+    except NotFound as error:
         raise ConfigError(f"init: {file}: no such file. Languages are named as deu_Latn.") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"init: {file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"init: {file}: {error}") from error
+    if found.max_avg_word_length > _LONGEST_MEAN:
+        log.warning("%s: max_avg_word_length %g bounds nothing", file, found.max_avg_word_length)
+    return found
 
 
 def _bounds_of(one: _LanguageFile) -> dict[str, dict[str, float]]:

@@ -176,3 +176,9 @@ def test_mistakes_are_said(folder):
     with pytest.raises(ConfigError, match=r"c4\.yaml exists\. Name another file"):
         write_recipe("c4")
     assert (folder / "c4.yaml").read_text() == before == (RECIPES / "c4.yaml").read_text()
+
+
+def test_a_bound_that_bounds_nothing_is_said(folder, caplog):
+    (folder / "configs/deu_Latn.yml").write_text(BOUNDS.replace("max_avg_word_length: 15", "max_avg_word_length: 3141"))
+    write_recipe("fineweb2", None, "configs")
+    assert "deu_Latn.yml: max_avg_word_length 3141 bounds nothing" in caplog.text
