@@ -39,7 +39,8 @@ def test_the_configs_in_the_guides_load(tmp_path):
         names += [name] * is_whole
     assert names == [
         "web", "helpdesk", "helpdesk-lora", "web", "peps", "multilingual", "crawl", "site", "articles", "clean",
-        "educational", "lessons", "lessons-by-meaning", "manuals-qa", "friendly", "manuals-checked", "intents-paraphrased",
+        "educational", "lessons", "lessons-by-meaning", "manuals-qa", "friendly", "manuals-checked",
+        "intents-paraphrased",
         "manuals-personas", "faq", "helpdesk", "machines",
         "support", "exports", "intents", "tickets-data", "tickets", "tickets-test", "gsm8k-lora",
     ]  # fmt: skip
