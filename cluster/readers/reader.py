@@ -6,7 +6,8 @@ has them:
     id       string        null if the input has none, or an empty one
     text     large_string  null if there is a problem, and where it was not extracted (`Input.unwanted`)
     problem  string        null if the row is readable, else a key of PROBLEMS
-    where    string        null if the row has a text, else its place: the URI with line, byte, row or record
+    where    string        its place: the URI with line, byte, row or record; null if the row has a text, but for
+                           readers with `leaves_out`
 
 Every document of the file has a row, readable or not, in the order of the file. An unreadable row does not affect
 others. Errors of the store (network, permissions) are raised, because a retry may succeed.
@@ -243,7 +244,7 @@ class Reader:
 class Rows:
     """Collects documents one by one; `table()` returns them as a table and removes them from here.
 
-    unencodable: returns the problem of a document that contains surrogates.
+    unencodable: returns the problem of a document that contains surrogates. places: whether readable rows have one.
     """
 
     def __init__(
@@ -252,12 +253,14 @@ class Rows:
         limits: Limits,
         counts: ReaderCounts,
         unencodable: Callable[[], str] = lambda: "lone_surrogate",
+        places: bool = False,
     ) -> None:
         self._skipped = counts.skipped
         self.notes = counts.notes
         self.input = input
         self.limits = limits
         self._unencodable = unencodable
+        self._places = places
         self._clear()
 
     def _clear(self) -> None:
@@ -315,7 +318,7 @@ class Rows:
             # What was left out may have halves of surrogate pairs, which the text has not.
             self._cut[len(self)] = json.dumps(list(cut))
             self._bytes += len(self._cut[len(self)])
-        self._append(id, encoded, None, None, carried)
+        self._append(id, encoded, None, where if self._places else None, carried)
 
     def leave_out(self, where: str, id: str | None, carried: Sequence[str | None]) -> None:
         """Add a document without its text, which `Input.unwanted` names."""

@@ -10,6 +10,7 @@ import codecs
 import json
 import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -145,27 +146,37 @@ def expanded_size(size: int, uri: str) -> int:
 
 
 def stream(
-    store: Store, uri: str, limits: Limits, start: int = 0, stop: int | None = None
+    store: Store,
+    uri: str,
+    limits: Limits,
+    start: int = 0,
+    stop: int | None = None,
+    members: deque[tuple[int, int]] | None = None,
 ) -> Generator[bytes, None, None]:
-    """The decompressed content of the file; plain files from byte `start`, and fetched ahead to `stop`.
+    """The decompressed content of the file from byte `start`, of a compressed file where a member or frame begins.
+
+    Args:
+        stop: about where reading ends, beyond which nothing is fetched ahead.
+        members: receives (offset in the content from `start` on, offset in the file) of each member or frame of a
+            compressed file, before its content.
 
     Raises:
         UnreadableRest: the file is damaged, ends too early or exceeds the limits on expansion.
         StorageError: the store failed.
     """
     ending = compression_ending(uri)
-    with store.open_input(uri, None if ending else stop) as file:
+    with store.open_input(uri, None if ending and not start else stop) as file:
         if not ending:
             file.seek(start)
             while block := file.read(_PLAIN_BLOCK):
                 yield block
             return
-        if ending == ".lz4":
-            yield from _unpacked_lz4(file, limits)
+        decoders = _zstd_decoders(file, limits) if ending == ".zst" else _DECODERS.get(ending)
+        if start:
+            file.seek(start)
+        if decoders is None:
+            yield from _unpacked_lz4(file, limits, members)
             return
-        decoders = _DECODERS[ending]
-        if ending == ".zst":
-            decoders = _zstd_decoders(file, limits)
         decoder = decoders(limits)
         inside = False  # between the start and the end of a member
         expanded_bytes = before_member = empty_members = 0
@@ -173,6 +184,8 @@ def stream(
         while data := file.read(_INPUT_BLOCK):
             compressed_bytes += len(data)
             while data or (inside and not decoder.needs_input):
+                if not inside and members is not None:
+                    members.append((expanded_bytes, compressed_bytes - len(data)))
                 try:
                     block = decoder.decompress(data, _OUTPUT_BLOCK)
                 except (zlib.error, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
@@ -199,10 +212,11 @@ def stream(
             raise UnreadableRest("truncated")
 
 
-def _unpacked_lz4(file: pa.NativeFile, limits: Limits) -> Iterator[bytes]:
+def _unpacked_lz4(file: pa.NativeFile, limits: Limits, members: deque[tuple[int, int]] | None) -> Iterator[bytes]:
     """The content of an LZ4 file with any number of frames. Memory: some blocks, of at most 4 MiB each.
 
-    Frames are decompressed by Arrow, each for itself, because Arrow drops what is before the start of a bad frame.
+    members: as of `stream`. Frames are decompressed by Arrow, each for itself, because Arrow drops what is before the
+    start of a bad frame.
     """
     expanded_bytes = 0
     is_first = True
@@ -210,6 +224,8 @@ def _unpacked_lz4(file: pa.NativeFile, limits: Limits) -> Iterator[bytes]:
         if head != _LZ4:
             raise UnreadableRest("not_compressed" if is_first else "corrupt_compression")
         is_first = False
+        if members is not None:
+            members.append((expanded_bytes, file.tell() - len(_LZ4)))
         try:
             with pa.CompressedInputStream(pa.PythonFile(_Pieces(_lz4_pieces(file)), "r"), "lz4") as frame:
                 while block := frame.read(_OUTPUT_BLOCK):

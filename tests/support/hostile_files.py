@@ -411,6 +411,23 @@ def warc(draw: Draw) -> HostileFile:
     return HostileFile(b"x.warc", content + record("response", response(b"<p>x</p>"), 7), found)
 
 
+def arc(draw: Draw) -> HostileFile:
+    page = html(draw)
+    line = b"http://x/ 192.0.2.1 20090102030405 text/html %d\n"
+    whole = line % len(page.content) + page.content + b"\n"
+    files = {
+        page.what: whole,
+        "a length that is large": line % 10**15 + page.content,
+        "a length of many digits": line % 1 + b"9" * 5_000 + b"\n",
+        "a line without end": b"http://x/ 1.1.1.1 " * 20_000,
+        "many addresses in a line": b"x 1.1.1.1 20090102030405 " * 500 + b"1\nx\n",
+        "an address that is hostile": whole.replace(b"http://x/", b"file://" + PRIVATE.encode() + b"\x1b]0;x\x07"),
+        "no record": b"x\n" * 5_000,
+    }
+    found, content = draw.choice(list(files.items()))
+    return HostileFile(b"x.arc", content + line % 8 + b"<p>x</p>", found)
+
+
 def wet(draw: Draw) -> HostileFile:
     what, inside = _any_text(draw)
     return HostileFile(b"x.wet", record("conversion", inside.encode("utf-8", "surrogatepass")), what)
@@ -465,7 +482,7 @@ def saved_dataset(draw: Draw) -> HostileFile:
 
 FORMATS: dict[str, Callable[[Draw], HostileFile]] = {
     "jsonl": jsonl, "json": json_values, "csv": csv, "tsv": tsv, "text": text, "html": html, "pdf": pdf_file,
-    "docx": docx, "transcript": transcript, "mail": mails, "warc": warc, "wet": wet, "parquet": parquet,
+    "docx": docx, "transcript": transcript, "mail": mails, "warc": warc, "arc": arc, "wet": wet, "parquet": parquet,
     "hf": saved_dataset,
 }  # fmt: skip
 _NOT_COMPRESSED = ("pdf", "docx", "parquet", "hf")

@@ -45,12 +45,13 @@ class Arc(Warc):
             found = _parsed(line) if line is not None else None
             if found is None:
                 if not lost:
-                    yield WarcRecord(offset, None)
+                    yield WarcRecord(source.place(offset), None)
                 lost = True
                 if line is None:
                     source.skip_to(b"\n")
                 continue
             lost = False
+            where = source.place(offset)
             header, size = found
             counts.records += 1
             whole = size <= max_content_bytes
@@ -63,7 +64,7 @@ class Arc(Warc):
                 continue
             if not content.startswith(b"HTTP/"):
                 header["warc-type"] = "resource"
-            yield WarcRecord(offset, header, content, whole)
+            yield WarcRecord(where, header, content, whole)
 
 
 def _parsed(line: bytes) -> tuple[Header, int] | None:

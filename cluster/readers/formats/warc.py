@@ -9,6 +9,7 @@ one), payload_digest (hash of the body, as the archive states it) and PAGE_COLUM
 
 import re
 import zlib
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS, USED_HEAD
 from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.inputs import Input, Limits, Unwanted
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
-from raymill.cluster.readers.streams import Span, UnreadableRest, stream
+from raymill.cluster.readers.streams import Span, UnreadableRest, compression_ending, stream
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
@@ -35,6 +36,8 @@ _HTML_START = re.compile(
     rb"(?is)(?:\xef\xbb\xbf)?(?>\s+|<!--.*?-->|<\?xml.*?\?>)*+<(?:!doctype\s+html|html|head|body)\b"
 )
 _HTML_START_BYTES = 4096
+RECORD_AT = " record at byte "  # in the place of a record, between the URI and a number
+_BLOCK_OF_ONE = 1 << 20  # bytes that are fetched for one record
 # Records whose URLs are judged at a time, up to about these bytes of content.
 _JUDGED, _JUDGED_BYTES = 256, 4 << 20
 _MOST_DIGITS = 18  # of a Content-Length; Python refuses numbers of more than 4,300
@@ -61,12 +64,12 @@ class WarcRecord(NamedTuple):
     """A record of an archive.
 
     Attributes:
-        offset: offset of its first byte in the decompressed file.
+        where: its place, for the column `where`.
         header: None if there is no valid record at this place.
         content: its beginning if the record is not `whole`, because it is too large.
     """
 
-    offset: int
+    where: str
     header: Header | None
     content: bytes = b""
     whole: bool = True
@@ -86,17 +89,43 @@ class Archive(Reader):
 
     def read(self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts) -> Iterator[pa.Table]:
         """A document for each record of the kinds; other records, and those without a document, are counted."""
-        rows = Rows(input, limits, counts)
+        return self._read(store, span, input, limits, counts, 0, None)
+
+    def record_at(
+        self, store: Store, span: Span, start: int, input: Input, limits: Limits, counts: ReaderCounts | None = None
+    ) -> pa.Table | None:
+        """The row of the record that begins at this byte of the file, as `read` has it; None if it is no document.
+
+        Reads little of the file. counts: the first of its `skipped` is why the record is no document.
+        """
+        return next(self._read(store, span, input, limits, counts or ReaderCounts(), start, 1), None)
+
+    def _read(
+        self,
+        store: Store,
+        span: Span,
+        input: Input,
+        limits: Limits,
+        counts: ReaderCounts,
+        start: int,
+        most: int | None,
+    ) -> Iterator[pa.Table]:
+        """Tables of the records from byte `start` of the file on. most: number of records; None: all."""
+        rows = Rows(input, limits, counts, places=self.leaves_out)
         source = None
+        members = deque[tuple[int, int]]()
         try:
-            with closing(stream(store, span.uri, limits)) as blocks:
-                source = ByteReader(blocks)
+            stop = start + _BLOCK_OF_ONE if most else None
+            with closing(stream(store, span.uri, limits, start, stop, members)) as blocks:
+                source = ByteReader(blocks, span.uri, start, members)
                 records = self.records(source, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
                 unwanted = input.unwanted if self.leaves_out else None
-                for record, is_unwanted in _judged(records, span.uri, input.columns, unwanted):
+                for record, is_unwanted in _judged(records, input.columns, unwanted):
+                    if most and counts.records > most:
+                        break
                     if rows.full:
                         yield rows.table()
-                    where = place_of(span.uri, record)
+                    where = record.where
                     if record.header is None:
                         rows.refuse("bad_warc_record", where)
                         continue
@@ -232,14 +261,36 @@ class Warc(Archive):
 
 
 class ByteReader:
-    """Reads from an iterator of blocks. offset: bytes read so far."""
+    """Reads from an iterator of blocks. offset: in the content of the file.
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    start, members: where the blocks begin, and the members of a compressed file, as of `stream`.
+    """
+
+    def __init__(
+        self, blocks: Iterator[bytes], uri: str = "", start: int = 0, members: deque[tuple[int, int]] | None = None
+    ) -> None:
+        self._uri = uri
+        self._members = deque[tuple[int, int]]() if members is None else members
+        self._is_compressed = bool(compression_ending(uri))
         self._blocks = blocks
         self._data = bytearray()
         self._at = 0
-        self.offset = 0
+        self.offset = 0 if self._is_compressed else start
         self._no_blank_line_before = 0  # an offset
+
+    def place(self, offset: int) -> str:
+        """The place of a record: its byte in the file, if it is the first of a member of a compressed file.
+
+        Else the byte in the content. offset: not below those of earlier calls.
+        """
+        members = self._members
+        while len(members) > 1 and members[1][0] <= offset:
+            members.popleft()
+        if not self._is_compressed:
+            return f"{self._uri}{RECORD_AT}{offset}"
+        if members and members[0][0] == offset:
+            return f"{self._uri}{RECORD_AT}{members[0][1]}"
+        return f"{self._uri}{RECORD_AT}{offset} of its content"
 
     def _more(self) -> bool:
         block = next(self._blocks, None)
@@ -320,11 +371,6 @@ class ByteReader:
         return piece
 
 
-def place_of(uri: str, record: WarcRecord) -> str:
-    """The place of a record, for the column `where`."""
-    return f"{uri} record at byte {record.offset}"
-
-
 def _valid_or_other(value: str, pattern: re.Pattern[str]) -> str:
     """The value if it matches, else `(other)` or, if empty, `(none)`: bounds the number of different reasons."""
     return value if pattern.fullmatch(value) else "(none)" if not value else "(other)"
@@ -342,7 +388,7 @@ def _value(header: Header, column: str) -> str | None:
 
 
 def _judged(
-    records: Iterator[WarcRecord], uri: str, columns: Sequence[str], unwanted: Unwanted | None
+    records: Iterator[WarcRecord], columns: Sequence[str], unwanted: Unwanted | None
 ) -> Iterator[tuple[WarcRecord, bool]]:
     """The records, with whether they are unwanted: judged many at a time, since a judgement of one takes as long.
 
@@ -357,7 +403,7 @@ def _judged(
     def judged() -> Iterator[tuple[WarcRecord, bool]]:
         headers = [record.header or {} for record in waiting]
         table = {name: pa.array([_value(one, name) for one in headers], pa.string()) for name in known}
-        table["where"] = pa.array([place_of(uri, record) for record in waiting], pa.string())
+        table["where"] = pa.array([record.where for record in waiting], pa.string())
         found = unwanted(pa.table(table)).tolist() if waiting else []
         yield from zip(waiting, found, strict=True)
         waiting.clear()
@@ -390,20 +436,21 @@ def _records(
         header = _header(head.partition(b"\n")[2]) if head is not None and head.startswith(b"WARC/") else {}
         length = header.get("content-length", "")
         if not (length.isascii() and length.isdigit() and len(length) <= _MOST_DIGITS):
-            yield WarcRecord(offset, None)
+            yield WarcRecord(source.place(offset), None)
             if head is None:
                 source.take(1)
             source.skip_to(b"WARC/1.")
             continue
         size = int(length)
         found = header.get("warc-type", "").lower()
+        where = source.place(offset)
         counts.records += 1
         if found in kinds:
             whole = size <= max_content_bytes
             content = source.take(size if whole else _MAX_HEADER_BYTES)
             got = len(content) if whole else len(content) + source.skip(size - len(content))
             if got == size:
-                yield WarcRecord(offset, header, content, whole)
+                yield WarcRecord(where, header, content, whole)
         else:
             got = source.skip(size)
             if got == size:  # else it is the problem `truncated`

@@ -24,7 +24,7 @@ from raymill.pipelines.curate.config import CUTS
 from raymill.pipelines.curate.questions.run_reader import MeasuredDocument, RunReader
 from raymill.pipelines.curate.stages.ids import row_at
 from raymill.pipelines.curate.stages.kept_texts import cleaned
-from raymill.pipelines.curate.stages.measure import QUARANTINE
+from raymill.pipelines.curate.stages.measure import PLACE, QUARANTINE
 from raymill.pipelines.curate.stages.write_corpus import CONTAMINATED, CORPUS, REMOVED, ledger_name
 from raymill.pipelines.text.texts import Texts
 from raymill.pipelines.text.word_diff import word_diff
@@ -65,7 +65,7 @@ def explain(run: RunReader, id: str) -> str:
     """A text about each document with this id: outcome, position, measurements.
 
     If no document has it, it may be the value of a carried column, such as a URL, or the path of a file with one
-    document.
+    document; or a URL in a CDX file beside the run's archives, of which the record need not be a document.
 
     Raises:
         DataError: the run has no such document.
@@ -73,6 +73,10 @@ def explain(run: RunReader, id: str) -> str:
     documents = run.find(id) or _by_carried_column(run, id) or run.find_file(id)
     if documents:
         return "\n\n".join(_explained(run, document) for document in documents)
+    if records := [*run.indexed(id)] if "://" in id else []:
+        return "\n\n".join(
+            f"record    {place}\nindex     {index}\noutcome   {outcome}" for place, index, outcome in records
+        )
     table = next(run.attributes.tables(["id"]), None)
     examples = table["id"].slice(0, 3).to_pylist() if table is not None else ["(the run has no documents)"]
     columns, quarantine = ", ".join(run.inputs.carried.names), run.artifact(QUARANTINE)
@@ -150,7 +154,7 @@ def _explained(run: RunReader, document: MeasuredDocument) -> str:
         place = f"{plural(len(uris), 'file')} from {uris[0]}; {error}"
     lines += [f"position  unit {document.unit}, row {document.row} ({place})", "measured"]
     for name, value in document.attributes.items():
-        if name not in ("row", "id"):
+        if name not in ("row", "id", PLACE):
             lines.append(f"  {name:<32} {_number(value)}")
     return "\n".join(lines)
 

@@ -17,10 +17,13 @@ from raymill.cluster.artifact import Artifact, read_tables, require_files
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import Plugin, context_of
 from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.cdx import index_beside, records_of
 from raymill.cluster.readers.formats.text_files import OneDocument
+from raymill.cluster.readers.formats.warc import RECORD_AT, Archive
 from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import PROBLEMS, ReaderCounts
 from raymill.cluster.readers.recorded import INPUTS_JSON, inputs_file, read_inputs
-from raymill.cluster.readers.streams import Span
+from raymill.cluster.readers.streams import Span, refuse_changed
 from raymill.cluster.readers.units import Reading, Unit, read_unit
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
@@ -28,7 +31,7 @@ from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.stages.ids import ID_INDEX, positions_of, row_at
-from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE
+from raymill.pipelines.curate.stages.measure import ATTRIBUTES, PLACE, QUARANTINE
 from raymill.pipelines.curate.stages.measured_texts import TEXTS, measured_documents, texts_by_unit
 from raymill.pipelines.text.normalize import normalize
 from raymill.pipelines.text.texts import Texts
@@ -84,12 +87,15 @@ class RunReader:
         Raises:
             ConfigError: its files are at an endpoint that only the record of the run names.
         """
+        self._refuse_recorded_endpoint(unit)
+        return read_unit(unit, self._reading, self._limits)
+
+    def _refuse_recorded_endpoint(self, unit: Unit) -> None:
         if self._endpoint and paths.is_remote(unit.spans[0].uri):
             raise ConfigError(
                 f"{unit.spans[0].uri}: by its record, this run read it with {self._endpoint}. To send requests there "
                 "with your keys, give the run's config: --config CONFIG."
             )
-        return read_unit(unit, self._reading, self._limits)
 
     @cached_property
     def _reading(self) -> Reading:
@@ -157,6 +163,8 @@ class RunReader:
         Raises:
             DataError, StorageError: a file changed or cannot be read.
         """
+        if place := document.attributes.get(PLACE):
+            return str(place)
         unit, row = self.inputs.units[document.unit], document.row
         for span in unit.spans:
             if span == unit.spans[-1]:
@@ -179,14 +187,69 @@ class RunReader:
         """
         unit = self.inputs.units[document.unit]
         texts = self._texts[document.unit]
+        if texts is None and (found := self._record(unit, document.attributes.get(PLACE))) is not None:
+            return normalize(Texts.from_arrow(pc.fill_null(found["text"], "")))[0]
         tables = self._tables(unit) if texts is None else measured_documents(unit, texts, self._reading, self._limits)
         for table in tables:
             found = table.filter(pc.equal(table["row"], document.row))
             if found.num_rows:
-                return normalize(Texts.from_arrow(found["text"]))[0]
+                return normalize(Texts.from_arrow(pc.fill_null(found["text"], "")))[0]
         raise DataError(
             f"{unit.spans[0].uri}: row {document.row} of unit {document.unit} is not there any more. Restore the input."
         )
+
+    def _record(self, unit: Unit, place: str | None) -> pa.Table | None:
+        """The row of a record of an archive, read from its place; None if the place is not known or no byte of a file.
+
+        Raises:
+            as of `_tables`; DataError: the file changed.
+        """
+        uri, mark, start = (place or "").rpartition(RECORD_AT)
+        span = next((span for span in unit.spans if span.uri == uri), None)
+        if not mark or not start.isdecimal() or span is None:
+            return None
+        self._refuse_recorded_endpoint(unit)
+        reader, reading = READERS[span.format], self._reading
+        assert isinstance(reader, Archive)
+        store = reading.store_of(unit.source)
+        refuse_changed(store, span)
+        limits = self._limits.again(reading.exceeded or {})
+        return reader.record_at(store, span, int(start), reading.input_of(unit.source), limits)
+
+    def indexed(self, url: str) -> Iterator[tuple[str, str, str]]:
+        """(place, index, what the run makes of it) of each record of a URL in CDX files beside the run's archives.
+
+        Raises:
+            ConfigError, StorageError: as of `_tables`; DataError: an archive changed.
+        """
+        beside: dict[str, set[str]] = {}
+        for unit in self.inputs.units:
+            for span in unit.spans:
+                reader = READERS[span.format]
+                if not isinstance(reader, Archive) or not reader.leaves_out:
+                    continue
+                self._refuse_recorded_endpoint(unit)
+                store, folder = self._reading.store_of(unit.source), span.uri.rpartition("/")[0]
+                if folder not in beside:
+                    beside[folder] = {file.uri for file in store.list_files(folder, skip_bad_names=True)}
+                if (index := index_beside(span.uri, beside[folder])) is None:
+                    continue
+                for found in records_of(store, index, url, self._limits):
+                    if found.archive in ("", span.uri.rpartition("/")[2]) and found.offset < span.size:
+                        yield f"{span.uri}{RECORD_AT}{found.offset}", index, self._made_of(unit, span, found.offset)
+
+    def _made_of(self, unit: Unit, span: Span, start: int) -> str:
+        """What the reader makes of a record of an archive, in words."""
+        reader, counts = READERS[span.format], ReaderCounts()
+        assert isinstance(reader, Archive)
+        store = self._reading.store_of(unit.source)
+        refuse_changed(store, span)
+        limits = self._limits.again(self._reading.exceeded or {})
+        found = reader.record_at(store, span, start, self._reading.input_of(unit.source), limits, counts)
+        if found is None:
+            return f"no document: {next(iter(counts.skipped), 'no record begins there')}"
+        problem = found["problem"][0].as_py()
+        return f"in quarantine: {problem} ({PROBLEMS[problem]})" if problem else "a page with a text"
 
     def _scan(self, column: str, value: str | int, unit: int | None = None) -> Iterator[int]:
         """The positions of the documents with this value of an attribute. unit: the only one that is read."""

@@ -131,5 +131,5 @@ class Decide:
 
 
 def is_needed(name: str) -> bool:
-    """Whether a column is read; signature, hash and id are large and not needed."""
-    return name not in ("signature", "text_hash", "id")
+    """Whether a column is read; signature, hash, id and place are large and not needed."""
+    return name not in ("signature", "text_hash", "id", "where")

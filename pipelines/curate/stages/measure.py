@@ -54,6 +54,7 @@ from raymill.pipelines.text.texts import Texts
 from raymill.pipelines.text.tokens import count_tokens
 
 ATTRIBUTES = "attributes"
+PLACE = "where"  # the column of attributes with the place of a record of an archive
 QUARANTINE = "quarantine"
 MEASURE_VERSION = "8"
 
@@ -77,8 +78,11 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-def attributes_schema(config: CurateConfig, filters: Filters) -> pa.Schema:
-    """The columns of the attributes, with one row per readable document. `row`: its number in the unit, from 0."""
+def attributes_schema(config: CurateConfig, filters: Filters, places: bool = False) -> pa.Schema:
+    """The columns of the attributes, with one row per readable document. `row`: its number in the unit, from 0.
+
+    places: whether there are web archives, of which `where` is the place of the record in its file.
+    """
     columns = [
         ("row", pa.int64()),
         ("id", pa.string()),
@@ -88,6 +92,8 @@ def attributes_schema(config: CurateConfig, filters: Filters) -> pa.Schema:
         ("bytes", pa.int64()),
         ("tokens", pa.int64()),
     ]
+    if places:
+        columns.append((PLACE, pa.string()))
     if filters.language:
         columns += [("language", pa.string()), ("language_score", pa.float32())]
     columns += [(signal, pa.float64()) for rule in filters.rules for signal in rule.signals]
@@ -123,17 +129,18 @@ def measure_stage(
     of_url: list[Any] = [[rule.name, plain_settings(rule)] for rule in filters.of_url]
     if rule_of(filters, inputs):
         of_url.append(made_from(config, filters, inputs))
-    key = UnitKey(fingerprint(dependencies(config, filters, store)), inputs.reading, of_url)
+    places = any(map(inputs.reading.leaves_out, inputs.units))
+    key = UnitKey(fingerprint(dependencies(config, filters, store)), inputs.reading, of_url, places)
     content = {"units": [key(unit) for unit in inputs.units], "carried": [str(field) for field in inputs.carried]}
     return Stage(
         "measure",
         (
-            Output(ATTRIBUTES, attributes_schema(config, filters), row_group_bytes=8 << 20),
+            Output(ATTRIBUTES, attributes_schema(config, filters, places), row_group_bytes=8 << 20),
             Output(QUARANTINE, QUARANTINE_SCHEMA),
             *texts_outputs(inputs),
         ),
         inputs.units,
-        Measure(config, filters, inputs.reading, repeated),
+        Measure(config, filters, inputs.reading, repeated, places),
         fingerprint(content),
         store,
         _files,
@@ -160,6 +167,7 @@ class UnitKey:
     settings: str
     reading: Reading
     of_url: list[Any]
+    places: bool
 
     def __call__(self, unit: Unit) -> str:
         input = self.reading.input_of(unit.source)
@@ -174,6 +182,8 @@ class UnitKey:
         ]
         if self.reading.extracts(unit):
             content.append(["texts", TEXTS_VERSION, self.reading.extraction(unit)])
+        if self.places:
+            content.append([PLACE])
         if self.of_url and self.reading.leaves_out(unit):
             content.append(["not extracted", self.of_url])
         return fingerprint(content)
@@ -216,6 +226,7 @@ class Measure:
     filters: Filters
     reading: Reading
     repeated: Repeated | None = None
+    places: bool = False
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         """Counters: `documents`, `characters`, `text_bytes`, `quarantined`, and the counters by source above.
@@ -312,6 +323,8 @@ class Measure:
             columns |= found
         if config.dedup and config.dedup.newest_by:
             columns[NEWEST_BY] = newness(documents[config.dedup.newest_by])
+        if self.places:
+            columns[PLACE] = documents[PLACE]
         if not_extracted.any():
             self._forget(columns, not_extracted)
         return pa.table(columns)

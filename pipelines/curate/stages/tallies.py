@@ -54,7 +54,7 @@ CHARACTERS_PER_TOKEN = 4
 _KEYS = ["table", "source", "language", "name", "bin"]
 
 # Attribute columns without a histogram.
-_NO_SIGNALS = {"row", "id", "source", "text_hash", "language", "signature"}
+_NO_SIGNALS = {"row", "id", "source", "text_hash", "language", "signature", "where"}
 
 _FRACTION_EDGES = np.linspace(0, 1, 41)
 _MEAN_LENGTH_EDGES = np.linspace(0, 20, 41)

@@ -1,6 +1,8 @@
 """Records of web archives: each is a document, a problem or counted."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,24 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.cluster.errors import DataError
+from raymill.cluster.readers.formats import READERS, warc
+from raymill.cluster.readers.formats.cdx import records_of
 from raymill.cluster.readers.formats.page_columns import NO_IDS
+from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.questions.run_reader import RunReader
 from tests.golden.cases import FOLDER
 from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of
-from tests.support.warc_records import COMPRESS, record
+from tests.support.warc_records import COMPRESS, record, response
 
+WORDS = b"The mill number %d turns from morning to evening, and by the river it is heard by all of us. "
+PAGE = b"<html><article><p>" + WORDS + b"It turns on and on until it stops at last. " * 9 + b"</p></article></html>"
 GOLDEN = (FOLDER / "records.warc").read_bytes()
 EXPECTED = yaml.safe_load((FOLDER / "records.yaml").read_text())
 RECORDS = re.split(rb"(?=^WARC/1\.1$)", GOLDEN, flags=re.MULTILINE)[1:]
@@ -154,3 +163,101 @@ def test_every_record_of_a_run_is_a_document_in_quarantine_or_counted(tmp_path, 
     counted = sum(row["count"] for row in run.report["skipped"] if row["inside"])
     bad = sum(row["documents"] for row in run.report["quarantine"])
     assert source["records"] == source["input"]["documents"] + bad + counted == len(EXPECTED) + bool(cut)
+
+
+def packed(ending: str) -> bytes:
+    return with_dictionary(RECORDS, True) if ending == ".dictionary" else b"".join(map(COMPRESS[ending], RECORDS))
+
+
+@pytest.mark.parametrize("ending", [*COMPRESS, ".dictionary"])
+def test_a_record_is_read_from_its_place_alone(tmp_path, ending):
+    path = tmp_path / f"a.warc{ending.replace('.dictionary', '.zst')}"
+    path.write_bytes(packed(ending))
+    (unit,) = (manifest := freeze(Store(), [Input(path=str(path), columns=("url",))])).units
+    rows, _ = outcomes(path, columns=("url",))
+    assert len(rows) == 6
+    for row in rows:
+        start = int(row["where"].removeprefix(f"{path} record at byte ").partition(" ")[0])
+        if not ending:
+            assert path.read_bytes()[start:].startswith(b"WARC/1.1")
+        found = READERS["warc"].record_at(Store(), unit.spans[0], start, manifest.inputs[0], Limits())
+        assert {name: found[name].to_pylist() for name in ("text", "problem", "where", "url")} == {
+            name: [row[name]] for name in ("text", "problem", "where", "url")
+        }
+
+
+def test_a_record_within_a_member_has_its_place_in_the_content(tmp_path):
+    (tmp_path / "a.warc.gz").write_bytes(COMPRESS[".gz"](GOLDEN) + COMPRESS[".gz"](b"") + COMPRESS[".gz"](RECORDS[2]))
+    *within, alone = (row["where"].partition("byte ")[2] for row in outcomes(tmp_path / "a.warc.gz")[0])
+    assert within[0] == f"{len(b''.join(RECORDS[:2]))} of its content" and all("content" in one for one in within)
+    assert (tmp_path / "a.warc.gz").read_bytes()[int(alone) :].startswith(b"\x1f\x8b")
+
+
+def test_a_record_of_arc_is_read_from_its_place_alone(tmp_path):
+    (tmp_path / "a.arc.gz").write_bytes(b"".join(map(COMPRESS[".gz"], ARC_RECORDS)))
+    (unit,) = (manifest := freeze(Store(), [Input(path=str(tmp_path))])).units
+    rows, _ = outcomes(tmp_path)
+    for row in rows:
+        start = int(row["where"].rpartition(" ")[2])
+        found = READERS["arc"].record_at(Store(), unit.spans[0], start, manifest.inputs[0], Limits())
+        assert found["text"].to_pylist() == [row["text"]]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_page_of_a_run_is_read_alone_where_its_text_is_not_stored(tmp_path, monkeypatch, ending):
+    pages = [record("response", response(PAGE % n), n) for n in range(30)]
+    (tmp_path / f"a.warc{ending}").write_bytes(b"".join(map(COMPRESS[ending], pages)))
+    inputs = [{"path": str(tmp_path / f"a.warc{ending}"), "columns": ["url"]}]
+    run = curate_inline({"inputs": inputs, "output": str(tmp_path / "run"), "rules": None, "dedup": None}, monkeypatch)
+    assert "a.warc" in (said := str(run.explain("http://x/20"))) and "record at byte" in said
+    shutil.rmtree(tmp_path / "run" / "_work")
+    reader, parsed = RunReader(Store(), run.uri), []
+    monkeypatch.setattr(warc, "add_page", lambda *given: (parsed.append(1), add_page(*given)))
+    assert "number 20 turns" in reader.text_of(reader.document_at(20)) and len(parsed) == 1
+    with (tmp_path / f"a.warc{ending}").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(DataError, match="changed since this run began"):
+        reader.text_of(reader.document_at(20))
+
+
+def indexed(path: Path, kind: str) -> str:
+    """An index of the archive, of all records: (URL, offset) by another reader, the division of the golden file."""
+    starts, at = [], 0
+    for number, one in enumerate(RECORDS):
+        if found := re.search(rb"WARC-Target-URI: (\S+)", one):
+            starts.append((found[1].decode(), at, number))
+        at += len(COMPRESS[".gz"](one))
+    if kind == "cdxj":
+        rows = ({"url": url, "offset": str(at), "filename": path.name} for url, at, _ in starts)
+        return "".join(f"org,example)/ 20260102030405 {json.dumps(row)}\n" for row in rows)
+    lines = (f"org,example)/ 20260102030405 {url} text/html 200 - - - 1 {at} x/{path.name}\n" for url, at, _ in starts)
+    return " CDX N b a m s k r M S V g\n" + "".join(lines)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.cdx", "cdx"), ("a.warc.gz.cdxj", "cdxj"), ("a.warc.cdx.gz", "cdx")])
+def test_what_became_of_any_url_is_told_by_the_index_beside_an_archive(tmp_path, monkeypatch, name, kind):
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(packed(".gz"))
+    index = indexed(path, kind).encode()
+    (tmp_path / name).write_bytes(COMPRESS[".gz"](index) if name.endswith(".gz") else index)
+    inputs = [{"path": str(path), "columns": ["url"]}]
+    settings = {"inputs": inputs, "output": str(tmp_path / "run"), "execution": {"max_bad_documents": 1.0}}
+    run = curate_inline(settings | {"rules": None, "dedup": None}, monkeypatch)
+    for url, outcome in {
+        "http://example.org/gone": "no document: response with status 404",
+        "http://example.org/wheel.gif": "no document: response of type image/gif",
+        "http://example.org/empty": "in quarantine: empty_extraction",
+        "http://example.org/long": "no document: record of kind continuation",
+    }.items():
+        said = str(run.explain(url))
+        assert f"outcome   {outcome}" in said and f"index     {tmp_path}/{name}" in said and "\n\n" not in said
+    assert "outcome   kept" in str(run.explain("http://example.org/mill"))  # of a document all is known
+    with pytest.raises(DataError, match="no document has id"):
+        run.explain("http://example.org/nowhere")
+
+
+@given(st.binary(max_size=200), st.sampled_from(["a.cdx", "a.cdxj", "a.cdx.gz"]))
+def test_no_index_can_stop_the_question(tmp_path_factory, rubbish, name):
+    path = tmp_path_factory.mktemp("cdx") / name
+    path.write_bytes(b" CDX a V\nhttp://x 12\nhttp://x z\n{http://x\n" + rubbish)
+    assert all(found.offset == 12 for found in records_of(Store(), str(path), "http://x", Limits()))

@@ -50,6 +50,7 @@ EMPTY = {
     "no transcript": ("transcript", "a.vtt", b"WEBVTT", ["no_cues"]),
     "no mail": ("mail", "a.mbox", b"rubbish", ["bad_message"]),
     "requests alone": ("warc", "a.warc", REQUEST, []),
+    "a description alone": ("arc", "a.arc", b"filedesc://a 0.0.0.0 20090102030405 text/plain 1\nx\n", []),
     "no text extract": ("wet", "a.warc.wet", REQUEST, []),
     "rubbish": ("wet", "a.warc.wet", b"rubbish", ["bad_warc_record"]),
     "null texts": ("parquet", "a.parquet", lambda path: pq.write_table(NO_STRINGS, path), ["null_text"] * 2),
