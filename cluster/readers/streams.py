@@ -301,10 +301,11 @@ def _zstd_decoders(file: pa.NativeFile, limits: Limits) -> "Callable[[Limits], D
             content = zstandard.ZstdDecompressor(max_window_size=most).stream_reader(content).read(most + 1)
             if len(content) > most:
                 raise UnreadableRest("large_block")
-        dictionary = zstandard.ZstdCompressionDict(content)
+        decoders = partial(_Zstd, dictionary=zstandard.ZstdCompressionDict(content))
+        decoders(limits)  # refuses a damaged dictionary
     except (zstandard.ZstdError, ValueError) as error:
         raise UnreadableRest("corrupt_compression") from error
-    return partial(_Zstd, dictionary=dictionary)
+    return decoders
 
 
 class Decoder(Protocol):
