@@ -107,15 +107,14 @@ def test_no_bytes_can_stop_the_reading_of_arc(tmp_path_factory, rubbish, at):
         assert (row["text"] is None) == (row["problem"] is not None)
 
 
-@pytest.mark.parametrize("content", [b"\x37\xa4\x30\xec" + b"a" * 12, b"\x37\xa4\x30\xec", b""])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("ending", [".warc.zst", ".jsonl.zst"])
-def test_a_damaged_dictionary_is_a_problem_of_the_file(tmp_path, content, packed, ending):
+def test_a_damaged_dictionary_is_a_problem_of_the_file(tmp_path, packed, ending):
+    content = b"\x37\xa4\x30\xec" + b"a" * 12
     content = zstandard.compress(content) if packed else content
     frame = b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
     (tmp_path / f"a{ending}").write_bytes(frame + zstandard.compress(b'{"text": "a"}\n'))
-    rows = rows_of(tmp_path)
-    assert content in (b"", zstandard.compress(b"")) or [one["problem"] for one in rows] == ["corrupt_compression"]
+    assert [one["problem"] for one in rows_of(tmp_path)] == ["corrupt_compression"]
 
 
 def with_dictionary(records: list[bytes], packed: bool) -> bytes:
