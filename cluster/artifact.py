@@ -142,6 +142,11 @@ class Manifest:
         plain = json.loads(data)
         found = cls(**plain | {"files": [DataFile.from_plain(file) for file in plain["files"]]})
         _read_schema(found.arrow_schema)
+        columns = [one for column in found.schema for one in column]
+        if not all(isinstance(one, str) for one in columns) or any(len(column) != 2 for column in found.schema):
+            raise ValueError("schema is not a list of names and types")
+        if not all(isinstance(one, int | float) for one in found.counters.values()):
+            raise ValueError("a counter is no number")
         return found
 
     @property

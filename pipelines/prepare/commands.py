@@ -346,7 +346,7 @@ def dataset(
             for one in datasets.log(name, **options):
                 numbers = " + ".join(count(number) for number in one.records.values())
                 line = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
-                print(f"{line}  {one.note}".rstrip())
+                print(" ".join(f"{line}  {one.note}".splitlines()).rstrip())
         case "diff":
             difference = datasets.diff(name, given[0], **options)
             print(json.dumps(difference, indent=1, ensure_ascii=False) if as_json else difference)

@@ -95,6 +95,13 @@ def test_a_manifest_with_a_damaged_schema_cannot_be_read():
         Manifest.from_json(json.dumps(plain).encode())
 
 
+@pytest.mark.parametrize("wrong", [{"counters": {"a": "1"}}, {"schema": [[None, "int64"]]}, {"schema": [["a"]]}])
+def test_a_manifest_with_values_of_another_type_cannot_be_read(wrong):
+    plain = json.loads(manifest().to_json()) | wrong
+    with pytest.raises(ValueError, match=r"is no number|names and types"):
+        Manifest.from_json(json.dumps(plain).encode())
+
+
 def test_canonical_json_does_not_depend_on_order():
     assert canonical_json({"b": 1, "a": {"d": "ü", "c": 2}}) == '{"a":{"c":2,"d":"ü"},"b":1}'.encode()
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1}) != fingerprint({"a": 1, "b": 3})

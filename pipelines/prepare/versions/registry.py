@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -175,7 +174,12 @@ class Registry:
         return self._file(version.name, version.version).create(json_bytes(asdict(version)))
 
     def _file(self, name: str, version: str) -> RecordFile[Version]:
-        parse: Callable[[bytes], Version] = Version.parse
+        def parse(data: bytes) -> Version:
+            found = Version.parse(data)
+            if (found.name, found.version) != (name, version):
+                raise ValueError(f"it is of {found.name}:{found.version}")
+            return found
+
         return RecordFile(self.store, paths.join(self.uri, name, f"{version}.json"), "the record of a version", parse)
 
 

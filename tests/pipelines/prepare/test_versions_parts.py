@@ -53,6 +53,7 @@ def tagging(tmp_path, monkeypatch) -> Registry:
 
 @pytest.mark.parametrize(
     ("key", "value"), [("digest", -1), ("digest", {}), ("note", None), ("tagged", 5), ("records", "~"),
+                       ("name", "other"), ("version", "v7"),
                        ("records", {"train": "8"}), ("records", {"train": [[]]}), ("records", {"train": True})],
 )  # fmt: skip
 def test_a_version_with_values_of_another_type_cannot_be_read(tagging, key, value):
