@@ -450,6 +450,10 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
             "times as many have a band key of another document (--duplicates)."
         )
         assumed.extend(cut.assumed for cut in config.cuts if cut.assumed)
+        if job.config.rules and job.config.rules.repeated_pages:
+            assumed.append("No page repeats an earlier one, as the sample is no archive (`repeated_pages`).")
+        if config.filters.of_url:
+            assumed.append("The text of every page is extracted, also where a rule of the URL removes it before.")
         if documents is not None:
             files = plural(input.files, "file")
             assumed.append(f"{input.rows:,} documents are in files of the same sizes as now: {files}.")

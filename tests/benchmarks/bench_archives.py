@@ -7,6 +7,7 @@ judgement before it, and how long lists take to load.
 
 import gzip
 import random
+import re
 import sys
 import tempfile
 import time
@@ -16,6 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from raymill.cluster.guard import processor_seconds as with_children
+from raymill.cluster.readers.formats.extractors import extract
+from raymill.cluster.readers.formats.extractors import load as load_extractor
+from raymill.cluster.readers.formats.web_pages import decoded
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.reader import ReaderCounts
@@ -25,6 +29,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.stages.measure import Measure
 from raymill.pipelines.curate.stages.repeated_pages import PAGES, PAGES_SCHEMA, FindPages
+from raymill.pipelines.language.identification import LanguageId, identify, load
 from raymill.pipelines.rules.filters import Filters
 from raymill.pipelines.rules.rule import Analysis
 from raymill.pipelines.text.texts import Texts
@@ -74,6 +79,7 @@ def us_a_record(folder: Path, rules: dict[str, object]) -> tuple[float, int]:
 
 
 def main(pages_in: Path) -> None:
+    load_extractor("resiliparse")
     pages = [path.read_bytes() for path in sorted(pages_in.rglob("*.html"))[:200]]
     urls = urls_of(RECORDS)
     print(machine("resiliparse"))
@@ -112,6 +118,7 @@ def main(pages_in: Path) -> None:
             found = sum(find(unit, scratch)["documents"] for unit in inputs.units)
         us = 1e6 * (with_children() - began) / RECORDS
         print(f"  {'the stage pages':<34}{us:>9,.0f} us a record, {found:,.0f} pages")
+        bench_language(pages)
         for title, rules in {
             "url_blocklist": {"url_blocklist": {"paths": [str(folder / "ut1")]}},
             "url_words": words,
@@ -125,6 +132,31 @@ def main(pages_in: Path) -> None:
                     measure_urls(rule, some)
                 us = 1e6 * (time.process_time() - began) / runs / number
                 print(f"  {title}, {number:,} URLs at a time: {us:.2f} us a URL")
+
+
+def bench_language(pages: list[bytes]) -> None:
+    """The language of the page's first bytes without tags beside the language of its main content."""
+    tags = re.compile(rb"(?is)<(script|style|noscript|template)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>")
+    settings = LanguageId()
+    classifier = load(Store(), settings)
+
+    def stripped(page: bytes, size: int) -> str:
+        start = max(page.find(b"<body"), 0)
+        return " ".join(tags.sub(b" ", page[start : start + size]).decode("utf-8", "replace").split())
+
+    def labels(texts: list[str]) -> list[str]:
+        return identify(Texts.from_strings(texts), classifier, settings.max_chars)[0].to_pylist()
+
+    wanted = labels([extract(decoded(page, ""), "resiliparse").text for page in pages])
+    for size in (4_000, 16_000, 64_000):
+        texts = [stripped(page, size) for page in pages]
+        equal = sum(one == other for one, other in zip(labels(texts), wanted, strict=True))
+        began = time.process_time()
+        labels([stripped(page, size) for page in pages])
+        us = 1e6 * (time.process_time() - began) / len(pages)
+        print(
+            f"  language of {size:,} bytes: {us:.0f} us a page, the label of {equal:,} of {len(pages):,} as of its text"
+        )
 
 
 def measure_urls(rule: object, urls: list[str]) -> None:

@@ -8,8 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.plan.plan import Prices, plan_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import plan as subject
 from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.inline import curate_inline
 from tests.support.warc_records import record, response
@@ -149,3 +151,10 @@ def test_the_rule_needs_urls_and_is_none_of_records(tmp_path):
     records = {"kind": "prepare", "name": "a", "inputs": [{"path": str(tmp_path)}], "output": str(tmp_path / "p")}
     with pytest.raises(ValidationError, match="compares pages of web archives"):
         PrepareConfig.model_validate(records | {"validate": {"rules": {"repeated_pages": {}}}})
+
+
+def test_a_plan_says_that_it_removes_no_page_before_its_text_is_extracted(tmp_path):
+    write(tmp_path, [[(f"http://a.org/{number}", number) for number in range(8)]])
+    config = CurateConfig.model_validate({"kind": "curate", "name": "a"} | settings_of(tmp_path))
+    assumed = plan_of(subject(config), (2,), Prices())["assumed"]
+    assert any("repeated_pages" in sentence for sentence in assumed)
