@@ -91,6 +91,7 @@ from raymill.pipelines.kernel_cache import CompilesKernels, say_if_compiling
 from raymill.pipelines.language import identification as language
 from raymill.pipelines.memory import files_memory, task_memory
 from raymill.pipelines.rules.filters import Filters
+from raymill.pipelines.rules.repeated_pages import RepeatedPages
 from raymill.pipelines.rules.rule import Analysis, files_read_by
 from raymill.pipelines.text.texts import Texts
 
@@ -450,7 +451,7 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
             "times as many have a band key of another document (--duplicates)."
         )
         assumed.extend(cut.assumed for cut in config.cuts if cut.assumed)
-        if job.config.rules and job.config.rules.repeated_pages:
+        if any(isinstance(rule, RepeatedPages) for rule in job.config.filters.rules):
             assumed.append("No page repeats an earlier one, as the sample is no archive (`repeated_pages`).")
         if config.filters.of_url:
             assumed.append("The text of every page is extracted, also where a rule of the URL removes it before.")
