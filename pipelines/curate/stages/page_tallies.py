@@ -23,6 +23,8 @@ PAGE_TABLES = ("host", "published", "collected", "opt_out")
 
 # Hosts of a unit of `select` that are counted by name. A crawl has millions, and the report shows some.
 HOSTS_OF_A_UNIT = 1000
+_HOST_WITHIN = 1000  # first characters of a URL
+_LONGEST_HOST = 253  # characters of a name: RFC 1035; others are counted with the rarest
 
 _MONTH = r"^\s*(?P<year>(?:19|20)[0-9]{2})(?:-(?P<month>0[1-9]|1[0-2]))?(?:[^0-9].*)?$"
 DIRECTIVES = ("noai", "noimageai", "noindex", "nofollow", "noarchive", "nosnippet", "none")
@@ -38,7 +40,9 @@ def page_tallies(source: str, carried: pa.Table, characters: np.ndarray, kept: n
     names: list[tuple[str, pa.Array, np.ndarray]] = []  # (table, name of each row, its document)
     everything = np.arange(carried.num_rows)
     if "url" in columns:
-        names.append(("host", hosts_of(_plain(columns["url"])), everything))
+        hosts = hosts_of(pc.utf8_slice_codeunits(_plain(columns["url"]), 0, _HOST_WITHIN))
+        is_name = pc.less_equal(pc.binary_length(hosts), _LONGEST_HOST)
+        names.append(("host", pc.if_else(is_name, hosts, ""), everything))
     for table, column in (("published", "published"), ("collected", "date")):
         if column in columns:
             names.append((table, months(_plain(columns[column])), everything))

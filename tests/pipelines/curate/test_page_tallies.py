@@ -57,6 +57,12 @@ def test_pages_are_counted_by_host_and_directive(pages):
                 assert of_table[name]["characters"] == sum(at + 1 for at in found)
 
 
+def test_what_is_too_long_for_a_host_is_counted_with_the_rarest():
+    urls = ["http://a.org/" + "x" * 5000, "http://" + "b" * 254, "http://" + "c" * 253]
+    tables = page_tallies("s", pa.table({"url": urls}), np.ones(3, np.int64), np.ones(3, bool))
+    assert {row["name"] for row in tables[0].to_pylist()} == {"a.org", "", "c" * 253}
+
+
 def test_the_rarest_hosts_are_added_up():
     urls = [f"http://h{at}.org/" for at in range(5) for _ in range(at + 1)]
     carried, size = pa.table({"url": urls}), len(urls)
