@@ -8,7 +8,7 @@ Source: https://iipc.github.io/warc-specifications/specifications/cdx-format/cdx
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ _ENDINGS = tuple(f".{kind}{packed}" for kind in ("cdxj", "cdx") for packed in ("
 _FIELDS = tuple("NbamskrMSVg")  # of a file that does not name them
 _URL, _OFFSET, _NAME = "a", "V", "g"
 _MAX_LINE_BYTES = 1 << 20
+_MOST_WITHOUT = 100  # archives without an index, after which no other is looked at
 
 
 class IndexedRecord(NamedTuple):
@@ -29,11 +30,25 @@ class IndexedRecord(NamedTuple):
     offset: int
 
 
-def index_beside(archive: str, files: Collection[str]) -> str | None:
-    """The index of an archive among these files; None if there is none. For a.warc.gz: a.cdx, a.warc.gz.cdx, ..."""
-    plain = archive.removesuffix(compression_ending(archive))
-    names = (archive, plain, plain.removesuffix(".warc").removesuffix(".arc"))
-    return next((found for name in names for ending in _ENDINGS if (found := name + ending) in files), None)
+def indexes_beside(archives: Iterable[str], exists: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    """(archive, its index) of the archives that have one, in their order. For a.warc.gz: a.cdx, a.warc.gz.cdx, ...
+
+    Indexes of a run have one kind of names. So after the first one, one file is looked for beside each archive, and
+    after 100 archives without one nothing more.
+
+    exists: whether there is a file, by its URI.
+    """
+    known: tuple[int, str] | None = None
+    for number, archive in enumerate(archives):
+        plain = archive.removesuffix(compression_ending(archive))
+        names = (archive, plain, plain.removesuffix(".warc").removesuffix(".arc"))
+        kinds = [known] if known else [(at, ending) for at in range(len(names)) for ending in _ENDINGS]
+        found = next((kind for kind in kinds if exists(names[kind[0]] + kind[1])), None)
+        if found:
+            known = found
+            yield archive, names[found[0]] + found[1]
+        elif known is None and number >= _MOST_WITHOUT:
+            return
 
 
 def records_of(store: Store, index: str, url: str, limits: Limits) -> Iterator[IndexedRecord]:

@@ -17,7 +17,7 @@ from raymill.cluster.artifact import Artifact, read_tables, require_files
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import Plugin, context_of
 from raymill.cluster.readers.formats import READERS
-from raymill.cluster.readers.formats.cdx import index_beside, records_of
+from raymill.cluster.readers.formats.cdx import indexes_beside, records_of
 from raymill.cluster.readers.formats.text_files import OneDocument
 from raymill.cluster.readers.formats.warc import RECORD_AT, Archive
 from raymill.cluster.readers.inputs import Input, Limits
@@ -222,21 +222,23 @@ class RunReader:
         Raises:
             ConfigError, StorageError: as of `_tables`; DataError: an archive changed.
         """
-        beside: dict[str, set[str]] = {}
-        for unit in self.inputs.units:
-            for span in unit.spans:
-                reader = READERS[span.format]
-                if not isinstance(reader, Archive) or not reader.leaves_out:
-                    continue
-                self._refuse_recorded_endpoint(unit)
-                store, folder = self._reading.store_of(unit.source), span.uri.rpartition("/")[0]
-                if folder not in beside:
-                    beside[folder] = {file.uri for file in store.list_files(folder, skip_bad_names=True)}
-                if (index := index_beside(span.uri, beside[folder])) is None:
-                    continue
-                for found in records_of(store, index, url, self._limits):
-                    if found.archive in ("", span.uri.rpartition("/")[2]) and found.offset < span.size:
-                        yield f"{span.uri}{RECORD_AT}{found.offset}", index, self._made_of(unit, span, found.offset)
+        found = {
+            span.uri: (unit, span)
+            for unit in self.inputs.units
+            for span in unit.spans
+            if isinstance(READERS[span.format], Archive) and READERS[span.format].leaves_out
+        }
+
+        for source in dict.fromkeys(unit.source for unit, _ in found.values()):
+            of_source = [uri for uri, (unit, _) in found.items() if unit.source == source]
+            self._refuse_recorded_endpoint(found[of_source[0]][0])
+            store = self._reading.store_of(source)
+            for archive, index in indexes_beside(of_source, store.exists):
+                unit, span = found[archive]
+                for record in records_of(store, index, url, self._limits):
+                    if record.archive in ("", archive.rpartition("/")[2]) and record.offset < span.size:
+                        place = f"{archive}{RECORD_AT}{record.offset}"
+                        yield place, index, self._made_of(unit, span, record.offset)
 
     def _made_of(self, unit: Unit, span: Span, start: int) -> str:
         """What the reader makes of a record of an archive, in words."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.readers.formats import READERS, warc
-from raymill.cluster.readers.formats.cdx import records_of
+from raymill.cluster.readers.formats.cdx import indexes_beside, records_of
 from raymill.cluster.readers.formats.page_columns import NO_IDS
 from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.freeze import freeze
@@ -271,3 +271,18 @@ def test_no_index_can_stop_the_question(tmp_path_factory, rubbish, name):
     path = tmp_path_factory.mktemp("cdx") / name
     path.write_bytes(b" CDX a V\nhttp://x 12\nhttp://x z\n{http://x\n" + rubbish)
     assert all(found.offset == 12 for found in records_of(Store(), str(path), "http://x", Limits()))
+
+
+def test_indexes_are_looked_for_by_one_kind_of_names():
+    archives, asked = [f"s3://b/{number}.warc.gz" for number in range(300)], []
+
+    def exists(uri: str, there: set[str]) -> bool:
+        asked.append(uri)
+        return uri in there
+
+    there = {f"s3://b/{number}.cdx.gz" for number in range(5, 300, 2)}
+    found = dict(indexes_beside(archives, lambda uri: exists(uri, there)))
+    assert set(found.values()) == there and found["s3://b/7.warc.gz"] == "s3://b/7.cdx.gz"
+    assert len(asked) == 6 * 12 + 294
+    asked.clear()
+    assert not list(indexes_beside(archives, lambda uri: exists(uri, set()))) and len(asked) == 101 * 12
