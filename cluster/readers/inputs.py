@@ -99,8 +99,8 @@ ENCODING = (
 def _known_encoding(name: str) -> str:
     try:
         codecs.getincrementaldecoder(name)
-        b"".decode(name)
-    except LookupError as error:
+        b"abcd".decode(name, "replace")  # Python does not look at the codec of no bytes
+    except (LookupError, UnicodeError) as error:
         raise ValueError(f"{name}: is no encoding of text that Python knows; give one such as windows-1252") from error
     return name
 

@@ -145,7 +145,8 @@ def _f1(common: int, one: int, other: int) -> float:
 def longest_common(one: Sequence[str], other: Sequence[str]) -> int:
     """Length of the longest common subsequence of two sequences of words.
 
-    A row of the table is the bits of one integer, so two texts of a megabyte take seconds and a hundred megabytes.
+    A row of the table is the bits of one integer, so two texts of a megabyte take a minute at most, and a hundred
+    megabytes.
     Source: Hyyro 2004, Bit-parallel LCS-length computation revisited.
     """
     short, long = sorted((one, other), key=len)

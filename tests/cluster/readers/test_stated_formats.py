@@ -49,8 +49,9 @@ def test_what_is_not_of_the_stated_encoding_is_no_text(tmp_path):
     assert read_texts(tmp_path / "a.jsonl", line, encoding="windows-1252") == ["ok", "bad_utf8", "too"]
     cut = 'id,text\na,b\nc,"d'.encode("utf-16")[:-1]
     assert "truncated" in read_texts(tmp_path / "a.csv", cut, encoding="utf-16", id="id")
-    with pytest.raises(ValidationError, match="nope: is no encoding"):
-        Input(path="x", encoding="nope")
+    for name in ("nope", "base64_codec", "hex", "bz2", "undefined"):
+        with pytest.raises(ValidationError, match=f"{name}: is no encoding"):
+            Input(path="x", encoding=name)
 
 
 @pytest.mark.parametrize("format", ["jsonl", "json"])
