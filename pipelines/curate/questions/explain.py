@@ -70,7 +70,10 @@ def explain(run: RunReader, id: str) -> str:
     Raises:
         DataError: the run has no such document.
     """
-    documents = run.find(id) or _by_carried_column(run, id) or run.find_file(id)
+    documents = run.find(id)
+    if not documents or "://" in id:  # a URL may be the id of some documents, and in a column of others
+        found = {one.position: one for one in (*documents, *_by_carried_column(run, id))}
+        documents = [found[position] for position in sorted(found)] or run.find_file(id)
     if documents:
         return "\n\n".join(_explained(run, document) for document in documents)
     if records := [*run.indexed(id)] if "://" in id else []:

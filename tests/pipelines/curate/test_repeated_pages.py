@@ -158,3 +158,11 @@ def test_a_plan_says_that_it_removes_no_page_before_its_text_is_extracted(tmp_pa
     config = CurateConfig.model_validate({"kind": "curate", "name": "a"} | settings_of(tmp_path))
     assumed = plan_of(subject(config), (2,), Prices())["assumed"]
     assert any("repeated_pages" in sentence for sentence in assumed)
+
+
+def test_all_pages_of_a_url_are_explained_the_one_that_stays_too(tmp_path, monkeypatch):
+    write(tmp_path, [[("http://a.org/1", 1), ("http://a.org/2", 2)], [("http://a.org/1", 3)]])
+    said = str(curate_inline(settings_of(tmp_path), monkeypatch).explain("http://a.org/1"))
+    assert [line for line in said.split("\n") if line.startswith("outcome")] == [
+        "outcome   kept", "outcome   removed by repeated_pages: repeated_url",
+    ]  # fmt: skip
