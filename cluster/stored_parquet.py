@@ -46,9 +46,13 @@ def refuse_pickled(schema: pa.Schema) -> None:
         kind, stated = field.type, (field.metadata or {}).get(_EXTENSION_NAME, b"")
         if PICKLED_OBJECTS in (getattr(kind, "extension_name", ""), stated.decode(errors="replace")):
             raise pa.ArrowInvalid("a column holds pickled Python objects, which can run code when they are read")
-        fields += [kind.field(number) for number in range(kind.num_fields)]
-        inner = [getattr(kind, name, None) for name in ("value_type", "storage_type")]
-        fields += [pa.field("", one) for one in inner if isinstance(one, pa.DataType)]
+        # Each type within once: a list has its values as a field and as `value_type`, and both double at each depth.
+        if isinstance(kind, pa.BaseExtensionType):
+            fields.append(pa.field("", kind.storage_type))
+        elif pa.types.is_dictionary(kind):
+            fields.append(pa.field("", kind.value_type))
+        else:
+            fields += [kind.field(number) for number in range(kind.num_fields)]
 
 
 class StoredParquet(pq.ParquetFile):

@@ -49,9 +49,20 @@ def test_the_column_would_run_code(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
+def test_each_type_within_others_is_looked_at_once():
+    """Twice at each depth would be 2^60 times, for a file of some kilobytes."""
+    kind: pa.DataType = pa.null()
+    for _ in range(60):
+        kind = pa.list_(kind)
+    refuse_pickled(pa.schema({"a": kind}))
+    with pytest.raises(pa.ArrowInvalid, match="a column holds pickled Python objects"):
+        refuse_pickled(pa.schema({"a": kind, "b": pa.list_(pa.list_(OBJECT))}))
+
+
 @pytest.mark.parametrize(
     "kind",
-    [OBJECT, pa.list_(OBJECT), pa.struct({"a": pa.int8(), "b": OBJECT}), pa.map_(pa.string(), pa.list_(OBJECT)),
+    [OBJECT, pa.run_end_encoded(pa.int32(), OBJECT), pa.large_list_view(OBJECT),
+     pa.list_(OBJECT), pa.struct({"a": pa.int8(), "b": OBJECT}), pa.map_(pa.string(), pa.list_(OBJECT)),
      pa.large_list(pa.struct({"a": OBJECT})), pa.list_(OBJECT, 2), pa.dictionary(pa.int8(), OBJECT)],
     ids=str,
 )  # fmt: skip
