@@ -28,10 +28,14 @@ from raymill.cluster.readers.formats.arrow_streams import whole_table
 from raymill.cluster.readers.streams import UnreadableRest
 from raymill.cluster.store.interface import EndsTooEarly
 from raymill.cluster.store.store import Store
+from raymill.cluster.stored_parquet import LARGEST_RATIO
 
 T = TypeVar("T")
 _OFFSET = np.dtype("<u8")
 _THREADS = 16
+# A file with more bytes of content has at least one byte for each _MOST_COMPRESSED of them.
+_LARGE, _MOST_COMPRESSED = 64 << 20, LARGEST_RATIO // 2
+_MOST_PADDING = 64 << 20
 
 
 def write_slices(path: Path, slices: Sequence[Any]) -> None:
@@ -224,6 +228,11 @@ class OutputFiles:
 
     def _close(self) -> None:
         if self.writer is not None:
+            # Readers refuse a small file with far larger content, and values that repeat themselves compress without
+            # bound. So such a file is made larger.
+            wanted = self.written_bytes // _MOST_COMPRESSED if self.written_bytes > _LARGE else 0
+            if (more := min(wanted - self.path.stat().st_size, _MOST_PADDING)) > 0:
+                self.writer.add_key_value_metadata({"padding": "-" * more})
             self.writer.close()
             self.closed.append((self.path, self.rows))
             self.writer, self.rows, self.written_bytes = None, 0, 0

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.cluster.artifact import read_tables
 from raymill.cluster.output import Output, OutputFiles, _cuts, empty_file
+from raymill.cluster.store.store import Store
 
 NUMBERS = pa.schema([("x", pa.int64())])  # 8 bytes a row
 
@@ -82,3 +84,17 @@ def test_nothing_written_is_no_file_and_an_empty_file_has_the_schema_alone(tmp_p
 )
 def test_a_table_is_cut_into_as_many_rows_as_fit_and_one_at_least(rows, first, size, cuts):
     assert _cuts(pa.table({"x": pa.array(range(rows), pa.int64())}), first, size) == cuts
+
+
+def test_a_file_whose_content_repeats_itself_is_read_as_any_other(tmp_path, monkeypatch):
+    """Readers refuse a small file with far larger content, which somebody else may have made."""
+    monkeypatch.setattr("raymill.cluster.output._LARGE", 1 << 20)
+    monkeypatch.setattr("raymill.cluster.artifact._LARGEST_GROUPS", 1 << 20)
+    schema = pa.schema([("text", pa.large_string())])
+    files = OutputFiles(Output("a", schema, row_group_bytes=1 << 20), tmp_path)
+    for number in range(40):
+        files.write(pa.table({"text": ["x" * 500_000 + str(number)]}, schema=schema))
+    [(path, rows)] = files.finish()
+    tables = list(read_tables(Store(), [str(path)]))
+    assert sum(table.num_rows for table in tables) == rows == 40
+    assert path.stat().st_size < 100_000
