@@ -1,7 +1,7 @@
 """A web archive end to end, by the command: python -m tests.benchmarks.bench_crawl FOLDER [MEGABYTES] [SETTING=VALUE]
 
 FOLDER has gzipped pages (*.html.gz) at any depth, as the repository of WCXB. They are written, again and again with
-another sentence at the end, to one WARC of so many megabytes, and `raymill curate` reads it. Printed: time of each
+another sentence at the end, to one WARC of this size, and `raymill curate` reads it. Printed: time of each
 stage, pages a second and core, core-hours for 10^8 pages, and the largest memory of a process.
 
 Copies of a page are near-duplicates, so `select` writes fewer pages than a crawl has; all are extracted, measured and
