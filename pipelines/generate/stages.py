@@ -209,7 +209,26 @@ def run_stages(
     ]
     written = (Output(RECORDS, settings.schema()), Output(REMOVED, REMOVED_SCHEMA))
     write_from = fingerprint([made_from, settings.dedup and settings.dedup.model_dump(mode="json")])
-    return artifacts | run(Stage("write", written, parts, partial(write, store), write_from, store))
+    artifacts |= run(Stage("write", written, parts, partial(write, store), write_from, store))
+    _refuse_other_rows(artifacts, last)
+    return artifacts
+
+
+def _refuse_other_rows(artifacts: Mapping[str, Artifact], last: int) -> None:
+    """Verify that each record that was made is kept or removed, and each row that was removed is listed.
+
+    Raises:
+        DataError: files of the unfinished run were changed.
+    """
+    made, kept, removed = (artifacts[name] for name in (_MADE, RECORDS, REMOVED))
+    repeated = sum(int(one) for name, one in kept.manifest.counters.items() if name.startswith("removed/"))
+    before = [artifacts["_work/removed.draft"], *(artifacts[f"_work/removed.{number}"] for number in range(last + 1))]
+    asked = before[-1].manifest.counters
+    if not (
+        made.rows == artifacts[_ATTRIBUTES].rows == asked["records"] == kept.rows + repeated
+        and removed.rows == sum(one.rows for one in before) + repeated
+    ):
+        raise changed_run(kept.uri.removesuffix(f"/{RECORDS}"), "_work")
 
 
 def _files(unit: Unit) -> str:

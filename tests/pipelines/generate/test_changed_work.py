@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from raymill.cluster.errors import DataError, UserError
-from tests.support.changed_work import change_slices
+from tests.support.changed_work import change, change_slices
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.inline import InlineEngine
 
@@ -67,6 +67,29 @@ def test_requests_of_a_changed_file_are_refused_before_anything_is_asked_or_a_ro
     assert generate_inline(settings, monkeypatch).report["requests"] == 12, "what the error says helps"
     keys = {one["key"] for one in rows(tmp_path / "out", "answers")}
     assert not keys & {"ab" * 16, "../../x\x1b[2J"}
+
+
+class StoppedAtTheEnd(InlineEngine):
+    """Is interrupted when all is answered."""
+
+    def run(self, stage):
+        if stage.name == "write":
+            raise UserError("stopped")
+        return super().run(stage)
+
+
+ROWS = {"a row less": lambda table: table.slice(1), "a row twice": lambda table: table.take([0, *range(len(table))])}
+
+
+@pytest.mark.parametrize("of", ["_work/records", "_work/attributes"])
+@pytest.mark.parametrize("name", ROWS)
+def test_records_that_were_not_made_end_the_run(name, of, settings, monkeypatch, tmp_path):
+    settings = settings | {"dedup": None} if of == "_work/attributes" else settings
+    with pytest.raises(UserError, match="stopped"):
+        generate_inline(settings, monkeypatch, engine=StoppedAtTheEnd)
+    change(tmp_path / "out" / of, ROWS[name])
+    with pytest.raises(DataError, match=r"changed after (it was|they were) written"):
+        generate_inline(settings, monkeypatch)
 
 
 STEPS = {
