@@ -48,6 +48,7 @@ from raymill.cluster.store.interface import (
     Upload,
     checked_endpoint,
     first_line,
+    held_by,
     refuse_endless,
 )
 
@@ -132,11 +133,11 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
         BaseError: as obstore raises it for its own requests.
     """
     with _as_obstore():
-        objects: list[FileInfo] = []
+        objects, held = list[FileInfo](), 0
         for found_objects in _listed(
             name, options, setting, "list_objects_v2", "Contents", f"{folder}/" if folder else ""
         ):
-            objects += [
+            page = [
                 FileInfo(
                     f"s3://{name}/{found['Key']}",
                     _size(found["Size"]),
@@ -145,7 +146,9 @@ def list_objects(name: str, options: StorageOptions, setting: str, folder: str) 
                 )
                 for found in found_objects
             ]
-            refuse_endless(f"s3://{name}/{folder}", len(objects))
+            held += held_by(page)
+            refuse_endless(f"s3://{name}/{folder}", held)
+            objects += page
         return objects
 
 

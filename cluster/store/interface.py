@@ -83,7 +83,8 @@ class StorageOptions(BaseModel):
         return self.model_dump(mode="json", exclude_defaults=True, exclude=set(SECRETS))
 
 
-MOST_LISTED = 10_000_000
+# Of a listing, in bytes of memory: some ten million files. A file takes some bytes besides its name.
+MOST_LISTED, _LISTED_BYTES = 4 << 30, 300
 
 
 def checked_endpoint(url: str) -> str:
@@ -177,12 +178,17 @@ def too_large(uri: str, size: int, most: int) -> StorageError:
     )
 
 
-def refuse_endless(uri: str, count: int) -> None:
-    """Raises StorageError: a listing has over MOST_LISTED files, which take 3 GB of memory."""
-    if count > MOST_LISTED:
+def held_by(files: Iterable[FileInfo]) -> int:
+    """Bytes of memory that listed files take."""
+    return sum(_LISTED_BYTES + len(file.uri) for file in files)
+
+
+def refuse_endless(uri: str, held: int) -> None:
+    """Raises StorageError: the files that were listed, which take `held` bytes, take over MOST_LISTED."""
+    if held > MOST_LISTED:
         raise StorageError(
-            f"{uri}: over {MOST_LISTED:,} files are listed. Name a folder with fewer; if this has fewer, the store "
-            "lists others."
+            f"{uri}: over {MOST_LISTED >> 20:,} MiB of names are listed. Name a folder with fewer files; if this has "
+            "fewer, the store lists others."
         )
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -19,6 +19,7 @@ import pyarrow as pa
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from raymill.cluster.entry import within
 from raymill.cluster.errors import StorageError, is_panic
 from raymill.cluster.store.interface import (
     FileInfo,
@@ -27,6 +28,7 @@ from raymill.cluster.store.interface import (
     Unavailable,
     Upload,
     first_line,
+    held_by,
     refuse_endless,
     too_large,
 )
@@ -43,6 +45,7 @@ _LARGEST_READ = 4 << 30  # bytes that are read to memory without a bound of the 
 _PIECE_BYTES = 8 << 20
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 15
+_PAGE, _PAGE_S = 1000, 60.0  # files of a page of a listing; seconds for it besides the deadline of repeated requests
 _CONFLICT = r"status code: 409\b"
 _NO_SUFFIX = r"NotPartial|code: 416\b"
 
@@ -316,11 +319,21 @@ class Bucket:
         yield from (file for file in files if file.size or file.uri not in folders)
 
     def _listed(self, prefix: str) -> list[FileInfo]:
-        files: list[FileInfo] = []
-        for page in obstore.list(self.store, prefix or None):
-            files += map(self._info, page)
-            refuse_endless(f"{self.root}/{prefix}", len(files))
+        files, held = list[FileInfo](), 0
+        pages = obstore.list(self.store, prefix or None, chunk_size=_PAGE)
+        while page := self._next(pages):
+            found = [self._info(one) for one in page]
+            held += held_by(found)
+            refuse_endless(f"{self.root}/{prefix}", held)
+            files += found
         return files
+
+    def _next(self, pages: Iterator[Sequence[Any]]) -> Sequence[Any] | None:
+        """The next files of a listing. obstore passes over empty pages, of which a store may send any number."""
+        try:
+            return within(_PAGE_S + self.deadline_s, lambda: next(pages, None))
+        except TimeoutError as error:
+            raise exceptions.GenericError(str(error)) from error
 
     def unreadable(self, prefix: str, *, inside: bool = False) -> list[tuple[str, str]]:
         return self._odd_names.get(prefix, [])

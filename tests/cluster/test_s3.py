@@ -1,5 +1,6 @@
 """S3: how the store is found, what it says when it refuses, and which stores are refused."""
 
+import itertools
 import os
 import shutil
 import socket
@@ -10,6 +11,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -433,6 +435,30 @@ def test_a_listing_that_drips_ends_at_its_deadline():
         Store(options).list_files("s3://bucket/in", skip_bad_names=True)
 
 
+class EmptyPages(BaseHTTPRequestHandler):
+    """Answers each request with an empty page of a listing and the name of the next."""
+
+    protocol_version = "HTTP/1.1"
+    pages = itertools.count()
+
+    def do_GET(self) -> None:
+        body = (EMPTY % next(self.pages)).replace(b"L>", b"ListBucketResult>")
+        self.wfile.write(HEAD % len(body) + body)
+
+    def log_message(self, *about: object) -> None: ...
+
+
+def test_a_listing_of_empty_pages_without_end_ends_at_its_deadline(monkeypatch):
+    monkeypatch.setattr("raymill.cluster.store.object_store._PAGE_S", 0.5)
+    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyPages) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        options = options_of(f"http://127.0.0.1:{serving.server_port}", retry_deadline_s=0.5)
+        with pytest.raises(StorageError, match="no whole answer within 1 s"):
+            Store(options).list_files("s3://bucket/in")
+        serving.shutdown()
+    assert next(EmptyPages.pages) > 10
+
+
 PAGE = (
     b"<L><IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken>"
     b"<Contents><Key>in/a</Key><Size>1</Size><ETag>e</ETag><LastModified>2026-01-01T00:00:00Z</LastModified></Contents></L>"
@@ -448,12 +474,12 @@ def test_a_listing_with_the_same_page_without_end_ends():
 
 @pytest.mark.parametrize("skip_bad_names", [True, False])
 def test_a_listing_of_too_many_names_ends(monkeypatch, skip_bad_names):
-    monkeypatch.setattr("raymill.cluster.store.interface.MOST_LISTED", 5)
+    monkeypatch.setattr("raymill.cluster.store.interface.MOST_LISTED", 5 * 330)
     entry = PAGE[PAGE.index(b"<Contents>") : -len(b"</L>")]
     entries = b"".join(entry.replace(b"in/a", b"in/%d" % number) for number in range(6))
     body = b"<ListBucketResult><IsTruncated>false</IsTruncated>" + entries + b"</ListBucketResult>"
     answers = {"*": [HEAD % len(body) + body] * 3}
-    with server(answers) as url, pytest.raises(StorageError, match="over 5 files are listed"):
+    with server(answers) as url, pytest.raises(StorageError, match="of names are listed"):
         Store(options_of(url)).list_files("s3://bucket/in", skip_bad_names=skip_bad_names)
 
 
