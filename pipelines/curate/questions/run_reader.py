@@ -163,9 +163,10 @@ class RunReader:
         Raises:
             DataError, StorageError: a file changed or cannot be read.
         """
-        if place := document.attributes.get(PLACE):
-            return str(place)
-        unit, row = self.inputs.units[document.unit], document.row
+        place, unit = document.attributes.get(PLACE), self.inputs.units[document.unit]
+        if span := _span_of(unit, place):
+            return f"{span.uri.rpartition('/')[0]}/{place}"
+        row = document.row
         for span in unit.spans:
             if span == unit.spans[-1]:
                 break
@@ -204,9 +205,8 @@ class RunReader:
         Raises:
             as of `_tables`; DataError: the file changed.
         """
-        uri, mark, start = (place or "").rpartition(RECORD_AT)
-        span = next((span for span in unit.spans if span.uri == uri), None)
-        if not mark or not start.isdecimal() or span is None:
+        start, span = (place or "").rpartition(RECORD_AT)[2], _span_of(unit, place)
+        if span is None or not start.isdecimal():
             return None
         self._refuse_recorded_endpoint(unit)
         reader, reading = READERS[span.format], self._reading
@@ -272,6 +272,13 @@ def _take_out_addresses(record: dict[str, Any]) -> str:
     options = [record["storage"], *(one["storage"] for one in record["inputs"] if one.get("storage"))]
     taken = [f"{name}: {one.pop(name)}" for one in options for name in ("endpoint_url", "profile") if name in one]
     return taken[0] if taken else ""
+
+
+def _span_of(unit: Unit, place: str | None) -> Span | None:
+    """The file of a place as of `attributes`; None if several of the unit have its name."""
+    name = (place or "").rpartition(RECORD_AT)[0]
+    found = [span for span in unit.spans if name and span.uri.rpartition("/")[2] == name]
+    return found[0] if len(found) == 1 else None
 
 
 def _place(span: Span, row: int) -> str:

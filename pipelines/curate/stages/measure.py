@@ -324,7 +324,8 @@ class Measure:
         if config.dedup and config.dedup.newest_by:
             columns[NEWEST_BY] = newness(documents[config.dedup.newest_by])
         if self.places:
-            columns[PLACE] = documents[PLACE]
+            # Without the folder, so that the digest is that of a run on the same files elsewhere.
+            columns[PLACE] = pc.replace_substring_regex(documents[PLACE], "^.*/", "")
         if not_extracted.any():
             self._forget(columns, not_extracted)
         return pa.table(columns)

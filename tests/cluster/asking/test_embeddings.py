@@ -205,7 +205,9 @@ def test_a_killed_call_loses_no_stored_answer_and_another_worker_goes_on(server,
     found = vectors(tmp_path, model)
     np.testing.assert_allclose(found, word_vectors(TEXTS), atol=1e-6)
     different = server.stats()["different"]
-    assert server.stats()["requests"] - before == different - stored.get(at, different), "what is stored is not asked"
+    asked = server.stats()["requests"] - before
+    # The answer to a request that was under way may be stored, too.
+    assert different - before <= asked <= different - stored.get(at, different), "what is stored is not asked"
     run_of(tmp_path, model).close([model])
     left = [one.name for one in Path(tmp_path, "answers/embeddings").rglob("*") if one.is_file()]
     assert left and all(name.endswith(".parquet") for name in left)

@@ -12,7 +12,6 @@ from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.listing import list_inputs
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.store.store import Store
-from tests.conftest import SHARED
 from tests.support.hostile_pages import PAGES, PROSE, random_page
 from tests.support.input_rows import rows_of
 
@@ -124,8 +123,8 @@ DECLARATION = {
 
 
 @pytest.fixture(scope="module")
-def declarations() -> dict[str, str]:
-    table = pq.read_table(SHARED / "udhr.parquet")
+def declarations(shared_data) -> dict[str, str]:
+    table = pq.read_table(shared_data / "udhr.parquet")
     return dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
