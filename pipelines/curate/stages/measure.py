@@ -324,7 +324,7 @@ class Measure:
         if config.dedup and config.dedup.newest_by:
             columns[NEWEST_BY] = newness(documents[config.dedup.newest_by])
         if self.places:
-            # Without the folder, so that the digest is that of a run on the same files elsewhere.
+            # Without the folder, so that a run on the same files elsewhere has the same digest.
             columns[PLACE] = pc.replace_substring_regex(documents[PLACE], "^.*/", "")
         if not_extracted.any():
             self._forget(columns, not_extracted)
