@@ -1150,8 +1150,8 @@ class LimitsSettings(TypedDict, total=False):
     """Bounds on the size of a document and the time for it, and on the size of a decompressed file."""
 
     max_document_bytes: int
-    """Maximum size of a document in bytes: its text in UTF-8, or the HTML of a web page; larger documents are
-    quarantined.
+    """Maximum size of a document in bytes: its text in UTF-8, the HTML of a web page, or if over 1 MiB a carried
+    value; larger documents are quarantined.
     """
     max_expansion_ratio: float
     """Maximum ratio of decompressed to compressed bytes of a file, against decompression bombs."""

@@ -345,6 +345,7 @@ def input_stores(store: Store, inputs: Sequence[Input]) -> tuple[Store, ...]:
 # Bytes of a line for other keys and columns than the text, which have no bound of their own. While a line is parsed, it
 # takes up to five times its bytes of memory.
 OTHER_BYTES = 64 << 20
+_CARRIED_BYTES = 1 << 20
 
 # Memory for extracting the text of a document: for any document, and for each of its bytes.
 _PARSER_BYTES = 512 << 20
@@ -365,8 +366,8 @@ class Limits(BaseModel):
         default=10_000_000,
         ge=1,
         le=2_000_000_000,
-        description="Maximum size of a document in bytes: its text in UTF-8, or the HTML of a web page; larger "
-        "documents are quarantined",
+        description="Maximum size of a document in bytes: its text in UTF-8, the HTML of a web page, or if "
+        "over 1 MiB a carried value; larger documents are quarantined",
     )
     max_expansion_ratio: float = Field(
         default=1000.0,
@@ -414,6 +415,11 @@ class Limits(BaseModel):
     def block_bytes(self) -> int:
         """Largest part of a file in memory; never too small for one with a few of the largest documents."""
         return max(self.max_block_mib << 20, 4 * self.max_document_bytes)
+
+    @property
+    def carried_bytes(self) -> int:
+        """Maximum size of a carried value."""
+        return max(self.max_document_bytes, _CARRIED_BYTES)
 
     @property
     def max_line_bytes(self) -> int:

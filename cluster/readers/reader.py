@@ -57,7 +57,7 @@ PROBLEMS = {
     "null_text": "the text is null",
     "not_a_string": "the text is a number, a list or an object",
     "bad_id": "the id is neither a string nor a whole number",
-    "too_large": "over max_document_bytes, or its text takes too much memory to extract",
+    "too_large": "the text or a carried value is over max_document_bytes, or the text takes too much memory to extract",
     "too_slow": "its text takes more processor time to extract than document_s allows for its size",
     "long_line": "the line or JSON value is over 64 MiB and three times max_document_bytes; raise that, or leave out "
     "large keys",
@@ -309,7 +309,8 @@ class Rows:
         except UnicodeEncodeError:
             self.refuse(self._unencodable(), where, content=content)
             return
-        if len(encoded) > self.limits.max_document_bytes:
+        longest = max((len(value) for value in (id, *carried) if value), default=0)
+        if len(encoded) > self.limits.max_document_bytes or longest > self.limits.carried_bytes:
             self.refuse("too_large", where, id, carried, content)
             return
         if parents and self.input.origins:
@@ -352,6 +353,7 @@ class Rows:
     ) -> None:
         if problem:
             id, where, *carried = (value and value.encode(errors="replace").decode() for value in (id, where, *carried))
+            id, *carried = (value and value * (len(value) <= self.limits.carried_bytes) for value in (id, *carried))
         self._ids.append(id or None)
         self._texts.append(text)
         self._problems.append(problem)
@@ -408,7 +410,10 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         problems.setdefault(row, "bad_utf8")
 
     for name, column in carried.items():
-        carried[name] = _without(column, invalid[name])
+        long = _long_rows(column, limits)
+        for row in long:
+            problems.setdefault(row, "too_large")
+        carried[name] = _without(column, sorted({*invalid[name], *long}))
     rows = sorted(problems)
     columns = {
         "id": _without(ids, invalid["id"]),
@@ -418,6 +423,16 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         **carried,
     }
     return pa.table(columns)
+
+
+def _long_rows(column: pa.Array, limits: Limits) -> list[int]:
+    """The rows with a text of over `carried_bytes`."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return []
+    if column.nbytes <= limits.carried_bytes:
+        return []
+    sizes = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(sizes > limits.carried_bytes).tolist()
 
 
 def text_problems(texts: pa.LargeStringArray, limits: Limits) -> dict[int, str]:

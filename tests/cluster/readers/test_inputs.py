@@ -864,3 +864,18 @@ def test_half_a_surrogate_pair_beside_a_problem_is_a_row_of_quarantine(tmp_path,
     (tmp_path / "a.jsonl").write_text(json.dumps(value | {"title": "\ud800"}) + '\n{"text": "b"}\n')
     bad, good = rows_of(tmp_path, id="id", columns=["title"])
     assert bad["problem"] and good["text"] == "b"
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+def test_a_carried_value_over_the_bound_is_a_row_of_quarantine(tmp_path, ending):
+    rows = [{"text": "a", "title": "x" * 1_200_000}, {"text": "b", "title": "y" * 1_000_000}]
+    path = tmp_path / f"a{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif ending == ".csv":
+        path.write_text("text,title\n" + "".join(f"{row['text']},{row['title']}\n" for row in rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    long, short = rows_of(tmp_path, Limits(max_document_bytes=1000), columns=["title"])
+    assert (long["problem"], long["text"], long["title"] or None) == ("too_large", None, None)
+    assert (short["problem"], short["text"], short["title"]) == (None, "b", "y" * 1_000_000)
