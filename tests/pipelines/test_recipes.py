@@ -163,7 +163,7 @@ def test_a_wrong_file_of_bounds_is_named_with_its_value(folder, value):
 def test_mistakes_are_said(folder):
     with pytest.raises(ConfigError, match=r"'finweb' is no recipe; there are c4, dclm, .*refinedweb"):
         write_recipe("finweb")
-    with pytest.raises(ConfigError, match="fineweb2 needs --bounds FOLDER"):
+    with pytest.raises(ConfigError, match="fineweb2 needs bounds=FOLDER"):
         write_recipe("fineweb2")
     with pytest.raises(ConfigError, match="other recipes have no bounds"):
         write_recipe("c4", None, "configs")
