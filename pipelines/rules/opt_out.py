@@ -1,6 +1,7 @@
 """Pages whose publisher reserves them, by what the page or its server states in a form that machines read."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -11,6 +12,13 @@ from pydantic import ConfigDict, Field
 
 from raymill.cluster.errors import ConfigError
 from raymill.pipelines.rules.rule import Analysis, Check, Dialect
+
+TDM_RESERVED = r"^\s*1\s*$"  # of a value of the column `tdm_reservation`
+
+
+def pattern_of(directives: Iterable[str]) -> str:
+    """The pattern of a value of the column `robots` with one of the directives, in any case."""
+    return rf"(?i)(?:^|[\s,;:])(?:{'|'.join(map(re.escape, directives))})(?:[\s,;]|$)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,12 +51,11 @@ class OptOut:
         Raises:
             ConfigError: a column does not hold strings.
         """
-        directives = "|".join(map(re.escape, self.directives))
         found = np.zeros(len(analysis.texts), np.uint8)
         if self.directives:
-            found |= self._matches(analysis, "robots", rf"(?i)(?:^|[\s,;:])(?:{directives})(?:[\s,;]|$)")
+            found |= self._matches(analysis, "robots", pattern_of(self.directives))
         if self.tdm_reservation:
-            found |= self._matches(analysis, "tdm_reservation", r"^\s*1\s*$")
+            found |= self._matches(analysis, "tdm_reservation", TDM_RESERVED)
         return {"opted_out": found}
 
     def _matches(self, analysis: Analysis, name: str, pattern: str) -> np.ndarray:

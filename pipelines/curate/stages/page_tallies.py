@@ -1,4 +1,4 @@
-"""Counts of web pages for the report: by host, by month, and by what a page says to robots, read and kept.
+"""Counts of web pages for the report: by host, by month, and by the directives of pages for robots, read and kept.
 
 They are made of carried columns: `url`, `published` and `date`, `robots` and `tdm_reservation`. Rows of tallies.py with
 these tables; `bin` is 0 for documents that were read, and 1 for those of them that were kept:
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymill.pipelines.curate.stages.tallies import add_tallies, tally
+from raymill.pipelines.rules.opt_out import TDM_RESERVED, pattern_of
 from raymill.pipelines.rules.url_blocklist import hosts_of
 
 READ, KEPT = 0, 1
@@ -83,14 +84,14 @@ def months(values: pa.Array) -> pa.Array:
 
 
 def _opt_outs(columns: dict[str, pa.ChunkedArray]) -> list[tuple[str, np.ndarray]]:
-    """(directive, bool[D]) of what pages say to robots."""
+    """(directive, bool[D]: the pages that state it)."""
     found = []
     if "robots" in columns:
         robots = _plain(columns["robots"])
         for directive in DIRECTIVES:
-            found.append((directive, _matches(robots, rf"(?i)(?:^|[\s,:]){directive}(?:[\s,]|$)")))
+            found.append((directive, _matches(robots, pattern_of([directive]))))
     if "tdm_reservation" in columns:
-        found.append((TDM_RESERVATION, _matches(_plain(columns["tdm_reservation"]), r"^\s*1\s*$")))
+        found.append((TDM_RESERVATION, _matches(_plain(columns["tdm_reservation"]), TDM_RESERVED)))
     return found
 
 

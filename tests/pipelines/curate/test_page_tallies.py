@@ -31,14 +31,19 @@ def test_a_date_is_its_month_or_year(value, month):
 URL = st.sampled_from(["http://a.org/x", "https://www.a.org/", "http://b.org", "no url", "", None])
 
 
-@given(st.lists(st.tuples(URL, st.sampled_from(["noai", "NOINDEX, noai", "x", None]), st.booleans()), max_size=12))
+@given(
+    st.lists(
+        st.tuples(URL, st.sampled_from(["noai", "NOINDEX, noai", "noindex;noai", "x", None]), st.booleans()),
+        max_size=12,
+    )
+)
 def test_pages_are_counted_by_host_and_directive(pages):
     urls, robots, kept = ([page[at] for page in pages] for at in range(3))
     carried = pa.table({"url": pa.array(urls, pa.string()), "robots": pa.array(robots, pa.string())})
     characters = np.arange(len(pages)) + 1
     rows = [row for table in page_tallies("s", carried, characters, np.array(kept, bool)) for row in table.to_pylist()]
     hosts = {"http://a.org/x": "a.org", "https://www.a.org/": "a.org", "http://b.org": "b.org", "no url": "no url"}
-    said = {"noai": ["noai"], "NOINDEX, noai": ["noai", "noindex"]}
+    said = {"noai": ["noai"], "NOINDEX, noai": ["noai", "noindex"], "noindex;noai": ["noai", "noindex"]}
     for side in (READ, KEPT):
         chosen = [at for at in range(len(pages)) if side == READ or kept[at]]
         for table, names in (
