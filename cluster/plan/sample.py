@@ -23,7 +23,7 @@ from raymill.cluster.plan.trial import Trial
 from raymill.cluster.plan.whole import PlannedInput
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.freeze import bytes_of_unit
-from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.inputs import Limits, Unwanted
 from raymill.cluster.readers.reader import TABLE_BYTES, ReaderCounts
 from raymill.cluster.readers.streams import Span, compression_ending, expanded_size
 from raymill.cluster.readers.units import InputManifest, Unit, conformed
@@ -38,8 +38,9 @@ _MOST_READING_S = 30.0
 class SampledUnit:
     """The first documents of a unit.
 
-    documents: the readable rows, with the columns of `read_unit` except `row`. unreadable: number of the other rows.
-    read_s: processor seconds of reading a byte of text; 0 for Parquet, because the sample is stored as Parquet and its
+    documents: the readable rows, with the columns of `read_unit` except `row`; the text is empty where it was not
+    extracted. unreadable: number of the other rows.
+    read_s: processor seconds of reading the documents; 0 for Parquet, because the sample is stored as Parquet and its
     reading is in the time of the stages. text_share: bytes of text for each byte of the manifest's estimate; None if
     not known.
     """
@@ -79,7 +80,7 @@ class Sample:
     @property
     def read_s(self) -> float:
         """Processor seconds of reading a byte of text, as far as they are not in the time of the stages."""
-        return float(np.mean([piece.read_s for piece in self.pieces]))
+        return sum(piece.read_s for piece in self.pieces) / max(self.text_bytes, 1)
 
     @property
     def text_share(self) -> float:
@@ -133,8 +134,8 @@ def planned_input(
     unit_bytes: of a unit, as set. documents: number of documents of the same kind, in files of the same sizes; the
     units are then of the size that such an input has.
     """
-    of_row = sample.text_bytes / sample.documents
-    stated = document_count(inputs, of_row / sample.text_share)
+    of_row = max(sample.text_bytes, 1) / sample.documents  # no text is extracted where rules of the URL remove all
+    stated = document_count(inputs, of_row / max(sample.text_share, 1e-9))
     read = [file for file in inputs.files if file.problem is None]
     is_exact = documents is not None or stated == sum(file.rows or 0 for file in inputs.files)
     rows = max(1, round(stated * (1 - sample.unreadable_share)))
@@ -172,19 +173,23 @@ def text_bytes(documents: pa.Table) -> int:
     return pc.sum(pc.binary_length(documents["text"])).as_py() or 0
 
 
-def draw_sample(inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES) -> Sample:
+def draw_sample(
+    inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES, unwanted: Unwanted | None = None
+) -> Sample:
     """Read the sample: about `piece_bytes` of text from each of at most 16 units.
+
+    unwanted: as of `read_unit`.
 
     Raises:
         DataError: no document could be read.
         StorageError: the store failed.
     """
     chosen = spread([unit.bytes for unit in inputs.units], _PIECES)
-    _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes)  # loads what the reader needs
+    _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes, unwanted)  # loads what the reader needs
     pieces: list[SampledUnit] = []
     began = processor_seconds()
     for index in chosen:
-        pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes))
+        pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes, unwanted))
         if processor_seconds() - began > _MOST_READING_S:
             break
     lost = sum(piece.unreadable for piece in pieces if not piece.documents.num_rows)
@@ -208,9 +213,11 @@ def spread(sizes: Sequence[int], count: int) -> list[int]:
     return sorted({min(bisect_right(ends, at), len(ends) - 1) for at in middles})
 
 
-def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: int) -> SampledUnit:
+def _read_first(
+    inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: int, unwanted: Unwanted | None
+) -> SampledUnit:
     reading = inputs.reading
-    store, input = reading.store_of(unit.source), reading.input_of(unit.source)
+    store, input = reading.store_of(unit.source), reading.input_of(unit.source).leaving_out(unwanted)
     tables: list[pa.Table] = []
     read = held = unreadable = estimated = 0
     spent, is_whole = 0.0, True
@@ -227,6 +234,8 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: 
         read += text_bytes(table)
         table = _cut(table, piece_bytes - held)
         readable = conformed(table.filter(pc.is_null(table["problem"])), reading.carried)
+        at = readable.column_names.index("text")
+        readable = readable.set_column(at, "text", pc.fill_null(readable["text"], ""))
         unreadable += table.num_rows - readable.num_rows
         held += text_bytes(readable)
         tables.append(readable)
@@ -238,7 +247,7 @@ def _read_first(inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: 
         unit.source,
         documents,
         unreadable,
-        0.0 if is_parquet else spent / max(read, 1),
+        0.0 if is_parquet else spent * (held / read if read else 1.0),
         read / max(estimated, 1) if is_whole and tables else None,
     )
 

@@ -245,6 +245,7 @@ class Rows:
     """Collects documents one by one; `table()` returns them as a table and removes them from here.
 
     unencodable: returns the problem of a document that contains surrogates. places: whether readable rows have one.
+    pages: number of HTML pages that were added (web_pages.py).
     """
 
     def __init__(
@@ -261,6 +262,7 @@ class Rows:
         self.limits = limits
         self._unencodable = unencodable
         self._places = places
+        self.pages = 0
         self._clear()
 
     def _clear(self) -> None:

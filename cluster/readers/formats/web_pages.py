@@ -17,7 +17,12 @@ from raymill.cluster.readers.streams import in_charset
 _from_bytes = Entry("charset_normalizer:from_bytes")  # few pages need it
 
 _CHARSET = re.compile(r"""charset\s*=\s*["']?([\w-]+)""", re.IGNORECASE)
-_LEFT_OUT = "characters of HTML pages are not in the texts: outside the main content, or repeated"
+_LEFT_OUT = (
+    "characters of HTML pages are not in the texts: outside the main content, or repeated (estimated for files with "
+    "many pages)"
+)
+# Pages of a file whose left-out characters are counted; of those after them one in _COUNTED_STEP, which stands for all.
+_ALL_COUNTED, _COUNTED_STEP = 20, 16
 # Browsers decode these as Windows-1252.
 _BROWSER_CHARSETS = dict.fromkeys(("iso-8859-1", "latin-1", "latin1", "ascii", "us-ascii"), "cp1252")
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -36,6 +41,7 @@ class HtmlPage(NamedTuple):
         content_type: Content-Type of the response, whose charset is tried; empty if there is none.
         columns: names of the wanted PAGE_COLUMNS.
         headers: those of USED_HEADERS that the response has, names in lower case.
+        count_shown: whether to count the shown characters.
     """
 
     html: bytes
@@ -43,13 +49,15 @@ class HtmlPage(NamedTuple):
     extractor: Extractor
     columns: Sequence[str] = ()
     headers: Mapping[str, str] = {}
+    count_shown: bool = True
 
 
 class Parsed(NamedTuple):
-    """A page after extraction: main content, number of shown characters besides white space, PAGE_COLUMNS."""
+    """A page after extraction: main content, number of shown characters besides white space if asked for, PAGE_COLUMNS.
+    """
 
     text: str
-    shown: int
+    shown: int | None
     columns: Mapping[str, str | None]
 
 
@@ -71,8 +79,12 @@ def add_page(
     load(extractor)
     columns = [name for name in rows.input.columns if name in PAGE_COLUMNS]
     used = {name: headers[name] for name in USED_HEADERS if name in headers}
+    rows.pages += 1
+    weight = 1 if rows.pages <= _ALL_COUNTED else _COUNTED_STEP
+    counted = rows.pages % weight == 0
     try:
-        page = _pages(HtmlPage(html, content_type, extractor, columns, used), rows.limits.of_parser(where, len(html)))
+        task = HtmlPage(html, content_type, extractor, columns, used, counted)
+        page = _pages(task, rows.limits.of_parser(where, len(html)))
     except Exceeded as exceeded:
         rows.refuse(refused(exceeded, "failed_extraction"), f"{where} ({exceeded.seen})", id, carried)
         return
@@ -87,7 +99,8 @@ def add_page(
         pairs = zip(rows.input.columns, carried, strict=True)
         carried = [page.columns.get(name) if value is None else value for name, value in pairs]
     if page.text:
-        rows.notes[_LEFT_OUT] += max(page.shown - count_characters(page.text), 0)
+        if page.shown is not None:
+            rows.notes[_LEFT_OUT] += weight * max(page.shown - count_characters(page.text), 0)
         rows.add(page.text, where, id, carried)
     else:
         rows.refuse("empty_extraction", where, id, carried)
@@ -103,7 +116,7 @@ def _main_content(page: HtmlPage) -> Parsed:
         raise BoundExceeded(bound)
     text = decoded(page.html, page.content_type)
     columns = page_columns(text, page.headers, page.columns) if page.columns else {}
-    return Parsed(*extract(text, page.extractor), columns)
+    return Parsed(*extract(text, page.extractor, page.count_shown), columns)
 
 
 _pages = Guard(_main_content)

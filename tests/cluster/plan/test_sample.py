@@ -100,7 +100,7 @@ def test_a_sample_is_the_sum_of_its_pieces():
     sample = Sample(pieces)
     assert (sample.documents, sample.text_bytes) == (6, 8)
     assert sample.unreadable_share == 3 / 9
-    assert (sample.read_s, sample.text_share) == (pytest.approx(0.2), pytest.approx(0.6))
+    assert (sample.read_s, sample.text_share) == (pytest.approx(0.6 / 8), pytest.approx(0.6))
     assert {source: table["text"].to_pylist() for source, table in sample.by_source(2).items()} == {
         "a": ["ä", "c", "f"], "b": ["dd"]
     }  # fmt: skip

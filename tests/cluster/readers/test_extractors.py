@@ -59,7 +59,9 @@ def test_a_page_with_little_main_content_is_all_of_its_text():
 
 def test_the_router_asks_the_other_library_where_most_text_is_outside(monkeypatch):
     asked = []
-    monkeypatch.setattr(extractors, "_by_trafilatura", lambda page: asked.append(page) or extractors.Extracted("B", 9))
+    monkeypatch.setattr(
+        extractors, "_by_trafilatura", lambda page, _: asked.append(page) or extractors.Extracted("B", 9)
+    )
     assert extract(PAGE, "router").text != "B" and not asked
     outside = "".join(f"<div class='sidebar'>{one * 5}</div>" for one in SENTENCES)
     page = f"<body><main><p>{SENTENCES[0] * 4}</p></main>{outside}</body>"

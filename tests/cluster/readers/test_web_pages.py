@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lxml import etree, html
 
 from raymill.cluster.guard import Guard
-from raymill.cluster.readers.formats import warc
+from raymill.cluster.readers.formats import warc, web_pages
 from raymill.cluster.readers.formats.extractors import strip_tags
 from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS, page_columns
 from raymill.cluster.readers.formats.web_pages import _main_content
@@ -59,7 +59,7 @@ def test_html_is_its_main_content(tmp_path, content, expected):
 
 
 def test_a_page_that_breaks_the_extraction_is_a_problem_with_the_error_by_name(tmp_path, monkeypatch):
-    def fail(page, name):
+    def fail(page, name, count_shown):
         raise RecursionError("too deep")
 
     monkeypatch.setattr("raymill.cluster.readers.formats.web_pages.extract", fail)
@@ -399,3 +399,18 @@ def test_what_readers_leave_out_of_pages_is_counted_in_the_run(tmp_path, monkeyp
     assert "outside the main content" in html_note and source["notes"][html_note] == 2 * len("HomeAbout")
     assert "running heads" in pdf_note and source["notes"][pdf_note] == 4 * (len("Annualreport") + 1 + 1)
     assert f"Source web: 18 {html_note}." in run.report["warnings"]
+
+
+def test_characters_left_out_of_many_pages_of_a_file_are_estimated_from_some_of_them(tmp_path, monkeypatch):
+    prose = "".join(f"<p>Harbour {n} was built in the twelfth century and is in use today.</p>" for n in range(9))
+    page = f"<html><body><nav><a href=x>Home</a> <a href=y>About</a></nav>{prose}</body></html>".encode()
+    (tmp_path / "a.warc").write_bytes(b"".join(record("response", response(page), number) for number in range(132)))
+    shown = []
+    extract = web_pages.extract
+    monkeypatch.setattr(web_pages, "extract", lambda *given: shown.append(given[2]) or extract(*given))
+    monkeypatch.setattr(web_pages, "_pages", lambda task, bounds: web_pages._main_content(task))
+    counts = ReaderCounts()
+    inputs = freeze(Store(), [Input(path=str(tmp_path))], 1 << 20)
+    (table,) = read_unit(inputs.units[0], inputs.reading, Limits(), counts=counts)
+    assert table.num_rows == 132 and sum(shown) == 20 + 7
+    assert [*counts.notes.values()] == [132 * len("HomeAbout")]

@@ -6,9 +6,11 @@ import pytest
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
+from raymill.cluster.plan.plan import Prices, plan_of
 from raymill.cluster.readers.formats import warc
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import plan as subject
 from raymill.pipelines.curate.questions.explain import explain
 from raymill.pipelines.curate.questions.run_reader import RunReader
 from raymill.pipelines.curate.questions.what_if import compare_decisions
@@ -134,3 +136,16 @@ def test_another_bound_of_such_a_rule_measures_archives_again(settings, monkeypa
     run = curate_inline(settings, monkeypatch, replace=True)
     assert URLS[5] not in ledger(run)
     assert [one["documents"] for one in run.report["quarantine"]] == [1]  # it was parsed
+
+
+@pytest.mark.parametrize("blocked", ["bad.com", "bad.com\nfine.org"])
+def test_a_plan_prices_the_extraction_of_the_pages_that_rules_of_the_url_leave(settings, tmp_path, monkeypatch, blocked):
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
+    (tmp_path / "domains").write_text(blocked)
+    config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
+    plan = plan_of(subject(config), (2,), Prices())
+    left = 0 if "fine" in blocked else len(URLS) - len(REMOVED)
+    # The pages that are removed cannot be parsed.
+    assert (plan["sample"]["documents"], plan["sample"]["unreadable"]) == (len(URLS), 0)
+    assert plan["sample"]["passed"] == pytest.approx(left / len(URLS))
+    assert not [one for one in plan["assumed"] if "page is extracted" in one]

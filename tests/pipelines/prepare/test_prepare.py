@@ -656,7 +656,8 @@ def test_what_readers_leave_out_of_pages_is_in_the_notes(tmp_path, monkeypatch):
     assert empty == "Source web: passed over: 1 of zero bytes."
     number = len("Allaboutourshop")
     assert left_out == (
-        f"Source web: {number} characters of HTML pages are not in the texts: outside the main content, or repeated."
+        f"Source web: {number} characters of HTML pages are not in the texts: outside the main content, or repeated "
+        "(estimated for files with many pages)."
     )
 
 
