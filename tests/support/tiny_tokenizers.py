@@ -1,11 +1,15 @@
 """Tokenizers small enough to read their output, and chat templates as models have them, written for tests."""
 
+import pickle
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from raymill.cluster.guard import Guard, WorkBounds, _outcome
 from raymill.training.pack.encode import Encoder
 
 ENGLISH = ["the quick brown fox jumps over the lazy dog", "user assistant system tool hello world what is it"] * 3
@@ -79,13 +83,23 @@ def tiny(template: str | dict[str, str] | None = None, *, adds_bos: bool = False
     )
 
 
-@lru_cache(maxsize=1)
-def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
-    """The encoder of a tokenizer that does not change any more.
+class _InThisProcess(Guard):
+    """A guard without its child process, hence without bounds. What would go through the pipes is pickled as well."""
 
-    Calls in a row with one tokenizer share it, and thereby its child processes: each is a fork of the test process.
+    def map(self, items: Sequence[Any], bounds: Sequence[WorkBounds]) -> list[Any]:
+        return [pickle.loads(pickle.dumps(_outcome(self._work, pickle.loads(pickle.dumps(item))))) for item in items]
+
+
+@lru_cache(maxsize=64)
+def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    """The encoder of a tokenizer that does not change any more, for tests of what it makes of documents.
+
+    Hundreds of child processes would be forks of the test process, 0.1 s each. Encoders with theirs are tested in
+    test_template_bounds.py, and wherever a corpus is packed.
     """
-    return Encoder(tokenizer)
+    encoder = Encoder(tokenizer)
+    encoder._child = _InThisProcess(encoder._child._work)
+    return encoder
 
 
 def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:

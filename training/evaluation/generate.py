@@ -7,6 +7,8 @@ they are in several rows or fill a whole row, are left out: their answer may be 
 Answers are generated in batches padded on the left, up to the token that ends an answer.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +21,7 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from raymill.cluster.guard import Exceeded, Guard, WorkBounds
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds, once
 from raymill.training.data.packed import PackedRows
 from raymill.training.pack.chat import closing_token
 from raymill.training.pack.documents import Chat
@@ -105,21 +107,31 @@ _CALL: dict[str, Any] = {"type": "function", "function": {"name": "a_function", 
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Token ids that end an answer: end of sequence, and those that end an answer or a tool call in the template."""
+    """Token ids that end an answer: end of sequence, and those that end an answer or a tool call in the template.
+
+    The template is rendered once per process for the same tokenizer, in a child process.
+    """
     stops = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    end_ids = Guard(partial(_end_ids, tokenizer))
+    if tokenizer.chat_template:
+        content = [tokenizer.chat_template, tokenizer.special_tokens_map, tokenizer.backend_tokenizer.to_str()]
+        digest = hashlib.sha256(json.dumps(content, default=str).encode()).digest()
+        ends = once(("ends of turns", digest), partial(_ends_of_turns, tokenizer))
+        special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+        stops += [token for token in ends if token in special and token not in stops]
+    return stops
+
+
+def _ends_of_turns(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """The tokens that end an answer and a tool call in the chat template, special or not, without repetition."""
+    found, end_ids = dict[int, None](), Guard(partial(_end_ids, tokenizer))
     for turn in (
         {"role": "assistant", "content": _ANSWER},
         {"role": "assistant", "content": "", "tool_calls": [_CALL]},
     ):
-        chat = Chat([{"role": "user", "content": _USER}, turn])
-        ids = list[int]()
         with suppress(Exceeded):
-            ids = end_ids(chat, OF_A_CHECK) if tokenizer.chat_template else []
-        # After an answer the first token ends it (Phi 3 writes two); within a call there may be others.
-        stops += [token for token in ids[:1] if token in special and token not in stops]
-    return stops
+            # After an answer the first token ends it (Phi 3 writes two); within a call there may be others.
+            found |= dict.fromkeys(end_ids(Chat([{"role": "user", "content": _USER}, turn]), OF_A_CHECK)[:1])
+    return list(found)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, prompt: str | Sequence[Mapping[str, Any]]) -> list[int]:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.guard import once
 from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
@@ -72,8 +73,13 @@ def load_base(
     folder = model_folder(store, model)
     files = weight_files(folder)
     config = _checked_config(folder, model.name)
+    stored = sum(path.stat().st_size for path in files)
     try:
-        check_size(partial(without_memory, kind, config), sum(path.stat().st_size for path in files), f"model {folder}")
+        # Once per process: each fold of a cross-validation loads the same model.
+        once(
+            ("size", kind.__name__, config.to_json_string(use_diff=False), stored),
+            lambda: check_size(partial(without_memory, kind, config), stored, f"model {folder}"),
+        )
         loaded, seen = kind.from_pretrained(
             folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
             local_files_only=True, output_loading_info=True, **how,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from raymill.cluster import guard
 from raymill.training.config_parts import Generate
 from raymill.training.data.packed import PACKED, PackedRows
 from raymill.training.evaluation import generate
@@ -226,6 +227,23 @@ def test_answers_end_where_the_template_ends_a_turn():
     assert stop_ids(tokenizer) == [end]  # an ordinary line end ends no answer
     tokenizer.chat_template = None
     assert stop_ids(tokenizer) == [end]
+
+
+def test_a_template_is_rendered_for_the_ends_of_turns_once_for_equal_tokenizers(monkeypatch):
+    rendered, found = [], generate._ends_of_turns
+    monkeypatch.setattr(guard, "_found_once", {})
+    monkeypatch.setattr(generate, "_ends_of_turns", lambda tokenizer: rendered.append(tokenizer) or found(tokenizer))
+
+    def renderings(**changes: str) -> int:
+        rendered.clear()
+        tokenizer = byte_tokenizer()
+        for name, value in changes.items():
+            setattr(tokenizer, name, value)
+        stop_ids(tokenizer)
+        return len(rendered)
+
+    assert [renderings(), renderings()] == [1, 0]
+    assert renderings(eos_token="<|im_end|>") == renderings(chat_template="{{ messages[0].content }}") == 1
 
 
 # --- prompts

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from raymill.cluster import model_settings
+from raymill.cluster import guard, model_settings
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.folder import located, model_fingerprint, model_folder
+from raymill.training.models import base
 from raymill.training.models.attention import require_independence
 from raymill.training.models.base import decoder_layers, load_base
 from raymill.training.models.build import build_objective
@@ -212,9 +213,29 @@ def test_a_model_that_is_far_larger_than_its_files_is_refused_before_memory_is_t
 
 def test_a_model_that_takes_long_to_make_is_refused(saved, monkeypatch):
     monkeypatch.setattr(model_settings, "MAKING", WorkBounds(0.5, 1 << 30))
+    monkeypatch.setattr(guard, "_found_once", {})
     monkeypatch.setattr("transformers.LlamaForCausalLM.__init__", lambda *how, **more: [None for _ in iter(int, 1)])
     with pytest.raises(ConfigError, match=r"making the model, .*over 0\.5 s"):
         load(str(saved))
+
+
+def test_a_models_size_is_checked_once_and_again_with_other_files_or_numbers(saved, tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(guard, "_found_once", {})
+    monkeypatch.setattr(base, "check_size", lambda make, stored, where: checked.append(stored))
+
+    def checks(folder: Path) -> int:
+        checked.clear()
+        load(str(folder))
+        return len(checked)
+
+    other = shutil.copytree(saved, tmp_path / "other")
+    assert [checks(saved), checks(saved)] == [1, 0]
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 77}))
+    assert [checks(other), checks(other)] == [1, 0]
+    shutil.copy(other / "model.safetensors", other / "again.safetensors")
+    assert checks(other) == 1, "twice the bytes"
 
 
 def test_an_adapter_beside_a_model_is_not_loaded_with_it(saved, tmp_path):
