@@ -45,17 +45,18 @@ _COMPRESSED_ENDINGS = (".parquet", ".pq", *COMPRESSED)
 def files_memory(store: Store, settings: Iterable[object]) -> int:
     """Bytes of the files that these rules and the language identification read, in a process that has loaded them.
 
-    The built-in language model is part of `task_memory`. A missing file counts nothing: its error is raised elsewhere.
+    A model that several of them read is loaded once. The built-in language model is part of `task_memory`. A missing
+    file counts nothing: its error is raised elsewhere.
     """
-    total = 0.0
+    total, models = 0.0, dict[str, None]()
     for one in settings:
         of_list = _OF_A_LIST.get(getattr(one, "name", ""))
         for path in files_read_by(one):
             if of_list is None:
-                total += model_memory(store, path)
+                models[path] = None
             else:
                 total += of_list * (_COMPRESSED if path.endswith(_COMPRESSED_ENDINGS) else 1) * _size(store, path)
-    return int(total)
+    return int(total) + sum(model_memory(store, path) for path in models)
 
 
 def model_memory(store: Store, model: str) -> int:

@@ -1509,6 +1509,30 @@ class QualityClassifierSettings(TypedDict, total=False):
     """Maximum number of characters of a document that the quality model reads, from four positions."""
 
 
+class QualityPercentileSettings(TypedDict, total=False):
+    """Remove documents that no classifier ranks above `min_percentile`."""
+
+    classifiers: Required[Sequence[RankedClassifierSettings]]
+    """Classifiers, of whose percentiles the largest counts."""
+    reference: Required[Place]
+    column: str
+    """Column of the text in the file `reference`."""
+    min_percentile: float
+    """Minimum of the largest percentile, as a fraction; 0.9: the best tenth."""
+
+
+class RankedClassifierSettings(TypedDict, total=False):
+    """A classifier of `quality_percentile`."""
+
+    model: Required[Place]
+    label: str | None
+    """Label of good documents in the model, with or without __label__; null: the labels are scores, as of
+    OUTPUT/classifier/model.bin of `distil`, and their expected value counts.
+    """
+    max_chars: int
+    """Maximum number of characters of a document that the model reads, from four positions."""
+
+
 class ReaderUseSettings(TypedDict, total=False):
     """A reader of the user, as `module:attribute`, or with settings."""
 
@@ -1645,6 +1669,8 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low;
     null: not applied.
     """
+    quality_percentile: QualityPercentileSettings | None
+    """Remove documents that no classifier ranks above `min_percentile`; null: not applied."""
 
 
 class RulesSettings(TypedDict, total=False):
@@ -1698,6 +1724,8 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low;
     null: not applied.
     """
+    quality_percentile: QualityPercentileSettings | None
+    """Remove documents that no classifier ranks above `min_percentile`; null: not applied."""
 
 
 class SamplingSettings(TypedDict, total=False):

@@ -12,6 +12,7 @@ from raymill.pipelines.rules.judge_score import JudgeScore
 from raymill.pipelines.rules.line_edits import LineEdits
 from raymill.pipelines.rules.opt_out import OptOut
 from raymill.pipelines.rules.quality_classifier import QualityClassifier
+from raymill.pipelines.rules.quality_percentile import QualityPercentile
 from raymill.pipelines.rules.repeated_pages import RepeatedPages
 from raymill.pipelines.rules.rule import Check, Dialect, Rule
 from raymill.pipelines.rules.url_blocklist import UrlBlocklist
@@ -22,7 +23,7 @@ PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepe
 RULES: dict[str, type] = (
     {rule.name: rule for rule in (Decontamination, UrlBlocklist, UrlWords, RepeatedPages, OptOut)}
     | PACKS
-    | {rule.name: rule for rule in (LineEdits, BadWords, QualityClassifier, JudgeScore)}
+    | {rule.name: rule for rule in (LineEdits, BadWords, QualityClassifier, JudgeScore, QualityPercentile)}
 )
 
 __all__ = ["PACKS", "RULES", "Check", "Dialect", "Rule"]

@@ -90,6 +90,25 @@ class EvaluationSet:
 
     __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
 
+    @property
+    def where(self) -> str:
+        """The setting and the file, for messages."""
+        return f"decontamination.sets: {self.name}: {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of texts as an evaluation set. setting: its name in messages."""
+
+    setting: str
+    path: str
+    columns: tuple[str, ...]
+    name: str = ""
+
+    @property
+    def where(self) -> str:
+        return f"{self.setting}: {self.path}"
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -255,13 +274,13 @@ def load_examples(
 
 def _long_texts(store: Store, one: EvaluationSet, least: int) -> tuple[pa.Table, str]:
     """(the normalised texts of a set with `least` tokens or more, its line of the summary)."""
-    table, examples = _read_parquet(store, one) if one.path.endswith(_PARQUET) else _read_jsonl(store, one)
+    table, examples = _read(store, one)
     texts = normalize(Texts.from_arrow(table["text"]))
     is_long = pa.array(count_tokens(texts) >= least)
     found = table.set_column(table.column_names.index("text"), "text", texts.to_arrow()).filter(is_long)
     if not found.num_rows:
         raise ConfigError(
-            f"{_where(one)} has no text of {least} words or more in {', '.join(one.columns)}, and shorter ones, which "
+            f"{one.where} has no text of {least} words or more in {', '.join(one.columns)}, and shorter ones, which "
             "occur by chance, are not looked for. Name other columns, or leave this set out."
         )
     line = f"{one.name}: {plural(found.num_rows, 'text')} of {plural(examples, 'example')}"
@@ -270,7 +289,12 @@ def _long_texts(store: Store, one: EvaluationSet, least: int) -> tuple[pa.Table,
     return found, line
 
 
-def _read_parquet(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
+def _read(store: Store, one: EvaluationSet | _File) -> tuple[pa.Table, int]:
+    """(the texts of a file (_TEXTS_SCHEMA), the number of its examples)."""
+    return _read_parquet(store, one) if one.path.endswith(_PARQUET) else _read_jsonl(store, one)
+
+
+def _read_parquet(store: Store, one: EvaluationSet | _File) -> tuple[pa.Table, int]:
     """(the texts of a Parquet file (_TEXTS_SCHEMA), the number of its examples)."""
     try:
         with StoredParquet(store, one.path) as file:
@@ -280,24 +304,24 @@ def _read_parquet(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
                 kind = schema.field(name).type
                 kind = kind.value_type if pa.types.is_dictionary(kind) else kind
                 if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-                    raise ConfigError(f"{_where(one)}: column {name} holds {kind}, and texts are strings. {_LEAVE_OUT}")
+                    raise ConfigError(f"{one.where}: column {name} holds {kind}, and texts are strings. {_LEAVE_OUT}")
             table = file.read(list(one.columns), use_threads=False)
     except DataError as error:
         raise ConfigError(
-            f"{_where(one)} takes far more memory than its bytes in the file. Leave this set out."
+            f"{one.where} takes far more memory than its bytes in the file. Leave this set out."
         ) from error
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ConfigError(f"{_where(one)} is not a readable Parquet file ({str(error).splitlines()[0]}).") from error
+        raise ConfigError(f"{one.where} is not a readable Parquet file ({str(error).splitlines()[0]}).") from error
     return _texts(one, {name: table[name].cast(pa.large_string()).to_pylist() for name in one.columns})
 
 
-def _read_jsonl(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
+def _read_jsonl(store: Store, one: EvaluationSet | _File) -> tuple[pa.Table, int]:
     """(the texts of a file of JSON Lines (_TEXTS_SCHEMA), the number of its examples)."""
     if not one.path.endswith(_JSONL):
         raise ConfigError(
-            f"{_where(one)} is of no format that sets are read from. Write it as Parquet (.parquet) or as JSON Lines "
+            f"{one.where} is of no format that sets are read from. Write it as Parquet (.parquet) or as JSON Lines "
             "(.jsonl, also with .gz, .zst, .bz2 or .lz4)."
         )
     values: dict[str, list[str | None]] = {name: [] for name in one.columns}
@@ -308,37 +332,37 @@ def _read_jsonl(store: Store, one: EvaluationSet) -> tuple[pa.Table, int]:
                 if line is None or line.strip():
                     _add(values, one, line, f", line {number}")
     except UnreadableRest as error:
-        raise ConfigError(f"{_where(one)} cannot be decompressed ({error.problem}). Write it again.") from error
+        raise ConfigError(f"{one.where} cannot be decompressed ({error.problem}). Write it again.") from error
     return _texts(one, values)
 
 
-def _add(values: dict[str, list[str | None]], one: EvaluationSet, line: bytes | None, place: str) -> None:
+def _add(values: dict[str, list[str | None]], one: EvaluationSet | _File, line: bytes | None, place: str) -> None:
     """Append the values of a line of JSON Lines. line: None if it is too long."""
     record = json_value(line or b"")
     if not isinstance(record, dict):
-        raise ConfigError(f"{_where(one)}{place}: is not a JSON object. Write one object a line, in UTF-8.")
+        raise ConfigError(f"{one.where}{place}: is not a JSON object. Write one object a line, in UTF-8.")
     _require_columns(one, list(record), place)
     for name in one.columns:
         value = record[name]
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise ConfigError(f"{_where(one)}{place}: {name} holds a {kind}, and texts are strings. {_LEAVE_OUT}")
+            raise ConfigError(f"{one.where}{place}: {name} holds a {kind}, and texts are strings. {_LEAVE_OUT}")
         values[name].append(value)
 
 
 _LEAVE_OUT = "Leave this column out, or write its text into a column of strings."
 
 
-def _require_columns(one: EvaluationSet, there: Sequence[str], place: str) -> None:
+def _require_columns(one: EvaluationSet | _File, there: Sequence[str], place: str) -> None:
     for name in one.columns:
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)
             named = ", ".join(there[:_NAMES_SHOWN]) + ", ..." * (len(there) > _NAMES_SHOWN)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{_where(one)}{place}: has no column {name}; there are: {named or 'none'}.{hint}")
+            raise ConfigError(f"{one.where}{place}: has no column {name}; there are: {named or 'none'}.{hint}")
 
 
-def _texts(one: EvaluationSet, values: dict[str, list[str | None]]) -> tuple[pa.Table, int]:
+def _texts(one: EvaluationSet | _File, values: dict[str, list[str | None]]) -> tuple[pa.Table, int]:
     """(the texts that are not null, by example, then column (_TEXTS_SCHEMA); the number of examples)."""
     examples = list(zip(*values.values(), strict=True))
     rows = [
@@ -352,5 +376,11 @@ def _texts(one: EvaluationSet, values: dict[str, list[str | None]]) -> tuple[pa.
     return pa.table(arrays, schema=_TEXTS_SCHEMA), len(examples)
 
 
-def _where(one: EvaluationSet) -> str:
-    return f"decontamination.sets: {one.name}: {one.path}"
+def read_texts(store: Store, path: str, column: str, setting: str) -> list[str]:
+    """The texts of a column of a Parquet or JSON Lines file, without nulls. setting: that names it, for messages.
+
+    Raises:
+        ConfigError, StorageError: the file is missing, is not of these formats, or lacks the column.
+    """
+    one = _File(setting, path, (column,))
+    return _read(store, one)[0]["text"].to_pylist()

@@ -130,7 +130,7 @@ class _RulesBase(BaseModel):
         for name in ("custom", "by_language"):
             if not getattr(self, name):
                 plain.pop(name, None)
-        for name in ("judge_score", "opt_out", "line_edits", "url_words", "repeated_pages"):
+        for name in ("judge_score", "opt_out", "line_edits", "url_words", "repeated_pages", "quality_percentile"):
             if getattr(self, name) is None:
                 plain.pop(name, None)
         return plain

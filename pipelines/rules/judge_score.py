@@ -147,8 +147,8 @@ def expected_scores(classifier: Classifier, texts: Texts, max_chars: int) -> np.
     are_scores = all(label.isdecimal() and len(label) <= _LONGEST_SCORE for label in classifier.labels)
     if not classifier.has_probabilities or not are_scores:
         raise ConfigError(
-            f"{classifier.path}: is no classifier of scores. Point judge_score.classifier at OUTPUT/classifier of a "
-            "finished run of `raymill distil`, or use the rule quality_classifier."
+            f"{classifier.path}: is no classifier of scores, as `raymill distil` makes them in OUTPUT/classifier. Name "
+            "one, or give the label of good documents to quality_classifier or quality_percentile."
         )
     scores = np.array([float(label) for label in classifier.labels], np.float32)
     return classifier.probabilities(excerpts(texts, max_chars)) @ scores

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -79,6 +81,9 @@ def folder(tmp_path, monkeypatch):
     model(tmp_path / "models/fasttext_oh_eli5.bin", [one for t in stories for one in (t, "buy it now")], ["hq", "cc"])
     model(tmp_path / "runs/edu/classifier/model.bin", [one for t in stories for one in ("buy it now", t)], list("04"))
     (tmp_path / "runs/edu/classifier/threshold.json").write_text(json.dumps({"min_score": 2.5, "max_chars": 500}))
+    (tmp_path / "samples").mkdir()
+    sample = pa.table({"text": ["buy it now"] * 5000 + stories[:1]})
+    pq.write_table(sample, tmp_path / "samples/pages.parquet")
     both = [one for pair in zip(GERMAN * 3, stories, strict=False) for one in pair]
     model(tmp_path / "models/glotlid.bin", both, ["deu_Latn", "eng_Latn"])
     (tmp_path / "configs").mkdir()

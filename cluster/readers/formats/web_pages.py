@@ -53,8 +53,7 @@ class HtmlPage(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """A page after extraction: main content, number of shown characters besides white space if asked for, PAGE_COLUMNS.
-    """
+    """A page after extraction: main content, number of shown characters besides white space or None, PAGE_COLUMNS."""
 
     text: str
     shown: int | None

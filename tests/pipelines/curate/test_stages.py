@@ -61,6 +61,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.quality_classifier.model": "HERE/changed",
         "rules.quality_classifier.label": "bad",
         "rules.quality_classifier.max_chars": 50,
+        "rules.quality_percentile.classifiers.0.model": "HERE/changed",
+        "rules.quality_percentile.classifiers.0.label": "bad",
+        "rules.quality_percentile.classifiers.0.max_chars": 50,
+        "rules.quality_percentile.reference": "HERE/other.jsonl",
+        "rules.quality_percentile.column": "name",
         "rules.judge_score.classifier": "HERE/classifier2",
         "rules.judge_score.embedding": {"embedding": "HERE/words"},
         "rules.decontamination.sets.0.name": "b",
@@ -175,6 +180,10 @@ def settings(tmp_path) -> dict[str, Any]:
             "bad_words": {"paths": {"en": f"{tmp_path}/words"}},
             "quality_classifier": {"model": f"{tmp_path}/model.bin", "label": "good"},
             "judge_score": {"classifier": f"{tmp_path}/classifier"},
+            "quality_percentile": {
+                "classifiers": [{"model": f"{tmp_path}/model.bin", "label": "good"}],
+                "reference": f"{tmp_path}/set.jsonl",
+            },
             "decontamination": {"sets": [{"name": "a", "path": f"{tmp_path}/set.jsonl", "columns": ["question"]}]},
         },
     }
@@ -299,7 +308,8 @@ def test_measure_states_the_memory_of_its_models_and_lists(settings, tmp_path):
     (tmp_path / "small.ftz").write_bytes(bytes(1000))
     config = CurateConfig.model_validate(changed(settings, "language.model", f"{tmp_path}/changed"))
     lists = 4 * 64_000_000 + 120 * 10_000 + 36 * 100_000
-    loaded = int(2.5 * 500_000_000) + int(2.5 * 1_000_000) + lists
+    reference = int(2.5 * 100_000)  # of quality_percentile; two rules name one model
+    loaded = int(2.5 * 500_000_000) + int(2.5 * 1_000_000) + lists + reference
     assert files_memory(config.store, (config.language, *config.filters.rules)) == loaded
     unit = task_memory(config.limits) + loaded
     assert measure_stage(config, config.filters, CurateJob(config).frozen).memory == unit

@@ -139,7 +139,9 @@ def test_another_bound_of_such_a_rule_measures_archives_again(settings, monkeypa
 
 
 @pytest.mark.parametrize("blocked", ["bad.com", "bad.com\nfine.org"])
-def test_a_plan_prices_the_extraction_of_the_pages_that_rules_of_the_url_leave(settings, tmp_path, monkeypatch, blocked):
+def test_a_plan_prices_the_extraction_of_the_pages_that_rules_of_the_url_leave(
+    settings, tmp_path, monkeypatch, blocked
+):
     monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     (tmp_path / "domains").write_text(blocked)
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
