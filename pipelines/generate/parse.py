@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 from jsonschema.exceptions import best_match
@@ -75,8 +75,7 @@ class AnswerReader:
         # Schemas and patterns may take any time on a long answer, or go as deep as it.
         self._values: Guard[str, Any] | None = None
         if step.answer is not None:
-            schema = complete_schema(step.answer)
-            self._values = Guard(partial(_checked_value, schema, Draft202012Validator(schema)))
+            self._values = _reader_of_values(json.dumps(complete_schema(step.answer)))
 
     def items(self, reply: Reply) -> list[dict[str, Any]]:
         """The values of the schema, of each item of the list `each` if the step has one; of a plain answer `text`.
@@ -113,6 +112,13 @@ class AnswerReader:
         if len(found) > self._most_items:
             raise Refusal("other_form", f"{len(found):,} items; an answer has at most {self._most_items:,} tokens")
         return [one if isinstance(one, dict) else {"text": one} for one in found]
+
+
+@lru_cache(maxsize=16)
+def _reader_of_values(schema: str) -> Guard[str, Any]:
+    """What reads the values of an answer, in a child process that the units of this process share. schema: as JSON."""
+    plain = json.loads(schema)
+    return Guard(partial(_checked_value, plain, Draft202012Validator(plain)))
 
 
 def _checked_value(schema: Mapping[str, Any], validator: Draft202012Validator, content: str) -> dict[str, Any]:

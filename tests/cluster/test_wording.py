@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,7 @@ _COMMAND_LINE = re.compile(
 _OF_THE_COMMAND = ("cluster/cli.py", "cluster/frame/commands.py", "cluster/submit/commands.py", "deploy/smoke.py")
 
 
+@cache
 def texts(path: Path) -> list[tuple[int, str]]:
     """The strings of a file that are no docstrings, with their lines; what an f-string inserts is `X`."""
     tree = ast.parse(path.read_text())

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.guard import Guard, WorkBounds, _outcome
-from raymill.training.pack.encode import Encoder
+from raymill.training.pack import encode
 
 ENGLISH = ["the quick brown fox jumps over the lazy dog", "user assistant system tool hello world what is it"] * 3
 
@@ -91,15 +92,14 @@ class _InThisProcess(Guard):
 
 
 @lru_cache(maxsize=64)
-def encoder_of(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+def encoder_of(tokenizer: PreTrainedTokenizerFast) -> encode.Encoder:
     """The encoder of a tokenizer that does not change any more, for tests of what it makes of documents.
 
     Hundreds of child processes would be forks of the test process, 0.1 s each. Encoders with theirs are tested in
     test_template_bounds.py, and wherever a corpus is packed.
     """
-    encoder = Encoder(tokenizer)
-    encoder._child = _InThisProcess(encoder._child._work)
-    return encoder
+    with patch.object(encode, "Guard", _InThisProcess):
+        return encode.Encoder(tokenizer)
 
 
 def saved(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:

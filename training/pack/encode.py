@@ -34,7 +34,7 @@ from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from raymill.training.pack.chat import NOT_TRAINED, as_chat, marked_renderings
 from raymill.training.pack.documents import Chat, Document, Pair
 from raymill.training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
-from raymill.training.pack.template import CHECKED, LIMITS, Unfit, render_checked
+from raymill.training.pack.template import CHECKED, LIMITS, OF_A_CHECK, Unfit, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -54,8 +54,8 @@ class RestoredText(NamedTuple):
 class SpecialText:
     """Replaces the control tokens of a tokenizer and its chat template in conversations, and restores them."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerFast") -> None:
-        self.tokens = _control_tokens(tokenizer)
+    def __init__(self, tokens: Sequence[str]) -> None:
+        self.tokens = tokens
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))) or r"(?!)")
         self._character = {token: chr(_FIRST + number) for number, token in enumerate(self.tokens)}
         self._token = {character: token for token, character in self._character.items()}
@@ -107,20 +107,8 @@ class SpecialText:
         return value
 
 
-def _control_tokens(tokenizer: "PreTrainedTokenizerFast") -> tuple[str, ...]:
-    """BOS, EOS, padding and the special tokens around turns; none without a chat template."""
-    if not tokenizer.chat_template:
-        return ()
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    found = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
-    written = ""
-    with suppress(Exception):  # a template may refuse any conversation; documents report it
-        [written] = render_checked(tokenizer, CHECKED[3:4])
-    found |= {token for token in special if token in written}
-    return tuple(sorted(token for token in found & special if token not in _IN_MESSAGES))
-
-
-_RENDER, _TEXTS, _MARKED = "render", "texts", "marked"  # what the child process of an encoder is asked for
+# What the child process of an encoder is asked for.
+_WRITTEN, _RENDER, _TEXTS, _MARKED = "written", "render", "texts", "marked"
 # Memory for the tokens of a text: about 60 bytes for each of its bytes, and several times that if each byte is a token.
 _BYTES = 512 << 20
 _BYTES_PER_BYTE = 512
@@ -177,8 +165,10 @@ class Encoded:
 
 
 def _work(encoder: "Encoder", request: tuple[str, Any]) -> Any:
-    """What the child process of an encoder does with (RENDER, chat), (TEXTS, texts) or (MARKED, rendering)."""
+    """What the child process does with (WRITTEN, conversation), (RENDER, chat), (TEXTS, texts) or (MARKED, rendering)."""
     step, item = request
+    if step == _WRITTEN:
+        return written(encoder.tokenizer, item)
     if step == _RENDER:
         return marked_renderings(encoder.tokenizer, item)
     return encoder.tokens_of_texts(item) if step == _TEXTS else encoder.tokens_of_marked(item)
@@ -193,7 +183,6 @@ class Encoder:
     def __init__(self, tokenizer: "PreTrainedTokenizerFast", vocabulary: int | None = None) -> None:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
-        self.special_text = SpecialText(tokenizer)
         # A chat template is a program of whoever made the model, and so are the expressions of a tokenizer.
         # By a reference to itself it would outlive its last use, and its child process with it.
         self._child: Guard[tuple[str, Any], Any] = Guard(partial(_work, weakref.proxy(self)))
@@ -211,6 +200,20 @@ class Encoder:
         self.bos = tokenizer.bos_token_id
         self.end = [tokenizer.eos_token_id]
         self.added = frozenset(tokenizer.added_tokens_decoder)
+        self.special_text = SpecialText(self._control_tokens())  # the first use of the child, which has all of the above
+
+    def _control_tokens(self) -> list[str]:
+        """BOS, EOS, padding and the special tokens around turns; none without a chat template."""
+        tokenizer = self.tokenizer
+        if not tokenizer.chat_template:
+            return []
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        found = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+        rendered = ""
+        with suppress(Exception):  # a template may refuse any conversation; documents report it
+            rendered = self._child((_WRITTEN, CHECKED[3]), OF_A_CHECK)
+        found |= {token for token in special if token in rendered}
+        return sorted(token for token in found & special if token not in _IN_MESSAGES)
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """Encode documents of one form (text, pair or chat).

@@ -204,10 +204,8 @@ CHECKED: tuple[tuple[list[dict[str, str]], bool], ...] = (
 )
 
 
-def render_checked(
-    tokenizer: "PreTrainedTokenizerFast", conversations: Sequence[tuple[list[dict[str, str]], bool]] = CHECKED
-) -> list[str]:
-    """Render some of CHECKED, each in a child process with a few seconds: a template may end once and not again.
+def render_checked(tokenizer: "PreTrainedTokenizerFast") -> None:
+    """Render each of CHECKED, in a child process with a few seconds: a template may end once and not again.
 
     A conversation is rendered once per process with the same template and special tokens.
 
@@ -217,7 +215,8 @@ def render_checked(
     """
     guard = Guard(partial(written, tokenizer))
     settings = json.dumps([tokenizer.chat_template, tokenizer.special_tokens_map], default=str)
-    return [once(("rendering", settings, json.dumps(one)), partial(guard, one, OF_A_CHECK)) for one in conversations]
+    for one in CHECKED:
+        once(("rendering", settings, json.dumps(one)), partial(guard, one, OF_A_CHECK))
 
 
 def written(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[Sequence[Mapping[str, Any]], bool]) -> str:

@@ -277,7 +277,7 @@ SIZES = st.builds(
     ("keeper", "scope", "exact_short"), sampled(product(KEEPERS, SCOPES, [True, False]), 8, seed=10)
 )
 @given(rows=ROWS_OF_SOURCES, threshold=THRESHOLDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, threshold, keeper, scope, exact_short):
     """With every keeper and scope, over documents of no, one, fewer, as many and more shingles than columns."""
     dedup = Dedup(
@@ -298,7 +298,7 @@ def test_the_stage_removes_what_plain_loops_remove(tmp_path_factory, rows, thres
     sizes=SIZES,
     component_documents=st.sampled_from([1, 3, 100]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     tmp_path_factory, rows, threshold, keeper, scope, removed, cuts, sizes, component_documents
 ):
@@ -325,7 +325,7 @@ def test_the_result_is_the_same_for_any_units_ranges_slices_and_batches(
     scope=st.sampled_from(["all", "source"]),
     sizes=SIZES,
 )
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_documents_like_those_that_earlier_runs_kept_are_removed(
     tmp_path_factory, rows, earlier, threshold, keeper, scope, sizes, component_documents
 ):

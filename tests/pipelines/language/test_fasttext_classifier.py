@@ -216,7 +216,7 @@ def test_every_kind_of_model_gives_the_bindings_labels_and_scores(tmp_path, kind
 # --- files that are no models
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_a_damaged_file_gives_an_error_or_a_model_that_works(tmp_path_factory, data):
     """Never a crash: every count of a flipped bit is compared with the file, every index with what it points into."""

@@ -249,7 +249,7 @@ NASTY += [
 nasty_texts = st.lists(st.sampled_from(NASTY), max_size=40).map("".join)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=600)
 @given(st.lists(nasty_texts, max_size=3))
 def test_normalisation_equals_the_reference_and_is_idempotent(documents):
     texts = normalize(Texts.from_strings(documents))
@@ -282,7 +282,7 @@ def test_every_pair_of_characters_that_ftfy_calls_bad_marks_its_line():
     assert not (bad & ~marks(lines)).any()
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from([*CHARACTERS, *"a Z.", *"ØÙÃÂâВГРСΒΓΞΟœŒ", "ГўВЂВ"] * 2), max_size=8).map("".join))
 def test_every_line_that_ftfy_calls_bad_is_marked(line):
     line = line.replace("\x85", "")

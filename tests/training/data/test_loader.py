@@ -54,7 +54,7 @@ def ids_of(batches) -> list[list[int]]:
 # --- packed rows
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(indices=st.lists(st.integers(0, ROWS - 1), max_size=30), cache_bytes=st.sampled_from([0, 1 << 20]))
 def test_rows_are_read_by_number_in_the_order_asked_for(artifact, indices, cache_bytes):
     everything = artifact.table()

@@ -118,7 +118,7 @@ HOSTILE = st.text(
 
 
 @given(HOSTILE, st.booleans())
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_nothing_a_run_is_called_becomes_markup(name, prepared):
     origin = Lineage(f"s3://bucket/{name}", name, name, name, {name: name}, (name,), prepared, (name,), f"s3://{name}")
     given = facts(config(model=f"s3://bucket/{name}x"), origin, base=Base(f"s3://bucket/{name}x"), classes=[name])

@@ -109,7 +109,7 @@ def test_weights_stay_with_their_tokens_and_a_row_whose_label_tokens_all_have_1_
 
 
 @pytest.mark.parametrize("mode", ["best_fit", "none"])
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(sizes=SIZES, length=st.integers(2, 24))
 def test_every_labelled_token_is_trained_on_exactly_once_and_no_row_is_too_long(tmp_path_factory, mode, sizes, length):
     documents = [document(f"d{n}", size, labelled=slice(size // 3, None)) for n, size in enumerate(sizes)]

@@ -86,7 +86,7 @@ def test_the_rows_are_those_of_reading_every_file_for_every_range(tmp_path, file
     assert packed(tmp_path / "moved", files, fan) == packed(tmp_path / "direct", files, 1 << 30)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2), st.integers(1, 30)), min_size=1, max_size=60), st.data()
 )

@@ -86,7 +86,7 @@ def test_a_tokenizer_and_its_template_are_checked_once_and_again_when_they_chang
 
 
 def test_a_template_that_ends_when_it_is_checked_and_not_later_does_not_hold_a_worker(monkeypatch):
-    for module in (template, generate):
+    for module in (encode, generate):
         monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
     later = encode.Encoder(tiny(LOOPS + CHATML))
     assert "<|im_start|>" not in later.special_text.tokens
