@@ -24,10 +24,13 @@ CAPITALS = 0.3
 def keep_quiet(text: str) -> bool:
     return sum(map(str.isupper, text)) <= CAPITALS * len(text)
 
-raymill.curate(
-    inputs=[{"path": "texts.jsonl", "id": "id"}], output="runs/own-rule", language=None,
-    rules={"packs": [], "custom": [keep_quiet]}, execution={"cpus": 1}, progress=False,
-)
+inputs = [{"path": "own/texts.jsonl", "id": "id"}]
+with raymill.session(cpus=1):
+    raymill.curate("own/curate.yaml", inputs=inputs, output="of-the-config", progress=False)
+    raymill.curate(
+        inputs=inputs, output="of-the-script", language=None,
+        rules={"packs": [], "custom": [keep_quiet]}, progress=False,
+    )
 """
 
 
@@ -44,34 +47,25 @@ def python(cwd: Path, *words: str, **environment: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def removed(folder: Path) -> dict[str, str]:
-    table = pq.read_table(next((folder / "runs" / "own-rule" / "removed").glob("*.parquet")))
+def removed(output: Path) -> dict[str, str]:
+    table = pq.read_table(next((output / "removed").glob("*.parquet")))
     return {row["id"]: row["reason"] for row in table.to_pylist()}
 
 
-def curate(folder: Path, *words: str, **environment: str) -> dict[str, str]:
-    """The reasons of a run that is started in another folder than the config's."""
-    inputs = json.dumps([{"path": str(folder / "texts.jsonl"), "id": "id"}])
-    places = (f"-oinputs={inputs}", f"-ooutput={folder}/runs/own-rule", "-oexecution.cpus=1")
-    config = str(folder / "curate.yaml")
-    python(folder.parent, "-m", "raymill.cluster.cli", "curate", config, *places, *words, **environment)
-    return removed(folder)
-
-
 @pytest.mark.ray
-def test_rules_beside_a_config_run_on_workers(folder):
-    assert curate(folder) == REMOVED
-
-
-@pytest.mark.ray
-def test_a_function_of_a_script_runs_on_workers(folder):
-    (folder / "script.py").write_text(SCRIPT)
-    python(folder, "script.py")
-    assert removed(folder) == {"sale": "keep_quiet"}
+def test_rules_beside_a_config_and_a_function_of_a_script_run_on_workers(folder):
+    """The script is started in another folder than the config's, so that workers cannot import either."""
+    (folder.parent / "script.py").write_text(SCRIPT)
+    python(folder.parent, "script.py")
+    assert removed(folder.parent / "of-the-config") == REMOVED
+    assert removed(folder.parent / "of-the-script") == {"sale": "keep_quiet"}
 
 
 @pytest.mark.cluster
 def test_rules_beside_a_config_run_on_the_workers_of_a_cluster(folder):
     with RayCluster(workers=1) as ray:
         there = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": ray.token, "RAY_ADDRESS": ""}
-        assert curate(folder, "--address", ray.gcs, **there) == REMOVED
+        inputs = json.dumps([{"path": str(folder / "texts.jsonl"), "id": "id"}])
+        words = ("curate", str(folder / "curate.yaml"), f"-oinputs={inputs}", f"-ooutput={folder}/run")
+        python(folder.parent, "-m", "raymill.cluster.cli", *words, "--address", ray.gcs, **there)
+    assert removed(folder / "run") == REMOVED

@@ -60,9 +60,16 @@ def test_a_data_set_of_the_hub_is_written_as_curate_and_the_hub_write_it(uri, wa
     assert HubName.of(uri) == wanted
 
 
-@pytest.mark.parametrize("place", ["{private}/diary.jsonl", "file://{private}/diary.jsonl", "{private}/*.jsonl"])
-@pytest.mark.parametrize("own", [{}, {"train": "*.jsonl"}])
-@pytest.mark.parametrize("is_checked", [True, False], ids=["checked by the library", "not checked by it"])
+@pytest.mark.parametrize(
+    ("place", "own", "is_checked"),
+    [
+        ("{private}/diary.jsonl", {}, True),
+        ("{private}/*.jsonl", {"train": "*.jsonl"}, True),
+        ("{private}/diary.jsonl", {"train": "*.jsonl"}, False),
+        ("file://{private}/diary.jsonl", {}, False),
+        ("{private}/*.jsonl", {}, False),
+    ],
+)
 def test_files_outside_of_a_data_set_of_the_hub_that_its_card_names_are_not_read(
     hub, tmp_path, monkeypatch, place, own, is_checked
 ):
