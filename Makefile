@@ -111,7 +111,7 @@ bench: setup .venv-peers  ## print speeds and ratios beside other tools; DATA=FI
 # datatrove brings a fastText of its own, so it lives apart.
 .venv-peers:
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet 'datatrove[processing]==0.10.1' spacy
+	$@/bin/python -m pip install --quiet 'datatrove[io,processing]==0.10.1' spacy lxml_html_clean
 
 golden: setup  ## write tests/golden anew from the program as it is; read the difference before you commit it
 	$(BIN)/python -m tests.golden

@@ -4,6 +4,9 @@ FOLDER has gzipped pages (*.html.gz) at any depth, as the repository of WCXB. Th
 another sentence at the end, to one WARC of this size, and `raymill curate` reads it. Printed: time of each
 stage, pages a second and core, core-hours for 10^8 pages, and the largest memory of a process.
 
+Of an archive of at most 50 MB, datatrove's steps of FineWeb up to the signatures are timed too, on the same file, if
+`make bench` has installed it.
+
 Copies of a page are near-duplicates, so `select` writes fewer pages than a crawl has; all are extracted, measured and
 compared.
 
@@ -14,6 +17,7 @@ and core in `measure`, 0.3 in the others; 4 minutes; 1 GiB.
 import gzip
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,8 +25,14 @@ import threading
 import time
 from pathlib import Path
 
+from raymill.cluster.store.store import Store
+from raymill.pipelines.language import fasttext_classifier
+from tests.benchmarks.other_trees import HERE
 from tests.benchmarks.timing import machine
 from tests.support.warc_records import record, response
+
+PEER = HERE / ".venv-peers" / "bin" / "python"
+_MOST_OF_PEER = 50  # megabytes; 80 ms a page
 
 
 def write_archive(folder: Path, megabytes: int, at: Path) -> tuple[int, int]:
@@ -58,6 +68,26 @@ def largest_of(root: int, stop: threading.Event) -> dict[int, int]:
     return found
 
 
+def datatrove(archive: Path) -> None:
+    """Print processor time a page of datatrove, and wall time of its steps."""
+    if not PEER.exists():
+        print("datatrove is not installed here: `make bench` does that")
+        return
+    model = fasttext_classifier.load(Store(), None).path
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [str(PEER), str(Path(__file__).with_name("peer_datatrove_crawl.py")), str(archive), str(model)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"datatrove failed:\n{done.stderr}")
+    found = json.loads(done.stdout)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    pages = found["pages"]
+    print(f"datatrove: {1000 * spent / pages:.1f} ms of a core a page; {found['documents']:,} of {pages:,} pages pass")
+    for name, seconds in found["seconds"].items():
+        print(f"  {name:<24}{1000 * seconds / pages:>7.2f} ms a page")
+
+
 def main() -> None:
     folder, megabytes = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1000
     with tempfile.TemporaryDirectory() as made:
@@ -87,7 +117,11 @@ def main() -> None:
             of_page, crawl = 1000 * stage["core_s"] / pages, 1e8 / pages * stage["core_s"] / 3600
             print(f"  {stage['stage']:<12}{of_page:>7.2f} ms of a core a page{crawl:>8.1f} core-hours for 10^8 pages")
         largest = max(memory.values(), default=0) / 2**20
+        if status == 0:
+            print(f"  {sum(1000 * one['core_s'] for one in stages) / pages:.2f} ms of a core a page in all stages")
         print(f"exit {status}; {took:.0f} s, {pages / took:.0f} pages a second; largest process {largest:.2f} GiB")
+        if megabytes <= _MOST_OF_PEER:
+            datatrove(Path(made, "a.warc.gz"))
 
 
 if __name__ == "__main__":

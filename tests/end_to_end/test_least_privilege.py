@@ -24,7 +24,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.pack import job as packing
 from tests.conftest import CREDENTIALS, moto
-from tests.support.fault_works import EVERY_STAGE, write_texts
+from tests.support.fault_works import EVERY_STAGE_OF_PAGES, texts_source, write_texts
 from tests.support.inline import NoRay, curate_inline
 from tests.support.many_units import cut_into_many_units
 from tests.support.train_inline import PLAIN, write_corpus
@@ -196,8 +196,7 @@ def _arguments(keys: dict[str, str]) -> dict[str, str]:
 def test_curate_runs_with_these_rights_alone(as_driver, tmp_path, monkeypatch):
     storage, session = as_driver
     write_texts(tmp_path / "in")
-    source = {"path": str(tmp_path / "in"), "id": "id", "columns": ["date"]}
-    settings = EVERY_STAGE | {"inputs": [source], "storage": storage}
+    settings = EVERY_STAGE_OF_PAGES | {"inputs": [texts_source(tmp_path / "in")], "storage": storage}
     cut_into_many_units(monkeypatch)
     local = curate_inline(settings | {"output": str(tmp_path / "local")}, monkeypatch)
     run = curate_inline(

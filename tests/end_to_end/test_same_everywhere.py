@@ -16,8 +16,10 @@ from raymill.cluster.store.store import Store
 from tests.conftest import CREDENTIALS, SHARED
 from tests.support.fault_works import (
     EVERY_STAGE,
+    EVERY_STAGE_OF_PAGES,
     EVERY_STAGE_OF_PREPARE,
     prepared_content,
+    texts_source,
     tickets_source,
     write_texts,
     write_tickets,
@@ -53,11 +55,7 @@ def texts(request, tmp_path_factory) -> Texts:
     folder, times = tmp_path_factory.mktemp("same"), 1
     if request.param == "stories":
         write_texts(folder / "in")
-        inputs, settings, unit_bytes = (
-            [{"path": str(folder / "in"), "id": "id", "columns": ["date"]}],
-            EVERY_STAGE,
-            4000,
-        )
+        inputs, settings, unit_bytes = [texts_source(folder / "in")], EVERY_STAGE_OF_PAGES, 4000
     else:
         if not SHARED.is_dir():
             pytest.skip(f"no real inputs at {SHARED}")
@@ -73,6 +71,9 @@ def texts(request, tmp_path_factory) -> Texts:
     with pytest.MonkeyPatch.context() as patch:
         cut_into_many_units(patch, unit_bytes, times)
         run = curate_inline(settings | {"inputs": inputs, "output": str(folder / "local")}, patch)
+    if request.param == "stories":
+        reasons = run.removed.table()["reason"].to_pylist()
+        assert (reasons.count("repeated_url"), reasons.count("repeated_payload")) == (2, 2)
     assert run.corpus.manifest.rows > 10 and len(run.manifest["artifacts"]) > 10
     return Texts(inputs, settings, unit_bytes, times, folder, run.manifest["artifacts"])
 

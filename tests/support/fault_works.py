@@ -3,6 +3,7 @@
 Importing this imports all that they need, so that their processes can be forked.
 """
 
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,10 +60,7 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
     def curate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             cut_into_many_units(patch)
-            settings = EVERY_STAGE | {
-                "inputs": [{"path": str(texts), "id": "id", "columns": ["date"]}],
-                "output": output,
-            }
+            settings = EVERY_STAGE_OF_PAGES | {"inputs": [texts_source(texts)], "output": output}
             curate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
 
     def prepare(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
@@ -120,6 +118,8 @@ EVERY_STAGE = {
     "boilerplate": {"max_documents": 3, "min_words_left": 5},
     "repeats": {"min_words": 20, "cut": True, "min_words_left": 5},
 }
+# Of texts that `write_texts` wrote.
+EVERY_STAGE_OF_PAGES = EVERY_STAGE | {"rules": {"repeated_pages": {}}}
 EVERY_STAGE_OF_PREPARE: dict[str, Any] = {
     "clean": {"redact": ["email"], "pseudonyms": "per_record"},
     "validate": {"outliers": {}, "require": ["queue"]},
@@ -152,7 +152,10 @@ _TRAIN = {
 
 
 def write_texts(folder: Path) -> None:
-    """Three files of 12 documents: stories; copies, near copies, a line that many have, a quotation. And two pages."""
+    """Three files of 12 documents: stories; copies, near copies, a line that many have, a quotation.
+
+    And three archives of three pages, each with one of its own and one whose URL or payload another archive has.
+    """
     folder.mkdir()
     quotation = story(900, 6)
     for part in range(3):
@@ -168,9 +171,22 @@ def write_texts(folder: Path) -> None:
             text = f"Home, about us, and the rest of the site\n\n{text}"
             rows.append({"id": f"{part}-{number}", "text": text, "date": f"2024-0{1 + number % 9}-0{1 + part}"})
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pages = [f"<html><body><article><p>{story(800 + number, 6)}</p></article></body></html>" for number in range(2)]
-    records = [record("response", response(page.encode()), number) for number, page in enumerate(pages)]
-    (folder / "pages.warc").write_bytes(b"".join(records))
+    # (number of the URL, number of the text, which is the digest)
+    for part, pages in enumerate((((0, 0), (1, 1), (2, 2)), ((1, 3), (3, 4), (4, 2)), ((5, 5), (3, 6), (6, 0)))):
+        records = []
+        for url, text in pages:
+            page = f"<html><body><article><p>{story(800 + text, 6)}</p></article></body></html>".encode()
+            digest = f"WARC-Date: 2024-03-0{1 + text}\r\nWARC-Payload-Digest: sha1:{text}\r\n".encode()
+            records.append(record("response", response(page), url).replace(_DATE, digest))
+        (folder / f"pages-{part}.warc.gz").write_bytes(b"".join(map(gzip.compress, records)))
+
+
+_DATE = b"WARC-Date: 2026-01-02T03:04:05Z\r\n"
+
+
+def texts_source(folder: Path) -> dict[str, Any]:
+    """The input of `curate` that `write_texts` wrote."""
+    return {"path": str(folder), "id": "id", "columns": ["date", "url"]}
 
 
 def write_tickets(folder: Path) -> None:
