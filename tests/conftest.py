@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 from raymill.cluster.asking.faulty_server import FaultyServer
+from raymill.cluster.session import Session
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from tests.support import emulators
@@ -113,16 +114,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _FilesAndRanks(LoadFileScheduling):
-    """`--dist loadfile`, where one process has all files with RankPool: the server that it forks from takes seconds."""
+    """`--dist loadfile`, where one process has all files with RankPool: the server that it forks from takes seconds.
+
+    So it is with the files that share a Ray.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "ranks" if _has_ranks(self.config.rootpath / file) else file
+        if _has_ranks(self.config.rootpath / file):
+            return "ranks"
+        return "shared Ray" if _shares_ray(self.config.rootpath / file) else file
 
 
 @cache
 def _has_ranks(file: Path) -> bool:
     return re.search("^from tests.support.ranks import .*(RankPool|run_)", file.read_text(), re.MULTILINE) is not None
+
+
+@cache
+def _shares_ray(file: Path) -> bool:
+    return "(shared_session" in file.read_text()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -136,6 +147,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     Without the two collections of pytest, which take four seconds after all tests and find nothing that fails a test.
     """
+    _end_shared_session()
     gc.unfreeze()
     session.config.stash[gc_collect_iterations_key] = 0
 
@@ -145,6 +157,29 @@ def no_process_group_of_others() -> None:
     """Destroy a process group that a test of another file left in this process."""
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+_shared_sessions: list[Session] = []  # at most one
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_ray_of_others(request) -> None:
+    """End the Ray that other files share before a file without it, which may start one of its own."""
+    if _shared_sessions and not _shares_ray(request.path):
+        _end_shared_session()
+
+
+@pytest.fixture(scope="module")
+def shared_session() -> Session:
+    """A session with two CPUs for all files in a row that ask for it: its Ray and workers take ten seconds to start."""
+    if not _shared_sessions:
+        _shared_sessions.append(Session(cpus=2))
+    return _shared_sessions[0]
+
+
+def _end_shared_session() -> None:
+    while _shared_sessions:
+        _shared_sessions.pop().stop()
 
 
 @pytest.fixture(autouse=True, scope="module")

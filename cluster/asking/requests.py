@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _OF_PROMPT, _OF_ALL = 12, 20  # hex digits
-KEY_DIGITS = _OF_PROMPT + _OF_ALL
 
 Message = Mapping[str, Any]
 

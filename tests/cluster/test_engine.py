@@ -4,7 +4,6 @@ import dataclasses
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(cpus=2) as started:
-        yield started
+def session(shared_session: Session) -> Session:
+    return shared_session
 
 
 class Recorded(Progress):

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,9 +19,8 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with Session(cpus=2) as session:
-        yield session
+def session(shared_session: Session) -> Session:
+    return shared_session
 
 
 def test_workers_share_the_limit_the_rate_and_the_budget(session, settings, server, monkeypatch, tmp_path):

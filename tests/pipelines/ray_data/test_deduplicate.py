@@ -3,7 +3,6 @@
 import re
 import runpy
 import textwrap
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,14 +24,13 @@ from tests.support.stories import story
 
 
 @pytest.fixture(scope="module")
-def ray_data() -> Iterator:
+def ray_data(shared_session: Session):
     """The module ray.data; imported after the session has set how Ray authenticates."""
-    with Session(cpus=2) as session:
-        session.start()
-        import ray.data
+    shared_session.start()
+    import ray.data
 
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        yield ray.data
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray.data
 
 
 @pytest.fixture

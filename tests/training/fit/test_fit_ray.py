@@ -26,9 +26,8 @@ def packed(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def session():
-    with Session(cpus=2) as started:
-        yield started
+def session(shared_session: Session) -> Session:
+    return shared_session
 
 
 @pytest.mark.slow
