@@ -230,8 +230,10 @@ def masked(text: str) -> str:
 def _spans(text: str, depth: int = 0) -> Iterator[tuple[int, int, str]]:
     """(start, end, what) of each secret in a text."""
     for what, (marks, form) in _KNOWN.items():
-        if any(mark in text for mark in marks):
-            yield from ((*found.span(), what) for found in form.finditer(text))
+        for mark in marks:  # not any(), which takes twice the time: every value of every record is asked
+            if mark in text:
+                yield from ((*found.span(), what) for found in form.finditer(text))
+                break
     if "://" in text:
         whole = _DATABASE.match(text) if depth == 0 and "\n" not in text else None
         if whole is not None and not _is_none(whole[1]):
