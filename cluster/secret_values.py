@@ -230,7 +230,7 @@ def masked(text: str) -> str:
 def _spans(text: str, depth: int = 0) -> Iterator[tuple[int, int, str]]:
     """(start, end, what) of each secret in a text."""
     for what, (marks, form) in _KNOWN.items():
-        for mark in marks:  # not any(), which takes twice the time: every value of every record is asked
+        for mark in marks:  # not any(), which takes six times as long, and all marks are looked for in each text
             if mark in text:
                 yield from ((*found.span(), what) for found in form.finditer(text))
                 break

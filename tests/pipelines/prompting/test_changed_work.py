@@ -44,6 +44,8 @@ def test_requests_of_a_changed_file_are_refused(name, asked, config, server, mon
     with pytest.raises(DataError, match=r"changed after (it was|they were) written\. Delete the folder"):
         run(config, monkeypatch)
     assert server.stats()["requests"] == asked
+    if name not in ("dropped", "another key", "twice"):
+        return
     shutil.rmtree(tmp_path / "out/_work")
     shutil.rmtree(tmp_path / "out/answers_of.small", ignore_errors=True)
     assert run(config, monkeypatch).report["items"] == 18, "what the error says helps"

@@ -469,7 +469,7 @@ for act in (Store().list_files, read, create):
     try: act({str(forbidden)!r}); print("allowed")
     except StorageError as error: print(error)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert result.stdout.count("Change its permissions, or run as a user who may") == 3, result.stdout + result.stderr
 
 
