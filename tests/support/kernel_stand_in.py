@@ -72,8 +72,9 @@ def varlen_attn_without_gqa(
     scale: float | None = None,
     window_size: tuple[int, int] = (-1, -1),
 ) -> Tensor:
-    """As torch 2.11 has it."""
-    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, scale=scale, window_size=window_size)
+    """As torch 2.11 has it: it takes fewer key-value heads without being told, as an H100 showed."""
+    how = {"scale": scale, "window_size": window_size, "enable_gqa": True}
+    return varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, **how)
 
 
 @torch.library.custom_op("raymill_tests::varlen_attn", mutates_args=())

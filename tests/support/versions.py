@@ -5,13 +5,13 @@
 sdpa).
 
 Tests run with torch 2.13.0 (the build for CPUs) and Python 3.11. torch 2.11, the first release whose variable-length
-attention takes a scale and a window, and 2.12 were not run.
+attention takes a scale and a window, ran the benchmark on an H100 with Python 3.12 on 2026-11-27; 2.12 was not run.
 
 On Python 3.13.0, with torch 2.13.0 on CPUs, `demo` and `tune-demo` (LoRA and full training on Ray), the tests of
 `cluster` without Ray, and most of `training` and `pipelines` without Ray were run on 2026-11-25. One result differs: a
 line of JSON that nests arrays deeper than Python 3.11 can parse is parsed there, and refused for another reason. Python
-3.12 was not run. `make wheel` checks that every dependency has a wheel for 3.12 and 3.13, except DeepSpeed, which is
-published as source of pure Python.
+3.12 ran the benchmark of a GPU alone. `make wheel` checks that every dependency has a wheel for 3.12 and 3.13, except
+DeepSpeed, which is published as source of pure Python.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,10 @@ TRANSFORMERS = ("5.21.0", "5.23.0")
 
 # Import names of the packages that `python -m tests.benchmarks.gpu` needs. It runs without Ray and, except for ZeRO,
 # without DeepSpeed.
-BENCH_NEEDS = ("torch", "transformers", "peft", "accelerate", "pydantic", "numpy", "pyarrow", "safetensors")
+BENCH_NEEDS = (
+    *("torch", "transformers", "peft", "accelerate", "pydantic", "numpy", "pyarrow", "safetensors"),
+    *("brotli", "zstandard", "lxml", "httpx2"),  # readers of corpora
+)
 
 # And those that `raymill train` needs besides.
 RUN_NEEDS = ("ray", "typer", "rich", "yaml", "obstore", "boto3")

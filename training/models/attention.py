@@ -28,8 +28,9 @@ except ImportError:  # torch before 2.10
 _PARAMETERS = inspect.signature(_varlen_attn).parameters.keys() if _varlen_attn is not None else set()
 # torch's kernel; None in versions without the arguments for scale and window (2.10).
 _KERNEL: Any = _varlen_attn if {"scale", "window_size"} <= _PARAMETERS else None
-# Whether the kernel takes fewer key-value heads than heads.
-_GROUPS_HEADS = "enable_gqa" in _PARAMETERS
+# Fewer key-value heads than heads: torch 2.13 wants this flag, 2.11 takes them without one, with equal results and
+# gradients (measured on an H100).
+_GROUPED = {"enable_gqa": True} if "enable_gqa" in _PARAMETERS else {}
 
 VARLEN = "raymill_varlen"
 # Implementations that take document boundaries as arguments and need no mask.
@@ -146,15 +147,12 @@ def varlen_attention(
     causal = getattr(module, "is_causal", True)
     # A rotary embedding in float32 leaves queries and keys in float32 and values in bf16; the kernel takes one type.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    grouped = key.shape[1] != heads
-    if grouped and not _GROUPS_HEADS:
-        key, value = (states.repeat_interleave(heads // states.shape[1], dim=1) for states in (key, value))
     assert _KERNEL is not None
     out = _KERNEL(
         *(states.transpose(1, 2).flatten(0, 1) for states in (query, key, value)),  # [B, H, T, D] to [B T, H, D]
         how["cu_seq_lens_q"], how["cu_seq_lens_q"], how["max_length_q"], how["max_length_q"],
         scale=how.get("scaling"), window_size=(window - 1 if window else -1, 0 if causal else -1),
-        **({"enable_gqa": True} if grouped and _GROUPS_HEADS else {}),
+        **(_GROUPED if key.shape[1] != heads else {}),
     )  # fmt: skip
     return out.view(rows, length, heads, head_dim), None
 

@@ -21,6 +21,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
 from raymill.training.models.attention import choose_attention, dense_mask_warning, require_independence
 from raymill.training.models.base import decoder_layers, load_base, named_config
+from raymill.training.compile_choice import compile_refusal
 from raymill.training.models.compiling import compile_layers, elementwise_part
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 
@@ -28,12 +29,6 @@ log = logging.getLogger(__name__)
 
 
 ALL_LINEAR = "all-linear"
-# Model types of transformers whose decoder layer compiles to one graph, forward and backward, as
-# tests/training/models/test_compiling.py checks. Mixtures of experts do not: their routing depends on the data.
-KNOWN_TO_COMPILE = frozenset({
-    "cohere", "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
-    "smollm3", "stablelm", "starcoder2",
-})  # fmt: skip
 
 
 def build_objective(
@@ -125,21 +120,6 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
     else:
         log.info("layers are not compiled: %s", refusal)
     return objective.train()
-
-
-def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
-    """Why the layers of this model are not compiled; None if they are. `compile: true` and `false` override the
-    reasons.
-    """
-    if config.compile != "auto":
-        return None if config.compile else "compile: false"
-    found = {
-        "workers have no GPU": config.workers.gpus_each == 0,
-        "zero3's gathering hooks break the graphs": config.engine == "zero3",
-        config.training_method.not_compiled: config.training_method.not_compiled is not None,
-        f"compilation of model type {model_type} is not tested": model_type not in KNOWN_TO_COMPILE,
-    }
-    return next((reason for reason, holds in found.items() if holds), None)
 
 
 def enable_activation_checkpointing(model: Any, **settings: Any) -> None:

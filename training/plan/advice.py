@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from raymill.training.config import TrainConfig
 from raymill.training.methods import METHODS, MethodName
 from raymill.training.plan.data import Data
-from raymill.training.plan.memory import GIB, Shape, fits, memory
+from raymill.training.plan.memory import GIB, Shape, fits, forward_pass, loss_bytes
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,9 @@ def long_warm_up(facts: PlannedTraining) -> Iterator[str]:
 
 def large_chunks(facts: PlannedTraining) -> Iterator[str]:
     """Logits that take more than a tenth of a GPU's memory."""
-    logits = memory(facts.config, facts.shape).logits
+    config = facts.config
+    how = forward_pass(config, facts.shape, config.micro_rows(config.workers.range[0]))
+    logits = loss_bytes(config, facts.shape, how)
     limit = (facts.device_gib or 80) * GIB / 10
     if logits > limit and (facts.config.loss_chunk_tokens or 0) > 256:  # the default is not worth a warning
         yield (

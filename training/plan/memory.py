@@ -37,7 +37,15 @@ grouped queries, no dropout):
     SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` or an adapter of it
                                   is trained, and not cast)
 
-The `varlen` and flash kernels keep neither mask nor scores.
+The `varlen` and flash kernels keep neither mask nor scores. A compiled layer computes again what is cheap to compute,
+so norms, inputs and SwiGLU take less, as the graphs show that torch's partitioner makes:
+
+    norms        r H + 8          the layer's input
+    inputs       3 c H            of q, k, v together, of gate, up together, and the stream between the two
+    SwiGLU       3 c F            gate, up, their product
+
+The loss's compiled part keeps no float32 copy of the logits. An H100 with torch 2.11 allocated 47.4 GiB for 1B in full
+with 2 rows of 8,192 tokens and 57.0 for 8B by LoRA with one (2026-11-27, tests/benchmarks/README.md).
 
 The second half finds settings that fit a GPU: the default micro-batch, and the smallest change if a training does not
 fit. Changes are ordered by their cost: a smaller micro-batch (the rows of a step stay), then activation checkpointing
@@ -52,6 +60,7 @@ from dataclasses import asdict, dataclass
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError
 from raymill.training.config import TrainConfig
+from raymill.training.compile_choice import compile_refusal
 
 GIB = 1 << 30
 # CUDA's context and the workspaces of cuBLAS and NCCL.
@@ -114,7 +123,8 @@ class Shape:
 class Memory:
     """Bytes of one worker. All but `host` are device memory; host: CPU memory that offload uses.
 
-    logits: of one chunk of positions, with the gradient of the lm_head. buffers: the most that an engine gathers, casts
+    logits: of one chunk of positions, with the gradient of the lm_head, beyond the work of the last layer, which comes
+    later. buffers: the most that an engine gathers, casts
     or sends at a time. step: what the optimizer's step needs beyond the peak of the backward pass; mostly 0.
     """
 
@@ -150,7 +160,8 @@ def memory(config: TrainConfig, shape: Shape, micro_batch: int | None = None, wo
     world = workers or config.workers.range[0]
     how = forward_pass(config, shape, micro_batch or config.micro_rows(world))
     engine = states(config, shape, world)
-    activations, logits = activation_bytes(shape, how), _logits(config, shape, how)
+    activations = kept_bytes(shape, how) + work_bytes(shape, how)
+    logits = max(0, loss_bytes(config, shape, how) - work_bytes(shape, how))
     return Memory(
         **engine,
         activations=activations,
@@ -160,7 +171,8 @@ def memory(config: TrainConfig, shape: Shape, micro_batch: int | None = None, wo
     )
 
 
-def _logits(config: TrainConfig, shape: Shape, how: "Pass") -> int:
+def loss_bytes(config: TrainConfig, shape: Shape, how: "Pass") -> int:
+    """Peak bytes of the loss of one chunk of positions, with the gradient of the lm_head."""
     if config.training_method.classifies:
         return 0
     positions = min(config.loss_chunk, how.tokens)
@@ -168,8 +180,9 @@ def _logits(config: TrainConfig, shape: Shape, how: "Pass") -> int:
     if config.engine == "zero3":  # loss.py, chunked: the lm_head's gradient of a chunk as computed, and its sum
         chunk = logit_bytes(shape, positions, how.compute_bytes)
         return chunk + head * (6 if config.bf16 else 4) if full else chunk
-    # Logits, probabilities and what cross entropy keeps of them, in float32; in bf16 also the gradient.
-    chunk = positions * shape.vocabulary * (14 if config.bf16 else 12)
+    # Logits, probabilities and what cross entropy keeps of them, in float32; in bf16 also the gradient. Compiled, the
+    # logits and their gradient.
+    chunk = positions * shape.vocabulary * (2 * how.compute_bytes if how.compiles_loss else 14 if config.bf16 else 12)
     if not full:
         return chunk
     # loss.py, fused: the maximum of its three peaks. When a chunk's gradient is computed, beside the lm_head's in
@@ -200,6 +213,8 @@ def forward_pass(config: TrainConfig, shape: Shape, micro_batch: int) -> "Pass":
         adapter_casts=adapts and config.bf16 and (config.lora.dora or config.lora.dropout > 0),
         attention="kernel" if kernel else "scores" if config.attention == "eager" else "mask",
         checkpointing=config.activation_checkpointing,
+        compiled=compile_refusal(config, shape.model_type) is None,
+        compiles_loss=config.workers.gpus_each > 0 and config.compile is not False,
         backward=not config.training_method.classifies,
     )
 
@@ -330,7 +345,8 @@ class Pass:
 
     tokens: of a micro-batch. length: of a row. compute_bytes, residual_bytes: c and r. whole: all weights train, not an
     adapter. adapter_rank: of lora and qlora, else 0. adapter_casts: peft casts the inputs of its matrices. attention:
-    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). backward: False for a classifier, which keeps nothing.
+    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). compiled: the layers are; compiles_loss: its part of one
+    value at a time is. backward: False for a classifier, which keeps nothing.
     """
 
     tokens: int
@@ -342,50 +358,58 @@ class Pass:
     adapter_casts: bool
     attention: str
     checkpointing: bool
+    compiled: bool
+    compiles_loss: bool
     backward: bool
 
 
 def saved_by_layer(shape: Shape, how: Pass) -> int:
     """Bytes that one layer keeps for the backward pass."""
     c, r, h, f = how.compute_bytes, how.residual_bytes, shape.hidden, shape.feed_forward
-    norms = 2 * (4 * h + (r * h if how.whole else 0) + 4)
-    if how.whole:
-        inputs = c * h * (5 if r > c else 2)
-    else:
-        inputs = c * (5 * h + shape.query + f) if how.adapter_casts else c * 2 * h
-        inputs += 7 * c * how.adapter_rank
     keys = shape.key if how.attention == "kernel" else shape.query
     attention = c * (2 * shape.query + 2 * keys) + 4 * shape.heads
     if how.attention == "mask":
         attention += c * how.length
     elif how.attention == "scores":
         attention += shape.heads * how.length * (4 if c == 4 else 4 + c)
+    # What peft casts for dropout is counted as it is without compiling.
+    if how.compiled and not how.adapter_casts:
+        return how.tokens * (r * h + 8 + 3 * c * h + 7 * c * how.adapter_rank + attention + 3 * c * f)
+    norms = 2 * (4 * h + (r * h if how.whole else 0) + 4)
+    if how.whole:
+        inputs = c * h * (5 if r > c else 2)
+    else:
+        inputs = c * (5 * h + shape.query + f) if how.adapter_casts else c * 2 * h
+        inputs += 7 * c * how.adapter_rank
     swiglu = c * f * (4 if how.whole or (how.adapter_rank and not how.adapter_casts) else 3)
     return how.tokens * (norms + inputs + attention + swiglu)
 
 
 def kept_bytes(shape: Shape, how: Pass) -> int:
-    """Bytes that the forward pass keeps for the backward pass. With checkpointing, only each layer's input."""
+    """Bytes that the forward pass keeps for the backward pass. With checkpointing, only each layer's input.
+
+    Without a backward pass, the input of one layer.
+    """
     c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
+    if not how.backward:
+        return how.tokens * r * h
     # The last norm and its result, the rotary table, token numbers.
     ends = how.tokens * (4 * h + r * h + max(r, c) * h + 8 * shape.query // shape.heads + 32)
     layer = how.tokens * r * h if how.checkpointing else saved_by_layer(shape, how)
     return shape.layers * layer + ends
 
 
-def activation_bytes(shape: Shape, how: Pass) -> int:
-    """Peak bytes of activations, when the backward pass enters the last layer: what is kept, and what the layer needs.
+def work_bytes(shape: Shape, how: Pass) -> int:
+    """Peak bytes beside what is kept: of the last layer's backward pass, which is the first.
 
-    The layer needs the gradients of the SwiGLU's three values and, in float32, of the norm; with checkpointing also all
-    that the layer keeps when it is recomputed.
+    The gradients of the SwiGLU's three values and, in float32, of the norm; with checkpointing also all that the layer
+    keeps when it is recomputed. Without a backward pass, of a layer's forward pass.
     """
     c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
-    work = how.tokens * (3 * c * shape.feed_forward + (2 * r + 8) * h)
     if not how.backward:
-        return saved_by_layer(shape, how) + how.tokens * r * h
-    if how.checkpointing:
-        work += saved_by_layer(shape, how)
-    return kept_bytes(shape, how) + work
+        return saved_by_layer(shape, how)
+    work = how.tokens * (3 * c * shape.feed_forward + (2 * r + 8) * h)
+    return work + saved_by_layer(shape, how) if how.checkpointing else work
 
 
 def logit_bytes(shape: Shape, chunk_tokens: int, compute_bytes: int) -> int:

@@ -64,16 +64,16 @@ def run(arguments: argparse.Namespace, show: Callable[[dict[str, Any]], None]) -
         if ranks.first:
             show(benchmark_result(config, ranks, drawn, ours, arguments.peak_tflops, parts=parts))
         if arguments.peer:
-            peer = _peer(config, drawn, ranks, arguments.steps)
+            peer = _peer(config, drawn, ranks, arguments.steps, arguments.peer_compiled)
             if ranks.first:
                 show(benchmark_result(config, ranks, drawn, ours, arguments.peak_tflops, peer=peer, parts=parts))
 
 
-def _peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int) -> Timing | str:
+def _peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int, compiled: bool) -> Timing | str:
     """The Trainer's times, or a message that it ran out of memory."""
     with freed_afterwards(ranks.device):
         try:
-            return measure_peer(config, drawn, ranks, steps)
+            return measure_peer(config, drawn, ranks, steps, compiled)
         except torch.OutOfMemoryError as error:
             return _out_of_memory(config, error)
 
@@ -165,6 +165,7 @@ def parser() -> argparse.ArgumentParser:
     add("--parts", action="store_true", help="also time products, attention and loss alone: the ceiling of the rate")
     add("--profile", action="store_true", help="also print the ten costliest kernels of a step with their share")
     add("--peer", action="store_true", help="the same model and rows under transformers' Trainer, afterwards")
+    add("--peer-compiled", action="store_true", help="compile the Trainer's model, as one graph: minutes")
     add("--peak-tflops", type=float, help="peak of one device at the precision used; default: in bf16, by its name")
     add("--cpu", action="store_true", help="even if there is a GPU")
     add("--json", action="store_true", help="print numbers for a program, a line each time")

@@ -2,39 +2,49 @@
 
 A tiny Llama takes twenty steps with every attention, precision and method; its losses must equal those of float32 on
 the CPU. When a document changes, the losses of the others must not. Fused, chunked and plain loss must agree. A
-training that is interrupted and continued must come to the same losses. Prints a JSON line for each check.
+training that is interrupted and continued must come to the same losses. A wider Llama with long rows, compiled or not,
+recomputing or not, with ddp and fsdp2, must have the gradients and losses of float32 (--paths). Prints a JSON line for
+each check.
 
---deterministic needs a process of its own: cuBLAS reads its setting at the first product.
+--deterministic needs a process of its own: cuBLAS reads its setting at the first product. --paths compiles, which takes
+a minute.
 """
 
 import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+import torch._dynamo
 import torch.nn.functional as F
+from torch.distributed.tensor import DTensor
 
 from raymill.training.config import TrainConfig
 from raymill.training.data.batch import Batch, collate
 from raymill.training.data.packed import NO_TARGET, PACKED
 from raymill.training.engines import make_engine
+from raymill.training.fit.memory import memory_gib
 from raymill.training.fit.process_group import deterministic_algorithms, own_group
 from raymill.training.models.attention import VARLEN, choose_attention
 from raymill.training.models.base import named_config
 from raymill.training.models.build import build_objective
-from tests.benchmarks.gpu.measure import freed_afterwards
+from tests.benchmarks.gpu.measure import free, freed_afterwards, reset_peak
 from tests.benchmarks.gpu.workload import bench_config, random_batch
 
 STEPS = 20
 LENGTH = 64
 # Largest relative difference of a loss from float32 on the CPU.
 TOLERANCE = {"float32": 1e-4, "bf16": 0.02}
+
+# Of the wider Llama: positions of a row, steps, and the largest distance of all gradients from float32's, relative to
+# their norm.
+LONG, FEW, GRADIENTS = 2048, 5, 0.03
 
 
 @dataclass(frozen=True)
@@ -53,14 +63,18 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--deterministic", action="store_true", help="only the check with deterministic algorithms")
+    parser.add_argument("--paths", action="store_true", help="only the checks of the wider Llama")
     arguments = parser.parse_args(words)
     wrong = 0
     with (
         deterministic_algorithms(arguments.deterministic),
         own_group(int(torch.cuda.is_available() and not arguments.cpu)) as ranks,
     ):
-        chosen = [resumes(True, ranks.device, arguments.steps)] if arguments.deterministic else None
-        for check in chosen or checks(ranks.device, arguments.steps):
+        if arguments.deterministic:
+            found: Iterable[CorrectnessCheck] = [resumes(True, ranks.device, arguments.steps)]
+        else:
+            found = paths_agree(ranks.device) if arguments.paths else checks(ranks.device, arguments.steps)
+        for check in found:
             print(json.dumps(asdict(check)), flush=True)
             wrong += check.right is False
     return 1 if wrong else 0
@@ -80,6 +94,92 @@ def checks(device: torch.device, steps: int = STEPS) -> Iterator[CorrectnessChec
             yield losses_agree(precision, device)
     with freed_afterwards(device):
         yield resumes(False, device, steps)
+
+
+# (method, head size, engine, compiled, recomputing) of the wider Llama.
+PATHS = (
+    ("full", 64, "ddp", False, False),
+    ("full", 64, "ddp", True, False),
+    ("full", 64, "ddp", True, True),
+    ("lora", 128, "ddp", True, False),
+    ("lora", 128, "ddp", True, True),
+    ("full", 128, "fsdp2", True, False),
+    ("full", 128, "fsdp2", True, True),
+)
+
+
+def paths_agree(device: torch.device, length: int = LONG) -> Iterator[CorrectnessCheck]:
+    """Check PATHS in bf16 against float32 with sdpa. length: of a row.
+
+    Recomputing must take less memory than the path before it, which is the same without.
+    """
+    wanted: dict[tuple[str, int], PathResult] = {}
+    kept_gib = 0.0
+    for method, head_size, engine, compiled, recomputing in PATHS:
+        if (method, head_size) not in wanted:
+            plain: dict[str, Any] = {"precision": "float32", "attention": "sdpa", "compile": False}
+            wanted[method, head_size] = _path(method, head_size, device, length, **plain)
+        found = _path(
+            method, head_size, device, length, precision="bf16", engine=engine, compile=compiled,
+            activation_checkpointing=recomputing,
+        )  # fmt: skip
+        right = wanted[method, head_size]
+        apart = float((found.gradients - right.gradients).norm() / right.gradients.norm())
+        worst = max(abs(one - other) / other for one, other in zip(found.losses, right.losses, strict=True))
+        less = not recomputing or found.gib < kept_gib
+        kept_gib = found.gib
+        words = [method, f"heads of {head_size}", engine, "compiled" if compiled else "eager"]
+        yield CorrectnessCheck(
+            ", ".join([*words, "recomputing"] if recomputing else words),
+            f"gradients {apart:.1e}, losses {worst:.1e}, {found.gib:.3f} GiB, {found.attention}",
+            f"within {GRADIENTS} and {TOLERANCE['bf16']} of float32{', less memory' if recomputing else ''}",
+            apart <= GRADIENTS and worst <= TOLERANCE["bf16"] and less,
+        )
+
+
+@dataclass(frozen=True)
+class PathResult:
+    """losses: of FEW steps. gradients: all of the first step, float32 on the CPU. gib: peak memory of the steps."""
+
+    losses: list[float]
+    gradients: torch.Tensor
+    gib: float
+    attention: str
+
+
+def _path(method: str, head_size: int, device: torch.device, length: int, **settings: Any) -> PathResult:
+    """Train the wider Llama for FEW steps of one micro-batch."""
+    torch._dynamo.reset()  # a process compiles a layer eight times at most
+    config = bench_config(
+        "tiny", world=1, gpus=device.type == "cuda", sequence_length=length, micro_batch=2, accumulation=1,
+        method=method, steps=FEW, optimizer={"learning_rate": 1e-3 if method == "lora" else 3e-4}, **settings,
+    )  # fmt: skip
+    wider = {"num_attention_heads": 8, "hidden_size": 8 * head_size, "intermediate_size": 24 * head_size}
+    assert config.model.config
+    model = config.model.model_copy(update={"config": config.model.config | wider})
+    config = config.model_copy(update={"model": model})
+    objective = build_objective(config, device=device)
+    attention, engine = objective.attention, make_engine(config, objective, device)
+    found, gradients = [], torch.empty(0)
+    reset_peak(device)
+    for step in range(FEW):
+        batch = random_batch((step,), 2, length, 5, 320)
+        loss, _ = engine.module(**objective.tensors(batch, device))
+        engine.backward(loss / batch.label_tokens, last=True)
+        if step == 0:
+            gradients = torch.cat([_whole(one.grad).flatten() for one in objective.parameters() if one.requires_grad])
+        engine.step(config.optimizer.learning_rate, config.optimizer.clip)
+        found.append(float(loss.detach()) / batch.label_tokens)
+    gib = memory_gib(device)
+    engine.close()
+    del engine, objective
+    free(device)
+    return PathResult(found, gradients, gib, attention)
+
+
+def _whole(gradient: Any) -> torch.Tensor:
+    """A gradient in float32 on the CPU; fsdp2's is a DTensor."""
+    return (gradient.full_tensor() if isinstance(gradient, DTensor) else gradient).float().cpu()
 
 
 def config_of(method: str, precision: str, attention: str, device: torch.device) -> TrainConfig:

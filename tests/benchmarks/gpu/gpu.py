@@ -1,13 +1,14 @@
 """python -m tests.benchmarks.gpu.gpu (`make gpu`): all measurements on a GPU in half an hour, as one table.
 
-    A  correctness: correct.py, and resume.py, a `raymill train` that is killed and run again; a wrong result ends the
-       run
+    A  correctness: correct.py, and resume.py, a training that is killed and run again; a wrong result ends the run
     B  single parts: products, attention with few and many documents, the loss by chunks, and the ceiling they give
-    C  Llama 1B, all weights: compiled or not, chunks, micro-batches, fsdp2, one profile
+    C  Llama 1B, all weights: compiled or not, fsdp2, recomputing, chunks, micro-batches, one profile
     D  Llama 8B by LoRA and QLoRA, HF Trainer for comparison, the time that a checkpoint stops training
 
-Each line is a process of its own, so that running out of memory or a crash is the result of that line only. Each
-section has a share of the time; lines for which none is left are skipped. --rehearse uses tiny shapes in this process.
+Each line is a process of its own, so that running out of memory or a crash is the result of that line only. The order
+is by what decides most. The file of results is written after each line, and a later call with the same file goes on
+after the last one: `--limit` bounds one call where commands are ended after some minutes. --rehearse uses tiny shapes
+in this process.
 """
 
 import argparse
@@ -15,12 +16,14 @@ import contextlib
 import io
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from raymill.cluster.entry import Entry
@@ -30,10 +33,10 @@ from tests.support.versions import BENCH_NEEDS, RUN_NEEDS, TORCH, TRANSFORMERS, 
 _predicted_ms = Entry("tests.benchmarks.gpu.predict:predicted_ms")
 _planned_gib = Entry("tests.benchmarks.gpu.predict:planned_gib")
 
-# Minutes from the start at which a section must have ended, of thirty.
-ENDS = {"A": 6.0, "B": 9.5, "C": 20.0, "D": 30.0}
 # Time kept for ending a process, and for the table.
-_MARGIN_S = 15.0
+_MARGIN_S = 5.0
+# The shortest time in which a line can be measured.
+_SHORTEST_S = 20.0
 # Limit of one process.
 _LONGEST_S = 480.0
 # GPU memory that holds 4 rows of 8,192 tokens of 1B in full, and 2 of 8B by LoRA (plan: 96 and 116 GiB).
@@ -63,12 +66,13 @@ class ResultRow:
     verdict: str
 
 
-def items(rehearse: bool, gib: float = _LARGE_GIB) -> list[Item]:
+def items(rehearse: bool, gib: float = _LARGE_GIB, jobs: str | None = None) -> list[Item]:
     """The processes, in order.
 
     Args:
         rehearse: with tiny shapes on the CPU.
         gib: memory of the GPU in GiB; below 120 micro-batches are halved.
+        jobs: folder that `resume.py --prepare` wrote on another machine.
     """
 
     def bench(section: str, name: str, *words: str, predicted: bool = False, needs: tuple[str, ...] = ()) -> Item:
@@ -79,34 +83,43 @@ def items(rehearse: bool, gib: float = _LARGE_GIB) -> list[Item]:
     full_rows, lora_rows = (4, 2) if gib >= _LARGE_GIB else (2, 1)
     in_full, by_lora = (*full, "--micro-batch", str(full_rows)), (*lora, "--micro-batch", str(lora_rows))
     by_qlora = tuple("qlora" if word == "lora" else word for word in by_lora)
+    # HF Trainer computes the logits of all positions at once, and a mask of all pairs.
+    beside = ("--sequence", "4096", "--steps", "10", "--micro-batch", str(lora_rows), "--peer")
     chunk = ("--loss-chunk-tokens", "4096")
+    fsdp2 = (*in_full, *chunk, "--engine", "fsdp2")
+    resume = Item("A", "killed, then run again", "tests.benchmarks.gpu.resume", (), needs=RUN_NEEDS)
     found = [
         Item("A", "correct", "tests.benchmarks.gpu.correct", ()),
         # cuBLAS reads its setting at the first product of a process.
         Item("A", "deterministic", "tests.benchmarks.gpu.correct", ("--deterministic",)),
-        Item("A", "killed, then run again by raymill train", "tests.benchmarks.gpu.resume", (), needs=RUN_NEEDS),
-        bench("B", "parts, heads of 64, 2 documents", *full, "--micro-batch", "1", "--parts", "--documents", "2"),
-        bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
-        bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
+        Item("A", "paths of a training", "tests.benchmarks.gpu.correct", ("--paths",)),
+        replace(resume, words=("--jobs", jobs), needs=()) if jobs else resume,
         bench("C", f"compiled, micro-batch {full_rows}, chunk 4,096", *in_full, *chunk, "--profile", predicted=True),
+        bench("D", f"compiled, micro-batch {lora_rows}", *by_lora, *chunk, "--profile", predicted=True),
+        bench("D", "beside HF Trainer", "--shape", "8b", "--method", "lora", *beside, *chunk),
+        bench("C", "fsdp2, recomputing", *fsdp2, "--activation-checkpointing"),
         bench("C", f"eager, micro-batch {full_rows}, chunk 4,096", *in_full, *chunk, "--no-compile"),
-        bench("C", "compiled, optimize_ddp on", *in_full, *chunk, "--optimize-ddp"),
+        Item("D", "a checkpoint of 1B stops training", "tests.benchmarks.gpu.stall", ("--shape", "1b")),
+        bench("D", f"eager, micro-batch {lora_rows}", *by_lora, *chunk, "--no-compile"),
+        bench("C", "fsdp2", *fsdp2),
+        bench("C", "beside HF Trainer", "--shape", "1b", *beside, *chunk),
+        bench("B", "parts, heads of 64, 4 documents", *full, "--micro-batch", "1", "--parts"),
+        bench("B", "parts, heads of 128, 4 documents", *lora, "--micro-batch", "1", *chunk, "--parts"),
         bench("C", "compiled, micro-batch 1, chunk 4,096", *full, "--micro-batch", "1", *chunk, predicted=True),
         bench("C", "chunk 1,024", *in_full, "--loss-chunk-tokens", "1024"),
         bench("C", "1 document a row", *in_full, *chunk, "--documents", "1"),
         bench("C", "16 documents a row", *in_full, *chunk, "--documents", "16"),
-        bench("C", "sdpa with a mask", *full, "--micro-batch", "1", *chunk, "--attention", "sdpa"),
-        bench("C", "fsdp2", *in_full, *chunk, "--engine", "fsdp2"),
-        bench("C", "largest micro-batch of the memory model", *full, *chunk),
-        bench("D", f"compiled, micro-batch {lora_rows}; beside HF Trainer", *by_lora, *chunk, "--peer", predicted=True),
-        bench("D", f"eager, micro-batch {lora_rows}", *by_lora, *chunk, "--no-compile"),
         bench("D", "compiled, peft's input casts on", *by_lora, *chunk, "--peft-input-casts"),
+        bench("C", "compiled, optimize_ddp on", *in_full, *chunk, "--optimize-ddp"),
+        bench("C", "sdpa with a mask", *full, "--micro-batch", "1", *chunk, "--attention", "sdpa"),
         bench("D", f"QLoRA, micro-batch {lora_rows}", *by_qlora, *chunk, needs=("bitsandbytes",)),
-        bench("D", "1 document a row; beside HF Trainer", *by_lora, *chunk, "--documents", "1", "--peer"),
+        bench("C", "largest micro-batch of the memory model", *full, *chunk),
         bench("D", "largest micro-batch of the memory model", *lora, *chunk),
-        Item("D", "a checkpoint of 1B stops training", "tests.benchmarks.gpu.stall", ("--shape", "1b")),
+        bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
+        bench("D", "beside HF Trainer compiled", "--shape", "8b", "--method", "lora", *beside, *chunk, "--peer-compiled"),
     ]
-    return [_tiny(item) for item in found] if rehearse else found
+    # Compiling needs a minute for each path on a CPU.
+    return [_tiny(item) for item in found if "--paths" not in item.words] if rehearse else found
 
 
 def _tiny(item: Item) -> Item:
@@ -114,7 +127,7 @@ def _tiny(item: Item) -> Item:
     if item.module == "tests.benchmarks.gpu.correct":
         return replace(item, words=(*item.words, "--cpu", "--steps", "4"))
     if item.module == "tests.benchmarks.gpu.resume":
-        return replace(item, words=("--cpu",))
+        return replace(item, words=(*item.words, "--cpu"))
     words = list(item.words)
     for name, value in (("--shape", "tiny"), ("--sequence", "64"), ("--steps", "1"), ("--loss-chunk-tokens", "32")):
         if name in words:
@@ -128,9 +141,10 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the chosen sections and print a line for each item and a table. Returns 1 if an item failed or was wrong."""
     parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--sections", default="ABCD", help="which, as in CD")
-    parser.add_argument("--minutes", type=float, default=30.0, help="in all")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds of this call")
+    parser.add_argument("--jobs", help="folder of resume.py --prepare, to resume a training without Ray")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU, in this process")
-    parser.add_argument("--output", default="gpu.json", help="file for all that was found")
+    parser.add_argument("--output", default="gpu.json", help="file of all results, also of earlier calls")
     arguments = parser.parse_args(words)
     if lacking := missing(BENCH_NEEDS):
         wanted = " ".join(lacking)
@@ -140,21 +154,30 @@ def main(words: Sequence[str] | None = None) -> int:
     if not gib:
         print("make gpu: torch finds no GPU here. --rehearse goes through it with tiny shapes.", file=sys.stderr)
         return 2
-    print(about(), flush=True)
-    lines, found = run([one for one in items(arguments.rehearse, gib) if one.section in arguments.sections], arguments)
-    with open(arguments.output, "w") as file:
-        json.dump({"about": about(), "lines": [asdict(line) for line in lines], "found": found}, file, indent=1)
+    chosen = [one for one in items(arguments.rehearse, gib, arguments.jobs) if one.section in arguments.sections]
+    results = run(chosen, arguments)
+    lines = [ResultRow(**line) for one in results for line in one["lines"]]
     print("\n" + table(lines), flush=True)
     return 1 if any(line.verdict in ("WRONG", "failed") for line in lines) else 0
 
 
 def about() -> str:
-    """A line with the versions of Python and packages, the supported versions and the date."""
+    """A line with the card, the versions of Python and packages, the supported versions and the date."""
     versions = ", ".join(
         f"{name} {installed(name) or 'not installed'}" for name in (*BENCH_NEEDS, "bitsandbytes", "deepspeed", "ray")
     )
     supported = f"supported: torch {' to '.join(TORCH)}, transformers {' to '.join(TRANSFORMERS)}"
-    return f"python {platform.python_version()}, {versions}; {supported}; {time.strftime('%Y-%m-%d')}"
+    day = time.strftime("%Y-%m-%d")
+    return f"{_card()}; python {platform.python_version()}, {versions}; {supported}; {day}"
+
+
+def _card() -> str:
+    """The card's name, driver, memory, power limit and highest clocks, as the driver's tool prints them."""
+    if not (tool := shutil.which("nvidia-smi")):
+        return "no GPU"
+    names = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.mem"
+    done = subprocess.run([tool, f"--query-gpu={names}", "--format=csv,noheader"], capture_output=True, text=True)
+    return done.stdout.strip().replace("\n", "; ")
 
 
 def _gpu_gib() -> float:
@@ -165,32 +188,41 @@ def _gpu_gib() -> float:
     return int(done.stdout or 0) / (1 << 30)
 
 
-def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> tuple[list[ResultRow], list[dict[str, Any]]]:
-    """All lines, which are also printed one by one, and the JSON that each process printed."""
+def run(wanted: Sequence[Item], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The results of all items that were measured by this call or by earlier ones with the same file.
+
+    Each has the item's section and name, `about` when it was measured, the JSON that its process printed, why it
+    failed, and the lines of the table, which are also printed. An item for which no time is left has none.
+    """
     started = time.monotonic()
-    lines: list[ResultRow] = []
-    found: list[dict[str, Any]] = []
+    output = Path(arguments.output)
+    results: list[dict[str, Any]] = json.loads(output.read_text()) if output.exists() else []
+    measured = {(one["section"], one["name"]) for one in results}
+    print(here := about(), flush=True)
     for item in wanted:
-        end = started + 60 * ENDS[item.section] * arguments.minutes / 30
+        if (item.section, item.name) in measured:
+            continue
         printed: list[dict[str, Any]] = []
         failed: str | None
-        left = min(end - time.monotonic() - _MARGIN_S, _LONGEST_S)
+        left = min(started + arguments.limit - time.monotonic() - _MARGIN_S, _LONGEST_S)
         if lacking := missing(item.needs):
             failed = f"not run: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed"
         elif arguments.rehearse:
             printed, failed = _in_this_process(item)
-        elif left < _MARGIN_S:
-            failed = "skipped: no time left"
+        elif left < _SHORTEST_S:
+            print(f"{item.section}  {item.name}: no time left", flush=True)
+            break
         else:
             printed, failed = _in_process(item, left)
-        found.append({"section": item.section, "name": item.name, "printed": printed, "failed": failed})
-        made = list(_lines(item, printed, failed))
-        for line in made:
+        lines = list(_lines(item, printed, failed))
+        for line in lines:
             print(_row(line), flush=True)
-        lines += made
-        if item.section == "A" and any(line.verdict in ("WRONG", "failed") for line in made):
+        what = {"section": item.section, "name": item.name, "about": here, "printed": printed, "failed": failed}
+        results.append(what | {"lines": [asdict(line) for line in lines]})
+        output.write_text(json.dumps(results, indent=1))
+        if item.section == "A" and any(line.verdict in ("WRONG", "failed") for line in lines):
             break
-    return lines, found
+    return results
 
 
 def _in_process(item: Item, seconds: float) -> tuple[list[dict[str, Any]], str | None]:
@@ -277,7 +309,7 @@ def _bench_lines(item: Item, result: dict[str, Any], failed: str | None) -> Iter
 def _prediction(item: Item, result: dict[str, Any]) -> str:
     """The predicted time of the item's setting; empty if it is not predicted."""
     setting = result["setting"]
-    return _predicted_ms(setting, setting["shape"] == "tiny") if item.predicted else ""
+    return _predicted_ms(setting, result["device"], setting["shape"] == "tiny") if item.predicted else ""
 
 
 def _row(line: ResultRow) -> str:

@@ -23,7 +23,8 @@ from raymill.training.fit.memory import memory_gib
 from raymill.training.fit.ranks import Ranks
 from raymill.training.models.attention import choose_attention
 from raymill.training.models.base import named_config
-from raymill.training.models.build import compile_refusal, four_bit_settings, objective_around
+from raymill.training.models.build import four_bit_settings, objective_around
+from raymill.training.compile_choice import compile_refusal
 from raymill.training.models.compiling import compile_clock
 from raymill.training.models.cost import parameter_counts
 from tests.benchmarks.gpu import WARM_UP

@@ -24,8 +24,7 @@ from raymill.training.data.batch import Batch
 from raymill.training.data.packed import NO_TARGET
 from raymill.training.fit.memory import memory_gib
 from raymill.training.fit.ranks import Ranks
-from raymill.training.models.base import named_config
-from raymill.training.models.build import compile_refusal, enable_activation_checkpointing
+from raymill.training.models.build import enable_activation_checkpointing
 from tests.benchmarks.gpu import WARM_UP
 from tests.benchmarks.gpu.measure import (
     Step,
@@ -41,10 +40,12 @@ from tests.benchmarks.gpu.measure import (
 ATTENTION = {"eager": "eager", "flash_attention_2": "flash_attention_2"}
 
 
-def measure_peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int) -> Timing:
+def measure_peer(
+    config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps: int, compiled: bool = False
+) -> Timing:
     """Measure the Trainer's steps between its callbacks, after WARM_UP steps, with the same rows.
 
-    Only engine `ddp` and methods full and lora are supported.
+    compiled: it compiles the model as one graph, which takes minutes. Only engine `ddp` and methods full and lora are supported.
     """
     seconds: list[float] = []
 
@@ -77,7 +78,7 @@ def measure_peer(config: TrainConfig, drawn: Sequence[Step], ranks: Ranks, steps
             optim="adamw_torch_fused" if device.type == "cuda" else "adamw_torch",
             bf16=config.bf16,
             use_cpu=device.type == "cpu",
-            torch_compile=compile_refusal(config, named_config(config.store, config.model).model_type) is None,
+            torch_compile=compiled,
             logging_strategy="steps",
             logging_steps=1,
             save_strategy="no",

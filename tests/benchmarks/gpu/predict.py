@@ -24,9 +24,10 @@ from raymill.training.models.cost import Multiplied, attention_flops, multiplied
 from raymill.training.plan.memory import GIB, Shape, memory
 from tests.benchmarks.gpu.workload import bench_config
 
-# NVIDIA's data sheet of the H200 SXM; its peak stands in models/cost.py.
+# Bytes per second of device memory by NVIDIA's data sheets (SXM); peaks of products stand in training/gpus.py.
+BANDWIDTH = {"NVIDIA H200": 4.8e12, "NVIDIA H100 80GB HBM3": 3.35e12}
+# The card of PREDICTIONS.md.
 GPU = "NVIDIA H200"
-BANDWIDTH = 4.8e12
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ class PartCost:
     efficiency: tuple[float, float]
     how: str
 
-    def ms(self, which: int) -> float:
-        """Milliseconds. which: 0 slow, 1 fast."""
-        rate = peak() if self.unit == "FLOP" else BANDWIDTH
+    def ms(self, which: int, gpu: str = GPU) -> float:
+        """Milliseconds on a card of BANDWIDTH. which: 0 slow, 1 fast."""
+        rate = peak(gpu) if self.unit == "FLOP" else BANDWIDTH[gpu]
         return 1e3 * self.amount / (self.efficiency[which] * rate)
 
 
-def peak() -> float:
-    """Peak bf16 operations per second of the predicted GPU."""
-    found = peak_flops(GPU)
+def peak(gpu: str = GPU) -> float:
+    """Peak bf16 operations per second of a card."""
+    found = peak_flops(gpu)
     assert found
     return found
 
@@ -168,14 +169,14 @@ class Prediction:
         return self.rate(ms) * self.flops / peak()
 
 
-def summed(config: TrainConfig, documents: int) -> Prediction:
+def summed(config: TrainConfig, documents: int, gpu: str = GPU) -> Prediction:
     """The prediction of one step: the sum of its parts and 2% for launches and waits of the host."""
     lines = predict(config, documents)
     model, context = named_config(config.store, config.model), context_of(config.sequence_length, documents)
     shape, weights = _counted(config.name.removeprefix("bench-"), config.method)
     products = 6 * weights.all if config.method == "full" else 4 * weights.all + 6 * shape.trained
     flops = products + 3 * attention_flops(model, context)
-    slow, fast = (1.02 * sum(line.ms(which) for line in lines) for which in (0, 1))
+    slow, fast = (1.02 * sum(line.ms(which, gpu) for line in lines) for which in (0, 1))
     return Prediction(slow, fast, config.tokens_per_step, flops)
 
 
@@ -195,7 +196,7 @@ def document() -> str:
         f"{DOCUMENTS} documents on average,",
         "one micro-batch a step. `slow` and `fast` are the two ends of the efficiencies assumed (share of "
         f"{peak() / 1e12:.1f} TFLOP/s or of",
-        f"{BANDWIDTH / 1e12:.1f} TB/s). The sum has 2% for launches and waits of the host.",
+        f"{BANDWIDTH[GPU] / 1e12:.1f} TB/s). The sum has 2% for launches and waits of the host.",
         "",
         "Letters: N positions of a micro-batch, W weights of the layers' products, H hidden size, F feed-forward size,",
         "Q and K the sizes of a layer's queries and keys, V vocabulary, R the adapter's rank.",
@@ -225,22 +226,28 @@ def document() -> str:
     return "\n".join(lines) + "\n"
 
 
-def predicted_ms(setting_: dict[str, Any], rehearsed: bool) -> str:
-    """The predicted time for a benchmark's setting, for the table of gpu.py. rehearsed: with rows of its own length."""
+def predicted_ms(setting_: dict[str, Any], device: str, rehearsed: bool) -> str:
+    """The predicted time for a benchmark's setting, for the table of gpu.py.
+
+    device: name of the card; of one that is not in BANDWIDTH, GPU is predicted. rehearsed: with rows of its own length.
+    """
+    gpu = device if device in BANDWIDTH else GPU
     length = setting_["sequence_length"] if rehearsed else LENGTH
-    whole = summed(setting(setting_["shape"], setting_["method"], setting_["micro_batch"], length), DOCUMENTS)
-    return f"predicted on an H200: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
+    whole = summed(setting(setting_["shape"], setting_["method"], setting_["micro_batch"], length), DOCUMENTS, gpu)
+    return f"predicted on an {gpu.split()[1]}: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
 
 
 def planned_gib(setting_: dict[str, Any]) -> float:
-    """The memory that `raymill plan` computes for a benchmark's setting, in GiB."""
+    """The memory that `raymill plan` computes for a benchmark's setting, in GiB, without CUDA's context, which torch does
+    not count."""
     names = ("method", "engine", "precision", "activation_checkpointing", "loss_chunk_tokens")
     config = bench_config(
         setting_["shape"], world=1, gpus=setting_["precision"] == "bf16", sequence_length=setting_["sequence_length"],
         micro_batch=setting_["micro_batch"], accumulation=setting_["accumulation"], steps=9,
-        attention="sdpa" if setting_["attention"] == "sdpa" else "auto", **{name: setting_[name] for name in names},
+        attention="sdpa" if setting_["attention"] == "sdpa" else "auto", compile=setting_["compile"], **{name: setting_[name] for name in names},
     )  # fmt: skip
-    return memory(config, shape_of(config), setting_["micro_batch"], 1).total / GIB
+    need = memory(config, shape_of(config), setting_["micro_batch"], 1)
+    return (need.total - need.context) / GIB
 
 
 def main(_: Sequence[str] | None = None) -> int:

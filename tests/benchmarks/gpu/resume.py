@@ -1,9 +1,12 @@
-"""python -m tests.benchmarks.gpu.resume: a `raymill train` which is killed and run again comes to the same bits.
+"""python -m tests.benchmarks.gpu.resume: a training which is killed and run again comes to the same bits.
 
-A tiny Llama is trained with `deterministic: true` by one worker on an embedded Ray: once without interruption, and once
-killed (SIGKILL of the driver and all its processes) after the first checkpoint and run again by the same command.
-Compared are the losses and row digests of every step, and the sha256 of all weights and optimizer state of the last
-checkpoint. Prints a JSON line for each check, see correct.py.
+A tiny Llama is trained with `deterministic: true` by one worker, by `raymill train` on an embedded Ray: once without
+interruption, and once killed (SIGKILL of the driver and all its processes) after the first checkpoint and run again by
+the same command. Compared are the losses and row digests of every step, and the sha256 of all weights and optimizer
+state of the last checkpoint. Prints a JSON line for each check, see correct.py.
+
+For a machine without Ray: `--prepare FOLDER` packs the corpus on another machine and writes the two jobs; with FOLDER
+copied to the same path, `--jobs FOLDER` trains them by `python -m raymill.training.fit`.
 """
 
 import argparse
@@ -28,8 +31,9 @@ from tests.benchmarks.gpu.workload import SHAPES
 
 _STEPS, _CHECKPOINT_EVERY = 200, 20
 _LENGTH, _DOCUMENTS = 64, 400
+_RUNS = ("whole", "killed")
 _LOOK_EVERY_S = 0.02
-# For one call of `raymill train`.
+# For one training.
 _WAIT_S = 240
 
 
@@ -38,20 +42,50 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.benchmarks.gpu.resume", description=__doc__.partition("\n")[0])
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     parser.add_argument("--steps", type=int, default=_STEPS)
+    parser.add_argument("--prepare", metavar="FOLDER", help="only write the jobs, for a GPU unless --cpu")
+    parser.add_argument("--jobs", metavar="FOLDER", help="train the prepared jobs, without Ray")
     arguments = parser.parse_args(words)
+    if arguments.prepare:
+        prepare(arguments.prepare, not arguments.cpu, arguments.steps)
+        return 0
     wrong = 0
     with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
-        for check in checks(folder, torch.cuda.is_available() and not arguments.cpu, arguments.steps):
+        if arguments.jobs:
+            found = checks(arguments.jobs, [_by_fit(arguments.jobs, run) for run in _RUNS], arguments.steps)
+        else:
+            write_corpus(f"{folder}/corpus.jsonl")
+            gpu = torch.cuda.is_available() and not arguments.cpu
+            found = checks(folder, [_by_ray(_config(folder, run, gpu, arguments.steps)) for run in _RUNS],
+                           arguments.steps)
+        for check in found:
             print(json.dumps(asdict(check)), flush=True)
             wrong += check.right is False
     return 1 if wrong else 0
 
 
-def checks(folder: str, gpu: bool, steps: int) -> Iterator[CorrectnessCheck]:
-    """Train once without interruption and once with a kill of the process, below `folder`, and compare the two runs."""
-    name = "raymill train, deterministic, killed and run again"
+def prepare(folder: str, gpu: bool, steps: int) -> None:
+    """Pack the corpus below `folder`, an absolute path, and write the jobs of both runs."""
     write_corpus(f"{folder}/corpus.jsonl")
-    whole, killed = (_config(folder, run, gpu, steps) for run in ("whole", "killed"))
+    for run in _RUNS:
+        words = ["pack", _config(folder, run, gpu, steps), "--job", f"{folder}/{run}-job.json"]
+        subprocess.run([sys.executable, "-m", "raymill.cluster.cli", *words], check=True)
+
+
+def _by_ray(config: str) -> list[str]:
+    return [sys.executable, "-m", "raymill.cluster.cli", "train", config]
+
+
+def _by_fit(folder: str, run: str) -> list[str]:
+    return [sys.executable, "-m", "raymill.training.fit", f"{folder}/{run}-job.json"]
+
+
+def checks(folder: str, commands: Sequence[list[str]], steps: int) -> Iterator[CorrectnessCheck]:
+    """Train once without interruption and once with a kill of the process, and compare the two runs.
+
+    folder: of both runs, `whole` and `killed`. commands: that train them.
+    """
+    whole, killed = commands
+    name = f"{'raymill train' if 'train' in whole else 'training.fit'}, deterministic, killed and run again"
     if (failed := _train(whole)) is not None:
         yield CorrectnessCheck(name, f"the uninterrupted run failed: {failed}", "it ends", False)
         return
@@ -128,14 +162,13 @@ def _config(folder: str, run: str, gpu: bool, steps: int) -> str:
     return path
 
 
-def _start(config: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "raymill.cluster.cli", "train", config]
+def _start(command: list[str]) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def _train(config: str) -> str | None:
-    """Run `raymill train`. Returns why it failed; None if it did not."""
-    process = _start(config)
+def _train(command: list[str]) -> str | None:
+    """Run a training. Returns why it failed; None if it did not."""
+    process = _start(command)
     try:
         _, err = process.communicate(timeout=_WAIT_S)
     except subprocess.TimeoutExpired:
@@ -144,9 +177,9 @@ def _train(config: str) -> str | None:
     return None if process.returncode == 0 else (err.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
 
 
-def _train_and_kill(config: str, run: str) -> int | None:
-    """Run `raymill train` and kill it. Returns the step of its last checkpoint; None if the run ended before."""
-    process = _start(config)
+def _train_and_kill(command: list[str], run: str) -> int | None:
+    """Run a training and kill it. Returns the step of its last checkpoint; None if the run ended before."""
+    process = _start(command)
     deadline = time.monotonic() + _WAIT_S
     while process.poll() is None and time.monotonic() < deadline:
         if _newest_checkpoint(run) is not None:

@@ -166,7 +166,7 @@ def lines_of(
     monkeypatch, found: dict[str, Any], item: gpu.Item = ITEM, failed: str | None = None
 ) -> list[gpu.ResultRow]:
     monkeypatch.setattr(gpu, "_planned_gib", lambda setting: 1.2)
-    monkeypatch.setattr(gpu, "_predicted_ms", lambda setting, rehearsed: f"predicted, rehearsed {rehearsed}")
+    monkeypatch.setattr(gpu, "_predicted_ms", lambda setting, device, rehearsed: f"predicted on {device}, rehearsed {rehearsed}")
     return list(gpu._lines(item, [{"ours": "of a line before"}, found], failed))
 
 
@@ -189,7 +189,7 @@ def test_the_lines_of_the_table_have_the_numbers_of_the_result(monkeypatch):
     ]
     plain = result(monkeypatch, ours=replace(OURS, kernels=()), peak_tflops=None, peer="out of memory", parts=[])
     assert lines_of(monkeypatch, plain, replace(ITEM, predicted=True)) == [
-        gpu.ResultRow("C", "fast", "2,560 tokens/s, 300 ms, sdpa", "predicted, rehearsed True", ""),
+        gpu.ResultRow("C", "fast", "2,560 tokens/s, 300 ms, sdpa", "predicted on a CPU, rehearsed True", ""),
         gpu.ResultRow("C", "  memory, micro-batch 2", "1.25 GiB", "plan: 1.20 GiB", "ok"),
         gpu.ResultRow("C", "  HF Trainer", "out of memory", "", ""),
     ]
@@ -270,5 +270,8 @@ def test_workers_draw_different_rows_and_every_step_its_own():
 @pytest.mark.parametrize("rehearsed", [False, True])
 def test_a_predicted_time_is_of_the_settings_rows(rehearsed):
     given = {"shape": "1b", "method": "full", "micro_batch": 2, "sequence_length": 1024}
-    whole = summed(setting("1b", "full", 2, 1024 if rehearsed else 8192), 4)
-    assert predicted_ms(given, rehearsed) == f"predicted on an H200: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
+    config = setting("1b", "full", 2, 1024 if rehearsed else 8192)
+    for device, gpu in (("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H200", "H200"), ("NVIDIA A100", "H200")):
+        whole = summed(config, 4, "NVIDIA H200" if gpu == "H200" else device)
+        wanted = f"predicted on an {gpu}: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
+        assert predicted_ms(given, device, rehearsed) == wanted

@@ -103,7 +103,7 @@ def test_a_wrong_check_is_the_exit_status(monkeypatch, capsys):
     for rights, status in (((True, None), 0), ((True, False, True), 1)):
         found = [CorrectnessCheck("a", "b", "c", right) for right in rights]
         monkeypatch.setattr(correct, "checks", lambda device, steps, found=found: found)
-        monkeypatch.setattr(resume, "checks", lambda folder, gpu, steps, found=found: found)
+        monkeypatch.setattr(resume, "checks", lambda folder, commands, steps, found=found: found)
         assert correct.main(["--cpu"]) == resume.main(["--cpu"]) == status
         printed = [json.loads(line)["right"] for line in capsys.readouterr().out.splitlines()]
         assert printed == [*rights, *rights]
@@ -116,14 +116,14 @@ def test_a_wrong_check_is_the_exit_status(monkeypatch, capsys):
 def test_a_killed_training_must_continue_from_its_last_checkpoint_or_a_later_one(
     failing, seen, resumed, rights, monkeypatch, tmp_path
 ):
-    def train(config: str) -> str | None:
-        return "it failed" if any(config.endswith(f"{run}.json") for run in failing) else None
+    def train(command: list[str]) -> str | None:
+        return "it failed" if command[0] in failing else None
 
     monkeypatch.setattr(resume, "_train", train)
-    monkeypatch.setattr(resume, "_train_and_kill", lambda config, run: seen)
+    monkeypatch.setattr(resume, "_train_and_kill", lambda command, run: seen)
     monkeypatch.setattr(resume, "resumed_at", lambda run: resumed)
     monkeypatch.setattr(resume, "compared", lambda whole, killed: [CorrectnessCheck("equal", "", "", True)])
-    assert [check.right for check in resume.checks(str(tmp_path), False, 200)] == rights
+    assert [check.right for check in resume.checks(str(tmp_path), [["whole"], ["killed"]], 200)] == rights
 
 
 def test_a_stall_is_measured_for_the_first_and_a_later_checkpoint(monkeypatch, capsys):

@@ -43,17 +43,17 @@ def test_it_runs_with_tiny_shapes_and_without_what_an_image_may_lack(sections, t
     lacking = "ray,deepspeed,bitsandbytes,boto3,obstore,typer,datasets,numba,tensorboard,sacrebleu,datasketch"
     done = without(lacking, "--rehearse", "--sections", sections, "--output", str(tmp_path / "gpu.json"))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found = json.loads((tmp_path / "gpu.json").read_text())
-    assert "bitsandbytes not installed, deepspeed not installed, ray not installed" in found["about"]
-    lines = found["lines"]
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert all("bitsandbytes not installed, deepspeed not installed, ray not" in one["about"] for one in results)
+    lines = [line for one in results for line in one["lines"]]
     assert {line["section"] for line in lines} == set(sections)
     right = [line for line in lines if line["verdict"] == "ok"]
     assert len(right) == 14  # of 18 checks: four are the kernel's, which needs a GPU
     assert [line["name"] for line in lines if line["verdict"] in ("WRONG", "failed")] == []
-    assert len(found["found"]) == len([item for item in gpu.items(False) if item.section in sections])
+    assert len(results) == len([item for item in gpu.items(True) if item.section in sections])
     not_run = {line["name"]: line["found"] for line in lines if line["verdict"] == "not run"}
     assert not_run.pop("QLoRA, micro-batch 2") == "not run: bitsandbytes is not installed"
-    assert not_run.pop("killed, then run again by raymill train") == (
+    assert not_run.pop("killed, then run again") == (
         "not run: ray, typer, obstore, boto3 are not installed"
     )
     assert not not_run
@@ -70,16 +70,14 @@ def test_it_names_what_it_needs_and_that_there_is_no_gpu(tmp_path):
     )  # fmt: skip
 
 
-ARGUMENTS = argparse.Namespace(rehearse=True, minutes=30.0)
-
-
 def test_what_is_wrong_ends_the_run_before_anything_is_measured(monkeypatch, tmp_path):
     def here(item):
         return [{"name": "losses", "found": "3.0", "wanted": "1.0", "right": item.section != "A"}], None
 
     monkeypatch.setattr(gpu, "_in_this_process", here)
-    lines, _ = gpu.run(gpu.items(True), ARGUMENTS)
-    assert [(line.section, line.verdict) for line in lines] == [("A", "WRONG")]
+    arguments = argparse.Namespace(rehearse=True, limit=1800.0, output=str(tmp_path / "first.json"))
+    [result] = gpu.run(gpu.items(True), arguments)
+    assert [(line["section"], line["verdict"]) for line in result["lines"]] == [("A", "WRONG")]
     assert gpu.main(["--rehearse", "--output", str(tmp_path / "gpu.json")]) == 1
 
 
@@ -119,7 +117,7 @@ def test_micro_batches_are_those_that_fit_the_card():
         words = {item.name: item.words for item in gpu.items(False, gib)}
         pairs = (
             (f"compiled, micro-batch {full}, chunk 4,096", full),
-            (f"compiled, micro-batch {lora}; beside HF Trainer", lora),
+            (f"compiled, micro-batch {lora}", lora),
         )
         for name, rows in pairs:
             assert words[name][words[name].index("--micro-batch") + 1] == rows
@@ -127,17 +125,31 @@ def test_micro_batches_are_those_that_fit_the_card():
 
 def test_the_deterministic_check_has_a_process_of_its_own():
     checks = [item.words for item in gpu.items(False) if item.module == "tests.benchmarks.gpu.correct"]
-    assert checks == [(), ("--deterministic",)]
+    assert checks == [(), ("--deterministic",), ("--paths",)]
 
 
-def test_no_call_begins_after_the_end_of_its_section(monkeypatch):
-    monkeypatch.setattr(gpu, "_in_process", lambda item, seconds: ([], f"began with {seconds:.0f} s"))
-    hurried = argparse.Namespace(rehearse=False, minutes=30.0)
-    monkeypatch.setattr(gpu, "ENDS", {"A": 5.0, "B": 0.3, "C": 20.0, "D": 30.0})
-    lines, _ = gpu.run([one for one in gpu.items(False) if one.section != "A"], hurried)
-    assert {line.verdict for line in lines if line.section == "B"} == {"skipped"}
-    began = [line for line in lines if line.section != "B" and line.verdict != "not run"]
-    assert {line.found for line in began} == {"began with 480 s"}
+def test_a_call_ends_at_its_limit_and_the_next_one_goes_on(monkeypatch, tmp_path):
+    began: list[str] = []
+
+    def measured(item, seconds):
+        began.append(f"{item.name}, {seconds:.0f} s")
+        return [], "exit code 1: out of memory"
+
+    monkeypatch.setattr(gpu, "_in_process", measured)
+    chosen = [one for one in gpu.items(False) if one.section == "B"]
+    output = str(tmp_path / "gpu.json")
+    none = argparse.Namespace(rehearse=False, limit=24.0, output=output)
+    assert gpu.run(chosen, none) == [] and not began
+    first = gpu.run(chosen[:1], argparse.Namespace(rehearse=False, limit=65.0, output=output))
+    assert began == [f"{chosen[0].name}, 60 s"] and json.loads(Path(output).read_text()) == first
+    both = gpu.run(chosen, argparse.Namespace(rehearse=False, limit=1800.0, output=output))
+    assert began[1:] == [f"{one.name}, 480 s" for one in chosen[1:]]
+    assert [one["name"] for one in both] == [one.name for one in chosen]
+
+
+def test_a_machine_without_ray_resumes_the_jobs_that_another_one_prepared(tmp_path):
+    resumed = [one for one in gpu.items(False, jobs="/jobs") if one.module.endswith("resume")]
+    assert [(one.words, one.needs) for one in resumed] == [(("--jobs", "/jobs"), ())]
 
 
 @pytest.mark.parametrize("item", gpu.items(False), ids=lambda item: f"{item.section}-{item.name}")

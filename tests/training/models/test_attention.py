@@ -173,13 +173,13 @@ def test_queries_and_keys_of_float32_take_the_values_type_before_the_kernel(monk
     assert out.dtype == torch.bfloat16 and out.shape == (2, 8, 4, 8)
 
 
-def test_an_operator_that_groups_no_heads_gets_the_key_value_heads_repeated(monkeypatch, kernel):
+def test_an_operator_without_a_flag_for_fewer_key_value_heads_is_called_without_one(monkeypatch, kernel):
     states = [states_of(heads, torch.float32, heads) for heads in (4, 2, 2)]
     grouped = attended(*states)
     monkeypatch.setattr(attention, "_KERNEL", kernel_stand_in.varlen_attn_without_gqa)
-    monkeypatch.setattr(attention, "_GROUPS_HEADS", False)
+    monkeypatch.setattr(attention, "_GROUPED", {})
     assert torch.equal(attended(*states), grouped)
-    assert [call.heads for call in kernel.CALLS] == [(4, 2), (4, 4)]
+    assert [call.heads for call in kernel.CALLS] == [(4, 2), (4, 2)]
 
 
 # Who chooses

@@ -180,9 +180,9 @@ def test_nothing_is_said_of_time_when_nothing_is_known_of_the_gpu(corpus, tmp_pa
         (250, "ddp", "none"),
         (148, "zero1", "none"),
         (90, "zero2", "none"),
-        (64, "fsdp2", "none"),
-        (58, "zero3", "none"),
-        (48, "zero3", "optimizer"),
+        (56, "fsdp2", "none"),
+        (50, "zero2", "optimizer"),
+        (42, "zero3", "optimizer"),
     ],
 )
 def test_the_engine_of_least_communication_that_fits_is_proposed(gib, engine, offload):
@@ -244,7 +244,7 @@ def test_the_smallest_change_is_fewer_rows_then_checkpointing_then_another_engin
     assert said(memory(settings, shape).total) == ""
     assert said(memory(settings, shape).total - 10) == "micro_batch: 7"
     assert said(memory(settings, shape, 1).total) == "micro_batch: 1"
-    assert said(memory(slim, shape).total) == "activation_checkpointing: true"
+    assert said(memory(settings, shape, 1).total - 10).endswith("activation_checkpointing: true")
     assert said(memory(slim, shape, 1).total) == "micro_batch: 1, activation_checkpointing: true"
     assert said(memory(slim, shape, 1).total - 10).endswith("engine: zero1")
 
@@ -496,7 +496,7 @@ def test_unpacked_rows_of_short_documents_are_called_padding():
 
 
 def test_whole_logits_of_a_large_vocabulary_are_warned_of():
-    warnings = advise(facts(big(loss_chunk_tokens=4096, engine="zero2"), gib=80))
+    warnings = advise(facts(big(loss_chunk_tokens=4096, engine="zero2", compile=False), gib=80))
     assert any(warning.startswith("loss_chunk_tokens: 4,096 positions of 128,256") for warning in warnings)
     default = advise(facts(big(engine="zero2"), gib=80))
     assert not any(warning.startswith("loss_chunk_tokens") for warning in default)

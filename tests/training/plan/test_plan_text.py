@@ -20,17 +20,19 @@ from raymill.training.plan.memory import (
     Parameter,
     Pass,
     Shape,
-    activation_bytes,
     check_memory,
+    forward_pass,
     frozen_bytes,
     kept_bytes,
     logit_bytes,
+    loss_bytes,
     memory,
     most_rows,
     saved_by_layer,
     states,
     step_bytes,
     suggested_change,
+    work_bytes,
 )
 from raymill.training.plan.planning import plan_phase, plan_text
 from tests.support.plan_cases import LORA, big, config, facts
@@ -296,11 +298,14 @@ def test_the_total_is_all_but_cpu_memory_and_a_worker_on_a_cpu_has_no_context():
     on_gpu, on_cpu = of("ddp", "bf16"), config(precision="bf16", tokens_per_step=128 * 6, workers={"count": 3})
     assert [memory(one, SHAPE).context for one in (on_gpu, on_cpu)] == [GIB, 0]
     assert logit_bytes(SHAPE, 10, 2) == 10 * 1003 * 14
-    zero3 = [memory(of("zero3", p, loss_chunk_tokens=50), SHAPE, 1).logits for p in ("bf16", "float32")]
+    asked = [of("zero3", p, loss_chunk_tokens=50) for p in ("bf16", "float32")]
+    zero3 = [loss_bytes(one, SHAPE, forward_pass(one, SHAPE, 1)) for one in asked]
     assert zero3 == [50 * 1003 * 14 + 100_300 * 6, 50 * 1003 * 16 + 100_300 * 4]
     # A chunk is not longer than the micro-batch.
     long = of("zero3", "bf16", loss_chunk_tokens=10_000, method="lora")
-    assert memory(long, SHAPE, 2).logits == 2 * 128 * 1003 * 14
+    assert loss_bytes(long, SHAPE, forward_pass(long, SHAPE, 2)) == 2 * 128 * 1003 * 14
+    # The loss of the last chunk is over when the last layer's backward pass begins.
+    assert memory(long, SHAPE, 2).logits == 2 * 128 * 1003 * 14 - work_bytes(SHAPE, forward_pass(long, SHAPE, 2))
 
 
 def test_four_bit_weights_are_the_frozen_matrices_of_the_layers():
@@ -312,7 +317,9 @@ def test_four_bit_weights_are_the_frozen_matrices_of_the_layers():
 
 # Bytes of a token in a layer, by hand from the table of training/plan/memory.py: H 100, F 300, Q 120, K 60, 4 heads,
 # rows of 7. The norms keep two scales of 4 bytes besides, attention a number of 4 bytes for each head.
-PASS = Pass(10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, backward=True)
+PASS = Pass(
+    10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, compiled=False, compiles_loss=False, backward=True
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -328,6 +335,8 @@ PASS = Pass(10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, backward=T
             400 + 400 + 240 + 32,
             1800 + 1200,
         ),
+        ({"compiled": True, "residual_bytes": 4}, 408 + 600 + 990 + 1800, 400 + 800 + 240 + 32, 1800 + 1600),
+        ({"compiled": True, "whole": False, "adapter_rank": 8}, 208 + 712 + 990 + 1800, 1072, 1800 + 1200),
         (
             {"whole": False, "compute_bytes": 4, "residual_bytes": 4, "attention": "scores"},
             808 + 800 + 2048 + 3600,
@@ -341,30 +350,41 @@ def test_activations_are_what_each_operation_keeps(changes, bytes_of_a_layer, by
     layer, residual = 10 * bytes_of_a_layer, 10 * how.residual_bytes * 100
     assert saved_by_layer(shape, how) == layer
     assert kept_bytes(shape, how) == 2 * layer + 10 * bytes_outside
-    assert activation_bytes(shape, how) == 2 * layer + 10 * (bytes_outside + bytes_of_work)
+    assert work_bytes(shape, how) == 10 * bytes_of_work
     slim = replace(how, checkpointing=True)
     assert kept_bytes(shape, slim) == 2 * residual + 10 * bytes_outside
-    assert activation_bytes(shape, slim) == 2 * residual + layer + 10 * (bytes_outside + bytes_of_work)
-    assert activation_bytes(shape, replace(how, backward=False)) == layer + residual
+    assert work_bytes(shape, slim) == layer + 10 * bytes_of_work
+    last = replace(how, backward=False)
+    assert (kept_bytes(shape, last), work_bytes(shape, last)) == (residual, layer)
 
 
 @pytest.mark.parametrize(
     ("precision", "gpus", "chunk", "expected"),
     [
         # Three peaks of the fused loss: the logits beside the head's gradient; that gradient as it is added; two heads.
-        ("bf16", 1, 100, 100 * 1003 * 14 + 4 * 100_300),
+        ("bf16", 1, 100, 8 * 100_300),
+        ("bf16", 1, 1000, 128 * 1003 * 4 + 4 * 100_300),
         ("bf16", 1, 5, 8 * 100_300),
         ("bf16", 0, 5, 5 * 1003 * 2 + 10 * 100_300),
-        ("float32", 1, 100, 100 * 1003 * 12 + 4 * 100_300),
+        ("float32", 1, 100, 100 * 1003 * 8 + 4 * 100_300),
     ],
 )
 def test_logits_take_the_largest_of_the_three_peaks_of_the_loss(precision, gpus, chunk, expected):
     full = of("ddp", precision, loss_chunk_tokens=chunk)
     full = full.model_copy(update={"workers": full.workers.model_copy(update={"gpus_each": gpus})})
-    assert memory(full, SHAPE, 1).logits == expected
+
+
+    def found(config: TrainConfig) -> int:
+        return loss_bytes(config, SHAPE, forward_pass(config, SHAPE, 1))
+
+    assert found(full) == expected
     adapter = full.model_copy(update={"method": "lora"})
-    assert memory(adapter, SHAPE, 1).logits == chunk * 1003 * (14 if precision == "bf16" else 12)
-    assert memory(full.model_copy(update={"method": "probe"}), SHAPE, 1).logits == 0
+    value = 2 * (2 if precision == "bf16" else 4) if gpus else 14 if precision == "bf16" else 12
+    assert found(adapter) == min(chunk, 128) * 1003 * value
+    assert found(adapter.model_copy(update={"compile": False})) == min(chunk, 128) * 1003 * (
+        14 if precision == "bf16" else 12
+    )
+    assert found(full.model_copy(update={"method": "probe"})) == 0
 
 
 # --- choices and advice
@@ -405,15 +425,16 @@ def test_advice_names_the_numbers_that_it_was_given_for():
     assert said(adapter) == [f"{plain}, unless the base does not fit a GPU (set --gpu)."]
     assert said(adapter, gib=80) == [f"{plain} and fits."]
     assert said(adapter, gib=0.001) == []
-    logits = memory(big(loss_chunk_tokens=4096, engine="zero2"), shape_of(big())).logits
-    [chunks] = [line for line in said(big(loss_chunk_tokens=4096, engine="zero2")) if line.startswith("loss_chunk")]
+    large = big(loss_chunk_tokens=4096, engine="zero2", compile=False)
+    logits = loss_bytes(large, shape_of(large), forward_pass(large, shape_of(large), 1))
+    [chunks] = [line for line in said(large) if line.startswith("loss_chunk")]
     assert chunks == (
         f"loss_chunk_tokens: 4,096 positions of 128,256 logits take {logits / GIB:.1f} GiB; a quarter of them takes "
         "less and is hardly slower."
     )
     limit = logits / GIB * 10
     for gib, count in ((limit * 1.001, 0), (limit * 0.999, 1)):
-        found = said(big(loss_chunk_tokens=4096, engine="zero2"), gib=gib)
+        found = said(large, gib=gib)
         assert sum(line.startswith("loss_chunk") for line in found) == count
     small = config(workers={"count": 8, "gpus_each": 1}, tokens_per_step=8192, engine="fsdp2")
     found = [line for line in said(small, gib=80) if line.startswith(("workers", "engine"))]

@@ -1,0 +1,25 @@
+"""Whether a training compiles the decoder layers. Imports no torch, so that a plan can ask."""
+
+from raymill.training.config import TrainConfig
+
+# Model types of transformers whose decoder layer compiles to one graph, forward and backward, as
+# tests/training/models/test_compiling.py checks. Mixtures of experts do not: their routing depends on the data.
+KNOWN_TO_COMPILE = frozenset({
+    "cohere", "gemma", "gemma2", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
+    "smollm3", "stablelm", "starcoder2",
+})  # fmt: skip
+
+
+def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
+    """Why the layers of this model are not compiled; None if they are. `compile: true` and `false` override the
+    reasons.
+    """
+    if config.compile != "auto":
+        return None if config.compile else "compile: false"
+    found = {
+        "workers have no GPU": config.workers.gpus_each == 0,
+        "zero3's gathering hooks break the graphs": config.engine == "zero3",
+        config.training_method.not_compiled: config.training_method.not_compiled is not None,
+        f"compilation of model type {model_type} is not tested": model_type not in KNOWN_TO_COMPILE,
+    }
+    return next((reason for reason, holds in found.items() if holds), None)
