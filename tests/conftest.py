@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from _pytest.unraisableexception import gc_collect_iterations_key
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
+from raymill.cluster import cli
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.session import Session
 from raymill.cluster.store.interface import StorageOptions
@@ -196,6 +197,18 @@ def server() -> Iterator[FaultyServer]:
     """An endpoint with OpenAI's interface that fails only where a test sets it to."""
     with FaultyServer() as server:
         yield server
+
+
+@pytest.fixture
+def run_cli(capsys) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in this process: (exit code, standard output, standard error)."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main(words)
+        return left.value.code or 0, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

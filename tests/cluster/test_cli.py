@@ -36,15 +36,8 @@ def raymill(*words: str, **options) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command line in this process: (exit code, standard output, standard error)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(words)
-        return (left.value.code, *capsys.readouterr())
-
-    return call
+def run(run_cli):
+    return run_cli
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from raymill.cluster import cli, lease
+from raymill.cluster import lease
 from raymill.cluster import stage as stages
 from raymill.cluster.garbage import (
     FINISHED,
@@ -192,16 +192,6 @@ def test_uploads_that_did_not_end_are_aborted_and_those_of_others_are_left(root,
 
 
 @pytest.fixture
-def raymill(capsys):
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(words)
-        return (left.value.code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
 def run(tmp_path) -> str:
     """A finished stage and files of another attempt, both two days old."""
     root = str(tmp_path / "run")
@@ -213,39 +203,39 @@ def run(tmp_path) -> str:
     return root
 
 
-def test_the_list_removes_nothing_and_ends_with_the_command_that_does(run, raymill):
+def test_the_list_removes_nothing_and_ends_with_the_command_that_does(run, run_cli):
     before = all_files(Store(), run)
-    code, out, err = raymill("gc", run)
+    code, out, err = run_cli("gc", run)
     assert (code, err) == (0, "") and all_files(Store(), run) == before
     lines = out.splitlines()
     assert lines[1].split() == ["what", "why", "files", "bytes"]
     assert any(line.split()[0] == "numbers/" and UNNAMED in line and line.split()[-3] == "3" for line in lines)
     assert lines[-1] == f"To remove it: raymill gc {run} --older-than 24h --delete"
-    code, out, err = raymill("gc", run, "--delete")
+    code, out, err = run_cli("gc", run, "--delete")
     assert (code, err) == (0, "") and "removed" in out
     gone = before.keys() - all_files(Store(), run).keys()
     assert {path.split("/")[0] for path in gone} == {"_commits", "numbers", "squares"} and len(gone) == 8
     assert not Path(run, "_commits").exists() or not list(Path(run, "_commits").iterdir())
-    code, out, _ = raymill("gc", run)
+    code, out, _ = run_cli("gc", run)
     assert code == 0 and "Nothing older than 24h to remove." in out
 
 
-def test_the_command_that_is_printed_shows_no_secret(run, raymill):
+def test_the_command_that_is_printed_shows_no_secret(run, run_cli):
     keys = ("-o", "storage.access_key_id=key", "-o", "storage.secret_access_key=hunter2")
-    code, out, _ = raymill("gc", run, *keys)
+    code, out, _ = run_cli("gc", run, *keys)
     assert code == 0 and "storage.secret_access_key=..." in out and "hunter2" not in out
 
 
 @pytest.mark.parametrize("options", [(), ("--delete",)])
-def test_nothing_is_done_while_a_run_writes_there(run, raymill, options):
+def test_nothing_is_done_while_a_run_writes_there(run, run_cli, options):
     before = all_files(Store(), run)
     with held(Store(), run):
-        code, out, err = raymill("gc", run, *options)
+        code, out, err = run_cli("gc", run, *options)
     assert (code, out) == (2, "") and "another run is writing here" in err
     assert all_files(Store(), run) == before
 
 
-def test_nothing_is_removed_once_another_run_took_the_output_over(run, raymill, monkeypatch):
+def test_nothing_is_removed_once_another_run_took_the_output_over(run, run_cli, monkeypatch):
     before, others = all_files(Store(), run), set(threading.enumerate())
 
     def find_and_be_late(store, root, older_than_s):
@@ -256,16 +246,16 @@ def test_nothing_is_removed_once_another_run_took_the_output_over(run, raymill, 
 
     monkeypatch.setattr(lease, "_REFRESH_S", 0.01)
     monkeypatch.setattr("raymill.cluster.garbage.find_garbage", find_and_be_late)
-    code, _, err = raymill("gc", run, "--delete")
+    code, _, err = run_cli("gc", run, "--delete")
     assert code == 2 and "another run took over here" in err
     assert all_files(Store(), run) == before
 
 
-def test_a_folder_without_a_run_and_a_wrong_age_are_refused(run, raymill):
+def test_a_folder_without_a_run_and_a_wrong_age_are_refused(run, run_cli):
     for folder in (f"{run}/numbers", f"{run}/nowhere"):
-        code, _, err = raymill("gc", folder, "--delete")
+        code, _, err = run_cli("gc", folder, "--delete")
         assert code == 2 and f"{folder}: no run of" in err
-    code, _, err = raymill("gc", run, "--older-than", "soon")
+    code, _, err = run_cli("gc", run, "--older-than", "soon")
     assert code == 2 and "--older-than soon: not a duration" in err
 
 

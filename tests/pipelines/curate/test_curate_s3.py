@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raymill.cluster import cli
 from raymill.cluster.errors import StorageError
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input
@@ -75,16 +74,6 @@ def run(texts, monkeypatch, s3_server, s3_root):
     return made.uri, str(config)
 
 
-@pytest.fixture
-def raymill(capsys):
-    def call(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(words)
-        return (left.value.code, *capsys.readouterr())
-
-    return call
-
-
 def looks(uri: str) -> dict[str, tuple[str, ...]]:
     """Every command that looks at a run, and a word that it answers with."""
     return {
@@ -95,36 +84,36 @@ def looks(uri: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def test_the_commands_that_look_at_a_run_reach_it_by_its_config_or_by_overrides(run, raymill, s3_server):
+def test_the_commands_that_look_at_a_run_reach_it_by_its_config_or_by_overrides(run, run_cli, s3_server):
     uri, config = run
     keys = ("-o", "storage.access_key_id=key", "-o", "storage.secret_access_key=secret")
     for answer, words in looks(uri).items():
-        code, out, err = raymill(*words)
+        code, out, err = run_cli(*words)
         assert code == 2 and "give them: --config CONFIG" in err, "without either there is no way"
         for more in (("--config", config), ("-o", f"storage.endpoint_url={s3_server}", *keys)):
-            code, out, err = raymill(*words, *more)
+            code, out, err = run_cli(*words, *more)
             assert (code, err) == (0, "") and answer in out
-    code, out, err = raymill("what-if", config, "-o", "rules.gopher_quality.min_words=5")
+    code, out, err = run_cli("what-if", config, "-o", "rules.gopher_quality.min_words=5")
     assert (code, err) == (0, "") and "stays (before deduplication)" in out
-    code, _, err = raymill("inspect", uri, "-o", "name=x")
+    code, _, err = run_cli("inspect", uri, "-o", "name=x")
     assert code == 2 and "-o name=x: no such setting" in err
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
 def test_the_commands_that_look_at_a_run_reach_it_by_the_variables_that_the_guide_names(
-    run, raymill, s3_server, monkeypatch, variable
+    run, run_cli, s3_server, monkeypatch, variable
 ):
     named = {variable: s3_server, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     for name, value in named.items():
         assert f"`{name}`" in GUIDES["cluster/store/README.md"]
         monkeypatch.setenv(name, value)
     for answer, words in looks(run[0]).items():
-        code, out, err = raymill(*words)
+        code, out, err = run_cli(*words)
         assert (code, err) == (0, "") and answer in out
 
 
 def test_a_local_run_of_remote_input_is_explained_by_its_config_and_not_by_an_endpoint_that_its_record_names(
-    texts, tmp_path, monkeypatch, raymill, s3_server, s3_root, s3_store
+    texts, tmp_path, monkeypatch, run_cli, s3_server, s3_root, s3_store
 ):
     for path in texts.iterdir():
         s3_store.write_bytes(f"{s3_root}/in/{path.name}", path.read_bytes())
@@ -134,11 +123,11 @@ def test_a_local_run_of_remote_input_is_explained_by_its_config_and_not_by_an_en
     assert b"secret" not in (tmp_path / "run" / "inputs.json").read_bytes()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    code, out, err = raymill("explain", str(tmp_path / "run"), "copy")
+    code, out, err = run_cli("explain", str(tmp_path / "run"), "copy")
     assert (code, out) == (2, "") and f"this run read it with endpoint_url: {s3_server}" in err
     without_keys = settings | {"storage": {"endpoint_url": s3_server}}
     (tmp_path / "c.json").write_text(json.dumps({"kind": "curate", "name": "test"} | without_keys))
-    code, out, err = raymill("explain", str(tmp_path / "run"), "copy", "--config", str(tmp_path / "c.json"))
+    code, out, err = run_cli("explain", str(tmp_path / "run"), "copy", "--config", str(tmp_path / "c.json"))
     assert (code, err) == (0, "") and "difference from it: none, the text is the same" in out
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import boto3
 import pytest
 
-from raymill.cluster import cli
 from raymill.cluster.engine import _RunUnit
 from raymill.cluster.errors import DataError, StorageError, UserError
 from raymill.cluster.readers.freeze import freeze
@@ -83,13 +82,11 @@ def test_a_public_bucket_is_read_and_a_private_one_written(
 
 
 def test_every_command_reads_an_input_from_its_own_store(
-    public, private, s3_with_keys, no_environment, monkeypatch, tmp_path, capsys
+    public, private, s3_with_keys, no_environment, monkeypatch, tmp_path, run_cli
 ):
     def raymill(*words: str) -> str:
-        with pytest.raises(SystemExit) as left:
-            cli.main(words)
-        out, err = capsys.readouterr()
-        assert (left.value.code, err) == (0, ""), err
+        code, out, err = run_cli(*words)
+        assert (code, err) == (0, ""), err
         return out
 
     settings = {"inputs": [public], "output": f"{private}/run", "storage": plain(s3_with_keys.options)}
@@ -107,7 +104,7 @@ def test_every_command_reads_an_input_from_its_own_store(
 
 
 def test_keys_of_an_input_are_those_of_the_config_where_a_run_is_explained(
-    public, private, s3_with_keys, s3_store, s3_root, no_environment, monkeypatch, tmp_path, capsys
+    public, private, s3_with_keys, s3_store, s3_root, no_environment, monkeypatch, tmp_path, run_cli
 ):
     """The run recorded all of an input's settings but its keys."""
     raw = s3_store.read_bytes(f"{public['path']}/a.jsonl")
@@ -121,10 +118,8 @@ def test_keys_of_an_input_are_those_of_the_config_where_a_run_is_explained(
         (("--config", str(config)), 0, "none, the text is the same"),
         ((), 2, "give the run's config: --config CONFIG"),
     ):
-        with pytest.raises(SystemExit) as left:
-            cli.main(["explain", str(tmp_path / "run"), "copy", *words])
-        out, err = capsys.readouterr()
-        assert left.value.code == code and seen in out + err
+        found, out, err = run_cli("explain", str(tmp_path / "run"), "copy", *words)
+        assert found == code and seen in out + err
     assert not any(secret.encode() in file.read_bytes() for secret in secrets(s3_with_keys)
                    for file in Path(tmp_path / "run").rglob("*") if file.is_file())  # fmt: skip
 

@@ -229,7 +229,7 @@ LOREM, CURLY, BOTH = "lorem ipsum dolor sit", "if a { b c", "lorem ipsum dolor {
 SCRIPT, POLICY = "lorem ipsum { in javascript", "if a { our privacy policy"
 
 
-def test_what_if_without_checks_of_c4_agrees_with_runs_without_them(settings, monkeypatch, tmp_path, capsys):
+def test_what_if_without_checks_of_c4_agrees_with_runs_without_them(settings, monkeypatch, tmp_path, run_cli):
     prose = [f"This is line number {number}." for number in range(5)]
     ends = [[], [LOREM], [CURLY], [BOTH], [SCRIPT], [POLICY], [LOREM, CURLY], [CURLY, LOREM], [SCRIPT, CURLY, BOTH]]
     # The second document of each pair has too few sentences if its last line is removed.
@@ -248,10 +248,8 @@ def test_what_if_without_checks_of_c4_agrees_with_runs_without_them(settings, mo
     assert len({str(removed) for _, removed in runs.values()}) == 4
     for path in runs:
         for overrides, removed in runs.values():
-            with pytest.raises(SystemExit) as left:
-                cli.main(["what-if", str(path), *overrides, "--json"])
-            out, err = capsys.readouterr()
-            assert (left.value.code, err) == (0, "")
+            code, out, err = run_cli("what-if", str(path), *overrides, "--json")
+            assert (code, err) == (0, "")
             assert (
                 +Counter({one["reason"]: one["first"]["after"]["documents"] for one in json.loads(out)["reasons"]})
                 == removed

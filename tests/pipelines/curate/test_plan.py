@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 import yaml
 
-from raymill.cluster import cli
 from raymill.cluster.plan.plan import Prices, plan_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
@@ -82,7 +81,7 @@ def test_units_and_requests_of_every_stage_are_those_of_a_run(tmp_path, s3_root,
 
 
 @pytest.fixture
-def run_plan(tmp_path, capsys, monkeypatch):
+def run_plan(tmp_path, run_cli, monkeypatch):
     monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
     write_stories(tmp_path / "in")
     given = {"kind": "curate", "name": "told", "output": str(tmp_path / "out"), "rules": None}
@@ -90,10 +89,7 @@ def run_plan(tmp_path, capsys, monkeypatch):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(given))
 
     def call(*words):
-        with pytest.raises(SystemExit) as left:
-            cli.main(["plan", str(tmp_path / "c.yaml"), *words])
-        shown = capsys.readouterr()
-        return left.value.code, shown.out, shown.err
+        return run_cli("plan", str(tmp_path / "c.yaml"), *words)
 
     return call
 

@@ -9,7 +9,6 @@ import pytest
 from huggingface_hub import constants
 from hypothesis import given
 
-from raymill.cluster import cli
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.columns import FORMS
 from raymill.cluster.examples.content import pair
@@ -70,14 +69,13 @@ def prepared_as(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("shape", "format"), [("messages", "sharegpt"), ("instruction", "alpaca")])
-def test_an_export_is_prepared_as_the_same_records(prepared_as, tmp_path, monkeypatch, capsys, shape, format):
+def test_an_export_is_prepared_as_the_same_records(prepared_as, tmp_path, monkeypatch, run_cli, shape, format):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[shape]))
     first = prepared_as(str(tmp_path / "a.jsonl"), shape, "key")
     assert len(first) == 9
     monkeypatch.setenv("RAYMILL_DATASETS", f"{tmp_path}/datasets")
-    with pytest.raises(SystemExit) as left:
-        cli.main(("dataset", "export", f"{shape}-key", f"{tmp_path}/export", "--format", format))
-    assert not left.value.code and "3 files written" in capsys.readouterr().out
+    code, out, _ = run_cli("dataset", "export", f"{shape}-key", f"{tmp_path}/export", "--format", format)
+    assert not code and "3 files written" in out
     assert prepared_as(f"{tmp_path}/export", shape) == first
 
 

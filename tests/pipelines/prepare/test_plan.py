@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from raymill.cluster import cli
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.plan.plan import plan_settings
 from raymill.cluster.store.store import Store
@@ -83,20 +82,16 @@ def test_a_dry_run_of_a_finished_run_says_so(settings, monkeypatch, capsys):
     assert "finished, nothing to do" in capsys.readouterr().out
 
 
-def test_the_verbs_print_both(settings, tmp_path, capsys, monkeypatch):
+def test_the_verbs_print_both(settings, tmp_path, run_cli, monkeypatch):
     path = tmp_path / "p.json"
     path.write_text(json.dumps(settings))
     monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
-    with pytest.raises(SystemExit) as left:
-        cli.main(("prepare", str(path), "--dry-run"))
-    assert left.value.code in (0, None) and "sample   of 250 rows" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as left:
-        cli.main(("plan", str(path), "--cores", "4"))
-    said = capsys.readouterr().out
-    assert left.value.code in (0, None) and "plan of numbers" in said and "question_too_short 40" in said
-    with pytest.raises(SystemExit) as left:
-        cli.main(("plan", str(path), "--duplicates", "0.1"))
-    assert left.value.code == 2 and "an option for configs of kind curate" in capsys.readouterr().err
+    code, out, _ = run_cli("prepare", str(path), "--dry-run")
+    assert code == 0 and "sample   of 250 rows" in out
+    code, out, _ = run_cli("plan", str(path), "--cores", "4")
+    assert code == 0 and "plan of numbers" in out and "question_too_short 40" in out
+    code, _, err = run_cli("plan", str(path), "--duplicates", "0.1")
+    assert code == 2 and "an option for configs of kind curate" in err
 
 
 def test_a_plan_has_every_stage_and_grows_with_the_records(settings, monkeypatch):

@@ -399,12 +399,11 @@ def test_a_submitted_run_states_its_machines(settings):
     assert planned.workers[0].largest_task >= 2 << 30
 
 
-def test_other_verbs_say_what_they_want(settings, tmp_path, capsys):
+def test_other_verbs_say_what_they_want(settings, tmp_path, run_cli):
     path = tmp_path / "p.yaml"
     path.write_text(json.dumps({"kind": "prepare", "name": "x"} | settings))
-    with pytest.raises(SystemExit) as left:
-        cli.main(("curate", str(path)))
-    assert left.value.code == 2 and "kind: prepare given; wanted curate" in capsys.readouterr().err
+    code, _, err = run_cli("curate", str(path))
+    assert code == 2 and "kind: prepare given; wanted curate" in err
 
 
 def pairs(path, count: int, first: int = 0, **more) -> None:

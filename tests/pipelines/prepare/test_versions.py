@@ -8,7 +8,6 @@ import pytest
 import yaml
 from datasets import load_dataset
 
-from raymill.cluster import cli
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
@@ -76,15 +75,14 @@ def test_an_output_on_another_store_than_the_registry_is_read_only_with_a_config
 @pytest.mark.parametrize(
     ("action", "more"), [("card", []), ("diff", ["help"]), ("export", ["out"]), ("push", ["hf://a/b"])]
 )
-def test_no_action_reads_an_output_that_only_a_record_names(tmp_path, monkeypatch, registry, capsys, action, more):
+def test_no_action_reads_an_output_that_only_a_record_names(tmp_path, monkeypatch, registry, run_cli, action, more):
     path = tmp_path / "datasets/help" / "v1.json"
     registry.tag("help", prepared(tmp_path, monkeypatch, "one", rows(20)).uri)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"output": "s3://somebody/out"}))
     monkeypatch.setattr(Store, "list_files", refuse_remote(Store.list_files))
     monkeypatch.setattr(Store, "read_bytes", refuse_remote(Store.read_bytes))
-    with pytest.raises(SystemExit):
-        cli.main(("dataset", action, "help", *more, "--registry", registry.uri))
-    assert "by its record, its output is s3://somebody/out" in capsys.readouterr().err
+    _, _, err = run_cli("dataset", action, "help", *more, "--registry", registry.uri)
+    assert "by its record, its output is s3://somebody/out" in err
 
 
 def refuse_remote(ask):
@@ -292,15 +290,13 @@ def test_a_card_has_the_licences_of_all_sources_and_no_folders(tmp_path, monkeyp
     assert "of each record" in yaml.safe_load(text.split("---")[1])["license_name"]
 
 
-def test_the_verb(tmp_path, monkeypatch, capsys):
+def test_the_verb(tmp_path, monkeypatch, run_cli):
     first, second = prepared(tmp_path, monkeypatch, "one", rows(20)), prepared(tmp_path, monkeypatch, "two", rows(30))
     monkeypatch.setenv("RAYMILL_DATASETS", str(tmp_path / "datasets"))
 
     def raymill(*words: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(("dataset", *words))
-        shown = capsys.readouterr()
-        return left.value.code or 0, shown.out + shown.err
+        code, out, err = run_cli("dataset", *words)
+        return code, out + err
 
     assert raymill("tag", "help", first.uri) == (0, f"help:v1 is {first.uri}, 20 records\n")
     code, again = raymill("tag", "help", first.uri)
