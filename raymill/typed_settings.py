@@ -637,6 +637,23 @@ class DuplicatesSettings(TypedDict, total=False):
     """
 
 
+class EarlyLanguageSettings(TypedDict, total=False):
+    """Remove pages of web archives that begin in a language other than those in `keep`, before their text is
+    extracted.
+    """
+
+    keep: Required[Sequence[str]]
+    """Labels of the languages to keep, such as en."""
+    max_score: float
+    """Maximum probability of a language that is not in `keep`."""
+    max_chars: int
+    """Maximum number of characters that the classifier reads, from four positions."""
+    model: Place | None
+    """Path or URI of a supervised fastText model (.bin or .ftz) that identifies languages; null: the built-in
+    lid.176.
+    """
+
+
 class ElasticSettings(TypedDict, total=False):
     """A range of workers."""
 
@@ -1639,6 +1656,10 @@ class RulesOfRecordsSettings(TypedDict, total=False):
     """Remove documents by words and substrings in their URL; null: not applied."""
     repeated_pages: RepeatedPagesSettings | None
     """Remove pages of web archives that have the URL or the payload of an earlier page; null: not applied."""
+    early_language: EarlyLanguageSettings | None
+    """Remove pages of web archives that begin in a language other than those in `keep`, before their text is
+    extracted; null: not applied.
+    """
     opt_out: OptOutSettings | None
     """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
     null: not applied.
@@ -1694,6 +1715,10 @@ class RulesSettings(TypedDict, total=False):
     """Remove documents by words and substrings in their URL; null: not applied."""
     repeated_pages: RepeatedPagesSettings | None
     """Remove pages of web archives that have the URL or the payload of an earlier page; null: not applied."""
+    early_language: EarlyLanguageSettings | None
+    """Remove pages of web archives that begin in a language other than those in `keep`, before their text is
+    extracted; null: not applied.
+    """
     opt_out: OptOutSettings | None
     """Remove pages whose publisher reserves them: by a directive for robots such as `noai`, or by `tdm-reservation`;
     null: not applied.

@@ -167,8 +167,10 @@ FormatOrReader = Annotated[
 ]
 
 
-# Of documents of which only columns are known, those that need no text, since they are removed: bool[D].
+# Of documents of which only columns are known, those that need no text, since they are removed: bool[D]. One with an
+# attribute `reads_page_start`, True, is also given the column PAGE_START of pages (formats/page_start.py).
 Unwanted = Callable[[pa.Table], np.ndarray]
+PAGE_START = "page_start"
 
 
 class WithShortForm(BaseModel):

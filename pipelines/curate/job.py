@@ -28,7 +28,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace as with_changes
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,7 @@ from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.kernel_cache import CompilesKernels, say_if_compiling
 from raymill.pipelines.language import identification as language
 from raymill.pipelines.memory import files_memory, task_memory
-from raymill.pipelines.rules.filters import Filters, removed_by_url
+from raymill.pipelines.rules.filters import Filters, RemovedByUrl
 from raymill.pipelines.rules.repeated_pages import RepeatedPages
 from raymill.pipelines.rules.rule import Analysis, files_read_by
 from raymill.pipelines.text.texts import Texts
@@ -409,7 +409,7 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
     earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
     say_if_compiling()
     filters = config.filters
-    unwanted = partial(removed_by_url, filters=filters, store=config.store) if filters.of_url else None
+    unwanted = RemovedByUrl(filters, config.store) if filters.of_url else None
     sample = draw_sample(inputs, config.limits, unwanted=unwanted)
     inputs, input, is_exact = planned_input(inputs, sample, config.execution.unit_bytes, documents)
     # The sample is of Parquet, and these are treated as in the run.

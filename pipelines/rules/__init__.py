@@ -6,6 +6,7 @@
 from raymill.pipelines.rules.bad_words import BadWords
 from raymill.pipelines.rules.c4 import C4
 from raymill.pipelines.rules.decontamination import Decontamination
+from raymill.pipelines.rules.early_language import EarlyLanguage
 from raymill.pipelines.rules.fineweb import FineWeb
 from raymill.pipelines.rules.gopher import GopherQuality, GopherRepetition
 from raymill.pipelines.rules.judge_score import JudgeScore
@@ -21,7 +22,7 @@ from raymill.pipelines.rules.url_words import UrlWords
 # Packs have defaults for all settings, so a config may just name them. The other rules run if their settings are given.
 PACKS: dict[str, type] = {rule.name: rule for rule in (GopherQuality, GopherRepetition, C4, FineWeb)}
 RULES: dict[str, type] = (
-    {rule.name: rule for rule in (Decontamination, UrlBlocklist, UrlWords, RepeatedPages, OptOut)}
+    {rule.name: rule for rule in (Decontamination, UrlBlocklist, UrlWords, RepeatedPages, EarlyLanguage, OptOut)}
     | PACKS
     | {rule.name: rule for rule in (LineEdits, BadWords, QualityClassifier, JudgeScore, QualityPercentile)}
 )

@@ -26,7 +26,7 @@ from pydantic import (
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import DataError
-from raymill.cluster.readers.inputs import RESERVED_COLUMNS
+from raymill.cluster.readers.inputs import PAGE_START, RESERVED_COLUMNS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.language import identification as language
 from raymill.pipelines.language.identification import REASONS as LANGUAGE_REASONS
@@ -34,6 +34,7 @@ from raymill.pipelines.language.identification import LanguageId, language_verdi
 from raymill.pipelines.rules import PACKS, RULES, Check, Dialect, Rule
 from raymill.pipelines.rules.custom import RuleUse, refuse_taken_names
 from raymill.pipelines.rules.decontamination import Decontamination
+from raymill.pipelines.rules.early_language import EarlyLanguage
 from raymill.pipelines.rules.rule import Analysis
 from raymill.pipelines.text.personal_data import KINDS
 from raymill.pipelines.text.texts import Texts
@@ -130,7 +131,15 @@ class _RulesBase(BaseModel):
         for name in ("custom", "by_language"):
             if not getattr(self, name):
                 plain.pop(name, None)
-        for name in ("judge_score", "opt_out", "line_edits", "url_words", "repeated_pages", "quality_percentile"):
+        for name in (
+            "judge_score",
+            "opt_out",
+            "line_edits",
+            "url_words",
+            "repeated_pages",
+            "quality_percentile",
+            "early_language",
+        ):
             if getattr(self, name) is None:
                 plain.pop(name, None)
         return plain
@@ -173,6 +182,8 @@ class RulesOfRecords(Rules):
             raise ValueError(
                 "repeated_pages: compares pages of web archives, and records are compared by `dedup`; leave it out"
             )
+        if self.early_language:  # type: ignore[attr-defined]
+            raise ValueError("early_language: is for pages of web archives; leave it out, or set `language`")
         return self
 
     _default_packs: ClassVar[tuple[str, ...]] = ()
@@ -234,21 +245,49 @@ class Filters:
         return None
 
 
+@dataclass(frozen=True)
+class RemovedByUrl:
+    """Which documents rules of the URL remove, for `Unwanted` of a reading.
+
+    repeated: see Analysis. early: receives the values of `early_language` by place, for `signals`.
+    """
+
+    filters: Filters
+    store: Store
+    repeated: Mapping[str, str] = field(default_factory=dict)
+    early: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reads_page_start(self) -> bool:
+        """Whether a rule reads the beginning of pages."""
+        return any(getattr(rule, "reads_page_start", False) for rule in self.filters.of_url)
+
+    def __call__(self, columns: pa.Table) -> np.ndarray:
+        return removed_by_url(columns, self.filters, self.store, self.repeated, self.early)
+
+
 def removed_by_url(
-    columns: pa.Table, filters: Filters, store: Store, repeated: Mapping[str, str] | None = None
+    columns: pa.Table,
+    filters: Filters,
+    store: Store,
+    repeated: Mapping[str, str] | None = None,
+    early: dict[str, float] | None = None,
 ) -> np.ndarray:
     """bool[D]: the documents that rules of the URL remove, by their other columns alone.
 
-    repeated: see Analysis.
+    repeated: see Analysis. early: as of RemovedByUrl, to which the values are added if `columns` has PAGE_START.
 
     Raises:
         ConfigError, StorageError: as of `signals`.
     """
     texts = Texts.from_strings([""] * columns.num_rows)
-    analysis = Analysis(texts, filters.dialect, columns, store, repeated=repeated or {})
+    analysis = Analysis(texts, filters.dialect, columns, store, repeated=repeated or {}, early=early or {})
     removed = np.zeros(columns.num_rows, bool)
     for rule in filters.of_url:
         values = rule.measure(analysis)
+        if isinstance(rule, EarlyLanguage) and early is not None and PAGE_START in columns.column_names:
+            pairs = zip(columns["where"].to_pylist(), values["early_language_score"].tolist(), strict=True)
+            early.update((place, value) for place, value in pairs if value == value)
         for check in rule.checks(filters.dialect):
             removed |= check.fails(values[check.signal])
     return removed
@@ -261,6 +300,7 @@ def signals(
     store: Store,
     failures: dict[int, str] | None = None,
     repeated: Mapping[str, str] | None = None,
+    early: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """What the checks of the language and the rules compare, by name: a column of each signal.
 
@@ -268,7 +308,7 @@ def signals(
         texts: D normalised documents.
         columns: their other columns.
         store: of models and lists.
-        repeated: see Analysis.
+        repeated, early: see Analysis.
         failures: receives row -> message of the documents on which a rule of the user raised an exception.
 
     Raises:
@@ -281,7 +321,9 @@ def signals(
         classifier = language.load(store, filters.language)
         found["language"], found["language_score"] = language.identify(texts, classifier, filters.language.max_chars)
         columns = columns.append_column("language", found["language"])
-    analysis = Analysis(texts, filters.dialect, columns, store, filters.embedding, repeated=repeated or {})
+    analysis = Analysis(
+        texts, filters.dialect, columns, store, filters.embedding, repeated=repeated or {}, early=early or {}
+    )
     for rule in filters.rules:
         found |= {name: values.astype(np.float64) for name, values in rule.measure(analysis).items()}
     if failures is not None:

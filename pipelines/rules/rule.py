@@ -46,6 +46,7 @@ class Analysis:
         store: what rules read their own files from, such as lists and models.
         embedding: the endpoints for text vectors; None: none is allowed.
         repeated: place of a page of an archive -> why it is a repeated one (repeated_pages.py).
+        early: place of a page of an archive -> `early_language_score` (early_language.py).
         failures: row -> plug-in and exception, of documents on which a rule of the user raised one.
     """
 
@@ -56,6 +57,7 @@ class Analysis:
     embedding: EmbeddingRun | None = None
     failures: dict[int, str] = field(default_factory=dict)
     repeated: Mapping[str, str] = field(default_factory=dict)
+    early: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def words(self) -> Words:
@@ -138,7 +140,8 @@ class Rule(Protocol):
         measurement stays valid when they change.
 
     A rule that reads nothing but a document's URL has an attribute `by_url`, True: it is applied before others, and to
-    pages of web archives before their text is extracted.
+    pages of web archives before their text is extracted. So is one with `reads_page_start`, which then also has the
+    column `page_start` of the beginning of the page.
 
     A rule that reads files has a method `fingerprint_files() -> tuple[str, ...]`: their paths or URIs, in fixed order.
     """

@@ -73,7 +73,7 @@ RANGES = {
         "GopherQuality.max_bullet_line_fraction GopherQuality.max_ellipsis_line_fraction "
         "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "
         "LanguageId.min_scores LineEdits.max_uppercase_fraction Optimizer.final_fraction "
-        "QualityClassifier.min_score QualityPercentile.min_percentile Workers.gpus_each"
+        "EarlyLanguage.max_score QualityClassifier.min_score QualityPercentile.min_percentile Workers.gpus_each"
     ),
     "from 0 to 100": "ReportOptions.groups",
     "from 0 to 1000": "FilesExecution.losses PackExecution.losses StorageOptions.retries",
@@ -113,7 +113,7 @@ RANGES = {
     "from 2 to 1000": "Embeddings.groups",
     "from 2 to 4096": "Dedup.permutations",
     "from 2 to 512": "AnswerRelevance.dimensions Embeddings.dimensions",
-    "from 20 to 100000": "LanguageId.max_chars",
+    "from 20 to 100000": "EarlyLanguage.max_chars LanguageId.max_chars",
     "from 20 to 10000000": (
         "InappropriateContent.max_chars QualityClassifier.max_chars RankedClassifier.max_chars Sentiment.max_chars"
     ),

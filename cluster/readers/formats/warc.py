@@ -20,8 +20,9 @@ import zstandard
 
 from raymill.cluster.readers.formats.extractors import extractor_version
 from raymill.cluster.readers.formats.page_columns import PAGE_COLUMNS, USED_HEADERS
+from raymill.cluster.readers.formats.page_start import page_start
 from raymill.cluster.readers.formats.web_pages import add_page
-from raymill.cluster.readers.inputs import Input, Limits, Unwanted
+from raymill.cluster.readers.inputs import PAGE_START, Input, Limits, Unwanted
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
 from raymill.cluster.readers.streams import Span, UnreadableRest, compression_ending, stream
 from raymill.cluster.store.interface import FileInfo
@@ -387,6 +388,19 @@ def _value(header: Header, column: str) -> str | None:
     return value
 
 
+def _start_of(record: WarcRecord) -> str | None:
+    """The beginning of the text of a page; None of a record that is no page, and of a body that is encoded."""
+    if record.header is None:
+        return None
+    declared, body = record.header.get("content-type", ""), record.content
+    if body.startswith(b"HTTP/"):
+        status, http, body = _http_response(body)
+        if status != "200" or "content-encoding" in http or "transfer-encoding" in http:
+            return None
+        declared = http.get("content-type", "")
+    return page_start(body) if declared.strip().lower().startswith(_HTML) else None
+
+
 def _judged(
     records: Iterator[WarcRecord], columns: Sequence[str], unwanted: Unwanted | None
 ) -> Iterator[tuple[WarcRecord, bool]]:
@@ -404,6 +418,8 @@ def _judged(
         headers = [record.header or {} for record in waiting]
         table = {name: pa.array([_value(one, name) for one in headers], pa.string()) for name in known}
         table["where"] = pa.array([record.where for record in waiting], pa.string())
+        if getattr(unwanted, "reads_page_start", False):
+            table[PAGE_START] = pa.array(map(_start_of, waiting), pa.string())
         found = unwanted(pa.table(table)).tolist() if waiting else []
         yield from zip(waiting, found, strict=True)
         waiting.clear()

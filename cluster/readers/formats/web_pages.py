@@ -143,13 +143,21 @@ def _charsets(html: bytes, content_type: str) -> Iterator[str]:
     Source: https://html.spec.whatwg.org/#determining-the-character-encoding
     """
     yield from (charset for mark, charset in _BOMS if html.startswith(mark))
-    if _JAPANESE in html:  # such text is ASCII, and so valid UTF-8
+    if has_japanese_escapes(html):  # such text is ASCII, and so valid UTF-8
         yield "iso2022_jp"
     yield "utf-8"
     for declaration in (content_type, html[:1024].decode("latin-1")):
         if match := _CHARSET.search(declaration):
             yield _BROWSER_CHARSETS.get(match[1].lower(), match[1].lower())
     yield from _detected(html)
+
+
+def has_japanese_escapes(html: bytes) -> bool:
+    """Whether a page has the escape sequence before characters of ISO-2022-JP, whose bytes are all ASCII.
+
+    The search for one byte takes 5 us for 100 kB, for two 150.
+    """
+    return _JAPANESE[:1] in html and _JAPANESE in html
 
 
 def _detected(html: bytes) -> list[str]:

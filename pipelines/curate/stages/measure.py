@@ -15,7 +15,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +24,6 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.readers.inputs import Unwanted
 from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import PLUGIN_ERROR, ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Reading, Unit, read_unit, split_problems
@@ -44,7 +42,7 @@ from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.memory import files_memory, task_memory
 from raymill.pipelines.rules import Rule
 from raymill.pipelines.rules.custom import plain_settings
-from raymill.pipelines.rules.filters import Filters, removed_by_url, signals
+from raymill.pipelines.rules.filters import Filters, RemovedByUrl, signals
 from raymill.pipelines.rules.rule import files_read_by
 from raymill.pipelines.text import personal_data
 from raymill.pipelines.text.characters import UNICODE_VERSION
@@ -248,7 +246,8 @@ class Measure:
                 scratch.write(QUARANTINE, pa.table(origin | {n: unreadable[n] for n in ("row", "problem", "where")}))
             if readable.num_rows:
                 failures: dict[int, str] = {}
-                attributes = self.attributes(unit.source, readable, failures, repeated)
+                early = unwanted.early if unwanted else {}
+                attributes = self.attributes(unit.source, readable, failures, repeated, early)
                 if failures:
                     measured = np.ones(readable.num_rows, bool)
                     measured[list(failures)] = False
@@ -277,11 +276,11 @@ class Measure:
         counters |= {f"{NOTES}{unit.source}/{note}": count for note, count in counts.notes.items() if count}
         return counters | {f"{SKIPPED}{unit.source}/{reason}": count for reason, count in counts.skipped.items()}
 
-    def unwanted(self, repeated: Mapping[str, str]) -> Unwanted | None:
+    def unwanted(self, repeated: Mapping[str, str]) -> RemovedByUrl | None:
         """The documents that rules of the URL remove; None without such a rule. repeated: of the unit."""
         if not self.filters.of_url:
             return None
-        return partial(removed_by_url, filters=self.filters, store=self.reading.store, repeated=repeated)
+        return RemovedByUrl(self.filters, self.reading.store, repeated)
 
     def attributes(
         self,
@@ -289,12 +288,13 @@ class Measure:
         documents: pa.Table,
         failures: dict[int, str] | None = None,
         repeated: Mapping[str, str] | None = None,
+        early: Mapping[str, float] | None = None,
     ) -> pa.Table:
         """The measurements of each document: the same rows, without the text.
 
         Args:
             documents: a table of read_unit, of readable documents.
-            failures, repeated: as in `signals`.
+            failures, repeated, early: as in `signals`.
         """
         config, filters, store = self.config, self.filters, self.reading.store
         not_extracted = pc.is_null(documents["text"]).to_numpy()
@@ -314,7 +314,9 @@ class Measure:
         }
 
         parts: dict[str, Callable[[], dict[str, object]]] = {
-            "signals": lambda: signals(texts, documents.drop_columns(["text"]), filters, store, failures, repeated)
+            "signals": lambda: signals(
+                texts, documents.drop_columns(["text"]), filters, store, failures, repeated, early
+            )
         }
         if config.personal_data:
             parts["personal_data"] = lambda: personal_data_counts(texts)

@@ -26,7 +26,7 @@ from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.stages.shared_keys import KeyCounter, KeyStages, find_shared, read_shared, slices_for
 from raymill.pipelines.memory import NUMBERS_MEMORY, files_memory, task_memory
 from raymill.pipelines.rules.custom import plain_settings
-from raymill.pipelines.rules.filters import Filters, removed_by_url
+from raymill.pipelines.rules.filters import Filters, RemovedByUrl
 from raymill.pipelines.rules.repeated_pages import PageKey, RepeatedPages
 from raymill.pipelines.rules.rule import files_read_by
 
@@ -144,10 +144,11 @@ class FindPages:
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         documents = 0
         if self.reading.leaves_out(unit):
-            for table in read_unit(unit, self._reading(unit), self.limits, unwanted=_everything):
+            removed_pages = RemovedByUrl(self.filters, self.reading.store)
+            for table in read_unit(unit, self._reading(unit), self.limits, unwanted=_Everything(removed_pages)):
                 pages = table.filter(pc.and_(pc.is_null(table["text"]), pc.is_null(table["problem"])))
                 if self.filters.rules:
-                    removed = removed_by_url(pages, self.filters, self.reading.store)
+                    removed = removed_pages(pages)
                     pages = pages.filter(pa.array(~removed))
                 hashes = [_hashes(pages[name].to_pylist()) for name in _KEYS]
                 scratch.write(PAGES, pa.table([pages["where"], *hashes], PAGES_SCHEMA))
@@ -162,8 +163,20 @@ class FindPages:
         return replace(self.reading, inputs=(input,), carried=pa.schema([*carried, *missing]))
 
 
-def _everything(columns: pa.Table) -> np.ndarray:
-    return np.ones(columns.num_rows, bool)
+@dataclass(frozen=True)
+class _Everything:
+    """No text is needed. removed_pages: is shown the beginnings of pages."""
+
+    removed_pages: RemovedByUrl
+
+    @property
+    def reads_page_start(self) -> bool:
+        return self.removed_pages.reads_page_start
+
+    def __call__(self, columns: pa.Table) -> np.ndarray:
+        if self.reads_page_start:
+            self.removed_pages(columns)
+        return np.ones(columns.num_rows, bool)
 
 
 def _hashes(values: Sequence[str | None]) -> pa.Array:

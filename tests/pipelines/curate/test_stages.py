@@ -53,6 +53,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "rules.fineweb.more_line_ends": "x",
         "rules.url_blocklist.paths": ["HERE/changed"],
         "rules.url_blocklist.column": "day",
+        "rules.early_language.keep": ["de"],
+        "rules.early_language.max_chars": 500,
+        "rules.early_language.model": "HERE/changed",
         "rules.opt_out.directives": ["noindex"],
         "rules.opt_out.tdm_reservation": False,
         "rules.line_edits.max_uppercase_fraction": 0.4,
@@ -176,6 +179,7 @@ def settings(tmp_path) -> dict[str, Any]:
         "rules": {
             "url_blocklist": {"paths": [f"{tmp_path}/urls"]},
             "opt_out": {},
+            "early_language": {"keep": ["en"]},
             "line_edits": {},
             "bad_words": {"paths": {"en": f"{tmp_path}/words"}},
             "quality_classifier": {"model": f"{tmp_path}/model.bin", "label": "good"},
