@@ -13,12 +13,12 @@ from pydantic import ConfigDict, Field
 from raymill.cluster.errors import ConfigError
 from raymill.pipelines.rules.rule import Analysis, Check, Dialect
 
-TDM_RESERVED = r"^\s*1\s*$"  # of a value of the column `tdm_reservation`
+TDM_RESERVED = r"""^[\s"']*0*1(?:\.0*)?[\s"']*(?:;|$)"""  # of a value of the column `tdm_reservation`
 
 
 def pattern_of(directives: Iterable[str]) -> str:
-    """The pattern of a value of the column `robots` with one of the directives, in any case."""
-    return rf"(?i)(?:^|[\s,;:])(?:{'|'.join(map(re.escape, directives))})(?:[\s,;]|$)"
+    """The pattern of a value of the column `robots` with one of the directives as a whole word, in any case."""
+    return rf"(?i)(?:^|[^A-Za-z0-9_-])(?:{'|'.join(map(re.escape, directives))})(?:[^A-Za-z0-9_-]|$)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

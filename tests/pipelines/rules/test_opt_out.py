@@ -34,6 +34,10 @@ STATED = {
     "noaids": 0,
     "max-noai": 0,
     "noimageai": 0,
+    "noindex|noai": 1,
+    "noai/": 1,
+    "noindex\uff0cnoai": 1,
+    "\u200bnoai": 1,
     "": 0,
     None: 0,
 }
@@ -46,9 +50,9 @@ def test_directives_are_whole_words():
 
 
 def test_a_reservation_is_the_number_one():
-    values = ["1", " 1 ", "0", "10", "yes", None]
-    assert measured(OptOut(), tdm_reservation=values) == [1, 1, 0, 0, 0, 0]
-    assert measured(OptOut(tdm_reservation=False), tdm_reservation=values) == [0] * 6
+    values = ["1", " 1 ", '"1"', "01", "1.0", "1; a=0", "0", "10", "1a", "yes", None]
+    assert measured(OptOut(), tdm_reservation=values) == [1] * 6 + [0] * 5
+    assert measured(OptOut(tdm_reservation=False), tdm_reservation=values) == [0] * 11
 
 
 def test_documents_of_inputs_without_the_columns_remain_and_numbers_are_refused():
