@@ -17,11 +17,11 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
+from raymill.training.compile_choice import compile_refusal
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
 from raymill.training.models.attention import choose_attention, dense_mask_warning, require_independence
 from raymill.training.models.base import decoder_layers, load_base, named_config
-from raymill.training.compile_choice import compile_refusal
 from raymill.training.models.compiling import compile_layers, elementwise_part
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 

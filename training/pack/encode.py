@@ -165,7 +165,7 @@ class Encoded:
 
 
 def _work(encoder: "Encoder", request: tuple[str, Any]) -> Any:
-    """What the child process does with (WRITTEN, conversation), (RENDER, chat), (TEXTS, texts) or (MARKED, rendering)."""
+    """What the child process does with (WRITTEN, conversation), (RENDER, chat), (TEXTS, texts), (MARKED, rendering)."""
     step, item = request
     if step == _WRITTEN:
         return written(encoder.tokenizer, item)
@@ -200,7 +200,9 @@ class Encoder:
         self.bos = tokenizer.bos_token_id
         self.end = [tokenizer.eos_token_id]
         self.added = frozenset(tokenizer.added_tokens_decoder)
-        self.special_text = SpecialText(self._control_tokens())  # the first use of the child, which has all of the above
+        self.special_text = SpecialText(
+            self._control_tokens()
+        )  # the first use of the child, which has all of the above
 
     def _control_tokens(self) -> list[str]:
         """BOS, EOS, padding and the special tokens around turns; none without a chat template."""

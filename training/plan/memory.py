@@ -59,8 +59,8 @@ from dataclasses import asdict, dataclass
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError
-from raymill.training.config import TrainConfig
 from raymill.training.compile_choice import compile_refusal
+from raymill.training.config import TrainConfig
 
 GIB = 1 << 30
 # CUDA's context and the workspaces of cuBLAS and NCCL.
@@ -345,8 +345,8 @@ class Pass:
 
     tokens: of a micro-batch. length: of a row. compute_bytes, residual_bytes: c and r. whole: all weights train, not an
     adapter. adapter_rank: of lora and qlora, else 0. adapter_casts: peft casts the inputs of its matrices. attention:
-    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). compiled: the layers are; compiles_loss: its part of one
-    value at a time is. backward: False for a classifier, which keeps nothing.
+    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). compiled: the layers are; compiles_loss: a part of the
+    loss is. backward: False for a classifier, which keeps nothing.
     """
 
     tokens: int

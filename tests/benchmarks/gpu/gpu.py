@@ -116,7 +116,9 @@ def items(rehearse: bool, gib: float = _LARGE_GIB, jobs: str | None = None) -> l
         bench("C", "largest micro-batch of the memory model", *full, *chunk),
         bench("D", "largest micro-batch of the memory model", *lora, *chunk),
         bench("B", "parts, heads of 64, 16 documents", *full, "--micro-batch", "1", "--parts", "--documents", "16"),
-        bench("D", "beside HF Trainer compiled", "--shape", "8b", "--method", "lora", *beside, *chunk, "--peer-compiled"),
+        bench(
+            "D", "beside HF Trainer compiled", "--shape", "8b", "--method", "lora", *beside, *chunk, "--peer-compiled"
+        ),
     ]
     # Compiling needs a minute for each path on a CPU.
     return [_tiny(item) for item in found if "--paths" not in item.words] if rehearse else found

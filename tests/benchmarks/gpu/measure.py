@@ -16,6 +16,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
+from raymill.training.compile_choice import compile_refusal
 from raymill.training.config import TrainConfig
 from raymill.training.data.batch import Batch
 from raymill.training.engines import make_engine
@@ -24,7 +25,6 @@ from raymill.training.fit.ranks import Ranks
 from raymill.training.models.attention import choose_attention
 from raymill.training.models.base import named_config
 from raymill.training.models.build import four_bit_settings, objective_around
-from raymill.training.compile_choice import compile_refusal
 from raymill.training.models.compiling import compile_clock
 from raymill.training.models.cost import parameter_counts
 from tests.benchmarks.gpu import WARM_UP

@@ -45,7 +45,8 @@ def measure_peer(
 ) -> Timing:
     """Measure the Trainer's steps between its callbacks, after WARM_UP steps, with the same rows.
 
-    compiled: it compiles the model as one graph, which takes minutes. Only engine `ddp` and methods full and lora are supported.
+    compiled: it compiles the model as one graph, which takes minutes. Only engine `ddp` and methods full and lora are
+    supported.
     """
     seconds: list[float] = []
 

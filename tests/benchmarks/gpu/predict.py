@@ -238,13 +238,16 @@ def predicted_ms(setting_: dict[str, Any], device: str, rehearsed: bool) -> str:
 
 
 def planned_gib(setting_: dict[str, Any]) -> float:
-    """The memory that `raymill plan` computes for a benchmark's setting, in GiB, without CUDA's context, which torch does
-    not count."""
+    """The memory that `raymill plan` computes for a benchmark's setting, in GiB, without CUDA's context.
+
+    Torch does not count the context either.
+    """
     names = ("method", "engine", "precision", "activation_checkpointing", "loss_chunk_tokens")
     config = bench_config(
         setting_["shape"], world=1, gpus=setting_["precision"] == "bf16", sequence_length=setting_["sequence_length"],
         micro_batch=setting_["micro_batch"], accumulation=setting_["accumulation"], steps=9,
-        attention="sdpa" if setting_["attention"] == "sdpa" else "auto", compile=setting_["compile"], **{name: setting_[name] for name in names},
+        attention="sdpa" if setting_["attention"] == "sdpa" else "auto", compile=setting_["compile"],
+        **{name: setting_[name] for name in names},
     )  # fmt: skip
     need = memory(config, shape_of(config), setting_["micro_batch"], 1)
     return (need.total - need.context) / GIB

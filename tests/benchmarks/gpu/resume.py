@@ -55,8 +55,9 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             write_corpus(f"{folder}/corpus.jsonl")
             gpu = torch.cuda.is_available() and not arguments.cpu
-            found = checks(folder, [_by_ray(_config(folder, run, gpu, arguments.steps)) for run in _RUNS],
-                           arguments.steps)
+            found = checks(
+                folder, [_by_ray(_config(folder, run, gpu, arguments.steps)) for run in _RUNS], arguments.steps
+            )
         for check in found:
             print(json.dumps(asdict(check)), flush=True)
             wrong += check.right is False

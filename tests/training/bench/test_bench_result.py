@@ -166,7 +166,9 @@ def lines_of(
     monkeypatch, found: dict[str, Any], item: gpu.Item = ITEM, failed: str | None = None
 ) -> list[gpu.ResultRow]:
     monkeypatch.setattr(gpu, "_planned_gib", lambda setting: 1.2)
-    monkeypatch.setattr(gpu, "_predicted_ms", lambda setting, device, rehearsed: f"predicted on {device}, rehearsed {rehearsed}")
+    monkeypatch.setattr(
+        gpu, "_predicted_ms", lambda setting, device, rehearsed: f"predicted on {device}, rehearsed {rehearsed}"
+    )
     return list(gpu._lines(item, [{"ours": "of a line before"}, found], failed))
 
 
@@ -271,7 +273,7 @@ def test_workers_draw_different_rows_and_every_step_its_own():
 def test_a_predicted_time_is_of_the_settings_rows(rehearsed):
     given = {"shape": "1b", "method": "full", "micro_batch": 2, "sequence_length": 1024}
     config = setting("1b", "full", 2, 1024 if rehearsed else 8192)
-    for device, gpu in (("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H200", "H200"), ("NVIDIA A100", "H200")):
-        whole = summed(config, 4, "NVIDIA H200" if gpu == "H200" else device)
-        wanted = f"predicted on an {gpu}: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
+    for device, card in (("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H200", "H200"), ("NVIDIA A100", "H200")):
+        whole = summed(config, 4, "NVIDIA H200" if card == "H200" else device)
+        wanted = f"predicted on an {card}: {whole.slow:,.0f} to {whole.fast:,.0f} ms"
         assert predicted_ms(given, device, rehearsed) == wanted

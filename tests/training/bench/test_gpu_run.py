@@ -53,9 +53,7 @@ def test_it_runs_with_tiny_shapes_and_without_what_an_image_may_lack(sections, t
     assert len(results) == len([item for item in gpu.items(True) if item.section in sections])
     not_run = {line["name"]: line["found"] for line in lines if line["verdict"] == "not run"}
     assert not_run.pop("QLoRA, micro-batch 2") == "not run: bitsandbytes is not installed"
-    assert not_run.pop("killed, then run again") == (
-        "not run: ray, typer, obstore, boto3 are not installed"
-    )
+    assert not_run.pop("killed, then run again") == ("not run: ray, typer, obstore, boto3 are not installed")
     assert not not_run
     names = [line["name"].strip() for line in lines]
     assert {"HF Trainer", "a checkpoint of 1B stops training"} <= set(names)

@@ -8,11 +8,11 @@ import torch._dynamo
 from torch._dynamo.utils import counters
 
 from raymill.cluster.errors import ConfigError
+from raymill.training.compile_choice import KNOWN_TO_COMPILE, compile_refusal
 from raymill.training.engines import make_engine
 from raymill.training.fit.process_group import own_group
 from raymill.training.models import compiling
 from raymill.training.models.build import build_objective
-from raymill.training.compile_choice import KNOWN_TO_COMPILE, compile_refusal
 from raymill.training.models.compiling import (
     Fallback,
     compile_clock,

@@ -237,7 +237,7 @@ def kept_for_backward(config: TrainConfig) -> int:
 
 @pytest.mark.parametrize(("method", "engine"), [("full", "ddp"), ("full", "fsdp2"), ("lora", "ddp")])
 def test_a_compiled_layer_keeps_what_the_partition_of_its_graph_says(method, engine):
-    """The bytes by which two layers more raise what is kept, copies of weights aside; the kernel keeps a number besides."""
+    """The bytes by which a layer more raises what is kept, copies of weights aside; the kernel keeps a number besides."""
     [kept] = run_ranks(1, kept_by_layers, method, engine)
     size = COMPILED | {"num_hidden_layers": 3}
     config = tiny(size, length=96, method=method, engine=engine, precision="bf16", compile=True, attention="varlen")
@@ -283,8 +283,8 @@ def kept_by_layers(method: str, engine: str) -> float:
     return found[1] - found[0]
 
 
-# What torch 2.11 allocated on an NVIDIA H100 80GB HBM3, in GiB, by `make gpu` on 2026-11-27. Its kernel was given key-value
-# heads repeated.
+# What torch 2.11 allocated on an NVIDIA H100 80GB HBM3, in GiB, by `make gpu` on 2026-11-27. Its kernel was given
+# key-value heads repeated.
 MEASURED = [
     ("1b", "full", "ddp", 2, 8192, False, 47.40),
     ("1b", "full", "fsdp2", 2, 8192, True, 20.66),

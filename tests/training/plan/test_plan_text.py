@@ -373,7 +373,6 @@ def test_logits_take_the_largest_of_the_three_peaks_of_the_loss(precision, gpus,
     full = of("ddp", precision, loss_chunk_tokens=chunk)
     full = full.model_copy(update={"workers": full.workers.model_copy(update={"gpus_each": gpus})})
 
-
     def found(config: TrainConfig) -> int:
         return loss_bytes(config, SHAPE, forward_pass(config, SHAPE, 1))
 
