@@ -200,9 +200,8 @@ class Encoder:
         self.bos = tokenizer.bos_token_id
         self.end = [tokenizer.eos_token_id]
         self.added = frozenset(tokenizer.added_tokens_decoder)
-        self.special_text = SpecialText(
-            self._control_tokens()
-        )  # the first use of the child, which has all of the above
+        # The first use of the child, which has all of the above.
+        self.special_text = SpecialText(self._control_tokens())
 
     def _control_tokens(self) -> list[str]:
         """BOS, EOS, padding and the special tokens around turns; none without a chat template."""

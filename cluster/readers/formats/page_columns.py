@@ -39,9 +39,8 @@ PAGE_COLUMNS = tuple(_SOURCES)
 NO_IDS = (*PAGE_COLUMNS, "truncated", "payload_digest")
 USED_HEADERS = tuple(one.header for one in _SOURCES.values() if one.header)
 _HEAD_CHARACTERS, _MOST_CHARACTERS = 200_000, 2000
-_MOST_DIRECTIVES = (
-    65_536  # characters of `robots`: a directive that is cut off would be one that the page did not state
-)
+# Characters of `robots`: a directive that is cut off would be one that the page did not state.
+_MOST_DIRECTIVES = 65_536
 
 # Attributes as browsers read them: a quote within a name, or after a value, is part of a name.
 _ATTRIBUTE = re.compile(
