@@ -218,12 +218,13 @@ def _unpacked_lz4(file: pa.NativeFile, limits: Limits, members: deque[tuple[int,
     members: as of `stream`. Frames are decompressed by Arrow, each for itself, because Arrow drops what is before the
     start of a bad frame.
     """
-    expanded_bytes = 0
+    expanded_bytes = empty_frames = 0
     is_first = True
     while head := _after_padding(file):
         if head != _LZ4:
             raise UnreadableRest("not_compressed" if is_first else "corrupt_compression")
         is_first = False
+        before_frame = expanded_bytes
         if members is not None:
             members.append((expanded_bytes, file.tell() - len(_LZ4)))
         try:
@@ -239,6 +240,9 @@ def _unpacked_lz4(file: pa.NativeFile, limits: Limits, members: deque[tuple[int,
             if "LZ4" not in str(error):
                 raise
             raise UnreadableRest("corrupt_compression") from error
+        empty_frames = empty_frames + 1 if expanded_bytes == before_frame else 0
+        if empty_frames > _MOST_EMPTY_MEMBERS:
+            raise UnreadableRest("corrupt_compression")
 
 
 def _after_padding(file: pa.NativeFile) -> bytes:

@@ -208,8 +208,9 @@ def _require_exact(adapter: LoraAdapter) -> None:
     if (task := config.get("task_type")) not in (None, *TaskType):
         raise ConfigError(f"--adapter {adapter.name}: {CONFIG}: task_type is {str(task)[:40]!a}. Fetch it again.")
     patterns = config.get("alpha_pattern") or {}
-    alphas = [config["lora_alpha"], *patterns.values()] if isinstance(patterns, dict) else [patterns]
-    if not all(isinstance(alpha, int | float) and abs(alpha) < _LARGEST_ALPHA for alpha in alphas):
+    alphas = [config["lora_alpha"], *patterns.values()] if isinstance(patterns, dict) else [None]
+    numbers = [alpha for alpha in alphas if isinstance(alpha, int | float) and not isinstance(alpha, bool)]
+    if len(numbers) < len(alphas) or not all(abs(alpha) < _LARGEST_ALPHA for alpha in numbers):
         raise ConfigError(
             f"--adapter {adapter.name}: {CONFIG}: lora_alpha and alpha_pattern want numbers below {_LARGEST_ALPHA:g}."
         )

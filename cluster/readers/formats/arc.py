@@ -21,6 +21,7 @@ from raymill.cluster.store.store import Store
 
 # A URL may have spaces.
 _LINE = re.compile(rb"(\S[^\n]*?) ([0-9.]{7,15}|[0-9a-fA-F:]{2,39}|-) ([0-9]{14}) ([^\n]*)")
+_TIME = re.compile(rb" [0-9]{14} ")  # of every record's line
 _MAX_LINE_BYTES = 1 << 14
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 
@@ -49,6 +50,8 @@ class Arc(Warc):
                 lost = True
                 if line is None:
                     source.skip_to(b"\n")
+                else:
+                    source.skip_to_line_with(_TIME, _MAX_LINE_BYTES)
                 continue
             lost = False
             where = source.place(offset)

@@ -364,6 +364,23 @@ class ByteReader:
                 self._advance(len(self._data) - self._at)
                 return
 
+    def skip_to_line_with(self, pattern: "re.Pattern[bytes]", bound: int) -> None:
+        """Skip whole lines, up to the first with a match of the pattern, or to the end. Called where a line begins.
+
+        bound: bytes of a line from which on it is skipped as a whole.
+        """
+        while True:
+            found = pattern.search(self._data, self._at)
+            start = self._data.rfind(b"\n", self._at, found.start() if found else None) + 1
+            self._advance(max(start - self._at, 0))
+            if found:
+                return
+            if len(self._data) - self._at > bound:
+                self.skip_to(b"\n")
+            elif not self._more():
+                self._advance(len(self._data) - self._at)
+                return
+
     def _advance(self, size: int) -> bytes:
         """Return the next `size` bytes, which are in memory."""
         piece = bytes(self._data[self._at : self._at + size])

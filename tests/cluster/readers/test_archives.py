@@ -74,6 +74,9 @@ DAMAGED_ARC = {
     "bytes between records": (b"rubbish\nand more\n\nhttp://x 1.1.1.1 2009 text/html 3\n", "<bad_warc_record>"),
     "a length that is no number": (b"http://x/ 1.1.1.1 20090102030405 text/html -3\nabc\n", "<bad_warc_record>"),
     "a line without end": (b"x" * 100_000 + b"\n", "<bad_warc_record>"),
+    "many lines": (b"rubbish\n" * 50_000 + b"x" * 100_000 + b"\n" + b"rubbish\n" * 50_000, "<bad_warc_record>"),
+    "lines with a time": (b"on 20090102030405 at\n" * 10_000, "<bad_warc_record>"),
+    "a long line among others": (b"a\n" + b"x" * 70_000 + b" 20090102030405 \nb\n", "<bad_warc_record>"),
 }
 
 

@@ -22,6 +22,7 @@ from raymill.cluster.readers.streams import (
     stream,
 )
 from raymill.cluster.store.store import Store
+from tests.support.warc_records import lz4_frame
 
 LIMITS = Limits(max_document_bytes=1000, max_expansion_ratio=2000, max_expanded_gib=0.01)
 HARMLESS = 4 * 1000 + 2**20
@@ -188,7 +189,12 @@ def test_a_byte_order_mark_is_removed_at_the_start_of_a_file_and_stays_in_later_
 
 @pytest.mark.parametrize(
     ("ending", "compress"),
-    [(".gz", gzip.compress), (".bz2", bz2.compress), (".zst", zstandard.ZstdCompressor().compress)],
+    [
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".zst", zstandard.ZstdCompressor().compress),
+        (".lz4", lz4_frame),
+    ],
 )
 def test_members_without_content_are_damage_where_no_tool_writes_as_many(tmp_path, ending, compress):
     path = tmp_path / f"a{ending}"

@@ -237,7 +237,7 @@ def kept_for_backward(config: TrainConfig) -> int:
 
 @pytest.mark.parametrize(("method", "engine"), [("full", "ddp"), ("full", "fsdp2"), ("lora", "ddp")])
 def test_a_compiled_layer_keeps_what_the_partition_of_its_graph_says(method, engine):
-    """A layer more raises what is kept by this, copies of weights aside; the real kernel keeps a number a head besides."""
+    """A third layer raises what is kept by this, copies of weights aside. The real kernel keeps a number a head too."""
     [kept] = run_ranks(1, kept_by_layers, method, engine)
     size = COMPILED | {"num_hidden_layers": 3}
     config = tiny(size, length=96, method=method, engine=engine, precision="bf16", compile=True, attention="varlen")
