@@ -65,6 +65,12 @@ def blocks(ray_data, table: pa.Table, rows: int = 7):
     return ray_data.from_arrow([table.slice(start, rows) for start in range(0, table.num_rows, rows)])
 
 
+def in_order(dataset) -> list[dict]:
+    """The rows in the order of their blocks, which Ray keeps on request only."""
+    dataset.context.execution_options.preserve_order = True
+    return dataset.take_all()
+
+
 def assert_groups_of_curate(rows: list[dict], table: pa.Table, folder: Path, monkeypatch, **dedup) -> None:
     wanted = curated(table, folder, monkeypatch, language=None, rules=None, dedup=dedup).groups
     assert len(wanted) > 3
@@ -83,7 +89,7 @@ def test_the_groups_are_those_of_curate_whatever_the_blocks(module, ray_data, tm
             monkeypatch.setattr(module, "group_stage", partial(group_stage, sizes=sizes))
             monkeypatch.setattr(module, "files_of", partial(files_of, sizes=sizes))
         found = module.deduplicate(blocks(ray_data, documents(), size), scratch=f"{tmp_path}/{size}", id="id")
-        assert_groups_of_curate(found.take_all(), documents(), tmp_path / f"curated-{size}", monkeypatch)
+        assert_groups_of_curate(in_order(found), documents(), tmp_path / f"curated-{size}", monkeypatch)
     assert found.schema().names == ["id", "text", "group", "partner", "similarity"]
 
 
@@ -92,10 +98,11 @@ def test_without_ids_a_partner_is_a_position_and_the_longest_may_be_kept(ray_dat
     from raymill.data import deduplicate
 
     texts = [text for n in range(6) for text in (story(n), story(n) + " and that was all")]
-    found = deduplicate(
+    grouped = deduplicate(
         blocks(ray_data, pa.table({"content": texts, "number": range(12)}), 5),
         scratch=str(tmp_path), text="content", threshold=0.7, keeper="longest",
-    ).take_all()  # fmt: skip
+    )  # fmt: skip
+    found = in_order(grouped)
     assert [row["position"] for row in found] == [row["number"] for row in found] == list(range(12))
     assert [row["partner"] for row in found] == [None if n % 2 else n + 1 for n in range(12)]
     assert all((row["similarity"] is None) == (row["partner"] is None) for row in found)
@@ -107,7 +114,7 @@ def test_the_newest_by_a_column_of_the_dataset_is_kept(module, ray_data, tmp_pat
     found = module.deduplicate(
         blocks(ray_data, table, 1), scratch=str(tmp_path), id="id", keeper="newest", newest_by="score"
     )
-    assert [row["partner"] for row in found.take_all()] == ["8", None, "8"]
+    assert [row["partner"] for row in in_order(found)] == ["8", None, "8"]
 
 
 def test_a_call_that_failed_is_continued_and_measures_no_block_again(module, ray_data, tmp_path, monkeypatch):
@@ -120,7 +127,7 @@ def test_a_call_that_failed_is_continued_and_measures_no_block_again(module, ray
     assert len(list(Path(scratch, "rows").iterdir())) == 7
     damaged = next(Path(scratch, "attributes").iterdir())
     damaged.write_bytes(b"cut short")
-    found = module.deduplicate(dataset, scratch=scratch, id="id").take_all()
+    found = in_order(module.deduplicate(dataset, scratch=scratch, id="id"))
     after = {path: path.stat().st_mtime_ns for path in Path(scratch).rglob("*") if path.is_file()}
     assert len(list(Path(scratch, "rows").iterdir())) == 8  # of the damaged block a second time
     unchanged = {path for path, time in measured.items() if after.get(path) == time}
@@ -142,7 +149,7 @@ def test_blocks_that_were_measured_before_the_dataset_failed_are_kept(module, ra
     kept = {path: path.stat().st_mtime_ns for path in (scratch / "rows").iterdir()}
     assert 0 < len(kept) < 7
     flag.touch()
-    found = module.deduplicate(dataset, scratch=str(scratch), id="id").take_all()
+    found = in_order(module.deduplicate(dataset, scratch=str(scratch), id="id"))
     assert kept.items() <= {path: path.stat().st_mtime_ns for path in (scratch / "rows").iterdir()}.items()
     # Not files: a block that was still being measured when the Dataset failed may have a second one, of no record.
     assert len(list((scratch / COMMITS / "measure").iterdir())) == 7
@@ -155,13 +162,13 @@ def test_other_datasets_and_settings_share_a_scratch_and_do_not_meet(module, ray
         found = module.deduplicate(blocks(ray_data, table), scratch=f"{tmp_path}/scratch", id="id", **settings)
         if number == 0:
             first = found
-    assert_groups_of_curate(found.take_all(), documents(), tmp_path / "strict", monkeypatch, threshold=0.99)
-    assert_groups_of_curate(first.take_all(), documents(), tmp_path / "usual", monkeypatch)
+    assert_groups_of_curate(in_order(found), documents(), tmp_path / "strict", monkeypatch, threshold=0.99)
+    assert_groups_of_curate(in_order(first), documents(), tmp_path / "usual", monkeypatch)
 
 
 def test_equal_blocks_are_copies_of_each_other(module, ray_data, tmp_path):
     table = pa.table({"text": [story(1), story(2)]})
-    found = module.deduplicate(ray_data.from_arrow([table, table, table]), scratch=str(tmp_path)).take_all()
+    found = in_order(module.deduplicate(ray_data.from_arrow([table, table, table]), scratch=str(tmp_path)))
     assert [row["partner"] for row in found] == [None, None, 0, 1, 0, 1]
 
 
@@ -182,7 +189,7 @@ def test_columns_of_any_type_come_back_as_they_were(module, ray_data, tmp_path):
 def test_texts_that_cannot_be_read_are_in_no_group_and_are_counted(module, ray_data, tmp_path, caplog):
     rows = [{"text": text} for text in ("\ud800 half", "\ud800 half", None, story(1), story(1), "long " * 50_000)]
     dataset = ray_data.from_items(rows, override_num_blocks=2)
-    found = module.deduplicate(dataset, scratch=str(tmp_path), limits={"max_document_bytes": 100_000}).take_all()
+    found = in_order(module.deduplicate(dataset, scratch=str(tmp_path), limits={"max_document_bytes": 100_000}))
     assert [row["partner"] for row in found] == [None, None, None, None, 3, None]
     assert [row["text"] for row in found] == [row["text"] for row in rows]
     assert "deduplicate: 4 texts cannot be read: 2 lone_surrogate, 1 null_text, 1 too_large" in caplog.messages
@@ -256,7 +263,7 @@ def test_groups_of_technical_texts_and_387_languages(module, ray_data, shared_da
     udhr = pq.read_table(shared_data / "udhr.parquet", columns=["text"])
     texts = pa.concat_tables([peps, udhr])["text"]
     table = pa.table({"id": pc.cast(pa.array(range(len(texts))), pa.string()), "text": texts})
-    found = module.deduplicate(blocks(ray_data, table, 100), scratch=f"{tmp_path}/scratch", id="id").take_all()
+    found = in_order(module.deduplicate(blocks(ray_data, table, 100), scratch=f"{tmp_path}/scratch", id="id"))
     assert_groups_of_curate(found, table, tmp_path / "curated", monkeypatch)
 
 
