@@ -5,10 +5,10 @@ and `?a=1&copy=2` stay as they are. Code in backticks stays too. The time is lin
 it contains.
 """
 
-import html
 import re
 from collections import Counter
 
+from raymill.cluster.character_references import unescaped
 from raymill.cluster.readers.inputs import Cut
 
 _CODE = re.compile(r"(```.*?(?:```|\Z)|`[^`\n]+`)", re.DOTALL)
@@ -70,7 +70,7 @@ def _plain(text: str, paired: set[str], cut: list[Cut] | None) -> str:
         lines = _LINE.sub("\n", _ITEM.sub("\n- ", shown))
         text = _TAG.sub(lambda found: "" if is_tag(found) else found.group(), _CELL.sub(" ", lines))
         text = text if lines == shown else _in_lines(text)
-    return _ENTITY.sub(lambda entity: html.unescape(entity.group()).replace("\xa0", " "), text)
+    return _ENTITY.sub(lambda entity: unescaped(entity.group()).replace("\xa0", " "), text)
 
 
 def _without_hidden(text: str, cut: list[Cut] | None) -> str:

@@ -13,8 +13,9 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from html import unescape
 from typing import NamedTuple
+
+from raymill.cluster.character_references import unescaped
 
 
 class _Sources(NamedTuple):
@@ -58,7 +59,7 @@ _RESERVED = re.compile(r"""[\s"']*+0*+1(?:\.0*+)?+[\s"']*+(?:;.*)?""", re.DOTALL
 _META = re.compile(r"<meta(?=[\s/])", re.IGNORECASE)
 # Part of a tag that may be one of these. Others are found by "&", as a name may have letters as references.
 _OF_RESERVATIONS = re.compile(r"bots?[\s/>\"']|tdm-reservation", re.IGNORECASE)
-_FOR_A_ROBOT = re.compile(r"[\w-]+bot")  # names of `meta` tags for one robot: googlebot, GPTBot
+_FOR_A_ROBOT = re.compile(r"[\w-]{1,60}bot")  # names of `meta` tags for one robot: googlebot, GPTBot
 _NEAR = 1000  # characters after `<meta` in which the name of a tag of the body is looked for, and up to the next >
 
 
@@ -90,7 +91,7 @@ def _column(name: str, stated: Mapping[str, list[str]], headers: Mapping[str, st
 
 def _reserves(values: Iterable[str]) -> bool:
     """Whether a value of `tdm-reservation` is 1, also in quotes, as 01, or with parameters."""
-    return any(_RESERVED.fullmatch(unescape(one)) for value in values for one in value.split(","))
+    return any(_RESERVED.fullmatch(unescaped(one)) for value in values for one in value.split(","))
 
 
 def _reservations_end(page: str) -> int:
@@ -138,7 +139,7 @@ def _stated(page: str, reservations_end: int) -> dict[str, list[str]]:
                 found["canonical_url"].append(attributes.get("href", ""))
         else:
             named = (attributes[one] for one in ("name", "property", "itemprop", "http-equiv") if one in attributes)
-            name, content = unescape(next(named, "")).strip().lower(), attributes.get("content", "")
+            name, content = unescaped(next(named, "")).strip().lower(), attributes.get("content", "")
             if _FOR_A_ROBOT.fullmatch(name):
                 found["robots"] += [f"{name}: {directive}" for directive in content.split(",")]
             elif not in_body or name in ("robots", "tdm-reservation"):
@@ -147,4 +148,4 @@ def _stated(page: str, reservations_end: int) -> dict[str, list[str]]:
 
 
 def _folded(value: str, most: int) -> str:
-    return " ".join(unescape(value[: 2 * most]).split())[:most]
+    return " ".join(unescaped(value[: 2 * most]).split())[:most]

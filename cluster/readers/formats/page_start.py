@@ -1,8 +1,8 @@
 """The shown text near the beginning of an HTML page, without parsing it: for decisions before the text is extracted."""
 
 import re
-from html import unescape
 
+from raymill.cluster.character_references import unescaped
 from raymill.cluster.readers.formats.web_pages import has_japanese_escapes
 
 _BYTES = 1 << 15
@@ -26,5 +26,5 @@ def page_start(html: bytes) -> str | None:
         if error.start < len(text) - 3:  # else the last character is cut
             return None
         found = text[: error.start].decode()
-    found = unescape(found)
+    found = unescaped(found)
     return found if len(found) >= _LEAST_CHARACTERS and not has_japanese_escapes(html) else None

@@ -12,7 +12,6 @@ speaker, else a text alone. Keys: see _SPEAKERS and _TEXTS.
 Source: https://www.w3.org/TR/webvtt1/; SubRip has no specification.
 """
 
-import html
 import json
 import re
 from collections import Counter, deque
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from raymill.cluster.character_references import unescaped
 from raymill.cluster.guard import Guard
 from raymill.cluster.readers.formats.text_files import PlainText
 from raymill.cluster.readers.inputs import Cut, Input
@@ -176,7 +176,7 @@ def _milliseconds(parts: tuple[str | None, ...]) -> int:
 
 def _plain(text: str) -> str:
     """The text without marks."""
-    return " ".join(html.unescape(_MARK.sub("", text)).split())
+    return " ".join(unescaped(_MARK.sub("", text)).split())
 
 
 def _beginning_with(speakers: Sequence[str]) -> re.Pattern[str]:

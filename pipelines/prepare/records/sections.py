@@ -10,12 +10,13 @@ at most 80 characters that begins with a capital letter or a number, does not en
 paragraphs.
 """
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple
+
+from raymill.cluster.character_references import unescaped
 
 FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})")
 LIST_ITEM = re.compile(r"[ \t]*(?:[-*+\u2022]|\(?[0-9]{1,3}[.)]|[a-zA-Z][.)])[ \t]+\S")
@@ -89,7 +90,7 @@ def plain_heading(line: str) -> str:
     text = _ANCHOR.sub("", _LINK.sub(r"\1", text))
     text = _TAG.sub("", _ADDRESS.sub(r"\1", text))
     text = _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", _CODE.sub(r"\2", text)))
-    plain = html.unescape(text.strip("#=*- \t")).translate({_PRIVATE + mark: mark for mark in range(128)})
+    plain = unescaped(text.strip("#=*- \t")).translate({_PRIVATE + mark: mark for mark in range(128)})
     return " ".join(plain.split())
 
 

@@ -136,6 +136,14 @@ RESERVED = {
         "1",
     ),
     "a name of references": ("<body><meta name='r&#111;bots' content='no&#97;i'>", "", "robots", "noai"),
+    "among endless numbers": (
+        f"<meta name='&#{'9' * 5000};' content='&#{'9' * 5000};'><meta name=robots content='no&#{'0' * 5000}97;i'>",
+        *("", "robots", "noai"),
+    ),
+    "after a robot with an endless name": (
+        f"<meta name={'x' * 100_000}bot content={',' * 50_000}><meta name=robots content=noai>",
+        *("", "robots", "noai"),
+    ),
     "without scripts": ("<noscript><meta name=robots content=noai>", "", "robots", "noai"),
     "many directives": (
         f"<meta name=robots content='{', '.join(f'x{n}' for n in range(600))}, noai'>",

@@ -118,6 +118,7 @@ STARTS = {
     "an open script": (f"<body><p>{PROSE}<script>x < y </p>", PROSE),
     "an open comment": (f"<body><p>{PROSE}<!-- x > y </p>", PROSE),
     "entities": (f"<body>gr&ouml;&szlig;er {PROSE}", f"größer {PROSE}"),
+    "a character of 5,000 digits": (f"<body>&#{'9' * 5000}; {PROSE}", f"\ufffd {PROSE}"),
     "too short": ("<body><p>Home</p>", None),
 }
 
