@@ -109,7 +109,7 @@ CASES = {
     ),
     "cut in a cue": ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n00:00:02,0", "Hello"),
     "a cue without text": ("a.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\n", ""),
-    "a character of 5,000 digits": ("a.vtt", f"WEBVTT\n\n00:00.000 --> 00:01.000\nso &#{'9' * 5000}; we", "so \ufffd we"),
+    "a number of 5,000 digits": ("a.vtt", f"WEBVTT\n\n00:00.000 --> 00:01.000\nso &#{'9' * 5000}; we", "so \ufffd we"),
     "no cue": ("a.vtt", "WEBVTT\n\nNOTE nothing", "<no_cues>"),
     "another file": ("a.srt", "Dear Ann,\n\nhello", "<no_cues>"),
     "another encoding": ("a.srt", NAMES.replace("Hello", "Größe, Öl, Füße").encode("cp1252"), "<other_encoding>"),
