@@ -1543,7 +1543,7 @@ class RankedClassifierSettings(TypedDict, total=False):
 
     model: Required[Place]
     label: str | None
-    """Label of good documents in the model, with or without __label__; null: the labels are scores, as of
+    """Label of good documents in the model, with or without __label__; null: labels are scores, as in
     OUTPUT/classifier/model.bin of `distil`, and their expected value counts.
     """
     max_chars: int

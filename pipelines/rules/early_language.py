@@ -50,7 +50,7 @@ class EarlyLanguage:
     name: ClassVar = "early_language"
     reasons: ClassVar = ("early_language",)
     signals: ClassVar = {
-        "early_language_score": "probability of the language at the beginning of the page if it is not kept, else 0"
+        "early_language_score": "probability (0 to 1) of the language at the beginning of the page; 0 if it is kept"
     }
     measured_by: ClassVar = ("keep", "max_chars", "model")
     by_url: ClassVar = True

@@ -38,8 +38,8 @@ class RankedClassifier:
     label: Annotated[
         str | None,
         Field(
-            description="Label of good documents in the model, with or without __label__; null: the labels are scores, "
-            "as of OUTPUT/classifier/model.bin of `distil`, and their expected value counts"
+            description="Label of good documents in the model, with or without __label__; null: labels are scores, "
+            "as in OUTPUT/classifier/model.bin of `distil`, and their expected value counts"
         ),
     ] = None
     max_chars: Annotated[

@@ -75,15 +75,20 @@ def _of_json(line: bytes) -> tuple[str, int, str] | None:
     """(URL, offset, name of the archive) of a line of CDXJ."""
     try:
         stated = json.loads(line[line.index(b"{") :])
-        return str(stated["url"]), int(stated["offset"]), str(stated.get("filename", ""))
+        offset = str(stated["offset"])
+        return (str(stated["url"]), int(offset), str(stated.get("filename", ""))) if _is_offset(offset) else None
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _is_offset(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 def _of_fields(line: bytes, fields: tuple[str, ...]) -> tuple[str, int, str] | None:
     """(URL, offset, name of the archive) of a line of CDX."""
     values = dict(zip(fields, line.decode("utf-8", "replace").split(), strict=False))
     offset = values.get(_OFFSET, "")
-    if not (offset.isascii() and offset.isdigit() and len(offset) < 19):
+    if not _is_offset(offset):
         return None
     return values.get(_URL, ""), int(offset), values.get(_NAME, "")

@@ -88,7 +88,7 @@ def tally(
 
 def is_count(signal: str) -> bool:
     """Whether a signal is an unbounded whole number, by its name. Its histogram has a logarithmic scale."""
-    return not any(part in signal for part in ("frac", "ratio", "score", "_gram", "_per_", "mean"))
+    return not any(part in signal for part in ("frac", "ratio", "score", "percentile", "_gram", "_per_", "mean"))
 
 
 def edges(signal: str, checks: Iterable[Check] = ()) -> np.ndarray:

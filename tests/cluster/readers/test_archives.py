@@ -276,6 +276,14 @@ def test_no_index_can_stop_the_question(tmp_path_factory, rubbish, name):
     assert all(found.offset == 12 for found in records_of(Store(), str(path), "http://x", Limits()))
 
 
+@pytest.mark.parametrize(
+    ("offset", "found"), [('"12"', [12]), ("12", [12]), ("-5", []), ("1e999", []), ("12.5", []), ("9" * 5000, [])]
+)
+def test_an_offset_of_cdxj_is_a_whole_number_that_a_file_may_have(tmp_path, offset, found):
+    (tmp_path / "a.cdxj").write_text(f'org,x 2009 {{"url": "http://x", "offset": {offset}}}\n')
+    assert [one.offset for one in records_of(Store(), f"{tmp_path}/a.cdxj", "http://x", Limits())] == found
+
+
 def test_indexes_are_looked_for_by_one_kind_of_names():
     archives, asked = [f"s3://b/{number}.warc.gz" for number in range(300)], []
 
