@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import DataError
-from raymill.cluster.output import Output
+from raymill.cluster.output import Output, changed_run
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.quarantine import lost_counters
@@ -122,8 +122,28 @@ def sample_of(config: DistilConfig, inputs: InputManifest, run: RunStageIn) -> d
         groups = run(group_stage(config.dedup, inputs.inputs, compared, none, 1))[GROUPS].file_uris
     unit = artifacts[_TAKEN].file_uris, groups
     leave_out, output = partial(_without_duplicates, store), Output(SAMPLE, _DRAWN_SCHEMA)
-    sample = Stage("sample", (output,), [unit], leave_out, taken_from, store)
-    return artifacts | run(sample)
+    artifacts |= run(Stage("sample", (output,), [unit], leave_out, taken_from, store))
+    _refuse_other_rows(artifacts, drawn, sum(map(len, kept)))
+    return artifacts
+
+
+def _refuse_other_rows(artifacts: Mapping[str, Artifact], drawn: str, wanted: int) -> None:
+    """Verify that the documents that were drawn were taken, and those that were taken are in the sample or repeat one.
+
+    drawn: name of the artifact of the last draw. wanted: rows taken of it.
+
+    Raises:
+        DataError: files of the unfinished run were changed.
+    """
+    of_draw, taken, sample = (artifacts[name] for name in (drawn, _TAKEN, SAMPLE))
+    counted = sample.manifest.counters
+    if not (
+        of_draw.rows == of_draw.manifest.counters.get("drawn", of_draw.rows)
+        and taken.rows == wanted == counted["documents"]
+        and artifacts[_ATTRIBUTES].rows in (0, taken.rows)
+        and sample.rows == taken.rows - counted["near_duplicates"]
+    ):
+        raise changed_run(sample.uri.removesuffix(f"/{SAMPLE}"), "_work")
 
 
 def _files(unit: Unit) -> str:
@@ -141,7 +161,7 @@ class Draw:
     output: str
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
-        """Counters: `documents`, `quarantined`, and those of `lost_counters`."""
+        """Counters: `documents`, `quarantined`, `drawn`, and those of `lost_counters`."""
         counters, counts = Counter[str](), ReaderCounts()
         key, first = str(self.seed).encode(), self.output.endswith(".0")
         for table in read_unit(unit, self.reading, self.limits, counts=counts):
@@ -158,6 +178,7 @@ class Draw:
                 if int.from_bytes(digest[:8]) < self.bound and texts[row].strip():
                     rows.append(row)
                     digests.append(digest.hex())
+            counters["drawn"] += len(rows)
             if rows:
                 drawn = readable.take(pa.array(rows))
                 own = [id or hash_of_text(texts[row]) for id, row in zip(drawn["id"].to_pylist(), rows, strict=True)]

@@ -5,11 +5,12 @@ import random
 from pathlib import Path
 
 import fasttext
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.asking.pending import AskingStopped
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.record import OtherSettings
 from raymill.pipelines.distil import stages
@@ -17,6 +18,7 @@ from raymill.pipelines.distil.config import DistilConfig
 from raymill.pipelines.distil.job import DistilJob, DistilRun
 from raymill.pipelines.distil.plan import plan_distillation
 from raymill.pipelines.language.fasttext_file import read_model_file
+from tests.support.changed_work import change
 from tests.support.distil_inline import (
     POINTS,
     JudgeServer,
@@ -29,7 +31,7 @@ from tests.support.distil_inline import (
     write_documents,
 )
 from tests.support.generate_inline import rows
-from tests.support.inline import curate_inline, prepare_inline
+from tests.support.inline import InlineEngine, curate_inline, prepare_inline
 from tests.support.many_units import write_small_row_groups
 from tests.support.word_vectors import word_vectors
 
@@ -557,3 +559,25 @@ def test_a_plan_asks_for_no_vectors(settings, server, documents, monkeypatch, tm
     config = DistilConfig.model_validate({"kind": "distil"} | with_vectors(settings, server))
     plan = plan_distillation(config)
     assert "text vectors" in str(plan) and plan["embedding"]["cost"] > 0 and not server.asked
+
+
+class StoppedBeforeJudging(InlineEngine):
+    """Is interrupted when the sample is made."""
+
+    def run(self, stage):
+        if stage.name.startswith("ask"):
+            raise UserError("stopped")
+        return super().run(stage)
+
+
+@pytest.mark.parametrize("copies", [0, 2], ids=["dropped", "twice"])
+@pytest.mark.parametrize("artifact", ["_work/drawn.0", "_work/taken", "_work/attributes", "sample"])
+def test_a_row_of_an_unfinished_sample_that_was_changed_is_refused(
+    settings, tmp_path, monkeypatch, server, artifact, copies
+):
+    with pytest.raises(UserError, match="stopped"):
+        distil_inline(settings, monkeypatch, engine=StoppedBeforeJudging)
+    change(tmp_path / "out" / artifact, lambda table: pa.concat_tables([table[1:], *[table[:1]] * copies]))
+    with pytest.raises(DataError, match=r"changed after (it was|they were) written\. Delete the folder"):
+        distil_inline(settings, monkeypatch)
+    assert server.stats()["requests"] == 0
