@@ -28,6 +28,7 @@ from raymill.cluster.store.store import Store
 RECIPES = Path(__file__).parent / "configs" / "recipes"
 _BY_LANGUAGE = "fineweb2"
 _LARGEST_FILE = 1 << 16
+_LABEL = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")  # ISO 639-3 and ISO 15924
 _LONGEST_MEAN = 200  # characters of a word, above which no language is
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,9 @@ def _with_bounds(text: str, folder: str, languages: Sequence[str]) -> str:
         languages = [name.removesuffix(".yml") for name in listed if name.endswith(".yml")]
     if not languages:
         raise ConfigError(f"init: {folder} has no files such as deu_Latn.yml")
+    # The names are keys of the config, whose rules can name code.
+    if wrong := [label for label in languages if not _LABEL.fullmatch(label)]:
+        raise ConfigError(f"init: {wrong[0][:80]!a} is no language of {folder}. Languages are named as deu_Latn.")
     found = {label: _language_file(paths.join(folder, f"{label}.yml")) for label in languages}
     # A word with a space in it can match no word.
     lists = {

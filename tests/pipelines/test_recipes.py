@@ -165,6 +165,17 @@ def test_a_wrong_file_of_bounds_is_named_with_its_value(folder, value):
     assert not (folder / "fineweb2.yaml").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x: 1", "null", "deu_Latn\nrules: {custom: [evil:f]}\n#", "'", "\x1b[2J", "deu_latn", "deu_Latn ", "ünd_Latn"],
+)
+def test_the_name_of_a_file_of_bounds_is_a_language(folder, name):
+    (folder / f"configs/{name}.yml").write_text(BOUNDS)
+    with pytest.raises(ConfigError, match=r"is no language of configs\. Languages are named as deu_Latn\.$") as error:
+        write_recipe("fineweb2", None, "configs")
+    assert str(error.value).isprintable() and not (folder / "fineweb2.yaml").exists()
+
+
 def test_mistakes_are_said(folder):
     with pytest.raises(ConfigError, match=r"'finweb' is no recipe; there are c4, dclm, .*refinedweb"):
         write_recipe("finweb")
