@@ -118,7 +118,7 @@ def hosts_of(urls: pa.Array) -> pa.Array:
 
 def _files_of(path: str) -> Sequence[str]:
     """The lists at a path: of a folder on this machine the files `domains` and `urls` in it, else the path itself."""
-    if is_remote(path) or Store().exists(path) or not (inside := Store().list_files(path)):
+    if is_remote(path) or Store().exists(path) or not (inside := Store().list_files(path, inside=True)):
         return (path,)
     if found := [file.uri for file in inside if file.uri.rpartition("/")[2] in _OF_FOLDERS]:
         return found
@@ -198,7 +198,7 @@ def _entries(lines: pa.Array, path: str, before: int) -> tuple[pa.Array, pa.Arra
     if len(wrong):
         line = before + pc.index(entries, wrong[0]).as_py() + 1
         raise ConfigError(
-            f"url_blocklist.paths: {path}, line {line}: {wrong[0].as_py()!r} is neither a domain nor a URL. "
+            f"url_blocklist.paths: {path}, line {line}: {wrong[0].as_py()[:200]!r} is neither a domain nor a URL. "
             "Write example.com (its subdomains are included) or example.com/path, without wildcards or filter syntax."
         )
     domains = _host_without_www(wanted.filter(plain))

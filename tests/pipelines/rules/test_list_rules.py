@@ -189,6 +189,25 @@ def test_a_path_may_have_any_character_but_a_space(tmp_path, line):
         UrlBlocklist(paths=(written(tmp_path / "other.txt", "a.com/b c"),)).measure(documents([""], url=["x.com"]))
 
 
+def test_a_long_wrong_line_is_quoted_in_part(tmp_path):
+    rule = UrlBlocklist(paths=(written(tmp_path / "list.txt", "x y" * 100_000),))
+    with pytest.raises(ConfigError, match="neither a domain nor a URL") as error:
+        rule.measure(documents([""], url=["http://x.com"]))
+    assert len(str(error.value)) < 1000
+
+
+def test_a_link_out_of_a_folder_of_categories_is_not_read(tmp_path):
+    written(tmp_path / "secret", "inside.com\n")
+    for category in ("ads", "adult"):
+        (tmp_path / "lists" / category).mkdir(parents=True)
+    written(tmp_path / "lists/ads/domains", "a.com\n")
+    (tmp_path / "lists/ads/urls").symlink_to(tmp_path / "secret")
+    (tmp_path / "lists/adult/domains").symlink_to("../ads/domains")
+    rule = UrlBlocklist(paths=(str(tmp_path / "lists"),))
+    urls = ["http://a.com", "http://inside.com"]
+    assert rule.measure(documents(urls, url=urls))["url_blocked"].tolist() == [1, 0]
+
+
 def test_a_folder_of_categories_is_its_files_of_domains_and_urls(tmp_path):
     for name, text in {
         "adult/domains": "a.com\n", "adult/urls": "b.com/x\n", "ads/domains": "c.com\n", "ads/usage": "black\n",
