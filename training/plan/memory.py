@@ -37,8 +37,8 @@ grouped queries, no dropout):
     SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` or an adapter of it
                                   is trained, and not cast)
 
-The `varlen` and flash kernels keep neither mask nor scores. A compiled layer computes again what is cheap to compute,
-so norms, inputs and SwiGLU take less, as the graphs show that torch's partitioner makes:
+The `varlen` and flash kernels keep neither mask nor scores. A compiled layer recomputes what is cheap in the backward
+pass. Torch's partitioner saves for norms, inputs and SwiGLU only:
 
     norms        r H + 8          the layer's input
     inputs       3 c H            of q, k, v together, of gate, up together, and the stream between the two
@@ -372,7 +372,7 @@ def saved_by_layer(shape: Shape, how: Pass) -> int:
         attention += c * how.length
     elif how.attention == "scores":
         attention += shape.heads * how.length * (4 if c == 4 else 4 + c)
-    # What peft casts for dropout is counted as it is without compiling.
+    # Inputs that peft casts, for dropout and DoRA, are counted as without compiling.
     if how.compiled and not how.adapter_casts:
         return how.tokens * (r * h + 8 + 3 * c * h + 7 * c * how.adapter_rank + attention + 3 * c * f)
     norms = 2 * (4 * h + (r * h if how.whole else 0) + 4)
