@@ -90,6 +90,7 @@ from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.kernel_cache import CompilesKernels, say_if_compiling
 from raymill.pipelines.language import identification as language
 from raymill.pipelines.memory import files_memory, task_memory
+from raymill.pipelines.rules.early_language import EarlyLanguage
 from raymill.pipelines.rules.filters import Filters, RemovedByUrl
 from raymill.pipelines.rules.repeated_pages import RepeatedPages
 from raymill.pipelines.rules.rule import Analysis, files_read_by
@@ -297,7 +298,7 @@ def check_models_and_lists(filters: Filters, store: Store) -> None:
             errors.append(error)
     for rule in filters.rules:
         rule.checks(filters.dialect)  # of the user: its code is loaded
-        if files_read_by(rule):
+        if files_read_by(rule) or isinstance(rule, EarlyLanguage):  # whose model may be the built-in one
             # A rule that lacks its column, such as the one of URLs, has nothing to measure and opens no list.
             columns = dict.fromkeys(("language", getattr(rule, "column", "language")), pa.array([], pa.string()))
             no_documents = Analysis(Texts.from_strings([]), filters.dialect, pa.table(columns), store)

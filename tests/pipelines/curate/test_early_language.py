@@ -12,6 +12,7 @@ from raymill.cluster.plan.plan import Prices, plan_of
 from raymill.cluster.readers.formats.page_start import page_start
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
+from raymill.pipelines.curate.job import check_models_and_lists
 from raymill.pipelines.curate.job import plan as subject
 from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.inline import curate_inline
@@ -143,3 +144,17 @@ def test_the_time_is_linear_for_any_bytes(piece):
     began = time.process_time()
     page_start(b"<body>" + piece.encode() * 1_000_000)
     assert time.process_time() - began < 0.5
+
+
+def test_a_label_that_the_built_in_model_lacks_is_found_before_ray_starts():
+    config = CurateConfig.model_validate(
+        {
+            "kind": "curate",
+            "name": "x",
+            "inputs": [{"path": "a.warc", "columns": ["url"]}],
+            "output": "out",
+            "rules": {"early_language": {"keep": ["xx"]}},
+        }
+    )
+    with pytest.raises(ConfigError, match=r"early_language\.keep: 'xx' is not a label of"):
+        check_models_and_lists(config.filters, config.store)
