@@ -1,0 +1,187 @@
+"""Agreement of any number of annotators: observed, Fleiss' kappa, Krippendorff's alpha, Gwet's AC1, with intervals.
+
+All are functions of the number of votes for each label of each item, int[I, L], so items with the same counts are one
+row with a weight. A bootstrap over items draws weights from a multinomial distribution. Cohen's kappa of two annotators
+is in `pipelines/agreement.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+Level = Literal["nominal", "ordinal", "interval", "ratio"]
+
+_DRAWS, _SEED, _PERCENTILES = 2000, 0, (2.5, 97.5)
+
+# Weights of the rows of counts, float64[R] -> the coefficient; NaN where it is not defined.
+_Weighted = Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A coefficient with its 95% interval.
+
+    Attributes:
+        value: None if it is not defined; `problem` says why.
+        low, high: bounds of the interval; None if there is none.
+        items: number of items that it was computed from.
+        problem: a sentence; empty if the value is defined.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    items: int
+    problem: str = ""
+
+
+ONE_VOTE = "no item has votes of two annotators"
+ONE_LABEL = "all votes are for the same label, so agreement by chance is not known"
+UNEQUAL = "items have different numbers of votes; see Krippendorff's alpha"
+
+
+def observed(counts: np.ndarray) -> Coefficient:
+    """The fraction of pairs of votes on an item that are equal, as a mean over the items with at least two votes."""
+    rows, weights = _distinct(counts, 2)
+    if not weights.size:
+        return Coefficient(None, None, None, 0, ONE_VOTE)
+    return _with_interval(partial(_mean, _equal_pairs(rows)), weights, "")
+
+
+def fleiss_kappa(counts: np.ndarray) -> Coefficient:
+    """Fleiss' kappa; not defined where items have different numbers of votes. Items without votes are left out.
+
+    Source: Fleiss 1971.
+    """
+    rows, weights = _distinct(counts, 1)
+    votes = rows.sum(axis=1)
+    if not weights.size or votes.max() < 2:
+        return Coefficient(None, None, None, 0, ONE_VOTE)
+    if votes.min() != votes.max():
+        return Coefficient(None, None, None, int(weights.sum()), UNEQUAL)
+    equal, shares = _equal_pairs(rows), rows / votes[:, None]
+
+    def kappa(weight: np.ndarray) -> float:
+        chance = float((_mean(shares, weight) ** 2).sum())
+        return float((_mean(equal, weight) - chance) / (1 - chance)) if chance < 1 - 1e-12 else np.nan
+
+    return _with_interval(kappa, weights, ONE_LABEL)
+
+
+def gwet_ac1(counts: np.ndarray) -> Coefficient:
+    """Gwet's AC1, which stays near the observed agreement where almost all votes are for one label.
+
+    Source: Gwet 2008; with missing votes, Gwet 2014: shares of labels over all items, agreement over those with two.
+    """
+    rows, weights = _distinct(counts, 1)
+    votes, labels = rows.sum(axis=1), rows.shape[1]
+    several = votes >= 2
+    if not several.any():
+        return Coefficient(None, None, None, 0, ONE_VOTE)
+    if labels < 2:
+        return Coefficient(None, None, None, int(weights[several].sum()), ONE_LABEL)
+    shares, equal = rows / votes[:, None], np.where(several, _equal_pairs(rows), 0.0)
+
+    def ac1(weight: np.ndarray) -> float:
+        if not (of_several := float(weight[several].sum())):
+            return np.nan
+        share = _mean(shares, weight)
+        chance = float((share * (1 - share)).sum()) / (labels - 1)
+        return (float(weight @ equal) / of_several - chance) / (1 - chance)
+
+    return _with_interval(ac1, weights, "", int(weights[several].sum()))
+
+
+def krippendorff_alpha(counts: np.ndarray, level: Level = "nominal", values: np.ndarray | None = None) -> Coefficient:
+    """Krippendorff's alpha. Items with less than two votes are left out.
+
+    level: how far two labels are from each other. `ordinal` takes the order of the labels; `interval` and `ratio` their
+    values. values: float64[L]; None: 1, 2, 3 and so on.
+
+    Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability.
+    """
+    rows, weights = _distinct(counts, 2)
+    if not weights.size:
+        return Coefficient(None, None, None, 0, ONE_VOTE)
+    given = np.arange(1, rows.shape[1] + 1, dtype=float) if values is None else values.astype(float)
+    pairs, of_label = rows.sum(axis=1) - 1, rows.astype(float)
+    fixed = None if level in ("ordinal", "interval") else _distances(given, level)
+    disagreement = None if fixed is None else ((of_label @ fixed) * of_label).sum(axis=1) / pairs
+
+    def alpha(weight: np.ndarray) -> float:
+        margins = weight @ of_label
+        total = margins.sum()
+        if fixed is not None and disagreement is not None:
+            seen, chance = float(weight @ disagreement), float(margins @ fixed @ margins)
+        else:
+            # The ordinal distance of two labels is the squared distance of their mean ranks.
+            places = np.cumsum(margins) - margins / 2 if level == "ordinal" else given
+            seen = float(weight @ (_squared_distances(of_label, places) / pairs))
+            chance = float(_squared_distances(margins[None], places)[0])
+        return 1 - (total - 1) * seen / chance if chance > 0 else np.nan
+
+    return _with_interval(alpha, weights, ONE_LABEL)
+
+
+def items_needed(coefficient: Coefficient, width: float) -> int | None:
+    """Number of further items with as many votes each, after which the 95% interval has this width; None if unknown.
+
+    The width of an interval falls with the square root of the number of items.
+    """
+    if coefficient.low is None or coefficient.high is None or coefficient.high <= coefficient.low:
+        return None
+    wanted = coefficient.items * ((coefficient.high - coefficient.low) / width) ** 2
+    return max(0, int(np.ceil(wanted - coefficient.items)))
+
+
+def _distinct(counts: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int64[R, L], int64[R]): different rows with at least `least` votes, and the number of items with each."""
+    kept = counts[counts.sum(axis=1) >= least]
+    rows, weights = np.unique(kept, axis=0, return_counts=True)
+    return rows, weights
+
+
+def _equal_pairs(rows: np.ndarray) -> np.ndarray:
+    """float64[R]: fraction of the pairs of votes that are equal; NaN of a row with one vote."""
+    votes = rows.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (rows * (rows - 1)).sum(axis=1) / (votes * (votes - 1))
+
+
+def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return weight @ values / weight.sum()
+
+
+def _distances(values: np.ndarray, level: Level) -> np.ndarray:
+    """float64[L, L]: distance of two labels, nominal or ratio."""
+    first, second = np.meshgrid(values, values, indexing="ij")
+    if level == "nominal":
+        return 1 - np.eye(len(values))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(first == second, 0.0, ((first - second) / (first + second)) ** 2)
+
+
+def _squared_distances(counts: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """float64[R]: sum of squared distances over all ordered pairs of votes of a row. places: float64[L]."""
+    centred = places - places.mean()  # smaller numbers lose fewer digits
+    return 2 * (counts.sum(axis=1) * (counts @ centred**2) - (counts @ centred) ** 2)
+
+
+def _with_interval(measure: _Weighted, weights: np.ndarray, problem: str, items: int | None = None) -> Coefficient:
+    """The measure at these weights, with its interval by a percentile bootstrap over items.
+
+    problem: why it is not defined, if it is not.
+    """
+    total = int(weights.sum())
+    value = float(measure(weights.astype(float)))
+    counted = total if items is None else items
+    if not np.isfinite(value):
+        return Coefficient(None, None, None, counted, problem)
+    random = np.random.default_rng(_SEED)
+    drawn = (random.multinomial(total, weights / total).astype(float) for _ in range(_DRAWS))
+    found = np.fromiter((measure(weight) for weight in drawn), float, _DRAWS)
+    low, high = np.percentile(found[np.isfinite(found)], _PERCENTILES)
+    return Coefficient(value, float(low), float(high), counted)
