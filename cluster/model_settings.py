@@ -29,6 +29,14 @@ _VALUES_PER_BYTE, _MOST_BUFFERS = 4, 1 << 30
 _LARGEST_ID = (1 << 31) - 1
 _MOST_ADDED = 64  # tokens that a post-processor may add to a text
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
+# Files whose values transformers gives to the class of the tokenizer as arguments, and the arguments that name files.
+_ARGUMENTS = ("tokenizer_config.json", "special_tokens_map.json")
+_FILE_ARGUMENTS = re.compile(
+    r"(?:\w+_)?(?:file|files|path|paths|dir|directory|folder|vocab|merges|rules|spm|dic|option|kwargs|object)|init_inputs|subfolder"
+)
+_SPECIAL_TOKENS = re.compile(r"\w+_tokens?")
+# Names of files for versions of transformers, which are files beside this one.
+_FILES_BY_VERSION = "fast_tokenizer_files"
 
 
 def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
@@ -39,9 +47,14 @@ def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
 
     Raises:
         ConfigError: it names code of a hub, such as the kernel of an attention, which transformers would run if its
-            package `kernels` is installed, or another file of weights; or a number of layers, heads, experts or labels
-            is beyond all models.
+            package `kernels` is installed, or another file of weights or settings; or a number of layers, heads,
+            experts or labels is beyond all models.
     """
+    if name == "configuration_files" and settings:
+        raise ConfigError(
+            f"{where}: {name} names other files of settings, {str(settings)[:80]!a}, which may lie anywhere. Remove "
+            "this line from the file."
+        )
     if isinstance(settings, dict | list):
         for key, value in settings.items() if isinstance(settings, dict) else ((name, one) for one in settings):
             refuse_hostile(value, where, name if "_implementation" in name else key)
@@ -62,6 +75,40 @@ def refuse_hostile(settings: Any, where: str, name: str = "") -> None:
                 f"{where}: {name} is {settings:,}, and no model has more than {most:,}. Correct the file, or fetch it "
                 "again."
             )
+
+
+def without_file_arguments(name: str, data: bytes) -> bytes:
+    """A file of a tokenizer without values that name other files.
+
+    transformers gives the values in tokenizer_config.json and special_tokens_map.json to the class of the tokenizer,
+    and most classes open a text as `vocab` or `merges` as a file. So the vocabulary would be the lines of any file of
+    the user, and end in exports. Without these values, transformers takes the files beside this one.
+
+    Args:
+        name: of the file, without a folder. data: its content.
+
+    Returns:
+        The content as it is, if the file is of another name, or has no such value, or is no JSON object.
+    """
+    if name not in _ARGUMENTS:
+        return data
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError):  # transformers names it
+        return data
+    if not isinstance(plain, dict):
+        return data
+    kept = {key: value for key, value in plain.items() if _is_harmless(name, key, value)}
+    return data if len(kept) == len(plain) else json.dumps(kept).encode()
+
+
+def _is_harmless(name: str, key: str, value: Any) -> bool:
+    """Whether a value of a tokenizer's file names no file in another folder."""
+    if name == "special_tokens_map.json":
+        return _SPECIAL_TOKENS.fullmatch(key) is not None
+    if key == _FILES_BY_VERSION:
+        return isinstance(value, list) and not any("/" in str(one) or "\\" in str(one) for one in value)
+    return _FILE_ARGUMENTS.fullmatch(key) is None
 
 
 def is_tokenizer_file(name: str) -> bool:

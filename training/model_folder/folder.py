@@ -10,7 +10,9 @@ Source: https://github.com/huggingface/safetensors#format
 import hashlib
 import json
 import logging
+import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,9 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+# Marks of JSON that begin a value, and how many a header may have: 8 for each tensor, and the largest models have some
+# 100,000 tensors. Each takes up to 64 bytes.
+_PARTS, _MOST_PARTS = (b"[", b"{", b","), 4_000_000
 _LARGEST_JSON = 256 << 20  # bytes; the largest tokenizers have about 35 MB
 _LENGTH_BYTES = 8
 _GIT_LFS = b"version https://git-lfs"
@@ -81,8 +86,15 @@ def weight_shapes(store: Store, folder: str, names: Collection[str]) -> Shapes:
     Raises:
         DataError: a file is missing, damaged or truncated, or lacks a tensor that the index places in it.
     """
+    return {
+        tensor: shape for shapes in _read_weights(store, folder, names).values() for tensor, shape in shapes.items()
+    }
+
+
+def _read_weights(store: Store, folder: str, names: Collection[str]) -> dict[str, Shapes]:
+    """As `weight_shapes`, by the name of the file, of those tensors that are read from it."""
     if SINGLE in names:
-        return read_shapes(store, paths.join(folder, SINGLE))
+        return {SINGLE: read_shapes(store, paths.join(folder, SINGLE))}
     found = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))
     if INDEX not in names:
         raise DataError(
@@ -106,7 +118,10 @@ def weight_shapes(store: Store, folder: str, names: Collection[str]) -> Shapes:
                 f"{paths.join(folder, str(name))}: holds no tensor {tensor}, and {INDEX} states that it does. "
                 "Fetch both files again from the same version of the model."
             )
-    return {tensor: shapes[str(name)][tensor] for tensor, name in placed.items()}
+    used = dict[str, Shapes]((name, {}) for name in wanted)
+    for tensor, name in placed.items():
+        used[str(name)][tensor] = shapes[str(name)][tensor]
+    return used
 
 
 def read_shapes(store: Store, uri: str) -> Shapes:
@@ -115,6 +130,19 @@ def read_shapes(store: Store, uri: str) -> Shapes:
     Raises:
         DataError: it is no safetensors file, or its size is not the one in its header.
     """
+    return {name: shape for name, (_, shape) in _read_header(store, uri).items()}
+
+
+def stored_types(store: Store, uri: str) -> Counter[str]:
+    """The number of values in one file by their type, such as `BF16`. Errors: as `read_shapes`."""
+    values: Counter[str] = Counter()
+    for kind, shape in _read_header(store, uri).values():
+        values[kind] += math.prod(shape)
+    return values
+
+
+def _read_header(store: Store, uri: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """(type, shape) by tensor name in one file."""
     size = store.info(uri).size
     if size <= _LENGTH_BYTES:
         raise _damaged(uri, f"has {size} bytes" if size else "is empty")
@@ -132,16 +160,18 @@ def read_shapes(store: Store, uri: str) -> Shapes:
             raise _damaged(uri, f"has {size:,} bytes, and its header alone takes {length:,}")
         file.seek(_LENGTH_BYTES)
         header = file.read(length)
+    if (parts := sum(map(header.count, _PARTS))) > _MOST_PARTS:
+        raise _damaged(uri, f"has a header of {parts:,} numbers and lists, and those of large models have 1,000,000")
     try:
         plain = json.loads(header)
         tensors = {name: one for name, one in plain.items() if name != "__metadata__"}
         end = max((one["data_offsets"][1] for one in tensors.values()), default=0)
-        shapes = {name: tuple(map(int, one["shape"])) for name, one in tensors.items()}
+        found = {name: (str(one["dtype"]), tuple(map(int, one["shape"]))) for name, one in tensors.items()}
     except (ValueError, ArithmeticError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(uri, f"has a broken header ({type(error).__name__}: {str(error)[:100]})") from error
     if (stated := _LENGTH_BYTES + length + end) != size:
         raise _damaged(uri, f"has {size:,} bytes, and its header states {stated:,}")
-    return shapes
+    return found
 
 
 def _damaged(uri: str, seen: str) -> DataError:
@@ -302,8 +332,9 @@ def _sampled(store: Store, uri: str) -> bytes:
     """Name, size, header and samples of a weight file."""
     size = store.info(uri).size
     with store.open_input(uri) as file:
-        header = int.from_bytes(file.read(8), "little")
-        parts = [uri.rpartition("/")[2].encode(), str(size).encode(), file.read(min(header, size))]
+        # Of a file that transformers does not read, the header was not checked.
+        header = min(int.from_bytes(file.read(8), "little"), max(0, size - 8), _MAX_HEADER_BYTES)
+        parts = [uri.rpartition("/")[2].encode(), str(size).encode(), file.read(header)]
         for number in range(_SAMPLES):
             file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
             parts.append(file.read(_SAMPLE_BYTES))
@@ -370,7 +401,7 @@ def no_folder(name: str) -> StorageError:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model's folder, sorted by name.
+    """The safetensors files of a model's folder that transformers reads, sorted by name.
 
     Raises:
         ConfigError: there is an adapter beside the model.
@@ -379,8 +410,7 @@ def weight_files(folder: Path) -> list[Path]:
     names = {path.name for path in folder.iterdir()}
     require_safetensors(str(folder), names)
     refuse_adapter(str(folder), names)
-    weight_shapes(Store(), str(folder), names)
-    return sorted(folder.glob("*.safetensors"))
+    return [folder / name for name in sorted(_read_weights(Store(), str(folder), names))]
 
 
 def refuse_adapter(folder: str, names: Collection[str]) -> None:

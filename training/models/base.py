@@ -4,7 +4,6 @@ run.
 
 import difflib
 import logging
-import math
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,8 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from raymill.cluster.errors import ConfigError, DataError
@@ -22,7 +20,7 @@ from raymill.cluster.guard import once
 from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
-from raymill.training.model_folder.folder import model_folder, weight_files
+from raymill.training.model_folder.folder import model_folder, read_object, stored_types, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -163,10 +161,10 @@ def named_config(store: Store, model: Model) -> Any:
 
 def _checked_config(folder: Path, name: str | None) -> Any:
     try:
-        plain, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
+        plain = read_object(Store(), str(folder / "config.json"))
         refuse_hostile(plain, f"model {name}: config.json")
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except ConfigError:
+    except (ConfigError, DataError):
         raise
     except Exception as error:  # whatever a class of settings makes of values that it does not expect
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -188,10 +186,7 @@ def base_dtype(store: Store, model: Model) -> str:
         return "float32"
     values: Counter[str] = Counter()
     for path in weight_files(model_folder(store, model)):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  # it is no dict
-                part = file.get_slice(name)
-                values[part.get_dtype()] += math.prod(part.get_shape())
+        values += stored_types(Store(), str(path))
     return _NUMBER_TYPES.get(values.most_common(1)[0][0], "bfloat16") if values else "float32"
 
 

@@ -20,13 +20,18 @@ from typing import cast
 
 from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import Exceeded, once
-from raymill.cluster.model_settings import check_tokenizer, is_tokenizer_file, refuse_hostile
+from raymill.cluster.model_settings import (
+    check_tokenizer,
+    is_tokenizer_file,
+    refuse_hostile,
+    without_file_arguments,
+)
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.paths import RelativePath
@@ -231,7 +236,7 @@ def _load_files(store: Store, folder: str, names: Iterable[RelativePath], uri: s
         for name in names:
             path, data = scratch / name, store.read_bytes(paths.join(folder, name))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path.write_bytes(without_file_arguments(path.name, data))
             content.append(f"{name} {hashlib.sha256(data).hexdigest()}")
         return _load(str(scratch), fingerprint(sorted(content)), uri)
 
@@ -243,9 +248,8 @@ def _load(folder: str, content: str, uri: str) -> PreTrainedTokenizerFast:
     """
     load = partial(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
     try:
-        with suppress(OSError):  # AutoTokenizer reads a config.json too, if there is one
-            plain, _ = PreTrainedConfig.get_config_dict(folder, local_files_only=True)
-            refuse_hostile(plain, f"{uri}: config.json")
+        with suppress(FileNotFoundError):  # AutoTokenizer reads a config.json too, if there is one
+            refuse_hostile(json.loads(Path(folder, "config.json").read_bytes()), f"{uri}: config.json")
         once(("tokenizer", content), lambda: check_tokenizer(load, uri))
         tokenizer = load()
     except ConfigError:

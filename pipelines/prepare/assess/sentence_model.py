@@ -16,7 +16,13 @@ from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, is_panic
 from raymill.cluster.hub_client import hub_folder
-from raymill.cluster.model_settings import check_size, check_tokenizer, is_tokenizer_file, refuse_hostile
+from raymill.cluster.model_settings import (
+    check_size,
+    check_tokenizer,
+    is_tokenizer_file,
+    refuse_hostile,
+    without_file_arguments,
+)
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
@@ -102,7 +108,7 @@ def _tokenizer(folder: Path) -> Any:
     """The tokenizer that sentence-transformers would load from a folder; None if there is none."""
     auto: Any = _AUTO_TOKENIZER.load()
     try:
-        return auto.from_pretrained(folder, local_files_only=True)
+        return auto.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except MemoryError:
         raise
     except Exception:  # the folder of StaticEmbedding may have this file alone
@@ -117,7 +123,7 @@ def _without_memory(folder: Path) -> Any:
     config: Any = _AUTO_CONFIG.load()
     model: Any = _AUTO_MODEL.load()
     with device("meta"):
-        return model.from_config(config.from_pretrained(folder, local_files_only=True))
+        return model.from_config(config.from_pretrained(folder, trust_remote_code=False, local_files_only=True))
 
 
 def _link_data(folder: Path, into: Path, setting: str) -> None:
@@ -154,7 +160,11 @@ def _link_data(folder: Path, into: Path, setting: str) -> None:
             _refuse_size(settings, sum(one.stat().st_size for one in path.parent.glob("*.safetensors")), where)
         link = into / path.relative_to(folder)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.resolve())
+        data = path.read_bytes() if is_tokenizer_file(path.name) else b""
+        if (kept := without_file_arguments(path.name, data)) != data:
+            link.write_bytes(kept)
+        else:
+            link.symlink_to(path.resolve())
 
 
 def _refuse_code(settings: Any, where: str) -> None:

@@ -350,6 +350,7 @@ def test_a_config_that_transformers_cannot_make_a_model_of_is_an_error_of_the_fi
         ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1,000,000,000, and no model has more than 4,096"),
         ({"num_labels": 10**8}, "num_labels is 100,000,000, and no model has more than 100,000"),
         ({"transformers_weights": "../w.safetensors"}, "transformers_weights names other weights than model.safeten"),
+        ({"configuration_files": ["../config.4.0.0.json"]}, "configuration_files names other files of settings"),
         ({"model_type": "bart", "decoder_layers": 10**9}, "decoder_layers is 1,000,000,000, and"),
         ({"model_type": "dbrx", "ffn_config": {"moe_num_experts": 10**9}}, "moe_num_experts is 1,000,000,000, and"),
         ({"model_type": "gpt_neo", "attention_types": [[["global"], 10**9]]}, "attention_types is 1,000,000,000, and"),

@@ -22,8 +22,8 @@ from raymill.training.model_folder.checks import (
     differences,
     embedded_tokens,
 )
-from raymill.training.model_folder.folder import INDEX, SINGLE, model_fingerprint
-from raymill.training.models.base import load_base
+from raymill.training.model_folder.folder import INDEX, SINGLE, model_fingerprint, weight_files
+from raymill.training.models.base import base_dtype, load_base
 from tests.support.model_folders import folder, shapes_of, write_weights
 from tests.support.train_inline import MODEL, PLAIN
 
@@ -55,6 +55,7 @@ def header_of(text: bytes) -> bytes:
         (header_of(b'{"a": {"shape": [1]}}'), f"has a broken header .KeyError: 'data_offsets'.*{WHOLE}"),
         (header_of(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'),
          f"has 69 bytes, and its header states 73; {WHOLE}"),
+        (header_of(b'{"a": [' + b"[]," * 2_000_000 + b"[]]}"), f"has a header of 4,000,003 numbers and lists.*{WHOLE}"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_of_weights_is_refused_with_its_name_and_what_was_seen(tmp_path, content, told):
@@ -67,6 +68,32 @@ def test_a_damaged_file_of_weights_is_refused_with_its_name_and_what_was_seen(tm
     ):
         with pytest.raises(DataError, match=f"{place}/.*{told}"):
             look(place)
+
+
+@pytest.mark.parametrize("begins", [struct.pack("<Q", 1 << 40), struct.pack("<Q", (1 << 64) - 1), b"a", b"a" * 100])
+def test_a_file_of_weights_that_is_not_read_takes_no_memory_and_does_not_count(tmp_path, begins):
+    """Neither its header, by its first bytes, nor its size, with which the numbers in config.json are compared."""
+    place = folder(tmp_path / "a")
+    before = base_dtype(Store(), Model(name=place)), len(weight_files(Path(place)))
+    with Path(place, "other.safetensors").open("wb") as file:
+        file.write(begins)
+        if len(begins) == 8:
+            file.truncate(1 << 38)  # sparse
+    assert model_fingerprint(Store(), Model(name=place)).startswith("weights-")
+    assert (base_dtype(Store(), Model(name=place)), len(weight_files(Path(place)))) == before
+
+
+@pytest.mark.parametrize("changed", [{"dtype": "F999"}, {"dtype": "C64"}, {"shape": [-1]}, {"shape": [1 << 63]}])
+def test_a_header_that_only_the_library_finds_wrong_is_an_error_of_the_file(tmp_path, changed):
+    place = folder(tmp_path / "a")
+    data = Path(place, SINGLE).read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:end])
+    header[max(header)] |= changed
+    Path(place, SINGLE).write_bytes(header_of(json.dumps(header).encode()) + data[end:])
+    assert base_dtype(Store(), Model(name=place)) in ("float32", "float16", "bfloat16")
+    with pytest.raises(ConfigError, match="transformers cannot load it"):
+        load_base(Store(), Model(name=place), 0, **HOW)
 
 
 def test_weights_cut_short_are_refused_with_both_sizes(tmp_path):

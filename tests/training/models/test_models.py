@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from raymill.cluster import guard, model_settings
 from raymill.cluster.errors import ConfigError, DataError, StorageError
@@ -15,7 +16,7 @@ from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
-from raymill.training.model_folder.folder import located, model_fingerprint, model_folder
+from raymill.training.model_folder.folder import INDEX, located, model_fingerprint, model_folder
 from raymill.training.models import base
 from raymill.training.models.attention import require_independence
 from raymill.training.models.base import decoder_layers, load_base
@@ -234,7 +235,12 @@ def test_a_models_size_is_checked_once_and_again_with_other_files_or_numbers(sav
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 77}))
     assert [checks(other), checks(other)] == [1, 0]
-    shutil.copy(other / "model.safetensors", other / "again.safetensors")
+    (other / "model.safetensors").rename(other / "a.safetensors")
+    shutil.copy(other / "a.safetensors", other / "b.safetensors")
+    with safe_open(other / "a.safetensors", "pt") as file:
+        first, *others = file.keys()
+    placed = {first: "b.safetensors"} | dict.fromkeys(others, "a.safetensors")
+    (other / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": placed}))
     assert checks(other) == 1, "twice the bytes"
 
 

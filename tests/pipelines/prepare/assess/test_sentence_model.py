@@ -27,6 +27,7 @@ from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare import job
 from raymill.pipelines.prepare.assess import sentence_model
+from raymill.pipelines.prepare.assess.sentence_model import SentenceModel
 from raymill.pipelines.prepare.assess.settings import Embeddings
 from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.assessments import metric
@@ -145,6 +146,18 @@ def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, monkeyp
         sentence_model.SentenceModel(str(folder), "assess.embeddings.model")
     assert str(refused.value).startswith(f"assess.embeddings.model: {folder}")
     assert not (folder / "RUN").exists(), "code of a pickle ran"
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_no_file_that_settings_of_the_tokenizer_name_is_read(tmp_path, model, file):
+    folder = shutil.copytree(model, tmp_path / "model")
+    own = SentenceModel(model, "a").model.tokenizer.get_vocab()
+    (tmp_path / "lines.txt").write_text("[UNK]\nsecret")
+    (folder / "vocab.txt").write_text("\n".join(sorted(own, key=own.__getitem__)))
+    (folder / "tokenizer.json").unlink()
+    settings = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(settings | {"vocab": str(tmp_path / "lines.txt")}))
+    assert SentenceModel(str(folder), "a").model.tokenizer.get_vocab() == own
 
 
 def test_a_text_that_the_tokenizer_fails_on_is_an_error_that_names_the_model(tmp_path, model):
