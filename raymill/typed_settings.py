@@ -410,6 +410,10 @@ class ColumnsSettings(TypedDict, total=False):
     """Column with the curriculum stage of each document, a whole number from 0 (easiest) to 255; null: `stage` of a
     data set of `raymill prepare`.
     """
+    copies: str | None
+    """Column with the number of times that each document to train on is in an epoch, 0 to 100; a fraction is the
+    probability of one more; null: `copies` of a corpus of `raymill curate`.
+    """
     ignore: Sequence[str] | None
     """Names of columns and of keys of messages that are not read; null: the config's `ignore`."""
 
@@ -447,6 +451,10 @@ class CorpusFilesSettings(TypedDict, total=False):
     """Approximate size of the text of a corpus file, in MiB before compression."""
     columns: Sequence[str]
     """Names of measured signals to write as columns of the corpus."""
+    copies: DocumentCopiesSettings | None
+    """Column `copies` of the corpus, by which a training repeats documents in an epoch; null: none, each document is
+    in it once.
+    """
 
 
 class CorpusSettings(TypedDict, total=False):
@@ -611,6 +619,21 @@ class DedupSettings(TypedDict, total=False):
     """
     remove: bool
     """Whether duplicates are removed; false: they stay in the corpus, with group_id and duplicate_count."""
+
+
+class DocumentCopiesSettings(TypedDict, total=False):
+    """How often each document of the corpus is in an epoch of training, as its column `copies`."""
+
+    by: str
+    """Column that `table` is about: duplicate_count, the number of documents of a duplicate group, or a measured
+    signal.
+    """
+    table: Mapping[float, float]
+    """Smallest value of `by` -> copies, up to the next value; documents without a value, and those below all of
+    them, have one; a fraction is the probability of one more, 0 leaves documents out.
+    """
+    sources: Mapping[str, float]
+    """Source -> factor of the copies of its documents; other sources have 1."""
 
 
 class DropSettings(TypedDict, total=False):

@@ -24,7 +24,8 @@ from raymill.cluster.store.interface import StorageOptions
 Overflow = Literal["split", "truncate", "drop"]
 
 
-_ANSWERS = ("chosen", "rejected")
+# Columns that are not recorded where they are not given, as in earlier versions, which had none.
+_UNRECORDED = ("chosen", "rejected", "copies")
 
 
 class Settings(BaseModel):
@@ -114,6 +115,11 @@ class Columns(Settings):
         description="Column with the curriculum stage of each document, a whole number from 0 (easiest) to 255; "
         "null: `stage` of a data set of `raymill prepare`",
     )
+    copies: str | None = Field(
+        None,
+        description="Column with the number of times that each document to train on is in an epoch, 0 to 100; a "
+        "fraction is the probability of one more; null: `copies` of a corpus of `raymill curate`",
+    )
 
     ignore: tuple[str, ...] | None = Field(
         None, description="Names of columns and of keys of messages that are not read; null: the config's `ignore`"
@@ -143,8 +149,8 @@ class Columns(Settings):
 
     @model_serializer(mode="wrap")
     def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the answers of preferences where there are none, as earlier versions recorded the columns."""
-        return {name: value for name, value in plain(self).items() if value is not None or name not in _ANSWERS}
+        """Without the answers of preferences and the copies where there are none."""
+        return {name: value for name, value in plain(self).items() if value is not None or name not in _UNRECORDED}
 
     @property
     def form(self) -> Form:

@@ -76,12 +76,13 @@ def other_separator(names: Sequence[str], wanted: Collection[str] = ()) -> str |
 
 
 def kind_of(type: pa.DataType) -> str:
-    """The kind of a type: text, bytes, whole, flag, list, null or other."""
+    """The kind of a type: text, bytes, whole, float, flag, list, null or other."""
     type = plain_type(type)
     checks = {
         "text": pa.types.is_string,
         "bytes": pa.types.is_binary,
         "whole": pa.types.is_integer,
+        "float": pa.types.is_floating,
         "flag": pa.types.is_boolean,
         "list": lambda type: pa.types.is_list(type) or pa.types.is_large_list(type),
         "null": pa.types.is_null,

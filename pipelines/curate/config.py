@@ -9,11 +9,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
+from raymill.cluster.examples.copies import COPIES
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.copies import DUPLICATE_COUNT, DocumentCopies
 from raymill.pipelines.curate.stages.boilerplate import Boilerplate
 from raymill.pipelines.curate.stages.repeats import Repeats
 from raymill.pipelines.dedup.compare import MOST_GROUPS_SHOWN
@@ -51,6 +53,11 @@ class CorpusFiles(_CurateSettings):
         128, ge=1, le=65_536, description="Approximate size of the text of a corpus file, in MiB before compression"
     )
     columns: tuple[str, ...] = Field((), description="Names of measured signals to write as columns of the corpus")
+    copies: DocumentCopies | None = Field(
+        None,
+        description="Column `copies` of the corpus, by which a training repeats documents in an epoch; null: none, "
+        "each document is in it once",
+    )
 
 
 class ReportOptions(_CurateSettings):
@@ -109,10 +116,13 @@ class CurateConfig(_CurateSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        signals = {signal for rule in self.filters.rules for signal in rule.signals} | {"language_score"}
+        signals = {signal for rule in self.filters.rules for signal in rule.signals}
+        signals |= {"language_score"} if self.language else set()
         asked = [("corpus.columns", name) for name in self.corpus.columns]
         if self.dedup and self.dedup.keeper_score:
             asked.append(("dedup.keeper_score", self.dedup.keeper_score))
+        if (copies := self.corpus.copies) and copies.table and copies.by != DUPLICATE_COUNT:
+            asked.append(("corpus.copies.by", copies.by))
         unknown = self.rules is not None and any(one.plugin is None for one in self.rules.custom)  # in a record
         for setting, name in asked:
             if name not in signals and not unknown:
@@ -124,6 +134,8 @@ class CurateConfig(_CurateSettings):
                 raise ValueError(
                     f"corpus.columns: {name} is also a carried column of {entry.source}; take one of them out"
                 )
+        if copies:
+            self._check_copies(copies)
         carried = {name for entry in self.inputs for name in entry.columns}
         for rule in self.filters.rules:
             if isinstance(rule, OptOut) and carried.isdisjoint(rule.columns):
@@ -151,6 +163,23 @@ class CurateConfig(_CurateSettings):
         if self.dedup and self.dedup.scope == "snapshot" and any(entry.snapshot is None for entry in self.inputs):
             raise ValueError("dedup.scope: snapshot needs `snapshot:` on every input")
         return self
+
+    def _check_copies(self, copies: DocumentCopies) -> None:
+        if copies.table and copies.by == DUPLICATE_COUNT and not (self.dedup and self.dedup.remove):
+            raise ValueError(
+                f"corpus.copies: {DUPLICATE_COUNT} repeats the document that stays for those that are removed, and "
+                "`dedup` removes none; set it, or `by` to a signal"
+            )
+        sources = {entry.source for entry in self.inputs}
+        for name in copies.sources:
+            if name not in sources:
+                raise ValueError(
+                    f"corpus.copies.sources: no input has source {name}; there are {', '.join(sorted(sources))}"
+                )
+        if named := [entry.source for entry in self.inputs if COPIES in entry.columns]:
+            raise ValueError(
+                f"corpus.copies: {named[0]} carries a column {COPIES}, which this setting writes; take one of them out"
+            )
 
     @property
     def store(self) -> Store:

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymill.cluster.answer import Answer, Text
 from raymill.cluster.artifact import Artifact
@@ -64,7 +65,13 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
 from raymill.pipelines.curate.config import CurateConfig
-from raymill.pipelines.curate.report.gather import CurateReport, funnel_table, funnel_text, gather
+from raymill.pipelines.curate.report.gather import (
+    CurateReport,
+    copies_of_corpus,
+    funnel_table,
+    funnel_text,
+    gather,
+)
 from raymill.pipelines.curate.report.page import render
 from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_stage
 from raymill.pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
@@ -73,7 +80,7 @@ from raymill.pipelines.curate.stages.measured_texts import TEXTS
 from raymill.pipelines.curate.stages.repeated_pages import find_repeated
 from raymill.pipelines.curate.stages.samples import SAMPLES
 from raymill.pipelines.curate.stages.shared_keys import SLICE_MEMORY
-from raymill.pipelines.curate.stages.tallies import DUPLICATES, duplicates_stage, merge_stage
+from raymill.pipelines.curate.stages.tallies import DUPLICATES, TALLY_SUMS, duplicates_stage, merge_stage
 from raymill.pipelines.curate.stages.write_corpus import CORPUS, KEPT, REMOVED, select_memory, select_stage
 from raymill.pipelines.dedup.cost import (
     CANDIDATES_OF_A_DUPLICATE,
@@ -232,6 +239,8 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
             yield "dedup", "none"
         for cut in config.cuts:
             yield cut.about()
+        if config.corpus.copies:
+            yield "copies", f"{config.corpus.copies}"
 
     def notes(self, look: FirstLook) -> list[str]:
         allowed = self.config.execution.max_bad_documents
@@ -454,6 +463,13 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
             "times as many have a band key of another document (--duplicates)."
         )
         assumed.extend(cut.assumed for cut in config.cuts if cut.assumed)
+        if config.corpus.copies:
+            counted = copies_of_corpus(found[TALLY_SUMS].table().filter(pc.field("table") == "copies").to_pylist())
+            kept = sum(one["characters"] for one in counted["counted"])
+            assumed.append(
+                f"An epoch of training reads {counted['epoch']['characters'] / max(kept, 1):.2f} times the corpus, by "
+                "the copies of the sample; duplicates far apart in the input are not in it (corpus.copies)."
+            )
         if any(isinstance(rule, RepeatedPages) for rule in job.config.filters.rules):
             assumed.append("No page repeats an earlier one, as the sample is no archive (`repeated_pages`).")
         if documents is not None:

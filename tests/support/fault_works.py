@@ -117,6 +117,7 @@ EVERY_STAGE = {
     "dedup": {"keeper": "newest", "newest_by": "date", "component_documents": COMPONENT},
     "boilerplate": {"max_documents": 3, "min_words_left": 5},
     "repeats": {"min_words": 20, "cut": True, "min_words_left": 5},
+    "corpus": {"copies": {"table": {1: 1, 2: 2.5, 3: 4}}},
 }
 # Of texts that `write_texts` wrote.
 EVERY_STAGE_OF_PAGES = EVERY_STAGE | {"rules": {"repeated_pages": {}}}
@@ -135,7 +136,7 @@ EVERY_STAGE_OF_PREPARE: dict[str, Any] = {
     },
 }
 _PACK = {
-    "columns": {"text": "text", "stratify": "kind"},
+    "columns": {"text": "text", "stratify": "kind", "copies": "copies"},
 } | _NOT_LONG
 _GENERATE: dict[str, Any] = {"make": {"template": "evolve"}, "sampling": {"max_tokens": 50}}
 _DISTIL: dict[str, Any] = {
@@ -214,7 +215,7 @@ def tickets_source(folder: Path) -> dict[str, Any]:
 
 def _write_documents(folder: Path) -> None:
     folder.mkdir()
-    rows = sentences(120)
+    rows = [row | {"copies": (0.5, 1, 3)[number % 3]} for number, row in enumerate(sentences(120))]
     for part in range(4):
         lines = [json.dumps(row) + "\n" for row in rows[30 * part : 30 * part + 30]]
         (folder / f"{part}.jsonl").write_text("".join(lines))

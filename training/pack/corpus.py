@@ -13,6 +13,7 @@ import pyarrow as pa
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.columns import no_content, recognised
+from raymill.cluster.examples.copies import COPIES
 from raymill.cluster.examples.splits import SPLITS, split_name
 from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
@@ -66,6 +67,7 @@ _TYPES = {
     **dict.fromkeys(("id", "group"), ("text whole", "text or whole numbers")),
     "split": ("text", "train, validation or test"),
     **dict.fromkeys(("fold", "stage"), ("whole", "whole numbers")),
+    "copies": ("whole float", "numbers"),
 }
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -269,7 +271,7 @@ class FrozenCorpus:
 
     @property
     def note(self) -> str:
-        """Sentences about the skipped files and the column of the splits; empty if there are none."""
+        """Sentences about the skipped files and the columns of splits and copies; empty if there are none."""
         if unread := [name.removeprefix(SPLIT) for name in self.skipped if name.startswith(SPLIT)]:
             are = "splits {} are" if len(unread) > 1 else "split {} is"
             return f"its {are.format(', '.join(unread))} not read; `split` of the corpus names one"
@@ -284,6 +286,8 @@ class FrozenCorpus:
             notes.append(
                 "its column `split` decides the splits; `ignore: [split]` or `split` in the config changes that"
             )
+        if (copies := self.columns.named.get("copies")) and self.measured is None:
+            notes.append(f"its column `{copies}` decides how often a document to train on is packed")
         return "; ".join(notes)
 
 
@@ -386,7 +390,10 @@ def freeze_corpus(
             pieces.append((span, size))
 
     prepared = prepared_output(store, corpus.path)
+    artifact = None if prepared or is_hub_data(corpus.path) else Artifact.find(store, paths.absolute(corpus.path))
     defaults, splits_read = _DEFAULTS, False
+    if artifact is not None and pa.field(COPIES, pa.float64()) in list(artifact.schema):  # not a carried text
+        defaults = defaults | {"copies": COPIES}
     if prepared:
         used = {"split": not folded, "fold": folded, "stage": staged}
         defaults = defaults | {role: role for role, wanted in used.items() if wanted}
@@ -411,7 +418,6 @@ def freeze_corpus(
     if not pieces:
         raise DataError(f"{corpus.path}: no row in {plural(len(files), 'file')}. Point `corpus` at documents.")
 
-    artifact = None if prepared or is_hub_data(corpus.path) else Artifact.find(store, paths.absolute(corpus.path))
     if artifact is not None:
         prepared = prepared_with(artifact)
     also_read = TERMS if forbidden_terms else ()

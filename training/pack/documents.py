@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import REASONS, Preference, Unusable, with_chosen
+from raymill.cluster.examples.copies import MAX_COPIES
 from raymill.cluster.examples.messages import (
     BadMessage,
     plain_message,
@@ -104,7 +105,8 @@ Content = str | Pair | Chat
 class Document:
     """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class.
 
-    split: index in SPLITS, if a column decides it. fold: 0 or more. stage: of a curriculum, 0 to MAX_STAGE.
+    split: index in SPLITS, if a column decides it. fold: 0 or more. stage: of a curriculum, 0 to MAX_STAGE. copies: in
+    an epoch, 0 to MAX_COPIES.
     """
 
     id: str
@@ -116,6 +118,7 @@ class Document:
     split: int | None = None
     stage: int | None = None
     fold: int | None = None
+    copies: float = 1.0
 
 
 @dataclass
@@ -273,6 +276,20 @@ def _document(row: Row, columns: ReadColumns, file_split: str | None) -> Documen
             raise _Refused(f"bad_{role}", f"column {column} is {value!r}")
         return number
 
+    def copies() -> float:
+        """The number of copies, in tables of text by its digits."""
+        column = columns.named.get("copies")
+        if column is None:
+            return 1.0
+        value = _value(row, column)
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not 0 <= number <= MAX_COPIES:
+            raise _Refused("bad_copies", f"column {column} is {value!r:.200}; wanted 0 to {MAX_COPIES}")
+        return number
+
     id, group, stratum, label = name("id"), name("group"), name("stratify"), name("label")
     if "label" in columns.named and label is None:
         raise _Refused("no_class")
@@ -293,6 +310,7 @@ def _document(row: Row, columns: ReadColumns, file_split: str | None) -> Documen
         split=split_index,
         stage=whole("stage", MAX_STAGE),
         fold=whole("fold", math.inf),
+        copies=copies(),
     )
 
 

@@ -67,7 +67,7 @@ from raymill.training.pack.split import (
     survey_stage,
 )
 from raymill.training.pack.template import CHATML
-from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
+from raymill.training.pack.tokenise import note_on_copies, refuse_no_examples, tokenise_stage
 
 log = logging.getLogger(__name__)
 
@@ -251,8 +251,9 @@ class PackJob:
             tokenise = tokenise_stage(name, corpus, tokenizer, split, cuts, config.seed, classes, vocabulary)
             examples = run(tokenise)[examples_name(name)]
             refuse_no_examples(examples, corpus.path)
-            about_loss = loss_keys.notes(corpus.unread, examples.manifest.counters)
-            notes[name] = "; ".join([*filter(None, [corpus.note]), *about_loss])
+            counters = examples.manifest.counters
+            about_loss = loss_keys.notes(corpus.unread, counters)
+            notes[name] = "; ".join([*filter(None, [corpus.note]), *note_on_copies(counters), *about_loss])
             packed = run(pack_stage(name, packing_rule(config, corpus.columns.form), examples))
             corpora[name] = {split: packed[f"{name}/{split}"] for split in SPLITS}
         manifest = {

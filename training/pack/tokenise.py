@@ -3,6 +3,10 @@
 Reads a unit of the corpus; writes the artifact _work/examples/CORPUS of schema EXAMPLES, sorted by (split, shuffle
 key) so that packing finds a range of them in few row groups.
 
+A document to train on with several copies (cluster/examples/copies.py) is tokenised once, and each of its examples is
+written as often, each time with another shuffle key. The first key is the one that it has without copies. Documents of
+other splits have one copy, so that losses and scores are those of the documents.
+
 Memory: examples are sorted and written when there are _SORTED_BYTES of them, and at the end of the unit. They take 5
 bytes per token, and as much again while they are written: about 80 MiB for a unit of 32 MiB at 4 bytes of text per
 token, 320 MiB at one token per byte. Documents are tokenised in tables of about _TABLE_BYTES by one thread, which takes
@@ -17,10 +21,12 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.copies import copies_of
 from raymill.cluster.examples.splits import SPLITS, hash64
 from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.training.config_parts import Split
@@ -47,6 +53,10 @@ _SORTED_BYTES = 256 << 20
 # Bytes of a task, without its examples: 0.5 to 0.7 GiB measured (tests/benchmarks, bench_pack), mostly transformers.
 _LIBRARIES = 704 << 20
 _BYTES_PER_BYTE = 5  # the most bytes of examples for each byte of text
+_BYTES_OF_A_TOKEN = 5
+# Counter of the examples besides the first of each, and the reason of documents without a copy.
+REPEATED_EXAMPLES = "repeated_examples"
+_NO_COPIES = "no_copies"
 # The template is refused if it fails for this many documents of a unit and succeeds for none. In a corpus of one unit,
 # one failure and no success are enough.
 _FAILURES_OF_TEMPLATE = 32
@@ -123,6 +133,24 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
         )
 
 
+def note_on_copies(counters: Counters) -> list[str]:
+    """A sentence about the examples besides the first of each; empty if there are none."""
+    further, examples = counters.get(REPEATED_EXAMPLES, 0), counters["examples"]
+    return [f"{further:,.0f} of {examples:,.0f} examples are further copies of documents"] if further else []
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Examples and their copies. table: of schema EXAMPLES, N rows, each with the shuffle key of its first copy.
+
+    rows: int64[M], the example of each further copy. keys: uint64[M], the shuffle keys of these.
+    """
+
+    table: pa.Table
+    rows: np.ndarray
+    keys: np.ndarray
+
+
 @dataclass(frozen=True)
 class Tokenise:
     """The work of one unit.
@@ -144,9 +172,9 @@ class Tokenise:
         encoder = _encoder(self.tokenizer, self.vocabulary)
         left_out, counters = LeftOut(), Counter[str]()
         failed = 0  # documents for which the template failed
-        tables: list[pa.Table] = []
+        tables: list[_Examples] = []
         held = 0
-        for documents in _tables(documents_of(self.source, unit, left_out)):
+        for documents in _tables(self._with_copies(documents_of(self.source, unit, left_out), left_out)):
             encoded = encoder.encode(documents)
             # A chat can have one rendering that is refused and another that is an example.
             unfit = {one.document for one in encoded.misfits} - {one.document for one in encoded.examples}
@@ -160,7 +188,7 @@ class Tokenise:
             failed += len({one.document for one in encoded.misfits if one.reason in TEMPLATE_REASONS})
             _refuse_template(counters["documents"], failed, encoded.misfits, self.failures_of_template)
             tables.append(self._table(documents, encoded.examples, counters))
-            held += tables[-1].nbytes
+            held += tables[-1].table.nbytes
             if held >= _SORTED_BYTES:
                 self._write(tables, scratch)
                 tables, held = [], 0
@@ -170,30 +198,58 @@ class Tokenise:
         unread = unread_counters(left_out.unread, str(encoder.tokenizer.chat_template or ""))
         return dict(sorted((dict(counters) | left_out.counters | unread).items()))
 
-    def _write(self, tables: Sequence[pa.Table], scratch: Scratch) -> None:
-        """Write the examples sorted by (split, shuffle key), then in the order of the corpus."""
-        whole = pa.concat_tables([EXAMPLES.empty_table(), *tables]).combine_chunks()
-        order = np.lexsort((whole["place"].to_numpy(), whole["split"].to_numpy()))
-        for start in range(0, len(order), _WRITTEN_ROWS):
-            scratch.write(self.output, whole.take(pa.array(order[start : start + _WRITTEN_ROWS])))
+    def _with_copies(self, documents: Iterator[Document], left_out: LeftOut) -> Iterator[Document]:
+        """The documents that have a copy. Those without are added to `left_out`."""
+        for document in documents:
+            if self._copies(document):
+                yield document
+            else:
+                left_out.add(_NO_COPIES, f"document {document.id}")
 
-    def _table(self, documents: Sequence[Document], examples: Sequence[Example], counters: Counter[str]) -> pa.Table:
-        """The examples as a table of schema EXAMPLES. Counts examples and tokens by split and stage."""
+    def _copies(self, document: Document) -> int:
+        if document.copies == 1 or split_of(document, self.cuts) != 0:
+            return 1
+        return copies_of(document.copies, self.seed, document.id)
+
+    def _write(self, tables: Sequence[_Examples], scratch: Scratch) -> None:
+        """Write the examples sorted by (split, shuffle key), then in the order of the corpus."""
+        whole = pa.concat_tables([EXAMPLES.empty_table(), *(one.table for one in tables)]).combine_chunks()
+        firsts = np.cumsum([0, *(one.table.num_rows for one in tables)])
+        further = [one.rows + first for one, first in zip(tables, firsts[:-1], strict=True)]
+        rows = np.concatenate([np.arange(len(whole)), *further])
+        keys = np.concatenate([whole["place"].to_numpy(), *(one.keys for one in tables)])
+        order = np.lexsort((keys, whole["split"].to_numpy()[rows]))
+        step = _WRITTEN_ROWS
+        if len(rows) > len(whole):  # the copies of a large document may follow each other
+            largest = pc.max(pc.list_value_length(whole["ids"])).as_py()
+            step = max(1, min(step, _SORTED_BYTES // (_BYTES_OF_A_TOKEN * largest + 1)))
+        for start in range(0, len(order), step):
+            at = order[start : start + step]
+            table = whole.take(pa.array(rows[at]))
+            scratch.write(self.output, table.set_column(1, EXAMPLES.field("place"), pa.array(keys[at])))
+
+    def _table(self, documents: Sequence[Document], examples: Sequence[Example], counters: Counter[str]) -> _Examples:
+        """The examples as a table of schema EXAMPLES. Counts examples and tokens by split and stage, with copies."""
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
         splits = [split_of(owner, self.cuts) for owner in owners]
         # Only training has stages: validation takes the first rows of its split, which have to be a random sample.
         stages = [owner.stage if split == 0 else None for owner, split in zip(owners, splits, strict=True)]
-        shuffle_keys = [
-            shuffle_key(hash64(str(self.seed).encode(), owner.id.encode(), str(example.piece).encode()), stage)
-            for owner, example, stage in zip(owners, examples, stages, strict=True)
-        ]
-        counters["examples"] += len(examples)
-        tokens = np.array([len(example.ids) for example in examples], np.int64)
-        trained = np.array([np.count_nonzero(example.trained) for example in examples], np.int64)
+        copies = np.array([self._copies(owner) for owner in owners], np.int64)
+
+        def key(row: int, copy: int) -> int:
+            decides = [str(self.seed), owners[row].id, str(examples[row].piece), *([f"copy {copy}"] if copy else [])]
+            return shuffle_key(hash64(*(part.encode() for part in decides)), stages[row])
+
+        further = [(row, copy) for row in np.flatnonzero(copies > 1).tolist() for copy in range(1, copies[row])]
+        counters["examples"] += int(copies.sum())
+        if further:
+            counters[REPEATED_EXAMPLES] += len(further)
+        tokens = copies * np.array([len(example.ids) for example in examples], np.int64)
+        trained = copies * np.array([np.count_nonzero(example.trained) for example in examples], np.int64)
         for index, name in enumerate(SPLITS):
             own = np.array(splits, np.int64) == index
-            counters[f"examples/{name}"] += int(own.sum())
+            counters[f"examples/{name}"] += int(copies[own].sum())
             counters[f"tokens/{name}"] += int(tokens[own].sum())
             counters[f"label_tokens/{name}"] += int(trained[own].sum())
         for stage, count in zip(stages, tokens.tolist(), strict=True):
@@ -206,14 +262,18 @@ class Tokenise:
 
         columns = [
             pa.array(splits, pa.int8()),
-            pa.array(np.array(shuffle_keys, np.uint64)),
+            pa.array(np.array([key(row, 0) for row in range(len(examples))], np.uint64)),
             pa.array([owner.id for owner in owners], pa.string()),
             lists([example.ids for example in examples], np.int32),
             lists([example.trained for example in examples], np.bool_),
             pa.array([number.get(owner.label) if owner.label is not None else None for owner in owners], pa.int32()),
             pa.array([example.weights for example in examples], EXAMPLES.field("weights").type),
         ]
-        return pa.Table.from_arrays(columns, schema=EXAMPLES)
+        return _Examples(
+            pa.Table.from_arrays(columns, schema=EXAMPLES),
+            np.array([row for row, _ in further], np.int64),
+            np.array([key(*one) for one in further], np.uint64),
+        )
 
 
 def _tables(documents: Iterator[Document]) -> Iterator[list[Document]]:

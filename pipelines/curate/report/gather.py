@@ -113,6 +113,11 @@ REPORT = {
     "hosts?": {"hosts": [{"host": str, **_IN_AND_KEPT}], "others": _IN_AND_KEPT},
     "dates?": [{"column": str, "months": [{"month": str, **_IN_AND_KEPT}]}],
     "opt_outs?": [{"directive": str, **_IN_AND_KEPT}],
+    # With `corpus.copies`: documents of the corpus by their number of copies, in ascending order, and what an epoch of
+    # training reads.
+    "copies?": {
+        "rule": str, "counted": [{"copies": float, **_AMOUNT}], "epoch": {"documents": float, "characters": float},
+    },
     # reason: `kept` for a document of the corpus; its value and threshold are null.
     "samples": [{
         **_EXCERPT, "reason": str, "stage": str, "language": str | None, "value": float | None,
@@ -225,6 +230,8 @@ def gather(
             ],
         }
     report |= _pages(tallies)
+    if config.corpus.copies:
+        report["copies"] = {"rule": str(config.corpus.copies), **copies_of_corpus(tallies.rows["copies"])}
     kept_languages = config.language.keep if config.language else ()
     return report | {"warnings": warnings(report, inputs, config.report.warn_source_loss, kept_languages)}
 
@@ -372,6 +379,17 @@ def _pages(tallies: _Tallies) -> dict[str, Any]:
         ranked = sorted(opt_outs.items(), key=lambda item: (-item[1]["input"]["documents"], item[0]))
         found["opt_outs"] = [{"directive": name, **sides} for name, sides in ranked]
     return found
+
+
+def copies_of_corpus(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The parts `counted` and `epoch` on the copies of documents. rows: of the table `copies` of tallies."""
+    counted: dict[float, Counts] = defaultdict(lambda: {"documents": 0, "characters": 0})
+    for row in rows:
+        for unit in ("documents", "characters"):
+            counted[float(row["name"])][unit] += row[unit]
+    ordered = sorted(counted.items())
+    epoch = {unit: sum(copies * one[unit] for copies, one in ordered) for unit in ("documents", "characters")}
+    return {"counted": [{"copies": copies, **one} for copies, one in ordered], "epoch": epoch}
 
 
 def _histograms(filters: Filters, tallies: _Tallies) -> list[dict[str, Any]]:

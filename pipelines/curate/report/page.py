@@ -63,7 +63,7 @@ def render(report: CurateReport) -> str:
     run = report["run"]
     shown = [
         warnings_section(report["warnings"]), result(report), funnel(report), languages(report), sources(report),
-        *archives(report), *hosts(report), *dates(report), *opt_outs(report),
+        *archives(report), *hosts(report), *dates(report), *opt_outs(report), *copies(report),
         signals(report), similarity(report), groups(report), samples(report), personal_data(report),
         *(cut_texts(cut.name, cut.sentence(report[cut.name]), report[cut.name]) for cut in CUTS if cut.name in report),
         quarantine(report), skipped(report), times(report), config_section(run["config"]),
@@ -376,6 +376,29 @@ def opt_outs(report: CurateReport) -> Iterator[Section]:
         cells = [(code(row["directive"]), *_in_and_kept(row, most, whole)) for row in rows]
         content = [note(words), DataTable("Pages with a directive", ["Directive", "", *_IN_AND_KEPT], cells)]
     yield Section("opt-outs", "Opt-outs", content)
+
+
+def copies(report: CurateReport) -> Iterator[Section]:
+    """How often a training reads the documents of the corpus in an epoch."""
+    if "copies" not in report:
+        return
+    found, corpus = report["copies"], report["totals"]["corpus"]
+    epoch = found["epoch"]
+    words = (
+        f"The column copies, {found['rule']}. An epoch of training reads {count(round(epoch['documents']))} documents "
+        f"with {count(round(epoch['characters']))} characters; the corpus has {count(corpus['documents'])} with "
+        f"{count(corpus['characters'])}."
+    )
+    cells = [
+        (
+            f"{row['copies']:g}", row["documents"], share(row["documents"], corpus["documents"]), row["characters"],
+            share(row["copies"] * row["characters"], epoch["characters"]),
+        )
+        for row in found["counted"]
+    ]  # fmt: skip
+    columns = [">Copies", ">Documents", ">Share", ">Characters", ">Share of an epoch"]
+    table = DataTable("Documents of the corpus by their number of copies", columns, cells)
+    yield table_section("copies", "Copies", table, words=words, none="The corpus has no document.")
 
 
 def signals(report: CurateReport) -> Section:

@@ -12,6 +12,7 @@ of a tally is a key (table, source, language, name, bin) with numbers of documen
     removed    by reason, named `stage/reason`
     kept       the documents of the corpus
     histogram  a signal's distribution; `bin` is the index of a bin of `edges(signal, its checks)`
+    copies     the documents of the corpus by their number of copies (`name`), with `corpus.copies`
     host, published, collected, opt_out: pages of the web, by page_tallies.py
     personal   documents with a kind of personal data (`name`); `characters` is the number of occurrences
 """

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.errors import DataError
+from raymill.cluster.examples.copies import COPIES
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.units import InputManifest, Reading
@@ -107,9 +108,11 @@ def corpus_schema(config: CurateConfig, carried: pa.Schema) -> pa.Schema:
     columns = [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string())]
     if config.language:
         columns += [("language", pa.string()), ("language_score", pa.float32())]
-    columns += [(name, pa.float64()) for name in config.corpus.columns]
+    columns += [(name, pa.float64()) for name in config.corpus.columns if name != "language_score"]
     if config.dedup:
         columns += [("duplicate_count", pa.int64()), ("group_id", pa.int64())]
+    if config.corpus.copies:
+        columns.append((COPIES, pa.float64()))
     return pa.schema([*(pa.field(*column) for column in columns), *carried])
 
 
@@ -156,7 +159,7 @@ def select_stage(
             "groups": groups and groups.manifest.fingerprint,
             "remove": config.dedup and config.dedup.remove,
             "personal_data": redacts,
-            "corpus": config.corpus.model_dump(),
+            "corpus": config.corpus.model_dump(exclude_none=True),
             "samples": config.report.samples,
             "lines": [rule.name for rule in filters.rules if getattr(rule, "remove_lines", False)],
         }
@@ -253,7 +256,9 @@ class Select:
         redact = config.personal_data.redact if config.personal_data else ()
         decontamination = self.filters.decontamination
         shared = [read_shared(store, measured.shared.get(cut.name)) for cut in self.cuts]
+        copies = config.corpus.copies
         read = {"row", "id", "text_hash", "characters", "language", "language_score", SIGNAL, *config.corpus.columns}
+        read |= {copies.by} if copies and copies.table else set()
         schema = pa.schema([column for column in self.attributes if column.name in read])
         attributes = _concat(read_tables(store, measured.attributes, read.__contains__), schema)
         verdicts = _without_partner(_concat(read_tables(store, measured.verdicts), VERDICTS_SCHEMA))
@@ -305,8 +310,12 @@ class Select:
             if redact:
                 written = personal_data.redact(written, personal_data.find(written, redact))
             rows = rows.take(kept)
-            scratch.write(CORPUS, self._corpus(unit.source, written, rows, readable.take(kept), groups))
+            corpus = self._corpus(unit.source, written, rows, readable.take(kept), groups)
+            scratch.write(CORPUS, corpus)
             characters = count_characters(written)
+            if copies:
+                names = pa.array([repr(one) for one in corpus[COPIES].to_pylist()])
+                tallies.append(_tally("copies", unit.source, rows, names, characters))
             tallies.append(add_tallies([_tally("kept", unit.source, rows, "", characters)]))
             counters["documents"] += readable.num_rows
             counters["text_bytes"] += len(texts.data)
@@ -337,6 +346,10 @@ class Select:
         columns |= {name: rows[name] for name in self.config.corpus.columns}
         if self.config.dedup:
             columns |= _group_columns(rows, groups)
+        if (copies := self.config.corpus.copies) is not None:
+            measured = columns if copies.by in columns else rows
+            values = np.asarray(measured[copies.by]) if copies.table else np.full(len(texts), np.nan)
+            columns[COPIES] = copies.of(source, values)
         return pa.table(columns | {name: carried[name] for name in self.reading.carried.names})
 
 
@@ -385,8 +398,8 @@ def _group_columns(rows: pa.Table, groups: pa.Table) -> dict[str, object]:
     return {"duplicate_count": count, "group_id": group_id}
 
 
-def _tally(table: str, source: str, documents: pa.Table, reason: str, characters: object) -> pa.Table:
-    """Counts of documents, of which the attributes are given. characters: int64[D]."""
+def _tally(table: str, source: str, documents: pa.Table, reason: object, characters: object) -> pa.Table:
+    """Counts of documents, of which the attributes are given. reason: of all, or string[D]. characters: int64[D]."""
     language = documents["language"] if "language" in documents.column_names else ""
     return tally(table, source, language, reason, np.ones(len(documents), np.int64), characters)
 

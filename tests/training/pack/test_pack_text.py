@@ -337,7 +337,7 @@ def test_examples_are_sorted_in_pieces_of_bounded_size_and_memory_is_stated(tmp_
     sorted_bytes, write = [], tokenise.Tokenise._write
 
     def written(self, tables, scratch):
-        sorted_bytes.append(sum(table.nbytes for table in tables))
+        sorted_bytes.append(sum(one.table.nbytes for one in tables))
         write(self, tables, scratch)
 
     monkeypatch.setattr(tokenise.Tokenise, "_write", written)
