@@ -3,6 +3,9 @@
 The library uses commits, ETags and object ids of answers as names of files in its cache, and reads answers whole. So a
 server that HF_ENDPOINT names could write, replace and link any file of the user, or take all memory. Raymill sends
 requests to the hub only inside `checked_hub`; outside of it the client of this process is as others have set it up.
+
+Files are transferred over HTTP there. The package hf_xet has a client of its own, in Rust, with none of these bounds:
+an answer of its store takes all memory, and any time.
 """
 
 import json
@@ -13,12 +16,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpcore2
 import httpx2
 import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import _http as library
 
 from raymill.cluster.secret_values import shortened
@@ -30,6 +35,7 @@ _MAX_READ_S = 60  # of a GET
 _MAX_BYTES = 256 << 20
 _MAX_ANSWERS = 1_000_000
 _MAX_WAIT_S = 3600  # for all of them
+_MAX_RETRY_S = 300  # until a request is repeated; the hub counts requests of five minutes
 # A file takes at most the time of a read, and a second for this number of bytes.
 _LEAST_BYTES_PER_S = 32 << 10
 
@@ -57,6 +63,31 @@ class _Bounds:
 
 
 _bounds: list[_Bounds] = []
+
+
+class _WithoutXet:
+    """Turns hf_xet off while any thread is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._was_off = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._was_off = huggingface_hub.constants.HF_HUB_DISABLE_XET
+                huggingface_hub.constants.HF_HUB_DISABLE_XET = True
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                huggingface_hub.constants.HF_HUB_DISABLE_XET = self._was_off
+
+
+_without_xet = _WithoutXet()
 
 
 class _ThisRequest(threading.local):
@@ -116,7 +147,8 @@ def checked_hub(answers: int = _MAX_ANSWERS) -> Iterator[None]:
     bounds = _Bounds(answers, _MAX_BYTES)
     _bounds.append(bounds)
     try:
-        yield
+        with _without_xet:
+            yield
     finally:
         _bounds.remove(bounds)
 
@@ -160,6 +192,8 @@ def _check_answer(answer: httpx2.Response) -> None:
         bounds.answers -= 1
         if bounds.answers < 0:
             raise AnswerRefused("too many answers")
+    if answer.status_code >= 429:
+        _check_wait(answer)
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise AnswerRefused(f"an answer encoded as {shortened(headers['content-encoding'], 50)}")
     names = [(headers.get("x-repo-commit"), _ID)]
@@ -185,6 +219,23 @@ def _check_answer(answer: httpx2.Response) -> None:
             bounds.seconds -= _this_request.passed()
             if bounds.seconds < 0:
                 raise AnswerRefused(f"no end of its answers within {_MAX_WAIT_S} s")
+
+
+def _check_wait(answer: httpx2.Response) -> None:
+    """Check the time after which the answer wants the request again, for which the library sleeps.
+
+    Raises:
+        AnswerRefused: it is too long, or all of them are.
+    """
+    try:
+        limit = library.parse_ratelimit_headers(answer.headers) if answer.status_code == 429 else None
+        wait = max(library._parse_retry_after(answer.headers) or 0, limit.reset_in_seconds if limit else 0)
+    except ValueError:  # a number of over 4,300 digits
+        wait = _MAX_RETRY_S + 1
+    if wait > _MAX_RETRY_S:
+        raise AnswerRefused(f"answer {answer.status_code}, which asks to wait for over {_MAX_RETRY_S} s")
+    for bounds in _bounds:
+        bounds.seconds -= wait
 
 
 def _remember_size(answer: httpx2.Response) -> None:
@@ -318,11 +369,21 @@ def hub_folder(name: str, revision: str | None, patterns: Iterable[str], **how: 
         patterns: glob patterns of the files to fetch. how: further arguments of `snapshot_download`.
 
     Raises:
-        AnswerRefused: a file in it is a link that leads out of the cache.
+        AnswerRefused: a file in it is a link that leads out of the cache, or an answer has another form than the
+            hub's.
         Exception: those of `snapshot_download`.
     """
+    fetch = partial(huggingface_hub.snapshot_download, name, revision=revision, allow_patterns=list(patterns), **how)
     with checked_hub():
-        folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns), **how))
+        try:
+            folder = Path(fetch())
+        except HfHubHTTPError:
+            raise
+        except (AttributeError, LookupError, TypeError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise AnswerRefused(
+                f"{huggingface_hub.constants.ENDPOINT} answered in another form than the hub does "
+                f"({type(error).__name__}). Check HF_ENDPOINT"
+            ) from error
     allowed = [Path(huggingface_hub.constants.HF_HUB_CACHE).resolve(), folder.parent.parent.resolve()]
     for path in folder.rglob("*"):
         if not any((target := path.resolve()).is_relative_to(one) for one in allowed):

@@ -8,6 +8,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import is_package_available
 
 from raymill.cluster import hub_client
 from raymill.cluster.hub_client import AnswerRefused, checked_hub, hub_folder
@@ -20,7 +22,6 @@ FILES = {"config.json": b"{}", "notes.txt": b"hello"}
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
     with web_server() as site:
@@ -214,6 +215,51 @@ def test_a_file_whose_size_no_head_states_has_the_one_of_its_own_answer(hub):
         fetched()
     hub.answers["/large"] = Reply(b"hello")
     assert files_of(fetched())["notes.txt"] == b"hello"
+
+
+@pytest.mark.parametrize("setting", [False, True])
+def test_files_are_fetched_over_http_and_not_by_the_client_of_another_store(hub, monkeypatch, setting):
+    """hf_xet has a client of its own without any of these bounds: an answer of its store takes all memory."""
+    token = {"X-Xet-Cas-Url": f"{hub.url}/store", "X-Xet-Access-Token": "a", "X-Xet-Token-Expiration": f"{2**40}"}
+    routes = [f"/api/models/acme/x/xet-{kind}-token/{at}" for kind in ("read", "write") for at in (COMMIT, "main")]
+    hub.answers |= dict.fromkeys(["/refresh", *routes], Reply("{}", headers=token))
+    publish(hub, **{"X-Xet-Hash": "c" * 64, "X-Xet-Refresh-Route": f"{hub.url}/refresh"})
+    large = {"type": "file", "oid": "a" * 40, "xetHash": "c" * 64}
+    listed = [
+        large | {"path": name, "size": len(data), "lfs": {"oid": "b" * 64, "size": len(data), "pointerSize": 9}}
+        for name, data in FILES.items()
+    ]
+    hub.answers[f"/api/models/acme/x/tree/{COMMIT}"] = as_json(listed)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", setting)
+    assert files_of(fetched())["notes.txt"] == b"hello"
+    assert constants.HF_HUB_DISABLE_XET is setting  # the process's own is kept
+    assert is_package_available("hf_xet")  # or this shows nothing
+    assert not [path for path in hub.paths() if path.startswith("/store") or "xet" in path or path == "/refresh"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (429, {"Retry-After": "99999"}),
+        (429, {"RateLimit": '"api";r=0;t=99999'}),
+        (429, {"Retry-After": "9" * 5_000}),
+        (503, {"Retry-After": "301"}),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/models/acme/x/revision/main", f"/acme/x/resolve/{COMMIT}/notes.txt"])
+def test_an_answer_that_asks_to_wait_for_hours_is_refused(hub, monkeypatch, path, status, headers):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits for {seconds} s"))
+    hub.answers[path] = Reply("", status, headers=headers)
+    with pytest.raises((AnswerRefused, LocalEntryNotFoundError)) as error:
+        fetched()
+    assert "asks to wait" in f"{error.value} {error.value.__cause__}"
+
+
+@pytest.mark.parametrize("answer", ["5", '{"sha": "a"}', '{"id": "a", "sha": "a", "siblings": "-"}'])
+def test_an_answer_in_another_form_than_the_hubs_is_refused(hub, answer):
+    hub.answers["/api/models/acme/x/revision/main"] = Reply(answer)
+    with pytest.raises(AnswerRefused, match=r"^http://127.* answered in another form than the hub does .*HF_ENDPOINT"):
+        fetched()
 
 
 def test_a_file_has_more_time_the_larger_it_is():

@@ -52,6 +52,21 @@ def test_a_listing_that_names_itself_as_the_next_page_ends_the_push(hub, push, m
         push()
 
 
+@pytest.mark.parametrize("seconds", ["0", "99999"])
+def test_a_push_waits_as_long_as_the_hub_asks_for_but_not_for_hours(hub, push, monkeypatch, seconds):
+    waits = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
+    modes = f"{hub.at}/preupload/main"
+    answers = iter([Reply("", 429, headers={"Retry-After": seconds}), hub.site.answers[modes]])
+    hub.site.answers[modes] = lambda asked: found(asked) if callable(found := next(answers)) else found
+    if seconds == "0":
+        assert push().files == 1 and waits == [1.0]
+    else:
+        with pytest.raises(StorageError, match="asks to wait for over 300 s"):
+            push()
+        assert waits == []
+
+
 @pytest.mark.parametrize("path", ["/api/repos/create", "/commit/main"])
 @pytest.mark.parametrize("answer", ["<html>", "{}", "[]", "null"])
 def test_an_answer_in_another_form_is_named_with_what_to_check(hub, push, path, answer):

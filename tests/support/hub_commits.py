@@ -20,7 +20,6 @@ def hub_server(patch: pytest.MonkeyPatch, kind: str) -> Iterator["Hub"]:
     """The hub, at which the client asks while this is open."""
     with web_server() as site:
         patch.setattr(constants, "ENDPOINT", site.url)
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setenv("HF_TOKEN", SECRET)
         yield Hub(site, kind)
 

@@ -57,7 +57,6 @@ def hub_of_one(cache: str) -> Iterator[HubOfOne]:
         patch.setattr(constants, "ENDPOINT", site.url)
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", site.url + "/{repo_id}/resolve/{revision}/{filename}")
         patch.setattr(constants, "HF_HUB_CACHE", f"{cache}/hub")
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(datasets.config, "HF_ENDPOINT", site.url)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", f"{cache}/datasets")
