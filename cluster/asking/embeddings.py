@@ -184,7 +184,7 @@ class EndpointEmbedder:
 
     def _unit_length(self, reply: Reply) -> np.ndarray:
         """float32[N, D] of length 1: the vectors of an answer."""
-        found = np.array(vectors_in(json.loads(reply.content or "")), np.float32)
+        found = np.array(vectors_in(json.loads(reply.content or "")), np.float64)
         self._size = self._size or found.shape[1]
         if found.shape[1] != self._size:
             raise DataError(
@@ -192,7 +192,7 @@ class EndpointEmbedder:
                 f"{self._size} before. Is there another model under the name {self._model.name}? Set `revision`, and "
                 "run with another output."
             )
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return unit_length(found)
 
     def _request(self, texts: Sequence[str]) -> ModelRequest:
         model = self._model
@@ -259,6 +259,16 @@ def judged_embeddings(request: str, status: int, headers: Mapping[str, str], bod
         return Reply("answered", status=200, body=body, seconds=seconds, content=text, tokens=tokens)
 
     return judged(status, headers, body, seconds, of_answer)
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """float32[N, D]: the rows with length 1; zeros stay. vectors: any floats of float32's range.
+
+    In float64, in which squares of such numbers are neither infinite nor zero.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def vectors_in(plain: Any) -> list[np.ndarray]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raymill.cluster.asking import faulty_server
 from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
-from raymill.cluster.asking.embeddings import EmbeddingRun, batches, judged_embeddings
+from raymill.cluster.asking.embeddings import EmbeddingRun, batches, judged_embeddings, unit_length
 from raymill.cluster.asking.faulty_server import FAULTS, FaultyServer
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.errors import ConfigError, DataError
@@ -167,6 +168,17 @@ def test_what_an_answer_must_have(body, outcome):
     reply = judged_embeddings('{"input": ["a", "b"]}', 200, {}, body, 0.1)
     assert reply.outcome == outcome
     assert outcome == "again" or len(json.loads(reply.content)["data"]) == 2
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-30, 1.0, 3.4e38])
+def test_vectors_of_any_length_have_length_1_and_zeros_stay(server, tmp_path, monkeypatch, scale):
+    """In float32 the square of 3e38 is infinite, and of 1e-30 zero: both vectors would be zeros."""
+    largest = np.array([[1, 1], [1, 0], [0, 0]], np.float32) * np.float32(scale)
+    assert np.isfinite(largest).all() and largest[1].any()
+    assert unit_length(largest) == pytest.approx(np.array([[0.5**0.5, 0.5**0.5], [1, 0], [0, 0]]), abs=1e-6)
+    if scale > 1:
+        monkeypatch.setattr(faulty_server, "word_vector", lambda text, size: [scale] * size)
+        assert np.linalg.norm(vectors(tmp_path, model_of(server), TEXTS[:3]), axis=1) == pytest.approx(np.ones(3))
 
 
 def test_the_setting_is_a_folder_or_an_endpoint(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.training.evaluation import scores as scores_module
 from raymill.training.evaluation.scores import (
     answer_words,
     bleu,
@@ -327,3 +328,10 @@ def test_a_reference_of_a_megabyte_takes_little_memory(different):
         assert tracemalloc.get_traced_memory()[1] < 200_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_rouge_l_of_texts_of_any_length_takes_bounded_time(monkeypatch):
+    lengths = []
+    monkeypatch.setattr(scores_module, "longest_common", lambda one, other: lengths.append((len(one), len(other))) or 0)
+    rouge(["a b " * 100_000, "a b"], ["b a " * 200_000, "a b c"])
+    assert lengths == [(50_000, 50_000), (2, 3)]
