@@ -349,6 +349,10 @@ def plan(
         float | None,
         typer.Option(min=0, max=1, help="curate: share of the documents that pass the rules and are duplicates"),
     ] = None,
+    repeated_pages: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="curate: share of the pages of archives that `repeated_pages` removes"),
+    ] = None,
     prices: Annotated[str | None, typer.Option(help="YAML file of prices of cores, memory and requests")] = None,
     gpu: Annotated[str | None, typer.Option(help="train: by name, A100, H100, H200, L40S, ...")] = None,
     gpu_memory_gib: Annotated[float | None, typer.Option(min=0.1, help="train: of one GPU; default: of --gpu")] = None,
@@ -377,6 +381,7 @@ def plan(
         documents=documents,
         cores=cores,
         duplicates=duplicates,
+        repeated_pages=repeated_pages,
         prices=prices,
         gpu=gpu,
         gpu_memory_gib=gpu_memory_gib,
@@ -394,6 +399,7 @@ def plan_config(
     documents: float | None = None,
     cores: Sequence[int] | None = None,
     duplicates: float | None = None,
+    repeated_pages: float | None = None,
     prices: str | None = None,
     gpu: str | None = None,
     gpu_memory_gib: float | None = None,
@@ -410,6 +416,7 @@ def plan_config(
         documents: curate, prepare: plan for this number of documents of the same kind.
         cores: numbers of cores to plan for; of train, to pack.
         duplicates: curate: share of the documents that pass the rules and are duplicates.
+        repeated_pages: curate: share of the pages of web archives that the rule `repeated_pages` removes.
         prices: YAML file of prices of cores, memory and requests.
         gpu: train: name of the GPU, such as H100.
         gpu_memory_gib: train: memory of one GPU; None: as `gpu` has it.
@@ -425,6 +432,7 @@ def plan_config(
         "documents": documents,
         "cores": cores or None,
         "duplicates": duplicates,
+        "repeated_pages": repeated_pages,
         "prices": prices,
         "gpu": gpu,
         "gpu_memory_gib": gpu_memory_gib,

@@ -107,6 +107,12 @@ class Whole:
             made[output.name] = self._made[path] = self._artifact(stage, output, path, planned, tried, cost.counters)
         return made
 
+    def add(self, cost: Cost, share: float) -> None:
+        """Add a stage that the sample does not have, which reads a share of the files. core_s: with the reading."""
+        gets = share * self.input.is_remote * (2 * self.input.reads + self.input.stored_bytes / PIECE_BYTES)
+        puts = cost.units * requests_to_write(cost.written / max(cost.units, 1))
+        self._add(replace(cost, gets=gets, puts=puts, read=share * self.input.stored_bytes), 0)
+
     def _add(self, cost: Cost, passes: float) -> None:
         """Add a cost, without the requests to files that are local. passes: how often it reads the input."""
         input = self.input

@@ -3,9 +3,17 @@
 The settings of a rule, of deduplication and of a cut are beside what they set.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
@@ -15,6 +23,7 @@ from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
+from raymill.pipelines.curate.assumed_repeats import AssumedRepeats
 from raymill.pipelines.curate.copies import DUPLICATE_COUNT, DocumentCopies
 from raymill.pipelines.curate.stages.boilerplate import Boilerplate
 from raymill.pipelines.curate.stages.repeats import Repeats
@@ -58,6 +67,11 @@ class CorpusFiles(_CurateSettings):
         description="Column `copies` of the corpus, by which a training repeats documents in an epoch; null: none, "
         "each document is in it once",
     )
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The settings, without `copies` if not set, as records of earlier versions have them."""
+        return {name: value for name, value in plain(self).items() if value is not None}
 
 
 class ReportOptions(_CurateSettings):
@@ -205,12 +219,15 @@ class CurateConfig(_CurateSettings):
         root = paths.absolute(self.output)
         return EmbeddingRun.of(self.store, root, self.name, [*self.embedding_models.values()])
 
-    def for_a_plan(self) -> Self:
+    def for_a_plan(self, repeated: float = 0.0) -> Self:
         """The config without rules that would ask an endpoint, or that compare pages of archives.
 
-        The sample of a plan is no archive.
+        The sample of a plan is no archive. repeated: share of the pages of archives that repeat an earlier one.
         """
-        rules = self.rules and self.rules.without_endpoints().model_copy(update={"repeated_pages": None})
+        if self.rules is None:
+            return self
+        assumed = AssumedRepeats(share=repeated) if self.rules.repeated_pages else None  # type: ignore[attr-defined]
+        rules = self.rules.without_endpoints().model_copy(update={"repeated_pages": assumed})
         return self.model_copy(update={"rules": rules})
 
     @property

@@ -64,6 +64,7 @@ from raymill.cluster.stage import RunStageIn, Stage
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, RAY_DISK, RAY_MEMORY, USABLE_MEMORY, Machines, machines_for, whole_gib
+from raymill.pipelines.curate.assumed_repeats import AssumedRepeats
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.report.gather import (
     CurateReport,
@@ -77,7 +78,7 @@ from raymill.pipelines.curate.stages.decide import TALLIES, VERDICTS, decide_sta
 from raymill.pipelines.curate.stages.ids import ID_INDEX, ids_stage, index_stage
 from raymill.pipelines.curate.stages.measure import ATTRIBUTES, QUARANTINE, measure_stage
 from raymill.pipelines.curate.stages.measured_texts import TEXTS
-from raymill.pipelines.curate.stages.repeated_pages import find_repeated
+from raymill.pipelines.curate.stages.repeated_pages import find_repeated, planned_pages, rule_of
 from raymill.pipelines.curate.stages.samples import SAMPLES
 from raymill.pipelines.curate.stages.shared_keys import SLICE_MEMORY
 from raymill.pipelines.curate.stages.tallies import DUPLICATES, TALLY_SUMS, duplicates_stage, merge_stage
@@ -99,7 +100,6 @@ from raymill.pipelines.language import identification as language
 from raymill.pipelines.memory import files_memory, task_memory
 from raymill.pipelines.rules.early_language import EarlyLanguage
 from raymill.pipelines.rules.filters import Filters, RemovedByUrl
-from raymill.pipelines.rules.repeated_pages import RepeatedPages
 from raymill.pipelines.rules.rule import Analysis, files_read_by
 from raymill.pipelines.text.texts import Texts
 
@@ -403,18 +403,30 @@ def machine_of(config: CurateConfig, cpus: int, documents: int, unit_bytes: int)
     )
 
 
-def plan(config: CurateConfig, documents: float | None = None, duplicates: float | None = None) -> Subject:
+def plan(
+    config: CurateConfig,
+    documents: float | None = None,
+    duplicates: float | None = None,
+    repeated_pages: float | None = None,
+) -> Subject:
     """The run of a config, to plan it. Lists the inputs, and reads a sample of some 16 MB.
 
     Args:
         documents: number of documents to plan for; default: those of the input. duplicates: share of duplicates among
-            the documents that pass; default: as in the sample, at least LEAST_DUPLICATES.
+            the documents that pass; default: as in the sample, at least LEAST_DUPLICATES. repeated_pages: share of the
+            pages of archives that the rule `repeated_pages` removes; default: 0.
 
     Raises:
         UserError: a first check of a run fails, or no document of the sample can be read.
     """
     job = CurateJob(config)
-    root, inputs, config = job.root, job.frozen, config.for_a_plan()
+    root, inputs, of_pages = job.root, job.frozen, rule_of(config.filters, job.frozen)
+    if repeated_pages is not None and of_pages is None:
+        raise ConfigError(
+            "--repeated-pages: the config has no rule `repeated_pages`, or no web archives. Leave it out, or set the "
+            "rule."
+        )
+    config = config.for_a_plan(repeated_pages or 0.0)
     check_models_and_lists(config.filters, config.store)
     earlier = sum(run.attributes.manifest.rows for run in open_runs(config.dedup, config.store))
     say_if_compiling()
@@ -453,6 +465,12 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
             whole.factors |= {CORPUS: stays, REMOVED: removed, **{cut.counted: stays for cut in config.cuts}}
         of_units = np.array(input.weights) / sum(input.weights) * share * passed / rows * input.rows
         whole.rows_of[DUPLICATES] = pa.table({"unit": np.arange(len(of_units)), "documents": of_units})
+        if of_pages is not None:
+            archives = sum(unit.bytes for unit in inputs.units if inputs.reading.leaves_out(unit))
+            share = archives / max(sum(unit.bytes for unit in inputs.units), 1)
+            of_url = tuple(one for one in filters.of_url if not isinstance(one, AssumedRepeats))
+            others = Filters(None, of_url, filters.dialect)
+            whole.add(planned_pages(config, others, job.frozen, share * input.rows), share)
         run_stages(config, inputs, whole.run)
         origin = (
             "given" if duplicates is not None else "as in the sample" if share > LEAST_DUPLICATES else
@@ -470,8 +488,12 @@ def plan(config: CurateConfig, documents: float | None = None, duplicates: float
                 f"An epoch of training reads {counted['epoch']['characters'] / max(kept, 1):.2f} times the corpus, by "
                 "the copies of the sample; duplicates far apart in the input are not in it (corpus.copies)."
             )
-        if any(isinstance(rule, RepeatedPages) for rule in job.config.filters.rules):
-            assumed.append("No page repeats an earlier one, as the sample is no archive (`repeated_pages`).")
+        if of_pages is not None:
+            origin = "given" if repeated_pages is not None else "a sample shows none"
+            assumed.append(
+                f"{repeated_pages or 0:.1%} of the pages of archives repeat an earlier one and are not extracted "
+                f"({origin}; --repeated-pages)."
+            )
         if documents is not None:
             files = plural(input.files, "file")
             assumed.append(f"{input.rows:,} documents are in files of the same sizes as now: {files}.")

@@ -122,10 +122,10 @@ def scores_of_shingles(results: list[tuple[str, Gold]]) -> Scores:
 def scores_of_segments(results: list[tuple[str, Gold]]) -> Scores:
     counts = [0] * 4
     for text, page in results:
-        folded = "".join(text.split())
+        folded = " ".join(text.split())
         for wanted, there, missing in ((page.truth[0], 0, 1), (page.truth[1], 2, 3)):
             for piece in wanted:
-                counts[there if "".join(piece.split()) in folded else missing] += 1
+                counts[there if " ".join(piece.split()) in folded else missing] += 1
     p = counts[TRUE_POSITIVE] / max(counts[TRUE_POSITIVE] + counts[FALSE_POSITIVE], 1)
     r = counts[TRUE_POSITIVE] / max(counts[TRUE_POSITIVE] + counts[FALSE_NEGATIVE], 1)
     return p, r, 2 * p * r / (p + r)

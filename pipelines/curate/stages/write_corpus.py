@@ -159,7 +159,7 @@ def select_stage(
             "groups": groups and groups.manifest.fingerprint,
             "remove": config.dedup and config.dedup.remove,
             "personal_data": redacts,
-            "corpus": config.corpus.model_dump(exclude_none=True),
+            "corpus": config.corpus.model_dump(),
             "samples": config.report.samples,
             "lines": [rule.name for rule in filters.rules if getattr(rule, "remove_lines", False)],
         }

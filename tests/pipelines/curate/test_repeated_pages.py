@@ -1,6 +1,7 @@
 """The rule `repeated_pages`: of pages with one URL or one payload, the first in order of the input stays."""
 
 import gzip
+import json
 import random
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.plan.plan import Prices, plan_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.job import plan as subject
+from raymill.pipelines.curate.stages import repeated_pages
 from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.inline import curate_inline
 from tests.support.warc_records import record, response
@@ -153,11 +156,57 @@ def test_the_rule_needs_urls_and_is_none_of_records(tmp_path):
         PrepareConfig.model_validate(records | {"validate": {"rules": {"repeated_pages": {}}}})
 
 
-def test_a_plan_says_that_it_removes_no_page_before_its_text_is_extracted(tmp_path):
-    write(tmp_path, [[(f"http://a.org/{number}", number) for number in range(8)]])
-    config = CurateConfig.model_validate({"kind": "curate", "name": "a"} | settings_of(tmp_path))
-    assumed = plan_of(subject(config), (2,), Prices())["assumed"]
-    assert any("repeated_pages" in sentence for sentence in assumed)
+def planned(folder: Path, monkeypatch, repeated: float | None, **changes) -> dict:
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
+    config = CurateConfig.model_validate({"kind": "curate", "name": "a"} | settings_of(folder) | changes)
+    return plan_of(subject(config, repeated_pages=repeated), (2,), Prices())
+
+
+def test_a_plan_prices_finding_repeated_pages_and_extracts_the_others(tmp_path, monkeypatch):
+    write(tmp_path, [[(f"http://a.org/{part}/{number}", number) for number in range(200)] for part in range(4)])
+    plans = {share: planned(tmp_path, monkeypatch, share) for share in (None, 0.75, 1.0)}
+    stages = {share: {stage["name"]: stage for stage in plan["stages"]} for share, plan in plans.items()}
+    for share, plan in plans.items():
+        pages = stages[share]["pages"]
+        assert pages["units"] == stages[share]["measure"]["units"] and pages["core_s"] > 0 and pages["written"] > 0
+        assert plan["sample"]["documents"] == 800
+        assert plan["sample"]["passed"] == pytest.approx(1 - (share or 0), abs=0.06)
+        origin = "given" if share else "a sample shows none"
+        sentence = f"{share or 0:.1%} of the pages of archives repeat an earlier one and are not extracted ({origin};"
+        assert any(one.startswith(sentence) for one in plan["assumed"])
+    # 800 pages of 900 bytes, whose extraction takes longer than their reading.
+    assert stages[1.0]["measure"]["core_s"] < 0.7 * stages[None]["measure"]["core_s"]
+    assert stages[1.0]["pages"]["core_s"] < stages[None]["measure"]["core_s"]
+    assert plans[1.0]["sample"]["text_bytes"] == 0
+
+
+def test_only_the_first_pages_of_archives_are_read_to_time_them(tmp_path, monkeypatch):
+    write(tmp_path, [[(f"http://a.org/{part}/{number}", number) for number in range(900)] for part in range(2)])
+    seen = []
+    first = repeated_pages._FirstPages.__call__
+    monkeypatch.setattr(
+        repeated_pages._FirstPages, "__call__", lambda self, columns: seen.append(len(columns)) or first(self, columns)
+    )
+    pages = {stage["name"]: stage for stage in planned(tmp_path, monkeypatch, 0.5)["stages"]}["pages"]
+    assert sum(seen) == 2 * repeated_pages._TIMED_PAGES
+    assert 1800 * 5e-6 < pages["core_s"] < 1800 * 5e-3
+
+
+def test_records_of_other_formats_are_never_assumed_to_be_repeated(tmp_path, monkeypatch):
+    write(tmp_path, [[(f"http://a.org/{number}", number) for number in range(100)]])
+    rows = [{"text": TEXT.format(number) * 8, "url": f"http://b.org/{number}"} for number in range(100)]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = ("*.warc.gz", "b.jsonl")
+    inputs = [{"source": name[-5:], "path": str(tmp_path / name), "columns": ["url"]} for name in names]
+    plan = planned(tmp_path, monkeypatch, 1.0, inputs=inputs)
+    documents = plan["sample"]["documents"]
+    assert documents > 110 and plan["sample"]["passed"] == pytest.approx((documents - 100) / documents)
+
+
+def test_the_share_is_refused_where_it_has_no_meaning(tmp_path, monkeypatch):
+    write(tmp_path, [[("http://a.org/1", 1)]])
+    with pytest.raises(ConfigError, match="--repeated-pages: the config has no rule `repeated_pages`"):
+        planned(tmp_path, monkeypatch, 0.5, rules={"packs": []})
 
 
 def test_all_pages_of_a_url_are_explained_the_one_that_stays_too(tmp_path, monkeypatch):
