@@ -419,7 +419,13 @@ def read_tables(
             ]
             parquet.fetch_ahead(groups, columns)
             for group in groups:
-                table = parquet.read_row_group(group, columns=columns, use_threads=False)
+                try:
+                    table = parquet.read_row_group(group, columns=columns, use_threads=False)
+                except (pa.ArrowException, OSError) as error:
+                    if getattr(error, "errno", None) is not None:  # of the disk
+                        raise
+                    seen = f"row group {group} cannot be decoded ({first_line(error)})"
+                    raise DataError(f"{uri}: {seen}. It was damaged after it was written{MADE_AGAIN}") from error
                 decoded += table.nbytes
                 if decoded > max(_LARGEST_GROUPS, LARGEST_RATIO * stored):
                     raise parquet.too_large(group)

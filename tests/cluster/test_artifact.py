@@ -167,6 +167,17 @@ def test_a_damaged_file_is_named(numbers):
         numbers.table()
 
 
+def test_a_file_whose_values_cannot_be_decoded_is_named(numbers):
+    uri = numbers.file_uris[-1]
+    data = bytearray(numbers.store.read_bytes(uri))
+    chunk = pq.read_metadata(uri).row_group(0).column(0)
+    start = data.index(b"\x28\xb5\x2f\xfd", chunk.dictionary_page_offset or chunk.data_page_offset)  # a zstd frame
+    data[start + 4 : start + 12] = b"\xff" * 8
+    numbers.store.write_bytes(uri, bytes(data))
+    with pytest.raises(DataError, match=r"000003-.*parquet: row group 0.* damaged.*Run the command"):
+        list(read_tables(numbers.store, [uri]))
+
+
 def test_a_file_that_vanished_is_named(numbers):
     numbers.store.delete([numbers.file_uris[0]])
     with pytest.raises(DataError, match=r"000001-000-.*parquet: is gone\. It was removed .*Run the command"):

@@ -29,6 +29,9 @@ _COMMON_SETTINGS = {
     "head_dim", "rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "transformers_version",
 }  # fmt: skip
 
+# Bounds of files that transformers reads in this process, at 10 MB/s or less.
+_MOST_BYTES = {"config.json": 16 << 20, "generation_config.json": 1 << 20}
+
 
 def load_base(
     store: Store,
@@ -160,6 +163,9 @@ def named_config(store: Store, model: Model) -> Any:
 
 
 def _checked_config(folder: Path, name: str | None) -> Any:
+    for file, most in _MOST_BYTES.items():
+        if (path := folder / file).is_file() and path.stat().st_size > most:
+            raise ConfigError(f"model {name}: {file} has over {most >> 20} MiB, and those of models have some kB.")
     try:
         plain = read_object(Store(), str(folder / "config.json"))
         refuse_hostile(plain, f"model {name}: config.json")

@@ -153,7 +153,7 @@ def _explained(run: RunReader, document: MeasuredDocument) -> str:
     try:
         place = run.place_of(document)
     except UserError as error:
-        uris = run.inputs.units[document.unit].uris
+        uris = run.unit_of(document).uris
         place = f"{plural(len(uris), 'file')} from {uris[0]}; {error}"
     lines += [f"position  unit {document.unit}, row {document.row} ({place})", "measured"]
     for name, value in document.attributes.items():

@@ -157,13 +157,26 @@ class RunReader:
         file, row = row_at(self.attributes, position, lambda name: name not in ("signature", "text_hash"))
         return MeasuredDocument(file.unit, row["row"], position, row)
 
+    def unit_of(self, document: MeasuredDocument) -> Unit:
+        """The unit that the document is in.
+
+        Raises:
+            DataError: the inputs of the run have no such unit.
+        """
+        if document.unit < len(self.inputs.units):
+            return self.inputs.units[document.unit]
+        raise DataError(
+            f"{self.uri}: its attributes are of unit {document.unit:,}, and inputs.parquet has "
+            f"{len(self.inputs.units):,} units. One of them was damaged after it was written: run the command that wrote them again."
+        )
+
     def place_of(self, document: MeasuredDocument) -> str:
         """The document's row in its file, and the file's URI, as text. Reads the unit's files up to the document.
 
         Raises:
             DataError, StorageError: a file changed or cannot be read.
         """
-        place, unit = document.attributes.get(PLACE), self.inputs.units[document.unit]
+        place, unit = document.attributes.get(PLACE), self.unit_of(document)
         if span := _span_of(unit, place):
             return f"{span.uri.rpartition('/')[0]}/{place}"
         row = document.row
@@ -186,7 +199,7 @@ class RunReader:
         Raises:
             DataError: the document is not in the unit any more.
         """
-        unit = self.inputs.units[document.unit]
+        unit = self.unit_of(document)
         texts = self._texts[document.unit]
         if texts is None and (found := self._record(unit, document.attributes.get(PLACE))) is not None:
             return normalize(Texts.from_arrow(pc.fill_null(found["text"], "")))[0]

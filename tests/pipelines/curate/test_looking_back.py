@@ -69,6 +69,18 @@ def test_null_for_a_pack_leaves_it_out(settings, monkeypatch):
     assert {one["stage"] for one in reasons if one["first"]["after"]["documents"]} & {"c4"} == set()
 
 
+def test_a_document_of_a_unit_that_the_inputs_lack_is_an_error_that_names_the_run(settings, monkeypatch):
+    run = curate_inline(settings, monkeypatch)
+    path = f"{run.uri}/inputs.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 0), path)
+    for ask in (
+        lambda: explain(RunReader(Store(), run.uri), "s1"),
+        lambda: sample_rows(Store(), run.uri, 3, (), 1, texts_from=()),
+    ):
+        with pytest.raises(DataError, match=r"run: its attributes are of unit 0, and inputs\.parquet has 0 units"):
+            ask()
+
+
 @pytest.mark.parametrize("threshold", [0.7, 0.95])
 def test_another_threshold_finds_duplicates_again(settings, monkeypatch, tmp_path, threshold):
     words = story(5).split()

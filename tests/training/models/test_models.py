@@ -244,6 +244,14 @@ def test_a_models_size_is_checked_once_and_again_with_other_files_or_numbers(sav
     assert checks(other) == 1, "twice the bytes"
 
 
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_settings_of_a_model_of_megabytes_are_refused_before_they_are_read(saved, tmp_path, file):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    (folder / file).write_text('{"bad_words_ids": [' + "[1]," * 5_000_000 + "[1]]}")
+    with pytest.raises(ConfigError, match=rf"{file} has over \d+ MiB"):
+        load(str(folder))
+
+
 def test_an_adapter_beside_a_model_is_not_loaded_with_it(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "model")
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "target_modules": "(a+)+!"}))
