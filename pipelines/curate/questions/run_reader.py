@@ -167,7 +167,8 @@ class RunReader:
             return self.inputs.units[document.unit]
         raise DataError(
             f"{self.uri}: its attributes are of unit {document.unit:,}, and inputs.parquet has "
-            f"{len(self.inputs.units):,} units. One of them was damaged after it was written: run the command that wrote them again."
+            f"{len(self.inputs.units):,} units. One of them was damaged after it was written: run the command that "
+            "wrote them again."
         )
 
     def place_of(self, document: MeasuredDocument) -> str:
