@@ -123,7 +123,14 @@ class CheckpointManifest:
         identity = manifest.fingerprint_parts
         if not isinstance(identity, dict) or not all(isinstance(one, str) for one in identity.values()):
             raise ValueError("its identity is no object of texts")
+        if any(type(file.bytes) is not int for file in manifest.files):
+            raise ValueError("the size of a file is no number of bytes")
+        sizes = [size for shape in manifest.shapes.values() for size in shape]
+        if any(type(size) is not int or not 0 <= size < 1 << 53 for size in sizes):
+            raise ValueError("a shape has numbers that are no sizes")
         pieces = [piece for file in manifest.files for piece in file.pieces]
+        if not all(isinstance(text, str) for piece in pieces for text in (piece.name, piece.state, piece.sha256)):
+            raise ValueError("a piece has no name, state or sha256")
         numbers = [number for piece in pieces for number in (piece.start, piece.count, piece.offset)]
         if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError("a piece has numbers that are no counts of values")

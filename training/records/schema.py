@@ -175,6 +175,9 @@ class Evaluation(TypedDict):
     notes: NotRequired[list[str]]
 
 
+_LARGEST_COUNT = 1 << 53  # of steps
+
+
 @dataclass(frozen=True)
 class Best:
     """The lowest validation loss so far, and the step after which it was measured."""
@@ -232,6 +235,22 @@ class TrainingProgress:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """The progress from its JSON values in a checkpoint's manifest (`dataclasses.asdict`)."""
+        """The progress from its JSON values in a checkpoint's manifest (`dataclasses.asdict`).
+
+        Raises:
+            ValueError, TypeError, KeyError: they are not of a progress.
+        """
         best = plain["best"]
-        return cls(**plain | {"best": best and Best(**best), "skipped": tuple(plain["skipped"])})
+        found = cls(**plain | {"best": None if best is None else Best(**best), "skipped": tuple(plain["skipped"])})
+        counts = [found.step, found.updates, found.misses, found.went_back, *found.skipped]
+        if type(found.evaluated) is not int or found.evaluated != -1:  # before the first validation
+            counts.append(found.evaluated)
+        numbers = [found.seconds]
+        if found.best is not None:
+            counts.append(found.best.step)
+            numbers.append(found.best.loss)
+        if any(type(one) is not int or not 0 <= one <= _LARGEST_COUNT for one in counts):
+            raise ValueError("its progress has numbers that are no counts")
+        if any(type(one) not in (int, float) for one in numbers) or not 0 <= found.seconds < _LARGEST_COUNT:
+            raise ValueError("its progress has values that are no numbers")
+        return found

@@ -25,7 +25,7 @@ from raymill.training.fit.ranks import Ranks
 from raymill.training.fit.step_log import StepLog
 from raymill.training.pack.packed_run import manifest_file
 from raymill.training.records import checkpoint as checkpoint_format
-from raymill.training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest
+from raymill.training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest, newest
 from raymill.training.records.finished import (
     WorkerErrors,
     read_evaluation,
@@ -451,6 +451,30 @@ def test_a_manifest_whose_pieces_are_not_every_value_once_is_refused(tmp_path, c
     manifest.write_text(json.dumps(plain))
     with pytest.raises(DataError, match=r"manifest\.json"):
         Checkpoint.load(Store(), uri)
+
+
+@pytest.mark.parametrize("value", [None, True, -2, 0.5, 10**30, "a", [1], {"a": 1}])
+@pytest.mark.parametrize(
+    "at", ["step", "updates", "evaluated", "best", "misses", "skipped", "went_back", "seconds", "bytes", "sha256"]
+)
+def test_a_manifest_with_a_value_of_another_type_is_damage_and_the_checkpoint_before_is_used(tmp_path, at, value):
+    job = make_job(tmp_path)
+    before = write(job, 1)
+    manifest = Path(write(job, 2), "manifest.json")
+    plain = json.loads(manifest.read_text())
+    if at == "bytes":
+        plain["files"][0]["bytes"] = value
+    elif at == "sha256":
+        pieces_of(plain)[0][5] = value
+    else:
+        plain["course"][at] = value
+    manifest.write_text(json.dumps(plain))
+    if (at, value) in ([("best", None), ("skipped", [1]), ("sha256", "a"), ("seconds", 0.5)]):
+        assert Checkpoint.load(Store(), str(manifest.parent)).step == 2
+        return
+    damaged = dict[str, str]()
+    assert newest(job.folder, damaged).uri == before
+    assert "manifest.json" in damaged[str(manifest.parent)] or "bytes" in damaged[str(manifest.parent)]
 
 
 def test_a_piece_of_more_values_than_are_written_at_once_is_refused(tmp_path, monkeypatch):
