@@ -123,12 +123,15 @@ def test_a_recipe_runs_on_a_sample(folder, monkeypatch, recipe):
     settings.pop("kind"), settings.pop("name")
     run = curate_inline(settings, monkeypatch)
     rows = run.removed.table(["url", "reason"]).to_pylist()
+    assert ("copies" in run.corpus.schema.names) == (recipe == "fineweb2")
     assert {int(url.rpartition("/")[2]) for url in run.corpus.table()["url"].to_pylist()} == KEPT[recipe], rows
 
 
 def test_bounds_of_languages_are_in_the_config(folder):
     write_recipe("fineweb2", "german.yaml", "configs", ["deu_Latn"])
     config = CurateConfig.model_validate(yaml.safe_load((folder / "german.yaml").read_text()))
+    # github.com/huggingface/fineweb-2, README.md, "Rehydrater"
+    assert config.corpus.copies.table == {1: 1, 2: 2, 3: 3, 5: 5, 100: 8, 1000: 1}
     assert config.language.keep == ("deu_Latn",) and config.language.min_scores == {"deu_Latn": 0.3}
     assert config.rules.gopher_quality.stop_words == {"deu_Latn": ("der", "und", "die", "no")}
     bounds = config.rules.by_language["deu_Latn"]
