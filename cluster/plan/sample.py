@@ -22,6 +22,7 @@ from raymill.cluster.guard import processor_seconds
 from raymill.cluster.plan.trial import Trial
 from raymill.cluster.plan.whole import PlannedInput
 from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.warc import RECORD_AT
 from raymill.cluster.readers.freeze import bytes_of_unit
 from raymill.cluster.readers.inputs import Limits, Unwanted
 from raymill.cluster.readers.reader import TABLE_BYTES, ReaderCounts
@@ -219,8 +220,8 @@ def _read_first(
     reading = inputs.reading
     store, input = reading.store_of(unit.source), reading.input_of(unit.source).leaving_out(unwanted)
     tables: list[pa.Table] = []
-    read = held = unreadable = estimated = 0
-    spent, is_whole = 0.0, True
+    read = held = unreadable = estimated = known = 0
+    spent, is_known = 0.0, True
     for span in map(_beginning, unit.spans):
         began = processor_seconds()
         with closing(READERS[span.format].read(store, span, input, limits, ReaderCounts())) as found:  # type: ignore[type-var]
@@ -228,9 +229,14 @@ def _read_first(
         spent += processor_seconds() - began
         if table is None:
             continue
-        estimated += expanded_size(span.end - span.start, span.uri)  # as the manifest estimates its text
-        # A reader's last table is smaller than the others.
-        is_whole = is_whole and span.format != "parquet" and table.nbytes < TABLE_BYTES and len(table) < 1 << 16
+        end: int | None = span.end
+        if table.nbytes >= TABLE_BYTES or len(table) >= 1 << 16:  # a reader's last table is smaller
+            end = _start_of_last_record(table)
+        if span.format == "parquet" or end is None:
+            is_known = False
+        elif is_known:
+            estimated += expanded_size(end - span.start, span.uri)  # as the manifest estimates its text
+            known += text_bytes(table if end == span.end else table.slice(0, len(table) - 1))
         read += text_bytes(table)
         table = _cut(table, piece_bytes - held)
         readable = conformed(table.filter(pc.is_null(table["problem"])), reading.carried)
@@ -248,8 +254,18 @@ def _read_first(
         documents,
         unreadable,
         0.0 if is_parquet else spent * (held / read if read else 1.0),
-        read / max(estimated, 1) if is_whole and tables else None,
+        known / max(estimated, 1) if is_known and tables else None,
     )
+
+
+def _start_of_last_record(table: pa.Table) -> int | None:
+    """The byte of its file at which the last record of a table of an archive begins; None where it is not known.
+
+    A crawl is pages, whose texts are a small part of its bytes.
+    """
+    place = table["where"][-1].as_py() if "where" in table.column_names else None
+    byte = (place or "").rpartition(RECORD_AT)[2]
+    return int(byte) if byte.isdecimal() else None
 
 
 def _beginning(span: Span) -> Span:

@@ -467,10 +467,10 @@ def plan(
         whole.rows_of[DUPLICATES] = pa.table({"unit": np.arange(len(of_units)), "documents": of_units})
         if of_pages is not None:
             archives = sum(unit.bytes for unit in inputs.units if inputs.reading.leaves_out(unit))
-            share = archives / max(sum(unit.bytes for unit in inputs.units), 1)
+            of_archives = archives / max(sum(unit.bytes for unit in inputs.units), 1)
             of_url = tuple(one for one in filters.of_url if not isinstance(one, AssumedRepeats))
             others = Filters(None, of_url, filters.dialect)
-            whole.add(planned_pages(config, others, job.frozen, share * input.rows), share)
+            whole.add(planned_pages(config, others, job.frozen, of_archives * input.rows), of_archives)
         run_stages(config, inputs, whole.run)
         origin = (
             "given" if duplicates is not None else "as in the sample" if share > LEAST_DUPLICATES else

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raymill.cluster.plan import sample as sample_of_plan
 from raymill.cluster.plan.sample import Sample, SampledUnit, _cut, document_count, draw_sample, planned_input, spread
 from raymill.cluster.plan.trial import Trial
+from raymill.cluster.readers import reader
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.config import CurateConfig
 from raymill.pipelines.curate.job import CurateJob
+from tests.support.warc_records import record, response
 
 
 def config_of(**changes):
@@ -85,6 +88,31 @@ def test_a_piece_is_the_first_mebibyte_of_text_of_its_unit(tmp_path, format):
         assert abs(piece.unreadable - len(drawn)) <= 1, "every second line is broken"
         assert sample.unreadable_share == piece.unreadable / (piece.unreadable + len(drawn)) and sample.read_s > 0
     assert (piece.text_share is None) == (format == "parquet")
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "one-member.warc.gz"])
+def test_pages_of_an_archive_of_which_the_beginning_is_read_are_counted_by_its_bytes(tmp_path, monkeypatch, name):
+    """Of 400 pages, whose text is a twentieth of their bytes, the table of the sample has some dozens."""
+    for module in (reader, sample_of_plan):
+        monkeypatch.setattr(module, "TABLE_BYTES", 60_000)
+    records = []
+    for number in range(400):
+        text = "".join(f"<p>Page {number} has the line {line} of the mill at the river.</p>" for line in range(20))
+        tags = "".join(f"<i class='{number * 7919 + tag * 104729}'></i>" for tag in range(800))
+        body = f"<html><body><article>{text}</article><footer>{tags}</footer></body></html>"
+        records.append(record("response", response(body.encode()), number))
+    whole = gzip.compress(b"".join(records)) if name.startswith("one") else b"".join(map(gzip.compress, records))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(whole if name.endswith(".gz") else b"".join(records))
+    config = config_of(inputs=[{"path": str(tmp_path / "in")}], output=str(tmp_path / "o"))
+    inputs = CurateJob(config).frozen
+    drawn = draw_sample(inputs, config.limits)
+    assert 20 < drawn.documents < 200
+    _, planned, is_exact = planned_input(inputs, drawn, None, None)
+    if name.startswith("one"):  # places are bytes of its content
+        assert drawn.text_share == 1.0
+    else:
+        assert not is_exact and 360 < planned.rows < 440
 
 
 def piece_of(texts, unreadable=0, read_s=0.0, text_share=None, source="a"):

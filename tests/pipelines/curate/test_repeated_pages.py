@@ -174,6 +174,7 @@ def test_a_plan_prices_finding_repeated_pages_and_extracts_the_others(tmp_path, 
         origin = "given" if share else "a sample shows none"
         sentence = f"{share or 0:.1%} of the pages of archives repeat an earlier one and are not extracted ({origin};"
         assert any(one.startswith(sentence) for one in plan["assumed"])
+        assert any(one.startswith("20.0% of the documents that pass are duplicates") for one in plan["assumed"])
     # 800 pages of 900 bytes, whose extraction takes longer than their reading.
     assert stages[1.0]["measure"]["core_s"] < 0.7 * stages[None]["measure"]["core_s"]
     assert stages[1.0]["pages"]["core_s"] < stages[None]["measure"]["core_s"]
