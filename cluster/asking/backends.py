@@ -28,7 +28,7 @@ from raymill.cluster.store.store import Store
 _shared = Entry("raymill.cluster.asking.shared_throttle:report_to")
 _state = Entry("raymill.cluster.asking.shared_throttle:state_of")
 _located = Entry("raymill.training.model_folder.folder:located_with_fingerprint")
-_local_model = Entry("raymill.training.model_folder.folder:local_model")
+_link_model = Entry("raymill.training.evaluation.answering:link_model")
 _model_folder = Entry("raymill.training.evaluation.answering:loaded")
 
 # Approximate number of requests of a range of keys, which is a unit of work: progress is shown by units, and the last
@@ -114,8 +114,8 @@ class Backends:
         """Connect a worker. Called once in each."""
         report = reporting(self.name, self.throttle)
         if self.model.engine == "vllm":
-            folder = _local_model.load()(self.answers.store, self.model.path)
-            server = VllmServer(folder, self.model.name, self.model.worker_gpus)
+            link = partial(_link_model.load(), self.answers.store, self.model.path)
+            server = VllmServer(link, self.model.name, self.model.worker_gpus)
             most = most_bytes(self.sampling.max_tokens, self.sampling.logprobs)
             return Connected(partial(server.opened, self.model.timeout_s, most), report)
         if self.model.endpoint is None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,17 +32,20 @@ _LINES_SHOWN = 5
 class VllmServer:
     """A server in a process of its own.
 
-    folder: of the model. name: of the model in requests. gpus: number of GPUs over which the model is divided.
+    link: links the files of the model into an empty folder. name: of the model in requests. gpus: number of GPUs over
+        which the model is divided.
     """
 
-    def __init__(self, folder: Path, name: str, gpus: int) -> None:
+    def __init__(self, link: Callable[[Path], None], name: str, gpus: int) -> None:
         program = shutil.which("vllm")
         if program is None:
             raise ConfigError("model.engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
-        self._words = [program, "serve", str(folder), "--host", "127.0.0.1", "--served-model-name", name]
-        self._words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
         scratch = temporary_folder("vllm")
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        (folder := scratch / "model").mkdir()
+        link(folder)
+        self._words = [program, "serve", str(folder), "--host", "127.0.0.1", "--served-model-name", name]
+        self._words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
         self._log = scratch / "log.txt"
         self._start()
 

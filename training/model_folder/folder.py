@@ -186,8 +186,8 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return " x ".join(f"{size:,}" for size in shape) or "one value"
 
 
-# The files of a hub repository that are fetched: model and tokenizer in formats that run no code.
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+# Files of a model and its tokenizer in formats that run no code; of a hub repository, no others are fetched.
+DATA_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _HUB_TIMEOUT_S = 10
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -231,7 +231,7 @@ def model_folder(store: Store, model: Model) -> Path:
         return path
     if is_path(model.name):
         raise no_folder(model.name)
-    return hub_copy(model.name, model.revision, _HUB_FILES)
+    return hub_copy(model.name, model.revision, DATA_FILES)
 
 
 def hub_copy(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -304,15 +304,6 @@ def located_with_fingerprint(store: Store, name: str) -> tuple[str, str]:
     model = located(Model(name=name))
     assert model.name is not None
     return model.name, model_fingerprint(store, model)
-
-
-def local_model(store: Store, name: str) -> Path:
-    """The folder of a model on this machine; what is elsewhere is fetched. name: of a folder, its URI, or on the hub.
-
-    Raises:
-        StorageError, DataError: there is none, or it is no model.
-    """
-    return model_folder(store, Model(name=name))
 
 
 def _weights_fingerprint(store: Store, folder: str) -> str:

@@ -6,9 +6,12 @@ vLLM takes a GPU and is not installed here: a program of its name stands in, wit
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -20,12 +23,16 @@ from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import abandoned
+from raymill.training.evaluation.answering import link_model
+from raymill.training.pack.template import CHATML
+from tests.support.model_folders import folder
+from tests.support.tiny_tokenizers import saved, tiny
 
 STAND_IN = f"""#!{sys.executable}
 import os, sys, threading
 from raymill.cluster.asking.faulty_server import FaultyServer
 words = sys.argv[1:]
-if "broken" in words[1]:
+if os.path.exists(f"{{words[1]}}/broken"):
     print("loading"), print("CUDA out of memory"), sys.exit(3)
 open(os.environ["SEEN"], "a").write(f"{{os.getpid()}} {{' '.join(words)}}\\n")
 with FaultyServer(port=int(words[words.index("--port") + 1])):
@@ -49,6 +56,10 @@ def seen(tmp_path, monkeypatch):
         return [(int(pid), words) for pid, _, words in (line.partition(" ") for line in lines)]
 
     return starts
+
+
+def empty(folder):
+    """A model without files, which the stand-in does not read."""
 
 
 def ended(pid):
@@ -77,10 +88,10 @@ def send(server):
 
 
 def test_it_is_started_asked_and_started_again(seen, tmp_path):
-    server = VllmServer(tmp_path / "model", "name-of-it", 2)
+    server = VllmServer(empty, "name-of-it", 2)
     assert send(server).outcome == "answered"
     ((pid, words),) = seen()
-    assert words.startswith(f"serve {tmp_path}/model --host 127.0.0.1 --served-model-name name-of-it")
+    assert re.match(r"serve \S+/raymill-vllm-\S+/model --host 127\.0\.0\.1 --served-model-name name-of-it ", words)
     assert "--tensor-parallel-size 2" in words
 
     async def die_between():
@@ -98,10 +109,10 @@ def test_it_is_started_asked_and_started_again(seen, tmp_path):
 
 
 def test_it_ends_with_its_worker(seen, tmp_path):
-    code = f"""
-import pathlib, time
+    code = """
+import time
 from raymill.cluster.asking.vllm_server import VllmServer
-server = VllmServer(pathlib.Path({str(tmp_path / "model")!r}), "m", 1)
+server = VllmServer(lambda folder: None, "m", 1)
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -119,22 +130,54 @@ time.sleep(600)
 
 def test_a_server_that_does_not_start_is_an_error_with_its_last_lines(seen, tmp_path):
     with pytest.raises(ClusterError, match=r"before it was ready: .*CUDA out of memory"):
-        VllmServer(tmp_path / "broken", "m", 1)
+        VllmServer(lambda folder: (folder / "broken").touch(), "m", 1)
 
 
 def test_without_vllm_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="pip install vllm"):
-        VllmServer(tmp_path, "m", 1)
+        VllmServer(empty, "m", 1)
 
 
 def test_generate_reserves_gpus_and_asks_the_server(seen, tmp_path, monkeypatch):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    folder = model_of_others(tmp_path)
     model = ModelSettings(path=str(folder), engine="vllm", name="m")
     backends = Backends(model, Sampling(), None, Answers(Store(), str(tmp_path / "answers"), "r"), "throttle")
     assert backends.gpus == 1 and ModelSettings(path="x").worker_gpus == 0
     made = request_of({}, json.loads(BODY))
     found = backends.ask(backends.setup(), {made.key: made}, AnswerRange("", ""), 5, 0.0)
     assert found[made.key].reply.outcome == "answered" and len(seen()) == 1
+
+
+def model_of_others(tmp_path):
+    """A model folder with pickled weights, code, and a tokenizer whose settings name a file of the user."""
+    place = Path(folder(tmp_path / "model"))
+    saved(place, tiny(CHATML))
+    (place / "pytorch_model.bin").write_bytes(b"pickle")
+    (place / "modeling_llama.py").write_text("raise SystemExit")
+    path = place / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab": "/etc/passwd"}))
+    return place
+
+
+def test_the_server_reads_data_of_the_model_alone(tmp_path):
+    place, linked = model_of_others(tmp_path), tmp_path / "linked"
+    linked.mkdir()
+    link_model(Store(), str(place), linked)
+    names = {path.relative_to(linked).as_posix() for path in linked.rglob("*") if path.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".py"))]
+    assert "vocab" not in json.loads((linked / "tokenizer_config.json").read_text())
+    assert (linked / "model.safetensors").read_bytes() == (place / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "config", [{"attn_implementation": "someone/kernel"}, {"num_hidden_layers": 10**9}], ids=["code", "layers"]
+)
+def test_a_model_that_names_code_or_has_numbers_beyond_all_models_is_not_served(seen, tmp_path, config):
+    link = partial(link_model, Store(), str(model_of_others(tmp_path)))
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    with pytest.raises(ConfigError, match=f"config\\.json: {next(iter(config))}"):
+        VllmServer(link, "m", 1)
+    assert not (tmp_path / "seen").exists()
