@@ -17,16 +17,13 @@ from transformers import GenerationConfig
 from raymill.cluster.asking.endpoint import Reply, judged
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Exceeded, Guard
-from raymill.cluster.model_settings import is_tokenizer_file, refuse_hostile, without_file_arguments
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import OF_A_PROMPT, problem_of, prompt_ids, stop_ids
-from raymill.training.model_folder.folder import DATA_FILES, model_folder, read_object, weight_files
+from raymill.training.model_folder.folder import link_data, model_folder, weight_files
 from raymill.training.models.base import load_base
 from raymill.training.pack.template import OF_A_CHECK
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
-
-_SETTINGS = ("config.json", "params.json")  # of the hub's and of Mistral's format
 
 
 class ModelFolder:
@@ -116,18 +113,7 @@ def link_model(store: Store, name: str, into: Path) -> None:
     weight_files(folder)
     if (folder / "tokenizer.json").is_file():  # the one that others load too
         load_tokenizer(Store(), str(folder))
-    for path in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*")]):
-        if not path.is_file() or not any(path.match(one) for one in DATA_FILES):
-            continue
-        if path.name in _SETTINGS:
-            refuse_hostile(read_object(Store(), str(path)), f"model {name}: {path.name}")
-        link = into / path.relative_to(folder)
-        link.parent.mkdir(exist_ok=True)
-        data = path.read_bytes() if is_tokenizer_file(path.name) else b""
-        if (kept := without_file_arguments(path.name, data)) != data:
-            link.write_bytes(kept)
-        else:
-            link.symlink_to(path.resolve())
+    link_data(folder, into, f"model {name}")
 
 
 def _refused(reason: str) -> Reply:

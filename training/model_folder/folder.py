@@ -24,12 +24,14 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from raymill.cluster.artifact import canonical_json
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.hub_client import checked_hub, hub_folder
+from raymill.cluster.model_settings import is_tokenizer_file, refuse_hostile, without_file_arguments
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 
+_SETTINGS = ("config.json", "params.json")  # of the hub's and of Mistral's format
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
@@ -402,6 +404,27 @@ def weight_files(folder: Path) -> list[Path]:
     require_safetensors(str(folder), names)
     refuse_adapter(str(folder), names)
     return [folder / name for name in sorted(_read_weights(Store(), str(folder), names))]
+
+
+def link_data(folder: Path, into: Path, where: str) -> None:
+    """Link the data of a model's folder into an empty folder: no pickled weights, no code, and no names of files in the
+    settings of the tokenizer.
+
+    Raises:
+        ConfigError: the settings name code or have sizes beyond all models.
+    """
+    for path in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*")]):
+        if not path.is_file() or not any(path.match(one) for one in DATA_FILES):
+            continue
+        if path.name in _SETTINGS:
+            refuse_hostile(read_object(Store(), str(path)), f"{where}: {path.name}")
+        link = into / path.relative_to(folder)
+        link.parent.mkdir(exist_ok=True)
+        data = path.read_bytes() if is_tokenizer_file(path.name) else b""
+        if (kept := without_file_arguments(path.name, data)) != data:
+            link.write_bytes(kept)
+        else:
+            link.symlink_to(path.resolve())
 
 
 def refuse_adapter(folder: str, names: Collection[str]) -> None:
