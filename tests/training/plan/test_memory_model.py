@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def held_bytes(config: TrainConfig) -> int:
     from raymill.training.models.build import build_objective
     from tests.benchmarks.gpu.workload import random_batch
 
-    before = set(_storages())
+    before = _storages()  # kept whole: were one freed, a tensor of the training could come to lie in its place
     objective = build_objective(config)
     engine = make_engine(config, objective, torch.device("cpu"))
     batch = objective.tensors(random_batch((1,), 2, config.sequence_length, 3, 320), "cpu")
@@ -92,10 +93,10 @@ def held_bytes(config: TrainConfig) -> int:
             engine.step(1e-4, 1.0)
     del loss, correct
     _ = [one.grad for one in objective.parameters()]
-    return sum(size for place, size in _storages().items() if place not in before | theirs)
+    return sum(one.nbytes() for place, one in _storages().items() if place not in before.keys() | theirs)
 
 
-def _storages() -> dict[int, int]:
+def _storages() -> dict[int, Any]:
     import torch
 
     gc.collect()
@@ -103,8 +104,9 @@ def _storages() -> dict[int, int]:
     for one in gc.get_objects():
         if issubclass(type(one), torch.Tensor) and one.device.type == "cpu":
             local = one.to_local() if hasattr(one, "to_local") else one
-            if local.untyped_storage().nbytes() > 10 * local.element_size():
-                found[local.untyped_storage().data_ptr()] = local.untyped_storage().nbytes()
+            storage = local.untyped_storage()
+            if storage.nbytes() > 10 * local.element_size():
+                found[storage.data_ptr()] = storage
     return found
 
 
@@ -160,16 +162,16 @@ def largest_at_a_step(config: TrainConfig) -> tuple[int, int]:
     from raymill.training.models.build import build_objective
     from tests.benchmarks.gpu.workload import random_batch
 
-    before = set(_storages())
+    before = _storages()  # kept whole: were one freed, a tensor of the training could come to lie in its place
     objective = build_objective(config)
     engine = make_engine(config, objective, torch.device("cpu"))
     batch = objective.tensors(random_batch((1,), 2, config.sequence_length, 3, 320), "cpu")
-    theirs = before | {one.untyped_storage().data_ptr() for one in batch.values()}
+    theirs = before.keys() | {one.untyped_storage().data_ptr() for one in batch.values()}
     seen: list[int] = []
 
     def look(*_: object) -> None:
         _ = [one.grad for one in objective.parameters()]  # only tensors that Python has met are found
-        seen.append(sum(size for place, size in _storages().items() if place not in theirs))
+        seen.append(sum(one.nbytes() for place, one in _storages().items() if place not in theirs))
 
     engine.backward(engine.module(**batch)[0] / 100, last=True)
     look()
