@@ -25,6 +25,7 @@ _OURS = {
         ("generate", "raymill.pipelines.generate.kind:GENERATE"),
         ("distil", "raymill.pipelines.distil.kind:DISTIL"),
         ("prompt", "raymill.pipelines.prompting.kind:PROMPT"),
+        ("annotate", "raymill.pipelines.annotate.kind:ANNOTATE"),
     )
 }
 

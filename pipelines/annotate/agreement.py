@@ -1,13 +1,13 @@
 """Agreement of any number of annotators: observed, Fleiss' kappa, Krippendorff's alpha, Gwet's AC1, with intervals.
 
-All are functions of the number of votes for each label of each item, int[I, L], so items with the same counts are one
-row with a weight. A bootstrap over items draws weights from a multinomial distribution. Cohen's kappa of two annotators
-is in `pipelines/agreement.py`.
+All are functions of counts, int64[I, L]: the number of votes for each label of each item. The intervals are percentile
+bootstraps over items: items with the same counts are one row with a weight, and weights are drawn from a multinomial
+distribution. Where a task has several items, as one for each word, `tasks`, int64[I], is the task of each item, and the
+bootstrap draws tasks. Cohen's kappa of two annotators is in `pipelines/agreement.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ _DRAWS, _SEED, _PERCENTILES = 2000, 0, (2.5, 97.5)
 
 # Weights of the rows of counts, float64[R] -> the coefficient; NaN where it is not defined.
 _Weighted = Callable[[np.ndarray], float]
+_Tasks = np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,21 @@ ONE_LABEL = "all votes are for the same label, so agreement by chance is not kno
 UNEQUAL = "items have different numbers of votes; see Krippendorff's alpha"
 
 
-def observed(counts: np.ndarray) -> Coefficient:
+def observed(counts: np.ndarray, tasks: _Tasks = None) -> Coefficient:
     """The fraction of pairs of votes on an item that are equal, as a mean over the items with at least two votes."""
-    rows, weights = _distinct(counts, 2)
+    rows, weights, draws = _distinct(counts, 2, tasks)
     if not weights.size:
         return Coefficient(None, None, None, 0, ONE_VOTE)
-    return _with_interval(partial(_mean, _equal_pairs(rows)), weights, "")
+    equal = _equal_pairs(rows)
+    return _with_interval(lambda weight: float(_mean(equal, weight)), weights, draws, "")
 
 
-def fleiss_kappa(counts: np.ndarray) -> Coefficient:
+def fleiss_kappa(counts: np.ndarray, tasks: _Tasks = None) -> Coefficient:
     """Fleiss' kappa; not defined where items have different numbers of votes. Items without votes are left out.
 
     Source: Fleiss 1971.
     """
-    rows, weights = _distinct(counts, 1)
+    rows, weights, draws = _distinct(counts, 1, tasks)
     votes = rows.sum(axis=1)
     if not weights.size or votes.max() < 2:
         return Coefficient(None, None, None, 0, ONE_VOTE)
@@ -68,15 +70,15 @@ def fleiss_kappa(counts: np.ndarray) -> Coefficient:
         chance = float((_mean(shares, weight) ** 2).sum())
         return float((_mean(equal, weight) - chance) / (1 - chance)) if chance < 1 - 1e-12 else np.nan
 
-    return _with_interval(kappa, weights, ONE_LABEL)
+    return _with_interval(kappa, weights, draws, ONE_LABEL)
 
 
-def gwet_ac1(counts: np.ndarray) -> Coefficient:
+def gwet_ac1(counts: np.ndarray, tasks: _Tasks = None) -> Coefficient:
     """Gwet's AC1, which stays near the observed agreement where almost all votes are for one label.
 
     Source: Gwet 2008; with missing votes, Gwet 2014: shares of labels over all items, agreement over those with two.
     """
-    rows, weights = _distinct(counts, 1)
+    rows, weights, draws = _distinct(counts, 1, tasks)
     votes, labels = rows.sum(axis=1), rows.shape[1]
     several = votes >= 2
     if not several.any():
@@ -92,10 +94,12 @@ def gwet_ac1(counts: np.ndarray) -> Coefficient:
         chance = float((share * (1 - share)).sum()) / (labels - 1)
         return (float(weight @ equal) / of_several - chance) / (1 - chance)
 
-    return _with_interval(ac1, weights, "", int(weights[several].sum()))
+    return _with_interval(ac1, weights, draws, "", int(weights[several].sum()))
 
 
-def krippendorff_alpha(counts: np.ndarray, level: Level = "nominal", values: np.ndarray | None = None) -> Coefficient:
+def krippendorff_alpha(
+    counts: np.ndarray, level: Level = "nominal", values: np.ndarray | None = None, tasks: _Tasks = None
+) -> Coefficient:
     """Krippendorff's alpha. Items with less than two votes are left out.
 
     level: how far two labels are from each other. `ordinal` takes the order of the labels; `interval` and `ratio` their
@@ -103,7 +107,7 @@ def krippendorff_alpha(counts: np.ndarray, level: Level = "nominal", values: np.
 
     Source: Krippendorff 2011, Computing Krippendorff's Alpha-Reliability.
     """
-    rows, weights = _distinct(counts, 2)
+    rows, weights, draws = _distinct(counts, 2, tasks)
     if not weights.size:
         return Coefficient(None, None, None, 0, ONE_VOTE)
     given = np.arange(1, rows.shape[1] + 1, dtype=float) if values is None else values.astype(float)
@@ -123,7 +127,7 @@ def krippendorff_alpha(counts: np.ndarray, level: Level = "nominal", values: np.
             chance = float(_squared_distances(margins[None], places)[0])
         return 1 - (total - 1) * seen / chance if chance > 0 else np.nan
 
-    return _with_interval(alpha, weights, ONE_LABEL)
+    return _with_interval(alpha, weights, draws, ONE_LABEL)
 
 
 def items_needed(coefficient: Coefficient, width: float) -> int | None:
@@ -137,11 +141,21 @@ def items_needed(coefficient: Coefficient, width: float) -> int | None:
     return max(0, int(np.ceil(wanted - coefficient.items)))
 
 
-def _distinct(counts: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """(int64[R, L], int64[R]): different rows with at least `least` votes, and the number of items with each."""
-    kept = counts[counts.sum(axis=1) >= least]
-    rows, weights = np.unique(kept, axis=0, return_counts=True)
-    return rows, weights
+def _distinct(counts: np.ndarray, least: int, tasks: _Tasks) -> tuple[np.ndarray, np.ndarray, Iterator[np.ndarray]]:
+    """(int64[R, L], int64[R], draws): rows with at least `least` votes, how many items have each, and this number in
+    each draw of the bootstrap, float64[R].
+    """
+    usable = counts.sum(axis=1) >= least
+    random = np.random.default_rng(_SEED)
+    if tasks is None:
+        rows, weights = np.unique(counts[usable], axis=0, return_counts=True)
+        total = int(weights.sum())
+        drawn = (random.multinomial(total, weights / total) for _ in range(_DRAWS))
+    else:
+        rows, (_, task) = counts[usable], np.unique(tasks[usable], return_inverse=True)
+        weights, total = np.ones(len(rows), np.int64), int(task.max(initial=-1)) + 1
+        drawn = (random.multinomial(total, np.full(total, 1 / total))[task] for _ in range(_DRAWS))
+    return rows, weights, (one.astype(float) for one in drawn)
 
 
 def _equal_pairs(rows: np.ndarray) -> np.ndarray:
@@ -170,18 +184,14 @@ def _squared_distances(counts: np.ndarray, places: np.ndarray) -> np.ndarray:
     return 2 * (counts.sum(axis=1) * (counts @ centred**2) - (counts @ centred) ** 2)
 
 
-def _with_interval(measure: _Weighted, weights: np.ndarray, problem: str, items: int | None = None) -> Coefficient:
-    """The measure at these weights, with its interval by a percentile bootstrap over items.
-
-    problem: why it is not defined, if it is not.
-    """
-    total = int(weights.sum())
+def _with_interval(
+    measure: _Weighted, weights: np.ndarray, draws: Iterator[np.ndarray], problem: str, items: int | None = None
+) -> Coefficient:
+    """The measure at these weights, with its interval. problem: why it is not defined, if it is not."""
     value = float(measure(weights.astype(float)))
-    counted = total if items is None else items
+    counted = int(weights.sum()) if items is None else items
     if not np.isfinite(value):
         return Coefficient(None, None, None, counted, problem)
-    random = np.random.default_rng(_SEED)
-    drawn = (random.multinomial(total, weights / total).astype(float) for _ in range(_DRAWS))
-    found = np.fromiter((measure(weight) for weight in drawn), float, _DRAWS)
+    found = np.fromiter(map(measure, draws), float, _DRAWS)
     low, high = np.percentile(found[np.isfinite(found)], _PERCENTILES)
     return Coefficient(value, float(low), float(high), counted)

@@ -130,3 +130,15 @@ def test_ordinal_alpha_of_many_items_takes_little_time():
     for _ in range(3):
         np.add.at(counts, (np.arange(20_000), random.integers(0, 7, 20_000)), 1)
     assert abs(krippendorff_alpha(counts, "ordinal").value) < 0.02
+
+
+def test_items_of_one_task_are_drawn_together():
+    """Ten tasks of 30 equal items each are ten observations, not 300."""
+    random = np.random.default_rng(4)
+    of_task = np.where(random.random(10)[:, None] < 0.5, [[2, 0]], [[1, 1]])
+    counts, tasks = np.repeat(of_task, 30, axis=0), np.repeat(np.arange(10), 30)
+    alone, together = observed(of_task), observed(counts, tasks)
+    assert together.value == alone.value
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.11)
+    assert observed(counts).high - observed(counts).low < 0.5 * (together.high - together.low)
+    assert krippendorff_alpha(counts, tasks=tasks).value == krippendorff_alpha(counts).value

@@ -1,0 +1,117 @@
+"""Labels of annotators as they come in, in `answers/` of a round: nothing there is changed or removed.
+
+Each file holds the labels of one request of the page or of one import, as JSON Lines, and is named by its content, so
+the same import again adds nothing. A label is there as soon as its file is. Of several labels of an annotator for a
+task the latest counts; undoing a label adds one with the status `withdrawn`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from raymill.cluster.errors import DataError
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+
+ANSWERS = "answers"
+Status = Literal["labelled", "skipped", "draft", "withdrawn"]
+_STATUSES = frozenset({"labelled", "skipped", "draft", "withdrawn"})
+_THREADS = 16
+_LARGEST = 1 << 30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an annotator did with a task.
+
+    Attributes:
+        task: id of the task.
+        value: the label (tasks.py); None unless `labelled` or `draft`.
+        reason: why it was skipped.
+        seconds: time that the annotator took; None if it is not known.
+        at: when, ISO 8601; empty if it is not known, which is before any other time.
+        guideline: version of the guideline that the annotator had; empty if it is not known.
+        origin: `page`, or the tool and the name of the file it was imported from.
+    """
+
+    task: str
+    annotator: str
+    status: Status
+    value: Any = None
+    reason: str = ""
+    seconds: float | None = None
+    at: str = ""
+    guideline: str = ""
+    origin: str = "page"
+
+    @property
+    def key(self) -> str:
+        """Equal for the same label, however often and from wherever it comes in."""
+        same = [self.task, self.annotator, self.status, self.value, self.reason, self.at]
+        return hashlib.blake2b(json.dumps(same, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+_TEXTS = ("task", "annotator", "status", "reason", "at", "guideline", "origin")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The labels of a round. uri: folder of the round."""
+
+    store: Store
+    uri: str
+
+    def add(self, answers: Sequence[Answer], origin: str = "page") -> bool:
+        """Write labels. Returns whether they are new; they are stored when it returns.
+
+        origin: first part of the name of the file.
+        """
+        if not answers:
+            return False
+        lines = [json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) for one in answers]
+        content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
+        name = f"{origin}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
+        return self.store.create(paths.join(self.uri, ANSWERS, name), content)
+
+    def read(self) -> list[Answer]:
+        """All labels, each once, in the order of their times.
+
+        Raises:
+            DataError: a file is damaged.
+        """
+        files = [one.uri for one in self.store.list_files(paths.join(self.uri, ANSWERS)) if one.uri.endswith(".jsonl")]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            contents = pool.map(lambda uri: self.store.read_bytes(uri, _LARGEST), files)
+            found = [one for uri, content in zip(files, contents, strict=True) for one in _parsed(uri, content)]
+        return sorted({one.key: one for one in found}.values(), key=lambda one: (one.at, one.key))
+
+
+def latest(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
+    """(task, annotator) -> the label that counts. answers: in the order of their times."""
+    found = {(one.task, one.annotator): one for one in answers}
+    return {place: one for place, one in found.items() if one.status != "withdrawn"}
+
+
+def _parsed(uri: str, content: bytes) -> list[Answer]:
+    names = {field.name for field in fields(Answer)}
+    found = []
+    try:
+        for line in content.decode("utf-8", "surrogatepass").split("\n"):
+            if not line:
+                continue
+            plain = json.loads(line)
+            if plain.keys() != names or plain["status"] not in _STATUSES:
+                raise ValueError("a line is no label")
+            is_number = plain["seconds"] is None or isinstance(plain["seconds"], int | float)
+            if not is_number or not all(isinstance(plain[name], str) for name in _TEXTS):
+                raise ValueError("a label has values of other types")
+            found.append(Answer(**plain))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{uri}: is damaged ({error}). Labels there are written once: restore the file, or move it out of the "
+            "folder and import its labels again."
+        ) from error
+    return found

@@ -1,0 +1,250 @@
+"""The settings of a `kind: annotate` config."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from raymill.cluster.asking.embedding_model import EmbeddingModel
+from raymill.cluster.frame.execution import FilesExecution
+from raymill.cluster.frame.run_name import RunName, named_after_output
+from raymill.cluster.readers.inputs import Input, Limits, WithShortForm, as_list
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+
+TaskType = Literal["classify", "rate", "compare", "rank", "correct", "write", "span", "check"]
+STRATEGIES = ("random", "uncertainty", "disagreement", "diversity", "coverage", "label_errors")
+# Labels of the types that have their own.
+CHECKED = ("supported", "contradicted", "not in the source")
+TIE = "tie"
+
+AnnotatorName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]*$", max_length=100)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+# "." also stands for the other names, and no label is empty.
+Label = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class RecordsInput(Input):
+    """An input with the columns of tasks, which may have the names of columns of a corpus, and lists as text."""
+
+    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "problem", "where"})
+    nested_text: ClassVar[bool] = True
+
+
+class Task(BaseModel, extra="forbid", frozen=True):
+    """What annotators see of a record, and what they are asked."""
+
+    type: TaskType = Field(
+        description="Kind of task: classify, rate, compare (which answer is better), rank (answers), correct (a text), "
+        "write (a text), span (mark parts of a text), or check (a statement against a source)"
+    )
+    show: tuple[str, ...] = Field(min_length=1, description="Columns of the records that are shown, in this order")
+    question: str = Field("", max_length=1000, description="Question above the record; empty: one for the type")
+    labels: tuple[Label, ...] = Field(
+        (), max_length=1000, description="Labels of classify and span; of check: supported, contradicted, not in the "
+        "source",
+    )  # fmt: skip
+    several: bool = Field(False, description="Whether classify takes any number of labels")
+    points: int = Field(5, ge=2, le=100, description="Number of points of rate, from 1")
+    answers: tuple[str, ...] = Field((), description="Columns with the answers that compare (two) and rank take")
+    tie: bool = Field(True, description=f"Whether compare has a tie, the label `{TIE}`")
+    field: str | None = Field(
+        None, description="Column with the text of correct, span and check; null: the first of `show`"
+    )
+    source: str | None = Field(None, description="Column with the source that check compares with")
+    guideline: paths.AbsolutePath | None = Field(
+        None, description="Markdown file with the guideline, whose version each label carries; null: none"
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_type(self) -> Self:
+        needs_labels, needs_answers = self.type in ("classify", "span"), self.type in ("compare", "rank")
+        if needs_labels and len(self.labels) < (2 if self.type == "classify" and not self.several else 1):
+            raise ValueError(f"labels: {self.type} needs them, such as [yes, no]")
+        if self.labels and not needs_labels:
+            raise ValueError(f"labels: {self.type} has its own; leave them out")
+        if twice := sorted({one for one in self.labels if self.labels.count(one) > 1}):
+            raise ValueError(f"labels: {', '.join(twice)} is named twice")
+        number = "two" if self.type == "compare" else "the"
+        if needs_answers and not (len(self.answers) == 2 or (self.type == "rank" and len(self.answers) > 2)):
+            raise ValueError(f"answers: {self.type} needs {number} columns with answers, such as [answer_a, answer_b]")
+        if self.answers and not needs_answers:
+            raise ValueError(f"answers: {self.type} compares none; leave them out")
+        if (self.type == "check") != (self.source is not None):
+            raise ValueError("source: goes with `type: check`, which needs it")
+        if self.several and self.type != "classify":
+            raise ValueError("several: goes with `type: classify`")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a task has of a record, each once, in the order in which they are shown."""
+        named = [*self.show, *self.answers, self.field, self.source]
+        return tuple(dict.fromkeys(one for one in named if one is not None))
+
+    @property
+    def text(self) -> str:
+        """The column that correct, span and check are about."""
+        return self.field or self.show[0]
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The labels that a vote can have, if it is one label of a few; empty of the others."""
+        if self.type == "classify" and not self.several:
+            return self.labels
+        if self.type == "rate":
+            return tuple(str(point) for point in range(1, self.points + 1))
+        if self.type == "compare":
+            return (*self.answers, *([TIE] if self.tie else []))
+        return CHECKED if self.type == "check" else ()
+
+
+class Choose(BaseModel, extra="forbid", frozen=True):
+    """Which records are labelled: how many, and the fraction of them by each strategy."""
+
+    count: int = Field(200, ge=1, le=1_000_000, description="Number of records")
+    random: _Fraction | None = Field(
+        None, description="Fraction that is drawn at random, from all that the strategies leave; null: the rest"
+    )
+    uncertainty: _Fraction = Field(0, description="Fraction of which a classifier is least certain")
+    disagreement: _Fraction = Field(0, description="Fraction on which the columns `votes` disagree most")
+    diversity: _Fraction = Field(0, description="Fraction that is far from each other (k-centre)")
+    coverage: _Fraction = Field(0, description="Fraction that is nearest to `topics` which few records are near")
+    label_errors: _Fraction = Field(
+        0, description="Fraction whose value in the column `label` is least probable by a classifier of the others"
+    )
+    measure: Literal["least_confidence", "margin", "entropy"] = Field(
+        "entropy", description="Measure of uncertainty, of the probabilities of the labels"
+    )
+    strata: tuple[str, ...] = Field((), description="Columns by whose values the random fraction is divided")
+    allocation: Literal["proportional", "equal", "neyman"] = Field(
+        "proportional",
+        description="Random records of each stratum: proportional to its size, equally many, or proportional to its "
+        "size times the spread of the probabilities by the classifier",
+    )
+    label: str | None = Field(
+        None, description="Column with the label that a record has, from which a classifier learns; null: none"
+    )
+    probabilities: str | None = Field(
+        None,
+        description="Column with the probability of each label, as a list or by name; null: those of a classifier that "
+        "learns from `labelled`, `label` and the names of the labels",
+    )
+    votes: tuple[str, ...] = Field((), description="Columns with labels by models or judges, for `disagreement`")
+    labelled: tuple[paths.AbsolutePath, ...] = Field(
+        (), description="Finished rounds whose labels the classifier learns from; their records are not chosen again"
+    )
+    topics: tuple[str, ...] = Field((), description="Topics in a few words each, for `coverage`")
+    model: EmbeddingModel | None = Field(
+        None, description="Model of text vectors, for `diversity` and `coverage`; null: TF-IDF with truncated SVD"
+    )
+    seed: int = Field(0, ge=0, lt=1 << 31, description="Random seed")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        others = sum(getattr(self, name) for name in STRATEGIES if name != "random")
+        if (self.random is None and others > 1 + 1e-9) or (
+            self.random is not None and abs(others + self.random - 1) > 1e-9
+        ):
+            given = others + (self.random or 0)
+            raise ValueError(f"the fractions of the strategies add up to {given:g}; they must add up to 1")
+        for name, needed in (("disagreement", "votes"), ("coverage", "topics"), ("label_errors", "label")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name}: needs `{needed}`")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Strategy -> its fraction, of those that have one; random comes last."""
+        found = {name: getattr(self, name) for name in STRATEGIES if name != "random"}
+        rest = 1 - sum(found.values()) if self.random is None else self.random
+        return {name: share for name, share in found.items() if share} | ({"random": rest} if rest > 1e-9 else {})
+
+
+class Annotator(WithShortForm):
+    """A person who labels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    short_form: ClassVar[str] = "name"
+
+    name: AnnotatorName = Field(description="Name of the annotator, which labels carry")
+    expert: bool = Field(False, description="Whether the annotator decides where the others disagree")
+    topics: tuple[str, ...] = Field(
+        (), description="Values of `expertise` whose records the annotator is given first; empty: any"
+    )
+
+
+class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
+    """Tasks for annotators, of chosen records, and one label of each from their votes."""
+
+    kind: Literal["annotate"] = Field(description="Kind of run: annotate")
+    name: RunName = ""
+    inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(
+        min_length=1, description="Sources of records, as in `curate`; `input` is short for one"
+    )
+    task: Task = Field(description="What annotators see and are asked")
+    choose: Choose = Field(Choose(), description="Which records are labelled")
+    annotators: tuple[Annotator, ...] = Field(min_length=1, description="Names of the annotators, or settings of each")
+    overlap: int = Field(1, ge=1, le=100, description="Number of annotators who label each task")
+    expertise: str | None = Field(
+        None, description="Column with the topic of a record, for `annotators[].topics`; null: none"
+    )
+    gold: str | None = Field(
+        None,
+        description="Column with the known label of a record; tasks that have one measure the annotators; null: none",
+    )
+    gold_share: float = Field(0.1, ge=0, le=1, description="Fraction of the tasks with a known label, if `gold` is set")
+    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    limits: Limits = Field(
+        Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
+    )
+    execution: FilesExecution = Field(
+        FilesExecution(), description="Retries, CPU cores, and units of work; no effect on the result"
+    )
+    storage: StorageOptions = Field(
+        StorageOptions(), description="Credentials, address and timeouts of the object store"
+    )  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, settings: Any) -> Any:
+        if isinstance(settings, dict) and "input" in settings and "inputs" not in settings:
+            settings = {name: value for name, value in settings.items() if name != "input"} | {
+                "inputs": settings["input"]
+            }
+        return named_after_output(settings, "round")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [one.name for one in self.annotators]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"annotators: {', '.join(twice)} is named twice")
+        if self.overlap > len(names):
+            raise ValueError(f"overlap: {self.overlap} annotators for each task, and there are {len(names)}")
+        if self.expertise is None and any(one.topics for one in self.annotators):
+            raise ValueError("annotators.topics: go with `expertise`, the column that they are values of")
+        learns = {"uncertainty", "label_errors"} & self.choose.shares.keys()
+        if learns and not self.task.choices:
+            raise ValueError(f"choose.{min(learns)}: needs labels, which `type: {self.task.type}` has not")
+        return self
+
+    @property
+    def store(self) -> Store:
+        """The store of the output, and of inputs without `storage` of their own."""
+        return Store(self.storage)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read of records, each once; the first is one that is shown."""
+        choose = self.choose
+        named = [*self.task.columns, *choose.strata, choose.label, choose.probabilities, *choose.votes]
+        return tuple(dict.fromkeys(one for one in [*named, self.expertise, self.gold] if one is not None))
+
+    @property
+    def embedding_models(self) -> dict[str, EmbeddingModel]:
+        """Setting -> the model of text vectors, if there is one."""
+        if (model := self.choose.model) is None:
+            return {}
+        if model.endpoint and not model.answers:
+            model = model.model_copy(update={"answers": paths.join(paths.absolute(self.output), "embeddings")})
+        return {"choose.model": model}

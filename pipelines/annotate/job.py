@@ -1,0 +1,223 @@
+"""The main job of `raymill annotate`: chooses records, and makes them tasks for annotators.
+
+    freeze   lists the input files and divides them into units       -> inputs.json, inputs.parquet
+    ...      the stages of stages.py                                  -> quarantine, tasks
+    report   writes the report, then the run's manifest               -> report.json, report.html, manifest.json
+
+From then on labels come in, by the page or by imports: `answers/`. `finish` makes `labels/` and agreement.json of them,
+as often as it is called.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.asking.embeddings import EmbeddingRun
+from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.formats import count, plural
+from raymill.cluster.frame.files import FilesJob
+from raymill.cluster.frame.job import Made, Making, Run, digests_of
+from raymill.cluster.output_folder import refuse_output_among_inputs
+from raymill.cluster.readers.columns import first_columns
+from raymill.cluster.readers.inputs import STORES, Input
+from raymill.cluster.readers.listing import InputListing, find_files, list_inputs
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
+from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.session import Session
+from raymill.cluster.stage import RunStageIn
+from raymill.cluster.store import paths
+from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.annotate.config import AnnotateConfig, RecordsInput
+from raymill.pipelines.annotate.round import Round, guideline_version, put_guideline
+from raymill.pipelines.annotate.stages import Labelled, needs_probabilities, run_stages
+from raymill.pipelines.annotate.tasks import TASKS
+from raymill.pipelines.embedder import check_models, require_models
+from raymill.pipelines.generate.stages import QUARANTINE
+
+log = logging.getLogger(__name__)
+
+# `exclude` of pydantic's model_dump: the settings without effect on the tasks.
+_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True}
+
+
+class AnnotateRun(Run):
+    """A round of annotation: its tasks, and the labels that came in."""
+
+    @property
+    def round(self) -> Round:
+        """The tasks and labels. Reads the tasks."""
+        return Round.of(self.store, self.uri, self.manifest)
+
+    @property
+    def summary(self) -> str:
+        report = self.report
+        lines = [f"{plural(report['tasks'], 'task')} of {plural(report['candidates'], 'record')}"]
+        lines += [f"  {one['strategy']:<16}{one['tasks']:,}" for one in report["chosen"]]
+        lines += [f"  {one['annotator']:<16}{one['tasks']:,} to label" for one in report["annotators"]]
+        return "\n".join([*lines, f"label them: raymill annotate label {self.uri} --open"])
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The tasks of each strategy."""
+        return ("chosen by", "tasks"), [(one["strategy"], count(one["tasks"])) for one in self.report["chosen"]]
+
+    @property
+    def _results(self) -> dict[str, str]:
+        return {TASKS: paths.join(self.uri, TASKS)}
+
+
+class AnnotateJob(FilesJob[AnnotateConfig]):
+    """Choose records and make them tasks for annotators; then label, import, export and finish.
+
+    `raymill annotate CONFIG` makes the tasks of a round. `raymill annotate label ROUND` serves the page on which they
+    are labelled, `export` and `import` exchange them with other tools, and `finish` makes one label of each.
+    Report: OUTPUT/report.html
+    """
+
+    kind, run_type = "annotate", AnnotateRun
+
+    @cached_property
+    def listing(self) -> InputListing:
+        listing = list_inputs(self.store, [self._with_columns(one) for one in self.config.inputs])
+        refuse_output_among_inputs(self.root, listing)
+        return listing
+
+    def _with_columns(self, input: Input) -> RecordsInput:
+        """The input with the columns that tasks need, and the column `id` as ids where the files have one."""
+        columns = self.config.columns
+        given = input.model_dump(exclude_unset=True)
+        text = given.get("text") or ("text" if "text" in columns else columns[0])
+        given |= {"text": text, "columns": tuple(one for one in columns if one not in (text, "source"))}
+        found = RecordsInput.model_validate(given)
+        if found.id is None and "id" in self._names(found):
+            found = RecordsInput.model_validate(given | {"id": "id"})
+        return found
+
+    def _names(self, input: RecordsInput) -> Sequence[str]:
+        """Names of columns at the beginning of an input; empty if it cannot be read, which `frozen` reports."""
+        try:
+            store = self.store if input.storage is None else replace(self.store, options=input.storage)
+            files = find_files(store, input).files
+            return first_columns(store, files, input)[2] if files else ()
+        except UserError:
+            return ()
+
+    @cached_property
+    def labelled(self) -> Labelled:
+        """The labels of earlier rounds."""
+        texts, labels, ids = [], [], set[str]()
+        for uri in self.config.choose.labelled:
+            earlier = Round.open(self.store, uri)
+            ids.update(row.id for row in earlier.tasks)
+            found = earlier.labels()
+            for row in earlier.tasks:
+                if row.id in found:
+                    texts.append("\n".join(row.record.get(name) or "" for name in self.config.task.columns))
+                    labels.append(found[row.id])
+        return Labelled(texts, labels, frozenset(ids))
+
+    @cached_property
+    def embedding_run(self) -> EmbeddingRun:
+        """The endpoints for text vectors."""
+        return EmbeddingRun.of(self.store, self.root, self.config.name, [*self.config.embedding_models.values()])
+
+    def settings(self) -> dict[str, Any]:
+        return json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+
+    def variables(self) -> tuple[str, ...]:
+        return tuple(one.key_env for one in self.config.embedding_models.values() if one.key_env)
+
+    def must_exist(self) -> tuple[str, ...]:
+        return (self.config.task.guideline,) if self.config.task.guideline else ()
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        if computes:
+            require_models(self.config.embedding_models)
+
+    def check(self, session: Session, replace: bool) -> None:
+        _ = self.frozen, self.labelled
+        check_models(self.config.embedding_models, self.store)
+        if self.config.task.guideline:
+            guideline_version(self.store, self.config.task.guideline)
+        if len(needed := self.config.task.choices) < 2 and needs_probabilities(self.config):
+            raise ConfigError(f"task.labels: a classifier needs two labels; there are {len(needed)}")
+
+    def stages(self, run: RunStageIn) -> dict[str, Artifact]:
+        return run_stages(self.config, self.frozen, self.labelled, self.embedding_run, run)
+
+    def make(self, making: Making) -> Made:
+        self.record_inputs()
+        for note in self.frozen.notes:
+            log.warning("%s", note)
+        artifacts = self.stages(making.run)
+        quarantine = artifacts[QUARANTINE]
+        good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
+        refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "record")
+        if not artifacts[TASKS].rows:
+            raise DataError("inputs: no record to label: there is none, or all are in the rounds of `choose.labelled`.")
+        asked = self.embedding_run.close([*self.config.embedding_models.values()])
+        version = put_guideline(self.store, self.root, self.config.task.guideline)
+        report = self._report(artifacts) | {"guideline": version} | ({"embeddings": asked} if asked else {})
+        digests = digests_of({name: artifacts[name] for name in (TASKS, QUARANTINE)})
+        told = {"tasks": count(report["tasks"])}
+        return Made(report, digests, {"finished": report["finished"], "told": told})
+
+    def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+        chosen, given, strata = Counter[str](), Counter[str](), Counter[str]()
+        for table in artifacts[TASKS].tables(["chosen_by", "annotators", "stratum"]):
+            chosen.update(table["chosen_by"].to_pylist())
+            strata.update(table["stratum"].to_pylist())
+            given.update(name for names in table["annotators"].to_pylist() for name in names)
+        of_choice = artifacts["_work/chosen"].manifest.counters
+        counters, quarantine = artifacts[QUARANTINE].manifest.counters, artifacts[QUARANTINE]
+        entries = quarantine_entries(quarantine)
+        warnings = [*loss_warnings(entries), *self._warnings(artifacts, int(of_choice["repeated"]))]
+        tasks = artifacts[TASKS].rows
+        if tasks < self.config.choose.count:
+            warnings.append(f"There are {plural(tasks, 'task')}: the input has no more records.")
+        return {
+            "name": self.config.name,
+            "type": self.config.task.type,
+            "tasks": tasks,
+            "candidates": int(of_choice["candidates"]),
+            "documents": int(counters["documents"]),
+            "quarantined": int(counters["quarantined"]),
+            "quarantine": entries,
+            "chosen": [{"strategy": name, "tasks": number} for name, number in sorted(chosen.items())],
+            "strata": [{"stratum": name, "tasks": number} for name, number in sorted(strata.items()) if name],
+            "annotators": [{"annotator": one.name, "tasks": given[one.name]} for one in self.config.annotators],
+            "warnings": warnings,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _warnings(self, artifacts: Mapping[str, Artifact], repeated: int) -> Iterator[str]:
+        if repeated:
+            yield f"{plural(repeated, 'record')} with the id of another: left out."
+        if (fitted := artifacts.get("_work/classifier")) is not None and not fitted.manifest.counters["learnt"]:
+            yield (
+                "No labels are known yet, so the classifier compared records with the names of the labels alone. Set "
+                "`choose.label`, `choose.probabilities` or, from the second round on, `choose.labelled`."
+            )
+        if (scored := artifacts.get("_work/scored")) is not None and (without := scored.manifest.counters["without"]):
+            yield f"{plural(int(without), 'record')} had no probabilities of all labels in `choose.probabilities`."
+
+    def unit_count(self) -> int:
+        return 6 * len(self.frozen.units)
+
+    def machines(self, seconds: float | None) -> Machines:
+        return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=4 * GIB)
+
+    # Of a dry run
+
+    def about(self) -> Iterator[tuple[str, str]]:
+        config = self.config
+        shares = ", ".join(f"{share:.0%} {name}" for name, share in config.choose.shares.items())
+        yield "tasks", f"{count(config.choose.count)} of type {config.task.type}: {shares}"
+        each = plural(config.overlap, "annotator")
+        yield "people", f"{plural(len(config.annotators), 'annotator')}, {each} a task"

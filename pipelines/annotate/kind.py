@@ -1,0 +1,14 @@
+"""The kind of run `annotate`: records that people label, and one label of each."""
+
+from raymill.cluster.entry import Entry
+from raymill.cluster.frame.kind import Kind
+
+ANNOTATE = Kind(
+    name="annotate",
+    call=Entry("raymill.typed_settings:annotate"),
+    text="records for people to label: chosen, served, exchanged, and one label made of several votes",
+    config=Entry("raymill.pipelines.annotate.config:AnnotateConfig"),
+    job=Entry("raymill.pipelines.annotate.job:AnnotateJob"),
+    files=("inputs.json", "inputs.parquet", "agreement.json"),
+    folders=("guidelines", "answers", "labels", "adjudication", "embeddings"),
+)
