@@ -128,6 +128,8 @@ def _run(words: list[str], debug: bool) -> int:
             hint = f" Did you mean {near[0]}?" if near else ""
             print(f"raymill {verb}: no such verb.{hint} The verbs are: {', '.join(verbs())}.", file=sys.stderr)
             return 2
+        if isinstance(declared, Kind) and rest and rest[0] in declared.actions:
+            declared, verb, rest = declared.actions[rest[0]], f"{verb} {rest[0]}", rest[1:]
         code = _call(verb, declared, rest)
         sys.stdout.flush()  # here, so that a closed pipe is handled below
         return code

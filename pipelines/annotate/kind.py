@@ -1,7 +1,7 @@
 """The kind of run `annotate`: records that people label, and one label of each."""
 
 from raymill.cluster.entry import Entry
-from raymill.cluster.frame.kind import Kind
+from raymill.cluster.frame.kind import Kind, Verb
 
 ANNOTATE = Kind(
     name="annotate",
@@ -9,6 +9,12 @@ ANNOTATE = Kind(
     text="records for people to label: chosen, served, exchanged, and one label made of several votes",
     config=Entry("raymill.pipelines.annotate.config:AnnotateConfig"),
     job=Entry("raymill.pipelines.annotate.job:AnnotateJob"),
+    actions={
+        "finish": Verb(
+            Entry("raymill.pipelines.annotate.commands:finish"),
+            "one label of each task, the agreement, and what experts have to decide",
+        ),
+    },
     files=("inputs.json", "inputs.parquet", "agreement.json"),
     folders=("guidelines", "answers", "labels", "adjudication", "embeddings"),
 )
