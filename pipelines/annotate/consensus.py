@@ -8,9 +8,12 @@ import numpy as np
 
 from raymill.pipelines.annotate.votes import Votes
 
-_MOST_STEPS, _CONVERGED = 5000, 1e-9
+_MOST_STEPS = 5000
 _TINY = 1e-300  # in place of 0 in a logarithm
 _SMALLEST_SKILL = 1e-6
+# Of the bootstrap of skills: draws, and votes x labels of all draws together.
+_FEWEST_DRAWS, _MOST_DRAWS, _MOST_WORK = 20, 200, 2e7
+_SKILL_TOLERANCE = 1e-3
 Model = Literal["full", "one_coin"]
 
 
@@ -56,8 +59,10 @@ def majority(votes: Votes, weights: np.ndarray | None = None) -> Consensus:
     return Consensus(posterior, None, shares)
 
 
-def dawid_skene(votes: Votes, model: Model = "full", gold: Mapping[int, int] | None = None) -> Consensus:
-    """Labels and skills by expectation maximization, until no probability changes by more than 1e-9.
+def dawid_skene(
+    votes: Votes, model: Model = "full", gold: Mapping[int, int] | None = None, tolerance: float = 1e-9
+) -> Consensus:
+    """Labels and skills by expectation maximization, until no probability changes by more than `tolerance`.
 
     model: `full` has a table of confusions for each annotator; `one_coin` one probability of the right label, and the
     others equal. gold: item -> known label, which stays.
@@ -73,7 +78,7 @@ def dawid_skene(votes: Votes, model: Model = "full", gold: Mapping[int, int] | N
         return majority(votes)
     skill = _full_confusion if model == "full" else _one_coin_confusion
     steps, changed = 0, 1.0
-    while changed > _CONVERGED and steps < _MOST_STEPS:
+    while changed > tolerance and steps < _MOST_STEPS:
         steps += 1
         shares = posterior[counted].mean(axis=0)
         confusion = skill(votes, posterior)
@@ -89,6 +94,37 @@ def dawid_skene(votes: Votes, model: Model = "full", gold: Mapping[int, int] | N
         posterior = found
     log_likelihood = float((most + np.log(total))[voted].sum())
     return Consensus(posterior, confusion, shares, steps, log_likelihood)
+
+
+def annotator_skill(votes: Votes, gold: Mapping[int, int] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(float64[A], float64[A], float64[A]): chance of a right vote of each annotator, and its 95% interval.
+
+    By the model with one skill each, whose interval is a bootstrap over items; a majority would count each vote as
+    evidence for itself. NaN of an annotator without votes.
+    """
+    cost = max(1, len(votes.item) * votes.labels)
+    draws = int(np.clip(_MOST_WORK / cost, _FEWEST_DRAWS, _MOST_DRAWS))
+    order = np.argsort(votes.item, kind="stable")
+    starts = np.searchsorted(votes.item[order], np.arange(votes.items + 1))
+    random, found = np.random.default_rng(0), []
+    for _ in range(draws):
+        drawn = random.integers(0, votes.items, votes.items) if votes.items else np.empty(0, np.int64)
+        sizes = starts[drawn + 1] - starts[drawn]
+        places = np.repeat(starts[drawn] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        at = order[places]
+        again = Votes(np.repeat(np.arange(votes.items), sizes), votes.annotator[at], votes.label[at], votes.items,
+                      votes.annotators, votes.labels)  # fmt: skip
+        known = {number: gold[int(item)] for number, item in enumerate(drawn) if int(item) in gold} if gold else None
+        found.append(_skill(again, known))
+    low, high = np.nanpercentile(found, (2.5, 97.5), axis=0)
+    return _skill(votes, gold), low, high
+
+
+def _skill(votes: Votes, gold: Mapping[int, int] | None) -> np.ndarray:
+    right = dawid_skene(votes, "one_coin", gold, _SKILL_TOLERANCE).posterior[votes.item, votes.label]
+    number = np.bincount(votes.annotator, minlength=votes.annotators)
+    total = np.bincount(votes.annotator, right, votes.annotators)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
 def _fixed(posterior: np.ndarray, known: np.ndarray) -> np.ndarray:

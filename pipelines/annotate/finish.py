@@ -28,7 +28,7 @@ from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import Tile, plain_sections
 from raymill.cluster.store import paths
-from raymill.pipelines.agreement import agreement, cross_table, wilson
+from raymill.pipelines.agreement import agreement, cross_table
 from raymill.pipelines.annotate.agreement import (
     Coefficient,
     Level,
@@ -40,7 +40,14 @@ from raymill.pipelines.annotate.agreement import (
 )
 from raymill.pipelines.annotate.answers import Answer
 from raymill.pipelines.annotate.ballots import REASONS, Ballots, Found, labels_from, read_ballots
-from raymill.pipelines.annotate.consensus import Consensus, crowdlab, dawid_skene, gold_weights, majority
+from raymill.pipelines.annotate.consensus import (
+    Consensus,
+    annotator_skill,
+    crowdlab,
+    dawid_skene,
+    gold_weights,
+    majority,
+)
 from raymill.pipelines.annotate.estimates import label_shares
 from raymill.pipelines.annotate.round import LABELS, Round
 from raymill.pipelines.annotate.tasks import TaskRow, vote_of
@@ -80,8 +87,8 @@ _PAGE_NOTES = {
     "agreement by chance.",
     "labels": "Shares in all candidates, estimated from the labelled tasks by their chances of being chosen, with 95% "
     "intervals.",
-    "by_annotator": "Accuracy: mean probability that a vote is right, by the consensus of all. Gold: right votes on "
-    "tasks with a known label. Drift: accuracy in the second half of the votes, less the first half.",
+    "by_annotator": "Accuracy: chance of a right vote, by a model with one skill of each annotator, with 95% intervals. "
+    "Gold: right votes on tasks with a known label. Drift: accuracy in the second half of the votes, less the first.",
     "pairs": "Cohen's kappa, with 95% intervals.",
     "over_time": "Agreement of tasks by the time of their last vote.",
     "left_out": "Labels that came in and do not count.",
@@ -298,10 +305,10 @@ def _annotators(ballots: Ballots, consensus: Consensus) -> Iterator[dict[str, An
         known[item] = label
     times = {(one.task, one.annotator): one.at for one in answers}
     rows = ballots.round.tasks
+    skill = annotator_skill(votes, gold) if votes.labels > 1 else np.full((3, votes.annotators), np.nan)
     for who, name in enumerate(ballots.names):
         own = np.flatnonzero(votes.annotator == who)
-        mean, number = float(right[own].mean()) if len(own) else None, len(own)
-        low, high = wilson(round(mean * number), number) if mean is not None else (None, None)
+        mean, low, high = (None if np.isnan(one[who]) else float(one[who]) for one in skill)
         on_gold = own[known[votes.item[own]] >= 0]
         seconds = [one.seconds for one in answers if one.annotator == name and one.seconds is not None]
         task_of = [rows[ballots.places[int(item)][0]].id for item in votes.item[own]]
