@@ -87,7 +87,7 @@ _PAGE_NOTES = {
     "agreement by chance.",
     "labels": "Shares in all candidates, estimated from the labelled tasks by their chances of being chosen, with 95% "
     "intervals.",
-    "by_annotator": "Accuracy: chance of a right vote, by a model with one skill of each annotator, with 95% intervals. "
+    "by_annotator": "Accuracy: chance of a right vote, by a model with one skill each, with 95% intervals. "
     "Gold: right votes on tasks with a known label. Drift: accuracy in the second half of the votes, less the first.",
     "pairs": "Cohen's kappa, with 95% intervals.",
     "over_time": "Agreement of tasks by the time of their last vote.",

@@ -1,0 +1,133 @@
+"""Which candidates are chosen, by hand and against other programs."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raymill.pipelines.annotate.choose import (
+    Candidates,
+    assigned,
+    at_random,
+    choose,
+    divided,
+    entropy,
+    farthest_first,
+    nearest_to_topics,
+    uncertainty,
+)
+
+PROBABILITIES = np.array([[0.5, 0.5, 0], [0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [1, 0, 0]])
+
+
+def candidates(size: int, seed: int = 0, strata: int = 1, **more) -> Candidates:
+    random = np.random.default_rng(seed)
+    given = {
+        "draw": random.permutation(size).astype(np.uint64),
+        "stratum": random.integers(0, strata, size),
+        "scores": {"uncertainty": random.random(size), "disagreement": random.random(size)},
+        "spread": random.random(size),
+        "pool": np.empty(0, np.int64),
+        "vectors": np.empty((0, 1), np.float32),
+        "topics": np.empty((0, 1), np.float32),
+    }
+    return Candidates(**given | more)
+
+
+def test_measures_of_uncertainty_by_hand():
+    assert uncertainty(PROBABILITIES, "least_confidence") == pytest.approx([0.5, 0.6, 0.1, 0])
+    assert uncertainty(PROBABILITIES, "margin") == pytest.approx([1, 0.9, 0.15, 0])
+    assert uncertainty(PROBABILITIES, "entropy") == pytest.approx([np.log(2), 1.0889, 0.3944, 0], abs=5e-5)
+    assert entropy(np.array([[1.0, 0.0]])).tolist() == [0]
+
+
+def test_the_most_uncertain_are_chosen_and_the_rest_at_random_with_known_chances():
+    some = candidates(1000)
+    found = choose(some, {"uncertainty": 0.8, "random": 0.2}, 200, "proportional")
+    by = {name: found.index[found.strategy == name] for name in ("uncertainty", "random")}
+    assert {name: len(one) for name, one in by.items()} == {"uncertainty": 160, "random": 40}
+    assert set(by["uncertainty"]) == set(np.argsort(-some.scores["uncertainty"])[:160])
+    assert len(set(found.index)) == 200
+    assert found.probability[found.strategy == "random"] == pytest.approx(np.full(40, 40 / 840))
+    assert (found.probability[found.strategy == "uncertainty"] == 1).all()
+
+
+def test_two_strategies_do_not_choose_the_same():
+    found = choose(candidates(50), {"uncertainty": 0.5, "disagreement": 0.5}, 50, "proportional")
+    assert sorted(found.index) == list(range(50))
+
+
+def test_what_a_strategy_cannot_fill_is_drawn_at_random():
+    scores = {"uncertainty": np.r_[np.ones(3), np.full(97, np.nan)]}
+    found = choose(candidates(100, scores=scores), {"uncertainty": 1.0}, 10, "proportional")
+    assert sorted(found.strategy.tolist()) == ["random"] * 7 + ["uncertainty"] * 3
+
+
+def test_the_order_of_the_candidates_changes_nothing():
+    some, order = candidates(300, strata=3), np.random.default_rng(1).permutation(300)
+    other = Candidates(some.draw[order], some.stratum[order], {name: one[order] for name, one in some.scores.items()},
+                       some.spread[order], some.pool, some.vectors, some.topics)  # fmt: skip
+    one = choose(some, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
+    two = choose(other, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
+    assert some.draw[one.index].tolist() == other.draw[two.index].tolist()
+
+
+@pytest.mark.parametrize(
+    ("allocation", "wanted"), [("proportional", [60, 30, 10]), ("equal", [34, 33, 33]), ("neyman", [47, 47, 6])]
+)
+def test_allocations_by_hand(allocation, wanted):
+    """Strata of 600, 300 and 100, with spreads of .1, .2 and .1: Neyman's shares are 60, 60 and 10 of 130."""
+    stratum = np.repeat([0, 1, 2], [600, 300, 100])
+    some = candidates(1000, stratum=stratum, spread=np.array([0.1, 0.2, 0.1])[stratum])
+    index, probability = at_random(some, np.arange(1000), 100, allocation)
+    found = np.bincount(stratum[index], minlength=3)
+    assert found.sum() == 100
+    assert np.abs(found - wanted).max() <= 2
+    assert probability == pytest.approx(found[stratum[index]] / np.bincount(stratum)[stratum[index]])
+
+
+@given(
+    st.integers(0, 300),
+    st.lists(st.tuples(st.integers(0, 50), st.floats(0, 10, allow_nan=False)), min_size=1, max_size=20),
+    st.integers(0, 2),
+)
+def test_divided_gives_everything_away_and_nobody_too_much(count, parts, least):
+    most = np.array([size for size, _ in parts])
+    weights = np.array([weight for _, weight in parts])
+    found = divided(count, weights, most, least)
+    assert found.sum() == min(count, most.sum())
+    assert (found <= most).all()
+    assert (found >= 0).all()
+    if count >= least * len(parts):
+        assert (found >= np.minimum(most, least)).all()
+
+
+def test_farthest_first_by_hand():
+    """On a line of angles: the middle first, then the ends."""
+    angles = np.radians([0, 10, 45, 80, 90])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    assert farthest_first(vectors, np.ones(5, bool), 3).tolist() == [2, 0, 4]
+    free = np.array([False, True, True, True, True])  # 0 degrees is a centre already
+    assert farthest_first(vectors, free, 2).tolist() == [4, 2]
+
+
+def test_topics_with_few_candidates_come_first():
+    vectors = np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 2]]
+    found = nearest_to_topics(vectors, np.eye(3, dtype=np.float32)[:2], np.ones(5, bool), 3)
+    assert found[0] == 3  # the second topic has one candidate
+    assert sorted(found[1:2].tolist()) == [0]
+
+
+def test_tasks_are_divided_equally():
+    found = assigned([None] * 90, [("a", frozenset()), ("b", frozenset()), ("c", frozenset())], 2)
+    load = {name: sum(name in one for one in found) for name in "abc"}
+    assert load == {"a": 60, "b": 60, "c": 60}
+    assert all(len(set(one)) == 2 for one in found)
+    pairs = {tuple(sorted(one)) for one in found}
+    assert pairs == {("a", "b"), ("a", "c"), ("b", "c")}
+
+
+def test_experts_of_a_topic_are_given_its_tasks_first():
+    people = [("a", frozenset({"law"})), ("b", frozenset()), ("c", frozenset({"tax"}))]
+    found = assigned(["law", "law", "tax", None], people, 1)
+    assert found == [("a",), ("a",), ("c",), ("b",)]
