@@ -116,8 +116,11 @@ def annotator_skill(votes: Votes, gold: Mapping[int, int] | None = None) -> tupl
                       votes.annotators, votes.labels)  # fmt: skip
         known = {number: gold[int(item)] for number, item in enumerate(drawn) if int(item) in gold} if gold else None
         found.append(_skill(again, known))
-    low, high = np.nanpercentile(found, (2.5, 97.5), axis=0)
-    return _skill(votes, gold), low, high
+    value, draws_of = _skill(votes, gold), np.array(found).T
+    seen = [one[~np.isnan(one)] for one in draws_of]  # in some draws an annotator has no votes
+    bounds = [np.percentile(one, (2.5, 97.5)) if len(one) else (np.nan, np.nan) for one in seen]
+    low, high = np.array(bounds).reshape(-1, 2).T
+    return value, low, high
 
 
 def _skill(votes: Votes, gold: Mapping[int, int] | None) -> np.ndarray:

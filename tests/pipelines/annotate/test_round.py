@@ -1,0 +1,299 @@
+"""A round of annotation: its tasks, the labels that come in, and what is made of them."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import ValidationError
+
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.annotate.answers import Answer, latest
+from raymill.pipelines.annotate.ballots import read_ballots
+from raymill.pipelines.annotate.config import AnnotateConfig
+from raymill.pipelines.annotate.finish import finish_round
+from raymill.pipelines.annotate.round import Round
+from tests.support.annotate_inline import annotate_inline, settings_of, simulated_answers, true_label, write_records
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return write_records(tmp_path_factory.mktemp("in") / "tickets.parquet", 300)
+
+
+def labels_of(round: Round) -> dict[str, dict]:
+    return {row["id"]: row for row in pq.read_table(f"{round.uri}/labels/labels.parquet").to_pylist()}
+
+
+def test_tasks_have_the_records_and_their_ids_and_are_given_to_two_each(records, tmp_path, monkeypatch):
+    run = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch)
+    tasks = run.round.tasks
+    assert len(tasks) == 40
+    whole = {row["id"]: row["prompt"] for row in pq.read_table(records).to_pylist()}
+    assert all(row.record == {"prompt": whole[row.id]} for row in tasks)
+    assert all(row.probability == 40 / 300 and row.chosen_by == "random" for row in tasks)
+    assert all(len(set(row.annotators)) == 2 for row in tasks)
+    assert {one["tasks"] for one in run.report["annotators"]} <= {26, 27}
+    again = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch)
+    assert not again.fresh
+
+
+def test_neither_units_nor_files_change_the_choice(records, tmp_path, monkeypatch):
+    choose = {"count": 30, "random": 0.5, "uncertainty": 0.5, "label": "label"}
+    one = annotate_inline(settings_of(records, tmp_path / "one", choose=choose), monkeypatch)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    table = pq.read_table(records)
+    for number in range(5):  # in another order, in other files
+        pq.write_table(table.slice((4 - number) * 60, 60), folder / f"{number}.parquet")
+    two = annotate_inline(settings_of(folder, tmp_path / "two", choose=choose), monkeypatch)
+    assert [row.id for row in one.round.tasks] == [row.id for row in two.round.tasks]
+
+
+def test_uncertain_records_are_those_between_the_labels(tmp_path, monkeypatch):
+    """Probabilities in a column: those near a half are chosen."""
+    path = write_records(tmp_path / "in.parquet", 200, p=lambda number: [number / 200, 1 - number / 200])
+    task = {"type": "classify", "show": ["prompt"], "labels": ["yes", "no"]}
+    choose = {"count": 20, "uncertainty": 1.0, "probabilities": "p"}
+    run = annotate_inline(settings_of(path, tmp_path / "out", task=task, choose=choose), monkeypatch)
+    assert {row.id for row in run.round.tasks} == {f"r{number}" for number in range(91, 110)} | (
+        {row.id for row in run.round.tasks} & {"r90", "r110"}
+    )
+    assert all(row.prediction in ("yes", "no") and 0.5 <= row.certainty < 0.56 for row in run.round.tasks)
+
+
+def test_wrong_labels_are_found_by_a_classifier_of_the_others(tmp_path, monkeypatch):
+    planted = {f"r{number}" for number in range(0, 300, 30)}
+    path = write_records(tmp_path / "in.parquet", 300)
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        if row["id"] in planted:
+            row["label"] = "login" if row["label"] != "login" else "other"
+    import pyarrow as pa
+
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    choose = {"count": 20, "label_errors": 1.0, "label": "label"}
+    run = annotate_inline(settings_of(path, tmp_path / "out", choose=choose), monkeypatch)
+    assert len(planted & {row.id for row in run.round.tasks}) >= 9
+
+
+def test_records_of_earlier_rounds_teach_and_are_not_chosen_again(records, tmp_path, monkeypatch):
+    first = annotate_inline(settings_of(records, tmp_path / "1"), monkeypatch)
+    first.round.answers.add(simulated_answers(first.round, {"a1": 1, "a2": 1, "a3": 1}))
+    choose = {"count": 40, "uncertainty": 0.5, "labelled": [str(tmp_path / "1")]}
+    with pytest.raises(DataError, match="has no labels yet"):
+        annotate_inline(settings_of(records, tmp_path / "2", choose=choose), monkeypatch)
+    finish_round(first.round)
+    second = annotate_inline(settings_of(records, tmp_path / "2", choose=choose), monkeypatch)
+    assert not {row.id for row in first.round.tasks} & {row.id for row in second.round.tasks}
+    assert not [one for one in second.warnings if "No labels" in one]
+    predicted = [row for row in second.round.tasks if row.prediction]
+    assert np.mean([row.prediction == true_label(row) for row in predicted]) > 0.9
+
+
+def test_simulated_annotators_of_known_skill_are_recognised(tmp_path, monkeypatch):
+    path = write_records(tmp_path / "in.parquet", 400)
+    skills = {"a1": 0.95, "a2": 0.85, "a3": 0.6}
+    run = annotate_inline(settings_of(path, tmp_path / "out", choose={"count": 300}, overlap=3), monkeypatch)
+    round = run.round
+    round.answers.add(simulated_answers(round, skills))
+    found = finish_round(round)
+    for row in found["by_annotator"]:
+        assert row["accuracy_low"] <= skills[row["annotator"]] <= row["accuracy_high"]
+        assert row["labels"] == 300
+    labels = labels_of(round)
+    right = [labels[row.id]["label"] == true_label(row) for row in round.tasks]
+    sure = [row["posterior"] for row in labels.values()]
+    assert np.mean(right) == pytest.approx(np.mean(sure), abs=0.05)
+    assert (
+        found["krippendorff_alpha"]["low"] < found["krippendorff_alpha"]["value"] < found["krippendorff_alpha"]["high"]
+    )
+    written = json.loads((tmp_path / "out" / "agreement.json").read_text())
+    assert written["krippendorff_alpha"] == found["krippendorff_alpha"]
+    assert (written["annotators"], written["items"], written["votes"]) == (3, 300, 900)
+    true = {label: np.mean([row["label"] == label for row in pq.read_table(path).to_pylist()]) for label in
+            ("billing", "login", "other")}  # fmt: skip
+    for row in found["labels"]:
+        assert row["low"] - 0.03 <= true[row["label"]] <= row["high"] + 0.03
+
+
+def test_the_same_labels_again_change_nothing_and_later_ones_count(records, tmp_path, monkeypatch):
+    round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
+    some = simulated_answers(round, {"a1": 1, "a2": 1, "a3": 1})
+    assert round.answers.add(some)
+    assert not round.answers.add(some)
+    before = finish_round(round)
+    assert round.answers.add(some[:5], "import")  # in another file
+    assert finish_round(round)["votes"] == before["votes"] == 80
+    task = round.tasks[0]
+    wrong = "login" if true_label(task) != "login" else "other"
+    changed = Answer(task.id, task.annotators[0], "labelled", wrong, at="2027-01-01T00:00:00+00:00")
+    round.answers.add([changed])
+    assert finish_round(round)["votes"] == 80
+    assert wrong in {vote["value"] for vote in labels_of(round)[task.id]["votes"]}
+    round.answers.add([Answer(task.id, task.annotators[0], "withdrawn", at="2027-01-02T00:00:00+00:00")])
+    assert finish_round(round)["votes"] == 79
+
+
+def test_what_does_not_count_has_a_reason(records, tmp_path, monkeypatch):
+    round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
+    one, two, three, four = (row.id for row in round.tasks[:4])
+    given = [
+        Answer("nothing", "a1", "labelled", "login"),
+        Answer(one, "somebody", "labelled", "login"),
+        Answer(two, "a1", "labelled", "no such label"),
+        Answer(three, "a1", "draft", "login"),
+        Answer(four, "a1", "skipped", reason="in a language that I cannot read"),
+    ]
+    round.answers.add(given)
+    found = finish_round(round)
+    assert {row["reason"]: row["labels"] for row in found["left_out"]} == {
+        "unknown_task": 1, "unknown_annotator": 1, "bad_value": 1, "draft": 1, "skipped": 1,
+    }  # fmt: skip
+    assert found["votes"] == 0
+    assert found["krippendorff_alpha"]["value"] is None
+    assert found["status"]["skipped"] == 1
+    assert sum("left out" in warning for warning in found["warnings"]) == 3
+    assert labels_of(round)[four]["status"] == "skipped"
+
+
+def test_an_expert_decides_what_others_disagree_about(records, tmp_path, monkeypatch):
+    people = ["a1", "a2", {"name": "chief", "expert": True}]
+    round = annotate_inline(settings_of(records, tmp_path / "out", annotators=people), monkeypatch).round
+    task = round.tasks[0]
+    round.answers.add([Answer(task.id, "a1", "labelled", "login"), Answer(task.id, "a2", "labelled", "other")])
+    finish_round(round, "majority")
+    row = labels_of(round)[task.id]
+    assert (row["label"], row["status"], row["posterior"]) == (None, "disputed", 0.5)
+    assert pq.read_table(f"{round.uri}/adjudication/queue.parquet")["id"].to_pylist() == [task.id]
+    round.answers.add([Answer(task.id, "chief", "labelled", "billing")])
+    finish_round(round, "majority")
+    row = labels_of(round)[task.id]
+    assert (row["label"], row["status"], row["decided_by"], len(row["votes"])) == ("billing", "decided", "chief", 3)
+    assert pq.read_table(f"{round.uri}/adjudication/queue.parquet").num_rows == 0
+
+
+def test_labels_carry_the_version_of_the_guideline(records, tmp_path, monkeypatch):
+    guide = tmp_path / "guide.md"
+    guide.write_text("First.")
+    task = {"type": "classify", "show": ["prompt"], "labels": ["billing", "login", "other"], "guideline": str(guide)}
+    round = annotate_inline(settings_of(records, tmp_path / "out", task=task), monkeypatch).round
+    text, first = round.guideline()
+    assert text == "First."
+    round.answers.add(simulated_answers(round, {"a1": 1, "a2": 1, "a3": 1}, guideline=first))
+    guide.write_text("Second.")
+    text, second = round.guideline()
+    assert text == "Second." and second != first
+    found = finish_round(round)
+    assert found["stale_guideline"] == 80
+    assert labels_of(round)[round.tasks[0].id]["guideline"] == first
+    guide.unlink()
+    assert round.guideline() == ("Second.", second)
+    with pytest.raises(ConfigError, match="there is no file"):
+        annotate_inline(settings_of(records, tmp_path / "other", task=task), monkeypatch)
+
+
+def test_gold_tasks_measure_and_do_not_bias(tmp_path, monkeypatch):
+    path = write_records(tmp_path / "in.parquet", 300, known=lambda number: "login" if number < 100 else None)
+    settings = settings_of(path, tmp_path / "out", gold="known", gold_share=0.25)
+    round = annotate_inline(settings, monkeypatch).round
+    gold = [row for row in round.tasks if row.gold is not None]
+    assert len(gold) == 10
+    assert all(row.gold == "login" and row.probability is None for row in gold)
+    round.answers.add([Answer(row.id, row.annotators[0], "labelled", "login") for row in gold])
+    found = finish_round(round, "gold")
+    assert sum(row["gold"] for row in found["by_annotator"]) == 10
+    assert sum(row["gold_right"] for row in found["by_annotator"]) == 10
+    assert found["labels"] == []
+
+
+KINDS = {
+    "several": ({"type": "classify", "several": True, "labels": ["a", "b", "c"]}, ["c", "a"], ["a", "c"]),
+    "rate": ({"type": "rate", "points": 5}, 4, "4"),
+    "compare": ({"type": "compare", "answers": ["one", "two"]}, "tie", "tie"),
+    "rank": ({"type": "rank", "answers": ["one", "two", "three"]}, ["three", "one", "two"], ["three", "one", "two"]),
+    "correct": ({"type": "correct"}, "mended", "mended"),
+    "write": ({"type": "write"}, "an answer", "an answer"),
+    "span": (
+        {"type": "span", "labels": ["X", "Y"]},
+        [{"start": 6, "end": 10, "label": "Y"}, {"start": 0, "end": 5, "label": "X"}],
+        [{"start": 0, "end": 5, "label": "X"}, {"start": 6, "end": 10, "label": "Y"}],
+    ),
+    "check": ({"type": "check", "source": "two"}, "not in the source", "not in the source"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_of_every_type_become_one(kind, tmp_path, monkeypatch):
+    task, given, kept = KINDS[kind]
+    texts = dict.fromkeys(("one", "two", "three"), lambda number: f"first part of text {number}")
+    path = write_records(tmp_path / "in.parquet", 20, **texts)
+    settings = settings_of(path, tmp_path / "out", task={"show": ["one"], **task}, choose={"count": 5})
+    round = annotate_inline(settings, monkeypatch).round
+    round.answers.add([Answer(row.id, name, "labelled", given) for row in round.tasks for name in row.annotators])
+    found = finish_round(round)
+    assert found["status"]["agreed"] == 5
+    assert found["observed"]["value"] == 1.0
+    label = labels_of(round)[round.tasks[0].id]["label"]
+    assert (label if isinstance(kept, str) else json.loads(label)) == kept
+
+
+def test_words_that_most_marked_are_the_span(tmp_path, monkeypatch):
+    path = write_records(tmp_path / "in.parquet", 5, text=lambda number: "Ada Lovelace wrote to Charles Babbage")
+    task = {"type": "span", "show": ["text"], "labels": ["person"]}
+    settings = settings_of(path, tmp_path / "out", task=task, choose={"count": 1}, overlap=3)
+    round = annotate_inline(settings, monkeypatch).round
+    ends = {"a1": (0, 12), "a2": (0, 12), "a3": (0, 3)}
+    second = {"start": 22, "end": 37, "label": "person"}
+    round.answers.add(
+        [
+            Answer(round.tasks[0].id, name, "labelled", [{"start": a, "end": b, "label": "person"}, second])
+            for name, (a, b) in ends.items()
+        ]
+    )
+    finish_round(round, "majority", 0.5)
+    row = labels_of(round)[round.tasks[0].id]
+    assert json.loads(row["label"]) == [{"start": 0, "end": 12, "label": "person"}, second]
+    assert row["posterior"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": {"type": "classify", "show": ["prompt"]}}, "labels: classify needs them"),
+        ({"task": {"type": "rate", "show": ["prompt"], "labels": ["x"]}}, "labels: rate has its own"),
+        ({"task": {"type": "compare", "show": ["prompt"], "answers": ["a"]}}, "needs two columns"),
+        ({"task": {"type": "check", "show": ["prompt"]}}, "source: goes with"),
+        ({"choose": {"random": 0.5, "uncertainty": 0.8}}, "add up to 1.3"),
+        ({"choose": {"disagreement": 0.5}}, "needs `votes`"),
+        ({"annotators": ["a", "a"], "overlap": 1}, "named twice"),
+        ({"overlap": 4}, "there are 3"),
+        ({"annotators": ["../x"], "overlap": 1}, "String should match"),
+        ({"annotators": [{"name": "a", "topics": ["x"]}], "overlap": 1}, "go with `expertise`"),
+    ],
+)
+def test_wrong_settings_are_named(change, message, tmp_path):
+    with pytest.raises(ValidationError, match=message):
+        AnnotateConfig.model_validate(settings_of(tmp_path, tmp_path / "out", **change))
+
+
+def test_damaged_labels_are_named(records, tmp_path, monkeypatch):
+    round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
+    for content in (b"{", b"[]\n", b'{"task": 1}\n', b"\xff\xfe\n"):
+        file = tmp_path / "out" / "answers" / "page-x.jsonl"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+        with pytest.raises(DataError, match="is damaged"):
+            read_ballots(round)
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"kind": "annotate", "config": {}}))
+    with pytest.raises(DataError, match="manifest"):
+        Round.open(Store(), str(tmp_path / "out"))
+
+
+def test_the_latest_label_counts_whatever_the_order_of_files():
+    one = Answer("t", "a", "labelled", "x", at="2026-01-01")
+    two = Answer("t", "a", "labelled", "y", at="2026-01-02")
+    assert latest([one, two])["t", "a"].value == "y"
+    assert one.key != two.key
+    assert one.key == Answer("t", "a", "labelled", "x", seconds=3, at="2026-01-01", origin="csv").key
