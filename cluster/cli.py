@@ -199,6 +199,16 @@ def verbs() -> dict[str, Verb | Kind]:
     return kinds.verbs() | VERBS
 
 
+def commands() -> dict[str, Verb | Kind]:
+    """Every verb, and below that of a kind its actions, as `annotate finish`."""
+    found: dict[str, Verb | Kind] = {}
+    for name, verb in verbs().items():
+        found[name] = verb
+        if isinstance(verb, Kind):
+            found |= {f"{name} {action}": one for action, one in verb.actions.items()}
+    return found
+
+
 def find_verb(name: str) -> Verb | Kind | None:
     """The verb with this name. Imports the declarations of other kinds only if none of these has it."""
     if name in VERBS:

@@ -29,6 +29,8 @@ OPTIONS = FLAGS | {
 _NAMES = {"adapter": "adapters", "as": "version"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}
 _ACTIONS = ("config", "dataset")  # verbs whose first word is an action
+# Verbs whose first word may be an action on a run, and the methods of the open run that do the same.
+_METHODS = {"annotate": {"export": "export", "finish": "finish", "import": "import_labels", "label": "label"}}
 
 _option = "|".join(sorted(OPTIONS, key=len, reverse=True))
 _COMMAND = re.compile(r"`(?:[\w./-]*/)?raymill ([a-z][a-z-]*)((?: [^`]*)?)`")
@@ -133,7 +135,10 @@ def _call(verb: str, words: str) -> str:
         rest = shlex.split(words)
     except ValueError:
         return f"raymill.{name}"
-    if verb in _ACTIONS and rest:
+    if len(rest) > 1 and (method := _METHODS.get(verb, {}).get(rest[0])):
+        name = f"open({_placed(rest[1])}).{method}"
+        rest = rest[2:]
+    elif verb in _ACTIONS and rest:
         name = f"{name}.{rest.pop(0)}"
     elif not rest:
         return f"raymill.{name}"
@@ -153,7 +158,7 @@ def _call(verb: str, words: str) -> str:
             else:
                 named[_name(option)] = _value(value or (rest.pop(0) if rest else "..."))
         else:
-            placed.append(word if _PLACEHOLDER.fullmatch(word) else json.dumps(word, ensure_ascii=False))
+            placed.append(_placed(word))
     if changes:
         named["override"] = f"{{{', '.join(changes)}}}"
     # Two options are functions of their own.
@@ -162,6 +167,11 @@ def _call(verb: str, words: str) -> str:
     if verb == "pack" and "preview" in named:
         name, named["examples"] = "preview", named.pop("preview")
     return f"raymill.{name}({', '.join([*placed, *(f'{one}={value}' for one, value in named.items())])})"
+
+
+def _placed(word: str) -> str:
+    """An argument of the command line as Python writes it."""
+    return word if _PLACEHOLDER.fullmatch(word) else json.dumps(word, ensure_ascii=False)
 
 
 def _value(text: str) -> str:

@@ -33,6 +33,7 @@ GUIDES = {
     "pipelines/generate/README.md": "how-to/generate.md",
     "pipelines/distil/README.md": "how-to/distil.md",
     "pipelines/prompting/README.md": "how-to/prompt.md",
+    "pipelines/annotate/README.md": "how-to/annotate.md",
     "pipelines/prepare/assess/README.md": "reference/assess.md",
     "pipelines/curate/REFERENCE.md": "reference/curate.md",
     "pipelines/prepare/REFERENCE.md": "reference/prepare.md",

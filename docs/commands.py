@@ -13,7 +13,7 @@ from raymill.cluster.frame.kind import Kind, Verb
 def commands_page() -> str:
     """Every verb with its arguments and options; those of kinds of runs first."""
     lines = ["# Commands", "", "`--verbose` (each unit is logged) and `--debug` (tracebacks) go with every verb.", ""]
-    for name, verb in cli.verbs().items():
+    for name, verb in cli.commands().items():
         command = _command(verb)
         arguments = [one for one in command.params if one.param_type_name == "argument"]
         options = [one for one in command.params if one.param_type_name == "option"]

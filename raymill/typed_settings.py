@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raymill.cluster.artifact import Artifact
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
+    from raymill.pipelines.annotate.job import AnnotateRun
     from raymill.pipelines.curate.job import CurateRun
     from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.generate.job import GenerateRun
@@ -29,6 +30,17 @@ Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"
 """A path or URI, or what is there."""
 
 _run_of = Entry("raymill.cluster.frame.calls:run_of")
+
+
+class AnnotatorSettings(TypedDict, total=False):
+    """A person who labels."""
+
+    name: Required[str]
+    """Name of the annotator, which labels carry."""
+    expert: bool
+    """Whether the annotator decides where the others disagree."""
+    topics: Sequence[str]
+    """Values of `expertise` whose records the annotator is given first; empty: any."""
 
 
 class AnswerRelevanceSettings(TypedDict, total=False):
@@ -292,6 +304,49 @@ class CheckpointingSettings(TypedDict, total=False):
     """Minutes between two checkpoints, besides those by steps; null: none by time."""
     keep: int
     """Number of newest checkpoints to keep, besides the one with the best validation loss."""
+
+
+class ChooseSettings(TypedDict, total=False):
+    """Which records are labelled: how many, and the fraction of them by each strategy."""
+
+    count: int
+    """Number of records."""
+    random: float | None
+    """Fraction that is drawn at random, from all that the strategies leave; null: the rest."""
+    uncertainty: float
+    """Fraction of which a classifier is least certain."""
+    disagreement: float
+    """Fraction on which the columns `votes` disagree most."""
+    diversity: float
+    """Fraction that is far from each other (k-centre)."""
+    coverage: float
+    """Fraction that is nearest to `topics` which few records are near."""
+    label_errors: float
+    """Fraction whose value in the column `label` is least probable by a classifier of the others."""
+    measure: Literal["least_confidence", "margin", "entropy"]
+    """Measure of uncertainty, of the probabilities of the labels."""
+    strata: Sequence[str]
+    """Columns by whose values the random fraction is divided."""
+    allocation: Literal["proportional", "equal", "neyman"]
+    """Random records of each stratum: proportional to its size, equally many, or proportional to its size times the
+    spread of the probabilities by the classifier.
+    """
+    label: str | None
+    """Column with the label that a record has, from which a classifier learns; null: none."""
+    probabilities: str | None
+    """Column with the probability of each label, as a list or by name; null: those of a classifier that learns from
+    `labelled`, `label` and the names of the labels.
+    """
+    votes: Sequence[str]
+    """Columns with labels by models or judges, for `disagreement`."""
+    labelled: Sequence[Place]
+    """Finished rounds whose labels the classifier learns from; their records are not chosen again."""
+    topics: Sequence[str]
+    """Topics in a few words each, for `coverage`."""
+    model: Place | EmbeddingModelSettings | None
+    """Model of text vectors, for `diversity` and `coverage`; null: TF-IDF with truncated SVD."""
+    seed: int
+    """Random seed."""
 
 
 class CleanSettings(TypedDict, total=False):
@@ -2051,6 +2106,35 @@ class TableSettings(TypedDict, total=False):
     """Prompt and completion of a record, with names of columns in braces."""
 
 
+class TaskSettings(TypedDict, total=False):
+    """What annotators see of a record, and what they are asked."""
+
+    type: Required[Literal["classify", "rate", "compare", "rank", "correct", "write", "span", "check"]]
+    """Kind of task: classify, rate, compare (which answer is better), rank (answers), correct (a text), write (a
+    text), span (mark parts of a text), or check (a statement against a source).
+    """
+    show: Required[Sequence[str]]
+    """Columns of the records that are shown, in this order."""
+    question: str
+    """Question above the record; empty: one for the type."""
+    labels: Sequence[str]
+    """Labels of classify and span; of check: supported, contradicted, not in the source."""
+    several: bool
+    """Whether classify takes any number of labels."""
+    points: int
+    """Number of points of rate, from 1."""
+    answers: Sequence[str]
+    """Columns with the answers that compare (two) and rank take."""
+    tie: bool
+    """Whether compare has a tie, the label `tie`."""
+    field: str | None
+    """Column with the text of correct, span and check; null: the first of `show`."""
+    source: str | None
+    """Column with the source that check compares with."""
+    guideline: Place | None
+    """Markdown file with the guideline, whose version each label carries; null: none."""
+
+
 class TemplateSettings(TypedDict, total=False):
     """A prompt and a completion with names of fields in braces: text, title, source, and the metadata."""
 
@@ -2907,3 +2991,83 @@ def prompt(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("prompt", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def annotate(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
+    task: TaskSettings = NOT_GIVEN,
+    choose: ChooseSettings = NOT_GIVEN,
+    annotators: Place | Sequence[Place | AnnotatorSettings] = NOT_GIVEN,
+    overlap: int = NOT_GIVEN,
+    expertise: str | None = NOT_GIVEN,
+    gold: str | None = NOT_GIVEN,
+    gold_share: float = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    limits: LimitsSettings = NOT_GIVEN,
+    execution: FilesExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> AnnotateRun:
+    """Choose records and make them tasks for annotators; then label, import, export and finish.
+
+    `raymill annotate CONFIG` makes the tasks of a round. `raymill annotate label ROUND` serves the page on which they
+    are labelled, `export` and `import` exchange them with other tools, and `finish` makes one label of each.
+    Report: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        inputs: Sources of records, as in `curate`; `input` is short for one.
+        task: What annotators see and are asked.
+        choose: Which records are labelled.
+        annotators: Names of the annotators, or settings of each.
+        overlap: Number of annotators who label each task.
+        expertise: Column with the topic of a record, for `annotators[].topics`; null: none.
+        gold: Column with the known label of a record; tasks that have one measure the annotators; null: none.
+        gold_share: Fraction of the tasks with a known label, if `gold` is set.
+        output: Folder or URI below which the run writes everything.
+        limits: Bounds on the size of documents and files, and on the time for parsing them.
+        execution: Retries, CPU cores, and units of work; no effect on the result.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "inputs": inputs,
+            "task": task,
+            "choose": choose,
+            "annotators": annotators,
+            "overlap": overlap,
+            "expertise": expertise,
+            "gold": gold,
+            "gold_share": gold_share,
+            "output": output,
+            "limits": limits,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("annotate", config, settings, override=override, **options)

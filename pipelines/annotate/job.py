@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import ConfigError, DataError, UserError
@@ -34,6 +35,7 @@ from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.annotate.config import AnnotateConfig, RecordsInput
+from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round, guideline_version, put_guideline
 from raymill.pipelines.annotate.stages import Labelled, needs_probabilities, run_stages
 from raymill.pipelines.annotate.tasks import TASKS
@@ -53,6 +55,10 @@ class AnnotateRun(Run):
     def round(self) -> Round:
         """The tasks and labels. Reads the tasks."""
         return Round.of(self.store, self.uri, self.manifest)
+
+    def finish(self, method: Method = "dawid_skene", posterior: float = 0.8) -> Answer:
+        """As `raymill annotate finish`: what agreement.json has. See `finish_round`."""
+        return finish_round(self.round, method, posterior)
 
     @property
     def summary(self) -> str:

@@ -45,6 +45,12 @@ SMALLEST = {
         "judges": [{"model": {"endpoint": "http://127.0.0.1/v1", "name": "m"}}],
         "output": "/out",
     },
+    "annotate": {
+        "inputs": [{"path": "/in"}],
+        "task": {"type": "classify", "show": ["text"], "labels": ["a", "b"]},
+        "annotators": [{"name": "a"}],
+        "output": "/out",
+    },
     "prompt": {"data": "/data", "models": {"m": {"endpoint": "http://127.0.0.1/v1", "name": "m"}}, "output": "/out"},
     "train": {"corpus": "/in", "model": "/model", "output": "/out", "name": "n", "steps": 1},
 }

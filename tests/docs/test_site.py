@@ -89,7 +89,7 @@ def test_the_reference_has_every_setting_once_with_its_description(kind):
 
 def test_the_reference_has_every_verb_with_its_options(pages):
     commands = pages["reference/commands.md"]
-    assert re.findall(r"^## (.*)$", commands, re.MULTILINE) == list(cli.verbs())
+    assert re.findall(r"^## (.*)$", commands, re.MULTILINE) == list(cli.commands())
     assert "    raymill explain RUN ID [options]\n" in commands and "| `--replace` | delete results made" in commands
 
 
