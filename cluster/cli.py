@@ -200,7 +200,7 @@ def verbs() -> dict[str, Verb | Kind]:
 
 
 def commands() -> dict[str, Verb | Kind]:
-    """Every verb, and below that of a kind its actions, as `annotate finish`."""
+    """Every verb, and each action of a kind after its verb, as `annotate finish`."""
     found: dict[str, Verb | Kind] = {}
     for name, verb in verbs().items():
         found[name] = verb

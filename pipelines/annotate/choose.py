@@ -22,7 +22,7 @@ Allocation = Literal["proportional", "equal", "neyman"]
 
 
 @dataclass(frozen=True)
-class Candidates:
+class TaskCandidates:
     """Records that can be chosen.
 
     Attributes:
@@ -46,7 +46,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Candidates to label. All arrays have the same length.
+    """TaskCandidates to label. All arrays have the same length.
 
     Attributes:
         index: int64[C], of the candidates.
@@ -76,7 +76,7 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
     return -(probabilities * np.log(np.where(probabilities > 0, probabilities, 1))).sum(axis=1)
 
 
-def choose(candidates: Candidates, shares: Mapping[str, float], count: int, allocation: Allocation) -> Chosen:
+def choose(candidates: TaskCandidates, shares: Mapping[str, float], count: int, allocation: Allocation) -> Chosen:
     """The candidates to label; fewer than `count` if there are no more.
 
     shares: strategy -> fraction. What a strategy cannot fill, as where too few have a score, random ones fill.
@@ -111,7 +111,7 @@ def choose(candidates: Candidates, shares: Mapping[str, float], count: int, allo
 
 
 def at_random(
-    candidates: Candidates, index: np.ndarray, count: int, allocation: Allocation
+    candidates: TaskCandidates, index: np.ndarray, count: int, allocation: Allocation
 ) -> tuple[np.ndarray, np.ndarray]:
     """(int64[C], float64[C]): random candidates of `index`, and the chance of each.
 
@@ -156,7 +156,7 @@ def divided(count: int, weights: np.ndarray, most: np.ndarray | None = None, lea
     return found
 
 
-def _of_pool(candidates: Candidates, taken: np.ndarray, count: int, strategy: str) -> np.ndarray:
+def _of_pool(candidates: TaskCandidates, taken: np.ndarray, count: int, strategy: str) -> np.ndarray:
     """int64[C]: candidates of the pool, by their vectors."""
     free = ~taken[candidates.pool]
     order = np.argsort(candidates.draw[candidates.pool], kind="stable")  # of equal distances the smaller draw

@@ -15,8 +15,8 @@ _STEPS = 200
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """Models of the labels, one for each fold of the records that it learnt from.
+class RecordClassifier:
+    """Models of the labels, one for each fold of the records that it was trained on.
 
     weights: float32[F, L, W]. bias: float32[F, L].
     """
@@ -42,7 +42,7 @@ class Classifier:
 
 def fit(
     texts: Sequence[str], labels: Sequence[int], names: Sequence[str], draw: np.ndarray, *, out_of_fold: bool
-) -> Classifier:
+) -> RecordClassifier:
     """A classifier of these labels. The same texts give the same one.
 
     Args:
@@ -59,15 +59,15 @@ def fit(
     target = np.array(labels, np.int64)
     for fold in range(folds):
         kept = np.flatnonzero(draw % np.uint64(folds) != fold) if folds > 1 else np.arange(len(texts))
+        rows = np.concatenate([kept, of_names])
+        used = np.unique(features[rows].indices)  # the weights of all others are 0
         with threadpool_limits(1):
             model: Any = LogisticRegression(C=10, max_iter=_STEPS)
-            rows = np.concatenate([kept, of_names])
-            model.fit(features[rows], np.concatenate([target, np.arange(len(names))])[rows])
-        if len(names) == 2:  # scikit-learn keeps one row of two labels
-            weights[fold, 1], bias[fold, 1] = model.coef_[0], model.intercept_[0]
-        else:
-            weights[fold], bias[fold] = model.coef_, model.intercept_
-    return Classifier(weights, bias)
+            model.fit(features[rows][:, used], np.concatenate([target, np.arange(len(names))])[rows])
+        first = 1 if len(names) == 2 else 0  # scikit-learn keeps one row of two labels
+        weights[fold, first:, used] = model.coef_.T
+        bias[fold, first:] = model.intercept_
+    return RecordClassifier(weights, bias)
 
 
 def _features(texts: Sequence[str]) -> Any:

@@ -24,7 +24,7 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class RecordsInput(Input):
+class RoundInput(Input):
     """An input with the columns of tasks, which may have the names of columns of a corpus, and lists as text."""
 
     reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "problem", "where"})

@@ -34,7 +34,7 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
-from raymill.pipelines.annotate.config import AnnotateConfig, RecordsInput
+from raymill.pipelines.annotate.config import AnnotateConfig, RoundInput
 from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round, guideline_version, put_guideline
 from raymill.pipelines.annotate.stages import Labelled, needs_probabilities, run_stages
@@ -94,18 +94,18 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         refuse_output_among_inputs(self.root, listing)
         return listing
 
-    def _with_columns(self, input: Input) -> RecordsInput:
+    def _with_columns(self, input: Input) -> RoundInput:
         """The input with the columns that tasks need, and the column `id` as ids where the files have one."""
         columns = self.config.columns
         given = input.model_dump(exclude_unset=True)
         text = given.get("text") or ("text" if "text" in columns else columns[0])
         given |= {"text": text, "columns": tuple(one for one in columns if one not in (text, "source"))}
-        found = RecordsInput.model_validate(given)
+        found = RoundInput.model_validate(given)
         if found.id is None and "id" in self._names(found):
-            found = RecordsInput.model_validate(given | {"id": "id"})
+            found = RoundInput.model_validate(given | {"id": "id"})
         return found
 
-    def _names(self, input: RecordsInput) -> Sequence[str]:
+    def _names(self, input: RoundInput) -> Sequence[str]:
         """Names of columns at the beginning of an input; empty if it cannot be read, which `frozen` reports."""
         try:
             store = self.store if input.storage is None else replace(self.store, options=input.storage)
@@ -205,7 +205,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
     def _warnings(self, artifacts: Mapping[str, Artifact], repeated: int) -> Iterator[str]:
         if repeated:
             yield f"{plural(repeated, 'record')} with the id of another: left out."
-        if (fitted := artifacts.get("_work/classifier")) is not None and not fitted.manifest.counters["learnt"]:
+        if (fitted := artifacts.get("_work/classifier")) is not None and not fitted.manifest.counters["trained_on"]:
             yield (
                 "No labels are known yet, so the classifier compared records with the names of the labels alone. Set "
                 "`choose.label`, `choose.probabilities` or, from the second round on, `choose.labelled`."

@@ -33,7 +33,7 @@ from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_problems
 from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
-from raymill.pipelines.annotate.choose import Candidates, assigned, choose, entropy, uncertainty
+from raymill.pipelines.annotate.choose import TaskCandidates, assigned, choose, entropy, uncertainty
 from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.tasks import TASKS, shown, tasks_schema
 from raymill.pipelines.embedder import Embedder, embedder_of
@@ -44,7 +44,7 @@ from raymill.pipelines.prepare.records.fields import hash_of_text
 # They load scikit-learn.
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 _fit_classifier = Entry("raymill.pipelines.annotate.classifier:fit")
-_classifier = Entry("raymill.pipelines.annotate.classifier:Classifier")
+_classifier = Entry("raymill.pipelines.annotate.classifier:RecordClassifier")
 
 VERSION = "1"
 _LOOKED, _CLASSIFIER, _SCORED = "_work/looked", "_work/classifier", "_work/scored"
@@ -230,7 +230,7 @@ def _disagreement(votes: Sequence[Any]) -> float | None:
 
 
 def _fit(config: AnnotateConfig, store: Store, labelled: Labelled, uris: Sequence[str], scratch: Scratch) -> Counters:
-    """The work of the stage `fit`. Counters: `learnt`, records with a label."""
+    """The work of the stage `fit`. Counters: `trained_on`, records with a label."""
     names = list(config.task.choices)
     texts, labels, draw = list(labelled.texts), list(labelled.labels), []
     draw += [hash64(text.encode()) for text in texts]
@@ -250,7 +250,7 @@ def _fit(config: AnnotateConfig, store: Store, labelled: Labelled, uris: Sequenc
     )
     shape = np.array(model.weights.shape, np.int64)
     scratch.write_slices(_CLASSIFIER, [shape.tobytes(), model.weights.tobytes(), model.bias.tobytes()])
-    return {"learnt": len(texts)}
+    return {"trained_on": len(texts)}
 
 
 def _loaded(store: Store, uri: str) -> Any:
@@ -345,7 +345,7 @@ def _choose(
     spread = _numbers(scored["spread"]) if scored.num_rows else np.zeros(len(draw))
     strata, stratum = np.unique(np.array(looked["stratum"].to_pylist(), object), return_inverse=True)
     pool, vectors, topics = _vectors(config, store, embedding, looked)
-    candidates = Candidates(draw, stratum, scores, spread, pool, vectors, topics)
+    candidates = TaskCandidates(draw, stratum, scores, spread, pool, vectors, topics)
     gold = _gold(config, looked["gold"].to_numpy(zero_copy_only=False), draw)
     usable = np.setdiff1d(np.arange(len(draw)), gold)
     found = choose(_only(candidates, usable), choose_by.shares, choose_by.count - len(gold), choose_by.allocation)
@@ -375,10 +375,10 @@ def _gold(config: AnnotateConfig, gold: np.ndarray, draw: np.ndarray) -> np.ndar
     return known[np.argsort(draw[known])][: round(config.gold_share * config.choose.count)]
 
 
-def _only(candidates: Candidates, usable: np.ndarray) -> Candidates:
+def _only(candidates: TaskCandidates, usable: np.ndarray) -> TaskCandidates:
     """The candidates with these numbers, in ascending order."""
     kept = np.isin(candidates.pool, usable)
-    return Candidates(
+    return TaskCandidates(
         candidates.draw[usable],
         candidates.stratum[usable],
         {name: scores[usable] for name, scores in candidates.scores.items()},
@@ -392,7 +392,7 @@ def _only(candidates: Candidates, usable: np.ndarray) -> Candidates:
 def _vectors(
     config: AnnotateConfig, store: Store, embedding: EmbeddingRun, looked: pa.Table
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(candidates of the pool, their vectors, those of the topics), as in `Candidates`; empty if no strategy asks."""
+    """(candidates of the pool, their vectors, those of the topics), as in `TaskCandidates`; empty if no strategy asks."""
     nothing = np.empty(0, np.int64), np.empty((0, 1), np.float32), np.empty((0, 1), np.float32)
     if not {"diversity", "coverage"} & config.choose.shares.keys():
         return nothing

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raymill.pipelines.annotate.choose import (
-    Candidates,
+    TaskCandidates,
     assigned,
     at_random,
     choose,
@@ -20,7 +20,7 @@ from raymill.pipelines.annotate.choose import (
 PROBABILITIES = np.array([[0.5, 0.5, 0], [0.4, 0.3, 0.3], [0.9, 0.05, 0.05], [1, 0, 0]])
 
 
-def candidates(size: int, seed: int = 0, strata: int = 1, **more) -> Candidates:
+def candidates(size: int, seed: int = 0, strata: int = 1, **more) -> TaskCandidates:
     random = np.random.default_rng(seed)
     given = {
         "draw": random.permutation(size).astype(np.uint64),
@@ -31,7 +31,7 @@ def candidates(size: int, seed: int = 0, strata: int = 1, **more) -> Candidates:
         "vectors": np.empty((0, 1), np.float32),
         "topics": np.empty((0, 1), np.float32),
     }
-    return Candidates(**given | more)
+    return TaskCandidates(**given | more)
 
 
 def test_measures_of_uncertainty_by_hand():
@@ -65,7 +65,7 @@ def test_what_a_strategy_cannot_fill_is_drawn_at_random():
 
 def test_the_order_of_the_candidates_changes_nothing():
     some, order = candidates(300, strata=3), np.random.default_rng(1).permutation(300)
-    other = Candidates(some.draw[order], some.stratum[order], {name: one[order] for name, one in some.scores.items()},
+    other = TaskCandidates(some.draw[order], some.stratum[order], {name: one[order] for name, one in some.scores.items()},
                        some.spread[order], some.pool, some.vectors, some.topics)  # fmt: skip
     one = choose(some, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
     two = choose(other, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
