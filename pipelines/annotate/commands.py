@@ -4,11 +4,23 @@ from typing import Annotated, get_args
 
 import typer
 
+from raymill.cluster.frame.calls import config_of, run_of
+from raymill.cluster.frame.commands import Address, ConfigFile, Overrides
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round
+from raymill.pipelines.annotate.rounds import next_round
 
 RoundFolder = Annotated[str, typer.Argument(metavar="ROUND", help="output of `raymill annotate`")]
+
+
+def round_of(config: ConfigFile, override: Overrides = None, address: Address = None) -> None:
+    """Make the next round of active learning in OUTPUT/1, OUTPUT/2 and so on, once the last one is labelled.
+
+    Prints how often the classifier was right on random tasks before they were labelled.
+    """
+    whole = config_of(config, None, override, "annotate")
+    print(next_round(whole, lambda one: run_of("annotate", one, address=address)).text)
 
 
 def finish(

@@ -13,6 +13,7 @@ from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 
 TaskType = Literal["classify", "rate", "compare", "rank", "correct", "write", "span", "check"]
+Strategy = Literal["random", "least_confidence", "margin", "entropy", "diversity"]
 STRATEGIES = ("random", "uncertainty", "disagreement", "diversity", "coverage", "label_errors")
 # Labels of the types that have their own.
 CHECKED = ("supported", "contradicted", "not in the source")
@@ -174,6 +175,27 @@ class Annotator(WithShortForm):
     )
 
 
+class Simulate(BaseModel, extra="forbid", frozen=True):
+    """Rounds of active learning without people, on records whose labels are known."""
+
+    label: str = Field(description="Column with the known label")
+    strategies: tuple[Strategy, ...] = Field(
+        ("random", "least_confidence", "margin", "entropy", "diversity"),
+        min_length=2,
+        description="Strategies that are compared; random is one of them",
+    )
+    rounds: int = Field(10, ge=2, le=1000, description="Number of rounds of `choose.count` labels each")
+    seeds: int = Field(5, ge=1, le=1000, description="Number of repetitions, with other records held out in each")
+    held_out: float = Field(0.3, gt=0, lt=1, description="Fraction of the records that measure the classifier")
+    records: int = Field(20_000, ge=10, le=1_000_000, description="Maximum number of records, drawn by their ids")
+
+    @model_validator(mode="after")
+    def _has_random(self) -> Self:
+        if "random" not in self.strategies:
+            raise ValueError("strategies: random is compared with the others; add it")
+        return self
+
+
 class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
     """Tasks for annotators, of chosen records, and one label of each from their votes."""
 
@@ -194,6 +216,9 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
         description="Column with the known label of a record; tasks that have one measure the annotators; null: none",
     )
     gold_share: float = Field(0.1, ge=0, le=1, description="Fraction of the tasks with a known label, if `gold` is set")
+    simulate: Simulate | None = Field(
+        None, description="Simulated rounds on known labels in place of tasks for annotators; null: tasks"
+    )
     output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
     limits: Limits = Field(
         Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
@@ -223,6 +248,8 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"overlap: {self.overlap} annotators for each task, and there are {len(names)}")
         if self.expertise is None and any(one.topics for one in self.annotators):
             raise ValueError("annotators.topics: go with `expertise`, the column that they are values of")
+        if self.simulate and not self.task.choices:
+            raise ValueError(f"simulate: needs labels, which `type: {self.task.type}` has not")
         learns = {"uncertainty", "label_errors"} & self.choose.shares.keys()
         if learns and not self.task.choices:
             raise ValueError(f"choose.{min(learns)}: needs labels, which `type: {self.task.type}` has not")
@@ -237,7 +264,8 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
     def columns(self) -> tuple[str, ...]:
         """The columns that are read of records, each once; the first is one that is shown."""
         choose = self.choose
-        named = [*self.task.columns, *choose.strata, choose.label, choose.probabilities, *choose.votes]
+        known = self.simulate.label if self.simulate else None
+        named = [*self.task.columns, known, *choose.strata, choose.label, choose.probabilities, *choose.votes]
         return tuple(dict.fromkeys(one for one in [*named, self.expertise, self.gold] if one is not None))
 
     @property

@@ -10,6 +10,10 @@ ANNOTATE = Kind(
     config=Entry("raymill.pipelines.annotate.config:AnnotateConfig"),
     job=Entry("raymill.pipelines.annotate.job:AnnotateJob"),
     actions={
+        "round": Verb(
+            Entry("raymill.pipelines.annotate.commands:round_of"),
+            "the next round of active learning, once the last one is labelled",
+        ),
         "finish": Verb(
             Entry("raymill.pipelines.annotate.commands:finish"),
             "one label of each task, the agreement, and what experts have to decide",

@@ -7,25 +7,26 @@ the same records held out and start with the same ones, so their differences are
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
-from sklearn.metrics import cohen_kappa_score, f1_score
+from sklearn.metrics import f1_score
 
 from raymill.cluster.entry import Entry
+from raymill.pipelines.agreement import cross_table, kappa
 from raymill.pipelines.annotate.choose import farthest_first, uncertainty
 from raymill.pipelines.annotate.classifier import fit
+from raymill.pipelines.annotate.config import Strategy
 
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 
-Strategy = Literal["random", "least_confidence", "margin", "entropy", "diversity"]
 _DIMENSIONS = 64
 _WINDOW, _STABLE = 3, 0.99  # of the stopping rule by stable predictions
 
 
 @dataclass(frozen=True)
-class Labelled:
+class KnownRecords:
     """Records with known labels. texts, labels: of each, by number. names: of all labels. draw: uint64[N]."""
 
     texts: Sequence[str]
@@ -34,7 +35,9 @@ class Labelled:
     draw: np.ndarray
 
 
-def simulate(records: Labelled, strategy: Strategy, seed: int, rounds: int, batch: int, held_out: float) -> list[dict]:
+def simulate(
+    records: KnownRecords, strategy: Strategy, seed: int, rounds: int, batch: int, held_out: float
+) -> list[dict]:
     """A row for each round: labels, accuracy and macro F1 on the records held out, kappa with the round before.
 
     batch: labels of each round. held_out: fraction of the records that measure the classifier.
@@ -55,7 +58,8 @@ def simulate(records: Labelled, strategy: Strategy, seed: int, rounds: int, batc
                     records.draw[pool[known]], out_of_fold=False)  # fmt: skip
         found = model.probabilities(of_test, records.draw[test]).argmax(axis=1)
         truth = records.labels[test]
-        kappa = None if before is None else float(cohen_kappa_score(before, found))
+        # Without a kappa all predictions of both rounds are one label.
+        stable = None if before is None else kappa(cross_table(before, found, len(records.names)), "nominal")
         rows.append(
             {
                 "strategy": strategy,
@@ -64,7 +68,7 @@ def simulate(records: Labelled, strategy: Strategy, seed: int, rounds: int, batc
                 "labels": len(known),
                 "accuracy": float((found == truth).mean()),
                 "macro_f1": float(f1_score(truth, found, average="macro", zero_division=0)),
-                "stability": 1.0 if kappa is not None and np.isnan(kappa) else kappa,
+                "stability": 1.0 if stable is None and before is not None else stable,
             }
         )
         before = found

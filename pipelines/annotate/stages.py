@@ -7,6 +7,11 @@
     take     reads these again                                                         -> _work/taken
     tasks    puts them in order, and gives them to annotators                          -> tasks
 
+With the setting `simulate`:
+
+    known       reads the records with a known label                                   -> _work/known, quarantine
+    simulate    rounds of active learning, by a strategy with a seed (simulate.py)     -> curves
+
 The random number of a record is a hash of the seed and its id, so neither the order of the records nor their division
 into units changes the choice.
 """
@@ -34,7 +39,7 @@ from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_
 from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.choose import TaskCandidates, assigned, choose, entropy, uncertainty
-from raymill.pipelines.annotate.config import AnnotateConfig
+from raymill.pipelines.annotate.config import AnnotateConfig, Strategy
 from raymill.pipelines.annotate.tasks import TASKS, shown, tasks_schema
 from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
@@ -45,12 +50,16 @@ from raymill.pipelines.prepare.records.fields import hash_of_text
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 _fit_classifier = Entry("raymill.pipelines.annotate.classifier:fit")
 _classifier = Entry("raymill.pipelines.annotate.classifier:RecordClassifier")
+_known_records = Entry("raymill.pipelines.annotate.simulate:KnownRecords")
+_simulate_rounds = Entry("raymill.pipelines.annotate.simulate:simulate")
 
 VERSION = "1"
 _LOOKED, _CLASSIFIER, _SCORED = "_work/looked", "_work/classifier", "_work/scored"
 _CHOSEN, _TAKEN = "_work/chosen", "_work/taken"
 _POOL = 20_000  # candidates that diversity, coverage and the classifier see, about
 _DIMENSIONS = 128
+_KNOWN, CURVES = "_work/known", "curves"
+_DOCUMENT_MEMORY = 20_000  # bytes for each record of a simulation, with its words
 _NO_COLUMNS = pa.schema([])
 _ALL = 1 << 64
 _CANDIDATE_BYTES = 400  # of memory while candidates are chosen
@@ -63,6 +72,18 @@ _LOOKED_SCHEMA = pa.schema(
         ("gold", pa.bool_()),
         ("disagreement", pa.float64()),
         ("text", pa.large_string()),  # of the pool
+    ]
+)
+_KNOWN_SCHEMA = pa.schema([("draw", pa.uint64()), ("label", pa.string()), ("text", pa.large_string())])
+_CURVES_SCHEMA = pa.schema(
+    [
+        ("strategy", pa.string()),
+        ("seed", pa.int64()),
+        ("round", pa.int64()),
+        ("labels", pa.int64()),
+        ("accuracy", pa.float64()),
+        ("macro_f1", pa.float64()),
+        ("stability", pa.float64()),  # kappa of the predictions with those of the round before
     ]
 )
 _SCORED_SCHEMA = pa.schema(
@@ -199,12 +220,6 @@ def _look(read: Read, bound: int, unit: Unit, scratch: Scratch) -> Counters:
     """The work of the stage `look`. Counters: `documents`, `quarantined`, and those of `lost_counters`."""
     config, counters, counts = read.config, Counter[str](), ReaderCounts()
 
-    def unreadable(table: pa.Table, bad: pa.Table) -> None:
-        counters.update({"documents": table.num_rows, "quarantined": bad.num_rows})
-        if bad.num_rows:
-            found = bad.select(["row", "problem", "where"])
-            scratch.write(QUARANTINE, found.append_column("source", pa.repeat(unit.source, found.num_rows)))
-
     def row_of(record: Record) -> dict[str, Any]:
         choose_by = config.choose
         return {
@@ -216,11 +231,19 @@ def _look(read: Read, bound: int, unit: Unit, scratch: Scratch) -> Counters:
             "text": read.text_of(record) if record.draw < bound else None,
         }
 
-    for batch in _batches(read(unit, counts, unreadable)):
+    for batch in _batches(read(unit, counts, partial(_unreadable, unit, scratch, counters))):
         scratch.write(_LOOKED, pa.Table.from_pylist(list(map(row_of, batch)), _LOOKED_SCHEMA))
     counters.update({"documents": counts.lost.total(), "quarantined": counts.lost.total()})
     counters.update(lost_counters(unit.source, counts))
     return dict(counters)
+
+
+def _unreadable(unit: Unit, scratch: Scratch, counters: Counter[str], table: pa.Table, bad: pa.Table) -> None:
+    """Count the rows of a table, and write those that cannot be read."""
+    counters.update({"documents": table.num_rows, "quarantined": bad.num_rows})
+    if bad.num_rows:
+        found = bad.select(["row", "problem", "where"])
+        scratch.write(QUARANTINE, found.append_column("source", pa.repeat(unit.source, found.num_rows)))
 
 
 def _disagreement(votes: Sequence[Any]) -> float | None:
@@ -392,7 +415,7 @@ def _only(candidates: TaskCandidates, usable: np.ndarray) -> TaskCandidates:
 def _vectors(
     config: AnnotateConfig, store: Store, embedding: EmbeddingRun, looked: pa.Table
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(candidates of the pool, their vectors, those of the topics), as in `TaskCandidates`; empty if no strategy asks."""
+    """(candidates of the pool, their vectors, those of the topics), as in `TaskCandidates`; empty if none is needed."""
     nothing = np.empty(0, np.int64), np.empty((0, 1), np.float32), np.empty((0, 1), np.float32)
     if not {"diversity", "coverage"} & config.choose.shares.keys():
         return nothing
@@ -449,3 +472,60 @@ def _tasks(config: AnnotateConfig, store: Store, uris: Sequence[str], scratch: S
     tasks = [row | {"annotators": names} for row, names in zip(rows, given, strict=True)]
     scratch.write(TASKS, pa.Table.from_pylist(tasks, tasks_schema(config.task)))
     return {"tasks": len(tasks)}
+
+
+# --- simulated rounds
+
+
+def run_simulation(config: AnnotateConfig, inputs: InputManifest, run: RunStageIn) -> dict[str, Artifact]:
+    """The artifacts of simulated rounds, with `curves` and `quarantine`. run: makes or finds those of a stage."""
+    assert config.simulate is not None
+    store, units, given = inputs.reading.store, inputs.units, config.simulate
+    bound = min(_ALL, round(given.records / max(1, document_count(inputs)) * _ALL))
+    decisive = config.model_dump(mode="json", include={"task", "choose", "simulate"})
+    made_from = fingerprint([VERSION, inputs.fingerprint, len(units), decisive, config.limits.model_dump(), bound])
+    read = Read(config, inputs, frozenset())
+    outputs = (Output(_KNOWN, _KNOWN_SCHEMA), Output(QUARANTINE, QUARANTINE_SCHEMA))
+    memory = task_memory(config.limits)
+    known = partial(_known, read, given.label, bound)
+    artifacts = dict(run(Stage("known", outputs, units, known, made_from, store, _files, memory=memory)))
+    pairs = [(strategy, config.choose.seed + number) for strategy in given.strategies for number in range(given.seeds)]
+    work = partial(_simulate, config, store, tuple(artifacts[_KNOWN].file_uris))
+    size = _MODEL_MEMORY + _DOCUMENT_MEMORY * artifacts[_KNOWN].rows
+    output = Output(CURVES, _CURVES_SCHEMA)
+    artifacts |= run(Stage("simulate", (output,), pairs, work, made_from, store, memory=size))
+    return artifacts
+
+
+def _known(read: Read, column: str, bound: int, unit: Unit, scratch: Scratch) -> Counters:
+    """The work of the stage `known`. Counters: as of `look`, and `unknown`, records without one of the labels."""
+    counters, counts, names = Counter[str](), ReaderCounts(), frozenset(read.config.task.choices)
+    records = read(unit, counts, partial(_unreadable, unit, scratch, counters))
+    for batch in _batches(one for one in records if one.draw < bound):
+        labels = [shown(one.values[column]) for one in batch]
+        rows = [
+            {"draw": one.draw, "label": label, "text": read.text_of(one)}
+            for one, label in zip(batch, labels, strict=True)
+            if label in names
+        ]
+        counters["unknown"] += len(batch) - len(rows)
+        if rows:
+            scratch.write(_KNOWN, pa.Table.from_pylist(rows, _KNOWN_SCHEMA))
+    counters.update({"documents": counts.lost.total(), "quarantined": counts.lost.total()})
+    counters.update(lost_counters(unit.source, counts))
+    return dict(counters)
+
+
+def _simulate(
+    config: AnnotateConfig, store: Store, uris: Sequence[str], unit: tuple[Strategy, int], scratch: Scratch
+) -> Counters:
+    """The work of the stage `simulate`. unit: strategy and seed."""
+    assert config.simulate is not None
+    (strategy, seed), names = unit, list(config.task.choices)
+    found = pa.concat_tables([_KNOWN_SCHEMA.empty_table(), *read_tables(store, uris)]).sort_by("draw")
+    labels = np.array([names.index(one) for one in found["label"].to_pylist()], np.int64)
+    records = _known_records.load()(found["text"].to_pylist(), labels, names, found["draw"].to_numpy())
+    given = config.simulate
+    rows = _simulate_rounds.load()(records, strategy, seed, given.rounds, config.choose.count, given.held_out)
+    scratch.write(CURVES, pa.Table.from_pylist(rows, _CURVES_SCHEMA))
+    return {"rounds": len(rows)}

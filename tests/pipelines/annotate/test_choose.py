@@ -65,8 +65,9 @@ def test_what_a_strategy_cannot_fill_is_drawn_at_random():
 
 def test_the_order_of_the_candidates_changes_nothing():
     some, order = candidates(300, strata=3), np.random.default_rng(1).permutation(300)
-    other = TaskCandidates(some.draw[order], some.stratum[order], {name: one[order] for name, one in some.scores.items()},
-                       some.spread[order], some.pool, some.vectors, some.topics)  # fmt: skip
+    scores = {name: one[order] for name, one in some.scores.items()}
+    moved = some.draw[order], some.stratum[order], scores, some.spread[order]
+    other = TaskCandidates(*moved, some.pool, some.vectors, some.topics)
     one = choose(some, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
     two = choose(other, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
     assert some.draw[one.index].tolist() == other.draw[two.index].tolist()
