@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True}
 
 
-_CURVES = "Accuracy on the records held out, by the number of labels, with 95% intervals over the seeds."
+_CURVES = "Accuracy on the records held out, by the number of labels. Thin lines: 95% interval over the seeds."
 _PAGE_NOTES = {
     "strategies": "Difference: mean of accuracy less that of random, over all rounds, paired by seed, with a 95% "
     "interval. Labels saved: of those that random took for its last accuracy.",
@@ -222,7 +222,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         shown = {name: one for name, one in report.items() if name not in ("curves", "strategies", "stopping")}
         config = {"config": self.config.model_dump(mode="json", by_alias=True)}
         sections = plain_sections(shown | simulation_tables(report) | config, _PAGE_NOTES)
-        sections.insert(1, Section("curves", "Learning curves", [note(_CURVES), *learning_curves(report["curves"])]))
+        sections.insert(2, Section("curves", "Learning curves", [note(_CURVES), *learning_curves(report["curves"])]))
         name = self.config.name
         return page("Report of annotate", name, report["finished"], cluster.__version__, self.root, sections)
 

@@ -49,8 +49,13 @@ def simulation_tables(report: Mapping[str, Any]) -> dict[str, list[dict[str, Any
 def learning_curves(curves: Sequence[Mapping[str, Any]]) -> list[Content]:
     """A chart for each strategy: its accuracy by the number of labels, beside random."""
     points: dict[str, list[tuple[float, float]]] = {}
+    bounds: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for one in curves:
         points.setdefault(one["strategy"], []).append((one["labels"], one["accuracy"]))
+        for bound in ("low", "high"):
+            if one[bound] is not None:
+                of_strategy = bounds.setdefault(one["strategy"], {})
+                of_strategy.setdefault(bound, []).append((one["labels"], one[bound]))
     random = Line("random", "validation", points["random"], dots=True)
     span = random.points[0][0], random.points[-1][0]
     found: list[Content] = []
@@ -59,5 +64,6 @@ def learning_curves(curves: Sequence[Mapping[str, Any]]) -> list[Content]:
             line = Line(name, "smooth", own, dots=True)
             label = f"accuracy of {name} and of random, from {own[0][1]:.3f} and at the end {own[-1][1]:.3f}"
             key = [line_key(line), f" {name}  ", line_key(random), " random"]
-            found.append(Figure(name, key, line_chart([line, random], label, span=span, show="{:.3f}".format)))
+            around = [Line(bound, "raw", places) for bound, places in bounds.get(name, {}).items()]
+            found.append(Figure(name, key, line_chart([*around, line, random], label, span=span, show="{:.3f}".format)))
     return found
