@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from raymill.pipelines.annotate.answers import Answer, latest
+from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.config import Task
 from raymill.pipelines.annotate.consensus import Consensus
 from raymill.pipelines.annotate.round import Round
@@ -47,8 +47,8 @@ class Ballots:
     """
 
     round: Round
-    given: Mapping[str, list[Answer]]
-    left_out: Mapping[str, list[Answer]]
+    given: Mapping[str, list[Annotation]]
+    left_out: Mapping[str, list[Annotation]]
     places: Sequence[tuple[int, str]]
     vocabulary: Sequence[str]
     votes: Votes
@@ -79,8 +79,8 @@ def read_ballots(round: Round) -> Ballots:
     """The labels that came in so far. Of several by an annotator for a task the latest counts."""
     tasks = {row.id: (at, row) for at, row in enumerate(round.tasks)}
     people = {one.name: at for at, one in enumerate(round.annotators)}
-    given: dict[str, list[Answer]] = {}
-    left_out: dict[str, list[Answer]] = {}
+    given: dict[str, list[Annotation]] = {}
+    left_out: dict[str, list[Annotation]] = {}
     parts: list[tuple[int, int, dict[str, str]]] = []
     for answer in latest(round.answers.read()).values():
         reason, found = "", dict[str, str]()

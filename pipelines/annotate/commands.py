@@ -39,4 +39,4 @@ def finish(
     Can be called again whenever further labels have come in.
     """
     with store_for(round, config, override) as place:
-        print(finish_round(Round.open(*place), method, posterior).text)
+        print(finish_round(Round.at(*place), method, posterior).text)

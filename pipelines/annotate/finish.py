@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymill import cluster
-from raymill.cluster.answer import Answer as Told
+from raymill.cluster.answer import Answer
 from raymill.cluster.formats import plural, share
 from raymill.cluster.frame.job import REPORT_HTML
 from raymill.cluster.record import json_bytes
@@ -38,7 +38,7 @@ from raymill.pipelines.annotate.agreement import (
     krippendorff_alpha,
     observed,
 )
-from raymill.pipelines.annotate.answers import Answer
+from raymill.pipelines.annotate.annotations import Annotation
 from raymill.pipelines.annotate.ballots import REASONS, Ballots, Found, labels_from, read_ballots
 from raymill.pipelines.annotate.consensus import (
     Consensus,
@@ -96,7 +96,7 @@ _PAGE_NOTES = {
 }
 
 
-def finish_round(round: Round, method: Method = "dawid_skene", posterior: float = 0.8) -> Told:
+def finish_round(round: Round, method: Method = "dawid_skene", posterior: float = 0.8) -> Answer:
     """Make one label of each task from the votes, measure the agreement, and list what experts have to decide.
 
     Can be called again whenever further labels have come in.
@@ -120,7 +120,7 @@ def finish_round(round: Round, method: Method = "dawid_skene", posterior: float 
     _write(round, QUEUE, _table(round, queue))
     round.store.write_bytes(paths.join(round.uri, AGREEMENT), json_bytes(facts))
     round.store.write_bytes(paths.join(round.uri, REPORT_HTML), _page(round, facts, queue).encode())
-    return Told(facts, _text(round, facts))
+    return Answer(facts, _text(round, facts))
 
 
 def _consensus(ballots: Ballots, method: Method) -> Consensus:
@@ -179,9 +179,9 @@ def _row(ballots: Ballots, row: TaskRow, found: Found | None, least: float) -> d
     }
 
 
-def _vote(ballots: Ballots, answer: Answer) -> dict[str, Any]:
-    plain = asdict(answer)
-    return {name: plain[name] for name in _VOTE.names} | {"value": vote_of(ballots.round.task, answer.value)}
+def _vote(ballots: Ballots, answer: Annotation) -> dict[str, Any]:
+    plain = {name: getattr(answer, name) for name in _VOTE.names}
+    return plain | {"value": vote_of(ballots.round.task, answer.value)}
 
 
 def _table(round: Round, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -214,9 +214,7 @@ class _Measure:
 
     def of(self, chosen: np.ndarray) -> dict[str, Coefficient]:
         """Name -> coefficient, of the items that bool[I] selects."""
-        tasks = self.ballots.task_of_item[chosen]
-        alone = len(np.unique(tasks)) == len(tasks)
-        grouped, counts = None if alone else tasks, self.counts[chosen]
+        grouped, counts = grouping(self.ballots, chosen), self.counts[chosen]
         return {
             "krippendorff_alpha": krippendorff_alpha(counts, self.level, self.values, grouped),
             "fleiss_kappa": fleiss_kappa(counts, grouped),
@@ -226,7 +224,13 @@ class _Measure:
 
     def alpha(self, chosen: np.ndarray) -> Coefficient:
         """Krippendorff's alpha of the items that bool[I] selects."""
-        return krippendorff_alpha(self.counts[chosen], self.level, self.values, self.ballots.task_of_item[chosen])
+        return krippendorff_alpha(self.counts[chosen], self.level, self.values, grouping(self.ballots, chosen))
+
+
+def grouping(ballots: Ballots, chosen: np.ndarray) -> np.ndarray | None:
+    """int64[I]: the task of each of the chosen items; None if each has a task of its own. chosen: bool[I]."""
+    tasks = ballots.task_of_item[chosen]
+    return None if len(np.unique(tasks)) == len(tasks) else tasks
 
 
 def _facts(ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, Any]], method: Method) -> dict[str, Any]:
@@ -343,7 +347,7 @@ def _pairs(ballots: Ballots) -> Iterator[dict[str, Any]]:
 
 def _by_label(ballots: Ballots, counts: np.ndarray) -> Iterator[dict[str, Any]]:
     """Alpha of each label against all others."""
-    grouped = ballots.task_of_item
+    grouped = grouping(ballots, np.ones(len(counts), bool))
     for at, label in enumerate(ballots.vocabulary):
         binary = np.stack([counts[:, at], counts.sum(axis=1) - counts[:, at]], axis=1)
         yield {"label": label or "none", "votes": int(counts[:, at].sum())} | _plain(

@@ -84,7 +84,7 @@ class AnnotateRun(Run):
         lines = [f"{plural(report['tasks'], 'task')} of {plural(report['candidates'], 'record')}"]
         lines += [f"  {one['strategy']:<16}{one['tasks']:,}" for one in report["chosen"]]
         lines += [f"  {one['annotator']:<16}{one['tasks']:,} to label" for one in report["annotators"]]
-        return "\n".join([*lines, f"label them: `raymill annotate label {self.uri} --open`"])
+        return "\n".join(lines)
 
     @property
     def is_simulation(self) -> bool:
@@ -106,10 +106,9 @@ class AnnotateRun(Run):
 
 
 class AnnotateJob(FilesJob[AnnotateConfig]):
-    """Choose records and make them tasks for annotators; then label, import, export and finish.
+    """Choose records and make them tasks for annotators.
 
-    `raymill annotate CONFIG` makes the tasks of a round. `raymill annotate label ROUND` serves the page on which they
-    are labelled, `export` and `import` exchange them with other tools, and `finish` makes one label of each.
+    `raymill annotate CONFIG` makes the tasks of a round, and `raymill annotate finish ROUND` one label of each.
     Report: OUTPUT/report.html
     """
 
@@ -146,7 +145,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         """The labels of earlier rounds."""
         texts, labels, ids = [], [], set[str]()
         for uri in self.config.choose.labelled:
-            earlier = Round.open(self.store, uri)
+            earlier = Round.at(self.store, uri)
             ids.update(row.id for row in earlier.tasks)
             found = earlier.labels()
             for row in earlier.tasks:

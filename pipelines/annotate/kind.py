@@ -6,7 +6,7 @@ from raymill.cluster.frame.kind import Kind, Verb
 ANNOTATE = Kind(
     name="annotate",
     call=Entry("raymill.typed_settings:annotate"),
-    text="records for people to label: chosen, served, exchanged, and one label made of several votes",
+    text="records for people to label, the agreement of annotators, and one label of several votes",
     config=Entry("raymill.pipelines.annotate.config:AnnotateConfig"),
     job=Entry("raymill.pipelines.annotate.job:AnnotateJob"),
     actions={

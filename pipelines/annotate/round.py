@@ -2,7 +2,7 @@
 
 tasks/                 the tasks (stages.py)
 guidelines/            each version of the guideline, named by a hash of its text
-answers/               labels as they come in (answers.py)
+answers/               labels as they come in (annotations.py)
 labels/, adjudication/, agreement.json, report.html     what `finish` makes of them (finish.py)
 """
 
@@ -22,7 +22,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import StoredParquet
-from raymill.pipelines.annotate.answers import Answers
+from raymill.pipelines.annotate.annotations import Annotations
 from raymill.pipelines.annotate.config import Annotator, Task
 from raymill.pipelines.annotate.tasks import TASKS, TaskRow, read_tasks, tasks_schema
 
@@ -47,7 +47,7 @@ class Round:
     annotators: tuple[Annotator, ...]
 
     @classmethod
-    def open(cls, store: Store, uri: str) -> "Round":
+    def at(cls, store: Store, uri: str) -> "Round":
         """The round at a folder or URI.
 
         Raises:
@@ -82,9 +82,9 @@ class Round:
         return read_tasks(found)
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> Annotations:
         """The labels that came in."""
-        return Answers(self.store, self.uri)
+        return Annotations(self.store, self.uri)
 
     def guideline(self) -> tuple[str, str]:
         """(text, version) of the guideline as it is now; empty without one.

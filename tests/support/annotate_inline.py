@@ -12,7 +12,7 @@ import pytest
 from raymill.cluster.engine import Engine
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
-from raymill.pipelines.annotate.answers import Answer
+from raymill.pipelines.annotate.annotations import Annotation
 from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.job import AnnotateJob, AnnotateRun
 from raymill.pipelines.annotate.round import Round
@@ -80,7 +80,7 @@ def annotate_inline(
     return run
 
 
-def simulated_answers(round: Round, skills: Mapping[str, float], seed: int = 0, **more: Any) -> list[Answer]:
+def simulated_answers(round: Round, skills: Mapping[str, float], seed: int = 0, **more: Any) -> list[Annotation]:
     """A label by each annotator of each task, right with the probability of their skill, one a minute."""
     chosen = random.Random(seed)
     found = []
@@ -90,5 +90,5 @@ def simulated_answers(round: Round, skills: Mapping[str, float], seed: int = 0, 
             others = [label for label in LABELS if label != right]
             value = right if chosen.random() < skills[name] else chosen.choice(others)
             at = f"2026-11-{1 + number // 1440:02d}T{number // 60 % 24:02d}:{number % 60:02d}:00+00:00"
-            found.append(Answer(row.id, name, "labelled", value, seconds=5.0 + number % 7, at=at, **more))
+            found.append(Annotation(row.id, name, "labelled", value, seconds=5.0 + number % 7, at=at, **more))
     return found

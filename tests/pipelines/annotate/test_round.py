@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
-from raymill.pipelines.annotate.answers import Answer, latest
+from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.ballots import read_ballots
 from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.finish import finish_round
@@ -128,11 +128,11 @@ def test_the_same_labels_again_change_nothing_and_later_ones_count(records, tmp_
     assert finish_round(round)["votes"] == before["votes"] == 80
     task = round.tasks[0]
     wrong = "login" if true_label(task) != "login" else "other"
-    changed = Answer(task.id, task.annotators[0], "labelled", wrong, at="2027-01-01T00:00:00+00:00")
+    changed = Annotation(task.id, task.annotators[0], "labelled", wrong, at="2027-01-01T00:00:00+00:00")
     round.answers.add([changed])
     assert finish_round(round)["votes"] == 80
     assert wrong in {vote["value"] for vote in labels_of(round)[task.id]["votes"]}
-    round.answers.add([Answer(task.id, task.annotators[0], "withdrawn", at="2027-01-02T00:00:00+00:00")])
+    round.answers.add([Annotation(task.id, task.annotators[0], "withdrawn", at="2027-01-02T00:00:00+00:00")])
     assert finish_round(round)["votes"] == 79
 
 
@@ -140,11 +140,11 @@ def test_what_does_not_count_has_a_reason(records, tmp_path, monkeypatch):
     round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
     one, two, three, four = (row.id for row in round.tasks[:4])
     given = [
-        Answer("nothing", "a1", "labelled", "login"),
-        Answer(one, "somebody", "labelled", "login"),
-        Answer(two, "a1", "labelled", "no such label"),
-        Answer(three, "a1", "draft", "login"),
-        Answer(four, "a1", "skipped", reason="in a language that I cannot read"),
+        Annotation("nothing", "a1", "labelled", "login"),
+        Annotation(one, "somebody", "labelled", "login"),
+        Annotation(two, "a1", "labelled", "no such label"),
+        Annotation(three, "a1", "draft", "login"),
+        Annotation(four, "a1", "skipped", reason="in a language that I cannot read"),
     ]
     round.answers.add(given)
     found = finish_round(round)
@@ -162,12 +162,12 @@ def test_an_expert_decides_what_others_disagree_about(records, tmp_path, monkeyp
     people = ["a1", "a2", {"name": "chief", "expert": True}]
     round = annotate_inline(settings_of(records, tmp_path / "out", annotators=people), monkeypatch).round
     task = round.tasks[0]
-    round.answers.add([Answer(task.id, "a1", "labelled", "login"), Answer(task.id, "a2", "labelled", "other")])
+    round.answers.add([Annotation(task.id, "a1", "labelled", "login"), Annotation(task.id, "a2", "labelled", "other")])
     finish_round(round, "majority")
     row = labels_of(round)[task.id]
     assert (row["label"], row["status"], row["posterior"]) == (None, "disputed", 0.5)
     assert pq.read_table(f"{round.uri}/adjudication/queue.parquet")["id"].to_pylist() == [task.id]
-    round.answers.add([Answer(task.id, "chief", "labelled", "billing")])
+    round.answers.add([Annotation(task.id, "chief", "labelled", "billing")])
     finish_round(round, "majority")
     row = labels_of(round)[task.id]
     assert (row["label"], row["status"], row["decided_by"], len(row["votes"])) == ("billing", "decided", "chief", 3)
@@ -201,7 +201,7 @@ def test_gold_tasks_measure_and_do_not_bias(tmp_path, monkeypatch):
     gold = [row for row in round.tasks if row.gold is not None]
     assert len(gold) == 10
     assert all(row.gold == "login" and row.probability is None for row in gold)
-    round.answers.add([Answer(row.id, row.annotators[0], "labelled", "login") for row in gold])
+    round.answers.add([Annotation(row.id, row.annotators[0], "labelled", "login") for row in gold])
     found = finish_round(round, "gold")
     assert sum(row["gold"] for row in found["by_annotator"]) == 10
     assert sum(row["gold_right"] for row in found["by_annotator"]) == 10
@@ -231,7 +231,7 @@ def test_labels_of_every_type_become_one(kind, tmp_path, monkeypatch):
     path = write_records(tmp_path / "in.parquet", 20, **texts)
     settings = settings_of(path, tmp_path / "out", task={"show": ["one"], **task}, choose={"count": 5})
     round = annotate_inline(settings, monkeypatch).round
-    round.answers.add([Answer(row.id, name, "labelled", given) for row in round.tasks for name in row.annotators])
+    round.answers.add([Annotation(row.id, name, "labelled", given) for row in round.tasks for name in row.annotators])
     found = finish_round(round)
     assert found["status"]["agreed"] == 5
     assert found["observed"]["value"] == 1.0
@@ -248,7 +248,7 @@ def test_words_that_most_marked_are_the_span(tmp_path, monkeypatch):
     second = {"start": 22, "end": 37, "label": "person"}
     round.answers.add(
         [
-            Answer(round.tasks[0].id, name, "labelled", [{"start": a, "end": b, "label": "person"}, second])
+            Annotation(round.tasks[0].id, name, "labelled", [{"start": a, "end": b, "label": "person"}, second])
             for name, (a, b) in ends.items()
         ]
     )
@@ -288,12 +288,12 @@ def test_damaged_labels_are_named(records, tmp_path, monkeypatch):
             read_ballots(round)
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({"kind": "annotate", "config": {}}))
     with pytest.raises(DataError, match="manifest"):
-        Round.open(Store(), str(tmp_path / "out"))
+        Round.at(Store(), str(tmp_path / "out"))
 
 
 def test_the_latest_label_counts_whatever_the_order_of_files():
-    one = Answer("t", "a", "labelled", "x", at="2026-01-01")
-    two = Answer("t", "a", "labelled", "y", at="2026-01-02")
+    one = Annotation("t", "a", "labelled", "x", at="2026-01-01")
+    two = Annotation("t", "a", "labelled", "y", at="2026-01-02")
     assert latest([one, two])["t", "a"].value == "y"
     assert one.key != two.key
-    assert one.key == Answer("t", "a", "labelled", "x", seconds=3, at="2026-01-01", origin="csv").key
+    assert one.key == Annotation("t", "a", "labelled", "x", seconds=3, at="2026-01-01", origin="csv").key

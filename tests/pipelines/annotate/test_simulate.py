@@ -99,11 +99,11 @@ def test_rounds_follow_each_other_and_show_what_the_classifier_is_worth(tmp_path
         assert (found["round"], found["left"]) == (number, 30)
         again = next_round(config, make)
         assert (again["round"], again["left"]) == (number, 30)  # nothing is labelled yet
-        round = Round.open(config.store, found["output"])
+        round = Round.at(config.store, found["output"])
         round.answers.add(simulated_answers(round, {"a1": 1, "a2": 1, "a3": 1}))
     found = next_round(config, make)
     assert [row["labels"] for row in found["learning"]] == [0, 30, 60]
     assert found["learning"][1]["accuracy"] > 0.9 and found["learning"][1]["tasks"] == 15
     assert "round 2: trained on 30 labels" in found.text
-    ids = [row.id for number in (1, 2, 3, 4) for row in Round.open(config.store, f"{tmp_path}/rounds/{number}").tasks]
+    ids = [row.id for number in (1, 2, 3, 4) for row in Round.at(config.store, f"{tmp_path}/rounds/{number}").tasks]
     assert len(set(ids)) == len(ids) == 120

@@ -24,7 +24,7 @@ _LARGEST = 1 << 30
 
 
 @dataclass(frozen=True)
-class Answer:
+class Annotation:
     """What an annotator did with a task.
 
     Attributes:
@@ -58,13 +58,13 @@ _TEXTS = ("task", "annotator", "status", "reason", "at", "guideline", "origin")
 
 
 @dataclass(frozen=True)
-class Answers:
+class Annotations:
     """The labels of a round. uri: folder of the round."""
 
     store: Store
     uri: str
 
-    def add(self, answers: Sequence[Answer], origin: str = "page") -> bool:
+    def add(self, answers: Sequence[Annotation], origin: str = "page") -> bool:
         """Write labels. Returns whether they are new; they are stored when it returns.
 
         origin: first part of the name of the file.
@@ -76,7 +76,7 @@ class Answers:
         name = f"{origin}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
         return self.store.create(paths.join(self.uri, ANSWERS, name), content)
 
-    def read(self) -> list[Answer]:
+    def read(self) -> list[Annotation]:
         """All labels, each once, in the order of their times.
 
         Raises:
@@ -89,14 +89,14 @@ class Answers:
         return sorted({one.key: one for one in found}.values(), key=lambda one: (one.at, one.key))
 
 
-def latest(answers: Iterable[Answer]) -> dict[tuple[str, str], Answer]:
+def latest(answers: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
     """(task, annotator) -> the label that counts. answers: in the order of their times."""
     found = {(one.task, one.annotator): one for one in answers}
     return {place: one for place, one in found.items() if one.status != "withdrawn"}
 
 
-def _parsed(uri: str, content: bytes) -> list[Answer]:
-    names = {field.name for field in fields(Answer)}
+def _parsed(uri: str, content: bytes) -> list[Annotation]:
+    names = {field.name for field in fields(Annotation)}
     found = []
     try:
         for line in content.decode("utf-8", "surrogatepass").split("\n"):
@@ -108,7 +108,7 @@ def _parsed(uri: str, content: bytes) -> list[Answer]:
             is_number = plain["seconds"] is None or isinstance(plain["seconds"], int | float)
             if not is_number or not all(isinstance(plain[name], str) for name in _TEXTS):
                 raise ValueError("a label has values of other types")
-            found.append(Answer(**plain))
+            found.append(Annotation(**plain))
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{uri}: is damaged ({error}). Labels there are written once: restore the file, or move it out of the "
