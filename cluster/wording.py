@@ -22,9 +22,10 @@ FLAGS = frozenset(
 )  # fmt: skip
 OPTIONS = FLAGS | {
     "adapter", "address", "as", "base", "bounds", "config", "context", "cores", "cpu", "documents", "duplicates",
-    "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "image", "into", "job", "languages", "mfu",
-    "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops", "preview", "price-per-gpu-hour",
-    "prices", "registry", "rows", "sample", "seed", "to", "token-file", "where", "within",
+    "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "image", "into", "job", "languages", "method",
+    "mfu", "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops", "posterior", "preview",
+    "price-per-gpu-hour", "prices", "registry", "repeated-pages", "rows",
+    "sample", "seed", "to", "token-file", "where", "within",
 }  # fmt: skip
 _NAMES = {"adapter": "adapters", "as": "version"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}

@@ -1889,6 +1889,23 @@ class ShownExamplesSettings(TypedDict, total=False):
     """
 
 
+class SimulateSettings(TypedDict, total=False):
+    """Rounds of active learning without people, on records whose labels are known."""
+
+    label: Required[str]
+    """Column with the known label."""
+    strategies: Sequence[Literal["random", "least_confidence", "margin", "entropy", "diversity"]]
+    """Strategies that are compared; random is one of them."""
+    rounds: int
+    """Number of rounds of `choose.count` labels each."""
+    seeds: int
+    """Number of repetitions, with other records held out in each."""
+    held_out: float
+    """Fraction of the records that measure the classifier."""
+    records: int
+    """Maximum number of records, drawn by their ids."""
+
+
 class SourceSettings(TypedDict, total=False):
     """One source of records: where its files are, and which column is which field."""
 
@@ -3006,6 +3023,7 @@ def annotate(
     expertise: str | None = NOT_GIVEN,
     gold: str | None = NOT_GIVEN,
     gold_share: float = NOT_GIVEN,
+    simulate: SimulateSettings | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     limits: LimitsSettings = NOT_GIVEN,
     execution: FilesExecutionSettings = NOT_GIVEN,
@@ -3016,10 +3034,9 @@ def annotate(
     verify: bool = False,
     progress: ShownProgress = None,
 ) -> AnnotateRun:
-    """Choose records and make them tasks for annotators; then label, import, export and finish.
+    """Choose records and make them tasks for annotators.
 
-    `raymill annotate CONFIG` makes the tasks of a round. `raymill annotate label ROUND` serves the page on which they
-    are labelled, `export` and `import` exchange them with other tools, and `finish` makes one label of each.
+    `raymill annotate CONFIG` makes the tasks of a round, and `raymill annotate finish ROUND` one label of each.
     Report: OUTPUT/report.html
 
     Keywords replace the settings of `config`.
@@ -3036,6 +3053,7 @@ def annotate(
         expertise: Column with the topic of a record, for `annotators[].topics`; null: none.
         gold: Column with the known label of a record; tasks that have one measure the annotators; null: none.
         gold_share: Fraction of the tasks with a known label, if `gold` is set.
+        simulate: Simulated rounds on known labels in place of tasks for annotators; null: tasks.
         output: Folder or URI below which the run writes everything.
         limits: Bounds on the size of documents and files, and on the time for parsing them.
         execution: Retries, CPU cores, and units of work; no effect on the result.
@@ -3063,6 +3081,7 @@ def annotate(
             "expertise": expertise,
             "gold": gold,
             "gold_share": gold_share,
+            "simulate": simulate,
             "output": output,
             "limits": limits,
             "execution": execution,

@@ -57,7 +57,7 @@ _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True}
 
 _CURVES = "Accuracy on the records held out, by the number of labels. Thin lines: 95% interval over the seeds."
 _PAGE_NOTES = {
-    "strategies": "Difference: mean of accuracy less that of random, over all rounds, paired by seed, with a 95% "
+    "strategies": "Difference: accuracy less the accuracy of random, mean of all rounds, paired by seed, with a 95% "
     "interval. Labels saved: of those that random took for its last accuracy.",
     "stopping": "Stable predictions: a mean kappa of at least 0.99 between the predictions of three rounds. Accuracy "
     "lost: what further labels brought.",

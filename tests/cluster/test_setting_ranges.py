@@ -75,7 +75,7 @@ RANGES = {
         "LanguageId.min_scores LineEdits.max_uppercase_fraction Optimizer.final_fraction "
         "EarlyLanguage.max_score QualityClassifier.min_score QualityPercentile.min_percentile Workers.gpus_each"
     ),
-    "from 0 to 100": "ReportOptions.groups",
+    "from 0 to 100": "DocumentCopies.sources DocumentCopies.table ReportOptions.groups",
     "from 0 to 1000": "FilesExecution.losses PackExecution.losses StorageOptions.retries",
     "from 0 to 20": "ReportOptions.samples",
     "from 0 to 3600": "Pages.delay_s",

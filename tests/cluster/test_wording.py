@@ -96,7 +96,7 @@ def test_a_message_of_a_worker_that_quotes_another_one_is_shown_by_the_driver(tm
 
 def test_the_table_has_every_option_of_the_command():
     options, flags = set(), set()
-    for name, verb in cli.verbs().items():
+    for name, verb in cli.commands().items():
         app = typer.Typer(add_completion=False)
         app.command()(cli._function(name, verb))
         for parameter in typer.main.get_command(app).params:
