@@ -31,7 +31,7 @@ _NAMES = {"adapter": "adapters", "as": "version"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}
 _ACTIONS = ("config", "dataset")  # verbs whose first word is an action
 # Verbs whose first word may be an action on a run, and the methods of the open run that do the same.
-_METHODS = {"annotate": {"finish": "finish"}}
+_METHODS = {"annotate": {"export": "export", "finish": "finish", "import": "import_labels"}}
 
 _option = "|".join(sorted(OPTIONS, key=len, reverse=True))
 _COMMAND = re.compile(r"`(?:[\w./-]*/)?raymill ([a-z][a-z-]*)((?: [^`]*)?)`")

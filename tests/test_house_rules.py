@@ -24,6 +24,7 @@ from raymill.cluster.config import load, model_of
 from raymill.cluster.entry import Entry
 from raymill.cluster.failpoints import FAILPOINTS, FAILPOINTS_OF_ASKING
 from raymill.cluster.frame import kinds
+from raymill.cluster.frame.kind import Kind
 from raymill.cluster.readers import reader as readers
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.formats.custom import CustomReader
@@ -416,6 +417,8 @@ def test_every_command_in_the_guides_is_one(command):
         return
     declared = cli.find_verb(verb)
     assert declared is not None, f"{command}: no such verb"
+    if isinstance(declared, Kind) and words and words[0] in declared.actions:
+        declared = declared.actions[words[0]]
     app = typer.Typer(add_completion=False)
     app.command()(cli._function(verb, declared))
     known = {option for parameter in typer.main.get_command(app).params for option in parameter.opts}

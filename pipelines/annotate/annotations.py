@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.store import paths
+from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
 ANSWERS = "answers"
@@ -35,6 +36,7 @@ class Annotation:
         at: when, ISO 8601; empty if it is not known, which is before any other time.
         guideline: version of the guideline that the annotator had; empty if it is not known.
         origin: `page`, or the tool and the name of the file it was imported from.
+        problem: reason of `ballots.REASONS` why it does not count, which was seen when it came in; empty without one.
     """
 
     task: str
@@ -46,15 +48,17 @@ class Annotation:
     at: str = ""
     guideline: str = ""
     origin: str = "page"
+    problem: str = ""
 
     @property
     def key(self) -> str:
         """Equal for the same label, however often and from wherever it comes in."""
         same = [self.task, self.annotator, self.status, self.value, self.reason, self.at]
+        same += [self.problem] if self.problem else []
         return hashlib.blake2b(json.dumps(same, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-_TEXTS = ("task", "annotator", "status", "reason", "at", "guideline", "origin")
+_TEXTS = ("task", "annotator", "status", "reason", "at", "guideline", "origin", "problem")
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,17 @@ class Annotations:
         name = f"{origin}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
         return self.store.create(paths.join(self.uri, ANSWERS, name), content)
 
+    def files(self) -> list[FileInfo]:
+        """The files with labels."""
+        return [one for one in self.store.list_files(paths.join(self.uri, ANSWERS)) if one.uri.endswith(".jsonl")]
+
     def read(self) -> list[Annotation]:
         """All labels, each once, in the order of their times.
 
         Raises:
             DataError: a file is damaged.
         """
-        files = [one.uri for one in self.store.list_files(paths.join(self.uri, ANSWERS)) if one.uri.endswith(".jsonl")]
+        files = [one.uri for one in self.files()]
         with ThreadPoolExecutor(_THREADS) as pool:
             contents = pool.map(lambda uri: self.store.read_bytes(uri, _LARGEST), files)
             found = [one for uri, content in zip(files, contents, strict=True) for one in _parsed(uri, content)]
@@ -90,8 +98,8 @@ class Annotations:
 
 
 def latest(answers: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
-    """(task, annotator) -> the label that counts. answers: in the order of their times."""
-    found = {(one.task, one.annotator): one for one in answers}
+    """(task, annotator) -> the label that counts, of those without a problem. answers: in the order of their times."""
+    found = {(one.task, one.annotator): one for one in answers if not one.problem}
     return {place: one for place, one in found.items() if one.status != "withdrawn"}
 
 

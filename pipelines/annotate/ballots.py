@@ -6,7 +6,7 @@ A task of one label has one item. The others have several: `classify` with `seve
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -27,6 +27,7 @@ _NO, _YES, _FIRST, _SECOND, _NONE = "no", "yes", "first", "second", ""
 REASONS = {
     "unknown_task": "no task of the round has this id",
     "unknown_annotator": "the annotator is none of the round's",
+    "changed_task": "the annotator saw another text than the task has",
     "bad_value": "the task cannot have this label",
     "draft": "a draft, which was not submitted",
     "skipped": "the annotator skipped the task",
@@ -82,12 +83,16 @@ def read_ballots(round: Round) -> Ballots:
     given: dict[str, list[Annotation]] = {}
     left_out: dict[str, list[Annotation]] = {}
     parts: list[tuple[int, int, dict[str, str]]] = []
-    for answer in latest(round.answers.read()).values():
+    came_in = round.answers.read()
+    counted = latest(came_in)
+    for answer in [*counted.values(), *_with_problems(came_in, counted)]:
         reason, found = "", dict[str, str]()
         if answer.task not in tasks:
             reason = "unknown_task"
         elif answer.annotator not in people:
             reason = "unknown_annotator"
+        elif answer.problem:
+            reason = answer.problem if answer.problem in REASONS else "bad_value"
         elif answer.status != "labelled":
             reason = answer.status
         else:
@@ -112,6 +117,13 @@ def read_ballots(round: Round) -> Ballots:
     ]
     votes = Votes.of(rows, len(items), len(people), len(vocabulary))
     return Ballots(round, given, left_out, list(items), vocabulary, votes)
+
+
+def _with_problems(answers: Iterable[Annotation], counted: Mapping[tuple[str, str], Annotation]) -> list[Annotation]:
+    """The last label with a problem by each annotator for each task, unless the same label is there without one."""
+    last = {(one.task, one.annotator): one for one in answers if one.problem}
+    same = {place: (one.status, one.value) for place, one in counted.items()}
+    return [one for place, one in last.items() if same.get(place) != (one.status, one.value)]
 
 
 def vocabulary_of(task: Task) -> list[str]:
@@ -185,6 +197,8 @@ class Found:
 
 def labels_from(ballots: Ballots, consensus: Consensus) -> dict[str, Found]:
     """Task id -> its label by the consensus, of the tasks with votes."""
+    if not ballots.places:
+        return {}
     best, tied, label = consensus.posterior.max(axis=1), consensus.is_tied(), consensus.label
     parts: dict[int, dict[str, str]] = {}
     certainty: dict[int, tuple[float, bool]] = {}

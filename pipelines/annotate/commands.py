@@ -7,6 +7,8 @@ import typer
 from raymill.cluster.frame.calls import config_of, run_of
 from raymill.cluster.frame.commands import Address, ConfigFile, Overrides
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
+from raymill.pipelines.annotate.exchange.export import Format, as_names, export_round
+from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.rounds import next_round
@@ -40,3 +42,36 @@ def finish(
     """
     with store_for(round, config, override) as place:
         print(finish_round(Round.at(*place), method, posterior).text)
+
+
+def export(
+    round: RoundFolder,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="file or URI to write; must not exist")],
+    format: Annotated[Format, typer.Option(help=f"tool to write for: {', '.join(get_args(Format))}")],
+    as_: Annotated[
+        list[str] | None,
+        typer.Option("--as", metavar="TOOL=OURS", help="id of an annotator in the tool, as in 1=a1; can be repeated"),
+    ] = None,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """Write the tasks for another labelling tool, with predictions and labels, and the labelling config beside them."""
+    with store_for(round, config, override) as place:
+        print(export_round(Round.at(*place), file, format, as_names(as_)).text)
+
+
+def import_(
+    round: RoundFolder,
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="exports of a labelling tool; the format is recognised")
+    ],
+    as_: Annotated[
+        list[str] | None,
+        typer.Option("--as", metavar="TOOL=OURS", help="name of an annotator in the tool, as in 1=a1; can be repeated"),
+    ] = None,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """Add labels from Label Studio, Argilla, Prodigy or a CSV table. The same labels again add nothing."""
+    with store_for(round, config, override) as place:
+        print(import_labels(Round.at(*place), files, as_names(as_)).text)

@@ -53,7 +53,7 @@ def majority(votes: Votes, weights: np.ndarray | None = None) -> Consensus:
     cells = np.bincount(votes.item * votes.labels + votes.label, of_vote, votes.items * votes.labels)
     counts = cells.reshape(votes.items, votes.labels).astype(float)
     total = counts.sum()
-    shares = counts.sum(axis=0) / total if total else np.full(votes.labels, 1 / votes.labels)
+    shares = counts.sum(axis=0) / total if total else np.full(votes.labels, 1 / max(1, votes.labels))
     of_item = counts.sum(axis=1, keepdims=True)
     posterior = np.where(of_item > 0, counts / np.where(of_item > 0, of_item, 1), shares)
     return Consensus(posterior, None, shares)

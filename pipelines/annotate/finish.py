@@ -283,7 +283,7 @@ def _warnings(ballots: Ballots, coefficients: Mapping[str, Coefficient], stale: 
         yield f"Krippendorff's alpha is not defined: {problem}."
     if stale:
         yield f"{plural(stale, 'label')} by an earlier version of the guideline."
-    for reason in ("unknown_task", "unknown_annotator", "bad_value"):
+    for reason in ("unknown_task", "unknown_annotator", "changed_task", "bad_value"):
         if some := ballots.left_out.get(reason):
             first = f"{some[0].annotator}, {some[0].task}"
             yield f"{plural(len(some), 'label')} left out: {REASONS[reason]} (first: {first})."

@@ -39,6 +39,8 @@ from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.annotate.config import AnnotateConfig, RoundInput
+from raymill.pipelines.annotate.exchange.export import Format, export_round
+from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round, guideline_version, put_guideline
 from raymill.pipelines.annotate.simulation_report import learning_curves, simulation_tables, simulation_text
@@ -75,6 +77,14 @@ class AnnotateRun(Run):
     def finish(self, method: Method = "dawid_skene", posterior: float = 0.8) -> Answer:
         """As `raymill annotate finish`: what agreement.json has. See `finish_round`."""
         return finish_round(self.round, method, posterior)
+
+    def export(self, file: str, format: Format, names: Mapping[str, str] | None = None) -> Answer:
+        """As `raymill annotate export`. See `export_round`."""
+        return export_round(self.round, file, format, names)
+
+    def import_labels(self, files: Sequence[str], names: Mapping[str, str] | None = None) -> Answer:
+        """As `raymill annotate import`. See `import_labels`."""
+        return import_labels(self.round, files, names)
 
     @property
     def summary(self) -> str:

@@ -14,6 +14,14 @@ ANNOTATE = Kind(
             Entry("raymill.pipelines.annotate.commands:round_of"),
             "the next round of active learning, once the last one is labelled",
         ),
+        "export": Verb(
+            Entry("raymill.pipelines.annotate.commands:export"),
+            "tasks and labels for Label Studio, Argilla, Prodigy or a spreadsheet",
+        ),
+        "import": Verb(
+            Entry("raymill.pipelines.annotate.commands:import_"),
+            "labels from Label Studio, Argilla, Prodigy or a spreadsheet",
+        ),
         "finish": Verb(
             Entry("raymill.pipelines.annotate.commands:finish"),
             "one label of each task, the agreement, and what experts have to decide",

@@ -213,7 +213,7 @@ KINDS = {
     "rate": ({"type": "rate", "points": 5}, 4, "4"),
     "compare": ({"type": "compare", "answers": ["one", "two"]}, "tie", "tie"),
     "rank": ({"type": "rank", "answers": ["one", "two", "three"]}, ["three", "one", "two"], ["three", "one", "two"]),
-    "correct": ({"type": "correct"}, "mended", "mended"),
+    "correct": ({"type": "correct"}, "corrected", "corrected"),
     "write": ({"type": "write"}, "an answer", "an answer"),
     "span": (
         {"type": "span", "labels": ["X", "Y"]},
