@@ -374,5 +374,5 @@ def _text(round: Round, facts: Mapping[str, Any]) -> str:
         first, ours = unknown[0]["annotator"], round.annotators[0].name
         lines.append(f"annotators that the round does not have: {shown}")
         lines.append(f"Import again with their names in the round, such as --as {first:.{_SHOWN}}={ours}.")
-    lines.append(f"next: raymill annotate finish {round.uri}")
+    lines.append(f"next: `raymill annotate finish {round.uri}`")
     return "\n".join(lines)
