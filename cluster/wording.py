@@ -21,13 +21,14 @@ FLAGS = frozenset(
      "replace", "ship-code", "text", "verify"}
 )  # fmt: skip
 OPTIONS = FLAGS | {
-    "adapter", "address", "as", "base", "bounds", "config", "context", "cores", "cpu", "documents", "duplicates",
-    "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "image", "into", "job", "languages", "method",
+    "adapter", "address", "as", "base", "bounds", "config", "consensus", "context", "cores", "cpu", "documents",
+    "duplicates",
+    "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "image", "into", "job", "languages",
     "mfu", "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops", "posterior", "preview",
     "price-per-gpu-hour", "prices", "registry", "repeated-pages", "rows",
     "sample", "seed", "to", "token-file", "where", "within",
 }  # fmt: skip
-_NAMES = {"adapter": "adapters", "as": "version"}
+_NAMES = {"adapter": "adapters", "as": "version", "consensus": "method"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}
 _ACTIONS = ("config", "dataset")  # verbs whose first word is an action
 # Verbs whose first word may be an action on a run, and the methods of the open run that do the same.

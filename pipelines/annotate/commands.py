@@ -28,7 +28,8 @@ def round_of(config: ConfigFile, override: Overrides = None, address: Address = 
 def finish(
     round: RoundFolder,
     method: Annotated[
-        Method, typer.Option(help=f"how one label is made of several votes: {', '.join(get_args(Method))}")
+        Method,
+        typer.Option("--consensus", help=f"how one label is made of several votes: {', '.join(get_args(Method))}"),
     ] = "dawid_skene",
     posterior: Annotated[
         float, typer.Option(min=0, max=1, help="minimum probability of a label; tasks with less are disputed")

@@ -32,6 +32,7 @@ GIVEN_BY_THE_USER = {
     "pipelines/prepare/commands.py:configs_of": "settings of Raymill, with options -o",
     "pipelines/ray_data/documents.py:settings_of": "the arguments of an operator",
     "training/commands.py:_checked": "the argument config",
+    "pipelines/annotate/commands.py:round_of": "the argument CONFIG",
 }
 
 

@@ -77,6 +77,8 @@ class TrackerProcess:
             while self._waiting and (left := until - time.monotonic()) > 0:
                 select.select([], [pipe], [], left)
                 self._flush()
+            if self._waiting:  # closed now, the pipe would end within a line
+                raise TrackerFailed(f"did not end within {self._last_s:.0f} s")
             with suppress(OSError):
                 pipe.close()
             self._process.wait(max(0.1, until - time.monotonic()))

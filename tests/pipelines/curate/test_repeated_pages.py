@@ -206,7 +206,7 @@ def test_records_of_other_formats_are_never_assumed_to_be_repeated(tmp_path, mon
 
 def test_the_share_is_refused_where_it_has_no_meaning(tmp_path, monkeypatch):
     write(tmp_path, [[("http://a.org/1", 1)]])
-    with pytest.raises(ConfigError, match="--repeated-pages: the config has no rule `repeated_pages`"):
+    with pytest.raises(ConfigError, match="repeated_pages: the config has no rule `repeated_pages`"):
         planned(tmp_path, monkeypatch, 0.5, rules={"packs": []})
 
 
