@@ -49,7 +49,7 @@ def export_round(round: Round, file: str, format: Format, names: Mapping[str, st
     stem = name.rpartition(".")[0] or name
     beside: dict[str, bytes] = {}
     if format == "label-studio":
-        beside[f"{folder}/{stem}.xml"] = label_studio.config_of(round.task).encode()
+        beside[f"{folder}/{stem}.xml"] = label_studio.labelling_config(round.task).encode()
         content = _json_lines(label_studio.write(round, labels, theirs), "[\n", ",\n", "\n]\n")
     elif format == "argilla":
         settings = json_bytes(argilla.settings_of(round))

@@ -74,7 +74,7 @@ def _shown(task: Task, names: Mapping[str, str]) -> dict[str, str]:
 # --- tasks
 
 
-def config_of(task: Task) -> str:
+def labelling_config(task: Task) -> str:
     """The labelling config, as XML.
 
     Raises:
