@@ -17,22 +17,21 @@ from contextlib import contextmanager
 
 # Options of the command line: those without a value, and the others. What they are called in Python, if otherwise.
 FLAGS = frozenset(
-    {"all", "check", "delete", "detach", "dry-run", "follow", "gate", "insecure-http", "json", "merged", "public",
-     "replace", "ship-code", "text", "verify"}
+    {"all", "check", "delete", "detach", "dry-run", "follow", "gate", "insecure-http", "json", "merged", "open",
+     "predictions", "public", "replace", "ship-code", "text", "verify"}
 )  # fmt: skip
 OPTIONS = FLAGS | {
-    "adapter", "address", "as", "base", "bounds", "config", "consensus", "context", "cores", "cpu", "documents",
-    "duplicates",
-    "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "image", "into", "job", "languages",
-    "mfu", "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops", "posterior", "preview",
-    "price-per-gpu-hour", "prices", "registry", "repeated-pages", "rows",
-    "sample", "seed", "to", "token-file", "where", "within",
+    "adapter", "address", "annotator", "as", "base", "bounds", "config", "consensus", "context", "cores", "cpu",
+    "documents", "duplicates", "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "host", "image",
+    "into", "job", "languages", "mfu", "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops",
+    "port", "posterior", "preview", "price-per-gpu-hour", "prices", "registry", "repeated-pages", "rows", "sample",
+    "seed", "to", "token-file", "where", "within",
 }  # fmt: skip
 _NAMES = {"adapter": "adapters", "as": "version", "consensus": "method"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}
 _ACTIONS = ("config", "dataset")  # verbs whose first word is an action
 # Verbs whose first word may be an action on a run, and the methods of the open run that do the same.
-_METHODS = {"annotate": {"export": "export", "finish": "finish", "import": "import_labels"}}
+_METHODS = {"annotate": {"export": "export", "finish": "finish", "import": "import_labels", "label": "label"}}
 
 _option = "|".join(sorted(OPTIONS, key=len, reverse=True))
 _COMMAND = re.compile(r"`(?:[\w./-]*/)?raymill ([a-z][a-z-]*)((?: [^`]*)?)`")

@@ -12,6 +12,7 @@ from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.rounds import next_round
+from raymill.pipelines.annotate.serve import serve_labels
 
 RoundFolder = Annotated[str, typer.Argument(metavar="ROUND", help="output of `raymill annotate`")]
 
@@ -23,6 +24,32 @@ def round_of(config: ConfigFile, override: Overrides = None, address: Address = 
     """
     whole = config_of(config, None, override, "annotate")
     print(next_round(whole, lambda one: run_of("annotate", one, address=address)).text)
+
+
+def label(
+    round: RoundFolder,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; another than this machine's own is not encrypted")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="port; 0: any that is free", show_default="one for the round"),
+    ] = None,
+    annotator: Annotated[str | None, typer.Option(help="the only annotator who may label here")] = None,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="show the labels by the classifier, which influence annotators")
+    ] = False,
+    open: Annotated[bool, typer.Option("--open", help="open the page in the browser")] = False,
+    config: RunConfig = None,
+    override: StorageOverrides = None,
+) -> None:
+    """Serve the page on which annotators label the tasks, until Ctrl-C.
+
+    A label is stored before the page says that it is saved. The browser keeps what it could not send, and sends it when
+    the server is there again.
+    """
+    with store_for(round, config, override) as place:
+        serve_labels(Round.at(*place), host, port, annotator, predictions=predictions, open=open)
 
 
 def finish(

@@ -43,6 +43,7 @@ from raymill.pipelines.annotate.exchange.export import Format, export_round
 from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import Method, finish_round
 from raymill.pipelines.annotate.round import Round, guideline_version, put_guideline
+from raymill.pipelines.annotate.serve import serve_labels
 from raymill.pipelines.annotate.simulation_report import learning_curves, simulation_tables, simulation_text
 from raymill.pipelines.annotate.stages import CURVES, Labelled, needs_probabilities, run_simulation, run_stages
 from raymill.pipelines.annotate.tasks import TASKS
@@ -94,7 +95,11 @@ class AnnotateRun(Run):
         lines = [f"{plural(report['tasks'], 'task')} of {plural(report['candidates'], 'record')}"]
         lines += [f"  {one['strategy']:<16}{one['tasks']:,}" for one in report["chosen"]]
         lines += [f"  {one['annotator']:<16}{one['tasks']:,} to label" for one in report["annotators"]]
-        return "\n".join(lines)
+        return "\n".join([*lines, f"label them: `raymill annotate label {self.uri} --open`"])
+
+    def label(self, **options: Any) -> None:
+        """As `raymill annotate label`, until Ctrl-C. options: of `serve_labels`."""
+        serve_labels(self.round, **options)
 
     @property
     def is_simulation(self) -> bool:
@@ -118,7 +123,8 @@ class AnnotateRun(Run):
 class AnnotateJob(FilesJob[AnnotateConfig]):
     """Choose records and make them tasks for annotators.
 
-    `raymill annotate CONFIG` makes the tasks of a round, and `raymill annotate finish ROUND` one label of each.
+    `raymill annotate CONFIG` makes the tasks of a round. `raymill annotate label ROUND` serves the page on which they
+    are labelled, `export` and `import` exchange them with other tools, and `finish` makes one label of each.
     Report: OUTPUT/report.html
     """
 

@@ -22,6 +22,10 @@ ANNOTATE = Kind(
             Entry("raymill.pipelines.annotate.commands:import_"),
             "labels from Label Studio, Argilla, Prodigy or a spreadsheet",
         ),
+        "label": Verb(
+            Entry("raymill.pipelines.annotate.commands:label"),
+            "a page in the browser on which annotators label the tasks, from the keyboard",
+        ),
         "finish": Verb(
             Entry("raymill.pipelines.annotate.commands:finish"),
             "one label of each task, the agreement, and what experts have to decide",

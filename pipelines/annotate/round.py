@@ -71,7 +71,12 @@ class Round:
 
     @cached_property
     def tasks(self) -> list[TaskRow]:
-        """The tasks, in the order in which they are given to annotators.
+        """The tasks, in the order in which they are given to annotators. Raises errors of `stored_tasks`."""
+        return read_tasks(self.stored_tasks)
+
+    @property
+    def stored_tasks(self) -> Artifact:
+        """The tasks as they are stored.
 
         Raises:
             DataError: they are gone, or have other columns.
@@ -79,7 +84,7 @@ class Round:
         found = Artifact.load(self.store, paths.join(self.uri, TASKS))
         if not found.schema.equals(tasks_schema(self.task)):
             raise DataError(f"{found.uri}: has other columns than the tasks of this round. Make the round again.")
-        return read_tasks(found)
+        return found
 
     @property
     def answers(self) -> Annotations:

@@ -75,7 +75,7 @@ def _answer(done: list[Round], number: int, uri: str, left: int) -> Answer:
     ]
     if len(lines) > 1 and _no_gain(rows):
         lines.append("The last two rounds brought no gain that the intervals show: think about stopping.")
-    lines.append(f"round {number}: {plural(left, 'task')} to label, of {uri}")
+    lines.append(f"round {number}: {plural(left, 'task')} to label. `raymill annotate label {uri} --open`")
     return Answer({"round": number, "output": uri, "left": left, "learning": rows}, "\n".join(lines))
 
 

@@ -130,7 +130,7 @@ def value_of(task: Task, row: TaskRow, value: Any) -> Any:
     if task.type == "rank":
         if not isinstance(value, list) or sorted(map(str, value)) != sorted(task.answers):
             raise BadValue(f"{_short(value)} is no order of {', '.join(task.answers)}")
-        return value
+        return list(map(str, value))
     if task.type == "span":
         return list(_spans(task, row.record.get(task.text) or "", value))
     if not isinstance(value, str) or len(value) > _LONGEST_TEXT or (task.type == "write" and not value.strip()):

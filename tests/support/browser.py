@@ -42,12 +42,16 @@ class Browser:
         self._profile.cleanup()
 
     def open(self, page: Path, *, width: int, scheme: str = "light", fragment: str = "") -> None:
+        self.visit(page.resolve().as_uri() + fragment, width=width, scheme=scheme)
+
+    def visit(self, address: str, *, width: int, scheme: str = "light") -> None:
+        """Open an address."""
         self.resize(width)
         self.emulate(features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._driver.get("about:blank")  # a fragment of the page already shown would not load it again
         self._driver.get_log("browser")
         self._driver.get_log("performance")
-        self._driver.get(page.resolve().as_uri() + fragment)
+        self._driver.get(address)
 
     def resize(self, width: int) -> None:
         """Of the window, in CSS pixels."""
@@ -61,11 +65,15 @@ class Browser:
         """What the function body `source` returns in the page."""
         return self._driver.execute_script(source, *arguments)
 
-    def press(self, key: str) -> None:
-        """A key, or text, to whatever has the focus."""
+    def press(self, key: str, holding: str = "") -> None:
+        """A key, or text, to whatever has the focus. holding: a key such as Ctrl that is down meanwhile."""
         from selenium.webdriver import ActionChains
 
-        ActionChains(self._driver).send_keys(key).perform()
+        chain = ActionChains(self._driver)
+        if holding:
+            chain.key_down(holding).send_keys(key).key_up(holding).perform()
+        else:
+            chain.send_keys(key).perform()
 
     def complaints(self) -> list[str]:
         """Everything on the console since the page was opened."""
