@@ -3036,7 +3036,8 @@ def annotate(
 ) -> AnnotateRun:
     """Choose records and make them tasks for annotators.
 
-    `raymill annotate CONFIG` makes the tasks of a round, and `raymill annotate finish ROUND` one label of each.
+    `raymill annotate CONFIG` makes the tasks of a round. `raymill annotate label ROUND` serves the page on which they
+    are labelled, `export` and `import` exchange them with other tools, and `finish` makes one label of each.
     Report: OUTPUT/report.html
 
     Keywords replace the settings of `config`.
