@@ -192,7 +192,7 @@ def _check_answer(answer: httpx2.Response) -> None:
         bounds.answers -= 1
         if bounds.answers < 0:
             raise AnswerRefused("too many answers")
-    if answer.status_code >= 429:
+    if answer.status_code >= 400:  # also 408, after which the library waits
         _check_wait(answer)
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise AnswerRefused(f"an answer encoded as {shortened(headers['content-encoding'], 50)}")

@@ -244,6 +244,7 @@ def test_files_are_fetched_over_http_and_not_by_the_client_of_another_store(hub,
         (429, {"RateLimit": '"api";r=0;t=99999'}),
         (429, {"Retry-After": "9" * 5_000}),
         (503, {"Retry-After": "301"}),
+        (408, {"Retry-After": "99999"}),
     ],
 )
 @pytest.mark.parametrize("path", ["/api/models/acme/x/revision/main", f"/acme/x/resolve/{COMMIT}/notes.txt"])

@@ -54,6 +54,7 @@ _SORTED_BYTES = 256 << 20
 _LIBRARIES = 704 << 20
 _BYTES_PER_BYTE = 5  # the most bytes of examples for each byte of text
 _BYTES_OF_A_TOKEN = 5
+_BYTES_OF_A_COPY = 40  # its row, key and place in the order, also while they are sorted
 # Counter of the examples besides the first of each, and the reason of documents without a copy.
 REPEATED_EXAMPLES = "repeated_examples"
 _NO_COPIES = "no_copies"
@@ -188,7 +189,7 @@ class Tokenise:
             failed += len({one.document for one in encoded.misfits if one.reason in TEMPLATE_REASONS})
             _refuse_template(counters["documents"], failed, encoded.misfits, self.failures_of_template)
             tables.append(self._table(documents, encoded.examples, counters))
-            held += tables[-1].table.nbytes
+            held += tables[-1].table.nbytes + _BYTES_OF_A_COPY * len(tables[-1].rows)
             if held >= _SORTED_BYTES:
                 self._write(tables, scratch)
                 tables, held = [], 0

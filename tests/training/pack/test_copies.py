@@ -17,7 +17,7 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import Output, Stage
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Columns, Corpus
-from raymill.training.pack import job, summary
+from raymill.training.pack import job, summary, tokenise
 from raymill.training.pack.corpus import freeze_corpus
 from raymill.training.pack.documents import LeftOut, all_documents
 from raymill.training.pack.job import pack
@@ -216,3 +216,21 @@ def test_a_corpus_without_a_copy_is_refused(tmp_path):
     rows = [row | {"copies": 0} for row in ROWS[:50]]
     with pytest.raises(DataError, match="50 no_copies"):
         packed(settings(tmp_path, rows, "none", split={"train": 1, "validation": 0, "test": 0}))
+
+
+def test_copies_of_short_documents_are_written_before_they_fill_the_memory(tmp_path, monkeypatch):
+    """A few kB of a corpus of others can be a hundred times as many examples."""
+    written = list[int]()
+    write = tokenise.Tokenise._write
+
+    def counted(self, examples, scratch):
+        written.append(sum(one.table.num_rows + len(one.rows) for one in examples))
+        write(self, examples, scratch)
+
+    monkeypatch.setattr(tokenise.Tokenise, "_write", counted)
+    monkeypatch.setattr(tokenise, "_TABLE_DOCUMENTS", 16)
+    monkeypatch.setattr(tokenise, "_SORTED_BYTES", 200_000)
+    rows = [{"id": f"d{n}", "text": f"a b {n}", "copies": 100} for n in range(400)]
+    run = packed(settings(tmp_path, rows, "many", files=1))
+    assert sum(written) == run.tokenised(CORPUS)["examples"] > 30_000
+    assert max(written) < 10_000
