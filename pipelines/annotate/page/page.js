@@ -15,6 +15,7 @@ let round = null; // what /api/state said
 let annotator = null;
 let clock = 0; // the server's time less this machine's, in milliseconds
 let hand = []; // tasks to label; the first is shown
+let posts = 0; // of labels, that the server has answered
 let finished = new Set(); // tasks that this page has labelled or skipped
 let history = []; // [{task, value, seconds}], the last one at the end
 let control = null; // of the task that is shown
@@ -149,6 +150,7 @@ async function send() {
       for (const [name] of some) { forget(name); unkept.delete(name); }
       online();
       if (annotator !== who) break;
+      posts += 1;
       setProgress(told.progress);
       if (told.guideline !== round.guideline.version) await refresh();
     }
@@ -203,6 +205,7 @@ async function refill() {
   try {
     const waiting = outbox().map(([, one]) => one.task);
     const having = [...new Set([...hand.map((one) => one.id), ...waiting])].slice(0, 1000);
+    const before = posts;
     const found = await ask("/api/next", { annotator, having });
     if (annotator !== who) return;
     const had = new Set(hand.map((one) => one.id));
@@ -210,7 +213,7 @@ async function refill() {
     const wasEmpty = !hand.length;
     hand.push(...added);
     online();
-    setProgress(found.progress);
+    if (posts === before) setProgress(found.progress); // else it may be from before the labels that were sent meanwhile
     if (wasEmpty) show(added.length ? null : "done");
   } catch (error) {
     offline(error);
