@@ -312,7 +312,7 @@ class ChooseSettings(TypedDict, total=False):
     count: int
     """Number of records."""
     random: float | None
-    """Fraction that is drawn at random, from all that the strategies leave; null: the rest."""
+    """Fraction that is drawn at random from what the strategies leave; null: the rest."""
     uncertainty: float
     """Fraction of which a classifier is least certain."""
     disagreement: float

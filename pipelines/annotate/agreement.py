@@ -26,7 +26,7 @@ class Coefficient:
     """A coefficient with its 95% interval.
 
     Attributes:
-        value: None if it is not defined; `problem` says why.
+        value: None if it is not defined, for the reason in `problem`.
         low, high: bounds of the interval; None if there is none.
         items: number of items that it was computed from.
         problem: a sentence; empty if the value is defined.

@@ -135,7 +135,7 @@ def vocabulary_of(task: Task) -> list[str]:
 
 
 def parts_of(task: Task, row: TaskRow, value: Any) -> dict[str, str]:
-    """Part of the task -> what the label says of it."""
+    """Part of the task -> its value in the label."""
     if task.type == "classify" and task.several:
         return {label: _YES if label in value else _NO for label in task.labels}
     if task.type == "rank":
@@ -164,7 +164,7 @@ def gold_parts(task: Task, row: TaskRow) -> dict[str, str]:
 
 
 def value_from(task: Task, row: TaskRow, parts: Mapping[str, str]) -> Any:
-    """The label that says this of the parts, as of `parts_of`."""
+    """The label with these values of the parts; the inverse of `parts_of`."""
     if task.type == "classify" and task.several:
         return [label for label in task.labels if parts.get(label) == _YES]
     if task.type == "rank":

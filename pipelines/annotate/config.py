@@ -31,6 +31,12 @@ class RoundInput(Input):
     reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "problem", "where"})
     nested_text: ClassVar[bool] = True
 
+    settings: tuple[tuple[str, str], ...] = Field((), exclude=True)  # column -> setting that names it, for messages
+
+    def setting_of(self, setting: str, column: str) -> str:
+        """The setting of the round that names the column."""
+        return setting if setting == "id" else dict(self.settings).get(column, setting)
+
 
 class Task(BaseModel, extra="forbid", frozen=True):
     """What annotators see of a record, and what they are asked."""
@@ -104,8 +110,11 @@ class Choose(BaseModel, extra="forbid", frozen=True):
     """Which records are labelled: how many, and the fraction of them by each strategy."""
 
     count: int = Field(200, ge=1, le=1_000_000, description="Number of records")
-    random: _Fraction | None = Field(
-        None, description="Fraction that is drawn at random, from all that the strategies leave; null: the rest"
+    random: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Fraction that is drawn at random from what the strategies leave; null: the rest",
     )
     uncertainty: _Fraction = Field(0, description="Fraction of which a classifier is least certain")
     disagreement: _Fraction = Field(0, description="Fraction on which the columns `votes` disagree most")
@@ -149,6 +158,8 @@ class Choose(BaseModel, extra="forbid", frozen=True):
         ):
             given = others + (self.random or 0)
             raise ValueError(f"the fractions of the strategies add up to {given:g}; they must add up to 1")
+        if self.random is None and others > 1 - 1e-9:
+            raise ValueError("random: the strategies leave nothing to it, and estimates for all records need it")
         for name, needed in (("disagreement", "votes"), ("coverage", "topics"), ("label_errors", "label")):
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}: needs `{needed}`")
@@ -263,10 +274,32 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that are read of records, each once; the first is one that is shown."""
+        return tuple(self.named_columns)
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Column that is read of records -> the first setting that names it."""
         choose = self.choose
         known = self.simulate.label if self.simulate else None
-        named = [*self.task.columns, known, *choose.strata, choose.label, choose.probabilities, *choose.votes]
-        return tuple(dict.fromkeys(one for one in [*named, self.expertise, self.gold] if one is not None))
+        task = self.task
+        named = [
+            *((one, "task.show") for one in task.show),
+            *((one, "task.answers") for one in task.answers),
+            (task.field, "task.field"),
+            (task.source, "task.source"),
+            (known, "simulate.label"),
+            *((one, "choose.strata") for one in choose.strata),
+            (choose.label, "choose.label"),
+            (choose.probabilities, "choose.probabilities"),
+            *((one, "choose.votes") for one in choose.votes),
+            (self.expertise, "expertise"),
+            (self.gold, "gold"),
+        ]
+        found: dict[str, str] = {}
+        for column, setting in named:
+            if column is not None:
+                found.setdefault(column, setting)
+        return found
 
     @property
     def embedding_models(self) -> dict[str, EmbeddingModel]:

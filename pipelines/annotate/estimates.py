@@ -14,7 +14,7 @@ def label_shares(
     """{label, tasks, share, low, high} of each label, the most frequent first.
 
     The labelled tasks of a stratum stand for all its candidates (Horvitz and Thompson 1952, stratified); its variance
-    has the correction for finite populations.
+    has the correction for finite populations. Strata without a labelled task are left out.
 
     Args:
         labels: of each task; None of one without a label.

@@ -290,9 +290,9 @@ def _warnings(ballots: Ballots, coefficients: Mapping[str, Coefficient], stale: 
 
 
 def _shares(ballots: Ballots, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The estimated share of each label; empty of tasks without labels of a few, and of gold tasks."""
-    if not ballots.round.task.choices:
-        return []
+    """The estimated share of each label; empty if labels are not of a few, or no random task has one."""
+    if not ballots.round.task.choices or not any(row["chosen_by"] == "random" and row["label"] for row in rows):
+        return []  # without random tasks nothing is known of the records that no strategy chose
     drawn = [row for row in rows if row["probability"] is not None]
     strata = [("random" if row["chosen_by"] == "random" else "chosen", row["stratum"] if row["chosen_by"] == "random"
                else "") for row in drawn]  # fmt: skip

@@ -141,7 +141,8 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         columns = self.config.columns
         given = input.model_dump(exclude_unset=True)
         text = "text" if "text" in columns else columns[0]  # readers need one; all columns of tasks are alike
-        given |= {"text": text, "columns": tuple(one for one in columns if one not in (text, "source"))}
+        given |= {"text": text, "columns": tuple(one for one in columns if one != text)}
+        given["settings"] = tuple(self.config.named_columns.items())
         found = RoundInput.model_validate(given)
         if found.id is None and "id" in self._names(found):
             found = RoundInput.model_validate(given | {"id": "id"})

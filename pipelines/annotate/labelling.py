@@ -34,7 +34,7 @@ _QUEUE_S = 5  # between two looks at the adjudication queue
 
 
 class RefusedLabel(ValueError):
-    """A request or label that is not accepted; the message says why."""
+    """A request or label that is not accepted; the message is the reason."""
 
 
 class Labelling:

@@ -204,7 +204,6 @@ class Read:
                 if id in self.labelled:
                     continue
                 values = {name: row["text"] if name == text else row.get(name) for name in self.config.columns}
-                values |= {name: unit.source for name in ("source",) if name in values and name != text}
                 yield Record(id, hash64(seed, id.encode()), unit.source, values)
 
     def text_of(self, record: Record) -> str:

@@ -33,7 +33,7 @@ QUESTIONS = {
 
 
 class BadValue(ValueError):
-    """A label that the task cannot have; the message says what was wanted."""
+    """A label that the task cannot have; the message has the value and what was wanted."""
 
 
 @dataclass(frozen=True)

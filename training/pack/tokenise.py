@@ -89,6 +89,8 @@ def tokenise_stage(
     """
     failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1
     output = f"_work/examples/{name}"
+    # Copies of short documents fill what is sorted at once, however small the unit is.
+    sorted_bytes = _SORTED_BYTES if frozen.plain_columns.get("copies") else _BYTES_PER_BYTE * max(frozen.unit_bytes)
     decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.plain_columns]
     decided_by += [tokenizer.fingerprint, split.model_dump(), seed, list(classes)]
     return Stage(
@@ -109,7 +111,7 @@ def tokenise_stage(
         store=tokenizer.store,
         describe=files_of,
         small=sum(frozen.unit_bytes) <= SMALL_BYTES,
-        memory=_LIBRARIES + 2 * min(_SORTED_BYTES, _BYTES_PER_BYTE * max(frozen.unit_bytes)),
+        memory=_LIBRARIES + 2 * min(_SORTED_BYTES, sorted_bytes),
     )
 
 
@@ -242,10 +244,11 @@ class Tokenise:
             decides = [str(self.seed), owners[row].id, str(examples[row].piece), *([f"copy {copy}"] if copy else [])]
             return shuffle_key(hash64(*(part.encode() for part in decides)), stages[row])
 
-        further = [(row, copy) for row in np.flatnonzero(copies > 1).tolist() for copy in range(1, copies[row])]
+        rows = np.repeat(np.arange(len(copies)), np.maximum(copies - 1, 0))
+        keys = (key(row, copy) for row in np.flatnonzero(copies > 1).tolist() for copy in range(1, copies[row]))
         counters["examples"] += int(copies.sum())
-        if further:
-            counters[REPEATED_EXAMPLES] += len(further)
+        if len(rows):
+            counters[REPEATED_EXAMPLES] += len(rows)
         tokens = copies * np.array([len(example.ids) for example in examples], np.int64)
         trained = copies * np.array([np.count_nonzero(example.trained) for example in examples], np.int64)
         for index, name in enumerate(SPLITS):
@@ -272,8 +275,8 @@ class Tokenise:
         ]
         return _Examples(
             pa.Table.from_arrays(columns, schema=EXAMPLES),
-            np.array([row for row, _ in further], np.int64),
-            np.array([key(*one) for one in further], np.uint64),
+            rows,
+            np.fromiter(keys, np.uint64, len(rows)),
         )
 
 

@@ -11,7 +11,7 @@ const LONGEST_TEXT = 1_000_000, DRAFT_MS = 3000, HISTORY = 200;
 const RESERVED = "usg";
 const REASONS = ["The guideline does not say", "The text is damaged or incomplete", "Not my language or subject"];
 
-let round = null; // what /api/state said
+let round = null; // the answer of /api/state
 let annotator = null;
 let clock = 0; // the server's time less this machine's, in milliseconds
 let hand = []; // tasks to label; the first is shown

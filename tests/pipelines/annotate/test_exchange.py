@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.ballots import read_ballots
+from raymill.pipelines.annotate.exchange import importing
 from raymill.pipelines.annotate.exchange.export import as_names, export_round
 from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import finish_round
@@ -512,8 +513,6 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_files_are_bounded(tmp_path, monkeypatch):
-    from raymill.pipelines.annotate.exchange import importing
-
     monkeypatch.setattr(importing, "_LARGEST", 100)
     with pytest.raises(StorageError, match=r"label_studio\.json"):
         import_labels(helpdesk(tmp_path / "round"), [str(FILES / "label_studio.json")])

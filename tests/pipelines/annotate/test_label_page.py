@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raymill.pipelines.annotate.annotations import Annotation, latest
@@ -305,8 +307,7 @@ def test_what_waits_is_sent_without_a_reload_once_the_server_answers_again(serve
     assert len(user.page.round.answers.read()) == 6
 
 
-def test_a_browser_that_is_killed_has_lost_nothing(serve, tmp_path):
-    """Labels are sent at once; those that are not are in the profile of the browser."""
+def test_a_label_that_is_saved_stays_when_the_page_is_left(serve):
     user = serve(TASKS["classify"], ["one", "two"])
     user.press("1" + ENTER)
     user.sees_all_saved()
@@ -398,10 +399,7 @@ def test_annotators_choose_their_name_and_experts_see_the_votes(serve):
 
 
 def test_the_prediction_is_shown_only_if_that_is_asked_for(serve, tmp_path):
-    choose = {"count": 1, "uncertainty": 1.0, "probabilities": "p"}
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    choose = {"count": 1, "probabilities": "p"}
     pq.write_table(pa.table({"id": ["one"], "prompt": ["text"], "p": [[0.2, 0.7, 0.1]]}), tmp_path / "p.parquet")
     more = {"input": str(tmp_path / "p.parquet"), "choose": choose}
     user = serve(TASKS["classify"], ["text"], **more)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
@@ -55,12 +56,11 @@ def test_uncertain_records_are_those_between_the_labels(tmp_path, monkeypatch):
     """Probabilities in a column: those near a half are chosen."""
     path = write_records(tmp_path / "in.parquet", 200, p=lambda number: [number / 200, 1 - number / 200])
     task = {"type": "classify", "show": ["prompt"], "labels": ["yes", "no"]}
-    choose = {"count": 20, "uncertainty": 1.0, "probabilities": "p"}
+    choose = {"count": 20, "uncertainty": 0.95, "probabilities": "p"}
     run = annotate_inline(settings_of(path, tmp_path / "out", task=task, choose=choose), monkeypatch)
-    assert {row.id for row in run.round.tasks} == {f"r{number}" for number in range(91, 110)} | (
-        {row.id for row in run.round.tasks} & {"r90", "r110"}
-    )
-    assert all(row.prediction in ("yes", "no") and 0.5 <= row.certainty < 0.56 for row in run.round.tasks)
+    chosen = [row for row in run.round.tasks if row.chosen_by == "uncertainty"]
+    assert {row.id for row in chosen} == {f"r{number}" for number in range(91, 110)}
+    assert all(row.prediction in ("yes", "no") and 0.5 <= row.certainty < 0.56 for row in chosen)
 
 
 def test_wrong_labels_are_found_by_a_classifier_of_the_others(tmp_path, monkeypatch):
@@ -70,10 +70,8 @@ def test_wrong_labels_are_found_by_a_classifier_of_the_others(tmp_path, monkeypa
     for row in rows:
         if row["id"] in planted:
             row["label"] = "login" if row["label"] != "login" else "other"
-    import pyarrow as pa
-
     pq.write_table(pa.Table.from_pylist(rows), path)
-    choose = {"count": 20, "label_errors": 1.0, "label": "label"}
+    choose = {"count": 20, "label_errors": 0.95, "label": "label"}
     run = annotate_inline(settings_of(path, tmp_path / "out", choose=choose), monkeypatch)
     assert len(planted & {row.id for row in run.round.tasks}) >= 9
 
@@ -267,6 +265,8 @@ def test_words_that_most_marked_are_the_span(tmp_path, monkeypatch):
         ({"task": {"type": "check", "show": ["prompt"]}}, "source: goes with"),
         ({"choose": {"random": 0.5, "uncertainty": 0.8}}, "add up to 1.3"),
         ({"choose": {"disagreement": 0.5}}, "needs `votes`"),
+        ({"choose": {"uncertainty": 1.0}}, "leave nothing to it"),
+        ({"choose": {"random": 0.0, "uncertainty": 1.0}}, "greater than 0"),
         ({"annotators": ["a", "a"], "overlap": 1}, "named twice"),
         ({"overlap": 4}, "there are 3"),
         ({"annotators": ["../x"], "overlap": 1}, "String should match"),
@@ -297,3 +297,28 @@ def test_the_latest_label_counts_whatever_the_order_of_files():
     assert latest([one, two])["t", "a"].value == "y"
     assert one.key != two.key
     assert one.key == Annotation("t", "a", "labelled", "x", seconds=3, at="2026-01-01", origin="csv").key
+
+
+def test_without_a_random_task_nothing_is_estimated_for_all_records(records, tmp_path, monkeypatch):
+    choose = {"count": 40, "uncertainty": 0.9, "label": "label", "strata": ["channel"]}
+    round = annotate_inline(settings_of(records, tmp_path / "out", choose=choose), monkeypatch).round
+    by_random = {row.id for row in round.tasks if row.chosen_by == "random"}
+    given = simulated_answers(round, {"a1": 1, "a2": 1, "a3": 1})
+    round.answers.add([one for one in given if one.task not in by_random])
+    assert finish_round(round)["labels"] == []
+    round.answers.add([one for one in given if one.task in by_random])
+    found = finish_round(round)["labels"]
+    assert sum(row["share"] for row in found) == pytest.approx(1)
+
+
+def test_a_missing_column_is_named_with_its_setting_and_source_is_a_column(records, tmp_path, monkeypatch):
+    for change, message in (
+        ({"task": {"type": "write", "show": ["promt"]}}, r"no column promt \(task.show\).*Did you mean prompt"),
+        ({"gold": "known"}, r"no column known \(gold\)"),
+        ({"choose": {"strata": ["source"]}}, r"no column source \(choose.strata\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            annotate_inline(settings_of(records, tmp_path / "out", **change), monkeypatch)
+    path = write_records(tmp_path / "in.parquet", 40, source=lambda number: f"s{number % 2}")
+    settings = settings_of(path, tmp_path / "out", choose={"count": 10, "strata": ["source"]})
+    assert {row.stratum for row in annotate_inline(settings, monkeypatch).round.tasks} == {"source=s0", "source=s1"}
