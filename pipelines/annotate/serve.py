@@ -107,8 +107,8 @@ class PageServer(ThreadingHTTPServer):
     def is_own_name(self, host: str) -> bool:
         """Whether the header Host names this server: an address, this machine, or what was given as `--host`.
 
-        A site that leads its own name to this machine (DNS rebinding) is recognised by that name. The port does not matter:
-        a tunnel may have another.
+        A site that leads its own name to this machine (DNS rebinding) is recognised by that name. The port does not
+        matter: a tunnel may have another.
         """
         try:
             name = urlsplit(f"//{host}").hostname or ""
