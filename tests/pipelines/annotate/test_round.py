@@ -322,3 +322,20 @@ def test_a_missing_column_is_named_with_its_setting_and_source_is_a_column(recor
     path = write_records(tmp_path / "in.parquet", 40, source=lambda number: f"s{number % 2}")
     settings = settings_of(path, tmp_path / "out", choose={"count": 10, "strata": ["source"]})
     assert {row.stratum for row in annotate_inline(settings, monkeypatch).round.tasks} == {"source=s0", "source=s1"}
+
+
+def test_a_tie_is_disputed_whatever_posterior_is_enough(records, tmp_path, monkeypatch):
+    round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
+    task = round.tasks[0]
+    round.answers.add([Annotation(task.id, "a1", "labelled", "login"), Annotation(task.id, "a2", "labelled", "other")])
+    assert finish_round(round, "majority", 0.1)["status"]["disputed"] == 1
+
+
+def test_a_record_is_judged_by_a_classifier_that_was_not_trained_on_it(tmp_path, monkeypatch):
+    """Labels at random of texts without a word in common: only a classifier of the record itself could be right."""
+    path = write_records(tmp_path / "in.parquet", 300, words=lambda number: f"unique{number} alone{number}")
+    task = {"type": "classify", "show": ["words"], "labels": ["billing", "login", "other"]}
+    choose = {"count": 200, "uncertainty": 0.5, "label": "label"}
+    tasks = annotate_inline(settings_of(path, tmp_path / "out", task=task, choose=choose), monkeypatch).round.tasks
+    labels = {row["id"]: row["label"] for row in pq.read_table(path).to_pylist()}
+    assert np.mean([row.prediction == labels[row.id] for row in tasks]) < 0.5
