@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -205,18 +205,17 @@ def _write(round: Round, name: str, table: pa.Table) -> None:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Coefficients of some items: all of them, or those of a label, stratum or time. chosen: bool[I]."""
+    """The coefficients of some of the items of a round. counts: int64[I, L], as of `Votes.counts`."""
 
     ballots: Ballots
     counts: np.ndarray
     level: Level
-    values: np.ndarray | None
 
     def of(self, chosen: np.ndarray) -> dict[str, Coefficient]:
         """Name -> coefficient, of the items that bool[I] selects."""
         grouped, counts = grouping(self.ballots, chosen), self.counts[chosen]
         return {
-            "krippendorff_alpha": krippendorff_alpha(counts, self.level, self.values, grouped),
+            "krippendorff_alpha": krippendorff_alpha(counts, self.level, tasks=grouped),
             "fleiss_kappa": fleiss_kappa(counts, grouped),
             "gwet_ac1": gwet_ac1(counts, grouped),
             "observed": observed(counts, grouped),
@@ -224,7 +223,7 @@ class _Measure:
 
     def alpha(self, chosen: np.ndarray) -> Coefficient:
         """Krippendorff's alpha of the items that bool[I] selects."""
-        return krippendorff_alpha(self.counts[chosen], self.level, self.values, grouping(self.ballots, chosen))
+        return krippendorff_alpha(self.counts[chosen], self.level, tasks=grouping(self.ballots, chosen))
 
 
 def grouping(ballots: Ballots, chosen: np.ndarray) -> np.ndarray | None:
@@ -235,8 +234,8 @@ def grouping(ballots: Ballots, chosen: np.ndarray) -> np.ndarray | None:
 
 def _facts(ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, Any]], method: Method) -> dict[str, Any]:
     round, votes = ballots.round, ballots.votes
-    counts, level = votes.counts(), "ordinal" if round.task.type == "rate" else "nominal"
-    measure = _Measure(ballots, counts, level, None)  # type: ignore[arg-type]
+    counts, level = votes.counts(), cast(Level, "ordinal" if round.task.type == "rate" else "nominal")
+    measure = _Measure(ballots, counts, level)
     everything = measure.of(np.ones(len(counts), bool))
     tasks = np.array([row.stratum for row in round.tasks], object)
     of_item = tasks[ballots.task_of_item] if len(counts) else np.empty(0, object)

@@ -19,7 +19,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import NotFound, StorageOptions
+from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import StoredParquet
 from raymill.pipelines.annotate.annotations import Annotations
@@ -154,8 +154,3 @@ def guideline_version(store: Store, path: str) -> tuple[str, bytes]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"task.guideline: {path} is no text in UTF-8. Give a Markdown file.") from error
     return hashlib.sha256(content).hexdigest()[:_VERSION_DIGITS], content
-
-
-def store_of(storage: Mapping[str, Any] | StorageOptions | None = None) -> Store:
-    """The store of a round, with these settings of object stores."""
-    return Store(storage if isinstance(storage, StorageOptions) else StorageOptions.model_validate(storage or {}))

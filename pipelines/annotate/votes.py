@@ -36,8 +36,3 @@ class Votes:
         """int64[I, L]: number of votes for each label of each item."""
         cells = np.bincount(self.item * self.labels + self.label, minlength=self.items * self.labels)
         return cells.reshape(self.items, self.labels)
-
-    def where(self, kept: np.ndarray) -> "Votes":
-        """The votes that a boolean array bool[V] selects, with the same items, annotators and labels."""
-        chosen = self.item[kept], self.annotator[kept], self.label[kept]
-        return Votes(*chosen, self.items, self.annotators, self.labels)

@@ -1,5 +1,7 @@
 """Labels of items from the votes of several annotators, against published values and other programs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,7 +117,7 @@ def test_votes_with_a_model_have_the_probabilities_of_cleanlab():
     votes, truth = simulated(300, [0.95, 0.9, 0.8, 0.6, 0.4], 3, 2, 3)
     kept = random.random(len(votes.item)) < 0.7
     kept |= votes.item < 5
-    votes = votes.where(kept)
+    votes = replace(votes, item=votes.item[kept], annotator=votes.annotator[kept], label=votes.label[kept])
     seen = np.flatnonzero(np.bincount(votes.item, minlength=300))
     probabilities = random.dirichlet(np.ones(3) / 2, 300)
     probabilities[np.arange(300), truth] += 1
