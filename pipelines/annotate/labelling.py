@@ -24,10 +24,8 @@ from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.tasks import QUESTIONS, BadValue, TaskRow, turns, value_of, vote_of
 
 _DONE = ("labelled", "skipped")
-_GIVEN_TASKS, _GIVEN_CHARACTERS = (
-    20,
-    500_000,
-)  # at a time: largest number of tasks, and their characters, or one longer task
+# Largest number of tasks that are given at a time, and of their characters; one task may have more.
+_GIVEN_TASKS, _GIVEN_CHARACTERS = 20, 500_000
 _LONGEST_REASON, _LONGEST_VERSION, _MOST_SECONDS = 1000, 64, 7 * 86400
 _GUIDELINE_S = 5  # between two looks at the file of the guideline
 _QUEUE_S = 5  # between two looks at the adjudication queue
@@ -78,7 +76,7 @@ class Labelling:
         return hashlib.sha256(self.round.uri.encode()).hexdigest()[:16]
 
     def state(self) -> dict[str, Any]:
-        """What the page has to know of the round."""
+        """The facts of the round that the page shows."""
         task = self.round.task
         names = [self._only] if self._only else list(self._people)
         return {
