@@ -87,7 +87,7 @@ class _Worker:
                 one.close()
             begin()
             try:
-                _work(session, theirs, f"p{_Worker.count}")
+                _work(session, theirs, f"process-{_Worker.count}")
             finally:
                 session.config.hook.pytest_sessionfinish(session=session, exitstatus=session.testsfailed)
                 atexit._run_exitfuncs()
@@ -179,7 +179,7 @@ def _work(session: pytest.Session, connection: Connection, name: str) -> None:
     messages = _Messages(config, connection)
     plugins.register(messages)
     messages.kept.clear()  # warnings that came before this process began are told again to each new plugin
-    config._tmp_path_factory._basetemp = config._tmp_path_factory.mktemp(name, numbered=False)  # type: ignore[attr-defined]
+    config._tmp_path_factory._basetemp = config._tmp_path_factory.mktemp(name)  # type: ignore[attr-defined]
 
     def numbers() -> Iterator[int]:
         while True:
