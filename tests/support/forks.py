@@ -1,8 +1,8 @@
 """`pytest --forks N`: the tests are collected once, then N processes that were forked run them, file by file.
 
 pytest-xdist imports everything in each process, 13 to 19 s of processor time apiece, and Ray's tests took a second call
-of it. Here a process that has started Ray runs no other test: its threads make forks unsafe. Half of the processes have
-those tests, which mostly wait; when none are left others take their place for the rest.
+of it. Here a process that has started Ray runs no other test: its threads make forks unsafe. One process has those
+tests, which mostly wait; when none are left another takes its place for the rest.
 """
 
 import atexit
@@ -40,8 +40,7 @@ def run(
     workers: dict[Connection, _Worker] = {}
 
     def start() -> None:
-        on_ray = sum(worker.queue is queues[True] for worker in workers.values())
-        ray = bool(queues[True]) and on_ray < processes // 2
+        ray = bool(queues[True]) and not any(worker.queue is queues[True] for worker in workers.values())
         if queues[ray]:
             worker = _Worker(session, queues[ray], list(workers), begin)
             workers[worker.connection] = worker
