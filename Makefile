@@ -7,9 +7,8 @@ DONE := $(VENV)/.installed
 # Ray would draw bars over the tests' output, and report their use. Bytecode is kept even where the environment sets
 # PYTHONDONTWRITEBYTECODE: otherwise each process that the tests start compiles the whole program.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDONTWRITEBYTECODE=
-# The files that tests write lie in memory where 12 GB are free: a tenth less processor time, no waiting for the disk.
-TEST_FILES = $(shell test "$$(df --output=avail --block-size=1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 2>/dev/null && \
-	awk '/MemAvailable/ && $$2 > 12e6 {print "TMPDIR=/dev/shm"}' /proc/meminfo)
+# The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
+RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
 .PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
 
@@ -28,8 +27,9 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 	$(BIN)/raymill prepare-demo
 
 test: setup  ## everything but the long matrices
-	$(TEST_ENV) $(TEST_FILES) $(BIN)/python -m pytest -m 'not slow and not cluster' --forks 4 \
-		-o tmp_path_retention_policy=failed
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 3 --dist loadfile --no-loadscope-reorder \
+		$(RAY_TESTS)
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'

@@ -12,19 +12,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pyarrow as pa
 import pytest
 from _pytest.unraisableexception import gc_collect_iterations_key
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 from raymill.cluster import cli
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.session import Session
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
-from tests.support import emulators, forks
+from tests.support import emulators
 from tests.support.browser import Browser, missing
 from tests.support.ceph import CephS3
 from tests.support.counting_s3 import CountingS3
@@ -49,26 +51,24 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 def pytest_collection() -> Iterator[None]:
     """Keep Python's garbage collector off what importing all tests makes, which takes a third of that time.
 
-    All of it stays until the end, so later collections need not look at it either, and they come less often: by
-    default every 700 new objects, which takes 5% of the time of all tests.
+    All of it stays until the end, so later collections need not look at it either.
     """
     gc.disable()
     result = yield
     gc.freeze()
     gc.enable()
-    gc.set_threshold(20_000, 10, 10)
     return result
 
 
 _COLLAPSE = 25  # MADV_COLLAPSE of Linux 6.1
 
 
-def _in_large_pages() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Have the memory that importing all tests took in pages of 2 MB: forks of this process cost less than half then.
 
     A fork copies an entry of the page table for each page.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or len(session.items) < 1000:
         return
     advise = ctypes.CDLL(None).madvise
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -114,29 +114,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--forks", type=int, default=0, help="number of processes that run the tests, file by file")
+class _FilesAndRanks(LoadFileScheduling):
+    """`--dist loadfile`, where one process has all files with RankPool: the server that it forks from takes seconds.
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """With --forks, in processes of their own."""
-    option = session.config.option
-    if not option.forks or option.collectonly or session.testsfailed:
-        return None
-    forks.run(session, option.forks, _group, _in_large_pages)
-    return True
-
-
-def _group(item: pytest.Item) -> tuple[bool, str]:
-    """Whether a test starts Ray, and what one process has whole.
-
-    That is a file; all files with RankPool, as the server that it forks from takes seconds; those that share a Ray.
+    So it is with the files that share a Ray.
     """
-    ray = item.get_closest_marker("ray") is not None
-    if _has_ranks(item.path):
-        return ray, "ranks"
-    return ray, "shared Ray" if ray and _shares_ray(item.path) else item.nodeid.partition("::")[0]
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        if _has_ranks(self.config.rootpath / file):
+            return "ranks"
+        return "shared Ray" if _shares_ray(self.config.rootpath / file) else file
 
 
 @cache
@@ -147,6 +135,12 @@ def _has_ranks(file: Path) -> bool:
 @cache
 def _shares_ray(file: Path) -> bool:
     return "(shared_session" in file.read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Such a scheduler for `--dist loadfile`."""
+    return _FilesAndRanks(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

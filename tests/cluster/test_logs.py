@@ -48,6 +48,7 @@ def test_a_verb_prints_results_errors_and_log_lines_without_control_characters(m
 
     monkeypatch.setitem(cli.VERBS, "explain", Verb(Entry(f"{__name__}:{explain.__name__}"), ""))
     monkeypatch.setattr(sys.modules[__name__], "explain", explain, raising=False)
+    # pytest-xdist cannot send a captured record that is no UTF-8.
     monkeypatch.setattr(logging.getLogger("raymill"), "propagate", False)
     logs.setup()
     with pytest.raises(SystemExit):

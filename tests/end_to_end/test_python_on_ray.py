@@ -36,8 +36,7 @@ def run_program(folder: Path, code: str) -> str:
     done = subprocess.run(
         [sys.executable, "program.py"],
         cwd=folder,
-        # Without what a Ray that this process had before has left.
-        env={name: value for name, value in os.environ.items() if not name.startswith(("RAY_AUTH", "RAY_ENABLE"))}
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
         | {"PYTHONPATH": str(ROOT), "HOME": str(folder / "home")},
         capture_output=True,
         text=True,
