@@ -467,7 +467,7 @@ class ColumnsSettings(TypedDict, total=False):
     """
     copies: str | None
     """Column with the number of times that each document to train on is in an epoch, 0 to 100; a fraction is the
-    probability of one more; null: `copies` of a corpus of `raymill curate`.
+    probability of one more; null: `copies` of a corpus of `raymill curate` if no document has more than 10.
     """
     ignore: Sequence[str] | None
     """Names of columns and of keys of messages that are not read; null: the config's `ignore`."""

@@ -118,7 +118,8 @@ class Columns(Settings):
     copies: str | None = Field(
         None,
         description="Column with the number of times that each document to train on is in an epoch, 0 to 100; a "
-        "fraction is the probability of one more; null: `copies` of a corpus of `raymill curate`",
+        "fraction is the probability of one more; null: `copies` of a corpus of `raymill curate` if no document has "
+        "more than 10",
     )
 
     ignore: tuple[str, ...] | None = Field(

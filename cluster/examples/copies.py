@@ -9,6 +9,9 @@ from raymill.cluster.examples.splits import hash64
 
 COPIES = "copies"
 MAX_COPIES = 100
+# Largest number that is followed in a column that the config does not name: a corpus may be from others, and its
+# copies multiply time and disk.
+UNNAMED_COPIES = 10
 
 
 def copies_of(copies: float, seed: int, id: str) -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.columns import no_content, recognised
-from raymill.cluster.examples.copies import COPIES
+from raymill.cluster.examples.copies import COPIES, MAX_COPIES, UNNAMED_COPIES
 from raymill.cluster.examples.splits import SPLITS, split_name
 from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
@@ -211,13 +211,14 @@ class SplitSpan(Span):
 @dataclass(frozen=True)
 class CorpusReading:
     """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in.
-    forbidden_terms: of generated records, which are left out.
+    forbidden_terms: of generated records, which are left out. most_copies: of a document; more are refused.
     """
 
     store: Store
     columns: ReadColumns
     input: CorpusInput
     forbidden_terms: tuple[str, ...] = ()
+    most_copies: int = MAX_COPIES
 
     def rows(self, unit: Iterable[Span]) -> Iterator[tuple[Span, Row | Unreadable, str]]:
         """(span, row or the reason why it cannot be read, its place) of each row of a unit.
@@ -421,7 +422,8 @@ def freeze_corpus(
     if artifact is not None:
         prepared = prepared_with(artifact)
     also_read = TERMS if forbidden_terms else ()
-    reading = CorpusReading(store, resolved.read, input_of(corpus, resolved, also_read), forbidden_terms)
+    most_copies = MAX_COPIES if columns.copies else UNNAMED_COPIES
+    reading = CorpusReading(store, resolved.read, input_of(corpus, resolved, also_read), forbidden_terms, most_copies)
     known = reading.columns.known
     unread: Counter[str] = Counter()
     # The columns that `prepare` and `curate` write beside the texts are never trained on, and need no warning.

@@ -149,7 +149,8 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
     """The documents of a unit, in order. Every other row is added to `left_out`.
 
     Raises:
-        ConfigError: a column or a key of messages that is not read decides which answers are trained on.
+        ConfigError: a column or a key of messages that is not read decides which answers are trained on; or a document
+            has more copies than are followed without `columns.copies`.
         DataError: as of `CorpusReading.rows`.
     """
     columns = corpus.columns
@@ -164,6 +165,13 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
             if corpus.forbidden_terms and (terms := _terms(row)) in corpus.forbidden_terms:
                 raise _Refused("terms_forbidden", terms)
             document = _document(row, columns, span.split if isinstance(span, SplitSpan) else None)
+            if document.copies > corpus.most_copies:
+                raise ConfigError(
+                    f"column {columns.named['copies']} asks for {document.copies:g} copies of a document in an epoch; "
+                    f"more than {corpus.most_copies} are made only if the config names the column. Set `copies: "
+                    f"{columns.named['copies']}` in `columns`, or `ignore: [{columns.named['copies']}]` for one copy "
+                    "of each."
+                )
             if isinstance(document.content, Chat):
                 count_unread_of_messages(left_out.unread, document.content.messages)
             yield document

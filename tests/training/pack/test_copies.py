@@ -167,19 +167,19 @@ def test_a_column_of_texts_is_refused_and_one_that_is_missing_too(tmp_path):
         freeze_corpus(Store(), corpus, Columns(text="text", copies="other"), 1 << 20)
 
 
+def written(folder, name: str, kind: pa.DataType, copies=(3, 1)) -> Artifact:
+    schema = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("copies", kind)])
+    table = pa.table({"id": ["a", "b"], "text": ["one", "two"], "copies": pa.array(copies).cast(kind)}, schema)
+
+    def write(unit, scratch):
+        scratch.write(name, table)
+        return {}
+
+    return run_inline(Stage(name, (Output(name, schema),), [0], write, "f" * 32, Store()), str(folder))[name]
+
+
 def test_an_artifact_with_the_column_is_read_by_it_and_another_file_or_text_is_not(tmp_path):
-    def written(name: str, kind: pa.DataType) -> Artifact:
-        schema = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("copies", kind)])
-        table = pa.table({"id": ["a", "b"], "text": ["one", "two"], "copies": pa.array([3, 1]).cast(kind)}, schema)
-
-        def write(unit, scratch):
-            scratch.write(name, table)
-            return {}
-
-        stage = Stage(name, (Output(name, schema),), [0], write, "f" * 32, Store())
-        return run_inline(stage, str(tmp_path))[name]
-
-    corpus, texts = written("corpus", pa.float64()), written("texts", pa.string())
+    corpus, texts = written(tmp_path, "corpus", pa.float64()), written(tmp_path, "texts", pa.string())
     (file,) = corpus.file_uris
     for path, columns, wanted in (
         (corpus.uri, Columns(text="text"), [3, 1]),
@@ -196,6 +196,21 @@ def test_an_artifact_with_the_column_is_read_by_it_and_another_file_or_text_is_n
         assert [one.copies for one in all_documents(frozen)] == wanted
         assert ("`copies`" in frozen.note) == (wanted[0] == 3)
     assert "copies" not in Columns(text="text").model_dump()  # as earlier versions recorded the columns
+
+
+def test_more_than_ten_copies_are_made_only_if_the_config_names_the_column(tmp_path):
+    """A corpus of others does not multiply the work by itself."""
+
+    def copies_read(many: float, **columns) -> list[float]:
+        corpus = written(tmp_path / f"{many}{len(columns)}{columns}", "corpus", pa.float64(), (many, 1))
+        frozen = freeze_corpus(Store(), Corpus(path=corpus.uri), Columns(text="text", **columns), 1 << 20)
+        return [one.copies for one in all_documents(frozen)]
+
+    assert copies_read(10) == [10, 1]
+    with pytest.raises(ConfigError, match=r"asks for 10\.5 copies.*Set `copies: copies` in `columns`, or"):
+        copies_read(10.5)
+    assert copies_read(10.5, copies="copies") == [10.5, 1]
+    assert copies_read(10.5, ignore=("copies",)) == [1, 1]
 
 
 def test_a_plan_counts_the_copies(tmp_path):
