@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from raymill.cluster.errors import DataError
@@ -50,7 +51,7 @@ class Annotation:
     origin: str = "page"
     problem: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Equal for the same label, however often and from wherever it comes in."""
         same = [self.task, self.annotator, self.status, self.value, self.reason, self.at]

@@ -1,7 +1,8 @@
 """One label of each item from the votes of several annotators, its probability, and the skill of each annotator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -47,13 +48,17 @@ class Consensus:
         return (np.isclose(self.posterior, best, rtol=1e-9, atol=0)).sum(axis=1) > 1
 
 
-def majority(votes: Votes, weights: np.ndarray | None = None) -> Consensus:
-    """The share of votes for each label. weights: float64[A], weight of the votes of an annotator; None: equal."""
+def majority(votes: Votes, weights: np.ndarray | None = None, number: np.ndarray | None = None) -> Consensus:
+    """The share of votes for each label.
+
+    weights: float64[A], weight of the votes of an annotator. number: int64[I], how often an item is there. None: equal.
+    """
     of_vote = None if weights is None else weights[votes.annotator]
     cells = np.bincount(votes.item * votes.labels + votes.label, of_vote, votes.items * votes.labels)
     counts = cells.reshape(votes.items, votes.labels).astype(float)
-    total = counts.sum()
-    shares = counts.sum(axis=0) / total if total else np.full(votes.labels, 1 / max(1, votes.labels))
+    whole = counts if number is None else counts * number[:, None]
+    total = whole.sum()
+    shares = whole.sum(axis=0) / total if total else np.full(votes.labels, 1 / max(1, votes.labels))
     of_item = counts.sum(axis=1, keepdims=True)
     posterior = np.where(of_item > 0, counts / np.where(of_item > 0, of_item, 1), shares)
     return Consensus(posterior, None, shares)
@@ -67,33 +72,11 @@ def dawid_skene(
     model: `full` has a table of confusions for each annotator; `one_coin` one probability of the right label, and the
     others equal. gold: item -> known label, which stays.
 
-    Time is proportional to votes x labels a step. Source: Dawid and Skene 1979; starts from the shares of votes.
+    Source: Dawid and Skene 1979; starts from the shares of votes.
     """
-    known = np.array(sorted((gold or {}).items()), np.int64).reshape(-1, 2)
-    voted = np.bincount(votes.item, minlength=votes.items) > 0
-    counted = voted.copy()
-    counted[known[:, 0]] = True
-    posterior = _fixed(majority(votes).posterior, known)
-    if not counted.any():
-        return majority(votes)
-    skill = _full_confusion if model == "full" else _one_coin_confusion
-    steps, changed = 0, 1.0
-    while changed > tolerance and steps < _MOST_STEPS:
-        steps += 1
-        shares = posterior[counted].mean(axis=0)
-        confusion = skill(votes, posterior)
-        logs = np.log(np.maximum(confusion, _TINY))
-        evidence = np.tile(np.log(np.maximum(shares, _TINY)), (votes.items, 1))
-        for label in range(votes.labels):
-            evidence[:, label] += np.bincount(votes.item, logs[votes.annotator, label, votes.label], votes.items)
-        most = evidence.max(axis=1, keepdims=True)
-        likelihood = np.exp(evidence - most)
-        total = likelihood.sum(axis=1, keepdims=True)
-        found = _fixed(likelihood / total, known)
-        changed = float(np.abs(found - posterior)[counted].max())
-        posterior = found
-    log_likelihood = float((most + np.log(total))[voted].sum())
-    return Consensus(posterior, confusion, shares, steps, log_likelihood)
+    patterns = _Patterns.of(votes, gold)
+    found = patterns.fit(np.bincount(patterns.of_item), model, tolerance)
+    return replace(found, posterior=found.posterior[patterns.of_item])
 
 
 def annotator_skill(votes: Votes, gold: Mapping[int, int] | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,32 +85,86 @@ def annotator_skill(votes: Votes, gold: Mapping[int, int] | None = None) -> tupl
     By the model with one skill each, whose interval is a bootstrap over items; a majority would count each vote as
     evidence for itself. NaN of an annotator without votes.
     """
-    cost = max(1, len(votes.item) * votes.labels)
-    draws = int(np.clip(_MOST_WORK / cost, _FEWEST_DRAWS, _MOST_DRAWS))
-    order = np.argsort(votes.item, kind="stable")
-    starts = np.searchsorted(votes.item[order], np.arange(votes.items + 1))
-    random, found = np.random.default_rng(0), []
-    for _ in range(draws):
-        drawn = random.integers(0, votes.items, votes.items) if votes.items else np.empty(0, np.int64)
-        sizes = starts[drawn + 1] - starts[drawn]
-        places = np.repeat(starts[drawn] - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
-        at = order[places]
-        again = Votes(np.repeat(np.arange(votes.items), sizes), votes.annotator[at], votes.label[at], votes.items,
-                      votes.annotators, votes.labels)  # fmt: skip
-        known = {number: gold[int(item)] for number, item in enumerate(drawn) if int(item) in gold} if gold else None
-        found.append(_skill(again, known))
-    value, draws_of = _skill(votes, gold), np.array(found).T
+    patterns = _Patterns.of(votes, gold)
+    number = np.bincount(patterns.of_item)
+    cost = max(1, len(patterns.votes.item) * votes.labels)
+    count = int(np.clip(_MOST_WORK / cost, _FEWEST_DRAWS, _MOST_DRAWS)) if len(number) else 0
+    random, share = np.random.default_rng(0), number / max(1, votes.items)
+    draws = [patterns.skill(random.multinomial(votes.items, share)) for _ in range(count)]
+    draws_of = np.array(draws).reshape(-1, votes.annotators).T
     seen = [one[~np.isnan(one)] for one in draws_of]  # in some draws an annotator has no votes
     bounds = [np.percentile(one, (2.5, 97.5)) if len(one) else (np.nan, np.nan) for one in seen]
     low, high = np.array(bounds).reshape(-1, 2).T
-    return value, low, high
+    return patterns.skill(number), low, high
 
 
-def _skill(votes: Votes, gold: Mapping[int, int] | None) -> np.ndarray:
-    right = dawid_skene(votes, "one_coin", gold, _SKILL_TOLERANCE).posterior[votes.item, votes.label]
-    number = np.bincount(votes.annotator, minlength=votes.annotators)
-    total = np.bincount(votes.annotator, right, votes.annotators)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+@dataclass(frozen=True)
+class _Patterns:
+    """The different sets of votes that items have, since a step takes time for each of these and not for each item.
+
+    Attributes:
+        votes: with a pattern in place of an item. known: int64[K, 2], pattern and its gold label.
+        of_item: int64[I], the pattern of each item.
+    """
+
+    votes: Votes
+    known: np.ndarray
+    of_item: np.ndarray
+
+    @classmethod
+    def of(cls, votes: Votes, gold: Mapping[int, int] | None) -> "_Patterns":
+        gold, order = gold or {}, np.lexsort((votes.label, votes.annotator, votes.item))
+        starts = np.searchsorted(votes.item[order], np.arange(votes.items + 1))
+        cells = (votes.annotator * votes.labels + votes.label)[order].tolist()
+        spans = pairwise(starts.tolist())
+        keys = [(gold.get(item, -1), *cells[start:end]) for item, (start, end) in enumerate(spans)]
+        different = sorted(set(keys))
+        number = {key: at for at, key in enumerate(different)}
+        rows = [(at, *divmod(cell, votes.labels)) for at, (_, *some) in enumerate(different) for cell in some]
+        known = [(at, label) for at, (label, *_) in enumerate(different) if label >= 0]
+        return cls(
+            Votes.of(rows, len(different), votes.annotators, votes.labels),
+            np.array(known, np.int64).reshape(-1, 2),
+            np.array([number[key] for key in keys], np.int64),
+        )
+
+    def fit(self, number: np.ndarray, model: Model, tolerance: float) -> Consensus:
+        """The labels of the patterns, as of `dawid_skene`. number: int64[P], items with each pattern."""
+        votes, known = self.votes, self.known
+        voted = np.bincount(votes.item, minlength=votes.items) > 0
+        counted = voted.copy()
+        counted[known[:, 0]] = True
+        counted &= number > 0
+        start = majority(votes, number=number)
+        if not counted.any():
+            return start
+        posterior = _fixed(start.posterior, known)
+        skill = _full_confusion if model == "full" else _one_coin_confusion
+        steps, changed = 0, 1.0
+        while changed > tolerance and steps < _MOST_STEPS:
+            steps += 1
+            shares = np.average(posterior[counted], axis=0, weights=number[counted])
+            confusion = skill(votes, posterior, number)
+            logs = np.log(np.maximum(confusion, _TINY))
+            evidence = np.tile(np.log(np.maximum(shares, _TINY)), (votes.items, 1))
+            for label in range(votes.labels):
+                evidence[:, label] += np.bincount(votes.item, logs[votes.annotator, label, votes.label], votes.items)
+            most = evidence.max(axis=1, keepdims=True)
+            likelihood = np.exp(evidence - most)
+            total = likelihood.sum(axis=1, keepdims=True)
+            found = _fixed(likelihood / total, known)
+            changed = float(np.abs(found - posterior)[counted].max())
+            posterior = found
+        log_likelihood = float(((most + np.log(total))[:, 0] * number)[voted].sum())
+        return Consensus(posterior, confusion, shares, steps, log_likelihood)
+
+    def skill(self, number: np.ndarray) -> np.ndarray:
+        """float64[A]: chance of a right vote. number: int64[P], items with each pattern."""
+        votes = self.votes
+        right = self.fit(number, "one_coin", _SKILL_TOLERANCE).posterior[votes.item, votes.label]
+        total = np.bincount(votes.annotator, number[votes.item], votes.annotators)
+        found = np.bincount(votes.annotator, right * number[votes.item], votes.annotators)
+        return np.where(total > 0, found / np.maximum(total, 1), np.nan)
 
 
 def _fixed(posterior: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -137,21 +174,22 @@ def _fixed(posterior: np.ndarray, known: np.ndarray) -> np.ndarray:
     return posterior
 
 
-def _full_confusion(votes: Votes, posterior: np.ndarray) -> np.ndarray:
+def _full_confusion(votes: Votes, posterior: np.ndarray, number: np.ndarray) -> np.ndarray:
     """float64[A, L, L]; the row of a label that an annotator never met is uniform."""
     labels, cells = votes.labels, votes.annotator * votes.labels + votes.label
     counts = np.empty((votes.annotators, labels, labels))
     for label in range(labels):
-        weights = posterior[votes.item, label]
+        weights = posterior[votes.item, label] * number[votes.item]
         counts[:, label] = np.bincount(cells, weights, votes.annotators * labels).reshape(-1, labels)
     total = counts.sum(axis=2, keepdims=True)
     return np.where(total > 0, counts / np.where(total > 0, total, 1), 1 / labels)
 
 
-def _one_coin_confusion(votes: Votes, posterior: np.ndarray) -> np.ndarray:
+def _one_coin_confusion(votes: Votes, posterior: np.ndarray, number: np.ndarray) -> np.ndarray:
     """float64[A, L, L]: one probability of the right label for each annotator."""
-    right = np.bincount(votes.annotator, posterior[votes.item, votes.label], votes.annotators)
-    total = np.bincount(votes.annotator, minlength=votes.annotators)
+    of_vote = number[votes.item]
+    right = np.bincount(votes.annotator, posterior[votes.item, votes.label] * of_vote, votes.annotators)
+    total = np.bincount(votes.annotator, of_vote, votes.annotators)
     skill = np.where(total > 0, right / np.maximum(total, 1), 1 / votes.labels)
     others = (1 - skill) / max(1, votes.labels - 1)
     return np.where(np.eye(votes.labels, dtype=bool), skill[:, None, None], others[:, None, None])

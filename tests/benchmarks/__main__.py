@@ -33,7 +33,7 @@ RUNS = (
     "guard",
     "walk",
 )
-CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels", "augment", "detectors", "personal_data", "distil")
+CURATE = (*TEXT, *DEDUP, *RUNS, "prepare", "labels", "augment", "detectors", "personal_data", "annotate")
 TRAIN = ("pack", "shuffle", "rows", "training", "restart", "fixed", "methods")
 NAMES = CURATE + TRAIN
 
