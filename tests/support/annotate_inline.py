@@ -70,12 +70,16 @@ def settings_of(records: Path, output: Path, **more: Any) -> dict[str, Any]:
 
 
 def annotate_inline(
-    settings: Mapping[str, Any], patch: pytest.MonkeyPatch, engine: type[Engine] | None = None, **options: Any
+    settings: Mapping[str, Any],
+    patch: pytest.MonkeyPatch,
+    engine: type[Engine] | None = None,
+    session: Session | None = None,
+    **options: Any,
 ) -> AnnotateRun:
     """Make the round, with its stages in this process."""
     with patch.context() as within:
         inline.without_ray(within, engine)
-        run = AnnotateJob(AnnotateConfig.model_validate(settings)).run(Session(), Progress(), **options)
+        run = AnnotateJob(AnnotateConfig.model_validate(settings)).run(session or Session(), Progress(), **options)
     assert isinstance(run, AnnotateRun)
     return run
 

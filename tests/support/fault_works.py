@@ -25,6 +25,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.job import ASSESSMENT
 from raymill.training.config import TrainConfig
 from raymill.training.pack import job as packing
+from tests.support.annotate_inline import annotate_inline
 from tests.support.distil_inline import distil_inline
 from tests.support.distil_inline import write_documents as write_stories
 from tests.support.generate_inline import generate_inline
@@ -50,7 +51,7 @@ class Work:
 
 
 def works(folder: Path, endpoint: str) -> dict[str, Work]:
-    """curate, prepare, pack, train, generate and distil, by name. folder: for their inputs. endpoint: of a model."""
+    """The commands by name. folder: for their inputs. endpoint: of a model."""
     texts, documents, tickets = folder / "texts", folder / "documents", folder / "tickets"
     stories = write_stories(folder / "stories", 120)
     write_texts(texts)
@@ -99,7 +100,14 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
             settings = _DISTIL | {"inputs": [{"path": str(stories), "id": "id"}], "judges": judges, "output": output}
             distil_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
 
+    def annotate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            cut_into_many_units(patch)
+            settings = _ANNOTATE | {"inputs": [{"path": str(tickets), "id": "id"}], "output": output}
+            annotate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
+
     every = (
+        Work("annotate", annotate, _annotated),
         Work("generate", generate, _generated),
         Work("distil", distil, _distilled),
         Work("curate", curate, _curated),
@@ -138,6 +146,21 @@ EVERY_STAGE_OF_PREPARE: dict[str, Any] = {
 _PACK = {
     "columns": {"text": "text", "stratify": "kind", "copies": "copies"},
 } | _NOT_LONG
+_ANNOTATE: dict[str, Any] = {
+    "kind": "annotate",
+    "task": {"type": "classify", "show": ["q"], "labels": ["a", "b", "c"]},
+    "choose": {
+        "count": 24,
+        "random": 0.4,
+        "uncertainty": 0.2,
+        "diversity": 0.2,
+        "coverage": 0.2,
+        "topics": ["river"],
+        "label": "queue",
+        "strata": ["queue"],
+    },
+    "annotators": ["a1", "a2"],
+}
 _GENERATE: dict[str, Any] = {"make": {"template": "evolve"}, "sampling": {"max_tokens": 50}}
 _DISTIL: dict[str, Any] = {
     "sample": 80,
@@ -258,6 +281,10 @@ def _curated(output: str, store: Store) -> dict[str, Any]:
 def prepared_content(output: str, store: Store) -> dict[str, Any]:
     """The digests of a data set and of its files, and its assessment."""
     return _run_content(output, store) | {"assessment": json.loads(store.read_bytes(paths.join(output, ASSESSMENT)))}
+
+
+def _annotated(output: str, store: Store) -> dict[str, Any]:
+    return _run_content(output, store)
 
 
 def _packed(output: str, store: Store) -> dict[str, Any]:
