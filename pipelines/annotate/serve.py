@@ -10,16 +10,23 @@
 Any page in the same browser can send requests to a server on this machine, and the name of any site can lead to it. So
 every request needs the random token, as a cookie that the page's script cannot read and other sites do not send; the
 header Host has to name this server; and labels are taken from pages of this server alone.
+
+Whoever reaches the port can connect without the token. So connections have a bound, in all and for each address, and a
+request has bounds in bytes and time: what is kept for strangers is about 100 MiB.
 """
 
 import hmac
+import io
 import json
 import logging
 import re
 import secrets
 import socket
 import sys
+import threading
+import time
 import webbrowser
+from collections import Counter
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,7 +44,9 @@ log = logging.getLogger(__name__)
 
 LARGEST_BODY, MOST_ANSWERS = 8 << 20, 200  # of a request
 _MOST_HAVING = 1000
-_IDLE_S = 60  # until a silent connection is closed
+_HEADER_BYTES = 128 << 10  # of a request, without its content
+_IDLE_S, _REQUEST_S = 60, 120  # until a silent connection is closed, and for a whole request with the wait for it
+_CONNECTIONS, _CONNECTIONS_OF_AN_ADDRESS = 512, 128  # at once; a browser has 6
 _FIRST_PORT, _PORTS = 20_000, 10_000  # below those that systems give to connections
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -78,6 +87,7 @@ class PageServer(ThreadingHTTPServer):
             ConfigError: the host or port cannot be used.
         """
         self.labelling, self.token = labelling, secrets.token_urlsafe(24)
+        self._connected, self._lock = Counter[str](), threading.Lock()
         self._names = frozenset({"localhost", host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()})
         folder = resources.files("raymill.pipelines.annotate").joinpath("page")
         self.files = {
@@ -119,6 +129,35 @@ class PageServer(ThreadingHTTPServer):
             return False
         return True
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether one more connection is accepted from this address. It is counted."""
+        with self._lock:
+            address = client_address[0]
+            if self._connected.total() >= _CONNECTIONS or self._connected[address] >= _CONNECTIONS_OF_AN_ADDRESS:
+                return False
+            self._connected[address] += 1
+        return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for a connection that was accepted."""
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no thread can be started
+            self._ended(client_address)
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer the requests of a connection that was accepted."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._ended(client_address)
+
+    def _ended(self, client_address: Any) -> None:
+        with self._lock:
+            self._connected[client_address[0]] -= 1
+            self._connected += Counter()  # without those that have none
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that breaks is no error of ours."""
         log.debug("connection from %s ended", client_address, exc_info=True)
@@ -127,6 +166,29 @@ class PageServer(ThreadingHTTPServer):
 def _own_port(labelling: Labelling) -> int:
     """A port by the round, so that the browser finds the labels again that it could not send: they are kept by port."""
     return _FIRST_PORT + int(labelling.round_key, 16) % _PORTS
+
+
+class _Received(io.RawIOBase):
+    """What a connection sends, up to `until` (of time.monotonic) and `left` bytes."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.until, self.left = 0.0, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        seconds = self.until - time.monotonic()
+        if seconds <= 0 or self.left <= 0:
+            raise TimeoutError("a request takes too long or is too large")
+        self.connection.settimeout(min(_IDLE_S, seconds))
+        try:
+            count = self.connection.recv_into(buffer)
+        finally:
+            self.connection.settimeout(_IDLE_S)
+        self.left -= count
+        return count
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -139,6 +201,16 @@ class _Handler(BaseHTTPRequestHandler):
         "/api/task": "_task",
         "/api/answers": "_answers",
     }
+
+    def setup(self) -> None:
+        super().setup()
+        self._received = _Received(self.connection)
+        self.rfile = io.BufferedReader(self._received)
+
+    def handle_one_request(self) -> None:
+        self._received.until = time.monotonic() + _REQUEST_S
+        self._received.left = _HEADER_BYTES
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         self._respond(self._get)
@@ -203,6 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Problem(411, "Send the length of the content.\n")
         if int(length) > LARGEST_BODY:
             raise _Problem(413, f"The content is larger than {LARGEST_BODY:,} bytes.\n")
+        self._received.left += int(length)
         content = self.rfile.read(int(length))
         if len(content) < int(length):
             raise ConnectionError("the connection ended within a request")

@@ -2,13 +2,16 @@
 
 import json
 import random
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
 
 from raymill.cluster.errors import ConfigError
+from raymill.pipelines.annotate import serve
 from raymill.pipelines.annotate.annotations import latest
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.labelling import Labelling
@@ -64,6 +67,58 @@ def test_the_page_is_served_with_its_cookie_and_loads_nothing_from_elsewhere(ser
         assert status == 200 and len(content) > 1000
         assert b"http://" not in content and b"https://" not in content
     assert served.client.ask("GET", "/../serve.py")[0] == 404
+
+
+def connect(served: Served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.server.port), 10)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server closes it before it answers."""
+    try:
+        connection.sendall(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return connection.recv(100) == b""
+    except ConnectionError:
+        return True
+
+
+def test_connections_without_the_token_have_a_bound_and_those_that_end_make_room(served, monkeypatch):
+    monkeypatch.setattr(serve, "_CONNECTIONS_OF_AN_ADDRESS", 5)
+    held = [connect(served) for _ in range(5)]
+    with connect(served) as sixth:
+        assert is_closed(sixth)
+    for one in held:
+        one.close()
+    for _ in range(100):
+        with connect(served) as later:
+            if not is_closed(later):
+                break
+        time.sleep(0.05)
+    else:
+        pytest.fail("connections that ended are counted")
+
+
+def test_a_request_ends_at_its_time_and_size_however_slowly_it_comes(served, monkeypatch):
+    monkeypatch.setattr(serve, "_REQUEST_S", 0.6)
+    with connect(served) as slow:
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+            while time.monotonic() < started + 10:
+                slow.sendall(b"x")
+                time.sleep(0.05)
+        assert time.monotonic() - started < 5
+    monkeypatch.setattr(serve, "_REQUEST_S", 60)
+    with connect(served) as large:
+        sent = 0
+        with pytest.raises(ConnectionError):
+            large.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for number in range(90):  # http.server takes 100 lines of 64 KiB
+                line = f"X{number}: ".encode() + b"x" * 60_000 + b"\r\n"
+                large.sendall(line)
+                sent += len(line)
+                time.sleep(0.01)
+        assert sent < 3_000_000
 
 
 @pytest.mark.parametrize(
