@@ -13,6 +13,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError, Problem
 from raymill.cluster.formats import byte_size, plural
-from raymill.cluster.record import RecordFile, json_bytes
+from raymill.cluster.record import RecordFile, json_bytes, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound, first_line
 from raymill.cluster.store.store import Store
@@ -139,14 +140,13 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        plain = json.loads(data)
+        plain = record_json(data)
         found = cls(**plain | {"files": [DataFile.from_plain(file) for file in plain["files"]]})
         _read_schema(found.arrow_schema)
         columns = [one for column in found.schema for one in column]
         if not all(isinstance(one, str) for one in columns) or any(len(column) != 2 for column in found.schema):
             raise ValueError("schema is not a list of names and types")
-        if not all(isinstance(one, int | float) for one in found.counters.values()):
-            raise ValueError("a counter is no number")
+        check_counters(found.counters)
         return found
 
     @property
@@ -156,6 +156,13 @@ class Manifest:
     @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
+
+
+def check_counters(counters: Counters) -> None:
+    """Raise ValueError if a counter of a record is no finite number."""
+    for name, count in counters.items():
+        if isinstance(count, bool) or not isinstance(count, int | float) or not math.isfinite(count):
+            raise ValueError(f"counters.{name:.100}: is no number")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -63,7 +63,7 @@ def _records(store: Store, folder: str, digest: str) -> list[tuple[str, str, str
             continue
         try:
             version = json.loads(store.read_bytes(file.uri))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(version, dict) and version.get("digest") == digest:
             found.append((str(version.get("tagged", "")), f"{name}:{record.removesuffix('.json')}", file.uri))

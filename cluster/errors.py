@@ -16,7 +16,9 @@ shown in those of Python where the command does not run (wording.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self
+
+from typing_extensions import TypedDict
 
 from raymill.cluster.secret_values import redacting
 from raymill.cluster.wording import for_the_caller

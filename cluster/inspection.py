@@ -20,7 +20,7 @@ from raymill.cluster.formats import byte_size, plural
 from raymill.cluster.frame.calls import AnyConfig, Changes, changes_of, config_of
 from raymill.cluster.frame.job import Run
 from raymill.cluster.readers.reader import few_rows
-from raymill.cluster.record import RecordFile
+from raymill.cluster.record import RecordFile, record_json
 from raymill.cluster.run import RUN_MANIFEST, exported_folders
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
@@ -143,7 +143,7 @@ def read_run_manifest(store: Store, uri: str) -> Any:
 
 
 def _parse(data: bytes) -> Any:
-    manifest = json.loads(data)
+    manifest = record_json(data)
     if is_run(manifest):
         manifest["artifacts"] = {paths.RelativePath(name): digest for name, digest in manifest["artifacts"].items()}
         if "export" in manifest:

@@ -5,11 +5,15 @@ A record that lists files or artifacts is called a manifest.
 """
 
 import json
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.store.interface import NotFound
@@ -19,6 +23,7 @@ from raymill.cluster.store.store import Store
 T = TypeVar("T")
 
 _CREATE_TRIES = 5
+_LARGEST_INTEGER = 1 << 64
 _LARGEST_RECORD = 256 << 20  # bytes; a manifest of a million files has about 150 MiB
 
 
@@ -103,13 +108,13 @@ class RecordFile(Generic[T]):
         self.store.delete([self.uri])
 
 
-def read_json(store: Store, uri: str, what: str, *keys: str) -> Any:
+def read_json(store: Store, uri: str, what: str, *keys: str, kind: Any = None) -> Any:
     """The JSON object in a file that a run wrote beside its record, such as its report; None if there is no such file.
 
     Raises:
-        DataError: it is damaged, or has not these keys; `what` names it.
+        DataError: it is damaged, or has not these keys, or is no `kind`, see `check_types`; `what` names it.
     """
-    return RecordFile(store, uri, what, json_with(*keys), of_folder=False).read()
+    return RecordFile(store, uri, what, json_with(*keys, kind=kind), of_folder=False).read()
 
 
 def read_json_line(line: bytes, uri: str) -> Any:
@@ -120,7 +125,7 @@ def read_json_line(line: bytes, uri: str) -> Any:
     """
     try:
         return json_with()(line)
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{uri}: a line that Raymill did not write ({error}). Delete the file; the run can do without it."
         ) from error
@@ -136,14 +141,58 @@ def with_paths(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [file | {"path": RelativePath(file["path"])} for file in files]
 
 
-def json_with(*keys: str) -> Callable[[bytes], Any]:
-    """A parser of a JSON object that has these keys, for `RecordFile.parse`."""
+def record_json(data: bytes) -> Any:
+    """The JSON value of a record, which anybody may have written.
+
+    Raises:
+        ValueError: it is no JSON, or has a number beyond those that fit into 64 bits or a float.
+    """
+    return json.loads(data, parse_int=_integer, parse_float=_finite)
+
+
+def _integer(digits: str) -> int:
+    if abs(number := int(digits)) >= _LARGEST_INTEGER:
+        raise ValueError(f"a number has {len(digits)} digits")
+    return number
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"the number {digits:.30} is too large")
+    return number
+
+
+def check_types(kind: Any, value: Any) -> None:
+    """Verify that a value of JSON has the types of `kind`, such as a `TypedDict` (of typing_extensions).
+
+    Further keys are allowed. An integer stands for a float, and nothing else for another type.
+
+    Raises:
+        ValueError: it has not; the message has the path of the first wrong value.
+    """
+    try:
+        _adapter(kind).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        at = ".".join(f"{one!s:.60}" for one in first["loc"]) or "it"
+        raise ValueError(f"{at}: {first['msg'][:1].lower()}{first['msg'][1:]}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def json_with(*keys: str, kind: Any = None) -> Callable[[bytes], Any]:
+    """A parser of a JSON object that has these keys, and the types of `kind`, for `RecordFile.parse`."""
 
     def parse(data: bytes) -> Any:
-        found = json.loads(data)
+        found = record_json(data)
         found.keys()  # AttributeError if it is no object
         if missing := [key for key in keys if key not in found.keys()]:  # noqa: SIM118 - a list has no keys
             raise ValueError(f"has no {', '.join(missing)}")
+        if kind is not None:
+            check_types(kind, found)
         return found
 
     return parse

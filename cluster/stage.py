@@ -37,6 +37,7 @@ from raymill.cluster.artifact import (
     Counters,
     DataFile,
     Manifest,
+    check_counters,
     describe_schema,
     discard_artifact,
     manifest_file,
@@ -47,7 +48,7 @@ from raymill.cluster.failpoints import failpoint
 from raymill.cluster.formats import plural
 from raymill.cluster.nodes import Resources
 from raymill.cluster.output import Output, OutputFiles, empty_file
-from raymill.cluster.record import OtherSettings, RecordFile
+from raymill.cluster.record import OtherSettings, RecordFile, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import full_disk, temporary_folder
@@ -181,7 +182,8 @@ class CommitRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        plain = json.loads(data)
+        plain = record_json(data)
+        check_counters(plain["counters"])
         files = {
             paths.RelativePath(name): [DataFile.from_plain(file) for file in listed]
             for name, listed in plain["files"].items()

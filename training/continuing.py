@@ -13,7 +13,7 @@ from typing import Any
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import plural
-from raymill.cluster.record import RecordFile
+from raymill.cluster.record import RecordFile, record_json
 from raymill.cluster.run import RunFolder, differences
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import RecordedUri
@@ -211,7 +211,7 @@ def recorded_parent(config: TrainConfig) -> Parent | None:
 
 
 def _parse_parent(data: bytes) -> Parent:
-    return Parent.from_plain(json.loads(data))
+    return Parent.from_plain(record_json(data))
 
 
 def continuation_lines(config: TrainConfig, parent: ParentRun, position: str) -> list[str]:

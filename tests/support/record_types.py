@@ -123,7 +123,8 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
     ),
     "raymill.training.pack.packed_run:manifest_file": (
         packed_run._parse,
-        {"artifacts": {"corpus-0": {"train": "d"}}, "classes": ["c"], "settings": {}, "tokenizer": "t",
+        {"artifacts": {"corpus-0": {"train": "d"}}, "classes": ["c"], "tokenizer": "t",
+         "settings": {"tokenizer": {}, "corpora": {"corpus-0": {"files": "f"}}},
          "sets": {"_evaluate-a": "test"},
          "prepared": {"corpus-0": {"name": "n", "output": URI, "digest": "d", "version": "1"}}},
         {"artifacts.{}", "artifacts.*.{}", "sets.{}", "sets.*"},
@@ -158,7 +159,9 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
     ),
     "raymill.training.records.finished:outcome_file": (
         finished._parse_outcome,
-        {"fingerprint": "f", "checkpoint": f"{URI}/checkpoints/step-1", "best_checkpoint": f"{URI}/checkpoints/step-1"},
+        {"fingerprint": "f", "checkpoint": f"{URI}/checkpoints/step-1", "best_checkpoint": f"{URI}/checkpoints/step-1",
+         "ended": "steps", "steps": 1, "best_step": None, "trainable_parameters": 1, "all_parameters": 1, "unmoved": [],
+         "skipped": [], "restarts": 0, "seconds": 1},
         set(),
         {"checkpoint", "best_checkpoint"},
     ),

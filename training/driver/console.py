@@ -72,7 +72,7 @@ class StepProgress:
                 continue
             is_new = file.uri not in self.known
             self.known[file.uri] = file.version
-            attempt = cast(StartRecord, read_json(self.run.store, file.uri, "the record of a start"))
+            attempt = cast(StartRecord, read_json(self.run.store, file.uri, "the record of a start", kind=StartRecord))
             self._write(f"warning: {line}" for line in damage_lines(attempt) if line not in self.warned)
             self.warned.update(damage_lines(attempt))
             if is_new:

@@ -13,9 +13,11 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.formats import plural
@@ -33,6 +35,11 @@ _SETTINGS = (
     "engine", "offload", "activation_checkpointing", "compile", "attention", "loss_chunk_tokens",
     "reduce_every_micro_batch", "device_memory_gib",
 )  # fmt: skip
+
+
+class _MicroBatch(TypedDict):
+    rows: Annotated[int, Field(gt=0)]
+    settings: dict[str, Any]
 
 
 def memory_gib(device: torch.device) -> float:
@@ -80,7 +87,7 @@ def with_rows_left_to_try(job: Job, config: TrainConfig, ranks: Ranks) -> TrainC
         return config
     found = None
     if ranks.first:
-        found = read_json(job.folder.store, job.folder.micro_batch, "the rows of a micro-batch", "rows", "settings")
+        found = read_json(job.folder.store, job.folder.micro_batch, "the rows of a micro-batch", kind=_MicroBatch)
     rows = ranks.from_first(found["rows"] if found and found["settings"] == _key(job, ranks.world) else None)
     if rows is None or rows >= config.micro_rows(ranks.world):
         return config

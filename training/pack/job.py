@@ -383,7 +383,7 @@ def _changes(
             which = changed_files_text(manifest.get("listings", {}).get(name, []), frozen[name].listing)
             same_path = f"the files of {there} changed" + (f" ({which})" if which else "")
             lines.append(same_path if then == there else f"corpus {shown_name(name)} was {then}, now {there}")
-    loaded = "train" not in (before["tokenizer"]["from"], now["tokenizer"]["from"])
+    loaded = "train" not in (before["tokenizer"].get("from"), now["tokenizer"]["from"])
     if loaded and not lines and before | {"tokenizer": now["tokenizer"]} == now:
         return []  # `prepare_tokenizer` compares loaded tokenizers by their content
     return sorted(lines) + differences(before, now)

@@ -10,10 +10,11 @@ _work/shuffle/CORPUS/LEVEL     files between examples and rows, removed when the
 This module loads no tokenizer library; load_tokenizer.py makes and loads tokenizers.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NotRequired, Self
+
+from typing_extensions import TypedDict
 
 from raymill.cluster.artifact import (
     MANIFEST,
@@ -26,7 +27,7 @@ from raymill.cluster.artifact import (
 )
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.splits import SPLITS
-from raymill.cluster.record import OtherSettings, RecordFile, json_with
+from raymill.cluster.record import OtherSettings, RecordFile, check_types, json_with, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
 from raymill.cluster.store.store import Store
@@ -46,6 +47,12 @@ class TokenizerAt:
     fingerprint: str
 
 
+class _TokenizerJson(TypedDict):
+    request: str
+    fingerprint: str
+    files: NotRequired[dict[str, list[str | int]]]
+
+
 @dataclass(frozen=True)
 class TokenizerRecord:
     """The content of prepared.json: fingerprints of the settings that decide the tokenizer and of its content, and
@@ -58,8 +65,12 @@ class TokenizerRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        plain = json.loads(data)
+        plain = record_json(data)
+        check_types(_TokenizerJson, plain)
         files = {RelativePath(name): (sha256, size) for name, (sha256, size) in plain.get("files", {}).items()}
+        for name, (sha256, size) in files.items():
+            if not isinstance(sha256, str) or type(size) is not int or size < 0:
+                raise ValueError(f"files.{name:.100}: is no sha256 and number of bytes")
         return cls(plain["request"], plain["fingerprint"], files)
 
     def to_json(self) -> bytes:
@@ -216,8 +227,34 @@ def manifest_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
     return RecordFile(store, at, "written by `raymill pack`", _parse, "Choose another folder.")
 
 
+class _SettingsOfCorpus(TypedDict):
+    files: str
+
+
+class _Settings(TypedDict):
+    corpora: dict[str, _SettingsOfCorpus]
+    tokenizer: dict[str, Any]
+
+
+class _PackJson(TypedDict):
+    """The parts of pack.json that are read; see `pack` of job.py, which writes it."""
+
+    artifacts: dict[str, dict[str, str]]
+    classes: list[str]
+    settings: _Settings
+    tokenizer: str
+    sets: NotRequired[dict[str, str]]
+    prepared: NotRequired[dict[str, dict[str, Any]]]
+    passed_over: NotRequired[dict[str, str]]
+    read_from: NotRequired[dict[str, str]]
+    listings: NotRequired[dict[str, list[list[str | int]]]]
+
+
 def _parse(data: bytes) -> dict[str, Any]:
-    manifest = json_with("artifacts", "classes", "settings", "tokenizer")(data)
+    manifest = json_with(kind=_PackJson)(data)
+    for files in manifest.get("listings", {}).values():
+        if [[type(one) for one in file] for file in files] != [[str, int, str]] * len(files):
+            raise ValueError("listings: a file has no name, size and version")
     manifest["artifacts"] = {
         FileName(corpus): {FileName(split): digest for split, digest in splits.items()}
         for corpus, splits in manifest["artifacts"].items()

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 
 from raymill.cluster.errors import DataError
-from raymill.cluster.record import RecordFile
+from raymill.cluster.record import RecordFile, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName
 from raymill.cluster.store.store import Store
@@ -110,7 +110,7 @@ class CheckpointManifest:
         Raises:
             ValueError, TypeError, KeyError: the content is not a manifest.
         """
-        plain = json.loads(data)
+        plain = record_json(data)
         manifest = cls(
             fingerprint_parts=plain["identity"],
             progress=TrainingProgress.from_plain(plain["course"]),

@@ -36,7 +36,7 @@ def outcome_file(store: Store, root: str) -> RecordFile[Outcome]:
 
 
 def _parse_outcome(data: bytes) -> Outcome:
-    found: Outcome = json_with("fingerprint", "checkpoint", "best_checkpoint")(data)
+    found: Outcome = json_with(kind=Outcome)(data)
     for uri in (found["checkpoint"], found["best_checkpoint"] or found["checkpoint"]):
         checkpoint_of("", RecordedUri(uri))  # raises ValueError if it has no name of a folder
     return found
@@ -107,7 +107,7 @@ class WorkerErrors:
     def last(self, *, final: bool) -> RaymillError | None:
         """The last error written. final: of the final errors, which another start would raise again."""
         for file in reversed(self.store.list_files(self.folder)):
-            record: ErrorRecord | None = read_json(self.store, file.uri, "an error", "kind", "message", "final")
+            record: ErrorRecord | None = read_json(self.store, file.uri, "an error", kind=ErrorRecord)
             if record is None:
                 continue
             if record["final"] or not final:

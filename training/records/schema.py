@@ -4,7 +4,13 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NotRequired, Self, TypedDict
+from typing import (
+    Any,
+    NotRequired,  # pydantic reads these in Python 3.11
+    Self,
+)
+
+from typing_extensions import TypedDict
 
 from raymill.cluster.record import read_json_line
 from raymill.cluster.store.store import Store

@@ -131,7 +131,9 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
     config, run = job.config, job.folder
     log = Log(read_steps(run.store, run.step_log))
     files = run.store.list_files(run.attempts)
-    attempts: list[StartRecord] = [read_json(run.store, file.uri, "the record of a start") for file in files]
+    attempts: list[StartRecord] = [
+        read_json(run.store, file.uri, "the record of a start", kind=StartRecord) for file in files
+    ]
     evaluation = read_evaluation(run) or _NOT_EVALUATED
     return {
         "name": config.name,

@@ -1,6 +1,5 @@
 """The records of versions: REGISTRY/NAME/VERSION.json, each created once and never changed."""
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.dataset_versions import tag_in_output
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import SPLITS
-from raymill.cluster.record import RecordFile, json_bytes
+from raymill.cluster.record import RecordFile, json_bytes, record_json
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName, RecordedUri
@@ -35,7 +34,7 @@ class Version:
     @classmethod
     def parse(cls, data: bytes) -> Self:
         """From the content of its file."""
-        plain = json.loads(data)
+        plain = record_json(data)
         names = {"name": FileName(plain["name"]), "version": FileName(plain["version"])}
         texts, records = [plain[name] for name in ("digest", "note", "tagged")], plain["records"]
         if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in records.values()):
