@@ -367,7 +367,7 @@ class _Origins:
 
 
 def _key(name: str) -> str | int:
-    return int(name) if name.isdigit() else name
+    return int(name) if name.isascii() and name.isdigit() else name
 
 
 def _written_out(value: str, model: type[BaseModel], loc: Loc) -> Any:
@@ -384,7 +384,7 @@ def _written_out(value: str, model: type[BaseModel], loc: Loc) -> Any:
 def _inside(node: Any, name: str) -> Any:
     if isinstance(node, dict):
         return node[name]
-    if isinstance(node, list) and name.isdigit() and int(name) < len(node):
+    if isinstance(node, list) and name.isascii() and name.isdigit() and int(name) < len(node):
         return node[int(name)]
     return _OUTSIDE
 

@@ -30,6 +30,7 @@ import pyarrow as pa
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.entry import Entry
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.splits import hash64
 from raymill.cluster.output import Output, read_slice
 from raymill.cluster.plan.sample import document_count
@@ -307,7 +308,8 @@ def given_probabilities(value: Any, names: Sequence[str]) -> list[float]:
     none = [math.nan] * len(names)
     try:
         plain = json.loads(value) if isinstance(value, str) else value
-        found = [float(plain.get(name) or 0) for name in names] if isinstance(plain, dict) else [*map(float, plain)]
+        given = [plain.get(name) or 0 for name in names] if isinstance(plain, dict) else list(plain)
+        found = [*map(number_in, given)]
     except (ValueError, TypeError, RecursionError):
         return none
     total = sum(found)

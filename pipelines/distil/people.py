@@ -9,6 +9,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from raymill.cluster.errors import ConfigError, Problem
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.readers.columns import no_column
 from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import StoredParquet
@@ -37,10 +38,7 @@ def people_scores(store: Store, given: PeopleScores, most: int = 0) -> dict[str,
     for id, score in zip(table[given.id].to_pylist(), table[given.score].to_pylist(), strict=True):
         if id is None or score is None or score == "":
             continue
-        try:
-            value = float(score)
-        except (TypeError, ValueError):
-            value = -1.0
+        value = number_in(score)
         if not 0 <= value <= (most or _MOST_POINTS):
             seen = f"{given.path} has the score {score!r:.80} of {id}"
             of_rubric = ", the points of the rubric" if most else ""

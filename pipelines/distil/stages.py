@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import DataError
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.output import Output, changed_run
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.inputs import Limits
@@ -354,10 +355,7 @@ class Train:
             reasons = table["reason"].to_pylist() if "reason" in table.column_names else [""] * table.num_rows
             parents = pc.list_element(pc.struct_field(table["provenance"], "parents"), 0).to_pylist()
             for id, score, reason in zip(parents, table["score"].to_pylist(), reasons, strict=True):
-                try:
-                    value = float(score)
-                except ValueError:
-                    value = -1.0
+                value = number_in(score)
                 if not 0 <= value <= 100:
                     raise DataError(
                         f"judge {judge}: the score {score!r:.80} is not a number from 0 to 100. Correct `score` in the "

@@ -24,6 +24,7 @@ from raymill.cluster.examples.messages import (
     with_standard_calls,
     without_nulls,
 )
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS, hash64, split_name
 from raymill.cluster.examples.terms import TERMS
@@ -290,10 +291,7 @@ def _document(row: Row, columns: ReadColumns, file_split: str | None) -> Documen
         if column is None:
             return 1.0
         value = _value(row, column)
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
+        number = number_in(value)
         if not 0 <= number <= MAX_COPIES:
             raise _Refused("bad_copies", f"column {column} is {value!r:.200}; wanted 0 to {MAX_COPIES}")
         return number

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.pipelines.annotate.annotations import Annotation, Status
 from raymill.pipelines.annotate.config import Task
 from raymill.pipelines.annotate.tasks import BadValue, TaskRow, value_of
@@ -166,14 +167,8 @@ def list_in(value: Any) -> Sequence[Any]:
 
 def seconds_in(value: Any) -> float | None:
     """A number of seconds, or a text with one; None of anything else."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST_SECONDS:
-        return None
-    return float(value)
+    number = number_in(value)
+    return number if 0 <= number < _MOST_SECONDS else None
 
 
 def utc(value: Any) -> str:

@@ -24,6 +24,7 @@ import pyarrow as pa
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
 from raymill.cluster.plugins import PluginError
@@ -419,11 +420,7 @@ class _Unit:
                 found[name] = as_text(values)
             else:
                 found[name] = text if text is None else spellings.get(plain_label(text), text)
-        try:
-            is_number = math.isfinite(_score(found) or 0)
-        except ValueError:
-            is_number = False
-        if not is_number:
+        if math.isnan(_score(found) or 0):
             raise Unusable("bad_quality_score")
         return found
 
@@ -692,4 +689,4 @@ def _roles(speakers: Mapping[str, Role], metadata: Mapping[str, str | None]) -> 
 
 
 def _score(metadata: Mapping[str, str | None]) -> float | None:
-    return float(text) if (text := metadata.get("quality_score") or "").strip() else None
+    return number_in(text) if (text := metadata.get("quality_score") or "").strip() else None

@@ -149,7 +149,7 @@ def test_a_fraction_is_drawn_by_seed_and_id_alone():
     assert [copies_of(whole, 1, "d") for whole in (0, 1.0, 100)] == [0, 1, 100]
 
 
-@pytest.mark.parametrize("value", [-1, 101, float("nan"), float("inf"), "many", None, True, [2]])
+@pytest.mark.parametrize("value", [-1, 101, float("nan"), float("inf"), "many", "1_0", "٣", None, True, [2]])
 def test_other_values_are_left_out_with_a_reason(tmp_path, value):
     (tmp_path / "c.jsonl").write_text(json.dumps({"text": "a", "n": value}) + '\n{"text": "b", "n": "2.5"}\n')
     left_out = LeftOut()
