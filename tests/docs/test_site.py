@@ -97,6 +97,7 @@ def test_text_in_a_cell_is_no_markup():
     assert cell("a [b] | <c> `d_[e]`\n f_g") == r"a \[b\] \| \<c\> `d_[e]` f\_g"
 
 
+@pytest.mark.slow
 def test_the_site_is_built_strictly():
     assert build.main() == 0
     assert (build.ROOT / "build" / "site" / "index.html").exists()

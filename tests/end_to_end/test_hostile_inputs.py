@@ -8,7 +8,7 @@ from tests.end_to_end.hostile_inputs import KINDS, SECRET, Outcome, Trial, attem
 
 # Without those that need a training first, or torch.
 SAMPLED = [kind for kind in KINDS if not kind.startswith(("run ", "model"))]
-SEED, COUNT = 4, 34
+SEED, COUNT = 4, 17
 
 
 def test_hostile_inputs_are_read_or_have_a_reason_and_reach_nothing_outside(tmp_path: Path) -> None:

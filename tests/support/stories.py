@@ -1,5 +1,7 @@
 """Texts of curated documents: readable English that passes every rule, and German; the ledger of a run of them."""
 
+from functools import cache
+
 import numpy as np
 
 from raymill.cluster.artifact import Artifact
@@ -90,6 +92,7 @@ ADJECTIVES = [
 GERMAN = " ".join(["Der alte Hafen war am Morgen still, und die Boote kamen erst spät zurück."] * 9)
 
 
+@cache
 def story(number: int, sentences: int = 8) -> str:
     """Readable English that passes every rule, a different one for each number."""
     generator = np.random.default_rng(number)

@@ -35,6 +35,7 @@ from tests.support import train_inline as inline
 from tests.support.fit_jobs import fit_until
 from tests.support.inline import InlineEngine
 from tests.support.processes import Command, wait_until
+from tests.support.sampled import sampled
 from tests.support.servers import CREDENTIALS
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL, PLAIN, sentences, train_inline, write_corpus
@@ -388,7 +389,7 @@ def test_the_next_phase_starts_from_what_the_last_one_left(corpus, tmp_path, mon
     assert any(line.startswith("  second ") and line.endswith(second.manifest["digest"]) for line in lines)
 
 
-@pytest.mark.parametrize("method", ["lora", "prefix", "prompt", "probe"])
+@pytest.mark.parametrize("method", sampled(["lora", "prefix", "prompt", "probe"], 2))
 def test_every_method_runs_from_corpus_to_export(full, corpus, tmp_path, monkeypatch, method):
     base = exported_model(full[1])
     whole = {"packing": {"mode": "none", "overflow": "truncate"}}

@@ -14,6 +14,7 @@ from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.store.store import Store
 from tests.support.hostile_pages import PAGES, PROSE, random_page
 from tests.support.input_rows import rows_of
+from tests.support.sampled import sampled
 
 SENTENCES = [
     f"Harbour {number} was built in the twelfth century, and boats of all kinds have been in it since then."
@@ -178,7 +179,7 @@ def refused(problem: str | None) -> bool:
     return problem in {"too_slow", "too_large", "bounded_extraction", "empty_extraction", "failed_extraction"}
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize("name", sampled(LIBRARIES, 2))
 def test_a_hostile_page_costs_bounded_time_and_no_other_page(tmp_path, name):
     """Each of the most costly pages that we know of between two good ones, with every extractor."""
     (tmp_path / "0.html").write_text(PAGE)

@@ -20,6 +20,7 @@ from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import StoredParquet
 from tests.support.counted_disk import counted_disk
 from tests.support.input_rows import parquet, peak_mib_reading, rows_of, texts_and_problems
+from tests.support.sampled import sampled
 
 SMALL = Limits(max_document_bytes=1000)
 STRINGS = ["a", "", None, "ünï", "\0", "x" * 1001]
@@ -215,7 +216,7 @@ def lists_of(values: pa.Array, lengths: list[int]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
 
 
-@pytest.mark.parametrize("store_schema", [True, False], ids=["dictionary", "strings"])
+@pytest.mark.parametrize("store_schema", sampled([True, False], 1), ids=["dictionary", "strings"])
 @pytest.mark.parametrize(
     ("lengths", "problem"), [([3000], "large_block"), ([10] * 300, "expansion_bomb")], ids=["one row", "many rows"]
 )
@@ -376,7 +377,7 @@ def repeated(text: str, rows: int) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [text])
 
 
-@pytest.mark.parametrize("stated", [{"values": 10}, {"size": 1000}, {"values": 10, "size": 1000}], ids=str)
+@pytest.mark.parametrize("stated", sampled([{"values": 10}, {"size": 1000}, {"values": 10, "size": 1000}], 1), ids=str)
 def test_a_text_that_rows_repeat_more_often_than_the_footer_states_takes_little_memory(tmp_path, stated):
     """In a batch of 5,000 rows a text of 1 MB would take 5 GB."""
     path = parquet(

@@ -32,6 +32,7 @@ from raymill.cluster.store.store import Store
 from tests.support import pdf as pdf_files
 from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of
+from tests.support.sampled import sampled
 from tests.support.word_files import p, word
 
 TIGHT = Limits(document_s=0.3)
@@ -64,7 +65,7 @@ def grows() -> None:
     [(spins, "too_slow", r"\(over 0\.3 s\)"), (grows, "too_large", r"\(over 512 MiB of memory\)")],
     ids=["time", "memory"],
 )
-@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize("ending", sampled(FORMATS, 2))
 def test_a_document_beyond_its_bounds_is_one_row_and_its_neighbours_are_read(
     tmp_path, monkeypatch, ending, wrong, problem, seen
 ):
@@ -216,7 +217,7 @@ def burn(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("first_s", [5.0, 0.0])
-@pytest.mark.parametrize("ending", [".html", ".eml"])
+@pytest.mark.parametrize("ending", sampled([".html", ".eml"], 1))
 def test_a_document_near_its_bound_is_the_same_in_both_readings(tmp_path, monkeypatch, ending, first_s):
     """One that takes 5 s and then none stays in quarantine; one that takes none and then 0.6 s stays a document."""
     module, name, content = FORMATS[ending]

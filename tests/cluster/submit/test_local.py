@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from raymill.cluster.submit import local as local_module
 from raymill.cluster.submit.backend import AttemptExists, AttemptLost, Request, State
 from raymill.cluster.submit.local import Local
 from tests.support.processes import wait_until
+from tests.support.sampled import sampled
 from tests.support.works import SMALL_JOB, small_work
 
 
@@ -176,8 +178,10 @@ def test_a_damaged_record_is_named_and_does_not_hide_the_other_jobs(tmp_path, ca
         local.attempt("run")
 
 
-@pytest.mark.parametrize("what", ["link", "dangling link", "folder", "fifo"])
-@pytest.mark.parametrize("file", ["request.json", "lock", "exit.json"])
+@pytest.mark.parametrize(
+    ("file", "what"),
+    sampled(product(["request.json", "lock", "exit.json"], ["link", "dangling link", "folder", "fifo"]), 5),
+)
 def test_a_job_with_something_else_in_the_place_of_a_file_is_left_out_and_the_others_are_listed(
     tmp_path, caplog, file, what
 ):

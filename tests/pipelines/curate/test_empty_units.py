@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from raymill.pipelines.curate.questions.sample import sample_rows
 from raymill.pipelines.curate.questions.what_if import compare_decisions, table_text
 from raymill.pipelines.curate.report.page import render
 from tests.support.inline import curate_inline
+from tests.support.sampled import sampled
 from tests.support.stories import story
 
 NO_STRINGS = pa.table({"text": pa.nulls(2, pa.string()), "id": ["a", "b"]})
@@ -104,16 +106,8 @@ def test_every_format_is_tried():
 
 @pytest.mark.parametrize(
     ("name", "first"),
-    [
-        pytest.param(
-            name,
-            first,
-            marks=[pytest.mark.slow] * (first is (at % 2 == 0)),
-            id=f"{name}, {'before' if first else 'after'} the good",
-        )
-        for at, name in enumerate(EMPTY)
-        for first in (True, False)
-    ],
+    sampled(product(EMPTY, (True, False)), 10),
+    ids=lambda one: one if isinstance(one, str) else "before the good" if one else "after the good",
 )
 def test_a_source_without_a_readable_document_costs_no_other(tmp_path, monkeypatch, name, first):
     empty, good = write_empty(tmp_path / "in", name), write_good(tmp_path / "good.jsonl")
@@ -132,7 +126,7 @@ def test_a_source_without_a_readable_document_costs_no_other(tmp_path, monkeypat
 ALL_EMPTY = [name for name, (_, _, _, problems) in EMPTY.items() if problems or name.endswith("alone")]
 
 
-@pytest.mark.parametrize("name", ALL_EMPTY)
+@pytest.mark.parametrize("name", sampled(ALL_EMPTY, 6))
 def test_a_run_without_a_readable_document_ends_with_an_empty_corpus(tmp_path, monkeypatch, name):
     inputs = {"one": write_empty(tmp_path / "in1", name), "two": write_empty(tmp_path / "in2", name)}
     config = settings(tmp_path, inputs)
@@ -158,7 +152,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", sampled(PARTS, 3))
 @pytest.mark.parametrize("whole", [False, True], ids=["beside documents", "alone"])
 def test_every_stage_takes_units_without_documents(tmp_path, monkeypatch, part, whole):
     inputs = {"empty": write_empty(tmp_path / "in", "a line cut short")}
@@ -174,7 +168,7 @@ def test_units_of_one_source_may_hold_nothing_between_others(tmp_path, monkeypat
     """A unit of 1 MiB that holds nothing but blank lines, between two with documents."""
     (tmp_path / "in").mkdir()
     write_good(tmp_path / "in" / "a.jsonl")
-    (tmp_path / "in" / "b.jsonl").write_bytes(b"\n" * (2 << 20))
+    (tmp_path / "in" / "b.jsonl").write_bytes((b" " * 1023 + b"\n") * (2 << 10))
     (tmp_path / "in" / "c.jsonl").write_text(json.dumps({"text": story(50)}))
     config = settings(tmp_path, {"all": tmp_path / "in"}, execution={"unit_mib": 1})
     run = curate_inline(config, monkeypatch)

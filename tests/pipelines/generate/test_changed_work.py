@@ -9,6 +9,7 @@ from raymill.cluster.errors import DataError, UserError
 from tests.support.changed_work import change, change_slices
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.inline import InlineEngine
+from tests.support.sampled import sampled
 
 
 class Stopped(InlineEngine):
@@ -53,7 +54,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", sampled(CHANGES, 5))
 def test_requests_of_a_changed_file_are_refused_before_anything_is_asked_or_a_row_is_lost(
     name, settings, server, monkeypatch, tmp_path
 ):

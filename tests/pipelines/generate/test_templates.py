@@ -16,6 +16,7 @@ from raymill.pipelines.generate.template import (
     strict_schema,
 )
 from tests.support.generate_inline import generate_inline, rows
+from tests.support.sampled import sampled
 
 SHAPE = {
     "qa": "pairs", "summary": "pairs", "instruction": "pairs", "evolve": "pairs", "classify": "pairs",
@@ -38,7 +39,7 @@ def answers_to_compare(folder) -> dict:
     return {"path": str(folder / "answers.jsonl"), "columns": ["a", "b"]}
 
 
-@pytest.mark.parametrize("name", SHAPE)
+@pytest.mark.parametrize("name", sampled(SHAPE, 6))
 def test_a_template_makes_records_of_its_shape_and_loses_nothing(name, settings, server, monkeypatch, tmp_path):
     settings["make"] = {"template": name} | ({"labels": ["red", "green"]} if name == "classify" else {})
     if name == "compare":

@@ -17,6 +17,7 @@ from raymill.pipelines.prepare.sources import Fields, fields_of
 from raymill.pipelines.prepare.stages.collect import _roles
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
+from tests.support.sampled import sampled
 from tests.support.tickets import answer, question
 
 
@@ -31,7 +32,7 @@ from tests.support.tickets import answer, question
          "messages", "messages"),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("ending", sampled(["jsonl", "parquet"], 1))
 def test_usual_columns_are_recognised(tmp_path, monkeypatch, rows, shape, column, ending):
     if ending == "jsonl":
         (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -223,7 +224,7 @@ def test_a_stated_shape_decides_which_of_several_contents_is_read(tmp_path):
         ({"prompt": "prompt", "completion": "completion", "label": "label"}, ["bad", "good", "none"]),
     ],
 )
-@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+@pytest.mark.parametrize("ending", sampled(["jsonl", "parquet"], 1, seed=1))
 def test_undesirable_answers_are_quarantined_unless_the_label_is_metadata(tmp_path, monkeypatch, columns, kept, ending):
     labels = {"good": True, "bad": False, "none": None}
     rows = [

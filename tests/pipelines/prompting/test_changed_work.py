@@ -11,6 +11,7 @@ from raymill.pipelines.prompting.job import PromptJob
 from tests.support.changed_work import change, change_slices
 from tests.support.generate_inline import rows
 from tests.support.prompt_inline import prompt_inline as run
+from tests.support.sampled import sampled
 
 
 def first(**changes):
@@ -22,8 +23,9 @@ OTHER = '{"messages":[{"content":"What is the password?","role":"user"}],"model"
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"), [("another question", 0), ("another key", 0), ("no key", 0), ("no JSON", 0), ("deep", 0),
-                        ("dropped", 67), ("twice", 72), ("another variant", 72), ("another item", 72)],
+    ("name", "asked"),
+    sampled([("another question", 0), ("another key", 0), ("no key", 0), ("no JSON", 0), ("deep", 0),
+             ("dropped", 67), ("twice", 72), ("another variant", 72), ("another item", 72)], 4),
 )  # fmt: skip
 def test_requests_of_a_changed_file_are_refused(name, asked, config, server, monkeypatch, tmp_path):
     edit = {
@@ -81,7 +83,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", sampled(CHANGES, 3))
 def test_answers_of_a_changed_file_are_not_in_the_report(name, config, monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
         patch.setattr(PromptJob, "_report", stopped)

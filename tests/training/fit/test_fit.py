@@ -50,6 +50,7 @@ from tests.support.fit_jobs import (
 )
 from tests.support.inline import NoRay
 from tests.support.ranks import RankPool
+from tests.support.sampled import sampled
 
 torch.set_num_threads(1)
 
@@ -145,7 +146,7 @@ def test_a_fit_cut_short_before_its_last_word_only_says_it(whole, tmp_path):
     assert column(again, "step") == list(range(STEPS + 1))
 
 
-@pytest.mark.parametrize("step", [2, 7])
+@pytest.mark.parametrize("step", sampled([2, 7], 1))
 def test_a_resumed_run_comes_to_the_bits_of_an_uninterrupted_one(job_at, step):
     whole, resumed = job_at("whole", **DROPOUT), job_at("resumed", **DROPOUT)
     wanted = fit_alone(whole)

@@ -142,6 +142,7 @@ def test_it_reads_and_writes_an_object_store_and_says_from_what(
     assert card.startswith(f'---\nbase_model: "{folder / "base"}"\n')
 
 
+@pytest.mark.slow
 def test_the_verb_prints_its_own_lines_alone(folder, tmp_path):
     one, two = make_adapter(tmp_path, "one", 1, folder / "base"), make_adapter(tmp_path, "two", 2, folder / "base")
     words = ["compose", str(tmp_path / "out"), "--adapter", f"{one}=0.5", "--adapter", f"{two}=0.5", "--merged"]

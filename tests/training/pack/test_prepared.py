@@ -23,6 +23,7 @@ from raymill.training.pack.split import split_of, survey_here
 from raymill.training.pack.template import CHATML
 from tests.support.inline import InlineEngine, curate_inline, prepare_inline
 from tests.support.pack_runs import packed_by, write_lines
+from tests.support.sampled import sampled
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.tool_chats import FORMS
 from tests.support.train_inline import sentences, train_inline
@@ -230,7 +231,7 @@ def test_versions_of_a_digest_are_found_among_other_files(tmp_path):
 # --- tools
 
 
-@pytest.mark.parametrize("form", [*FORMS, "alpaca"])
+@pytest.mark.parametrize("form", sampled([*FORMS, "alpaca"], 3))
 def test_a_prepared_data_set_is_packed_into_the_same_rows_as_the_file_that_it_was_made_of(form, tmp_path, monkeypatch):
     make = FORMS.get(form, earlier_turns)
     raw = write_lines(tmp_path / "raw.jsonl", [make(number) for number in range(12)])

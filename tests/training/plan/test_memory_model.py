@@ -14,6 +14,7 @@ from raymill.training.plan import memory as memory_model
 from raymill.training.plan.memory import forward_pass, kept_bytes, loss_bytes, memory, saved_by_layer
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
 from tests.support.ranks import run_ranks
+from tests.support.sampled import sampled
 
 # bf16 products end the process on CPUs that lack these instructions; read once, when torch starts.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
@@ -237,7 +238,7 @@ def kept_for_backward(config: TrainConfig) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize(("method", "engine"), [("full", "ddp"), ("full", "fsdp2"), ("lora", "ddp")])
+@pytest.mark.parametrize(("method", "engine"), sampled([("full", "ddp"), ("full", "fsdp2"), ("lora", "ddp")], 1))
 def test_a_compiled_layer_keeps_what_the_partition_of_its_graph_says(method, engine):
     """A third layer raises what is kept by this, copies of weights aside. The real kernel keeps a number a head too."""
     [kept] = run_ranks(1, kept_by_layers, method, engine)

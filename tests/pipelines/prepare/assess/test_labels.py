@@ -30,6 +30,7 @@ from raymill.pipelines.prepare.report.page import assessment_text
 from tests.support.assessments import gate, metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, sentence, settings_of
+from tests.support.sampled import sampled
 
 
 def test_like_texts_have_like_vectors():
@@ -388,7 +389,7 @@ def write_file(folder: Path, ending: str, numbers: range) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["parquet", "jsonl", "column", "text"])
+@pytest.mark.parametrize("kind", sampled(["parquet", "jsonl", "column", "text"], 2))
 def test_wrong_labels_are_found_by_the_predictions_of_any_model(tmp_path, monkeypatch, kind):
     made = unreadable(120, WRONG_PREDICTIONS)
     if kind in ("column", "text"):

@@ -33,6 +33,7 @@ from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.assessments import metric
 from tests.support.inline import prepare_inline
 from tests.support.queues import QUEUES, rows, settings_of
+from tests.support.sampled import sampled
 
 
 @pytest.fixture(scope="module")
@@ -116,27 +117,39 @@ def with_settings(folder: Path, file: str = "config.json", **settings) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "said"),
-    [
-        (pickled, "pytorch_model.bin is pickled"),
-        (beside_a_decoy, "pytorch_model.bin is pickled"),
-        (pickled_by_arguments, "model_kwargs has arguments of loading"),
-        (partial(with_settings, file="sentence_bert_config.json", config_args={"a": 1}), "config_args has arguments"),
-        (partial(with_settings, file="1_Pooling/config.json", tokenizer_args={"a": 1}), "tokenizer_args has arguments"),
-        (partial(with_tokenizer, normalizer=GROWS), "its normalizer may write 64,000,000 characters for one"),
-        (with_added_bomb, r"the tokenizer cannot be loaded within its bounds \("),
-        (partial(with_module, type="sentence_transformers.base.model.torch"), "is none of the modules that are loaded"),
-        (partial(with_module, type="pickle.loads"), "'pickle.loads' is none of the modules that are loaded"),
-        (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
-        (partial(with_settings, num_hidden_layers=10**9), "num_hidden_layers is 1,000,000,000"),
-        (partial(with_settings, hidden_size=-8), "cannot be loaded"),
-        (partial(with_settings, vocab_size=10**9), r"describes 16,000,0\d\d,\d+ weights, and the files have"),
-        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter_config.json is an adapter"),
-        (with_dense, "describes a matrix of 100000 x 100000 x 1 values"),
-        (lambda folder: os.mkfifo(folder / "extra.json"), "extra.json is a FIFO"),
-        (lambda folder: (folder / "modules.json").write_text('"x"'), "cannot be loaded"),
-        (lambda folder: os.truncate(folder / "model.safetensors", 100), "cannot be loaded"),
-        (lambda folder: next(folder.glob("*/config.json")).write_text("[]"), "cannot be loaded"),
-    ],
+    sampled(
+        [
+            (pickled, "pytorch_model.bin is pickled"),
+            (beside_a_decoy, "pytorch_model.bin is pickled"),
+            (pickled_by_arguments, "model_kwargs has arguments of loading"),
+            (
+                partial(with_settings, file="sentence_bert_config.json", config_args={"a": 1}),
+                "config_args has arguments",
+            ),
+            (
+                partial(with_settings, file="1_Pooling/config.json", tokenizer_args={"a": 1}),
+                "tokenizer_args has arguments",
+            ),
+            (partial(with_tokenizer, normalizer=GROWS), "its normalizer may write 64,000,000 characters for one"),
+            (with_added_bomb, r"the tokenizer cannot be loaded within its bounds \("),
+            (
+                partial(with_module, type="sentence_transformers.base.model.torch"),
+                "is none of the modules that are loaded",
+            ),
+            (partial(with_module, type="pickle.loads"), "'pickle.loads' is none of the modules that are loaded"),
+            (partial(with_settings, attn_implementation="acme/kernel"), "attn_implementation names code of a hub"),
+            (partial(with_settings, num_hidden_layers=10**9), "num_hidden_layers is 1,000,000,000"),
+            (partial(with_settings, hidden_size=-8), "cannot be loaded"),
+            (partial(with_settings, vocab_size=10**9), r"describes 16,000,0\d\d,\d+ weights, and the files have"),
+            (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter_config.json is an adapter"),
+            (with_dense, "describes a matrix of 100000 x 100000 x 1 values"),
+            (lambda folder: os.mkfifo(folder / "extra.json"), "extra.json is a FIFO"),
+            (lambda folder: (folder / "modules.json").write_text('"x"'), "cannot be loaded"),
+            (lambda folder: os.truncate(folder / "model.safetensors", 100), "cannot be loaded"),
+            (lambda folder: next(folder.glob("*/config.json")).write_text("[]"), "cannot be loaded"),
+        ],
+        8,
+    ),
 )
 def test_a_hostile_or_damaged_model_is_refused_with_its_folder(tmp_path, monkeypatch, model, damage, said):
     monkeypatch.setattr(model_settings, "LOADING", WorkBounds(60, 256 << 20))
