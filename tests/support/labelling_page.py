@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raymill.pipelines.annotate.labelling import Labelling
 from raymill.pipelines.annotate.round import Round
+from raymill.pipelines.annotate.serve import PageServer
 from tests.support.annotate_inline import annotate_inline
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> & &amp; \u202e\x07 \U0001f600'
@@ -93,6 +96,23 @@ class Page:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.kill()
+
+
+class PageHere:
+    """The page of a round, served by threads of this process."""
+
+    def __init__(self, round: Round) -> None:
+        self.round = round
+
+    def start(self) -> None:
+        self._server = PageServer(Labelling(self.round))
+        self.url = self._server.url
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def kill(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
 
 
 class Client:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.round import Round
 from tests.support.browser import Browser
-from tests.support.labelling_page import ANSWERS, HOSTILE, TASKS, Client, Page, make_round
+from tests.support.labelling_page import ANSWERS, HOSTILE, TASKS, Client, Page, PageHere, make_round
 from tests.support.page_checks import LOW_CONTRAST
+from tests.support.sampled import sampled
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +37,7 @@ def wait_for(test: Callable[[], Any], what: str = "") -> Any:
 class User:
     """An annotator before the page: sees the words on it, and has a keyboard."""
 
-    def __init__(self, browser: Browser, page: Page, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(self, browser: Browser, page: Page | PageHere, width: int = 1280, scheme: str = "light") -> None:
         self.browser, self.page = browser, page
         self.open(width, scheme)
 
@@ -74,18 +76,23 @@ class User:
 
 @pytest.fixture
 def serve(browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., User]]:
-    """`serve(task, texts, ...)`: a user before the page of a round with a task for each text."""
-    pages: list[Page] = []
+    """`serve(task, texts, ...)`: a user before the page of a round with a task for each text.
 
-    def start(task: dict, texts: list[str], *options: str, width: int = 1280, scheme: str = "light", **more) -> User:
+    options: of `raymill annotate label`, which then serves in a process of its own; None: this process serves.
+    """
+    pages: list[Page | PageHere] = []
+
+    def start(
+        task: dict, texts: list[str], options: list[str] | None = None, width: int = 1280, scheme: str = "light", **more
+    ) -> User:
         round = make_round(tmp_path / f"{len(pages)}", monkeypatch, task, texts, **more)
-        pages.append(Page(round, *options))
+        pages.append(PageHere(round) if options is None else Page(round, *options))
         pages[-1].start()
         return User(browser, pages[-1], width, scheme)
 
     yield start
     for page in pages:
-        page.__exit__()
+        page.kill()
 
 
 def texts_of(round: Round) -> list[str]:
@@ -265,7 +272,7 @@ def test_a_draft_comes_back_from_this_browser_and_from_the_server(serve):
 
 
 def test_no_label_is_lost_while_the_server_is_gone_nor_doubled_when_it_is_back(serve):
-    user = serve(TASKS["classify"], [f"text {at}" for at in range(12)])
+    user = serve(TASKS["classify"], [f"text {at}" for at in range(12)], [])
     order = texts_of(user.page.round)
     user.press("1" + ENTER + "1" + ENTER)
     user.sees_all_saved()
@@ -315,8 +322,13 @@ def test_a_label_that_is_saved_stays_when_the_page_is_left(serve):
     assert len(user.answers()) == 1
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (375, "light"), (375, "dark")])
-@pytest.mark.parametrize("name", ["classify", "several", "compare", "rank", "correct", "span", "check"])
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    sampled(
+        product(["classify", "several", "compare", "rank", "correct", "span", "check"], [1280, 375], ["light", "dark"]),
+        10,
+    ),
+)
 def test_texts_of_records_are_never_markup_and_every_text_has_contrast(serve, name, width, scheme):
     user = serve(TASKS[name], [HOSTILE], width=width, scheme=scheme)
     shown = user.browser.script(
@@ -404,6 +416,6 @@ def test_the_prediction_is_shown_only_if_that_is_asked_for(serve, tmp_path):
     more = {"input": str(tmp_path / "p.parquet"), "choose": choose}
     user = serve(TASKS["classify"], ["text"], **more)
     assert user.browser.script("return document.querySelector(':checked')") is None
-    user = serve(TASKS["classify"], ["text"], "--predictions", **more)
+    user = serve(TASKS["classify"], ["text"], ["--predictions"], **more)
     user.sees(".suggested", "70% certain")
     assert user.browser.script("return document.querySelector(':checked').value") == "login"
