@@ -34,6 +34,7 @@ GUIDES = {
     "pipelines/distil/README.md": "how-to/distil.md",
     "pipelines/prompting/README.md": "how-to/prompt.md",
     "pipelines/annotate/README.md": "how-to/annotate.md",
+    "pipelines/errors/README.md": "how-to/errors.md",
     "pipelines/prepare/assess/README.md": "reference/assess.md",
     "pipelines/curate/REFERENCE.md": "reference/curate.md",
     "pipelines/prepare/REFERENCE.md": "reference/prepare.md",

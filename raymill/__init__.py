@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import compose_to as compose
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
-    from raymill.typed_settings import annotate, curate, distil, generate, prepare, prompt, train
+    from raymill.typed_settings import annotate, curate, distil, errors, generate, prepare, prompt, train
 
 # Public names besides the verbs -> module, or module:name.
 _OTHERS = {
@@ -80,6 +80,7 @@ __all__ = [
     "demo",
     "distil",
     "dry_run",
+    "errors",
     "explain",
     "gc",
     "generate",

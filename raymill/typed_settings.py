@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.annotate.job import AnnotateRun
     from raymill.pipelines.curate.job import CurateRun
     from raymill.pipelines.distil.job import DistilRun
+    from raymill.pipelines.errors.job import ErrorsRun
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.pipelines.prompting.job import PromptRun
@@ -808,6 +809,29 @@ class EntitiesSettings(TypedDict, total=False):
     """Whether the dates of a record are moved by the same number of days."""
     names: Sequence[Sequence[str]]
     """Lists of names that can stand for each other, as [[Ann, Bob, Chris], [Oslo, Rome]]."""
+
+
+class ErrorColumnsSettings(TypedDict, total=False):
+    """Columns of files with answers of a model."""
+
+    prompt: str
+    """Column with the question."""
+    answer: str
+    """Column with the model's answer."""
+    expected: str | None
+    """Column with the right answer; null: none."""
+    score: str | None
+    """Column with a score of the answer, from 0 to 1 (right); null: none."""
+    rating: str | None
+    """Column with a user's rating: thumbs (up and down, true and false, 1 and 0), or `points`; null: none."""
+    correction: str | None
+    """Column with a user's correction of the answer; null: none."""
+    edited_by: str | None
+    """Column with the name of who corrected it; null: none."""
+    confidence: str | None
+    """Column with the model's probability of its answer; null: none."""
+    fields: Sequence[str]
+    """Columns whose values are slices, such as a channel or a customer group."""
 
 
 class EvaluateSettings(TypedDict, total=False):
@@ -3091,3 +3115,87 @@ def annotate(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("annotate", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def errors(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    run: Place | None = NOT_GIVEN,
+    inputs: Place | Sequence[Place | InputSettings] = NOT_GIVEN,
+    columns: ErrorColumnsSettings = NOT_GIVEN,
+    compare: Literal["text", "label", "number"] = NOT_GIVEN,
+    points: int | None = NOT_GIVEN,
+    error_from: float = NOT_GIVEN,
+    level: float = NOT_GIVEN,
+    data: Place | None = NOT_GIVEN,
+    model: Place | EmbeddingModelSettings | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    limits: LimitsSettings = NOT_GIVEN,
+    execution: FilesExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> ErrorsRun:
+    """Find what the errors of an evaluation or of logs have in common, and make it records to label, make or correct.
+
+    Report: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        run: Finished run of `train` or `prompt` whose answers are analysed; null: `inputs`.
+        inputs: Files with answers in place of `run`, such as logs; `input` is short for one.
+        columns: Columns of `inputs`.
+        compare: Comparison of answers of `inputs` with `columns.expected`: text (F1 of words), label (equal),
+            or number; a run has its own.
+        points: Highest value of `columns.rating`, from 1 on; null: thumbs.
+        error_from: Error, from 0 to 1, from which an item counts as one; 1 - score, or 1 - F1.
+        level: Probability that any slice is found although none has more errors (Holm).
+        data: Output of `raymill prepare` whose split train the model learned from; null: the one that `run`
+            names, or none.
+        model: Model that computes vectors of texts: the folder, URI or hub name of a sentence-transformers
+            model, or settings with an `endpoint`; null: TF-IDF with truncated SVD.
+        output: Folder or URI below which the run writes everything.
+        limits: Bounds on the size of documents and files, and on the time for parsing them.
+        execution: Retries, CPU cores, and units of work; no effect on the result.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "run": run,
+            "inputs": inputs,
+            "columns": columns,
+            "compare": compare,
+            "points": points,
+            "error_from": error_from,
+            "level": level,
+            "data": data,
+            "model": model,
+            "output": output,
+            "limits": limits,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("errors", config, settings, override=override, **options)

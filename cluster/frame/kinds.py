@@ -26,6 +26,7 @@ _OURS = {
         ("distil", "raymill.pipelines.distil.kind:DISTIL"),
         ("prompt", "raymill.pipelines.prompting.kind:PROMPT"),
         ("annotate", "raymill.pipelines.annotate.kind:ANNOTATE"),
+        ("errors", "raymill.pipelines.errors.kind:ERRORS"),
     )
 }
 

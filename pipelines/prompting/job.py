@@ -297,6 +297,7 @@ class PromptJob(RunJob[PromptConfig]):
             rows.append(
                 vars(variant)
                 | {
+                    "variant": number,
                     "score": one.score,
                     "interval": one.interval,
                     "behind": one.behind,

@@ -51,6 +51,7 @@ SMALLEST = {
         "annotators": [{"name": "a"}],
         "output": "/out",
     },
+    "errors": {"inputs": [{"path": "/in"}], "columns": {"score": "s"}, "output": "/out"},
     "prompt": {"data": "/data", "models": {"m": {"endpoint": "http://127.0.0.1/v1", "name": "m"}}, "output": "/out"},
     "train": {"corpus": "/in", "model": "/model", "output": "/out", "name": "n", "steps": 1},
 }

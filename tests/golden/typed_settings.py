@@ -19,7 +19,7 @@ from raymill.cluster.plugins import PluginUse
 from raymill.cluster.store.paths import AbsolutePath
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate")
+KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors")
 _WIDTH = 120
 
 _HEAD = '''\
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.annotate.job import AnnotateRun
     from raymill.pipelines.curate.job import CurateRun
     from raymill.pipelines.distil.job import DistilRun
+    from raymill.pipelines.errors.job import ErrorsRun
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.pipelines.prompting.job import PromptRun

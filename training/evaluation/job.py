@@ -45,6 +45,7 @@ from raymill.training.records.schema import Evaluation, GeneratedAnswer, Measure
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _BATCH_TOKENS = 8192
+_MOST_PREDICTIONS = 10_000  # of a classifier, in evaluation.json
 _SCORED = ("input_ids", "position_ids", "starts", "ends")
 
 
@@ -108,14 +109,16 @@ def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     for name, one in held_out.items():
         scored, answers = dict[str, float](), list[GeneratedAnswer]()
         if isinstance(objective, RowClassifier):
-            true, predicted = predictions(objective, one.tables(), rows_at_once, pad, device)
+            true, predicted, confidences = predictions(objective, one.tables(), rows_at_once, pad, device)
             if true:
+                answers = class_answers(one.tables(), tokenizer, job.classes, predicted, confidences)
                 by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
                 scored = classification(*by_name) | f1_by_class(true, predicted, job.classes)
         elif config.generate:
             scored, answers = generate_and_score(objective, config, one.artifacts, one.forms, tokenizer)
         if name not in packed.sets:
-            found |= {"generation": scored, "answers": answers}
+            found |= {"generation": scored}
+            found["answers"] += answers
         elif scored:
             found.setdefault("set_generation", {})[name] = scored
             found["answers"] += [answer | {"set": name} for answer in answers]
@@ -313,18 +316,44 @@ def measure(
 
 def predictions(
     classifier: RowClassifier, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
-) -> tuple[list[int], list[int]]:
-    """(true classes, predicted classes) of all rows that have a class, as indices. Arguments: see `measure`."""
+) -> tuple[list[int], list[int], list[float]]:
+    """(true classes, predicted classes, probabilities of these) of all rows that have a class; classes are indices.
+
+    Arguments: see `measure`.
+    """
     true: list[int] = []
     predicted: list[int] = []
+    confidences: list[float] = []
     with torch.inference_mode():
         for batch in batches(tables, rows, pad):
             tensors = classifier.tensors(batch, device)
-            best = classifier.scores(*(tensors[name] for name in _SCORED)).argmax(-1).tolist()
-            pairs = [pair for pair in zip(batch.classes.tolist(), best, strict=True) if pair[0] != NO_TARGET]
-            true += [pair[0] for pair in pairs]
-            predicted += [pair[1] for pair in pairs]
-    return true, predicted
+            best = classifier.scores(*(tensors[name] for name in _SCORED)).float().softmax(-1).max(-1)
+            known = batch.classes != NO_TARGET
+            true += batch.classes[known].tolist()
+            predicted += best.indices.cpu().numpy()[known].tolist()
+            confidences += best.values.cpu().numpy()[known].tolist()
+    return true, predicted, confidences
+
+
+def class_answers(
+    tables: Iterable[pa.Table],
+    tokenizer: Any,
+    classes: Sequence[str],
+    predicted: Sequence[int],
+    confidences: Sequence[float],
+) -> list[GeneratedAnswer]:
+    """The predictions of the first 10,000 rows that have a class, as answers. Arguments: see `predictions`."""
+    rows = (row for table in tables for row in table.filter(table["label"].is_valid()).to_pylist())
+    return [
+        {
+            "document": row["documents"][0],
+            "prompt": tokenizer.decode(row["ids"], skip_special_tokens=True).strip(),
+            "reference": classes[row["label"]],
+            "generated": classes[best],
+            "confidence": round(confidence, 4),
+        }
+        for _, row, best, confidence in zip(range(_MOST_PREDICTIONS), rows, predicted, confidences, strict=False)
+    ]
 
 
 def batches(tables: Iterable[pa.Table], rows: int | None, pad: int) -> Iterator[Batch]:

@@ -163,7 +163,10 @@ def parse_evaluation(data: bytes) -> Any:
     numbers = [one[name] for one in measured for name in Measured.__annotations__]
     for scores in (found.get("generation", {}), *found.get("set_generation", {}).values()):
         numbers += scores.values()
-    texts = [*found.get("notes", []), *(text for answer in found.get("answers", []) for text in answer.values())]
+    texts = list(found.get("notes", []))
+    for answer in found.get("answers", []):
+        texts += [value for name, value in answer.items() if name != "confidence"]
+        numbers.append(answer.get("confidence", 0))
     if not all(isinstance(one, int | float) for one in numbers) or not all(isinstance(one, str) for one in texts):
         raise ValueError("measurements and scores are numbers, answers and notes are text")
     return found

@@ -153,13 +153,17 @@ class Outcome(TypedDict):
 
 
 class GeneratedAnswer(TypedDict):
-    """A generated answer beside its reference. set: the name of its set, if it is of one of `evaluate.sets`."""
+    """A generated answer beside its reference, or the class that a classifier predicts.
+
+    set: the name of its set, if it is of one of `evaluate.sets`. confidence: probability of the predicted class.
+    """
 
     document: str
     prompt: str
     reference: str
     generated: str
     set: NotRequired[str]
+    confidence: NotRequired[float]
 
 
 class Evaluation(TypedDict):

@@ -42,7 +42,7 @@ from raymill.training.report.text import Fit, TrainReport, cautions
 _POINTS = [tuple]  # (step, value); long curves have the lowest and highest point of some hundred columns
 _CURVES = ("loss", "loss_smooth", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib", "data_wait")
 _MEASURED = {"loss": float, "perplexity": float, "accuracy": float, "label_tokens": int}
-_ANSWER = {"document": str, "prompt": str, "reference": str, "generated": str, "set?": str}
+_ANSWER = {"document": str, "prompt": str, "reference": str, "generated": str, "set?": str, "confidence?": float}
 
 _CORPUS = {
     "name": str, "path": str,

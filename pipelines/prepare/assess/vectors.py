@@ -82,6 +82,8 @@ def fit_embedding(texts: list[str], dimensions: int) -> LatentSemantics:
     weights = TfidfTransformer(sublinear_tf=True)
     weighted = weights.fit_transform(counts)
     size = min(dimensions, *weighted.shape)
+    if weighted.shape[1] < 2:  # of which there is no decomposition
+        return LatentSemantics(tokens, weights.idf_.astype(np.float32), np.ones((len(tokens), 1), np.float32))
     # A sum over other threads has other last bits. Equal texts have no variance, by which scikit-learn divides.
     with threadpool_limits(1), np.errstate(divide="ignore", invalid="ignore"):
         components = TruncatedSVD(size, random_state=0).fit(weighted).components_.T

@@ -371,6 +371,12 @@ def test_a_probe_has_the_rates_of_each_class(tmp_path):
     assert scores["accuracy"] == pytest.approx(right / len(rows)) == evaluation["after"]["test"]["accuracy"]
     assert {"f1/even", "f1/odd", "macro_f1"} <= scores.keys()
     assert evaluation["after"]["test"]["label_tokens"] == len(rows)
+    answers = evaluation["answers"]
+    assert [one["document"] for one in answers] == [line["documents"][0] for line in rows]
+    names = run.job.classes
+    assert [one["reference"] for one in answers] == [names[at] for at in wanted]
+    assert [one["generated"] for one in answers] == [names[at] for at in said]
+    assert all(1 / len(names) <= one["confidence"] <= 1 and one["prompt"] for one in answers)
 
 
 @pytest.mark.parametrize("padded", [True, False])

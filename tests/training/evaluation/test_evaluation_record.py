@@ -15,7 +15,7 @@ RECORD: dict[str, Any] = {
     "best_step": None,
     "generation": {"f1": 0.5},
     "set_generation": {"a": {"f1": 1}},
-    "answers": [{"document": "d", "prompt": "p", "reference": "r", "generated": "g"}],
+    "answers": [{"document": "d", "prompt": "p", "reference": "r", "generated": "g", "confidence": 0.5}],
     "merged_check": None,
     "notes": ["n"],
 }
@@ -38,6 +38,7 @@ def test_what_a_run_writes_is_read():
         ("set_generation.a", "x"),
         ("set_generation.a.f1", "x"),
         ("answers.0.generated", 7),
+        ("answers.0.confidence", "x"),
         ("answers.0", "x"),
         ("notes", [{}]),
         ("notes", 7),

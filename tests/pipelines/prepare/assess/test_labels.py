@@ -50,6 +50,7 @@ def test_texts_without_a_known_word_have_no_direction():
     assert fit_embedding([], 8).embed(["a"]).tolist() == [[0]] and fit_embedding(["..."], 8).embed(
         ["a", "b"]
     ).shape == (2, 1)
+    assert fit_embedding(["alpha", "alpha alpha"], 8).embed(["alpha", "beta"]).tolist() == [[1], [0]], "one word alone"
 
 
 def labelled(count: int, wrong: list[int]) -> tuple[np.ndarray, ...]:

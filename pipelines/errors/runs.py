@@ -1,0 +1,281 @@
+"""The items of a finished run of `train` or `prompt`, and the records that a model learned from.
+
+A run may come from others: its answers are checked, only artifacts that its manifest names are opened, and nothing that
+it names is run.
+"""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import pyarrow as pa
+
+from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.errors import DataError
+from raymill.cluster.examples.content import COLUMNS, from_shape, question_and_answer
+from raymill.cluster.examples.splits import SPLITS, hash64
+from raymill.cluster.record import read_json
+from raymill.cluster.run import RunFolder
+from raymill.cluster.stage import Scratch
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.pipelines.errors.config import Compare
+from raymill.pipelines.errors.items import READ, READ_SCHEMA, EvaluatedItem, errors_of
+from raymill.pipelines.prepare.records.fields import metadata_of, value_of
+from raymill.pipelines.prompting.variants import Item
+
+MOST = 100_000  # items, and records of train, that are analysed
+_ADVICE = "Point `run` at the output of `raymill train` or `raymill prompt`."
+_LABELS = ("annotations.", "metadata.")  # columns of a data set that hold a class
+_NO_SLICES = {"id", "annotators", "annotator", "parents"}
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A finished run with answers.
+
+    Attributes:
+        kind: train or prompt. uri: its folder. digest: of its results.
+        compare: how answers are compared with references.
+        data: output of `prepare` that it was made from; None: unknown.
+        label: field of the records of `data` that is the answer; None: their own answer.
+    """
+
+    kind: str
+    uri: str
+    digest: str
+    compare: Compare
+    data: str | None
+    label: str | None
+
+
+def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
+    """The run at a folder.
+
+    Raises:
+        DataError: it is no finished run of `train` or `prompt`, or has no answers.
+    """
+    folder = RunFolder(store, uri)
+    manifest = folder.manifest_file.read()
+    if manifest is None or manifest["kind"] not in ("train", "prompt"):
+        seen = "no finished run" if manifest is None else f"a run of kind {manifest['kind']}"
+        raise DataError(f"run: {uri}: {seen}. {_ADVICE}")
+    config = manifest["config"] if isinstance(manifest["config"], dict) else {}
+    if manifest["kind"] == "prompt":
+        data = config.get("data")
+        return EvaluatedRun(
+            "prompt", uri, manifest["digest"], _known(config.get("answer")), _data_set(store, data), None
+        )
+    if not (answers := _answers(store, uri)):
+        raise DataError(
+            f"run: {uri}: its evaluation.json has no answers. Train with `generate` and a held-out split of questions "
+            "and answers; of several phases, point at the folder of one."
+        )
+    generate, corpora = config.get("generate"), config.get("corpus")
+    compare = generate.get("answer") if isinstance(generate, dict) else None
+    classifies = all("confidence" in one for one in answers)
+    data = label = None
+    for corpus in corpora if isinstance(corpora, list) else ():
+        columns = corpus.get("columns") if isinstance(corpus, dict) else None
+        if isinstance(corpus, dict) and (data := _data_set(store, corpus.get("path"))) is not None:
+            label = columns.get("label") if isinstance(columns, dict) else None
+            break
+    return EvaluatedRun(
+        "train",
+        uri,
+        f"{manifest['digest']}/{manifest.get('evaluated', '')}",
+        "label" if classifies else _known(compare),
+        data,
+        label if classifies and isinstance(label, str) else None,
+    )
+
+
+def _known(compare: Any) -> Compare:
+    return compare if compare in get_args(Compare) else "text"
+
+
+def _data_set(store: Store, path: Any) -> str | None:
+    """The output of `prepare` at a path that a run names, or whose split is there; None if there is none now."""
+    if not isinstance(path, str) or not path or path.startswith("hf:"):
+        return None
+    path = paths.absolute(path)
+    for root in (path, path.rpartition("/")[0]):
+        try:
+            if root and RunFolder(store, root).finished("prepare") is not None:
+                return root
+        except DataError:  # a file of another program has that name
+            continue
+    return None
+
+
+def _answers(store: Store, uri: str) -> list[dict[str, Any]]:
+    """The answers of evaluation.json.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    at = paths.join(uri, "evaluation.json")
+    found = read_json(store, at, "the evaluation of a run")
+    answers = [] if found is None else found.get("answers", [])
+    texts = ("document", "prompt", "reference", "generated")
+
+    def usable(one: Any) -> bool:
+        if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in texts):
+            return False
+        sure = one.get("confidence", 0.0)
+        return isinstance(sure, int | float) and 0 <= sure <= 1 and isinstance(one.get("set", ""), str)
+
+    if not isinstance(answers, list) or not all(map(usable, answers)):
+        raise DataError(f"{at}: its answers are not those that `raymill train` writes. Run the training again.")
+    return answers
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """The work of the stage `read` on a run. data: output of `prepare` with its items; None: unknown."""
+
+    store: Store
+    run: EvaluatedRun
+    data: str | None
+
+    def __call__(self, _: int, scratch: Scratch) -> Counters:
+        """Counters: `documents`."""
+        items = list(_of_train(self.store, self.run) if self.run.kind == "train" else _of_prompt(self.store, self.run))
+        if self.data is not None:
+            known = {one.id: one for one in records_of(self.store, self.data, SPLITS, self.run.label,
+                                                       {one.id for one in items})}  # fmt: skip
+            items = [_with_record(one, known.get(one.id)) for one in items]
+        errors = errors_of(self.run.compare, [one.expected or "" for one in items], [one.answer for one in items])
+        rows = [one.row | {"error": float(error)} for one, error in zip(items, errors, strict=True)]
+        scratch.write(READ, pa.Table.from_pylist(rows, READ_SCHEMA))
+        return {"documents": len(items)}
+
+
+def _of_train(store: Store, run: EvaluatedRun) -> Iterator[EvaluatedItem]:
+    for one in _answers(store, run.uri):
+        fields = {"set": one["set"]} if "set" in one else {}
+        yield EvaluatedItem(
+            one["document"], one.get("set", ""), one["prompt"], one["generated"], one["reference"],
+            confidence=one.get("confidence"), fields=fields,
+        )  # fmt: skip
+
+
+def _of_prompt(store: Store, run: EvaluatedRun) -> Iterator[EvaluatedItem]:
+    """The items with the answers of the best variant.
+
+    Raises:
+        DataError: the run has no such answers.
+    """
+    wrong = DataError(
+        f"run: {run.uri}: its report does not name a variant that has answers, as of an earlier version. Run "
+        "`raymill prompt` again with `--replace`; stored answers are used again."
+    )
+    folder = RunFolder(store, run.uri)
+    variants = folder.report("variants")["variants"]
+    best = variants[0] if isinstance(variants, list) and variants and isinstance(variants[0], dict) else {}
+    name, number = f"answers_of.{best.get('model')}", best.get("variant")
+    if name not in folder.require("prompt", _ADVICE)["artifacts"] or not isinstance(number, int):
+        raise wrong
+    answers = dict[int, str]()
+    for table in Artifact.load(store, paths.join(run.uri, name)).tables(["variant", "item", "content"]):
+        answers |= {one["item"]: one["content"] or "" for one in table.to_pylist() if one["variant"] == number}
+    try:
+        items = [Item(**one) for one in Artifact.load(store, paths.join(run.uri, "items")).table().to_pylist()]
+    except TypeError as error:
+        raise wrong from error
+    for at, one in enumerate(items):
+        yield EvaluatedItem(one.id, "", one.question, answers.get(at, ""), one.answer)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """A record of a data set. answer: its answer or label. fields: metadata and annotations."""
+
+    id: str
+    question: str
+    answer: str
+    fields: Mapping[str, str]
+
+
+def _with_record(item: EvaluatedItem, record: TrainingRecord | None) -> EvaluatedItem:
+    """The item with the content and the fields of its record, as the tokens of a prompt have marks of turns."""
+    if record is None:
+        return item
+    fields = {name: value for name, value in record.fields.items() if name not in _NO_SLICES}
+    return replace(item, prompt=record.question, expected=record.answer, fields={**fields, **item.fields})
+
+
+def answer_field(store: Store, data: str, label: str | None) -> str:
+    """The field of `columns` of prepare that the answers of a data set are, as a patch names it."""
+    if label is not None:
+        return label.rpartition(".")[2]
+    return {"preference": "chosen", "text": "text"}.get(_shape(store, data), "completion")
+
+
+def _shape(store: Store, data: str) -> Any:
+    run = RunFolder(store, data)
+    run.require("prepare", "Point `data` at the output of `raymill prepare`.")
+    shape = run.report("shape")["shape"]
+    if not isinstance(shape, str) or shape not in COLUMNS:
+        raise DataError(f"{data}: its report names {shape!r:.80} as shape, which `raymill prepare` does not make.")
+    return shape
+
+
+def records_of(
+    store: Store, data: str, splits: tuple[str, ...], label: str | None, ids: set[str] | None = None
+) -> list[TrainingRecord]:
+    """Records of splits in the order of their ids: those with these ids, or at most MOST by a hash of the id.
+
+    Without an answer or label a record is left out.
+
+    Raises:
+        DataError: `data` is no data set, or a record none that `prepare` writes.
+    """
+    shape = _shape(store, data)
+
+    def found() -> Iterator[tuple[int, str, TrainingRecord]]:
+        for split in splits:
+            artifact = Artifact.load(store, paths.join(data, split))
+            names = [one for one in artifact.schema.names if one in (*COLUMNS[shape], "metadata", "annotations")]
+            for table in artifact.tables(["id", *names]):
+                for row in table.to_pylist():
+                    if ids is not None and row["id"] not in ids:
+                        continue
+                    try:
+                        record = _record(row, shape, label)
+                        key = hash64(row["id"].encode())
+                    except (TypeError, ValueError, KeyError, AttributeError, IndexError, StopIteration) as error:
+                        raise DataError(
+                            f"{artifact.uri}: the record {row['id']!r:.80} is none that `raymill prepare` writes "
+                            f"({type(error).__name__}). Make the data set again."
+                        ) from error
+                    if record is not None:
+                        yield key, record.id, record
+
+    return sorted(
+        (one for _, _, one in heapq.nsmallest(MOST, found(), key=lambda one: one[:2])), key=lambda one: one.id
+    )
+
+
+def _record(row: Mapping[str, Any], shape: Any, label: str | None) -> TrainingRecord | None:
+    content = from_shape(row, shape)
+    fields = {name: one for name, value in metadata_of(row).items() if (one := value_of(name, value))}
+    if isinstance(content, str):
+        name = next((label.removeprefix(one) for one in _LABELS if label and label.startswith(one)), "labels")
+        sides = (content, fields[name]) if name in fields else None
+    else:
+        sides = question_and_answer(content)
+    if sides is None or not all(isinstance(one, str) for one in sides):
+        return None
+    own = (label or "").rpartition(".")[2]  # the class itself is no slice: its errors are in the confusions
+    return TrainingRecord(row["id"], *sides, {name: one for name, one in fields.items() if name != own})
+
+
+def item_count(store: Store, run: EvaluatedRun) -> int:
+    """The number of items of a run."""
+    return (
+        len(_answers(store, run.uri))
+        if run.kind == "train"
+        else Artifact.load(store, paths.join(run.uri, "items")).rows
+    )

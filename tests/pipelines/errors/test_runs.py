@@ -1,0 +1,148 @@
+"""Errors of finished runs of `train` and `prompt`, which may come from others."""
+
+import json
+
+import pytest
+
+from raymill.cluster.asking.faulty_server import FaultyServer
+from raymill.cluster.errors import DataError
+from raymill.cluster.record import json_bytes
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.store import Store
+from raymill.pipelines.errors.runs import evaluated_run
+from tests.support.errors_inline import errors_inline, write_lines
+from tests.support.generate_inline import rows
+from tests.support.inline import prepare_inline
+from tests.support.prompt_inline import prompt_inline, questions
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    asked, labels = questions(90)
+    made = [
+        {"id": f"r{n}", "prompt": one, "completion": label, "channel": "mail" if n % 2 else "chat"}
+        for n, (one, label) in enumerate(zip(asked, labels, strict=True))
+    ]
+    write_lines(tmp_path / "a.jsonl", made)
+    prepare_inline(
+        {
+            "inputs": [{"path": str(tmp_path / "a.jsonl"), "id": "id", "columns": {"channel": "channel"}}],
+            "records": {"shape": "pairs"},
+            "validate": {"answer_chars": None},
+            "dedup": None,
+            "split": {"train": 0.6, "validation": 0.2, "test": 0.2},
+            "output": str(tmp_path / "data"),
+        },
+        monkeypatch,
+    )
+    return tmp_path / "data"
+
+
+def trained(folder, data, answers, **config):
+    """What a finished training leaves that is read: manifest.json and evaluation.json."""
+    folder.mkdir()
+    (folder / "evaluation.json").write_bytes(json_bytes({"before": {}, "after": {}, "answers": answers}))
+    settings = {"corpus": [{"path": str(data)}], "generate": {"answer": "label"}} | config
+    RunFolder(Store(), str(folder)).put("train", "sft", settings, "inputs", {"export/model": "d"}, evaluated="e")
+    return folder
+
+
+def answers_of(data, wrong):
+    """An answer to each record of test, with the marks of turns in its prompt. wrong: ids of the wrong ones."""
+    return [
+        {
+            "document": one["id"],
+            "prompt": f"<|im_start|>user\n{one['prompt']}<|im_end|>",
+            "reference": one["completion"],
+            "generated": "other" if one["id"] in wrong else one["completion"],
+        }
+        for one in rows(data, "test")
+    ]
+
+
+def test_a_training_is_read_with_the_records_that_it_names(data, tmp_path, monkeypatch):
+    ids = [one["id"] for one in rows(data, "test")]
+    run = trained(tmp_path / "sft", data, answers_of(data, ids[:3]))
+    found = errors_inline({"run": str(run), "output": str(tmp_path / "out")}, monkeypatch)
+    items = {one["id"]: one for one in rows(found, "items")}
+    assert items.keys() == set(ids) and {one for one in ids if items[one]["is_error"]} == set(ids[:3])
+    assert found.report["records"] == len(rows(data, "train")) and found.report["data"] == str(data)
+    assert all("im_start" not in one["prompt"] for one in items.values())
+    assert {json.loads(one["fields"])["channel"] for one in items.values()} == {"mail", "chat"}
+    assert len(rows(found, "nearest")) == 3 * 5
+    assert rows(found, "nearest")[0]["record"] in {one["id"] for one in rows(data, "train")}
+
+
+def test_a_classifiers_predictions_have_their_confidence(data, tmp_path, monkeypatch):
+    answers = [one | {"confidence": 0.75} for one in answers_of(data, ["r1"])]
+    run = trained(tmp_path / "probe", data, answers, generate=None)
+    assert evaluated_run(Store(), str(run)).compare == "label"
+    found = errors_inline({"run": str(run), "output": str(tmp_path / "out")}, monkeypatch)
+    assert {one["confidence"] for one in rows(found, "items")} == {0.75}
+
+
+def test_a_comparison_of_prompts_is_read_by_its_best_variant(data, tmp_path, monkeypatch):
+    class Answering(FaultyServer):
+        def said(self, schema, text, draw):
+            if "Only the topic" not in text:
+                return "I do not know"
+            return "login" if "password" in text else "delivery"
+
+    with Answering() as server:
+        model = {"endpoint": server.url, "name": "small"}
+        prompt_inline(
+            {
+                "kind": "prompt", "name": "topics", "data": str(data), "models": {"small": model}, "answer": "label",
+                "prompts": {"plain": {}, "list": {"prompt": "Only the topic: {{ prompt }}"}},
+                "examples": {"number": [0]}, "output": str(tmp_path / "prompted"),
+            },
+            monkeypatch,
+        )  # fmt: skip
+    found = errors_inline({"run": str(tmp_path / "prompted"), "output": str(tmp_path / "out")}, monkeypatch)
+    wrong = [one for one in rows(found, "items") if one["is_error"]]
+    assert found.report["items"] == len(rows(data, "validation"))
+    assert wrong and {(one["expected"], one["answer"]) for one in wrong} == {("billing", "delivery")}
+    assert found.report["confusions"][0]["expected"] == "billing" and found.report["records"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    ["x", [1], [{"document": "a"}], [{"document": 1, "prompt": "", "reference": "", "generated": ""}],
+     [{"document": "a", "prompt": "", "reference": "", "generated": "", "confidence": "x"}],
+     [{"document": "a", "prompt": "", "reference": "", "generated": "", "confidence": 7}],
+     [{"document": "a", "prompt": "", "reference": "", "generated": "", "set": 1}]],
+)  # fmt: skip
+def test_answers_that_a_training_does_not_write_are_refused(answers, tmp_path, monkeypatch):
+    run = trained(tmp_path / "sft", tmp_path, answers)
+    with pytest.raises(DataError, match=r"are not those that `raymill\.train` writes"):
+        errors_inline({"run": str(run), "output": str(tmp_path / "out")}, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("config", "compare"),
+    [({"corpus": 7, "generate": 7}, "text"), ({"corpus": [7, {"path": 3}], "generate": {"answer": "rm"}}, "text"),
+     ({"corpus": [{"path": "../../etc"}], "generate": {"answer": "number"}}, "number")],
+)  # fmt: skip
+def test_settings_of_a_run_from_others_are_checked(config, compare, tmp_path, monkeypatch):
+    answers = [{"document": "a", "prompt": "p", "reference": "1", "generated": "2"}]
+    run = evaluated_run(Store(), str(trained(tmp_path / "sft", tmp_path, answers, **config)))
+    assert (run.compare, run.data) == (compare, None)
+
+
+def test_a_report_that_names_another_artifact_opens_none(data, tmp_path, monkeypatch):
+    folder = tmp_path / "prompted"
+    folder.mkdir()
+    RunFolder(Store(), str(folder)).put("prompt", "p", {"data": str(data)}, "inputs", {"items": "d"})
+    for variant in ({"model": "../../data/train", "variant": 0}, {"model": "small", "variant": "x"}, {}, 7):
+        (folder / "report.json").write_bytes(json_bytes({"variants": [variant]}))
+        with pytest.raises(DataError, match="does not name a variant that has answers"):
+            errors_inline({"run": str(folder), "output": str(tmp_path / "out")}, monkeypatch)
+
+
+def test_another_run_or_none_is_refused_with_what_to_do(data, tmp_path, monkeypatch):
+    for run in (data, tmp_path / "nothing"):
+        with pytest.raises(DataError, match="Point `run` at the output of"):
+            errors_inline({"run": str(run), "output": str(tmp_path / "out")}, monkeypatch)
+    empty = trained(tmp_path / "sft", data, [])
+    with pytest.raises(DataError, match="has no answers"):
+        errors_inline({"run": str(empty), "output": str(tmp_path / "out")}, monkeypatch)
