@@ -6,7 +6,6 @@ not judged, and left out.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Counters
 from raymill.cluster.entry import Entry
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.splits import hash64
 from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import ReaderCounts
@@ -88,11 +88,8 @@ def rating_error(value: str | None, points: int | None) -> float | None:
 
 def number_from(value: str | None, low: float, high: float) -> float | None:
     """A number of a column; None if the text is none in the bounds."""
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and low <= number <= high else None
+    number = number_in(value)
+    return number if low <= number <= high else None
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ def _answers(store: Store, uri: str) -> list[dict[str, Any]]:
         if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in texts):
             return False
         sure = one.get("confidence", 0.0)
-        return isinstance(sure, int | float) and 0 <= sure <= 1 and isinstance(one.get("set", ""), str)
+        number = sure if isinstance(sure, float) else -1.0
+        return 0 <= number <= 1 and isinstance(one.get("set", ""), str)
 
     if not isinstance(answers, list) or not all(map(usable, answers)):
         raise DataError(f"{at}: its answers are not those that `raymill train` writes. Run the training again.")
