@@ -91,7 +91,7 @@ def simulated(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("how", "schedules"),
     [
-        *((disturb, 300), (change_settings, 150), (change_units, 150)),
+        *((disturb, 120), (change_settings, 60), (change_units, 60)),
         *(pytest.param(how, 1000, marks=pytest.mark.slow) for how in (disturb, change_settings, change_units)),
     ],
 )

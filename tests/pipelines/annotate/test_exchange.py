@@ -23,6 +23,7 @@ from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.round import Round
 from tests.support.rounds import round_of
+from tests.support.sampled import sampled
 
 FILES = Path(__file__).parent / "exchange"
 FORMATS = {"label-studio": "json", "argilla": "json", "prodigy": "jsonl", "csv": "csv"}
@@ -565,7 +566,7 @@ def golden(name: str) -> object:
     return [json.loads(line) for line in text.splitlines()] if name.endswith("l") else json.loads(text)
 
 
-@pytest.mark.parametrize("kind", ["classify", "several", "rank", "compare", "span", "correct", "rate"])
+@pytest.mark.parametrize("kind", sampled(["classify", "several", "rank", "compare", "span", "correct", "rate"], 2))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_any_value_anywhere_is_a_reason_or_an_error_that_names_the_file(kind, data, tmp_path_factory):
@@ -598,7 +599,7 @@ CELLS = st.text(max_size=12) | st.sampled_from(["t1", "a1", "billing", "a;d", "[
                                                 "1e999", "NaN", "2026-13-01", "4.0", "three > one > two"])  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, 3))
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(rows=st.lists(st.lists(CELLS, max_size=8), max_size=4), delimiter=st.sampled_from(",;\t"))
 def test_any_cell_of_a_table_is_a_reason_or_an_error_that_names_the_file(kind, rows, delimiter, tmp_path_factory):

@@ -216,7 +216,7 @@ def test_the_number_of_a_scope_is_the_hash_of_its_name(scope, numbers):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("peps", 150), pytest.param("peps", None, marks=pytest.mark.slow), ("udhr", None)]
+    ("name", "count"), [("peps", 150), *(pytest.param(name, None, marks=pytest.mark.slow) for name in ("peps", "udhr"))]
 )
 def test_on_real_texts_the_removed_are_similar_and_no_close_pair_is_left(shared_data, name, count):
     """At most 0.2% of the removed under threshold - 0.1 true Jaccard; at most one kept pair above 0.9 per 5,000."""

@@ -79,9 +79,10 @@ def conversation(seed):
 
 
 @needs_trl
-def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(each_template):
+@pytest.mark.parametrize("seeds", [range(5), pytest.param(range(5, 12), marks=pytest.mark.slow)])
+def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(each_template, seeds):
     kept = 0
-    for seed in range(12):
+    for seed in seeds:
         messages, turns = conversation(seed)
         tokenizer = tokenizer_of(each_template)
         encoded = encode(tokenizer, *messages, tools=TOOLS)
@@ -97,7 +98,7 @@ def test_every_assistant_turn_is_trained_on_once_or_counted_with_its_reason(each
         lost = sum(0 in own[1:] and own[0] == 1 for own in times)
         assert lost == encoded.notes["turns_without_reasoning"], (seed, times, encoded.notes)
         assert all(count <= 1 for own in times for count in own), (seed, times)
-    assert kept >= 2, "the template takes some of the conversations"
+    assert kept, "the template takes some of the conversations"
 
 
 @needs_trl
