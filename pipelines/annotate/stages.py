@@ -359,6 +359,7 @@ def _choose(
     looked = pa.concat_tables([_LOOKED_SCHEMA.empty_table(), *read_tables(store, files[0])])
     scored = pa.concat_tables([_SCORED_SCHEMA.empty_table(), *read_tables(store, files[1])])
     draw, first = np.unique(looked["draw"].to_numpy(), return_index=True)
+    repeated = looked.num_rows - len(draw)
     looked = looked.take(pa.array(first))
     if scored.num_rows:
         at = np.unique(scored["draw"].to_numpy(), return_index=True)[1]
@@ -367,11 +368,13 @@ def _choose(
     for name in ("uncertainty", "label_errors"):
         scores[name] = _numbers(scored[name]) if scored.num_rows else np.full(len(draw), np.nan)
     spread = _numbers(scored["spread"]) if scored.num_rows else np.zeros(len(draw))
-    strata, stratum = np.unique(np.array(looked["stratum"].to_pylist(), object), return_inverse=True)
+    encoded = looked["stratum"].combine_chunks().dictionary_encode()
+    strata, of_code = np.unique(np.array(encoded.dictionary.to_pylist(), object), return_inverse=True)
+    stratum = of_code[encoded.indices.to_numpy()]
     pool, vectors, topics = _vectors(config, store, embedding, looked)
     candidates = TaskCandidates(draw, stratum, scores, spread, pool, vectors, topics)
     gold = _gold(config, looked["gold"].to_numpy(zero_copy_only=False), draw)
-    usable = np.setdiff1d(np.arange(len(draw)), gold)
+    usable = np.delete(np.arange(len(draw)), gold)
     found = choose(_only(candidates, usable), choose_by.shares, choose_by.count - len(gold), choose_by.allocation)
     index = np.concatenate([gold, usable[found.index]]).astype(np.int64)
     none = np.full(len(gold), np.nan)
@@ -385,8 +388,7 @@ def _choose(
         "certainty": scored["certainty"].take(pa.array(index)) if scored.num_rows else pa.nulls(len(index)),
     }
     scratch.write(_CHOSEN, pa.table(columns, schema=_CHOSEN_SCHEMA))
-    counted = sum(table.num_rows for table in read_tables(store, files[0], {"draw"}.__contains__))
-    return {"candidates": len(draw), "repeated": counted - len(draw), "gold": len(gold)}
+    return {"candidates": len(draw), "repeated": repeated, "gold": len(gold)}
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
