@@ -2481,6 +2481,7 @@ def prepare(
     records: RecordsSettings = NOT_GIVEN,
     mixture: MixtureSettings = NOT_GIVEN,
     clean: CleanSettings = NOT_GIVEN,
+    patches: Place | Sequence[Place] = NOT_GIVEN,
     validate: ValidateSettings = NOT_GIVEN,
     terms: GenerationTermsSettings | None = NOT_GIVEN,
     dedup: DedupSettings | None = NOT_GIVEN,
@@ -2515,6 +2516,7 @@ def prepare(
         records: Form of the written records, and how texts become records.
         mixture: Number of records of the data set, if sources have a `share`.
         clean: Changes to texts and labels.
+        patches: JSON Lines files with corrections of records, as `errors` and `annotate` write them.
         validate: Rules that records must meet; others are removed, with the reason.
         terms: Terms under which generated records are left out; null: none are left out.
         dedup: Removal of exact and near-duplicate records; null: none.
@@ -2547,6 +2549,7 @@ def prepare(
             "records": records,
             "mixture": mixture,
             "clean": clean,
+            "patches": patches,
             "validate": validate,
             "terms": terms,
             "dedup": dedup,

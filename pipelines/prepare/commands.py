@@ -347,6 +347,8 @@ def dataset(
                 numbers = " + ".join(count(number) for number in one.records.values())
                 line = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
                 print(" ".join(f"{line}  {one.note}".splitlines()).rstrip())
+                for source, number in sorted(one.corrections.items()):
+                    print(f"{'':<8}{plural(number, 'record')} corrected by {source or 'a patch without a source'}")
         case "diff":
             difference = datasets.diff(name, given[0], **options)
             print(json.dumps(difference, indent=1, ensure_ascii=False) if as_json else difference)

@@ -179,6 +179,9 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     records: Records = Field(Records(), description="Form of the written records, and how texts become records")
     mixture: Mixture = Field(Mixture(), description="Number of records of the data set, if sources have a `share`")
     clean: Clean = Field(Clean(), description="Changes to texts and labels")
+    patches: tuple[paths.AbsolutePath, ...] = Field(
+        (), description="JSON Lines files with corrections of records, as `errors` and `annotate` write them"
+    )
     validation: Validate = Field(
         Validate(), alias="validate", description="Rules that records must meet; others are removed, with the reason"
     )

@@ -231,9 +231,10 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         return self._listed[1]
 
     def settings(self) -> dict[str, Any]:
-        """With the columns that were recognised, and the terms and the schema of the files at this moment."""
+        """With the columns that were recognised, and the terms, corrections and schema of the files at this moment."""
         plain = json.loads(self.config.model_dump_json(by_alias=True, exclude=_NO_EFFECT_ON_RESULT, context=DECISIVE))
         plain["clean"]["terminology"] = dict(self.collecting.cleaner.terms)
+        plain["patches"] = self.collecting.patches.fingerprint
         plain["validate"]["json_schema"] = self.collecting.validator.schema
         return plain | {"columns": {one.source: [one.text, *one.columns] for one in self.listing.inputs}}
 
@@ -308,8 +309,11 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
         on_columns = notes_on_columns(config.inputs, self.collecting.fields, config.validation.require)
         absent = warnings_on_columns(config.inputs, self.collecting.fields)
-        report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns, absent)
+        corrections = self.collecting.patches
+        report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns, absent, corrections)
         more: dict[str, Any] = {"shape": config.records.shape, "finished": report["finished"]}
+        if corrections.edits:
+            more["corrections"] = report["patches"]["applied"]
         if asked := self.collecting.embedding.close([*config.embedding_models.values()]):
             report["embeddings"] = asked
             report["notes"] += map(embeddings_text, asked)

@@ -169,7 +169,9 @@ class Collected:
     @property
     def provenance(self) -> dict[str, Any] | None:
         """The value of the record's column; None of a record as the source has it."""
-        return {"parents": self.parents, "operation": ", ".join(self.operations) or None} if self.parents else None
+        if not self.parents and not self.operations:
+            return None
+        return {"parents": self.parents, "operation": ", ".join(self.operations) or None}
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ Values = Sequence[str | None]
 PROVENANCE = ("provenance", "parents", "operation")
 PROVENANCE_TYPE = pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])
 AUGMENT = "augment/"  # begins the operation of a variant
+EDITED = "edited by "  # begins the operation of a corrected record
 CLASSES = "_work/classes"
 CLASSES_SCHEMA = pa.schema(
     [
@@ -134,7 +135,10 @@ def labels_by_annotators(record: Mapping[str, Any]) -> list[str | None]:
 
 
 def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(the parents of a row, the operation, if it is known), both empty without parents. fields: of the row."""
+    """(the parents of a row, the operation, if it is known), both empty of a row that is as it was first written.
+
+    fields: of the row.
+    """
     parents, operation = listed(fields.get("parents")), fields.get("operation")
     if not parents:
         try:
@@ -147,7 +151,7 @@ def provenance_of(fields: Mapping[str, str | None]) -> tuple[tuple[str, ...], tu
             value = value.get("parents")
         parents = [as_json_text(one) for one in value] if isinstance(value, list) else []
     known = tuple(one for one in parents if one)
-    return known, (operation,) if known and operation else ()
+    return known, (operation,) if operation and (known or EDITED in operation) else ()
 
 
 def operations_of(operation: str | None) -> list[str]:

@@ -21,6 +21,7 @@ from raymill.pipelines.prepare.augment import variants
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.records import tables, validate
 from raymill.pipelines.prepare.records.fields import AUGMENT, CLASSES, ClassCounts, classes_of
+from raymill.pipelines.prepare.records.patches import Patches
 from raymill.pipelines.prepare.stages.augment import AUGMENTED
 from raymill.pipelines.prepare.stages.collect import CUT_EXAMPLES, QUARANTINE, RECORDS
 from raymill.pipelines.prepare.stages.split import MOST_COPIES
@@ -80,6 +81,8 @@ REPORT = {
     "personal_data?": dict[str, int],  # findings that were replaced, by place
     # Records that models generated, by model and terms of its answers.
     "generated?": [{"generator": str, "terms": str | None, "splits": dict[str, int]}],
+    # Corrections: source -> records that were corrected, and the numbers of those that changed nothing.
+    "patches?": {"applied": dict[str, int], "other_value": int, "no_record": int, "proposed": int},
     # What endpoints were asked for text vectors: tries by outcome, tokens, and what they cost by `price`.
     "embeddings?": [{
         "model": str, "endpoint": str, "tries": int, "outcomes": dict[str, int], "tokens": int, "cost": float | None,
@@ -375,6 +378,34 @@ def fetch_warnings(config: PrepareConfig, fetched: Sequence[dict[str, Any]]) -> 
     ]
 
 
+_NO_PATCHES = Patches()
+
+
+def _corrected(patches: Patches, collected: dict[str, float]) -> dict[str, Any]:
+    applied, other = counts_below(collected, "patched/"), int(collected.get("patch-other-value", 0))
+    return {
+        "applied": applied,
+        "other_value": other,
+        "no_record": max(0, len(patches.edits) - sum(applied.values()) - other),
+        "proposed": patches.proposed,
+    }
+
+
+def patch_warnings(corrected: Mapping[str, Any] | None) -> Iterator[str]:
+    """About corrections that changed nothing. corrected: `patches` of the report."""
+    if corrected is None:
+        return
+    if other := corrected["other_value"]:
+        yield f"patches: {plural(other, 'correction')} changed nothing: the record has another value than `old`."
+    if gone := corrected["no_record"]:
+        yield f"patches: {plural(gone, 'correction')} changed nothing: no record has this id."
+    if proposed := corrected["proposed"]:
+        yield (
+            f"patches: {plural(proposed, 'correction')} changed nothing: nobody has accepted them. Set their `status` "
+            "to accepted, or have the records labelled by `raymill annotate`."
+        )
+
+
 def gather(
     config: PrepareConfig,
     inputs: InputManifest,
@@ -383,10 +414,11 @@ def gather(
     fetched: Sequence[dict[str, Any]] = (),
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    patches: Patches = _NO_PATCHES,
 ) -> PrepareReport:
     """The report of finished stages.
 
-    fetched: the records of the sources that are not files. notes, warnings: on the sources.
+    fetched: the records of the sources that are not files. notes, warnings: on the sources. patches: of the config.
     """
     collected = artifacts[RECORDS].manifest.counters
     split = artifacts[SPLIT_FILES].manifest.counters
@@ -417,6 +449,7 @@ def gather(
         "personal_data": int(collected["replaced"]),
     }
     straddling = counts_below(split, "straddling/")
+    corrected = _corrected(patches, collected) if config.patches else None
     on_inputs, on_records = _notes(config, inputs, collected, split)
     classes = {name: some for name, some in classes_of(artifacts[CLASSES]).items() if name not in config.split.group}
     return {
@@ -440,6 +473,7 @@ def gather(
         "generated": _generated(written),
         "made": made,
         "variants": _variants(artifacts),
+        **({"patches": corrected} if corrected else {}),
         "classes": classes,
         "warnings": [
             *data_set_warnings(config, totals, splits, sources, split, straddling),
@@ -449,6 +483,7 @@ def gather(
             *balance_warnings(config, split),
             *augment_warnings(config, split, written),
             *fetch_warnings(config, fetched),
+            *patch_warnings(corrected),
             *warnings,
             *loss_warnings(quarantine_entries(artifacts[QUARANTINE])),
         ],

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
-from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of
+from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of, to_shape
 from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
@@ -45,6 +45,7 @@ from raymill.pipelines.prepare.records.conversion import Collected, Conversion, 
 from raymill.pipelines.prepare.records.fields import (
     ANNOTATIONS,
     ANNOTATIONS_TYPE,
+    EDITED,
     PROVENANCE,
     PROVENANCE_TYPE,
     FailedRule,
@@ -61,6 +62,7 @@ from raymill.pipelines.prepare.records.fields import (
 )
 from raymill.pipelines.prepare.records.forms import formed
 from raymill.pipelines.prepare.records.outliers import measure
+from raymill.pipelines.prepare.records.patches import Edit, Patches, edited
 from raymill.pipelines.prepare.records.tables import finished, typed
 from raymill.pipelines.prepare.records.times import in_iso, microseconds
 from raymill.pipelines.prepare.records.validate import Validate, Validator, load_validator, texts_of_records
@@ -130,7 +132,7 @@ class CollectSettings:
     Attributes:
         config: its inputs are the files that are read.
         fields: of each input.
-        cleaner, validator: with what the config's files hold at this moment.
+        cleaner, validator, patches: with what the config's files hold at this moment.
         embedding: the endpoints for text vectors.
     """
 
@@ -139,16 +141,17 @@ class CollectSettings:
     cleaner: Cleaner
     validator: Validator
     embedding: EmbeddingRun
+    patches: Patches
 
     @classmethod
     def of(cls, config: PrepareConfig, fields: tuple[Fields, ...], key: bytes) -> "CollectSettings":
-        """Reads the files that `clean` and `validate` name. key: of pseudonyms."""
+        """Reads the files that `clean`, `validate` and `patches` name. key: of pseudonyms."""
         cleaner = Cleaner(config.clean, key, load_terms(config.store, config.clean))
         forbidden = config.terms.forbid if config.terms else ()
         models, root = [*config.embedding_models.values()], paths.absolute(config.output)
         embedding = EmbeddingRun.of(config.store, root, config.name, models)
         validator = load_validator(config.store, config.validation, config.split.by_time, forbidden, embedding)
-        return cls(config, fields, cleaner, validator, embedding)
+        return cls(config, fields, cleaner, validator, embedding, Patches.read(config.store, config.patches))
 
     @property
     def balance(self) -> tuple[str, ...]:
@@ -247,6 +250,8 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "split": [config.metadata, config.split.stratify, config.split.group, settings.balance, config.split.by_time],
         "augment": config.augment and config.augment.by,
     }
+    if settings.patches.by_id:
+        depends_on["patches"] = settings.patches.fingerprint
     if any(one.form for one in sources):
         depends_on["own_forms"] = [one.form and one.form.model_dump(mode="json") for one in sources]
     if tables is not None:
@@ -285,7 +290,8 @@ def collect(
     `records/S`, `passed/S`, `problem/S/R`, `rejected/S/R`, and of texts that were divided `divided/S`, with their parts
     `parts/S`; what was taken out of texts `cut/S/KIND`, with its characters `cut-characters/S/KIND`, and what readers
     passed over `skipped/S/REASON`, and what they left out of texts `note/S/NOTE`. Records with a column, or a key of
-    messages, that not all records of the shape have: `with/NAME`. Also those of `lost_counters`.
+    messages, that not all records of the shape have: `with/NAME`. Corrections: `patched/SOURCE`, and
+    `patch-other-value` of records that have another value. Also those of `lost_counters`.
     """
     of_unit, passed_over = _Unit(settings, reading, tables, unit, scratch), ReaderCounts()
     counters = of_unit.counters
@@ -293,7 +299,7 @@ def collect(
         readable, unreadable = split_problems(table)
         of_unit.quarantine_unreadable(unreadable)
         records = of_unit.records(readable) if of_unit.source.table is None else of_unit.records_of_table(readable)
-        converted = of_unit.converted(records)
+        converted = of_unit.patched(of_unit.converted(records))
         counters.update({"records": len(converted), f"records/{unit.source}": len(converted)})
         of_unit.write(converted)
     counters.update({f"problem/{unit.source}/{problem}": number for problem, number in passed_over.lost.items()})
@@ -450,6 +456,29 @@ class _Unit:
                 found.append((replace(one, row=row), columns))
         self._refuse(refused)
         return found
+
+    def patched(self, records: list[tuple[Collected, dict[str, Any]]]) -> list[tuple[Collected, dict[str, Any]]]:
+        """The records with their corrections, whose texts are cleaned as the others. records: as of `converted`."""
+        found = []
+        for record, columns in records:
+            for edit in self.settings.patches.by_id.get(record.id or "", ()):
+                new = edited(record.content, record.metadata, self._cleaned_edit(edit))
+                self.counters["patch-other-value" if new is None else f"patched/{edit.source}"] += 1
+                if new is None:
+                    continue
+                content, metadata = new
+                (by,) = self._without_personal_data([" ".join(edit.edited_by.replace(",", " ").split())], "provenance")
+                stays = {name for name, value in metadata.items() if value == record.metadata[name]}
+                originals = {name: one for name, one in record.originals.items() if name in stays}
+                operations = (*record.operations, f"{EDITED}{by}")
+                record = replace(record, content=content, metadata=metadata, operations=operations, originals=originals)
+                columns = to_shape(content, self.config.records.shape)
+            found.append((record, columns))
+        return found
+
+    def _cleaned_edit(self, edit: Edit) -> Edit:
+        (texts,) = self.cleaner.cleaned([[edit.new]], [[]])
+        return edit.model_copy(update={"new": self._without_personal_data(texts, "text")[0]})
 
     def _write_cut(self, records: Sequence[Collected], cut: Sequence[Sequence[Cut]]) -> None:
         """Count what was taken out of the texts of records, and write it: the first text of each kind, or all."""

@@ -1,7 +1,7 @@
 """The records of versions: REGISTRY/NAME/VERSION.json, each created once and never changed."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
@@ -21,7 +21,14 @@ _NUMBERED = re.compile(r"v([1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class Version:
-    """A named version. output: URI of the run. digest: of the run. records: of each split. tagged: UTC time."""
+    """A named version.
+
+    Attributes:
+        output: URI of the run. digest: of the run.
+        records: of each split.
+        tagged: UTC time.
+        corrections: source, such as a round of annotation -> number of records that were corrected by `patches`.
+    """
 
     name: FileName
     version: FileName
@@ -30,6 +37,7 @@ class Version:
     records: dict[str, int]
     note: str
     tagged: str
+    corrections: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
@@ -37,8 +45,9 @@ class Version:
         plain = record_json(data)
         names = {"name": FileName(plain["name"]), "version": FileName(plain["version"])}
         texts, records = [plain[name] for name in ("digest", "note", "tagged")], plain["records"]
-        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in records.values()):
-            raise ValueError("digest, note and tagged are text, and records are whole numbers")
+        numbers = [*records.values(), *plain.get("corrections", {}).values()]
+        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in numbers):
+            raise ValueError("digest, note and tagged are text, and records and corrections are whole numbers")
         if records.keys() != set(SPLITS):
             raise ValueError(f"records are those of {', '.join(SPLITS)}")
         return cls(**plain | names | {"output": RecordedUri(plain["output"])})
@@ -89,7 +98,8 @@ class Registry:
 
         def record(version: str) -> Version:
             uri = RecordedUri(paths.absolute(output))
-            return Version(FileName(name), FileName(version), uri, run["digest"], records, note, tagged)
+            corrections = run.get("corrections", {})
+            return Version(FileName(name), FileName(version), uri, run["digest"], records, note, tagged, corrections)
 
         if version is not None:
             found = self._create(record(version))
