@@ -575,6 +575,17 @@ class CorpusSettings(TypedDict, total=False):
     """Object-store settings for this source alone; null: the config's `storage`."""
 
 
+class CorrectsSettings(TypedDict, total=False):
+    """What labels correct in the records of `prepare`."""
+
+    field: Required[str]
+    """Field of `prepare`'s records that the labels correct: `completion`, `prompt`, `text`, or the name of metadata
+    or annotations.
+    """
+    column: Required[str]
+    """Column with the present value of the field."""
+
+
 class CurriculumSettings(TypedDict, total=False):
     """Stages of records from easy to hard, which `order: curriculum` of a train config follows."""
 
@@ -3050,6 +3061,7 @@ def annotate(
     expertise: str | None = NOT_GIVEN,
     gold: str | None = NOT_GIVEN,
     gold_share: float = NOT_GIVEN,
+    corrects: CorrectsSettings | None = NOT_GIVEN,
     simulate: SimulateSettings | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     limits: LimitsSettings = NOT_GIVEN,
@@ -3081,6 +3093,8 @@ def annotate(
         expertise: Column with the topic of a record, for `annotators[].topics`; null: none.
         gold: Column with the known label of a record; tasks that have one measure the annotators; null: none.
         gold_share: Fraction of the tasks with a known label, if `gold` is set.
+        corrects: Field of `prepare`'s records that the labels correct, by labels/patch.jsonl of `finish`; null:
+            none.
         simulate: Simulated rounds on known labels in place of tasks for annotators; null: tasks.
         output: Folder or URI below which the run writes everything.
         limits: Bounds on the size of documents and files, and on the time for parsing them.
@@ -3109,6 +3123,7 @@ def annotate(
             "expertise": expertise,
             "gold": gold,
             "gold_share": gold_share,
+            "corrects": corrects,
             "simulate": simulate,
             "output": output,
             "limits": limits,

@@ -1,8 +1,9 @@
 """The check of columns that settings name against those of files, with one set of messages for all kinds of runs."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import pyarrow as pa
 
@@ -99,6 +100,15 @@ def type_in(schema: pa.Schema, name: str) -> pa.DataType | None:
     if structs is not None and pa.types.is_struct(structs) and structs.names.count(inner) == 1:
         return structs.field(inner).type
     return None
+
+
+def value_in(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column, or of COLUMN.FIELD of a column of structs; None if there is none."""
+    if name in row:
+        return row[name]
+    column, _, field = name.partition(".")
+    inner = row.get(column)
+    return inner.get(field) if field and isinstance(inner, dict) else None
 
 
 def other_type(setting: str, name: str, schema: pa.Schema, wanted: Wanted, advice: str = "") -> str | None:

@@ -207,6 +207,17 @@ class Simulate(BaseModel, extra="forbid", frozen=True):
         return self
 
 
+class Corrects(BaseModel, extra="forbid", frozen=True):
+    """What labels correct in the records of `prepare`."""
+
+    field: str = Field(
+        min_length=1,
+        description="Field of `prepare`'s records that the labels correct: `completion`, `prompt`, `text`, or the name "
+        "of metadata or annotations",
+    )
+    column: str = Field(min_length=1, description="Column with the present value of the field")
+
+
 class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
     """Tasks for annotators, of chosen records, and one label of each from their votes."""
 
@@ -227,6 +238,11 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
         description="Column with the known label of a record; tasks that have one measure the annotators; null: none",
     )
     gold_share: float = Field(0.1, ge=0, le=1, description="Fraction of the tasks with a known label, if `gold` is set")
+    corrects: Corrects | None = Field(
+        None,
+        description="Field of `prepare`'s records that the labels correct, by labels/patch.jsonl of `finish`; null: "
+        "none",
+    )
     simulate: Simulate | None = Field(
         None, description="Simulated rounds on known labels in place of tasks for annotators; null: tasks"
     )
@@ -294,6 +310,7 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
             *((one, "choose.votes") for one in choose.votes),
             (self.expertise, "expertise"),
             (self.gold, "gold"),
+            (self.corrects.column if self.corrects else None, "corrects.column"),
         ]
         found: dict[str, str] = {}
         for column, setting in named:

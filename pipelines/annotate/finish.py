@@ -1,12 +1,14 @@
 """What is made of the labels of a round: one label of each task, the agreement, and what experts have to decide.
 
 labels/labels.parquet            a row for each task: label, status, posterior, votes
+labels/patch.jsonl               with the setting `corrects`: the labels that differ from it, for `patches` of `prepare`
 adjudication/queue.parquet       tasks for experts, those that annotators disagree about most first
 agreement.json                   coefficients with intervals, annotators, estimated shares of the labels
 report.html                      the same as a page
 """
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -51,9 +53,10 @@ from raymill.pipelines.annotate.consensus import (
 from raymill.pipelines.annotate.estimates import label_shares
 from raymill.pipelines.annotate.round import LABELS, Round
 from raymill.pipelines.annotate.tasks import TaskRow, vote_of
+from raymill.pipelines.prepare.records.fields import listed
 
 Method = Literal["majority", "dawid_skene", "one_coin", "gold", "crowdlab"]
-AGREEMENT, QUEUE = "agreement.json", "adjudication/queue.parquet"
+AGREEMENT, QUEUE, PATCH = "agreement.json", "adjudication/queue.parquet", "labels/patch.jsonl"
 _WANTED_WIDTH = 0.1
 _PERIODS = 4
 _MOST_LABELS, _MOST_PAIRS = 50, 200  # listed in the report
@@ -118,6 +121,9 @@ def finish_round(round: Round, method: Method = "dawid_skene", posterior: float 
     facts = _facts(ballots, consensus, rows, method)
     _write(round, LABELS, content)
     _write(round, QUEUE, _table(round, queue))
+    if round.corrects:
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _corrections(round, rows))
+        round.store.write_bytes(paths.join(round.uri, PATCH), "".join(lines).encode("utf-8", "surrogatepass"))
     round.store.write_bytes(paths.join(round.uri, AGREEMENT), json_bytes(facts))
     round.store.write_bytes(paths.join(round.uri, REPORT_HTML), _page(round, facts, queue).encode())
     return Answer(facts, _text(round, facts))
@@ -182,6 +188,24 @@ def _row(ballots: Ballots, row: TaskRow, found: Found | None, least: float) -> d
 def _vote(ballots: Ballots, answer: Annotation) -> dict[str, Any]:
     plain = {name: getattr(answer, name) for name in _VOTE.names}
     return plain | {"value": vote_of(ballots.round.task, answer.value)}
+
+
+def _corrections(round: Round, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    """The corrections for `patches` of `prepare`: of tasks with a label that is not the present value."""
+    for task, row in zip(round.tasks, rows, strict=True):
+        if row["status"] not in ("agreed", "decided") or task.present is None:
+            continue
+        if listed(row["label"]) == listed(task.present):
+            continue
+        by = row["decided_by"] or ", ".join(dict.fromkeys(vote["annotator"] for vote in row["votes"]))
+        yield {
+            "id": task.id,
+            "field": round.corrects,
+            "old": task.present,
+            "new": row["label"],
+            "edited_by": by,
+            "source": round.name,
+        }
 
 
 def _table(round: Round, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -382,7 +406,7 @@ def _text(round: Round, facts: Mapping[str, Any]) -> str:
     if missing := facts["further_tasks"]["tasks"]:
         lines.append(f"An interval of alpha of {_WANTED_WIDTH:g} takes about {plural(missing, 'further task')}.")
     lines += [f"warning: {one}" for one in facts["warnings"]]
-    for name in (LABELS, QUEUE, AGREEMENT, REPORT_HTML):
+    for name in (LABELS, *([PATCH] if round.corrects else []), QUEUE, AGREEMENT, REPORT_HTML):
         lines.append(f"{name.partition('.')[0].rpartition('/')[2]:<20}{paths.join(round.uri, name)}")
     return "\n".join(lines)
 

@@ -137,16 +137,26 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         return listing
 
     def _with_columns(self, input: Input) -> RoundInput:
-        """The input with the columns that tasks need, and the column `id` as ids where the files have one."""
-        columns = self.config.columns
+        """The input with the columns that tasks need, and the column `id` as ids where the files have one.
+
+        COLUMN.FIELD names a field of a column of structs.
+        """
         given = input.model_dump(exclude_unset=True)
+        names = self._names(RoundInput.model_validate(given))
+        named = dict[str, str]()  # COLUMN.FIELD is read as COLUMN
+        for one, setting in self.config.named_columns.items():
+            column = one.partition(".")[0]
+            named.setdefault(column if one not in names and column in names else one, setting)
+        columns = list(named)
         text = "text" if "text" in columns else columns[0]  # readers need one; all columns of tasks are alike
-        given |= {"text": text, "columns": tuple(one for one in columns if one != text)}
-        given["settings"] = tuple(self.config.named_columns.items())
-        found = RoundInput.model_validate(given)
-        if found.id is None and "id" in self._names(found):
-            found = RoundInput.model_validate(given | {"id": "id"})
-        return found
+        given |= {
+            "text": text,
+            "columns": tuple(one for one in columns if one != text),
+            "settings": tuple(named.items()),
+        }
+        if given.get("id") is None and "id" in names:
+            given["id"] = "id"
+        return RoundInput.model_validate(given)
 
     def _names(self, input: RoundInput) -> Sequence[str]:
         """Names of columns at the beginning of an input; empty if it cannot be read, which `frozen` reports."""

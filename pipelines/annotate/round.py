@@ -38,6 +38,7 @@ class Round:
     Attributes:
         store: where it is. uri: its folder. name: of its config.
         task: what annotators see and are asked. annotators: who label.
+        corrects: the field of records that the labels correct; empty: none.
     """
 
     store: Store
@@ -45,6 +46,7 @@ class Round:
     name: str
     task: Task
     annotators: tuple[Annotator, ...]
+    corrects: str = ""
 
     @classmethod
     def at(cls, store: Store, uri: str) -> "Round":
@@ -63,8 +65,9 @@ class Round:
             config = manifest["config"]
             task = Task.model_validate(config["task"])
             people = tuple(Annotator.model_validate(one) for one in config["annotators"])
-            return cls(store, uri, str(manifest["name"]), task, people)
-        except (ValidationError, KeyError, TypeError) as error:
+            corrects = (config.get("corrects") or {}).get("field", "")
+            return cls(store, uri, str(manifest["name"]), task, people, str(corrects))
+        except (ValidationError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{uri}: its manifest is none of `raymill annotate`: {error}. Make the round again."
             ) from error

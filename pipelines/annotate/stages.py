@@ -34,6 +34,7 @@ from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.splits import hash64
 from raymill.cluster.output import Output, read_slice
 from raymill.cluster.plan.sample import document_count
+from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_problems
@@ -127,7 +128,7 @@ def run_stages(
     records = document_count(inputs)
     bound = min(_ALL, round(_POOL / max(1, records) * _ALL))
     decisive = config.model_dump(mode="json", include={"task", "choose", "annotators", "overlap", "expertise", "gold",
-                                                       "gold_share"})  # fmt: skip
+                                                       "gold_share", "corrects"})  # fmt: skip
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), decisive, config.limits.model_dump(), bound,
                              sorted(labelled.ids), list(labelled.labels), list(labelled.texts)])  # fmt: skip
     read = Read(config, inputs, labelled.ids)
@@ -204,7 +205,8 @@ class Read:
                 id = row["id"] or hash_of_text(row["text"])
                 if id in self.labelled:
                     continue
-                values = {name: row["text"] if name == text else row.get(name) for name in self.config.columns}
+                row[text] = row["text"]
+                values = {name: value_in(row, name) for name in self.config.columns}
                 yield Record(id, hash64(seed, id.encode()), unit.source, values)
 
     def text_of(self, record: Record) -> str:
@@ -456,6 +458,7 @@ def _take(read: Read, chosen: Sequence[str], unit: Unit, scratch: Scratch) -> Co
                 "source": record.source,
                 "record": {name: shown(record.values[name]) for name in config.task.columns},
                 "gold": shown(record.values[config.gold]) if config.gold and is_gold else None,
+                "present": shown(record.values[config.corrects.column]) if config.corrects else None,
                 "topic": shown(record.values[config.expertise]) if config.expertise else None,
                 "annotators": [],
             }

@@ -49,6 +49,7 @@ class TaskRow:
         score: by the strategy; None of random ones.
         prediction: label by a classifier, with its probability in `certainty`; None without one.
         gold: known label; None of most.
+        present: value of the field that the label corrects; None without one.
         annotators: names of those who are given it.
     """
 
@@ -62,6 +63,7 @@ class TaskRow:
     prediction: str | None = None
     certainty: float | None = None
     gold: str | None = None
+    present: str | None = None
     annotators: Sequence[str] = ()
 
 
@@ -79,6 +81,7 @@ def tasks_schema(task: Task) -> pa.Schema:
             ("prediction", pa.string()),
             ("certainty", pa.float64()),
             ("gold", pa.string()),
+            ("present", pa.large_string()),
             ("annotators", pa.list_(pa.string())),
         ]
     )

@@ -29,6 +29,7 @@ from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.splits import SPLITS, hash64, split_name
 from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
+from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.formats import READERS, file_problem
 from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
 from raymill.cluster.readers.streams import (
@@ -402,13 +403,7 @@ def _optional(row: Row, name: str | None) -> str:
 
 def _value(row: Row, name: str | None) -> Any:
     """The value of a column, or of COLUMN.FIELD; None if there is none."""
-    if name is None:
-        return None
-    if name in row:
-        return row[name]
-    column, _, field = name.partition(".")
-    inner = row.get(column)
-    return inner.get(field) if field and isinstance(inner, dict) else None
+    return None if name is None else value_in(row, name)
 
 
 def _terms(row: Row) -> Any:

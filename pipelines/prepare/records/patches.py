@@ -25,7 +25,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.content import Chat, Content, Preference
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
-from raymill.pipelines.prepare.records.fields import ANNOTATIONS
+from raymill.pipelines.prepare.records.fields import ANNOTATIONS, as_text, listed
 
 _LARGEST = 64 << 20  # bytes of a file; every task has all lines
 
@@ -37,7 +37,7 @@ class Edit(BaseModel, frozen=True):
     field: str
     old: str | None
     new: str
-    edited_by: str = Field(min_length=1, max_length=200)
+    edited_by: str = Field(min_length=1, max_length=10_000)
     source: str = ""
     status: Literal["accepted", "proposed"] = "accepted"
 
@@ -105,7 +105,11 @@ def edited(content: Content, metadata: Mapping[str, Any], edit: Edit) -> tuple[C
     if of_content is not None:
         return of_content, dict(metadata)
     for one in (name, ANNOTATIONS.get(name, name), *(many for many, one in ANNOTATIONS.items() if one == name)):
-        if one in metadata and metadata[one] == edit.old:
+        if one not in metadata:
+            continue
+        if one in ANNOTATIONS and listed(metadata[one]) == listed(edit.old):
+            return content, {**metadata, one: as_text(listed(edit.new))}
+        if metadata[one] == edit.old:
             return content, {**metadata, one: edit.new}
     return None
 
