@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 
-from raymill.cluster.artifact import Artifact, Counters
+from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import COLUMNS, from_shape, question_and_answer
 from raymill.cluster.examples.splits import SPLITS, hash64
@@ -72,6 +72,10 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
             f"run: {uri}: its evaluation.json has no answers. Train with `generate` and a held-out split of questions "
             "and answers; of several phases, point at the folder of one."
         )
+    # The manifest has no paths of corpora, so that a copy of a corpus gives the same run; the report has them.
+    written = folder.report("run")["run"]
+    config = written.get("config") if isinstance(written, dict) else None
+    config = config if isinstance(config, dict) else {}
     generate, corpora = config.get("generate"), config.get("corpus")
     compare = generate.get("answer") if isinstance(generate, dict) else None
     classifies = all("confidence" in one for one in answers)
@@ -84,7 +88,7 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
     return EvaluatedRun(
         "train",
         uri,
-        f"{manifest['digest']}/{manifest.get('evaluated', '')}",
+        fingerprint([manifest["digest"], answers]),
         "label" if classifies else _known(compare),
         data,
         label if classifies and isinstance(label, str) else None,

@@ -14,6 +14,7 @@ from tests.support.errors_inline import errors_inline, write_lines
 from tests.support.generate_inline import rows
 from tests.support.inline import prepare_inline
 from tests.support.prompt_inline import prompt_inline, questions
+from tests.support.train_inline import train_inline
 
 
 @pytest.fixture
@@ -39,11 +40,12 @@ def data(tmp_path, monkeypatch):
 
 
 def trained(folder, data, answers, **config):
-    """What a finished training leaves that is read: manifest.json and evaluation.json."""
+    """What a finished training leaves that is read: manifest.json, evaluation.json, and the config in report.json."""
     folder.mkdir()
     (folder / "evaluation.json").write_bytes(json_bytes({"before": {}, "after": {}, "answers": answers}))
     settings = {"corpus": [{"path": str(data)}], "generate": {"answer": "label"}} | config
-    RunFolder(Store(), str(folder)).put("train", "sft", settings, "inputs", {"export/model": "d"}, evaluated="e")
+    (folder / "report.json").write_bytes(json_bytes({"run": {"config": settings}}))
+    RunFolder(Store(), str(folder)).put("train", "sft", {"generate": None}, "inputs", {"export/model": "d"})
     return folder
 
 
@@ -146,3 +148,20 @@ def test_another_run_or_none_is_refused_with_what_to_do(data, tmp_path, monkeypa
     empty = trained(tmp_path / "sft", data, [])
     with pytest.raises(DataError, match="has no answers"):
         errors_inline({"run": str(empty), "output": str(tmp_path / "out")}, monkeypatch)
+
+
+def test_a_real_training_is_read_by_the_answers_and_the_config_that_it_records(data, tmp_path, monkeypatch):
+    train_inline(
+        {
+            "corpus": str(data),
+            "generate": {"answer": "label", "max_new_tokens": 4, "prompts": 6},
+            "output": str(tmp_path / "tiny"),
+        },
+        monkeypatch,
+    )
+    found = errors_inline({"run": str(tmp_path / "tiny"), "output": str(tmp_path / "out")}, monkeypatch)
+    assert found.report["items"] == 6 and found.report["data"] == str(data)
+    known = {one["id"]: one for one in rows(data, "test")}
+    for one in rows(found, "items"):
+        assert (one["prompt"], one["expected"]) == (known[one["id"]]["prompt"], known[one["id"]]["completion"])
+    assert found.report["causes"] and len(rows(found, "nearest")) == 5 * found.report["errors"]
