@@ -33,7 +33,7 @@ from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings, json_bytes
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import NO_NOTES, plain_sections
-from raymill.cluster.run import RUN_REPORT, RunFolder, other_settings
+from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, other_settings
 from raymill.cluster.session import Session
 from raymill.cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, prefix_of
 from raymill.cluster.store import paths
@@ -125,7 +125,24 @@ class Run:
     @property
     def text(self) -> str:
         """The numbers, then the warnings, in the words of the command."""
-        return "\n".join([self.summary, *(f"warning: {one}" for one in self.warnings)])
+        with self._reading_report():
+            return "\n".join([self.summary, *(f"warning: {one}" for one in self.warnings)])
+
+    @contextmanager
+    def _reading_report(self) -> Iterator[None]:
+        """
+        Raises:
+            DataError: the report of a run that was opened, which anybody may have written, has other values.
+        """
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            if self.fresh:
+                raise
+            raise DataError(
+                f"{paths.join(self.uri, RUN_REPORT)}: not the report of this run ({type(error).__name__}: "
+                f"{error!s:.200}). Delete {RUN_MANIFEST} there and run the same command again: both are made again."
+            ) from error
 
     def __str__(self) -> str:
         """What the command prints; in a program, calls of Python in place of commands."""
@@ -136,7 +153,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The run for a notebook: its numbers as a table, its warnings, and a link to the page of its report."""
-        head, rows = self.table
+        with self._reading_report():
+            head, rows = self.table
 
         def row(cells: Sequence[str], tag: str) -> str:
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"

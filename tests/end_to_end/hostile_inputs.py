@@ -418,7 +418,10 @@ def _by_message(outcomes: list[Outcome]) -> tuple[str, str]:
 
 KINDS: dict[str, Kind] = {
     **{format: _file(format) for format in FORMATS},
-    **{f"run {area}": _records(area) for area in ("curated", "saved", "prepared", "versions", "trained", "continued")},
+    **{
+        f"run {area}": _records(area)
+        for area in ("curated", "saved", "prepared", "versions", "trained", "continued", "annotated")
+    },
     "config": _config_alone,
     "answers": _answers,
     "model": _model,

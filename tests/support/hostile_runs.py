@@ -11,6 +11,9 @@ from typing import Any
 
 import datasets
 
+from raymill.cluster.store.store import Store
+from raymill.pipelines.annotate.round import Round
+from tests.support import annotate_inline
 from tests.support.fault_works import EVERY_STAGE, EVERY_STAGE_OF_PREPARE, tickets_source, write_texts, write_tickets
 from tests.support.hostile_files import damaged
 from tests.support.record_types import HOSTILE, HOSTILE_URIS
@@ -67,11 +70,19 @@ def build(run: Path, call: Call) -> None:
         "continued": trained | {"continue_from": str(out / "trained"), "steps": 2},
         "of_curated": trained | {"corpus": str(out / "curated")},
         "of_prepared": PLAIN | {"corpus": str(out / "prepared")},
+        "annotated": annotate_inline.settings_of(
+            annotate_inline.write_records(run / "records.parquet", 60), out / "annotated", choose={"count": 12}
+        ),
     }  # fmt: skip
     for name, settings in configs.items():
         (run / f"{name}.json").write_text(json.dumps({"name": "hostile", "output": str(out / name)} | settings))
-    for verb, name in (("curate", "curated"), ("prepare", "prepared"), ("train", "trained"), ("train", "continued")):
+    for verb, name in (("curate", "curated"), ("prepare", "prepared"), ("train", "trained"), ("train", "continued"),
+                       ("annotate", "annotated")):  # fmt: skip
         call(verb, str(run / f"{name}.json"))
+    round = Round.at(Store(), str(out / "annotated"))
+    round.answers.add(annotate_inline.simulated_answers(round, {"a1": 0.9, "a2": 0.8, "a3": 0.7}))
+    call("annotate", "export", round.uri, str(run / "studio.json"), "--format", "label-studio")
+    call("annotate", "finish", round.uri)
     call("dataset", "tag", "desk", str(out / "prepared"), "--registry", str(out / "versions"))
 
 
@@ -125,14 +136,22 @@ def commands(run: Path, area: str, draw: random.Random) -> list[tuple[tuple[str,
             (("train", str(run / "continued.json")), "continued"),
         ],
         "continued": of_run("train", "continued"),
-    }
+        "annotated": [
+            *of_run("annotate", "annotated"),
+            *[(("annotate", "finish", str(out / "annotated"), "--consensus", method), "annotated")
+              for method in ("dawid_skene", "majority")],
+            *[(("annotate", "export", str(out / "annotated"), str(out / f"exported/{format}"), "--format", format),
+               "exported") for format in ("label-studio", "argilla", "prodigy", "csv")],
+            (("annotate", "import", str(out / "annotated"), str(run / "studio.json")), "annotated"),
+        ],
+    }  # fmt: skip
     return found[area]
 
 
 def damage(area: Path, draw: random.Random, private: Path) -> str:
     """Change records or files of a run. Returns what was done, in words. private: a file outside."""
     files = sorted(path for path in area.rglob("*") if path.is_file() and not path.is_symlink())
-    records = [path for path in files if path.suffix == ".json"]
+    records = [path for path in files if path.suffix in (".json", ".jsonl")]
     if draw.random() < 0.3:  # an unfinished run: its stages' records count
         for name in ("manifest.json", "inputs.json", "fit.json", "pack.json"):
             for path in area.rglob(name):
@@ -151,9 +170,11 @@ def damage(area: Path, draw: random.Random, private: Path) -> str:
         value = draw.choice([*HOSTILE, *HOSTILE_URIS, str(private), f"../../../{private.name}", f"file://{private}"])
         if kind == "value":
             value = draw.choice([-1, 10**400, 1e308, None, [], {}, "", "x" * 10_000, True, [[[[]]]], {"a": {"b": []}}])
-        content = json.loads(record.read_text())
+        lines = record.read_text().splitlines() if record.suffix == ".jsonl" else [record.read_text()]
+        number = draw.randrange(len(lines))
+        content = json.loads(lines[number])
         at = _replace(content, draw, value)
-        record.write_text(json.dumps(content))
+        record.write_text("\n".join([*lines[:number], json.dumps(content), *lines[number + 1 :]]))
         return f"{shown}: {at} is {str(value)[:40]!r}"
     if kind == "bytes of a record":
         what, content = damaged(draw, record.read_bytes())

@@ -1,5 +1,6 @@
 """`open` returns what is at a folder as the functions return it: runs with their artifacts, tables and pages."""
 
+import dataclasses
 import pickle
 import shutil
 
@@ -38,6 +39,16 @@ def test_a_run_is_opened_as_the_function_returned_it(curated):
     assert type(found) is CurateRun and found.manifest == curated.manifest and found.report == curated.report
     assert str(found) == str(curated) and found.results == curated.results
     assert open(found) is found
+
+
+@pytest.mark.parametrize("report", [{}, {"warnings": 1}, {"removed": "x"}, {"documents": "many"}, {"funnel": [[]]}])
+def test_a_report_with_other_values_is_named_when_its_run_is_shown(curated, report):
+    found = dataclasses.replace(open(curated.uri), report=report)
+    for show in (lambda: found.text, found._repr_html_):
+        with pytest.raises(DataError, match=r"report\.json: not the report of this run \("):
+            show()
+    with pytest.raises((KeyError, TypeError)):  # of a report that was just made, it is a defect
+        _ = dataclasses.replace(found, fresh=True).text
 
 
 def test_artifacts_are_attributes_of_the_run(curated):
