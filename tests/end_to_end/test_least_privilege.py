@@ -193,6 +193,7 @@ def _arguments(keys: dict[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in keys.items()}
 
 
+@pytest.mark.slow
 def test_curate_runs_with_these_rights_alone(as_driver, tmp_path, monkeypatch):
     storage, session = as_driver
     write_texts(tmp_path / "in")

@@ -146,6 +146,7 @@ def test_a_data_set_and_its_assessment_with_any_number_of_workers(tickets, worke
     assert prepared_content(settings["output"], Store()) == wanted
 
 
+@pytest.mark.slow  # test_curate_s3.py has a smaller run
 def test_through_moto(texts, s3_server):
     assert through_s3(texts, s3_server) == texts.digests
 
