@@ -70,7 +70,7 @@ def sections(report: Mapping[str, Any], config: Mapping[str, Any], folder: str) 
 
 def _findings(findings: Sequence[Mapping[str, Any]], folder: str) -> Section:
     content: list[Content] = [note("Files of each finding are below ", code(folder), ".")] if findings else []
-    content += [_finding(one, opened=number < 3) for number, one in enumerate(findings)]
+    content += [_finding(one, opened=number < 2) for number, one in enumerate(findings)]
     return Section("findings", "Findings", content or [sentence("None.")])
 
 
@@ -83,23 +83,23 @@ def _finding(one: Mapping[str, Any], *, opened: bool) -> Fold:
 
 def _example(example: Mapping[str, Any]) -> Content:
     boxes = []
-    for key in ("prompt", "answer", "expected"):
+    for key, style in (("prompt", "prompt"), ("expected", "reference"), ("answer", "generated")):
         words = example.get(key)
         if words is not None:
             shown = Passage([words]) if words.strip() else sentence("Empty: no visible text.")
-            boxes.append(styled(key, Markup("<h4>{}</h4>").format(key.capitalize()), shown, tag="div"))
+            boxes.append(styled(style, Markup("<h4>{}</h4>").format(key.capitalize()), shown, tag="div"))
     return join(note(outside(example["id"])), styled("answer", *boxes, tag="div"))
 
 
 def _slices(slices: Sequence[Mapping[str, Any]]) -> Section:
-    columns = ["Slice", "By", ">Items", ">Errors", ">Rate", ">Outside", ">Difference", ">p", ">p corrected", "Found"]
+    columns = ["Slice", "By", ">Items", ">Errors", ">Rate", ">Outside", ">Difference", ">p (Holm)", "Found"]
     rows = [
         [
             name(one["slice"]), one["by"], one["items"], one["errors"], f"{one['rate']:.1%}",
             f"{one['rate_outside']:.1%}",
             f"{100 * one['difference']:+.1f} ({100 * one['difference_low']:+.1f} to "
             f"{100 * one['difference_high']:+.1f})",
-            f"{one['p']:.2g}", f"{one['p_corrected']:.2g}", "yes" if one["found"] else "",
+            f"{one['p_corrected']:.2g}", "yes" if one["found"] else "",
         ]
         for one in slices[:_SLICES_SHOWN]
     ]  # fmt: skip

@@ -96,10 +96,11 @@ def leaves(
         errors: bool[N]. first: bool[N], the half that the tree is fitted to. Others: see `candidates`.
     """
     columns, names = [lengths.astype(float)], ["prompt"]
-    for name, values in {**fields, "language": languages, "cluster": clusters}.items():
+    named = [(f"{name} = ", values) for name, values in fields.items()]
+    for begins, values in (*named, ("language ", languages), ("cluster ", clusters)):
         for value in _frequent(values):
             columns.append(_equal(values, value).astype(float))
-            names.append(f"{name} = {value}" if name in fields else f"{name} {value}")
+            names.append(begins + value)
     if min(first.sum(), (~first).sum()) < 2 * _LEAST or len(np.unique(errors[first])) < 2:
         return
     matrix = np.stack(columns, axis=1)

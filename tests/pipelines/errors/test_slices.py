@@ -57,6 +57,16 @@ def test_a_planted_slice_of_two_fields_is_a_leaf():
     assert any({"channel = a", "queue = b"} <= set(one.rule.split(" and ")) for one in trees)
 
 
+def test_a_field_may_have_the_name_of_another_feature():
+    random = np.random.default_rng(4)
+    _, lengths, languages, clusters = features(random, 1000)
+    planted = random.choice(["x", "y"], 1000)
+    errors = random.random(1000) < np.where(planted == "x", 0.8, 0.1)
+    first = random.random(1000) < 0.5
+    found = list(leaves({"language": planted.tolist()}, lengths, languages, clusters, errors, first))
+    assert found and all("language = x" in one.rule or "not language = y" in one.rule for one in found)
+
+
 def test_p_values_and_intervals_are_the_published_ones():
     inside, wrong = np.arange(60) < 20, np.isin(np.arange(60), [*range(9), *range(20, 26)])
     ((_, found),) = compared([ErrorSlice("field", "a = b", inside, np.ones(60, bool))], wrong)
