@@ -61,7 +61,7 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
     if manifest is None or manifest["kind"] not in ("train", "prompt"):
         seen = "no finished run" if manifest is None else f"a run of kind {manifest['kind']}"
         raise DataError(f"run: {uri}: {seen}. {_ADVICE}")
-    config = manifest["config"] if isinstance(manifest["config"], dict) else {}
+    config = _mapping(manifest["config"])
     if manifest["kind"] == "prompt":
         data = config.get("data")
         return EvaluatedRun(
@@ -73,9 +73,7 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
             "and answers; of several phases, point at the folder of one."
         )
     # The manifest has no paths of corpora, so that a copy of a corpus gives the same run; the report has them.
-    written = folder.report("run")["run"]
-    config = written.get("config") if isinstance(written, dict) else None
-    config = config if isinstance(config, dict) else {}
+    config = _mapping(_mapping(folder.report("run")["run"]).get("config"))
     generate, corpora = config.get("generate"), config.get("corpus")
     compare = generate.get("answer") if isinstance(generate, dict) else None
     classifies = all("confidence" in one for one in answers)
@@ -93,6 +91,10 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
         data,
         label if classifies and isinstance(label, str) else None,
     )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _known(compare: Any) -> Compare:

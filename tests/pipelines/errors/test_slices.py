@@ -40,7 +40,9 @@ def test_leaves_tested_on_the_items_that_chose_them_would_be_false_more_often():
         random = np.random.default_rng(seed)
         given, errors = features(random, 400), random.random(400) < 0.2
         first = random.random(400) < 0.5
-        own = [ErrorSlice(one.by, one.rule, one.members, first) for one in leaves(*given, errors, first)]
+        found = list(leaves(*given, errors, first))
+        assert all((one.tested == ~first).all() for one in found)
+        own = [ErrorSlice(one.by, one.rule, one.members, first) for one in found]
         false += any(numbers["p_corrected"] <= 0.05 for _, numbers in compared(own, errors))
     assert false > 12
 
