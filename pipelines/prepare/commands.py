@@ -348,7 +348,8 @@ def dataset(
                 line = f"{one.version:<8}{one.tagged[:16]}  {numbers:<24}{one.digest[:12]}  {one.output}"
                 print(" ".join(f"{line}  {one.note}".splitlines()).rstrip())
                 for source, number in sorted(one.corrections.items()):
-                    print(f"{'':<8}{plural(number, 'record')} corrected by {source or 'a patch without a source'}")
+                    by = " ".join(source.split()) or "a patch without a source"
+                    print(f"{'':<8}{plural(number, 'record')} corrected by {by}")
         case "diff":
             difference = datasets.diff(name, given[0], **options)
             print(json.dumps(difference, indent=1, ensure_ascii=False) if as_json else difference)

@@ -7,7 +7,7 @@ A line corrects a field of a record:
     old         the value that is replaced; of a record with another value nothing is changed
     new         the value in its place
     edited_by   who corrected it; the record's provenance has it
-    source      where the correction comes from, such as a round of annotation; may be missing
+    source      where the correction comes from, such as a round of annotation, in one line; may be missing
     status      accepted, which is also meant without it; lines that are `proposed` are counted, and change nothing
 
 Of a conversation, `prompt` is the last message of the user, and `completion` the last one.
@@ -16,9 +16,9 @@ Of a conversation, `prompt` is the last message of the user, and `completion` th
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError
@@ -28,6 +28,17 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records.fields import ANNOTATIONS, as_text, listed
 
 _LARGEST = 64 << 20  # bytes of a file; every task has all lines
+# Bytes of memory for each byte of a file: measured 21 for a million of the shortest lines.
+_OF_A_BYTE = 24
+# Files may be of others: each source is a counter of the run, and each record is compared with all lines of its id.
+_MOST_SOURCES = 1_000
+_MOST_OF_AN_ID = 100
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("is not one line of printable characters")
+    return text
 
 
 class Edit(BaseModel, frozen=True):
@@ -38,7 +49,7 @@ class Edit(BaseModel, frozen=True):
     old: str | None
     new: str
     edited_by: str = Field(min_length=1, max_length=10_000)
-    source: str = ""
+    source: Annotated[str, AfterValidator(_one_line)] = Field("", max_length=200)
     status: Literal["accepted", "proposed"] = "accepted"
 
 
@@ -49,25 +60,47 @@ class Patches:
     Attributes:
         by_id: those that are accepted, in the order of their files and lines.
         proposed: number of those that are not.
+        memory: bytes that they take in each process.
     """
 
     by_id: Mapping[str, Sequence[Edit]] = field(default_factory=dict)
     proposed: int = 0
+    memory: int = 0
 
     @classmethod
-    def read(cls, store: Store, uris: Iterable[str]) -> "Patches":
+    def read(cls, store: Store, uris: Iterable[str], longest: int) -> "Patches":
         """
+        Args:
+            longest: most bytes of a text in UTF-8.
+
         Raises:
-            ConfigError: a file is missing or too large, or a line is no correction.
+            ConfigError: a file is missing, a line is no correction, or there are more sources, or more corrections of
+                an id, than can be kept apart.
+            StorageError: a file is too large.
         """
-        by_id, proposed = dict[str, list[Edit]](), 0
+        by_id, proposed, memory, sources = dict[str, list[Edit]](), 0, 0, set[str]()
         for uri in uris:
-            for edit in _edits(store, uri):
+            lines = _lines(store, uri)
+            memory += _OF_A_BYTE * sum(map(len, lines))
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                where = f"patches: line {number} of {uri}"
+                edit = _edit(line, where, longest)
                 if edit.status == "proposed":
                     proposed += 1
-                else:
-                    by_id.setdefault(edit.id, []).append(edit)
-        return cls(by_id, proposed)
+                    continue
+                of_id = by_id.setdefault(edit.id, [])
+                of_id.append(edit)
+                sources.add(edit.source)
+                if len(of_id) > _MOST_OF_AN_ID:
+                    raise ConfigError(f"{where}: over {_MOST_OF_AN_ID} corrections have the id {edit.id[:100]!r}.")
+                if len(sources) > _MOST_SOURCES:
+                    raise ConfigError(
+                        f"{where}: there are over {_MOST_SOURCES:,} different values of `source`. Name with it where "
+                        "many corrections come from, such as a round."
+                    )
+        return cls(by_id, proposed, memory)
 
     @property
     def edits(self) -> list[Edit]:
@@ -80,21 +113,30 @@ class Patches:
         return fingerprint([one.model_dump() for one in self.edits])
 
 
-def _edits(store: Store, uri: str) -> list[Edit]:
+def _lines(store: Store, uri: str) -> list[str]:
     try:
-        lines = store.read_bytes(uri, _LARGEST).decode().split("\n")
+        return store.read_bytes(uri, _LARGEST).decode().split("\n")
     except NotFound as error:
         raise ConfigError(f"patches: there is no file {uri}.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"patches: {uri} is no text in UTF-8: {error}. Give files of JSON Lines.") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(Edit.model_validate(json.loads(line)))
-        except (ValidationError, ValueError, RecursionError) as error:
-            raise ConfigError(f"patches: line {number} of {uri} is no correction: {error}") from error
+
+
+def _edit(line: str, where: str, longest: int) -> Edit:
+    """The correction of a line. where: the line, for errors."""
+    try:
+        found = Edit.model_validate(json.loads(line))
+        for text in found.model_dump(exclude_none=True).values():
+            text.encode()  # JSON can have half a surrogate pair, which is no text in UTF-8
+    except ValidationError as error:
+        # Without its values: they may be any text, also one that UTF-8 cannot write.
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        wrong = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{where} is no correction: {wrong + ': ' if wrong else ''}{first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is no correction: {error}") from error
+    if len(found.new.encode()) > longest:
+        raise ConfigError(f"{where} is no correction: `new` has over {longest:,} bytes (limits.max_document_bytes).")
     return found
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
+from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of, to_shape
 from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.rows import content_of
@@ -121,6 +122,8 @@ CUT_SCHEMA = pa.schema(
         ("text", pa.large_string()),
     ]
 )
+# Characters that corrections put into the records of a unit. One correction changes every record with its id.
+MOST_CORRECTED = 256 << 20
 _LANGUAGE = LanguageId()
 Rejected = tuple[Collected, dict[str, Any], FailedRule]
 
@@ -151,7 +154,8 @@ class CollectSettings:
         models, root = [*config.embedding_models.values()], paths.absolute(config.output)
         embedding = EmbeddingRun.of(config.store, root, config.name, models)
         validator = load_validator(config.store, config.validation, config.split.by_time, forbidden, embedding)
-        return cls(config, fields, cleaner, validator, embedding, Patches.read(config.store, config.patches))
+        patches = Patches.read(config.store, config.patches, config.limits.max_document_bytes)
+        return cls(config, fields, cleaner, validator, embedding, patches)
 
     @property
     def balance(self) -> tuple[str, ...]:
@@ -259,7 +263,7 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
             tables.tables.manifest.fingerprint,
             [one.columns for one in sources if one.table is not None],
         ]
-    memory = collect_memory(config.limits) + rules_memory(store, config.validation)
+    memory = collect_memory(config.limits) + rules_memory(store, config.validation) + settings.patches.memory
     work, made_from = partial(collect, settings, inputs.reading, tables), fingerprint(depends_on)
     return Stage("collect", outputs, inputs.units, work, made_from, store, _files, memory=memory)
 
@@ -322,6 +326,7 @@ class _Unit:
         self.settings, self.config, self.store, self.tables = settings, config, reading.store, tables
         self.unit, self.scratch = unit, scratch
         self.counters = Counter[str]({"records": 0, "passed": 0, "quarantined": 0, "replaced": 0})
+        self.corrected = 0  # characters, see MOST_CORRECTED
         self.schema, self.class_fields = settings.schema, class_fields(settings.schema)
         # A field that a source has no column for is not required of its records.
         has = {*self.source.columns, *BASE_METADATA} | ({*self.fields.columns} if self.source.table is None else set())
@@ -462,10 +467,21 @@ class _Unit:
         found = []
         for record, columns in records:
             for edit in self.settings.patches.by_id.get(record.id or "", ()):
-                new = edited(record.content, record.metadata, self._cleaned_edit(edit))
+                new = edited(record.content, record.metadata, edit)
+                if new is not None:
+                    new = edited(record.content, record.metadata, self._cleaned_edit(edit))
+                if new is not None and math.isnan(_score(new[1]) or 0):
+                    new = None
                 self.counters["patch-other-value" if new is None else f"patched/{edit.source}"] += 1
                 if new is None:
                     continue
+                self.corrected += len(edit.new)
+                if self.corrected > MOST_CORRECTED:
+                    raise DataError(
+                        f"patches: corrections of the records of {_files(self.unit)} have over "
+                        f"{MOST_CORRECTED:,} characters, the last one for the id {edit.id[:100]!r}. Give each record "
+                        "an id of its own: a correction changes all that have its id."
+                    )
                 content, metadata = new
                 (by,) = self._without_personal_data([" ".join(edit.edited_by.replace(",", " ").split())], "provenance")
                 stays = {name for name, value in metadata.items() if value == record.metadata[name]}

@@ -1,19 +1,23 @@
 """Corrections of records by files with patches."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from raymill.cluster.cli import main
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import Chat, Message, Preference, pair
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records.patches import Edit, Patches, edited
+from raymill.pipelines.prepare.stages import collect
 from raymill.pipelines.prepare.versions.registry import Registry
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
+
+LONGEST = 10_000_000
 
 
 def edit(field: str, old: str | None, new: str, id: str = "t1", **more: str) -> dict:
@@ -132,6 +136,55 @@ def test_a_line_that_is_no_correction_is_named(tmp_path, line, said):
     with open(file, "a") as lines:
         lines.write(line)
     with pytest.raises(ConfigError, match=said):
-        Patches.read(Store(), [file])
+        Patches.read(Store(), [file], LONGEST)
     with pytest.raises(ConfigError, match="there is no file"):
-        Patches.read(Store(), [file + "x"])
+        Patches.read(Store(), [file + "x"], LONGEST)
+
+
+@pytest.mark.parametrize(
+    ("edits", "said"),
+    [
+        ([edit("text", "a", "\udc00")], "line 1 .* no correction"),
+        ([edit("text", "a", "b", id="\ud800")], "line 1 .* no correction"),
+        ([edit("text", "a", "b", source="round\n9 records corrected by staff")], "source: .* one line"),
+        ([edit("text", "a", "b", source="s" * 201)], "source: .* 200"),
+        ([edit("text", "a", "\u00e4" * 6_000_000)], "over 10,000,000 bytes"),
+        ([edit("text", str(n), "b") for n in range(101)], "line 101 .*: over 100 corrections have the id 't1'"),
+        ([edit("text", "a", "b", id=str(n), source=str(n)) for n in range(1001)], "over 1,000 different values"),
+    ],
+    ids=["surrogate", "surrogate-id", "lines", "long-source", "long-text", "one-id", "sources"],
+)
+def test_a_patch_of_others_is_bounded(tmp_path, edits, said):
+    with pytest.raises(ConfigError, match=said):
+        Patches.read(Store(), [write(tmp_path / "patch.jsonl", *edits)], LONGEST)
+
+
+def test_the_memory_of_corrections_is_reserved(tmp_path):
+    """Each process has all of them: a million short lines, 56 MB, took 1.2 GB."""
+    file = write(tmp_path / "patch.jsonl", *(edit("t", "x", "y", id=str(n), edited_by="m") for n in range(20_000)))
+    tracemalloc.start()
+    found = Patches.read(Store(), [file], LONGEST)
+    held, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.edits) == 20_000 and held < most < found.memory < 3 * most
+
+
+def test_corrections_of_all_records_at_once_are_refused(settings, tmp_path, monkeypatch):
+    """Records of others may have one id, and each would take the text of the correction."""
+    rows = [{"id": "same", "q": question(n), "a": answer(n), "queue": "a"} for n in range(30)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    patch = write(tmp_path / "patch.jsonl", edit("category", "a", "z" * 1000, id="same"))
+    monkeypatch.setattr(collect, "MOST_CORRECTED", 20_000)
+    with pytest.raises(DataError, match="over 20,000 characters, the last one for the id 'same'"):
+        prepare_inline(settings | {"patches": [patch]}, monkeypatch)
+
+
+def test_a_score_that_is_no_number_is_no_correction(settings, tmp_path, monkeypatch):
+    rows = [{"id": f"t{n}", "q": question(n), "a": answer(n), "queue": "a", "s": 1} for n in range(30)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings["inputs"][0]["columns"]["quality_score"] = "s"
+    edits = [edit("quality_score", "1", "1e999"), edit("quality_score", "1", "0.5", id="t2")]
+    run = prepare_inline(settings | {"patches": [write(tmp_path / "patch.jsonl", *edits)]}, monkeypatch)
+    assert run.report["patches"]["other_value"] == 1
+    found = records(run)
+    assert [found[id]["metadata"]["quality_score"] for id in ("t1", "t2")] == [1, 0.5]
