@@ -73,7 +73,7 @@ def pack_tiny(root: str, documents: int = 200, validation: int = 20) -> None:
     packed = f"{root}/packed"
     artifacts = pack_examples(packed, write_examples(packed, rows), settings(root))
     told = {
-        "settings": {},
+        "settings": {"corpora": {"test": {"files": "made here"}}, "tokenizer": {}},
         "tokenizer": "tiny",
         "classes": [],
         "artifacts": {"test": {split: artifacts[split].manifest.digest for split in SPLITS}},

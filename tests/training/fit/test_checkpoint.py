@@ -312,7 +312,11 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     Path(newer, "manifest.json").write_text("{")
     refuse_or_delete_other_training(job.folder, replace=False)
     assert latest(job.folder).uri == older
-    outcome = {"fingerprint": "another", "checkpoint": older, "best_checkpoint": older}
+    outcome = {
+        "fingerprint": "another", "ended": "steps", "steps": 1, "best_step": None, "checkpoint": older,
+        "best_checkpoint": older, "trainable_parameters": 1, "all_parameters": 1, "unmoved": [], "skipped": [],
+        "restarts": 0, "seconds": 1.0,
+    }  # fmt: skip
     Store().write_bytes(job.folder.outcome, json.dumps(outcome).encode())
     with pytest.raises(DataError, match="written by a training with other settings"):
         refuse_or_delete_other_training(job.folder, replace=False)
