@@ -109,8 +109,8 @@ Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 def as_list(value: Any) -> Any:
-    """A text as a list of one, for the setting `inputs`."""
-    return [value] if isinstance(value, str) else value
+    """A text or one input's settings as a list of one, for the setting `inputs`."""
+    return [value] if isinstance(value, str | dict) else value
 
 
 READER = PluginKind("reader", "raymill.readers", ("content", "path"), ("read",))

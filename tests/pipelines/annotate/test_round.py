@@ -339,3 +339,12 @@ def test_a_record_is_judged_by_a_classifier_that_was_not_trained_on_it(tmp_path,
     tasks = annotate_inline(settings_of(path, tmp_path / "out", task=task, choose=choose), monkeypatch).round.tasks
     labels = {row["id"]: row["label"] for row in pq.read_table(path).to_pylist()}
     assert np.mean([row.prediction == labels[row.id] for row in tasks]) < 0.5
+
+
+@pytest.mark.parametrize("form", ["a.jsonl", {"path": "a.jsonl"}, [{"path": "a.jsonl"}]])
+@pytest.mark.parametrize("name", ["input", "inputs"])
+def test_one_input_needs_no_list(form, name, tmp_path):
+    settings = settings_of(tmp_path / "a.jsonl", tmp_path / "out")
+    del settings["input"]
+    (one,) = AnnotateConfig.model_validate(settings | {name: form}).inputs
+    assert one.path == "a.jsonl" or one.path.endswith("/a.jsonl")
