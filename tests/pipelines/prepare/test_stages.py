@@ -36,6 +36,9 @@ def settings(tmp_path) -> dict[str, Any]:
     for name in ("thesaurus", "other-thesaurus"):
         (tmp_path / name).write_text("screw,bolt\n")
     (tmp_path / "terms.yaml").write_text("PC: computer\n")
+    (tmp_path / "patch.jsonl").write_text(
+        '{"id": "t1", "field": "queue", "old": "it", "new": "hr", "edited_by": "a"}\n'
+    )
     columns = {"prompt": "q", "completion": "a", "queue": "queue", "day": "day"}
     chats = {"messages": "said", "queue": "queue"}
     table = {
@@ -150,7 +153,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "collect": {
         "inputs.0.domain": "law", "inputs.0.day_first": True, "clean.keep_cut": True,
         "inputs.0.task_type": "policy", "inputs.1.speakers.Ann": "assistant", "inputs.2.columns.queue": "price",
-        "records.section_chars": 90,
+        "records.section_chars": 90, "patches": ["HERE/patch.jsonl"],
         "records.shape": "pairs", "records.task_type": "policy", "records.templates": {"qa": {"prompt": "{title}?"}},
         "records.preferences": "chosen", "records.chats_as_text": {"shape": "text", "chats_as_text": {}},
         "clean.quotes": "straight",
