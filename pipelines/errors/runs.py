@@ -5,6 +5,7 @@ it names is run.
 """
 
 import heapq
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -19,11 +20,14 @@ from raymill.cluster.record import read_json
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store import paths
+from raymill.cluster.store.paths import RecordedUri
 from raymill.cluster.store.store import Store
 from raymill.pipelines.errors.config import Compare
 from raymill.pipelines.errors.items import READ, READ_SCHEMA, EvaluatedItem, errors_of
 from raymill.pipelines.prepare.records.fields import metadata_of, value_of
 from raymill.pipelines.prompting.variants import Item
+
+log = logging.getLogger(__name__)
 
 MOST = 100_000  # items, and records of train, that are analysed
 _ADVICE = "Point `run` at the output of `raymill train` or `raymill prompt`."
@@ -63,10 +67,8 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
         raise DataError(f"run: {uri}: {seen}. {_ADVICE}")
     config = _mapping(manifest["config"])
     if manifest["kind"] == "prompt":
-        data = config.get("data")
-        return EvaluatedRun(
-            "prompt", uri, manifest["digest"], _known(config.get("answer")), _data_set(store, data), None
-        )
+        data = _data_set(store, uri, config.get("data"))
+        return EvaluatedRun("prompt", uri, manifest["digest"], _known(config.get("answer")), data, None)
     if not (answers := _answers(store, uri)):
         raise DataError(
             f"run: {uri}: its evaluation.json has no answers. Train with `generate` and a held-out split of questions "
@@ -80,7 +82,7 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
     data = label = None
     for corpus in corpora if isinstance(corpora, list) else ():
         columns = corpus.get("columns") if isinstance(corpus, dict) else None
-        if isinstance(corpus, dict) and (data := _data_set(store, corpus.get("path"))) is not None:
+        if isinstance(corpus, dict) and (data := _data_set(store, uri, corpus.get("path"))) is not None:
             label = columns.get("label") if isinstance(columns, dict) else None
             break
     return EvaluatedRun(
@@ -101,11 +103,20 @@ def _known(compare: Any) -> Compare:
     return compare if compare in get_args(Compare) else "text"
 
 
-def _data_set(store: Store, path: Any) -> str | None:
-    """The output of `prepare` at a path that a run names, or whose split is there; None if there is none now."""
-    if not isinstance(path, str) or not path or path.startswith("hf:"):
+def _data_set(store: Store, run: str, path: Any) -> str | None:
+    """The output of `prepare` at a path that a run names, or whose split is there; None if there is none now.
+
+    Only on the store of the run: else whoever wrote it could choose where requests with the user's keys go.
+    """
+    try:
+        path = RecordedUri(path)
+    except ValueError:
         return None
-    path = paths.absolute(path)
+    if paths.scheme(path) == "hf":
+        return None
+    if paths.store_of(path) != paths.store_of(paths.absolute(run)):
+        log.warning("run: %s names the data set %s on another store. To have it read, name it in `data`.", run, path)
+        return None
     for root in (path, path.rpartition("/")[0]):
         try:
             if root and RunFolder(store, root).finished("prepare") is not None:

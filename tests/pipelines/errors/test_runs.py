@@ -165,3 +165,14 @@ def test_a_real_training_is_read_by_the_answers_and_the_config_that_it_records(d
     for one in rows(found, "items"):
         assert (one["prompt"], one["expected"]) == (known[one["id"]]["prompt"], known[one["id"]]["completion"])
     assert found.report["causes"] and len(rows(found, "nearest")) == 5 * found.report["errors"]
+
+
+@pytest.mark.parametrize("named", ["s3://of-others/data", "s3://of-others/data/train", "hf:of/others", "\x1b[2J/x", 3])
+def test_a_data_set_on_another_store_than_the_run_is_not_asked_for(named, data, tmp_path, monkeypatch, caplog):
+    run = trained(tmp_path / "sft", data, answers_of(data, []), corpus=[{"path": named}])
+    asked = list[str]()
+    finished = RunFolder.finished
+    monkeypatch.setattr(RunFolder, "finished", lambda folder, kind: asked.append(folder.uri) or finished(folder, kind))
+    assert evaluated_run(Store(), str(run)).data is None
+    assert not any("of-others" in one for one in asked)
+    assert ("name it in `data`" in caplog.text) == str(named).startswith("s3")
