@@ -19,9 +19,10 @@ Reads the artifact _work/examples/CORPUS; writes the artifacts CORPUS/train, val
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self, TypedDict
+from threading import Lock
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,7 @@ from raymill import cluster
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, open_parquet
 from raymill.cluster.cost import Cost, Planning
 from raymill.cluster.entry import Entry
+from raymill.cluster.errors import DataError
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.exchange import FAN, Levels, cost_of_level
 from raymill.cluster.output import changed, read_slices, table_of, table_slices
@@ -65,6 +67,11 @@ _LIBRARIES = 256 << 20
 # it is made, row groups that are read ahead, and in the last level the rows. Measured: 44 to 64 bytes per token.
 _OF_A_TOKEN = 64
 _OF_AN_EXAMPLE = 300
+# The most examples of a unit, on average: short ones take more memory than their tokens.
+_UNIT_EXAMPLES = 1 << 20
+# Limits on the examples of a unit in memory, as multiples of what is reserved. Above the first, most of them may not
+# have the shuffle key of another one. The second leaves room for many documents of 10 million tokens in one range.
+_MOST_EQUAL, _MOST = 2, 16
 # Threads that read the files of a unit; they wait for the store.
 _THREADS = 8
 _NO_COLUMNS = pa.schema([])
@@ -113,16 +120,17 @@ def pack_stage(
     group_bytes = rows_per_group(rule.length) * (rule.length * 33 // 8)
     all_ranges = tuple(ranges(counters, unit_tokens))
     levels = Levels.of(len(examples.manifest.files), len(all_ranges), fan)
+    reserved = partial(memory_of_level, examples, all_ranges, levels)
     stage = Stage(
         name=stage_of("pack", name),
         outputs=tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS),
         units=moves(levels, 1, examples) if levels.count == 1 else (),
-        work=Pack(name, rule, store, all_ranges, bool(by_stage(counters, STAGE_TOKENS))),
+        work=Pack(name, rule, store, all_ranges, bool(by_stage(counters, STAGE_TOKENS)), reserved(levels.count)),
         fingerprint=decided_by,
         store=store,
         describe=_files_of,
         small=sum(counters.get(f"tokens/{split}", 0) for split in SPLITS) <= SMALL_TOKENS,
-        memory=memory_of_level(examples, all_ranges, levels, levels.count),
+        memory=reserved(levels.count),
     )
 
     def shuffle(run: RunStage) -> list[ShuffleUnit]:
@@ -135,9 +143,9 @@ def pack_stage(
                 name=f"{stage.name}.shuffle-{level}",
                 outputs=(Output(output, _NO_COLUMNS),),
                 units=moves(levels, level, made),
-                work=MoveExamples(output, store, all_ranges, levels, level),
+                work=MoveExamples(output, store, all_ranges, levels, level, reserved(level)),
                 fingerprint=fingerprint([decided_by, level, levels.fan_in, levels.fan_out]),
-                memory=memory_of_level(examples, all_ranges, levels, level),
+                memory=reserved(level),
                 model=partial(_planned_level, levels, level, made.manifest.bytes),
             )
             made = run(of_level)[output]
@@ -148,18 +156,22 @@ def pack_stage(
 
 @dataclass(frozen=True)
 class Pack:
-    """The work of one unit, which has one of the `ranges`. staged: whether ranges of the train split have a stage."""
+    """The work of one unit, which has one of the `ranges`.
+
+    staged: whether ranges of the train split have a stage. memory: reserved for it.
+    """
 
     name: str
     rule: PackingRule
     store: Store
     ranges: tuple["KeyRange", ...]
     staged: bool
+    memory: int
 
     def __call__(self, unit: "ShuffleUnit", scratch: Scratch) -> Counters:
         own = self.ranges[unit.first]
         split = SPLITS[own["split"]]
-        examples = in_order(read_examples(self.store, unit, [own]))
+        examples = in_order(read_examples(self.store, unit, [own], self.memory))
         pieces, counters = cut(examples, self.rule.length, self.rule.overflow, self.rule.classify)
         rows = to_rows(pieces, self.rule, own)
         scratch.write(f"{self.name}/{split}", rows)
@@ -189,13 +201,15 @@ class KeyRange(TypedDict):
 
 
 def ranges(counters: Counters, unit_tokens: int) -> Iterator[KeyRange]:
-    """Ranges of about `unit_tokens` tokens, each of one split and stage, which have all examples.
+    """Ranges of about `unit_tokens` tokens, or _UNIT_EXAMPLES of fewer, each of one split and stage, with all examples.
 
     counters: those of the artifact of examples.
     """
     for index in range(len(SPLITS)):
+        of_split = counters.get(f"tokens/{SPLITS[index]}", 0)
         for low, high, tokens in _spans(counters, index):
-            count = max(1, round(tokens / unit_tokens))
+            examples = tokens * counters.get(f"examples/{SPLITS[index]}", 0) / max(of_split, 1)
+            count = max(1, round(tokens / unit_tokens), round(examples / _UNIT_EXAMPLES))
             for part in range(count):
                 ends = (low + (high - low) * at // count for at in (part, part + 1))
                 yield {"split": index, "low": next(ends), "high": next(ends)}
@@ -272,17 +286,18 @@ def _planned_level(levels: Levels, level: int, size: int, planning: Planning, sa
 
 @dataclass(frozen=True)
 class MoveExamples:
-    """The work of a unit of a level before the last. ranges: all of them."""
+    """The work of a unit of a level before the last. ranges: all of them. memory: reserved for it."""
 
     output: str
     store: Store
     ranges: tuple[KeyRange, ...]
     levels: Levels
     level: int
+    memory: int
 
     def __call__(self, unit: ShuffleUnit, scratch: Scratch) -> Counters:
         ranges = self.ranges[unit.first : unit.end]
-        table = read_examples(self.store, unit, ranges)
+        table = read_examples(self.store, unit, ranges, self.memory)
         part = numbers(table, ranges) // self.levels.targets_of_part(self.level + 1)
         ends = np.cumsum(np.bincount(part, minlength=self.levels.fan_out))
         table = table.take(pa.array(np.argsort(part, kind="stable")))
@@ -303,12 +318,58 @@ def numbers(table: pa.Table, ranges: Sequence[KeyRange]) -> np.ndarray:
     return found
 
 
-def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange]) -> pa.Table:
-    """The examples of a unit, in the order of its files. ranges: its ranges. Reads only row groups with these.
+@dataclass
+class _Held:
+    """The examples of a unit that were read so far, by several threads.
+
+    Shuffle keys are hashes of ids, so that ranges have equally many tokens. Documents with one id, as those of equal
+    texts have, are all in one range, and whoever knows the seed can choose ids of one range.
+
+    Attributes:
+        memory: bytes that are reserved for the unit.
+        keys: shuffle keys of each table. bytes: of memory.
+        checked: `bytes` when keys were last compared, which happens whenever they doubled.
+    """
+
+    memory: int
+    keys: list[np.ndarray] = field(default_factory=list)
+    bytes: int = 0
+    checked: int = 0
+    lock: Any = field(default_factory=Lock)
+
+    def add(self, table: pa.Table) -> None:
+        """
+        Raises:
+            DataError: the examples take too much memory.
+        """
+        with self.lock:
+            self.keys.append(table["place"].to_numpy())
+            tokens = pc.sum(pc.list_value_length(table["ids"])).as_py() or 0
+            self.bytes += tokens * _OF_A_TOKEN + len(table) * _OF_AN_EXAMPLE
+            too_many = self.bytes > _MOST * self.memory
+            if not too_many and self.bytes < max(_MOST_EQUAL * self.memory, 2 * self.checked):
+                return
+            self.checked = self.bytes
+            keys = np.concatenate(self.keys)
+            if too_many or 2 * len(np.unique(keys)) < len(keys):
+                raise DataError(
+                    f"{len(keys):,} documents and more, whose ids are equal or have neighbouring hashes, are packed "
+                    f"at once. That takes over {self.bytes / self.memory:.0f} times the "
+                    "memory of documents with different ids. Remove repeated documents, for example with `raymill "
+                    "curate`, or name a column with an id of each document in columns.id."
+                )
+
+
+def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange], memory: int) -> pa.Table:
+    """The examples of a unit, in the order of its files. Reads only row groups with its ranges.
+
+    Args:
+        ranges: those of the unit. memory: bytes that are reserved for it.
 
     Raises:
-        DataError: a file was changed after it was written.
+        DataError: a file was changed after it was written, or the examples take far more than `memory`.
     """
+    held = _Held(memory)
     bounds: dict[int, tuple[int, int]] = {}  # split -> (low, high) of consecutive ranges
     for one in ranges:
         low, _ = bounds.get(one["split"], (one["low"], 0))
@@ -318,13 +379,14 @@ def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange]) -
         table = table_of(data) or EXAMPLES.empty_table()
         if not _inside(table, bounds).all():
             raise ValueError("examples of other ranges")
+        held.add(table)
         return table
 
     if unit.slice is not None:
         found = read_slices(store, unit.uris, unit.slice, of_slice)
     else:
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(lambda uri: _read_file(store, uri, bounds), unit.uris))
+            found = list(pool.map(lambda uri: _read_file(store, uri, bounds, held), unit.uris))
     return pa.concat_tables([EXAMPLES.empty_table(), *found])
 
 
@@ -345,7 +407,7 @@ def _inside(table: pa.Table, bounds: Mapping[int, tuple[int, int]]) -> np.ndarra
     return inside
 
 
-def _read_file(store: Store, uri: str, bounds: Mapping[int, tuple[int, int]]) -> pa.Table:
+def _read_file(store: Store, uri: str, bounds: Mapping[int, tuple[int, int]], held: _Held) -> pa.Table:
     found = [EXAMPLES.empty_table()]
     with open_parquet(store, uri) as parquet:
         metadata, groups = parquet.metadata, []
@@ -367,6 +429,7 @@ def _read_file(store: Store, uri: str, bounds: Mapping[int, tuple[int, int]]) ->
                 found.append(table.filter(pa.array(_inside(table, bounds))))
             except ValueError as error:
                 raise changed(uri) from error
+            held.add(found[-1])
     return pa.concat_tables(found)
 
 

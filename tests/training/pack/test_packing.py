@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -103,9 +104,10 @@ def test_any_documents_are_moved_to_their_range_in_the_order_of_the_files(tmp_pa
     all_ranges = list(ranges(examples.manifest.counters, 40))
     for one, other in zip(moved, direct.units, strict=True):
         own = all_ranges[one.first : one.end]
-        assert read_examples(Store(), one, own) == read_examples(Store(), other, own)
+        assert read_examples(Store(), one, own, GIB) == read_examples(Store(), other, own, GIB)
 
 
+GIB = 1 << 30
 WHOLE = {
     "split": 1, "place": 7, "document": "a", "ids": [5, 6, 7], "labels": [False, True, True], "label": None,
     "weights": [1.0, 0.0, 2.0],
@@ -137,10 +139,10 @@ def test_examples_that_tokenise_does_not_write_are_named_and_not_packed(tmp_path
     unit = ShuffleUnit(0, 1, str(tmp_path), ("part",), None if way == "files" else 1)
     own = [KeyRange(split=1, low=0, high=10)]
     if change in ({}, {"weights": None}):
-        assert read_examples(Store(), unit, own) == table
+        assert read_examples(Store(), unit, own, GIB) == table
     else:
         with pytest.raises(DataError, match=f"{tmp_path}/part: was changed after it was written"):
-            read_examples(Store(), unit, own)
+            read_examples(Store(), unit, own, GIB)
 
 
 @pytest.mark.parametrize("change", [{"split": 2}, {"split": -1}, {"place": 10}, {"place": 2**64 - 1}])
@@ -148,7 +150,7 @@ def test_a_slice_with_an_example_of_another_range_is_named(tmp_path, change):
     table = pa.Table.from_pylist([WHOLE, WHOLE | change], EXAMPLES)
     write_slices(tmp_path / "part", [table_slice(table)])
     with pytest.raises(DataError, match=f"{tmp_path}/part: was changed after it was written"):
-        read_examples(Store(), ShuffleUnit(0, 1, str(tmp_path), ("part",), 0), [KeyRange(split=1, low=0, high=10)])
+        read_examples(Store(), ShuffleUnit(0, 1, str(tmp_path), ("part",), 0), [KeyRange(split=1, low=0, high=10)], GIB)
 
 
 @pytest.mark.parametrize("column", ["split", "place"])
@@ -159,7 +161,9 @@ def test_a_file_of_examples_without_statistics_was_changed(tmp_path, column):
         write_statistics=[name for name in ("split", "place") if name != column],
     )
     with pytest.raises(DataError, match="was changed after it was written"):
-        read_examples(Store(), ShuffleUnit(0, 1, str(tmp_path), ("part",), None), [KeyRange(split=1, low=0, high=10)])
+        read_examples(
+            Store(), ShuffleUnit(0, 1, str(tmp_path), ("part",), None), [KeyRange(split=1, low=0, high=10)], GIB
+        )
 
 
 def test_reads_are_as_many_as_planned(tmp_path, monkeypatch):
@@ -305,11 +309,47 @@ def test_memory_equals_the_one_of_the_largest_part_and_of_the_largest_share_of_t
     assert memory_of_level(examples, every, levels, 2) == 5 + 11_000
 
 
+@pytest.mark.parametrize("way", ["files", "slices"])
+def test_documents_with_one_id_do_not_fill_the_memory(tmp_path, way):
+    """A file of 14 kB with five million equal texts has one id, and so one range, whatever the number of ranges."""
+    unit = ShuffleUnit(0, 1, str(tmp_path), ("part", "part"), None if way == "files" else 0)
+    own, memory = [KeyRange(split=1, low=0, high=1 << 40)], 1 << 20
+
+    def read(count: int, step: int) -> int:
+        rows = pa.Table.from_pylist([WHOLE], EXAMPLES).take(pa.array(np.zeros(count, np.int32)))
+        places = np.arange(count).astype(np.uint64) * np.uint64(step)
+        rows = rows.set_column(1, EXAMPLES.field("place"), pa.array(places))
+        if way == "files":
+            pq.write_table(rows, tmp_path / "part", row_group_size=1000)
+        else:
+            write_slices(tmp_path / "part", [table_slice(rows)])
+        return len(read_examples(Store(), unit, own, memory))
+
+    assert read(1_500, 0) == 3_000  # 492 bytes each
+    assert read(5_000, 1) == 10_000  # as documents of many tokens take
+    with pytest.raises(DataError, match=r"documents and more, whose ids are equal"):
+        read(5_000, 0)
+    with pytest.raises(DataError, match=r"over 1[67] times the memory"):
+        read(18_000, 1)
+
+
+def test_a_range_has_no_more_short_examples_than_memory_for_them(monkeypatch):
+    """Examples of 4 tokens took 1.6 GiB a range; those of usual length stay in ranges of equally many tokens."""
+    short = {"tokens/train": 40_000_000, "examples/train": 10_000_000}
+    examples = SimpleNamespace(manifest=SimpleNamespace(counters=short, files=[SimpleNamespace(bytes=1)]))
+    every = list(ranges(short, packing.UNIT_TOKENS))
+    assert memory_of_level(examples, every, Levels.of(1, len(every), packing.FAN), 1) < 1 << 30
+    usual = short | {"examples/train": 1_000_000}
+    assert len(list(ranges(usual, packing.UNIT_TOKENS))) == len(
+        list(ranges({"tokens/train": 40e6}, packing.UNIT_TOKENS))
+    )
+
+
 def test_a_unit_of_a_level_writes_one_slice_for_each_part_of_its_ranges(tmp_path):
     examples = write_examples(str(tmp_path), DOCUMENTS, 9, 500)
     every = tuple(ranges(examples.manifest.counters, UNIT_TOKENS))
     levels = Levels.of(len(examples.manifest.files), len(every), 3)
-    work = packing.MoveExamples("out", Store(), every, levels, 1)
+    work = packing.MoveExamples("out", Store(), every, levels, 1, GIB)
     unit = moves(levels, 1, examples)[1]
     with Scratch([packing.Output("out", pa.schema([]))]) as scratch:
         work(unit, scratch)
