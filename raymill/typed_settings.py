@@ -1737,6 +1737,19 @@ class ReportOptionsSettings(TypedDict, total=False):
     """Fraction of a source's documents above which the report warns of their removal."""
 
 
+class RoundsSettings(TypedDict, total=False):
+    """What labels cost, by which `raymill annotate round` stops."""
+
+    price: float | None
+    """Price of a label by one annotator; null: not known."""
+    budget: float | None
+    """Maximum to spend on the labels of all rounds, in the currency of `price`; null: none."""
+    point_value: float | None
+    """What one percentage point more accuracy is worth, in the currency of `price`; no round is made whose predicted
+    gain is worth less than it costs. null: not known.
+    """
+
+
 class RuleUseSettings(TypedDict, total=False):
     """A rule of the user, as `module:attribute`, or with settings."""
 
@@ -3062,6 +3075,7 @@ def annotate(
     gold: str | None = NOT_GIVEN,
     gold_share: float = NOT_GIVEN,
     corrects: CorrectsSettings | None = NOT_GIVEN,
+    rounds: RoundsSettings = NOT_GIVEN,
     simulate: SimulateSettings | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     limits: LimitsSettings = NOT_GIVEN,
@@ -3095,6 +3109,7 @@ def annotate(
         gold_share: Fraction of the tasks with a known label, if `gold` is set.
         corrects: Field of `prepare`'s records that the labels correct, by labels/patch.jsonl of `finish`; null:
             none.
+        rounds: Price and budget of `raymill annotate round`.
         simulate: Simulated rounds on known labels in place of tasks for annotators; null: tasks.
         output: Folder or URI below which the run writes everything.
         limits: Bounds on the size of documents and files, and on the time for parsing them.
@@ -3124,6 +3139,7 @@ def annotate(
             "gold": gold,
             "gold_share": gold_share,
             "corrects": corrects,
+            "rounds": rounds,
             "simulate": simulate,
             "output": output,
             "limits": limits,

@@ -29,9 +29,12 @@ class RecordClassifier:
 
         draw: uint64[N] of the records, which gives their fold.
         """
-        features = _features(texts)
+        return self.of_features(features_of(texts), draw)
+
+    def of_features(self, features: Any, draw: np.ndarray) -> np.ndarray:
+        """As `probabilities`. features: sparse matrix of `features_of`."""
         folds = len(self.weights)
-        found = np.empty((len(texts), self.bias.shape[1]))
+        found = np.empty((features.shape[0], self.bias.shape[1]))
         for fold in range(folds):
             rows = np.flatnonzero(draw % np.uint64(folds) == fold)
             scores = features[rows] @ self.weights[fold].T + self.bias[fold]
@@ -51,25 +54,32 @@ def fit(
         draw: uint64[N], which gives the fold of a text.
         out_of_fold: whether five models are fitted, each without a fifth of the texts; else one.
     """
-    folds = _FOLDS if out_of_fold else 1
-    features = _features([*texts, *names])  # scikit-learn cannot hash no text at all
-    of_names = np.arange(len(texts), len(texts) + len(names))
-    weights = np.zeros((folds, len(names), _FEATURES), np.float32)
-    bias = np.zeros((folds, len(names)), np.float32)
+    return fit_features(features_of([*texts, *names]), labels, draw, out_of_fold=out_of_fold)
+
+
+def fit_features(features: Any, labels: Sequence[int], draw: np.ndarray, *, out_of_fold: bool) -> RecordClassifier:
+    """As `fit`. features: sparse matrix of `features_of`, of the texts and then of the names of all labels."""
+    folds, texts = _FOLDS if out_of_fold else 1, len(labels)
+    names = features.shape[0] - texts
+    of_names = np.arange(texts, texts + names)
+    weights = np.zeros((folds, names, _FEATURES), np.float32)
+    bias = np.zeros((folds, names), np.float32)
     target = np.array(labels, np.int64)
     for fold in range(folds):
-        kept = np.flatnonzero(draw % np.uint64(folds) != fold) if folds > 1 else np.arange(len(texts))
+        kept = np.flatnonzero(draw % np.uint64(folds) != fold) if folds > 1 else np.arange(texts)
         rows = np.concatenate([kept, of_names])
         used = np.unique(features[rows].indices)  # the weights of all others are 0
         with threadpool_limits(1):
-            model: Any = LogisticRegression(C=10, max_iter=_STEPS)
-            model.fit(features[rows][:, used], np.concatenate([target, np.arange(len(names))])[rows])
-        first = 1 if len(names) == 2 else 0  # scikit-learn keeps one row of two labels
+            # With 77 labels five times as fast as L-BFGS, which is the default.
+            model: Any = LogisticRegression(C=10, max_iter=_STEPS, solver="newton-cg")
+            model.fit(features[rows][:, used], np.concatenate([target, np.arange(names)])[rows])
+        first = 1 if names == 2 else 0  # scikit-learn keeps one row of two labels
         weights[fold, first:, used] = model.coef_.T
         bias[fold, first:] = model.intercept_
     return RecordClassifier(weights, bias)
 
 
-def _features(texts: Sequence[str]) -> Any:
+def features_of(texts: Sequence[str]) -> Any:
+    """float32[N, W], sparse: hashed words and pairs of words of each text. texts: at least one."""
     vectorizer = HashingVectorizer(n_features=_FEATURES, ngram_range=(1, 2), alternate_sign=False, dtype=np.float32)
     return vectorizer.transform(texts)

@@ -207,6 +207,28 @@ class Simulate(BaseModel, extra="forbid", frozen=True):
         return self
 
 
+class Rounds(BaseModel, extra="forbid", frozen=True):
+    """What labels cost, by which `raymill annotate round` stops."""
+
+    price: float | None = Field(None, ge=0, description="Price of a label by one annotator; null: not known")
+    budget: float | None = Field(
+        None, gt=0, description="Maximum to spend on the labels of all rounds, in the currency of `price`; null: none"
+    )
+    point_value: float | None = Field(
+        None,
+        gt=0,
+        description="What one percentage point more accuracy is worth, in the currency of `price`; no round is made "
+        "whose predicted gain is worth less than it costs. null: not known",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Self:
+        for name in ("budget", "point_value"):
+            if self.price is None and getattr(self, name) is not None:
+                raise ValueError(f"{name}: needs `price`, of a label by one annotator")
+        return self
+
+
 class Corrects(BaseModel, extra="forbid", frozen=True):
     """What labels correct in the records of `prepare`."""
 
@@ -243,6 +265,7 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
         description="Field of `prepare`'s records that the labels correct, by labels/patch.jsonl of `finish`; null: "
         "none",
     )
+    rounds: Rounds = Field(Rounds(), description="Price and budget of `raymill annotate round`")
     simulate: Simulate | None = Field(
         None, description="Simulated rounds on known labels in place of tasks for annotators; null: tasks"
     )

@@ -55,7 +55,7 @@ _summary = Entry("raymill.pipelines.annotate.simulate:summary")  # it loads scik
 log = logging.getLogger(__name__)
 
 # `exclude` of pydantic's model_dump: the settings without effect on the tasks.
-_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True}
+_NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "rounds": True}
 
 
 _CURVES = "Accuracy on the records held out, by the number of labels. Thin lines: 95% interval over the seeds."

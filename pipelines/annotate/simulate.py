@@ -16,13 +16,13 @@ from sklearn.metrics import f1_score
 from raymill.cluster.entry import Entry
 from raymill.pipelines.agreement import cross_table, kappa
 from raymill.pipelines.annotate.choose import farthest_first, uncertainty
-from raymill.pipelines.annotate.classifier import fit
+from raymill.pipelines.annotate.classifier import features_of, fit_features
 from raymill.pipelines.annotate.config import Strategy
+from raymill.pipelines.annotate.stopping import WINDOW, is_stable
 
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 
 _DIMENSIONS = 64
-_WINDOW, _STABLE = 3, 0.99  # of the stopping rule by stable predictions
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,22 @@ def simulate(
     test, pool = np.split(order, [round(held_out * len(order))])
     labelled = np.zeros(len(pool), bool)
     labelled[: min(batch, len(pool))] = True  # the order is random
-    texts = [records.texts[at] for at in pool]
-    vectors = _fit_embedding.load()(texts, _DIMENSIONS).embed(texts) if strategy == "diversity" else None
-    of_test = [records.texts[at] for at in test]
+    vectors = None
+    if strategy == "diversity":
+        texts = [records.texts[at] for at in pool]
+        vectors = _fit_embedding.load()(texts, _DIMENSIONS).embed(texts)
+    features = features_of([*records.texts, *records.names])
+    of_names = np.arange(len(records.texts), features.shape[0])
     rows = list[dict[str, Any]]()
     before: np.ndarray | None = None
     for number in range(rounds):
         known = np.flatnonzero(labelled)
-        model = fit([texts[at] for at in known], records.labels[pool[known]].tolist(), records.names,
-                    records.draw[pool[known]], out_of_fold=False)  # fmt: skip
-        found = model.probabilities(of_test, records.draw[test]).argmax(axis=1)
+        learned = pool[known]
+        rows_of = np.concatenate([learned, of_names])
+        model = fit_features(
+            features[rows_of], records.labels[learned].tolist(), records.draw[learned], out_of_fold=False
+        )
+        found = model.of_features(features[test], records.draw[test]).argmax(axis=1)
         truth = records.labels[test]
         # Without a kappa all predictions of both rounds are one label.
         stable = None if before is None else kappa(cross_table(before, found, len(records.names)), "nominal")
@@ -81,7 +87,7 @@ def simulate(
         elif vectors is not None:
             chosen = farthest_first(vectors, ~labelled, size)
         elif strategy != "diversity":
-            probabilities = model.probabilities([texts[at] for at in left], records.draw[pool[left]])
+            probabilities = model.of_features(features[pool[left]], records.draw[pool[left]])
             chosen = left[np.argsort(-uncertainty(probabilities, strategy), kind="stable")[:size]]
         labelled[chosen] = True
     return rows
@@ -165,18 +171,14 @@ def labels_to_reach(curve: Sequence[Mapping[str, Any]], accuracy: float) -> int 
 def _stopping(
     strategies: Sequence[str], by: Mapping[Any, Any], seeds: Sequence[int], numbers: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Where predictions were stable (mean kappa of three rounds at least .99), and what further labels then brought.
-
-    Source: KappaAverage of small-text, after Bloodgood and Vijay-Shanker 2009.
-    """
+    """Where predictions were stable (stopping.py), and what further labels then brought."""
     found = []
     for strategy in strategies:
         stops = []
         for seed in seeds:
             rows = [by[strategy, seed, number] for number in numbers if (strategy, seed, number) in by]
-            for at in range(_WINDOW, len(rows)):
-                window = [row["stability"] for row in rows[at - _WINDOW + 1 : at + 1]]
-                if np.mean(window) >= _STABLE:
+            for at in range(WINDOW, len(rows)):
+                if is_stable([row["stability"] for row in rows[: at + 1]]):
                     stops.append((rows[at]["labels"], rows[-1]["accuracy"] - rows[at]["accuracy"]))
                     break
         found.append(

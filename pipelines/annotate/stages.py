@@ -55,8 +55,8 @@ _classifier = Entry("raymill.pipelines.annotate.classifier:RecordClassifier")
 _known_records = Entry("raymill.pipelines.annotate.simulate:KnownRecords")
 _simulate_rounds = Entry("raymill.pipelines.annotate.simulate:simulate")
 
-VERSION = "1"
-_LOOKED, _CLASSIFIER, _SCORED = "_work/looked", "_work/classifier", "_work/scored"
+VERSION = "2"
+_LOOKED, _CLASSIFIER, SCORED = "_work/looked", "_work/classifier", "_work/scored"
 _CHOSEN, _TAKEN = "_work/chosen", "_work/taken"
 _POOL = 20_000  # candidates that diversity, coverage and the classifier see, about
 _DIMENSIONS = 128
@@ -146,11 +146,11 @@ def run_stages(
             artifacts |= run(Stage("fit", (output,), [uris], fit, made_from, store, memory=_MODEL_MEMORY))
             (model,) = artifacts[_CLASSIFIER].file_uris
         score = partial(_score, read, model)
-        output = Output(_SCORED, _SCORED_SCHEMA)
+        output = Output(SCORED, _SCORED_SCHEMA)
         artifacts |= run(
             Stage("score", (output,), units, score, made_from, store, _files, memory=memory + _MODEL_MEMORY // 2)
         )
-        scored = artifacts[_SCORED].files_by_unit(len(units))
+        scored = artifacts[SCORED].files_by_unit(len(units))
     all_files = [uri for files in looked for uri in files], [uri for files in scored or () for uri in files]
     work = partial(_choose, config, store, embedding)
     size = _CANDIDATE_BYTES * artifacts[_LOOKED].rows + _MODEL_MEMORY
@@ -301,7 +301,7 @@ def _score(read: Read, uri: str | None, unit: Unit, scratch: Scratch) -> Counter
         else:
             found = model.probabilities([read.text_of(one) for one in batch], draw)
         labels = [shown(one.values[label]) if (label := read.config.choose.label) else None for one in batch]
-        scratch.write(_SCORED, _scores(read.config, draw, found, labels, names))
+        scratch.write(SCORED, _scores(read.config, draw, found, labels, names))
     return {"without": without}
 
 
