@@ -229,20 +229,23 @@ def _batches(
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The rows of the batches in batches of about TABLE_BYTES, since each batch costs 0.1 ms whatever its size."""
+    """The rows of the batches in batches of about TABLE_BYTES, since each batch costs 0.1 ms whatever its size.
+
+    A batch has at most _MAX_BATCH_ROWS, as other readers' tables have: short rows take more as Python objects.
+    """
     pending: list[pa.RecordBatch] = []
-    held = 0
+    held = rows = 0
     broken = None
     try:
         for batch in batches:
             # Dictionaries and views repeat values, so that the decoded column can be larger than `nbytes`.
             may_grow = any(check(field.type) for check in _REPEATING_TYPES for field in batch.schema)
             size = TABLE_BYTES if may_grow else batch.nbytes
-            if pending and held + size > TABLE_BYTES:
+            if pending and (held + size > TABLE_BYTES or rows + len(batch) > _MAX_BATCH_ROWS):
                 yield pa.concat_batches(pending)
-                pending, held = [], 0
+                pending, held, rows = [], 0, 0
             pending.append(batch)
-            held += size
+            held, rows = held + size, rows + len(batch)
     except UnreadableRest as error:
         broken = error
     if pending:

@@ -12,9 +12,11 @@ import pytest
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.parquet_pages import PageHeader, _PassingPages, chunk_range, page_header
+from raymill.cluster.readers.formats.parquet import Parquet
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
-from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.streams import Span, UnreadableRest
 from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
 from raymill.cluster.stored_parquet import StoredParquet
@@ -444,3 +446,13 @@ def test_a_header_of_a_page_that_is_none_is_damage(tmp_path, header):
     damaged[start : start + len(header)] = header
     path.write_bytes(damaged)
     assert texts_and_problems(rows_of(path, id="id")) == ["<corrupt_page>"]
+
+
+def test_tables_of_short_rows_have_as_few_rows_as_those_of_other_formats(tmp_path):
+    """Rows become Python objects of about a kB: 1.6 million of them in a table of 8 MB."""
+    pq.write_table(pa.table({"text": pa.array(["a"] * 400_000)}), tmp_path / "a.parquet", compression="none")
+    input = Input(path=str(tmp_path / "a.parquet"))
+    span = Span(input.path, (tmp_path / "a.parquet").stat().st_size, "", "parquet", 0, 1)
+    limits = Limits(max_expansion_ratio=1e9)
+    rows = [len(table) for table in Parquet().read(Store(), span, input, limits, ReaderCounts())]
+    assert sum(rows) == 400_000 and max(rows) <= 1 << 16
