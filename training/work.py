@@ -23,6 +23,7 @@ from raymill.training.pack.corpus import FrozenCorpus
 from raymill.training.plan.memory import memory
 
 _shape_of = Entry("raymill.training.models.cost:shape_of")
+_stay_in_files = Entry("raymill.training.models.cost:weights_stay_in_files")
 
 # Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (tests/benchmarks/README.md, every
 # method on one base); with CUDA's libraries and pinned buffers more, not measured.
@@ -44,11 +45,13 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
     cpus_each = max(config.workers.cpus_each, _CPUS_OF_A_GPU) if gpus else config.workers.cpus_each
     together = min(least, _MOST_GPUS) if gpus else max(1, min(least, int(_MOST_CPUS / cpus_each)))
     cpus = math.ceil(together * cpus_each)
-    # Sharded engines build the whole model in the memory of every worker's machine before they cut it.
+    # Each worker builds the whole model in the memory of its machine, unless the weights stay in the model's files,
+    # which the machine then keeps in memory once.
     weights = 4 * shape.total
+    own, shared = (0, weights) if _stay_in_files(config) else (weights, 0)
     device = "GPU" if gpus else "CPU"
-    each = _LIBRARIES[device] + (need.host + weights if gpus else need.total + weights)
-    tasks = max(together * each, cpus * _PACK_TASK)
+    each = _LIBRARIES[device] + (need.host + own if gpus else need.total + own)
+    tasks = max(together * each + shared, cpus * _PACK_TASK)
     text = sum(size for corpus in corpora.values() for size in corpus.unit_bytes)
     states = 12 * shape.trained
     disk = 2 * weights + 2 * states + text + RAY_DISK
@@ -67,8 +70,9 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
             "cpus": f"{plural(together, 'worker')} with {cpus_each:g} each"
             + (f": itself, its reader, NCCL, and tokenising before ({_CPUS_OF_A_GPU} a GPU)" if gpus else ""),
             "memory": f"{plural(together, 'worker')} of {each / GIB:.1f} GiB: libraries {_LIBRARIES[device] // GIB}, "
-            f"{weights / GIB:.2f} for {shape.total:,} weights while they are loaded{offloaded}{computed}; "
-            f"{RAY_MEMORY // GIB} GiB for Ray, a tenth free",
+            f"{own / GIB:.2f} for {shape.total:,} weights while they are loaded{offloaded}{computed}; "
+            + (f"{shared / GIB:.2f} for the model's files; " if shared else "")
+            + f"{RAY_MEMORY // GIB} GiB for Ray, a tenth free",
             "disk": f"the model and its export ({2 * weights / GIB:.2f} GiB), two checkpoints before their upload "
             f"({2 * states / GIB:.2f}), {text / GIB:.2f} of documents while they are packed; "
             f"{RAY_DISK // GIB} for logs",

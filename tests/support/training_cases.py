@@ -149,7 +149,7 @@ def train_reference(case: Case) -> Trained:
 def new_engine(case: Case) -> tuple[TrainingEngine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
     zero.WHOLE_BELOW_VALUES = case.whole_below
-    objective = build_objective(case.config(), classes=3, compute=case.compute)
+    objective = build_objective(case.config(), classes=3, compute=case.compute, as_stored=case.engine != "ddp")
     return make_engine(case.config(), objective, torch.device("cpu")), objective
 
 

@@ -73,6 +73,16 @@ def load_slices(slices: Iterable[StateSlice], fetch: Fetch) -> None:
         one.values.copy_(fetch(one.name, one.state, one.start, one.start + one.values.numel()))
 
 
+def to_float32(module: torch.nn.Module, device: torch.device | str) -> None:
+    """Make the trained parameters float32 and move them to the device. Those of a model's files can have another type.
+
+    They are converted on the device, so that the host does not hold them in float32.
+    """
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.to(device).float()
+
+
 def even_share(values: int, worker: int, workers: int) -> tuple[int, int]:
     """(start, stop) of one worker's share of `values` values. Shares differ by one value at most."""
     return values * worker // workers, values * (worker + 1) // workers

@@ -3,8 +3,9 @@
 Memory of each worker: 16 bytes per trained parameter divided by the number of workers (weight, gradient, averages),
 plus the one or two whole layers that are being computed and, during a micro-batch, the parameters outside the layers
 (embeddings, lm_head). Gradients are reduce-scattered after every micro-batch; with `reduce_every_micro_batch: false`
-once a step, and until then each worker holds 4 bytes more per trained parameter. Host memory at start: one copy of the
-model in each worker, freed layer by layer.
+once a step, and until then each worker holds 4 bytes more per trained parameter. Host memory at start: the weights stay
+in the model's files, which the workers of a machine share, until they are on the device. Only a random model, or files
+with weights of several types, are whole in each worker.
 
 In a bf16 run the gathered weights are bf16; the shards that are kept and updated are float32, and gradients are summed
 in float32.
@@ -29,6 +30,7 @@ from raymill.training.engines.engine import (
     set_steps_taken,
     start_state,
     take_step,
+    to_float32,
 )
 from raymill.training.models.base import decoder_layers
 
@@ -56,7 +58,9 @@ class Fsdp:
             else MixedPrecisionPolicy()
         )
         for layer in decoder_layers(module):
+            to_float32(layer, device)
             fully_shard(layer, mesh=mesh, mp_policy=policy)
+        to_float32(module, device)
         fully_shard(module, mesh=mesh, mp_policy=policy)
         self.module: Any = module
         self.reduces_always = reduce_every_micro_batch

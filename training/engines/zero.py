@@ -3,8 +3,8 @@
 Memory of each of W workers per trained parameter of a float32 run: master weight and averages 12 / W bytes, gradient
 4 bytes (4 / W from stage 2), weight 4 bytes (4 / W in stage 3; in a bf16 run half of that). `offload: optimizer` moves
 master weights, averages and the update to the CPU, `offload: parameters` the sharded weights too. Host memory at start:
-one copy of the model in each worker; a bf16 run keeps the float32 values of trained parameters until the master weights
-exist.
+in a bf16 run the weights stay in the model's files, which the workers of a machine share, if these have bf16 weights;
+else one copy of the model in each worker.
 
 DeepSpeed shards and communicates. The loss denominator, the learning rate and the moment of a step are set here; AdamW
 is torch's fused kernel, so nothing is compiled. Clipping and gradient norm are DeepSpeed's and equal those of the other
@@ -33,6 +33,7 @@ from raymill.training.engines.engine import (
     set_learning_rate,
     set_steps_taken,
     start_state,
+    to_float32,
 )
 from raymill.training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
@@ -53,6 +54,8 @@ class Zero:
         if config.bf16:
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)
+        else:
+            to_float32(module, "cpu")
         if stage == 3:
             for buffer in module.buffers():
                 buffer.data = buffer.data.to(device)

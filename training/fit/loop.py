@@ -129,9 +129,12 @@ class Training:
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
         packed = PackedRun.load(job.folder.store, job.packed)
         # An engine that shards moves the model to the device in parts, because the whole may not fit there.
-        build_on = ranks.device if self.config.engine == "ddp" else "cpu"
+        shards = self.config.engine != "ddp"
+        build_on = "cpu" if shards else ranks.device
         ranks.reached("building the model")
-        self.objective = build_objective(self.config, len(job.classes), device=build_on, compute=ranks.device)
+        self.objective = build_objective(
+            self.config, len(job.classes), device=build_on, compute=ranks.device, as_stored=shards
+        )
         warning = attention_warning(self.config, self.objective, ranks.device)
         if ranks.first:
             log.info("attention: %s", self.objective.attention)

@@ -196,6 +196,19 @@ def base_dtype(store: Store, model: Model) -> str:
     return _NUMBER_TYPES.get(values.most_common(1)[0][0], "bfloat16") if values else "float32"
 
 
+def stored_dtype(store: Store, model: Model) -> torch.dtype:
+    """The type in which the weights of a model of files can be loaded without rounding any of them.
+
+    It is the type of the files, if all of their weights have one that PyTorch computes in; else float32. Weights that
+    are loaded in the type of their file stay in the file, which processes of one machine share, until they are used.
+    """
+    values: Counter[str] = Counter()
+    for path in weight_files(model_folder(store, model)):
+        values += stored_types(Store(), str(path))
+    (kind,) = values if len(values) == 1 else ("",)
+    return getattr(torch, _NUMBER_TYPES.get(kind, "float32"))
+
+
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The repeated blocks of a model, in order; they are compiled, checkpointed and sharded one by one.
 

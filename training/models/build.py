@@ -21,7 +21,7 @@ from raymill.training.compile_choice import compile_refusal
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
 from raymill.training.models.attention import choose_attention, dense_mask_warning, require_independence
-from raymill.training.models.base import decoder_layers, load_base, named_config
+from raymill.training.models.base import decoder_layers, load_base, named_config, stored_dtype
 from raymill.training.models.compiling import compile_layers, elementwise_part
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 
@@ -36,10 +36,12 @@ def build_objective(
     classes: int = 0,
     device: torch.device | str = "cpu",
     compute: torch.device | str | None = None,
+    as_stored: bool = False,
 ) -> Objective:
     """The objective of a config on the device, with equal weights in every process that builds it.
 
-    Trained parameters are float32. Frozen ones have no gradient and are bf16 in a bf16 run.
+    Trained parameters are float32, or with `as_stored` of the type of the model's files, for an engine that makes them
+    float32 part by part. Frozen ones have no gradient and are bf16 in a bf16 run.
 
     Args:
         classes: number of classes, of a method that predicts them.
@@ -65,6 +67,8 @@ def build_objective(
     if config.model.name is not None and (device.type == "cuda" or how):
         how["device_map"] = {"": device}  # without it, 4-bit weights go to a GPU wherever the others are
     dtype = torch.bfloat16 if config.bf16 and not method.trains_base else torch.float32
+    if as_stored and method.trains_base and config.model.name is not None:
+        dtype = stored_dtype(config.store, config.model)
     model = load_base(config.store, config.model, config.seed, dtype, attention, body_only=method.classifies, **how)
     if model.config.model_type not in LINEAR_NAMES:  # the types in LINEAR_NAMES pass, which a test checks
         body = model if method.classifies else model._modules[body_name(model)]
