@@ -56,7 +56,7 @@ from raymill.training.pack.corpus import stage_of
 _best_fit = Entry("raymill.training.pack.best_fit:best_fit")  # numba takes a second to import
 _copy_runs = Entry("raymill.training.pack.best_fit:copy_runs")
 
-PACKING_VERSION = "3"
+PACKING_VERSION = "4"
 UNIT_TOKENS = 8 << 20
 # One core packs this in less than a second; workers of Ray take 3 s to start.
 SMALL_TOKENS = 4 << 20
