@@ -1,12 +1,20 @@
-"""Labels of annotators as they come in, in `answers/` of a round: nothing there is changed or removed.
+"""Labels of annotators as they come in, in `answers/` of a round: no label there is changed or removed.
 
 Each file holds the labels of one request of the page or of one import, as JSON Lines, and is named by its content, so
 the same import again adds nothing. A label is there as soon as its file is. Of several labels of an annotator for a
 task the latest counts; undoing a label adds one with the status `withdrawn`.
+
+    page-DIGEST.jsonl            labels of a request of the page
+    import-DIGEST-DIGEST.jsonl   labels of an import
+    merged-DIGEST.jsonl          labels of many files of the page, which are deleted once this one is stored
+
+A label that is in two files, as after a crash between these steps, is one label. Who reads lists the files again
+afterwards, and starts anew if there is another merged file by then.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +23,7 @@ from typing import Any, Literal
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import FileInfo
+from raymill.cluster.store.interface import FileInfo, NotFound
 from raymill.cluster.store.store import Store
 
 ANSWERS = "answers"
@@ -23,6 +31,10 @@ Status = Literal["labelled", "skipped", "draft", "withdrawn"]
 _STATUSES = frozenset({"labelled", "skipped", "draft", "withdrawn"})
 _THREADS = 16
 _LARGEST = 1 << 30
+_OF_PAGE = re.compile(r"page-([0-9a-f]{32})\.jsonl")
+MANY = 1000  # files of the page that are merged
+_MERGED_BYTES = 64 << 20  # of a merged file, about
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,10 @@ class Annotations:
             return False
         lines = [json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) for one in answers]
         content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
-        name = f"{origin}-{hashlib.sha256(content).hexdigest()[:32]}.jsonl"
-        return self.store.create(paths.join(self.uri, ANSWERS, name), content)
+        return self.store.create(self._uri(origin, content), content)
+
+    def _uri(self, origin: str, content: bytes) -> str:
+        return paths.join(self.uri, ANSWERS, f"{origin}-{_digest(content)}.jsonl")
 
     def files(self) -> list[FileInfo]:
         """The files with labels."""
@@ -91,11 +105,67 @@ class Annotations:
         Raises:
             DataError: a file is damaged.
         """
-        files = [one.uri for one in self.files()]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            contents = pool.map(lambda uri: self.store.read_bytes(uri, _LARGEST), files)
-            found = [one for uri, content in zip(files, contents, strict=True) for one in _parsed(uri, content)]
+        for _ in range(_TRIES):
+            files = [one.uri for one in self.files()]
+            try:
+                contents = self._contents(files)
+            except NotFound:
+                continue  # it was merged meanwhile
+            if _merged(one.uri for one in self.files()) <= _merged(files):
+                break
+        else:
+            raise DataError(f"{paths.join(self.uri, ANSWERS)}: its files change all the time. Try again later.")
+        found = [one for uri, content in zip(files, contents, strict=True) for one in _parsed(uri, content)]
         return sorted({one.key: one for one in found}.values(), key=lambda one: (one.at, one.key))
+
+    def merge(self) -> None:
+        """Put the labels of many files of the page into one file, if there are at least `MANY`.
+
+        Any number of processes may do so at once and while labels come in, and may be killed at any moment.
+        """
+        small = [one for one in self.files() if _OF_PAGE.fullmatch(_name(one.uri))]
+        if len(small) < MANY:
+            return
+        parts, size = list[list[str]]([[]]), 0
+        for one in small:
+            if size > _MERGED_BYTES:
+                parts.append([])
+                size = 0
+            parts[-1].append(one.uri)
+            size += one.size
+        for uris in parts:
+            self._merge(uris)
+
+    def _merge(self, uris: Sequence[str]) -> None:
+        """Put the labels of these files of the page into one. Files with another content than was written stay."""
+        try:
+            contents = self._contents(uris)
+        except NotFound:
+            return  # another process merges them
+        good = {uri: one for uri, one in zip(uris, contents, strict=True) if _digest(one) in _name(uri)}
+        if not good:
+            return
+        content = b"".join(good[uri] for uri in sorted(good))
+        merged = self._uri("merged", content)
+        self.store.create(merged, content)
+        if self.store.read_bytes(merged, _LARGEST) == content:
+            self.store.delete(good)
+
+    def _contents(self, uris: Sequence[str]) -> list[bytes]:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(lambda uri: self.store.read_bytes(uri, _LARGEST), uris))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2]
+
+
+def _merged(uris: Iterable[str]) -> set[str]:
+    return {uri for uri in uris if _name(uri).startswith("merged-")}
 
 
 def latest(answers: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:

@@ -4,6 +4,7 @@ The state is in memory and made of `answers/` at the start; every label is store
 """
 
 import hashlib
+import logging
 import math
 import threading
 import time
@@ -13,15 +14,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, RaymillError
 from raymill.cluster.report.markdown import markdown
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.stored_parquet import StoredParquet
-from raymill.pipelines.annotate.annotations import Annotation
+from raymill.pipelines.annotate.annotations import MANY, Annotation
 from raymill.pipelines.annotate.finish import QUEUE
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.tasks import QUESTIONS, BadValue, TaskRow, turns, value_of, vote_of
+
+log = logging.getLogger(__name__)
 
 _DONE = ("labelled", "skipped")
 # Largest number of tasks that are given at a time, and of their characters; one task may have more.
@@ -65,6 +68,8 @@ class Labelling:
         self._queue: tuple[float, list[str]] = (-math.inf, [])
         self._guideline: tuple[float, tuple[str, str]] = (-math.inf, ("", ""))
         self._touched: set[tuple[str, str]] = set()
+        self._requests = 0
+        self._merge()
         for answer in round.answers.read():
             self._take(answer)
 
@@ -238,6 +243,9 @@ class Labelling:
                 good.append(answer)
         with self._adding:
             self.round.answers.add(good)
+            self._requests += 1
+            if self._requests % MANY == 0:
+                threading.Thread(target=self._merge, daemon=True).start()  # it may end at any moment
             with self._lock:
                 for answer in good:
                     self._take(answer)
@@ -253,6 +261,13 @@ class Labelling:
         with self._lock:
             found = [self._answers[id][name].status for id, name in self._touched]
         return {status: sum(one == status for one in found) for status in _DONE}
+
+    def _merge(self) -> None:
+        """Merge the files of many requests, so that they are read soon. Without the right to delete files they stay."""
+        try:
+            self.round.answers.merge()
+        except (RaymillError, OSError) as error:
+            log.warning("Files with labels are not merged, which loses none: %s", error)
 
     def close(self) -> None:
         """Wait for the request whose labels are being stored, and store none of later ones."""

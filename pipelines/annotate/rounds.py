@@ -24,8 +24,8 @@ from raymill.pipelines.annotate.annotations import latest
 from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.round import Round
-from raymill.pipelines.annotate.stages import SCORED
 from raymill.pipelines.annotate.stopping import STABLE, WINDOW, Gain, is_stable, predicted_gain
+from raymill.pipelines.annotate.tasks import SCORED
 
 ROUNDS = "rounds.json"
 _COMPARED = 20_000  # candidates whose predictions by two classifiers are compared

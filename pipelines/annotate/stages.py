@@ -42,7 +42,7 @@ from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.choose import TaskCandidates, assigned, choose, entropy, uncertainty
 from raymill.pipelines.annotate.config import AnnotateConfig, Strategy
-from raymill.pipelines.annotate.tasks import TASKS, shown, tasks_schema
+from raymill.pipelines.annotate.tasks import SCORED, TASKS, shown, tasks_schema
 from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
 from raymill.pipelines.memory import task_memory
@@ -56,7 +56,7 @@ _known_records = Entry("raymill.pipelines.annotate.simulate:KnownRecords")
 _simulate_rounds = Entry("raymill.pipelines.annotate.simulate:simulate")
 
 VERSION = "2"
-_LOOKED, _CLASSIFIER, SCORED = "_work/looked", "_work/classifier", "_work/scored"
+_LOOKED, _CLASSIFIER = "_work/looked", "_work/classifier"
 _CHOSEN, _TAKEN = "_work/chosen", "_work/taken"
 _POOL = 20_000  # candidates that diversity, coverage and the classifier see, about
 _DIMENSIONS = 128

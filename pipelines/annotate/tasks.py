@@ -19,6 +19,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.pipelines.annotate.config import Task
 
 TASKS = "tasks"
+SCORED = "_work/scored"  # predictions for all candidates
 _LONGEST_TEXT = 1_000_000
 QUESTIONS = {
     "classify": "Which label fits?",
