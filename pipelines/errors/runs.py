@@ -70,6 +70,12 @@ def evaluated_run(store: Store, uri: str) -> EvaluatedRun:
         data = _data_set(store, uri, config.get("data"))
         return EvaluatedRun("prompt", uri, manifest["digest"], _known(config.get("answer")), data, None)
     if not (answers := _answers(store, uri)):
+        if _is_scored(store, uri):
+            raise DataError(
+                f"run: {uri}: its evaluation.json has the scores of a classifier without its predictions, as of an "
+                f"earlier version. Delete {paths.join(uri, 'evaluation.json')} and run the same `raymill train` again: "
+                "it measures the model from its checkpoint and does not train."
+            )
         raise DataError(
             f"run: {uri}: its evaluation.json has no answers. Train with `generate` and a held-out split of questions "
             "and answers; of several phases, point at the folder of one."
@@ -124,6 +130,12 @@ def _data_set(store: Store, run: str, path: Any) -> str | None:
         except DataError:  # a file of another program has that name
             continue
     return None
+
+
+def _is_scored(store: Store, uri: str) -> bool:
+    """Whether evaluation.json has scores of answers or of classes."""
+    found = read_json(store, paths.join(uri, "evaluation.json"), "the evaluation of a run") or {}
+    return bool(found.get("generation")) or any(_mapping(found.get("set_generation")).values())
 
 
 def _answers(store: Store, uri: str) -> list[dict[str, Any]]:

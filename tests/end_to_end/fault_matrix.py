@@ -5,9 +5,9 @@ units), prepare, pack and train, and compares each result with the one of a run 
 for each run, and at the end `faults`, `violations`, recovery times and units that were done twice. Exits with 1 if
 there is a violation or a run could not be judged.
 
-    every seed      curate, prepare, pack, train, generate, distil and annotate, killed at random failpoints; workers
-                    also suspended, failing and hanging; curate, pack or train by seed with one of: a poisoned unit,
-                    two drivers, a suspended driver, a full disk, a store that loses requests, a store that is away
+    every seed      curate, prepare, pack, train, generate, distil, annotate and errors, killed at random failpoints;
+                    workers also suspended, failing and hanging; curate, pack or train by seed with one of: a poisoned
+                    unit, two drivers, a suspended driver, a full disk, a store that loses requests or is away
     one in five     on Ray, one at a time: curate or pack with kill -9 of workers; of raylet, control process or driver;
                     memory pressure; a suspended worker, or all of a node; a training whose worker, driver or raylet is
                     killed
@@ -116,6 +116,7 @@ class Matrix:
             return
         yield self._run(seed, "distil", "killed, suspended and failing", kinds.points(2))
         yield self._run(seed, "annotate", "killed, suspended and failing", kinds.points(2))
+        yield self._run(seed, "errors", "killed, suspended and failing", kinds.points(2))
         without_ray = (
             ("a poisoned unit", kinds.poisoned_unit),
             ("two drivers", kinds.two_drivers),

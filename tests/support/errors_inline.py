@@ -44,12 +44,16 @@ def read_lines(path: Path | str) -> list[dict[str, Any]]:
 
 
 def errors_inline(
-    settings: Mapping[str, Any], patch: pytest.MonkeyPatch, engine: type[Engine] | None = None, **options: Any
+    settings: Mapping[str, Any],
+    patch: pytest.MonkeyPatch,
+    engine: type[Engine] | None = None,
+    session: Session | None = None,
+    **options: Any,
 ) -> ErrorsRun:
     """Make the analysis, with its stages in this process."""
     with patch.context() as within:
         inline.without_ray(within, engine)
         job = ErrorsJob(ErrorsConfig.model_validate({"kind": "errors"} | settings))
-        run = job.run(Session(), Progress(), **options)
+        run = job.run(session or Session(), Progress(), **options)
     assert isinstance(run, ErrorsRun)
     return run

@@ -28,6 +28,7 @@ from raymill.training.pack import job as packing
 from tests.support.annotate_inline import annotate_inline
 from tests.support.distil_inline import distil_inline
 from tests.support.distil_inline import write_documents as write_stories
+from tests.support.errors_inline import errors_inline
 from tests.support.generate_inline import generate_inline
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.many_units import COMPONENT, cut_into_many_units
@@ -57,6 +58,8 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
     write_texts(texts)
     _write_documents(documents)
     write_tickets(tickets)
+    logs, learned = folder / "logs", folder / "learned"
+    _write_logs(logs)
 
     def curate(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -106,8 +109,18 @@ def works(folder: Path, endpoint: str) -> dict[str, Work]:
             settings = _ANNOTATE | {"inputs": [{"path": str(tickets), "id": "id"}], "output": output}
             annotate_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
 
+    def errors(output: str, engine: type[Engine], session: Session, more: dict[str, Any]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if not learned.exists():  # by the run that nothing disturbs
+                source = {"path": str(tickets), "id": "id", "columns": {"prompt": "q", "completion": "a"}}
+                prepare_inline({"inputs": [source], "output": str(learned)}, patch)
+            cut_into_many_units(patch)
+            settings = _ERRORS | {"inputs": [{"path": str(logs), "id": "id"}], "data": str(learned), "output": output}
+            errors_inline(settings | _NOT_LONG | more, patch, engine=engine, session=session)
+
     every = (
         Work("annotate", annotate, _annotated),
+        Work("errors", errors, _analysed),
         Work("generate", generate, _generated),
         Work("distil", distil, _distilled),
         Work("curate", curate, _curated),
@@ -160,6 +173,9 @@ _ANNOTATE: dict[str, Any] = {
         "strata": ["queue"],
     },
     "annotators": ["a1", "a2"],
+}
+_ERRORS: dict[str, Any] = {
+    "columns": {"prompt": "q", "answer": "a", "rating": "thumb", "correction": "better", "fields": ["queue"]},
 }
 _GENERATE: dict[str, Any] = {"make": {"template": "evolve"}, "sampling": {"max_tokens": 50}}
 _DISTIL: dict[str, Any] = {
@@ -230,6 +246,20 @@ def write_tickets(folder: Path) -> None:
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _write_logs(folder: Path) -> None:
+    """Three files of 40 questions with answers of a model, whose ratings are bad in one queue, and some corrections."""
+    folder.mkdir()
+    for part in range(3):
+        rows = []
+        for number in range(40 * part, 40 * part + 40):
+            queue = "abc"[number % 3]
+            row = {"id": f"l{number}", "q": question(number), "a": answer(number + 1), "queue": queue}
+            bad = number % 8 < (7 if queue == "a" else 1)
+            row |= {"thumb": "down" if bad else "up", "better": answer(number) if number % 30 == 0 else None}
+            rows.append(row)
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def tickets_source(folder: Path) -> dict[str, Any]:
     """The input of `prepare` that `write_tickets` wrote."""
     columns = {"prompt": "q", "completion": "a", "queue": "queue", "account": "account"}
@@ -285,6 +315,13 @@ def prepared_content(output: str, store: Store) -> dict[str, Any]:
 
 def _annotated(output: str, store: Store) -> dict[str, Any]:
     return _run_content(output, store)
+
+
+def _analysed(output: str, store: Store) -> dict[str, Any]:
+    """The run, its tables of slices and confusions, and the files of all findings."""
+    files = [paths.join(output, name) for name in ("slices.json", "confusions.json")]
+    files += [one.uri for one in store.list_files(paths.join(output, "findings"))]
+    return _run_content(output, store) | {one.removeprefix(output): store.read_bytes(one).decode() for one in files}
 
 
 def _packed(output: str, store: Store) -> dict[str, Any]:

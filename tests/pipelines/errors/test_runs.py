@@ -150,6 +150,31 @@ def test_another_run_or_none_is_refused_with_what_to_do(data, tmp_path, monkeypa
         errors_inline({"run": str(empty), "output": str(tmp_path / "out")}, monkeypatch)
 
 
+@pytest.mark.parametrize("scores", [{"generation": {"accuracy": 0.9}}, {"set_generation": {"old": {"accuracy": 0.9}}}])
+def test_a_classifier_without_predictions_is_refused_with_how_to_make_them(data, tmp_path, monkeypatch, scores):
+    folder = trained(tmp_path / "probe", data, [], generate=None)
+    (folder / "evaluation.json").write_bytes(json_bytes({"before": {}, "after": {}, "answers": []} | scores))
+    with pytest.raises(DataError, match=f"Delete {folder}/evaluation.json and run the same"):
+        errors_inline({"run": str(folder), "output": str(tmp_path / "out")}, monkeypatch)
+
+
+def test_what_the_message_says_makes_the_predictions(data, tmp_path, monkeypatch):
+    settings = {
+        "corpus": [{"path": str(data), "columns": {"text": "prompt", "label": "completion"}}],
+        "method": "probe",
+        "packing": {"mode": "none"},
+        "output": str(tmp_path / "tiny"),
+    }
+    train_inline(settings, monkeypatch)
+    path = tmp_path / "tiny" / "evaluation.json"
+    path.write_bytes(json_bytes(json.loads(path.read_bytes()) | {"answers": []}))
+    with pytest.raises(DataError, match="without its predictions"):
+        evaluated_run(Store(), str(tmp_path / "tiny"))
+    path.unlink()
+    train_inline(settings, monkeypatch)
+    assert evaluated_run(Store(), str(tmp_path / "tiny")).compare == "label"
+
+
 def test_a_real_training_is_read_by_the_answers_and_the_config_that_it_records(data, tmp_path, monkeypatch):
     train_inline(
         {
