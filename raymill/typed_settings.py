@@ -2411,6 +2411,12 @@ class WorkersSettings(TypedDict, total=False):
     """Number of GPUs of each worker."""
     cpus_each: float
     """Number of CPUs of each worker."""
+    accelerator_type: str | None
+    """Type of the GPUs by Ray's name, such as H100 or A100-80G; null: any."""
+    labels: Mapping[str, str]
+    """Labels of Ray nodes on which workers run, such as {ray.io/market-type: on-demand}."""
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"]
+    """Placement of workers: pack (few nodes), spread (many), strict_pack (one node) or strict_spread (a node each)."""
     timeout_s: float
     """Seconds that a worker waits for another, which then counts as crashed; the error names its rank."""
 

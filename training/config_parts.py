@@ -560,11 +560,30 @@ class Workers(Settings):
     )
     gpus_each: int = Field(0, ge=0, le=1, description="Number of GPUs of each worker")
     cpus_each: float = Field(1, gt=0, description="Number of CPUs of each worker")
+    accelerator_type: str | None = Field(
+        None, min_length=1, description="Type of the GPUs by Ray's name, such as H100 or A100-80G; null: any"
+    )
+    labels: dict[str, str] = Field(
+        {}, description="Labels of Ray nodes on which workers run, such as {ray.io/market-type: on-demand}"
+    )
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = Field(
+        "pack",
+        description="Placement of workers: pack (few nodes), spread (many), strict_pack (one node) or strict_spread "
+        "(a node each)",
+    )
     timeout_s: float = Field(
         TIMEOUT_S,
         gt=0,
         description="Seconds that a worker waits for another, which then counts as crashed; the error names its rank",
     )
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What a worker needs of a node, by Ray's names."""
+        found = {"CPU": self.cpus_each, "GPU": float(self.gpus_each)}
+        if self.accelerator_type is not None:
+            found[f"accelerator_type:{self.accelerator_type}"] = 0.001
+        return {name: amount for name, amount in found.items() if amount}
 
     @property
     def range(self) -> tuple[int, int]:

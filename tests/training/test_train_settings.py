@@ -1,6 +1,7 @@
 """Settings whose effect only a whole training shows: from the config to what the run leaves."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,21 @@ def test_the_settings_of_workers_and_failures_reach_ray_train(tmp_path, workers,
     assert (scaling.num_workers, scaling.resources_per_worker, scaling.use_gpu) == (number, resources, gpu)
     assert (run.failure_config.max_failures, run.failure_config.max_preemption_failures) == (4, 9)
     assert (run.name, run.storage_path) == ("x", str(tmp_path))
+    assert (scaling.accelerator_type, scaling.label_selector, scaling.placement_strategy) == (None, None, "PACK")
+
+
+def test_workers_are_placed_by_type_labels_and_strategy(tmp_path):
+    workers = Workers(gpus_each=1, accelerator_type="H100", labels={"zone": "a"}, placement="strict_spread")
+    scaling = make_trainer({}, workers, Failures(), name="x", folder=str(tmp_path), embedded=False).scaling_config
+    assert (scaling.accelerator_type, scaling.label_selector) == ("H100", {"zone": "a"})
+    assert scaling.placement_strategy == "STRICT_SPREAD"
+    assert workers.resources == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
+
+
+@pytest.mark.parametrize(("embedded", "wanted"), [(True, "0.5"), (False, None)])
+def test_rays_own_pace_of_health_checks_holds_on_clusters(tmp_path, embedded, wanted, monkeypatch):
+    name = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+    monkeypatch.setenv(name, "")  # so that it is as before afterwards
+    monkeypatch.delenv(name)
+    make_trainer({}, Workers(), Failures(), name="x", folder=str(tmp_path), embedded=embedded)
+    assert os.environ.get(name) == wanted

@@ -211,9 +211,8 @@ def check_trackers(track: Track) -> None:
 
 def fitting(workers: Workers, nodes: Sequence[Mapping[str, float]]) -> int:
     """Number of workers for which these nodes have room. A worker is on one node."""
-    wanted = {"CPU": workers.cpus_each, "GPU": float(workers.gpus_each)}
     return sum(
-        min(math.floor(node.get(kind, 0) / amount + _TOLERANCE) for kind, amount in wanted.items() if amount)
+        min(math.floor(node.get(kind, 0) / amount + _TOLERANCE) for kind, amount in workers.resources.items())
         for node in nodes
     )
 
@@ -236,12 +235,20 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     total = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
     has = f"{total['CPU']:g} CPUs" + (f" and {total['GPU']:g} GPUs" if workers.gpus_each else "")
     on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+    kind = f" of type {workers.accelerator_type}" if workers.accelerator_type else ""
+    kind += f" with the labels {workers.labels}" if workers.labels else ""
     fix = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
     lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
-        f"workers: {plural(least, 'worker')} with {cpus}{gpus} each {'was' if least == 1 else 'were'} requested; "
+        f"workers: {plural(least, 'worker')} with {cpus}{gpus}{kind} each {'was' if least == 1 else 'were'} requested; "
         f"{machine} has {has}{on}, enough for {most}. {fix}, set {lower}, or use a larger cluster (--address)."
     )
+
+
+def _has_labels(labels: Mapping[str, str], workers: Workers) -> bool:
+    """Whether a node has the labels of the workers. Of those with an operator, such as `!spot`, Ray decides."""
+    plain = {name: one for name, one in workers.labels.items() if one[:1] != "!" and not one.endswith(")")}
+    return all(labels.get(name) == one for name, one in plain.items())
 
 
 def check_machine(workers: Workers, session: Session) -> None:
@@ -252,7 +259,8 @@ def check_machine(workers: Workers, session: Session) -> None:
     """
     if session.embedded and not session.started:
         machine = session.own_resources(gpus=workers.gpus_each > 0)
-        check_fits(workers, [machine], "this machine")
+        any_type = workers.model_copy(update={"accelerator_type": None})  # Ray finds out the type when it starts
+        check_fits(any_type, [machine], "this machine")
 
 
 def check_cluster(workers: Workers, session: Session) -> None:
@@ -266,12 +274,10 @@ def check_cluster(workers: Workers, session: Session) -> None:
     """
     import ray  # reads the environment that the session sets when it starts
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and _has_labels(node["Labels"], workers)]
     if session.embedded:
         check_fits(workers, nodes, "this machine's Ray")
         return
     least = workers.range[0]
-    wanted = {"CPU": workers.cpus_each, "GPU": float(workers.gpus_each)}
-    worker = {kind: amount for kind, amount in wanted.items() if amount}
-    if fitting(workers, nodes) < least and can_add([worker] * least) is False:
+    if fitting(workers, nodes) < least and can_add([workers.resources] * least) is False:
         check_fits(workers, nodes, "the cluster")

@@ -21,7 +21,8 @@ _fit_in_worker = Entry("raymill.training.fit.__main__:fit_in_worker")
 # The start of a group of workers is tried this often, each time for this long: a new GPU node takes minutes.
 _STARTS = 3
 _START_TIMEOUT_S = 600
-# Interval of Ray Train's health checks, which also delays the start; its default of 2 s is long for a short run.
+# Interval of Ray Train's health checks on this machine. They also delay the start, for which its default of 2 s is long
+# in a short run; each asks every worker.
 _HEALTH_EVERY_S = 0.5
 # When workers are added, training restarts from the last checkpoint, so they are added at most this often.
 _GROW_EVERY_S = 600.0
@@ -54,9 +55,9 @@ def make_trainer(
         embedded: Ray was started on this machine for this command, so there are no preemptions.
     """
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_TIMEOUT_S))
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_HEALTH_EVERY_S))
     os.environ.setdefault("RAY_TRAIN_COLLECTIVE_TIMEOUT_S", str(workers.timeout_s))
     if embedded:
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(_HEALTH_EVERY_S))
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     least, most = workers.range
     gpus = workers.gpus_each
@@ -69,6 +70,9 @@ def make_trainer(
             elastic_resize_monitor_interval_s=_GROW_EVERY_S,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
+            accelerator_type=workers.accelerator_type,
+            label_selector=workers.labels or None,
+            placement_strategy=workers.placement.upper(),
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # the same
             name=name,

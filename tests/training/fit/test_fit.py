@@ -511,6 +511,30 @@ def test_too_many_workers_are_refused_with_what_was_asked_and_what_is_there():
     launch.check_fits(Workers.model_validate({"count": {"min": 2, "max": 8}}), [{"CPU": 2}], "this machine")
 
 
+def test_workers_of_a_type_of_gpu_have_room_on_its_nodes_alone():
+    a100, h100 = ({"CPU": 8, "GPU": 2, f"accelerator_type:{name}": 1.0} for name in ("A100", "H100"))
+    workers = Workers(count=3, gpus_each=1, accelerator_type="H100")
+    assert launch.fitting(workers, [a100, h100]) == 2
+    assert launch.fitting(workers.model_copy(update={"accelerator_type": None}), [a100, h100]) == 4
+    with pytest.raises(ConfigError, match=r"3 workers with 1 CPU and 1 GPU of type H100 each .* enough for 2"):
+        launch.check_fits(workers, [a100, h100], "the cluster")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "has", "fits"),
+    [
+        ({}, {}, True),
+        ({"zone": "a"}, {"zone": "a", "disk": "ssd"}, True),
+        ({"zone": "a"}, {"zone": "b"}, False),
+        ({"zone": "a"}, {}, False),
+        ({"zone": "!a"}, {"zone": "a"}, True),  # Ray decides
+        ({"zone": "in(a,b)", "disk": "ssd"}, {"zone": "c", "disk": "hdd"}, False),
+    ],
+)
+def test_nodes_without_the_labels_of_workers_have_no_room(wanted, has, fits):
+    assert launch._has_labels(has, Workers(labels=wanted)) == fits
+
+
 # --- what a person sees
 
 
