@@ -236,12 +236,13 @@ def check_fits(workers: Workers, nodes: Sequence[Mapping[str, float]], machine: 
     has = f"{total['CPU']:g} CPUs" + (f" and {total['GPU']:g} GPUs" if workers.gpus_each else "")
     on = f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
     kind = f" of type {workers.accelerator_type}" if workers.accelerator_type else ""
-    kind += f" with the labels {workers.labels}" if workers.labels else ""
+    kind += f" on nodes labelled {workers.labels}" if workers.labels else ""
+    others = ", choose other nodes by workers.accelerator_type and workers.labels" if kind else ""
     fix = f"Set workers.count to {most} or fewer" if most else "No worker fits: give each fewer resources"
     lower = "workers.gpus_each: 0" if workers.gpus_each and not total["GPU"] else "workers.cpus_each lower"
     raise ConfigError(
         f"workers: {plural(least, 'worker')} with {cpus}{gpus}{kind} each {'was' if least == 1 else 'were'} requested; "
-        f"{machine} has {has}{on}, enough for {most}. {fix}, set {lower}, or use a larger cluster (--address)."
+        f"{machine} has {has}{on}, enough for {most}. {fix}, set {lower}{others}, or use a larger cluster (--address)."
     )
 
 
