@@ -132,3 +132,33 @@ def test_experts_of_a_topic_are_given_its_tasks_first():
     people = [("a", frozenset({"law"})), ("b", frozenset()), ("c", frozenset({"tax"}))]
     found = assigned(["law", "law", "tax", None], people, 1)
     assert found == [("a",), ("a",), ("c",), ("b",)]
+
+
+# Computed by scikit-activeml 1.0.1: `uncertainty_scores` of `PROBABILITIES`, and `CoreSet` on `POINTS`, of which the
+# third is labelled. Points are of length 1, so its Euclidean distances have the order of ours.
+PROBABILITIES = [
+    [0.027, 0.095, 0.341, 0.537], [0.302, 0.226, 0.382, 0.09], [0.206, 0.014, 0.093, 0.687], [0.065, 0.313, 0.126, 0.496],
+    [0.317, 0.519, 0.101, 0.063], [0.001, 0.355, 0.273, 0.371], [0.272, 0.239, 0.246, 0.243], [0.011, 0.586, 0.385, 0.018],
+]  # fmt: skip
+POINTS = [
+    [-0.363, -0.0973, 0.9267], [0.3727, -0.928, -0.0029], [-0.3601, 0.0859, -0.9289], [0.15, 0.1461, 0.9778],
+    [0.1967, 0.3172, -0.9277], [0.7139, -0.607, 0.3491], [-0.2877, -0.7679, -0.5723], [-0.8617, 0.4875, -0.1411],
+    [0.6296, -0.7769, -0.0013], [-0.3678, 0.3199, -0.8732], [-0.2235, 0.1367, -0.9651], [0.6938, 0.1259, 0.7091],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("measure", "wanted"),
+    [
+        ("least_confidence", [0.463, 0.618, 0.313, 0.504, 0.481, 0.629, 0.728, 0.414]),
+        ("margin", [0.804, 0.92, 0.519, 0.817, 0.798, 0.984, 0.974, 0.799]),
+        ("entropy", [1.021896, 1.282032, 0.864021, 1.150025, 1.110301, 1.096857, 1.384977, 0.802588]),
+    ],
+)
+def test_uncertainties_are_those_of_scikit_activeml(measure, wanted):
+    assert uncertainty(np.array(PROBABILITIES), measure) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_farthest_first_are_those_of_scikit_activeml():
+    free = np.arange(len(POINTS)) != 2
+    assert farthest_first(np.array(POINTS, np.float32), free, 5).tolist() == [3, 1, 7, 6, 11]
