@@ -134,11 +134,13 @@ def test_experts_of_a_topic_are_given_its_tasks_first():
     assert found == [("a",), ("a",), ("c",), ("b",)]
 
 
-# Computed by scikit-activeml 1.0.1: `uncertainty_scores` of `PROBABILITIES`, and `CoreSet` on `POINTS`, of which the
+# Computed by scikit-activeml 1.0.1: `uncertainty_scores` of `OF_SCIKIT`, and `CoreSet` on `POINTS`, of which the
 # third is labelled. Points are of length 1, so its Euclidean distances have the order of ours.
-PROBABILITIES = [
-    [0.027, 0.095, 0.341, 0.537], [0.302, 0.226, 0.382, 0.09], [0.206, 0.014, 0.093, 0.687], [0.065, 0.313, 0.126, 0.496],
-    [0.317, 0.519, 0.101, 0.063], [0.001, 0.355, 0.273, 0.371], [0.272, 0.239, 0.246, 0.243], [0.011, 0.586, 0.385, 0.018],
+OF_SCIKIT = [
+    [0.027, 0.095, 0.341, 0.537], [0.302, 0.226, 0.382, 0.09], [0.206, 0.014, 0.093, 0.687],
+    [0.065, 0.313, 0.126, 0.496],
+    [0.317, 0.519, 0.101, 0.063], [0.001, 0.355, 0.273, 0.371], [0.272, 0.239, 0.246, 0.243],
+    [0.011, 0.586, 0.385, 0.018],
 ]  # fmt: skip
 POINTS = [
     [-0.363, -0.0973, 0.9267], [0.3727, -0.928, -0.0029], [-0.3601, 0.0859, -0.9289], [0.15, 0.1461, 0.9778],
@@ -156,7 +158,7 @@ POINTS = [
     ],
 )
 def test_uncertainties_are_those_of_scikit_activeml(measure, wanted):
-    assert uncertainty(np.array(PROBABILITIES), measure) == pytest.approx(wanted, abs=1e-6)
+    assert uncertainty(np.array(OF_SCIKIT), measure) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_the_farthest_first_are_those_of_scikit_activeml():
