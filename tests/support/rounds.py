@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.config import Annotator, Task
 from raymill.pipelines.annotate.round import Round
@@ -25,3 +27,8 @@ def round_of(
     ]
     found.__dict__["tasks"] = rows  # where the cached property keeps them
     return found
+
+
+def labels_of(round: Round) -> dict[str, dict[str, Any]]:
+    """Task id -> its row of labels/, after `finish`."""
+    return {row["id"]: row for row in pq.read_table(f"{round.uri}/labels/labels.parquet").to_pylist()}

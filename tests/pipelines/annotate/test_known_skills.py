@@ -14,9 +14,8 @@ from raymill.pipelines.annotate.annotations import Annotation
 from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.round import Round
-from tests.pipelines.annotate.test_round import labels_of
 from tests.support.annotate_inline import annotate_inline
-from tests.support.rounds import round_of
+from tests.support.rounds import labels_of, round_of
 
 SKILLS = {"ada": 0.95, "ben": 0.85, "cleo": 0.7}
 RIGHT_SHARE = 0.6

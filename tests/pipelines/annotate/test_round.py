@@ -16,15 +16,12 @@ from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.round import Round
 from tests.support.annotate_inline import annotate_inline, settings_of, simulated_answers, true_label, write_records
+from tests.support.rounds import labels_of
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     return write_records(tmp_path_factory.mktemp("in") / "tickets.parquet", 300)
-
-
-def labels_of(round: Round) -> dict[str, dict]:
-    return {row["id"]: row for row in pq.read_table(f"{round.uri}/labels/labels.parquet").to_pylist()}
 
 
 def test_tasks_have_the_records_and_their_ids_and_are_given_to_two_each(records, tmp_path, monkeypatch):
