@@ -18,6 +18,7 @@ import resource
 import select
 import signal
 import struct
+import sys
 import threading
 import time
 import warnings
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from raymill.cluster.errors import is_panic
+from raymill.cluster.logs import PrintableStream
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,6 +42,7 @@ _WALL_TIME_FACTOR = 30
 _POLL_MS = 1000
 _PARENT_MS = 5000  # how often an idle child looks whether its parent is still there
 _MOST_STARTS = 3
+_STDERR = 2
 
 _children: "weakref.WeakSet[_Child]" = weakref.WeakSet()  # for processor_seconds
 _found_once: dict[tuple[Any, ...], Any] = {}  # for once
@@ -340,12 +343,26 @@ def _begin() -> int:
     """What a child does first. Returns the bytes of its address space, as `_address_space`."""
     gc.freeze()  # or the first collection would copy every page of the parent
     faulthandler.disable()  # a crash is an outcome here, and needs no traceback
+    _hide_traces()
     timers = (signal.SIGPROF, signal.SIGALRM, signal.SIGTERM)
     for one in timers:
         signal.signal(one, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it the pipe
     signal.pthread_sigmask(signal.SIG_UNBLOCK, timers)
     return _address_space()
+
+
+def _hide_traces() -> None:
+    """Have what libraries in C and Rust write about a crash or a panic go nowhere; Python's own lines stay."""
+    with suppress(OSError, ValueError, AttributeError):  # standard error is closed, or is no file
+        if sys.stderr.fileno() == _STDERR:
+            sys.stderr.flush()
+            lines = os.fdopen(os.dup(_STDERR), "w", buffering=1, errors="backslashreplace")
+            sys.stderr = PrintableStream(lines)  # type: ignore[assignment]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDERR)
+    if nowhere != _STDERR:
+        os.close(nowhere)
 
 
 def _limit_memory(base: int, memory: int) -> None:

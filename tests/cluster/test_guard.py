@@ -4,6 +4,8 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -94,6 +96,31 @@ def test_an_item_beyond_its_bounds_fails_alone():
         "died (PanicException: index out of bounds)",
         "g!",
     ]
+
+
+_PANICS = """
+import os, sys
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds, guarded_items
+
+def panics(item):
+    print("a line of Python \\x1b[2J", file=sys.stderr)
+    os.write(2, b"thread '<unnamed>' panicked: stack backtrace: 0: rust_begin_unwind")
+    os.abort()
+
+for run in (lambda: Guard(panics)(0, WorkBounds(5, 1 << 28)),
+            lambda: next(guarded_items(lambda: map(panics, [0]), WorkBounds(5, 1 << 28)))):
+    try:
+        run()
+    except Exceeded as error:
+        print(error)
+print("the parent", file=sys.stderr)
+"""
+
+
+def test_what_a_library_prints_before_it_ends_a_child_is_not_printed_and_lines_of_python_are():
+    made = subprocess.run([sys.executable, "-c", _PANICS], capture_output=True, text=True, timeout=60)
+    assert made.stdout == "died (SIGABRT)\n" * 2
+    assert set(made.stderr.splitlines()) == {"a line of Python \\u001b[2J", "the parent"}
 
 
 def test_results_that_were_not_sent_before_the_child_ended_are_made_again():

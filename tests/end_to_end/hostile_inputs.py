@@ -416,12 +416,15 @@ def _by_message(outcomes: list[Outcome]) -> tuple[str, str]:
     return ("refused", refused[0].message) if refused else ("read", "as valid")
 
 
+# Runs with a changed record or file.
+AREAS = (
+    *("curated", "saved", "prepared", "versions", "trained", "continued", "annotated"),
+    *("answered", "prompted", "logs", "errors_of_logs"),
+)
+
 KINDS: dict[str, Kind] = {
     **{format: _file(format) for format in FORMATS},
-    **{
-        f"run {area}": _records(area)
-        for area in ("curated", "saved", "prepared", "versions", "trained", "continued", "annotated")
-    },
+    **{f"run {area}": _records(area) for area in AREAS},
     "config": _config_alone,
     "answers": _answers,
     "model": _model,

@@ -11,11 +11,14 @@ from typing import Any
 
 import datasets
 
+from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.round import Round
 from tests.support import annotate_inline
+from tests.support.errors_inline import write_lines
 from tests.support.fault_works import EVERY_STAGE, EVERY_STAGE_OF_PREPARE, tickets_source, write_texts, write_tickets
 from tests.support.hostile_files import damaged
+from tests.support.prompt_inline import questions
 from tests.support.record_types import HOSTILE, HOSTILE_URIS
 from tests.support.tickets import answer, question
 from tests.support.train_inline import PLAIN, write_corpus
@@ -42,6 +45,9 @@ FILES_OF_RECORDS = {
     "raymill.training.records.finished:outcome_file": "trained/fit.json",
 }
 
+# The areas with what `errors` reads, each with its config below the folder of the run.
+OF_ERRORS = {"answered": "errors_of_answered", "prompted": "errors_of_prompted", "logs": "errors_of_logs"}
+
 Call = Callable[..., Any]
 
 
@@ -61,6 +67,15 @@ def build(run: Path, call: Call) -> None:
     fetched = {"source": "desk", "database": {"url": f"sqlite:///{run}/desk.db", "query": "SELECT * FROM tickets"},
                "columns": {"prompt": "question", "completion": "answer"}}  # fmt: skip
     trained = PLAIN | {"corpus": str(run / "corpus.jsonl"), "columns": {"text": "text"}}
+    topics = [
+        {"id": f"q{n}", "prompt": asked, "completion": topic, "channel": "mail" if n % 2 else "chat"}
+        for n, (asked, topic) in enumerate(zip(*questions(90), strict=True))
+    ]
+    write_lines(run / "topics.jsonl", topics)
+    answered = [one | {"answer": "login" if n % 5 else one["completion"]} for n, one in enumerate(topics)]
+    write_lines(out / "logs" / "a.jsonl", answered)
+    logged = {"kind": "errors", "input": str(out / "logs"), "compare": "label", "data": str(out / "topics"),
+              "columns": {"expected": "completion", "fields": ["channel"]}}  # fmt: skip
     configs: dict[str, dict[str, Any]] = {
         "curated": {"kind": "curate", "inputs": [{"path": str(run / "texts"), "id": "id", "columns": ["date"]}],
                     **EVERY_STAGE},
@@ -73,12 +88,30 @@ def build(run: Path, call: Call) -> None:
         "annotated": annotate_inline.settings_of(
             annotate_inline.write_records(run / "records.parquet", 60), out / "annotated", choose={"count": 12}
         ),
+        "topics": {"kind": "prepare", "inputs": [{"path": str(run / "topics.jsonl"), "id": "id",
+                                                  "columns": {"channel": "channel"}}],
+                   "records": {"shape": "pairs"}, "validate": {"answer_chars": None}, "dedup": None,
+                   "split": {"train": 0.6, "validation": 0.2, "test": 0.2}},
+        "answered": PLAIN | {"corpus": str(out / "topics"), "generate": {"prompts": 18, "max_new_tokens": 4,
+                                                                         "answer": "label"}},
+        "prompted": {"kind": "prompt", "data": str(out / "topics"), "answer": "label",
+                     "prompts": {"plain": {}, "list": {"prompt": "Only the topic: {{ prompt }}"}},
+                     "examples": {"number": [0]}},
+        "errors_of_answered": {"kind": "errors", "run": str(out / "answered")},
+        "errors_of_prompted": {"kind": "errors", "run": str(out / "prompted")},
+        "errors_of_logs": logged,
     }  # fmt: skip
     for name, settings in configs.items():
         (run / f"{name}.json").write_text(json.dumps({"name": "hostile", "output": str(out / name)} | settings))
     for verb, name in (("curate", "curated"), ("prepare", "prepared"), ("train", "trained"), ("train", "continued"),
-                       ("annotate", "annotated")):  # fmt: skip
+                       ("annotate", "annotated"), ("prepare", "topics"), ("train", "answered")):  # fmt: skip
         call(verb, str(run / f"{name}.json"))
+    with FaultyServer() as server:
+        asked = configs["prompted"] | {"models": {"small": {"endpoint": server.url, "name": "small"}}}
+        (run / "prompted.json").write_text(json.dumps({"name": "hostile", "output": str(out / "prompted")} | asked))
+        call("prompt", str(run / "prompted.json"))
+    for name in OF_ERRORS.values():
+        call("errors", str(run / f"{name}.json"))
     round = Round.at(Store(), str(out / "annotated"))
     round.answers.add(annotate_inline.simulated_answers(round, {"a1": 0.9, "a2": 0.8, "a3": 0.7}))
     call("annotate", "export", round.uri, str(run / "studio.json"), "--format", "label-studio")
@@ -144,6 +177,17 @@ def commands(run: Path, area: str, draw: random.Random) -> list[tuple[tuple[str,
                "exported") for format in ("label-studio", "argilla", "prodigy", "csv")],
             (("annotate", "import", str(out / "annotated"), str(run / "studio.json")), "annotated"),
         ],
+        # The analysis of before is removed, or it would be returned as it is where the damage leaves its inputs equal.
+        **{
+            area: [
+                *[((verb, str(run / f"{name}.json"), *more), name)
+                  for verb, more in (("errors", ("--replace",)), ("errors", ("--replace",)), ("errors", ("--dry-run",)),
+                                     ("plan", ()))],
+                (("inspect", str(out / area)), ""),
+            ]
+            for area, name in OF_ERRORS.items()
+        },
+        "errors_of_logs": of_run("errors", "errors_of_logs"),
     }  # fmt: skip
     return found[area]
 
@@ -191,7 +235,7 @@ def damage(area: Path, draw: random.Random, private: Path) -> str:
         shutil.rmtree(at) if at.is_dir() and not at.is_symlink() else at.unlink()
         at.symlink_to(target)
         return f"{at.relative_to(area.parent)}: a link to {target.name}"
-    folder = draw.choice([path for path in sorted(area.rglob("*")) if path.is_dir()])
+    folder = draw.choice([area, *(path for path in sorted(area.rglob("*")) if path.is_dir())])
     name = draw.choice(
         ["\x1b[2Jx.parquet", "000009-000-abcdefabcdef.parquet", "_manifest.json", "manifest.json", "-rf"]
     )

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jinja2 import TemplateSyntaxError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -34,7 +34,7 @@ from raymill.cluster.model_settings import (
 )
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import FileInfo
-from raymill.cluster.store.paths import RelativePath
+from raymill.cluster.store.paths import FileName, RelativePath
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model, ReadColumns
@@ -265,7 +265,27 @@ def _load(folder: str, content: str, uri: str) -> PreTrainedTokenizerFast:
             f"{uri}: its tokenizer is a slow one ({type(tokenizer).__name__}), which has no positions of tokens "
             "in the text. Give model.tokenizer a folder with a tokenizer.json."
         )
+    _check_templates(tokenizer.chat_template, uri)
     return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _check_templates(templates: Any, uri: str) -> None:
+    """Check that chat templates are text, and that their names are names of files, to which transformers saves them.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    where = f"{paths.join(uri, 'tokenizer_config.json')}, chat_template"
+    for name, template in (templates if isinstance(templates, dict) else {"default": templates}).items():
+        if template is not None and not isinstance(template, str):
+            raise ConfigError(f"{where}: the template {str(name)[:80]!a} is no text. Correct it, or remove it.")
+        try:
+            FileName(f"{name}.jinja")
+        except ValueError as error:
+            raise ConfigError(
+                f"{where}: the template {str(name)[:80]!a} cannot be saved, because no file can have its name "
+                f"({error}). Give it another name."
+            ) from error
 
 
 def _belongs(file: FileInfo, root: str) -> bool:

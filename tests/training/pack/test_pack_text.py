@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,28 @@ def test_a_tokenizer_has_all_its_chat_templates_also_those_in_a_folder_of_their_
     folder = saved(tmp_path / "two", tiny(templates))
     assert (tmp_path / "two" / "additional_chat_templates" / "tool_use.jinja").is_file()
     assert load_tokenizer(Store(), folder).chat_template == templates
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/tmp/x", "\x1b[2J", "x" * 300, "a\x00"])
+def test_a_chat_template_with_a_name_that_no_file_can_have_is_refused_with_its_file(name, tmp_path):
+    folder = Path(saved(tmp_path / "two", tiny(LLAMA_LIKE)))
+    (folder / "chat_template.jinja").unlink()
+    file = folder / "tokenizer_config.json"
+    named = [{"name": "default", "template": LLAMA_LIKE}, {"name": name, "template": FORGETFUL}]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": named}))
+    with pytest.raises(ConfigError, match=re.escape(f"{file}, chat_template: the template ")) as refused:
+        load_tokenizer(Store(), str(folder))
+    assert str(refused.value).isprintable() and "Give it another name" in str(refused.value)
+
+
+def test_a_chat_template_that_is_no_text_is_refused_with_its_file(tmp_path):
+    folder = Path(saved(tmp_path / "two", tiny(LLAMA_LIKE)))
+    (folder / "chat_template.jinja").unlink()
+    file = folder / "tokenizer_config.json"
+    for template in (7, {"default": LLAMA_LIKE, "x": 7}, {"default": ["a"]}):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+        with pytest.raises(ConfigError, match=r"tokenizer_config\.json, chat_template: the template '\w+' is no text"):
+            load_tokenizer(Store(), str(folder))
 
 
 def test_a_fitted_tokenizer_learns_no_token_from_what_occurs_once(tmp_path):
