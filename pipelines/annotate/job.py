@@ -27,6 +27,7 @@ from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
+from raymill.cluster.progress import Progress
 from raymill.cluster.readers.columns import first_columns
 from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.readers.listing import InputListing, find_files, list_inputs
@@ -206,6 +207,16 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
             guideline_version(self.store, self.config.task.guideline)
         if len(needed := self.config.task.choices) < 2 and needs_probabilities(self.config):
             raise ConfigError(f"task.labels: a classifier needs two labels; there are {len(needed)}")
+
+    def run(self, session: Session, progress: Progress, *, replace: bool = False, verify: bool = False) -> Run:
+        found = super().run(session, progress, replace=replace, verify=verify)
+        if found.fresh or self.config.simulate:
+            return found
+        try:  # it may have been changed since the round was made
+            put_guideline(self.store, self.root, self.config.task.guideline)
+        except ConfigError as error:
+            log.warning("%s The last version counts.", error)
+        return found
 
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
         if self.config.simulate:

@@ -1,12 +1,13 @@
 """A round of annotation at its output: its tasks, its guideline, and the labels that came in.
 
 tasks/                 the tasks (stages.py)
-guidelines/            each version of the guideline, named by a hash of its text
+guidelines/            each version of the guideline, named by a hash of its text, and the name of the last one
 answers/               labels as they come in (annotations.py)
 labels/, adjudication/, agreement.json, report.html     what `finish` makes of them (finish.py)
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from raymill.pipelines.annotate.tasks import TASKS, TaskRow, read_tasks, tasks_s
 GUIDELINES, LABELS = "guidelines", "labels/labels.parquet"
 _LONGEST_GUIDELINE = 1 << 20
 _VERSION_DIGITS = 12
+_CURRENT, _VERSION = "current", re.compile(rf"[0-9a-f]{{{_VERSION_DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -95,22 +97,25 @@ class Round:
         return Annotations(self.store, self.uri)
 
     def guideline(self) -> tuple[str, str]:
-        """(text, version) of the guideline as it is now; empty without one.
+        """(text, version) of the last version that `put_guideline` kept; empty without one.
 
-        A changed file is a new version, which labels carry from now on. If the file is gone, the last version counts.
+        The path in the manifest is not read: who wrote a round could name any file of its reader.
+
+        Raises:
+            DataError: the record of the last version is damaged.
         """
-        path = self.task.guideline
-        if path is None:
-            return "", ""
         try:
-            version = put_guideline(self.store, self.uri, path)
-        except ConfigError:
-            files = self.store.list_files(paths.join(self.uri, GUIDELINES))
-            if not files:
-                return "", ""
-            last = max(files, key=lambda file: (file.modified, file.uri)).uri
-            version = last.rpartition("/")[2].removesuffix(".md")
-        text = self.store.read_bytes(paths.join(self.uri, GUIDELINES, f"{version}.md"), _LONGEST_GUIDELINE)
+            version = self.store.read_bytes(paths.join(self.uri, GUIDELINES, _CURRENT), 1 << 10).decode("ascii")
+            if not _VERSION.fullmatch(version):
+                raise ValueError("no version")
+            text = self.store.read_bytes(paths.join(self.uri, GUIDELINES, f"{version}.md"), _LONGEST_GUIDELINE)
+        except NotFound:
+            return "", ""
+        except ValueError as error:
+            raise DataError(
+                f"{paths.join(self.uri, GUIDELINES, _CURRENT)}: is damaged. Run `raymill annotate` with the round's "
+                "config again."
+            ) from error
         return text.decode("utf-8", "replace"), version
 
     def labels(self) -> dict[str, str]:
@@ -131,7 +136,9 @@ class Round:
 
 
 def put_guideline(store: Store, root: str, path: str | None) -> str:
-    """Keep the guideline as it is now with the round. Returns its version; empty without one.
+    """Keep the guideline as it is now with the round, as the version that labels carry from now on.
+
+    Returns its version; empty without one.
 
     Raises:
         ConfigError: it cannot be read.
@@ -140,6 +147,7 @@ def put_guideline(store: Store, root: str, path: str | None) -> str:
         return ""
     version, content = guideline_version(store, path)
     store.create(paths.join(root, GUIDELINES, f"{version}.md"), content)
+    store.write_bytes(paths.join(root, GUIDELINES, _CURRENT), version.encode())
     return version
 
 

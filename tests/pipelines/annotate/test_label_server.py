@@ -15,7 +15,7 @@ from raymill.pipelines.annotate import serve
 from raymill.pipelines.annotate.annotations import latest
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.labelling import Labelling
-from raymill.pipelines.annotate.round import Round
+from raymill.pipelines.annotate.round import Round, put_guideline
 from raymill.pipelines.annotate.serve import LARGEST_BODY, MOST_ANSWERS, PageServer
 from tests.support.labelling_page import ANSWERS, HOSTILE, TASKS, Client, Page, make_round
 
@@ -355,6 +355,7 @@ def test_a_changed_guideline_is_a_new_version_and_its_markup_is_text(tmp_path, m
     first = labelling.guideline()
     assert "<script" not in first["html"] and "<a" not in first["html"] and "<img" not in first["html"]
     (tmp_path / "guide.md").write_text("# Others")
+    put_guideline(round.store, round.uri, str(tmp_path / "guide.md"))
     labelling._guideline = (-1e9, ("", ""))
     told = labelling.add("ada", [label("r000000")])
     assert told["guideline"] == labelling.guideline()["version"] != first["version"]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.ballots import read_ballots
@@ -173,18 +173,26 @@ def test_labels_carry_the_version_of_the_guideline(records, tmp_path, monkeypatc
     guide = tmp_path / "guide.md"
     guide.write_text("First.")
     task = {"type": "classify", "show": ["prompt"], "labels": ["billing", "login", "other"], "guideline": str(guide)}
-    round = annotate_inline(settings_of(records, tmp_path / "out", task=task), monkeypatch).round
+    settings = settings_of(records, tmp_path / "out", task=task)
+    round = annotate_inline(settings, monkeypatch).round
     text, first = round.guideline()
     assert text == "First."
     round.answers.add(simulated_answers(round, {"a1": 1, "a2": 1, "a3": 1}, guideline=first))
     guide.write_text("Second.")
+    assert round.guideline() == ("First.", first)
+    annotate_inline(settings, monkeypatch)
     text, second = round.guideline()
     assert text == "Second." and second != first
     found = finish_round(round)
     assert found["stale_guideline"] == 80
     assert labels_of(round)[round.tasks[0].id]["guideline"] == first
     guide.unlink()
+    annotate_inline(settings, monkeypatch)
     assert round.guideline() == ("Second.", second)
+    guide.write_text("First.")
+    annotate_inline(settings, monkeypatch)
+    assert round.guideline() == ("First.", first), "also a version that was there before"
+    guide.unlink()
     with pytest.raises(ConfigError, match="there is no file"):
         annotate_inline(settings_of(records, tmp_path / "other", task=task), monkeypatch)
 
@@ -336,6 +344,29 @@ def test_a_record_is_judged_by_a_classifier_that_was_not_trained_on_it(tmp_path,
     tasks = annotate_inline(settings_of(path, tmp_path / "out", task=task, choose=choose), monkeypatch).round.tasks
     labels = {row["id"]: row["label"] for row in pq.read_table(path).to_pylist()}
     assert np.mean([row.prediction == labels[row.id] for row in tasks]) < 0.5
+
+
+def test_a_round_of_others_shows_no_file_that_it_names(records, tmp_path, monkeypatch):
+    secret = tmp_path / "key.pem"
+    secret.write_text("SECRET")
+    round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
+    manifest = tmp_path / "out/manifest.json"
+    plain = json.loads(manifest.read_text())
+    plain["config"]["task"]["guideline"] = str(secret)
+    manifest.write_text(json.dumps(plain))
+    found = Round.at(Store(), round.uri)
+    assert found.guideline() == ("", "")
+    finish_round(found)
+    assert not list((tmp_path / "out").glob("guidelines/*"))
+    (tmp_path / "out/guidelines").mkdir()
+    for name in ("../../key", str(secret), "0" * 12 + "/../../../key", ""):
+        (tmp_path / "out/guidelines/current").write_text(name)
+        with pytest.raises(DataError, match="current: is damaged"):
+            found.guideline()
+    (tmp_path / "out/guidelines/current").write_text("0" * 12)
+    (tmp_path / "out/guidelines" / ("0" * 12 + ".md")).symlink_to(secret)
+    with pytest.raises(StorageError, match="a link to"):
+        Round.at(Store(), round.uri)
 
 
 @pytest.mark.parametrize("form", ["a.jsonl", {"path": "a.jsonl"}, [{"path": "a.jsonl"}]])
