@@ -38,6 +38,9 @@ def next_round(config: AnnotateConfig, make: Callable[[AnnotateConfig], Run]) ->
         config: of the rounds, whose `output` is the folder of all of them.
         make: makes the round of a config.
 
+    Raises:
+        StorageError: a link in the folder of the rounds leads out of it.
+
     Returns:
         `round`, its number; `output`; `left`, tasks of it without a label; `stopped`, the rule by which no further
         round was made, or None; `learning` and `ledger`, a row for each finished round; `stopping`, one for each rule.
@@ -45,6 +48,7 @@ def next_round(config: AnnotateConfig, make: Callable[[AnnotateConfig], Run]) ->
     if config.simulate:
         raise ConfigError("simulate: rounds with people simulate none. Leave it out, or run `raymill annotate CONFIG`.")
     store, root = config.store, paths.absolute(config.output)
+    store.refuse_links_out(root)
     done: list[Round] = []
     while (manifest := RunFolder(store, paths.join(root, str(len(done) + 1))).finished("annotate")) is not None:
         done.append(Round.of(store, paths.join(root, str(len(done) + 1)), manifest))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.frame.job import Run
 from raymill.training.config import TrainConfig
 from raymill.training.continuing import find_parent
@@ -306,3 +306,12 @@ def test_a_job_of_torchrun_has_the_run_to_continue(folder, parent, monkeypatch):
     config = TrainConfig.model_validate(settings | {"packed": str(folder / "packed"), "continue_from": parent})
     job = packed_job(config, PackedRun.load(config.store, str(folder / "packed")))
     assert job.parent is not None and Job.from_json(job.to_json()).parent == job.parent
+
+
+def test_a_phase_that_is_a_link_out_of_the_output_is_refused(folder, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (folder / "linked").mkdir()
+    (folder / "linked/a").symlink_to(tmp_path / "mine")
+    with pytest.raises(StorageError, match="a link to"):
+        trained(folder, monkeypatch, "linked", phases=[{"name": "a"}, {"name": "b"}], steps=2, packed=None)
+    assert not any((tmp_path / "mine").iterdir())

@@ -6,7 +6,7 @@ import pytest
 
 from raymill.cluster import cli
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.frame.work import work_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
@@ -146,3 +146,13 @@ def test_the_verb_takes_a_config_of_a_training_and_is_planned_submitted_and_look
     assert "tiny (cross-validate), finished" in raymill("inspect", str(tmp_path / "run"))
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Cross-validation" in page and "Data sets" in page
+
+
+def test_a_fold_that_is_a_link_out_of_the_output_is_refused(tmp_path, prepared, monkeypatch):
+    data = prepared(2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/fold-0").symlink_to(tmp_path / "mine")
+    with pytest.raises(StorageError, match="a link to"):
+        cross_validate(settings(tmp_path, data.uri), monkeypatch)
+    assert not any((tmp_path / "mine").iterdir())

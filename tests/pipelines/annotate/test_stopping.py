@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from raymill.cluster.errors import StorageError
 from raymill.pipelines.annotate.config import AnnotateConfig, Rounds
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.rounds import next_round
@@ -124,3 +125,14 @@ def test_a_budget_needs_a_price():
     for name in ("budget", "point_value"):
         with pytest.raises(ValidationError, match=f"{name}: needs `price`"):
             Rounds.model_validate({name: 5})
+
+
+def test_a_round_that_is_a_link_out_of_the_folder_is_refused(tmp_path, monkeypatch):
+    step, _ = _rounds(tmp_path, monkeypatch)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/report.json").write_text("MINE")
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "rounds/1").symlink_to(tmp_path / "mine")
+    with pytest.raises(StorageError, match="a link to"):
+        step()
+    assert [one.read_text() for one in (tmp_path / "mine").iterdir()] == ["MINE"]
