@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-_Z = 1.959964  # of a 95% interval
+Z95 = 1.959964  # of a 95% interval
 
 
 def label_shares(
@@ -37,7 +37,7 @@ def label_shares(
             share += size * here.mean()
             if len(here) > 1:
                 variance += size**2 * max(0.0, 1 - len(here) / size) * here.var(ddof=1) / len(here)
-        mean, around = share / total, _Z * variance**0.5 / total
+        mean, around = share / total, Z95 * variance**0.5 / total
         found.append(
             {
                 "label": label,

@@ -50,7 +50,7 @@ from raymill.pipelines.annotate.consensus import (
     gold_weights,
     majority,
 )
-from raymill.pipelines.annotate.estimates import label_shares
+from raymill.pipelines.annotate.estimates import Z95, label_shares
 from raymill.pipelines.annotate.round import LABELS, Round
 from raymill.pipelines.annotate.tasks import TaskRow, vote_of
 from raymill.pipelines.prepare.records.fields import listed
@@ -91,7 +91,8 @@ _PAGE_NOTES = {
     "labels": "Shares in all candidates, estimated from the labelled tasks by their chances of being chosen, with 95% "
     "intervals.",
     "by_annotator": "Accuracy: chance of a right vote, by a model with one skill each, with 95% intervals. "
-    "Gold: right votes on tasks with a known label. Drift: accuracy in the second half of the votes, less the first.",
+    "Gold: right votes on tasks with a known label. Drift: accuracy in the second half of the votes, less the first, "
+    "with a 95% interval.",
     "pairs": "Cohen's kappa, with 95% intervals.",
     "over_time": "Agreement of tasks by the time of their last vote.",
     "left_out": "Labels that came in and do not count.",
@@ -340,7 +341,7 @@ def _annotators(ballots: Ballots, consensus: Consensus) -> Iterator[dict[str, An
         seconds = [one.seconds for one in answers if one.annotator == name and one.seconds is not None]
         task_of = [rows[ballots.places[int(item)][0]].id for item in votes.item[own]]
         ordered = own[sorted(range(len(own)), key=lambda at: times[task_of[at], name])] if len(own) else own
-        halves = [float(right[part].mean()) for part in np.array_split(ordered, 2) if len(part)]
+        drift, around = _drift(*(right[part] for part in np.array_split(ordered, 2)))
         yield {
             "annotator": name,
             "labels": sum(one.annotator == name for one in answers),
@@ -350,9 +351,21 @@ def _annotators(ballots: Ballots, consensus: Consensus) -> Iterator[dict[str, An
             "accuracy_high": high,
             "gold": len(on_gold),
             "gold_right": int((votes.label[on_gold] == known[votes.item[on_gold]]).sum()),
-            "drift": halves[1] - halves[0] if len(halves) == 2 else None,
+            "drift": drift,
+            "drift_low": None if drift is None or around is None else drift - around,
+            "drift_high": None if drift is None or around is None else drift + around,
             "median_seconds": median(seconds) if seconds else None,
         }
+
+
+def _drift(first: np.ndarray, second: np.ndarray) -> tuple[float | None, float | None]:
+    """(difference of the means, half of the width of its 95% interval by normal distributions); None if not known."""
+    if not len(first) or not len(second):
+        return None, None
+    drift = float(second.mean() - first.mean())
+    if len(first) < 2 or len(second) < 2:
+        return drift, None
+    return drift, Z95 * float(np.sqrt(first.var(ddof=1) / len(first) + second.var(ddof=1) / len(second)))
 
 
 def _pairs(ballots: Ballots) -> Iterator[dict[str, Any]]:
@@ -423,6 +436,13 @@ def _interval(row: Mapping[str, Any], name: str) -> str:
     return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
 
 
+def _signed(row: Mapping[str, Any]) -> str:
+    if row["drift"] is None:
+        return "–"
+    bounds = "" if row["drift_low"] is None else f" ({row['drift_low']:+.3f} to {row['drift_high']:+.3f})"
+    return f"{row['drift']:+.3f}{bounds}"
+
+
 def _page(round: Round, facts: Mapping[str, Any], queue: Sequence[Mapping[str, Any]]) -> str:
     alpha = facts["krippendorff_alpha"]
     low = "" if alpha["value"] is None else f"{alpha['low']:.3f} to {alpha['high']:.3f} (95%)"
@@ -448,7 +468,7 @@ def _page(round: Round, facts: Mapping[str, Any], queue: Sequence[Mapping[str, A
             {"annotator": one["annotator"], "labels": one["labels"], "skipped": one["skipped"],
              "accuracy": _interval(one, "accuracy"),
              "gold": f"{one['gold_right']} of {one['gold']}" if one["gold"] else "–",
-             "drift": "–" if one["drift"] is None else f"{one['drift']:+.3f}",
+             "drift": _signed(one),
              "median_seconds": "–" if one["median_seconds"] is None else f"{one['median_seconds']:.1f}"}
             for one in facts["by_annotator"]
         ],

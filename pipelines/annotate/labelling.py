@@ -59,6 +59,7 @@ class Labelling:
             for name in names:
                 if name in self._own:
                     self._own[name].append(at)
+        self._topics: list[str | None] = self._rows["topic"].to_pylist()
         self._assigned = {name: frozenset(places) for name, places in self._own.items()}
         self._lock, self._adding = threading.RLock(), threading.Lock()
         self._answers: dict[str, dict[str, Annotation]] = {}  # task -> annotator -> the latest, also if withdrawn
@@ -178,16 +179,21 @@ class Labelling:
         return found
 
     def _disputes(self, annotator: str) -> Iterator[str]:
-        """Ids of tasks that others disagree about and no expert decided: first the queue that `finish` made."""
+        """Ids of tasks that others disagree about and no expert decided.
+
+        First those with a topic of this expert; among equal ones first the queue that `finish` made.
+        """
         looked, queue = self._queue
         if time.monotonic() - looked > _QUEUE_S:
             queue = self._read_queue()
             self._queue = time.monotonic(), queue
         live = sorted(self._disputed.difference(queue), key=self._place.__getitem__)
-        for id in (*queue, *live):
+        own = frozenset(self._people[annotator].topics)
+        known = [id for id in (*queue, *live) if id in self._place]
+        for id in sorted(known, key=lambda id: self._topics[self._place[id]] not in own) if own else known:
             answers = self._answers.get(id, {})
             decided = any(self._people[name].expert and one.status == "labelled" for name, one in answers.items())
-            if id in self._place and not decided and not self._is_done(annotator, id):
+            if not decided and not self._is_done(annotator, id):
                 yield id
 
     def _read_queue(self) -> list[str]:

@@ -439,7 +439,7 @@ def _vectors(
 
 def _taken_schema(config: AnnotateConfig) -> pa.Schema:
     schema = tasks_schema(config.task)
-    return schema.append(pa.field("draw", pa.uint64())).append(pa.field("topic", pa.string()))
+    return schema.append(pa.field("draw", pa.uint64()))
 
 
 def _take(read: Read, chosen: Sequence[str], unit: Unit, scratch: Scratch) -> Counters:

@@ -52,6 +52,7 @@ class TaskRow:
         gold: known label; None of most.
         present: value of the field that the label corrects; None without one.
         annotators: names of those who are given it.
+        topic: value of the setting `expertise`; None without one.
     """
 
     id: str
@@ -66,6 +67,7 @@ class TaskRow:
     gold: str | None = None
     present: str | None = None
     annotators: Sequence[str] = ()
+    topic: str | None = None
 
 
 def tasks_schema(task: Task) -> pa.Schema:
@@ -84,6 +86,7 @@ def tasks_schema(task: Task) -> pa.Schema:
             ("gold", pa.string()),
             ("present", pa.large_string()),
             ("annotators", pa.list_(pa.string())),
+            ("topic", pa.string()),
         ]
     )
 

@@ -17,6 +17,7 @@ from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.labelling import Labelling
 from raymill.pipelines.annotate.round import Round, put_guideline
 from raymill.pipelines.annotate.serve import LARGEST_BODY, MOST_ANSWERS, PageServer
+from tests.support.annotate_inline import annotate_inline, settings_of, write_records
 from tests.support.labelling_page import ANSWERS, HOSTILE, TASKS, Client, Page, make_round
 
 
@@ -335,6 +336,24 @@ def test_an_expert_is_given_what_others_disagree_about_with_their_votes(tmp_path
     assert labelling.next_tasks("eve", sorted(mine))["tasks"] == []
     finish_round(round)
     assert round.labels()[others[1]] == "other"
+
+
+def test_an_expert_is_given_disputes_of_the_own_topics_first(tmp_path, monkeypatch):
+    both = ["chat", "mail"]
+    people = [{"name": "ada", "topics": both}, {"name": "grace", "topics": both},
+              {"name": "eve", "expert": True, "topics": ["mail"]}]  # fmt: skip
+    path = write_records(tmp_path / "in.parquet", 30)
+    settings = settings_of(path, tmp_path / "out", choose={"count": 15}, annotators=people, expertise="channel")
+    round = annotate_inline(settings, monkeypatch).round
+    others = [row for row in round.tasks if "eve" not in row.annotators]
+    mine = [row.id for row in round.tasks if "eve" in row.annotators]
+    assert {row.topic for row in others} == {*both} and {row.topic for row in round.tasks if row.id in mine} == {"mail"}
+    labelling = Labelling(round)
+    for row in others:
+        labelling.add("ada", [label(row.id, "login")])
+        labelling.add("grace", [label(row.id, "other")])
+    wanted = [row.id for row in others if row.topic == "mail"] + [row.id for row in others if row.topic == "chat"]
+    assert [one["id"] for one in labelling.next_tasks("eve", mine)["tasks"]] == wanted
 
 
 def test_one_annotator_alone_can_be_served(tmp_path, monkeypatch):

@@ -376,3 +376,19 @@ def test_one_input_needs_no_list(form, name, tmp_path):
     del settings["input"]
     (one,) = AnnotateConfig.model_validate(settings | {name: form}).inputs
     assert one.path == "a.jsonl" or one.path.endswith("/a.jsonl")
+
+
+def test_the_drift_of_an_annotator_has_an_interval(tmp_path, monkeypatch):
+    path = write_records(tmp_path / "in.parquet", 400)
+    round = annotate_inline(settings_of(path, tmp_path / "out", choose={"count": 300}, overlap=3), monkeypatch).round
+    answers = simulated_answers(round, {"a1": 0.95, "a2": 0.9, "a3": 0.95})
+    late = {row.id for row in round.tasks[150:]}
+    worse = simulated_answers(round, {"a1": 0.95, "a2": 0.9, "a3": 0.5}, seed=1)
+    round.answers.add([other if one.annotator == "a3" and one.task in late else one
+                       for one, other in zip(answers, worse, strict=True)])  # fmt: skip
+    found = {row["annotator"]: row for row in finish_round(round)["by_annotator"]}
+    assert found["a3"]["drift_low"] <= -0.45 <= found["a3"]["drift_high"] < -0.2
+    for name in ("a1", "a2"):
+        assert found[name]["drift_low"] < 0.02 and found[name]["drift_high"] > -0.02
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"{found['a3']['drift']:+.3f} ({found['a3']['drift_low']:+.3f} to" in page
