@@ -23,6 +23,9 @@ from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.tasks import BadValue, TaskRow, shown, value_of
 
 _LARGEST = 1 << 29  # bytes of a file
+# JSON values or cells of a file, which take 60 to 230 bytes of memory each: about a million labels.
+_MOST_VALUES = 10_000_000
+_LONGEST_ID = 1000  # characters of the id of an unknown task, and of the name of an unknown annotator
 _DIGITS = 16  # of the digest of a file
 _LOOKED_AT = 1000  # records by which a format is recognised
 _SHOWN = 60  # characters of a name in the result
@@ -31,6 +34,7 @@ _LISTED = 20  # names of unknown annotators in the result
 LOST = {
     "no_key": "the record has no raymill_id",
     "no_annotator": "the label has no annotator",
+    "long_name": f"the id or annotator has over {_LONGEST_ID:,} characters and is not in the round",
 }
 
 
@@ -126,7 +130,7 @@ def records_in(content: bytes, file: str) -> list[Any]:
     """The records of a JSON, JSON Lines, CSV or TSV file.
 
     Raises:
-        DataError: it is none of these.
+        DataError: it is none of these, or has too many values.
     """
     marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
     try:
@@ -134,12 +138,17 @@ def records_in(content: bytes, file: str) -> list[Any]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: is no text in UTF-8 ({error}). Export it again, or save it as UTF-8.") from error
     start = text.lstrip()[:1]
+    if sum(map(text.count, "[{,\n" if start in ("[", "{") else ",;\t\n")) > _MOST_VALUES:
+        raise DataError(
+            f"{file}: has more than {_MOST_VALUES:,} values or separators of values. Export fewer tasks into each of "
+            "several files, without columns that the round does not have."
+        )
     try:
         if start == "[":
             return _listed(parsed(text), file)
         if start == "{":
             return list(_lines(text, file))
-        return list(table.rows_in(text))
+        return table.rows_in(text, _MOST_VALUES)
     except RecursionError as error:
         raise DataError(f"{file}: its JSON is nested too deeply.") from error
     except (ValueError, csv.Error) as error:
@@ -200,13 +209,21 @@ def _format_of(records: Sequence[Any], file: str) -> tuple[str, list[str]]:
 
 
 @dataclass
+class _Reason:
+    """Number of the labels with a reason, and the place of the first."""
+
+    first: str
+    labels: int = 0
+
+
+@dataclass
 class _Tally:
     """Labels by the reason why they do not count."""
 
     round: Round
     rows: Mapping[str, TaskRow]
     people: set[str]
-    reasons: dict[str, list[str]] = field(default_factory=dict)
+    reasons: dict[str, _Reason] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
 
     def answers(
@@ -219,6 +236,11 @@ class _Tally:
             who = _person(label, names, self.people)
             if not label.task or who is None:
                 self._count("no_key" if not label.task else "no_annotator", place)
+                continue
+            if (len(label.task) > _LONGEST_ID and label.task not in self.rows) or (
+                len(who) > _LONGEST_ID and who not in self.people
+            ):
+                self._count("long_name", place)
                 continue
             answer = self._answer(label, cleaned(label.task), who, origin)
             found.append(answer)
@@ -257,14 +279,14 @@ class _Tally:
         return ""
 
     def _count(self, reason: str, place: str) -> None:
-        self.reasons.setdefault(reason, []).append(place)
+        self.reasons.setdefault(reason, _Reason(place)).labels += 1
 
     def left_out(self) -> list[dict[str, Any]]:
         """Reason, number of labels, meaning and first place of each reason."""
         meanings = REASONS | LOST
         return [
-            {"reason": reason, "labels": len(places), "meaning": meanings[reason], "first": places[0]}
-            for reason, places in sorted(self.reasons.items())
+            {"reason": reason, "labels": found.labels, "meaning": meanings[reason], "first": found.first}
+            for reason, found in sorted(self.reasons.items())
         ]
 
 

@@ -93,18 +93,24 @@ def _cell(value: Any) -> str:
 # --- labels
 
 
-def rows_in(text: str) -> list[dict[str, str]]:
+def rows_in(text: str, most: int) -> list[dict[str, str]]:
     """The rows of a CSV or TSV text, by the names of its header.
 
+    most: number of cells, with those that short rows lack.
+
     Raises:
-        csv.Error: a cell is too large.
+        csv.Error: a cell is too large. ValueError: there are more cells.
     """
     csv.field_size_limit(_LARGEST_CELL)
     first = text.partition("\n")[0]
     delimiter = max(",\t;", key=lambda one: (first.count(one), one == ","))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     header = [name.strip() for name in next(rows, [])]
-    found = [dict(zip_longest(header, cells[: len(header)], fillvalue="")) for cells in rows if any(cells)]
+    found = list[dict[str, str]]()
+    for cells in filter(any, rows):
+        if (len(found) + 1) * len(header) > most:
+            raise ValueError(f"its rows have {len(header):,} columns, and more than {most:,} cells")
+        found.append(dict(zip_longest(header, cells[: len(header)], fillvalue="")))
     if ID not in header:
         return found
     return [{name: cell[1:] if _ESCAPED.match(cell) else cell for name, cell in row.items()} for row in found]

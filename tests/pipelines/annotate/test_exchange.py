@@ -6,6 +6,7 @@ The files in exchange/ are as the tools write them.
 import csv
 import io
 import json
+import resource
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -517,6 +518,35 @@ def test_files_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(importing, "_LARGEST", 100)
     with pytest.raises(StorageError, match=r"label_studio\.json"):
         import_labels(helpdesk(tmp_path / "round"), [str(FILES / "label_studio.json")])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" + "[]," * 10_000_000 + "[]]", r"more than 10,000,000 values"),
+        ("{}\n" * 5_000_001, r"more than 10,000,000 values"),
+        ("raymill_id,label,annotator\n" + "\n" * 10_000_001, r"more than 10,000,000 values"),
+        ("raymill_id,label,annotator" + ",c" * 1_000_000 + "\n" + "t1\n" * 10_000, r"1,000,003 columns, and more than"),
+    ],
+    ids=["lists", "lines", "empty lines", "columns"],
+)
+def test_a_file_with_more_values_than_memory_is_refused_before_they_are_made(content, message, tmp_path):
+    round = helpdesk(tmp_path / "round")
+    (tmp_path / "file").write_text(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=message):
+        import_labels(round, [str(tmp_path / "file")])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
+
+
+def test_ids_and_names_of_megabytes_are_not_stored(tmp_path):
+    round, long = helpdesk(tmp_path / "round"), "x" * 1_000_000
+    rows = [f"{long}{n},billing,a1" for n in range(3)] + [f"t1,billing,{long}{n}" for n in range(2)]
+    (tmp_path / "x.csv").write_text("\n".join(["raymill_id,label,annotator", *rows, "t1,billing,a1", "t9,billing,a1"]))
+    found = import_labels(round, [str(tmp_path / "x.csv")])
+    assert reasons(found) == {"long_name": 5, "unknown_task": 1}
+    assert [one.task for one in round.answers.read()] == ["t1", "t9"]
+    assert len(found.text) < 2000
 
 
 def test_hostile_values_are_labels_that_do_not_count(tmp_path):
