@@ -55,7 +55,8 @@ from raymill.pipelines.errors.outputs import (
     NEAREST,
     NEAREST_SCHEMA,
 )
-from raymill.pipelines.errors.runs import MOST, EvaluatedRun, TrainingRecord, answer_field, records_of
+from raymill.pipelines.errors.runs import EvaluatedRun, TrainingRecord, answer_field, records_of
+from raymill.pipelines.errors.sample import SmallestHashes, rows_of
 from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, leaves
 from raymill.pipelines.language import identification
 from raymill.pipelines.language.identification import LanguageId
@@ -66,8 +67,6 @@ from raymill.pipelines.text.texts import Texts
 
 _DIMENSIONS = 128
 _FITTED = 20_000  # texts to which the default vectors are fitted
-_MOST_BYTES = 256 << 20  # of the texts of all items
-_ROWS_AT_ONCE = 1_000
 _OF_A_CLUSTER, _MOST_CLUSTERS = 50, 20  # items, on average
 _WORDS_OF_A_CLUSTER = 3
 _SHOWN = 5  # neighbours in NEAREST; examples of a finding
@@ -111,46 +110,21 @@ class Analyse:
 
 
 def _items(store: Store, uris: Sequence[str]) -> tuple[list[EvaluatedItem], int, int]:
-    """(items in the order of their ids, number left out with the id of another, number left out by a hash).
-
-    Those of the smallest hashes stay: at most MOST, and as many as have _MOST_BYTES of text. Rows are read one after
-    the other, as files of others can have any number of rows with one id, or of ids that were chosen by their hash.
-    """
-    held = dict[str, tuple[int, int, dict[str, Any]]]()  # id -> hash, bytes, row
-    rows = repeated = held_bytes = 0
-    bound = 1 << 64
-    for table in read_tables(store, uris):
-        for start in range(0, len(table), _ROWS_AT_ONCE):
-            for row in table.slice(start, _ROWS_AT_ONCE).to_pylist():
-                rows += 1
-                id, hashed = row["id"], hash64(row["id"].encode())
-                if hashed >= bound:
-                    continue
-                if (there := held.get(id)) is not None:
-                    repeated += 1
-                    # Of items with one id the first by content, whatever the order of the files.
-                    if json.dumps(row, sort_keys=True) >= json.dumps(there[2], sort_keys=True):
-                        continue
-                    held_bytes -= there[1]
-                size = sum(sys.getsizeof(one) for one in row.values() if isinstance(one, str))
-                held[id] = hashed, size, row
-                held_bytes += size
-                if len(held) > 2 * MOST or (held_bytes > 2 * _MOST_BYTES and len(held) > 1):
-                    held, held_bytes, bound = _smallest(held)
-    held, _, _ = _smallest(held)
-    items = [EvaluatedItem(**row | {"fields": json.loads(row["fields"])}) for _, _, row in held.values()]
-    return sorted(items, key=lambda one: one.id), repeated, rows - repeated - len(items)
-
-
-def _smallest(
-    held: Mapping[str, tuple[int, int, dict[str, Any]]],
-) -> tuple[dict[str, tuple[int, int, dict[str, Any]]], int, int]:
-    """(those of `held` with the smallest hashes that stay, their bytes, the hash from which on none does)."""
-    ordered = sorted(held.items(), key=lambda one: (one[1][0], one[0]))
-    sizes = np.cumsum([size for _, (_, size, _) in ordered])
-    count = max(1, min(MOST, int(np.searchsorted(sizes, _MOST_BYTES, "right"))))
-    bound = ordered[count][1][0] if count < len(ordered) else 1 << 64
-    return dict(ordered[:count]), int(sizes[count - 1]) if ordered else 0, bound
+    """(items in the order of their ids, number left out with the id of another, number left out by a hash)."""
+    found = SmallestHashes[dict[str, Any]]()
+    rows = repeated = 0
+    for row in (row for table in read_tables(store, uris) for row in rows_of(table)):
+        rows += 1
+        if not found.wants(row["id"]):
+            continue
+        if (there := found.get(row["id"])) is not None:
+            repeated += 1
+            # Of items with one id the first by content, whatever the order of the files.
+            if json.dumps(row, sort_keys=True) >= json.dumps(there, sort_keys=True):
+                continue
+        found.put(row["id"], row, sum(sys.getsizeof(one) for one in row.values() if isinstance(one, str)))
+    items = [EvaluatedItem(**row | {"fields": json.loads(row["fields"])}) for row in found.values()]
+    return items, repeated, rows - repeated - len(items)
 
 
 @dataclass(frozen=True)

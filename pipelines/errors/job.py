@@ -54,7 +54,8 @@ from raymill.pipelines.errors.outputs import (
     NEAREST_SCHEMA,
 )
 from raymill.pipelines.errors.page import sections
-from raymill.pipelines.errors.runs import MOST, EvaluatedRun, ReadRun, evaluated_run
+from raymill.pipelines.errors.runs import EvaluatedRun, ReadRun, evaluated_run
+from raymill.pipelines.errors.sample import MOST
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
 from raymill.pipelines.memory import task_memory
 

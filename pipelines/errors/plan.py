@@ -9,7 +9,8 @@ from raymill.cluster.plan.sample import document_count
 from raymill.cluster.store import paths
 from raymill.pipelines.errors.config import ErrorsConfig
 from raymill.pipelines.errors.job import ErrorsJob
-from raymill.pipelines.errors.runs import MOST, item_count
+from raymill.pipelines.errors.runs import item_count
+from raymill.pipelines.errors.sample import MOST
 
 _SECONDS = 10.0  # libraries, and what does not grow
 _ITEMS_PER_S, _PAIRS_PER_S = 400.0, 2e7  # items, and pairs of an item and a training record, on one core, about

@@ -4,8 +4,8 @@ A run may come from others: its answers are checked, only artifacts that its man
 it names is run.
 """
 
-import heapq
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -15,7 +15,7 @@ import pyarrow as pa
 from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import COLUMNS, from_shape, question_and_answer
-from raymill.cluster.examples.splits import SPLITS, hash64
+from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.record import read_json
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import Scratch
@@ -24,12 +24,12 @@ from raymill.cluster.store.paths import RecordedUri
 from raymill.cluster.store.store import Store
 from raymill.pipelines.errors.config import Compare
 from raymill.pipelines.errors.items import READ, READ_SCHEMA, EvaluatedItem, errors_of
+from raymill.pipelines.errors.sample import SmallestHashes, rows_of
 from raymill.pipelines.prepare.records.fields import metadata_of, value_of
 from raymill.pipelines.prompting.variants import Item
 
 log = logging.getLogger(__name__)
 
-MOST = 100_000  # items, and records of train, that are analysed
 _ADVICE = "Point `run` at the output of `raymill train` or `raymill prompt`."
 _LABELS = ("annotations.", "metadata.")  # columns of a data set that hold a class
 _NO_SLICES = {"id", "annotators", "annotator", "parents"}
@@ -255,37 +255,31 @@ def _shape(store: Store, data: str) -> Any:
 def records_of(
     store: Store, data: str, splits: tuple[str, ...], label: str | None, ids: set[str] | None = None
 ) -> list[TrainingRecord]:
-    """Records of splits in the order of their ids: those with these ids, or at most MOST by a hash of the id.
+    """Records of splits in the order of their ids: those with these ids, of which a sample as of `SmallestHashes`.
 
     Without an answer or label a record is left out.
 
     Raises:
         DataError: `data` is no data set, or a record none that `prepare` writes.
     """
-    shape = _shape(store, data)
-
-    def found() -> Iterator[tuple[int, str, TrainingRecord]]:
-        for split in splits:
-            artifact = Artifact.load(store, paths.join(data, split))
-            names = [one for one in artifact.schema.names if one in (*COLUMNS[shape], "metadata", "annotations")]
-            for table in artifact.tables(["id", *names]):
-                for row in table.to_pylist():
-                    if ids is not None and row["id"] not in ids:
-                        continue
-                    try:
-                        record = _record(row, shape, label)
-                        key = hash64(row["id"].encode())
-                    except (TypeError, ValueError, KeyError, AttributeError, IndexError, StopIteration) as error:
-                        raise DataError(
-                            f"{artifact.uri}: the record {row['id']!r:.80} is none that `raymill prepare` writes "
-                            f"({type(error).__name__}). Make the data set again."
-                        ) from error
-                    if record is not None:
-                        yield key, record.id, record
-
-    return sorted(
-        (one for _, _, one in heapq.nsmallest(MOST, found(), key=lambda one: one[:2])), key=lambda one: one.id
-    )
+    shape, found = _shape(store, data), SmallestHashes[TrainingRecord]()
+    for split in splits:
+        artifact = Artifact.load(store, paths.join(data, split))
+        names = [one for one in artifact.schema.names if one in (*COLUMNS[shape], "metadata", "annotations")]
+        for row in (row for table in artifact.tables(["id", *names]) for row in rows_of(table)):
+            if ids is not None and row["id"] not in ids:
+                continue
+            try:
+                record = _record(row, shape, label) if found.wants(row["id"]) else None
+            except (TypeError, ValueError, KeyError, AttributeError, IndexError, StopIteration) as error:
+                raise DataError(
+                    f"{artifact.uri}: the record {row['id']!r:.80} is none that `raymill prepare` writes "
+                    f"({type(error).__name__}). Make the data set again."
+                ) from error
+            if record is not None and found.get(record.id) is None:
+                texts = (record.question, record.answer, *record.fields.values())
+                found.put(record.id, record, sum(map(sys.getsizeof, texts)))
+    return found.values()
 
 
 def _record(row: Mapping[str, Any], shape: Any, label: str | None) -> TrainingRecord | None:
