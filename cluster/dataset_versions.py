@@ -15,8 +15,11 @@ from raymill.cluster.store.store import Store
 
 REGISTRY = "RAYMILL_DATASETS"
 
+# Bytes of a record. A larger file is data that somebody keeps in the same folder, and would not keep an output from
+# being replaced, so no such record is written.
+LARGEST_VERSION = 1 << 20
+
 _TAGS = "tags"
-_MOST_BYTES = 1 << 16  # of a record; a larger file is data that somebody keeps in the same folder
 
 
 def registry_folder() -> str:
@@ -59,7 +62,7 @@ def _records(store: Store, folder: str, digest: str) -> list[tuple[str, str, str
     found = []
     for file in store.list_files(folder, skip_bad_names=True):
         name, _, record = file.uri.removeprefix(folder).strip("/").partition("/")
-        if "/" in record or not record.endswith(".json") or file.size > _MOST_BYTES:
+        if "/" in record or not record.endswith(".json") or file.size > LARGEST_VERSION:
             continue
         try:
             version = json.loads(store.read_bytes(file.uri))

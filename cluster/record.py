@@ -39,6 +39,7 @@ class RecordFile(Generic[T]):
         `RecordedUri`.
     what, fix: of the error about a damaged record: a name of the record, and a sentence with what to do.
     of_folder: whether it describes the folder that it is in; links from there to other places are then refused.
+    largest: bytes of the file.
     """
 
     store: Store
@@ -47,16 +48,17 @@ class RecordFile(Generic[T]):
     parse: Callable[[bytes], T]
     fix: str = "Delete it and run the same command again: the result is made again."
     of_folder: bool = True
+    largest: int = _LARGEST_RECORD
 
     def read(self) -> T | None:
         """The record; None if the result is unfinished.
 
         Raises:
             DataError: the file is damaged, of another program, or names something outside of its folder.
-            StorageError: a link in its folder leads out of it.
+            StorageError: a link in its folder leads out of it, or the file is too large.
         """
         try:
-            data = self.store.read_bytes(self.uri, _LARGEST_RECORD)
+            data = self.store.read_bytes(self.uri, self.largest)
         except NotFound:
             return None
         if self.of_folder:

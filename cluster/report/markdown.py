@@ -29,7 +29,8 @@ _ELEMENTS = {
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # Characters with a meaning inside a line of Markdown, and those by which GitHub recognises addresses to link.
 _MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Control characters, separators of lines, marks and overrides of direction, and halves of UTF-16 pairs.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 

@@ -272,7 +272,7 @@ def _shift(name: str, old: Counter[str], new: Counter[str]) -> Shift:
     named = [value or "(none)" for value in values]
     pairs = zip(*(part.tolist() for part in shares), strict=True)
     all_shares = dict(zip(named, pairs, strict=True)) if len(values) <= _SHARES else {}
-    return Shift(name, psi(*parts), None, f"{named[largest]} {words}", all_shares)
+    return Shift(name, psi(*parts), None, f"{_line(named[largest])} {words}", all_shares)
 
 
 def psi(old: np.ndarray, new: np.ndarray) -> float:
@@ -290,8 +290,8 @@ def diff_text(before: str, after: str, found: Diff) -> str:
         examples = found.examples[what]
         lines.append(f"{what:<12}{count(records):>10}")
         for example in examples:
-            differs = f"  (differs in {', '.join(example.differs)})" if example.differs else ""
-            lines.append(f"  {example.id}{differs}")
+            differs = f"  (differs in {_line(', '.join(example.differs))})" if example.differs else ""
+            lines.append(f"  {_line(example.id)}{differs}")
             sides = [(name, said) for name, said in (("before", example.before), ("after", example.after)) if said]
             for name, said in sides:
                 said_by = f"{name:<8}" if len(sides) > 1 else ""
@@ -301,9 +301,9 @@ def diff_text(before: str, after: str, found: Diff) -> str:
     for one in found.shifts:
         ks = f", KS {one.ks:.3f}" if one.ks is not None else ""
         mark = "  (shifted)" if one.psi >= NOTABLE_PSI else ""
-        lines.append(f"{one.name:<12} PSI {one.psi:.3f}{ks}  {one.largest}{mark}")
+        lines.append(f"{_line(one.name):<12} PSI {one.psi:.3f}{ks}  {one.largest}{mark}")
         if len(one.shares) > 1:
-            told = (f"{value} {share(old, 1)} -> {share(new, 1)}" for value, (old, new) in one.shares.items())
+            told = (f"{_line(value)} {share(old, 1)} -> {share(new, 1)}" for value, (old, new) in one.shares.items())
             lines.append(textwrap.fill(", ".join(told), 120, initial_indent=_INDENT, subsequent_indent=_INDENT))
     return "\n".join(lines)
 
@@ -325,10 +325,10 @@ def metrics_text(before: str, after: str, old: Assessment | None, new: Assessmen
     for name, found in ((before, old), (after, new)):
         if found is None:
             return f"{name} has no assessment.json: run `raymill assess` on its output to compare metrics."
-    values = metric_values(old, new)
-    width = max(map(len, values))
+    values = [(_line(name), pair) for name, pair in metric_values(old, new).items()]
+    width = max(len(name) for name, _ in values)
     lines = []
-    for name, (then, now) in values.items():
+    for name, (then, now) in values:
         change = now - then if then is not None and now is not None else 0.0
         mark = f"  ({change:+.3f})" if abs(change) >= _NOTABLE else ""
         lines.append(f"{name:<{width}} {number(then):>7} -> {number(now)}{mark}")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from raymill.cluster.artifact import Artifact
-from raymill.cluster.dataset_versions import tag_in_output
+from raymill.cluster.dataset_versions import LARGEST_VERSION, tag_in_output
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.record import RecordFile, json_bytes, record_json
@@ -46,8 +46,8 @@ class Version:
         names = {"name": FileName(plain["name"]), "version": FileName(plain["version"])}
         texts, records = [plain[name] for name in ("digest", "note", "tagged")], plain["records"]
         numbers = [*records.values(), *plain.get("corrections", {}).values()]
-        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int for one in numbers):
-            raise ValueError("digest, note and tagged are text, and records and corrections are whole numbers")
+        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one >= 0 for one in numbers):
+            raise ValueError("digest, note and tagged are text, and records and corrections are whole numbers from 0")
         if records.keys() != set(SPLITS):
             raise ValueError(f"records are those of {', '.join(SPLITS)}")
         return cls(**plain | names | {"output": RecordedUri(plain["output"])})
@@ -180,7 +180,12 @@ class Registry:
         return max((_number(file.uri.rpartition("/")[2].removesuffix(".json")) for file in files), default=0)
 
     def _create(self, version: Version) -> Version:
-        return self._file(version.name, version.version).create(json_bytes(asdict(version)))
+        if len(data := json_bytes(asdict(version))) > LARGEST_VERSION:
+            raise ConfigError(
+                f"{version.name}:{version.version}: its record would have {len(data):,} bytes, and at most "
+                f"{LARGEST_VERSION:,} are read. Give a shorter note, or patches with fewer sources."
+            )
+        return self._file(version.name, version.version).create(data)
 
     def _file(self, name: str, version: str) -> RecordFile[Version]:
         def parse(data: bytes) -> Version:
@@ -189,7 +194,8 @@ class Registry:
                 raise ValueError(f"it is of {found.name}:{found.version}")
             return found
 
-        return RecordFile(self.store, paths.join(self.uri, name, f"{version}.json"), "the record of a version", parse)
+        uri = paths.join(self.uri, name, f"{version}.json")
+        return RecordFile(self.store, uri, "the record of a version", parse, largest=LARGEST_VERSION)
 
 
 def _check_name(name: str) -> None:

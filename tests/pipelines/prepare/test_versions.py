@@ -1,6 +1,9 @@
 """Versions never change, and what differs between two of them is what was changed."""
 
 import json
+import re
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +12,7 @@ import yaml
 from datasets import load_dataset
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob
@@ -137,6 +141,44 @@ def test_a_version_whose_output_was_made_again_is_refused(tmp_path, monkeypatch,
     prepared(tmp_path, monkeypatch, "one", rows(21), replace=True)
     with pytest.raises(DataError, match="was made again after help:v1 was tagged"):
         version.splits(Store())
+
+
+def test_a_tag_with_a_long_note_protects_its_output_and_one_that_would_not_is_refused(tmp_path, monkeypatch, registry):
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    registry.tag("help", run.uri, note="x" * 100_000)
+    with pytest.raises(ConfigError, match="tagged as help:v1"):
+        prepared(tmp_path, monkeypatch, "one", rows(21), replace=True)
+    with pytest.raises(ConfigError, match=r"help:v2: its record would have 1,0[\d,]+ bytes, .* a shorter note"):
+        registry.tag("help", run.uri, "v2", note="x" * (1 << 20))
+    assert [one.version for one in registry.versions("help")] == ["v1"]
+
+
+def test_a_record_of_a_version_of_megabytes_is_refused_by_its_name(tmp_path, monkeypatch, registry, run_cli):
+    file = tmp_path / "datasets" / "help" / "v1.json"
+    file.parent.mkdir(parents=True)
+    plain = {"name": "help", "version": "v1", "output": "/x", "digest": "d", "note": "x" * (2 << 20), "tagged": "",
+             "records": dict.fromkeys(SPLITS, 1)}  # fmt: skip
+    file.write_text(json.dumps(plain))
+    for action in (["log", "help"], ["card", "help"], ["diff", "help", "help"]):
+        code, out, err = run_cli("dataset", *action, "--registry", str(file.parents[1]))
+        assert code == 2 and str(file) in err and len(out + err) < 1000
+
+
+@pytest.mark.parametrize(
+    "note", ["a\nv9      forged", "\x1b[2J", "\u202etxt.exe", "a\u2028b", "\ud800", "[x](http://a) <b>"]
+)
+def test_what_others_wrote_into_a_version_forges_no_line_and_no_markup(tmp_path, monkeypatch, registry, run_cli, note):
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    made = registry.tag("help", run.uri)
+    (tmp_path / "datasets").mkdir(exist_ok=True)
+    file = Path(registry.uri, "help", "v1.json")
+    changed = asdict(made) | {"note": note, "tagged": note, "corrections": {note: 3}}
+    file.write_text(json.dumps(changed))
+    code, out, _ = run_cli("dataset", "log", "help", "--registry", registry.uri)
+    assert code == 0 and len(out.splitlines()) == 2 and "\u202e" not in out and "\x1b" not in out
+    text = card(Store(), registry.find("help"))  # which is written and published as it is
+    assert not re.search("[\x1b\u2028\u202e\ud800]", text) and "<b>" not in text and "\n[x](" not in text
+    assert text.encode().startswith(b"---\npretty_name: help\n")
 
 
 def test_the_difference_names_what_was_added_removed_and_changed(tmp_path, monkeypatch, registry):

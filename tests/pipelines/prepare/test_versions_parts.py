@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.versions import export as card
 from raymill.pipelines.prepare.versions import registry
@@ -54,6 +55,8 @@ def tagging(tmp_path, monkeypatch) -> Registry:
 @pytest.mark.parametrize(
     ("key", "value"), [("digest", -1), ("digest", {}), ("note", None), ("tagged", 5), ("records", "~"),
                        ("name", "other"), ("version", "v7"),
+                       ("records", dict.fromkeys(SPLITS, -1)), ("records", dict.fromkeys(SPLITS, 10**300)),
+                       ("corrections", {"a": -1}), ("corrections", {"a": 1.5}), ("note", ["[" * 9]),
                        ("records", {"train": "8"}), ("records", {"train": [[]]}), ("records", {"train": True})],
 )  # fmt: skip
 def test_a_version_with_values_of_another_type_cannot_be_read(tagging, key, value):
@@ -182,6 +185,19 @@ def test_the_difference_as_text():
         "label        PSI 0.100  a 1.0% -> 2.0%",
         "             a 1.0% -> 2.0%, b 99.0% -> 98.0%",
     ]
+
+
+def test_ids_columns_and_values_of_others_are_one_line_each_in_the_difference():
+    forged = "x\nadded          1,000" + "y" * 1000
+    shift = _shift(forged, Counter({forged: 1, "b": 2}), Counter({forged: 2, "b": 1}))
+    changed = [ChangedRecord(forged, Beginning("a", "b"), Beginning("a", "c"), (forged,))]
+    counts = {"train": 1}
+    text = diff_text("h:v1", "h:v2", Diff((counts, counts), 0, 0, 1, {"added": [], "removed": [], "changed": changed},
+                                          [shift]))  # fmt: skip
+    assert sum(line.startswith("added") for line in text.splitlines()) == 1
+    assert max(map(len, text.splitlines())) < 500
+    one = assessment(0.5, {}, **{forged: 1.0})
+    assert len(metrics_text("h:v1", "h:v2", one, one).splitlines()) == 2
 
 
 def test_the_beginning_of_a_text_is_one_line():
