@@ -31,6 +31,7 @@ Status = Literal["labelled", "skipped", "draft", "withdrawn"]
 _STATUSES = frozenset({"labelled", "skipped", "draft", "withdrawn"})
 _THREADS = 16
 _LARGEST = 1 << 30
+_LONGEST_S = 1e9  # of a label
 _OF_PAGE = re.compile(r"page-([0-9a-f]{32})\.jsonl")
 MANY = 1000  # files of the page that are merged
 _MERGED_BYTES = 64 << 20  # of a merged file, about
@@ -89,7 +90,8 @@ class Annotations:
         if not answers:
             return False
         lines = [json.dumps(asdict(one), ensure_ascii=False, sort_keys=True) for one in answers]
-        content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
+        # Half of a surrogate pair, which JSON of other tools can have, is no character.
+        content = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
         return self.store.create(self._uri(origin, content), content)
 
     def _uri(self, origin: str, content: bytes) -> str:
@@ -178,14 +180,17 @@ def _parsed(uri: str, content: bytes) -> list[Annotation]:
     names = {field.name for field in fields(Annotation)}
     found = []
     try:
-        for line in content.decode("utf-8", "surrogatepass").split("\n"):
+        for line in content.decode().split("\n"):
             if not line:
                 continue
             plain = json.loads(line)
             if plain.keys() != names or plain["status"] not in _STATUSES:
                 raise ValueError("a line is no label")
-            is_number = plain["seconds"] is None or isinstance(plain["seconds"], int | float)
-            if not is_number or not all(isinstance(plain[name], str) for name in _TEXTS):
+            seconds = plain["seconds"]
+            is_time = seconds is None or (isinstance(seconds, int | float) and 0 <= seconds < _LONGEST_S)
+            if "\\u" in line:
+                json.dumps(plain, ensure_ascii=False).encode()  # no half of a surrogate pair
+            if not is_time or not all(isinstance(plain[name], str) for name in _TEXTS):
                 raise ValueError("a label has values of other types")
             found.append(Annotation(**plain))
     except (ValueError, AttributeError, RecursionError) as error:

@@ -5,6 +5,7 @@ it names is run.
 """
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _ADVICE = "Point `run` at the output of `raymill train` or `raymill prompt`."
 _LABELS = ("annotations.", "metadata.")  # columns of a data set that hold a class
+_HALF_PAIR = re.compile("[\ud800-\udfff]")  # half of a surrogate pair, which cannot be written
 _NO_SLICES = {"id", "annotators", "annotator", "parents"}
 
 
@@ -151,6 +153,8 @@ def _answers(store: Store, uri: str) -> list[dict[str, Any]]:
 
     def usable(one: Any) -> bool:
         if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in texts):
+            return False
+        if any(_HALF_PAIR.search(value) for value in one.values() if isinstance(value, str)):
             return False
         sure = one.get("confidence", 0.0)
         number = sure if isinstance(sure, float) else -1.0

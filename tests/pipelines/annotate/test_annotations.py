@@ -1,12 +1,14 @@
 """Labels in files, and merging of the files of the page."""
 
 import contextlib
+import json
 import random
 import threading
+from dataclasses import asdict
 
 import pytest
 
-from raymill.cluster.errors import StorageError
+from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate import annotations
 from raymill.pipelines.annotate.annotations import Annotation, Annotations
@@ -165,3 +167,25 @@ def test_without_the_right_to_delete_the_page_serves_all_labels(tmp_path, monkey
     monkeypatch.setattr(Store, "delete", refused)
     assert Labelling(round).progress("ada")["labelled"] == 6
     assert "not merged, which loses none: no right to delete" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((name, "\ud800") for name in ("value", "at", "guideline", "origin", "reason", "task")),
+        *(("seconds", value) for value in (10**400, -1, float("nan"), float("inf"), "3")),
+    ],
+)
+def test_a_label_of_others_that_cannot_be_printed_or_counted_is_damage(tmp_path, field, value):
+    round = Annotations(Store(), str(tmp_path))
+    plain = asdict(Annotation("t1", "a1", "labelled", "billing"))
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers/page-1.jsonl").write_text(json.dumps(plain | {field: value}) + "\n")
+    with pytest.raises(DataError, match="is damaged"):
+        round.read()
+
+
+def test_half_of_a_surrogate_pair_in_an_import_is_stored_as_a_question_mark(tmp_path):
+    round = Annotations(Store(), str(tmp_path))
+    round.add([Annotation("t1", "a1", "labelled", "a\ud800b")], "import")
+    assert [one.value for one in round.read()] == ["a?b"]

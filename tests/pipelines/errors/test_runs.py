@@ -112,6 +112,7 @@ def test_a_comparison_of_prompts_is_read_by_its_best_variant(data, tmp_path, mon
     ["x", [1], [{"document": "a"}], [{"document": 1, "prompt": "", "reference": "", "generated": ""}],
      [{"document": "a", "prompt": "", "reference": "", "generated": "", "confidence": "x"}],
      [{"document": "a", "prompt": "", "reference": "", "generated": "", "confidence": 7}],
+     [{"document": "a", "prompt": "", "reference": "", "generated": "\ud800"}],
      [{"document": "a", "prompt": "", "reference": "", "generated": "", "set": 1}]],
 )  # fmt: skip
 def test_answers_that_a_training_does_not_write_are_refused(answers, tmp_path, monkeypatch):
