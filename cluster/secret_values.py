@@ -181,6 +181,8 @@ _REST = re.compile(r"[^\s\"'<>`]*")
 # A password with `/`, `?` or blanks, which SQLAlchemy and libpq take in the address of a database.
 _DATABASE = re.compile(r"(?!https?:|s3:|gs:|az:|hf:|file:)[A-Za-z][\w+.-]*://[^/:@\s?#]*:(?!\d{1,5}[/?#])([^@]+)@")
 _PAIR = re.compile(r"[?&;#]([^=&;#?\s\"']{1,80})=([^&;#?\s\"'<>`]*)")
+# Of a local path, such as a file that wget named after the address of its content.
+_QUERY = re.compile(r"(?<=[^\s?=&])\?[^\s\"'<>`?]+")
 _WHOLE_VALUE = re.compile(r"[^&\s\"'<>`]*")
 _DSN_PAIR = re.compile(
     r"(?:^|[;\s\"'(])([A-Za-z][A-Za-z_]*(?: [A-Za-z]+)?)\s*=\s*"
@@ -234,6 +236,7 @@ def _spans(text: str, depth: int = 0) -> Iterator[tuple[int, int, str]]:
             if mark in text:
                 yield from ((*found.span(), what) for found in form.finditer(text))
                 break
+    addresses, of_address = list[int](), set[int]()  # where they begin and end; where they begin
     if "://" in text:
         whole = _DATABASE.match(text) if depth == 0 and "\n" not in text else None
         if whole is not None and not _is_none(whole[1]):
@@ -243,9 +246,15 @@ def _spans(text: str, depth: int = 0) -> Iterator[tuple[int, int, str]]:
             if scheme := _SCHEME.search(text[max(0, at - _LONGEST_SCHEME) : at]):
                 rest = _REST.match(text, at, following)
                 assert rest is not None, "it matches nothing too"
+                addresses += [at, rest.end()]
+                of_address.add(at)
                 yield from _spans_of_address(scheme[0] + rest[0], at - len(scheme[0]), depth)
     if "=" not in text or not _SOME_SECRET.search(text):
         return
+    for start, stop in pairwise([0, *addresses, len(text)]) if depth == 0 else ():
+        if start not in of_address:
+            for query in _QUERY.finditer(text, start, stop):
+                yield from _spans_of_pairs(query[0], query.start(), depth)
     if depth > 0 or text[:1] in "?&":
         yield from _spans_of_pairs(f"?{text}", -1, depth)
     pairs = list(_DSN_PAIR.finditer(text))
