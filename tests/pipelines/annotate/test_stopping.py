@@ -42,6 +42,14 @@ def test_a_curve_that_falls_has_no_gain_and_one_without_an_error_a_small_one():
     assert perfect is not None and 0 <= perfect.value < 0.01
 
 
+def test_measurements_with_few_labels_are_left_out_and_two_always_count():
+    labels = [10, 20, 100, 120]
+    right = [0, 5, right_of(100), right_of(120)]
+    gain = predicted_gain(labels, right, [10, 10, _MANY, _MANY], 150, 50)
+    assert gain is not None and gain.value == pytest.approx(2 / 150**0.5 - 2 / 200**0.5, abs=1e-6)
+    assert predicted_gain([10, 1000], [5, 90], [10, 100], 1100, 100) is not None
+
+
 def test_the_interval_holds_the_true_gain_in_about_95_of_100_samples():
     random, held = np.random.default_rng(1), 0
     labels, tested = [50, 100, 150, 200], [200] * 4
