@@ -12,8 +12,8 @@ from raymill.cluster.parquet_pages import HEADER_BYTES, chunk_range, page_header
 from raymill.cluster.store.object_files import PartsFile
 from raymill.cluster.store.store import Store
 
-# The footer of 10,000 row groups with 100 columns has some 100 MB.
-_LARGEST_FOOTER = 512 << 20
+# The footer of 6,000 row groups with 100 columns. In memory it takes some 20 times its bytes.
+_LARGEST_FOOTER = 64 << 20
 _TAIL_BYTES = 8  # the footer's size and PAR1
 
 # Raymill writes row groups of 16 MiB, or of one long row. A row group of a run is refused if its decoded size is over

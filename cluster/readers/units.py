@@ -270,6 +270,9 @@ def _cast(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray:
     return column.cast(type)
 
 
+_MOST_PENDING = 256  # tables to be joined; each takes some kB, also of one row
+
+
 def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
     """The same rows in tables of at most about `table_bytes`, each column in one chunk."""
     pending: list[pa.Table] = []
@@ -281,6 +284,8 @@ def _sized(tables: Iterator[pa.Table], table_bytes: int) -> Iterator[pa.Table]:
                 pending, held = [], 0
             pending.append(piece)
             held += size
+            if len(pending) == _MOST_PENDING:
+                pending = [_joined(pending)]
     if pending:
         yield _joined(pending)
 

@@ -40,6 +40,8 @@ _BUFFER_BYTES = 1 << 20
 _MOST_OF_LISTS = 200
 _ROWS_AT_ONCE = 4096  # as Python objects
 _MAX_POINTER_BYTES = 1024
+# A row group takes 3 kB of memory and more while its file is read, however few rows it has.
+_MOST_GROUPS, _LEAST_GROUP_BYTES = 50_000, 1 << 12
 _REPEATING_TYPES = (pa.types.is_dictionary, pa.types.is_string_view, pa.types.is_binary_view)
 
 
@@ -123,6 +125,12 @@ def footer_of(store: Store, file: FileInfo) -> tuple[pq.FileMetaData, pa.Schema]
     """
     try:
         with StoredParquet(store, file.uri) as opened:
+            groups = opened.metadata.num_row_groups
+            if groups > _MOST_GROUPS and file.size < groups * _LEAST_GROUP_BYTES:
+                raise DataError(
+                    f"{file.uri}: has {groups:,} row groups of {file.size // groups:,} bytes on average, whose list "
+                    "alone takes the memory of a task. Write it again with larger row groups."
+                )
             return opened.metadata, opened.schema_arrow
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
