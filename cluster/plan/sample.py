@@ -33,6 +33,8 @@ from raymill.cluster.store import paths
 _PIECES = 16
 _PIECE_BYTES = 1 << 20
 _MOST_READING_S = 30.0
+# With fewer rows in the first table of a span, as after a very long document, more tables are read.
+_FEW_ROWS, _MOST_TABLES = 10, 3
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,16 @@ def _read_first(
     for span in map(_beginning, unit.spans):
         began = processor_seconds()
         with closing(READERS[span.format].read(store, span, input, limits, ReaderCounts())) as found:  # type: ignore[type-var]
-            table = next(found, None)
+            first = next(found, None)
+            parts = [] if first is None else [first]
+            while sum(map(len, parts)) < _FEW_ROWS and 0 < len(parts) < _MOST_TABLES:
+                if (more := next(found, None)) is None:
+                    break
+                parts.append(more)
         spent += processor_seconds() - began
-        if table is None:
+        if not parts:
             continue
+        table = pa.concat_tables(parts)
         end: int | None = span.end
         if table.nbytes >= TABLE_BYTES or len(table) >= 1 << 16:  # a reader's last table is smaller
             end = _start_of_last_record(table)
@@ -278,6 +286,10 @@ def _beginning(span: Span) -> Span:
 
 
 def _cut(documents: pa.Table, size: int) -> pa.Table:
-    """The first rows with about `size` bytes of text, at least one row."""
+    """The first rows with about `size` bytes of text, at least one row.
+
+    A row of more than `size` counts as a quarter: after a very long document, others are still in the sample.
+    """
     lengths = pc.fill_null(pc.binary_length(documents["text"]), 0).to_numpy()
+    lengths = np.where(lengths > size, max(size // 4, 1), lengths)
     return documents.slice(0, int(np.searchsorted(np.cumsum(lengths), size)) + 1)

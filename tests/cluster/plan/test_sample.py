@@ -115,6 +115,21 @@ def test_pages_of_an_archive_of_which_the_beginning_is_read_are_counted_by_its_b
         assert not is_exact and 360 < planned.rows < 440
 
 
+@pytest.mark.parametrize("lines", [60_000, 150_000], ids=["3 MB", "9 MB"])
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+def test_pages_of_an_archive_that_begins_with_a_very_long_one_are_counted(tmp_path, name, lines):
+    pages = ["".join(f"<p>The line {line} of the mill at the river.</p>" for line in range(lines))]
+    pages += ["".join(f"<p>Page {n} has the line {line} of the mill.</p>" for line in range(60)) for n in range(50)]
+    bodies = [f"<html><body><article>{page}</article></body></html>".encode() for page in pages]
+    records = [record("response", response(body), number) for number, body in enumerate(bodies)]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"".join(map(gzip.compress, records) if name.endswith(".gz") else records))
+    config = config_of(inputs=[{"path": str(tmp_path / "in")}], output=str(tmp_path / "o"))
+    inputs = CurateJob(config).frozen
+    _, planned, _ = planned_input(inputs, draw_sample(inputs, config.limits), None, None)
+    assert 40 < planned.rows < 65
+
+
 def piece_of(texts, unreadable=0, read_s=0.0, text_share=None, source="a"):
     return SampledUnit(source, pa.table({"text": pa.array(texts, pa.large_string())}), unreadable, read_s, text_share)
 
