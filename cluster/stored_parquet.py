@@ -1,5 +1,6 @@
 """Parquet files on a store, read with few and large requests; bounds on the memory that a row group may take."""
 
+import gc
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from raymill.cluster.store.store import Store
 
 # The footer of 6,000 row groups with 100 columns. In memory it takes some 20 times its bytes.
 _LARGEST_FOOTER = 64 << 20
+_COLLECTED_FOOTER = 1 << 20
 _TAIL_BYTES = 8  # the footer's size and PAR1
 
 # Raymill writes row groups of 16 MiB, or of one long row. A row group of a run is refused if its decoded size is over
@@ -62,6 +64,8 @@ class StoredParquet(pq.ParquetFile):
         ArrowInvalid: it is not a Parquet file, or a column holds pickled Python objects.
     """
 
+    reader: Any
+
     def __init__(self, store: Store, uri: str, **options: Any) -> None:
         self.file, self.uri = store.open_parts(uri), uri
         try:
@@ -82,8 +86,15 @@ class StoredParquet(pq.ParquetFile):
             raise
 
     def close(self, force: bool = False) -> None:
+        if self.reader is None:
+            return
+        is_large = self.metadata.serialized_size > _COLLECTED_FOOTER
         super().close(force)
         self.file.close()
+        if is_large:
+            # A footer and its schema refer to each other, so only the collector frees them, which counts few objects.
+            self.reader = None
+            gc.collect()
 
     def fetch_ahead(self, groups: Iterable[int], columns: Iterable[str] | None = None) -> None:
         """Announce the row groups that will be read, in this order, with the columns of these names (default: all).

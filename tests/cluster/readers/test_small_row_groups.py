@@ -1,11 +1,13 @@
 """Parquet files of very many row groups of a row, which others can write in few bytes."""
 
+import gc
 import tracemalloc
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raymill.cluster import stored_parquet
 from raymill.cluster.errors import DataError
 from raymill.cluster.readers.formats import parquet
 from raymill.cluster.readers.units import _sized
@@ -43,3 +45,20 @@ def test_tables_of_a_row_are_joined_before_they_take_memory():
     assert found["id"].to_pylist() == [str(number) for number in range(4_000)]
     assert all(column.num_chunks == 1 for column in found.columns)
     assert most < 1 << 20
+
+
+def test_a_large_footer_is_freed_when_its_file_is_closed(tmp_path, monkeypatch):
+    """A unit opens its file again: 33 units of one file held 33 footers of 50 MB."""
+    monkeypatch.setattr(stored_parquet, "_COLLECTED_FOOTER", 0)
+    gc.disable()
+    try:
+        write(tmp_path / "a.parquet", 2)
+        with stored_parquet.StoredParquet(Store(), str(tmp_path / "a.parquet")) as file:
+            assert file.column_chunks(0, ["text"])
+            footers = [one for one in gc.get_objects() if isinstance(one, pq.FileMetaData)]
+            assert footers
+            del footers
+        file.close()  # once more is no error
+        assert not [one for one in gc.get_objects() if isinstance(one, pq.FileMetaData)]
+    finally:
+        gc.enable()
