@@ -222,7 +222,7 @@ def test_versions_of_a_digest_are_found_among_other_files(tmp_path):
     put("a/deeper/v3.json", json.dumps({"digest": "d", "tagged": "2026-01-03"}))
     put("a/list.json", "[1]")
     put("a/data.json", "not JSON")
-    put("a/large.json", json.dumps({"digest": "d", "text": "x" * (1 << 16)}))
+    put("a/large.json", json.dumps({"digest": "d", "text": "x" * (1 << 20)}))
     put("a/table.csv", "a,b")
     assert versions_of(Store(), str(tmp_path), "d") == ["b:v2", "a:v1"]
     assert versions_of(Store(), str(tmp_path / "none"), "d") == []
