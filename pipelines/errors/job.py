@@ -33,7 +33,7 @@ from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
-from raymill.cluster.run import RunFolder
+from raymill.cluster.run import RUN_REPORT, RunFolder
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
@@ -88,11 +88,21 @@ class ErrorsRun(Run):
 
     @property
     def findings(self) -> dict[str, dict[str, str]]:
-        """Name of a finding -> the URI of each of its files, by the file's name."""
-        return {
-            one["name"]: {file: paths.join(self.uri, FOLDER, one["name"], file) for file in one["files"]}
-            for one in self.report["findings"]
-        }
+        """Name of a finding -> the URI of each of its files, by the file's name.
+
+        Raises:
+            DataError: a name in the report leads out of the run, which others may have written.
+        """
+        try:
+            return {
+                one["name"]: {
+                    file: paths.join(self.uri, FOLDER, paths.FileName(one["name"]), paths.FileName(file))
+                    for file in one["files"]
+                }
+                for one in self.report["findings"]
+            }
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{paths.join(self.uri, RUN_REPORT)}: its findings are damaged ({error}).") from error
 
 
 class ErrorsJob(RunJob[ErrorsConfig]):

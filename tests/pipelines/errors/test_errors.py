@@ -10,7 +10,9 @@ import pytest
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.cluster.store.store import Store
 from raymill.pipelines.errors.config import ErrorsConfig
+from raymill.pipelines.errors.job import ErrorsRun
 from raymill.pipelines.errors.plan import plan_errors
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
@@ -364,3 +366,13 @@ def test_an_output_among_what_is_read_is_refused(tmp_path, monkeypatch):
     for output in (data, f"{data}/errors", str(tmp_path)):
         with pytest.raises((ConfigError, DataError)):
             errors_inline(settings_of(path, output, data=data), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "finding", [{"name": "../../.ssh", "files": ["id"]}, {"name": "slice-1", "files": ["../../passwd"]}, {"name": 3}, 3]
+)
+def test_a_report_of_others_names_no_file_outside_of_its_run(tmp_path, finding):
+    report = {"findings": [finding]}
+    run = ErrorsRun(Store(), str(tmp_path), {}, report, fresh=False)
+    with pytest.raises(DataError, match="its findings are damaged"):
+        _ = run.findings
