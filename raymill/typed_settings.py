@@ -321,7 +321,7 @@ class ChooseSettings(TypedDict, total=False):
     diversity: float
     """Fraction that is far from each other (k-centre)."""
     coverage: float
-    """Fraction that is nearest to `topics` which few records are near."""
+    """Fraction that is nearest to `topics`, or records of `reference`, which few records are near."""
     label_errors: float
     """Fraction whose value in the column `label` is least probable by a classifier of the others."""
     measure: Literal["least_confidence", "margin", "entropy"]
@@ -344,6 +344,10 @@ class ChooseSettings(TypedDict, total=False):
     """Finished rounds whose labels the classifier learns from; their records are not chosen again."""
     topics: Sequence[str]
     """Topics in a few words each, for `coverage`."""
+    reference: Place | None
+    """Files with records of what has to be covered, for `coverage`, with the columns of `task`; at most 1,000 are
+    used; null: none.
+    """
     model: Place | EmbeddingModelSettings | None
     """Model of text vectors, for `diversity` and `coverage`; null: TF-IDF with truncated SVD."""
     seed: int

@@ -4,7 +4,8 @@
     disagreement   the largest entropy of the labels by several models
     label_errors   the smallest probability of the label that a candidate has
     diversity      each the farthest from those chosen before it (k-centre, Gonzalez 1985), of a pool
-    coverage       the nearest to each topic in turn, first of the topics with the fewest near candidates, of a pool
+    coverage       the nearest to each topic, or record of a reference set, in turn, first of those with the fewest near
+                   candidates, of a pool
     random         from all that are left, divided over strata
 
 The random ones come last, so that each candidate that no strategy chose has a known chance, by which estimates weight

@@ -119,7 +119,9 @@ class Choose(BaseModel, extra="forbid", frozen=True):
     uncertainty: _Fraction = Field(0, description="Fraction of which a classifier is least certain")
     disagreement: _Fraction = Field(0, description="Fraction on which the columns `votes` disagree most")
     diversity: _Fraction = Field(0, description="Fraction that is far from each other (k-centre)")
-    coverage: _Fraction = Field(0, description="Fraction that is nearest to `topics` which few records are near")
+    coverage: _Fraction = Field(
+        0, description="Fraction that is nearest to `topics`, or records of `reference`, which few records are near"
+    )
     label_errors: _Fraction = Field(
         0, description="Fraction whose value in the column `label` is least probable by a classifier of the others"
     )
@@ -145,6 +147,11 @@ class Choose(BaseModel, extra="forbid", frozen=True):
         (), description="Finished rounds whose labels the classifier learns from; their records are not chosen again"
     )
     topics: tuple[str, ...] = Field((), description="Topics in a few words each, for `coverage`")
+    reference: paths.AbsolutePath | None = Field(
+        None,
+        description="Files with records of what has to be covered, for `coverage`, with the columns of `task`; at most "
+        "1,000 are used; null: none",
+    )
     model: EmbeddingModel | None = Field(
         None, description="Model of text vectors, for `diversity` and `coverage`; null: TF-IDF with truncated SVD"
     )
@@ -160,9 +167,11 @@ class Choose(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"the fractions of the strategies add up to {given:g}; they must add up to 1")
         if self.random is None and others > 1 - 1e-9:
             raise ValueError("random: the strategies leave nothing to it, and estimates for all records need it")
-        for name, needed in (("disagreement", "votes"), ("coverage", "topics"), ("label_errors", "label")):
+        for name, needed in (("disagreement", "votes"), ("label_errors", "label")):
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}: needs `{needed}`")
+        if self.coverage and not self.topics and self.reference is None:
+            raise ValueError("coverage: needs `topics` or a `reference`")
         return self
 
     @property

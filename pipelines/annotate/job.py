@@ -19,20 +19,23 @@ from typing import Any
 
 from raymill import cluster
 from raymill.cluster.answer import Answer
-from raymill.cluster.artifact import Artifact
+from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.examples.splits import hash64
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
 from raymill.cluster.progress import Progress
 from raymill.cluster.readers.columns import first_columns
+from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.readers.listing import InputListing, find_files, list_inputs
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.units import read_unit, split_problems
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import Section, note, plain_sections
 from raymill.cluster.session import Session
@@ -47,7 +50,7 @@ from raymill.pipelines.annotate.round import Round, guideline_version, put_guide
 from raymill.pipelines.annotate.serve import serve_labels
 from raymill.pipelines.annotate.simulation_report import learning_curves, simulation_tables, simulation_text
 from raymill.pipelines.annotate.stages import CURVES, Labelled, needs_probabilities, run_simulation, run_stages
-from raymill.pipelines.annotate.tasks import TASKS
+from raymill.pipelines.annotate.tasks import TASKS, shown
 from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.generate.stages import QUARANTINE
 
@@ -55,6 +58,7 @@ _summary = Entry("raymill.pipelines.annotate.simulate:summary")  # it loads scik
 
 log = logging.getLogger(__name__)
 
+_MOST_REFERENCES = 1_000  # records of `choose.reference`, each of which is compared with each candidate
 # `exclude` of pydantic's model_dump: the settings without effect on the tasks.
 _NO_EFFECT_ON_RESULT = STORES | {"output": True, "execution": True, "rounds": True}
 
@@ -183,12 +187,31 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         return Labelled(texts, labels, frozenset(ids))
 
     @cached_property
+    def reference(self) -> tuple[str, ...]:
+        """Texts of `choose.reference`: at most _MOST_REFERENCES, by their hashes."""
+        if self.config.choose.reference is None:
+            return ()
+        text, *others = self.config.task.columns
+        given: dict[str, Any] = {"source": "choose.reference", "path": self.config.choose.reference}
+        given |= {"text": text, "columns": others}
+        given["settings"] = tuple(self.config.named_columns.items())
+        frozen = freeze_listing(list_inputs(self.store, [RoundInput.model_validate(given)]))
+        found = set[str]()
+        for table in (one for unit in frozen.units for one in read_unit(unit, frozen.reading, self.config.limits)):
+            for row in split_problems(table)[0].to_pylist():
+                values = (row["text"], *(row.get(name) for name in others))
+                found.add("\n".join(shown(one) or "" for one in values))
+            found = set(sorted(found, key=lambda one: hash64(one.encode()))[:_MOST_REFERENCES])
+        return tuple(sorted(found))
+
+    @cached_property
     def embedding_run(self) -> EmbeddingRun:
         """The endpoints for text vectors."""
         return EmbeddingRun.of(self.store, self.root, self.config.name, [*self.config.embedding_models.values()])
 
     def settings(self) -> dict[str, Any]:
-        return json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
+        return plain | ({"reference": fingerprint(self.reference)} if self.reference else {})
 
     def variables(self) -> tuple[str, ...]:
         return tuple(one.key_env for one in self.config.embedding_models.values() if one.key_env)
@@ -201,7 +224,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
             require_models(self.config.embedding_models)
 
     def check(self, session: Session, replace: bool) -> None:
-        _ = self.frozen, self.labelled
+        _ = self.frozen, self.labelled, self.reference
         check_models(self.config.embedding_models, self.store)
         if self.config.task.guideline:
             guideline_version(self.store, self.config.task.guideline)
@@ -221,7 +244,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
         if self.config.simulate:
             return run_simulation(self.config, self.frozen, run)
-        return run_stages(self.config, self.frozen, self.labelled, self.embedding_run, run)
+        return run_stages(self.config, self.frozen, self.labelled, self.reference, self.embedding_run, run)
 
     def make(self, making: Making) -> Made:
         self.record_inputs()

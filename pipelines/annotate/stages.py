@@ -121,7 +121,12 @@ class Labelled:
 
 
 def run_stages(
-    config: AnnotateConfig, inputs: InputManifest, labelled: Labelled, embedding: EmbeddingRun, run: RunStageIn
+    config: AnnotateConfig,
+    inputs: InputManifest,
+    labelled: Labelled,
+    reference: Sequence[str],
+    embedding: EmbeddingRun,
+    run: RunStageIn,
 ) -> dict[str, Artifact]:
     """The artifacts of a round, with `tasks` and `quarantine`. run: makes or finds the artifacts of a stage."""
     store, units = inputs.reading.store, inputs.units
@@ -130,7 +135,8 @@ def run_stages(
     decisive = config.model_dump(mode="json", include={"task", "choose", "annotators", "overlap", "expertise", "gold",
                                                        "gold_share", "corrects"})  # fmt: skip
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), decisive, config.limits.model_dump(), bound,
-                             sorted(labelled.ids), list(labelled.labels), list(labelled.texts)])  # fmt: skip
+                             sorted(labelled.ids), list(labelled.labels), list(labelled.texts),
+                             *map(list, filter(None, [reference]))])  # fmt: skip
     read = Read(config, inputs, labelled.ids)
     memory = task_memory(config.limits)
     outputs = (Output(_LOOKED, _LOOKED_SCHEMA), Output(QUARANTINE, QUARANTINE_SCHEMA))
@@ -152,7 +158,7 @@ def run_stages(
         )
         scored = artifacts[SCORED].files_by_unit(len(units))
     all_files = [uri for files in looked for uri in files], [uri for files in scored or () for uri in files]
-    work = partial(_choose, config, store, embedding)
+    work = partial(_choose, config, store, embedding, (*config.choose.topics, *reference))
     size = _CANDIDATE_BYTES * artifacts[_LOOKED].rows + _MODEL_MEMORY
     output = Output(_CHOSEN, _CHOSEN_SCHEMA)
     artifacts |= run(Stage("choose", (output,), [all_files], work, made_from, store, memory=size))
@@ -353,6 +359,7 @@ def _choose(
     config: AnnotateConfig,
     store: Store,
     embedding: EmbeddingRun,
+    topics: Sequence[str],
     files: tuple[Sequence[str], Sequence[str]],
     scratch: Scratch,
 ) -> Counters:
@@ -373,8 +380,8 @@ def _choose(
     encoded = looked["stratum"].combine_chunks().dictionary_encode()
     strata, of_code = np.unique(np.array(encoded.dictionary.to_pylist(), object), return_inverse=True)
     stratum = of_code[encoded.indices.to_numpy()]
-    pool, vectors, topics = _vectors(config, store, embedding, looked)
-    candidates = TaskCandidates(draw, stratum, scores, spread, pool, vectors, topics)
+    vectors = _vectors(config, store, embedding, topics, looked)
+    candidates = TaskCandidates(draw, stratum, scores, spread, *vectors)
     gold = _gold(config, looked["gold"].to_numpy(zero_copy_only=False), draw)
     usable = np.delete(np.arange(len(draw)), gold)
     found = choose(_only(candidates, usable), choose_by.shares, choose_by.count - len(gold), choose_by.allocation)
@@ -418,7 +425,7 @@ def _only(candidates: TaskCandidates, usable: np.ndarray) -> TaskCandidates:
 
 
 def _vectors(
-    config: AnnotateConfig, store: Store, embedding: EmbeddingRun, looked: pa.Table
+    config: AnnotateConfig, store: Store, embedding: EmbeddingRun, topics: Sequence[str], looked: pa.Table
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(candidates of the pool, their vectors, those of the topics), as in `TaskCandidates`; empty if none is needed."""
     nothing = np.empty(0, np.int64), np.empty((0, 1), np.float32), np.empty((0, 1), np.float32)
@@ -433,8 +440,7 @@ def _vectors(
         embedder = _fit_embedding.load()(texts, _DIMENSIONS)
     else:
         embedder = embedder_of(model, store, embedding, "choose.model")
-    topics = embedder.embed(list(config.choose.topics)) if config.choose.topics else nothing[2]
-    return pool, embedder.embed(texts), topics
+    return pool, embedder.embed(texts), embedder.embed(list(topics)) if topics else nothing[2]
 
 
 def _taken_schema(config: AnnotateConfig) -> pa.Schema:

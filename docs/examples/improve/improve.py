@@ -13,6 +13,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import raymill
 
@@ -39,7 +40,7 @@ def tickets(count: int) -> list[dict[str, str]]:
     return found
 
 
-def main(model: str, count: int = 600) -> None:
+def main(model: Any, count: int = 600) -> None:
     made = tickets(count)
     right = {ticket["id"]: ticket["right"] for ticket in made}
     columns = ("id", "text", "queue")
@@ -47,7 +48,7 @@ def main(model: str, count: int = 600) -> None:
     if not (file := Path("tickets.jsonl")).exists():  # so that the program can be started again
         file.write_text("".join(f"{line}\n" for line in lines))
 
-    data = {
+    data: dict[str, Any] = {
         "inputs": [{"path": "tickets.jsonl", "id": "id", "columns": {"text": "text", "category": "queue"}}],
         "records": {"shape": "text"},
         "dedup": None,
@@ -85,7 +86,7 @@ def main(model: str, count: int = 600) -> None:
     print(f"accuracy {share(before, right):.3f} -> {share(after, right):.3f}: {gain:+.3f} ({low:+.3f} to {high:+.3f})")
 
 
-def train(model: str, data: object, output: str) -> dict[str, str]:
+def train(model: Any, data: Any, output: str) -> dict[str, str]:
     """Id of each record of test -> the class that a classifier on frozen features gives it."""
     raymill.train(
         corpus=data,
@@ -108,7 +109,7 @@ def label(tasks: str, labels: str, right: dict[str, str]) -> None:
     drawn = random.Random(1)
     with open(tasks, newline="", encoding="utf-8-sig") as asked, open(labels, "w", newline="") as answered:
         rows = csv.DictReader(asked)
-        table = csv.DictWriter(answered, rows.fieldnames)
+        table = csv.DictWriter(answered, rows.fieldnames or ())
         table.writeheader()
         for row in rows:
             for name in ("ann", "bob"):
@@ -129,4 +130,4 @@ def compared(before: dict[str, str], after: dict[str, str], right: dict[str, str
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

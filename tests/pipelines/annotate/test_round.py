@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from raymill.cluster.errors import ConfigError, DataError, StorageError
+from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.ballots import read_ballots
@@ -392,3 +393,29 @@ def test_the_drift_of_an_annotator_has_an_interval(tmp_path, monkeypatch):
         assert found[name]["drift_low"] < 0.02 and found[name]["drift_high"] > -0.02
     page = (tmp_path / "out" / "report.html").read_text()
     assert f"{found['a3']['drift']:+.3f} ({found['a3']['drift_low']:+.3f} to" in page
+
+
+def test_candidates_near_records_of_a_reference_that_few_are_near_are_chosen(tmp_path, monkeypatch):
+    """Of 300 tickets 6 are about parcels, as half of what the model will be asked."""
+    rows = pq.read_table(write_records(tmp_path / "in.parquet", 300)).to_pylist()
+    rare = {f"r{number}" for number in range(0, 300, 50)}
+    for row in rows:
+        if row["id"] in rare:
+            row["prompt"] = f"The parcel with tracking number {row['id']} has not arrived by courier"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    asked = ["My parcel did not come, where is the courier", "I was charged twice for an invoice"]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"prompt": one}) + "\n" for one in asked))
+    choose = {"count": 20, "coverage": 0.5, "reference": str(tmp_path / "asked.jsonl")}
+    settings = settings_of(tmp_path / "in.parquet", tmp_path / "out", choose=choose)
+    run = annotate_inline(settings, monkeypatch)
+    chosen = {row.id for row in run.round.tasks if row.chosen_by == "coverage"}
+    assert len(chosen) == 10 and len(chosen & rare) == 5
+    assert not annotate_inline(settings, monkeypatch).fresh
+    (tmp_path / "asked.jsonl").write_text(json.dumps({"prompt": "How do I export a report"}) + "\n")
+    with pytest.raises(OtherSettings):
+        annotate_inline(settings, monkeypatch)
+    assert not rare & {row.id for row in annotate_inline(settings, monkeypatch, replace=True).round.tasks
+                       if row.chosen_by == "coverage"}  # fmt: skip
+    with pytest.raises(DataError, match=r"choose.reference.* no column prompt \(task.show\)"):
+        (tmp_path / "asked.jsonl").write_text(json.dumps({"text": "other"}) + "\n")
+        annotate_inline(settings | {"output": str(tmp_path / "other")}, monkeypatch)
