@@ -33,6 +33,8 @@ from raymill.training.config import TrainConfig, refuse_output_among_inputs
 from raymill.training.job import TrainJob, run_damage, run_settings
 from raymill.training.work import with_absolute_paths
 
+_MOST_FOLDS = 100  # that `split.folds` of `prepare` takes
+
 FOLDS_JSON = "folds.json"
 
 
@@ -101,9 +103,13 @@ def fold_configs(config: TrainConfig) -> tuple[dict[str, str], list[TrainConfig]
     for store, corpus in zip(config.corpus_stores, config.corpus, strict=True):
         uri = paths.absolute(corpus.path)
         manifest = RunFolder(store, uri).require("prepare", "Its folds are tested one by one.")
-        digests[uri], counts[uri] = manifest["digest"], manifest["config"]["split"]["folds"]
-        if not counts[uri]:
+        split = manifest["config"].get("split")
+        number = split.get("folds") if isinstance(split, dict) else None
+        if not number:
             raise DataError(f"{uri}: has no folds. Prepare it with `split: {{folds: 5}}`, or another number.")
+        if type(number) is not int or not 2 <= number <= _MOST_FOLDS:
+            raise DataError(f"{uri}: its manifest states {number!r:.40} folds. Prepare it again.")
+        digests[uri], counts[uri] = manifest["digest"], number
     if len(set(counts.values())) > 1:
         seen = ", ".join(f"{uri} {count}" for uri, count in counts.items())
         raise ConfigError(f"corpus: the data sets have different numbers of folds ({seen}). Prepare them with one.")

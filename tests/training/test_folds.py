@@ -1,6 +1,7 @@
 """A training a fold: each is scored on the fold that it leaves out, and the records for testing take no part."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +157,14 @@ def test_a_fold_that_is_a_link_out_of_the_output_is_refused(tmp_path, prepared, 
     with pytest.raises(StorageError, match="a link to"):
         cross_validate(settings(tmp_path, data.uri), monkeypatch)
     assert not any((tmp_path / "mine").iterdir())
+
+
+@pytest.mark.parametrize("stated", [10**9, -3, "x", [2], 2.5, True])
+def test_a_data_set_of_others_states_a_number_of_folds_that_prepare_makes(tmp_path, prepared, monkeypatch, stated):
+    data = prepared(2)
+    manifest = Path(data.uri, "manifest.json")
+    plain = json.loads(manifest.read_text())
+    plain["config"]["split"]["folds"] = stated
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match="its manifest states"):
+        cross_validate(settings(tmp_path, data.uri), monkeypatch)
