@@ -134,7 +134,7 @@ def _seconds(stage: Stage) -> float:
 def _tokens(stage: Stage) -> int:
     """Tokens that the first unit reads."""
     unit = stage.units[0]
-    found = read_examples(Store(), unit, stage.work.ranges[unit.first : unit.end])  # type: ignore[attr-defined]
+    found = read_examples(Store(), unit, stage.work.ranges[unit.first : unit.end], stage.memory)  # type: ignore[attr-defined]
     return sum(len(chunk.flatten()) for chunk in found["ids"].chunks)
 
 

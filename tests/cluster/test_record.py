@@ -1,5 +1,6 @@
 """Records: without one a result is unfinished, the first writer's counts, and a damaged one is named with the fix."""
 
+import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -37,13 +38,13 @@ def test_of_two_writers_at_once_both_return_the_record_of_one(tmp_path):
         assert one == other == made.read()
 
 
-def test_of_a_record_over_the_bound_no_more_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(record_module, "_LARGEST_RECORD", 20)
+def test_of_a_record_over_the_bound_no_more_is_read(tmp_path):
+    bounded = dataclasses.replace(record(tmp_path), largest=20)
     (tmp_path / "made.json").write_bytes(b'{"settings": 1}')
-    assert record(tmp_path).read() == {"settings": 1}
+    assert bounded.read() == {"settings": 1}
     (tmp_path / "made.json").write_bytes(b'{"settings": 1234567}')
     with pytest.raises((DataError, StorageError), match=r"made\.json"):
-        record(tmp_path).read()
+        bounded.read()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"settings"', b"{}", b"\x00", b"\xff\xfe", b"[" * 100_000])

@@ -398,7 +398,7 @@ def test_names_that_obstore_parses_are_not(key):
     obstore.put(MemoryStore(), key, b"x")
 
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 EMPTY = b"<L><IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken></L>"
 
 

@@ -27,7 +27,7 @@ def pack(tmp_path, documents: list[dict], units: int = 1, unit_tokens: int = 1 <
 def read_range(examples: Artifact, unit: KeyRange) -> list[dict]:
     """The examples of a range, read from their files."""
     names = tuple(file.path for file in examples.manifest.files)
-    return in_order(read_examples(Store(), ShuffleUnit(0, 1, examples.uri, names, None), [unit])).to_pylist()
+    return in_order(read_examples(Store(), ShuffleUnit(0, 1, examples.uri, names, None), [unit], 1 << 30)).to_pylist()
 
 
 def rows_of(artifact: Artifact) -> list[dict]:
