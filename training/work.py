@@ -23,7 +23,7 @@ from raymill.training.pack.corpus import FrozenCorpus
 from raymill.training.plan.memory import memory
 
 _shape_of = Entry("raymill.training.models.cost:shape_of")
-_stay_in_files = Entry("raymill.training.models.cost:weights_stay_in_files")
+_bytes_in_files = Entry("raymill.training.models.cost:bytes_in_files")
 
 # Of one worker's process, without its model: 0.6 to 0.9 GiB measured on CPUs (tests/benchmarks/README.md, every
 # method on one base); with CUDA's libraries and pinned buffers more, not measured.
@@ -48,7 +48,8 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
     # Each worker builds the whole model in the memory of its machine, unless the weights stay in the model's files,
     # which the machine then keeps in memory once.
     weights = 4 * shape.total
-    own, shared = (0, weights) if _stay_in_files(config) else (weights, 0)
+    shared = _bytes_in_files(config) * shape.total
+    own = 0 if shared else weights
     device = "GPU" if gpus else "CPU"
     each = _LIBRARIES[device] + (need.host + own if gpus else need.total + own)
     tasks = max(together * each + shared, cpus * _PACK_TASK)

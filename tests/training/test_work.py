@@ -241,27 +241,28 @@ def test_a_result_is_of_the_settings_the_model_and_the_corpora_of_every_phase(se
 
 def test_weights_that_stay_in_their_files_are_in_memory_once_a_machine(settings, monkeypatch):
     sized(monkeypatch)
-    monkeypatch.setattr(asked, "_stay_in_files", lambda config: True)
+    monkeypatch.setattr(asked, "_bytes_in_files", lambda config: 2)
     changes = {"workers": {"count": 8, "gpus_each": 1}, "tokens_per_step": 6400}
     found = asked.machines(TrainConfig.model_validate(settings | changes), TEXTS)
-    assert found.memory / GIB == 39, "8 workers of 4 GiB of libraries, 1 of the files, 2 for Ray: 35 / 0.9"
-    assert "0.00 for 268,435,456 weights while they are loaded; 1.00 for the model's files; " in found.reasons["memory"]
+    assert found.memory / GIB == 39, "8 workers of 4 GiB of libraries, 0.5 of the files, 2 for Ray: 34.5 / 0.9"
+    assert "0.00 for 268,435,456 weights while they are loaded; 0.50 for the model's files; " in found.reasons["memory"]
 
 
 @pytest.mark.parametrize(
-    ("stored", "changes", "stay"),
+    ("stored", "changes", "size"),
     [
-        ("bfloat16", {"engine": "fsdp2"}, True),
-        ("float16", {"engine": "fsdp2"}, True),
-        ("bfloat16", {"engine": "ddp"}, False),
-        ("bfloat16", {"engine": "zero2"}, True),
-        ("float32", {"engine": "zero2"}, False),  # DeepSpeed gets a copy in bf16
-        ("bfloat16", {"engine": "zero3", "precision": "float32"}, False),
-        ("bfloat16", {"engine": "fsdp2", "method": "lora"}, True),
-        ("float32", {"engine": "fsdp2", "method": "lora"}, False),
+        ("bfloat16", {"engine": "fsdp2"}, 2),
+        ("float16", {"engine": "fsdp2"}, 2),
+        ("float32", {"engine": "fsdp2"}, 4),
+        ("bfloat16", {"engine": "ddp"}, 0),
+        ("bfloat16", {"engine": "zero2"}, 2),
+        ("float32", {"engine": "zero2"}, 0),  # DeepSpeed gets a copy in bf16
+        ("bfloat16", {"engine": "zero3", "precision": "float32"}, 0),
+        ("bfloat16", {"engine": "fsdp2", "method": "lora"}, 2),
+        ("float32", {"engine": "fsdp2", "method": "lora"}, 0),
     ],
 )
-def test_which_weights_stay_in_their_files(settings, tmp_path, stored, changes, stay):
+def test_which_weights_stay_in_their_files(settings, tmp_path, stored, changes, size):
     name = folder(tmp_path / "model", dtype=stored)
     config = settings | {"model": {"name": name, "tokenizer": "train"}, "precision": "bf16"} | changes
-    assert cost.weights_stay_in_files(TrainConfig.model_validate(config)) == stay
+    assert cost.bytes_in_files(TrainConfig.model_validate(config)) == size

@@ -190,9 +190,7 @@ def base_dtype(store: Store, model: Model) -> str:
     """
     if model.name is None:
         return "float32"
-    values: Counter[str] = Counter()
-    for path in weight_files(model_folder(store, model)):
-        values += stored_types(Store(), str(path))
+    values = _stored_values(store, model)
     return _NUMBER_TYPES.get(values.most_common(1)[0][0], "bfloat16") if values else "float32"
 
 
@@ -202,11 +200,15 @@ def stored_dtype(store: Store, model: Model) -> torch.dtype:
     It is the type of the files, if all of their weights have one that PyTorch computes in; else float32. Weights that
     are loaded in the type of their file stay in the file, which processes of one machine share, until they are used.
     """
-    values: Counter[str] = Counter()
-    for path in weight_files(model_folder(store, model)):
-        values += stored_types(Store(), str(path))
+    values = _stored_values(store, model)
     (kind,) = values if len(values) == 1 else ("",)
     return getattr(torch, _NUMBER_TYPES.get(kind, "float32"))
+
+
+def _stored_values(store: Store, model: Model) -> Counter[str]:
+    """The number of values in a model's files by their type, such as `BF16`."""
+    files = weight_files(model_folder(store, model))
+    return sum((stored_types(Store(), str(path)) for path in files), Counter[str]())
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:

@@ -118,21 +118,23 @@ def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
         ) from error
 
 
-def weights_stay_in_files(config: TrainConfig) -> bool:
-    """Whether engines convert the weights of the base part by part from the type of its files, by its config.json.
+def bytes_in_files(config: TrainConfig) -> int:
+    """Bytes of a weight of the base in the model's files, if it stays there until it is on the device; else 0.
 
-    Then the workers of a machine share them until they are on the device. Else each worker has a copy.
+    Then the workers of a machine share the weights; else each worker has a copy. The type is that of config.json.
 
     Raises:
         StorageError: the model's config.json cannot be read.
     """
     method = config.training_method
     if config.engine == "ddp" or config.model.name is None or method.four_bit:
-        return False
+        return 0
     stored = transformers_config(config.store, config.model).dtype
-    if not method.trains_base:
-        return stored == (torch.bfloat16 if config.bf16 else torch.float32)
-    return stored is not None and (config.engine == "fsdp2" or (config.bf16 and stored == torch.bfloat16))
+    if method.trains_base:
+        stays = config.engine == "fsdp2" or (config.bf16 and stored == torch.bfloat16)
+    else:
+        stays = stored == (torch.bfloat16 if config.bf16 else torch.float32)
+    return stored.itemsize if stays and stored is not None else 0
 
 
 def transformers_config(store: Store, model: Model) -> Any:
