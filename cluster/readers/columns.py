@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
@@ -103,11 +104,14 @@ def type_in(schema: pa.Schema, name: str) -> pa.DataType | None:
 
 
 def value_in(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, or of COLUMN.FIELD of a column of structs; None if there is none."""
+    """The value of a column, or of COLUMN.FIELD of a column of structs or JSON objects; None if there is none."""
     if name in row:
         return row[name]
     column, _, field = name.partition(".")
     inner = row.get(column)
+    if field and isinstance(inner, str) and inner.startswith("{"):  # as readers of JSON give an object
+        with suppress(ValueError, RecursionError):
+            inner = json.loads(inner)
     return inner.get(field) if field and isinstance(inner, dict) else None
 
 

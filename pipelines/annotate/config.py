@@ -25,19 +25,6 @@ _Fraction = Annotated[float, Field(ge=0, le=1)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class RoundInput(Input):
-    """An input with the columns of tasks, which may have the names of columns of a corpus, and lists as text."""
-
-    reserved: ClassVar[frozenset[str]] = frozenset({"row", "id", "problem", "where"})
-    nested_text: ClassVar[bool] = True
-
-    settings: tuple[tuple[str, str], ...] = Field((), exclude=True)  # column -> setting that names it, for messages
-
-    def setting_of(self, setting: str, column: str) -> str:
-        """The setting of the round that names the column."""
-        return setting if setting == "id" else dict(self.settings).get(column, setting)
-
-
 class Task(BaseModel, extra="forbid", frozen=True):
     """What annotators see of a record, and what they are asked."""
 

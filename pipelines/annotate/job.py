@@ -12,7 +12,6 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -22,17 +21,18 @@ from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import hash64
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
 from raymill.cluster.progress import Progress
-from raymill.cluster.readers.columns import first_columns
+from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.inputs import STORES, Input
-from raymill.cluster.readers.listing import InputListing, find_files, list_inputs
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.named_columns import with_columns_of_settings
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import read_unit, split_problems
@@ -42,7 +42,7 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
-from raymill.pipelines.annotate.config import AnnotateConfig, RoundInput
+from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.exchange.export import Format, export_round
 from raymill.pipelines.annotate.exchange.importing import import_labels
 from raymill.pipelines.annotate.finish import Method, finish_round
@@ -137,40 +137,11 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
 
     @cached_property
     def listing(self) -> InputListing:
-        listing = list_inputs(self.store, [self._with_columns(one) for one in self.config.inputs])
+        named = self.config.named_columns
+        inputs = [with_columns_of_settings(self.store, one, named) for one in self.config.inputs]
+        listing = list_inputs(self.store, inputs)
         refuse_output_among_inputs(self.root, listing)
         return listing
-
-    def _with_columns(self, input: Input) -> RoundInput:
-        """The input with the columns that tasks need, and the column `id` as ids where the files have one.
-
-        COLUMN.FIELD names a field of a column of structs.
-        """
-        given = input.model_dump(exclude_unset=True)
-        names = self._names(RoundInput.model_validate(given))
-        named = dict[str, str]()  # COLUMN.FIELD is read as COLUMN
-        for one, setting in self.config.named_columns.items():
-            column = one.partition(".")[0]
-            named.setdefault(column if one not in names and column in names else one, setting)
-        columns = list(named)
-        text = "text" if "text" in columns else columns[0]  # readers need one; all columns of tasks are alike
-        given |= {
-            "text": text,
-            "columns": tuple(one for one in columns if one != text),
-            "settings": tuple(named.items()),
-        }
-        if given.get("id") is None and "id" in names:
-            given["id"] = "id"
-        return RoundInput.model_validate(given)
-
-    def _names(self, input: RoundInput) -> Sequence[str]:
-        """Names of columns at the beginning of an input; empty if it cannot be read, which `frozen` reports."""
-        try:
-            store = self.store if input.storage is None else replace(self.store, options=input.storage)
-            files = find_files(store, input).files
-            return first_columns(store, files, input)[2] if files else ()
-        except UserError:
-            return ()
 
     @cached_property
     def labelled(self) -> Labelled:
@@ -191,16 +162,15 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         """Texts of `choose.reference`: at most _MOST_REFERENCES, by their hashes."""
         if self.config.choose.reference is None:
             return ()
-        text, *others = self.config.task.columns
-        given: dict[str, Any] = {"source": "choose.reference", "path": self.config.choose.reference}
-        given |= {"text": text, "columns": others}
-        given["settings"] = tuple(self.config.named_columns.items())
-        frozen = freeze_listing(list_inputs(self.store, [RoundInput.model_validate(given)]))
+        columns, named = self.config.task.columns, self.config.named_columns
+        input = Input(source="choose.reference", path=self.config.choose.reference)
+        input = with_columns_of_settings(self.store, input, {name: named[name] for name in columns})
+        frozen = freeze_listing(list_inputs(self.store, [input]))
         found = set[str]()
         for table in (one for unit in frozen.units for one in read_unit(unit, frozen.reading, self.config.limits)):
             for row in split_problems(table)[0].to_pylist():
-                values = (row["text"], *(row.get(name) for name in others))
-                found.add("\n".join(shown(one) or "" for one in values))
+                row[input.text] = row["text"]
+                found.add("\n".join(shown(value_in(row, name)) or "" for name in columns))
             found = set(sorted(found, key=lambda one: hash64(one.encode()))[:_MOST_REFERENCES])
         return tuple(sorted(found))
 

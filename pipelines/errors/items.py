@@ -18,6 +18,7 @@ from raymill.cluster.artifact import Counters
 from raymill.cluster.entry import Entry
 from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.splits import hash64
+from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.quarantine import lost_counters
 from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_problems
@@ -170,7 +171,7 @@ def _reader_of(row: Mapping[str, Any], text: str | None) -> Callable[[str | None
     def value(column: str | None) -> str | None:
         if column is None:
             return None
-        found = row.get("text") if column == text else row.get(column)
+        found = row.get("text") if column == text else value_in(row, column)
         if found is None or isinstance(found, str):
             return found
         return json.dumps(found, ensure_ascii=False, default=str)

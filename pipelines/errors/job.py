@@ -8,7 +8,6 @@ report   slices.json, confusions.json, findings/, then the report  -> report.jso
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -18,16 +17,16 @@ from raymill.cluster.artifact import Artifact, changed_files, fingerprint
 from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import Output, changed_run
 from raymill.cluster.output_folder import path_below, refuse_output_among_inputs, refuse_output_in_folder
 from raymill.cluster.plan.sample import document_count
-from raymill.cluster.readers.columns import first_columns
 from raymill.cluster.readers.freeze import freeze_listing
-from raymill.cluster.readers.inputs import STORES, Input
-from raymill.cluster.readers.listing import InputListing, find_files, list_inputs
+from raymill.cluster.readers.inputs import STORES
+from raymill.cluster.readers.listing import InputListing, list_inputs
+from raymill.cluster.readers.named_columns import with_columns_of_settings
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
@@ -38,7 +37,6 @@ from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
-from raymill.pipelines.annotate.config import RoundInput
 from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.errors.config import ErrorsConfig
 from raymill.pipelines.errors.findings import FOLDER
@@ -130,29 +128,11 @@ class ErrorsJob(RunJob[ErrorsConfig]):
         Raises:
             UserError: an input is missing, or the output is among the inputs.
         """
-        listing = list_inputs(self.store, [self._with_columns(one) for one in self.config.inputs])
+        named = self.config.named_columns
+        inputs = [with_columns_of_settings(self.store, one, named) for one in self.config.inputs]
+        listing = list_inputs(self.store, inputs)
         refuse_output_among_inputs(self.root, listing)
         return listing
-
-    def _with_columns(self, input: Input) -> RoundInput:
-        """The input with the columns of items, and the column `id` as ids where the files have one."""
-        columns, prompt = self.config.named_columns, self.config.columns.prompt
-        given = input.model_dump(exclude_unset=True)
-        given |= {"text": prompt, "columns": tuple(one for one in columns if one != prompt)}
-        given["settings"] = tuple(columns.items())
-        found = RoundInput.model_validate(given)
-        if found.id is None and "id" in self._names(found):
-            found = RoundInput.model_validate(given | {"id": "id"})
-        return found
-
-    def _names(self, input: RoundInput) -> Sequence[str]:
-        """Names of columns at the beginning of an input; empty if it cannot be read, which `frozen` reports."""
-        try:
-            store = self.store if input.storage is None else replace(self.store, options=input.storage)
-            files = find_files(store, input).files
-            return first_columns(store, files, input)[2] if files else ()
-        except UserError:
-            return ()
 
     @cached_property
     def frozen(self) -> InputManifest:
@@ -236,9 +216,10 @@ class ErrorsJob(RunJob[ErrorsConfig]):
             self.config.execution.max_bad_documents, documents - quarantine.rows, quarantine, PROBLEMS, "item"
         )
         if not read.rows:
+            notes = "".join(f" {one}" for one in self._notes)
             raise DataError(
                 f"{'run' if self.evaluated else 'inputs'}: none of {plural(documents, 'item')} is judged, so no error "
-                "is known. Name a column with expected answers, scores, ratings or corrections that has values."
+                f"is known. Name a column with expected answers, scores, ratings or corrections that has values.{notes}"
             )
         work = _analyse.load()(self.config, self.store, self.evaluated, self.data, self.embedding_run)
         schemas = {ITEMS: ITEMS_SCHEMA, NEAREST: NEAREST_SCHEMA, FINDINGS: FINDINGS_SCHEMA, FACTS: FACTS_SCHEMA}
@@ -264,9 +245,14 @@ class ErrorsJob(RunJob[ErrorsConfig]):
             "data": self.data,
             **json.loads(facts),
             "quarantine": entries,
-            "warnings": [*loss_warnings(entries), *self._warnings(counters, lost)],
+            "warnings": [*self._notes, *loss_warnings(entries), *self._warnings(counters, lost)],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+    @property
+    def _notes(self) -> Sequence[str]:
+        """Sentences on the files, such as about columns that no record at their beginning has."""
+        return () if self.evaluated else self.frozen.notes
 
     def _warnings(self, counters: Mapping[str, float], read: Mapping[str, float]) -> list[str]:
         found = []

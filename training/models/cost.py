@@ -121,7 +121,7 @@ def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
 def bytes_in_files(config: TrainConfig) -> int:
     """Bytes of a weight of the base in the model's files, if it stays there until it is on the device; else 0.
 
-    Then the workers of a machine share the weights; else each worker has a copy. The type is that of config.json.
+    Then the workers of a machine share the weights; else each worker has a copy. By the type in config.json.
 
     Raises:
         StorageError: the model's config.json cannot be read.

@@ -376,3 +376,26 @@ def test_a_report_of_others_names_no_file_outside_of_its_run(tmp_path, finding):
     run = ErrorsRun(Store(), str(tmp_path), {}, report, fresh=False)
     with pytest.raises(DataError, match="its findings are damaged"):
         _ = run.findings
+
+
+def test_a_field_of_a_column_of_structs_is_a_column_and_a_misspelt_one_is_named(tmp_path, monkeypatch):
+    lines = [
+        {
+            "id": f"d{n}",
+            "prompt": f"number {n}",
+            "answer": "x",
+            "score": n % 5 // 4,
+            "of": {"channel": "ab"[n % 5 // 4]},
+        }
+        for n in range(60)
+    ]
+    source = {"kind": "errors", "input": str(write_lines(tmp_path / "log.jsonl", lines))}
+    run = errors_inline(
+        source | {"columns": {"score": "score", "fields": ["of.channel"]}, "output": str(tmp_path / "out")}, monkeypatch
+    )
+    assert run.findings.keys() >= {"slice-1"} and run.report["slices"][0]["slice"] == "of.channel = a"
+    wrong = source | {"columns": {"score": "scor", "fields": []}, "output": str(tmp_path / "wrong")}
+    with pytest.raises(DataError, match=r"none of 60 items is judged(.|\n)*has scor \(did you mean score\?\)"):
+        errors_inline(wrong, monkeypatch)
+    half = source | {"columns": {"score": "score", "fields": ["chanel"]}, "output": str(tmp_path / "half")}
+    assert any("has chanel" in one for one in errors_inline(half, monkeypatch).report["warnings"])
