@@ -113,6 +113,13 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
 
 
+def long_form(settings: Any) -> Any:
+    """The settings of a config with `inputs` in place of `input`, which is short for it."""
+    if not isinstance(settings, dict) or "input" not in settings or "inputs" in settings:
+        return settings
+    return {"inputs" if name == "input" else name: value for name, value in settings.items()}
+
+
 READER = PluginKind("reader", "raymill.readers", ("content", "path"), ("read",))
 LOADED_READERS: dict[str, Plugin] = {}  # format name -> reader of the configs of this process
 

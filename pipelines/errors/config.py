@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
-from raymill.cluster.readers.inputs import Input, Limits, as_list
+from raymill.cluster.readers.inputs import Input, Limits, as_list, long_form
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
@@ -84,11 +84,7 @@ class ErrorsConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, settings: Any) -> Any:
-        if isinstance(settings, dict) and "input" in settings and "inputs" not in settings:
-            settings = {name: value for name, value in settings.items() if name != "input"} | {
-                "inputs": settings["input"]
-            }
-        return named_after_output(settings, "errors")
+        return named_after_output(long_form(settings), "errors")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -159,7 +159,7 @@ def test_a_fold_that_is_a_link_out_of_the_output_is_refused(tmp_path, prepared, 
     assert not any((tmp_path / "mine").iterdir())
 
 
-@pytest.mark.parametrize("stated", [10**9, -3, "x", [2], 2.5, True])
+@pytest.mark.parametrize("stated", [101, -3, "x", [2], 2.5, True])
 def test_a_data_set_of_others_states_a_number_of_folds_that_prepare_makes(tmp_path, prepared, monkeypatch, stated):
     data = prepared(2)
     manifest = Path(data.uri, "manifest.json")
