@@ -120,7 +120,7 @@ def at_random(
     """
     if not len(index) or count <= 0:
         return np.empty(0, np.int64), np.empty(0)
-    ordered = index[np.lexsort((candidates.draw[index], candidates.stratum[index]))]
+    ordered = index[np.lexsort((_other_draw(candidates.draw[index]), candidates.stratum[index]))]
     _, starts, sizes = np.unique(candidates.stratum[ordered], return_index=True, return_counts=True)
     weights = sizes.astype(float)
     if allocation == "equal":
@@ -131,6 +131,18 @@ def at_random(
     of_stratum = divided(count, weights, sizes, least=1)
     found = np.concatenate([ordered[start : start + n] for start, n in zip(starts, of_stratum, strict=True)])
     return found, np.repeat(of_stratum / sizes, of_stratum)
+
+
+def _other_draw(draw: np.ndarray) -> np.ndarray:
+    """uint64[N]: other random numbers, different ones for different draws (the finalizer of SplitMix64).
+
+    The pool has the candidates with the smallest draws. By these, random candidates would come from what strategies
+    leave of the pool, which is not like what they leave of all candidates.
+    """
+    found = draw.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
+    return found ^ (found >> np.uint64(31))
 
 
 def divided(count: int, weights: np.ndarray, most: np.ndarray | None = None, least: int = 0) -> np.ndarray:

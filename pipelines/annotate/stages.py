@@ -55,7 +55,7 @@ _classifier = Entry("raymill.pipelines.annotate.classifier:RecordClassifier")
 _known_records = Entry("raymill.pipelines.annotate.simulate:KnownRecords")
 _simulate_rounds = Entry("raymill.pipelines.annotate.simulate:simulate")
 
-VERSION = "2"
+VERSION = "3"
 _LOOKED, _CLASSIFIER = "_work/looked", "_work/classifier"
 _CHOSEN, _TAKEN = "_work/chosen", "_work/taken"
 _POOL = 20_000  # candidates that diversity, coverage and the classifier see, about

@@ -63,6 +63,19 @@ def test_what_a_strategy_cannot_fill_is_drawn_at_random():
     assert sorted(found.strategy.tolist()) == ["random"] * 7 + ["uncertainty"] * 3
 
 
+def test_random_candidates_are_like_all_that_are_left_whatever_strategies_took_of_the_pool():
+    """Half of 10,000 candidates are of a kind that diversity takes out of a pool of 500, almost all of them."""
+    size, draw = 10_000, np.random.default_rng(0).permutation(10_000).astype(np.uint64)
+    pool = np.flatnonzero(draw < 500)
+    is_other = np.arange(size) % 2 == 0
+    vectors = np.where(is_other[pool, None], np.random.default_rng(1).normal(size=(len(pool), 8)), [1.0] + [0] * 7)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    some = candidates(size, draw=draw, pool=pool, vectors=vectors)
+    found = choose(some, {"diversity": 0.5, "random": 0.5}, 480, "proportional")
+    assert is_other[found.index[found.strategy == "diversity"]].sum() > 230
+    assert is_other[found.index[found.strategy == "random"]].mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_the_order_of_the_candidates_changes_nothing():
     some, order = candidates(300, strata=3), np.random.default_rng(1).permutation(300)
     scores = {name: one[order] for name, one in some.scores.items()}
