@@ -1288,7 +1288,9 @@ class LimitsSettings(TypedDict, total=False):
     value; larger documents are quarantined.
     """
     max_expansion_ratio: float
-    """Maximum ratio of decompressed to compressed bytes of a file, against decompression bombs."""
+    """Maximum ratio of decompressed to compressed bytes of a file, against decompression bombs. Each line or JSON
+    value counts as 100 bytes more, each record of an archive or mailbox as 4,000.
+    """
     max_expanded_gib: float
     """Maximum decompressed size of a file, in GiB."""
     max_block_mib: int

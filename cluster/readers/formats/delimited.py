@@ -14,8 +14,10 @@ from raymill.cluster.readers.formats.records import FoundValue, RecordReader
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import BLANK, ReaderCounts, Row, Unreadable
 from raymill.cluster.readers.streams import (
+    LINE_WORK,
     Span,
     UnreadableRest,
+    Work,
     encoding_problem,
     first_bytes,
     line_end_problem,
@@ -44,8 +46,9 @@ class Delimited(RecordReader):
         if input.encoding is None and self.file_problem(first_bytes(store, span, limits)):
             return ()  # `read` reports the problem
         try:
-            with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
-                _, header, _ = next(self._records(blocks, input, limits), (0, None, b""))
+            work = Work()
+            with closing(utf8_stream(store, span.uri, limits, input.encoding, work)) as blocks:
+                _, header, _ = next(self._records(blocks, input, limits, work), (0, None, b""))
         except UnreadableRest:
             header = None  # `read` reports the problem
         return tuple(header or ())
@@ -54,8 +57,9 @@ class Delimited(RecordReader):
         self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None
     ) -> Generator[FoundValue, None, None]:
         """The fields of each record by name. See RecordReader."""
-        with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
-            records = self._records(blocks, input, limits)
+        work = Work()
+        with closing(utf8_stream(store, span.uri, limits, input.encoding, work)) as blocks:
+            records = self._records(blocks, input, limits, work)
             number, header, content = next(records, (0, None, b""))
             if number:
                 yield f"line {number}", content, BLANK if header else Unreadable("broken_csv")
@@ -76,14 +80,14 @@ class Delimited(RecordReader):
         return encoding_problem(head) or line_end_problem(head)
 
     def _records(
-        self, blocks: Iterator[bytes], input: Input, limits: Limits
+        self, blocks: Iterator[bytes], input: Input, limits: Limits, work: Work
     ) -> Iterator[tuple[int, list[str] | None, bytes]]:
         """(number of the record's first line, its fields, its lines); of an unreadable one None and its first line.
 
         Empty lines are skipped.
         """
         csv.field_size_limit(1 << 30)  # process-wide, 128 KiB by default; _RecordLines bounds the record
-        record_lines = _RecordLines(blocks, limits.max_line_bytes)
+        record_lines = _RecordLines(blocks, limits.max_line_bytes, work)
         declared = record_lines.declared_delimiter()
         delimiter = input.delimiter or declared or self.delimiter
         while True:
@@ -120,9 +124,10 @@ class _TooLong(Exception):
 class _RecordLines:
     """Iterator of lines for csv.reader. Keeps the lines of the current record, so that they can be read again."""
 
-    def __init__(self, blocks: Iterator[bytes], max_bytes: int) -> None:
+    def __init__(self, blocks: Iterator[bytes], max_bytes: int, work: Work) -> None:
         self._lines = lines(blocks, max_bytes)
         self._max_bytes = max_bytes
+        self._work = work
         self._again: deque[bytes | None] = deque()
         self._record: list[bytes | None] = []
         self._record_bytes = 0
@@ -169,6 +174,7 @@ class _RecordLines:
             self._again_bytes += len(line or b"") + _LINE_BYTES
         else:
             line = next(self._lines)[1]
+            self._work.bytes += LINE_WORK
             self._most_again_bytes += _TIMES_READ_AGAIN * (len(line or b"") + _LINE_BYTES)
         self._number += 1
         self._record.append(line)

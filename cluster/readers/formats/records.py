@@ -34,9 +34,11 @@ from raymill.cluster.readers.reader import (
     as_json_text,
 )
 from raymill.cluster.readers.streams import (
+    LINE_WORK,
     FileProblem,
     Span,
     UnreadableRest,
+    Work,
     compression_ending,
     encoding_problem,
     json_array_problem,
@@ -245,8 +247,10 @@ class JsonValues(JsonObjects):
     ) -> Generator[FoundValue, None, None]:
         """Each value of the arrays, or of the file. Raises BrokenRest at what is no JSON."""
         parser = _PARSER if counts is None else _Parser(counts)
-        with closing(utf8_stream(store, span.uri, limits, input.encoding)) as blocks:
+        work = Work()
+        with closing(utf8_stream(store, span.uri, limits, input.encoding, work)) as blocks:
             for number, (value, text) in enumerate(json_values(blocks, limits.max_line_bytes, parser), 1):
+                work.bytes += LINE_WORK
                 yield f"value {number}", text.encode("utf-8", "surrogateescape"), value
 
 

@@ -24,12 +24,13 @@ from raymill.cluster.readers.formats.page_start import page_start
 from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.inputs import PAGE_START, Input, Limits, Unwanted
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
-from raymill.cluster.readers.streams import Span, UnreadableRest, compression_ending, stream
+from raymill.cluster.readers.streams import Span, UnreadableRest, Work, compression_ending, stream
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
 _IDS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _COLUMNS = _IDS | {"truncated": "warc-truncated", "payload_digest": "warc-payload-digest"}
+_RECORD_WORK = 4000  # bytes of text that take as long as a record without content (see Work)
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
 # How a page begins, for records that do not state their type: after blanks, comments and an XML declaration.
@@ -117,8 +118,9 @@ class Archive(Reader):
         members = deque[tuple[int, int]]()
         try:
             stop = start + _BLOCK_OF_ONE if most else None
-            with closing(stream(store, span.uri, limits, start, stop, members)) as blocks:
-                source = ByteReader(blocks, span.uri, start, members)
+            work = Work()
+            with closing(stream(store, span.uri, limits, start, stop, members, work)) as blocks:
+                source = ByteReader(blocks, span.uri, start, members, work)
                 records = self.records(source, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
                 unwanted = input.unwanted if self.leaves_out else None
                 for record, is_unwanted in _judged(records, input.columns, unwanted):
@@ -264,16 +266,23 @@ class Warc(Archive):
 class ByteReader:
     """Reads from an iterator of blocks. offset: in the content of the file.
 
-    start, members: where the blocks begin, and the members of a compressed file, as of `stream`.
+    start, members, work: where the blocks begin, the members of a compressed file, and what its records count besides
+    their bytes, as of `stream`.
     """
 
     def __init__(
-        self, blocks: Iterator[bytes], uri: str = "", start: int = 0, members: deque[tuple[int, int]] | None = None
+        self,
+        blocks: Iterator[bytes],
+        uri: str = "",
+        start: int = 0,
+        members: deque[tuple[int, int]] | None = None,
+        work: Work | None = None,
     ) -> None:
         self._uri = uri
         self._members = deque[tuple[int, int]]() if members is None else members
         self._is_compressed = bool(compression_ending(uri))
         self._blocks = blocks
+        self._work = work or Work()
         self._data = bytearray()
         self._at = 0
         self.offset = 0 if self._is_compressed else start
@@ -343,7 +352,8 @@ class ByteReader:
         return size - left
 
     def skip_blank_lines(self) -> bool:
-        """Skip line ends. Returns whether anything follows."""
+        """Skip line ends. Returns whether a record follows, or anything else, which counts as one."""
+        self._work.bytes += _RECORD_WORK
         while True:
             found = _LINE_ENDS.match(self._data, self._at)
             self._advance(found.end() - self._at if found else 0)

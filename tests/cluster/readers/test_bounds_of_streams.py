@@ -7,7 +7,10 @@ import pytest
 import zstandard
 
 from raymill.cluster.errors import DataError
-from raymill.cluster.readers.inputs import OTHER_BYTES, Limits
+from raymill.cluster.readers.formats import READERS
+from raymill.cluster.readers.formats.text_files import OneDocument
+from raymill.cluster.readers.inputs import OTHER_BYTES, Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.streams import (
     Span,
     UnreadableRest,
@@ -22,7 +25,7 @@ from raymill.cluster.readers.streams import (
     stream,
 )
 from raymill.cluster.store.store import Store
-from tests.support.warc_records import lz4_frame
+from tests.support.warc_records import COMPRESS, lz4_frame
 
 LIMITS = Limits(max_document_bytes=1000, max_expansion_ratio=2000, max_expanded_gib=0.01)
 HARMLESS = 4 * 1000 + 2**20
@@ -43,6 +46,47 @@ LARGEST = int(0.01 * 2**30)
 )
 def test_a_file_is_a_bomb_beyond_the_ratio_or_the_size_and_never_while_small(expanded, compressed, is_bomb):
     assert LIMITS.is_bomb(expanded, compressed) is is_bomb
+
+
+@pytest.mark.parametrize(
+    ("work", "compressed", "is_bomb"),
+    [(64 << 20, 1, False), ((64 << 20) + 1, 1, True), (10**9 - 1, 10**6 // 2, False), (10**9, 10**6 // 2, True)],
+)
+def test_what_records_take_besides_their_bytes_counts_in_the_ratio_and_not_in_the_size(work, compressed, is_bomb):
+    assert LIMITS.is_bomb(1, compressed, work) is is_bomb
+
+
+# The least record, where what is no record costs less, and one that is read.
+SMALLEST = {
+    "jsonl": [b"\n", b"{}\n", b"1\n"],
+    "json": [b"1 ", b"{},"],
+    "csv": [b"\n", b"a\n", b'"\n'],
+    "tsv": [b"\n", b"a\n"],
+    "mail": [b"x\n", b"From x\nA:\n\n"],
+    "warc": [b"WARC/1.\n\n", b"WARC/1.0\nContent-Length:0\n\n"],
+    "wet": [b"WARC/1.\n\n", b"WARC/1.0\nContent-Length:0\n\n"],
+    "arc": [b"x\nhttp://x/ 192.0.2.1 20090102030405 text/html 0\n"],
+}
+
+
+@pytest.mark.parametrize(("format", "record"), [(name, one) for name, many in SMALLEST.items() for one in many])
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2", ".lz4"])
+def test_empty_records_of_a_small_compressed_file_are_a_bomb_as_many_bytes_are(
+    tmp_path, monkeypatch, format, record, ending
+):
+    monkeypatch.setattr("raymill.cluster.readers.inputs._FREE_WORK_BYTES", 1 << 20)
+    start = b"[" if format == "json" and record.endswith(b",") else b""
+    (tmp_path / f"a{ending}").write_bytes(COMPRESS[ending](start + record * (1_000_000 // len(record))))
+    uri = str(tmp_path / f"a{ending}")
+    rows = READERS[format].read(
+        Store(), Span(uri, 1, "", format, 0, 1), Input(path=uri, format=format), LIMITS, ReaderCounts()
+    )
+    assert [row["problem"] for table in rows for row in table.to_pylist()][-1] == "expansion_bomb"
+
+
+def test_every_format_with_records_that_may_be_compressed_has_its_least_record_above():
+    others = {name for name, reader in READERS.items() if not reader.compressible or isinstance(reader, OneDocument)}
+    assert set(READERS) == SMALLEST.keys() | others
 
 
 def test_a_line_may_hold_the_longest_document_with_every_character_escaped():
