@@ -355,7 +355,7 @@ def input_stores(store: Store, inputs: Sequence[Input]) -> tuple[Store, ...]:
 # takes up to five times its bytes of memory.
 OTHER_BYTES = 64 << 20
 _CARRIED_BYTES = 1 << 20
-# What the records of a compressed file may count besides their bytes at any ratio: that of 670,000 lines, a second.
+# Most bytes that the records of a compressed file count besides their own at any ratio: 670,000 lines, a second.
 _FREE_WORK_BYTES = 64 << 20
 
 # Memory for extracting the text of a document: for any document, and for each of its bytes.
@@ -441,7 +441,7 @@ class Limits(BaseModel):
     def is_bomb(self, expanded_bytes: int, compressed_bytes: int, work_bytes: int = 0) -> bool:
         """Whether a file that expanded to `expanded_bytes` is over max_expansion_ratio or max_expanded_gib.
 
-        work_bytes: what its records count in the ratio besides their bytes. See `Work` of streams.py.
+        work_bytes: what its records count in the ratio besides their bytes. See `RecordWork` of streams.py.
         """
         # Blanks and equal lines in a small file compress 1,000 to 1 too.
         if expanded_bytes <= 4 * self.max_document_bytes + (1 << 20) and work_bytes <= _FREE_WORK_BYTES:

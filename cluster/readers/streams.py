@@ -128,7 +128,7 @@ class UnreadableRest(Exception):
 
 
 @dataclass(slots=True)
-class Work:
+class RecordWork:
     """The time that the records of a file take besides their bytes, as the number of bytes that take as long.
 
     A compressed file can hold a thousand empty records in a byte, each of which costs a reader some microseconds. A
@@ -165,7 +165,7 @@ def stream(
     start: int = 0,
     stop: int | None = None,
     members: deque[tuple[int, int]] | None = None,
-    work: Work | None = None,
+    work: RecordWork | None = None,
 ) -> Generator[bytes, None, None]:
     """The decompressed content of the file from byte `start`, of a compressed file where a member or frame begins.
 
@@ -180,7 +180,7 @@ def stream(
         StorageError: the store failed.
     """
     ending = compression_ending(uri)
-    work = work or Work()
+    work = work or RecordWork()
     with store.open_input(uri, None if ending and not start else stop) as file:
         if not ending:
             file.seek(start)
@@ -229,7 +229,7 @@ def stream(
 
 
 def _unpacked_lz4(
-    file: pa.NativeFile, limits: Limits, members: deque[tuple[int, int]] | None, work: Work
+    file: pa.NativeFile, limits: Limits, members: deque[tuple[int, int]] | None, work: RecordWork
 ) -> Iterator[bytes]:
     """The content of an LZ4 file with any number of frames. Memory: some blocks, of at most 4 MiB each.
 
@@ -413,7 +413,7 @@ def in_charset(content: bytes, charset: str) -> str:
 
 
 def utf8_stream(
-    store: Store, uri: str, limits: Limits, encoding: str | None, work: Work
+    store: Store, uri: str, limits: Limits, encoding: str | None, work: RecordWork
 ) -> Generator[bytes, None, None]:
     """The decompressed file in blocks of UTF-8. encoding: Python's name of the file's encoding; None: UTF-8.
 
@@ -516,7 +516,7 @@ def span_lines(
         StorageError: the store failed.
     """
     if encoding is not None or compression_ending(span.uri):
-        work = Work()
+        work = RecordWork()
         with closing(utf8_stream(store, span.uri, limits, encoding, work)) as blocks:
             for number, (_, line) in enumerate(lines(blocks, limits.max_line_bytes), start=1):
                 work.bytes += LINE_WORK

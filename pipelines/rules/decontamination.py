@@ -23,7 +23,7 @@ from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.records import json_value
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.streams import COMPRESSED, LINE_WORK, UnreadableRest, Work, lines, stream
+from raymill.cluster.readers.streams import COMPRESSED, LINE_WORK, RecordWork, UnreadableRest, lines, stream
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import AbsolutePath
 from raymill.cluster.store.store import Store
@@ -327,7 +327,7 @@ def _read_jsonl(store: Store, one: EvaluationSet | _File) -> tuple[pa.Table, int
     values: dict[str, list[str | None]] = {name: [] for name in one.columns}
     limits = Limits()
     try:
-        work = Work()
+        work = RecordWork()
         with closing(stream(store, one.path, limits, work=work)) as blocks:
             for number, (_, line) in enumerate(lines(blocks, limits.max_line_bytes), start=1):
                 work.bytes += LINE_WORK

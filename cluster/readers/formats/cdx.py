@@ -13,7 +13,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.streams import LINE_WORK, UnreadableRest, Work, compression_ending, lines, stream
+from raymill.cluster.readers.streams import LINE_WORK, RecordWork, UnreadableRest, compression_ending, lines, stream
 from raymill.cluster.store.store import Store
 
 _ENDINGS = tuple(f".{kind}{packed}" for kind in ("cdxj", "cdx") for packed in ("", ".gz"))
@@ -55,7 +55,7 @@ def records_of(store: Store, index: str, url: str, limits: Limits) -> Iterator[I
     """The records of a URL in an index, in its order. Lines that cannot be read are left out."""
     wanted, fields = url.encode(), _FIELDS
     try:
-        work = Work()
+        work = RecordWork()
         with closing(stream(store, index, limits, work=work)) as blocks:
             for _, line in lines(blocks, _MAX_LINE_BYTES):
                 work.bytes += LINE_WORK

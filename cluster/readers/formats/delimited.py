@@ -15,9 +15,9 @@ from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import BLANK, ReaderCounts, Row, Unreadable
 from raymill.cluster.readers.streams import (
     LINE_WORK,
+    RecordWork,
     Span,
     UnreadableRest,
-    Work,
     encoding_problem,
     first_bytes,
     line_end_problem,
@@ -46,7 +46,7 @@ class Delimited(RecordReader):
         if input.encoding is None and self.file_problem(first_bytes(store, span, limits)):
             return ()  # `read` reports the problem
         try:
-            work = Work()
+            work = RecordWork()
             with closing(utf8_stream(store, span.uri, limits, input.encoding, work)) as blocks:
                 _, header, _ = next(self._records(blocks, input, limits, work), (0, None, b""))
         except UnreadableRest:
@@ -57,7 +57,7 @@ class Delimited(RecordReader):
         self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None
     ) -> Generator[FoundValue, None, None]:
         """The fields of each record by name. See RecordReader."""
-        work = Work()
+        work = RecordWork()
         with closing(utf8_stream(store, span.uri, limits, input.encoding, work)) as blocks:
             records = self._records(blocks, input, limits, work)
             number, header, content = next(records, (0, None, b""))
@@ -80,7 +80,7 @@ class Delimited(RecordReader):
         return encoding_problem(head) or line_end_problem(head)
 
     def _records(
-        self, blocks: Iterator[bytes], input: Input, limits: Limits, work: Work
+        self, blocks: Iterator[bytes], input: Input, limits: Limits, work: RecordWork
     ) -> Iterator[tuple[int, list[str] | None, bytes]]:
         """(number of the record's first line, its fields, its lines); of an unreadable one None and its first line.
 
@@ -124,7 +124,7 @@ class _TooLong(Exception):
 class _RecordLines:
     """Iterator of lines for csv.reader. Keeps the lines of the current record, so that they can be read again."""
 
-    def __init__(self, blocks: Iterator[bytes], max_bytes: int, work: Work) -> None:
+    def __init__(self, blocks: Iterator[bytes], max_bytes: int, work: RecordWork) -> None:
         self._lines = lines(blocks, max_bytes)
         self._max_bytes = max_bytes
         self._work = work

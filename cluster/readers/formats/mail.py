@@ -48,7 +48,7 @@ from raymill.cluster.readers.formats.mail_text import SIGNATURE, read_mail
 from raymill.cluster.readers.formats.mail_words import AUTOMATIC_SUBJECT, plain
 from raymill.cluster.readers.inputs import Cut, Input, Limits
 from raymill.cluster.readers.reader import CONTENT_CHARACTERS, Reader, ReaderCounts, Rows, refused
-from raymill.cluster.readers.streams import LINE_WORK, Span, UnreadableRest, Work, in_charset, lines, stream
+from raymill.cluster.readers.streams import LINE_WORK, RecordWork, Span, UnreadableRest, in_charset, lines, stream
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
@@ -63,7 +63,7 @@ _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
 _TEXT_TYPES = ("text/plain", "text/html")
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
 _MAX_HELD_BYTES = 192 << 20
-_MESSAGE_WORK = 4000  # bytes of text that take as long as a message of a line, 300 microseconds (see Work)
+_MESSAGE_WORK = 4000  # bytes of text that take as long as a message of a line, 300 microseconds (see RecordWork)
 _MESSAGE_BYTES = 500  # of the objects of a message, besides its texts
 _PARSED_BYTES, _PARSED_MESSAGES = 1 << 20, 256  # in one request to the child process
 
@@ -140,7 +140,7 @@ class Mail(Reader):
         messages: dict[str, _Message] = {}
         held = number = 0
         try:
-            work = Work()
+            work = RecordWork()
             with closing(stream(store, span.uri, limits, work=work)) as blocks:
                 found = _messages(blocks, _BYTES_PER_TEXT * limits.max_document_bytes, work)
                 for where, raw, message in _all_parsed(found, span.uri, limits):
@@ -275,7 +275,7 @@ class _Piece:
     held_bytes: int = 0
 
 
-def _messages(blocks: Iterable[bytes], max_bytes: int, work: Work) -> Iterator[_RawMessage]:
+def _messages(blocks: Iterable[bytes], max_bytes: int, work: RecordWork) -> Iterator[_RawMessage]:
     """Each message. A file that does not begin with `From ` is one message.
 
     A line that separates messages is between a blank line and a header, and ends with a date if the first one of the
@@ -327,7 +327,7 @@ def _divides(line: bytes, following: bytes, first: bytes) -> bool:
     return not _SEPARATOR.fullmatch(first) or bool(_SEPARATOR.fullmatch(line))
 
 
-def _pieces(blocks: Iterable[bytes], max_bytes: int, work: Work) -> Iterator[_Piece]:
+def _pieces(blocks: Iterable[bytes], max_bytes: int, work: RecordWork) -> Iterator[_Piece]:
     piece: _Piece | None = None
     first: bytes | None = None  # the line with which an mbox file begins
     after_blank = in_header = False

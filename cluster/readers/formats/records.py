@@ -36,9 +36,9 @@ from raymill.cluster.readers.reader import (
 from raymill.cluster.readers.streams import (
     LINE_WORK,
     FileProblem,
+    RecordWork,
     Span,
     UnreadableRest,
-    Work,
     compression_ending,
     encoding_problem,
     json_array_problem,
@@ -247,7 +247,7 @@ class JsonValues(JsonObjects):
     ) -> Generator[FoundValue, None, None]:
         """Each value of the arrays, or of the file. Raises BrokenRest at what is no JSON."""
         parser = _PARSER if counts is None else _Parser(counts)
-        work = Work()
+        work = RecordWork()
         with closing(utf8_stream(store, span.uri, limits, input.encoding, work)) as blocks:
             for number, (value, text) in enumerate(json_values(blocks, limits.max_line_bytes, parser), 1):
                 work.bytes += LINE_WORK

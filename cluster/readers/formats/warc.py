@@ -24,13 +24,13 @@ from raymill.cluster.readers.formats.page_start import page_start
 from raymill.cluster.readers.formats.web_pages import add_page
 from raymill.cluster.readers.inputs import PAGE_START, Input, Limits, Unwanted
 from raymill.cluster.readers.reader import Reader, ReaderCounts, Rows
-from raymill.cluster.readers.streams import Span, UnreadableRest, Work, compression_ending, stream
+from raymill.cluster.readers.streams import RecordWork, Span, UnreadableRest, compression_ending, stream
 from raymill.cluster.store.interface import FileInfo
 from raymill.cluster.store.store import Store
 
 _IDS = {"url": "warc-target-uri", "date": "warc-date", "record_id": "warc-record-id"}
 _COLUMNS = _IDS | {"truncated": "warc-truncated", "payload_digest": "warc-payload-digest"}
-_RECORD_WORK = 4000  # bytes of text that take as long as a record without content (see Work)
+_RECORD_WORK = 4000  # bytes of text that take as long as a record without content (see RecordWork)
 _MAX_HEADER_BYTES = 1 << 16
 _HTML = ("text/html", "application/xhtml+xml")
 # How a page begins, for records that do not state their type: after blanks, comments and an XML declaration.
@@ -118,7 +118,7 @@ class Archive(Reader):
         members = deque[tuple[int, int]]()
         try:
             stop = start + _BLOCK_OF_ONE if most else None
-            work = Work()
+            work = RecordWork()
             with closing(stream(store, span.uri, limits, start, stop, members, work)) as blocks:
                 source = ByteReader(blocks, span.uri, start, members, work)
                 records = self.records(source, limits.max_document_bytes + _MAX_HEADER_BYTES, counts)
@@ -276,13 +276,13 @@ class ByteReader:
         uri: str = "",
         start: int = 0,
         members: deque[tuple[int, int]] | None = None,
-        work: Work | None = None,
+        work: RecordWork | None = None,
     ) -> None:
         self._uri = uri
         self._members = deque[tuple[int, int]]() if members is None else members
         self._is_compressed = bool(compression_ending(uri))
         self._blocks = blocks
-        self._work = work or Work()
+        self._work = work or RecordWork()
         self._data = bytearray()
         self._at = 0
         self.offset = 0 if self._is_compressed else start

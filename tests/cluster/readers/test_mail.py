@@ -17,7 +17,7 @@ from raymill.cluster.readers.formats.mail_text import read_mail
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import ReaderCounts
-from raymill.cluster.readers.streams import Work
+from raymill.cluster.readers.streams import RecordWork
 from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.report.page import report_text
@@ -176,7 +176,8 @@ def test_the_new_text_has_nothing_that_the_text_has_not(text):
 def test_a_message_of_exactly_the_largest_size_is_read(most, messages):
     """With its line ends, nine bytes and three."""
     found = [
-        one.content if one.is_whole else None for one in _messages([b"From x\nA: defg\n\nFrom y\nd:\n"], most, Work())
+        one.content if one.is_whole else None
+        for one in _messages([b"From x\nA: defg\n\nFrom y\nd:\n"], most, RecordWork())
     ]
     assert found == messages
 
