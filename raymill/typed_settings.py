@@ -338,6 +338,10 @@ class ChooseSettings(TypedDict, total=False):
     """Column with the probability of each label, as a list or by name; null: those of a classifier that learns from
     `labelled`, `label` and the names of the labels.
     """
+    classifier: Place | None
+    """Finished run of `train` whose model gives the probabilities: of method probe, or a model that was trained to
+    answer with a label; null: `probabilities` or the built-in classifier.
+    """
     votes: Sequence[str]
     """Columns with labels by models or judges, for `disagreement`."""
     labelled: Sequence[Place]
@@ -1744,8 +1748,12 @@ class ReportOptionsSettings(TypedDict, total=False):
 
 
 class RoundsSettings(TypedDict, total=False):
-    """What labels cost, by which `raymill annotate round` stops."""
+    """What trains before each round of `raymill annotate round`, and what labels cost, by which it stops."""
 
+    train: Place | None
+    """Config of `raymill train`, whose corpus, columns and output are replaced: before each round but the first it
+    trains on all labels, for `choose.classifier`; null: the built-in classifier.
+    """
     price: float | None
     """Price of a label by one annotator; null: not known."""
     budget: float | None

@@ -1,5 +1,6 @@
 """What can be done with a round of annotation: `raymill annotate label | export | import | finish ROUND`."""
 
+from functools import partial
 from typing import Annotated, get_args
 
 import typer
@@ -23,7 +24,8 @@ def round_of(config: ConfigFile, override: Overrides = None, address: Address = 
     Prints how often the classifier was right on random tasks before they were labelled.
     """
     whole = config_of(config, None, override, "annotate")
-    print(next_round(whole, lambda one: run_of("annotate", one, address=address)).text)
+    make, train = (partial(run_of, kind, address=address) for kind in ("annotate", "train"))
+    print(next_round(whole, make, train).text)
 
 
 def label(

@@ -129,6 +129,11 @@ class Choose(BaseModel, extra="forbid", frozen=True):
         description="Column with the probability of each label, as a list or by name; null: those of a classifier that "
         "learns from `labelled`, `label` and the names of the labels",
     )
+    classifier: paths.AbsolutePath | None = Field(
+        None,
+        description="Finished run of `train` whose model gives the probabilities: of method probe, or a model that was "
+        "trained to answer with a label; null: `probabilities` or the built-in classifier",
+    )
     votes: tuple[str, ...] = Field((), description="Columns with labels by models or judges, for `disagreement`")
     labelled: tuple[paths.AbsolutePath, ...] = Field(
         (), description="Finished rounds whose labels the classifier learns from; their records are not chosen again"
@@ -157,6 +162,8 @@ class Choose(BaseModel, extra="forbid", frozen=True):
         for name, needed in (("disagreement", "votes"), ("label_errors", "label")):
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}: needs `{needed}`")
+        if self.classifier is not None and self.probabilities is not None:
+            raise ValueError("classifier: gives the probabilities in place of `probabilities`; leave one out")
         if self.coverage and not self.topics and self.reference is None:
             raise ValueError("coverage: needs `topics` or a `reference`")
         return self
@@ -204,8 +211,13 @@ class Simulate(BaseModel, extra="forbid", frozen=True):
 
 
 class Rounds(BaseModel, extra="forbid", frozen=True):
-    """What labels cost, by which `raymill annotate round` stops."""
+    """What trains before each round of `raymill annotate round`, and what labels cost, by which it stops."""
 
+    train: paths.AbsolutePath | None = Field(
+        None,
+        description="Config of `raymill train`, whose corpus, columns and output are replaced: before each round but "
+        "the first it trains on all labels, for `choose.classifier`; null: the built-in classifier",
+    )
     price: float | None = Field(None, ge=0, description="Price of a label by one annotator; null: not known")
     budget: float | None = Field(
         None, gt=0, description="Maximum to spend on the labels of all rounds, in the currency of `price`; null: none"
@@ -288,11 +300,18 @@ class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError(f"annotators: {', '.join(twice)} is named twice")
         if self.overlap > len(names):
             raise ValueError(f"overlap: {self.overlap} annotators for each task, and there are {len(names)}")
+        if self.rounds.train and (self.choose.classifier or self.choose.probabilities):
+            raise ValueError(
+                "rounds.train: trains the classifier; leave out choose.classifier and choose.probabilities"
+            )
+        if self.rounds.train and not self.task.choices:
+            raise ValueError(f"rounds.train: needs labels, which `type: {self.task.type}` has not")
         if self.expertise is None and any(one.topics for one in self.annotators):
             raise ValueError("annotators.topics: go with `expertise`, the column that they are values of")
         if self.simulate and not self.task.choices:
             raise ValueError(f"simulate: needs labels, which `type: {self.task.type}` has not")
         learns = {"uncertainty", "label_errors"} & self.choose.shares.keys()
+        learns |= {"classifier"} if self.choose.classifier else set()
         if learns and not self.task.choices:
             raise ValueError(f"choose.{min(learns)}: needs labels, which `type: {self.task.type}` has not")
         return self

@@ -20,7 +20,7 @@ from raymill import cluster
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
-from raymill.cluster.entry import Entry
+from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import hash64
 from raymill.cluster.formats import count, plural
@@ -51,6 +51,7 @@ from raymill.pipelines.annotate.serve import serve_labels
 from raymill.pipelines.annotate.simulation_report import learning_curves, simulation_tables, simulation_text
 from raymill.pipelines.annotate.stages import CURVES, Labelled, needs_probabilities, run_simulation, run_stages
 from raymill.pipelines.annotate.tasks import TASKS, shown
+from raymill.pipelines.annotate.trained import TrainedClassifier, trained_classifier
 from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.generate.stages import QUARANTINE
 
@@ -175,13 +176,21 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         return tuple(sorted(found))
 
     @cached_property
+    def trained(self) -> TrainedClassifier | None:
+        """The model of `choose.classifier`."""
+        if (uri := self.config.choose.classifier) is None:
+            return None
+        return trained_classifier(self.store, uri, self.config.task.choices)
+
+    @cached_property
     def embedding_run(self) -> EmbeddingRun:
         """The endpoints for text vectors."""
         return EmbeddingRun.of(self.store, self.root, self.config.name, [*self.config.embedding_models.values()])
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT))
-        return plain | ({"reference": fingerprint(self.reference)} if self.reference else {})
+        made_from = {"reference": fingerprint(self.reference)} if self.reference else {}
+        return plain | made_from | ({"classifier": self.trained.digest} if self.trained else {})
 
     def variables(self) -> tuple[str, ...]:
         return tuple(one.key_env for one in self.config.embedding_models.values() if one.key_env)
@@ -192,9 +201,11 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
     def require_extras(self, *, computes: bool = True) -> None:
         if computes:
             require_models(self.config.embedding_models)
+            if self.config.choose.classifier:
+                require_extra("train", "choose.classifier")
 
     def check(self, session: Session, replace: bool) -> None:
-        _ = self.frozen, self.labelled, self.reference
+        _ = self.frozen, self.labelled, self.reference, self.trained
         check_models(self.config.embedding_models, self.store)
         if self.config.task.guideline:
             guideline_version(self.store, self.config.task.guideline)
@@ -214,7 +225,8 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
         if self.config.simulate:
             return run_simulation(self.config, self.frozen, run)
-        return run_stages(self.config, self.frozen, self.labelled, self.reference, self.embedding_run, run)
+        config, reference = self.config, self.reference
+        return run_stages(config, self.frozen, self.labelled, reference, self.embedding_run, self.trained, run)
 
     def make(self, making: Making) -> Made:
         self.record_inputs()

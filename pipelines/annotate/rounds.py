@@ -5,6 +5,8 @@ without further labels: it predicts tasks before they are labelled, and the task
 often it is right. OUTPUT/rounds.json has these measurements, what the labels cost, and the stopping rules.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.config import read_config
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import duration, money, plural
 from raymill.cluster.frame.job import Run
@@ -31,12 +34,17 @@ ROUNDS = "rounds.json"
 _COMPARED = 20_000  # candidates whose predictions by two classifiers are compared
 
 
-def next_round(config: AnnotateConfig, make: Callable[[AnnotateConfig], Run]) -> Answer:
+def next_round(
+    config: AnnotateConfig,
+    make: Callable[[AnnotateConfig], Run],
+    train: Callable[[str, Mapping[str, Any]], Run] | None = None,
+) -> Answer:
     """Finish the last round if all its tasks are labelled, and make the next one unless a stopping rule says not to.
 
     Args:
         config: of the rounds, whose `output` is the folder of all of them.
         make: makes the round of a config.
+        train: makes the run of a config of `raymill train`, with changes of it; needed for `rounds.train`.
 
     Raises:
         StorageError: a link in the folder of the rounds leads out of it.
@@ -63,13 +71,43 @@ def next_round(config: AnnotateConfig, make: Callable[[AnnotateConfig], Run]) ->
         if stopped is None:
             uri = paths.join(root, str(len(done) + 1))
             earlier = (*config.choose.labelled, *(one.uri for one in done))
-            choose = config.choose.model_copy(update={"labelled": earlier})
-            made = make(config.model_copy(update={"choose": choose, "output": uri}))
+            update: dict[str, Any] = {"labelled": earlier}
+            if config.rounds.train and earlier:
+                assert train is not None
+                update["classifier"] = _train_on_labels(config, [Round.at(store, one) for one in earlier], train)
+            choose = config.choose.model_copy(update=update)
+            plain = config.rounds.model_copy(update={"train": None})  # `choose.classifier` is what it has trained
+            made = make(config.model_copy(update={"choose": choose, "rounds": plain, "output": uri}))
             facts |= {"round": len(done) + 1, "output": uri, "left": made.report["tasks"], "stopped": None}
         else:
             facts |= {"round": len(done), "output": done[-1].uri, "left": 0, "stopped": stopped}
     store.write_bytes(paths.join(root, ROUNDS), json_bytes(facts))
     return Answer(facts, _text(facts))
+
+
+def _train_on_labels(
+    config: AnnotateConfig, rounds: Sequence[Round], train: Callable[[str, Mapping[str, Any]], Run]
+) -> str:
+    """Train the model of `rounds.train` on the labels of these rounds. Returns the output of the run.
+
+    The labels are in OUTPUT/training/DIGEST.jsonl, the run in OUTPUT/training/DIGEST: equal labels are trained on once.
+    """
+    found = dict[str, dict[str, str]]()
+    for round in rounds:
+        labels = round.labels()
+        for row in round.tasks:
+            if row.id in labels:
+                text = "\n".join(row.record.get(name) or "" for name in config.task.columns)
+                found[row.id] = {"id": row.id, "text": text, "label": labels[row.id]}
+    lines = "".join(json.dumps(found[id], ensure_ascii=False) + "\n" for id in sorted(found))
+    content = lines.encode("utf-8", "replace")
+    output = paths.join(paths.absolute(config.output), "training", hashlib.sha256(content).hexdigest()[:16])
+    config.store.create(f"{output}.jsonl", content)
+    assert config.rounds.train is not None
+    classifies = read_config(config.rounds.train).get("method") == "probe"
+    columns = {"text": "text", "label": "label"} if classifies else {"prompt": "text", "completion": "label"}
+    train(config.rounds.train, {"corpus": f"{output}.jsonl", "columns": columns | {"id": "id"}, "output": output})
+    return output
 
 
 def learning(rounds: Sequence[Round]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.choose import TaskCandidates, assigned, choose, entropy, uncertainty
 from raymill.pipelines.annotate.config import AnnotateConfig, Strategy
 from raymill.pipelines.annotate.tasks import SCORED, TASKS, shown, tasks_schema
+from raymill.pipelines.annotate.trained import TrainedClassifier
 from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
 from raymill.pipelines.memory import task_memory
@@ -126,9 +127,13 @@ def run_stages(
     labelled: Labelled,
     reference: Sequence[str],
     embedding: EmbeddingRun,
+    trained: TrainedClassifier | None,
     run: RunStageIn,
 ) -> dict[str, Artifact]:
-    """The artifacts of a round, with `tasks` and `quarantine`. run: makes or finds the artifacts of a stage."""
+    """The artifacts of a round, with `tasks` and `quarantine`.
+
+    trained: model of `choose.classifier`. run: makes or finds the artifacts of a stage.
+    """
     store, units = inputs.reading.store, inputs.units
     records = document_count(inputs)
     bound = min(_ALL, round(_POOL / max(1, records) * _ALL))
@@ -136,7 +141,8 @@ def run_stages(
                                                        "gold_share", "corrects"})  # fmt: skip
     made_from = fingerprint([VERSION, inputs.fingerprint, len(units), decisive, config.limits.model_dump(), bound,
                              sorted(labelled.ids), list(labelled.labels), list(labelled.texts),
-                             *map(list, filter(None, [reference]))])  # fmt: skip
+                             *map(list, filter(None, [reference])),
+                             *([trained.digest] if trained else [])])  # fmt: skip
     read = Read(config, inputs, labelled.ids)
     memory = task_memory(config.limits)
     outputs = (Output(_LOOKED, _LOOKED_SCHEMA), Output(QUARANTINE, QUARANTINE_SCHEMA))
@@ -145,26 +151,26 @@ def run_stages(
     looked, scored = artifacts[_LOOKED].files_by_unit(len(units)), None
     if needs_probabilities(config):
         model = None
-        if config.choose.probabilities is None:
+        if config.choose.probabilities is None and trained is None:
             fit = partial(_fit, config, store, labelled)
             output = Output(_CLASSIFIER, _NO_COLUMNS)
             uris = artifacts[_LOOKED].file_uris
             artifacts |= run(Stage("fit", (output,), [uris], fit, made_from, store, memory=_MODEL_MEMORY))
             (model,) = artifacts[_CLASSIFIER].file_uris
-        score = partial(_score, read, model)
+        score = partial(_score, read, Scorer(store, model, trained, bound))
         output = Output(SCORED, _SCORED_SCHEMA)
-        artifacts |= run(
-            Stage("score", (output,), units, score, made_from, store, _files, memory=memory + _MODEL_MEMORY // 2)
-        )
+        size = memory + (_MODEL_MEMORY + 2 * trained.bytes if trained else _MODEL_MEMORY // 2)
+        artifacts |= run(Stage("score", (output,), units, score, made_from, store, _files, memory=size))
         scored = artifacts[SCORED].files_by_unit(len(units))
     all_files = [uri for files in looked for uri in files], [uri for files in scored or () for uri in files]
     work = partial(_choose, config, store, embedding, (*config.choose.topics, *reference))
     size = _CANDIDATE_BYTES * artifacts[_LOOKED].rows + _MODEL_MEMORY
     output = Output(_CHOSEN, _CHOSEN_SCHEMA)
     artifacts |= run(Stage("choose", (output,), [all_files], work, made_from, store, memory=size))
-    take = partial(_take, read, tuple(artifacts[_CHOSEN].file_uris))
+    take = partial(_take, read, tuple(artifacts[_CHOSEN].file_uris), trained)
     output = Output(_TAKEN, _taken_schema(config))
-    artifacts |= run(Stage("take", (output,), units, take, made_from, store, _files, memory=memory))
+    size = memory + (_MODEL_MEMORY + 2 * trained.bytes if trained else 0)
+    artifacts |= run(Stage("take", (output,), units, take, made_from, store, _files, memory=size))
     order = partial(_tasks, config, store)
     output = Output(TASKS, tasks_schema(config.task))
     artifacts |= run(Stage("tasks", (output,), [artifacts[_TAKEN].file_uris], order, made_from, store))
@@ -174,7 +180,8 @@ def run_stages(
 def needs_probabilities(config: AnnotateConfig) -> bool:
     """Whether a strategy, the allocation over strata or the consensus needs the probabilities of labels."""
     learns = {"uncertainty", "label_errors"} & config.choose.shares.keys() or config.choose.allocation == "neyman"
-    return bool(learns or config.choose.probabilities) and bool(config.task.choices)
+    given = config.choose.probabilities or config.choose.classifier
+    return bool(learns or given) and bool(config.task.choices)
 
 
 def _files(unit: Unit) -> str:
@@ -284,6 +291,7 @@ def _fit(config: AnnotateConfig, store: Store, labelled: Labelled, uris: Sequenc
     return {"trained_on": len(texts)}
 
 
+@lru_cache(maxsize=1)
 def _loaded(store: Store, uri: str) -> Any:
     shape = tuple(read_slice(store, uri, 0, lambda data: np.frombuffer(data, np.int64)).tolist())
     weights = read_slice(store, uri, 1, lambda data: np.frombuffer(data, np.float32)).reshape(shape)
@@ -291,21 +299,45 @@ def _loaded(store: Store, uri: str) -> Any:
     return _classifier.load()(weights, bias)
 
 
-def _score(read: Read, uri: str | None, unit: Unit, scratch: Scratch) -> Counters:
-    """The work of the stage `score`. uri: of the classifier; None: records have probabilities.
+@dataclass(frozen=True)
+class Scorer:
+    """What gives the probabilities of labels.
 
-    Counters: `without`, records whose probabilities cannot be used.
+    Attributes:
+        store: of the classifier. uri: of the built-in classifier; None: another one, or records have probabilities.
+        trained: model of `choose.classifier`, which sees the pool alone: records whose draw is below `bound`.
     """
-    names, column = list(read.config.task.choices), read.config.choose.probabilities
-    model = _loaded(read.inputs.reading.store, uri) if uri else None
+
+    store: Store
+    uri: str | None
+    trained: TrainedClassifier | None
+    bound: int
+
+    def __call__(self, read: Read, batch: Sequence[Record], draw: np.ndarray) -> np.ndarray:
+        """float64[N, L]: the probability of each label; NaN of a record without."""
+        names, column = list(read.config.task.choices), read.config.choose.probabilities or ""
+        if self.trained is not None:
+            found = np.full((len(batch), len(names)), np.nan)
+            pool = [at for at, one in enumerate(batch) if one.draw < self.bound]
+            if pool:
+                found[pool] = self.trained.probabilities([read.text_of(batch[at]) for at in pool], names)
+            return found
+        if self.uri is None:
+            return np.array([given_probabilities(one.values[column], names) for one in batch])
+        return _loaded(self.store, self.uri).probabilities([read.text_of(one) for one in batch], draw)
+
+
+def _score(read: Read, scorer: Scorer, unit: Unit, scratch: Scratch) -> Counters:
+    """The work of the stage `score`.
+
+    Counters: `without`, records whose own probabilities cannot be used.
+    """
+    names = list(read.config.task.choices)
     without, counts = 0, ReaderCounts()
     for batch in _batches(read(unit, counts)):
         draw = np.array([one.draw for one in batch], np.uint64)
-        if model is None:
-            found = np.array([given_probabilities(one.values[column or ""], names) for one in batch])
-            without += int(np.isnan(found[:, 0]).sum())
-        else:
-            found = model.probabilities([read.text_of(one) for one in batch], draw)
+        found = scorer(read, batch, draw)
+        without += int(np.isnan(found[:, 0]).sum()) if read.config.choose.probabilities else 0
         labels = [shown(one.values[label]) if (label := read.config.choose.label) else None for one in batch]
         scratch.write(SCORED, _scores(read.config, draw, found, labels, names))
     return {"without": without}
@@ -448,9 +480,14 @@ def _taken_schema(config: AnnotateConfig) -> pa.Schema:
     return schema.append(pa.field("draw", pa.uint64()))
 
 
-def _take(read: Read, chosen: Sequence[str], unit: Unit, scratch: Scratch) -> Counters:
-    """The work of the stage `take`: the tasks of a unit's records. chosen: files of the stage `choose`."""
-    config, rows = read.config, []
+def _take(
+    read: Read, chosen: Sequence[str], trained: TrainedClassifier | None, unit: Unit, scratch: Scratch
+) -> Counters:
+    """The work of the stage `take`: the tasks of a unit's records. chosen: files of the stage `choose`.
+
+    Tasks outside of the pool get their prediction here: those of random ones measure the classifier.
+    """
+    config, rows, without = read.config, [], list[Record]()
     found = pa.concat_tables([_CHOSEN_SCHEMA.empty_table(), *read_tables(read.inputs.reading.store, chosen)])
     wanted = {row["draw"]: row for row in found.to_pylist()}
     for record in read(unit, ReaderCounts()):
@@ -469,6 +506,14 @@ def _take(read: Read, chosen: Sequence[str], unit: Unit, scratch: Scratch) -> Co
                 "annotators": [],
             }
         )
+        without += [record] if row["prediction"] is None else []
+    if trained is not None and without:
+        names, by_draw = list(config.task.choices), {row["draw"]: row for row in rows}
+        probabilities = trained.probabilities([read.text_of(one) for one in without], names)
+        for one, of_one in zip(without, probabilities, strict=True):
+            if not np.isnan(of_one).any():
+                best = int(of_one.argmax())
+                by_draw[one.draw].update({"prediction": names[best], "certainty": float(of_one[best])})
     if rows:
         scratch.write(_TAKEN, pa.Table.from_pylist(rows, _taken_schema(config)))
     return {"tasks": len(rows)}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -324,15 +325,23 @@ def predictions(
     true: list[int] = []
     predicted: list[int] = []
     confidences: list[float] = []
-    with torch.inference_mode():
-        for batch in batches(tables, rows, pad):
-            tensors = classifier.tensors(batch, device)
-            best = classifier.scores(*(tensors[name] for name in _SCORED)).float().softmax(-1).max(-1)
-            known = batch.classes != NO_TARGET
-            true += batch.classes[known].tolist()
-            predicted += best.indices.cpu().numpy()[known].tolist()
-            confidences += best.values.cpu().numpy()[known].tolist()
+    for batch, probabilities in class_probabilities(classifier, tables, rows, pad, device):
+        known = batch.classes != NO_TARGET
+        true += batch.classes[known].tolist()
+        predicted += probabilities.argmax(axis=1)[known].tolist()
+        confidences += probabilities.max(axis=1)[known].tolist()
     return true, predicted, confidences
+
+
+def class_probabilities(
+    classifier: RowClassifier, tables: Iterable[pa.Table], rows: int | None, pad: int, device: torch.device
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """(micro-batch, probability of each class of its rows, float32[B, C]). Arguments: see `measure`."""
+    for batch in batches(tables, rows, pad):
+        with torch.inference_mode():
+            tensors = classifier.tensors(batch, device)
+            scores = classifier.scores(*(tensors[name] for name in _SCORED)).float().softmax(-1)
+        yield batch, scores.cpu().numpy()
 
 
 def class_answers(
