@@ -256,7 +256,7 @@ class ErrorsJob(RunJob[ErrorsConfig]):
 
     def _warnings(self, counters: Mapping[str, float], read: Mapping[str, float]) -> list[str]:
         found = []
-        if repeated := int(counters["repeated"]):
+        if repeated := int(read.get("repeated", 0) + counters["repeated"]):
             found.append(f"{plural(repeated, 'item')} with the id of another: left out.")
         if unjudged := int(read.get("unjudged", 0)):
             without = "without an expected answer, score, rating or correction"

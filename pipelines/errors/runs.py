@@ -174,8 +174,12 @@ class ReadRun:
     data: str | None
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
-        """Counters: `documents`."""
-        items = list(_of_train(self.store, self.run) if self.run.kind == "train" else _of_prompt(self.store, self.run))
+        """Counters: `documents`, and of a run of `prompt` `drawn_out` and `repeated`."""
+        counters: Counters = {}
+        if self.run.kind == "train":
+            items = list(_of_train(self.store, self.run))
+        else:
+            items, counters = _of_prompt(self.store, self.run)
         if self.data is not None:
             known = {one.id: one for one in records_of(self.store, self.data, SPLITS, self.run.label,
                                                        {one.id for one in items})}  # fmt: skip
@@ -183,7 +187,7 @@ class ReadRun:
         errors = errors_of(self.run.compare, [one.expected or "" for one in items], [one.answer for one in items])
         rows = [one.row | {"error": float(error)} for one, error in zip(items, errors, strict=True)]
         scratch.write(READ, pa.Table.from_pylist(rows, READ_SCHEMA))
-        return {"documents": len(items)}
+        return {"documents": len(items)} | counters
 
 
 def _of_train(store: Store, run: EvaluatedRun) -> Iterator[EvaluatedItem]:
@@ -195,8 +199,8 @@ def _of_train(store: Store, run: EvaluatedRun) -> Iterator[EvaluatedItem]:
         )  # fmt: skip
 
 
-def _of_prompt(store: Store, run: EvaluatedRun) -> Iterator[EvaluatedItem]:
-    """The items with the answers of the best variant.
+def _of_prompt(store: Store, run: EvaluatedRun) -> tuple[list[EvaluatedItem], Counters]:
+    """(items with the answers of the best variant, counters), of which a sample as of `SmallestHashes`.
 
     Raises:
         DataError: the run has no such answers.
@@ -211,15 +215,28 @@ def _of_prompt(store: Store, run: EvaluatedRun) -> Iterator[EvaluatedItem]:
     name, number = f"answers_of.{best.get('model')}", best.get("variant")
     if name not in folder.require("prompt", _ADVICE)["artifacts"] or not isinstance(number, int):
         raise wrong
-    answers = dict[int, str]()
-    for table in Artifact.load(store, paths.join(run.uri, name)).tables(["variant", "item", "content"]):
-        answers |= {one["item"]: one["content"] or "" for one in table.to_pylist() if one["variant"] == number}
+    items, answers = SmallestHashes[tuple[int, Item]](), SmallestHashes[str]()
+    rows = repeated = 0
     try:
-        items = [Item(**one) for one in Artifact.load(store, paths.join(run.uri, "items")).table().to_pylist()]
-    except TypeError as error:
+        for table in Artifact.load(store, paths.join(run.uri, "items")).tables():
+            for row in rows_of(table):
+                rows += 1
+                one = Item(**row)
+                if items.get(one.id) is not None:
+                    repeated += 1
+                elif items.wants(one.id):
+                    items.put(one.id, (rows - 1, one), sum(map(sys.getsizeof, (one.id, one.question, one.answer))))
+        ids = {at: one.id for at, one in items.values()}
+        for table in Artifact.load(store, paths.join(run.uri, name)).tables(["variant", "item", "content"]):
+            for row in rows_of(table):
+                id = ids.get(row["item"]) if row["variant"] == number else None
+                if id is not None and answers.wants(id):
+                    answers.put(id, content := row["content"] or "", sys.getsizeof(content))
+    except (TypeError, AttributeError) as error:
         raise wrong from error
-    for at, one in enumerate(items):
-        yield EvaluatedItem(one.id, "", one.question, answers.get(at, ""), one.answer)
+    kept = [one for _, one in items.values() if answers.wants(one.id)]  # also items without an answer
+    found = [EvaluatedItem(one.id, "", one.question, answers.get(one.id) or "", one.answer) for one in kept]
+    return found, {"documents": rows, "repeated": repeated, "drawn_out": rows - repeated - len(kept)}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import pytest
 
 from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.errors import DataError
+from raymill.cluster.examples.splits import hash64
 from raymill.cluster.record import json_bytes
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
-from raymill.pipelines.errors.runs import evaluated_run
+from raymill.pipelines.errors import sample
+from raymill.pipelines.errors.runs import _of_prompt, evaluated_run
 from tests.support.errors_inline import errors_inline, write_lines
 from tests.support.generate_inline import rows
 from tests.support.inline import prepare_inline
@@ -83,6 +85,31 @@ def test_a_classifiers_predictions_have_their_confidence(data, tmp_path, monkeyp
     assert {one["confidence"] for one in rows(found, "items")} == {0.75}
 
 
+def read_items_are_bounded(run, every, monkeypatch):
+    """By the smallest hashes of ids: their number, the bytes of questions, and the bytes of answers."""
+    by_hash = sorted((one["id"] for one in every), key=lambda id: hash64(id.encode()))
+    put = sample.SmallestHashes.put
+    for settings, size in (
+        ({"MOST": 3}, None),
+        ({"MOST_BYTES": 3_000}, lambda value: 1_000 if isinstance(value, tuple) else 1),
+        ({"MOST_BYTES": 3_000}, lambda value: 1_000 if isinstance(value, str) else 1),
+    ):
+        with monkeypatch.context() as patch:
+            for name, most in settings.items():
+                patch.setattr(sample, name, most)
+            if size is not None:
+                patch.setattr(
+                    sample.SmallestHashes,
+                    "put",
+                    lambda own, id, value, _, size=size: put(own, id, value, size(value)),
+                )
+            items, counters = _of_prompt(Store(), run)
+        kept = {one.id: one for one in items}
+        assert 3 <= len(kept) <= 6 < len(every) and kept.keys() <= set(by_hash[:6])
+        assert counters == {"documents": len(every), "repeated": 0, "drawn_out": len(every) - len(kept)}
+        assert all(kept[one["id"]].answer == one["answer"] for one in every if one["id"] in kept)
+
+
 def test_a_comparison_of_prompts_is_read_by_its_best_variant(data, tmp_path, monkeypatch):
     class Answering(FaultyServer):
         def said(self, schema, text, draw):
@@ -102,6 +129,7 @@ def test_a_comparison_of_prompts_is_read_by_its_best_variant(data, tmp_path, mon
         )  # fmt: skip
     found = errors_inline({"run": str(tmp_path / "prompted"), "output": str(tmp_path / "out")}, monkeypatch)
     wrong = [one for one in rows(found, "items") if one["is_error"]]
+    read_items_are_bounded(evaluated_run(Store(), str(tmp_path / "prompted")), rows(found, "items"), monkeypatch)
     assert found.report["items"] == len(rows(data, "validation"))
     assert wrong and {(one["expected"], one["answer"]) for one in wrong} == {("billing", "delivery")}
     assert found.report["confusions"][0]["expected"] == "billing" and found.report["records"]
