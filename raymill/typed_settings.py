@@ -322,6 +322,8 @@ class ChooseSettings(TypedDict, total=False):
     """Fraction that is far from each other (k-centre)."""
     coverage: float
     """Fraction that is nearest to `topics`, or records of `reference`, which few records are near."""
+    clusters: int
+    """Number of clusters (k-means on text vectors) that have equal parts of the `diversity` records."""
     label_errors: float
     """Fraction whose value in the column `label` is least probable by a classifier of the others."""
     measure: Literal["least_confidence", "margin", "entropy"]

@@ -3,7 +3,7 @@
     uncertainty    the largest, of the probabilities of a classifier
     disagreement   the largest entropy of the labels by several models
     label_errors   the smallest probability of the label that a candidate has
-    diversity      each the farthest from those chosen before it (k-centre, Gonzalez 1985), of a pool
+    diversity      each the farthest from those chosen before it (k-centre, Gonzalez 1985), of each cluster of a pool
     coverage       the nearest to each topic, or record of a reference set, in turn, first of those with the fewest near
                    candidates, of a pool
     random         from all that are left, divided over strata
@@ -34,6 +34,7 @@ class TaskCandidates:
         pool: int64[P], candidates with a vector.
         vectors: float32[P, D], of length 1 or 0.
         topics: float32[T, D], vectors of the topics.
+        cluster: int64[P], number of the cluster of each of the pool.
     """
 
     draw: np.ndarray
@@ -43,6 +44,7 @@ class TaskCandidates:
     pool: np.ndarray
     vectors: np.ndarray
     topics: np.ndarray
+    cluster: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,18 @@ def divided(count: int, weights: np.ndarray, most: np.ndarray | None = None, lea
 
 def _of_pool(candidates: TaskCandidates, taken: np.ndarray, count: int, strategy: str) -> np.ndarray:
     """int64[C]: candidates of the pool, by their vectors."""
-    free = ~taken[candidates.pool]
     order = np.argsort(candidates.draw[candidates.pool], kind="stable")  # of equal distances the smaller draw
-    pool, vectors, free = candidates.pool[order], candidates.vectors[order], free[order]
-    if strategy == "diversity":
-        return pool[farthest_first(vectors, free, min(count, int(free.sum())))]
-    return pool[nearest_to_topics(vectors, candidates.topics, free, min(count, int(free.sum())))]
+    pool, vectors = candidates.pool[order], candidates.vectors[order]
+    free = ~taken[pool]
+    if strategy == "coverage":
+        return pool[nearest_to_topics(vectors, candidates.topics, free, min(count, int(free.sum())))]
+    numbers, cluster = np.unique(candidates.cluster[order], return_inverse=True)
+    sizes = np.bincount(cluster, free, len(numbers)).astype(np.int64)
+    found = [np.empty(0, np.int64)]
+    for number, wanted in enumerate(divided(count, np.ones(len(numbers)), sizes)):
+        here = np.flatnonzero(cluster == number)
+        found.append(pool[here[farthest_first(vectors[here], free[here], int(wanted))]])
+    return np.concatenate(found)
 
 
 def farthest_first(vectors: np.ndarray, free: np.ndarray, count: int) -> np.ndarray:

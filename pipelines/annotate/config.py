@@ -109,6 +109,12 @@ class Choose(BaseModel, extra="forbid", frozen=True):
     coverage: _Fraction = Field(
         0, description="Fraction that is nearest to `topics`, or records of `reference`, which few records are near"
     )
+    clusters: int = Field(
+        1,
+        ge=1,
+        le=200,
+        description="Number of clusters (k-means on text vectors) that have equal parts of the `diversity` records",
+    )
     label_errors: _Fraction = Field(
         0, description="Fraction whose value in the column `label` is least probable by a classifier of the others"
     )
@@ -162,6 +168,8 @@ class Choose(BaseModel, extra="forbid", frozen=True):
         for name, needed in (("disagreement", "votes"), ("label_errors", "label")):
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}: needs `{needed}`")
+        if self.clusters > 1 and not self.diversity:
+            raise ValueError("clusters: divide the records of `diversity`; give it a fraction")
         if self.classifier is not None and self.probabilities is not None:
             raise ValueError("classifier: gives the probabilities in place of `probabilities`; leave one out")
         if self.coverage and not self.topics and self.reference is None:

@@ -53,6 +53,7 @@ from raymill.pipelines.prepare.records.fields import hash_of_text
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 _fit_classifier = Entry("raymill.pipelines.annotate.classifier:fit")
 _classifier = Entry("raymill.pipelines.annotate.classifier:RecordClassifier")
+_clusters_of = Entry("raymill.pipelines.annotate.classifier:clusters_of")
 _known_records = Entry("raymill.pipelines.annotate.simulate:KnownRecords")
 _simulate_rounds = Entry("raymill.pipelines.annotate.simulate:simulate")
 
@@ -412,8 +413,10 @@ def _choose(
     encoded = looked["stratum"].combine_chunks().dictionary_encode()
     strata, of_code = np.unique(np.array(encoded.dictionary.to_pylist(), object), return_inverse=True)
     stratum = of_code[encoded.indices.to_numpy()]
-    vectors = _vectors(config, store, embedding, topics, looked)
-    candidates = TaskCandidates(draw, stratum, scores, spread, *vectors)
+    pool, vectors, of_topics = _vectors(config, store, embedding, topics, looked)
+    clusters = choose_by.clusters > 1 and len(pool)
+    cluster = _clusters_of.load()(vectors, choose_by.clusters) if clusters else np.zeros(len(pool), np.int64)
+    candidates = TaskCandidates(draw, stratum, scores, spread, pool, vectors, of_topics, cluster)
     gold = _gold(config, looked["gold"].to_numpy(zero_copy_only=False), draw)
     usable = np.delete(np.arange(len(draw)), gold)
     found = choose(_only(candidates, usable), choose_by.shares, choose_by.count - len(gold), choose_by.allocation)
@@ -453,6 +456,7 @@ def _only(candidates: TaskCandidates, usable: np.ndarray) -> TaskCandidates:
         np.searchsorted(usable, candidates.pool[kept]),
         candidates.vectors[kept],
         candidates.topics,
+        candidates.cluster[kept],
     )
 
 

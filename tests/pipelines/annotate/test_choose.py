@@ -31,6 +31,7 @@ def candidates(size: int, seed: int = 0, strata: int = 1, **more) -> TaskCandida
         "vectors": np.empty((0, 1), np.float32),
         "topics": np.empty((0, 1), np.float32),
     }
+    given |= {"cluster": np.zeros(len((given | more)["pool"]), np.int64)}
     return TaskCandidates(**given | more)
 
 
@@ -76,11 +77,25 @@ def test_random_candidates_are_like_all_that_are_left_whatever_strategies_took_o
     assert is_other[found.index[found.strategy == "random"]].mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_each_cluster_has_an_equal_part_of_the_diverse_ones():
+    """A cluster of 90 far from each other, one of 6 nearly equal ones, and one of 2, which has all of these."""
+    angle = np.r_[np.linspace(0, 1.2, 90), np.linspace(2, 2.01, 6), [3, 3.01]]
+    vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    cluster = np.repeat([5, 7, 9], [90, 6, 2])
+    more = {"pool": np.arange(98), "vectors": vectors, "draw": np.arange(98).astype(np.uint64)}
+    found = choose(candidates(98, cluster=cluster, **more), {"diversity": 1.0}, 12, "proportional")
+    assert np.unique(cluster[found.index], return_counts=True)[1].tolist() == [5, 5, 2]
+    wide = found.index[cluster[found.index] == 5]
+    assert {0, 89} <= set(wide)  # k-centre within the cluster has its ends
+    alone = choose(candidates(98, **more), {"diversity": 1.0}, 12, "proportional")
+    assert (cluster[alone.index] == 5).sum() > 5
+
+
 def test_the_order_of_the_candidates_changes_nothing():
     some, order = candidates(300, strata=3), np.random.default_rng(1).permutation(300)
     scores = {name: one[order] for name, one in some.scores.items()}
     moved = some.draw[order], some.stratum[order], scores, some.spread[order]
-    other = TaskCandidates(*moved, some.pool, some.vectors, some.topics)
+    other = TaskCandidates(*moved, some.pool, some.vectors, some.topics, some.cluster)
     one = choose(some, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
     two = choose(other, {"uncertainty": 0.5, "random": 0.5}, 60, "proportional")
     assert some.draw[one.index].tolist() == other.draw[two.index].tolist()

@@ -74,6 +74,15 @@ def test_wrong_labels_are_found_by_a_classifier_of_the_others(tmp_path, monkeypa
     assert len(planted & {row.id for row in run.round.tasks}) >= 9
 
 
+def test_diverse_records_are_of_all_clusters(records, tmp_path, monkeypatch):
+    choose = {"count": 20, "diversity": 0.9, "clusters": 3}
+    run = annotate_inline(settings_of(records, tmp_path / "out", choose=choose), monkeypatch)
+    labels = [true_label(row) for row in run.round.tasks if row.chosen_by == "diversity"]
+    assert sorted(map(labels.count, set(labels))) == [6, 6, 6]  # a cluster for each wording
+    with pytest.raises(ValidationError, match="clusters: divide the records of `diversity`"):
+        AnnotateConfig.model_validate(settings_of(records, tmp_path / "out", choose={"clusters": 3}))
+
+
 def test_records_of_earlier_rounds_teach_and_are_not_chosen_again(records, tmp_path, monkeypatch):
     first = annotate_inline(settings_of(records, tmp_path / "1"), monkeypatch)
     first.round.answers.add(simulated_answers(first.round, {"a1": 1, "a2": 1, "a3": 1}))
