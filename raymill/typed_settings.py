@@ -1764,6 +1764,10 @@ class RoundsSettings(TypedDict, total=False):
     """What one percentage point more accuracy is worth, in the currency of `price`; no round is made whose predicted
     gain is worth less than it costs. null: not known.
     """
+    stop_when_stable: bool
+    """Whether no further round is made once three classifiers in a row predict almost the same as the one before
+    (mean kappa of at least 0.99).
+    """
 
 
 class RuleUseSettings(TypedDict, total=False):

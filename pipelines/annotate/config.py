@@ -237,6 +237,12 @@ class Rounds(BaseModel, extra="forbid", frozen=True):
         "whose predicted gain is worth less than it costs. null: not known",
     )
 
+    stop_when_stable: bool = Field(
+        False,
+        description="Whether no further round is made once three classifiers in a row predict almost the same as the "
+        "one before (mean kappa of at least 0.99)",
+    )
+
     @model_validator(mode="after")
     def _has_a_price(self) -> Self:
         for name in ("budget", "point_value"):

@@ -31,6 +31,8 @@ from raymill.pipelines.annotate.stopping import STABLE, WINDOW, Gain, is_stable,
 from raymill.pipelines.annotate.tasks import SCORED
 
 ROUNDS = "rounds.json"
+# Rule -> the setting by which it stops.
+_SETTINGS = {"budget": "budget", "predicted gain": "point_value", "stable predictions": "stop_when_stable"}
 _COMPARED = 20_000  # candidates whose predictions by two classifiers are compared
 
 
@@ -204,7 +206,7 @@ def stopping(
 ) -> list[dict[str, Any]]:
     """{rule, stops, evidence} of each stopping rule, with its numbers. stops: whether no further round is made.
 
-    Stable predictions alone stop nothing: what a small gain is worth is not known then.
+    Stable predictions stop only with `rounds.stop_when_stable`: what a small gain is worth is not known by them.
 
     learning, ledger: as of the functions. now: number of tasks with a label.
     """
@@ -228,7 +230,8 @@ def stopping(
     evidence = f"kappa with the round before of the last {WINDOW} rounds: " + (
         ", ".join(f"{one:.3f}" for one in last) + f"; stable from a mean of {STABLE:g} on" if last else "not known"
     )
-    found.append({"rule": "stable predictions", "stops": False, "evidence": evidence, "stable": stable})
+    found.append({"rule": "stable predictions", "stops": stable and rounds.stop_when_stable, "evidence": evidence,
+                  "stable": stable})  # fmt: skip
     return found
 
 
@@ -263,11 +266,10 @@ def _text(facts: Mapping[str, Any]) -> str:
         prices = [row["cost"] for row in facts["ledger"]]
         lines.append(f"all rounds: {_cost_text(total | {'cost': None if None in prices else sum(prices)})}")
     lines += [f"{one['rule']}: {one['evidence']}" for one in facts["stopping"]]
-    if any(one.get("stable") for one in facts["stopping"]):
+    if facts["stopped"] is None and any(one.get("stable") for one in facts["stopping"]):
         lines.append("The predictions are stable: think about stopping.")
     if (rule := facts["stopped"]) is not None:
-        setting = "budget" if rule == "budget" else "point_value"
-        lines.append(f"No further round: {rule}. To go on, change `rounds.{setting}`.")
+        lines.append(f"No further round: {rule}. To go on, change `rounds.{_SETTINGS[rule]}`.")
     else:
         number, uri, left = facts["round"], facts["output"], facts["left"]
         lines.append(f"round {number}: {plural(left, 'task')} to label. `raymill annotate label {uri} --open`")

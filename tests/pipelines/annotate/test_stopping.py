@@ -129,6 +129,27 @@ def test_without_a_price_no_round_is_refused(tmp_path, monkeypatch):
     assert kappas[0] is None and 0 <= kappas[1] < kappas[2] <= 1
 
 
+@pytest.mark.parametrize("stops", [True, False])
+def test_rounds_stop_when_predictions_are_stable_if_that_is_wanted(tmp_path, monkeypatch, stops):
+    step, label = _rounds(tmp_path, monkeypatch, stop_when_stable=stops)
+    for number in range(1, 9):
+        found = step()
+        (rule,) = [one for one in found["stopping"] if one["rule"] == "stable predictions"] or [{"stable": False}]
+        if rule["stable"]:
+            break
+        assert found["stopped"] is None and found["round"] == number
+        label(found)
+    assert rule["stable"] and "stable from a mean of 0.99 on" in found.text and rule["stops"] == stops
+    last = [row["stability"] for row in found["learning"]][-3:]
+    assert sum(last) / 3 >= 0.99
+    if stops:
+        assert (found["round"], found["left"], found["stopped"]) == (number - 1, 0, "stable predictions")
+        assert "No further round: stable predictions. To go on, change `rounds.stop_when_stable`." in found.text
+        assert not (tmp_path / "rounds" / str(number)).exists()
+    else:
+        assert (found["round"], found["stopped"]) == (number, None) and "think about stopping" in found.text
+
+
 def test_a_budget_needs_a_price():
     for name in ("budget", "point_value"):
         with pytest.raises(ValidationError, match=f"{name}: needs `price`"):
