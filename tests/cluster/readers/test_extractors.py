@@ -187,15 +187,15 @@ def test_a_hostile_page_costs_bounded_time_and_no_other_page(tmp_path, name):
         (tmp_path / f"{number:02}.html").write_bytes(page.encode())
     (tmp_path / "99.html").write_text(PAGE)
     began = time.monotonic()
-    rows = rows_of(tmp_path, Limits(document_s=0.2), extractor=name, columns=["path"])
+    rows = rows_of(tmp_path, Limits(document_s=1), extractor=name, columns=["path"])
     took = time.monotonic() - began
     assert len(rows) == len(PAGES) + 2
     assert SENTENCES[3] in rows[0]["text"] and SENTENCES[3] in rows[-1]["text"]
     for row in rows:
         assert (row["text"] is None) == (row["problem"] in PROBLEMS)
         assert row["text"] is not None or refused(row["problem"])
-    # Processor time of each is at most 0.5 s and as much for each MB; the rest is of a busy machine.
-    assert took < 30 * sum(0.5 * (1 + len(page) / 1e6) + 1 for page in PAGES.values())
+    # Processor time of each is at most 1 s and as much for each MB; the rest is of a busy machine.
+    assert took < 30 * sum(2 + len(page) / 1e6 for page in PAGES.values())
 
 
 def seeded(tmp_path, seeds, name) -> None:

@@ -35,7 +35,7 @@ from tests.support.input_rows import rows_of
 from tests.support.sampled import sampled
 from tests.support.word_files import p, word
 
-TIGHT = Limits(document_s=0.3)
+TIGHT = Limits(document_s=1)
 PARAGRAPH = "The mill grinds raw text into a corpus, and the corpus into a model; nothing is lost on the way. " * 5
 
 # ending -> (module and name of its guard, a file with this text)
@@ -62,7 +62,7 @@ def grows() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "problem", "seen"),
-    [(spins, "too_slow", r"\(over 0\.3 s\)"), (grows, "too_large", r"\(over 512 MiB of memory\)")],
+    [(spins, "too_slow", r"\(over 1 s\)"), (grows, "too_large", r"\(over 512 MiB of memory\)")],
     ids=["time", "memory"],
 )
 @pytest.mark.parametrize("ending", sampled(FORMATS, 2))
@@ -100,7 +100,7 @@ def test_a_message_beyond_its_bounds_costs_no_other_of_its_file(tmp_path, monkey
         "".join(f"From a Mon Jan  1 00:00:00 2024\nFrom: a@b\nMessage-ID: <{text}@b>\n\n{text}\n\n" for text in texts)
     )
     slow, *rows = rows_of(tmp_path, TIGHT)
-    assert (slow["problem"], slow["where"]) == ("too_slow", f"{tmp_path}/a.mbox message 2 (over 0.3 s)")
+    assert (slow["problem"], slow["where"]) == ("too_slow", f"{tmp_path}/a.mbox message 2 (over 1 s)")
     assert [row["text"] for row in rows] == ["first", "third"]
 
 
@@ -219,14 +219,14 @@ def burn(seconds: float) -> None:
 @pytest.mark.parametrize("first_s", [5.0, 0.0])
 @pytest.mark.parametrize("ending", sampled([".html", ".eml"], 1))
 def test_a_document_near_its_bound_is_the_same_in_both_readings(tmp_path, monkeypatch, ending, first_s):
-    """One that takes 5 s and then none stays in quarantine; one that takes none and then 0.6 s stays a document."""
+    """One that takes 5 s and then none stays in quarantine; one that takes none and then 2 s stays a document."""
     module, name, content = FORMATS[ending]
     parse, was_read = getattr(module, name)._work, tmp_path / "was_read"
 
     def parse_near_the_bound(document: Any) -> Any:
         found = parse(document)
         if "hostile" in repr(found):
-            seconds = 0.6 - min(first_s, 0.6) if was_read.exists() else first_s
+            seconds = 2.0 - min(first_s, 2.0) if was_read.exists() else first_s
             was_read.touch()
             burn(seconds)
         return found
@@ -239,7 +239,7 @@ def test_a_document_near_its_bound_is_the_same_in_both_readings(tmp_path, monkey
         {
             "inputs": [{"path": str(tmp_path / "in")}],
             "output": str(tmp_path / "run"),
-            "limits": {"document_s": 0.3},
+            "limits": {"document_s": 1},
             "execution": {"max_bad_documents": 0.5},
         },
         monkeypatch,

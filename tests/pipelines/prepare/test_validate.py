@@ -217,7 +217,7 @@ def test_a_schema_that_leads_too_deep_is_no_crash():
 
 
 def test_an_answer_that_takes_the_expression_of_a_schema_too_long_is_left_out_alone(monkeypatch):
-    monkeypatch.setattr(validate, "_LIMITS", Limits(document_s=0.3))
+    monkeypatch.setattr(validate, "_LIMITS", Limits(document_s=1))
     answers = ['"aaa"', f'"{"a" * 64}b"', '"b"']
     found = reasons(
         [(pair("", QUESTION, "", answer), {}) for answer in answers],

@@ -146,7 +146,7 @@ def test_a_prompt_that_the_model_cannot_take_is_refused(folder, tmp_path, templa
 
 def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder, tmp_path, monkeypatch):
     for module in (answering, generate):
-        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
+        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(1, 512 << 20))
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(DataError, match=r"goes beyond its bounds on a word \(too_slow"):
         ModelFolder(Store(), changed(folder, tmp_path, loop))

@@ -454,7 +454,7 @@ def test_a_damaged_adapter_is_named_and_no_defect(folder, tmp_path, name, conten
     ],
 )
 def test_a_hostile_or_damaged_config_is_refused(monkeypatch, config, said):
-    monkeypatch.setattr(composing, "_OF_A_PATTERN", WorkBounds(0.2, 1 << 30))
+    monkeypatch.setattr(composing, "_OF_A_PATTERN", WorkBounds(1, 1 << 30))
     with pytest.raises(ConfigError, match=rf"adapters=\"hand-made\": .*{said}"):
         weighted_sum([lora_of(pair("a" * 30 + ".x", 2, 1), **config)], [1.0])
 

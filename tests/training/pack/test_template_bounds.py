@@ -33,7 +33,7 @@ GROWS = "{% set n = namespace(x='a') %}{% for a in range(60) %}{% set n.x = n.x 
     ("program", "reason"), [(LOOPS, "template_too_slow"), (GROWS, "template_too_large")], ids=["loops", "grows"]
 )
 def test_a_conversation_that_a_template_takes_too_long_for_is_left_out_with_its_reason(monkeypatch, program, reason):
-    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3 if program == LOOPS else 20))
+    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=1 if program == LOOPS else 20))
     hostile = "{% if messages[0]['content'] == 'hostile' %}" + program + "{% endif %}"
     encoder = encode.Encoder(tiny(hostile + CHATML))
     chats = [
@@ -59,12 +59,12 @@ def test_a_conversation_that_a_template_takes_too_long_for_is_left_out_with_its_
     ids=["loops", "grows", "loops for a prompt", "loops after a system message", "loops for an answer"],
 )
 def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_path, monkeypatch, program):
-    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
+    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(1, 512 << 20))
     (tmp_path / "chat.jinja").write_text(program + CHATML)
     model = Model(name=saved(tmp_path / "t", tiny()), chat_template=str(tmp_path / "chat.jinja"))
     with pytest.raises(ConfigError, match=r"chat\.jinja does not end, or grows without end") as refused:
         load_checked(Store(), model, program + CHATML, ())
-    assert "over 0.3 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
+    assert "over 1 s" in str(refused.value) or "over 512 MiB of memory" in str(refused.value)
 
 
 def test_a_tokenizer_and_its_template_are_checked_once_and_again_when_they_change(tmp_path, monkeypatch):
@@ -88,15 +88,15 @@ def test_a_tokenizer_and_its_template_are_checked_once_and_again_when_they_chang
 
 def test_a_template_that_ends_when_it_is_checked_and_not_later_does_not_hold_a_worker(monkeypatch):
     for module in (encode, generate):
-        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(0.3, 512 << 20))
+        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(1, 512 << 20))
     later = encode.Encoder(tiny(LOOPS + CHATML))
     assert "<|im_start|>" not in later.special_text.tokens
     assert stop_ids(tiny(LOOPS + CHATML)) == [tiny(None).eos_token_id]
 
 
-@pytest.mark.parametrize(("program", "said"), [(LOOPS, "over 0.3 s"), (GROWS, "512 MiB of memory")])
+@pytest.mark.parametrize(("program", "said"), [(LOOPS, "over 1 s"), (GROWS, "512 MiB of memory")])
 def test_a_prompt_that_the_template_of_a_folder_does_not_end_for_is_an_error(tmp_path, monkeypatch, program, said):
-    monkeypatch.setattr(answers, "OF_A_PROMPT", WorkBounds(0.3 if program == LOOPS else 20, 512 << 20))
+    monkeypatch.setattr(answers, "OF_A_PROMPT", WorkBounds(1 if program == LOOPS else 20, 512 << 20))
     with pytest.raises(DataError, match=rf"chat template or tokenizer fails on a prompt .*{said}"):
         answers.answer_prompts(Store(), saved(tmp_path / "t", tiny(program + CHATML)), ["hello"], 4, chat=True)
 
@@ -206,7 +206,7 @@ def test_a_tokenizer_of_the_hub_is_loaded_from_the_copy_of_its_files(tmp_path, m
     [
         ({"type": "Sequence", "normalizers": [replace("v", "v" * 400)] * 3}, "v", WorkBounds(20, 256 << 20)),
         (replace("v", "v" * 256), "v" * 300_000, WorkBounds(20, 256 << 20)),
-        (replace({"Regex": r"(?:a{1,25}){5}$"}, "b"), "a" * 500 + "c", WorkBounds(0.3, 1 << 30)),
+        (replace({"Regex": r"(?:a{1,25}){5}$"}, "b"), "a" * 500 + "c", WorkBounds(1, 1 << 30)),
     ],
     ids=["grows", "grows by what is allowed", "slow"],
 )
@@ -249,7 +249,7 @@ PANICS = "(a+)+$"  # more ways than Oniguruma tries
 def test_a_text_that_an_expression_of_the_tokenizer_takes_too_long_for_is_left_out(
     monkeypatch, capfd, expression, reason, is_pair
 ):
-    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3 if expression == SLOW else 10))
+    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=1 if expression == SLOW else 10))
     tokenizer = tiny(None)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(expression), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
