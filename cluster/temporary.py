@@ -51,6 +51,26 @@ def scratch_folder(kind: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def reserved(path: Path, size: int) -> Iterator[None]:
+    """Make a file of `size` bytes to be mapped into memory; at the end its name is removed, and the mapping stays.
+
+    Its space on the disk is reserved, since a process that writes to mapped pages is ended if the disk is full then.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+    try:
+        yield
+    finally:
+        path.unlink()
+
+
 def full_disk(error: Exception) -> str:
     """What a library's error says of a full disk or quota; empty if it is another error.
 

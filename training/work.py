@@ -55,7 +55,7 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
     tasks = max(together * each + shared, cpus * _PACK_TASK)
     text = sum(size for corpus in corpora.values() for size in corpus.unit_bytes)
     states = 12 * shape.trained
-    disk = 2 * weights + 2 * states + text + RAY_DISK
+    disk = 3 * weights + 2 * states + text + RAY_DISK
     offloaded = f", {need.host / GIB:.1f} GiB offloaded" if need.host else ""
     computed = "" if gpus else f", {need.total / GIB:.2f} GiB of weights, gradients, optimizer and activations"
     return Machines(
@@ -74,9 +74,9 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
             f"{own / GIB:.2f} for {shape.total:,} weights while they are loaded{offloaded}{computed}; "
             + (f"{shared / GIB:.2f} for the model's files; " if shared else "")
             + f"{RAY_MEMORY // GIB} GiB for Ray, a tenth free",
-            "disk": f"the model and its export ({2 * weights / GIB:.2f} GiB), two checkpoints before their upload "
-            f"({2 * states / GIB:.2f}), {text / GIB:.2f} of documents while they are packed; "
-            f"{RAY_DISK // GIB} for logs",
+            "disk": f"the model, its export and a copy while that is written ({3 * weights / GIB:.2f} GiB), two "
+            f"checkpoints before their upload ({2 * states / GIB:.2f}), {text / GIB:.2f} of documents while they are "
+            f"packed; {RAY_DISK // GIB} for logs",
             "gpus": "workers.gpus_each: 0"
             if not gpus
             else f"workers.gpus_each: {gpus} and engine {config.engine}; up to {_MOST_GPUS} GPUs of one machine, "

@@ -85,7 +85,7 @@ EVALUATION = {
         }
         for number in range(4)
     ],
-    "merged_check": {"prompts": 8, "max_abs_difference": 3.1e-06, "tolerance": 1.0e-04},
+    "merged_check": {"matrices": 14, "max_abs_difference": 3.1e-06, "tolerance": 1.0e-04},
 }
 
 

@@ -112,7 +112,7 @@ def test_machines_have_the_numbers_of_their_workers(
     found = asked.machines(TrainConfig.model_validate(settings | {"workers": workers, "tokens_per_step": 6400}), TEXTS)
     assert (found.cpus, found.memory / GIB, found.gpus) == (cpus, memory, gpus)
     assert (found.largest_task / GIB, found.least, found.most) == (task, least, most)
-    assert found.disk == (2 * 1 + 2 * 3 + 7 + 10) * GIB, "the model twice, two checkpoints, the text, Ray's logs"
+    assert found.disk == (3 * 1 + 2 * 3 + 7 + 10) * GIB, "the model three times, two checkpoints, the text, Ray's logs"
     assert found.name == ("gpu" if gpus else "cpu")
 
 
@@ -124,8 +124,8 @@ def test_each_number_of_machines_has_its_reason(settings, monkeypatch):
         "cpus": "2 workers with 6 each",
         "memory": "2 workers of 7.0 GiB: libraries 1, 1.00 for 268,435,456 weights while they are loaded, "
         "2.0 GiB offloaded, 5.00 GiB of weights, gradients, optimizer and activations; 2 GiB for Ray, a tenth free",
-        "disk": "the model and its export (2.00 GiB), two checkpoints before their upload (6.00), 7.00 of documents "
-        "while they are packed; 10 for logs",
+        "disk": "the model, its export and a copy while that is written (3.00 GiB), two checkpoints before their "
+        "upload (6.00), 7.00 of documents while they are packed; 10 for logs",
         "gpus": "workers.gpus_each: 0",
         "least": "workers.count: 3, 2 a machine",
         "most": "workers.count: 5, 2 a machine; full on CPUs",

@@ -6,6 +6,7 @@ memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import nn
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
@@ -186,15 +188,26 @@ def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: A
     return build_objective(job.config.model_copy(update=settings), len(job.classes), device=device).eval()
 
 
-def load_trained(objective: Objective, run: RunFolder, outcome: Outcome) -> None:
+def load_trained(module: nn.Module, run: RunFolder, outcome: Outcome) -> None:
     """Load the weights that the run exports: those with the best validation loss, or without validation the last ones.
 
     Raises:
         DataError: their checkpoint is damaged.
     """
+    with trained_checkpoint(run, outcome) as checkpoint:
+        fill(module, checkpoint)
+
+
+@contextmanager
+def trained_checkpoint(run: RunFolder, outcome: Outcome) -> Iterator[Checkpoint]:
+    """The checkpoint of the weights that the run exports, while they are read.
+
+    Raises:
+        DataError: it is damaged; the message says what to do.
+    """
     uri = exported_checkpoint(run.uri, outcome)
     try:
-        fill(objective, Checkpoint.load(run.store, uri))
+        yield Checkpoint.load(run.store, uri)
     except DataError as error:
         which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
         raise DataError(

@@ -2,44 +2,41 @@
 
     full/     the whole model                                                            method full
     adapter/  the adapter, which peft loads on top of the base                           lora, qlora, prefix, prompt
-    merged/   base and adapter as one model; its logits are compared with the adapter's  lora, qlora (export.merged)
+    merged/   base and adapter as one model; each matrix is compared with the adapter    lora, qlora (export.merged)
     probe/    a classification head                                                      probe
     base/     the random base of adapter/ or probe/                                      if the model is `model.config`
 
 Each folder has the tokenizer and a README.md. manifest.json lists every file and is written last. The export runs in
-one process, on the CPU in float32; one folder at a time is on this machine's disk.
-
-A merge adds the adapter's product to each weight in float32, so the logits differ by rounding only. The tolerance grows
-with the largest logit (float32 has about seven digits, and errors add up over layers) and with the adapter's largest
-effect on logits, so that a merge without effect is also detected for an adapter of small effect.
+one process on the CPU. Weights go from the checkpoint to files on this machine's disk, tensor by tensor, so memory
+holds a few copies of the largest tensor; of a base whose files have tensors of several number types it holds all.
 """
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from raymill import cluster
-from raymill.cluster.artifact import Artifact
 from raymill.cluster.dataset_versions import registry_folder, versions_of
-from raymill.cluster.errors import RaymillError
 from raymill.cluster.store import paths
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model
-from raymill.training.data.packed import PackedRows
-from raymill.training.evaluation.generate import evenly_spaced, stop_ids
-from raymill.training.evaluation.job import evaluate, held_out_split, initial_objective, load_trained
+from raymill.training.evaluation.generate import stop_ids
+from raymill.training.evaluation.job import evaluate, load_trained, trained_checkpoint
 from raymill.training.export.card import CardFacts, CorpusFacts, card, lineage
+from raymill.training.export.merging import OnDisk, merge
 from raymill.training.model_folder.loading import Base
-from raymill.training.models.base import base_dtype, load_base
+from raymill.training.models.base import base_dtype, load_base, stored_dtype
+from raymill.training.models.build import with_adapter
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.finished import (
     EVALUATED,
@@ -95,7 +92,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     Returns the manifest. The model cards have no scores yet.
 
     Raises:
-        RaymillError: the merged model's logits differ from the adapter's. Then adapter/ is written, but no manifest.
+        RaymillError: a merged matrix differs from the adapter. Then adapter/ is written, but no manifest.
     """
     if (found := finished_export(job, outcome)) is not None:
         return found
@@ -140,37 +137,45 @@ class FolderWriter:
 
     def folders(self, scratch: Path) -> Iterator[Path]:
         """Write the folders below `scratch` one at a time; `put_folder` deletes each before the next is written."""
-        dtype = getattr(torch, self.dtype)
-        # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
-        method = "lora" if self.config.training_method.four_bit else self.config.method
-        objective = initial_objective(self.job, "cpu", method=method, precision="float32")
-        load_trained(objective, self.job.folder, self.outcome)
-        if self.config.training_method.trains_base:
-            yield self._model(objective.model, scratch / "full", dtype)
-        elif self.config.training_method.classifies:
-            yield self._probe(objective, scratch / "probe")
-            if self.config.model.config is not None:
-                objective.model.save_pretrained(scratch / "base")  # without a head
+        store, model, method = self.job.folder.store, self.config.model, self.config.training_method
+        dtype, on_disk = getattr(torch, self.dtype), OnDisk(scratch)
+        if method.classifies:
+            yield self._probe(scratch / "probe")
+            if model.config is not None:
+                body = load_base(store, model, self.config.seed, torch.float32, "eager", body_only=True)
+                body.save_pretrained(scratch / "base")
                 yield self._with_tokenizer(scratch / "base")
-        else:
-            yield self._adapter(objective.model, scratch / "adapter")
-            if self.config.training_method.merges and self.config.export.merged:
-                _, artifacts = held_out_split(self.packed)
-                prompts = first_tokens(list(artifacts.values()) or self.packed.split("train"))
-                merged, self.check = merge(objective.model, prompts)
-                yield self._model(merged, scratch / "merged", dtype)
-                del merged
-            del objective
-            if self.config.model.config is not None:
-                base = load_base(self.job.folder.store, self.config.model, self.config.seed, torch.float32, "eager")
-                yield self._model(base, scratch / "base", torch.float32)
+            return
+        stored = torch.float32 if model.name is None else stored_dtype(store, model)
+        base: Any = load_base(store, model, self.config.seed, stored, "eager")
+        if method.trains_base:
+            for parameter in base.parameters():
+                parameter.data = on_disk.empty(parameter.shape, dtype)
+            load_trained(nn.ModuleDict({"model": base}), self.job.folder, self.outcome)
+            yield self._model(base, scratch / "full", dtype, on_disk)
+            return
+        # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
+        as_lora = {"method": "lora"} if method.four_bit else {}
+        adapted = with_adapter(self.config.model_copy(update={"precision": "float32"} | as_lora), base)
+        load_trained(nn.ModuleDict({"model": adapted}), self.job.folder, self.outcome)
+        yield self._adapter(adapted, scratch / "adapter")
+        if method.merges and self.config.export.merged:
+            merged, self.check = merge(adapted, dtype, on_disk)
+            yield self._model(merged, scratch / "merged", dtype, on_disk)
+            del merged
+        if model.config is not None:
+            del base, adapted
+            base = load_base(store, model, self.config.seed, torch.float32, "eager")
+            yield self._model(base, scratch / "base", torch.float32, on_disk)
 
     def base_name(self, folders: list[str]) -> str | None:
         """The base's name; None for method full on a random base, which is not exported."""
         return self.base.name if self.config.model.name is not None or "base" in folders else None
 
-    def _model(self, model: Any, folder: Path, dtype: torch.dtype) -> Path:
+    def _model(self, model: Any, folder: Path, dtype: torch.dtype, on_disk: OnDisk) -> Path:
         """Save a whole causal language model. It is cast to dtype in place."""
+        for parameter in model.parameters():
+            parameter.data = on_disk.cast(parameter.data, dtype)
         settings = generation_settings(model, self.tokenizer, self.own_tokenizer)
         if not self.own_tokenizer:
             model.config.bos_token_id = self.tokenizer.bos_token_id
@@ -190,17 +195,21 @@ class FolderWriter:
         settings.save_pretrained(folder)
         return self._with_tokenizer(folder)
 
-    def _probe(self, objective: Any, folder: Path) -> Path:
+    def _probe(self, folder: Path) -> Path:
         """Save the head's tensors, and probe.json with the base, pool, labels and hidden size."""
         folder.mkdir()
-        head = objective.classifier
-        tensors = {name: values.detach().float().contiguous() for name, values in head.state_dict().items()}
+        with trained_checkpoint(self.job.folder, self.outcome) as checkpoint:
+            tensors = {
+                name.removeprefix("classifier."): torch.from_numpy(checkpoint.fetch(name, "param", 0, prod(shape)))
+                .view(shape)
+                for name, shape in checkpoint.shapes.items()
+            }  # fmt: skip
         save_file(tensors, folder / "head.safetensors", metadata={"format": "pt"})
         settings = {
             "base": {"name": self.base.name, "revision": self.base.revision},
-            "pool": objective.pool,
+            "pool": self.config.probe.pool,
             "labels": list(self.job.classes),
-            "hidden_size": head.in_features,
+            "hidden_size": tensors["weight"].shape[1],
         }
         (folder / "probe.json").write_text(json.dumps(settings, indent=1), "utf-8")
         return self._with_tokenizer(folder)
@@ -264,92 +273,3 @@ def generation_settings(model: Any, tokenizer: PreTrainedTokenizerFast, own_toke
         log.warning("the model's generation_config.json is left out: %s", " ".join(str(error).split())[:300])
         return GenerationConfig(**ids)
     return found
-
-
-PROMPTS, PROMPT_TOKENS = 8, 64
-
-# The tolerance is the sum of these fractions of the largest logit and of the adapter's largest effect.
-_LOGIT_FRACTION, _EFFECT_FRACTION = 1e-5, 1e-2
-
-
-def merge(model: Any, prompts: Sequence[Sequence[int]]) -> tuple[Any, MergedCheck]:
-    """(merged model, its comparison with the adapter).
-
-    Args:
-        model: peft model in float32 on the CPU. It is merged in place; do not use it afterwards. prompts: token ids.
-
-    Raises:
-        RaymillError: the logits differ by more than the tolerance, or a merged weight is not finite.
-    """
-    assert all(p.dtype == torch.float32 for p in model.parameters()), "a merge in fewer bits rounds the adapter away"
-    model.eval()
-    wanted = [logits(model, ids) for ids in prompts]
-    with model.disable_adapter():
-        effect = _difference(model, prompts, wanted)
-    try:
-        merged = model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise RaymillError(
-            f"export: the adapter cannot be merged ({error}). The adapter itself is exported; set export.merged: false "
-            "to leave out the merged model."
-        ) from error
-    return merged, compare_logits(merged, prompts, wanted, effect)
-
-
-def compare_logits(
-    merged: Any, prompts: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor], effect: float
-) -> MergedCheck:
-    """Compare a merged model's logits with the adapter's.
-
-    Args:
-        wanted: the adapter's logits, float32[tokens, vocabulary] for each prompt. effect: largest difference of
-            adapter and base.
-
-    Raises:
-        RaymillError: a difference is above the tolerance or not finite.
-    """
-    largest = max((float(kept.abs().max()) for kept in wanted), default=0.0)
-    found = _difference(merged, prompts, wanted)
-    tolerance = _LOGIT_FRACTION * largest + _EFFECT_FRACTION * effect
-    if not found <= tolerance:
-        raise RaymillError(
-            f"export: the merged model's logits differ from the adapter's by up to {found:.3g} on {len(prompts)} "
-            f"prompts; {tolerance:.3g} was allowed (largest logit {largest:.3g}, the adapter moves them by up to "
-            f"{effect:.3g}). The adapter itself is exported; set export.merged: false to leave out the merged model."
-        )
-    return {
-        "prompts": len(prompts),
-        "tokens": sum(map(len, prompts)),
-        "max_abs_difference": found,
-        "tolerance": tolerance,
-        "adapter_effect": effect,
-        "largest_logit": largest,
-    }
-
-
-def logits(model: Any, ids: Sequence[int]) -> torch.Tensor:
-    """The logits of one prompt, float32[tokens, vocabulary]."""
-    with torch.inference_mode():
-        return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
-
-
-def _difference(model: Any, prompts: Sequence[Sequence[int]], wanted: Sequence[torch.Tensor]) -> float:
-    """The largest absolute difference of the logits; NaN if a logit is NaN."""
-    pairs = zip(prompts, wanted, strict=True)
-    # np.max returns NaN if a value is NaN; Python's max may not.
-    return float(np.max([0.0, *(float((logits(model, ids) - kept).abs().max()) for ids, kept in pairs)]))
-
-
-def first_tokens(artifacts: Sequence[Artifact], count: int = PROMPTS, tokens: int = PROMPT_TOKENS) -> list[list[int]]:
-    """The first tokens of at most `count` rows of these packed artifacts, taken from the artifacts in turn."""
-
-    def of(artifact: Artifact) -> Iterator[list[int]]:
-        rows = PackedRows(artifact)
-        for table in rows.read(evenly_spaced(rows.rows, count)):
-            yield table["ids"][0].as_py()[:tokens]
-        rows.close()
-
-    sources = [list(of(artifact)) for artifact in artifacts]
-    longest = max(map(len, sources), default=0)
-    in_turn = [source[at] for at in range(longest) for source in sources if at < len(source)]
-    return in_turn[:count]

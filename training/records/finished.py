@@ -123,18 +123,20 @@ _FINGERPRINT = "made_from"
 
 
 class MergedCheck(TypedDict):
-    """Comparison of a merged model's logits with the adapter's, over all positions of some prompts.
+    """Comparison of an adapter's merged matrices with the adapter, on random inputs of each adapted module.
 
-    max_abs_difference: the largest difference. tolerance: the largest one that is allowed. adapter_effect: the largest
-    difference between adapter and base. largest_logit: the largest absolute logit with the adapter.
+    matrices: number of merged matrices. inputs: number of inputs of each. The other numbers are of the matrix that is
+    nearest to its tolerance: max_abs_difference: the largest difference of an output. tolerance: the largest one that
+    is allowed. adapter_effect: the largest difference between adapter and base. largest_output: the largest absolute
+    output with the adapter.
     """
 
-    prompts: int
-    tokens: int
+    matrices: int
+    inputs: int
     max_abs_difference: float
     tolerance: float
     adapter_effect: float
-    largest_logit: float
+    largest_output: float
 
 
 def evaluation_fingerprint(job: Job, outcome: Outcome) -> str:

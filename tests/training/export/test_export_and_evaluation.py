@@ -29,9 +29,8 @@ def card_of(run) -> str:
 
 def test_a_model_that_cannot_be_evaluated_for_lack_of_memory_is_exported_and_the_run_ends(run, monkeypatch):
     def too_large(*_, **named):
-        if named.get("precision") is None:  # of the evaluation; the export is in float32 on the CPU
-            assert finished_export(run.job, run.outcome) is not None
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+        assert finished_export(run.job, run.outcome) is not None
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("raymill.training.evaluation.job.initial_objective", too_large)
     manifest = export_job.export_and_evaluate(run.job, run.outcome)

@@ -14,7 +14,8 @@ from raymill.cluster.errors import RaymillError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.export.card import CorpusFacts, Lineage, card
-from raymill.training.export.job import base_of, compare_logits, generation_settings
+from raymill.training.export.job import base_of, generation_settings
+from raymill.training.export.merging import compare
 from raymill.training.model_folder.loading import Base, loading
 from raymill.training.records.finished import export_damage, export_file, export_fingerprint, finish_export, put_folder
 from tests.support.card_cases import COUNTERS, OUTCOME, config, evaluation, facts, measured
@@ -51,8 +52,9 @@ def test_the_numbers_of_a_card_are_those_of_the_records_in_order():
     assert section(card(given, "adapter"), "Numbers") == numbers
     assert section(card(given, "merged"), "Numbers") == [
         *numbers,
-        "Merged in float32 and compared with the adapter's logits on 8 held-out prompts: largest difference 2.5e-06, "
-        "allowed 0.0003; the adapter itself moves logits by up to 0.5. Stored as float32.",
+        "Merged in float32. Each of 14 merged matrices was compared with the adapter on 8 random inputs; of the one "
+        "nearest to its tolerance, outputs differ by up to 2.5e-06, 0.0003 is allowed, and the adapter itself moves "
+        "them by up to 0.5. Stored as float32.",
     ]
     # Without a best step the last validation measured the exported weights.
     last = facts(outcome=OUTCOME | {"best_step": None}, evaluation=None)
@@ -186,27 +188,24 @@ def test_settings_that_transformers_does_not_save_are_left_out(caplog):
     assert "the model's generation_config.json is left out" in caplog.text
 
 
-class Fixed(torch.nn.Module):
-    """A model whose logits are the one-hot ids times a factor."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> Any:
-        return SimpleNamespace(logits=self.factor * torch.nn.functional.one_hot(input_ids, 9))
-
-
 def test_a_merge_is_compared_with_the_sum_of_both_tolerances():
-    prompts, wanted = [[1, 2], [3]], [4.0 * torch.nn.functional.one_hot(torch.tensor(ids), 9) for ids in ([1, 2], [3])]
+    wanted, before = torch.full((8, 3), 4.0), torch.full((8, 3), 3.5)
     tolerance = 1e-5 * 4.0 + 1e-2 * 0.5
-    found = compare_logits(Fixed(4.0 + 0.9 * tolerance), prompts, wanted, effect=0.5)
-    assert (found["prompts"], found["tokens"], found["adapter_effect"], found["largest_logit"]) == (2, 3, 0.5, 4.0)
+    found = compare("layers.0", wanted + 0.9 * tolerance, wanted, before)
+    assert (found["matrices"], found["inputs"], found["adapter_effect"], found["largest_output"]) == (1, 8, 0.5, 4.0)
     assert found["tolerance"] == pytest.approx(tolerance)
     assert found["max_abs_difference"] == pytest.approx(0.9 * tolerance, rel=1e-3)
-    said = r"by up to 0\.0055\d? on 2 prompts; 0\.00504 was allowed \(largest logit 4, .* by up to 0\.5\)"
+    said = r"layers\.0: .*by up to 0\.0055\d? on 8 inputs; 0\.00504 was allowed \(largest output 4, .* by up to 0\.5\)"
     with pytest.raises(RaymillError, match=said):
-        compare_logits(Fixed(4.0 + 1.1 * tolerance), prompts, wanted, effect=0.5)
+        compare("layers.0", wanted + 1.1 * tolerance, wanted, before)
+    for none in (torch.nan, torch.inf):
+        for values in (
+            (wanted * none, wanted, before),
+            (wanted, wanted * none, before),
+            (wanted, wanted, before * none),
+        ):
+            with pytest.raises(RaymillError, match=r"nan|inf"):
+                compare("layers.0", *values)
 
 
 def test_a_manifest_has_every_file_with_its_size_and_damage_is_named(tmp_path):
