@@ -1,4 +1,4 @@
-"""Agreement of any number of annotators: observed, Fleiss' kappa, Krippendorff's alpha, Gwet's AC1, with intervals.
+"""Agreement of annotators: observed, Fleiss' and Randolph's kappa, Krippendorff's alpha, Gwet's AC1, with intervals.
 
 All are functions of counts, int64[I, L]: the number of votes for each label of each item. The intervals are percentile
 bootstraps over items: items with the same counts are one row with a weight, and weights are drawn from a multinomial
@@ -41,6 +41,7 @@ class Coefficient:
 
 ONE_VOTE = "no item has votes of two annotators"
 ONE_LABEL = "all votes are for the same label, so agreement by chance is not known"
+ANY_LABEL = "the labels are any texts, so agreement by chance is not known"
 UNEQUAL = "items have different numbers of votes; see Krippendorff's alpha"
 
 
@@ -71,6 +72,21 @@ def fleiss_kappa(counts: np.ndarray, tasks: _Tasks = None) -> Coefficient:
         return float((_mean(equal, weight) - chance) / (1 - chance)) if chance < 1 - 1e-12 else np.nan
 
     return _with_interval(kappa, weights, draws, ONE_LABEL)
+
+
+def randolph_kappa(counts: np.ndarray, tasks: _Tasks = None) -> Coefficient:
+    """Randolph's free-marginal kappa: agreement beyond random votes with equal chances for all labels.
+
+    Annotators need not know how frequent the labels are. Source: Randolph 2005, Brennan and Prediger 1981. Agreement is
+    a mean over the items with at least two votes.
+    """
+    rows, weights, draws = _distinct(counts, 2, tasks)
+    if not weights.size:
+        return Coefficient(None, None, None, 0, ONE_VOTE)
+    if (labels := rows.shape[1]) < 2:
+        return Coefficient(None, None, None, int(weights.sum()), ONE_LABEL)
+    equal = _equal_pairs(rows)
+    return _with_interval(lambda weight: float(_mean(equal, weight) * labels - 1) / (labels - 1), weights, draws, "")
 
 
 def gwet_ac1(counts: np.ndarray, tasks: _Tasks = None) -> Coefficient:

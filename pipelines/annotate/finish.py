@@ -32,6 +32,7 @@ from raymill.cluster.report.sections import Tile, plain_sections
 from raymill.cluster.store import paths
 from raymill.pipelines.agreement import agreement, cross_table
 from raymill.pipelines.annotate.agreement import (
+    ANY_LABEL,
     Coefficient,
     Level,
     fleiss_kappa,
@@ -39,9 +40,17 @@ from raymill.pipelines.annotate.agreement import (
     items_needed,
     krippendorff_alpha,
     observed,
+    randolph_kappa,
 )
 from raymill.pipelines.annotate.annotations import Annotation
-from raymill.pipelines.annotate.ballots import REASONS, Ballots, Found, labels_from, read_ballots
+from raymill.pipelines.annotate.ballots import (
+    REASONS,
+    Ballots,
+    Found,
+    labels_from,
+    read_ballots,
+    vocabulary_of,
+)
 from raymill.pipelines.annotate.consensus import (
     Consensus,
     annotator_skill,
@@ -51,6 +60,7 @@ from raymill.pipelines.annotate.consensus import (
     majority,
 )
 from raymill.pipelines.annotate.estimates import Z95, label_shares
+from raymill.pipelines.annotate.pairwise import answer_strengths
 from raymill.pipelines.annotate.round import LABELS, Round
 from raymill.pipelines.annotate.tasks import TaskRow, vote_of
 from raymill.pipelines.prepare.records.fields import listed
@@ -90,6 +100,8 @@ _PAGE_NOTES = {
     "agreement by chance.",
     "labels": "Shares in all candidates, estimated from the labelled tasks by their chances of being chosen, with 95% "
     "intervals.",
+    "answers": "Log-odds of winning against the first answer (Bradley and Terry), with 95% intervals, by the labels of "
+    "the tasks. A tie is half a win of each.",
     "by_annotator": "Accuracy: chance of a right vote, by a model with one skill each, with 95% intervals. "
     "Gold: right votes on tasks with a known label. Drift: accuracy in the second half of the votes, less the first, "
     "with a 95% interval.",
@@ -242,6 +254,9 @@ class _Measure:
         return {
             "krippendorff_alpha": krippendorff_alpha(counts, self.level, tasks=grouped),
             "fleiss_kappa": fleiss_kappa(counts, grouped),
+            "randolph_kappa": randolph_kappa(counts, grouped)
+            if vocabulary_of(self.ballots.round.task)
+            else Coefficient(None, None, None, int((counts.sum(axis=1) >= 2).sum()), ANY_LABEL),
             "gwet_ac1": gwet_ac1(counts, grouped),
             "observed": observed(counts, grouped),
         }
@@ -282,6 +297,7 @@ def _facts(ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, A
         "stale_guideline": stale,
         "further_tasks": {"width": _WANTED_WIDTH, "tasks": missing},
         "labels": _shares(ballots, rows),
+        "answers": _answers(round, rows),
         "by_annotator": list(_annotators(ballots, consensus)),
         "pairs": list(_pairs(ballots))[:_MOST_PAIRS],
         "by_label": list(_by_label(ballots, counts)) if len(ballots.vocabulary) <= _MOST_LABELS else [],
@@ -321,6 +337,14 @@ def _shares(ballots: Ballots, rows: Sequence[Mapping[str, Any]]) -> list[dict[st
     strata = [("random" if row["chosen_by"] == "random" else "chosen", row["stratum"] if row["chosen_by"] == "random"
                else "") for row in drawn]  # fmt: skip
     return label_shares([row["label"] for row in drawn], strata, [row["probability"] for row in drawn])
+
+
+def _answers(round: Round, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The strength of each answer of `compare` and `rank`, by the labels of the tasks; empty of others."""
+    if not round.task.answers:
+        return []
+    labels = [row["label"] for row in rows if row["label"] is not None]
+    return answer_strengths(round.task, [json.loads(one) for one in labels] if round.task.type == "rank" else labels)
 
 
 def _annotators(ballots: Ballots, consensus: Consensus) -> Iterator[dict[str, Any]]:
@@ -456,13 +480,18 @@ def _page(round: Round, facts: Mapping[str, Any], queue: Sequence[Mapping[str, A
         "disputed": Tile(status["disputed"], "tasks that an expert decides"),
         "agreement": [
             {"coefficient": name.replace("_", " "), "value": _shown(facts[name]), "items": facts[name]["items"]}
-            for name in ("krippendorff_alpha", "fleiss_kappa", "gwet_ac1", "observed")
+            for name in ("krippendorff_alpha", "fleiss_kappa", "randolph_kappa", "gwet_ac1", "observed")
         ],
         "status": dict(status),
         "labels": [
             {"label": one["label"], "tasks": one["tasks"],
              "share": f"{one['share']:.1%} ({one['low']:.1%} to {one['high']:.1%})"}
             for one in facts["labels"]
+        ],
+        "answers": [
+            {"answer": one["answer"], "log-odds": _log_odds(one),
+             "wins": one["wins"], "losses": one["losses"], "ties": one["ties"]}
+            for one in facts["answers"]
         ],
         "by_annotator": [
             {"annotator": one["annotator"], "labels": one["labels"], "skipped": one["skipped"],
@@ -491,6 +520,14 @@ def _page(round: Round, facts: Mapping[str, Any], queue: Sequence[Mapping[str, A
     }  # fmt: skip
     sections = plain_sections(shown, _PAGE_NOTES)
     return page("Report of annotate", round.name, facts["finished"], cluster.__version__, round.uri, sections)
+
+
+def _log_odds(row: Mapping[str, Any]) -> str:
+    if row["log_odds"] is None:
+        return f"not defined: {row['problem']}"
+    if row["low"] == row["high"]:  # the first, with which the others are compared
+        return "0"
+    return f"{row['log_odds']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
 
 
 def _or_dash(one: Mapping[str, Any]) -> str:

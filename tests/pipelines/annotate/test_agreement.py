@@ -14,6 +14,7 @@ from raymill.pipelines.annotate.agreement import (
     items_needed,
     krippendorff_alpha,
     observed,
+    randolph_kappa,
 )
 from tests.pipelines.annotate.published import (
     KRIPPENDORFF_B,
@@ -62,6 +63,14 @@ def test_fleiss_example_has_the_published_kappa():
     assert fleiss_kappa(np.array([[7, 1], [3, 5]])).value == pytest.approx(0.161905, abs=5e-7)
 
 
+def test_randolphs_kappa_has_the_published_value_and_takes_items_with_different_numbers_of_votes():
+    assert randolph_kappa(np.array([[7, 1], [3, 5]])).value == pytest.approx(0.214286, abs=5e-7)
+    found = randolph_kappa(fleiss_counts())
+    assert found.value == pytest.approx((0.5556 - 0.2) / 0.8, abs=1e-4) and found.low < found.value < found.high
+    assert randolph_kappa(np.array([[2, 0, 0], [1, 2, 0], [0, 1, 0]])).value == pytest.approx((2 / 3 - 1 / 3) / (2 / 3))
+    assert randolph_kappa(np.array([[2], [3]])).problem == ONE_LABEL
+
+
 def test_fleiss_needs_as_many_votes_on_each_item():
     found = fleiss_kappa(np.array([[2, 0], [1, 2]]))
     assert (found.value, found.problem) == (None, UNEQUAL)
@@ -97,7 +106,7 @@ def test_what_is_not_defined_has_a_sentence_in_place_of_a_number():
     assert fleiss_kappa(np.array([[2, 0], [2, 0]])).problem == ONE_LABEL
     assert observed(one_label).value == 1.0
     assert gwet_ac1(one_label).value == 1.0
-    for measure in (krippendorff_alpha, fleiss_kappa, gwet_ac1, observed):
+    for measure in (krippendorff_alpha, fleiss_kappa, randolph_kappa, gwet_ac1, observed):
         assert measure(one_vote).problem == ONE_VOTE
         assert measure(np.zeros((0, 3), np.int64)).value is None
 

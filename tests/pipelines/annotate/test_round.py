@@ -248,8 +248,28 @@ def test_labels_of_every_type_become_one(kind, tmp_path, monkeypatch):
     found = finish_round(round)
     assert found["status"]["agreed"] == 5
     assert found["observed"]["value"] == 1.0
+    free = found["randolph_kappa"]
+    assert "any texts" in free["problem"] if kind in ("correct", "write") else free["value"] == 1.0
     label = labels_of(round)[round.tasks[0].id]["label"]
     assert (label if isinstance(kept, str) else json.loads(label)) == kept
+
+
+@pytest.mark.parametrize("kind", ["compare", "rank"])
+def test_answers_that_are_compared_have_strengths(kind, tmp_path, monkeypatch):
+    texts = dict.fromkeys(("one", "two"), lambda number: f"text {number}")
+    path = write_records(tmp_path / "in.parquet", 8, **texts)
+    task = {"type": kind, "show": ["prompt"], "answers": ["one", "two"]}
+    settings = settings_of(path, tmp_path / "out", task=task, choose={"count": 8}, overlap=1)
+    round = annotate_inline(settings, monkeypatch).round
+    best = ["two"] * 6 + ["one"] * 2
+    values = best if kind == "compare" else [[one, "one" if one == "two" else "two"] for one in best]
+    given = zip(round.tasks, values, strict=True)
+    round.answers.add([Annotation(row.id, row.annotators[0], "labelled", value) for row, value in given])
+    first, second = finish_round(round)["answers"]
+    assert (first["answer"], first["log_odds"], second["answer"]) == ("one", 0, "two")
+    assert second["log_odds"] == pytest.approx(np.log(3)) and second["low"] < second["log_odds"] < second["high"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "+1.099" in page and "Bradley and Terry" in page
 
 
 def test_words_that_most_marked_are_the_span(tmp_path, monkeypatch):
