@@ -13,9 +13,10 @@ afterwards, and starts anew if there is another merged file by then.
 """
 
 import hashlib
+import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -30,7 +31,12 @@ ANSWERS = "answers"
 Status = Literal["labelled", "skipped", "draft", "withdrawn"]
 _STATUSES = frozenset({"labelled", "skipped", "draft", "withdrawn"})
 _THREADS = 16
+# Bytes of all labels of a round, and their number: of a kilobyte of memory each. Others may have written them.
 _LARGEST = 1 << 30
+MOST = 2_000_000
+_READ_BYTES = 64 << 20  # of the files that are in memory at once, besides one that is larger
+# Brackets and commas of a line over 1 MiB, each of which may be a value of 30 to 230 bytes in memory.
+_LONG_LINE, _MOST_MARKS = 1 << 20, 2_000_000
 _LONGEST_S = 1e9  # of a label
 _OF_PAGE = re.compile(r"page-([0-9a-f]{32})\.jsonl")
 MANY = 1000  # files of the page that are merged
@@ -105,20 +111,42 @@ class Annotations:
         """All labels, each once, in the order of their times.
 
         Raises:
-            DataError: a file is damaged.
+            DataError: a file is damaged, or there are too many.
         """
+        folder = paths.join(self.uri, ANSWERS)
         for _ in range(_TRIES):
-            files = [one.uri for one in self.files()]
+            files = self.files()
+            if (size := sum(one.size for one in files)) > _LARGEST:
+                raise DataError(
+                    f"{folder}: has {size:,} bytes of labels; at most {_LARGEST:,} are read. Move files that are not "
+                    "yours out of the folder, or make rounds with fewer tasks."
+                )
+            found: dict[str, Annotation] = {}
             try:
-                contents = self._contents(files)
+                for uri, content in self._each_content(files):
+                    for one in _parsed(uri, content):
+                        found[one.key] = one
+                        if len(found) > MOST:
+                            raise DataError(
+                                f"{folder}: has more than {MOST:,} labels. Move files that are not yours out of the "
+                                "folder, or make rounds with fewer tasks."
+                            )
             except NotFound:
                 continue  # it was merged meanwhile
-            if _merged(one.uri for one in self.files()) <= _merged(files):
-                break
-        else:
-            raise DataError(f"{paths.join(self.uri, ANSWERS)}: its files change all the time. Try again later.")
-        found = [one for uri, content in zip(files, contents, strict=True) for one in _parsed(uri, content)]
-        return sorted({one.key: one for one in found}.values(), key=lambda one: (one.at, one.key))
+            if _merged(one.uri for one in self.files()) <= _merged(one.uri for one in files):
+                return sorted(found.values(), key=lambda one: (one.at, one.key))
+        raise DataError(f"{folder}: its files change all the time. Try again later.")
+
+    def _each_content(self, files: Sequence[FileInfo]) -> Iterator[tuple[str, bytes]]:
+        """(URI, content) of each file, some of them at once."""
+        waiting, size = list[str](), 0
+        for one in files:
+            if waiting and size + one.size > _READ_BYTES:
+                yield from zip(waiting, self._contents(waiting), strict=True)
+                waiting, size = [], 0
+            waiting.append(one.uri)
+            size += one.size
+        yield from zip(waiting, self._contents(waiting), strict=True)
 
     def merge(self) -> None:
         """Put the labels of many files of the page into one file, if there are at least `MANY`.
@@ -176,13 +204,14 @@ def latest(answers: Iterable[Annotation]) -> dict[tuple[str, str], Annotation]:
     return {place: one for place, one in found.items() if one.status != "withdrawn"}
 
 
-def _parsed(uri: str, content: bytes) -> list[Annotation]:
+def _parsed(uri: str, content: bytes) -> Iterator[Annotation]:
     names = {field.name for field in fields(Annotation)}
-    found = []
     try:
-        for line in content.decode().split("\n"):
-            if not line:
+        for data in io.BytesIO(content):
+            if not (line := data.decode().removesuffix("\n")):
                 continue
+            if len(data) > _LONG_LINE and sum(map(data.count, (b"[", b"{", b","))) > _MOST_MARKS:
+                raise ValueError("a line has millions of values")
             plain = json.loads(line)
             if plain.keys() != names or plain["status"] not in _STATUSES:
                 raise ValueError("a line is no label")
@@ -192,10 +221,9 @@ def _parsed(uri: str, content: bytes) -> list[Annotation]:
                 json.dumps(plain, ensure_ascii=False).encode()  # no half of a surrogate pair
             if not is_time or not all(isinstance(plain[name], str) for name in _TEXTS):
                 raise ValueError("a label has values of other types")
-            found.append(Annotation(**plain))
+            yield Annotation(**plain)
     except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{uri}: is damaged ({error}). Labels there are written once: restore the file, or move it out of the "
             "folder and import its labels again."
         ) from error
-    return found

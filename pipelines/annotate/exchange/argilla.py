@@ -7,7 +7,7 @@ records in it count as labels. Argilla keeps no times.
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raymill.cluster.errors import ConfigError
@@ -173,7 +173,7 @@ def is_flat(record: Mapping[str, Any]) -> bool:
     return any(name.endswith((".responses", ".suggestion")) for name in record) or "_server_id" in record
 
 
-def has_statuses(records: Sequence[Any]) -> bool:
+def has_statuses(records: Iterable[Any]) -> bool:
     """Whether all responses of nested records have a status, as those that `write` makes."""
     return all(
         isinstance(one, dict) and one.get("status") in _STATUSES
@@ -183,7 +183,7 @@ def has_statuses(records: Sequence[Any]) -> bool:
     )
 
 
-def read(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> Iterator[ToolLabel]:
+def read(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of nested records."""
     for number, record in enumerate(records, 1):
         record = object_in(record)
@@ -198,7 +198,7 @@ def read(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> I
         yield from _labels(round, rows, f"record {number}", metadata, object_in(record.get("fields")), by_question)
 
 
-def read_flat(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> Iterator[ToolLabel]:
+def read_flat(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of flat records."""
     for number, record in enumerate(records, 1):
         record = object_in(record)

@@ -3,28 +3,36 @@
 The labels of a file are in `answers/import-DIGEST-*.jsonl`, with a digest of the file.
 """
 
+import codecs
 import csv
 import hashlib
+import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import plural
+from raymill.cluster.readers.formats.records import json_values
+from raymill.cluster.readers.streams import UnreadableRest
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
-from raymill.pipelines.annotate.annotations import Annotation, latest
+from raymill.pipelines.annotate.annotations import MOST, Annotation, latest
 from raymill.pipelines.annotate.ballots import REASONS
 from raymill.pipelines.annotate.exchange import argilla, label_studio, prodigy, table
-from raymill.pipelines.annotate.exchange.tool_labels import ToolLabel, cleaned, digest_of, parsed, utc
+from raymill.pipelines.annotate.exchange.tool_labels import JSON, ToolLabel, cleaned, digest_of, utc
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.tasks import BadValue, TaskRow, shown, value_of
 
 _LARGEST = 1 << 29  # bytes of a file
-# JSON values or cells of a file, which take 60 to 230 bytes of memory each: about a million labels.
-_MOST_VALUES = 10_000_000
+_PIECE = 1 << 20  # bytes that are decoded at a time
+_MOST_VALUES = 10_000_000  # JSON values or cells of a file
+_LONGEST_RECORD = 1 << 24  # characters; its values take up to 30 bytes of memory for each
+_MOST_LABELS = 1_000_000  # of an import, which take a kilobyte of memory each
 _LONGEST_ID = 1000  # characters of the id of an unknown task, and of the name of an unknown annotator
 _DIGITS = 16  # of the digest of a file
 _LOOKED_AT = 1000  # records by which a format is recognised
@@ -57,12 +65,14 @@ def import_labels(round: Round, files: Sequence[str], names: Mapping[str, str] |
         raise ConfigError(f"{unknown[0]} is none of the round's annotators: {', '.join(sorted(people))}.")
     rows = {row.id: row for row in round.tasks}
     state = _State.of(round.answers.read())
-    tally = _Tally(round, rows, people)
+    tally = _Tally(round, rows, people, min(_MOST_LABELS, MOST - len(state.keys)))
     about_files: list[dict[str, Any]] = []
     total = added = 0
-    for file, content in [(file, _read(round, rows, file)) for file in files]:  # all are read before any is added
-        name = paths.absolute(file).rpartition("/")[2]
-        answers = tally.answers(name, f"{content.format}:{cleaned(name)}", content.labels, names)
+    read = []
+    for file in files:  # all are read before any is added
+        content, name = _read(round, rows, file), paths.absolute(file).rpartition("/")[2]
+        read.append((file, content, tally.answers(name, f"{content.format}:{cleaned(name)}", content.labels, names)))
+    for file, content, answers in read:
         prefix = f"import-{content.digest}"
         is_known = any(one.uri.rpartition("/")[2].startswith(f"{prefix}-") for one in round.answers.files())
         new = [one for answer in _drafts_last(answers) if (one := state.new(answer, is_known)) is not None]
@@ -93,13 +103,13 @@ class _File:
 
     format: str
     digest: str
-    labels: list[ToolLabel]
+    labels: Iterable[ToolLabel]
     notes: list[str]
 
 
 def _read(round: Round, rows: Mapping[str, TaskRow], file: str) -> _File:
     content = _bytes_of(round, file)
-    records = records_in(content, file)
+    records = Records(content, file)
     format, notes = _format_of(records, file)
     readers = {
         "label-studio": label_studio.read,
@@ -109,11 +119,11 @@ def _read(round: Round, rows: Mapping[str, TaskRow], file: str) -> _File:
         "prodigy": prodigy.read,
         "csv": table.read,
     }
-    labels = list(readers[format](round, rows, records))
-    if format == "argilla" and labels and not argilla.has_statuses(records):
+    read = readers[format]
+    if format == "argilla" and any(True for _ in read(round, rows, records)) and not argilla.has_statuses(records):
         notes.append(argilla.NESTED_NOTE)
     digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
-    return _File(format.removesuffix("-min").removesuffix("-flat"), digest, labels, notes)
+    return _File(format.removesuffix("-min").removesuffix("-flat"), digest, read(round, rows, records), notes)
 
 
 def _bytes_of(round: Round, file: str) -> bytes:
@@ -126,58 +136,62 @@ def _bytes_of(round: Round, file: str) -> bytes:
         raise ConfigError(f"{file}: there is no such file. Give a file that a labelling tool exported.") from error
 
 
-def records_in(content: bytes, file: str) -> list[Any]:
-    """The records of a JSON, JSON Lines, CSV or TSV file.
+class Records:
+    """The records of a JSON, JSON Lines, CSV or TSV file, read anew by each iteration: few of them are in memory.
 
-    Raises:
-        DataError: it is none of these, or has too many values.
+    An iteration raises DataError where the file is none of these, or a record is too large.
     """
-    marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-    try:
-        text = content.decode(marks.get(content[:2], "utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: is no text in UTF-8 ({error}). Export it again, or save it as UTF-8.") from error
-    start = text.lstrip()[:1]
-    if sum(map(text.count, "[{,\n" if start in ("[", "{") else ",;\t\n")) > _MOST_VALUES:
-        raise DataError(
-            f"{file}: has more than {_MOST_VALUES:,} values or separators of values. Export fewer tasks into each of "
-            "several files, without columns that the round does not have."
-        )
-    try:
-        if start == "[":
-            return _listed(parsed(text), file)
-        if start == "{":
-            return list(_lines(text, file))
-        return table.rows_in(text, _MOST_VALUES)
-    except RecursionError as error:
-        raise DataError(f"{file}: its JSON is nested too deeply.") from error
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read ({error}). Export it again.") from error
 
+    def __init__(self, content: bytes, file: str) -> None:
+        """
+        Raises:
+            DataError: the file is no text, or has too many values.
+        """
+        self._content, self._file = content, file
+        self._encoding = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}.get(content[:2], "utf-8-sig")
+        start, marks = "", Counter[str]()
+        for piece in self._pieces():
+            start = start or piece.lstrip()[:1]
+            marks.update({mark: piece.count(mark) for mark in "[{,;\t\n"})
+        self._is_json = start in ("[", "{")
+        if sum(marks[mark] for mark in ("[{,\n" if self._is_json else ",;\t\n")) > _MOST_VALUES:
+            raise DataError(
+                f"{file}: has more than {_MOST_VALUES:,} values or separators of values. Export fewer tasks into each "
+                "of several files, without columns that the round does not have."
+            )
 
-def _listed(value: Any, file: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise DataError(f"{file}: holds no list of records.")
-    return value
-
-
-def _lines(text: str, file: str) -> Iterator[Any]:
-    """The value of each line, or the one value of all."""
-    try:
-        yield parsed(text)
-        return
-    except ValueError:
-        pass
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
+    def __iter__(self) -> Iterator[Any]:
+        number = 0
         try:
-            yield parsed(line)
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: is no JSON ({error}). Export it again.") from error
+            for record in self._values() if self._is_json else self._rows():
+                number += 1
+                yield record
+        except UnreadableRest as error:
+            what = "is too large" if error.problem == "too_large" else "is no whole JSON, or nested too deeply"
+            raise DataError(f"{self._file}: record {number + 1} cannot be read: it {what}. Export it again.") from error
+        except (ValueError, csv.Error) as error:
+            raise DataError(f"{self._file}: cannot be read ({error}). Export it again.") from error
+
+    def _values(self) -> Iterator[Any]:
+        pieces = (piece.encode() for piece in self._pieces())
+        return (value for value, _ in json_values(pieces, _LONGEST_RECORD, JSON))
+
+    def _rows(self) -> Iterator[dict[str, str]]:
+        with io.TextIOWrapper(io.BytesIO(self._content), self._encoding, newline="") as text:
+            yield from table.rows_in(iter(lambda: text.readline(_LONGEST_RECORD), ""), _MOST_VALUES, _LONGEST_RECORD)
+
+    def _pieces(self) -> Iterator[str]:
+        whole = memoryview(self._content)
+        parts = (bytes(whole[start : start + _PIECE]) for start in range(0, len(whole), _PIECE))
+        try:
+            yield from codecs.iterdecode(parts, self._encoding)
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self._file}: is no text in UTF-8 ({error}). Export it again, or save it as UTF-8."
+            ) from error
 
 
-def _format_of(records: Sequence[Any], file: str) -> tuple[str, list[str]]:
+def _format_of(records: Iterable[Any], file: str) -> tuple[str, list[str]]:
     """(name of the format, notes) by the first records.
 
     Raises:
@@ -191,11 +205,12 @@ def _format_of(records: Sequence[Any], file: str) -> tuple[str, list[str]]:
         "label-studio-min": label_studio.is_min,
         "csv": table.is_table,
     }
-    objects = [one for one in records[:_LOOKED_AT] if isinstance(one, dict)]
+    first = list(islice(records, _LOOKED_AT))
+    objects = [one for one in first if isinstance(one, dict)]
     for name, is_this in recognised.items():
         if any(map(is_this, objects)):
             return name, []
-    if not records:
+    if not first:
         return "csv", ["The file has no records."]
     seen = ", ".join(f"{name!s:.{_SHOWN}}" for name in list(objects[0])[:10]) if objects else ""
     raise DataError(
@@ -218,19 +233,25 @@ class _Reason:
 
 @dataclass
 class _Tally:
-    """Labels by the reason why they do not count."""
+    """Labels by the reason why they do not count. most: number of labels that can be stored."""
 
     round: Round
     rows: Mapping[str, TaskRow]
     people: set[str]
+    most: int
     reasons: dict[str, _Reason] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
+    stored: int = 0
 
     def answers(
         self, name: str, origin: str, labels: Iterable[ToolLabel], names: Mapping[str, str]
     ) -> list[Annotation]:
-        """The labels that can be stored."""
-        found = []
+        """The labels that can be stored.
+
+        Raises:
+            DataError: there are too many in an import.
+        """
+        found = list[Annotation]()
         for label in labels:
             place = f"{name}, {label.place}"
             who = _person(label, names, self.people)
@@ -244,6 +265,12 @@ class _Tally:
                 continue
             answer = self._answer(label, cleaned(label.task), who, origin)
             found.append(answer)
+            self.stored += 1
+            if self.stored > self.most:
+                raise DataError(
+                    f"{name}: there are more than {self.most:,} labels. Import at most {_MOST_LABELS:,} at once, and "
+                    f"{MOST:,} into a round."
+                )
             if reason := self._reason(answer):
                 self._count(reason, f"{place}, {answer.annotator:.{_SHOWN}}, {answer.task:.{_SHOWN}}")
                 if reason == "unknown_annotator":

@@ -5,7 +5,7 @@ CSV have a row for each label that was not skipped, with the label under the nam
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -218,7 +218,7 @@ def is_min(record: Mapping[str, Any]) -> bool:
     return "annotation_id" in record or ("annotator" in record and "lead_time" in record)
 
 
-def read(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> Iterator[ToolLabel]:
+def read(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of the JSON format."""
     names = names_of(round.task)
     for number, record in enumerate(records, 1):
@@ -277,13 +277,16 @@ def people_in(who: Any) -> list[str]:
     return [name for key in ("email", "username", "id") if (name := text_in(who.get(key)))]
 
 
-def read_min(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> Iterator[ToolLabel]:
+def read_min(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of JSON-MIN, CSV and TSV. Texts of CSV that are JSON are read as such where a label is not a text."""
     task, names = round.task, names_of(round.task)
     inside = {*names.values(), *(f"_data_{name}" for name in names.values()), ID, GUIDELINE, LABELS, REASON, _ITEMS}
-    columns = dict.fromkeys(name for record in records for name in object_in(record))
-    others = [name for name in columns if name not in _OWN and name not in inside]
-    name = LABEL if LABEL in columns or len(others) != 1 or task.type in ("correct", "write") else others[0]
+    others = dict[str, None]()  # up to two
+    for record in records:
+        if len(others) < 2:
+            others |= dict.fromkeys([one for one in object_in(record) if one not in _OWN and one not in inside][:2])
+    has_ours = any(LABEL in object_in(record) for record in records)
+    name = LABEL if has_ours or len(others) != 1 or task.type in ("correct", "write") else next(iter(others))
     for number, record in enumerate(records, 1):
         record = object_in(record)
         raw = record.get(name)

@@ -4,7 +4,7 @@ Tasks with choices have `options` and the chosen ones in `accept`, texts are in 
 `spans`. `answer` is `accept`, `reject` or `ignore`; a rejected task has no label of ours and counts as skipped.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raymill.cluster.errors import ConfigError
@@ -117,7 +117,7 @@ def is_prodigy(record: Mapping[str, Any]) -> bool:
     )  # fmt: skip
 
 
-def read(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> Iterator[ToolLabel]:
+def read(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of lines with an answer."""
     for number, record in enumerate(records, 1):
         record, place = object_in(record), f"line {number}"

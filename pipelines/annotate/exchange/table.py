@@ -7,8 +7,8 @@ before them, which is left out again on import. Lists are JSON, or have `|`, `;`
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, zip_longest
 from typing import Any
 
 from raymill.pipelines.annotate.annotations import Annotation, Status
@@ -38,7 +38,6 @@ _NAME = re.compile(r"[^\x00-\x1f]+")
 _STATUSES: Mapping[str, Status] = {"labelled": "labelled", "skipped": "skipped", "draft": "draft"}
 _AFTER = ("status", REASON, "at", "seconds", GUIDELINE, DIGEST)
 _FORMULA, _ESCAPED = re.compile(r"['=+\-@\t\r]"), re.compile(r"'['=+\-@\t\r]")
-_LARGEST_CELL = 1 << 26  # characters
 _SEPARATORS = ("|", ";", ">", ",")
 
 
@@ -93,27 +92,42 @@ def _cell(value: Any) -> str:
 # --- labels
 
 
-def rows_in(text: str, most: int) -> list[dict[str, str]]:
+def rows_in(lines: Iterator[str], most: int, longest: int) -> Iterator[dict[str, str]]:
     """The rows of a CSV or TSV text, by the names of its header.
 
-    most: number of cells, with those that short rows lack.
+    Args:
+        lines: its lines with their ends, of a longer one `longest` characters without an end.
+        most: number of cells, with those that short rows lack.
+        longest: most characters of a row.
 
     Raises:
-        csv.Error: a cell is too large. ValueError: there are more cells.
+        csv.Error: a cell is too large. ValueError: a row is, or there are more cells.
     """
-    csv.field_size_limit(_LARGEST_CELL)
-    first = text.partition("\n")[0]
+    csv.field_size_limit(longest)
+    size = 0  # of the lines of a row
+
+    def bounded() -> Iterator[str]:
+        nonlocal size
+        for line in chain([first], lines):
+            size += len(line)
+            if size >= longest:
+                raise ValueError(f"a row has more than {longest:,} characters")
+            yield line
+
+    first = next(lines, "")
     delimiter = max(",\t;", key=lambda one: (first.count(one), one == ","))
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = csv.reader(bounded(), delimiter=delimiter)
     header = [name.strip() for name in next(rows, [])]
-    found = list[dict[str, str]]()
-    for cells in filter(any, rows):
-        if (len(found) + 1) * len(header) > most:
+    number, is_ours = 0, ID in header
+    for cells in rows:
+        size = 0
+        if not any(cells):
+            continue
+        number += 1
+        if number * len(header) > most:
             raise ValueError(f"its rows have {len(header):,} columns, and more than {most:,} cells")
-        found.append(dict(zip_longest(header, cells[: len(header)], fillvalue="")))
-    if ID not in header:
-        return found
-    return [{name: cell[1:] if _ESCAPED.match(cell) else cell for name, cell in row.items()} for row in found]
+        row = dict(zip_longest(header, cells[: len(header)], fillvalue=""))
+        yield {name: cell[1:] if _ESCAPED.match(cell) else cell for name, cell in row.items()} if is_ours else row
 
 
 def is_table(record: Mapping[str, Any]) -> bool:
@@ -121,7 +135,7 @@ def is_table(record: Mapping[str, Any]) -> bool:
     return LABEL in record and (ID in record or "id" in record)
 
 
-def read(round: Round, rows: Mapping[str, TaskRow], records: Sequence[Any]) -> Iterator[ToolLabel]:
+def read(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of rows that have one or a status."""
     task, names = round.task, names_of(round.task)
     for number, record in enumerate(records, 1):

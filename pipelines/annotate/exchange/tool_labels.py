@@ -125,15 +125,6 @@ def pre_label(task: Task, row: TaskRow) -> Any:
 # --- JSON of a file that anybody may have written
 
 
-def parsed(text: str) -> Any:
-    """The value of a JSON text. Numbers that are too large, and NaN, are texts.
-
-    Raises:
-        ValueError: it is no JSON. RecursionError: it is nested too deeply.
-    """
-    return json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=str)
-
-
 def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= _LARGEST_INTEGER else digits
 
@@ -141,6 +132,19 @@ def _integer(digits: str) -> int | str:
 def _finite(digits: str) -> float | str:
     number = float(digits)
     return number if math.isfinite(number) else digits
+
+
+# Numbers that are too large, and NaN, are texts.
+JSON = json.JSONDecoder(parse_int=_integer, parse_float=_finite, parse_constant=str)
+
+
+def parsed(text: str) -> Any:
+    """The value of a JSON text, as of `JSON`.
+
+    Raises:
+        ValueError: it is no JSON. RecursionError: it is nested too deeply.
+    """
+    return JSON.decode(text)
 
 
 def cleaned(text: str) -> str:

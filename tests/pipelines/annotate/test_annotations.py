@@ -4,7 +4,8 @@ import contextlib
 import json
 import random
 import threading
-from dataclasses import asdict
+import tracemalloc
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -136,6 +137,42 @@ def test_a_file_that_is_merged_between_the_listing_and_the_reading_is_read_again
         within.setattr(Annotations, "_contents", lambda self, uris: [contents[uri] for uri in uris]
                        if set(uris) <= contents.keys() else real(self, uris))  # fmt: skip
         assert len(stored.read()) == 10
+
+
+def test_the_labels_of_a_round_have_a_bound_on_their_bytes_and_their_number(tmp_path, monkeypatch):
+    stored = Annotations(Store(), str(tmp_path))
+    for number in range(4):
+        stored.add([answer(number)])
+    size = sum(one.size for one in stored.files())
+    monkeypatch.setattr(annotations, "_LARGEST", size)
+    monkeypatch.setattr(annotations, "MOST", 4)
+    assert len(stored.read()) == 4
+    monkeypatch.setattr(annotations, "MOST", 3)
+    with pytest.raises(DataError, match="answers: has more than 3 labels"):
+        stored.read()
+    monkeypatch.setattr(annotations, "_LARGEST", size - 1)
+    with pytest.raises(DataError, match=f"answers: has {size:,} bytes of labels"):
+        stored.read()
+
+
+def test_equal_labels_of_many_lines_and_files_take_the_memory_of_some_files(tmp_path, monkeypatch):
+    stored = Annotations(Store(), str(tmp_path))
+    for number in range(8):
+        stored.add([answer(number)] * 5_000)
+    size = stored.files()[0].size
+    monkeypatch.setattr(annotations, "_READ_BYTES", 2 * size)
+    tracemalloc.start()
+    assert len(stored.read()) == 8
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * size
+
+
+def test_a_line_of_millions_of_values_is_damage(tmp_path):
+    stored = Annotations(Store(), str(tmp_path))
+    stored.add([replace(answer(0), value=[[]] * 2_100_000)])
+    with pytest.raises(DataError, match="millions of values"):
+        stored.read()
 
 
 def test_the_page_merges_at_its_start_and_while_labels_come_in(tmp_path, monkeypatch):

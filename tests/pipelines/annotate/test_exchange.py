@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import resource
+import tracemalloc
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -487,7 +488,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path):
         (b"\x80abc", "no text in UTF-8"),
         (b"[1, 2]", "its records are no objects"),
         (b'{"a": 1}', "its first record has a"),
-        (b'{"a": 1}\n{"a": ', "line 2: is no JSON"),
+        (b'{"a": 1}\n{"a": ', "record 2 cannot be read: it is no whole JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'[{"data": ', "cannot be read"),
@@ -537,6 +538,58 @@ def test_a_file_with_more_values_than_memory_is_refused_before_they_are_made(con
     with pytest.raises(DataError, match=message):
         import_labels(round, [str(tmp_path / "file")])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"raymill_id": "t1", "label": "billing", "annotator": "a1"}\n' + '{"key": 1000}\n' * 200_000,
+        '[{"raymill_id": "t1", "label": "billing", "annotator": "a1"}' + ', {"key": 1000}' * 200_000 + "]",
+        "raymill_id,label,annotator\nt1,billing,a1\n" + "t1,,\n" * 200_000,
+    ],
+    ids=["lines", "array", "table"],
+)
+def test_records_without_a_label_take_no_memory(content, tmp_path):
+    round = helpdesk(tmp_path / "round")
+    (tmp_path / "file").write_text(content)
+    tracemalloc.start()
+    found = import_labels(round, [str(tmp_path / "file")])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["labels"] == 1 and most < 4 * len(content) + (10 << 20)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"raymill_id": "' + "x" * 3_000_000 + '"}]', "record 1 cannot be read: it is too large"),
+        ('raymill_id,label,annotator\nt1,billing,"' + "x\n" * 500_000 + '"', "a row has more than 1,000 characters"),
+        ("raymill_id,label,annotator\nt1,billing," + "x" * 1000, "a row has more than 1,000 characters"),
+    ],
+    ids=["value", "lines of a cell", "line"],
+)
+def test_a_record_has_a_bound(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(importing, "_LONGEST_RECORD", 1000)
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(DataError, match=message):
+        import_labels(helpdesk(tmp_path / "round"), [str(tmp_path / "file")])
+
+
+def test_an_import_has_a_bound_on_its_labels_in_all_files(tmp_path, monkeypatch):
+    for name in ("x.csv", "y.csv"):
+        (tmp_path / name).write_text("raymill_id,label,annotator\n" + "t1,billing,a1\n" * 2)
+    round, files = helpdesk(tmp_path / "round"), [str(tmp_path / "x.csv"), str(tmp_path / "y.csv")]
+    monkeypatch.setattr(importing, "_MOST_LABELS", 3)
+    with pytest.raises(DataError, match=r"y\.csv: there are more than 3 labels"):
+        import_labels(round, files)
+    assert round.answers.read() == []
+    round.answers.add([Annotation("t2", "a1", "labelled", "billing")])
+    monkeypatch.setattr(importing, "_MOST_LABELS", 4)
+    monkeypatch.setattr(importing, "MOST", 4)
+    with pytest.raises(DataError, match=r"y\.csv: there are more than 3 labels.* and 4 into a round"):
+        import_labels(round, files)
+    monkeypatch.setattr(importing, "MOST", 5)
+    assert import_labels(round, files)["labels"] == 4
 
 
 def test_ids_and_names_of_megabytes_are_not_stored(tmp_path):
