@@ -109,7 +109,7 @@ class _File:
 
 def _read(round: Round, rows: Mapping[str, TaskRow], file: str) -> _File:
     content = _bytes_of(round, file)
-    records = Records(content, file)
+    records = ToolRecords(content, file)
     format, notes = _format_of(records, file)
     readers = {
         "label-studio": label_studio.read,
@@ -136,7 +136,7 @@ def _bytes_of(round: Round, file: str) -> bytes:
         raise ConfigError(f"{file}: there is no such file. Give a file that a labelling tool exported.") from error
 
 
-class Records:
+class ToolRecords:
     """The records of a JSON, JSON Lines, CSV or TSV file, read anew by each iteration: few of them are in memory.
 
     An iteration raises DataError where the file is none of these, or a record is too large.
