@@ -69,8 +69,9 @@ class StoredParquet(pq.ParquetFile):
     def __init__(self, store: Store, uri: str, **options: Any) -> None:
         self.file, self.uri = store.open_parts(uri), uri
         try:
-            # Arrow reads as much of a local file as it states for its footer, and a sparse file is cheap.
-            if not isinstance(self.file, PartsFile) and (size := self.file.size()) >= _TAIL_BYTES:
+            # Arrow reads and parses as much of a file as it states for its footer, and a sparse file is cheap. These
+            # bytes of an object are there already.
+            if (size := self.file.size()) >= _TAIL_BYTES:
                 self.file.seek(size - _TAIL_BYTES)
                 tail = self.file.read(_TAIL_BYTES)
                 self.file.seek(0)

@@ -206,7 +206,8 @@ class Bucket:
                 # The last bytes cannot be requested: the object is empty, or the store (Azure) has no such request.
                 if not (isinstance(error, exceptions.NotSupportedError) or re.search(_NO_SUFFIX, str(error))):
                     raise
-                size, tail = self.info(key).size, b""
+                size = self.info(key).size
+                tail = self._whole_range(key, max(size - TAIL_BYTES, 0), size) if size else b""
         return PartsFile(Parts(partial(self._whole_range, key), size, tail), "r")
 
     def read_range(self, key: str, start: int, end: int) -> bytes:

@@ -106,15 +106,18 @@ def test_a_column_with_a_damaged_extension_is_a_bad_file_and_the_others_are_read
     assert texts[:2] == ["a", "b"]
 
 
-def test_a_sparse_file_that_states_an_endless_footer_is_refused_before_it_is_read(tmp_path):
+@pytest.mark.parametrize("on_a_store", [False, True], ids=["on a disk", "on an object store"])
+def test_a_sparse_file_that_states_an_endless_footer_is_refused_before_it_is_read(tmp_path, on_a_store):
     path = tmp_path / "a.parquet"
     with path.open("wb") as file:
         file.write(b"PAR1")
         file.truncate((1 << 40) - 8)
         file.seek(0, os.SEEK_END)
         file.write(((1 << 31) - 1).to_bytes(4, "little") + b"PAR1")
-    with pytest.raises(DataError, match="its footer states 2,147,483,647 bytes"):
-        freeze(Store(), [Input(path=str(path))])
+    with counted_disk() if on_a_store else nullcontext() as disk:
+        with pytest.raises(DataError, match="its footer states 2,147,483,647 bytes"):
+            freeze(Store(), [Input(path=str(path))])
+        assert disk is None or sum(disk.requests.values()) <= 3
 
 
 def test_zero_rows_and_empty_row_groups_are_no_documents(tmp_path):
