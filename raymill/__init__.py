@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.prepare.versions import calls as dataset
     from raymill.pipelines.recipes import write_recipe as init
     from raymill.pipelines.warm import warm_kernels as warm
+    from raymill.training.commands import export_config as export
     from raymill.training.commands import pack_corpora as pack
     from raymill.training.commands import preview_corpora as preview
     from raymill.training.folds import cross_validate_config as cross_validate
@@ -82,6 +83,7 @@ __all__ = [
     "dry_run",
     "errors",
     "explain",
+    "export",
     "gc",
     "generate",
     "init",

@@ -1,6 +1,7 @@
-"""The verb `raymill pack`, and the dry run of a training."""
+"""The verbs `raymill pack` and `raymill export`, and the dry run of a training."""
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, UserError
 from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, config_of, shown_config
 from raymill.cluster.frame.commands import Address, ConfigFile, Overrides, Verify
 from raymill.cluster.progress_display import chosen_progress
@@ -16,14 +17,16 @@ from raymill.cluster.session import opened
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.driver.launch import check_machine
-from raymill.training.job import packed_job
+from raymill.training.job import make_job, packed_job
 from raymill.training.model_folder.checks import check_model
+from raymill.training.pack.job import PackJob, located_config
 from raymill.training.pack.job import pack as run_pack
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.summary import summary
 from raymill.training.plan.planning import plan_training
 
 _preview = Entry("raymill.training.tokenizer.preview:preview")  # imports transformers
+_export_checkpoint = Entry("raymill.training.export.job:export_checkpoint")
 _print_previews = Entry("raymill.training.tokenizer.preview:print_previews")
 
 log = logging.getLogger(__name__)
@@ -143,18 +146,67 @@ def preview_corpora(
     return _preview(_checked(config, override, settings), examples)
 
 
-def _checked(config: AnyConfig, override: Changes, settings: Mapping[str, Any]) -> TrainConfig:
+def export(
+    config: ConfigFile,
+    override: Overrides = None,
+    step: Annotated[
+        int | None,
+        typer.Option(min=0, help="step of the checkpoint; default: the training if it has ended, else the newest"),
+    ] = None,
+) -> None:
+    """A checkpoint of a training as folders that transformers and peft load, also while the training is going on.
+
+    Needs no GPU, and no memory for the model. Of a training that has ended the best weights are exported, to
+    OUTPUT/export, unless they are; a checkpoint is exported to OUTPUT/exports/step-NNNNNNNN.
+    """
+    for folder in export_config(config, override, step=step):
+        print(folder)
+
+
+def export_config(
+    config: AnyConfig = None, override: Changes = None, *, step: int | None = None, **settings: Any
+) -> list[str]:
+    """A checkpoint of a training as folders that transformers and peft load, also while the training is going on.
+
+    Needs no GPU, and no memory for the model.
+
+    Args:
+        config: a file, a dict, or a config object of kind train.
+        override: changes of single settings.
+        step: step of the checkpoint, which is exported to OUTPUT/exports/step-NNNNNNNN; None: the best weights of the
+            training if it has ended, to OUTPUT/export, else its newest checkpoint.
+        settings: settings that replace those of the config.
+
+    Returns:
+        URIs of the exported folders.
+
+    Raises:
+        UserError: the training has not begun, or has no such checkpoint.
+    """
+    whole = _checked(config, override, settings, "raymill export")
+    packing = PackJob.of(located_config(whole), replace=False)
+    if (packed := packing.find_packed()) is None:
+        raise UserError(f"{whole.output}: this training has not begun: its corpora are not packed. Run it first.")
+    # peft imports DeepSpeed where it is installed, and DeepSpeed prints its choice of accelerator if none is named.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    root, folders = _export_checkpoint(make_job(packing.config, packed), step)
+    return [paths.join(root, folder) for folder in folders]
+
+
+def _checked(
+    config: AnyConfig, override: Changes, settings: Mapping[str, Any], command: str = "raymill pack"
+) -> TrainConfig:
     """The config, after its model was checked.
 
     Raises:
         ConfigError: it has phases, or the model cannot be trained.
     """
-    require_extra("train", "raymill pack")
+    require_extra("train", command)
     whole: TrainConfig = config_of(config, settings, override, "train")
     if whole.phases:
         raise ConfigError(
-            f"{shown_config(config)}, phases: the corpus of a phase is packed when the phase begins. Run "
-            "`raymill train`, or give the settings of one phase in a config without phases."
+            f"{shown_config(config)}, phases: `{command}` takes one training, and the corpus of a phase is packed when "
+            "the phase begins. Run `raymill train`, or give the settings of one phase in a config without phases."
         )
     for warning in check_model(whole):
         log.warning("%s", warning)

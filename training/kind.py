@@ -19,6 +19,12 @@ TRAIN = Kind(
             call=Entry("raymill.training.commands:pack_corpora"),
             extra="train",
         ),
+        "export": Verb(
+            Entry("raymill.training.commands:export"),
+            "a checkpoint as folders that transformers and peft load, also while training",
+            call=Entry("raymill.training.commands:export_config"),
+            extra="train",
+        ),
         "push": Verb(
             Entry("raymill.training.model_commands:push"),
             "an exported model to the Hugging Face hub, with its card",
@@ -38,7 +44,7 @@ TRAIN = Kind(
         ),
     },
     files=("pack.json", "steps.jsonl", "fit.json", "evaluation.json"),
-    folders=("attempts", "broken", "checkpoints", "errors", "export", "tensorboard", "tokenizer"),
+    folders=("attempts", "broken", "checkpoints", "errors", "export", "exports", "tensorboard", "tokenizer"),
 )
 
 CROSS_VALIDATE = Kind(

@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = [extra for extra in PROJECT["optional-dependencies"] if extra != "dev"]
 VERSIONS = ("3.12", "3.13")
 _WITHOUT_WHEEL = "deepspeed"  # published as source of pure Python, from which pip builds a wheel without a compiler
-NEED_TRAIN = ("train", "pack", "compose", "tune-demo", "cross-validate")
+NEED_TRAIN = ("train", "pack", "export", "compose", "tune-demo", "cross-validate")
 
 # A sentence model of random weights, made where sentence-transformers is installed.
 _MAKE_SENTENCE_MODEL = """

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import boto3
 import pytest
+import torch
 from pydantic import SecretStr
+from safetensors.torch import load_file
 
-from raymill.cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError
+from raymill.cluster.errors import BusyError, ClusterError, ConfigError, DataError, StorageError, UserError
 from raymill.cluster.frame.commands import print_outcome, verb_of
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.inspection import inspect
@@ -23,6 +25,7 @@ from raymill.cluster.session import Session, in_worker
 from raymill.cluster.store.interface import NotFound, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.training import job as job
+from raymill.training.commands import export_config
 from raymill.training.commands import pack as pack_verb
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Workers
@@ -33,6 +36,7 @@ from raymill.training.records.finished import export_digests
 from raymill.training.records.job import OUTCOME, Job
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import fit_until
+from tests.support.hub_commits import raymill
 from tests.support.inline import InlineEngine
 from tests.support.processes import Command, wait_until
 from tests.support.sampled import sampled
@@ -308,6 +312,33 @@ def test_a_damaged_checkpoint_is_named_in_the_report_with_what_was_trained_again
     (said,) = [warning for warning in report["warnings"] if "damaged" in warning]
     assert said.startswith(f"The checkpoint of step {step} is damaged and was not used: {path}: ")
     assert re.search(rf"has another sha256 than was .* Steps? .*{step} (is|are) trained again\.$", said)
+
+
+def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where_it_belongs(
+    corpus, tmp_path, monkeypatch, capfd
+):
+    settings = {"corpus": corpus, "output": str(tmp_path / "run"), "checkpoint": {"every_steps": 2, "keep": 9}}
+    with pytest.raises(UserError, match="this training has not begun"):
+        export_config(PLAIN | settings)
+    run = train_inline(settings, monkeypatch)
+    (tmp_path / "run" / OUTCOME).rename(tmp_path / "ended")  # as before the last step
+    [newest], [second] = export_config(PLAIN | settings), export_config(PLAIN | settings, step=2)
+    steps = sorted({int(path.name.split("-")[1]) for path in (tmp_path / "run" / "checkpoints").iterdir()})
+    assert newest == f"{run.uri}/exports/step-{steps[-1]:08d}/full"
+    assert second == f"{run.uri}/exports/step-00000002/full"
+    last, middle = (load_file(Path(one, "model.safetensors")) for one in (newest, second))
+    assert any(not torch.equal(last[name], middle[name]) for name in last)
+    assert "(ended: not ended)" in Path(second, "README.md").read_text()
+    with pytest.raises(DataError, match=rf"no checkpoint of step 99; .* {', '.join(map(str, steps))}$"):
+        export_config(PLAIN | settings, step=99)
+    with pytest.raises(DataError, match=r"of other settings, model or data: settings\.optimizer"):
+        export_config(PLAIN | settings, {"optimizer.weight_decay": 0.5})
+    (tmp_path / "ended").rename(tmp_path / "run" / OUTCOME)
+    before = Path(run.uri, "export", "full", "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "export")
+    (tmp_path / "run.json").write_text(json.dumps(PLAIN | settings))
+    assert raymill(capfd, "export", tmp_path / "run.json") == (0, f"{run.uri}/export/full\n")
+    assert Path(run.uri, "export", "full", "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("part", ["export", "export/full", "checkpoints", "checkpoints/*"])

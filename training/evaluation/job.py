@@ -211,7 +211,7 @@ def trained_checkpoint(run: RunFolder, outcome: Outcome) -> Iterator[Checkpoint]
     except DataError as error:
         which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
         raise DataError(
-            f"{uri}: the checkpoint {which} of this finished training is damaged, so its weights cannot be evaluated "
+            f"{uri}: the checkpoint {which} of this training is damaged, so its weights cannot be evaluated "
             f"or exported ({problem(error)}). Restore its files from a copy and run the same command again, or train "
             "again from step 0: `raymill train CONFIG --replace`."
         ) from error

@@ -27,6 +27,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from raymill import cluster
 from raymill.cluster.dataset_versions import registry_folder, versions_of
+from raymill.cluster.record import read_json
 from raymill.cluster.store import paths
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model
@@ -38,6 +39,7 @@ from raymill.training.model_folder.loading import Base
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
 from raymill.training.pack.packed_run import PackedRun
+from raymill.training.records.checkpoint import of_step
 from raymill.training.records.finished import (
     EVALUATED,
     EXPORT,
@@ -51,9 +53,10 @@ from raymill.training.records.finished import (
     put_file,
     put_folder,
     read_evaluation,
+    read_outcome,
 )
 from raymill.training.records.job import Job
-from raymill.training.records.schema import Outcome, read_steps
+from raymill.training.records.schema import Outcome, StartRecord, read_steps
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 
@@ -87,16 +90,55 @@ def _encoded(text: str) -> bytes:
 
 
 def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
-    """Write the folders and their manifest, unless there is a finished export of the same weights.
+    """Write the folders and their manifest to OUTPUT/export, unless there is a finished export of the same weights.
 
     Returns the manifest. The model cards have no scores yet.
 
     Raises:
         RaymillError: a merged matrix differs from the adapter. Then adapter/ is written, but no manifest.
     """
-    if (found := finished_export(job, outcome)) is not None:
-        return found
-    store, root = job.folder.store, paths.join(job.folder.uri, EXPORT)
+    found = finished_export(job, outcome)
+    return found or _written(job, outcome, packed, paths.join(job.folder.uri, EXPORT))
+
+
+def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
+    """Export a finished training to OUTPUT/export, or any checkpoint to OUTPUT/exports/step-NNNNNNNN.
+
+    step: of the checkpoint; None: the training if it has ended, else its newest checkpoint.
+
+    Returns:
+        URI of the export, and the names of its folders.
+
+    Raises:
+        DataError: there is no such checkpoint, it is of other settings, or it is damaged.
+    """
+    packed = PackedRun.load(job.folder.store, job.packed)
+    if step is None and (ended := read_outcome(job.folder)) is not None:
+        return paths.join(job.folder.uri, EXPORT), list(export(job, ended, packed)["folders"])
+    run, checkpoint = job.folder, of_step(job.folder, step)
+    progress, starts = checkpoint.manifest.progress, run.store.list_files(run.attempts)
+    start: StartRecord = read_json(run.store, starts[-1].uri, "a start of the workers", kind=StartRecord)
+    outcome = Outcome(
+        fingerprint=run.fingerprint,
+        ended="not ended",
+        steps=progress.step,
+        best_step=None,
+        checkpoint=checkpoint.uri,
+        best_checkpoint=checkpoint.uri,
+        trainable_parameters=start["trainable_parameters"],
+        all_parameters=start["all_parameters"],
+        unmoved=[],
+        skipped=list(progress.skipped),
+        restarts=len(starts) - 1,
+        seconds=progress.seconds,
+    )
+    root = paths.join(run.uri, "exports", f"step-{progress.step:08d}")
+    return root, list(_written(job, outcome, packed, root)["folders"])
+
+
+def _written(job: Job, outcome: Outcome, packed: PackedRun, root: str) -> dict[str, Any]:
+    """Write the folders and their manifest to the URI `root`."""
+    store = job.folder.store
     export_file(store, root).discard()
     with scratch_folder("export") as scratch:
         files: list[ExportedFile] = []
