@@ -38,6 +38,7 @@ from raymill.training.export.merging import OnDisk, merge
 from raymill.training.model_folder.loading import Base
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
+from raymill.training.models.quiet import quiet_libraries
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import of_step
 from raymill.training.records.finished import (
@@ -101,6 +102,7 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     return found or _written(job, outcome, packed, paths.join(job.folder.uri, EXPORT))
 
 
+@quiet_libraries()
 def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
     """Export a finished training to OUTPUT/export, or any checkpoint to OUTPUT/exports/step-NNNNNNNN.
 

@@ -14,9 +14,7 @@ import math
 import re
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.utils import logging
 
 from raymill import cluster
 from raymill.cluster.errors import ConfigError, DataError
@@ -39,6 +36,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.folder import model_fingerprint, read_object, read_shapes, refuse_foreign_files
 from raymill.training.models.base import load_base
+from raymill.training.models.quiet import quiet_libraries
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -251,23 +249,7 @@ def _norm(b: Tensor, a: Tensor) -> float:
 _LARGEST_DEVIATION = 1e-5
 
 
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Switch off libraries' progress bars, Python warnings and log lines below errors inside this context."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@_quiet_libraries()
+@quiet_libraries()
 def compose_adapters(
     store: Store, output: str, weights: dict[str, float], merged: bool = False, base: str | None = None
 ) -> tuple[float, str]:
