@@ -49,7 +49,7 @@ class TaskCandidates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """TaskCandidates to label. All arrays have the same length.
+    """TaskCandidates to label, those of a strategy in the order in which it chose them. All arrays have equal lengths.
 
     Attributes:
         index: int64[C], of the candidates.
@@ -118,7 +118,7 @@ def at_random(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(int64[C], float64[C]): random candidates of `index`, and the chance of each.
 
-    Each stratum has at least one, if there are as many random candidates as strata.
+    Each stratum has at least one, if there are as many random candidates as strata. The strata are mixed evenly.
     """
     if not len(index) or count <= 0:
         return np.empty(0, np.int64), np.empty(0)
@@ -132,7 +132,29 @@ def at_random(
         weights = sizes * spread if (sizes * spread).any() else weights
     of_stratum = divided(count, weights, sizes, least=1)
     found = np.concatenate([ordered[start : start + n] for start, n in zip(starts, of_stratum, strict=True)])
-    return found, np.repeat(of_stratum / sizes, of_stratum)
+    mixed = _evenly(of_stratum)
+    return found[mixed], np.repeat(of_stratum / sizes, of_stratum)[mixed]
+
+
+def _evenly(sizes: np.ndarray) -> np.ndarray:
+    """int64[sum of sizes]: numbers of elements that stand group by group, mixed so that each prefix has all groups by
+    their sizes. sizes: int64[G], of each group.
+    """
+    within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.argsort((within + 0.5) / np.repeat(sizes, sizes), kind="stable")
+
+
+def priorities(strategies: np.ndarray) -> np.ndarray:
+    """int64[C]: from 1, the order in which to label tasks if not all will be labelled.
+
+    First what each strategy chose first, and up to any number the strategies have their fractions. strategies: of each
+    task, those of a strategy in the order in which it chose them.
+    """
+    _, number = np.unique(strategies.astype(str), return_inverse=True)
+    by_strategy = np.argsort(number, kind="stable")
+    found = np.empty(len(strategies), np.int64)
+    found[by_strategy[_evenly(np.bincount(number))]] = np.arange(1, len(strategies) + 1)
+    return found
 
 
 def _other_draw(draw: np.ndarray) -> np.ndarray:
@@ -180,11 +202,11 @@ def _of_pool(candidates: TaskCandidates, taken: np.ndarray, count: int, strategy
         return pool[nearest_to_topics(vectors, candidates.topics, free, min(count, int(free.sum())))]
     numbers, cluster = np.unique(candidates.cluster[order], return_inverse=True)
     sizes = np.bincount(cluster, free, len(numbers)).astype(np.int64)
-    found = [np.empty(0, np.int64)]
-    for number, wanted in enumerate(divided(count, np.ones(len(numbers)), sizes)):
+    found, of_cluster = [np.empty(0, np.int64)], divided(count, np.ones(len(numbers)), sizes)
+    for number, wanted in enumerate(of_cluster.tolist()):
         here = np.flatnonzero(cluster == number)
-        found.append(pool[here[farthest_first(vectors[here], free[here], int(wanted))]])
-    return np.concatenate(found)
+        found.append(pool[here[farthest_first(vectors[here], free[here], wanted)]])
+    return np.concatenate(found)[_evenly(of_cluster)]
 
 
 def farthest_first(vectors: np.ndarray, free: np.ndarray, count: int) -> np.ndarray:

@@ -95,6 +95,7 @@ _LABELS_SCHEMA = pa.schema(
         ("stratum", pa.string()),
     ]
 )
+_QUEUE_FIELDS = (pa.field("topic", pa.string()), pa.field("priority", pa.int64()))
 _PAGE_NOTES = {
     "agreement": "With 95% intervals by a bootstrap over tasks. 1 is full agreement; of all but `observed` 0 is "
     "agreement by chance.",
@@ -133,7 +134,7 @@ def finish_round(round: Round, method: Method = "dawid_skene", posterior: float 
     queue = sorted((row for row in rows if row["status"] == "disputed"), key=lambda row: (row["posterior"], row["id"]))
     facts = _facts(ballots, consensus, rows, method)
     _write(round, LABELS, content)
-    _write(round, QUEUE, _table(round, queue))
+    _write(round, QUEUE, _table(round, queue, _QUEUE_FIELDS))
     if round.corrects:
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in _corrections(round, rows))
         round.store.write_bytes(paths.join(round.uri, PATCH), "".join(lines).encode("utf-8", "surrogatepass"))
@@ -195,6 +196,7 @@ def _row(ballots: Ballots, row: TaskRow, found: Found | None, least: float) -> d
         "probability": row.probability,
         "stratum": row.stratum,
         "record": row.record,
+        **{field.name: getattr(row, field.name) for field in _QUEUE_FIELDS},
     }
 
 
@@ -221,10 +223,13 @@ def _corrections(round: Round, rows: Sequence[Mapping[str, Any]]) -> Iterator[di
         }
 
 
-def _table(round: Round, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The rows, with the columns of the record under their names, or `record_NAME` where a column has that name."""
-    columns = {name: f"record_{name}" if name in _LABELS_SCHEMA.names else name for name in round.task.columns}
-    schema = _LABELS_SCHEMA
+def _table(round: Round, rows: Sequence[Mapping[str, Any]], more: Sequence[pa.Field] = ()) -> pa.Table:
+    """The rows, with the columns of the record under their names, or `record_NAME` where a column has that name.
+
+    more: further columns.
+    """
+    schema = pa.schema([*_LABELS_SCHEMA, *more])
+    columns = {name: f"record_{name}" if name in schema.names else name for name in round.task.columns}
     for name in columns.values():
         schema = schema.append(pa.field(name, pa.large_string()))
     flat = [{**row} | {shown: row["record"].get(name) for name, shown in columns.items()} for row in rows]

@@ -40,7 +40,7 @@ from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_problems
 from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
-from raymill.pipelines.annotate.choose import TaskCandidates, assigned, choose, entropy, uncertainty
+from raymill.pipelines.annotate.choose import TaskCandidates, assigned, choose, entropy, priorities, uncertainty
 from raymill.pipelines.annotate.config import AnnotateConfig, Strategy
 from raymill.pipelines.annotate.tasks import SCORED, TASKS, shown, tasks_schema
 from raymill.pipelines.annotate.trained import TrainedClassifier
@@ -109,6 +109,7 @@ _CHOSEN_SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("prediction", pa.string()),
         ("certainty", pa.float64()),
+        ("priority", pa.int64()),
     ]
 )
 
@@ -422,14 +423,16 @@ def _choose(
     found = choose(_only(candidates, usable), choose_by.shares, choose_by.count - len(gold), choose_by.allocation)
     index = np.concatenate([gold, usable[found.index]]).astype(np.int64)
     none = np.full(len(gold), np.nan)
+    chosen_by = np.concatenate([np.full(len(gold), "gold", object), found.strategy])
     columns = {
         "draw": draw[index],
-        "chosen_by": ["gold"] * len(gold) + found.strategy.tolist(),
+        "chosen_by": chosen_by,
         "probability": pa.array(np.concatenate([none, found.probability]), from_pandas=True),
         "stratum": [strata[one] for one in stratum[index]],
         "score": pa.array(np.concatenate([none, found.score]), from_pandas=True),
         "prediction": scored["prediction"].take(pa.array(index)) if scored.num_rows else pa.nulls(len(index)),
         "certainty": scored["certainty"].take(pa.array(index)) if scored.num_rows else pa.nulls(len(index)),
+        "priority": priorities(chosen_by),
     }
     scratch.write(_CHOSEN, pa.table(columns, schema=_CHOSEN_SCHEMA))
     return {"candidates": len(draw), "repeated": repeated, "gold": len(gold)}

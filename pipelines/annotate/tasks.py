@@ -53,6 +53,7 @@ class TaskRow:
         present: value of the field that the label corrects; None without one.
         annotators: names of those who are given it.
         topic: value of the setting `expertise`; None without one.
+        priority: from 1, the order in which to label tasks if not all will be labelled; 0: not known.
     """
 
     id: str
@@ -68,6 +69,7 @@ class TaskRow:
     present: str | None = None
     annotators: Sequence[str] = ()
     topic: str | None = None
+    priority: int = 0
 
 
 def tasks_schema(task: Task) -> pa.Schema:
@@ -87,6 +89,7 @@ def tasks_schema(task: Task) -> pa.Schema:
             ("present", pa.large_string()),
             ("annotators", pa.list_(pa.string())),
             ("topic", pa.string()),
+            ("priority", pa.int64()),
         ]
     )
 

@@ -18,6 +18,7 @@ from raymill.pipelines.annotate.exchange.tool_labels import (
     ID,
     LABEL,
     LABELS,
+    PRIORITY,
     REASON,
     ToolLabel,
     Written,
@@ -129,7 +130,8 @@ def write(round: Round, labels: Mapping[str, Sequence[Annotation]], names: Mappi
     task, version, fields = round.task, round.guideline()[1], names_of(round.task)
     found = []
     for row in round.tasks:
-        metadata = {ID: row.id} | ({GUIDELINE: version} if version else {})
+        metadata: dict[str, Any] = {ID: row.id} | ({GUIDELINE: version} if version else {})
+        metadata |= {PRIORITY: row.priority} if row.priority else {}
         given = labels.get(row.id, ())
         if text := written_text(given):
             metadata[LABELS] = text

@@ -17,6 +17,7 @@ from raymill.pipelines.annotate.exchange.tool_labels import (
     ID,
     LABEL,
     LABELS,
+    PRIORITY,
     REASON,
     ToolLabel,
     cleaned,
@@ -133,6 +134,8 @@ def write(round: Round, labels: Mapping[str, Sequence[Annotation]], names: Mappi
             data[_ITEMS] = [{"id": one, "title": one, "body": row.record.get(one) or ""} for one in task.answers]
         if version:
             data[GUIDELINE] = version
+        if row.priority:
+            data[PRIORITY] = row.priority
         given = labels.get(row.id, ())
         if text := written_text(given):
             data[LABELS] = text
@@ -280,7 +283,8 @@ def people_in(who: Any) -> list[str]:
 def read_min(round: Round, rows: Mapping[str, TaskRow], records: Iterable[Any]) -> Iterator[ToolLabel]:
     """The labels of JSON-MIN, CSV and TSV. Texts of CSV that are JSON are read as such where a label is not a text."""
     task, names = round.task, names_of(round.task)
-    inside = {*names.values(), *(f"_data_{name}" for name in names.values()), ID, GUIDELINE, LABELS, REASON, _ITEMS}
+    inside = {*names.values(), *(f"_data_{name}" for name in names.values())}
+    inside |= {ID, GUIDELINE, LABELS, PRIORITY, REASON, _ITEMS}
     others = dict[str, None]()  # up to two
     for record in records:
         if len(others) < 2:

@@ -14,6 +14,7 @@ from raymill.pipelines.annotate.exchange.tool_labels import (
     GUIDELINE,
     ID,
     LABELS,
+    PRIORITY,
     REASON,
     ToolLabel,
     object_in,
@@ -68,7 +69,8 @@ def write(round: Round, labels: Mapping[str, Sequence[Annotation]], names: Mappi
     task, version = round.task, round.guideline()[1]
     found = []
     for row in round.tasks:
-        meta = {ID: row.id} | ({GUIDELINE: version} if version else {})
+        meta: dict[str, Any] = {ID: row.id} | ({GUIDELINE: version} if version else {})
+        meta |= {PRIORITY: row.priority} if row.priority else {}
         one: dict[str, Any] = {"text": text_of(task, row), "meta": meta}
         if len(task.columns) > 1:
             one[_RECORD] = texts_of(row, {column: column for column in task.columns})

@@ -17,6 +17,7 @@ from raymill.pipelines.annotate.exchange.tool_labels import (
     GUIDELINE,
     ID,
     LABEL,
+    PRIORITY,
     REASON,
     ToolLabel,
     digest_of,
@@ -56,12 +57,12 @@ def write(round: Round, labels: Mapping[str, Sequence[Annotation]], names: Mappi
     """
     task, version, fields = round.task, round.guideline()[1], names_of(round.task)
     sink = io.StringIO()
-    header = [ID, *fields.values(), "prediction", "certainty", LABEL, "annotator", *_AFTER]
+    header = [ID, PRIORITY, *fields.values(), "prediction", "certainty", LABEL, "annotator", *_AFTER]
     table = csv.DictWriter(sink, header, restval="", lineterminator="\r\n")
     table.writeheader()
     for row in round.tasks:
         predicted = pre_label(task, row)
-        one: dict[str, Any] = {ID: row.id, **texts_of(row, fields)}
+        one: dict[str, Any] = {ID: row.id, PRIORITY: row.priority or "", **texts_of(row, fields)}
         if predicted is not None:
             one |= {"prediction": vote_of(task, predicted), "certainty": row.certainty}
         if version:

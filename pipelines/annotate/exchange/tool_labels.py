@@ -4,6 +4,7 @@ Each task carries, besides its columns:
 
 raymill_id           id of the task. Tools overwrite a field `id`.
 raymill_guideline    version of the guideline when it was exported
+raymill_priority     place in the order in which to label, from 1; tools can sort by it
 raymill_labels       labels that were exported with it, as JSON: `[annotator, digest, at, seconds, guideline]` of each.
                      Tools drop or replace times; a label that comes back unchanged gets its own again.
 """
@@ -22,7 +23,7 @@ from raymill.pipelines.annotate.annotations import Annotation, Status
 from raymill.pipelines.annotate.config import Task
 from raymill.pipelines.annotate.tasks import BadValue, TaskRow, value_of
 
-ID, GUIDELINE, LABELS = "raymill_id", "raymill_guideline", "raymill_labels"
+ID, GUIDELINE, LABELS, PRIORITY = "raymill_id", "raymill_guideline", "raymill_labels", "raymill_priority"
 LABEL, REASON = "label", "reason"
 _DEEPEST = 6  # lists and objects within each other of a value
 _LONGEST_UNREADABLE = 1000  # characters
@@ -101,7 +102,7 @@ def written_in(text: Any) -> list[Written]:
 
 def field_names(task: Task, wanted: re.Pattern[str], reserved: Iterable[str]) -> dict[str, str]:
     """Column of a task -> its field in a file: the same name, or `field_N` where a tool cannot have that."""
-    taken = {ID, GUIDELINE, LABELS, LABEL, REASON, *reserved}
+    taken = {ID, GUIDELINE, LABELS, PRIORITY, LABEL, REASON, *reserved}
     found: dict[str, str] = {}
     for number, column in enumerate(task.columns, 1):
         name = column if wanted.fullmatch(column) and column not in taken else f"field_{number}"

@@ -14,6 +14,7 @@ from raymill.pipelines.annotate.choose import (
     entropy,
     farthest_first,
     nearest_to_topics,
+    priorities,
     uncertainty,
 )
 
@@ -51,6 +52,23 @@ def test_the_most_uncertain_are_chosen_and_the_rest_at_random_with_known_chances
     assert len(set(found.index)) == 200
     assert found.probability[found.strategy == "random"] == pytest.approx(np.full(40, 40 / 840))
     assert (found.probability[found.strategy == "uncertainty"] == 1).all()
+
+
+def test_priorities_begin_with_the_best_of_each_strategy_and_keep_their_fractions():
+    some = candidates(1000, strata=2)
+    found = choose(some, {"uncertainty": 0.6, "disagreement": 0.2, "random": 0.2}, 100, "proportional")
+    order = np.argsort(priorities(found.strategy))
+    assert sorted(priorities(found.strategy)) == list(range(1, 101))
+    for prefix in (10, 25, 50):
+        of = dict(zip(*np.unique(found.strategy[order[:prefix]].astype(str), return_counts=True), strict=True))
+        wanted = {"uncertainty": prefix * 0.6, "disagreement": prefix * 0.2, "random": prefix * 0.2}
+        assert of == pytest.approx(wanted, abs=1)
+    for name in ("uncertainty", "disagreement"):
+        scores = found.score[order][found.strategy[order] == name]
+        assert (np.diff(scores) <= 0).all()
+    random = some.stratum[found.index[order][found.strategy[order] == "random"]]
+    assert abs(int(random[:10].sum()) - int(random[10:].sum())) <= 1  # strata are mixed too
+    assert priorities(np.empty(0, object)).tolist() == []
 
 
 def test_two_strategies_do_not_choose_the_same():

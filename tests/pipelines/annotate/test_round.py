@@ -14,6 +14,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.annotations import Annotation, latest
 from raymill.pipelines.annotate.ballots import read_ballots
 from raymill.pipelines.annotate.config import AnnotateConfig
+from raymill.pipelines.annotate.exchange.export import export_round
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.round import Round
 from tests.support.annotate_inline import annotate_inline, settings_of, simulated_answers, true_label, write_records
@@ -72,6 +73,27 @@ def test_wrong_labels_are_found_by_a_classifier_of_the_others(tmp_path, monkeypa
     choose = {"count": 20, "label_errors": 0.95, "label": "label"}
     run = annotate_inline(settings_of(path, tmp_path / "out", choose=choose), monkeypatch)
     assert len(planted & {row.id for row in run.round.tasks}) >= 9
+
+
+def test_tasks_and_disputes_have_their_priority_and_topic(records, tmp_path, monkeypatch):
+    choose = {"count": 20, "uncertainty": 0.5, "label": "label"}
+    settings = settings_of(records, tmp_path / "out", choose=choose, expertise="channel")
+    round = annotate_inline(settings, monkeypatch).round
+    tasks = {row.id: row for row in round.tasks}
+    assert sorted(row.priority for row in tasks.values()) == list(range(1, 21))
+    uncertain = sorted((row for row in tasks.values() if row.chosen_by == "uncertainty"), key=lambda row: row.priority)
+    assert [row.score for row in uncertain] == sorted((row.score for row in uncertain), reverse=True)
+    given = [Annotation(row.id, name, "labelled", label) for row in round.tasks[:4]
+             for name, label in zip(row.annotators, ("login", "other"), strict=True)]  # fmt: skip
+    round.answers.add(given)
+    finish_round(round, "majority")
+    queue = pq.read_table(tmp_path / "out/adjudication/queue.parquet").to_pylist()
+    assert {row["id"] for row in queue} == {row.id for row in round.tasks[:4]}
+    assert all((row["topic"], row["priority"]) == (tasks[row["id"]].topic, tasks[row["id"]].priority) for row in queue)
+    assert {row["topic"] for row in queue} <= {"mail", "chat"}
+    for format, key in (("csv", "raymill_priority"), ("label-studio", '"raymill_priority": ')):
+        export_round(round, str(tmp_path / f"{format}.txt"), format)
+        assert key in (tmp_path / f"{format}.txt").read_text()
 
 
 def test_diverse_records_are_of_all_clusters(records, tmp_path, monkeypatch):
