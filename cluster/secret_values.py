@@ -181,8 +181,9 @@ _REST = re.compile(r"[^\s\"'<>`]*")
 # A password with `/`, `?` or blanks, which SQLAlchemy and libpq take in the address of a database.
 _DATABASE = re.compile(r"(?!https?:|s3:|gs:|az:|hf:|file:)[A-Za-z][\w+.-]*://[^/:@\s?#]*:(?!\d{1,5}[/?#])([^@]+)@")
 _PAIR = re.compile(r"[?&;#]([^=&;#?\s\"']{1,80})=([^&;#?\s\"'<>`]*)")
-# Of a local path, such as a file that wget named after the address of its content.
-_QUERY = re.compile(r"(?<=[^\s?=&])\?[^\s\"'<>`?]+")
+# Of a local path, such as a file that wget named after the address of its content. Behind `;` as in a
+# connection string.
+_QUERY = re.compile(r"(?<=[^\s?=&])\?[^\s\"'<>`?]+|(?<![^\s\"'<>`(])[^\s\"'<>`?;=/]*+/[^\s\"'<>`?;=]*+;[^\s\"'<>`?]+")
 _WHOLE_VALUE = re.compile(r"[^&\s\"'<>`]*")
 _DSN_PAIR = re.compile(
     r"(?:^|[;\s\"'(])([A-Za-z][A-Za-z_]*(?: [A-Za-z]+)?)\s*=\s*"

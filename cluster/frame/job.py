@@ -15,7 +15,7 @@ import dataclasses
 import html
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -45,6 +45,16 @@ REPORT_HTML = "report.html"
 _DAMAGE_SHOWN = 5
 
 Config = TypeVar("Config", bound=BaseModel)
+
+
+def _checking_report(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A property that reads the report, with DataError for values that it does not expect."""
+
+    def checked(run: "Run") -> Any:
+        with run._reading_report():
+            return shown(run)
+
+    return checked
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,10 +102,24 @@ class Run:
         """The name of its config."""
         return self.manifest["name"]
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        for name in ("summary", "table"):
+            if isinstance(shown := vars(cls).get(name), property) and shown.fget is not None:
+                setattr(cls, name, property(_checking_report(shown.fget), doc=shown.__doc__))
+
     @property
     def warnings(self) -> list[str]:
-        """The warnings of its report."""
-        return self.report.get("warnings", [])
+        """The warnings of its report.
+
+        Raises:
+            DataError: the report of a run that was opened has other values, as by `summary` and `table`.
+        """
+        with self._reading_report():
+            found = self.report.get("warnings", [])
+            if not (isinstance(found, list) and all(isinstance(one, str) for one in found)):
+                raise ValueError("its warnings are no list of texts")
+        return found
 
     @property
     def results(self) -> dict[str, str]:
@@ -155,6 +179,7 @@ class Run:
         """The run for a notebook: its numbers as a table, its warnings, and a link to the page of its report."""
         with self._reading_report():
             head, rows = self.table
+            rows = [[str(cell) for cell in cells] for cells in rows]
 
         def row(cells: Sequence[str], tag: str) -> str:
             return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
@@ -166,7 +191,7 @@ class Run:
         # Quoted, since the name of a folder, such as `javascript:...`, must not be the scheme of the link.
         link = page if paths.is_remote(page) else quote(os.path.relpath(page)) if is_below else f"file://{quote(page)}"
         return (
-            f"<b>{html.escape(self.name)}</b> ({html.escape(self.manifest['kind'])}) at {html.escape(self.uri)}"
+            f"<b>{html.escape(str(self.name))}</b> ({html.escape(self.manifest['kind'])}) at {html.escape(self.uri)}"
             f"<table>{row(head, 'th')}{''.join(row(one, 'td') for one in rows)}</table>{warnings}"
             f"{''.join(part._repr_html_() for part in self.parts)}"
             f'<a href="{html.escape(link, quote=True)}" target="_blank">{html.escape(page)}</a>'

@@ -19,8 +19,8 @@ from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES
 
 _LOST = "lost/"
 LOSES_THE_REST = (
-    "truncated", "corrupt_compression", "corrupt_batch", "corrupt_page", "expansion_bomb", "large_block",
-    "wrong_encoding",
+    "truncated", "corrupt_compression", "empty_members", "corrupt_batch", "corrupt_page", "expansion_bomb",
+    "large_block", "wrong_encoding",
 )  # fmt: skip
 
 

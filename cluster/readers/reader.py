@@ -64,6 +64,8 @@ PROBLEMS = {
     "too_deep": "a value of `columns` is nested too deeply to be written as text",
     "truncated": "the file ends too early; the rest is lost",
     "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",
+    "empty_members": "over 1,000 members or frames without content one after the other, as no program writes them; the "
+    "rest of the file is left unread",
     "expansion_bomb": "over max_expansion_ratio, in which each line counts as 100 bytes more, or max_expanded_gib; the "
     "rest of the file is left unread",
     "large_block": "a zstd window, Arrow record batch or Parquet page over max_block_mib; raise that, or write the "

@@ -119,7 +119,8 @@ def refuse_changed(store: Store, span: Span) -> FileInfo:
 class UnreadableRest(Exception):
     """The rest of a file cannot be read; what came before was delivered.
 
-    problem: not_compressed, corrupt_compression, expansion_bomb, large_block or truncated; readers have further ones.
+    problem: not_compressed, corrupt_compression, empty_members, expansion_bomb, large_block or truncated;
+    readers have further ones.
     """
 
     def __init__(self, problem: str) -> None:
@@ -222,7 +223,7 @@ def stream(
                     decoder, inside = decoders(limits), False
                     empty_members = empty_members + 1 if expanded_bytes == before_member else 0
                     if empty_members > _MOST_EMPTY_MEMBERS:
-                        raise UnreadableRest("corrupt_compression")
+                        raise UnreadableRest("empty_members")
                     before_member = expanded_bytes
         if inside:
             raise UnreadableRest("truncated")
@@ -260,7 +261,7 @@ def _unpacked_lz4(
             raise UnreadableRest("corrupt_compression") from error
         empty_frames = empty_frames + 1 if expanded_bytes == before_frame else 0
         if empty_frames > _MOST_EMPTY_MEMBERS:
-            raise UnreadableRest("corrupt_compression")
+            raise UnreadableRest("empty_members")
 
 
 def _after_padding(file: pa.NativeFile) -> bytes:

@@ -33,7 +33,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from ipaddress import ip_address
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from raymill.cluster.errors import ConfigError, RaymillError
 from raymill.cluster.formats import plural
@@ -228,9 +228,15 @@ class _Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             self.close_connection = True
 
+    def _url(self) -> SplitResult:
+        try:
+            return urlsplit(self.path)
+        except ValueError as error:
+            raise _Problem(400, "The address is none.\n") from error
+
     def _get(self) -> None:
         self._check_host()
-        url = urlsplit(self.path)
+        url = self._url()
         if url.path == "/" and (given := parse_qs(url.query).get("token")):
             if not self._is_token(given[0]):
                 raise _Problem(403, _CLOSED)
@@ -249,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self) -> None:
         self._check_host()
         self._check_token()
-        if (name := self._posts.get(urlsplit(self.path).path)) is None:
+        if (name := self._posts.get(self._url().path)) is None:
             raise _Problem(404, "There is no such page.\n")
         # Another server on this machine is the same site, to which browsers send the cookie.
         origin = self.headers.get("Origin")

@@ -99,7 +99,7 @@ class ErrorsRun(Run):
                 }
                 for one in self.report["findings"]
             }
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise DataError(f"{paths.join(self.uri, RUN_REPORT)}: its findings are damaged ({error}).") from error
 
 

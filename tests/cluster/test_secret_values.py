@@ -61,6 +61,8 @@ WORD = "s3cret-W0rd"
         ("cannot open 'https://h/x?token=WORD', it is closed", "cannot open 'https://h/x?token=***', it is closed"),
         ("y?token=WORD", "y?token=***"), ("/tmp/out?api_key=WORD&a=b.jsonl", "/tmp/out?api_key=***&a=b.jsonl"),
         ("no file '/tmp/x?a=b&token=WORD' or https://h/x?a=b", "no file '/tmp/x?a=b&token=***' or https://h/x?a=b"),
+        ("/tmp/x;Password=WORD", "/tmp/x;Password=***"),
+        ("no file 'data/x;a=b;pwd=WORD'", "no file 'data/x;a=b;pwd=***'"),
         ("two: https://a:WORD@h and https://b:WORD@h", "two: https://a:***@h and https://b:***@h"),
     ],
 )  # fmt: skip
@@ -96,7 +98,7 @@ def test_the_tokens_of_services_are_known_by_their_form(text):
         "https://h/x?key=&token=***&password=...", "https://{user}:{password}@host/?token={token}",
         "https://docs.example.com/d/1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgVE2upms/export?format=csv",
         "https://h/x?jql=key%3DDESK-12%20order%20by%20created&key=DESK&key=12",
-        "data/part-?.jsonl", "y?page=3&token=***",
+        "data/part-?.jsonl", "data/x;part=1;a=b", "and/or; pass=x", "y?page=3&token=***",
         "git@github.com:org/repo.git", "repo@sha256:" + "a1" * 32, "docker://host:5000/image@sha256:" + "0f" * 32,
         "sqlite:////data/tickets.db", "postgresql+psycopg://reader@host:5432/desk?sslmode=require",
         "What is the difference between a token and a password? The secret is: pass=the test, code=blue.",

@@ -5,6 +5,8 @@ run.
 import difflib
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import once
@@ -74,6 +77,11 @@ def load_base(
     folder = model_folder(store, model)
     files = weight_files(folder)
     config = _checked_config(folder, model.name)
+    if odd := _NO_WEIGHTS & _stored_values(store, model).keys():
+        raise DataError(
+            f"model {model.name}: its files have numbers of type {min(odd)}, which no weights have, and which would be "
+            "taken for weights as they are. The file was damaged or converted wrongly: take other weights."
+        )
     stored = sum(path.stat().st_size for path in files)
     try:
         # Once per process: each fold of a cross-validation loads the same model.
@@ -81,10 +89,11 @@ def load_base(
             ("size", kind.__name__, config.to_json_string(use_diff=False), stored),
             lambda: check_size(partial(without_memory, kind, config), stored, f"model {folder}"),
         )
-        loaded, seen = kind.from_pretrained(
-            folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
-            local_files_only=True, output_loading_info=True, **how,
-        )  # fmt: skip
+        with without_log_lines():  # it would print a table of all tensors that are missing or not used
+            loaded, seen = kind.from_pretrained(
+                folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
+                local_files_only=True, output_loading_info=True, **how,
+            )  # fmt: skip
     except (torch.OutOfMemoryError, ConfigError):
         raise
     except Exception as error:  # transformers, safetensors and quantising libraries raise unrelated classes
@@ -113,6 +122,17 @@ def load_base(
             model.name, len(unused), unused[0],
         )  # fmt: skip
     return loaded
+
+
+@contextmanager
+def without_log_lines() -> Iterator[None]:
+    """Switch off the log lines of transformers below errors inside this context."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def without_memory(kind: Any, config: Any) -> PreTrainedModel:
@@ -180,6 +200,7 @@ def _checked_config(folder: Path, name: str | None) -> Any:
         ) from error
 
 
+_NO_WEIGHTS = {"I16", "U16"}
 _NUMBER_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

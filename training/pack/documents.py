@@ -56,7 +56,9 @@ _ADVICE = {
     "broken_json": "Write one whole JSON object on each line.",
     "not_compressed": "The file is not what its ending states: rename it.",
     "terms_forbidden": "`terms.forbid` names the terms of these records; make others, or allow these.",
-    **dict.fromkeys(("truncated", "corrupt_compression"), "The compressed data is damaged: write the file again."),
+    **dict.fromkeys(
+        ("truncated", "corrupt_compression", "empty_members"), "The compressed data is damaged: write the file again."
+    ),
     "large_block": "The window of the zstd file is too large to decompress it: compress it again without `--long`.",
     "bad_fold": "Prepare the data set with `split: {folds: 5}`, or name the column of the folds in columns.fold.",
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",

@@ -416,7 +416,12 @@ def prepare_tokenizer(
     if model.chat_template_kwargs:
         decided_by.append(model.chat_template_kwargs)
     if model.tokenizer == "train":
-        decided_by += [_FIT_VERSION, (model.config or {})["vocab_size"], config.split.model_dump()]
+        if model.config is None:
+            raise ConfigError(
+                "model.tokenizer: `train` fits the tokenizer of a model with random weights (model.config), and this "
+                "one has a `name`. Leave `tokenizer` out: the model has its own."
+            )
+        decided_by += [_FIT_VERSION, model.config["vocab_size"], config.split.model_dump()]
         decided_by += [[frozen.fingerprint, frozen.plain_columns] for frozen in corpora]
     settings = fingerprint(decided_by)
 

@@ -135,6 +135,13 @@ def test_without_the_token_nothing_is_told(served, cookie):
     assert served.round.answers.read() == []
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_address_that_is_none_is_answered(served, method):
+    host = {"Host": f"{served.client.host}:{served.client.port}"}  # else http.client would look for it in the address
+    status, content, _ = served.client.ask(method, "http://[/", b"{}" if method == "POST" else None, host)
+    assert (status, content) == (400, b"The address is none.\n")
+
+
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[", "localhost@evil"]
 )

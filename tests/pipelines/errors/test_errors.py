@@ -1,5 +1,6 @@
 """Analyses of errors, on items whose causes are planted."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
@@ -376,6 +377,24 @@ def test_a_report_of_others_names_no_file_outside_of_its_run(tmp_path, finding):
     run = ErrorsRun(Store(), str(tmp_path), {}, report, fresh=False)
     with pytest.raises(DataError, match="its findings are damaged"):
         _ = run.findings
+
+
+@pytest.mark.parametrize(
+    "change", [{"findings": None}, {"findings": [3]}, {"warnings": None}, {"warnings": [3]}, {"errors": []}, None]
+)
+def test_values_that_a_report_of_others_should_not_have_are_refused_with_its_file(tmp_path, change):
+    good = {"findings": [], "warnings": [], "errors": 1, "items": 2}
+    report = None if change is None else good | change
+    run = ErrorsRun(Store(), str(tmp_path), {"name": 3, "kind": "errors", "artifacts": {}}, report, fresh=False)
+    assert dataclasses.replace(run, report=good)._repr_html_()
+    refused = 0
+    for read in (lambda: run.summary, lambda: run.table, lambda: run.text, lambda: run.warnings, run._repr_html_):
+        try:
+            read()
+        except DataError as error:
+            assert f"{tmp_path}/report.json" in str(error)
+            refused += 1
+    assert refused >= 2
 
 
 def test_a_field_of_a_column_of_structs_is_a_column_and_a_misspelt_one_is_named(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from raymill.cluster.errors import DataError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.models import build
@@ -89,6 +90,26 @@ def test_files_of_several_types_are_loaded_in_float32(tmp_path):
     first = min(tensors)
     save_file(tensors | {first: tensors[first].float() + 1e-4}, file, metadata={"format": "pt"})
     assert stored_dtype(Store(), Model(name=folder)) == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["I16", "U16"])
+def test_whole_numbers_are_no_weights(kind, tmp_path):
+    """Of 16 bits, as weights of bf16 whose type in the header was changed; they would be rounded to weights."""
+    folder = save(tmp_path / "model", torch.bfloat16)
+    file = Path(folder, "model.safetensors")
+    file.write_bytes(file.read_bytes().replace(b'"BF16"', b'"%s" ' % kind.encode(), 1))
+    with pytest.raises(DataError, match=f"numbers of type {kind}"):
+        load_base(Store(), Model(name=folder), 0, torch.float32, None)
+
+
+def test_tensors_that_are_not_used_are_named_once(tmp_path, capfd, caplog):
+    folder = save(tmp_path / "model", torch.bfloat16)
+    file = Path(folder, "model.safetensors")
+    tensors = load_file(file)
+    save_file(tensors | {f"x{n}": torch.zeros(1) for n in range(500)}, file, metadata={"format": "pt"})
+    load_base(Store(), Model(name=folder), 0, torch.float32, None)
+    assert "x77" not in caplog.text + "".join(capfd.readouterr())
+    assert "500 tensors of its files are not used, such as x0" in caplog.text
 
 
 def memory_of_its_own() -> int:

@@ -31,6 +31,7 @@ from tests.support.inline import InlineEngine
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
 from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.word_model import word_model
 
 TEXTS = [f"Document {n}: " + "the quick brown fox jumps over the lazy dog. " * (n % 5 + 1) for n in range(60)]
 
@@ -185,6 +186,12 @@ def test_a_chat_template_that_was_edited_in_place_is_refused(tmp_path):
     with pytest.raises(DataError, match="replace=True"):
         packed_by(path, tmp_path / "run", **more)
     assert packed_by(path, tmp_path / "run", True, **more).fingerprint != before.fingerprint
+
+
+def test_a_tokenizer_is_not_fitted_for_a_model_of_files(corpus, tmp_path):
+    word_model(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"model\.tokenizer: `train` fits the tokenizer of a model with random"):
+        packed_by(corpus, tmp_path / "run", model={"name": str(tmp_path / "model"), "tokenizer": "train"})
 
 
 def test_rows_are_found_again_for_an_equal_tokenizer_at_another_path_and_refused_for_another(corpus, tmp_path):
