@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.engine import URL, Connection, make_url
 
+from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import Exceeded, WorkBounds, guarded_items
 from raymill.cluster.readers.reader import beginning
@@ -23,6 +24,7 @@ _FETCHED_ROWS = 100  # that a driver holds
 _PAGE_CHARACTERS = 32 << 20
 _MEMORY = 2 << 30  # bytes, of the child process
 _CONNECT_S = 15
+_read_all_values = Entry("raymill.pipelines.prepare.fetch.postgres_values:read_all_values")  # it imports the driver
 # Dialects whose drivers have this argument.
 _CONNECT_ARGUMENTS = {"postgresql": {"connect_timeout": _CONNECT_S}, "mysql": {"connect_timeout": _CONNECT_S}}
 
@@ -76,7 +78,8 @@ def _pages(settings: Database, url: URL, where: str) -> Iterator[Page]:
         with connection:
             try:
                 yield from _rows(connection, settings, shown)
-            except (sqlalchemy.exc.SQLAlchemyError, UnicodeError, RecursionError) as error:  # names that are no UTF-8
+            # ValueError and the others: of drivers, for values that Python has not, or names that are no UTF-8.
+            except (sqlalchemy.exc.SQLAlchemyError, ValueError, ArithmeticError, RecursionError) as error:
                 raise DataError(
                     f"{where}: the query on {shown} failed ({cause(error)}). Correct `query`, or if the connection was "
                     "lost, run the same command again: the query begins anew."
@@ -106,6 +109,8 @@ def _rows(connection: Connection, settings: Database, shown: str) -> Iterator[Pa
     options: dict[str, Any] = {"stream_results": True, "no_parameters": True, "max_row_buffer": _FETCHED_ROWS}
     if connection.dialect.name == "postgresql":
         options["postgresql_readonly"] = True
+    if connection.dialect.driver == "psycopg":
+        _read_all_values.load()(connection.connection.driver_connection)
     if connection.dialect.name == "sqlite":  # its texts may be no UTF-8
         connection.connection.driver_connection.text_factory = bytes  # type: ignore[union-attr]
     result = connection.execution_options(**options).exec_driver_sql(settings.query)

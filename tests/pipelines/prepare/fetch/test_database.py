@@ -271,6 +271,33 @@ def test_postgresql_is_read(postgres, monkeypatch):
     assert "hunter2" not in page.asked
 
 
+ODD_VALUES = {
+    "'infinity'::timestamptz": "infinity",
+    "'-infinity'::date": "-infinity",
+    "ARRAY['infinity'::date, '2026-01-02']": ["infinity", "2026-01-02"],
+    "'[2026-01-02,infinity)'::daterange": "[2026-01-02, infinity)",
+    "'4713-01-01 BC'::date": "4713-01-01 BC",
+    "'294276-01-01'::timestamp": "294276-01-01 00:00:00",
+    "'24:00:00'::time": "24:00:00",
+    "'24:00'::timetz": "24:00:00+00",
+    "'178000000 years'::interval": "178000000 years",
+    "'1 year 2 days'::interval": "367 days, 0:00:00",
+    "('[' || repeat('9', 5000) || ']')::jsonb": f"[{'9' * 5000}]",
+    "repeat('9', 5000)::json": "9" * 5000,
+    "(repeat('[', 3000) || repeat(']', 3000))::json": "[" * 3000 + "]" * 3000,
+}
+
+
+def test_values_of_postgresql_that_python_has_not_are_texts_and_their_neighbours_are_read(postgres, monkeypatch):
+    """One such row ended the query, and with it the run."""
+    monkeypatch.setenv("DESK_PASSWORD", "hunter2")
+    columns = ", ".join(f"{value} AS c{number}" for number, value in enumerate(ODD_VALUES))
+    (page,) = asked(postgres, f"SELECT id, {columns} FROM tickets", password="DESK_PASSWORD")
+    assert [one["id"] for one in page.records] == [1, 2] and not page.failed
+    found = {value: page.records[0][f"c{number}"] for number, value in enumerate(ODD_VALUES)}
+    assert found == ODD_VALUES
+
+
 def test_postgresql_is_only_read(postgres, monkeypatch):
     monkeypatch.setenv("DESK_PASSWORD", "hunter2")
     with pytest.raises(DataError, match="read-only transaction"):

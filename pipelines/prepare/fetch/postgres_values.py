@@ -1,0 +1,50 @@
+"""Values of PostgreSQL that Python has no type for are read as texts, in place of an error that ends the query.
+
+Users of a database write them: `infinity` and years beyond 9999 or before our era as a date or time, 24:00, JSON with
+numbers of thousands of digits or with thousands of brackets. Also within arrays and ranges.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import Format
+
+_TYPES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval", "json", "jsonb")
+# The driver counts a year as 365 days, and numbers of days beyond those of Python come out as others.
+_LONG_INTERVAL = re.compile(rb"\d{7}")
+
+
+def read_all_values(connection: psycopg.Connection) -> None:
+    """Have the rows of a connection keep each value of these types: as of Python where it has one, else as text."""
+    for name, loader in _loaders(connection):
+        connection.adapters.register_loader(name, loader)
+
+
+def _loaders(connection: psycopg.Connection) -> Iterator[tuple[str, type[Loader]]]:
+    for name in _TYPES:
+        own = connection.adapters.get_loader(connection.adapters.types[name].oid, Format.TEXT)
+        if own is not None:
+            yield name, _or_text(own, name == "interval")
+
+
+def _or_text(own: Any, is_interval: bool) -> type[Loader]:
+    """A loader with the values of `own`, and the text where it has none."""
+
+    class _OrText(Loader):
+        def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+            super().__init__(oid, context)
+            self._own = own(oid, context)
+
+        def load(self, data: Buffer) -> Any:
+            try:
+                if not (is_interval and _LONG_INTERVAL.search(data)):
+                    return self._own.load(data)
+            except (psycopg.Error, ValueError, OverflowError, RecursionError):
+                pass
+            return bytes(data).decode()
+
+    return _OrText
