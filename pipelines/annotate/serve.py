@@ -374,11 +374,24 @@ def serve_labels(
     print(f"label at {server.url}", file=getattr(sys.stdout, "unescaped", sys.stdout), flush=True)
     if open:
         webbrowser.open_new_tab(server.url)
+    problems = list[RaymillError]()
+
+    def load() -> None:
+        """Read the labels while the page is served; it waits for them where it needs them."""
+        try:
+            labelling.load()
+        except RaymillError as error:
+            problems.append(error)
+            server.shutdown()
+
+    threading.Thread(target=load, daemon=True).start()
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         server.server_close()
         labelling.close()
+    if problems:
+        raise problems[0]
     came_in = labelling.came_in()
     skipped = f", {plural(came_in['skipped'], 'task')} skipped" if came_in["skipped"] else ""
     print(f"{plural(came_in['labelled'], 'label')} came in{skipped}")

@@ -19,6 +19,9 @@ import yaml
 import raymill
 from raymill.pipelines.annotate.annotations import Annotation
 from raymill.pipelines.annotate.job import AnnotateRun
+from raymill.pipelines.annotate.labelling import Labelling
+from raymill.pipelines.annotate.round import Round
+from raymill.pipelines.annotate.serve import PageServer
 from raymill.pipelines.text.texts import Texts
 from tests.benchmarks.timing import machine, memory_of_process
 
@@ -41,7 +44,9 @@ def run(texts: Texts) -> None:
             print(f"  {records:,} records, {' and '.join(choose)}: {seconds:.0f} s, {records / seconds:,.0f} a second")
         seconds, run = _annotate(Path(folder, "few"), Path(folder, "round"), {"count": tasks, "random": 1.0})
         print(f"  {tasks:,} tasks of as many records: {seconds:.0f} s")
+        print(f"  a page of {tasks:,} tasks: {_opened(run)}")
         _answer(run)
+        print(f"  with {2 * tasks:,} labels: {_opened(run)}")
         start = time.perf_counter()
         run.finish()
         taken = time.perf_counter() - start
@@ -77,6 +82,16 @@ def _annotate(records: Path, output: Path, choose: dict[str, object]) -> tuple[f
     start = time.perf_counter()
     run = raymill.annotate(path)
     return time.perf_counter() - start, run
+
+
+def _opened(run: AnnotateRun) -> str:
+    """Seconds until a labelling page is served, and until it has its first tasks."""
+    start = time.perf_counter()
+    with PageServer(Labelling(Round.at(run.store, run.uri)), port=0) as server:
+        server.labelling.state()
+        served = time.perf_counter() - start
+        server.labelling.next_tasks("a1", [])
+    return f"served after {served:.1f} s, its first tasks after {time.perf_counter() - start:.1f} s"
 
 
 def _answer(run: AnnotateRun) -> None:

@@ -351,8 +351,8 @@ class _State:
         last: (task, annotator) -> the label that counts.
     """
 
-    keys: set[str]
-    contents: set[str]
+    keys: set[tuple[str, ...]]
+    contents: set[tuple[str, ...]]
     places: set[tuple[str, str]]
     last: dict[tuple[str, str], Annotation]
 
@@ -397,12 +397,12 @@ def _replaces_nothing(answer: Annotation, last: Annotation) -> bool:
     return same or (answer.status == "draft" and last.status != "draft")
 
 
-def _key(answer: Annotation) -> str:
+def _key(answer: Annotation) -> tuple[str, ...]:
     """Key of a label, with its time in one form."""
     return replace(answer, at=utc(answer.at)).key
 
 
-def _content(answer: Annotation) -> str:
+def _content(answer: Annotation) -> tuple[str, ...]:
     return replace(answer, at="").key
 
 

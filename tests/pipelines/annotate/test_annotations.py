@@ -182,7 +182,7 @@ def test_the_page_merges_at_its_start_and_while_labels_come_in(tmp_path, monkeyp
     for number in range(7):
         round.answers.add([answer(number)])
     page = Labelling(round)
-    assert len(names(round.answers)) == 1 and page.progress("ada")["labelled"] == 7
+    assert page.progress("ada")["labelled"] == 7 and len(names(round.answers)) == 1
     for number in range(7, 12):
         at = f"2026-11-02T00:00:{number:02d}+00:00"
         page.add("ada", [{"task": f"r{number:06d}", "status": "labelled", "value": "login", "at": at}])

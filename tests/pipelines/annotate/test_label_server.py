@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.pipelines.annotate import serve
-from raymill.pipelines.annotate.annotations import latest
+from raymill.pipelines.annotate.annotations import Annotation, Annotations, latest
 from raymill.pipelines.annotate.finish import finish_round
 from raymill.pipelines.annotate.labelling import Labelling
 from raymill.pipelines.annotate.round import Round, put_guideline
@@ -50,6 +50,54 @@ class Served:
 def served(tmp_path, monkeypatch):
     with Served(make_round(tmp_path, monkeypatch, TASKS["classify"], [f"text {at}" for at in range(30)])) as found:
         yield found
+
+
+def test_the_page_is_served_while_labels_are_read(tmp_path, monkeypatch):
+    round = make_round(tmp_path, monkeypatch, TASKS["classify"], ["one", "two"])
+    first = Labelling(round).next_tasks("ada", [])["tasks"][0]["id"]
+    Labelling(round).add("ada", [label(first)])
+    read, go_on = Annotations.read, threading.Event()
+    monkeypatch.setattr(Annotations, "read", lambda self: read(self) if go_on.wait(20) else [])
+    with Served(round) as served, ThreadPoolExecutor() as pool:
+        reading = pool.submit(served.labelling.load)
+        assert served.client.ask("GET", "/")[0] == served.client.ask("GET", "/api/state")[0] == 200
+        waits = pool.submit(served.labelling.next_tasks, "ada", [])
+        time.sleep(0.1)
+        assert not waits.done() and not reading.done()
+        go_on.set()
+        assert first not in [one["id"] for one in waits.result(20)["tasks"]]
+
+
+def test_damaged_labels_end_the_command(tmp_path, monkeypatch, capsys):
+    round = make_round(tmp_path, monkeypatch, TASKS["classify"], ["one"])
+    round.store.write_bytes(f"{round.uri}/answers/page-0.jsonl", b"{}\n")
+    with pytest.raises(DataError, match="a line is no label"):
+        serve.serve_labels(round, port=0)
+    assert "label at http://127.0.0.1" in capsys.readouterr().out
+
+
+def test_labels_at_the_start_count_as_one_after_the_other(tmp_path, monkeypatch):
+    round = make_round(tmp_path, monkeypatch, TASKS["classify"], [f"text {at}" for at in range(12)],
+                       annotators=["ada", "grace"], overlap=2)  # fmt: skip
+    drawn = random.Random(0)
+    places = [row.id for row in round.tasks] + ["unknown"]
+    people = [one.name for one in round.annotators] + ["eve"]
+    statuses = ["labelled", "labelled", "skipped", "draft", "withdrawn"]
+    answers = [
+        Annotation(drawn.choice(places), drawn.choice(people), status := drawn.choice(statuses),
+                   drawn.choice(["login", "other"]) if status in ("labelled", "draft") else None,
+                   at=f"2026-01-01T00:00:{drawn.randrange(20):02}")
+        for _ in range(200)
+    ]  # fmt: skip
+    round.answers.add(answers)
+    at_once, one_by_one = Labelling(round), Labelling(round)
+    at_once.load()
+    one_by_one._loaded = True
+    for answer in drawn.sample(answers, len(answers)):  # in any order
+        one_by_one._take(answer)
+    for name in ("_answers", "_finished", "_disputed"):
+        assert getattr(at_once, name) == getattr(one_by_one, name)
+    assert at_once._disputed and sum(one["labelled"] for one in at_once._finished.values()) > 3
 
 
 def ids(served: Served) -> list[str]:
