@@ -15,7 +15,7 @@ from raymill.cluster.formats import count, money, plural
 from raymill.cluster.plan.sample import draw_sample, planned_input
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
-from raymill.pipelines.generate.rows import Row
+from raymill.pipelines.generate.rows import Row, seeds_of
 from raymill.pipelines.generate.template import Refusal
 
 # Bytes of a token, of texts of many languages by tokenizers of large vocabularies: expected, most, fewest.
@@ -61,7 +61,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
     sizes: list[float] = []
     requests: list[float] = []
     for source, table in sample.by_source().items():
-        for fields in table.slice(0, _SAMPLED).to_pylist():
+        for fields in seeds_of(table.slice(0, _SAMPLED)):
             fields = {"id": "", **fields} | asker.drawn(fields["text"][:100], 0)
             row = Row("", source, "0.0.0", fields)
             try:

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pyarrow as pa
+
 from raymill.cluster.asking.requests import ModelRequest
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.examples import content as contents
 from raymill.cluster.examples.content import Content, Preference, Shape
 from raymill.cluster.examples.rows import content_of
+from raymill.cluster.readers.reader import as_json_text, python_rows
 from raymill.pipelines.generate.draw import Choices
 from raymill.pipelines.generate.template import (
     SHAPES,
@@ -51,6 +54,19 @@ class Row:
     def from_json(cls, text: str) -> "Row":
         plain = json.loads(text)
         return cls(**plain | {"keys": tuple(plain["keys"])})
+
+
+def seeds_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a table of documents with values of JSON: times, decimals and bytes are texts."""
+    for row in python_rows(table):
+        yield {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
+    text = as_json_text(value)
+    return text if text is None or isinstance(value, bytes) else json.loads(text)
 
 
 @dataclass(frozen=True)

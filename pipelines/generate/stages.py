@@ -41,7 +41,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.parse import AnswerReader, AnswerRules
-from raymill.pipelines.generate.rows import Asker, Row, items, with_item
+from raymill.pipelines.generate.rows import Asker, Row, items, seeds_of, with_item
 from raymill.pipelines.generate.template import PROVENANCE, Refusal
 from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.language.identification import LanguageId, identify
@@ -250,7 +250,7 @@ def draft(
             found = unreadable.select(["row", "problem", "where"])
             scratch.write(QUARANTINE, found.append_column("source", pa.repeat(unit.source, found.num_rows)))
         counters.update({"documents": table.num_rows, "quarantined": unreadable.num_rows})
-        for fields in readable.to_pylist():
+        for fields in seeds_of(readable):
             place = f"{unit.index}.{fields['row']}"
             carried = {name: one for name, one in fields.items() if name not in ("row", "problem", "where")}
             carried["id"] = fields["id"] or hash_of_text(fields["text"])

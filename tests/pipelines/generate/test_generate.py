@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 from collections import Counter
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import partial
 
 import pyarrow as pa
@@ -25,6 +27,7 @@ from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.parse import REASONS
 from raymill.pipelines.generate.plan import plan_generation
+from raymill.pipelines.generate.rows import seeds_of
 from raymill.pipelines.generate.stages import REMOVED_SCHEMA, write
 from tests.support import inline
 from tests.support.damaged import cut_gzip, zeroed_parquet
@@ -68,6 +71,25 @@ def test_a_record_says_where_it_is_from(settings, server, monkeypatch, tmp_path)
         assert record["provenance"]["operation"] == "generate/qa"
         assert [len(one) for one in record["provenance"]["parents"]] == [32], "a hash, where the seed has no id"
     assert len({record["id"] for record in rows(run, "records")}) == run.report["records"]
+
+
+def test_columns_of_seeds_may_have_any_type(settings, server, seeds, monkeypatch, tmp_path):
+    values = {
+        "when": [datetime(2026, 1, 2, 3, 4, tzinfo=UTC), None],
+        "price": [Decimal("1.50"), None],
+        "file": [b"a\xff", None],
+        "days": [{"first": date(2026, 1, 2), "rest": [date(2026, 1, 3)]}, None],
+        "number": [1.5, None],
+    }
+    texts = {"text": [(seeds / f"{number:02}.md").read_text() for number in range(2)]}
+    pq.write_table(pa.table(texts | values), tmp_path / "in.parquet")
+    settings["inputs"] = [{"path": str(tmp_path / "in.parquet"), "columns": list(values)}]
+    assert generate_inline(settings, monkeypatch).report["requests"] == 2
+    (first, _) = seeds_of(pq.read_table(tmp_path / "in.parquet"))
+    assert {name: first[name] for name in values} == {
+        "when": "2026-01-02 03:04:00+00:00", "price": "1.50", "file": "a\ufffd",
+        "days": {"first": "2026-01-02", "rest": ["2026-01-03"]}, "number": 1.5,
+    }  # fmt: skip
 
 
 def test_prepare_takes_the_records(settings, monkeypatch, tmp_path):
