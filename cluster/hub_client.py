@@ -174,6 +174,11 @@ class _Checked:
 def _prepare(request: httpx2.Request) -> None:
     _this_request.seconds = None
     if _bounds:
+        if "authorization" in request.headers and not _is_of_the_hub(request.url):
+            raise AnswerRefused(
+                f"an answer would have the token sent to {shortened(request.url.host, 100)!a}. Do not use this server, "
+                "and check HF_ENDPOINT"
+            )
         _this_request.seconds = _MAX_READ_S if request.method == "GET" else _MAX_ANSWER_S
         _this_request.begin()
         request.headers["Accept-Encoding"] = "identity"
@@ -182,6 +187,14 @@ def _prepare(request: httpx2.Request) -> None:
         if request.extensions.get("raymill_size") is None:
             sizes = (bounds.sizes.get(request.url.path) for bounds in _bounds)
             request.extensions["raymill_size"] = next((size for size in sizes if size is not None), None)
+
+
+def _is_of_the_hub(url: httpx2.URL) -> bool:
+    """Whether an address is on the server that HF_ENDPOINT names, or on the same one by https in place of http."""
+    hub = httpx2.URL(huggingface_hub.constants.ENDPOINT)
+    ports = [one.port or {"http": 80, "https": 443}.get(one.scheme) for one in (hub, url)]
+    is_same = (url.scheme, ports[1]) == (hub.scheme, ports[0])
+    return url.host == hub.host and (is_same or (hub.scheme, url.scheme, *ports) == ("http", "https", 80, 443))
 
 
 def _check_answer(answer: httpx2.Response) -> None:

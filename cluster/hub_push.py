@@ -14,7 +14,7 @@ from huggingface_hub.utils import disable_progress_bars
 
 from raymill.cluster.errors import ConfigError, StorageError
 from raymill.cluster.formats import plural
-from raymill.cluster.hub_client import checked_hub
+from raymill.cluster.hub_client import AnswerRefused, checked_hub
 from raymill.cluster.secret_values import shortened
 
 TOKEN = "HF_TOKEN"
@@ -99,13 +99,19 @@ class HubRepository:
                 )
         except HfHubHTTPError as error:
             raise StorageError(_refusal(self.name, error)) from error
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, NameError, TypeError, ValueError) as error:
             raise StorageError(
                 f"hf://{self.name}: {self._hub.endpoint} answered in another form than the hub does "
                 f"({type(error).__name__}), so it is not known whether the files are there. Check HF_ENDPOINT."
             ) from error
         except (httpx2.HTTPError, OSError, RuntimeError) as error:
-            reason = shortened((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+            refused = error.__cause__ if isinstance(error.__cause__, AnswerRefused) else error
+            reason = shortened((str(refused).strip() or type(error).__name__).splitlines()[0], 200)
+            if isinstance(refused, AnswerRefused):
+                raise StorageError(
+                    f"hf://{self.name}: {self._hub.endpoint} answered otherwise than the hub does: {reason}. Nothing "
+                    "was committed."
+                ) from error
             raise StorageError(
                 f"hf://{self.name}: {self._hub.endpoint} cannot be reached ({reason}). Nothing was committed. "
                 "Check the network and HF_ENDPOINT, and run the same command again."

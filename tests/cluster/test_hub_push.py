@@ -1,15 +1,18 @@
 """A hub that answers without end, or in another form: the push ends with what to do."""
 
+import json
 import threading
 import time
 
+import httpx2
 import pytest
+from huggingface_hub import constants
 
 from raymill.cluster import hub_client, hub_push
 from raymill.cluster.errors import StorageError
 from raymill.cluster.hub_push import HubRepository
 from tests.support.hub_commits import hub_server
-from tests.support.web_server import Reply, as_json
+from tests.support.web_server import Reply, as_json, web_server
 
 
 @pytest.fixture
@@ -80,3 +83,55 @@ def test_an_answer_in_another_form_is_named_with_what_to_check(hub, push, path, 
     hub.site.answers[path if path.startswith("/api/repos") else f"{hub.at}{path}"] = Reply(answer)
     with pytest.raises(StorageError, match=r"hf://acme/help: .*(in another form|cannot be reached).*Check"):
         push()
+
+
+def test_the_token_goes_to_the_hub_alone(hub, push, tmp_path):
+    """An answer about large files names an address at which an upload is to be confirmed, with the token."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    batch = f"/{hub.place.removeprefix(f'{hub.site.url}/')}.git/info/lfs/objects/batch"
+    answer = hub.site.answers[batch]
+
+    def with_verification(url: str) -> None:
+        def changed(asked):
+            found = json.loads(answer(asked).body)
+            for one in found["objects"]:
+                one["actions"]["verify"] = {"href": f"{url}/verify"}
+            return as_json(found)
+
+        hub.site.answers[batch] = changed
+
+    with web_server() as other:
+        other.answers["/verify"] = hub.site.answers["/verify"] = as_json({})
+        with_verification(other.url)
+        with pytest.raises(StorageError, match=r"would have the token sent to '[\w.]+'.*Nothing was committed"):
+            push()
+        assert other.asked == [] and hub.files == {}
+    with_verification(hub.site.url)
+    assert push().files == 2 and any(one.path == "/verify" for one in hub.site.asked)
+
+
+def test_an_answer_about_another_file_is_named_with_what_to_check(hub, push, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    batch = f"/{hub.place.removeprefix(f'{hub.site.url}/')}.git/info/lfs/objects/batch"
+    upload = {"actions": {"upload": {"href": f"{hub.site.url}/put"}}, "oid": "0" * 64, "size": 7}
+    hub.site.answers[batch] = as_json({"transfer": "basic", "objects": [upload]})
+    with pytest.raises(StorageError, match=r"hf://acme/help: .*Check HF_ENDPOINT"):
+        push()
+
+
+@pytest.mark.parametrize(
+    ("hub_at", "url", "is_hub"),
+    [
+        ("https://huggingface.co", "https://huggingface.co/api/x", True),
+        ("https://huggingface.co", "https://huggingface.co:443/api/x", True),
+        ("https://huggingface.co", "http://huggingface.co/api/x", False),
+        ("https://huggingface.co", "https://huggingface.co.evil.example/x", False),
+        ("https://huggingface.co", "https://huggingface.co:444/x", False),
+        ("https://huggingface.co", "https://cdn.huggingface.co/x", False),
+        ("http://hub.example", "https://hub.example/x", True),
+        ("http://hub.example:8080", "https://hub.example/x", False),
+    ],
+)
+def test_an_address_is_of_the_hub_by_scheme_name_and_port(monkeypatch, hub_at, url, is_hub):
+    monkeypatch.setattr(constants, "ENDPOINT", hub_at)
+    assert hub_client._is_of_the_hub(httpx2.URL(url)) is is_hub
