@@ -39,6 +39,12 @@ def lost_rows(quarantine: Artifact) -> Counter[tuple[str, str]]:
     return found
 
 
+def readable_documents(quarantine: Artifact) -> int:
+    """The documents that could be read, of a run whose counter `documents` has the unreadable and lost ones too."""
+    manifest = quarantine.manifest
+    return int(manifest.counters["documents"]) - manifest.rows - lost_rows(quarantine).total()
+
+
 def quarantine_entries(quarantine: Artifact) -> list[dict[str, Any]]:
     """{source, problem, documents, lost, examples} of each source and problem; examples: the first place.
 

@@ -33,7 +33,7 @@ from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.named_columns import with_columns_of_settings
-from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import read_unit, split_problems
 from raymill.cluster.report.page import page
@@ -234,7 +234,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
             log.warning("%s", problem)
         artifacts = self.stages(making.run)
         quarantine = artifacts[QUARANTINE]
-        good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
+        good = readable_documents(quarantine)
         refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "record")
         if self.config.simulate:
             return self._simulated(artifacts)

@@ -31,7 +31,7 @@ from raymill.cluster.output import read_slice
 from raymill.cluster.output_folder import refuse_output_among_inputs
 from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.readers.listing import InputListing, list_inputs
-from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.record import json_bytes
 from raymill.cluster.report.sections import Tile
@@ -239,7 +239,7 @@ class DistilJob(FilesJob[DistilConfig]):
             DataError: too many cannot be, or none is left.
         """
         quarantine = artifacts[QUARANTINE]
-        good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
+        good = readable_documents(quarantine)
         refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "document")
         if not artifacts[SAMPLE].rows:
             raise DataError("inputs: no document has any text. No request was sent.")

@@ -27,7 +27,7 @@ from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.named_columns import with_columns_of_settings
-from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.record import json_bytes
@@ -213,7 +213,7 @@ class ErrorsJob(RunJob[ErrorsConfig]):
         read, quarantine = artifacts[READ], artifacts[QUARANTINE]
         documents = int(quarantine.manifest.counters["documents"])
         refuse_too_many(
-            self.config.execution.max_bad_documents, documents - quarantine.rows, quarantine, PROBLEMS, "item"
+            self.config.execution.max_bad_documents, readable_documents(quarantine), quarantine, PROBLEMS, "item"
         )
         if not read.rows:
             notes = "".join(f" {one}" for one in self._notes)

@@ -38,7 +38,7 @@ from raymill.cluster.frame.job import Made, Making, Run, digests_of
 from raymill.cluster.output_folder import refuse_output_among_inputs
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
-from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, refuse_too_many
+from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.report.sections import Tile
 from raymill.cluster.secret_values import shortened
@@ -321,7 +321,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
             DataError: too many cannot be read, or none makes a request.
         """
         quarantine, removed = drafted[QUARANTINE], drafted["_work/removed.draft"]
-        good = int(quarantine.manifest.counters["documents"]) - quarantine.manifest.rows
+        good = readable_documents(quarantine)
         refuse_too_many(self.config.execution.max_bad_documents, good, quarantine, PROBLEMS, "document")
         if not quarantine.manifest.counters["requests"]:
             first = next((row for table in removed.tables() for row in table.to_pylist()), None)

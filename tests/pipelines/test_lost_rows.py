@@ -5,8 +5,12 @@ import re
 
 import pytest
 
+from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.cluster.errors import DataError
+from tests.support.annotate_inline import annotate_inline
 from tests.support.damaged import cut_gzip, zeroed_parquet
+from tests.support.errors_inline import errors_inline
+from tests.support.generate_inline import generate_inline
 from tests.support.inline import curate_inline, prepare_inline
 from tests.support.stories import story
 
@@ -50,6 +54,38 @@ def test_rows_lost_in_parquet_are_in_the_warning_and_in_the_share(run, tmp_path,
         run(_settings(path, 0.19), monkeypatch)
     done = run(_settings(path, 0.2), monkeypatch)
     assert any(one.startswith("Source lost: 40 rows were lost (corrupt_page, first ") for one in done.warnings)
+
+
+def _annotated(path, allowed, monkeypatch):
+    return annotate_inline(
+        {"kind": "annotate", "input": path, "task": {"type": "classify", "show": ["text"], "labels": ["a", "b"]},
+         "choose": {"count": 5}, "annotators": ["ada"], "output": f"{path}-out",
+         "execution": {"max_bad_documents": allowed}}, monkeypatch,
+    )  # fmt: skip
+
+
+def _analysed(path, allowed, monkeypatch):
+    return errors_inline(
+        {"input": path, "columns": {"prompt": "text", "answer": "text", "expected": "text"}, "output": f"{path}-out",
+         "execution": {"max_bad_documents": allowed}}, monkeypatch,
+    )  # fmt: skip
+
+
+def _generated(path, allowed, monkeypatch):
+    with FaultyServer() as server:
+        return generate_inline(
+            {"inputs": [{"path": path}], "model": {"endpoint": server.url, "name": "small"},
+             "make": {"template": "qa"}, "output": f"{path}-out", "execution": {"max_bad_documents": allowed}},
+            monkeypatch,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("run", [_annotated, _analysed, _generated])
+def test_lost_rows_are_no_readable_ones_in_the_share(run, tmp_path, monkeypatch):
+    path = str(zeroed_parquet(tmp_path / "x.parquet", [story(n) for n in range(200)]))
+    with pytest.raises(DataError, match=r"40 of 200 \w+ could not be read \(20\.0%"):
+        run(path, 0.19, monkeypatch)
+    assert run(path, 0.2, monkeypatch).uri
 
 
 def test_the_reports_count_lost_rows(tmp_path, monkeypatch):
