@@ -10,7 +10,7 @@ from raymill.cluster.frame.commands import Address, ConfigFile, Overrides
 from raymill.cluster.inspection import RunConfig, StorageOverrides, store_for
 from raymill.pipelines.annotate.exchange.export import Format, as_names, export_round
 from raymill.pipelines.annotate.exchange.importing import import_labels
-from raymill.pipelines.annotate.finish import Method, finish_round
+from raymill.pipelines.annotate.finish import WANTED_WIDTH, Method, finish_round
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.rounds import next_round
 from raymill.pipelines.annotate.serve import serve_labels
@@ -63,6 +63,10 @@ def finish(
     posterior: Annotated[
         float, typer.Option(min=0, max=1, help="minimum probability of a label; tasks with less are disputed")
     ] = 0.8,
+    width: Annotated[
+        float,
+        typer.Option(min=0.001, max=2, help="wanted width of the interval of alpha, for the number of further tasks"),
+    ] = WANTED_WIDTH,
     config: RunConfig = None,
     override: StorageOverrides = None,
 ) -> None:
@@ -71,7 +75,7 @@ def finish(
     Can be called again whenever further labels have come in.
     """
     with store_for(round, config, override) as place:
-        print(finish_round(Round.at(*place), method, posterior).text)
+        print(finish_round(Round.at(*place), method, posterior, width).text)
 
 
 def export(

@@ -67,7 +67,7 @@ from raymill.pipelines.prepare.records.fields import listed
 
 Method = Literal["majority", "dawid_skene", "one_coin", "gold", "crowdlab"]
 AGREEMENT, QUEUE, PATCH = "agreement.json", "adjudication/queue.parquet", "labels/patch.jsonl"
-_WANTED_WIDTH = 0.1
+WANTED_WIDTH = 0.1  # of the interval of alpha
 _PERIODS = 4
 _MOST_LABELS, _MOST_PAIRS = 50, 200  # listed in the report
 _STATUSES = ("agreed", "decided", "disputed", "skipped", "unlabelled")
@@ -113,7 +113,9 @@ _PAGE_NOTES = {
 }
 
 
-def finish_round(round: Round, method: Method = "dawid_skene", posterior: float = 0.8) -> Answer:
+def finish_round(
+    round: Round, method: Method = "dawid_skene", posterior: float = 0.8, width: float = WANTED_WIDTH
+) -> Answer:
     """Make one label of each task from the votes, measure the agreement, and list what experts have to decide.
 
     Can be called again whenever further labels have come in.
@@ -122,6 +124,7 @@ def finish_round(round: Round, method: Method = "dawid_skene", posterior: float 
         method: `majority`; `dawid_skene`, annotators with a table of confusions each; `one_coin`, with one skill each;
             `gold`, majority weighted by skill on gold tasks; `crowdlab`, votes with the predictions of the tasks.
         posterior: minimum probability of a label; tasks with less are disputed.
+        width: wanted width of the 95% interval of alpha, for the number of further tasks.
 
     Returns:
         What agreement.json has.
@@ -132,7 +135,7 @@ def finish_round(round: Round, method: Method = "dawid_skene", posterior: float 
     rows = [_row(ballots, row, found.get(row.id), posterior) for row in round.tasks]
     content = _table(round, rows)
     queue = sorted((row for row in rows if row["status"] == "disputed"), key=lambda row: (row["posterior"], row["id"]))
-    facts = _facts(ballots, consensus, rows, method)
+    facts = _facts(ballots, consensus, rows, method, width)
     _write(round, LABELS, content)
     _write(round, QUEUE, _table(round, queue, _QUEUE_FIELDS))
     if round.corrects:
@@ -277,7 +280,9 @@ def grouping(ballots: Ballots, chosen: np.ndarray) -> np.ndarray | None:
     return None if len(np.unique(tasks)) == len(tasks) else tasks
 
 
-def _facts(ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, Any]], method: Method) -> dict[str, Any]:
+def _facts(
+    ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, Any]], method: Method, width: float
+) -> dict[str, Any]:
     round, votes = ballots.round, ballots.votes
     counts, level = votes.counts(), cast(Level, "ordinal" if round.task.type == "rate" else "nominal")
     measure = _Measure(ballots, counts, level)
@@ -287,7 +292,7 @@ def _facts(ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, A
     statuses = Counter(row["status"] for row in rows)
     now = round.guideline()[1]
     stale = sum(bool(one.guideline) and one.guideline != now for some in ballots.given.values() for one in some)
-    missing = items_needed(everything["krippendorff_alpha"], _WANTED_WIDTH)
+    missing = items_needed(everything["krippendorff_alpha"], width)
     return {
         "name": round.name,
         **{name: _plain(one) for name, one in everything.items()},
@@ -300,7 +305,7 @@ def _facts(ballots: Ballots, consensus: Consensus, rows: Sequence[Mapping[str, A
         "method": method,
         "guideline": now,
         "stale_guideline": stale,
-        "further_tasks": {"width": _WANTED_WIDTH, "tasks": missing},
+        "further_tasks": {"width": width, "tasks": missing},
         "labels": _shares(ballots, rows),
         "answers": _answers(round, rows),
         "by_annotator": list(_annotators(ballots, consensus)),
@@ -446,7 +451,8 @@ def _text(round: Round, facts: Mapping[str, Any]) -> str:
         if one["labels"]
     ]
     if missing := facts["further_tasks"]["tasks"]:
-        lines.append(f"An interval of alpha of {_WANTED_WIDTH:g} takes about {plural(missing, 'further task')}.")
+        width = facts["further_tasks"]["width"]
+        lines.append(f"An interval of alpha of {width:g} takes about {plural(missing, 'further task')}.")
     lines += [f"warning: {one}" for one in facts["warnings"]]
     for name in (LABELS, *([PATCH] if round.corrects else []), QUEUE, AGREEMENT, REPORT_HTML):
         lines.append(f"{name.partition('.')[0].rpartition('/')[2]:<20}{paths.join(round.uri, name)}")

@@ -45,7 +45,7 @@ from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.exchange.export import Format, export_round
 from raymill.pipelines.annotate.exchange.importing import import_labels
-from raymill.pipelines.annotate.finish import Method, finish_round
+from raymill.pipelines.annotate.finish import WANTED_WIDTH, Method, finish_round
 from raymill.pipelines.annotate.round import Round, guideline_version, put_guideline
 from raymill.pipelines.annotate.serve import serve_labels
 from raymill.pipelines.annotate.simulation_report import learning_curves, simulation_tables, simulation_text
@@ -81,9 +81,9 @@ class AnnotateRun(Run):
         """The tasks and labels. Reads the tasks."""
         return Round.of(self.store, self.uri, self.manifest)
 
-    def finish(self, method: Method = "dawid_skene", posterior: float = 0.8) -> Answer:
+    def finish(self, method: Method = "dawid_skene", posterior: float = 0.8, width: float = WANTED_WIDTH) -> Answer:
         """As `raymill annotate finish`: what agreement.json has. See `finish_round`."""
-        return finish_round(self.round, method, posterior)
+        return finish_round(self.round, method, posterior, width)
 
     def export(self, file: str, format: Format, names: Mapping[str, str] | None = None) -> Answer:
         """As `raymill annotate export`. See `export_round`."""
@@ -311,7 +311,8 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         return 6 * len(self.frozen.units)
 
     def machines(self, seconds: float | None) -> Machines:
-        return Machines("cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, largest_task=4 * GIB)
+        model = 2 * self.trained.bytes if self.trained else 0
+        return Machines("cpu", cpus=2, memory=8 * GIB + model, disk=8 * GIB, largest_task=4 * GIB + model)
 
     # Of a dry run
 

@@ -145,6 +145,17 @@ def test_simulated_annotators_of_known_skill_are_recognised(tmp_path, monkeypatc
         assert row["low"] - 0.03 <= true[row["label"]] <= row["high"] + 0.03
 
 
+def test_a_narrower_interval_takes_more_tasks(records, tmp_path, monkeypatch):
+    run = annotate_inline(settings_of(records, tmp_path / "out", choose={"count": 100}), monkeypatch)
+    run.round.answers.add(simulated_answers(run.round, {"a1": 0.8, "a2": 0.8, "a3": 0.8}))
+    alpha = run.finish()["krippendorff_alpha"]
+    for width in (0.05, 0.1, 0.2):
+        found = run.finish(width=width)
+        wanted = 100 * ((alpha["high"] - alpha["low"]) / width) ** 2 - 100
+        assert found["further_tasks"] == {"width": width, "tasks": pytest.approx(wanted, abs=1)}
+    assert f"An interval of alpha of {width:g} takes about" in found.text
+
+
 def test_the_same_labels_again_change_nothing_and_later_ones_count(records, tmp_path, monkeypatch):
     round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
     some = simulated_answers(round, {"a1": 1, "a2": 1, "a3": 1})
