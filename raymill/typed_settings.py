@@ -2639,7 +2639,7 @@ def train(
     offload: Literal["none", "optimizer", "parameters"] = NOT_GIVEN,
     precision: Literal["auto", "float32", "bf16"] = NOT_GIVEN,
     attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = NOT_GIVEN,
-    activation_checkpointing: bool = NOT_GIVEN,
+    activation_checkpointing: Literal["selective"] | bool = NOT_GIVEN,
     compile: Literal["auto"] | bool = NOT_GIVEN,
     deterministic: bool = NOT_GIVEN,
     loss_chunk_tokens: int | None = NOT_GIVEN,
@@ -2707,7 +2707,8 @@ def train(
         attention: Implementation of attention; auto: variable-length FlashAttention in bf16 on GPUs, else
             transformers' choice.
         activation_checkpointing: Whether activations are computed again in the backward pass, which takes less
-            memory and more time.
+            memory and more time; selective: in compiled layers, only those that are cheap to compute, until 70%
+            of the memory is left.
         compile: Whether the decoder layers are compiled by torch.compile; auto: on GPUs, for model types that
             are tested to compile.
         deterministic: Whether a resumed run has bit-identical results on GPUs, which is slower; on CPUs it

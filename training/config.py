@@ -130,10 +130,10 @@ class TrainConfig(Settings):
         description="Implementation of attention; auto: variable-length FlashAttention in bf16 on GPUs, else "
         "transformers' choice",
     )
-    activation_checkpointing: bool = Field(
+    activation_checkpointing: Literal["selective"] | bool = Field(
         False,
         description="Whether activations are computed again in the backward pass, which takes less memory and more "
-        "time",
+        "time; selective: in compiled layers, only those that are cheap to compute, until 70% of the memory is left",
     )
     compile: Literal["auto"] | bool = Field(
         "auto",

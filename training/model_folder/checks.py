@@ -19,6 +19,7 @@ from raymill.cluster.model_settings import is_tokenizer_file
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
+from raymill.training.compile_choice import refuse_selective
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.folder import (
@@ -102,6 +103,7 @@ def check_model(config: TrainConfig) -> list[str]:
     size = described.get("vocab_size")
     if size is not None and not isinstance(size, int):
         raise ConfigError(f"{where}: vocab_size is {str(size)[:40]!a}; a whole number was wanted. Correct the file.")
+    refuse_selective(config, str(plain.get("model_type")))
     if folder:
         refuse_adapter(folder, names)
     if config.training_method.merges and config.lora.target != "all-linear":

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
@@ -159,6 +160,25 @@ def varlen_attention(
 
 # Without a registered mask function for this name, transformers builds no mask.
 AttentionInterface.register(VARLEN, varlen_attention)
+
+
+def register_cost(kernel: Any) -> None:
+    """Tell the compiler the operations of a kernel, unless torch does (2.13): else selective recomputing calls it again
+    as if it cost nothing.
+
+    kernel: an operator with the arguments of `torch.ops.torch_attn._varlen_attn`.
+    """
+    if kernel in flop_registry:
+        return
+
+    def operations(
+        query: torch.Size, key: Any, value: Any, starts: Any, _: Any, longest: int, *__: Any, **___: Any
+    ) -> int:
+        """Of two products of the queries with as many keys as the longest document has."""
+        positions, heads, size = query
+        return 4 * positions * longest * heads * size
+
+    register_flop_formula(kernel)(operations)
 
 
 def require_independence(body: Any, packed: bool, bf16: bool) -> None:

@@ -17,10 +17,16 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.training.compile_choice import compile_refusal
+from raymill.training.compile_choice import compile_refusal, refuse_selective
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
-from raymill.training.models.attention import choose_attention, dense_mask_warning, require_independence
+from raymill.training.models.attention import (
+    VARLEN,
+    choose_attention,
+    dense_mask_warning,
+    register_cost,
+    require_independence,
+)
 from raymill.training.models.base import decoder_layers, load_base, named_config, stored_dtype
 from raymill.training.models.compiling import compile_layers, elementwise_part
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
@@ -97,8 +103,9 @@ def attention_warning(config: TrainConfig, objective: Objective, compute: torch.
 def objective_around(config: TrainConfig, model: Any, classes: int, device: torch.device | str) -> Objective:
     """The objective around a loaded base model (the benchmark passes a model that it made on the GPU)."""
     method = config.training_method
+    refuse_selective(config, named_config(config.store, config.model).model_type)
     model.requires_grad_(method.trains_base)
-    if config.activation_checkpointing:
+    if config.activation_checkpointing is True:
         enable_activation_checkpointing(model, use_reentrant=False)
         if not method.trains_base:
             # peft, and engines with reentrant checkpointing of their own, need the first layer's input to require a
@@ -120,7 +127,10 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
         objective = NextToken(model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
     objective = objective.to(device)
     if (refusal := compile_refusal(config, named_config(config.store, config.model).model_type)) is None:
-        compile_layers(decoder_layers(objective.model), required=config.compile is True)
+        selective = config.activation_checkpointing == "selective"
+        if selective and objective.attention == VARLEN:
+            register_cost(torch.ops.torch_attn._varlen_attn)
+        compile_layers(decoder_layers(objective.model), required=config.compile is True, selective=selective)
     else:
         log.info("layers are not compiled: %s", refusal)
     return objective.train()
@@ -147,7 +157,7 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
     Raises:
         ConfigError: the adapter's settings do not fit this base.
     """
-    if config.method == "prefix" and config.activation_checkpointing:
+    if config.method == "prefix" and config.activation_checkpointing is True:
         raise ConfigError(
             "activation_checkpointing: method prefix passes its virtual tokens as a cache, which transformers drops "
             "when it recomputes layers, so nothing would be trained. Use method prompt, or set "

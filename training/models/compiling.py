@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from raymill.cluster.errors import ConfigError
+from raymill.training.compile_choice import KEPT_SHARE
 from raymill.training.models.loss import Elementwise, elementwise, fusable_elementwise
 
 log = logging.getLogger(__name__)
@@ -23,11 +24,11 @@ log = logging.getLogger(__name__)
 BACKEND = "inductor"
 
 
-def compile_layers(layers: Iterable[nn.Module], required: bool) -> None:
+def compile_layers(layers: Iterable[nn.Module], required: bool, selective: bool = False) -> None:
     """Replace each layer's forward by a compiled one; it is compiled at its first call.
 
     If compiling fails and is not `required`, a warning is logged once and the layers are computed uncompiled, with
-    equal results.
+    equal results. selective: keep at most KEPT_SHARE of the activations.
 
     Raises (at the first call):
         ConfigError: compiling failed and is `required`.
@@ -37,6 +38,7 @@ def compile_layers(layers: Iterable[nn.Module], required: bool) -> None:
     torch._dynamo.config.optimize_ddp = False
     # Compile the backward graph together with the forward one, so that a failure occurs before anything is computed.
     torch._functorch.config.force_non_lazy_backward_lowering = True
+    torch._functorch.config.activation_memory_budget = KEPT_SHARE if selective else 1.0
     compile_clock.start()
     fallback = Fallback(required)
     for layer in layers:

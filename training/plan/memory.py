@@ -44,12 +44,15 @@ pass. Torch's partitioner saves for norms, inputs and SwiGLU only:
     inputs       3 c H            of q, k, v together, of gate, up together, and the stream between the two
     SwiGLU       3 c F            gate, up, their product
 
+With `activation_checkpointing: selective` it saves at most 70% of that.
+
 The loss's compiled part keeps no float32 copy of the logits. An H100 with torch 2.11 allocated 47.4 GiB for 1B in full
 with 2 rows of 8,192 tokens and 57.0 for 8B by LoRA with one (2026-11-27, tests/benchmarks/README.md).
 
 The second half finds settings that fit a GPU: the default micro-batch, and the smallest change if a training does not
 fit. Changes are ordered by their cost: a smaller micro-batch (the rows of a step stay), then activation checkpointing
-(a quarter to a third more computation), then another engine (communication in every step).
+(selective, where layers are compiled; then of whole layers, a quarter to a third more computation), then another engine
+(communication in every step).
 """
 
 import functools
@@ -59,7 +62,7 @@ from dataclasses import asdict, dataclass
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError
-from raymill.training.compile_choice import compile_refusal
+from raymill.training.compile_choice import KEPT_SHARE, compile_refusal
 from raymill.training.config import TrainConfig
 
 GIB = 1 << 30
@@ -212,7 +215,8 @@ def forward_pass(config: TrainConfig, shape: Shape, micro_batch: int) -> "Pass":
         adapter_rank=config.lora.rank if adapts else 0,
         adapter_casts=adapts and config.bf16 and (config.lora.dora or config.lora.dropout > 0),
         attention="kernel" if kernel else "scores" if config.attention == "eager" else "mask",
-        checkpointing=config.activation_checkpointing,
+        checkpointing=config.activation_checkpointing is True,
+        kept_share=KEPT_SHARE if config.activation_checkpointing == "selective" else 1.0,
         compiled=compile_refusal(config, shape.model_type) is None,
         compiles_loss=config.workers.gpus_each > 0 and config.compile is not False,
         backward=not config.training_method.classifies,
@@ -345,7 +349,8 @@ class Pass:
 
     tokens: of a micro-batch. length: of a row. compute_bytes, residual_bytes: c and r. whole: all weights train, not an
     adapter. adapter_rank: of lora and qlora, else 0. adapter_casts: peft casts the inputs of its matrices. attention:
-    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). compiled: the layers are; compiles_loss: a part of the
+    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). kept_share: of what compiled layers would keep, with
+    selective recomputing. compiled: the layers are; compiles_loss: a part of the
     loss is. backward: False for a classifier, which keeps nothing.
     """
 
@@ -358,6 +363,7 @@ class Pass:
     adapter_casts: bool
     attention: str
     checkpointing: bool
+    kept_share: float
     compiled: bool
     compiles_loss: bool
     backward: bool
@@ -374,7 +380,8 @@ def saved_by_layer(shape: Shape, how: Pass) -> int:
         attention += shape.heads * how.length * (4 if c == 4 else 4 + c)
     # Inputs that peft casts, for dropout and DoRA, are counted as without compiling.
     if how.compiled and not how.adapter_casts:
-        return how.tokens * (r * h + 8 + 3 * c * h + 7 * c * how.adapter_rank + attention + 3 * c * f)
+        kept = r * h + 8 + 3 * c * h + 7 * c * how.adapter_rank + attention + 3 * c * f
+        return int(how.tokens * how.kept_share * kept)
     norms = 2 * (4 * h + (r * h if how.whole else 0) + 4)
     if how.whole:
         inputs = c * h * (5 if r > c else 2)
@@ -403,13 +410,15 @@ def work_bytes(shape: Shape, how: Pass) -> int:
     """Peak bytes beside what is kept: of the last layer's backward pass, which is the first.
 
     The gradients of the SwiGLU's three values and, in float32, of the norm; with checkpointing also all that the layer
-    keeps when it is recomputed. Without a backward pass, of a layer's forward pass.
+    keeps when it is recomputed, and with selective checkpointing a share of it. Without a backward pass, of a layer's
+    forward pass.
     """
     c, r, h = how.compute_bytes, how.residual_bytes, shape.hidden
     if not how.backward:
         return saved_by_layer(shape, how)
     work = how.tokens * (3 * c * shape.feed_forward + (2 * r + 8) * h)
-    return work + saved_by_layer(shape, how) if how.checkpointing else work
+    again = 1.0 if how.checkpointing else 1 / how.kept_share - 1
+    return work + int(again * saved_by_layer(shape, how))
 
 
 def logit_bytes(shape: Shape, chunk_tokens: int, compute_bytes: int) -> int:
@@ -492,8 +501,9 @@ def smallest_change(config: TrainConfig, shape: Shape, device_bytes: float) -> T
     same = (config.engine, config.offload)
     others = [one for one in possible_choices(config) if (one.engine, one.offload) != same]
     checkpointing = [config]
-    if config.training_method.recomputes and not config.activation_checkpointing:
-        checkpointing.append(config.model_copy(update={"activation_checkpointing": True}))
+    if config.training_method.recomputes and config.activation_checkpointing is not True:
+        stronger = ["selective"] if not config.activation_checkpointing else []
+        checkpointing += [config.model_copy(update={"activation_checkpointing": one}) for one in (*stronger, True)]
     return first_that_fits(checkpointing, [config], shape, device_bytes) or first_that_fits(
         checkpointing, others, shape, device_bytes
     )
@@ -506,6 +516,8 @@ def first_that_fits(
     for base in checkpointing:
         for engine in engines:
             one = base.model_copy(update={"engine": engine.engine, "offload": engine.offload})
+            if one.activation_checkpointing == "selective" and compile_refusal(one, shape.model_type):
+                continue
             own = one.micro_rows(one.workers.range[0])
             limit = own if one.micro_batch else -(-one.rows_per_step // one.workers.range[0])
             rows = most_rows(one, shape, device_bytes, limit)

@@ -17,6 +17,7 @@ import pytest
 import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
+from torch.utils.flop_counter import flop_registry
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.store.store import Store
@@ -71,10 +72,16 @@ def sample(seed: int) -> list[Case]:
     ]
 
 
-def observe(case: Case) -> dict[str, Any]:
+# A compiler that computes the graphs as they are; and one that chooses what is kept for the backward pass, as on GPUs.
+AS_IT_IS, PARTITION = "aot_eager", "aot_eager_decomp_partition"
+
+
+def observe(case: Case, backend: str = AS_IT_IS) -> dict[str, Any]:
     """On a rank: losses, calls of the kernel, numbers of graphs and of 4-bit matrices, types of buffers."""
     kernel, attention._KERNEL = attention._KERNEL, kernel_stand_in.varlen_attn
-    compiling.BACKEND = "aot_eager"
+    compiling.BACKEND = backend
+    # In rows of thousands of tokens attention costs more than a product; in the few of these cases, nearly nothing.
+    flop_registry[torch.ops.raymill_tests.varlen_attn] = lambda *_, **__: 1 << 40
     torch._dynamo.reset()
     counters.clear()
     kernel_stand_in.CALLS.clear()
@@ -183,6 +190,18 @@ def test_activation_checkpointing_recomputes_compiled_layers_of_a_sharded_model(
     chosen = [case for case in RECOMPUTED if (case.engine, case.method) == ("fsdp2", method) and case.more["compile"]]
     assert chosen
     assert failures(replace(case, steps=1) for case in chosen) == []
+
+
+@pytest.mark.parametrize(("engine", "method"), sampled(product(["ddp", "zero2", "fsdp2"], ["full", "lora"]), 1))
+def test_selective_recomputing_comes_to_equal_losses_and_does_not_call_the_kernel_again(engine, method):
+    case = case_of(engine, "bf16", method, "varlen", True)
+    plain = case_of("ddp", "bf16", method, "eager", False)
+    with RankPool(2) as ranks:
+        wanted = ranks.run(observe, plain)[0]["losses"]
+        for seen in ranks.run(
+            observe, replace(case, more=case.more | {"activation_checkpointing": "selective"}), PARTITION
+        ):
+            assert problems(case, seen, wanted) == []
 
 
 @pytest.mark.slow

@@ -6,12 +6,15 @@ import pytest
 import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
+from torch.utils.flop_counter import flop_registry
 
 from raymill.cluster.errors import ConfigError
-from raymill.training.compile_choice import KNOWN_TO_COMPILE, compile_refusal
+from raymill.training.compile_choice import KEPT_SHARE, KNOWN_TO_COMPILE, compile_refusal
 from raymill.training.engines import make_engine
 from raymill.training.fit.process_group import own_group
+from raymill.training.model_folder.checks import check_model
 from raymill.training.models import compiling
+from raymill.training.models.attention import register_cost
 from raymill.training.models.build import build_objective
 from raymill.training.models.compiling import (
     Fallback,
@@ -20,6 +23,7 @@ from raymill.training.models.compiling import (
     elementwise_part,
 )
 from raymill.training.models.loss import elementwise
+from tests.support import kernel_stand_in  # noqa: F401  # its operator
 from tests.support.fit_jobs import fit_alone, lines, pack_tiny, tiny_job
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
 
@@ -67,6 +71,31 @@ def graphs() -> int:
 def test_auto_compiles_known_models_on_gpus_and_a_setting_decides_alone(settings, model_type, said):
     refusal = compile_refusal(tiny_config("llama", **settings), model_type)
     assert (refusal is None) if said is None else (said in refusal)
+
+
+def test_selective_recomputing_of_layers_that_are_not_compiled_is_refused_with_the_reason():
+    config = tiny_config("llama", activation_checkpointing="selective")
+    with pytest.raises(
+        ConfigError, match=r"these are not compiled: workers have no GPU\. Set activation_checkpointing: true"
+    ):
+        build_objective(config)
+    with pytest.raises(ConfigError, match="these are not compiled"):
+        check_model(config)
+    build_objective(tiny_config("llama", activation_checkpointing="selective", compile=True))
+    assert torch._functorch.config.activation_memory_budget == KEPT_SHARE
+    build_objective(tiny_config("llama", compile=True))
+    assert torch._functorch.config.activation_memory_budget == 1
+
+
+def test_the_kernels_cost_is_that_of_its_products():
+    operator = torch.ops.raymill_tests.varlen_attn
+    flop_registry.pop(operator, None)
+    register_cost(operator)
+    query, one = torch.zeros(6, 4, 8), torch.zeros(6, 2, 8)
+    assert flop_registry[operator](query, one, one, None, None, 3, 3, None, [-1, 0], out_val=query) == 4 * 6 * 3 * 4 * 8
+    before = flop_registry[torch.ops.torch_attn._varlen_attn]
+    register_cost(torch.ops.torch_attn._varlen_attn)
+    assert flop_registry[torch.ops.torch_attn._varlen_attn] is before, "torch's own is kept"
 
 
 def test_a_run_continues_from_its_checkpoint_with_another_compile_setting():

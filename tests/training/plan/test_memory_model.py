@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raymill.training.compile_choice import KEPT_SHARE
 from raymill.training.config import TrainConfig
 from raymill.training.models.cost import shape_of
 from raymill.training.plan import memory as memory_model
@@ -249,10 +250,17 @@ def test_a_compiled_layer_keeps_what_the_partition_of_its_graph_says(method, eng
     assert kept == pytest.approx(saved_by_layer(shape, forward_pass(config, shape, 2)) - heads, rel=0.03)
 
 
+@pytest.mark.parametrize(("method", "engine"), sampled([("full", "fsdp2"), ("lora", "ddp")], 1))
+def test_selective_recomputing_keeps_at_most_its_share_and_not_much_less(method, engine):
+    [kept] = run_ranks(1, kept_by_layers, method, engine, "selective")
+    [whole] = run_ranks(1, kept_by_layers, method, engine)
+    assert 0.8 * KEPT_SHARE < kept / whole < 1.02 * KEPT_SHARE
+
+
 COMPILED = {"hidden_size": 256, "intermediate_size": 448, "num_attention_heads": 8, "num_key_value_heads": 2}
 
 
-def kept_by_layers(method: str, engine: str) -> float:
+def kept_by_layers(method: str, engine: str, checkpointing: bool | str = False) -> float:
     """Bytes that one compiled layer keeps for the backward pass, beside copies of weights."""
     import torch
 
@@ -263,11 +271,13 @@ def kept_by_layers(method: str, engine: str) -> float:
     from tests.support import kernel_stand_in
 
     attention._KERNEL, compiling.BACKEND = kernel_stand_in.varlen_attn, "aot_eager_decomp_partition"
+    attention.register_cost(torch.ops.raymill_tests.varlen_attn)  # as of torch's own kernel
     found = []
     for layers in (2, 3):
         size = COMPILED | {"num_hidden_layers": layers}
         config = tiny(size, length=96, method=method, engine=engine, precision="bf16", compile=True)
-        objective = build_objective(config.model_copy(update={"attention": "varlen"}), compute="cuda")
+        changes = {"attention": "varlen", "activation_checkpointing": checkpointing}
+        objective = build_objective(config.model_copy(update=changes), compute="cuda")
         trained = make_engine(config, objective, torch.device("cpu"))
         kept: dict[int, int] = {}
         alive = []

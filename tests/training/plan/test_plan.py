@@ -234,7 +234,7 @@ def test_of_a_devices_memory_all_but_a_tenth_can_be_used():
 def test_the_smallest_change_is_fewer_rows_then_checkpointing_then_another_engine():
     settings = big(micro_batch=8)
     shape = shape_of(settings)
-    slim = settings.model_copy(update={"activation_checkpointing": True})
+    selective, slim = (settings.model_copy(update={"activation_checkpointing": one}) for one in ("selective", True))
 
     def said(needed: int) -> str:
         found = smallest_change(settings, shape, needed / USABLE + 1)
@@ -244,7 +244,9 @@ def test_the_smallest_change_is_fewer_rows_then_checkpointing_then_another_engin
     assert said(memory(settings, shape).total) == ""
     assert said(memory(settings, shape).total - 10) == "micro_batch: 7"
     assert said(memory(settings, shape, 1).total) == "micro_batch: 1"
-    assert said(memory(settings, shape, 1).total - 10).endswith("activation_checkpointing: true")
+    assert said(memory(settings, shape, 1).total - 10).endswith("activation_checkpointing: selective")
+    assert said(memory(selective, shape, 1).total) == "micro_batch: 1, activation_checkpointing: selective"
+    assert said(memory(selective, shape, 1).total - 10).endswith("activation_checkpointing: true")
     assert said(memory(slim, shape, 1).total) == "micro_batch: 1, activation_checkpointing: true"
     assert said(memory(slim, shape, 1).total - 10).endswith("engine: zero1")
 

@@ -318,7 +318,7 @@ def test_four_bit_weights_are_the_frozen_matrices_of_the_layers():
 # Bytes of a token in a layer, by hand from the table of training/plan/memory.py: H 100, F 300, Q 120, K 60, 4 heads,
 # rows of 7. The norms keep two scales of 4 bytes besides, attention a number of 4 bytes for each head.
 PASS = Pass(
-    10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, compiled=False, compiles_loss=False, backward=True
+    10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, kept_share=1.0, compiled=False, compiles_loss=False, backward=True
 )  # fmt: skip
 
 
@@ -334,6 +334,12 @@ PASS = Pass(
             808 + 1952 + 990 + 1800,
             400 + 400 + 240 + 32,
             1800 + 1200,
+        ),
+        (
+            {"compiled": True, "residual_bytes": 4, "kept_share": 0.5},
+            (408 + 600 + 990 + 1800) // 2,
+            400 + 800 + 240 + 32,
+            1800 + 1600 + (408 + 600 + 990 + 1800) // 2,
         ),
         ({"compiled": True, "residual_bytes": 4}, 408 + 600 + 990 + 1800, 400 + 800 + 240 + 32, 1800 + 1600),
         ({"compiled": True, "whole": False, "adapter_rank": 8}, 208 + 712 + 990 + 1800, 1072, 1800 + 1200),
