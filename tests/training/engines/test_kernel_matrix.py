@@ -192,8 +192,9 @@ def test_activation_checkpointing_recomputes_compiled_layers_of_a_sharded_model(
     assert failures(replace(case, steps=1) for case in chosen) == []
 
 
-@pytest.mark.parametrize(("engine", "method"), sampled(product(["ddp", "zero2", "fsdp2"], ["full", "lora"]), 1))
+@pytest.mark.parametrize(("engine", "method"), sampled(product(["zero2", "fsdp2"], ["full", "lora"]), 1))
 def test_selective_recomputing_comes_to_equal_losses_and_does_not_call_the_kernel_again(engine, method):
+    """Under ddp a layer also keeps copies of its weights, which are larger here than what it keeps of few tokens."""
     case = case_of(engine, "bf16", method, "varlen", True)
     plain = case_of("ddp", "bf16", method, "eager", False)
     with RankPool(2) as ranks:

@@ -87,7 +87,7 @@ def test_selective_recomputing_of_layers_that_are_not_compiled_is_refused_with_t
     assert torch._functorch.config.activation_memory_budget == 1
 
 
-def test_the_kernels_cost_is_that_of_its_products():
+def test_the_kernels_cost_is_its_two_products():
     operator = torch.ops.raymill_tests.varlen_attn
     flop_registry.pop(operator, None)
     register_cost(operator)
