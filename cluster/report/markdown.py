@@ -8,12 +8,13 @@ fence; only what stands in a code block is marked `safe` in the template.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 from markupsafe import Markup, escape
 
@@ -31,13 +32,23 @@ _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _MARKS = re.compile(r"([\\`*_\[\]#+|~$@]|:(?=//)|(?<=www)\.)")
 # Control characters, separators of lines, marks and overrides of direction, and halves of UTF-16 pairs.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+_LONGEST = 100_000  # characters of a text whose marks are rendered: the worst ones take two seconds
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 def markdown(words: str) -> Markup:
-    """A text as its Markdown means it."""
-    root = SyntaxTreeNode(_PARSER.parse(words))
-    return _element("div", *map(_rendered, root.children), attributes=' class="markdown" dir="auto"')
+    """A text as its Markdown means it; as it is, if it is very long or its elements are nested deeply."""
+    found = None if len(words) > _LONGEST else _rendered_whole(_PARSER.parse(words))
+    shown = _element("pre", words) if found is None else found
+    return _element("div", shown, attributes=' class="markdown" dir="auto"')
+
+
+def _rendered_whole(tokens: Sequence[Token]) -> Markup | None:
+    """The elements of a text; None if it is nested too deeply, of which the parser leaves out the innermost."""
+    deepest = max((one.level for token in tokens for one in (token, *(token.children or ()))), default=0)
+    if deepest >= _PARSER.options["maxNesting"] - 1:
+        return None
+    return join(*map(_rendered, SyntaxTreeNode(tokens).children))
 
 
 def _element(tag: str, *content: Content, attributes: str = "") -> Markup:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,9 @@ _QUEUE_S = 5  # between two looks at the adjudication queue
 
 class RefusedLabel(ValueError):
     """A request or label that is not accepted; the message is the reason."""
+
+
+_shown_guideline = lru_cache(4)(markdown)  # each request has it
 
 
 class Labelling:
@@ -122,7 +126,7 @@ class Labelling:
             found = self.round.guideline()
             self._guideline = time.monotonic(), found
         text, version = found
-        return {"version": version, "html": str(markdown(text)) if text else ""}
+        return {"version": version, "html": str(_shown_guideline(text)) if text else ""}
 
     def progress(self, annotator: str) -> dict[str, int]:
         """Tasks of an annotator: given, labelled, skipped; and those that wait for an expert."""

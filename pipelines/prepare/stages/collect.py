@@ -463,9 +463,14 @@ class _Unit:
         return found
 
     def patched(self, records: list[tuple[Collected, dict[str, Any]]]) -> list[tuple[Collected, dict[str, Any]]]:
-        """The records with their corrections, whose texts are cleaned as the others. records: as of `converted`."""
+        """The records with their corrections, whose texts are cleaned and checked as the others.
+
+        records: as of `converted`.
+        """
         found = []
+        refused: list[tuple[int, str, Mapping[str, str | None], str]] = []
         for record, columns in records:
+            is_usable = True
             for edit in self.settings.patches.by_id.get(record.id or "", ()):
                 new = edited(record.content, record.metadata, edit)
                 if new is not None:
@@ -488,8 +493,17 @@ class _Unit:
                 originals = {name: one for name, one in record.originals.items() if name in stays}
                 operations = (*record.operations, f"{EDITED}{by}")
                 record = replace(record, content=content, metadata=metadata, operations=operations, originals=originals)
+                try:
+                    with_texts(content, texts_of(content))
+                except Unusable as error:
+                    given = {"id": record.id, "field": edit.field, "new": edit.new, "edited_by": by}
+                    refused.append((record.row, error.reason, given, record.file))
+                    is_usable = False
+                    break
                 columns = to_shape(content, self.config.records.shape)
-            found.append((record, columns))
+            if is_usable:
+                found.append((record, columns))
+        self._refuse(refused)
         return found
 
     def _cleaned_edit(self, edit: Edit) -> Edit:

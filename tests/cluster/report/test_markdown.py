@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from markupsafe import escape
 
 from raymill.cluster.report.markdown import markdown
 from raymill.cluster.report.page import valid_text
@@ -36,6 +37,22 @@ _SAFE = {
 )  # fmt: skip
 def test_markdown_is_rendered_and_what_it_refers_to_is_shown_as_text(words, wanted):
     assert markdown(words) == f'<div class="markdown" dir="auto">{wanted}</div>'
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["*" * 500 + "a" + "*" * 500, ">" * 500 + " read this", ">" * 20 + " a",
+     "\n".join("  " * n + "- a" for n in range(25)),
+     "~~a" * 50_000],
+    ids=["stars", "quotes", "20 quotes", "lists", "length"],
+)  # fmt: skip
+def test_what_is_nested_deeply_or_very_long_is_shown_as_it_is(words):
+    assert markdown(words) == f'<div class="markdown" dir="auto"><pre>{escape(words)}</pre></div>'
+
+
+def test_quotes_and_emphasis_of_some_levels_are_rendered():
+    assert "<blockquote>" * 9 + "<p>a</p>" in markdown(">" * 9 + " a")
+    assert "<strong>" * 8 + "a" in markdown("*" * 16 + "a" + "*" * 16)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,17 @@ def test_what_a_correction_says_is_cleaned_and_checked_as_records_are(settings, 
     assert {one["reason"]: one["records"] for one in run.report["reasons"]}["answer_too_short"] == 1
 
 
+@pytest.mark.parametrize("field", ["prompt", "completion"])
+def test_a_correction_that_leaves_no_question_or_answer_is_a_row_in_quarantine(settings, tmp_path, monkeypatch, field):
+    old = {"prompt": question(1), "completion": answer(1)}[field]
+    patch = write(tmp_path / "patch.jsonl", edit(field, old, " \n"))
+    more = {"patches": [patch], "execution": {"max_bad_documents": 0.1}, "validate": {"answer_chars": None}}
+    run = prepare_inline(settings | more, monkeypatch)
+    assert "t1" not in records(run) and len(records(run)) == 29
+    (row,) = run.quarantine.table().to_pylist()
+    assert row["problem"] == "empty" and json.loads(row["content"])["field"] == field
+
+
 def test_the_last_question_and_answer_of_a_conversation_are_meant():
     turns = ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")
     chat = Chat(tuple(Message(*one) for one in turns))
