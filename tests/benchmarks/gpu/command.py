@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--attention", default="auto", help="auto, eager, sdpa, varlen, flash_attention_2")
     add("--precision", default="auto", choices=["auto", "float32", "bf16"])
-    add("--activation-checkpointing", action="store_true")
+    add("--activation-checkpointing", nargs="?", const=True, default=False, choices=["selective"])
     add("--loss-chunk-tokens", type=int)
     add("--learning-rate", type=float, default=1e-5)
     add("--optimize-ddp", action="store_true", help="leave torch's splitting of compiled graphs on, to compare")

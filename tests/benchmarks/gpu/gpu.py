@@ -98,6 +98,7 @@ def items(rehearse: bool, gib: float = _LARGE_GIB, jobs: str | None = None) -> l
         bench("D", f"compiled, micro-batch {lora_rows}", *by_lora, *chunk, "--profile", predicted=True),
         bench("D", "beside HF Trainer", "--shape", "8b", "--method", "lora", *beside, *chunk),
         bench("C", "fsdp2, recomputing", *fsdp2, "--activation-checkpointing"),
+        bench("C", "fsdp2, recomputing what is cheap", *fsdp2, "--activation-checkpointing", "selective"),
         bench("C", f"eager, micro-batch {full_rows}, chunk 4,096", *in_full, *chunk, "--no-compile"),
         Item("D", "a checkpoint of 1B stops training", "tests.benchmarks.gpu.stall", ("--shape", "1b")),
         bench("D", f"eager, micro-batch {lora_rows}", *by_lora, *chunk, "--no-compile"),

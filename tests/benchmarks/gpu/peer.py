@@ -127,7 +127,7 @@ def _alone(ranks: Ranks) -> Iterator[None]:
 def _model(config: TrainConfig, device: torch.device, attention: str) -> Any:
     model = random_model(config, device, attention)
     model.config.use_cache = False
-    if config.activation_checkpointing:
+    if config.activation_checkpointing:  # transformers has no selective one
         enable_activation_checkpointing(model, use_reentrant=False)
         model.enable_input_require_grads()
     if config.method != "full":

@@ -137,6 +137,9 @@ def _kernels(kernels: Sequence[Kernel]) -> dict[str, Any] | None:
     return {"costliest": costliest, "count": len(kernels), "ms": sum(kernel.ms for kernel in kernels)}
 
 
+RECOMPUTING = {False: "", True: "activation checkpointing, ", "selective": "selective activation checkpointing, "}
+
+
 def result_text(result: dict[str, Any]) -> str:
     """The result as text: setting, tokens per second, MFU with its formula, memory; parts and kernels if measured."""
     setting = result["setting"]
@@ -146,7 +149,7 @@ def result_text(result: dict[str, Any]) -> str:
         f"setting     {setting['method']}, {setting['engine']}, {setting['precision']}, "
         f"{'compiled, ' if setting['compile'] else ''}"
         f"{''.join(f'with {name}, ' for name in setting['put_back'])}"
-        f"{'activation checkpointing, ' if setting['activation_checkpointing'] else ''}"
+        f"{RECOMPUTING[setting['activation_checkpointing']]}"
         f"{setting['workers']} x {result['device']}",
         f"rows        {setting['micro_batch']} x {setting['sequence_length']} tokens a micro-batch, "
         f"{setting['accumulation']} a step and worker, {min(documents)} to {max(documents)} documents a step; a token "
