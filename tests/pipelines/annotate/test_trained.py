@@ -14,6 +14,7 @@ from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate import stages
 from raymill.pipelines.annotate.config import AnnotateConfig
+from raymill.pipelines.annotate.job import AnnotateJob
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.rounds import next_round
 from raymill.pipelines.annotate.trained import trained_classifier
@@ -48,6 +49,7 @@ def test_the_records_of_which_a_probe_is_least_certain_are_chosen(probe, tmp_pat
     choose = {"count": 10, "uncertainty": 0.8, "classifier": str(probe)}
     settings = settings_of(tmp_path / "in.parquet", tmp_path / "out", task=TASK, choose=choose)
     run = annotate_inline(settings, monkeypatch)
+    assert AnnotateJob(run.config).machines(None).largest_task > 4 << 30  # with the model
     tasks = {row.id: row for row in run.round.tasks}
     model = trained_classifier(Store(), str(probe), TASK["labels"])
     sure = dict(zip(texts, model.probabilities([*texts.values()], TASK["labels"]).max(axis=1), strict=True))
