@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import plural
+from raymill.cluster.readers.column_types import column_problem
 from raymill.cluster.readers.columns import (
     FILES_LOOKED_AT,
     near_names,
@@ -262,6 +263,8 @@ def _check_schema(source: _Source, file: FileInfo, schema: pa.Schema) -> None:
                 source.add_bad_file(file.uri, _missing(source, setting, name, schema.names), f"no {setting} {name}")
             elif count > 1:
                 source.add_bad_file(file.uri, repeated(shown, name, schema.names))
+            elif problem := column_problem(schema, [name], shown):
+                source.add_bad_file(file.uri, problem, f"type of {name}")
             elif setting == "id" and (problem := other_type(shown, name, schema, _ID, _OF_ID)):
                 source.add_bad_file(file.uri, problem)
             elif setting == "text" and source.input.nested_text:

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.guard import Exceeded
+from raymill.cluster.readers.column_types import BAD_VALUE, invalid_texts, is_known_zone, value_problems
 from raymill.cluster.readers.inputs import CONTENT, CUT, PARENTS, Cut, Input, Limits
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, expanded_size
 from raymill.cluster.store.interface import FileInfo
@@ -33,6 +34,7 @@ from raymill.cluster.store.store import Store
 
 TABLE_BYTES = 8 << 20
 Row = dict[str, Any]  # column -> value
+_ROWS_AT_ONCE = 4096  # as Python objects
 CONTENT_CHARACTERS = 10_000  # that are kept of a row that cannot be read
 
 _IN_THE_CONFIG = {
@@ -61,6 +63,8 @@ PROBLEMS = {
     "too_slow": "its text takes more processor time to extract than document_s allows for its size",
     "long_line": "the line or JSON value is over 64 MiB and three times max_document_bytes; raise that, or leave out "
     "large keys",
+    BAD_VALUE: "a date, time or duration is out of range: dates have the years 1 to 9999, times are below 24 hours",
+    "column_type": "a column that is read has a type that is not supported; write it with another one",
     "too_deep": "a value of `columns` is nested too deeply to be written as text",
     "truncated": "the file ends too early; the rest is lost",
     "corrupt_compression": "the compressed data is damaged; the rest of the file is lost",
@@ -132,6 +136,8 @@ class ReaderCounts:
     repeated_keys: records in which a key is repeated; the last value is used.
     notes: what a reader leaves out of documents, or what they lack -> number; the two make a sentence.
     lost: problem -> rows lost behind an unreadable row, besides that row; only where their number is known.
+    unread: of columns that are not read, rows with a value; only of `rows` of formats that state it with their rows.
+    row_bytes: mean stored bytes of the rows that are being read, with all columns; 0 if it is not known.
     """
 
     skipped: Counter[str] = field(default_factory=Counter)
@@ -139,6 +145,8 @@ class ReaderCounts:
     repeated_keys: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    row_bytes: float = 0.0
 
     def add(self, other: "ReaderCounts") -> None:
         """Add the counts of another reader."""
@@ -147,6 +155,7 @@ class ReaderCounts:
         self.repeated_keys += other.repeated_keys
         self.notes.update(other.notes)
         self.lost.update(other.lost)
+        self.unread.update(other.unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +226,14 @@ class Reader:
         """Tables of the documents in the span. Adds to `counts`."""
         raise NotImplementedError
 
-    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+    def rows(
+        self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None = None
+    ) -> Iterator[tuple[Row | Unreadable, str]]:
         """(a record of the span, or the problem for which it cannot be read; its place), in order.
 
         Values have the types of the file. By default they are the text and the carried columns of `read`.
+
+        counts: a reader may add to it what it states of columns that are not read.
 
         Raises:
             UnreadableRest: the rest of the span cannot be read.
@@ -401,18 +414,19 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         where: the file or its part, for the column `where`.
         first_row: number of the batch's first row in it, from 0.
     """
-    texts, *others = (
-        as_large_string(batch.column(name), nested=input.nested_text) for name in input.texts_in(batch.schema.names)
-    )
+    read = [_texts(batch.column(name), input.nested_text) for name in input.texts_in(batch.schema.names)]
+    texts, *others = (column for column, _ in read)
     if others:
         texts = pc.coalesce(texts, *others)
     ids = pa.nulls(len(texts), pa.string()) if input.id is None else _ids(batch.column(input.id))
     carried = {name: plain(batch.column(name)) for name in input.columns}
 
     problems = text_problems(texts, limits)
-    invalid = {name: _invalid_rows(column) for name, column in {"id": ids, **carried}.items()}
-    for row in (row for rows in invalid.values() for row in rows):
-        problems.setdefault(row, "bad_utf8")
+    for _, of_texts in read:
+        problems |= of_texts
+    invalid = {name: value_problems(column) for name, column in {"id": ids, **carried}.items()}
+    for found in invalid.values():
+        problems = found | problems
 
     for name, column in carried.items():
         long = _long_rows(column, limits)
@@ -421,13 +435,22 @@ def documents(batch: pa.RecordBatch, input: Input, limits: Limits, where: str, f
         carried[name] = _without(column, sorted({*invalid[name], *long}))
     rows = sorted(problems)
     columns = {
-        "id": _without(ids, invalid["id"]),
+        "id": _without(ids, sorted(invalid["id"])),
         "text": _without(texts, rows),
         "problem": _sparse(len(texts), rows, [problems[row] for row in rows]),
         "where": _sparse(len(texts), rows, [f"{where} row {first_row + row}" for row in rows]),
         **carried,
     }
     return pa.table(columns)
+
+
+def _texts(column: pa.Array, nested: bool) -> tuple[pa.LargeStringArray, dict[int, str]]:
+    """(the column as texts, row -> problem of values that are none). nested: see `as_large_string`."""
+    if is_text_type(column.type) or not nested:
+        return as_large_string(column), {}
+    column = plain(column)
+    bad = value_problems(column)
+    return as_large_string(_without(column, sorted(bad)), nested=True), bad
 
 
 def _long_rows(column: pa.Array, limits: Limits) -> list[int]:
@@ -448,7 +471,7 @@ def text_problems(texts: pa.LargeStringArray, limits: Limits) -> dict[int, str]:
     sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
     if len(sizes) and sizes.max() > limits.max_document_bytes:
         problems |= dict.fromkeys(np.flatnonzero(sizes > limits.max_document_bytes).tolist(), "too_large")
-    for row in _invalid_rows(texts):
+    for row in invalid_texts(texts):
         problems.setdefault(row, "bad_utf8")
     return problems
 
@@ -518,7 +541,10 @@ def is_text_type(type: pa.DataType) -> bool:
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:
-    """The type of a carried column without dictionaries, views and extensions; large types become the usual ones."""
+    """The type of a carried column without dictionaries, views and extensions; large types become the usual ones.
+
+    Times of a zone that Python does not have are times of UTC, which is the same moment.
+    """
     if isinstance(type, pa.BaseExtensionType):
         return plain_type(type.storage_type)
     if pa.types.is_dictionary(type):
@@ -531,11 +557,15 @@ def plain_type(type: pa.DataType) -> pa.DataType:
 
 
 def plain_nested(type: pa.DataType) -> pa.DataType:
-    """A type without dictionaries within lists, structs and maps; others stay."""
+    """A type without dictionaries and views within lists, structs and maps, and without unknown zones; others stay."""
 
     def of_field(field: pa.Field) -> pa.Field:
-        inner = field.type.value_type if pa.types.is_dictionary(field.type) else plain_nested(field.type)
-        return field.with_type(inner)
+        inner = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+        return field.with_type(plain_nested(views.get(inner, inner)))
+
+    if pa.types.is_timestamp(type) and type.tz is not None and not is_known_zone(type.tz):
+        return pa.timestamp(type.unit, "UTC")
 
     if pa.types.is_struct(type):
         return pa.struct([of_field(field) for field in type.fields])
@@ -569,7 +599,7 @@ def cast_rows(column: pa.Array, type: pa.DataType) -> pa.Array:
     if column.type == type:
         return column
     if pa.types.is_nested(column.type):
-        column = column.take(pa.array(np.arange(len(column))))
+        column = pa.concat_arrays([column])
     return column.cast(type)
 
 
@@ -595,25 +625,6 @@ def _ids(column: pa.Array) -> pa.StringArray:
     column = plain(column)
     ids = column.view(pa.string()) if pa.types.is_binary(column.type) else column.cast(pa.string())
     return pc.if_else(pc.equal(pc.binary_length(ids), 0), pa.scalar(None, pa.string()), ids)
-
-
-def _invalid_rows(column: pa.Array) -> list[int]:
-    """Rows that are not UTF-8."""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return []
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        binary = column.view(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-        found = []
-        for row, value in enumerate(binary):
-            try:
-                if value.is_valid:
-                    str(memoryview(value.as_buffer()), "utf-8")
-            except UnicodeDecodeError:
-                found.append(row)
-        return found
-    return []
 
 
 def _without(column: pa.Array, rows: list[int]) -> pa.Array:
@@ -650,6 +661,21 @@ def python_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
             except _NOT_OF_PYTHON:
                 found.append(None)
         return found
+
+
+def typed_rows(batch: pa.RecordBatch, where: str, first: int) -> Iterator[tuple[Row | Unreadable, str]]:
+    """The rows of a batch as of `Reader.rows`; a row with a value that Python cannot hold is `Unreadable`.
+
+    where: the file. first: number of the batch's first row in it.
+    """
+    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+        rows = batch.slice(start, _ROWS_AT_ONCE)
+        problems: dict[int, str] = {}
+        for column in rows.columns:
+            problems = value_problems(column) | problems
+        for number, row in enumerate(python_rows(rows) if batch.num_columns else [{}] * len(rows)):
+            found = Unreadable(problems[number]) if number in problems else row
+            yield found, f"{where} row {first + start + number}"
 
 
 _MOST_VALUES, _VALUES_OF_A_ROW = 1 << 22, 1000  # that are shown, of few rows, and of each more

@@ -121,11 +121,13 @@ class UnreadableRest(Exception):
 
     problem: not_compressed, corrupt_compression, empty_members, expansion_bomb, large_block or truncated;
     readers have further ones.
+    detail: a sentence about this file; empty if the problem says all.
     """
 
-    def __init__(self, problem: str) -> None:
+    def __init__(self, problem: str, detail: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
+        self.detail = detail
 
 
 @dataclass(slots=True)

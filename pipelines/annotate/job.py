@@ -34,7 +34,7 @@ from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.named_columns import with_columns_of_settings
 from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
-from raymill.cluster.readers.reader import PROBLEMS
+from raymill.cluster.readers.reader import PROBLEMS, python_rows
 from raymill.cluster.readers.units import read_unit, split_problems
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import Section, note, plain_sections
@@ -169,7 +169,7 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         frozen = freeze_listing(list_inputs(self.store, [input]))
         found = set[str]()
         for table in (one for unit in frozen.units for one in read_unit(unit, frozen.reading, self.config.limits)):
-            for row in split_problems(table)[0].to_pylist():
+            for row in python_rows(split_problems(table)[0]):
                 row[input.text] = row["text"]
                 found.add("\n".join(shown(value_in(row, name)) or "" for name in columns))
             found = set(sorted(found, key=lambda one: hash64(one.encode()))[:_MOST_REFERENCES])

@@ -36,7 +36,7 @@ from raymill.cluster.output import Output, read_slice
 from raymill.cluster.plan.sample import document_count
 from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.quarantine import lost_counters
-from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.reader import ReaderCounts, python_rows
 from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_problems
 from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
@@ -216,7 +216,7 @@ class Read:
             readable, bad = split_problems(table)
             if unreadable is not None:
                 unreadable(table, bad)
-            for row in readable.select([name for name in readable.column_names if name != "row"]).to_pylist():
+            for row in python_rows(readable.select([name for name in readable.column_names if name != "row"])):
                 id = row["id"] or hash_of_text(row["text"])
                 if id in self.labelled:
                     continue

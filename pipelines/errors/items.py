@@ -20,7 +20,7 @@ from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.splits import hash64
 from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.quarantine import lost_counters
-from raymill.cluster.readers.reader import ReaderCounts
+from raymill.cluster.readers.reader import ReaderCounts, python_rows
 from raymill.cluster.readers.units import InputManifest, Unit, read_unit, split_problems
 from raymill.cluster.stage import Scratch
 from raymill.pipelines.errors.config import Compare, ErrorsConfig
@@ -112,7 +112,7 @@ class ReadFiles:
             if bad.num_rows:
                 found = bad.select(["row", "problem", "where"])
                 scratch.write(QUARANTINE, found.append_column("source", pa.repeat(unit.source, found.num_rows)))
-            rows = readable.select([name for name in readable.column_names if name != "row"]).to_pylist()
+            rows = python_rows(readable.select([name for name in readable.column_names if name != "row"]))
             drawn = list(self._items(rows, text, unit.source, counters))
             judged = [one for one in self._judged(drawn) if one.error is not None]
             counters["unjudged"] += len(drawn) - len(judged)

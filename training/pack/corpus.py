@@ -17,13 +17,14 @@ from raymill.cluster.examples.copies import COPIES, MAX_COPIES, UNNAMED_COPIES
 from raymill.cluster.examples.splits import SPLITS, split_name
 from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
+from raymill.cluster.readers.column_types import column_problem
 from raymill.cluster.readers.columns import first_columns, kind_of, other_type, repeated, type_in
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.formats.hub import is_hub_data, pinned
 from raymill.cluster.readers.formats.records import BrokenRest
 from raymill.cluster.readers.freeze import append_span
 from raymill.cluster.readers.inputs import Limits
-from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable
+from raymill.cluster.readers.reader import PROBLEMS, ReaderCounts, Row, Unreadable
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, first_bytes, refuse_changed
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import files_from
@@ -189,6 +190,8 @@ def _check_type(uri: str, role: str, name: str, schema: pa.Schema, preference: b
     setting = f"columns.{role}"
     if schema.names.count(name) > 1:
         raise ConfigError(f"{uri}: {repeated(setting, name, schema.names)}")
+    if problem := column_problem(schema, [name], setting):
+        raise ConfigError(f"{uri}: {problem}")
     if (type := type_in(schema, name)) is None:
         raise ConfigError(no_content(uri, setting, name, schema.names))
     if role == "prompt" and preference and kind_of(type) == "list":
@@ -220,8 +223,12 @@ class CorpusReading:
     forbidden_terms: tuple[str, ...] = ()
     most_copies: int = MAX_COPIES
 
-    def rows(self, unit: Iterable[Span]) -> Iterator[tuple[Span, Row | Unreadable, str]]:
+    def rows(
+        self, unit: Iterable[Span], counts: ReaderCounts | None = None
+    ) -> Iterator[tuple[Span, Row | Unreadable, str]]:
         """(span, row or the reason why it cannot be read, its place) of each row of a unit.
+
+        counts: see `Reader.rows`.
 
         Raises:
             DataError: a file changed since the run began, or cannot be read to its end.
@@ -230,7 +237,7 @@ class CorpusReading:
             refuse_changed(self.store, span)
             number = 0
             try:
-                for row, where in READERS[span.format].rows(self.store, span, self.input, LIMITS):
+                for row, where in READERS[span.format].rows(self.store, span, self.input, LIMITS, counts):
                     yield span, row, where
                     number += 1
             except UnreadableRest as broken:
@@ -469,6 +476,13 @@ def _splits_of_first_rows(reading: CorpusReading, spans: Sequence[Span]) -> set[
 
 def _unreadable(store: Store, span: Span, number: int, broken: UnreadableRest) -> str:
     """The error about a file whose rest after row `number` cannot be read."""
+    if broken.detail:
+        return f"{span.uri}: {broken.detail}"
+    if broken.problem == "expansion_bomb" and span.format in ("parquet", "hf"):
+        return (
+            f"{span.uri}: its values are over {LIMITS.max_expansion_ratio:,.0f} times as large as the file, as where "
+            "rows repeat one long text. Write it again without the repeated rows, or exclude it by a narrower path."
+        )
     problem, cause = broken.problem.replace("_", " "), broken.__cause__
     if span.format == "parquet" and isinstance(cause, pa.ArrowException | OSError):
         return (

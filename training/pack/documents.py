@@ -31,7 +31,7 @@ from raymill.cluster.examples.terms import TERMS
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.columns import value_in
 from raymill.cluster.readers.formats import READERS, file_problem
-from raymill.cluster.readers.reader import PROBLEMS, Row, Unreadable, as_json_text
+from raymill.cluster.readers.reader import PROBLEMS, ReaderCounts, Row, Unreadable, as_json_text
 from raymill.cluster.readers.streams import (
     PROBLEMS_OF_WHOLE_FILES,
 )
@@ -41,6 +41,7 @@ from raymill.training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, Sp
 from raymill.training.pack.loss_keys import (
     BadWeight,
     count_unread,
+    count_unread_columns,
     count_unread_of_messages,
     refuse_deciding_keys,
     without_ignored,
@@ -157,13 +158,13 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
             has more copies than are followed without `columns.copies`.
         DataError: as of `CorpusReading.rows`.
     """
-    columns = corpus.columns
-    for span, row, where in corpus.rows(unit):
+    columns, counts = corpus.columns, ReaderCounts()
+    for span, row, where in corpus.rows(unit, counts):
         if isinstance(row, Unreadable):
             left_out.add(row, where)
             continue
         refuse_deciding_keys(row, columns, where)
-        if span.format != "parquet":  # those of Parquet are counted by its footers
+        if span.format not in ("parquet", "hf"):  # those of Parquet are counted by its footers
             count_unread(left_out.unread, row, columns)
         try:
             if corpus.forbidden_terms and (terms := _terms(row)) in corpus.forbidden_terms:
@@ -183,6 +184,7 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
             left_out.add(refused.reason, where, refused.seen)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
+    count_unread_columns(left_out.unread, counts.unread, columns)
 
 
 def all_documents(frozen: FrozenCorpus, left_out: LeftOut | None = None) -> Iterator[Document]:

@@ -234,6 +234,13 @@ def count_unread(unread: Counter[str], row: Mapping[str, Any], columns: ReadColu
     _count(unread, (key for key in row if key not in columns.known and row[key] not in (None, "", [], {})))
 
 
+def count_unread_columns(unread: Counter[str], rows: Mapping[str, int], columns: ReadColumns) -> None:
+    """Count the columns that are not read. rows: of a file that states it, the rows with a value in each column."""
+    for name, count in rows.items():
+        if name not in columns.known and (name in unread or len(unread) < _COUNTED_NAMES):
+            unread[name] += count
+
+
 def count_unread_of_messages(unread: Counter[str], messages: Iterable[Mapping[str, Any]]) -> None:
     """Count the keys of a conversation's messages that only a chat template may read."""
     _count(unread, {f"{_OF_MESSAGE}{key}" for message in messages for key in message if key not in _READ_OF_MESSAGES})

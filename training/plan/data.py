@@ -17,6 +17,7 @@ from raymill.cluster.cost import Cost
 from raymill.cluster.errors import UserError
 from raymill.cluster.plan.trial import Trial, sampled
 from raymill.cluster.plan.whole import PlannedInput, Whole
+from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.streams import Span
 from raymill.cluster.stage import RunStage
 from raymill.cluster.store import paths
@@ -102,11 +103,11 @@ def _first_rows(corpus: FrozenCorpus) -> Iterator[SampledRow]:
     """The beginnings of some units."""
     count = len(corpus.units)
     for number in sorted({count * part // _UNITS for part in range(_UNITS)}):
-        taken = 0
-        for span, row, _ in corpus.reading.rows(corpus.units[number]):
+        taken, counts = 0, ReaderCounts()
+        for span, row, _ in corpus.reading.rows(corpus.units[number], counts):
             if isinstance(row, dict):
                 texts = row.values() if span.format in ("parquet", "hf") else [json.dumps(row, default=str)]
-                size = sum(len(str(value).encode()) for value in texts if value is not None)
+                size = round(counts.row_bytes) or sum(len(str(value).encode()) for value in texts if value is not None)
                 yield row, getattr(span, "split", None), size
                 taken += size
                 if taken >= _UNIT_BYTES:

@@ -6,16 +6,24 @@ Format: https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from raymill.cluster.readers.column_types import column_problem
 from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
 from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.streams import UnreadableRest
 from raymill.cluster.stored_parquet import refuse_pickled
 
+# Types whose values are checked by the readers, one by one -> a type of the same buffers without such a check.
+_UNCHECKED = {
+    pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view(),
+    pa.date64(): pa.int64(), pa.time32("s"): pa.int32(), pa.time32("ms"): pa.int32(), pa.time64("us"): pa.int64(),
+    pa.time64("ns"): pa.int64(),
+}  # fmt: skip
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
 _REPEATING = (  # types whose values can be repeated in the file at no cost
     pa.types.is_dictionary,
@@ -36,16 +44,28 @@ def schema_of(handle: pa.NativeFile, limits: Limits) -> pa.Schema:
     return _Stream(handle, limits).schema
 
 
-def record_batches(handle: pa.NativeFile, limits: Limits) -> Iterator[pa.RecordBatch]:
+def record_batches(
+    handle: pa.NativeFile,
+    limits: Limits,
+    wanted: Callable[[Sequence[str]], Sequence[str]] = list,
+    counts: ReaderCounts | None = None,
+) -> Iterator[pa.RecordBatch]:
     """The rows of an open Arrow stream, in batches of about 8 MB of decoded values.
+
+    Args:
+        wanted: returns the columns to read, of the names that the file has. No value of the others is looked at.
+        counts: gets the rows with a value of each column that is not read, and the stored bytes of a row.
 
     Raises:
         UnreadableRest: the file ends too early (`truncated`) or is damaged (`corrupt_batch`), a record batch or one of
-            its rows is over `max_block_mib` (`large_block`), or the file exceeds the limits on expansion.
+            its rows is over `max_block_mib` (`large_block`), a column has a type that is not read (`column_type`), or
+            the file exceeds the limits on expansion.
         OSError: the disk or the network failed.
     """
-    stream = _Stream(handle, limits)
+    stream = _Stream(handle, limits, wanted)
     while (batch := stream.next_batch()) is not None:
+        if counts is not None:
+            stream.count_unread(counts)
         yield from bounded_pieces(batch, limits)
 
 
@@ -69,12 +89,14 @@ def whole_table(data: bytes) -> pa.Table:
 class _Stream:
     """An open stream, of which Arrow's reader gets one checked message after the other.
 
-    schema: the schema that all record batches have.
+    schema: the schema of the file. wanted: returns the columns that batches have; None: all, of any type.
     """
 
     closed = False  # Arrow's reader asks for it
 
-    def __init__(self, handle: pa.NativeFile, limits: Limits) -> None:
+    def __init__(
+        self, handle: pa.NativeFile, limits: Limits, wanted: Callable[[Sequence[str]], Sequence[str]] | None = None
+    ) -> None:
         self._handle, self._limits = handle, limits
         self._size = handle.size()
         self._checked: list[pa.Buffer] = []  # what the reader has not yet taken
@@ -83,11 +105,30 @@ class _Stream:
         if self._load(_SCHEMA) is None:
             raise UnreadableRest("truncated")
         try:
-            self._reader = pa.ipc.open_stream(self)
-            refuse_pickled(self._reader.schema)
+            self.schema = pa.ipc.read_schema(pa.py_buffer(b"".join(self._checked)))
+            refuse_pickled(self.schema)
+            names = self.schema.names
+            self._read = {*names} if wanted is None else {*wanted(names)}
+            if wanted is not None and (refusal := column_problem(self.schema, self._read)):
+                raise UnreadableRest("column_type", refusal)
+            self._unread = {at: name for at, name in enumerate(names) if name not in self._read}
+            # Arrow takes no position for all positions, so that of no column the first one is read, and left out.
+            included = [at for at, name in enumerate(names) if name in self._read] or [0] * bool(names)
+            self._reader = pa.ipc.open_stream(self, options=pa.ipc.IpcReadOptions(included_fields=included))
+            self._nodes = np.cumsum([0, *(_nodes(field.type) for field in self.schema)]) if self._unread else None
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UnreadableRest("corrupt_batch") from error
-        self.schema = self._reader.schema
+
+    def count_unread(self, counts: ReaderCounts) -> None:
+        """Add what the last batch states of the columns that are not read."""
+        lengths, nulls = self._elements.T
+        rows = self._rows
+        counts.row_bytes = self._body_bytes / max(rows, 1)
+        if self._nodes is not None and self._nodes[-1] == len(lengths):
+            for at, name in self._unread.items():
+                stated = int(nulls[self._nodes[at]])
+                if 0 <= stated < rows:
+                    counts.unread[name] += rows - stated
 
     def next_batch(self) -> pa.RecordBatch | None:
         """The next record batch; None at the end."""
@@ -96,6 +137,9 @@ class _Stream:
                 return None
         try:
             batch = self._reader.read_next_batch()
+            self._rows = batch.num_rows
+            if not self._read:
+                batch = batch.select([])
             for column in batch.columns:
                 check_values(column)
         except (pa.ArrowException, OSError, ValueError, StopIteration) as error:
@@ -142,9 +186,10 @@ class _Stream:
             if kind in (_DICTIONARY, _RECORDS):
                 header = message.table(2)
                 records = header.table(1) if kind == _DICTIONARY else header
+                self._elements = records.pairs(1)
                 buffers, elements, is_compressed = (
                     records.pairs(2),
-                    sum(records.pairs(1)[:, 0].tolist()),
+                    sum(self._elements[:, 0].tolist()),
                     records.has(3),
                 )
         except (struct.error, ValueError, IndexError) as error:
@@ -154,7 +199,7 @@ class _Stream:
         if body_bytes > self._size - body_at:
             raise UnreadableRest("truncated")
         self._refuse_large(body_bytes)
-        body = self._handle.read_buffer(body_bytes)
+        body, self._body_bytes = self._handle.read_buffer(body_bytes), body_bytes
         expanded = _expanded(buffers, body) if is_compressed else body_bytes
         expanded = max(expanded, MIN_VALUE_BYTES * elements)
         if kind == _DICTIONARY:
@@ -175,6 +220,15 @@ class _Stream:
     def _refuse_large(self, size: int) -> None:
         if size > self._limits.block_bytes:
             raise UnreadableRest("large_block")
+
+
+def _nodes(type: pa.DataType) -> int:
+    """Number of arrays that a column of the type has in a record batch, with those of its parts."""
+    if isinstance(type, pa.BaseExtensionType):
+        return _nodes(type.storage_type)
+    if pa.types.is_dictionary(type):
+        return 1
+    return 1 + sum(_nodes(type.field(at).type) for at in range(type.num_fields))
 
 
 def _expanded(buffers: np.ndarray, body: pa.Buffer) -> int:
@@ -248,12 +302,11 @@ class _Table:
 def check_values(column: pa.Array) -> None:
     """Verify lengths, offsets and indices, so that no value lies outside of its buffer.
 
-    Strings may still have bytes that are not UTF-8, which is a problem of their rows; within lists and structs it is
-    one of the column.
+    Strings may still have bytes that are not UTF-8, and dates and times be out of range, which is a problem of their
+    rows; within lists and structs it is one of the column.
 
     Raises:
         ArrowInvalid: they are wrong.
     """
     column.validate()
-    as_bytes = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
-    column.view(as_bytes.get(column.type, column.type)).validate(full=True)
+    column.view(_UNCHECKED.get(column.type, column.type)).validate(full=True)

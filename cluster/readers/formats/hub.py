@@ -24,6 +24,7 @@ from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.guard import OUT_OF_MEMORY, Exceeded, Guard, WorkBounds
 from raymill.cluster.hub_client import checked_hub
 from raymill.cluster.readers.formats.arrow_streams import record_batches, schema_of
+from raymill.cluster.readers.formats.row_sizes import decoded_bytes
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import (
     FilePieces,
@@ -33,7 +34,7 @@ from raymill.cluster.readers.reader import (
     Unreadable,
     documents,
     one_problem,
-    python_rows,
+    typed_rows,
 )
 from raymill.cluster.readers.streams import Span, UnreadableRest
 from raymill.cluster.record import RecordFile
@@ -278,8 +279,7 @@ class Hub(Reader):
         first = expanded_bytes = 0
         with store.open_input(span.uri) as handle:
             try:
-                for batch in record_batches(handle, limits):
-                    batch = batch.select(input.columns_in(batch.schema.names))
+                for batch in record_batches(handle, limits, input.columns_in):
                     table = documents(batch, input, limits, span.uri, first)
                     expanded_bytes += table.nbytes
                     if limits.is_bomb(expanded_bytes, span.size):
@@ -287,13 +287,25 @@ class Hub(Reader):
                     yield table
                     first += batch.num_rows
             except UnreadableRest as broken:
-                yield one_problem(input, broken.problem, f"{span.uri} row {first}")
+                where = f"{span.uri} row {first}"
+                yield one_problem(input, broken.problem, f"{where}: {broken.detail}" if broken.detail else where)
 
-    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
-        """The rows of the file, with all columns. See Reader."""
-        number = 0
+    def rows(
+        self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None = None
+    ) -> Iterator[tuple[Row | Unreadable, str]]:
+        """The rows of the file, with the columns that the settings name, as far as the file has them. See Reader."""
+        first = expanded_bytes = 0
+        named = [input.text, *input.columns]
         with store.open_input(span.uri) as handle:
-            for batch in record_batches(handle, limits):
-                for row in python_rows(batch):
-                    yield row, f"{span.uri} row {number}"
-                    number += 1
+            for batch in record_batches(handle, limits, lambda names: columns_of(names, named), counts):
+                expanded_bytes += decoded_bytes(batch)
+                if limits.is_bomb(expanded_bytes, span.size):
+                    raise UnreadableRest("expansion_bomb")
+                yield from typed_rows(batch, span.uri, first)
+                first += batch.num_rows
+
+
+def columns_of(names: Sequence[str], named: Sequence[str]) -> list[str]:
+    """The columns to read, of those that a file has, for columns and COLUMN.FIELD that settings name."""
+    own = set(names)
+    return list(dict.fromkeys(whole for one in named if (whole := one if one in own else one.partition(".")[0]) in own))

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.parquet_pages import HEADER_BYTES, page_header, verify_pages
-from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces
+from raymill.cluster.readers.column_types import column_problem
+from raymill.cluster.readers.formats.row_sizes import MIN_VALUE_BYTES, bounded_pieces, decoded_bytes
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import (
     TABLE_BYTES,
@@ -25,7 +26,7 @@ from raymill.cluster.readers.reader import (
     documents,
     one_problem,
     plain_nested,
-    python_rows,
+    typed_rows,
 )
 from raymill.cluster.readers.streams import PROBLEMS_OF_WHOLE_FILES, Span, UnreadableRest, pointer_problem
 from raymill.cluster.store.interface import FileInfo
@@ -38,7 +39,6 @@ _MAX_BATCH_ROWS = 1 << 16
 _BUFFER_BYTES = 1 << 20
 # Ratio of decoded to stored bytes of a list column. Lists of equal numbers are stored in a few bits a value.
 _MOST_OF_LISTS = 200
-_ROWS_AT_ONCE = 4096  # as Python objects
 _MAX_POINTER_BYTES = 1024
 # A row group takes 3 kB of memory and more while its file is read, however few rows it has.
 _MOST_GROUPS, _LEAST_GROUP_BYTES = 50_000, 1 << 12
@@ -71,6 +71,9 @@ class Parquet(Reader):
         expanded_bytes = 0
         with _opened(store, span.uri, input, page_checksum_verification=True) as file:
             names = input.columns_in(file.schema_arrow.names)
+            if refusal := column_problem(file.schema_arrow, names):
+                yield one_problem(input, "column_type", f"{span.uri}: {refusal}")
+                return
             file.fetch_ahead(range(span.start, span.end), names)
             for group in range(span.start, span.end):
                 chunks = file.column_chunks(group, names)
@@ -97,10 +100,15 @@ class Parquet(Reader):
                     if broken.problem == "expansion_bomb":
                         return
 
-    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+    def rows(
+        self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None = None
+    ) -> Iterator[tuple[Row | Unreadable, str]]:
         """The rows of a span, with the columns that the settings name, as far as the file has them. See Reader."""
         with _opened(store, span.uri, input) as file:
             names = [input.text, *input.columns]
+            if refusal := column_problem(file.schema_arrow, names):
+                raise UnreadableRest("column_type", refusal)
+            expanded_bytes = 0
             file.fetch_ahead(range(span.start, span.end), names)
             first = sum(file.metadata.row_group(group).num_rows for group in range(span.start))
             for group in range(span.start, span.end):
@@ -110,10 +118,10 @@ class Parquet(Reader):
                 verify_pages(file.file, chunks, limits.block_bytes, UnreadableRest)
                 batches = _batches(file, group, names, _batch_rows(file.file, chunks, rows), done, end)
                 for batch in _bounded(batches, file, limits):
-                    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                        for row in python_rows(batch.slice(start, _ROWS_AT_ONCE)):
-                            yield row, f"{span.uri} row {first + done}"
-                            done += 1
+                    expanded_bytes += decoded_bytes(batch)
+                    _refuse_bomb(expanded_bytes, span.size, limits)
+                    yield from typed_rows(batch, span.uri, first + done)
+                    done += batch.num_rows
                 first += rows
 
 

@@ -119,7 +119,9 @@ class RecordReader(Reader):
         if len(rows):
             yield rows.table()
 
-    def rows(self, store: Store, span: Span, input: Input, limits: Limits) -> Iterator[tuple[Row | Unreadable, str]]:
+    def rows(
+        self, store: Store, span: Span, input: Input, limits: Limits, counts: ReaderCounts | None = None
+    ) -> Iterator[tuple[Row | Unreadable, str]]:
         """The records of a span, with all fields. See Reader."""
         file = self.file(store, span, input, limits)
         with closing(self.values(store, span, input, limits, None)) as values:

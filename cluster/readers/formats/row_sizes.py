@@ -13,8 +13,7 @@ _PIECE_BYTES = 8 << 20
 _PIECE_ROWS = 1 << 16
 # Nulls and empty structs take no bytes in the file, but in memory once they are values.
 MIN_VALUE_BYTES = 8
-_LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map, *_LIST_VIEWS)
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map)
 _WITH_LENGTHS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 
 
@@ -36,10 +35,16 @@ def bounded_pieces(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordB
             first, done = end, int(ends[end - 1])
 
 
+def decoded_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of the values of a batch once they are decoded."""
+    return sum(int(_row_bytes(column).sum()) for column in batch.columns)
+
+
 def _row_bytes(array: pa.Array) -> np.ndarray:
     """Bytes of each value once it is decoded: int64[length]. Dictionaries and views can repeat large values at no cost.
 
-    The value of another type, such as a union, counts as much as the whole array.
+    array: of a type that is read (column_types.py). Each level of it has fewer values than a batch has bytes, and a
+    value of a dictionary or view is no larger than the batch, so that no sum is beyond 64 bits.
     """
     type = array.type
     sizes = np.full(len(array), MIN_VALUE_BYTES, np.int64)
@@ -59,9 +64,6 @@ def _row_bytes(array: pa.Array) -> np.ndarray:
         if pa.types.is_fixed_size_list(type):
             starts = (array.offset + np.arange(len(array), dtype=np.int64)) * type.list_size
             ends = starts + type.list_size
-        elif any(check(type) for check in _LIST_VIEWS):
-            starts = array.offsets.to_numpy().astype(np.int64)
-            ends = starts + array.sizes.to_numpy()
         else:
             offsets = array.offsets.to_numpy().astype(np.int64)
             starts, ends = offsets[:-1], offsets[1:]
@@ -70,6 +72,4 @@ def _row_bytes(array: pa.Array) -> np.ndarray:
         )
         before = np.concatenate([[0], np.cumsum(of_values)])
         return sizes + np.where(array.is_valid().to_numpy(False), before[ends] - before[starts], 0)
-    if pa.types.is_primitive(type) or pa.types.is_fixed_size_binary(type):
-        return np.maximum(sizes, type.bit_width // 8)
-    return np.maximum(sizes, array.nbytes)
+    return sizes if pa.types.is_null(type) else np.maximum(sizes, type.bit_width // 8)
