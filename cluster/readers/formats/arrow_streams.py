@@ -112,7 +112,7 @@ class _Stream:
             if wanted is not None and (refusal := column_problem(self.schema, self._read)):
                 raise UnreadableRest("column_type", refusal)
             self._unread = {at: name for at, name in enumerate(names) if name not in self._read}
-            # Arrow takes no position for all positions, so that of no column the first one is read, and left out.
+            # An empty list stands for all columns: to read none of them, the first one is read and left out.
             included = [at for at, name in enumerate(names) if name in self._read] or [0] * bool(names)
             self._reader = pa.ipc.open_stream(self, options=pa.ipc.IpcReadOptions(included_fields=included))
             self._nodes = np.cumsum([0, *(_nodes(field.type) for field in self.schema)]) if self._unread else None

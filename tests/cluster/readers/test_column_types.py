@@ -24,7 +24,7 @@ from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.sources import Fields, RecordsInput
 from raymill.training.pack.corpus_files import CorpusInput
-from tests.cluster.readers.test_hostile_arrow import saved, stream
+from tests.support.arrow_streams import saved, stream
 
 TIME = datetime.datetime(2020, 1, 2, 3, 4, 5)
 SINGLE = {

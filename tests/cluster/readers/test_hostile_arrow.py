@@ -1,6 +1,5 @@
 """Damaged, odd and large Arrow streams of a saved data set: bounded memory, and what can be read is read."""
 
-import json
 import random
 import struct
 from pathlib import Path
@@ -12,27 +11,10 @@ from raymill.cluster.readers.formats.arrow_streams import record_batches
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.streams import UnreadableRest
 from raymill.cluster.store.store import Store
+from tests.support.arrow_streams import saved, stream
 from tests.support.input_rows import peak_mib_reading, rows_of, texts_and_problems
 
 SMALL = Limits(max_document_bytes=1000, max_block_mib=1)
-
-
-def stream(batches, compression: str | None = "zstd") -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(
-        sink, batches[0].schema, options=pa.ipc.IpcWriteOptions(compression=compression, emit_dictionary_deltas=True)
-    ) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
-
-
-def saved(folder: Path, data: bytes) -> Path:
-    """The stream as a data set that `save_to_disk` wrote."""
-    folder.mkdir()
-    (folder / "data-00000-of-00001.arrow").write_bytes(data)
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
-    return folder
 
 
 def texts(*values, type=None) -> pa.RecordBatch:
