@@ -119,14 +119,14 @@ def read_json(store: Store, uri: str, what: str, *keys: str, kind: Any = None) -
     return RecordFile(store, uri, what, json_with(*keys, kind=kind), of_folder=False).read()
 
 
-def read_json_line(line: bytes, uri: str) -> Any:
+def read_json_line(line: bytes, uri: str, kind: Any = None) -> Any:
     """The JSON object in a line of a file that a run wrote.
 
     Raises:
-        DataError: the line is damaged.
+        DataError: the line is damaged, or is no `kind`, see `check_types`.
     """
     try:
-        return json_with()(line)
+        return json_with(kind=kind)(line)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{uri}: a line that Raymill did not write ({error}). Delete the file; the run can do without it."

@@ -33,7 +33,7 @@ from raymill.training.job import TrainJob, exported_model, train
 from raymill.training.pack import job as packing
 from raymill.training.pack.job import located_config
 from raymill.training.records.finished import export_digests
-from raymill.training.records.job import OUTCOME, Job
+from raymill.training.records.job import OUTCOME, Job, TrainingFolder
 from tests.support import train_inline as inline
 from tests.support.fit_jobs import fit_until
 from tests.support.hub_commits import raymill
@@ -333,6 +333,18 @@ def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where
         export_config(PLAIN | settings, step=99)
     with pytest.raises(DataError, match=r"of other settings, model or data: settings\.optimizer"):
         export_config(PLAIN | settings, {"optimizer.weight_decay": 0.5})
+    outside = tmp_path / "outside"
+    (outside / "step-00000002").mkdir(parents=True)
+    (outside / "step-00000002" / "mine.txt").write_text("mine")
+    (tmp_path / "run" / "exports").rename(tmp_path / "moved")
+    (tmp_path / "run" / "exports").symlink_to(outside)
+    with pytest.raises(StorageError, match="neither reads nor deletes"):
+        export_config(PLAIN | settings, step=2)
+    assert [path.name for path in outside.rglob("*")] == ["step-00000002", "mine.txt"]
+    (tmp_path / "run" / "exports").unlink()
+    with monkeypatch.context() as patch, pytest.raises(DataError, match="no file of a start of this training"):
+        patch.setattr(TrainingFolder, "attempts", f"{tmp_path}/none")
+        export_config(PLAIN | settings, step=2)
     (tmp_path / "ended").rename(tmp_path / "run" / OUTCOME)
     before = Path(run.uri, "export", "full", "model.safetensors").read_bytes()
     shutil.rmtree(tmp_path / "run" / "export")

@@ -27,6 +27,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from raymill import cluster
 from raymill.cluster.dataset_versions import registry_folder, versions_of
+from raymill.cluster.errors import DataError
 from raymill.cluster.record import read_json
 from raymill.cluster.store import paths
 from raymill.cluster.temporary import scratch_folder
@@ -113,12 +114,16 @@ def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
 
     Raises:
         DataError: there is no such checkpoint, it is of other settings, or it is damaged.
+        StorageError: a link in the run's folder leads out of it.
     """
+    job.folder.store.refuse_links_out(job.folder.uri)
     packed = PackedRun.load(job.folder.store, job.packed)
     if step is None and (ended := read_outcome(job.folder)) is not None:
         return paths.join(job.folder.uri, EXPORT), list(export(job, ended, packed)["folders"])
     run, checkpoint = job.folder, of_step(job.folder, step)
     progress, starts = checkpoint.manifest.progress, run.store.list_files(run.attempts)
+    if not starts:
+        raise DataError(f"{run.attempts}: there is no file of a start of this training. Restore it from a copy.")
     start: StartRecord = read_json(run.store, starts[-1].uri, "a start of the workers", kind=StartRecord)
     outcome = Outcome(
         fingerprint=run.fingerprint,

@@ -86,7 +86,7 @@ def read_steps(store: Store, uri: str) -> Iterator[StepRecord]:
     with store.open_input(uri) as file:
         for line in io.BufferedReader(file):  # type: ignore[type-var]
             if line.strip():
-                yield read_json_line(line, uri)
+                yield read_json_line(line, uri, StepRecord)
 
 
 class DamagedCheckpoint(TypedDict):
