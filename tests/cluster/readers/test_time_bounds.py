@@ -27,7 +27,7 @@ from raymill.cluster.readers.formats import (
 )
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.readers.reader import CONTENT_CHARACTERS
-from raymill.cluster.readers.streams import in_charset
+from raymill.cluster.readers.streams import RecordWork, in_charset
 from raymill.cluster.store.store import Store
 from tests.support import pdf as pdf_files
 from tests.support.inline import curate_inline
@@ -296,7 +296,7 @@ def test_a_content_length_of_thousands_of_digits_is_a_bad_record(tmp_path):
 def test_of_a_message_over_the_bound_no_empty_lines_are_held(tmp_path):
     """All lines that are held were counted again at each line."""
     content = b"From a Mon Jan  1 00:00:00 2024\nFrom: a@b\n\n" + b"x" * 2000 + b"\n" * 50_000
-    (piece,) = mail._pieces([content], 1000)
+    (piece,) = mail._pieces([content], 1000, RecordWork())
     assert not piece.is_whole and len(piece.held) <= CONTENT_CHARACTERS
 
 
