@@ -25,7 +25,7 @@ OPTIONS = FLAGS | {
     "documents", "duplicates", "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "host", "image",
     "into", "job", "languages", "mfu", "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops",
     "port", "posterior", "preview", "price-per-gpu-hour", "prices", "registry", "repeated-pages", "rows", "sample",
-    "seed", "step", "to", "token-file", "where", "within",
+    "seed", "step", "to", "token-file", "where", "width", "within",
 }  # fmt: skip
 _NAMES = {"adapter": "adapters", "as": "version", "consensus": "method"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}

@@ -22,6 +22,7 @@ from raymill.cluster.submit.place import Place
 
 _CANCELLED = 130  # exit code of a process that Ctrl-C ended
 _SHOWN = 20
+_MOST_CHARACTERS = 2000  # of a cell: names and outputs may be of others
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of a run or an attempt, as `raymill runs` prints it")]
 
@@ -106,7 +107,10 @@ def runs(
         _print_message(f"No runs were submitted {place.where}.")
         return
     rows = [("name", "state", "started", "time", "output")]
-    rows += [(one.name, one.state, _moment(one.started), _duration(one), one.output) for one in shown]
+    rows += [
+        (one.name[:_MOST_CHARACTERS], one.state, _moment(one.started), _duration(one), one.output[:_MOST_CHARACTERS])
+        for one in shown
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -87,7 +87,7 @@ def decide(work: Work, attempts: Sequence[Attempt]) -> Submitted | Start | Refus
 
 def next_name(run_id: str, names: Sequence[str]) -> str:
     """RUN_ID for the first attempt, then RUN_ID-a2, RUN_ID-a3, ..., above every number that is in use."""
-    form = re.compile(rf"{re.escape(run_id)}(?:-a(\d+))?")
+    form = re.compile(rf"{re.escape(run_id)}(?:-a([0-9]{{1,9}}))?")
     numbers = [int(found[1] or 1) for name in names if (found := form.fullmatch(name))]
     return f"{run_id}-a{max(numbers) + 1}" if numbers else run_id
 

@@ -50,6 +50,7 @@ from raymill.training.records.checkpoint import (
     discard,
     folder_name,
     has_every_value,
+    is_folder_name,
     kept,
     newest,
     problem,
@@ -274,7 +275,7 @@ def delete_replaced(run: TrainingFolder, keep: int, progress: TrainingProgress, 
     those of later steps, which an earlier start wrote.
     """
     folders = _folders(run)
-    finished = {folder for folder, files in folders.items() if f"{folder}/{MANIFEST}" in files}
+    finished = {one for one, files in folders.items() if f"{one}/{MANIFEST}" in files and is_folder_name(one)}
     by_step = {step_of(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
     best = progress.best.step if progress.best else None
     steps = kept([step for step in by_step if step <= progress.step], keep, best)

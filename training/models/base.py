@@ -5,7 +5,7 @@ run.
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ def load_base(
     folder = model_folder(store, model)
     files = weight_files(folder)
     config = _checked_config(folder, model.name)
-    if odd := _NO_WEIGHTS & _stored_values(store, model).keys():
+    if odd := _NO_WEIGHTS & _values_in(files).keys():
         raise DataError(
             f"model {model.name}: its files have numbers of type {min(odd)}, which no weights have, and which would be "
             "taken for weights as they are. The file was damaged or converted wrongly: take other weights."
@@ -228,7 +228,10 @@ def stored_dtype(store: Store, model: Model) -> torch.dtype:
 
 def _stored_values(store: Store, model: Model) -> Counter[str]:
     """The number of values in a model's files by their type, such as `BF16`."""
-    files = weight_files(model_folder(store, model))
+    return _values_in(weight_files(model_folder(store, model)))
+
+
+def _values_in(files: Iterable[Path]) -> Counter[str]:
     return sum((stored_types(Store(), str(path)) for path in files), Counter[str]())
 
 

@@ -103,7 +103,8 @@ def attention_warning(config: TrainConfig, objective: Objective, compute: torch.
 def objective_around(config: TrainConfig, model: Any, classes: int, device: torch.device | str) -> Objective:
     """The objective around a loaded base model (the benchmark passes a model that it made on the GPU)."""
     method = config.training_method
-    refuse_selective(config, named_config(config.store, config.model).model_type)
+    model_type = named_config(config.store, config.model).model_type
+    refuse_selective(config, model_type)
     model.requires_grad_(method.trains_base)
     if config.activation_checkpointing is True:
         enable_activation_checkpointing(model, use_reentrant=False)
@@ -126,7 +127,7 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
         virtual = method.name if method.virtual else None
         objective = NextToken(model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
     objective = objective.to(device)
-    if (refusal := compile_refusal(config, named_config(config.store, config.model).model_type)) is None:
+    if (refusal := compile_refusal(config, model_type)) is None:
         selective = config.activation_checkpointing == "selective"
         if selective and objective.attention == VARLEN:
             register_cost(torch.ops.torch_attn._varlen_attn)

@@ -12,6 +12,7 @@ and verified. The files are ordinary safetensors files with keys `NAME|STATE|STA
 
 import hashlib
 import json
+import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -144,6 +145,10 @@ def folder_name(step: int, attempt: str) -> str:
     return f"step-{step:08d}-{attempt}"
 
 
+# Steps are below 2**53.
+_FOLDER_NAME = re.compile(r"step-[0-9]{8,16}-[0-9A-Za-z-]{1,64}")
+
+
 class Checkpoint:
     """A finished checkpoint, opened by its URI. Values are read on request."""
 
@@ -254,10 +259,10 @@ class Checkpoint:
 
 
 def checkpoint_folders(run: TrainingFolder) -> list[str]:
-    """URIs of the finished checkpoints of a run, sorted by step. Costs one listing."""
+    """URIs of the finished checkpoints of a run, sorted by step. Costs one listing. Folders of other names are none."""
     ends = f"/{MANIFEST}"
     found = [file.uri.removesuffix(ends) for file in run.store.list_files(run.checkpoints) if file.uri.endswith(ends)]
-    return sorted(found, key=lambda uri: uri.rpartition("/")[2])
+    return sorted((uri for uri in found if is_folder_name(uri)), key=lambda uri: uri.rpartition("/")[2])
 
 
 def discard(store: Store, uri: str, files: Iterable[str]) -> None:
@@ -267,6 +272,11 @@ def discard(store: Store, uri: str, files: Iterable[str]) -> None:
     store.delete([paths.join(uri, MANIFEST)])
     store.delete(files)
     store.delete_empty_folder(uri)
+
+
+def is_folder_name(uri: str) -> bool:
+    """Whether a folder has a name of `folder_name`."""
+    return _FOLDER_NAME.fullmatch(uri.rpartition("/")[2]) is not None
 
 
 def step_of(uri: str) -> int:

@@ -25,8 +25,10 @@ _PAGE_CHARACTERS = 32 << 20
 _MEMORY = 2 << 30  # bytes, of the child process
 _CONNECT_S = 15
 _read_all_values = Entry("raymill.pipelines.prepare.fetch.postgres_values:read_all_values")  # it imports the driver
-# Dialects whose drivers have this argument.
-_CONNECT_ARGUMENTS = {"postgresql": {"connect_timeout": _CONNECT_S}, "mysql": {"connect_timeout": _CONNECT_S}}
+# Dialects whose drivers have these arguments. Of a database without an encoding (SQL_ASCII) SQLAlchemy itself would
+# read texts as bytes when it connects.
+_POSTGRESQL = {"connect_timeout": _CONNECT_S, "client_encoding": "utf8"}
+_CONNECT_ARGUMENTS = {"postgresql": _POSTGRESQL, "mysql": {"connect_timeout": _CONNECT_S}}
 
 
 def pages(settings: Database, position: str | None, where: str) -> Iterator[Page]:

@@ -14,21 +14,38 @@ from psycopg.adapt import Loader
 from psycopg.pq import Format
 
 _TYPES = ("date", "time", "timetz", "timestamp", "timestamptz", "interval", "json", "jsonb")
+# A database without an encoding (SQL_ASCII) has texts that are no UTF-8.
+_TEXTS = ("text", "varchar", "bpchar", "name")
 # The driver counts a year as 365 days, and numbers of days beyond those of Python come out as others.
 _LONG_INTERVAL = re.compile(rb"\d{7}")
 
 
 def read_all_values(connection: psycopg.Connection) -> None:
     """Have the rows of a connection keep each value of these types: as of Python where it has one, else as text."""
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # by UTF-8 it would refuse other texts
+        connection.execute("SET client_encoding TO SQL_ASCII")
+        connection.commit()
     for name, loader in _loaders(connection):
         connection.adapters.register_loader(name, loader)
 
 
 def _loaders(connection: psycopg.Connection) -> Iterator[tuple[str, type[Loader]]]:
+    for name in _TEXTS:
+        yield name, _TextOrBytes
     for name in _TYPES:
         own = connection.adapters.get_loader(connection.adapters.types[name].oid, Format.TEXT)
         if own is not None:
             yield name, _or_text(own, name == "interval")
+
+
+class _TextOrBytes(Loader):
+    """A text, or its bytes if they are no UTF-8, which makes its row an unreadable one."""
+
+    def load(self, data: Buffer) -> str | bytes:
+        try:
+            return bytes(data).decode()
+        except UnicodeDecodeError:
+            return bytes(data)
 
 
 def _or_text(own: Any, is_interval: bool) -> type[Loader]:

@@ -86,6 +86,7 @@ def test_another_run_that_writes_to_the_same_output_is_refused_while_it_runs(tmp
         (["run-a9", "run-a10"], "run-a11"),
         (["run-a3"], "run-a4"),
         (["run-b2", "other"], "run"),
+        (["run", "run-a" + "9" * 5000, "run-a\u0663"], "run-a2"),  # jobs of others
     ],
 )
 def test_attempts_are_numbered_above_every_number_in_use(names, wanted):

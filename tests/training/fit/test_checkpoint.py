@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -479,6 +480,19 @@ def test_a_manifest_with_a_value_of_another_type_is_damage_and_the_checkpoint_be
     damaged = dict[str, str]()
     assert newest(job.folder, damaged).uri == before
     assert "manifest.json" in damaged[str(manifest.parent)] or "bytes" in damaged[str(manifest.parent)]
+
+
+@pytest.mark.parametrize("name", ["evil", "step-x-a", "step-00000003", "step-" + "9" * 5000 + "-a", "step-\u0663-a"])
+def test_folders_of_other_names_are_no_checkpoints(tmp_path, name):
+    """The step of such a name was read when the next checkpoint was committed, which ended the training."""
+    job = make_job(tmp_path)
+    written = write(job, 2)
+    other = Path(written).with_name(name[:250])
+    shutil.copytree(written, other)
+    assert checkpoint_format.checkpoint_folders(job.folder) == [written] and newest(job.folder, {}).uri == written
+    assert checkpoint_format.of_step(job.folder, None).uri == written
+    saving.delete_replaced(job.folder, 1, TrainingProgress(step=2), written)
+    assert Path(written).is_dir() and other.is_dir()
 
 
 def test_a_piece_of_more_values_than_are_written_at_once_is_refused(tmp_path, monkeypatch):

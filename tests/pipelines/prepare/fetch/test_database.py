@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.pipelines.prepare.fetch import database
@@ -269,6 +270,23 @@ def test_postgresql_is_read(postgres, monkeypatch):
     assert (first["fields"], first["price"]) == ({"a": [1]}, "1.50")
     assert second == {"id": 2, "asked": None, "fields": None, "price": None}
     assert "hunter2" not in page.asked
+
+
+def test_a_database_without_an_encoding_is_read_and_what_is_no_utf8_is_one_row(postgres, monkeypatch):
+    """Its texts came as bytes, so that no query of it could be read."""
+    monkeypatch.setenv("DESK_PASSWORD", "hunter2")
+    address = f"host=127.0.0.1 port={make_url(postgres).port} user=reader dbname=%s password=hunter2"
+    with psycopg.connect(address % "postgres", autocommit=True) as made:
+        made.execute("CREATE DATABASE plain ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
+    with psycopg.connect(address % "plain", autocommit=True) as made:
+        made.execute("SET client_encoding TO SQL_ASCII")
+        made.execute(b"CREATE TABLE asked (id int, said text)")
+        made.execute(b"INSERT INTO asked VALUES (1, 'gr\xc3\xbcn'), (2, E'a\\xff'), (3, 'blue')")
+    url = postgres.removesuffix("postgres") + "plain"
+    (page,) = asked(url, "SELECT * FROM asked ORDER BY id", password="DESK_PASSWORD")
+    assert page.records == [{"id": 1, "said": "gr\u00fcn"}, {"id": 3, "said": "blue"}]
+    ((problem, where),) = [(one.problem, one.where) for one in page.failed]
+    assert problem == "bad_utf8" and "row 1, column said" in where
 
 
 ODD_VALUES = {
