@@ -10,7 +10,7 @@ from raymill.cluster.errors import ClusterError, ConfigError, DataError
 from raymill.cluster.progress import Progress, ProgressLines
 from raymill.cluster.session import Session
 from raymill.training.driver.launch import _as_cluster_error, fit_on_ray
-from raymill.training.records.checkpoint import MANIFEST
+from raymill.training.records.checkpoint import MANIFEST, folder_name
 from raymill.training.records.job import Job, TrainingFolder
 from tests.support.fit_jobs import column, fit_alone, pack_tiny, settings, tiny_job
 from tests.support.killed_fits import fit_by_ranks, kill_and_finish
@@ -73,7 +73,7 @@ def test_what_ray_gave_up_for_is_one_line_that_states_which_checkpoints_there_ar
     job = Job(config, TrainingFolder(config.store, config.output, {}), "", (), 1)
     told = str(_as_cluster_error(failed, job.folder, config.failures.max))
     assert "failures.max (3) allows, last with: rank 1: ValueError: the cause. There is no checkpoint yet: co" in told
-    folder = Path(job.folder.checkpoints, "step-00000012")
+    folder = Path(job.folder.checkpoints, folder_name(12, "a"))
     folder.mkdir(parents=True)
     (folder / MANIFEST).write_text("{}")
     error = _as_cluster_error(None, job.folder, 3)
