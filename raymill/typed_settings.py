@@ -2707,8 +2707,8 @@ def train(
         attention: Implementation of attention; auto: variable-length FlashAttention in bf16 on GPUs, else
             transformers' choice.
         activation_checkpointing: Whether activations are computed again in the backward pass, which takes less
-            memory and more time; selective: in compiled layers, only those that are cheap to compute, until 70%
-            of the memory is left.
+            memory and more time; selective: of compiled layers those that are cheapest to compute, so that at
+            most 70% of the bytes are kept.
         compile: Whether the decoder layers are compiled by torch.compile; auto: on GPUs, for model types that
             are tested to compile.
         deterministic: Whether a resumed run has bit-identical results on GPUs, which is slower; on CPUs it

@@ -133,7 +133,8 @@ class TrainConfig(Settings):
     activation_checkpointing: Literal["selective"] | bool = Field(
         False,
         description="Whether activations are computed again in the backward pass, which takes less memory and more "
-        "time; selective: in compiled layers, only those that are cheap to compute, until 70% of the memory is left",
+        "time; selective: of compiled layers those that are cheapest to compute, so that at most 70% of the bytes are "
+        "kept",
     )
     compile: Literal["auto"] | bool = Field(
         "auto",

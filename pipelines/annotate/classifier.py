@@ -1,11 +1,10 @@
-"""A classifier of records that learns in seconds, logistic regression on hashed words and pairs of words; clusters."""
+"""A classifier of records that learns in seconds: logistic regression on hashed words and pairs of words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -84,10 +83,3 @@ def features_of(texts: Sequence[str]) -> Any:
     """float32[N, W], sparse: hashed words and pairs of words of each text. texts: at least one."""
     vectorizer = HashingVectorizer(n_features=_FEATURES, ngram_range=(1, 2), alternate_sign=False, dtype=np.float32)
     return vectorizer.transform(texts)
-
-
-def clusters_of(vectors: np.ndarray, count: int) -> np.ndarray:
-    """int64[N]: the cluster of each vector, by k-means. Vectors in the same order give the same ones."""
-    with threadpool_limits(1):  # a sum over other threads has other last bits
-        found: np.ndarray = KMeans(min(count, len(vectors)), n_init=1, random_state=0).fit_predict(vectors)
-    return found.astype(np.int64)

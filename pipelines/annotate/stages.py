@@ -53,7 +53,7 @@ from raymill.pipelines.prepare.records.fields import hash_of_text
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 _fit_classifier = Entry("raymill.pipelines.annotate.classifier:fit")
 _classifier = Entry("raymill.pipelines.annotate.classifier:RecordClassifier")
-_clusters_of = Entry("raymill.pipelines.annotate.classifier:clusters_of")
+_clusters_of = Entry("raymill.pipelines.annotate.clusters:clusters_of")
 _known_records = Entry("raymill.pipelines.annotate.simulate:KnownRecords")
 _simulate_rounds = Entry("raymill.pipelines.annotate.simulate:simulate")
 

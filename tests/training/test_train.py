@@ -348,6 +348,8 @@ def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where
     (tmp_path / "ended").rename(tmp_path / "run" / OUTCOME)
     before = Path(run.uri, "export", "full", "model.safetensors").read_bytes()
     shutil.rmtree(tmp_path / "run" / "export")
+    with held(Store(), run.uri), pytest.raises(BusyError):
+        export_config(PLAIN | settings)
     (tmp_path / "run.json").write_text(json.dumps(PLAIN | settings))
     capfd.readouterr()  # of the training
     assert raymill(capfd, "export", tmp_path / "run.json") == (0, f"{run.uri}/export/full\n")

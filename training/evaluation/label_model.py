@@ -34,7 +34,7 @@ _POOLS = ("last", "mean")
 
 
 class LabelModel:
-    """The model of an exported folder, on a GPU if this process sees one, else on the CPU.
+    """The model of an exported folder, on a GPU if this process has one, else on the CPU.
 
     Args:
         folder: URI of EXPORT/probe, EXPORT/full or EXPORT/merged. labels: whose probabilities are computed. length:

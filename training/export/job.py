@@ -28,6 +28,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from raymill import cluster
 from raymill.cluster.dataset_versions import registry_folder, versions_of
 from raymill.cluster.errors import DataError
+from raymill.cluster.lease import held
 from raymill.cluster.record import read_json
 from raymill.cluster.store import paths
 from raymill.cluster.temporary import scratch_folder
@@ -115,11 +116,13 @@ def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
     Raises:
         DataError: there is no such checkpoint, it is of other settings, or it is damaged.
         StorageError: a link in the run's folder leads out of it.
+        BusyError: the training has ended, and another process is exporting it.
     """
     job.folder.store.refuse_links_out(job.folder.uri)
     packed = PackedRun.load(job.folder.store, job.packed)
     if step is None and (ended := read_outcome(job.folder)) is not None:
-        return paths.join(job.folder.uri, EXPORT), list(export(job, ended, packed)["folders"])
+        with held(job.folder.store, job.folder.uri):  # the training itself may be writing there
+            return paths.join(job.folder.uri, EXPORT), list(export(job, ended, packed)["folders"])
     run, checkpoint = job.folder, of_step(job.folder, step)
     progress, starts = checkpoint.manifest.progress, run.store.list_files(run.attempts)
     if not starts:
@@ -139,7 +142,7 @@ def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
         restarts=len(starts) - 1,
         seconds=progress.seconds,
     )
-    root = paths.join(run.uri, "exports", f"step-{progress.step:08d}")
+    root = paths.join(run.exports, f"step-{progress.step:08d}")
     return root, list(_written(job, outcome, packed, root)["folders"])
 
 

@@ -122,28 +122,32 @@ def compare(name: str, merged: Tensor, wanted: Tensor, before: Tensor) -> Merged
 
 def _inputs(layer: Any, draw: torch.Generator) -> Tensor:
     """Random inputs of an adapted module: token ids of an embedding, else float32[inputs, size]."""
-    if issubclass(type(layer), Embedding):
-        return torch.randint(layer.get_base_layer().num_embeddings, (_INPUTS,), generator=draw)
-    size = layer.get_param().shape[-1] if issubclass(type(layer), ParamWrapper) else layer.in_features
+    base, size = layer.get_base_layer(), layer.in_features
+    if isinstance(layer, Embedding):
+        return torch.randint(base.num_embeddings, (_INPUTS,), generator=draw)
+    if isinstance(layer, ParamWrapper):
+        size = getattr(base, layer.parameter_name).shape[-1]
     return torch.randn(_INPUTS, size, generator=draw)
 
 
 def _base_outputs(layer: Any, inputs: Tensor) -> Tensor:
     """The outputs of an adapted module without its adapter, or after it is merged."""
-    if issubclass(type(layer), ParamWrapper):  # the module around the parameter has other inputs, as routes to experts
-        return inputs @ layer.get_param().mT
-    return layer.get_base_layer()(inputs)
+    base = layer.get_base_layer()
+    if isinstance(layer, ParamWrapper):  # the module around the parameter has other inputs, as routes to experts
+        return inputs @ getattr(base, layer.parameter_name).mT
+    return base(inputs)
 
 
 def _outputs(layer: Any, inputs: Tensor) -> Tensor:
     """The outputs of an adapted module with its adapter, which is not merged yet."""
-    if not issubclass(type(layer), ParamWrapper):
+    if not isinstance(layer, ParamWrapper):
         return layer(inputs)
-    (adapter,) = layer.active_adapters
-    a = layer.lora_A[adapter].weight.view(layer.num_experts, -1, layer.in_features)
-    b = layer.lora_B[adapter].weight.view(layer.out_features, -1, layer.num_experts)
-    # peft adapts the parameter of an expert in the order [in, out] or [out, in].
-    swapped = getattr(layer, "_did_swap_in_out_features", False)
-    order = "ore,eri,ni->eno" if swapped or layer.num_experts == 1 else "ore,eri,no->eni"
-    before = _base_outputs(layer, inputs)
-    return before + layer.scaling[adapter] * torch.einsum(order, b, a, inputs).view(before.shape)
+    adapted: Any = layer
+    (adapter,) = adapted.active_adapters
+    a = adapted.lora_A[adapter].weight.view(adapted.num_experts, -1, adapted.in_features)
+    b = adapted.lora_B[adapter].weight.view(adapted.out_features, -1, adapted.num_experts)
+    # The parameter of an expert is [out, in] or [in, out].
+    swapped = getattr(adapted, "_did_swap_in_out_features", False)
+    order = "ore,eri,ni->eno" if swapped or adapted.num_experts == 1 else "ore,eri,no->eni"
+    before = _base_outputs(adapted, inputs)
+    return before + adapted.scaling[adapter] * torch.einsum(order, b, a, inputs).view(before.shape)

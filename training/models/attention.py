@@ -163,8 +163,9 @@ AttentionInterface.register(VARLEN, varlen_attention)
 
 
 def register_cost(kernel: Any) -> None:
-    """Tell the compiler the operations of a kernel, unless torch does (2.13): else selective recomputing calls it again
-    as if it cost nothing.
+    """Register the number of operations of a kernel for the compiler, unless torch has it (2.13).
+
+    Without it the kernel counts as no operation, so selective recomputing calls it again first.
 
     kernel: an operator with the arguments of `torch.ops.torch_attn._varlen_attn`.
     """
@@ -172,9 +173,9 @@ def register_cost(kernel: Any) -> None:
         return
 
     def operations(
-        query: torch.Size, key: Any, value: Any, starts: Any, _: Any, longest: int, *__: Any, **___: Any
+        query: torch.Size, key: Any, value: Any, starts_q: Any, starts_k: Any, longest: int, *more: Any, **named: Any
     ) -> int:
-        """Of two products of the queries with as many keys as the longest document has."""
+        """Of two products, of each query with as many keys and values as the longest document has."""
         positions, heads, size = query
         return 4 * positions * longest * heads * size
 

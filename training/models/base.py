@@ -5,8 +5,7 @@ run.
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import once
@@ -24,6 +22,7 @@ from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.folder import model_folder, read_object, stored_types, weight_files
+from raymill.training.models.quiet import quiet_libraries
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def load_base(
             ("size", kind.__name__, config.to_json_string(use_diff=False), stored),
             lambda: check_size(partial(without_memory, kind, config), stored, f"model {folder}"),
         )
-        with without_log_lines():  # it would print a table of all tensors that are missing or not used
+        with quiet_libraries():  # they would print a table of all tensors that are missing or not used
             loaded, seen = kind.from_pretrained(
                 folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False,
                 local_files_only=True, output_loading_info=True, **how,
@@ -122,17 +121,6 @@ def load_base(
             model.name, len(unused), unused[0],
         )  # fmt: skip
     return loaded
-
-
-@contextmanager
-def without_log_lines() -> Iterator[None]:
-    """Switch off the log lines of transformers below errors inside this context."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
 
 
 def without_memory(kind: Any, config: Any) -> PreTrainedModel:

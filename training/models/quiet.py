@@ -1,4 +1,4 @@
-"""Commands without the output of libraries."""
+"""Calls of transformers and peft without their own output."""
 
 import warnings
 from collections.abc import Iterator

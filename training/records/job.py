@@ -104,6 +104,11 @@ class TrainingFolder(RunFolder):
         return f"{self.uri}/attempts"
 
     @property
+    def exports(self) -> str:
+        """The folder of exported checkpoints; the export of the training itself is elsewhere."""
+        return f"{self.uri}/exports"
+
+    @property
     def tensorboard(self) -> str:
         """Folder of TensorBoard's event files."""
         return f"{self.uri}/tensorboard"

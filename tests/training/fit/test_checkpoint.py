@@ -321,9 +321,10 @@ def test_the_driver_passes_over_damage_too_and_removes_another_training_only_if_
     Store().write_bytes(job.folder.outcome, json.dumps(outcome).encode())
     with pytest.raises(DataError, match="written by a training with other settings"):
         refuse_or_delete_other_training(job.folder, replace=False)
+    Store().write_bytes(f"{job.folder.exports}/step-00000001/manifest.json", b"{}")
     refuse_or_delete_other_training(job.folder, replace=True)
     assert latest(job.folder) is None and not Store().exists(job.folder.outcome)
-    assert not Store().list_files(job.folder.checkpoints)
+    assert not Store().list_files(job.folder.checkpoints) and not Store().list_files(job.folder.exports)
 
 
 @pytest.mark.parametrize(
