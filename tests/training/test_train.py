@@ -321,7 +321,10 @@ def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where
     with pytest.raises(UserError, match="this training has not begun"):
         export_config(PLAIN | settings)
     run = train_inline(settings, monkeypatch)
-    (tmp_path / "run" / OUTCOME).rename(tmp_path / "ended")  # as before the last step
+    ended = [OUTCOME, "evaluation.json", "report.json", "manifest.json"]
+    (tmp_path / "ended").mkdir()
+    for name in ended:  # as before the last step
+        (tmp_path / "run" / name).rename(tmp_path / "ended" / name)
     [newest], [second] = export_config(PLAIN | settings), export_config(PLAIN | settings, step=2)
     steps = sorted({int(path.name.split("-")[1]) for path in (tmp_path / "run" / "checkpoints").iterdir()})
     assert newest == f"{run.uri}/exports/step-{steps[-1]:08d}/full"
@@ -335,17 +338,19 @@ def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where
         export_config(PLAIN | settings, {"optimizer.weight_decay": 0.5})
     outside = tmp_path / "outside"
     (outside / "step-00000002").mkdir(parents=True)
-    (outside / "step-00000002" / "mine.txt").write_text("mine")
+    for name in ("mine.txt", "manifest.json"):
+        (outside / "step-00000002" / name).write_text("mine")
     (tmp_path / "run" / "exports").rename(tmp_path / "moved")
     (tmp_path / "run" / "exports").symlink_to(outside)
     with pytest.raises(StorageError, match="neither reads nor deletes"):
         export_config(PLAIN | settings, step=2)
-    assert [path.name for path in outside.rglob("*")] == ["step-00000002", "mine.txt"]
+    assert {path.name for path in outside.rglob("*")} == {"step-00000002", "mine.txt", "manifest.json"}
     (tmp_path / "run" / "exports").unlink()
     with monkeypatch.context() as patch, pytest.raises(DataError, match="no file of a start of this training"):
         patch.setattr(TrainingFolder, "attempts", f"{tmp_path}/none")
         export_config(PLAIN | settings, step=2)
-    (tmp_path / "ended").rename(tmp_path / "run" / OUTCOME)
+    for name in ended:
+        (tmp_path / "ended" / name).rename(tmp_path / "run" / name)
     before = Path(run.uri, "export", "full", "model.safetensors").read_bytes()
     shutil.rmtree(tmp_path / "run" / "export")
     with held(Store(), run.uri), pytest.raises(BusyError):

@@ -207,8 +207,8 @@ class FolderWriter:
             yield self._model(base, scratch / "full", dtype, on_disk)
             return
         # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
-        as_lora = {"method": "lora"} if method.four_bit else {}
-        adapted = with_adapter(self.config.model_copy(update={"precision": "float32"} | as_lora), base)
+        as_lora = self.config.model_copy(update={"method": "lora"})
+        adapted = with_adapter(as_lora if method.four_bit else self.config, base)
         load_trained(nn.ModuleDict({"model": adapted}), self.job.folder, self.outcome)
         yield self._adapter(adapted, scratch / "adapter")
         if method.merges and self.config.export.merged:

@@ -454,7 +454,7 @@ def possible_choices(config: TrainConfig) -> list[TrainConfig]:
     for engine, offload in (*CHOICES, own) if own not in CHOICES else CHOICES:
         if config.training_method.four_bit and engine != "ddp":
             continue
-        if config.compile is True and engine == "zero3":
+        if engine == "zero3" and (config.compile is True or config.activation_checkpointing == "selective"):
             continue
         if not config.workers.gpus_each and offload != "none":
             continue

@@ -20,7 +20,7 @@ from raymill.training.models.cost import shape_of
 from raymill.training.plan import planning
 from raymill.training.plan.advice import advise, usual_rates
 from raymill.training.plan.data import Data, _guessed, bytes_per_token
-from raymill.training.plan.memory import CHOICES, GIB, USABLE, changes, memory, possible_choices
+from raymill.training.plan.memory import CHOICES, GIB, USABLE, changes, first_that_fits, memory, possible_choices
 from raymill.training.plan.planning import machine, plan_run, plan_text
 from tests.support.plan_cases import LORA, TINY, big, config, facts
 
@@ -112,13 +112,25 @@ def test_engines_that_a_config_cannot_use_are_no_choices():
 
     on_gpus = big()
     assert choices(on_gpus) == list(CHOICES)
-    assert choices(big(compile=True)) == [one for one in CHOICES if one[0] != "zero3"]
+    for compiled in ({"compile": True}, {"activation_checkpointing": "selective"}):
+        assert choices(big(**compiled)) == [one for one in CHOICES if one[0] != "zero3"]
     assert choices(big(engine="zero1", offload="optimizer")) == [*CHOICES, ("zero1", "optimizer")]
     assert choices(config()) == [one for one in CHOICES if one[1] == "none"]
     assert choices(big(method="qlora", model="m")) == [("ddp", "none")]
     after = on_gpus.model_copy(update={"engine": "zero2", "offload": "optimizer", "activation_checkpointing": True})
     assert changes(on_gpus, after) == "activation_checkpointing: true, engine: zero2, offload: optimizer"
     assert changes(on_gpus, on_gpus) == ""
+
+
+def test_selective_recomputing_is_named_where_layers_are_compiled_alone():
+    settings = big(micro_batch=1)
+    shape, selective = shape_of(settings), settings.model_copy(update={"activation_checkpointing": "selective"})
+    engines = [settings.model_copy(update={"engine": one}) for one in ("zero3", "ddp")]
+    found = first_that_fits([selective], engines, shape, 1 << 60)
+    assert found is not None and found.engine == "ddp"
+    assert first_that_fits([selective], engines, replace(shape, model_type="mamba"), 1 << 60) is None
+    plain = first_that_fits([settings], engines, shape, 1 << 60)
+    assert plain is not None and plain.engine == "zero3"
 
 
 def test_what_is_given_of_a_gpu_holds_before_the_table_and_the_table_before_the_config():
