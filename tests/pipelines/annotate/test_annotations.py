@@ -139,6 +139,19 @@ def test_a_file_that_is_merged_between_the_listing_and_the_reading_is_read_again
         assert len(stored.read()) == 10
 
 
+def test_of_labels_of_one_moment_the_same_one_counts_whatever_file_came_first(tmp_path):
+    both = [replace(answer(1), value=value, at="2026-01-01T00:00:00+00:00") for value in ("login", "refund")]
+    found = []
+    for folder, order in (("a", both), ("b", both[::-1])):
+        stored = Annotations(Store(), str(tmp_path / folder))
+        for number, one in enumerate(order):
+            path = tmp_path / folder / "answers" / f"import-{number:016x}-0.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(asdict(one)) + "\n")
+        found.append([one.value for one in stored.read()])
+    assert found[0] == found[1] and len(found[0]) == 2
+
+
 def test_the_labels_of_a_round_have_a_bound_on_their_bytes_and_their_number(tmp_path, monkeypatch):
     stored = Annotations(Store(), str(tmp_path))
     for number in range(4):
