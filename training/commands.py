@@ -17,13 +17,14 @@ from raymill.cluster.session import opened
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.driver.launch import check_machine
-from raymill.training.job import make_job, packed_job
+from raymill.training.job import TrainJob, make_job, packed_job
 from raymill.training.model_folder.checks import check_model
 from raymill.training.pack.job import PackJob, located_config
 from raymill.training.pack.job import pack as run_pack
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.summary import summary
 from raymill.training.plan.planning import plan_training
+from raymill.training.records.finished import EXPORT
 
 _preview = Entry("raymill.training.tokenizer.preview:preview")  # imports transformers
 _export_checkpoint = Entry("raymill.training.export.job:export_checkpoint")
@@ -181,12 +182,17 @@ def export_config(
         URIs of the exported folders.
 
     Raises:
-        UserError: the training has not begun, or has no such checkpoint.
+        UserError: the training has not begun, has other settings, or has no such checkpoint.
     """
     whole = _checked(config, override, settings, "raymill export")
+    if step is None and (run := TrainJob(whole).find().run) is not None:
+        return [paths.join(run.uri, EXPORT, folder) for folder in run.manifest["export"]["folders"]]
     packing = PackJob.of(located_config(whole), replace=False)
     if (packed := packing.find_packed()) is None:
-        raise UserError(f"{whole.output}: this training has not begun: its corpora are not packed. Run it first.")
+        raise UserError(
+            f"{packing.root}: no packed corpora, so this training has not begun, or it has another `packed` or "
+            "`output`. Run `raymill train` first, or set them as in the training."
+        )
     # peft imports DeepSpeed where it is installed, and DeepSpeed prints its choice of accelerator if none is named.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     root, folders = _export_checkpoint(make_job(packing.config, packed), step)

@@ -122,7 +122,7 @@ class Round:
         """Task id -> label, of the tasks that have one after `finish`.
 
         Raises:
-            DataError: the round was not finished.
+            DataError: the round was not finished, or the file of its labels is damaged.
         """
         try:
             with StoredParquet(self.store, paths.join(self.uri, LABELS)) as file:
@@ -130,6 +130,10 @@ class Round:
         except NotFound as error:
             raise DataError(
                 f"{self.uri}: has no labels yet. Run `raymill annotate finish {self.uri}` first."
+            ) from error
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{paths.join(self.uri, LABELS)}: is damaged ({error}). Run `raymill annotate finish {self.uri}` again."
             ) from error
         rows = zip(found["id"].to_pylist(), found["label"].to_pylist(), strict=True)
         return {id: label for id, label in rows if label is not None}

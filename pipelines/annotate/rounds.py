@@ -59,6 +59,8 @@ def next_round(
         raise ConfigError("simulate: rounds with people simulate none. Leave it out, or run `raymill annotate CONFIG`.")
     store, root = config.store, paths.absolute(config.output)
     store.refuse_links_out(root)
+    if config.rounds.train and (kind := read_config(config.rounds.train).get("kind")) != "train":
+        raise ConfigError(f"rounds.train: {config.rounds.train}: kind is {kind!r:.40}; train was wanted.")
     done: list[Round] = []
     while (manifest := RunFolder(store, paths.join(root, str(len(done) + 1))).finished("annotate")) is not None:
         done.append(Round.of(store, paths.join(root, str(len(done) + 1)), manifest))

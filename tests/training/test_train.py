@@ -29,6 +29,7 @@ from raymill.training.commands import export_config
 from raymill.training.commands import pack as pack_verb
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Workers
+from raymill.training.export import job as export_job
 from raymill.training.job import TrainJob, exported_model, train
 from raymill.training.pack import job as packing
 from raymill.training.pack.job import located_config
@@ -332,10 +333,26 @@ def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where
     last, middle = (load_file(Path(one, "model.safetensors")) for one in (newest, second))
     assert any(not torch.equal(last[name], middle[name]) for name in last)
     assert "(ended: not ended)" in Path(second, "README.md").read_text()
-    with pytest.raises(DataError, match=rf"no checkpoint of step 99; .* {', '.join(map(str, steps))}$"):
+    with pytest.raises(DataError, match=rf"no checkpoint of step 99\. .*: {', '.join(map(str, steps))}$"):
         export_config(PLAIN | settings, step=99)
     with pytest.raises(DataError, match=r"of other settings, model or data: settings\.optimizer"):
         export_config(PLAIN | settings, {"optimizer.weight_decay": 0.5})
+    (folder,) = (tmp_path / "run" / "checkpoints").glob(f"step-{steps[-1]:08d}-*")
+    written = export_job._written
+
+    def removed(*given) -> dict:  # by the training, which goes on
+        if folder.exists():
+            folder.rename(tmp_path / "removed")
+        return written(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_job, "_written", removed)
+        with pytest.raises(DataError, match="the training removed this checkpoint while it was exported; it keeps"):
+            export_config(PLAIN | settings, step=steps[-1])
+        (tmp_path / "removed").rename(folder)
+        [before] = export_config(PLAIN | settings)
+        assert before == f"{run.uri}/exports/step-{steps[-2]:08d}/full"
+    (tmp_path / "removed").rename(folder)
     outside = tmp_path / "outside"
     (outside / "step-00000002").mkdir(parents=True)
     for name in ("mine.txt", "manifest.json"):
@@ -352,8 +369,11 @@ def test_any_checkpoint_is_exported_while_the_training_goes_on_and_its_end_where
     for name in ended:
         (tmp_path / "ended" / name).rename(tmp_path / "run" / name)
     before = Path(run.uri, "export", "full", "model.safetensors").read_bytes()
+    with pytest.raises(DataError, match="bfloat16"):  # what a finished run exported is not replaced
+        export_config(PLAIN | settings, {"export.dtype": "bfloat16"})
+    assert export_config(PLAIN | settings) == [f"{run.uri}/export/full"]
     shutil.rmtree(tmp_path / "run" / "export")
-    with held(Store(), run.uri), pytest.raises(BusyError):
+    with pytest.raises(BusyError), held(Store(), run.uri):
         export_config(PLAIN | settings)
     (tmp_path / "run.json").write_text(json.dumps(PLAIN | settings))
     capfd.readouterr()  # of the training

@@ -44,7 +44,7 @@ from raymill.training.records.finished import (
     write_evaluation,
 )
 from raymill.training.records.job import Job
-from raymill.training.records.schema import Evaluation, GeneratedAnswer, Measured, Outcome, measured
+from raymill.training.records.schema import NOT_ENDED, Evaluation, GeneratedAnswer, Measured, Outcome, measured
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _BATCH_TOKENS = 8192
@@ -203,12 +203,14 @@ def trained_checkpoint(run: RunFolder, outcome: Outcome) -> Iterator[Checkpoint]
     """The checkpoint of the weights that the run exports, while they are read.
 
     Raises:
-        DataError: it is damaged; the message says what to do.
+        DataError: it is damaged; of a training that has ended, the message says what to do.
     """
     uri = exported_checkpoint(run.uri, outcome)
     try:
         yield Checkpoint.load(run.store, uri)
     except DataError as error:
+        if outcome["ended"] == NOT_ENDED:
+            raise
         which = "with the best validation loss" if outcome["best_checkpoint"] else "of the last step"
         raise DataError(
             f"{uri}: the checkpoint {which} of this training is damaged, so its weights cannot be evaluated "

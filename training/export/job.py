@@ -31,6 +31,7 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.lease import held
 from raymill.cluster.record import read_json
 from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import stop_ids
@@ -42,7 +43,7 @@ from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
 from raymill.training.models.quiet import quiet_libraries
 from raymill.training.pack.packed_run import PackedRun
-from raymill.training.records.checkpoint import of_step
+from raymill.training.records.checkpoint import MANIFEST, Checkpoint, of_step
 from raymill.training.records.finished import (
     EVALUATED,
     EXPORT,
@@ -59,7 +60,7 @@ from raymill.training.records.finished import (
     read_outcome,
 )
 from raymill.training.records.job import Job
-from raymill.training.records.schema import Outcome, StartRecord, read_steps
+from raymill.training.records.schema import NOT_ENDED, Outcome, StartRecord, read_steps
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 
@@ -104,6 +105,9 @@ def export(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
     return found or _written(job, outcome, packed, paths.join(job.folder.uri, EXPORT))
 
 
+_TRIES = 5  # to export the newest checkpoint of a training that removes it meanwhile
+
+
 @quiet_libraries()
 def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
     """Export a finished training to OUTPUT/export, or any checkpoint to OUTPUT/exports/step-NNNNNNNN.
@@ -114,7 +118,7 @@ def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
         URI of the export, and the names of its folders.
 
     Raises:
-        DataError: there is no such checkpoint, it is of other settings, or it is damaged.
+        DataError: there is no such checkpoint, it is of other settings or damaged, or the training removed it.
         StorageError: a link in the run's folder leads out of it.
         BusyError: the training has ended, and another process is exporting it.
     """
@@ -123,18 +127,36 @@ def export_checkpoint(job: Job, step: int | None) -> tuple[str, list[str]]:
     if step is None and (ended := read_outcome(job.folder)) is not None:
         with held(job.folder.store, job.folder.uri):  # the training itself may be writing there
             return paths.join(job.folder.uri, EXPORT), list(export(job, ended, packed)["folders"])
-    run, checkpoint = job.folder, of_step(job.folder, step)
+    for _ in range(_TRIES):
+        uri = of_step(job.folder, step)
+        try:
+            return _export_checkpoint(job, uri, packed)
+        except (DataError, NotFound):
+            if job.folder.store.exists(paths.join(uri, MANIFEST)):
+                raise
+            if step is not None:
+                break
+    raise DataError(
+        f"{uri}: the training removed this checkpoint while it was exported; it keeps the newest "
+        f"{job.config.checkpoint.keep} and the best (checkpoint.keep). Export a newer one."
+    )
+
+
+def _export_checkpoint(job: Job, uri: str, packed: PackedRun) -> tuple[str, list[str]]:
+    run, checkpoint = job.folder, Checkpoint.load(job.folder.store, uri)
+    if changed := run.differences(checkpoint.manifest.fingerprint_parts):
+        raise DataError(f"{uri}: of other settings, model or data: {'; '.join(changed)}. Set them back.")
     progress, starts = checkpoint.manifest.progress, run.store.list_files(run.attempts)
     if not starts:
         raise DataError(f"{run.attempts}: there is no file of a start of this training. Restore it from a copy.")
     start: StartRecord = read_json(run.store, starts[-1].uri, "a start of the workers", kind=StartRecord)
     outcome = Outcome(
         fingerprint=run.fingerprint,
-        ended="not ended",
+        ended=NOT_ENDED,
         steps=progress.step,
         best_step=None,
-        checkpoint=checkpoint.uri,
-        best_checkpoint=checkpoint.uri,
+        checkpoint=uri,
+        best_checkpoint=uri,
         trainable_parameters=start["trainable_parameters"],
         all_parameters=start["all_parameters"],
         unmoved=[],

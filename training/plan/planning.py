@@ -23,6 +23,7 @@ from raymill.cluster.plan.plan import (
     money,
     wrapped,
 )
+from raymill.training.compile_choice import refuse_selective
 from raymill.training.config import TrainConfig, refuse_output_among_inputs
 from raymill.training.continuing import planned_words
 from raymill.training.folds import fold_configs
@@ -84,6 +85,7 @@ def plan_phase(
     packing: as for `raymill.cluster.plan.plan.costs_of`; null if the corpora are packed, or no sample could be packed.
     """
     shape: Shape = _shape_of(config)
+    refuse_selective(config, shape.model_type)
     data = find_data(config, shape.vocabulary)
     least, most = config.workers.range
     steps = data.order.steps(config)

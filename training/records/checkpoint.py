@@ -317,20 +317,19 @@ def newest(run: TrainingFolder, damaged: dict[str, str]) -> Checkpoint | None:
     return None
 
 
-def of_step(run: TrainingFolder, step: int | None) -> Checkpoint:
-    """The newest finished checkpoint, or the newest one of a step.
+def of_step(run: TrainingFolder, step: int | None) -> str:
+    """URI of the newest finished checkpoint, or of the newest one of a step.
 
     Raises:
-        DataError: there is none, it is damaged, or it has other settings, model or data.
+        DataError: there is none.
     """
     there = {step_of(uri): uri for uri in checkpoint_folders(run)}
-    if not there or (step is not None and step not in there):
-        listed = f"; there are those of the steps {', '.join(map(str, there))}" if there else ""
-        raise DataError(f"{run.checkpoints}: no checkpoint{f' of step {step}' if step is not None else ' yet'}{listed}")
-    checkpoint = Checkpoint.load(run.store, there[max(there) if step is None else step])
-    if changed := run.differences(checkpoint.manifest.fingerprint_parts):
-        raise DataError(f"{checkpoint.uri}: of other settings, model or data: {'; '.join(changed)}. Set them back.")
-    return checkpoint
+    if not there:
+        raise DataError(f"{run.checkpoints}: no checkpoint yet. Wait for the first, or run `raymill train`.")
+    if step is not None and step not in there:
+        steps = ", ".join(map(str, there))
+        raise DataError(f"{run.checkpoints}: no checkpoint of step {step}. Steps that have one: {steps}")
+    return there[max(there) if step is None else step]
 
 
 def problem(damage: DataError) -> str:

@@ -129,6 +129,9 @@ def damage_lines(attempt: StartRecord) -> list[str]:
     return lines
 
 
+NOT_ENDED = "not ended"  # `ended` of a checkpoint that is exported
+
+
 class Outcome(TypedDict):
     """fit.json: the result of a fit, written last.
 

@@ -102,15 +102,16 @@ def rows_in(lines: Iterator[str], most: int, longest: int) -> Iterator[dict[str,
         longest: most characters of a row.
 
     Raises:
-        csv.Error: a cell is too large. ValueError: a row is, or there are more cells.
+        csv.Error: a cell is too large. ValueError: a row is, there are more cells, or the text ends within a row.
     """
     csv.field_size_limit(longest)
-    size = 0  # of the lines of a row
+    size, is_cut = 0, False  # of the lines of a row; whether the last line has no end
 
     def bounded() -> Iterator[str]:
-        nonlocal size
+        nonlocal size, is_cut
         for line in chain([first], lines):
             size += len(line)
+            is_cut = not line.endswith(("\n", "\r"))
             if size >= longest:
                 raise ValueError(f"a row has more than {longest:,} characters")
             yield line
@@ -127,6 +128,8 @@ def rows_in(lines: Iterator[str], most: int, longest: int) -> Iterator[dict[str,
         number += 1
         if number * len(header) > most:
             raise ValueError(f"its rows have {len(header):,} columns, and more than {most:,} cells")
+        if is_cut and len(cells) < len(header):
+            raise ValueError(f"it ends within a row, after {len(cells)} of {len(header)} cells: it was cut")
         row = dict(zip_longest(header, cells[: len(header)], fillvalue=""))
         yield {name: cell[1:] if _ESCAPED.match(cell) else cell for name, cell in row.items()} if is_ours else row
 

@@ -87,6 +87,19 @@ def counted(round: Round) -> set[str]:
     return {repr(replace(one, origin="")) for one in latest(round.answers.read()).values()}
 
 
+def test_a_table_that_was_cut_within_a_row_is_refused(tmp_path):
+    round = round_with_labels(tmp_path / "round", "classify")
+    file = tmp_path / "tasks.csv"
+    export_round(round, str(file), "csv")
+    whole = file.read_bytes()
+    file.write_bytes(whole.rstrip(b"\r\n"))  # without the end of its last line, as some tools write it
+    before = import_labels(round, [str(file)])
+    file.write_bytes(whole[: whole.rindex(b",", 0, -40)])
+    with pytest.raises(DataError, match=r"it ends within a row, after \d+ of \d+ cells"):
+        import_labels(round, [str(file)])
+    assert before["new"] == 0
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_exported_comes_back_the_same(kind, format, tmp_path):

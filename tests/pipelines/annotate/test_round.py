@@ -112,6 +112,12 @@ def test_records_of_earlier_rounds_teach_and_are_not_chosen_again(records, tmp_p
     with pytest.raises(DataError, match="has no labels yet"):
         annotate_inline(settings_of(records, tmp_path / "2", choose=choose), monkeypatch)
     finish_round(first.round)
+    path = tmp_path / "1" / "labels" / "labels.parquet"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"labels\.parquet: is damaged .*finish\(\)` again"):
+        annotate_inline(settings_of(records, tmp_path / "2", choose=choose), monkeypatch)
+    path.write_bytes(content)
     second = annotate_inline(settings_of(records, tmp_path / "2", choose=choose), monkeypatch)
     assert not {row.id for row in first.round.tasks} & {row.id for row in second.round.tasks}
     assert not [one for one in second.warnings if "No labels" in one]

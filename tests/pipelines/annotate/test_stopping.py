@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from raymill.cluster.errors import StorageError
+from raymill.cluster.errors import ConfigError, StorageError
 from raymill.pipelines.annotate.config import AnnotateConfig, Rounds
 from raymill.pipelines.annotate.round import Round
 from raymill.pipelines.annotate.rounds import next_round
@@ -148,6 +148,14 @@ def test_rounds_stop_when_predictions_are_stable_if_that_is_wanted(tmp_path, mon
         assert not (tmp_path / "rounds" / str(number)).exists()
     else:
         assert (found["round"], found["stopped"]) == (number, None) and "think about stopping" in found.text
+
+
+def test_a_config_of_another_kind_is_refused_before_the_first_round(tmp_path, monkeypatch):
+    (tmp_path / "curate.yaml").write_text("kind: curate\n")
+    step, _ = _rounds(tmp_path, monkeypatch, train=str(tmp_path / "curate.yaml"))
+    with pytest.raises(ConfigError, match=r"rounds\.train: .*curate\.yaml: kind is 'curate'; train was wanted"):
+        step()
+    assert not (tmp_path / "rounds").exists()
 
 
 def test_a_budget_needs_a_price():

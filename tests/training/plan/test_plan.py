@@ -69,6 +69,12 @@ def test_a_plan_before_packing_says_that_it_guesses_and_from_what(corpus, tmp_pa
     assert phase["tokens"] == pytest.approx(100 * 1024, rel=0.03)
 
 
+def test_a_plan_refuses_what_a_training_refuses(corpus, tmp_path):
+    settings = config(corpus=corpus, output=str(tmp_path / "run"), activation_checkpointing="selective")
+    with pytest.raises(ConfigError, match="these are not compiled: workers have no GPU"):
+        plan_run(settings, AssumedGpu())
+
+
 def test_epochs_become_steps_and_back(corpus, tmp_path):
     settings = config(corpus=corpus, output=str(tmp_path / "run"), steps=None, epochs=3)
     [phase] = plan_run(settings, AssumedGpu())["phases"]
