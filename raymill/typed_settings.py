@@ -1335,6 +1335,10 @@ class LoraSettings(TypedDict, total=False):
     """Whether the LoRA update is scaled by alpha / sqrt(rank) in place of alpha / rank."""
     dora: bool
     """Whether the adapter is weight-decomposed (DoRA), with a trained magnitude for each output."""
+    loraplus_ratio: float
+    """Learning rate of the B matrices (and of DoRA's magnitudes) divided by the rate of the A matrices, as in LoRA+;
+    1: equal rates.
+    """
 
 
 class MakeSettings(TypedDict, total=False):
@@ -1483,6 +1487,12 @@ class OptimizerSettings(TypedDict, total=False):
     """
     warmup_steps: int
     """Number of optimizer steps in which the learning rate rises to its full value."""
+    warmup_fraction: float | None
+    """Fraction of all optimizer steps in which the learning rate rises, rounded up to whole steps, in place of
+    `warmup_steps`; null: `warmup_steps`.
+    """
+    restarts: int
+    """Number of times that schedule cosine starts again at the full learning rate, after equal parts of the steps."""
     decay_steps: int | None
     """Number of optimizer steps of the decay at the end, for schedule wsd; null: a tenth of all steps."""
     final_fraction: float
@@ -1495,6 +1505,8 @@ class OptimizerSettings(TypedDict, total=False):
     """Decay rates of AdamW's averages of the gradients and of their squares."""
     epsilon: float
     """Term in the denominator of AdamW's update, for numerical stability."""
+    layer_decay: float
+    """Learning rate of each decoder layer divided by the rate of the layer above it; 1: equal rates."""
 
 
 class OutliersSettings(TypedDict, total=False):

@@ -57,7 +57,8 @@ class TrainConfig(Settings):
 
     other_names: ClassVar = {
         "lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate",
-        "warmup_steps": "optimizer.warmup_steps", "weight_decay": "optimizer.weight_decay",
+        "warmup_steps": "optimizer.warmup_steps", "warmup_ratio": "optimizer.warmup_fraction",
+        "loraplus_lr_ratio": "lora.loraplus_ratio", "weight_decay": "optimizer.weight_decay",
         "max_grad_norm": "optimizer.clip", "max_steps": "steps", "num_train_epochs": "epochs", "num_epochs": "epochs",
         "max_length": "sequence_length", "max_seq_length": "sequence_length", "seq_length": "sequence_length",
         "sequence_len": "sequence_length", "cutoff_len": "sequence_length",
@@ -279,13 +280,18 @@ class TrainConfig(Settings):
         """Check that the learning rate reaches its full value in a training of `steps` steps.
 
         Raises:
-            ValueError: warm-up, or warm-up and decay, take more steps.
+            ValueError: warm-up, or warm-up and decay, take more steps, or there are more restarts than steps.
         """
         rate = self.optimizer
-        if rate.warmup_steps >= steps:
-            raise ValueError(f"optimizer.warmup_steps: {rate.warmup_steps:,} of {steps:,} steps; use fewer")
-        if rate.schedule == "wsd" and rate.decay_steps and rate.warmup_steps + rate.decay_steps > steps:
-            after = f" after {rate.warmup_steps:,} of warm-up" if rate.warmup_steps else ""
+        warmup = rate.warmup(steps)
+        if warmup >= steps:
+            by_steps = rate.warmup_fraction is None
+            name, less = ("warmup_steps", "fewer") if by_steps else ("warmup_fraction", "a smaller one")
+            raise ValueError(f"optimizer.{name}: {warmup:,} of {steps:,} steps; use {less}")
+        if rate.restarts >= steps - warmup:
+            raise ValueError(f"optimizer.restarts: {rate.restarts:,} in {steps - warmup:,} steps; use fewer")
+        if rate.schedule == "wsd" and rate.decay_steps and warmup + rate.decay_steps > steps:
+            after = f" after {warmup:,} of warm-up" if warmup else ""
             raise ValueError(f"optimizer.decay_steps: {rate.decay_steps:,}{after}, of {steps:,} steps; use fewer")
 
     def _check_corpora(self) -> None:
@@ -408,6 +414,8 @@ class TrainConfig(Settings):
                 self.split.fold is not None and "split.fold decides what is tested, and all else is trained on",
             ),
             "optimizer.decay_steps": self.optimizer.schedule != "wsd" and "only schedule wsd has a decay of its own",
+            "optimizer.layer_decay": (self.training_method.virtual or self.training_method.classifies)
+            and f"method {self.method} trains nothing in the decoder layers",
             "optimizer.final_fraction": self.optimizer.schedule == "constant" and "schedule constant never falls",
             **dict.fromkeys(
                 ("evaluate.every_steps", "evaluate.rows", "evaluate.patience", "evaluate.least_gain"),

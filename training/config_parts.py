@@ -1,5 +1,6 @@
 """The parts of a `kind: train` config. config.py combines them and checks that they are consistent."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,24 @@ class Settings(BaseModel):
     """Base class of settings: unknown keys are an error, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WithLaterSettings(Settings):
+    """Base class of settings some of which earlier versions did not have.
+
+    later: their names. Records leave them out at their default, so that they equal those of earlier versions.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if name not in self.later or getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        }
 
 
 # Forms of documents: plain text, prompt and completion, or chat messages and preferences.
@@ -348,14 +367,17 @@ class Packing(Settings):
     )
 
 
-class Optimizer(Settings):
+class Optimizer(WithLaterSettings):
     """AdamW and its learning-rate schedule."""
+
+    later: ClassVar = ("warmup_fraction", "restarts", "layer_decay")
 
     other_names: ClassVar = {
         "lr": "learning_rate", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "scheduler": "schedule",
-        "warmup": "warmup_steps", "warmup_ratio": "warmup_steps", "num_warmup_steps": "warmup_steps",
+        "warmup": "warmup_steps", "warmup_ratio": "warmup_fraction", "num_warmup_steps": "warmup_steps",
         "max_grad_norm": "clip", "gradient_clipping": "clip", "eps": "epsilon", "adam_epsilon": "epsilon",
         "adam_beta1": "betas", "adam_beta2": "betas", "min_lr_ratio": "final_fraction",
+        "num_cycles": "restarts", "layerwise_lr_decay": "layer_decay", "llrd": "layer_decay",
     }  # fmt: skip
 
     learning_rate: float = Field(2e-5, gt=0, description="Learning rate of AdamW after warm-up")
@@ -367,6 +389,19 @@ class Optimizer(Settings):
     )
     warmup_steps: int = Field(
         0, ge=0, description="Number of optimizer steps in which the learning rate rises to its full value"
+    )
+    warmup_fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Fraction of all optimizer steps in which the learning rate rises, rounded up to whole steps, in "
+        "place of `warmup_steps`; null: `warmup_steps`",
+    )
+    restarts: int = Field(
+        0,
+        ge=0,
+        description="Number of times that schedule cosine starts again at the full learning rate, after equal parts "
+        "of the steps",
     )
     decay_steps: int | None = Field(
         None,
@@ -386,6 +421,27 @@ class Optimizer(Settings):
         (0.9, 0.95), description="Decay rates of AdamW's averages of the gradients and of their squares"
     )
     epsilon: float = Field(1e-8, gt=0, description="Term in the denominator of AdamW's update, for numerical stability")
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Learning rate of each decoder layer divided by the rate of the layer above it; 1: equal rates",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup_fraction is not None and self.warmup_steps:
+            raise ValueError("warmup_steps and warmup_fraction given; wanted one of them")
+        if self.restarts and self.schedule != "cosine":
+            raise ValueError(f"restarts: only schedule cosine starts again; the schedule is {self.schedule}")
+        return self
+
+    def warmup(self, steps: int) -> int:
+        """Number of warm-up steps of a training of `steps` steps."""
+        if self.warmup_fraction is None:
+            return self.warmup_steps
+        # Rounded before it is rounded up: 70 * 0.1 is 7.000000000000001.
+        return math.ceil(round(self.warmup_fraction * steps, 6))
 
 
 SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

@@ -10,18 +10,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
+from raymill.training.config_parts import WithLaterSettings
+
 MethodName = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
 
 
 # Settings
 
 
-class Lora(BaseModel, extra="forbid", frozen=True):
+class Lora(WithLaterSettings):
     """The adapter of methods lora and qlora."""
+
+    later: ClassVar = ("loraplus_ratio",)
 
     other_names: ClassVar = {
         "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target",
-        "use_rslora": "rslora", "use_dora": "dora",
+        "use_rslora": "rslora", "use_dora": "dora", "loraplus_lr_ratio": "loraplus_ratio",
     }  # fmt: skip
 
     rank: int = Field(16, ge=1, description="Rank of the LoRA matrices")
@@ -36,6 +40,13 @@ class Lora(BaseModel, extra="forbid", frozen=True):
     )
     dora: bool = Field(
         False, description="Whether the adapter is weight-decomposed (DoRA), with a trained magnitude for each output"
+    )
+
+    loraplus_ratio: float = Field(
+        1.0,
+        gt=0,
+        description="Learning rate of the B matrices (and of DoRA's magnitudes) divided by the rate of the A "
+        "matrices, as in LoRA+; 1: equal rates",
     )
 
     @property
@@ -217,6 +228,7 @@ class _Lora(TrainingMethod):
     def card_rows(self, config: Any, classes: list[str]) -> list[tuple[str, str]]:
         lora = config.lora
         kind = ", rsLoRA" * lora.rslora + ", DoRA" * lora.dora
+        kind += f", LoRA+ with ratio {lora.loraplus_ratio:g}" if lora.loraplus_ratio != 1 else ""
         return [
             ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}{kind}"),
             ("LoRA on", ", ".join(lora.targets)),

@@ -152,6 +152,10 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"phases": [{"name": "a"}, {"name": "a"}]}, "every phase needs a name"),
         ({"phases": [{"name": "a", "method": "lora", "export": {"merged": False}}, {"name": "b"}]}, "a exports no "),
         ({"optimizer": {"warmup_steps": 11}}, "11 of 10 steps"),
+        ({"optimizer": {"warmup_fraction": 0.95}}, "optimizer.warmup_fraction: 10 of 10 steps; use a smaller one"),
+        ({"optimizer": {"warmup_fraction": 0.5, "warmup_steps": 2}}, "wanted one of them"),
+        ({"optimizer": {"restarts": 8, "warmup_steps": 2}}, "optimizer.restarts: 8 in 8 steps; use fewer"),
+        ({"optimizer": {"restarts": 1, "schedule": "wsd"}}, "only schedule cosine starts again; the schedule is wsd"),
         ({"optimizer": {"schedule": "wsd", "warmup_steps": 3, "decay_steps": 8}}, "8 after 3 of warm-up, of 10 steps"),
     ],
 )  # fmt: skip

@@ -17,14 +17,8 @@ def make_engine(config: TrainConfig, module: torch.nn.Module, device: torch.devi
     """
     match config.engine:
         case "ddp":
-            return Ddp(config.optimizer, module, device)
+            return Ddp(config, module, device)
         case "fsdp2":
-            return Fsdp(
-                config.optimizer,
-                module,
-                device,
-                bf16=config.bf16,
-                reduce_every_micro_batch=config.reduce_every_micro_batch,
-            )
+            return Fsdp(config, module, device)
         case _:
             return Zero(config, module, device)

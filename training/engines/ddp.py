@@ -13,28 +13,19 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from raymill.training.config_parts import Optimizer
-from raymill.training.engines.engine import (
-    STATES,
-    Fetch,
-    StateSlice,
-    even_share,
-    load_slices,
-    make_adamw,
-    set_steps_taken,
-    start_state,
-    take_step,
-)
+from raymill.training.config import TrainConfig
+from raymill.training.engines.engine import STATES, Fetch, StateSlice, even_share, load_slices
+from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, take_step
 
 
 class Ddp:
     """DistributedDataParallel as a `raymill.training.engines.engine.TrainingEngine`."""
 
-    def __init__(self, settings: Optimizer, module: torch.nn.Module, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         module.to(device)
         self.device = device
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
-        self.optimizer = make_adamw(settings, module)
+        self.optimizer = make_optimizer(config, module)
         start_state(self.optimizer, self.trained.values())
         with warnings.catch_warnings():
             # torch 2.13 deprecates `broadcast_buffers` for a name that older versions lack.

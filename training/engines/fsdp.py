@@ -20,41 +20,21 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from raymill.training.config_parts import Optimizer
-from raymill.training.engines.engine import (
-    STATES,
-    Fetch,
-    StateSlice,
-    load_slices,
-    make_adamw,
-    set_steps_taken,
-    start_state,
-    take_step,
-    to_float32,
-)
+from raymill.training.config import TrainConfig
+from raymill.training.engines.engine import STATES, Fetch, StateSlice, load_slices, to_float32
+from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, take_step
 from raymill.training.models.base import decoder_layers
 
 
 class Fsdp:
-    """FSDP2 as a `raymill.training.engines.engine.TrainingEngine`.
+    """FSDP2 as a `raymill.training.engines.engine.TrainingEngine`."""
 
-    bf16: whether matrix products are bf16. reduce_every_micro_batch: see above.
-    """
-
-    def __init__(
-        self,
-        settings: Optimizer,
-        module: torch.nn.Module,
-        device: torch.device,
-        *,
-        bf16: bool,
-        reduce_every_micro_batch: bool,
-    ) -> None:
+    def __init__(self, config: TrainConfig, module: torch.nn.Module, device: torch.device) -> None:
         mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
         # cast_forward_inputs: the module casts its inputs itself, by autocast.
         policy = (
             MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False)
-            if bf16
+            if config.bf16
             else MixedPrecisionPolicy()
         )
         for layer in decoder_layers(module):
@@ -63,9 +43,9 @@ class Fsdp:
         to_float32(module, device)
         fully_shard(module, mesh=mesh, mp_policy=policy)
         self.module: Any = module
-        self.reduces_always = reduce_every_micro_batch
+        self.reduces_always = config.reduce_every_micro_batch
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
-        self.optimizer = make_adamw(settings, module)
+        self.optimizer = make_optimizer(config, module)
         start_state(self.optimizer, self.trained.values())
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:

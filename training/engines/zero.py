@@ -24,17 +24,8 @@ import torch
 import torch.distributed
 
 from raymill.training.config import TrainConfig
-from raymill.training.engines.engine import (
-    STATES,
-    Fetch,
-    StateSlice,
-    load_slices,
-    make_adamw,
-    set_learning_rate,
-    set_steps_taken,
-    start_state,
-    to_float32,
-)
+from raymill.training.engines.engine import STATES, Fetch, StateSlice, load_slices, to_float32
+from raymill.training.engines.optimizer import make_optimizer, set_learning_rate, set_steps_taken, start_state
 from raymill.training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
 _MASTER, _AVERAGES = STATES[0], STATES[1:]
@@ -50,7 +41,7 @@ class Zero:
         trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         shapes = {name: tuple(one.shape) for name, one in trained.items()}
         masters = {name: one.detach() for name, one in trained.items()} if config.bf16 else {}
-        optimizer = make_adamw(config.optimizer, module)
+        optimizer = make_optimizer(config, module)
         if config.bf16:
             for parameter in module.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)

@@ -441,20 +441,23 @@ def learning_rate(optimizer: Optimizer, step: int, steps: int) -> float:
     In warm-up the rate rises linearly; its last step has the full rate. After it, the rate falls from the full rate
     towards `final_fraction` of it. It would reach that at the step after the last one, so no step has a rate of zero.
 
-        cosine      half a cosine wave
+        cosine      half a cosine wave; with `restarts` several of equal length, one after the other
         linear      a straight line
         wsd         constant, then a straight line over the last `decay_steps` (default: a tenth of the steps)
         constant    the full rate to the end
 
     A pure function of its arguments: no schedule state is saved in a checkpoint.
     """
-    full, final = optimizer.learning_rate, optimizer.final_fraction
-    if step < optimizer.warmup_steps:
-        return full * (step + 1) / optimizer.warmup_steps
-    after = steps - optimizer.warmup_steps
-    done = _clamped_ratio(step - optimizer.warmup_steps, after)
+    full, final, warmup = optimizer.learning_rate, optimizer.final_fraction, optimizer.warmup(steps)
+    if step < warmup:
+        return full * (step + 1) / warmup
+    after = steps - warmup
+    done = _clamped_ratio(step - warmup, after)
     match optimizer.schedule:
         case "cosine":
+            if optimizer.restarts:
+                # In whole numbers: with floats, a wave may begin one step late.
+                done = (step - warmup) * (optimizer.restarts + 1) % after / after
             left = (1 + math.cos(math.pi * done)) / 2
         case "linear":
             left = 1 - done

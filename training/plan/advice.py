@@ -173,9 +173,11 @@ def many_epochs(facts: PlannedTraining) -> Iterator[str]:
 
 def long_warm_up(facts: PlannedTraining) -> Iterator[str]:
     """A warm-up of more than a fifth of the steps."""
-    share = facts.config.optimizer.warmup_steps / facts.steps
+    optimizer = facts.config.optimizer
+    share = optimizer.warmup(facts.steps) / facts.steps
     if share > 0.2:
-        yield f"optimizer.warmup_steps: {share:.0%} of the {facts.steps:,} steps; 1% to 10% is usual."
+        name = "warmup_steps" if optimizer.warmup_fraction is None else "warmup_fraction"
+        yield f"optimizer.{name}: {share:.0%} of the {facts.steps:,} steps; 1% to 10% is usual."
 
 
 def large_chunks(facts: PlannedTraining) -> Iterator[str]:

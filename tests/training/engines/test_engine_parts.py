@@ -9,19 +9,10 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from raymill.training.config_parts import Optimizer
 from raymill.training.engines.ddp import Ddp
-from raymill.training.engines.engine import (
-    STATES,
-    StateSlice,
-    gradient_norm,
-    load_slices,
-    make_adamw,
-    set_steps_taken,
-    start_state,
-    take_step,
-)
+from raymill.training.engines.engine import STATES, StateSlice, load_slices
 from raymill.training.engines.fsdp import first_value
+from raymill.training.engines.optimizer import gradient_norm, make_optimizer, set_steps_taken, start_state, take_step
 from raymill.training.engines.zero import zero_settings
 from tests.support.training_cases import Case
 
@@ -79,8 +70,8 @@ def test_loading_fills_the_memory_that_slices_are_views_of():
 def stepped(clip: float | None, gradient: list[float], sharded: bool = False) -> tuple[float, Any, Any]:
     torch.manual_seed(0)
     module = torch.nn.Linear(2, 1, bias=False)
-    settings = Optimizer(learning_rate=0.5, betas=(0.5, 0.75), epsilon=1e-3, weight_decay=0.125)
-    optimizer = make_adamw(settings, module)
+    settings = {"learning_rate": 0.5, "betas": (0.5, 0.75), "epsilon": 1e-3, "weight_decay": 0.125}
+    optimizer = make_optimizer(Case(more={"optimizer": settings}).config(), module)
     start_state(optimizer, module.parameters())
     set_steps_taken(optimizer, 6)
     module.weight.grad = torch.tensor([gradient])

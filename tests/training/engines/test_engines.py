@@ -10,7 +10,8 @@ import torch
 import torch.distributed
 
 from raymill.training.data.packed import NO_TARGET
-from raymill.training.engines.engine import even_share, parameter_groups
+from raymill.training.engines.engine import even_share
+from raymill.training.engines.optimizer import parameter_groups
 from raymill.training.engines.zero import zero_settings
 from raymill.training.models.build import build_objective
 from tests.support.ranks import RankPool, run_ranks

@@ -30,6 +30,13 @@ MATRIX = [
         ENGINES, ("full", "lora"), (1, 2, 3, 4), (1, 2, 4), (True, False)
     )
 ]
+DECAYED = {"optimizer": {"learning_rate": 1e-2, "epsilon": 1e-3, "weight_decay": 0.1, "layer_decay": 0.5}}
+PLUS = {"lora": {"rank": 4, "alpha": 8, "loraplus_ratio": 4, "dora": True}}
+# Learning rates of their own for layers, and for the matrices of an adapter.
+RATES = {
+    engine: [(2, Case(engine, more=DECAYED, tied=True)), (3, Case(engine, "lora", more=DECAYED | PLUS))]
+    for engine in ENGINES
+}
 BESIDES = [
     (world, case)
     for engine in ENGINES
@@ -43,6 +50,7 @@ BESIDES = [
         (2, Case(engine, more={"activation_checkpointing": True})),
         (2, Case(engine, "lora", more={"activation_checkpointing": True})),
         (2, Case(engine, more={"optimizer": {"learning_rate": 1e-2, "epsilon": 1e-3, "clip": None}})),
+        *RATES[engine],
     ]
 ]
 OFFLOADED = [
@@ -67,7 +75,8 @@ def sample(seed: int) -> list[tuple[int, Case]]:
     chooser = random.Random(seed)
     # The sample of each engine has weighted tokens; a batch without weights is a part of every weighted case.
     weighted = [(world, replace(case, weighted=True)) for world, case in map(chooser.choice, by_engine.values())]
-    return [*weighted, BESIDES[0], OFFLOADED[-1]]
+    rates = [replace(RATES[engine][method][1], steps=4) for engine, method in (("fsdp2", 0), ("zero1", 1))]
+    return [*weighted, BESIDES[0], OFFLOADED[-1], *((2, case) for case in rates)]
 
 
 def failures(cases: Iterable[tuple[int, Case]]) -> list[str]:

@@ -79,8 +79,8 @@ USUAL = [
         ("full", {}, []),
         ("lora", {"lora": {"rank": 4, "alpha": 9, "dropout": 0.25, "rslora": True, "target": ["q_proj", "v_proj"]}},
          ["| LoRA | rank 4, alpha 9, dropout 0.25, rsLoRA |", "| LoRA on | q\\_proj, v\\_proj |"]),
-        ("lora", {"lora": {"rank": 4, "alpha": 9, "dora": True}},
-         ["| LoRA | rank 4, alpha 9, dropout 0, DoRA |", "| LoRA on | all-linear |"]),
+        ("lora", {"lora": {"rank": 4, "alpha": 9, "dora": True, "loraplus_ratio": 16}},
+         ["| LoRA | rank 4, alpha 9, dropout 0, DoRA, LoRA\\+ with ratio 16 |", "| LoRA on | all-linear |"]),
         ("prompt", {"prompt": {"tokens": 7}, "prefix": {"tokens": 3}, "packing": {"mode": "none"}},
          ["| Virtual tokens | 7 |"]),
         ("prefix", {"prompt": {"tokens": 7}, "prefix": {"tokens": 3}, "packing": {"mode": "none"}},
@@ -109,8 +109,11 @@ def test_the_recipe_equals_the_one_of_the_config(method, more, own):
         "| Engine | ddp, 2 to 5 workers |",
         "| Seed | 7 |",
     ]
-    unclipped = given.model_copy(update={"optimizer": optimizer.model_copy(update={"clip": None})})
-    assert "no clipping |" in card(facts(unclipped), "adapter")
+    others = {"clip": None, "restarts": 2, "warmup_fraction": 0.03, "layer_decay": 0.9}
+    changed = card(facts(given.model_copy(update={"optimizer": optimizer.model_copy(update=others)})), "adapter")
+    assert "no clipping |" in changed
+    rates = "0.0002, cosine with 2 restarts after 3% of the steps as warm-up, layer decay 0.9"
+    assert f"| Learning rate | {rates} |" in changed.replace(chr(92), "")
 
 
 def test_the_data_of_a_card_are_counted_by_corpus_and_split_with_their_origin():

@@ -14,7 +14,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.data.batch import Loader
 from raymill.training.data.order import Order
 from raymill.training.data.packed import PackedRows
-from raymill.training.engines.engine import make_adamw
+from raymill.training.engines.optimizer import make_optimizer
 from raymill.training.fit.loop import learning_rate
 from raymill.training.models.build import build_objective
 from raymill.training.models.loss import RouterBalance, router_balance
@@ -66,7 +66,7 @@ def by_transformers(root, method):
     sources = [PackedRows(artifact) for artifact in packed.split("train")]
     loader = Loader(Order.for_training(job.config, packed), sources, 0, 1, 8, LENGTH, 0, steps=STEPS)
     objective = build_objective(job.config)
-    optimizer = make_adamw(job.config.optimizer, objective)
+    optimizer = make_optimizer(job.config, objective)
     losses, balances = [], []
     for step in range(STEPS):
         [batch] = loader.micro_batches(step)

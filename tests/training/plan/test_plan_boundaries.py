@@ -55,6 +55,11 @@ def test_both_ends_of_the_usual_learning_rates_are_usual(method):
         # (just unremarkable, just remarkable)
         (({"steps": 400}, {"steps": 401}), {"tokens": 100 * 1024}, "epochs"),
         (({"optimizer": {"warmup_steps": 20}}, {"optimizer": {"warmup_steps": 21}}), {}, "optimizer.warmup_steps"),
+        (
+            ({"optimizer": {"warmup_fraction": 0.2}}, {"optimizer": {"warmup_fraction": 0.21}}),
+            {},
+            "optimizer.warmup_fraction",
+        ),
         (({"workers": {"count": 7, "gpus_each": 1}}, {"workers": GPUS}), {}, "workers.count"),
         (
             ({"workers": GPUS, "tokens_per_step": 65536}, {"workers": GPUS, "tokens_per_step": 65408}),
