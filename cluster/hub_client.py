@@ -6,6 +6,9 @@ requests to the hub only inside `checked_hub`; outside of it the client of this 
 
 Files are transferred over HTTP there. The package hf_xet has a client of its own, in Rust, with none of these bounds:
 an answer of its store takes all memory, and any time.
+
+Answers name the addresses to which files are uploaded and from which they come. These have to be public, or like the
+hub's own: a hub in a private network has its store there.
 """
 
 import json
@@ -26,6 +29,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import _http as library
 
+from raymill.cluster.public_addresses import addresses_of, kind_of
 from raymill.cluster.secret_values import shortened
 
 # Bounds on an answer of the hub besides the content of files, and on all of them in one `checked_hub`.
@@ -35,6 +39,7 @@ _MAX_READ_S = 60  # of a GET
 _MAX_BYTES = 256 << 20
 _MAX_ANSWERS = 1_000_000
 _MAX_WAIT_S = 3600  # for all of them
+_LOOK_UP_S = 30  # for the name of a host
 _MAX_RETRY_S = 300  # until a request is repeated; the hub counts requests of five minutes
 # A file takes at most the time of a read, and a second for this number of bytes.
 _LEAST_BYTES_PER_S = 32 << 10
@@ -167,7 +172,10 @@ class _Checked:
         client.event_hooks["response"].append(_check_answer)
         for transport in {client._transport, *client._mounts.values()}:
             if pool := getattr(transport, "_pool", None):
-                pool._network_backend = _TimedBackend(pool._network_backend)
+                backend = pool._network_backend
+                # A proxy looks names up itself, and may be in a private network.
+                by_proxy = isinstance(pool, httpcore2.HTTPProxy | httpcore2.SOCKSProxy)
+                pool._network_backend = _TimedBackend(backend if by_proxy else _CheckedBackend(backend))
         return client
 
 
@@ -179,6 +187,8 @@ def _prepare(request: httpx2.Request) -> None:
                 f"an answer would have the token sent to {shortened(request.url.host, 100)!a}. Do not use this server, "
                 "and check HF_ENDPOINT"
             )
+        with suppress(ValueError):
+            _check_address(request.url.host, request.url.host)  # a name has no address here, by a proxy not even later
         _this_request.seconds = _MAX_READ_S if request.method == "GET" else _MAX_ANSWER_S
         _this_request.begin()
         request.headers["Accept-Encoding"] = "identity"
@@ -195,6 +205,29 @@ def _is_of_the_hub(url: httpx2.URL) -> bool:
     ports = [one.port or {"http": 80, "https": 443}.get(one.scheme) for one in (hub, url)]
     is_same = (url.scheme, ports[1]) == (hub.scheme, ports[0])
     return url.host == hub.host and (is_same or (hub.scheme, url.scheme, *ports) == ("http", "https", 80, 443))
+
+
+def _check_address(host: str, address: str) -> None:
+    """Check the IP address of a host that an answer leads to.
+
+    Raises:
+        AnswerRefused: it is not public, and not of the same kind as those of the hub.
+        ValueError: it is no IP address.
+    """
+    hub = httpx2.URL(huggingface_hub.constants.ENDPOINT)
+    kind = kind_of(address)
+    if kind is None or host == hub.host:
+        return
+    try:
+        of_the_hub = {kind_of(one) for one in addresses_of(hub.host, 0, _LOOK_UP_S)}
+    except (OSError, UnicodeError):  # by a proxy
+        of_the_hub = set()
+    if kind not in of_the_hub:
+        seen = shortened(host, 100) if host == address else f"{shortened(host, 100)} ({address})"
+        raise AnswerRefused(
+            f"an answer leads to {seen!a}, an address of {kind}, and {hub.host} has none of these. Do not use this "
+            "server, and check HF_ENDPOINT"
+        )
 
 
 def _check_answer(answer: httpx2.Response) -> None:
@@ -329,6 +362,39 @@ class _FileStream(httpx2.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+class _CheckedBackend(httpcore2.NetworkBackend):
+    """Connects to addresses that were checked, while any thread is inside `checked_hub`."""
+
+    def __init__(self, backend: httpcore2.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *args: Any, **options: Any
+    ) -> httpcore2.NetworkStream:
+        if not _bounds:
+            return self._backend.connect_tcp(host, port, timeout, *args, **options)
+        try:
+            addresses = addresses_of(host, port, _LOOK_UP_S)
+        except (OSError, UnicodeError) as error:
+            raise httpcore2.ConnectError(f"the name {host} has no address ({error})") from error
+        for address in addresses:
+            _check_address(host, address)
+        failed: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
+        for address in addresses:
+            try:
+                return self._backend.connect_tcp(address, port, timeout, *args, **options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failed = failed or error
+        assert failed is not None, "a host has at least one address"
+        raise failed
+
+    def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore2.NetworkStream:
+        return self._backend.connect_unix_socket(*args, **options)
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
 
 
 class _TimedBackend(httpcore2.NetworkBackend):

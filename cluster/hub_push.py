@@ -21,6 +21,9 @@ TOKEN = "HF_TOKEN"
 
 _MAX_ANSWERS = 1000  # of the hub to one push, besides two for each file
 
+# What the library raises for an answer in another form.
+_OTHER_FORM = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+
 _PLACE = re.compile(r"(?:hf://)?([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 
 
@@ -97,29 +100,32 @@ class HubRepository:
                     commit_description=description,
                     delete_patterns=replaced,
                 )
-        except HfHubHTTPError as error:
-            raise StorageError(_refusal(self.name, error)) from error
-        except (AttributeError, LookupError, NameError, TypeError, ValueError) as error:
-            raise StorageError(
-                f"hf://{self.name}: {self._hub.endpoint} answered in another form than the hub does "
-                f"({type(error).__name__}), so it is not known whether the files are there. Check HF_ENDPOINT."
-            ) from error
-        except (httpx2.HTTPError, OSError, RuntimeError) as error:
-            refused = error.__cause__ if isinstance(error.__cause__, AnswerRefused) else error
-            reason = shortened((str(refused).strip() or type(error).__name__).splitlines()[0], 200)
-            if isinstance(refused, AnswerRefused):
-                raise StorageError(
-                    f"hf://{self.name}: {self._hub.endpoint} answered otherwise than the hub does: {reason}. Nothing "
-                    "was committed."
-                ) from error
-            raise StorageError(
-                f"hf://{self.name}: {self._hub.endpoint} cannot be reached ({reason}). Nothing was committed. "
-                "Check the network and HF_ENDPOINT, and run the same command again."
-            ) from error
+        except (*_OTHER_FORM, HfHubHTTPError, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError) as error:
+            raise StorageError(f"hf://{self.name}: {self._reason(error)}") from error
         return Pushed(self.name, str(commit.commit_url), len(files), size)
 
+    def _reason(self, error: Exception) -> str:
+        """What an error of the library means, and what to do, in sentences."""
+        # What ends the upload of a large file is the cause of a RuntimeError.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error
+        if isinstance(cause, HfHubHTTPError):
+            return _refusal(cause)
+        if isinstance(cause, (*_OTHER_FORM, httpx2.InvalidURL)):
+            return (
+                f"{self._hub.endpoint} answered in another form than the hub does ({type(cause).__name__}), so it is "
+                "not known whether the files are there. Check HF_ENDPOINT."
+            )
+        refused = cause.__cause__ if isinstance(cause.__cause__, AnswerRefused) else cause
+        reason = shortened((str(refused).strip() or type(cause).__name__).splitlines()[0], 200)
+        if isinstance(refused, AnswerRefused):
+            return f"{self._hub.endpoint} answered otherwise than the hub does: {reason}. Nothing was committed."
+        return (
+            f"{self._hub.endpoint} cannot be reached ({reason}). Nothing was committed. Check the network and "
+            "HF_ENDPOINT, and run the same command again."
+        )
 
-def _refusal(name: str, error: HfHubHTTPError) -> str:
+
+def _refusal(error: HfHubHTTPError) -> str:
     status = error.response.status_code
     reason = shortened((error.server_message or str(error)).strip().splitlines()[0], 200)
     match status:
@@ -131,4 +137,4 @@ def _refusal(name: str, error: HfHubHTTPError) -> str:
             fix = "Run the same command again later"
         case _:
             fix = "Check ORG and NAME, and run the same command again"
-    return f"hf://{name}: the hub answered {status} ({reason}). Nothing was committed. {fix}."
+    return f"the hub answered {status} ({reason}). Nothing was committed. {fix}."

@@ -98,6 +98,22 @@ def test_an_error_may_have_any_etag(hub):
         fetched()
 
 
+@pytest.mark.parametrize("what", ["file", "listing"])
+def test_nothing_is_fetched_from_an_address_of_a_private_network(hub, monkeypatch, what):
+    kind_of = hub_client.kind_of
+    monkeypatch.setattr(hub_client, "kind_of", lambda address: None if address == "127.0.0.1" else kind_of(address))
+    inner = "http://127.0.0.2:9/inner"
+    if what == "file":
+        hub.answers[f"/acme/x/resolve/{COMMIT}/notes.txt"] = Reply(
+            "", 302, headers={"Location": inner, "ETag": '"a"', "X-Repo-Commit": COMMIT, "X-Linked-Size": "5"}
+        )
+    else:
+        tree = f"/api/models/acme/x/tree/{COMMIT}"
+        hub.answers[tree] = Reply(hub.answers[tree].body, headers={"Link": f'<{inner}>; rel="next"'})
+    with pytest.raises(AnswerRefused, match=r"leads to '127.0.0.2', an address of this machine"):
+        fetched()
+
+
 def test_the_id_of_an_object_in_a_listing_is_checked(hub):
     large = {"type": "file", "path": "a.bin", "size": 1, "oid": "a", "lfs": {"oid": "/etc/x", "size": 1}}
     hub.answers[f"/api/models/acme/x/tree/{COMMIT}"] = as_json([large])

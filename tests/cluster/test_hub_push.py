@@ -1,15 +1,20 @@
 """A hub that answers without end, or in another form: the push ends with what to do."""
 
 import json
+import socket
 import threading
 import time
+from contextlib import nullcontext
 
+import httpcore2
 import httpx2
+import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
 from raymill.cluster import hub_client, hub_push
 from raymill.cluster.errors import StorageError
+from raymill.cluster.hub_client import AnswerRefused
 from raymill.cluster.hub_push import HubRepository
 from tests.support.hub_commits import hub_server
 from tests.support.web_server import Reply, as_json, web_server
@@ -108,6 +113,124 @@ def test_the_token_goes_to_the_hub_alone(hub, push, tmp_path):
         assert other.asked == [] and hub.files == {}
     with_verification(hub.site.url)
     assert push().files == 2 and any(one.path == "/verify" for one in hub.site.asked)
+
+
+@pytest.fixture
+def large_file(hub, tmp_path):
+    """Called with a function that changes the answer about the upload of model.safetensors, an object of JSON."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    batch = f"/{hub.place.removeprefix(f'{hub.site.url}/')}.git/info/lfs/objects/batch"
+    usual = hub.site.answers[batch]
+
+    def changed(change) -> None:
+        def answer(asked):
+            found = json.loads(usual(asked).body)
+            change(found["objects"][0])
+            return as_json(found)
+
+        hub.site.answers[batch] = answer
+
+    return changed
+
+
+@pytest.fixture
+def public_hub(hub, monkeypatch):
+    """The hub, whose address 127.0.0.1 is as one of the public internet."""
+    kind_of = hub_client.kind_of
+    monkeypatch.setattr(hub_client, "kind_of", lambda address: None if address == "127.0.0.1" else kind_of(address))
+    return hub
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "2130706434", "store.example", "[::1]"])
+@pytest.mark.parametrize("what", ["upload", "part", "redirect"])
+def test_files_are_not_uploaded_to_addresses_of_private_networks(public_hub, push, large_file, monkeypatch, what, host):
+    """An answer names any address: of the metadata of a cloud, a router, a database. By name, too."""
+    look_up, sent = socket.getaddrinfo, []
+    inner = f"http://{host}:9/inner"
+
+    def looked_up(asked: str, *how, **more):
+        return look_up("127.0.0.2" if asked == "store.example" else asked, *how, **more)
+
+    def connected(backend, host: str, port: int, *how, **more):
+        sent.append(host)
+        return connect(backend, host, port, *how, **more)
+
+    connect = httpcore2.SyncBackend.connect_tcp
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+    monkeypatch.setattr(httpcore2.SyncBackend, "connect_tcp", connected)
+
+    def change(found) -> None:
+        upload = found["actions"]["upload"]
+        match what:
+            case "upload":
+                upload["href"] = inner
+            case "part":
+                upload["header"] = {"chunk_size": "7", "1": inner}
+            case "redirect":
+                path = httpx2.URL(upload["href"]).path
+                public_hub.site.answers[path] = Reply("", 307, headers={"Location": inner})
+
+    large_file(change)
+    with pytest.raises(StorageError, match=r"leads to .*, an address of .*Nothing was committed"):
+        push()
+    assert set(sent) <= {"127.0.0.1"} and public_hub.files == {}
+
+
+def test_a_hub_of_a_private_network_has_its_store_there(hub, push, large_file):
+    """The hub's own address is of this machine here, and the store has another one of it."""
+    large_file(lambda found: found["actions"]["upload"].update(href=found["actions"]["upload"]["href"].replace(
+        "127.0.0.1", "localhost"
+    )))  # fmt: skip
+    assert push().files == 2
+
+
+@pytest.mark.parametrize(
+    ("hub_at", "address", "is_refused"),
+    [
+        ("http://10.1.2.3", "192.168.0.7", False),
+        ("http://10.1.2.3", "93.184.216.34", False),
+        ("http://10.1.2.3", "127.0.0.1", True),
+        ("http://10.1.2.3", "169.254.169.254", True),
+        ("http://127.0.0.1:8080", "10.1.2.3", True),
+        ("https://93.184.216.34", "10.1.2.3", True),
+        ("https://93.184.216.34", "::ffff:10.1.2.3", True),
+        ("https://93.184.216.34", "fd00::1", True),
+        ("https://93.184.216.34", "2606:4700::1111", False),
+        ("https://no.hub.invalid", "10.1.2.3", True),
+    ],
+)
+def test_addresses_of_answers_are_public_or_like_the_hubs(monkeypatch, hub_at, address, is_refused):
+    monkeypatch.setattr(constants, "ENDPOINT", hub_at)
+    with pytest.raises(AnswerRefused, match="leads to") if is_refused else nullcontext():
+        hub_client._check_address("store.example", address)
+
+
+def test_a_proxy_may_be_in_a_private_network_and_no_private_address_is_asked_of_it(hub, push, large_file, monkeypatch):
+    """The proxy looks names up: hub.example has no address here."""
+    store = iter(["10.1.2.3", "store.example"])
+    large_file(lambda found: found["actions"]["upload"].update(
+        href=f"http://{next(store)}{httpx2.URL(found['actions']['upload']['href']).path}"
+    ))  # fmt: skip
+    hub.place = "http://hub.example/acme/help"
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("HTTP_PROXY", hub.site.url)
+    huggingface_hub.close_session()  # the next client reads the environment
+    try:
+        with pytest.raises(StorageError, match=r"leads to '10.1.2.3', an address of a private network"):
+            push()
+        assert all(one.method != "PUT" for one in hub.site.asked)
+        assert push().files == 2
+    finally:
+        huggingface_hub.close_session()
+
+
+@pytest.mark.parametrize("size", ["0", "nan", "1e400"])
+def test_a_size_of_parts_that_is_none_is_named_with_what_to_check(hub, push, large_file, size):
+    large_file(lambda found: found["actions"]["upload"].update(header={"chunk_size": json.loads(size.replace(
+        "nan", "NaN"
+    )), "1": hub.site.url}))  # fmt: skip
+    with pytest.raises(StorageError, match=r"hf://acme/help: .*Check HF_ENDPOINT"):
+        push()
 
 
 def test_an_answer_about_another_file_is_named_with_what_to_check(hub, push, tmp_path):

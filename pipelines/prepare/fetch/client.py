@@ -6,11 +6,8 @@ used, because they resolve names themselves. A request has one deadline, from th
 """
 
 import email.utils
-import ipaddress
 import random
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +17,7 @@ import httpcore2
 import httpx2
 
 from raymill import cluster
+from raymill.cluster.public_addresses import addresses_of, is_public
 from raymill.cluster.secret_values import redacted, shortened
 from raymill.pipelines.prepare.fetch.settings import Web
 from raymill.pipelines.prepare.fetch.snapshot import now
@@ -29,21 +27,6 @@ USER_AGENT = f"raymill/{cluster.__version__}"
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _ENCODINGS = ("", "identity", "gzip", "deflate")  # one of them: a chain of encodings unpacks without a bound
-
-# IPv4 networks that are not of the public internet: IANA's registry of special addresses, and Azure's own server.
-_NOT_PUBLIC = tuple(
-    map(
-        ipaddress.IPv4Network,
-        ("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16",
-         "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15",
-         "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-    )
-)  # fmt: skip
-# Of IPv6 only these are public, without those below.
-_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
-_NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
-# IPv6 networks whose addresses lead to the IPv4 address in their last 32 bits: mapped, and NAT64.
-_WITH_IPV4 = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
 
 
 def pause(seconds: float) -> None:
@@ -310,24 +293,12 @@ def checked_addresses(host: str, port: int, allow_private: bool, timeout_s: floa
         ConnectError: the name has no address.
         ConnectTimeout: no name server has answered within `timeout_s`.
     """
-    found: list[Any] = []
-    failed: list[Exception] = []
-
-    def look_up() -> None:
-        try:
-            found.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:
-            failed.append(error)
-
-    # In a thread, because nothing else ends a look-up early.
-    thread = threading.Thread(target=look_up, daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    if thread.is_alive():
-        raise httpx2.ConnectTimeout(f"no name server has answered for {host}")
-    if failed:
-        raise httpx2.ConnectError(f"the name {host} has no address: {failed[0]}") from failed[0]
-    addresses = [str(one[4][0]).partition("%")[0] for one in found]
+    try:
+        addresses = addresses_of(host, port, timeout_s)
+    except TimeoutError as error:
+        raise httpx2.ConnectTimeout(str(error)) from error
+    except (OSError, UnicodeError) as error:
+        raise httpx2.ConnectError(f"the name {host} has no address: {error}") from error
     for address in addresses:
         if not allow_private and not is_public(address):
             seen = host if host == address else f"{host} ({address})"
@@ -336,19 +307,7 @@ def checked_addresses(host: str, port: int, allow_private: bool, timeout_s: floa
                 f"{seen} is of this machine or of a private network; to allow this, set `allow_private: true` in the "
                 "`api` or `pages` of this input",
             )
-    return list(dict.fromkeys(addresses))
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet; also of an IPv4 address inside an IPv6 one."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv4Address):
-        return not any(ip in network for network in _NOT_PUBLIC)
-    if any(ip in network for network in _WITH_IPV4):
-        return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    if ip.sixtofour is not None:
-        return is_public(str(ip.sixtofour))
-    return ip in _PUBLIC_6 and not any(ip in network for network in _NOT_PUBLIC_6)
+    return addresses
 
 
 def _parsed(url: str, at: str) -> httpx2.URL:

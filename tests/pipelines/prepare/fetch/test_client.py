@@ -116,7 +116,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(site, monkeypatch):
         looked_up.append(host)
         return [(2, 1, 6, "", ("127.0.0.1", port))] if host == "desk.example" else real(host, *asked, **more)
 
-    real = client.socket.getaddrinfo
+    real = socket.getaddrinfo
     monkeypatch.setattr("socket.getaddrinfo", once)
     with asking() as connection:
         connection.get(f"http://desk.example:{port}/")
@@ -126,7 +126,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(site, monkeypatch):
 def test_another_address_of_a_host_is_tried_if_one_does_not_answer(site, monkeypatch):
     site.answers["/"] = as_html("here")
     port = int(site.url.rpartition(":")[2])
-    real = client.socket.getaddrinfo
+    real = socket.getaddrinfo
     both = [(2, 1, 6, "", ("127.0.0.2", port)), (2, 1, 6, "", ("127.0.0.1", port))]
     monkeypatch.setattr("socket.getaddrinfo", lambda host, *asked, **more: (
         both if host == "desk.example" else real(host, *asked, **more)
