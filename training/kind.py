@@ -44,7 +44,17 @@ TRAIN = Kind(
         ),
     },
     files=("pack.json", "steps.jsonl", "fit.json", "evaluation.json"),
-    folders=("attempts", "broken", "checkpoints", "errors", "export", "exports", "tensorboard", "tokenizer"),
+    folders=(
+        "attempts",
+        "broken",
+        "checkpoints",
+        "errors",
+        "export",
+        "exports",
+        "held_out",
+        "tensorboard",
+        "tokenizer",
+    ),
 )
 
 CROSS_VALIDATE = Kind(

@@ -53,7 +53,7 @@ def settings(root: str, **more: Any) -> TrainConfig:
     return TrainConfig.model_validate(plain | more)
 
 
-def pack_tiny(root: str, documents: int = 200, validation: int = 20) -> None:
+def pack_tiny(root: str, documents: int = 200, validation: int = 20, test: int = 0) -> None:
     """Documents that count upwards from a random token: a model finds that out soon. Some are shorter than a row."""
     generator = np.random.default_rng(5)
     rows = []
@@ -62,7 +62,7 @@ def pack_tiny(root: str, documents: int = 200, validation: int = 20) -> None:
         ids = ((np.arange(size) + generator.integers(VOCABULARY)) % VOCABULARY).tolist()
         rows.append(
             {
-                "split": int(number < validation),
+                "split": int(number < validation) or 2 * int(documents - number <= test),
                 "place": int(generator.integers(1 << 62)),
                 "document": f"doc-{number}",
                 "ids": ids,

@@ -264,8 +264,10 @@ def test_a_finished_run_stays_finished_when_the_one_before_is_gone(folder, monke
     assert losses(third.uri) == losses(second.uri)
 
 
-def test_an_interrupted_run_is_finished_after_the_one_before_is_gone(folder, monkeypatch):
+@pytest.mark.parametrize("record", ["kept", "gone"])
+def test_an_interrupted_run_is_finished_after_the_one_before_is_gone(folder, monkeypatch, record):
     first = trained(folder, monkeypatch, "gone", steps=3).uri
+    orphan = f"orphan-{record}"
 
     def interrupted(job):
         fit_until(job, 5, alone=True)
@@ -273,10 +275,17 @@ def test_an_interrupted_run_is_finished_after_the_one_before_is_gone(folder, mon
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(inline, "fit_alone", interrupted)
-        trained(folder, monkeypatch, "orphan", continue_from=first)
+        trained(folder, monkeypatch, orphan, continue_from=first)
     shutil.rmtree(first)
-    [fit] = trained(folder, monkeypatch, "orphan", continue_from=first).report["fits"]
-    assert fit["after"].keys() == {"test"} and fit["before"] == {}
+    held_out = folder / orphan / "held_out" / "before.json"
+    if record == "gone":
+        held_out.unlink()
+    [fit] = trained(folder, monkeypatch, orphan, continue_from=first).report["fits"]
+    assert fit["after"].keys() == {"test"}
+    if record == "kept":
+        assert fit["before"].keys() == {"test"} and fit["evaluation_notes"] == []
+        return
+    assert fit["before"] == {}
     assert fit["evaluation_notes"] == [
         f"The loss before training was not measured: the checkpoint of the run {first} is gone or damaged."
     ]

@@ -182,7 +182,7 @@ def test_damaged_best_weights_of_a_finished_fit_are_named_with_the_fix_and_repla
 ):
     settings = {"corpus": corpus, "output": str(tmp_path / "run"), "steps": 2, "evaluate": {"every_steps": 1}}
     first = train_inline(settings, monkeypatch)
-    for name in ("manifest.json", "evaluation.json"):
+    for name in ("manifest.json", "export/manifest.json"):
         (tmp_path / "run" / name).unlink()
     best = Path(json.loads((tmp_path / "run" / OUTCOME).read_text())["best_checkpoint"])
     (path,) = best.glob("*.safetensors")

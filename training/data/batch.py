@@ -202,6 +202,7 @@ class Loader:
             may use them.
         micro_rows: rows of a micro-batch. length: positions of a row.
         pad_id: token id of padding: any valid id, since padding is never attended to.
+        documents_per_row: mean of the rows; default: the largest mean of the corpora.
         steps: number of steps; nothing is prefetched beyond them. None: no limit.
         ahead: number of steps to prefetch.
 
@@ -218,6 +219,7 @@ class Loader:
         length: int,
         pad_id: int,
         *,
+        documents_per_row: float | None = None,
         steps: int | None = None,
         ahead: int = 2,
     ) -> None:
@@ -227,7 +229,8 @@ class Loader:
         self.rank, self.world = rank, world
         self.micro_rows, self.length, self.pad_id = micro_rows, length, pad_id
         self.steps, self.ahead = steps, ahead
-        self.documents_per_row = max((rows.documents_per_row for rows in rows_by_corpus), default=1.0)
+        means = (rows.documents_per_row for rows in rows_by_corpus)
+        self.documents_per_row = max(means, default=1.0) if documents_per_row is None else documents_per_row
         self.waited_s = 0.0
         self._thread = ThreadPoolExecutor(1, "rows")
         self._pending: dict[int, Future[list[Batch]]] = {}

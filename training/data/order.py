@@ -145,18 +145,11 @@ class Order:
 
 
 class HeldOut:
-    """The rows of each step of a validation: the first rows of each corpus' split, in order.
+    """The rows of each step of a measurement: the first rows of each corpus' split, in order. rows: of each corpus."""
 
-    limit: maximum number of rows in all. Each corpus has its share of them, rounded down, but at least one row, so the
-    sum is above the limit if there are many small corpora.
-    """
-
-    def __init__(self, rows: Sequence[int], rows_per_step: int, limit: int | None = None) -> None:
-        total = sum(rows)
-        part = min(1.0, limit / total) if limit and total else 1.0
-        counts = [min(count, max(1, int(count * part))) for count in rows]
+    def __init__(self, rows: Sequence[int], rows_per_step: int) -> None:
         self.rows_per_step = rows_per_step
-        self._rows = [(corpus, row) for corpus, count in enumerate(counts) for row in range(count)]
+        self._rows = [(corpus, row) for corpus, count in enumerate(rows) for row in range(count)]
 
     def __len__(self) -> int:
         """Number of steps; the last one may be short."""
@@ -165,6 +158,17 @@ class HeldOut:
     def step(self, step: int) -> list[tuple[int, int]]:
         """(corpus, row) of each row of a step."""
         return self._rows[step * self.rows_per_step : (step + 1) * self.rows_per_step]
+
+
+def limited(rows: Sequence[int], limit: int | None) -> list[int]:
+    """The rows of each corpus that are measured if all are at most `limit` together (None: all).
+
+    Each corpus has its share, rounded down, but at least one row, so the sum is above the limit if there are many small
+    corpora.
+    """
+    total = sum(rows)
+    part = min(1.0, limit / total) if limit and total else 1.0
+    return [min(count, max(1, int(count * part))) for count in rows]
 
 
 def shares(corpora: Sequence[Corpus], rows: Sequence[int], tokens_per_row: Sequence[float]) -> list[float]:

@@ -193,11 +193,11 @@ class RemainingWork:
         left = (self.steps - step) * _seconds_per_step(taken)
         measured = [record for record in records if "validation_s" in record]
         if measured:
-            took, workers = measured[-1]["validation_s"], measured[-1]["workers"]
+            took = measured[-1]["validation_s"]
             validations = (self.steps - 1) // self.validate_every - step // self.validate_every + 1
             left += took * (validations if step < self.steps else 0)
             if self.validation_rows:
-                left += 2 * self.evaluation_rows * took * workers / self.validation_rows
+                left += self.evaluation_rows * took / self.validation_rows  # all workers measure, after the last step
         return left + self.export_bytes / _EXPORT_BYTES_PER_S
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.distributed
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from raymill.training.config import TrainConfig
@@ -64,6 +64,9 @@ class Fsdp:
                     yield StateSlice(name, state, tuple(parameter.shape), first_value(parameter), values)
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
+        for one in self.module.modules():
+            if isinstance(one, FSDPModule):
+                one.reshard()  # a forward without a backward leaves the outermost module gathered
         load_slices(self.slices(), fetch)
         set_steps_taken(self.optimizer, steps_taken)
 

@@ -1,13 +1,11 @@
-"""Evaluation of a run's weights on held-out documents, before and after training; written to evaluation.json.
+"""Evaluation of a run's weights on held-out documents; written to evaluation.json.
 
-The test split is measured, up to `evaluate.test_tokens`, or the validation split if the test split has no rows; and
-each of `evaluate.sets`. Evaluation runs in one process, which has the model, one row group and one micro-batch in
-memory.
+The losses before and after training are those that all workers measured inside of the fit (data/held_out.py). Answers
+are generated, and classes predicted, in one process, which has the model, one row group and one micro-batch in memory.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,11 +16,11 @@ from torch import nn
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
-from raymill.cluster.formats import plural
 from raymill.cluster.run import RunFolder
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Form, Generate
 from raymill.training.data.batch import Batch, collate
+from raymill.training.data.held_out import AFTER, BEFORE, HeldOutRecord, HeldOutRows, held_out_rows
 from raymill.training.data.packed import NO_TARGET, PackedRows
 from raymill.training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
 from raymill.training.evaluation.scores import classification, custom_scores, f1_by_class, scores
@@ -32,8 +30,6 @@ from raymill.training.models.attention import choose_attention
 from raymill.training.models.base import named_config
 from raymill.training.models.build import build_objective
 from raymill.training.models.objective import Objective, RowClassifier
-from raymill.training.pack import summary
-from raymill.training.pack.corpus import set_name
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import Checkpoint, problem
 from raymill.training.records.finished import (
@@ -53,62 +49,86 @@ _SCORED = ("input_ids", "position_ids", "starts", "ends")
 
 
 def evaluate(job: Job, outcome: Outcome, packed: PackedRun, merged_check: MergedCheck | None = None) -> Evaluation:
-    """Measure the weights before and after training, generate and score answers, and write evaluation.json.
+    """Take the losses before and after training from the fit, generate and score answers, and write evaluation.json.
 
-    If there is a finished evaluation of the same weights, it is returned. If the process runs out of memory, nothing is
-    measured, and `notes` has a sentence about it.
+    If there is a finished evaluation of the same weights, it is returned. If the process runs out of memory, what
+    needs the whole model is left out, and `notes` has a sentence about it.
     """
     made_from = evaluation_fingerprint(job, outcome)
     if (found := read_evaluation(job.folder, made_from)) is not None:
         return found
+    before = HeldOutRecord(job, BEFORE).read()
+    after = HeldOutRecord(job, AFTER, exported_checkpoint(job.folder.uri, outcome)).read()
+    held_out = held_out_rows(job.config, packed)
     evaluation: Evaluation = {
-        "before": {}, "after": {}, "best_step": outcome["best_step"], "generation": {}, "answers": [],
-        "merged_check": dict(merged_check) if merged_check else None, "notes": [],
+        "before": before or {}, "after": after or {}, "best_step": outcome["best_step"], "generation": {},
+        "answers": [], "merged_check": dict(merged_check) if merged_check else None,
+        "notes": [note for one in held_out.values() for note in one.notes],
     }  # fmt: skip
-    try:
-        evaluation |= _measured(job, outcome, packed)  # type: ignore[typeddict-item]
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        note = (
-            "No held-out documents were measured and no answers were generated, because the evaluation, which needs "
-            "the whole model on one worker, ran out of memory. The weights are exported."
-        )
-        evaluation["notes"] = [note]
+    if before is None or after is None or job.config.generate or job.config.training_method.classifies:
+        try:
+            _add_by_model(evaluation, job, outcome, packed, held_out, (before is None, after is None))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            missing = [
+                words
+                for words, is_missing in (
+                    ("no held-out documents were measured before training", before is None),
+                    ("no held-out documents were measured after training", after is None),
+                    ("no answers were generated", bool(job.config.generate)),
+                    ("no classes were predicted", job.config.training_method.classifies),
+                )
+                if is_missing
+            ]
+            evaluation["notes"].append(
+                f"Because the whole model, which one worker needs for it, does not fit its memory, "
+                f"{' and '.join(missing)}. The weights are exported."
+            )
     write_evaluation(job.folder, evaluation, made_from)
     return evaluation
 
 
-def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
-    """The entries of an evaluation that are computed."""
+def _add_by_model(
+    evaluation: Evaluation,
+    job: Job,
+    outcome: Outcome,
+    packed: PackedRun,
+    held_out: Mapping[str, HeldOutRows],
+    missing: tuple[bool, bool],
+) -> None:
+    """Add what one process computes with the whole model: answers and predicted classes.
+
+    missing: whether the losses before and after training are added too. They are missing if the fit was of an earlier
+    version, or if `test_tokens` or the sets were changed since it began.
+    """
     config, rows_at_once = job.config, job.config.micro_batch
     tokenizer = load_tokenizer(packed.store, packed.tokenizer_uri)
     pad = pad_id(tokenizer)
     device = torch.device("cuda" if config.workers.gpus_each and torch.cuda.is_available() else "cpu")
     objective = initial_objective(job, device)
-    held_out = _held_out(config, packed)
 
     def measured_all() -> dict[str, Measured]:
         found = {name: measure(objective, one.tables(), rows_at_once, pad, device) for name, one in held_out.items()}
         return {name: one for name, one in found.items() if one}
 
-    notes = [note for one in held_out.values() for note in one.notes]
-    before: dict[str, Measured] = {}
-    if job.parent is None:
+    if missing[0] and job.parent is None:
         with objective.as_base_model():
-            before = measured_all()
-    else:
+            evaluation["before"] = measured_all()
+    elif missing[0]:
+        assert job.parent is not None
         try:
             fill(objective, Checkpoint.load(job.folder.store, job.parent.checkpoint))
         except DataError:  # that run may be deleted once this one has a checkpoint
             run = job.parent.run
-            notes.append(
+            evaluation["notes"].append(
                 f"The loss before training was not measured: the checkpoint of the run {run} is gone or damaged."
             )
         else:
-            before = measured_all()
+            evaluation["before"] = measured_all()
     load_trained(objective, job.folder, outcome)
-    found: dict[str, Any] = {"before": before, "after": measured_all(), "answers": [], "notes": notes}
+    if missing[1]:
+        evaluation["after"] = measured_all()
     for name, one in held_out.items():
         scored, answers = dict[str, float](), list[GeneratedAnswer]()
         if isinstance(objective, RowClassifier):
@@ -120,60 +140,13 @@ def _measured(job: Job, outcome: Outcome, packed: PackedRun) -> dict[str, Any]:
         elif config.generate:
             scored, answers = generate_and_score(objective, config, one.artifacts, one.forms, tokenizer)
         if name not in packed.sets:
-            found |= {"generation": scored}
-            found["answers"] += answers
+            evaluation["generation"] = scored
+            evaluation["answers"] += answers
         elif scored:
-            found.setdefault("set_generation", {})[name] = scored
-            found["answers"] += [answer | {"set": name} for answer in answers]
-    if config.generate and not config.training_method.classifies and not found["answers"]:
-        notes.append("No answers were generated (`generate`), because no held-out document has a prompt.")
-    return found
-
-
-@dataclass(frozen=True)
-class HeldOutRows:
-    """Packed rows that are measured together.
-
-    Attributes:
-        artifacts: the packed rows of each corpus, by its name.
-        rows: number of rows of each corpus that are measured, the first ones.
-        notes: sentences about rows and documents that are not measured.
-        forms: of the documents of each corpus.
-    """
-
-    artifacts: Mapping[str, Artifact]
-    rows: Mapping[str, int]
-    notes: Sequence[str]
-    forms: Mapping[str, Form]
-
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows that are measured."""
-        for name, artifact in self.artifacts.items():
-            left = self.rows[name]
-            for table in artifact.tables():
-                if not left:
-                    break
-                yield table.slice(0, left)
-                left -= min(left, table.num_rows)
-
-
-def _held_out(config: TrainConfig, packed: PackedRun) -> dict[str, HeldOutRows]:
-    """The held-out split by its name, unless it has no rows, and each of `evaluate.sets` by its own."""
-    split, artifacts = held_out_split(packed)
-    forms = dict(zip(config.corpus_names, config.forms, strict=True))
-    parts = {f"the {split} split": (split, artifacts, forms)} if artifacts else {}
-    for name, artifact in packed.sets.items():
-        parts[f"evaluate.sets.{name}"] = (name, {name: artifact}, {name: config.set_columns[name].form})
-    found = {}
-    for words, (name, of, of_forms) in parts.items():
-        rows, notes = rows_to_measure(words, of, config.evaluate.test_tokens)
-        if name in packed.sets:
-            tokenised, counters = packed.tokenised(set_name(name)), packed.packed(set_name(name))
-            long = summary.overflow(summary.totals(tokenised), counters, config.sequence_length)
-            lost = [*summary.left_out(tokenised), *summary.turns(tokenised), *long]
-            notes += [f"{words}: {note.words}." for note in lost if note.warned]
-        found[name] = HeldOutRows(of, rows, notes, of_forms)
-    return found
+            evaluation.setdefault("set_generation", {})[name] = scored
+            evaluation["answers"] += [answer | {"set": name} for answer in answers]  # type: ignore[typeddict-item]
+    if config.generate and not config.training_method.classifies and not evaluation["answers"]:
+        evaluation["notes"].append("No answers were generated (`generate`), because no held-out document has a prompt.")
 
 
 def initial_objective(job: Job, device: torch.device | str = "cpu", **changes: Any) -> Objective:
@@ -217,35 +190,6 @@ def trained_checkpoint(run: RunFolder, outcome: Outcome) -> Iterator[Checkpoint]
             f"or exported ({problem(error)}). Restore its files from a copy and run the same command again, or train "
             "again from step 0: `raymill train CONFIG --replace`."
         ) from error
-
-
-def held_out_split(packed: PackedRun) -> tuple[str, dict[str, Artifact]]:
-    """(split to measure, its artifact by corpus): test, or validation if test has no rows in any corpus."""
-    found: dict[str, dict[str, Artifact]] = {}
-    for split in ("test", "validation"):
-        found[split] = {name: splits[split] for name, splits in packed.corpora.items() if splits[split].manifest.rows}
-    split = "test" if found["test"] else "validation"
-    return split, found[split]
-
-
-def rows_to_measure(
-    what: str, artifacts: Mapping[str, Artifact], most_tokens: int | None
-) -> tuple[dict[str, int], list[str]]:
-    """(rows to measure of each corpus, a note if they are not all rows). what: what is measured, for the note.
-
-    Each corpus has its share of `most_tokens`, but at least one row. The first rows of a split are a random sample of
-    it, because packing puts documents in random order.
-    """
-    whole = {name: artifact.manifest.rows for name, artifact in artifacts.items()}
-    tokens = sum(one.manifest.counters.get(f"tokens/{one.uri.rpartition('/')[2]}", 0) for one in artifacts.values())
-    if most_tokens is None or tokens <= most_tokens:
-        return whole, []
-    rows = {name: max(1, int(count * most_tokens / tokens)) for name, count in whole.items()}
-    note = (
-        f"Of {what} {sum(rows.values()):,} of {plural(sum(whole.values()), 'row')} were measured "
-        f"(evaluate.test_tokens: {most_tokens}; null: all)."
-    )
-    return rows, [note]
 
 
 def generate_and_score(

@@ -37,6 +37,7 @@ from raymill.cluster.errors import ClusterError, DataError
 from raymill.cluster.metrics import NOT_EXPORTED, Metrics
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName
+from raymill.cluster.store.store import Store
 from raymill.training.engines.engine import StateSlice, TrainingEngine
 from raymill.training.fit.ranks import Ranks
 from raymill.training.records.checkpoint import (
@@ -345,12 +346,33 @@ def restore(run: TrainingFolder, parent: Parent | None, ranks: Ranks, engine: Tr
             f"{run.checkpoints}: every checkpoint is damaged ({len(damaged)} tried, the last: "
             f"{list(damaged.values())[-1]}). Delete that folder to start again."
         )
-    if parent is not None:
-        fetch = _DamageRecorder(Checkpoint.load(run.store, parent.checkpoint))
-        engine.load(fetch, parent.updates)
-        if found := [damage for damage in ranks.gather(fetch.damage) if damage]:
-            raise DataError(f"continue_from: {found[0]} Continue another run, or set continue_from.checkpoint.")
+    if parent is not None and (damage := load_checkpoint(run.store, parent.checkpoint, ranks, engine, parent.updates)):
+        raise DataError(f"continue_from: {damage} Continue another run, or set continue_from.checkpoint.")
     return Restored(None, [])
+
+
+def load_checkpoint(
+    store: Store, uri: str, ranks: Ranks, engine: TrainingEngine, updates: int | None = None
+) -> str | None:
+    """Load one checkpoint into the engine, on all workers. Returns the first problem if it is damaged or gone.
+
+    updates: of the optimizer; None: as many as the checkpoint's own.
+    """
+    checkpoint, seen = None, None
+    try:
+        checkpoint = Checkpoint.load(store, uri)
+    except DataError as error:
+        seen = problem(error)
+    if (found := _first(ranks.gather(seen))) is not None:
+        return found
+    assert checkpoint is not None
+    fetch = _DamageRecorder(checkpoint)
+    engine.load(fetch, checkpoint.manifest.progress.updates if updates is None else updates)
+    return _first(ranks.gather(fetch.damage))
+
+
+def _first(problems: list[str | None]) -> str | None:
+    return next((one for one in problems if one is not None), None)
 
 
 def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:

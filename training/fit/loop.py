@@ -29,7 +29,9 @@ from typing import Any
 
 import torch
 
+from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
+from raymill.cluster.formats import duration
 from raymill.cluster.metrics import NOT_EXPORTED, Metrics, connect
 from raymill.cluster.record import json_bytes
 from raymill.cluster.run import RunFolder
@@ -37,11 +39,13 @@ from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.data.batch import Batch, Loader
-from raymill.training.data.order import HeldOut, Order, Position
+from raymill.training.data.held_out import AFTER, BEFORE, HeldOutRecord, When, held_out_rows
+from raymill.training.data.order import Order, Position, limited
 from raymill.training.data.packed import PackedRows
 from raymill.training.engines import make_engine
 from raymill.training.engines.engine import StateSlice, TrainingEngine
-from raymill.training.fit.checkpoint import Saver, restore
+from raymill.training.fit.checkpoint import Saver, load_checkpoint, restore
+from raymill.training.fit.measuring import Measurement
 from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from raymill.training.fit.ranks import Preemption, Ranks
 from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
@@ -49,12 +53,11 @@ from raymill.training.models.base import named_config
 from raymill.training.models.build import attention_warning, build_objective
 from raymill.training.models.compiling import compile_clock
 from raymill.training.models.cost import Mfu, parameter_counts, peak_of_workers
-from raymill.training.models.objective import Objective
 from raymill.training.pack.packed_run import PackedRun
-from raymill.training.records.checkpoint import at_step
+from raymill.training.records.checkpoint import at_step, step_of
 from raymill.training.records.finished import read_outcome, write_outcome
 from raymill.training.records.job import Job, StopRequested
-from raymill.training.records.schema import Measured, Outcome, StartRecord, StepRecord, TrainingProgress, measured
+from raymill.training.records.schema import Measured, Outcome, StartRecord, StepRecord, TrainingProgress
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +130,7 @@ class Training:
         self.job, self.config, self.ranks, self.is_stopped = job, config, ranks, is_stopped
         self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
-        packed = PackedRun.load(job.folder.store, job.packed)
+        self.packed = packed = PackedRun.load(job.folder.store, job.packed)
         # An engine that shards moves the model to the device in parts, because the whole may not fit there.
         shards = self.config.engine != "ddp"
         build_on = "cpu" if shards else ranks.device
@@ -144,7 +147,7 @@ class Training:
         peak = peak_of_workers(ranks.device, ranks.world, self.config.bf16)
         described = named_config(config.store, config.model) if peak else None
         self.mfu = Mfu(described, config.method, self.trained_parameters, peak) if peak else None
-        embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
+        self.embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
         restored = restore(job.folder, job.parent, ranks, self.engine)
@@ -168,10 +171,10 @@ class Training:
         stack.callback(self.saver.close)
         micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         train, validation = (
-            [PackedRows(artifact, length=length, vocabulary=embedded) for artifact in packed.split(split)]
-            for split in ("train", "validation")
+            [self._rows(artifact) for artifact in packed.split(split)] for split in ("train", "validation")
         )
-        self.validation = Validation(validation, ranks, micro_rows, length, self.config.evaluate.rows)
+        validated = limited([source.rows for source in validation], self.config.evaluate.rows)
+        self.validation = Measurement("validation", validation, validated, ranks, micro_rows, length)
         stack.callback(self.validation.loader.close)
         self.loader = Loader(
             Order.for_training(self.config, packed, job.parent.position if job.parent else Position()),
@@ -205,6 +208,7 @@ class Training:
             # The untrained model; and a checkpoint to which failures.skip_back may need to return.
             with nullcontext() if self.job.parent else self.objective.as_base_model():
                 self._log_validation()
+                self._measure_held_out(BEFORE)
             if self.config.failures.skip_back:
                 self._save()
         while self.progress.step < self.job.steps and not self._stops_early():
@@ -219,6 +223,40 @@ class Training:
         """Validate, and log it for the steps so far."""
         if measured := self._validate():
             self._append(self._new_record() | {"validation": measured, "validation_s": self.validation.seconds})
+
+    def _measure_held_out(self, when: When, checkpoint: str = "") -> None:
+        """Measure the held-out rows of the evaluation, unless they are measured already.
+
+        checkpoint: URI of the weights to measure; none before training: the weights that the engine has.
+        """
+        record = HeldOutRecord(self.job, when, checkpoint)
+        if self.ranks.from_first(self.ranks.first and record.read() is not None):
+            return
+        if checkpoint and step_of(checkpoint) != self.progress.step:
+            self.ranks.reached(f"reading the checkpoint of step {step_of(checkpoint)}")
+            if load_checkpoint(self.job.folder.store, checkpoint, self.ranks, self.engine) is not None:
+                return  # the export refuses it, with advice
+        found: dict[str, Measured] = {}
+        began = time.monotonic()
+        for name, rows in held_out_rows(self.config, self.packed).items():
+            sources = [self._rows(artifact) for artifact in rows.artifacts.values()]
+            of_rows = f"measuring {name} {when} training"
+            micro_rows, length = self.loader.micro_rows, self.loader.length
+            counts, boundaries = list(rows.rows.values()), self.loader.documents_per_row
+            measurement = Measurement(of_rows, sources, counts, self.ranks, micro_rows, length, boundaries)
+            try:
+                if (one := measurement.measure(self.engine.module, self.objective)) is not None:
+                    found[name] = one
+            finally:
+                measurement.loader.close()
+        if self.ranks.first:
+            record.write(found)
+            if found:
+                seconds = time.monotonic() - began
+                log.info("measured %s %s training: %s", ", ".join(found), when, duration(seconds))
+
+    def _rows(self, artifact: Artifact) -> PackedRows:
+        return PackedRows(artifact, length=self.config.sequence_length, vocabulary=self.embedded)
 
     def _step(self, step: int) -> None:
         """Take one step: read rows, exchange counts, update the weights, log. Without labels there is no update.
@@ -405,10 +443,14 @@ class Training:
     def _finish(self) -> Outcome:
         gradients = received_gradients(self.engine.slices(), self.ranks)
         without_gradient = sorted(name for name, received in gradients.items() if not received)
+        progress, best = self._progress_now(), self.progress.best
+        checkpoint = best_checkpoint = ""
+        if self.ranks.first:
+            checkpoint = at_step(self.job.folder, progress.step)
+            best_checkpoint = at_step(self.job.folder, best.step) if best else checkpoint
+        self._measure_held_out(AFTER, self.ranks.from_first(best_checkpoint))
         outcome: Outcome | None = None
         if self.ranks.first:
-            progress, best = self._progress_now(), self.progress.best
-            checkpoint = at_step(self.job.folder, progress.step)
             self._flush()
             outcome = Outcome(
                 fingerprint=self.job.folder.fingerprint,
@@ -416,7 +458,7 @@ class Training:
                 steps=progress.step,
                 best_step=best.step if best else None,
                 checkpoint=checkpoint,
-                best_checkpoint=at_step(self.job.folder, best.step) if best else checkpoint,
+                best_checkpoint=best_checkpoint,
                 trainable_parameters=self.trained_parameters,
                 all_parameters=self.all_parameters,
                 unmoved=without_gradient,
@@ -510,51 +552,6 @@ def bad_loss_error(run: RunFolder, ranks: Ranks, step: int, problem: str, docume
         "optimizer.learning_rate or lengthen optimizer.warmup_steps; or set failures: {skip_back: 1} to return to the "
         "last checkpoint and skip the steps up to this one."
     )
-
-
-class Validation:
-    """Measures the same rows at each call, distributed over the workers.
-
-    Losses and accuracy are weighted by tokens: summed over all workers, then divided once.
-
-    sources: the rows of each corpus. micro_rows: rows of a micro-batch. length: positions of a row. rows: most rows of
-    all corpora together; None: all.
-    seconds: duration of the last measurement.
-    """
-
-    def __init__(
-        self, sources: Sequence[PackedRows], ranks: Ranks, micro_rows: int, length: int, rows: int | None
-    ) -> None:
-        self.ranks = ranks
-        self.seconds = 0.0
-        held_out = HeldOut([source.rows for source in sources], micro_rows * ranks.world, rows)
-        self.steps = len(held_out)
-        self.loader = Loader(held_out, sources, ranks.rank, ranks.world, micro_rows, length, 0, steps=self.steps)
-
-    def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
-        """Measure with the current weights. Returns None if the split has no label. All workers call it together.
-
-        call: the engine's module around the objective. All workers call it equally often, because it may communicate.
-        """
-        began = time.perf_counter()
-        losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.ranks.device)
-        denominator, labels = 0.0, 0
-        trained = objective.training
-        objective.eval()
-        with torch.no_grad():
-            for step in range(self.steps):
-                self.ranks.reached(f"validation, batch {step + 1}")
-                for batch in self.loader.micro_batches(step):
-                    loss, correct = call(**objective.tensors(batch, self.ranks.device))
-                    losses += loss
-                    right += correct
-                    denominator += objective.loss_denominator(batch)
-                    labels += objective.label_count(batch)
-        objective.train(trained)
-        sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator, labels])
-        self.seconds = time.perf_counter() - began
-        return measured(*(sum(column) for column in zip(*sums, strict=True)))
 
 
 def received_gradients(slices: Iterable[StateSlice], ranks: Ranks) -> dict[str, bool]:

@@ -104,6 +104,11 @@ class TrainingFolder(RunFolder):
         return f"{self.uri}/attempts"
 
     @property
+    def held_out(self) -> str:
+        """Folder of the measurements of held-out rows, see data/held_out.py."""
+        return f"{self.uri}/held_out"
+
+    @property
     def exports(self) -> str:
         """The folder of exported checkpoints; the export of the training itself is elsewhere."""
         return f"{self.uri}/exports"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raymill.training.data.order import HeldOut, MixtureOrder, Order, permutation, shares, whole_counts
+from raymill.training.data.order import HeldOut, MixtureOrder, Order, limited, permutation, shares, whole_counts
 from tests.support.packed_examples import config
 
 SMALL = {"rows_per_step": 4, "block_rows": 3, "seed": 1}
@@ -163,7 +163,7 @@ def test_held_out_rows_come_once_each_in_their_order():
 
 
 def test_a_limit_takes_from_every_corpus_its_share_and_one_row_at_least():
-    held_out = HeldOut([90, 10, 1], rows_per_step=100, limit=20)
+    held_out = HeldOut(limited([90, 10, 1], 20), rows_per_step=100)
     counts = Counter(corpus for corpus, _ in held_out.step(0))
     assert counts == {0: 17, 1: 1, 2: 1}
     assert len(HeldOut([0, 0], 4)) == 0
@@ -171,7 +171,7 @@ def test_a_limit_takes_from_every_corpus_its_share_and_one_row_at_least():
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 100), (50, 50), (99, 99), (100, 100), (101, 100), (1000, 100)])
 def test_a_limit_above_the_rows_takes_all_of_them_once(limit, count):
-    held_out = HeldOut([70, 30], rows_per_step=200, limit=limit)
+    held_out = HeldOut(limited([70, 30], limit), rows_per_step=200)
     assert len(held_out.step(0)) == len(set(held_out.step(0))) == pytest.approx(count, abs=1)
 
 

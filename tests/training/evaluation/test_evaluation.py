@@ -11,6 +11,7 @@ import torch
 
 from raymill.cluster import guard
 from raymill.training.config_parts import Generate
+from raymill.training.data.held_out import held_out_split
 from raymill.training.data.packed import PACKED, PackedRows
 from raymill.training.evaluation import generate
 from raymill.training.evaluation import job as evaluation_job
@@ -26,7 +27,6 @@ from raymill.training.evaluation.job import (
     batches,
     evaluate,
     generate_and_score,
-    held_out_split,
     initial_objective,
     measure,
     prompts_of,

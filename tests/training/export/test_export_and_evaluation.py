@@ -36,7 +36,7 @@ def test_a_model_that_cannot_be_evaluated_for_lack_of_memory_is_exported_and_the
     manifest = export_job.export_and_evaluate(run.job, run.outcome)
     assert finished_export_and_evaluation(run.job, run.outcome) == manifest
     assert set(manifest["folders"]) == {"adapter", "merged", "base"}
-    assert "No held-out documents were measured" in card_of(run)
+    assert "no held-out documents were measured before training" in card_of(run)
 
 
 def test_an_evaluation_that_fails_leaves_the_export_and_the_next_call_evaluates_only(run, monkeypatch):

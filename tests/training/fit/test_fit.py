@@ -28,7 +28,7 @@ from raymill.training.driver import console as watch
 from raymill.training.driver import launch
 from raymill.training.driver.console import RemainingWork
 from raymill.training.engines.engine import StateSlice
-from raymill.training.fit import loop, step_log
+from raymill.training.fit import loop, measuring, step_log
 from raymill.training.fit.ranks import Preemption, Ranks
 from raymill.training.models.build import build_objective
 from raymill.training.models.cost import Mfu, peak_of_workers, shape_of
@@ -103,9 +103,10 @@ def test_the_default_micro_batch_is_what_fits_the_device_and_changes_no_loss(who
     room = (memory(job.config, shape, 3).total + memory(job.config, shape, 4).total) / 2 / USABLE / GIB
     taken = []
     make = loop.Loader
-    monkeypatch.setattr(loop, "Loader", lambda *args, **named: taken.append(args[4]) or make(*args, **named))
+    for module in (loop, measuring):
+        monkeypatch.setattr(module, "Loader", lambda *args, **named: taken.append(args[4]) or make(*args, **named))
     fit_alone(job_at(micro_batch=None, device_memory_gib=room))
-    assert taken == [3, 3]  # validation, and of 8 rows three micro-batches
+    assert taken == [3, 3, 3, 3]  # validation, held-out rows before and after, and of 8 rows three micro-batches
     assert column(job, "loss") == pytest.approx(column(whole[0], "loss"), rel=1e-5)
 
 
@@ -567,12 +568,13 @@ def test_the_time_left_equals_the_one_of_steps_validations_evaluation_and_export
         records.append(record | ({"validation": {"loss": 3.0}, "validation_s": 6.0} if step == 10 else {}))
     steps, validations = 18 * 2, 3 * 6  # after steps 20, 30 and 32
     assert RemainingWork(32, 10).seconds_left(records) == pytest.approx(steps + validations)
-    # One worker takes 0.12 s a row, and measures 50 rows before and after; 4 GB are read and written at 0.2 GB/s.
+    # The workers take 0.06 s a row together, and measure 50 rows after the last step; 4 GB are read and written at
+    # 0.2 GB/s.
     after = RemainingWork(32, 10, validation_rows=100, evaluation_rows=50, export_bytes=4_000_000_000)
-    assert after.seconds_left(records) == pytest.approx(steps + validations + 2 * 50 * 0.12 + 20)
+    assert after.seconds_left(records) == pytest.approx(steps + validations + 50 * 0.06 + 20)
     assert after.seconds_left(records[:1]) is None
     last = [*records[:-1], records[-1] | {"step": 32, "validation_s": 6.0}]
-    assert after.seconds_left(last) == pytest.approx(12 + 20)
+    assert after.seconds_left(last) == pytest.approx(3 + 20)
 
 
 def test_the_remaining_work_is_counted_in_the_packed_rows(tmp_path):
