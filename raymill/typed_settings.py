@@ -2660,11 +2660,13 @@ def train(
     tokens_per_step: int = NOT_GIVEN,
     micro_batch: int | None = NOT_GIVEN,
     packing: PackingSettings = NOT_GIVEN,
+    prompt_loss_weight: float = NOT_GIVEN,
     split: TrainingSplitSettings = NOT_GIVEN,
     order: Literal["shuffled", "curriculum", "reverse", "mixed"] = NOT_GIVEN,
     steps: int | None = NOT_GIVEN,
     epochs: float | None = NOT_GIVEN,
     tokens: int | None = NOT_GIVEN,
+    neftune_alpha: float | None = NOT_GIVEN,
     optimizer: OptimizerSettings = NOT_GIVEN,
     evaluate: EvaluateSettings = NOT_GIVEN,
     checkpoint: CheckpointingSettings = NOT_GIVEN,
@@ -2734,12 +2736,16 @@ def train(
         micro_batch: Number of rows that a worker computes at once; null: as many as its GPU holds, on CPUs
             about 8,192 tokens.
         packing: Packing of documents into rows of tokens.
+        prompt_loss_weight: Weight of the loss of each token of pairs and chats that is not an answer, in
+            training; 0: the loss counts answers alone, 1: all tokens alike.
         split: Fractions of the documents for training, validation and testing.
         order: Order of examples: shuffled, curriculum (its stages from easy to hard in every epoch), reverse
             (from hard to easy), or mixed (every stage spread evenly over the epoch).
         steps: Number of optimizer steps; null: `epochs` or `tokens` is given.
         epochs: Number of epochs, which may be a fraction; null: `steps` or `tokens` is given.
         tokens: Number of tokens to train on; null: `steps` or `epochs` is given.
+        neftune_alpha: Scale of uniform noise on the token embeddings in training, divided by the root of a
+            document's tokens times the hidden size (NEFTune); null: none.
         optimizer: AdamW and its learning-rate schedule.
         evaluate: Validation, early stopping, and held-out sets.
         checkpoint: Times at which checkpoints are written, and the number that is kept.
@@ -2796,11 +2802,13 @@ def train(
             "tokens_per_step": tokens_per_step,
             "micro_batch": micro_batch,
             "packing": packing,
+            "prompt_loss_weight": prompt_loss_weight,
             "split": split,
             "order": order,
             "steps": steps,
             "epochs": epochs,
             "tokens": tokens,
+            "neftune_alpha": neftune_alpha,
             "optimizer": optimizer,
             "evaluate": evaluate,
             "checkpoint": checkpoint,

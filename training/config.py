@@ -31,9 +31,9 @@ from raymill.training.config_parts import (
     Overflow,
     PackExecution,
     Packing,
-    Settings,
     Split,
     Track,
+    WithLaterSettings,
     Workers,
 )
 from raymill.training.methods import METHODS, Lora, MethodName, Probe, TrainingMethod, Virtual
@@ -52,8 +52,10 @@ _MICRO_TOKENS = 8192
 _AFTER_TRAINING = {"export", "generate"}
 
 
-class TrainConfig(Settings):
+class TrainConfig(WithLaterSettings):
     """Fine-tune a model on corpora."""
+
+    later: ClassVar = ("prompt_loss_weight", "neftune_alpha")
 
     other_names: ClassVar = {
         "lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate",
@@ -67,6 +69,9 @@ class TrainConfig(Settings):
         "gradient_checkpointing": "activation_checkpointing", "output_dir": "output", "dataset": "corpus",
         "datasets": "corpus", "base_model": "model", "model_name_or_path": "model", "bf16": "precision",
         "resume_from_checkpoint": "continue_from",
+        "train_on_inputs": "prompt_loss_weight", "train_on_prompt": "prompt_loss_weight",
+        "completion_only_loss": "prompt_loss_weight", "assistant_only_loss": "prompt_loss_weight",
+        "neftune_noise_alpha": "neftune_alpha",
         "lora_r": "lora.rank", "lora_alpha": "lora.alpha", "eval_steps": "evaluate.every_steps",
         "save_steps": "checkpoint.every_steps", "system_prompt": "columns.system_prompt",
     }  # fmt: skip
@@ -166,6 +171,13 @@ class TrainConfig(Settings):
         "8,192 tokens",
     )
     packing: Packing = Field(Packing(), description="Packing of documents into rows of tokens")
+    prompt_loss_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Weight of the loss of each token of pairs and chats that is not an answer, in training; 0: the "
+        "loss counts answers alone, 1: all tokens alike",
+    )
     split: Split = Field(Split(), description="Fractions of the documents for training, validation and testing")
     order: Order = Field(
         "shuffled",
@@ -178,6 +190,12 @@ class TrainConfig(Settings):
     )
     tokens: int | None = Field(
         None, ge=1, description="Number of tokens to train on; null: `steps` or `epochs` is given"
+    )
+    neftune_alpha: float | None = Field(
+        None,
+        gt=0,
+        description="Scale of uniform noise on the token embeddings in training, divided by the root of a document's "
+        "tokens times the hidden size (NEFTune); null: none",
     )
     optimizer: Optimizer = Field(Optimizer(), description="AdamW and its learning-rate schedule")
     evaluate: Evaluate = Field(Evaluate(), description="Validation, early stopping, and held-out sets")
@@ -421,6 +439,8 @@ class TrainConfig(Settings):
                 ("evaluate.every_steps", "evaluate.rows", "evaluate.patience", "evaluate.least_gain"),
                 not held_out and "no document is held out for validation (split.validation: 0)",
             ),
+            "prompt_loss_weight": (self.training_method.classifies or {*self.forms} == {"text"})
+            and "there are no prompts in plain text",
             "export.merged": not self.training_method.merges
             and f"method {self.method} has no adapter that can be merged",
             "export.dtype": not self.exports_whole_weights and "no full or merged weights are exported",

@@ -56,7 +56,9 @@ _export_and_evaluate = Entry("raymill.training.export.job:export_and_evaluate")
 
 # Settings that are not compared. The fingerprints of data and model are compared instead; they are of content, not of
 # paths. `kind` is always `train`.
-_FINGERPRINTED = {"corpus", "columns", "ignore", "model", "packing", "split", "kind", "continue_from"}
+_FINGERPRINTED = {
+    "corpus", "columns", "ignore", "model", "packing", "split", "prompt_loss_weight", "kind", "continue_from",
+}  # fmt: skip
 
 
 class TrainJob(RunJob[TrainConfig]):

@@ -294,6 +294,7 @@ class _Probe(TrainingMethod):
         "generate": "method probe generates no text",
         "loss_chunk_tokens": "method probe computes no logits of tokens",
         "activation_checkpointing": "method probe computes no gradients of the base",
+        "neftune_alpha": "method probe classifies texts by features without noise",
     }
     usual_rates = (1e-4, 1e-1)
     words = MetricWords(

@@ -13,6 +13,7 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.data.order import Order
+from raymill.training.pack.encode import Example, with_prompts
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import Outcome
@@ -53,8 +54,13 @@ def settings(root: str, **more: Any) -> TrainConfig:
     return TrainConfig.model_validate(plain | more)
 
 
-def pack_tiny(root: str, documents: int = 200, validation: int = 20, test: int = 0) -> None:
-    """Documents that count upwards from a random token: a model finds that out soon. Some are shorter than a row."""
+def pack_tiny(
+    root: str, documents: int = 200, validation: int = 20, test: int = 0, prompt_weight: float | None = None
+) -> None:
+    """Documents that count upwards from a random token: a model finds that out soon. Some are shorter than a row.
+
+    prompt_weight: weight of the loss of the first half of each document to train on; None: all have 1.
+    """
     generator = np.random.default_rng(5)
     rows = []
     for number in range(documents):
@@ -70,6 +76,12 @@ def pack_tiny(root: str, documents: int = 200, validation: int = 20, test: int =
                 "label": None,
             }
         )
+        if prompt_weight is not None:
+            example = Example(0, 0, np.array(ids, np.int32), np.arange(size) >= size // 2)
+            if number >= validation:
+                example = with_prompts(example, prompt_weight)
+            weights = None if example.weights is None else example.weights.tolist()
+            rows[-1] |= {"labels": example.trained.tolist(), "weights": weights}
     packed = f"{root}/packed"
     artifacts = pack_examples(packed, write_examples(packed, rows), settings(root))
     told = {

@@ -37,6 +37,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "corpus.0.columns.input": {"text": None, "prompt": "text", "completion": "other", "input": "id"},
         "corpus.0.columns.history": {"text": None, "prompt": "text", "completion": "other", "history": "tools"},
         "corpus.0.columns.ignore": ["other"],
+        "prompt_loss_weight": 0.5,
         "ignore": ["other"],
         "terms": {"forbid": ["no-training"]},
         "corpus.0.columns.system": {"text": None, "prompt": "text", "completion": "other", "system": "id"},
@@ -88,6 +89,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "steps": 7,
         "epochs": {"steps": None, "epochs": 2.0},
         "tokens": {"steps": None, "tokens": 1000},
+        "neftune_alpha": 5.0,
         "optimizer.learning_rate": 0.5,
         "optimizer.weight_decay": 0.5,
         "optimizer.schedule": "linear",
@@ -196,7 +198,8 @@ def made_from(settings: dict[str, Any]) -> dict[str, Any]:
     frozen_sets = freeze_sets(config, config.execution.unit_mib << 20)
     packing = pack_settings(config, {name: corpus} | frozen_sets)
     tokenizer = TokenizerAt(config.store, "/tokenizer", fingerprint(packing["tokenizer"]))
-    tokenise = tokenise_stage(name, corpus, tokenizer, config.split, Cuts((0, 0)), config.seed)
+    prompts = config.prompt_loss_weight
+    tokenise = tokenise_stage(name, corpus, tokenizer, config.split, Cuts((0, 0)), config.seed, prompt_weight=prompts)
     examples = artifact(tokenise.fingerprint, EXAMPLES, {"tokens/train": 100, "examples/train": 100})
     rows = pack_stage(name, packing_rule(config, corpus.columns.form), examples).fingerprint
     packed = {split: artifact(rows, PACKED, {"tokens/train": 6400, "stage_rows/1": 100}) for split in SPLITS}

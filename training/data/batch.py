@@ -36,8 +36,8 @@ class Batch:
     that is not padding. starts: int32[S + 1], see `document_starts`. target_positions: int64[L], see
     `target_positions`.
     tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.
-    digest: sum over rows of a hash of their tokens, mod 2**64, so it does not depend on how rows are split over
-    workers. weights: float32[B, T], the weight of each target's loss, 0 without a target; None if all are 1.
+    row_digests: uint64[rows], a hash of each row's tokens. weights: float32[B, T], the weight of each target's loss, 0
+    without a target; None if all are 1.
     """
 
     input_ids: np.ndarray
@@ -50,8 +50,13 @@ class Batch:
     tokens: int
     label_tokens: int
     documents: tuple[tuple[str, ...], ...]
-    digest: int
+    row_digests: np.ndarray
     weights: np.ndarray | None = None
+
+    @property
+    def digest(self) -> int:
+        """The sum of the rows' hashes modulo 2**64, which does not depend on how rows are split over workers."""
+        return int(self.row_digests.sum(dtype=np.uint64))
 
     @property
     def loss_weight(self) -> float:
@@ -85,7 +90,8 @@ def collate(
     ends = np.zeros(count, np.int64)
     weights = None
     documents: list[list[str]] = []
-    digest = tokens = 0
+    digests = np.empty(0, np.uint64)
+    tokens = 0
     if tables:
         table = pa.concat_tables(tables).combine_chunks()
         rows = table.num_rows
@@ -107,7 +113,7 @@ def collate(
         ends[:rows] = sizes - 1
         documents = table["documents"].to_pylist()
         tokens = len(ids)
-        digest = _digest(ids, sizes)
+        digests = _digests(ids, sizes)
     targets = np.full((count, length), NO_TARGET, np.int64)
     targets[:, :-1][has_target[:, 1:]] = input_ids[:, 1:][has_target[:, 1:]]
     label_tokens = int(has_target[:, 1:].sum())
@@ -125,7 +131,7 @@ def collate(
         tokens=tokens,
         label_tokens=label_tokens,
         documents=tuple(map(tuple, documents)),
-        digest=digest,
+        row_digests=digests,
         weights=weights,
     )
 
@@ -176,13 +182,18 @@ def _positions(lengths: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) - np.repeat(starts, lengths)
 
 
-def _digest(ids: np.ndarray, sizes: np.ndarray) -> int:
-    """Sum of hashes of (token, its position in the row), mod 2**64; the same on every machine."""
+def _digests(ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Of each row the sum of hashes of (token, its position in the row), mod 2**64; the same on every machine.
+
+    ids: of all rows, laid end to end. sizes: int64[rows], tokens of each row.
+    """
     weights = (_positions(sizes) + 1).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     weights ^= weights >> np.uint64(29)
     mixed = (ids.astype(np.uint64) + np.uint64(1)) * (weights | np.uint64(1))
     mixed ^= mixed >> np.uint64(32)
-    return int((mixed * np.uint64(0xBF58476D1CE4E5B9)).sum(dtype=np.uint64))
+    sums = np.concatenate([[np.uint64(0)], np.cumsum(mixed * np.uint64(0xBF58476D1CE4E5B9), dtype=np.uint64)])
+    ends = np.cumsum(sizes)
+    return sums[ends] - sums[ends - sizes]
 
 
 class RowsOfSteps(Protocol):

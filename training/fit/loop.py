@@ -356,7 +356,7 @@ class Training:
         self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}, {what}")
         whole_step = self.steps_before + step
         torch.manual_seed(dropout_seed(self.config.seed, whole_step, number, self.ranks.rank))
-        loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device))
+        loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device, whole_step))
         return loss_sum
 
     def _after(self, record: StepRecord, checkpoint_due: bool) -> None:

@@ -29,6 +29,7 @@ from raymill.training.models.attention import (
 )
 from raymill.training.models.base import decoder_layers, load_base, named_config, stored_dtype
 from raymill.training.models.compiling import compile_layers, elementwise_part
+from raymill.training.models.neftune import EmbeddingNoise
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 
 log = logging.getLogger(__name__)
@@ -126,6 +127,9 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
         after_logits = elementwise_part(config.compile, config.workers.gpus_each > 0)
         virtual = method.name if method.virtual else None
         objective = NextToken(model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
+        if config.neftune_alpha is not None:
+            embeddings = objective.causal.get_input_embeddings()
+            objective.noise = EmbeddingNoise(config.neftune_alpha, config.seed, embeddings)
     objective = objective.to(device)
     if (refusal := compile_refusal(config, model_type)) is None:
         selective = config.activation_checkpointing == "selective"

@@ -12,7 +12,7 @@ that weight whole, the faster fused loss is used (loss.py).
 """
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,13 +32,14 @@ from raymill.training.models.loss import (
     fused_loss,
     router_balance,
 )
+from raymill.training.models.neftune import EmbeddingNoise
 
 
 class Objective(nn.Module):
     """Base class of the objectives.
 
     model: the transformers or peft model. bf16: compute in bf16 by autocast. balance: the load-balancing loss of a
-    mixture of experts, if its config asks for one.
+    mixture of experts, if its config asks for one. noise: on the embeddings in training, if the config asks for it.
     """
 
     def __init__(self, model: Any, bf16: bool) -> None:
@@ -46,6 +47,7 @@ class Objective(nn.Module):
         self.model = model
         self.bf16 = bf16
         self.balance: RouterBalance | None = None
+        self.noise: EmbeddingNoise | None = None
 
     @property
     def attention(self) -> str:
@@ -63,8 +65,12 @@ class Objective(nn.Module):
         """The number of targets, of which accuracy is a share."""
         return batch.label_tokens
 
-    def tensors(self, batch: Batch, device: torch.device | str) -> dict[str, Tensor]:
-        """The batch's arrays as the arguments of `forward`, on the device."""
+    def tensors(self, batch: Batch, device: torch.device | str, step: int | None = None) -> dict[str, Tensor]:
+        """The batch's arrays as the arguments of `forward`, on the device.
+
+        step: of training, which decides the noise on the embeddings; None: no training, so no noise.
+        """
+        noise = {} if self.noise is None or step is None else {"noise": self.noise.of(batch, step, device)}
         names = ["input_ids", "position_ids", "targets", "classes", "ends", "starts", "target_positions"]
         if self.balance is not None:
             names.append("real")
@@ -72,8 +78,8 @@ class Objective(nn.Module):
             names.append("weights")
         tensors = {name: torch.from_numpy(getattr(batch, name)) for name in names}
         if torch.device(device).type == "cpu":
-            return tensors
-        return {name: values.pin_memory().to(device, non_blocking=True) for name, values in tensors.items()}
+            return tensors | noise
+        return {name: values.pin_memory().to(device, non_blocking=True) for name, values in tensors.items()} | noise
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
@@ -141,12 +147,14 @@ class NextToken(Objective):
         target_positions: Tensor,
         real: Tensor | None = None,
         weights: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch.
 
         Args:
             input_ids, position_ids, targets: int64[B, T]. classes, ends: int64[B], not used here. starts: int32[S + 1].
             target_positions: int64[L]. real: bool[B, T], for the load-balancing loss. weights: float32[B, T].
+            noise: float32[B, T, D], added to the embeddings.
             See `raymill.training.data.batch.Batch`.
 
         Returns:
@@ -154,7 +162,8 @@ class NextToken(Objective):
             `balance` its loss is added to the sum.
         """
         with self._autocast(input_ids.device):
-            output = self._output(input_ids, position_ids, starts)
+            with self.noise.added(noise) if self.noise is not None else nullcontext():
+                output = self._output(input_ids, position_ids, starts)
             hidden = output.last_hidden_state[:, -input_ids.shape[1] :].flatten(0, 1)
             if self.fused:
                 wanted = targets.flatten().index_select(0, target_positions)

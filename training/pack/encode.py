@@ -143,6 +143,18 @@ class Example(NamedTuple):
     weights: np.ndarray | None = None
 
 
+def with_prompts(example: Example, weight: float) -> Example:
+    """The example with a loss on all other tokens too, such as prompts, each counted `weight` times (0 to 1).
+
+    Tokens that the author excluded stay excluded, and the first token is never predicted.
+    """
+    before = np.ones(len(example.ids), np.float32) if example.weights is None else example.weights
+    weights = np.where(example.trained, before, before * np.float32(weight))
+    trained = weights > 0
+    trained[0] = False
+    return example._replace(trained=trained, weights=None if (weights[trained] == 1).all() else weights)
+
+
 class Misfit(NamedTuple):
     """A document of the table, or one of its renderings, without an example. preview: the rendering.
 

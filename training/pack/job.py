@@ -248,7 +248,8 @@ class PackJob:
         corpora, notes = {}, {}
         for name, corpus in frozen.items():
             split, cuts = (Split(), ALL_TEST) if corpus.measured else (config.split, surveyed(name).cuts)
-            tokenise = tokenise_stage(name, corpus, tokenizer, split, cuts, config.seed, classes, vocabulary)
+            prompts = 0.0 if corpus.measured else config.prompt_loss_weight
+            tokenise = tokenise_stage(name, corpus, tokenizer, split, cuts, config.seed, classes, vocabulary, prompts)
             examples = run(tokenise)[examples_name(name)]
             refuse_no_examples(examples, corpus.path)
             counters = examples.manifest.counters
@@ -302,6 +303,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         "classify": config.training_method.classifies,
         "tokenizer": tokenizer,
         "corpora": corpora,
+        **({"prompt_loss_weight": config.prompt_loss_weight} if config.prompt_loss_weight else {}),
     }
 
 

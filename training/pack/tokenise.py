@@ -33,7 +33,7 @@ from raymill.training.config_parts import Split
 from raymill.training.data.packed import EXAMPLES, STAGE_TOKENS, shuffle_key
 from raymill.training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
 from raymill.training.pack.documents import Document, LeftOut, documents_of
-from raymill.training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit
+from raymill.training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit, with_prompts
 from raymill.training.pack.loss_keys import unread_counters
 from raymill.training.pack.packed_run import TokenizerAt
 from raymill.training.pack.split import Cuts, split_of
@@ -75,6 +75,7 @@ def tokenise_stage(
     seed: int,
     classes: Sequence[str] = (),
     vocabulary: int | None = None,
+    prompt_weight: float = 0.0,
 ) -> Stage:
     """The stage that tokenises the documents of one corpus and marks the tokens that the loss counts.
 
@@ -86,6 +87,7 @@ def tokenise_stage(
         cuts: those of its splits, from survey.py. The documents and `split` decide them.
         classes: those to predict, in the order of their indices.
         vocabulary: number of the model's embeddings; None if unknown.
+        prompt_weight: weight of the loss of prompts in the train split.
     """
     failures = _FAILURES_OF_TEMPLATE if len(frozen.units) > 1 else 1
     output = f"_work/examples/{name}"
@@ -93,6 +95,7 @@ def tokenise_stage(
     sorted_bytes = _SORTED_BYTES if frozen.plain_columns.get("copies") else _BYTES_PER_BYTE * max(frozen.unit_bytes)
     decided_by = [VERSION, name, frozen.fingerprint, as_json(frozen.units), frozen.plain_columns]
     decided_by += [tokenizer.fingerprint, split.model_dump(), seed, list(classes)]
+    decided_by += [prompt_weight] if prompt_weight else []
     return Stage(
         name=stage_of("tokenise", name),
         outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
@@ -106,6 +109,7 @@ def tokenise_stage(
             classes=tuple(classes),
             failures_of_template=failures,
             vocabulary=vocabulary,
+            prompt_weight=prompt_weight,
         ),
         fingerprint=fingerprint(decided_by),
         store=tokenizer.store,
@@ -170,6 +174,7 @@ class Tokenise:
     classes: tuple[str, ...]
     failures_of_template: int
     vocabulary: int | None
+    prompt_weight: float
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         encoder = _encoder(self.tokenizer, self.vocabulary)
@@ -190,7 +195,7 @@ class Tokenise:
                     unfit.remove(misfit.document)
             failed += len({one.document for one in encoded.misfits if one.reason in TEMPLATE_REASONS})
             _refuse_template(counters["documents"], failed, encoded.misfits, self.failures_of_template)
-            tables.append(self._table(documents, encoded.examples, counters))
+            tables.append(self._table(documents, self._with_prompts(documents, encoded.examples), counters))
             held += tables[-1].table.nbytes + _BYTES_OF_A_COPY * len(tables[-1].rows)
             if held >= _SORTED_BYTES:
                 self._write(tables, scratch)
@@ -213,6 +218,15 @@ class Tokenise:
         if document.copies == 1 or split_of(document, self.cuts) != 0:
             return 1
         return copies_of(document.copies, self.seed, document.id)
+
+    def _with_prompts(self, documents: Sequence[Document], examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples, those to train on with a loss on their prompts. Held-out losses are those of answers."""
+        if not self.prompt_weight:
+            return examples
+        return [
+            with_prompts(one, self.prompt_weight) if split_of(documents[one.document], self.cuts) == 0 else one
+            for one in examples
+        ]
 
     def _write(self, tables: Sequence[_Examples], scratch: Scratch) -> None:
         """Write the examples sorted by (split, shuffle key), then in the order of the corpus."""

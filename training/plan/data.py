@@ -75,7 +75,8 @@ def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Pla
 
         def stages(name: str, corpus: FrozenCorpus, surveyed: Surveyed, run: RunStage) -> dict[str, Artifact]:
             split, cuts, seed = config.split, surveyed.cuts, config.seed
-            examples = run(tokenise_stage(name, corpus, tokenizer, split, cuts, seed, classes, vocabulary))
+            prompts = config.prompt_loss_weight
+            examples = run(tokenise_stage(name, corpus, tokenizer, split, cuts, seed, classes, vocabulary, prompts))
             refuse_no_examples(examples[examples_name(name)], corpus.path)
             return run(pack_stage(name, packing_rule(config, corpus.columns.form), examples[examples_name(name)]))
 

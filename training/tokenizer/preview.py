@@ -27,7 +27,7 @@ from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.pack import loss_keys, summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
 from raymill.training.pack.documents import Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
-from raymill.training.pack.encode import Encoder, Example
+from raymill.training.pack.encode import Encoder, Example, with_prompts
 from raymill.training.pack.job import packing_rule, prepare_tokenizer
 from raymill.training.pack.packing import PackingRule, cut
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
@@ -99,7 +99,7 @@ def preview(config: TrainConfig, count: int) -> list[Preview]:
         tokenizer = load_tokenizer(config.store, paths.join(scratch, "tokenizer"))
     encoder = Encoder(tokenizer, embedded_tokens(config.store, config.model))
     return [
-        _of_corpus(name, corpus, packing_rule(config, corpus.columns.form), encoder, count)
+        _of_corpus(name, corpus, packing_rule(config, corpus.columns.form), encoder, count, config.prompt_loss_weight)
         for name, corpus in frozen.items()
     ]
 
@@ -156,7 +156,9 @@ def segments_of(ids: np.ndarray, trained: np.ndarray, tokenizer: PreTrainedToken
             yield Segment(text, len(part), bool(trained[run[0]]), bool(special[run[0]]))
 
 
-def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Encoder, count: int) -> Preview:
+def _of_corpus(
+    name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Encoder, count: int, prompt_weight: float
+) -> Preview:
     left_out = LeftOut()
     found: list[ShownExample] = []
     whole: Counter[str] = Counter({"examples": 0, "tokens": 0, "label_tokens": 0})
@@ -168,6 +170,8 @@ def _of_corpus(name: str, frozen: FrozenCorpus, rule: PackingRule, encoder: Enco
         if not (some := list(islice(documents, max(count, 16)))):
             break
         encoded = encoder.encode(some)
+        if prompt_weight:
+            encoded.examples[:] = [with_prompts(one, prompt_weight) for one in encoded.examples]
         turns += encoded.notes
         seen, size = seen + len(some), size + sum(document.bytes for document in some)
         shown = encoded.examples[: max(count - len(found), 0)]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from raymill.training.pack.documents import Chat, Document, Pair
-from raymill.training.pack.encode import Encoder
+from raymill.training.pack.encode import Encoder, with_prompts
 from tests.support.tiny_tokenizers import SPECIALS, tiny
 
 trl = pytest.importorskip("trl")
@@ -124,6 +124,17 @@ def test_a_pair_with_a_clean_boundary_is_masked_as_trl_masks_it(model, tmp_path)
     example = {"prompt": "what is it:", "completion": " hello</s>"}
     ids, mask = theirs(model, tokenizer, example, tmp_path)
     assert ours(tokenizer, Pair("what is it:", " hello")) == (ids, mask)
+
+
+def test_with_a_loss_on_prompts_all_tokens_but_the_first_are_trained_on_as_by_trl(model, tmp_path):
+    tokenizer = tiny(adds_bos=True)
+    example = {"prompt": "what is it:", "completion": " hello</s>"}
+    ids, mask = theirs(model, tokenizer, example, tmp_path, completion_only_loss=False)
+    (found,) = Encoder(tokenizer).encode([Document("x", Pair("what is it:", " hello"), 1, 1, "", None)]).examples
+    whole = with_prompts(found, 1.0)
+    # TRL has a label at the first token, which no position predicts.
+    assert (whole.ids.tolist(), whole.trained.tolist(), whole.weights) == (ids, [False, *mask[1:]], None)
+    assert all(mask)
 
 
 def test_a_conversational_pair_is_masked_as_trl_masks_it(model, tmp_path):
