@@ -115,7 +115,11 @@ class Backend(Protocol):
         ...
 
     def start(self, request: Request) -> Attempt:
-        """Start an attempt. Raises AttemptExists: the name is taken (another `submit` was first)."""
+        """Start an attempt.
+
+        Raises:
+            AttemptExists: the name is taken: another `submit` was first, or as NameTaken: by something else.
+        """
         ...
 
     def attempts(self) -> list[Attempt]:
@@ -181,6 +185,16 @@ def first_attempts(backend: Backend) -> list[Attempt]:
 
 class AttemptExists(Exception):
     """An attempt of this name exists."""
+
+
+class NameTaken(AttemptExists):
+    """The name is taken by something that is not listed as an attempt of the run, such as a damaged job."""
+
+
+def name_conflict(backend: Backend, request: Request) -> AttemptExists:
+    """The error for a name that is taken on a backend that lists each attempt from its start on."""
+    listed = any((one.name, one.run_id) == (request.name, request.work.run_id) for one in backend.attempts())
+    return AttemptExists(request.name) if listed else NameTaken(request.name)
 
 
 class AttemptLost(ClusterError):

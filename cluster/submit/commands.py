@@ -22,7 +22,7 @@ from raymill.cluster.submit.place import Place
 
 _CANCELLED = 130  # exit code of a process that Ctrl-C ended
 _SHOWN = 20
-_MOST_CHARACTERS = 2000  # of a cell: names and outputs may be of others
+_MOST_CHARACTERS = 2000  # of a value that is printed: names, outputs and messages may be of others
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="of a run or an attempt, as `raymill runs` prints it")]
 
@@ -124,13 +124,13 @@ def status(place: Place, name: Name) -> None:
     found = find_job(place, name).status
     assert found is not None
     print(f"name      {found.name}")
-    print(f"run       {found.run_id} ({found.kind})")
-    print(f"state     {found.state}" + (f": {found.message}" if found.message else ""))
+    print(f"run       {found.run_id} ({found.kind[:_MOST_CHARACTERS]})")
+    print(f"state     {found.state}" + (f": {found.message[:_MOST_CHARACTERS]}" if found.message else ""))
     if found.exit_code is not None:
         print(f"exit code {found.exit_code}")
     print(f"started   {_moment(found.started)}")
     print(f"time      {_duration(found)}")
-    print(f"output    {found.output}")
+    print(f"output    {found.output[:_MOST_CHARACTERS]}")
 
 
 @takes_place

@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -41,6 +41,7 @@ from raymill.cluster.submit.backend import (
     Retries,
     State,
     ignore_message,
+    name_conflict,
     warn_of_unlisted,
 )
 from raymill.cluster.submit.preflight import CheckRequest, mismatched_ray, problems, read_report
@@ -158,7 +159,10 @@ class JobsApi:
         config = json.dumps(dict(request.work.config), ensure_ascii=False)
         # Ray kills a stopped job after 3 s by default.
         variables = {CONFIG_VARIABLE: config, "RAY_JOB_STOP_WAIT_TIME_S": str(self.grace_s)}
-        self._submit(request.name, request.command(self.command), variables, request.metadata)
+        try:
+            self._submit(request.name, request.command(self.command), variables, request.metadata)
+        except AttemptExists:
+            raise name_conflict(self, request) from None
         found = self.attempt(request.name)
         if found is None:
             raise AttemptLost(_lost(request.name))
@@ -245,8 +249,9 @@ class JobsApi:
             except Refused as error:
                 if "already exists" not in error.text:
                     raise
-                if self._job(name).stated("request") == mine:
-                    return
+                with suppress(ConfigError):  # of a job that somebody damaged
+                    if self._job(name).stated("request") == mine:
+                        return
                 raise AttemptExists(name) from None
             except NoAnswer as error:
                 retries.failed(error)

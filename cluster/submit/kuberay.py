@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -44,6 +44,7 @@ from raymill.cluster.submit.backend import (
     Retries,
     State,
     ignore_message,
+    name_conflict,
     warn_of_unlisted,
 )
 from raymill.cluster.submit.kuberay_log import Follower, read_log
@@ -69,6 +70,8 @@ log = logging.getLogger(__name__)
 
 _OURS = f"app.kubernetes.io/name=raymill,{RUN_ID}"
 _REQUEST = f"{LABEL}request"  # which call of `submit` created the RayJob
+
+_CLUSTER = "ray.io/cluster"  # label of a pod: its cluster
 
 _NAMESPACE = "raymill"  # default namespace; an overlay file or --namespace can name another
 _WATCH_S = 10
@@ -160,8 +163,11 @@ class KubeRay:
         config_map, job = self._manifests(request.work, request.name)
         mine = uuid.uuid4().hex
         job["metadata"]["annotations"] |= {_REQUEST: mine, SUBMITTED: now()}
-        self._create_config_map(config_map, request.name)
-        created = self._create_job(job, mine)
+        try:
+            self._create_config_map(config_map, request.name)
+            created = self._create_job(job, mine)
+        except AttemptExists:
+            raise name_conflict(self, request) from None
         owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": request.name, "uid": created["metadata"]["uid"]}
         kept = {name: annotation(job, name) for name in (f"{LABEL}{FINGERPRINT}", f"{LABEL}{OUTPUT}", SUBMITTED)}
         self.api.change_config_map(request.name + CONFIG, {"annotations": kept, "ownerReferences": [owner]})
@@ -179,7 +185,12 @@ class KubeRay:
             if is_record(one) and one["metadata"]["name"].removesuffix(CONFIG) not in names
         ]
         found, damaged = [], []
-        attempt = self._attempt if len(jobs) <= _EXPLAINED else self._unexplained
+        with_pods = self._clusters_with_pods(jobs)
+        explained = len(jobs) <= _EXPLAINED
+
+        def attempt(job: Object) -> Attempt:
+            return self._attempt(job, with_pods, explained)
+
         for thing, read in [(job, attempt) for job in jobs] + [(one, _cancelled) for one in records]:
             try:
                 found.append((creation(thing), read(thing)))
@@ -222,7 +233,7 @@ class KubeRay:
         job = api.rayjob(name)
         if job is None and self.attempt(name) is None:
             raise AttemptLost(_lost(name))
-        if job is None or (state_of(job).final and not self._lingers(job)):
+        if job is None or (state_of(job).final and not _lingers(job, self._clusters_with_pods([job]))):
             return
         try:
             # A ConfigMap without an owner is not deleted together with the RayJob.
@@ -278,14 +289,18 @@ class KubeRay:
                 raise ConfigError(f"namespace {self.api.namespace}: {error} Set it up first.") from None
             except Conflict:
                 pass
-            there = self.api.config_map(manifest["metadata"]["name"])
-            if there is None:
-                continue
-            if is_record(there) or self.api.rayjob(name) is not None:
-                raise AttemptExists(name)
-            if there.get("data") == manifest["data"]:
-                return
-            age_s = time.time() - seconds(there["metadata"]["creationTimestamp"])
+            try:
+                there = self.api.config_map(manifest["metadata"]["name"])
+                if there is None:
+                    continue
+                if is_record(there) or self.api.rayjob(name) is not None:
+                    raise AttemptExists(name)
+                if there.get("data") == manifest["data"]:
+                    return
+                age_s = time.time() - undamaged(lambda one: seconds(one["metadata"]["creationTimestamp"]), there)
+            except DataError as error:
+                log.warning("%s", error)
+                raise AttemptExists(name) from None
             if age_s > _UNDER_WAY_S:
                 self.api.delete_config_map(there)
             elif time.monotonic() < patience:
@@ -311,9 +326,10 @@ class KubeRay:
             except NotThere:
                 raise ConfigError(_no_operator(self.api.address)) from None
             except Conflict:
-                there = self.api.rayjob(name)
-                if there is not None and (there["metadata"].get("annotations") or {}).get(_REQUEST) == mine:
-                    return there
+                with suppress(DataError):
+                    there = self.api.rayjob(name)
+                    if there is not None and annotation(there, _REQUEST) == mine:
+                        return there
                 raise AttemptExists(name) from None
 
     def _delete_old(self) -> None:
@@ -326,41 +342,54 @@ class KubeRay:
             with suppress(DataError):
                 if is_record(record) and time.time() - (_cancelled(record).ended or 0) > KEEP_JOB_S:
                     self.api.delete_config_map(record)
-        for job in self.api.rayjobs(_OURS):
-            kept_s = KEEP_FAILED_S if state_of(job) is State.CANCELLED and self._lingers(job) else KEEP_JOB_S
+        jobs = self.api.rayjobs(_OURS)
+        with_pods = self._clusters_with_pods(jobs)
+        for job in jobs:
+            lingers = _lingers(job, with_pods)
+            kept_s = KEEP_FAILED_S if state_of(job) is State.CANCELLED and lingers else KEEP_JOB_S
             with suppress(DataError):
-                ended = self._attempt(job).ended if (job.get("status") or {}).get("endTime") else None
+                is_over = bool((job.get("status") or {}).get("endTime"))
+                ended = self._attempt(job, with_pods, explained=False).ended if is_over else None
                 if ended and time.time() - ended > kept_s:
                     self.api.delete_rayjob(job["metadata"]["name"])
 
     # --- state
 
-    def _attempt(self, job: Object) -> Attempt:
+    def _attempt(self, job: Object, with_pods: Collection[str] | None = None, explained: bool = True) -> Attempt:
+        """The attempt of a RayJob.
+
+        Args:
+            with_pods: clusters that have pods; None: they are asked for.
+            explained: whether it says why it waits. To find that out takes two requests.
+        """
         reason = ""
-        if state_of(job) is State.WAITING:
+        if explained and state_of(job) is State.WAITING:
             name = (job.get("status") or {}).get("rayClusterName")
             try:
-                pods = self.api.pods(f"ray.io/cluster={name}") if name else []
+                pods = self.api.pods(f"{_CLUSTER}={name}") if name else []
                 reason = why_waiting(job, pods, self.api.events())
             except (Forbidden, NoAnswer) as error:
                 log.info("why %s waits could not be read (%s)", job["metadata"]["name"], type(error).__name__)
-        return self._unexplained(job, reason)
-
-    def _unexplained(self, job: Object, reason: str = "") -> Attempt:
-        """The attempt of a RayJob. reason: why it waits; to find that out takes two requests a job."""
-        lingers = self._lingers(job)
+        lingers = _lingers(job, self._clusters_with_pods([job]) if with_pods is None else with_pods)
         return undamaged(lambda one: attempt_of(one, reason, lingers), job)
 
-    def _lingers(self, job: Object) -> bool:
-        """Whether a job has ended for the operator, but has pods, in which its driver may still run."""
-        name = (job.get("status") or {}).get("rayClusterName")
-        if not name or not ended_without_ray(job):
-            return False
+    def _clusters_with_pods(self, jobs: Sequence[Object]) -> set[str]:
+        """The clusters of jobs that have ended for the operator, but have pods, in which a driver may still run."""
+        ended = (job.get("status") or {} for job in jobs if ended_without_ray(job))
+        names: set[str] = {name for status in ended if (name := status.get("rayClusterName"))}
+        if not names:
+            return set()
         try:
-            pods = self.api.pods(f"ray.io/cluster={name}")
+            pods = self.api.pods(f"{_CLUSTER}={next(iter(names))}" if len(names) == 1 else _CLUSTER)
         except Forbidden:
-            return True  # as far as one can see
-        return any((pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") for pod in pods)
+            return names  # as far as one can see
+        alive = (pod for pod in pods if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"))
+        return names & {(pod["metadata"].get("labels") or {}).get(_CLUSTER) for pod in alive}
+
+
+def _lingers(job: Object, with_pods: Collection[str]) -> bool:
+    """Whether a job has ended for the operator, but its cluster is one of these."""
+    return ended_without_ray(job) and (job.get("status") or {}).get("rayClusterName") in with_pods
 
 
 def _grace_s(job: Object) -> int:

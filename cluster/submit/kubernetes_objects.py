@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 _Count = Annotated[int, Field(ge=0, le=1 << 31)] | None
+# A value of a label, which requests have in a selector: one of another form is an error of every such request.
+_LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$")] | None
 
 
 class _Fields(BaseModel, strict=True):
@@ -60,7 +62,7 @@ class _RayJobStatus(_Fields):
 
     jobDeploymentStatus: str | None = None
     jobStatus: str | None = None
-    rayClusterName: str | None = None
+    rayClusterName: _LabelValue = None
     message: str | None = None
     reason: str | None = None
     failed: _Count = None

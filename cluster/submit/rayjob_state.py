@@ -44,6 +44,7 @@ _PHASES = {
     "Retrying": "the next cluster starts when the pods of the last one are gone",
 }
 _SHOWN = 300
+_LATEST_S = 1 << 33  # the year 2242
 _QUEUE = "kueue.x-k8s.io/queue-name"
 # Reasons for which a container waits until a person fixes something.
 _STUCK = (
@@ -142,8 +143,15 @@ def now() -> str:
 
 
 def seconds(moment: str) -> float:
-    """Unix time of a time as Kubernetes writes it."""
-    return datetime.datetime.fromisoformat(moment).timestamp()
+    """Unix time of a time as Kubernetes writes it.
+
+    Raises:
+        ValueError: it is no time, or one that no clock of a cluster shows.
+    """
+    found = datetime.datetime.fromisoformat(moment).timestamp()
+    if not 0 <= found < _LATEST_S:
+        raise ValueError(f"the time {moment}")
+    return found
 
 
 def undamaged(read: Callable[[Object], T], thing: Object) -> T:

@@ -7,8 +7,9 @@ else                                        the next attempt, which continues at
                                             have ended but whose driver may still write are stopped first
 """
 
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from raymill.cluster.submit.backend import (
     AttemptExists,
     AttemptLost,
     Backend,
+    NameTaken,
     OnMessage,
     Request,
     first_attempts,
@@ -68,8 +70,8 @@ class Refuse:
     attempt: Attempt
 
 
-def decide(work: Work, attempts: Sequence[Attempt]) -> Submitted | Start | Refuse:
-    """What to do about a config, given the attempts of all runs, the newest last."""
+def decide(work: Work, attempts: Sequence[Attempt], taken: Collection[str] = ()) -> Submitted | Start | Refuse:
+    """What to do about a config, given the attempts of all runs, the newest last. taken: names for no attempt."""
     if work.finished:
         return Submitted(None)
     mine = [attempt for attempt in attempts if attempt.run_id == work.run_id]
@@ -82,14 +84,25 @@ def decide(work: Work, attempts: Sequence[Attempt]) -> Submitted | Start | Refus
     if active:
         same = [one for one in active if (one.run_id, one.config_fingerprint) == (work.run_id, work.config_fingerprint)]
         return Submitted(same[-1]) if same else Refuse(active[-1])
-    return Start(next_name(work.run_id, [one.name for one in mine]), mine[-1] if mine else None, lingering)
+    return Start(next_name(work.run_id, [one.name for one in mine], taken), mine[-1] if mine else None, lingering)
 
 
-def next_name(run_id: str, names: Sequence[str]) -> str:
-    """RUN_ID for the first attempt, then RUN_ID-a2, RUN_ID-a3, ..., above every number that is in use."""
-    form = re.compile(rf"{re.escape(run_id)}(?:-a([0-9]{{1,9}}))?")
-    numbers = [int(found[1] or 1) for name in names if (found := form.fullmatch(name))]
-    return f"{run_id}-a{max(numbers) + 1}" if numbers else run_id
+def next_name(run_id: str, names: Iterable[str], taken: Collection[str] = ()) -> str:
+    """RUN_ID for the first attempt, then RUN_ID-a2, RUN_ID-a3, ..., above every number of at most 4 digits in use.
+
+    Args:
+        names: of the run's attempts. Others who may submit jobs may have used any.
+        taken: names that something else has. From the second one on, the number is drawn at random from a range that
+            grows with them, so that nobody can take all of them.
+    """
+    used, form = {*names, *taken}, re.compile(rf"{re.escape(run_id)}(?:-a([0-9]{{1,4}}))?")
+    numbers = [int(found[1] or 1) for name in used if (found := form.fullmatch(name))]
+    if not numbers:
+        return run_id
+    number = max(numbers) + 1 + (random.randrange(10 ** len(taken)) if len(taken) > 1 else 0)
+    while (name := f"{run_id}-a{number}") in used:
+        number += 1
+    return name
 
 
 def submit(
@@ -110,8 +123,9 @@ def submit(
         ClusterError: the backend does not answer.
     """
     checked = False
+    taken: set[str] = set()
     for number in range(_RACES):
-        match decide(work, backend.attempts() if number else first_attempts(backend)):
+        match decide(work, backend.attempts() if number else first_attempts(backend), taken):
             case Submitted() as done:
                 return done
             case Refuse(attempt):
@@ -133,8 +147,15 @@ def submit(
                         backend.cancel(one)
                 try:
                     return Submitted(backend.start(Request(work, name)), started=True, before=before)
+                except NameTaken:
+                    taken.add(name)
                 except AttemptExists:
                     continue
+    if taken:
+        raise ClusterError(
+            f"{work.run_id}: other jobs have the names {', '.join(sorted(taken))}, which are not listed as attempts of "
+            "this run. Delete them, or submit under another name (--name)."
+        )
     raise ClusterError(
         f"{work.run_id}: {_RACES} times another `raymill submit` started the next attempt first, and it had ended when "
         f"its state was read. Look why with `{command('logs', work.run_id)}`, then submit again."

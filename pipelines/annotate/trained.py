@@ -48,10 +48,10 @@ def trained_classifier(store: Store, uri: str, labels: Sequence[str]) -> Trained
     try:
         exported: Mapping[str, Any] = manifest.get("export") or {}
         kind = next((one for one in _FOLDERS if one in exported.get("folders", {})), None)
-        classes, length = list(map(str, manifest.get("classes", ()))), int(manifest["config"]["sequence_length"])
-        size, digest = sum(int(one["bytes"]) for one in exported.get("files", ())), str(manifest["digest"])
-        if length < 1:
-            raise ValueError(f"sequence_length is {length}")
+        classes, length = list(map(str, manifest.get("classes", ()))), manifest["config"]["sequence_length"]
+        digest = str(manifest["digest"])
+        if type(length) is not int or length < 1:
+            raise ValueError(f"sequence_length is {length!r:.40}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{uri}: its manifest is none of `raymill train`: {error!r:.100}. Run it again.") from error
     if kind is None:
@@ -64,4 +64,5 @@ def trained_classifier(store: Store, uri: str, labels: Sequence[str]) -> Trained
             f"choose.classifier: {uri} predicts {', '.join(classes[:20])}, and none of the labels "
             f"{', '.join(labels[:20])}."
         )
+    size = sum(file.size for file in store.list_files(paths.join(uri, "export")))  # the manifest may state another one
     return TrainedClassifier(store, paths.join(uri, "export", kind), length, size, digest)

@@ -461,6 +461,9 @@ def _selector(query: dict[str, str]) -> Callable[[Object], bool]:
     fields = dict(one.split("=") for one in query.get("fieldSelector", "").split(",") if one)
     assert set(fields) <= {"metadata.name"}, fields
     labels = [one for one in query.get("labelSelector", "").split(",") if one]
+    for name, _, value in map(_parted, labels):  # apimachinery's pkg/labels/selector.go
+        if len(value) > 63 or not re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?", value):
+            raise Status(400, "BadRequest", f"unable to parse requirement: values[0][{name}]: Invalid value: {value!r}")
 
     def matches(one: Object) -> bool:
         metadata = one["metadata"]

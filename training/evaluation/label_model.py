@@ -22,7 +22,7 @@ from raymill.training.config_parts import Model
 from raymill.training.data.packed import PACKED
 from raymill.training.evaluation.job import batches, class_probabilities
 from raymill.training.methods import CLASSIFIER
-from raymill.training.model_folder.folder import model_folder, read_object
+from raymill.training.model_folder.folder import model_folder, read_object, read_shapes
 from raymill.training.models.base import load_base
 from raymill.training.models.objective import NextToken, RowClassifier
 from raymill.training.pack.documents import Document, Pair
@@ -31,6 +31,8 @@ from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _CHUNK = 1024  # positions whose logits are in memory at once
 _POOLS = ("last", "mean")
+# Attention takes time and memory by the square, and the run that states its length may be of others.
+_MOST_TOKENS = 8192  # of a text
 
 
 class LabelModel:
@@ -38,14 +40,14 @@ class LabelModel:
 
     Args:
         folder: URI of EXPORT/probe, EXPORT/full or EXPORT/merged. labels: whose probabilities are computed. length:
-            tokens of a row in the training; longer texts are cut.
+            tokens of a row in the training. Longer texts are cut, also those of over 8,192 tokens.
 
     Raises:
         DataError: the folder is damaged, or its probe predicts none of the labels.
     """
 
     def __init__(self, store: Store, folder: str, labels: Sequence[str], length: int) -> None:
-        self._labels, self._length = list(labels), length
+        self._labels, self._length = list(labels), min(length, _MOST_TOKENS)
         on_gpu = torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
         how: dict[str, Any] = {"seed": 0, "dtype": torch.bfloat16 if on_gpu else torch.float32, "attention": None}
@@ -117,9 +119,14 @@ def _probe(store: Store, folder: str, on_gpu: bool, how: dict[str, Any]) -> tupl
         raise DataError(f"{at}: its base {name} is on another store. Copy the base to {own}.")
     try:
         model: Any = load_base(store, Model(name=name, revision=revision), body_only=True, **how)
-        head = load_file(model_folder(store, Model(name=folder)) / "head.safetensors")
-        found = RowClassifier(model, on_gpu, len(plain["labels"]), plain["pool"])
-        found.classifier.load_state_dict(head)
+        head = model_folder(store, Model(name=folder)) / "head.safetensors"
+        hidden, labels = model.config.get_text_config().hidden_size, len(plain["labels"])
+        wanted: dict[str, tuple[int, ...]] = {"weight": (labels, hidden), "bias": (labels,)}
+        # Before memory is taken for the number of labels that a small file states.
+        if (shapes := read_shapes(store, paths.join(folder, "head.safetensors"))) != wanted:
+            raise ValueError(f"head.safetensors has {shapes!s:.100}, and its labels and base need {wanted}")
+        found = RowClassifier(model, on_gpu, labels, plain["pool"])
+        found.classifier.load_state_dict(load_file(head))
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise DataError(f"{folder}: cannot be loaded ({reason}). Export the run again.") from error

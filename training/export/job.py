@@ -16,7 +16,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,14 @@ from raymill.cluster.store.interface import NotFound
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import stop_ids
-from raymill.training.evaluation.job import evaluate, load_trained, trained_checkpoint
+from raymill.training.evaluation.job import evaluate, load_trained
 from raymill.training.export.card import CardFacts, CorpusFacts, card, lineage
 from raymill.training.export.merging import OnDisk, merge
 from raymill.training.model_folder.loading import Base
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
+from raymill.training.models.cost import transformers_config
+from raymill.training.models.objective import Float32Linear
 from raymill.training.models.quiet import quiet_libraries
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import MANIFEST, Checkpoint, of_step
@@ -272,18 +273,15 @@ class FolderWriter:
     def _probe(self, folder: Path) -> Path:
         """Save the head's tensors, and probe.json with the base, pool, labels and hidden size."""
         folder.mkdir()
-        with trained_checkpoint(self.job.folder, self.outcome) as checkpoint:
-            tensors = {
-                name.removeprefix("classifier."): torch.from_numpy(checkpoint.fetch(name, "param", 0, prod(shape)))
-                .view(shape)
-                for name, shape in checkpoint.shapes.items()
-            }  # fmt: skip
-        save_file(tensors, folder / "head.safetensors", metadata={"format": "pt"})
+        described = transformers_config(self.job.folder.store, self.config.model).get_text_config()
+        head = Float32Linear(described.hidden_size, len(self.job.classes))
+        load_trained(nn.ModuleDict({"classifier": head}), self.job.folder, self.outcome)
+        save_file(head.state_dict(), folder / "head.safetensors", metadata={"format": "pt"})
         settings = {
             "base": {"name": self.base.name, "revision": self.base.revision},
             "pool": self.config.probe.pool,
             "labels": list(self.job.classes),
-            "hidden_size": tensors["weight"].shape[1],
+            "hidden_size": head.in_features,
         }
         (folder / "probe.json").write_text(json.dumps(settings, indent=1), "utf-8")
         return self._with_tokenizer(folder)

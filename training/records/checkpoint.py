@@ -135,6 +135,8 @@ class CheckpointManifest:
         numbers = [number for piece in pieces for number in (piece.start, piece.count, piece.offset)]
         if any(type(number) is not int or number < 0 for number in numbers):
             raise ValueError("a piece has numbers that are no counts of values")
+        if any(sum(one.count for one in file.pieces) * VALUE_BYTES > file.bytes for file in manifest.files):
+            raise ValueError("a file has fewer bytes than its pieces")
         if any(piece.count > PIECE_VALUES for piece in pieces) or not has_every_value(manifest.shapes, manifest.files):
             raise ValueError("values are missing, are there twice, or are more than a piece holds")
         return manifest

@@ -21,6 +21,7 @@ from raymill.cluster.submit.backend import AttemptExists, AttemptLost, NoAnswer,
 from raymill.cluster.submit.jobs_api import JobsApi
 from raymill.cluster.submit.preflight import CheckReport
 from raymill.cluster.submit.ray_api import RayApi, Refused
+from raymill.cluster.submit.submit import submit
 from tests.support.processes import wait_until
 from tests.support.ray_dashboard import RayDashboard
 from tests.support.works import small_work
@@ -157,6 +158,15 @@ def test_a_job_that_another_user_damaged_is_left_out_with_a_warning_and_the_othe
     dashboard.jobs["one"] |= {field: value}
     with pytest.raises(ConfigError, match="/api/jobs/one is not one of Ray's dashboard"):
         backend(dashboard).attempt("one")
+
+
+def test_names_that_jobs_of_others_have_stop_no_submit(dashboard, tmp_path):
+    work = small_work(tmp_path, lines=1)
+    dashboard.add(work.run_id, **ours(work.run_id, metadata={}))
+    dashboard.add(f"{work.run_id}-a2", **ours(work.run_id, driver_exit_code=1 << 40))
+    dashboard.add(f"{work.run_id}-a3", **ours("other"))
+    done = submit(backend(dashboard), work)
+    assert done.started and done.attempt.run_id == work.run_id
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "9" * 5000])

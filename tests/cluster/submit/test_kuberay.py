@@ -456,7 +456,7 @@ def test_objects_that_others_damaged_are_left_out_with_a_warning_and_stop_no_sub
     backend.api.delete_rayjob(work.run_id)
     objects.remove("rayjobs", "raymill", work.run_id)
     backend.api.create_config_map(backend._manifests(work, work.run_id)[0])
-    for text in ("soon", "9" * 5000, "+1000000-01-01T00:00:00Z"):
+    for text in ("soon", "9" * 5000, "+1000000-01-01T00:00:00Z", "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59Z"):
         backend.api.change_config_map(record, {"annotations": {"raymill.io/cancelled": text}})
         caplog.clear()
         assert backend.attempts() == [] and caplog.text.count("not listed: ") == 2
@@ -464,6 +464,82 @@ def test_objects_that_others_damaged_are_left_out_with_a_warning_and_stop_no_sub
             backend.attempt(work.run_id)
     next_one = start(backend, small_work(tmp_path, name="next", lines=1))
     assert [one.name for one in backend.attempts()] == [next_one.name]
+
+
+@pytest.mark.parametrize("info", [{}, {"startTime": "0001-01-01T00:00:00+00:00"}])
+def test_a_rayjob_of_others_with_a_time_that_no_clock_shows_stops_no_listing(kubernetes, tmp_path, capsys, info):
+    """The API server takes such times; `raymill runs` ended with an error."""
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    evil = start(backend, work)
+    until(backend, evil, lambda one: one.state.final)
+    kubernetes.operator.stopped = True
+    changed = {"startTime": "0001-01-01T00:00:00+00:00", "rayJobInfo": info}
+    kubernetes.server.objects.update("rayjobs", "raymill", evil.name, lambda one: one["status"].update(changed))
+    assert backend.attempts() == []
+    with pytest.raises(DataError, match=rf"{evil.name}: .*is damaged .*0001"):
+        backend.attempt(evil.name)
+
+
+def test_pods_are_asked_for_once_however_many_jobs_ended_without_ray(kubernetes, tmp_path):
+    backend, objects = kubernetes.backend(), kubernetes.server.objects
+    kubernetes.operator.stopped = True
+    names = [start(backend, small_work(tmp_path, name=f"job{number}", lines=1)).name for number in range(5)]
+    for name in names:
+        status = {"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING", "rayClusterName": f"{name}-x"}
+        objects.update("rayjobs", "raymill", name, lambda one, status=status: one.update(status=status))
+    kubernetes.server.requests.clear()
+    assert [one.lingers for one in backend.attempts()] == [False] * 5
+    assert sum("/pods" in one for one in kubernetes.server.requests) == 1
+
+
+@pytest.mark.parametrize("cluster", ["a b", "a,b=c", "!", "c" * 300, "x in (a)", "-a"])
+@pytest.mark.parametrize(
+    "status",
+    [{"jobDeploymentStatus": "Failed", "jobStatus": "RUNNING"}, {"jobDeploymentStatus": "Initializing"}],
+)
+def test_a_rayjob_of_others_with_an_impossible_name_of_its_cluster_stops_no_verb(
+    kubernetes, tmp_path, caplog, status, cluster
+):
+    """The name goes into the selector of a request, which the API server refuses, or which asks for other pods."""
+    backend = kubernetes.backend()
+    evil = start(backend, small_work(tmp_path, name="evil", lines=1))
+    until(backend, evil, lambda one: one.state.final)
+    kubernetes.operator.stopped = True
+    changed = status | {"rayClusterName": cluster, "endTime": moment()}
+    kubernetes.server.objects.update("rayjobs", "raymill", evil.name, lambda one: one["status"].update(changed))
+    assert backend.attempts() == [] and "rayClusterName" in caplog.text
+    done = submit(backend, small_work(tmp_path, lines=1))
+    assert done.started and [one.name for one in backend.attempts()] == [done.attempt.name]
+    with pytest.raises(DataError, match=rf"{evil.name} is damaged .*rayClusterName.* delete it"):
+        backend.attempt(evil.name)
+
+
+def test_names_that_jobs_of_others_have_stop_no_submit(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    kubernetes.operator.stopped = True
+    first = start(backend, work)
+    ended = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "startTime": moment(), "endTime": moment()}
+    damages = [
+        lambda one: one["metadata"].update(labels=None),
+        lambda one: one["metadata"]["labels"].update({"raymill.io/run-id": "other"}) or one.update(status=ended),
+        lambda one: one.update(status={"failed": "many"}),
+    ]
+    for number, damage in enumerate(damages, 2):
+        name = f"{work.run_id}-a{number}"
+        start(backend, work, name)
+        kubernetes.server.objects.update("rayjobs", "raymill", name, damage)
+    kubernetes.server.objects.update("rayjobs", "raymill", first.name, lambda one: one.update(status=ended))
+    done = submit(backend, work)
+    assert done.started and done.before.name == work.run_id and done.attempt.run_id == work.run_id
+
+
+def test_a_config_map_with_an_impossible_time_has_its_name_and_stops_no_submit(kubernetes, tmp_path):
+    backend, work = kubernetes.backend(), small_work(tmp_path, lines=1)
+    kubernetes.operator.stopped = True
+    backend.api.create_config_map(backend._manifests(small_work(tmp_path, lines=2), work.run_id)[0])
+    at = ("configmaps", "raymill", f"{work.run_id}-config")
+    kubernetes.server.objects.update(*at, lambda one: one["metadata"].update(creationTimestamp="yesterday"))
+    assert submit(backend, work).attempt.name == f"{work.run_id}-a2"
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])

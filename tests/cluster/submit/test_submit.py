@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from raymill.cluster.errors import ClusterError, ConfigError
-from raymill.cluster.submit.backend import State
+from raymill.cluster.submit.backend import NameTaken, State
 from raymill.cluster.submit.commands import Place
 from raymill.cluster.submit.submit import Refuse, Start, Submitted, decide, next_name, submit
 from tests.support.attempts import InMemory, attempt_of
@@ -87,10 +87,42 @@ def test_another_run_that_writes_to_the_same_output_is_refused_while_it_runs(tmp
         (["run-a3"], "run-a4"),
         (["run-b2", "other"], "run"),
         (["run", "run-a" + "9" * 5000, "run-a\u0663"], "run-a2"),  # jobs of others
+        (["run", "run-a999999999", "run-a1000000000"], "run-a2"),
+        (["run", "run-a9999"], "run-a10000"),
+        (["run", "run-a9999", "run-a10000", "run-a10001"], "run-a10002"),
     ],
 )
 def test_attempts_are_numbered_above_every_number_in_use(names, wanted):
     assert next_name("run", names) == wanted
+
+
+def test_names_that_something_else_has_are_passed_over_and_nobody_can_take_all():
+    assert next_name("run", [], {"run"}) == "run-a2"
+    assert next_name("run", ["run"], {"run-a2"}) == "run-a3"
+    taken = {"run", *(f"run-a{number}" for number in range(2, 5))}
+    found = {next_name("run", ["run"], taken) for _ in range(100)}
+    assert len(found) > 50 and not found & taken and all(len(name) <= len("run-a99999") for name in found)
+
+
+def test_names_of_jobs_that_no_listing_has_stop_no_submission(tmp_path):
+    """Those of others who may submit jobs: damaged ones are left out of listings."""
+    work = small_work(tmp_path)
+
+    class Hidden(InMemory):
+        def __init__(self, is_hidden) -> None:
+            super().__init__()
+            self.is_hidden = is_hidden
+
+        def start(self, request):
+            if self.is_hidden(request.name):
+                raise NameTaken(request.name)
+            return super().start(request)
+
+    hidden = {work.run_id, *(f"{work.run_id}-a{number}" for number in range(2, 4))}
+    done = submit(Hidden(hidden.__contains__), work)
+    assert done.started and done.attempt.name not in hidden
+    with pytest.raises(ClusterError, match=rf"other jobs have the names {work.run_id}, .*under another name"):
+        submit(Hidden(lambda name: True), work)
 
 
 def test_of_two_submissions_at_once_one_starts_and_the_other_attaches(tmp_path):

@@ -1,6 +1,7 @@
 """Uncertainty by models of `raymill train`: a probe, and one that was trained to answer with a label."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_the_records_of_which_a_probe_is_least_certain_are_chosen(probe, tmp_pat
     assert {row.prediction for row in tasks.values()} <= {"river", "mountain"}
 
 
+def test_memory_is_reserved_for_the_files_of_a_model_whatever_its_run_states(probe, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(probe, copy)
+    manifest = json.loads((probe / "manifest.json").read_text())
+    stated = [one | {"bytes": 0} for one in manifest["export"]["files"]]
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"export": manifest["export"] | {"files": stated}}))
+    size = sum(path.stat().st_size for path in (copy / "export").rglob("*") if path.is_file())
+    assert trained_classifier(Store(), str(copy), TASK["labels"]).bytes == size > 10_000
+
+
 def test_a_model_sees_the_pool_and_all_tasks(probe, tmp_path, monkeypatch):
     records(tmp_path)
     monkeypatch.setattr(stages, "_POOL", 12)
@@ -97,12 +108,12 @@ def test_what_gives_no_probabilities_is_refused(probe, tmp_path, monkeypatch):
     manifest = json.loads((probe / "manifest.json").read_text())
     of_phases = {name: value for name, value in manifest.items() if name != "export"}
     adapter = manifest | {"export": manifest["export"] | {"folders": {"adapter": "adapter"}}}
-    damaged = manifest | {"config": {"sequence_length": "long"}}
-    for written, problem in (
-        (of_phases, "exported no probe"),
-        (adapter, "merged: true"),
-        (damaged, "its manifest is none of"),
-    ):
+    for length in ("long", "5", float("inf"), 0, -5, True, None):
+        damaged = manifest | {"config": {"sequence_length": length}}
+        (tmp_path / "manifest.json").write_text(json.dumps(damaged))
+        with pytest.raises(DataError, match="its manifest is none of"):
+            trained_classifier(store, str(tmp_path), ["river"])
+    for written, problem in ((of_phases, "exported no probe"), (adapter, "merged: true")):
         (tmp_path / "manifest.json").write_text(json.dumps(written))
         with pytest.raises((ConfigError, DataError), match=problem):
             trained_classifier(store, str(tmp_path), ["river"])

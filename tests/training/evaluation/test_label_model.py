@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.store.store import Store
+from raymill.training.evaluation import label_model
 from raymill.training.evaluation.label_model import LabelModel
 from tests.support.train_inline import LENGTH, sentences, train_inline, write_corpus
 
@@ -67,6 +68,33 @@ def test_a_base_on_another_store_is_not_fetched(probe, tmp_path):
     (copy / "probe.json").write_text(json.dumps(plain | {"base": {"name": "s3://theirs/base", "revision": None}}))
     with pytest.raises(DataError, match="s3://theirs/base is on another store"):
         LabelModel(Store(), str(copy), KINDS, LENGTH)
+
+
+def test_a_probe_with_more_labels_than_its_head_takes_no_memory_for_them(probe, tmp_path, monkeypatch):
+    """A few MB of empty labels made a layer of gigabytes."""
+    shutil.copytree(probe / "export", tmp_path / "export")
+    at = tmp_path / "export/probe/probe.json"
+    plain = json.loads(at.read_text())
+    at.write_text(json.dumps(plain | {"labels": [*KINDS, *[""] * 1000]}))
+    monkeypatch.setattr(label_model, "RowClassifier", lambda *given: pytest.fail("a layer was made"))
+    with pytest.raises(DataError, match=r"head.safetensors has .*weight.* need .*\(1002, "):
+        LabelModel(Store(), str(tmp_path / "export/probe"), KINDS, LENGTH)
+
+
+def test_a_text_is_cut_whatever_length_the_run_states(probe, monkeypatch):
+    """Attention takes time and memory by the square of the length, which is of the run's manifest."""
+    monkeypatch.setattr(label_model, "_MOST_TOKENS", 16)
+    model = LabelModel(Store(), str(probe / "export/probe"), KINDS, 1 << 40)
+    rows = []
+    usual = label_model.class_probabilities
+
+    def measured(classifier, tables, *more):
+        rows.extend(len(ids) for table in tables for ids in table["ids"].to_pylist())
+        return usual(classifier, tables, *more)
+
+    monkeypatch.setattr(label_model, "class_probabilities", measured)
+    found = model.probabilities(["The river is 3 long " * 20, "The river"])
+    assert max(rows) == 16 and not np.isnan(found).any()
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import gc
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from raymill.cluster.errors import RaymillError, StorageError
+from raymill.cluster.errors import DataError, RaymillError, StorageError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.job import initial_objective
@@ -132,6 +133,28 @@ def test_the_code_on_a_probes_card_predicts_as_the_probe_does(tmp_path, pool, mo
         wanted = run.trained.scores(ids, positions, starts, torch.tensor([ids.shape[1] - 1]))[0]
     torch.testing.assert_close(names["scores"], wanted)
     assert capsys.readouterr().out.strip() == CLASSES[int(wanted.argmax())]
+
+
+def test_a_probes_checkpoint_with_other_shapes_than_its_head_takes_no_memory_for_them(tmp_path):
+    """A checkpoint of others states any shape; of a sparse file, its values take nothing on disk."""
+    run = make_run(tmp_path, "probe", steps=20)
+    manifest = Path(run.outcome["checkpoint"], "manifest.json")
+    plain = json.loads(manifest.read_text())
+    held, values = plain["shapes"]["classifier.weight"], 1 << 20
+    plain["shapes"]["classifier.weight"] = [held[0], values // held[0]]
+    for file in plain["files"]:
+        file["pieces"] = [piece for piece in file["pieces"] if piece[0] != "classifier.weight"]
+    (manifest.parent / "zeros.safetensors").write_bytes(bytes(3 * 4 * values))
+    digest = hashlib.sha256(bytes(4 * values)).hexdigest()
+    pieces = [
+        ["classifier.weight", state, 0, values, number * 4 * values, digest]
+        for number, state in enumerate(("param", "exp_avg", "exp_avg_sq"))
+    ]
+    plain["files"].append({"path": "zeros.safetensors", "bytes": 3 * 4 * values, "pieces": pieces})
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match=r"1 parameters differ .* classifier.weight: shape \(\d, \d+\) in the checkp"):
+        export(run.job, run.outcome, run.packed)
+    assert not (run.export / "probe").exists()
 
 
 def test_bf16_is_cast_after_the_merge_and_loads(tmp_path):

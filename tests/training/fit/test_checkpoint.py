@@ -496,6 +496,26 @@ def test_folders_of_other_names_are_no_checkpoints(tmp_path, name):
     assert Path(written).is_dir() and other.is_dir()
 
 
+def test_pieces_on_the_same_bytes_are_refused(tmp_path):
+    """A small file of which all pieces are the same bytes stood for a model of any size."""
+    uri = write(make_job(tmp_path), 1)
+    manifest = Path(uri, "manifest.json")
+    plain = json.loads(manifest.read_text())
+    name, state, _, count, offset, digest = pieces_of(plain)[0]
+    file = next(one for one in plain["files"] if pieces_of(plain)[0] in one["pieces"])
+    many = 1 + file["bytes"] // (4 * count)
+    held = plain["shapes"][name]
+    others = [one for one in file["pieces"] if one[0] != name]
+    file["pieces"] = others + [[name, state, at * count, count, offset, digest] for at in range(many)]
+    for other in plain["files"]:
+        other["pieces"] = [one for one in other["pieces"] if one[0] != name or other is file]
+    plain["shapes"][name] = [many * count]
+    assert many * count > held[0]
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match="a file has fewer bytes than its pieces"):
+        Checkpoint.load(Store(), uri)
+
+
 def test_a_piece_of_more_values_than_are_written_at_once_is_refused(tmp_path, monkeypatch):
     uri = write(make_job(tmp_path), 1)
     longest = max(piece.count for file in Checkpoint.load(Store(), uri).manifest.files for piece in file.pieces)
