@@ -44,15 +44,9 @@ def pairs(tmp_path) -> str:
 
 
 def test_documents_to_train_on_have_it_and_held_out_ones_do_not(tmp_path):
-    columns = {"prompt": "prompt", "completion": "completion"}
+    more = {"columns": {"prompt": "prompt", "completion": "completion"}, "packing": {"mode": "none"}}
     without, found = (
-        packed_by(
-            pairs(tmp_path),
-            tmp_path / str(weight),
-            prompt_loss_weight=weight,
-            columns=columns,
-            packing={"mode": "none"},
-        ).packed("corpus-0")
+        packed_by(pairs(tmp_path), tmp_path / str(weight), prompt_loss_weight=weight, **more).corpora["corpus-0"]
         for weight in (0.0, 0.5)
     )
     assert {split: artifact.manifest.rows > 0 for split, artifact in found.items()} == dict.fromkeys(SPLITS, True)
