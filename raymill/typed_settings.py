@@ -66,6 +66,8 @@ class ApiSettings(TypedDict, total=False):
 
     snapshot: str
     """Cache key of the fetched answers; change it to fetch them again."""
+    max_gib: float
+    """Maximum size of all fetched records of a source in GiB, as JSON; each answer is at least 64 KiB."""
     allow_private: bool
     """Whether addresses of this machine and of private networks may be requested."""
     timeout_s: float
@@ -614,6 +616,8 @@ class DatabaseSettings(TypedDict, total=False):
 
     snapshot: str
     """Cache key of the fetched answers; change it to fetch them again."""
+    max_gib: float
+    """Maximum size of all fetched records of a source in GiB, as JSON; each answer is at least 64 KiB."""
     url: Required[str]
     """SQLAlchemy URL of the database, without password: DIALECT+DRIVER://USER@HOST/NAME, or sqlite:////PATH."""
     password: str | None
@@ -1557,6 +1561,8 @@ class PagesSettings(TypedDict, total=False):
 
     snapshot: str
     """Cache key of the fetched answers; change it to fetch them again."""
+    max_gib: float
+    """Maximum size of all fetched records of a source in GiB, as JSON; each answer is at least 64 KiB."""
     allow_private: bool
     """Whether addresses of this machine and of private networks may be requested."""
     timeout_s: float

@@ -16,11 +16,11 @@ from raymill.training.config import TrainConfig
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {
     "above 0": (
-        "Checkpointing.every_minutes Corpus.epochs Corpus.weight EmbeddingModel.budget EmbeddingModel.give_up_s "
-        "EmbeddingModel.requests_per_minute EmbeddingModel.tokens_per_minute Failures.loss_limit "
-        "Input.weight Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
-        "Outliers.deviations ColumnOutliers.factor TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
-        "Workers.timeout_s"
+        "Api.max_gib Checkpointing.every_minutes ColumnOutliers.factor Corpus.epochs Corpus.weight "
+        "Database.max_gib EmbeddingModel.budget EmbeddingModel.give_up_s EmbeddingModel.requests_per_minute "
+        "EmbeddingModel.tokens_per_minute Failures.loss_limit Input.weight Limits.max_expanded_gib Lora.alpha "
+        "Optimizer.clip Optimizer.epsilon Optimizer.learning_rate Outliers.deviations Pages.max_gib "
+        "TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each Workers.timeout_s"
     ),
     "above 0 to 1": (
         "Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words Typos.words "

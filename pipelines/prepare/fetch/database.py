@@ -12,7 +12,7 @@ import sqlalchemy
 from sqlalchemy.engine import URL, Connection, make_url
 
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, RaymillError
 from raymill.cluster.guard import Exceeded, WorkBounds, guarded_items
 from raymill.cluster.readers.reader import beginning
 from raymill.cluster.secret_values import redacted
@@ -58,7 +58,8 @@ def _pages(settings: Database, url: URL, where: str) -> Iterator[Page]:
     shown = settings.url
 
     def cause(error: Exception) -> str:
-        return redacted(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
+        seen = str(getattr(error, "orig", None) or error) or type(error).__name__
+        return redacted(" ".join(seen.split()))[:300]
 
     try:
         engine = sqlalchemy.create_engine(url, connect_args=_CONNECT_ARGUMENTS.get(url.get_backend_name(), {}))
@@ -72,7 +73,9 @@ def _pages(settings: Database, url: URL, where: str) -> Iterator[Page]:
     try:
         try:
             connection = engine.connect()
-        except sqlalchemy.exc.SQLAlchemyError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a server that answers otherwise than its kind does can have a driver raise any
             raise DataError(
                 f"{where}: the database {shown} cannot be opened ({cause(error)}). Check address, user, variable of "
                 "`password` and the network, and run the same command again."
@@ -80,8 +83,9 @@ def _pages(settings: Database, url: URL, where: str) -> Iterator[Page]:
         with connection:
             try:
                 yield from _rows(connection, settings, shown)
-            # ValueError and the others: of drivers, for values that Python has not, or names that are no UTF-8.
-            except (sqlalchemy.exc.SQLAlchemyError, ValueError, ArithmeticError, RecursionError) as error:
+            except (RaymillError, MemoryError):
+                raise
+            except Exception as error:  # also of drivers, for values that Python has not, or names that are no UTF-8
                 raise DataError(
                     f"{where}: the query on {shown} failed ({cause(error)}). Correct `query`, or if the connection was "
                     "lost, run the same command again: the query begins anew."

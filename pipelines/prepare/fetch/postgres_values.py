@@ -24,7 +24,10 @@ def read_all_values(connection: psycopg.Connection) -> None:
     """Have the rows of a connection keep each value of these types: as of Python where it has one, else as text."""
     if connection.info.parameter_status("server_encoding") == "SQL_ASCII":  # by UTF-8 it would refuse other texts
         connection.execute("SET client_encoding TO SQL_ASCII")
-        connection.commit()
+    # The driver reads times and intervals of these styles alone, and a database may have another default.
+    connection.execute("SET datestyle TO ISO")
+    connection.execute("SET intervalstyle TO postgres")
+    connection.commit()
     for name, loader in _loaders(connection):
         connection.adapters.register_loader(name, loader)
 
@@ -60,7 +63,7 @@ def _or_text(own: Any, is_interval: bool) -> type[Loader]:
             try:
                 if not (is_interval and _LONG_INTERVAL.search(data)):
                     return self._own.load(data)
-            except (psycopg.Error, ValueError, OverflowError, RecursionError):
+            except (psycopg.Error, ValueError, OverflowError, RecursionError, NotImplementedError):
                 pass
             return bytes(data).decode()
 

@@ -37,6 +37,11 @@ _HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$"), AfterValidator
 
 class _Fetched(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     snapshot: str = Field("", description="Cache key of the fetched answers; change it to fetch them again")
+    max_gib: float = Field(
+        32,
+        gt=0,
+        description="Maximum size of all fetched records of a source in GiB, as JSON; each answer is at least 64 KiB",
+    )
 
 
 class Database(_Fetched):

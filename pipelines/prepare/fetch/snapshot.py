@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, Problem
+from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.records import FETCHED_SCHEMA
 from raymill.cluster.readers.reader import beginning
@@ -52,8 +52,9 @@ _ADDRESSES = Entry("raymill.pipelines.prepare.fetch.pages:addresses")
 # Settings without effect on the rows.
 _NO_EFFECT = (
     *("password", "secrets", "auth", "timeout_s", "attempts", "longest_wait_s", "requests_per_s", "delay_s"),
-    "allow_private",
+    *("allow_private", "max_gib"),
 )
+_LEAST_BYTES = 64 << 10  # that an answer counts as, so that a server that gives no records ends, too
 
 
 class Unread(NamedTuple):
@@ -167,8 +168,21 @@ def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool)
     pages, more = entry.load(), urls if isinstance(settings, Pages) else setting
     position: str | None = None
     asked, totals, times, number = "", Counter[str](), list[str](), 0
+    assert settings is not None
+
+    def refuse_too_much(read: int) -> None:
+        if totals["bytes"] + read > settings.max_gib * (1 << 30):
+            raise DataError(
+                f"{setting}: its records have over {settings.max_gib:g} GiB. Ask for fewer, or raise `max_gib`: a "
+                "server that never ends would fill the disk."
+            )
+
     while True:
-        made = run(_stage(source.source, number, lambda at: pages(settings, at, more), position, made_from, store))
+        made = run(
+            _stage(
+                source.source, number, lambda at: pages(settings, at, more), position, made_from, store, refuse_too_much
+            )
+        )
         requests = made[f"_work/requests/{source.source}/{number:06}"].table().to_pylist()
         totals += Counter({name: int(value) for name, value in next(iter(made.values())).manifest.counters.items()})
         times += [requests[0]["received"], requests[-1]["received"]]
@@ -194,12 +208,23 @@ def fetch(source: Source, store: Store, root: str, run: RunStage, replace: bool)
     )
 
 
-def _stage(source: str, number: int, connector: Connector, position: str | None, made_from: str, store: Store) -> Stage:
-    """The stage that commits a part: at most 100 pages that have a position after them, or all of those without one."""
+def _stage(
+    source: str,
+    number: int,
+    connector: Connector,
+    position: str | None,
+    made_from: str,
+    store: Store,
+    refuse_too_much: Callable[[int], None],
+) -> Stage:
+    """The stage that commits a part: at most 100 pages that have a position after them, or all of those without one.
+
+    refuse_too_much: called with the bytes of the part so far.
+    """
     rows, requests = f"{FETCHED}/{source}/{number:06}", f"_work/requests/{source}/{number:06}"
 
     def work(position: str | None, scratch: Scratch) -> Counters:
-        """Counters: `records`, `failed`, `answers`, `lacks_next`."""
+        """Counters: `records`, `failed`, `answers`, `lacks_next`, `bytes`."""
         counters = Counter[str]({"records": 0, "failed": 0, "answers": 0})
         with closing(connector(position)) as pages:
             for page in pages:
@@ -213,9 +238,14 @@ def _stage(source: str, number: int, connector: Connector, position: str | None,
                         for one in page.failed
                     ),
                 )
+                of_page = 0
                 while some := [(*row, page.received) for row in islice(found, _ROWS_AT_ONCE)]:
                     columns = map(pa.array, zip(*some, strict=True), FETCHED_SCHEMA.types)
-                    scratch.write(rows, pa.Table.from_arrays([*columns], schema=FETCHED_SCHEMA))
+                    table = pa.Table.from_arrays([*columns], schema=FETCHED_SCHEMA)
+                    of_page += table.nbytes
+                    scratch.write(rows, table)
+                counters["bytes"] += max(of_page, _LEAST_BYTES)
+                refuse_too_much(counters["bytes"])
                 counts = {"records": len(page.records), "failed": len(page.failed)}
                 request = {"asked": page.asked, "received": page.received, **counts, "next": page.next}
                 scratch.write(requests, pa.Table.from_pylist([request], REQUESTS_SCHEMA))

@@ -1,6 +1,7 @@
 """A query of a database becomes rows; what cannot be reached, opened or asked is a clear error without the password."""
 
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import sqlalchemy
 from sqlalchemy.engine import make_url
 
 from raymill.cluster.errors import ConfigError, DataError
@@ -314,6 +316,50 @@ def test_values_of_postgresql_that_python_has_not_are_texts_and_their_neighbours
     assert [one["id"] for one in page.records] == [1, 2] and not page.failed
     found = {value: page.records[0][f"c{number}"] for number, value in enumerate(ODD_VALUES)}
     assert found == ODD_VALUES
+
+
+@pytest.mark.parametrize(
+    "style",
+    ["datestyle TO 'SQL, DMY'", "datestyle TO 'German'", "datestyle TO 'Postgres, MDY'",
+     "intervalstyle TO 'sql_standard'", "intervalstyle TO 'iso_8601'"],
+)  # fmt: skip
+def test_times_are_read_whatever_style_the_owner_of_the_database_set(postgres, monkeypatch, style):
+    """The driver reads times of one style alone, and its error ended the run."""
+    monkeypatch.setenv("DESK_PASSWORD", "hunter2")
+    columns = {
+        "'2026-01-02 03:04+00'::timestamptz": "2026-01-02T03:04:00+00:00",
+        "'2026-02-01'::date": "2026-02-01",
+        "'2026-02-01 01:00'::timestamp": "2026-02-01T01:00:00",
+        "'1 day 2 hours'::interval": "1 day, 2:00:00",
+        "ARRAY['2026-02-01'::date]": ["2026-02-01"],
+    }
+    address = f"host=127.0.0.1 port={make_url(postgres).port} user=reader dbname=postgres password=hunter2"
+    with psycopg.connect(address, autocommit=True) as made:
+        made.execute("ALTER DATABASE postgres SET timezone TO 'UTC'")
+        made.execute(f"ALTER DATABASE postgres SET {style}")
+        try:
+            query = f"SELECT {', '.join(f'{value} AS c{number}' for number, value in enumerate(columns))}"
+            (page,) = asked(postgres, query, password="DESK_PASSWORD")
+        finally:
+            made.execute("ALTER DATABASE postgres RESET ALL")
+    assert [*page.records[0].values()] == [*columns.values()] and not page.failed
+
+
+@pytest.mark.parametrize("at", ["connect", "rows"])
+@pytest.mark.parametrize("error", [TypeError("no text"), AssertionError(), NotImplementedError("a style")])
+def test_any_error_of_a_driver_is_named_with_what_to_do(tickets, monkeypatch, at, error):
+    """A server that answers otherwise than its kind does can have a driver raise any."""
+
+    def raised(*given, **more):
+        raise error
+
+    if at == "connect":
+        monkeypatch.setattr(sqlalchemy.engine.Engine, "connect", raised)
+    else:
+        monkeypatch.setattr(sqlalchemy.engine.Connection, "exec_driver_sql", raised)
+    seen = f"({str(error) or 'AssertionError'})"
+    with pytest.raises(DataError, match=re.escape(seen)):
+        asked(f"sqlite:///{tickets}", "SELECT id FROM tickets")
 
 
 def test_postgresql_is_only_read(postgres, monkeypatch):

@@ -1,6 +1,7 @@
 """Whole runs with sources that are not files: fetched once, continued after a crash, and never with a secret on "
 "disk."""
 
+import itertools
 import json
 import sqlite3
 from datetime import datetime
@@ -137,13 +138,14 @@ def test_the_record_of_a_source_adds_its_parts_up(settings, monkeypatch):
           "paging": {"by": "page"},
           "max_redirects": 1, "max_mib": 1, "snapshot": "2"},
          {"auth": {"variable": "B"}, "timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "requests_per_s": 1,
-          "allow_private": True}),
+          "allow_private": True, "max_gib": 2}),
         ({"database": {"url": "sqlite:////x", "query": "SELECT 1", "password": "A"}},
          {"url": "sqlite:////y", "query": "SELECT 2", "snapshot": "2"}, {"password": "B", "secrets": {"a": "B"},
-                                                                         "timeout_s": 1}),
+                                                                         "timeout_s": 1, "max_gib": 2}),
         ({"pages": {"urls": ["https://h/a"]}},
          {"urls": ["https://h/b"], "max_redirects": 1, "max_mib": 1, "snapshot": "2"},
-         {"timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "allow_private": True, "delay_s": 3}),
+         {"timeout_s": 1, "attempts": 1, "longest_wait_s": 1, "allow_private": True, "delay_s": 3,
+          "max_gib": 2}),
     ],
     ids=["api", "database", "pages"],
 )  # fmt: skip
@@ -170,7 +172,7 @@ def test_a_list_of_pages_is_fetched_again_when_its_file_names_others(tmp_path):
 
 
 def test_an_error_of_a_part_does_not_show_the_address_where_it_begins(settings):
-    made = snapshot._stage("desk", 3, lambda position: iter(()), "https://h/t?cursor=c0ffee", "f", Store())
+    made = snapshot._stage("desk", 3, lambda position: iter(()), "https://h/t?cursor=c0ffee", "f", Store(), print)
     assert made.describe(made.units[0]) == "desk, part 3"
 
 
@@ -209,6 +211,30 @@ def test_a_query_that_failed_after_some_rows_has_no_row_twice(settings, tmp_path
         fetched(query, monkeypatch)
     execute("UPDATE t SET n = 0 WHERE key = ?", [("T-1500",)])
     assert fetched(query, monkeypatch) == {f"T-{n}" for n in range(1501)}
+
+
+@pytest.mark.parametrize("form", ["pages of an API", "pages of an API without records", "rows of a query"])
+def test_a_server_that_never_ends_is_read_to_a_bound(settings, site, tmp_path, monkeypatch, form):
+    monkeypatch.setattr(snapshot, "_PAGES_OF_A_PART", 4)
+    bound = {"max_gib": 1 / (1 << 10)}  # a MiB
+    if form == "rows of a query":
+        with sqlite3.connect(tmp_path / "endless.db") as made:
+            rows = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x, hex(zeroblob(500)) FROM c"
+            made.execute(f"CREATE VIEW v (id, q) AS {rows}")
+        made.close()
+        connection = {"database": {"url": f"sqlite:///{tmp_path}/endless.db", "query": "SELECT * FROM v"} | bound}
+        source = {"source": "desk", **connection, "id": "id", "columns": {"prompt": "q", "completion": "q"}}
+        endless = settings | {"inputs": [source]}
+    else:
+        endless = with_api(settings, paging={"by": "cursor", "field": "next"}, **bound)
+        count = 500 if form == "pages of an API" else 0
+        numbers = itertools.count()
+        site.answers["/tickets"] = lambda asked: as_json({"issues": tickets(0, count), "next": str(next(numbers))})
+    with pytest.raises(DataError, match=r"inputs \(desk\)\.\w+: its records have over 0.0009\d+ GiB. .*`max_gib`"):
+        fetched(endless, monkeypatch)
+    assert len(site.asked) <= 17
+    if form == "pages of an API":  # what was fetched before is kept, for a run with a higher bound
+        assert Store().exists(f"{settings['output']}/fetched/desk/000000/_manifest.json")
 
 
 def test_a_wrong_path_of_the_next_page_is_a_warning(settings, site, monkeypatch, tmp_path):
