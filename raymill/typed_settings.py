@@ -2456,7 +2456,13 @@ class WorkersSettings(TypedDict, total=False):
     placement: Literal["pack", "spread", "strict_pack", "strict_spread"]
     """Placement of workers: pack (few nodes), spread (many), strict_pack (one node) or strict_spread (a node each)."""
     timeout_s: float
-    """Seconds that a worker waits for another, which then counts as crashed; the error names its rank."""
+    """Seconds that a worker waits for another until the first step is taken, and while checkpoints are written or
+    read; then the other counts as crashed, and the error names its rank.
+    """
+    step_timeout_s: float
+    """Seconds that a worker waits for another after the first step, if less than `timeout_s`; a store may need
+    longer for one row group.
+    """
 
 
 @with_known_keywords

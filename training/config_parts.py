@@ -630,7 +630,14 @@ class Workers(Settings):
     timeout_s: float = Field(
         TIMEOUT_S,
         gt=0,
-        description="Seconds that a worker waits for another, which then counts as crashed; the error names its rank",
+        description="Seconds that a worker waits for another until the first step is taken, and while checkpoints are "
+        "written or read; then the other counts as crashed, and the error names its rank",
+    )
+    step_timeout_s: float = Field(
+        300.0,
+        gt=0,
+        description="Seconds that a worker waits for another after the first step, if less than `timeout_s`; a store "
+        "may need longer for one row group",
     )
 
     @property

@@ -51,6 +51,7 @@ TRAIN = Kind(
         "errors",
         "export",
         "exports",
+        "hangs",
         "held_out",
         "tensorboard",
         "tokenizer",

@@ -20,7 +20,8 @@ RANGES = {
         "Database.max_gib EmbeddingModel.budget EmbeddingModel.give_up_s EmbeddingModel.requests_per_minute "
         "EmbeddingModel.tokens_per_minute Failures.loss_limit Input.weight Limits.max_expanded_gib Lora.alpha "
         "Optimizer.clip Optimizer.epsilon Optimizer.learning_rate Outliers.deviations Pages.max_gib "
-        "TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each Workers.timeout_s"
+        "TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each Workers.step_timeout_s "
+        "Workers.timeout_s"
     ),
     "above 0 to 1": (
         "Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words Typos.words "

@@ -136,6 +136,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "workers.gpus_each": {"gpus_each": 1},
         "workers.cpus_each": 2,
         "workers.timeout_s": 5,
+        "workers.step_timeout_s": 5,
         "workers.accelerator_type": "H100",
         "workers.labels": {"labels": {"zone": "a"}},
         "workers.placement": "spread",

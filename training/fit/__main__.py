@@ -60,6 +60,9 @@ def fit_in_worker(job: Job, submission: str, afterwards: Callable[[Job, Outcome]
                 logs.about(rank=ranks.rank),
             ):
                 is_stopped = _watched(StopRequest(job.folder, submission)) if ranks.first else lambda: False
+                if ranks.heartbeat:
+                    # NCCL may end this process without an exception.
+                    ranks.heartbeat.on_overdue.append(lambda report: errors.write(MissingWorker(report)))
                 outcome = fit(job, ranks, is_stopped)
             if ranks.first and afterwards is not None:
                 afterwards(job, outcome)

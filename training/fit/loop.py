@@ -19,10 +19,11 @@ import hashlib
 import json
 import logging
 import math
+import statistics
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +46,8 @@ from raymill.training.data.packed import PackedRows
 from raymill.training.engines import make_engine
 from raymill.training.engines.engine import StateSlice, TrainingEngine
 from raymill.training.fit.checkpoint import Saver, load_checkpoint, restore
+from raymill.training.fit.forward_clock import ForwardClock
+from raymill.training.fit.hangs import HangRecord
 from raymill.training.fit.measuring import Measurement
 from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from raymill.training.fit.ranks import Preemption, Ranks
@@ -130,6 +133,10 @@ class Training:
         self.job, self.config, self.ranks, self.is_stopped = job, config, ranks, is_stopped
         self.started_at = self.saved_at = time.monotonic()
         attempt = ranks.from_first(uuid.uuid4().hex[:8])
+        if ranks.heartbeat:
+            hang = HangRecord(job.folder, attempt, ranks)
+            ranks.heartbeat.on_overdue.append(hang.write)
+            stack.callback(ranks.heartbeat.on_overdue.remove, hang.write)
         self.packed = packed = PackedRun.load(job.folder.store, job.packed)
         # An engine that shards moves the model to the device in parts, because the whole may not fit there.
         shards = self.config.engine != "ddp"
@@ -150,6 +157,7 @@ class Training:
         self.embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
+        ranks.wait_at_most(self.config.workers.timeout_s)  # groups that engines make have other timeouts
         restored = restore(job.folder, job.parent, ranks, self.engine)
         checkpoint = restored.checkpoint
         updates = job.parent.updates if job.parent else 0
@@ -157,6 +165,7 @@ class Training:
         self.progress = checkpoint.manifest.progress if checkpoint else TrainingProgress(updates=updates)
         self.resumed_seconds = self.progress.seconds
         self.saved_step = checkpoint.step if checkpoint else -1
+        self.taken_here = 0  # steps of this start
         self.saved_metrics: dict[str, float] = {}  # of the last checkpoint of this start
         resumed = self.progress.step if checkpoint else None
         self.log = StepLog(job.folder.store, job.folder.step_log, resumed, job.folder.outcome) if ranks.first else None
@@ -188,6 +197,7 @@ class Training:
         )
         stack.callback(self.loader.close)
         self.preemption = Preemption(ranks, self.metrics)
+        self.forward_clock = ForwardClock(ranks.device)
         self.attempt = StartRecord(
             attempt=attempt,
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -216,7 +226,7 @@ class Training:
         if self.saved_step < self.progress.step:  # the last steps were skipped
             self._log_validation()
             self._save()
-        self.saver.settle()
+        self._settle()
         return self._finish()
 
     def _log_validation(self) -> None:
@@ -234,8 +244,9 @@ class Training:
             return
         if checkpoint and step_of(checkpoint) != self.progress.step:
             self.ranks.reached(f"reading the checkpoint of step {step_of(checkpoint)}")
-            if load_checkpoint(self.job.folder.store, checkpoint, self.ranks, self.engine) is not None:
-                return  # the export refuses it, with advice
+            with self._waiting_for_storage():
+                if load_checkpoint(self.job.folder.store, checkpoint, self.ranks, self.engine) is not None:
+                    return  # the export refuses it, with advice
         found: dict[str, Measured] = {}
         began = time.monotonic()
         for name, rows in held_out_rows(self.config, self.packed).items():
@@ -276,8 +287,8 @@ class Training:
             self.ranks.reached(f"step {step + 1}, update")
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
-            mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled, balance]
-            losses, waits, memory, compiling, balances = zip(*self.ranks.exchange_floats(mine), strict=True)
+            mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled, balance, self.forward_clock.take()]
+            losses, waits, memory, compiling, balances, forward = zip(*self.ranks.exchange_floats(mine), strict=True)
             loss = sum(losses) / counts.loss_denominator
             if problem := loss_problem(loss, norm, self.config.failures.loss_limit):
                 self._skip_bad_step(step + 1, problem, batches)
@@ -285,6 +296,13 @@ class Training:
             record |= {"loss": loss, "grad_norm": norm, "data_wait_s": max(waits), "memory_gib": max(memory)}
             if self.objective.balance is not None:
                 record["aux_loss"] = sum(balances)
+            if len(forward) > 1:
+                slowest = max(forward)
+                record |= {
+                    "forward_s": slowest,
+                    "median_forward_s": statistics.median(forward),
+                    "slowest_rank": forward.index(slowest),
+                }
             if max(compiling):
                 record["compile_s"] = max(compiling)
         seconds = time.perf_counter() - began
@@ -298,9 +316,12 @@ class Training:
             "mfu": self.mfu.of(counts.tokens / seconds, counts.attended / max(counts.tokens, 1)) if self.mfu else None,
         }
         self.progress = self.progress.stepped(updated=counts.loss_denominator > 0)
+        if self.taken_here == 0:
+            self.ranks.wait_at_most(min(self.config.workers.timeout_s, self.config.workers.step_timeout_s))
+        self.taken_here += 1
         self._after(record, counts.checkpoint_due or counts.stopping)
         if counts.stopping and self.progress.step < self.job.steps:
-            self.saver.settle()
+            self._settle()
             raise StopRequested(f"stopped after step {self.progress.step}")
 
     def _exchange(self, batches: Sequence[Batch]) -> Counts:
@@ -356,7 +377,8 @@ class Training:
         self.ranks.reached(f"step {step + 1}, micro-batch {number + 1}, {what}")
         whole_step = self.steps_before + step
         torch.manual_seed(dropout_seed(self.config.seed, whole_step, number, self.ranks.rank))
-        loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device, whole_step))
+        with self.forward_clock.running():
+            loss_sum, _ = self.engine.module(**self.objective.tensors(batch, self.ranks.device, whole_step))
         return loss_sum
 
     def _after(self, record: StepRecord, checkpoint_due: bool) -> None:
@@ -384,10 +406,19 @@ class Training:
     def _save(self, record: StepRecord | None = None) -> float:
         """Begin a checkpoint. record: of its step. Returns the seconds for which training waited."""
         self.ranks.reached(f"checkpoint of step {self.progress.step}")
-        stall = self.saver.begin(self._progress_now(), self.engine.slices())
+        with self._waiting_for_storage():
+            stall = self.saver.begin(self._progress_now(), self.engine.slices())
         self.saved_step, self.saved_at = self.progress.step, time.monotonic()
         self.saved_metrics = {"step": self.saved_step, **(curves(record) if record else {})}
         return stall
+
+    def _settle(self) -> None:
+        with self._waiting_for_storage():
+            self.saver.settle()
+
+    def _waiting_for_storage(self) -> AbstractContextManager[None]:
+        """A longer timeout while workers write or read checkpoints, because one may take longer than the others."""
+        return self.ranks.waiting_at_most(self.config.workers.timeout_s)
 
     def _report(self, checkpoint: str) -> None:
         self.ranks.reached(f"report of the checkpoint of step {self.saved_step}")
@@ -403,8 +434,9 @@ class Training:
         if self.progress.went_back >= self.config.failures.skip_back:
             raise error
         log.warning("step %d: %s; returning to the last checkpoint", step, problem)
-        self.saver.settle()
-        restored = restore(self.job.folder, self.job.parent, self.ranks, self.engine)
+        self._settle()
+        with self._waiting_for_storage():
+            restored = restore(self.job.folder, self.job.parent, self.ranks, self.engine)
         checkpoint = restored.checkpoint
         if checkpoint is None:
             raise error

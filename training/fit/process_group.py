@@ -264,7 +264,13 @@ def use_expandable_segments() -> None:
 # other way to handle timeouts.
 # As in TorchConfig, init_process_group gets no device_id, with which torch would make every further group by splitting
 # the first one. `check_devices` connects the GPUs instead.
-NCCL_ENVIRONMENT = {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}
+# TORCH_NCCL_DUMP_ON_TIMEOUT: torch would write its flight recorder to a file whose name can be guessed; hangs.py writes
+# it to the run.
+NCCL_ENVIRONMENT = {
+    "NCCL_DEBUG": "WARN",
+    "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "0",
+}
 
 
 def set_nccl_environment() -> None:

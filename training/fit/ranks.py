@@ -7,21 +7,24 @@ thread of each worker writes a heartbeat to the process group's store every 5 s:
 of the training that the main thread has reached. A worker whose collective fails reads the records of the others. If a
 record does not change, its process has stopped. If a record has an earlier point, the others wait for its worker.
 
-NCCL ends a process whose collective timed out, without an exception. At 90% of the timeout the thread logs the same
-report as an error.
+NCCL ends a process whose collective timed out, without an exception. At 85% of the timeout another thread logs the
+same report as an error, and calls the functions in `on_overdue`.
+
+The store is a server in the process of rank 0, or in torchrun's. If that process has stopped, requests to it take
+forever, so each is made in a thread of its own that is waited for.
 """
 
 import contextlib
 import json
 import logging
-import math
 import pickle
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypedDict, TypeVar
 
 import torch
@@ -33,11 +36,13 @@ from raymill.cluster.store import paths
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 EVERY_S = 5.0
 # A process has stopped if its record has not changed for this many intervals.
 _STOPPED_AFTER = 2.5
 # Share of the timeout after which a main thread without progress is reported.
-_REPORT_AT = 0.9
+_REPORT_AT = 0.85
 
 
 class MissingWorker(ClusterError):
@@ -58,26 +63,31 @@ class Heartbeat:
 
     store: of the process group; its connection is cloned, because a call that waits blocks a connection.
     timeout_s: of the group's collectives.
+    on_overdue: functions that are called with the report when the main thread makes no progress.
     """
 
     def __init__(self, store: Any, rank: int, world: int, timeout_s: float) -> None:
         self.rank, self.world, self.timeout_s = rank, world, timeout_s
-        self._store = dist.PrefixStore("heartbeat", store.clone())
+        self.on_overdue: list[Callable[[str], None]] = []
+        self._writing, self._reading = (dist.PrefixStore("heartbeat", store.clone()) for _ in range(2))
         self._count, self._point, self._since = 0, "start", time.monotonic()
         self._number = 0
         self._closing = threading.Event()
         self._write()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-        self._thread.start()
+        loops = {"heartbeat": self._write_often, "watch": self._watch}
+        self._threads = [threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops.items()]
+        for thread in self._threads:
+            thread.start()
 
     def reached(self, point: str) -> None:
         """Record that the main thread has reached a point. All workers reach the same points in the same order."""
         self._count, self._point, self._since = self._count + 1, point, time.monotonic()
 
     def close(self) -> None:
-        """Stop writing and wait for the thread to end."""
+        """Stop writing and wait for the threads to end."""
         self._closing.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(2 * EVERY_S)
 
     def missing(self, error: BaseException) -> MissingWorker:
         """The error to raise when a collective raised `error`; its message names the workers at fault.
@@ -93,44 +103,62 @@ class Heartbeat:
             "kept: run the same command again and it continues."
         )
 
-    def _run(self) -> None:
-        reported = -1
+    def _write_often(self) -> None:
         while not self._closing.wait(EVERY_S):
             self._write()
+
+    def _watch(self) -> None:
+        reported = -1
+        while not self._closing.wait(EVERY_S):
             if self._is_overdue() and reported != self._count:
                 reported = self._count
                 before = self._read()
-                for _ in range(math.ceil(_STOPPED_AFTER)):
-                    self._closing.wait(EVERY_S)
-                    self._write()
+                self._closing.wait(_STOPPED_AFTER * EVERY_S)
                 if reported == self._count and not self._closing.is_set():
                     seconds = time.monotonic() - self._since
-                    log.error("no progress for %.0f s at %r. %s", seconds, self._point, self._report(before))
+                    found = f"no progress for {seconds:.0f} s at {self._point!r}. {self._report(before)}"
+                    log.error("%s", found)
+                    for call in self.on_overdue:
+                        call(f"worker {self.rank} of {self.world}: {found}")
 
     def _is_overdue(self) -> bool:
-        """Whether the main thread has reached no point for 90% of the timeout."""
+        """Whether the main thread has reached no point for 85% of the timeout."""
         return time.monotonic() - self._since > _REPORT_AT * self.timeout_s
 
     def _write(self) -> None:
         self._number += 1
         beat = Beat(number=self._number, count=self._count, point=self._point, host=socket.gethostname())
         # If the store cannot be reached, `_read` returns None, which is reported.
-        with contextlib.suppress(RuntimeError):
-            self._store.set(str(self.rank), json.dumps(beat))
+        _within(EVERY_S, lambda: self._writing.set(str(self.rank), json.dumps(beat)))
 
     def _read(self) -> dict[int, Beat] | None:
-        """The last record of each worker; None if the store cannot be reached, so its process has ended."""
-        try:
-            ranks = [rank for rank in range(self.world) if self._store.check([str(rank)])]
-            return {rank: json.loads(self._store.get(str(rank))) for rank in ranks}
-        except RuntimeError:
-            return None
+        """The last record of each worker; None if the store cannot be reached: its process has ended or stopped."""
+
+        def read() -> dict[int, Beat]:
+            there = [rank for rank in range(self.world) if self._reading.check([str(rank)])]
+            return {rank: json.loads(self._reading.get(str(rank))) for rank in there}
+
+        return _within(EVERY_S, read)
 
     def _report(self, before: dict[int, Beat] | None) -> str:
         now = self._read()
         if before is None or now is None:
             return "Missing: the process that holds the group's store, mostly rank 0; it cannot be reached."
         return report(before, now, self.rank, self.world, self._count)
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T | None:
+    """The result of a call of the store; None if it fails or takes longer."""
+    results: list[T] = []
+
+    def run() -> None:
+        with contextlib.suppress(RuntimeError):
+            results.append(call())
+
+    thread = threading.Thread(target=run, name="heartbeat-request", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return results[0] if results else None
 
 
 def report(before: dict[int, Beat], now: dict[int, Beat], own: int, world: int, count: int) -> str:
@@ -165,8 +193,6 @@ def is_communication_error(error: BaseException) -> bool:
 
 # A query takes a round trip to Ray's control process; notices are given tens of seconds before the preemption.
 _EVERY_STEPS = 5
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -214,6 +240,26 @@ class Ranks:
         """Record that this worker has reached a point, which all workers reach in the same order."""
         if self.heartbeat:
             self.heartbeat.reached(point)
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Set the timeout of all collectives from now on, of all process groups. All workers call it together."""
+        if self.heartbeat:
+            for group in list(dist.distributed_c10d._world.pg_map):
+                dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+            self.heartbeat.timeout_s = seconds
+
+    @contextmanager
+    def waiting_at_most(self, seconds: float) -> Iterator[None]:
+        """Inside this context, collectives have a timeout of at least this. All workers enter it together."""
+        before = self.heartbeat.timeout_s if self.heartbeat else seconds
+        if before >= seconds:
+            yield
+            return
+        self.wait_at_most(seconds)
+        try:
+            yield
+        finally:
+            self.wait_at_most(before)
 
     @contextmanager
     def naming_failed_workers(self) -> Iterator[None]:

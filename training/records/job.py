@@ -104,6 +104,11 @@ class TrainingFolder(RunFolder):
         return f"{self.uri}/attempts"
 
     @property
+    def hangs(self) -> str:
+        """Folder of records about workers that made no progress, see fit/hangs.py."""
+        return f"{self.uri}/hangs"
+
+    @property
     def held_out(self) -> str:
         """Folder of the measurements of held-out rows, see data/held_out.py."""
         return f"{self.uri}/held_out"

@@ -55,7 +55,8 @@ class StepRecord(TypedDict):
     largest peak of a worker (device memory on GPUs, resident memory on CPUs). data_wait_s: the longest time that a
     worker waited for rows. compile_s: time in torch.compile on the slowest worker, part of `seconds`; absent if nothing
     was compiled. checkpoint_stall_s: time that training waited for a checkpoint's copy. validation_s: duration of the
-    validation after the step.
+    validation after the step. forward_s: duration of the forward passes of the slowest worker, slowest_rank;
+    median_forward_s: of all workers (fit/forward_clock.py); absent with one worker.
     """
 
     step: int
@@ -74,6 +75,9 @@ class StepRecord(TypedDict):
     memory_gib: NotRequired[float]
     data_wait_s: NotRequired[float]
     compile_s: NotRequired[float]
+    forward_s: NotRequired[float]
+    median_forward_s: NotRequired[float]
+    slowest_rank: NotRequired[int]
     checkpoint_stall_s: NotRequired[float]
     validation: NotRequired[Measured]
     validation_s: NotRequired[float]

@@ -82,6 +82,8 @@ FIT = {
     "curves": dict.fromkeys(_CURVES, _POINTS),
     "events": [{"step": int, "words": str}],  # a restart of the workers after `step`, or a step that was skipped
     "damaged_checkpoints": [str],  # a sentence for each that could not be read, with the steps that were repeated
+    # The worker whose forward passes were the slowest in most steps. ratio: their median time / that of all workers.
+    "slow_worker?": {"rank": int, "share": float, "ratio": float},
     "rows": [{"step": int, **dict.fromkeys(_CURVES, float | None)}],  # the table of numbers beside the curves
     "corpora": [_CORPUS],
     "before": dict[str, dict], "after": dict[str, dict],  # split -> loss, perplexity, accuracy, label_tokens
@@ -159,6 +161,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "curves": log.curves(),
         "events": restarts(attempts, outcome["skipped"]),
         "damaged_checkpoints": [line for attempt in attempts for line in damage_lines(attempt)],
+        **({"slow_worker": slow} if (slow := log.slow_worker()) else {}),
         "rows": log.rows(),
         "corpora": [
             _corpus(run.store, name, corpus.path, packed, config.sequence_length)
@@ -293,6 +296,7 @@ class Log:
         self.validation: list[dict[str, Any]] = []
         self.tokens = self.label_tokens = self.lines = 0
         self.compile_s = self.validation_s = 0.0
+        self.slowest: dict[int, array] = {}  # rank -> its time / the median worker's, of each step in which it was last
         for record in records:
             self.lines += record["step"] > 0
             self.compile_s += record.get("compile_s", 0.0)
@@ -301,6 +305,9 @@ class Log:
                 self.validation.append({"step": record["step"], **measured})
             if "loss" not in record:
                 continue
+            if record.get("median_forward_s"):
+                ratio = record["forward_s"] / record["median_forward_s"]
+                self.slowest.setdefault(record["slowest_rank"], array("d")).append(ratio)
             self.steps.append(record["step"])
             self.workers.append(record["workers"])
             self.tokens += record.get("tokens", 0)
@@ -317,6 +324,14 @@ class Log:
         """The median of the measured values of a column; None if there are none."""
         found = [value for value in self.values[name] if math.isfinite(value)]
         return statistics.median(found) if found else None
+
+    def slow_worker(self) -> dict[str, Any] | None:
+        """The worker that was the slowest in most steps: its rank, the share of these steps, and its median ratio."""
+        if not self.slowest:
+            return None
+        rank, ratios = max(self.slowest.items(), key=lambda found: len(found[1]))
+        steps = sum(map(len, self.slowest.values()))
+        return {"rank": rank, "share": len(ratios) / steps, "ratio": statistics.median(ratios)}
 
     def curves(self) -> dict[str, list[Point]]:
         """The curves of the report. Six digits are enough for a drawing and take half the bytes."""

@@ -14,6 +14,8 @@ from raymill.training.pack import summary
 _MAX_LEFT_OUT = 0.05
 _MIN_FILLED = 0.75
 _MAX_DATA_WAIT = 0.1
+# One worker is slow if it is the slowest in this fraction of the steps, by this factor.
+_MIN_SLOW_STEPS, _MAX_SLOW = 0.5, 1.2
 _MAX_RISE = 0.02  # nats: rise of the validation loss above its lowest value
 
 _WIDTH = 100
@@ -58,6 +60,12 @@ def _interruptions(fit: Fit) -> Iterator[str]:
     waited = [value for _, value in fit["curves"]["data_wait"]]
     if waited and sum(waited) / len(waited) > _MAX_DATA_WAIT:
         yield f"Workers waited for data {share(sum(waited), len(waited))} of the time."
+    slow = fit.get("slow_worker")
+    if slow and slow["share"] > _MIN_SLOW_STEPS and slow["ratio"] > _MAX_SLOW:
+        yield (
+            f"The worker of rank {slow['rank']} was the slowest in {share(slow['share'], 1)} of the steps, its forward "
+            f"passes {slow['ratio']:.1f} times those of the median worker; all wait for it. Look at its machine."
+        )
 
 
 def _loss(fit: Fit) -> Iterator[str]:

@@ -376,10 +376,10 @@ def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at,
     exchange = Ranks.exchange_floats
 
     def with_another_worker(self, mine):
-        if len(mine) != 5:
+        if len(mine) != 6:
             return exchange(self, mine)
-        _, wait, memory, compiling, _ = mine
-        return [mine, [0.0, wait - 1, memory + 1, compiling + 2, 0.0]]
+        _, wait, memory, compiling, _, forward = mine
+        return [mine, [0.0, wait - 1, memory + 1, compiling + 2, 0.0, forward + 1]]
 
     monkeypatch.setattr(loop.Loader, "micro_batches", slow)
     monkeypatch.setattr(Ranks, "exchange_floats", with_another_worker)
@@ -390,6 +390,7 @@ def test_a_steps_record_has_its_own_waiting_and_the_worst_of_all_workers(job_at,
     fit_alone(job)
     for line in lines(job)[1:]:
         assert (line["data_wait_s"], line["memory_gib"], line["compile_s"]) == (3.0, 5.0, 2.0)
+        assert line["slowest_rank"] == 1 and line["forward_s"] == pytest.approx(line["median_forward_s"] + 0.5)
         assert line["tokens_per_s"] == pytest.approx(line["tokens"] / line["seconds"])
         rate, context = line["mfu"]
         assert rate == line["tokens_per_s"] and 1 < context < LENGTH

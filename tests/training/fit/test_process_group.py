@@ -74,9 +74,12 @@ def test_a_worker_of_ray_has_the_environment_that_rays_torch_config_gives(monkey
 
 def test_a_failing_collective_of_nccl_ends_its_process_and_is_explained_unless_the_user_set_otherwise(monkeypatch):
     for given, wanted in (
-        ({}, {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3"}),
-        ({"NCCL_DEBUG": "INFO", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}, {}),
-        ({"TORCH_NCCL_BLOCKING_WAIT": "1"}, {"NCCL_DEBUG": "WARN"}),
+        ({}, {"NCCL_DEBUG": "WARN", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "3", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0"}),
+        (
+            {"NCCL_DEBUG": "INFO", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"},
+            {},
+        ),
+        ({"TORCH_NCCL_BLOCKING_WAIT": "1"}, {"NCCL_DEBUG": "WARN", "TORCH_NCCL_DUMP_ON_TIMEOUT": "0"}),
     ):
         monkeypatch.setattr(os, "environ", dict(given))
         process_group.set_nccl_environment()

@@ -445,6 +445,10 @@ def test_a_probe_is_reported_in_documents_and_classes_and_has_no_perplexity(repo
         ({"events": [{"step": 4, "words": "restart"}] * 2}, "restarted 2 times"),
         ({"events": [{"step": 4, "words": "skipped"}]}, "1 step skipped"),
         ({"damaged_checkpoints": ["The checkpoint of step 9 is damaged"]}, "The checkpoint of step 9 is damaged"),
+        (
+            {"slow_worker": {"rank": 3, "share": 0.75, "ratio": 1.31}},
+            "rank 3 was the slowest in 75.0% of the steps, its forward passes 1.3 times",
+        ),
         ({"totals": made.report()["fits"][0]["totals"] | {"unlogged_steps": 7}}, "lacks 7 of the 300 steps"),
         (
             {"recipe": made.report()["fits"][0]["recipe"] | {"attention_warning": "attention sdpa, slow."}},
