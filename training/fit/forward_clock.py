@@ -1,7 +1,7 @@
 """The time that a worker's forward passes take, to find a slow worker.
 
 All workers of a step end it together, since they exchange gradients. In the forward pass engines ddp, zero1 and zero2
-do not communicate, so its time is that of the worker alone; zero3 and fsdp2 gather weights in it, so there a slow
+do not communicate, so its time depends on the worker alone; zero3 and fsdp2 gather weights in it, so there a slow
 worker slows the others, too.
 """
 
