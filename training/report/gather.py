@@ -82,7 +82,7 @@ FIT = {
     "curves": dict.fromkeys(_CURVES, _POINTS),
     "events": [{"step": int, "words": str}],  # a restart of the workers after `step`, or a step that was skipped
     "damaged_checkpoints": [str],  # a sentence for each that could not be read, with the steps that were repeated
-    # The worker whose forward passes were the slowest in most steps. ratio: their median time / the median of all workers.
+    # The worker whose forward passes were the slowest in most steps. ratio: their median time to the median worker's.
     "slow_worker?": {"rank": int, "share": float, "ratio": float},
     "rows": [{"step": int, **dict.fromkeys(_CURVES, float | None)}],  # the table of numbers beside the curves
     "corpora": [_CORPUS],
