@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from raymill.training.commands import pack_corpora as pack
     from raymill.training.commands import preview_corpora as preview
     from raymill.training.folds import cross_validate_config as cross_validate
+    from raymill.training.model_commands import add_tokens_to as add_tokens
     from raymill.training.model_commands import compose_to as compose
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
@@ -69,6 +70,7 @@ __all__ = [
     "StorageError",
     "UserError",
     "__version__",
+    "add_tokens",
     "annotate",
     "assess",
     "cancel",

@@ -1335,6 +1335,10 @@ class LoraSettings(TypedDict, total=False):
     """Probability of dropout on the input of LoRA layers."""
     target: str | Sequence[str]
     """Names of the modules that have an adapter; all-linear: all linear layers but the lm_head."""
+    modules_to_save: Sequence[str]
+    """Names of modules that are trained in full beside the adapter and saved with it, such as embed_tokens and
+    lm_head for a model with new tokens.
+    """
     rslora: bool
     """Whether the LoRA update is scaled by alpha / sqrt(rank) in place of alpha / rank."""
     dora: bool

@@ -36,6 +36,7 @@ ONLY_OF_THE_COMMAND = {
     "detach": "the function returns when the job is accepted; `follow()` of the job follows it",
     "all_": "the function returns all",
     "preview": "raymill.preview",
+    "token": "`tokens`, a sequence",
     "adapter": "`adapters`, a mapping of paths to weights",
     "where": "positional",
 }

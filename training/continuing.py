@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.record import RecordFile, record_json
@@ -90,8 +92,7 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     _check_identity(parent)
     if config_then["method"] != config.method:
         raise _refusal(parent, differences({"method": config_then["method"]}, {"method": config.method}))
-    group, now = config.training_method.group or "", config.training_method.settings(config)
-    found = differences({group: {name: config_then[group][name] for name in now}}, {group: now})
+    found = differences(*(_of_weights(config, one) for one in (config_then, config.model_dump(mode="json"))))
     if on_hub(config.model):  # the model is not fetched
         model = f"{config.model.name}@{located(config.model).revision}"
     else:
@@ -105,6 +106,16 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     if found:
         raise _refusal(parent, found)
     return parent
+
+
+def _of_weights(config: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among these that decide the weights of the config's method; records leave some out at a default."""
+    method = config.training_method
+    if not method.group:
+        return {}
+    fields, group = type(getattr(config, method.group)).model_fields, settings[method.group]
+    defaults = {name: to_jsonable_python(fields[name].default) for name in method.of_weights}
+    return {method.group: {name: group.get(name, default) for name, default in defaults.items()}}
 
 
 _IN_IDENTITY = ("model", "data", "settings.seed", "settings.order", "corpora")

@@ -30,6 +30,12 @@ TRAIN = Kind(
             "an exported model to the Hugging Face hub, with its card",
             call=Entry("raymill.training.model_commands:push_run"),
         ),
+        "add-tokens": Verb(
+            Entry("raymill.training.model_commands:add_tokens"),
+            "a base model with new tokens, their embeddings the mean of all",
+            call=Entry("raymill.training.model_commands:add_tokens_to"),
+            extra="train",
+        ),
         "compose": Verb(
             Entry("raymill.training.model_commands:compose"),
             "one adapter of several, with weights, exactly",

@@ -21,7 +21,7 @@ MethodName = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
 class Lora(WithLaterSettings):
     """The adapter of methods lora and qlora."""
 
-    later: ClassVar = ("loraplus_ratio",)
+    later: ClassVar = ("loraplus_ratio", "modules_to_save")
 
     other_names: ClassVar = {
         "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target",
@@ -34,6 +34,11 @@ class Lora(WithLaterSettings):
     target: str | tuple[str, ...] = Field(
         "all-linear",
         description="Names of the modules that have an adapter; all-linear: all linear layers but the lm_head",
+    )
+    modules_to_save: tuple[str, ...] = Field(
+        (),
+        description="Names of modules that are trained in full beside the adapter and saved with it, such as "
+        "embed_tokens and lm_head for a model with new tokens",
     )
     rslora: bool = Field(
         False, description="Whether the LoRA update is scaled by alpha / sqrt(rank) in place of alpha / rank"
@@ -217,10 +222,17 @@ class _Full(TrainingMethod):
 class _Lora(TrainingMethod):
     name: MethodName = "lora"
     group = "lora"
-    of_weights = ("rank", "alpha", "target", "rslora", "dora")
+    of_weights = ("rank", "alpha", "target", "rslora", "dora", "modules_to_save")
     merges = True
     # Ten times the usual rate of full training: Schulman et al. 2025, LoRA without regret.
     usual_rates = (2e-5, 1e-3)
+
+    def check(self, config: Any) -> None:
+        super().check(config)
+        if both := {*config.lora.targets} & {*config.lora.modules_to_save}:
+            raise ValueError(
+                f"lora.modules_to_save: {min(both)} is in lora.target too, and it is trained in full or by an adapter"
+            )
 
     def description(self, config: Any) -> str:
         return f"{self.name}, rank {config.lora.rank}, alpha {config.lora.alpha:g}"
@@ -232,6 +244,7 @@ class _Lora(TrainingMethod):
         return [
             ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}{kind}"),
             ("LoRA on", ", ".join(lora.targets)),
+            *([("Trained in full", ", ".join(lora.modules_to_save))] if lora.modules_to_save else []),
         ]
 
     def flops(self, body: float, lm_head: float, trained: int, attention: float) -> float:

@@ -1,4 +1,4 @@
-"""Verbs of trained models besides `train`: `compose`, `push` and `tune-demo`."""
+"""Verbs of models besides `train`: `add-tokens`, `compose`, `push` and `tune-demo`."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,62 @@ from raymill.training.train_run import TrainRun
 log = logging.getLogger(__name__)
 
 _compose_adapters = Entry("raymill.training.models.compose:compose_adapters")
+_add_tokens = Entry("raymill.training.models.new_tokens:add_tokens")
+
+
+def add_tokens(
+    model: Annotated[str, typer.Argument(help="base model: a folder, URI or hub name")],
+    output: Annotated[str, typer.Argument(help="folder or URI to write the larger model to")],
+    token: Annotated[list[str], typer.Option(help="a new token, such as <tool>; give several")],
+    revision: Annotated[str | None, typer.Option(help="revision of a hub name, best a commit")] = None,
+) -> None:
+    """Write a base model with new tokens, whose embeddings are the mean of all others; then train it as `model: OUT`.
+
+    raymill add-tokens MODEL OUT --token "<tool>" --token "</tool>"
+    """
+    found = add_tokens_to(model, output, token, revision=revision)
+    last = found.first + len(token) - 1
+    print(f"model   {found.uri}, {found.embeddings:,} embeddings; new tokens {found.first:,} to {last:,}")
+
+
+@dataclass(frozen=True)
+class ModelWithTokens:
+    """A base model with new tokens.
+
+    Attributes:
+        uri: its folder.
+        first: id of the first new token; the others follow.
+        embeddings: number of its embeddings.
+    """
+
+    uri: str
+    first: int
+    embeddings: int
+
+
+def add_tokens_to(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    tokens: Sequence[str],
+    *,
+    revision: str | None = None,
+) -> ModelWithTokens:
+    """Write a base model with new tokens, whose embeddings are the mean of all others.
+
+    Args:
+        model: folder, URI or hub name of the base model.
+        output: folder or URI to write to.
+        tokens: each is one token wherever it occurs in a text.
+        revision: of a hub name, best a commit.
+
+    Raises:
+        UserError: there is no such model, a token is known already, or there are files at the output.
+    """
+    require_extra("train", "raymill add-tokens")
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    at = paths.absolute(os.fspath(output))
+    first, embeddings = _add_tokens(Store(), os.fspath(model), revision, at, list(tokens))
+    return ModelWithTokens(at, first, embeddings)
 
 
 def compose(

@@ -79,6 +79,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "lora.rslora": True,
         "lora.dora": True,
         "lora.loraplus_ratio": 16.0,
+        "lora.modules_to_save": ["lm_head"],
         "prefix.tokens": 2,
         "prompt.tokens": 2,
         "probe.pool": "mean",

@@ -55,7 +55,7 @@ from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
 from raymill.training.models.base import named_config
 from raymill.training.models.build import attention_warning, build_objective
 from raymill.training.models.compiling import compile_clock
-from raymill.training.models.cost import Mfu, parameter_counts, peak_of_workers
+from raymill.training.models.cost import Mfu, adapter_parameters, parameter_counts, peak_of_workers
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import at_step, step_of
 from raymill.training.records.finished import read_outcome, write_outcome
@@ -153,7 +153,7 @@ class Training:
         self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
         peak = peak_of_workers(ranks.device, ranks.world, self.config.bf16)
         described = named_config(config.store, config.model) if peak else None
-        self.mfu = Mfu(described, config.method, self.trained_parameters, peak) if peak else None
+        self.mfu = Mfu(described, config.method, adapter_parameters(self.objective), peak) if peak else None
         self.embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)

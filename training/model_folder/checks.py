@@ -109,6 +109,8 @@ def check_model(config: TrainConfig) -> list[str]:
     if config.training_method.merges and config.lora.target != "all-linear":
         targets = config.lora.targets
         _check_targets(store, model, targets, described)
+    if config.training_method.merges:
+        _check_saved(store, model, config.lora.modules_to_save, str(described["model_type"]))
     warnings = _check_length(config, described)
     if folder:
         for name in names & _JSON_FILES:
@@ -228,6 +230,22 @@ def _check_targets(store: Store, model: Model, wanted: Sequence[str], described:
         tied = _transformers_config(store, model).get_text_config().tie_word_embeddings
     if tied:
         raise ConfigError(tied_target(shared))
+
+
+def _check_saved(store: Store, model: Model, wanted: Sequence[str], kind: str) -> None:
+    """
+    Raises:
+        ConfigError: no module has the name or the end of a path in `lora.modules_to_save`.
+    """
+    if not {*wanted} - {*LINEAR_NAMES.get(kind, ())}:
+        return
+    names = _module_names(store, model, 1)
+    for name in wanted:
+        if not any(f".{one}".endswith(f".{name}") for one in names):
+            ends = list(dict.fromkeys(one.rpartition(".")[2] for one in names))
+            raise ConfigError(
+                f"lora.modules_to_save: no module of this {kind} is named {name}. Its modules: {', '.join(ends)}."
+            )
 
 
 def tied_target(name: str) -> str:

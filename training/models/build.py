@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig, PromptTuningInit, get_peft_model
 from peft.tuners import lora
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
@@ -181,6 +182,8 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
         # peft finds the experts of many models itself; the names of other models' experts are passed to it.
         if merges and config.lora.target == ALL_LINEAR and (names := expert_parameters(model)):
             model = _with_peft(model.unload(), _adapter(config, base, names))
+    if merges:
+        _check_saved(config, model)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -212,6 +215,20 @@ def _with_peft(base: PreTrainedModel, adapter: PeftConfig) -> Any:
             ) from error
 
 
+def _check_saved(config: TrainConfig, model: Any) -> None:
+    """Check that each of `lora.modules_to_save` is a module that is trained in full.
+
+    Raises:
+        ConfigError: the model has no such module, or it has an adapter.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    for wanted in config.lora.modules_to_save:
+        if not any(f".{name}".endswith(f".{wanted}") for name in names):
+            has_adapter = any(f".{name}".endswith(f".{wanted}") for name, _ in model.named_modules())
+            why = "it has an adapter, by lora.target" if has_adapter else "the model has no module of this name"
+            raise ConfigError(f"lora.modules_to_save: {wanted} cannot be trained in full: {why}. Leave it out.")
+
+
 def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | None = None) -> PeftConfig:
     match config.method:
         case "prefix":
@@ -225,6 +242,8 @@ def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | No
             )
         case _:
             settings = config.lora
+            # One weight that the embedding and the lm_head share stays one.
+            tied = base.config.get_text_config().tie_word_embeddings
             return LoraConfig(
                 task_type="CAUSAL_LM",
                 r=settings.rank,
@@ -234,6 +253,8 @@ def _adapter(config: TrainConfig, base: PreTrainedModel, experts: list[str] | No
                 target_parameters=experts,
                 use_rslora=settings.rslora,
                 use_dora=settings.dora,
+                modules_to_save=list(settings.modules_to_save) or None,
+                ensure_weight_tying=tied and bool(settings.modules_to_save),
                 fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in base.modules()),
             )
 

@@ -91,8 +91,8 @@ def shape_of(config: TrainConfig, classes: int = 2) -> Shape:
     )
 
 
-def module_names(store: Store, model: Model) -> list[str]:
-    """Paths of the modules of a model that have a weight matrix, to which an adapter can be added.
+def module_names(store: Store, model: Model, dimensions: int = 2) -> list[str]:
+    """Paths of the modules of a model whose weight has this number of dimensions or more: 2, a matrix, can be adapted.
 
     Raises:
         ConfigError, StorageError: as `shape_of`.
@@ -100,7 +100,11 @@ def module_names(store: Store, model: Model) -> list[str]:
     described = transformers_config(store, model)
     with torch.device("meta"):
         base = _without_weights(AutoModelForCausalLM, described)
-    return [name for name, module in base.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) >= 2]
+    return [
+        name
+        for name, module in base.named_modules()
+        if getattr(getattr(module, "weight", None), "ndim", 0) >= dimensions
+    ]
 
 
 def _without_weights(kind: Any, described: Any, **how: Any) -> Any:
@@ -242,6 +246,12 @@ def parameter_counts(objective: Objective) -> tuple[int, int]:
         return int(trained), int(total)
     sizes = [(one.numel(), one.requires_grad) for one in objective.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+
+
+def adapter_parameters(objective: Objective) -> int:
+    """Number of trained parameters, without those of modules of the base that are trained in full beside an adapter."""
+    named = objective.named_parameters()
+    return sum(one.numel() for name, one in named if one.requires_grad and ".modules_to_save." not in name)
 
 
 class Mfu:

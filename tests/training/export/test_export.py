@@ -103,6 +103,26 @@ def test_kinds_of_lora_are_merged_too(tmp_path, more):
     )
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_modules_that_are_trained_beside_the_adapter_are_in_adapter_and_merged_model(tmp_path, tied):
+    saved = ["lm_head"] if tied else ["embed_tokens", "lm_head", "norm"]
+    run = make_run(
+        tmp_path,
+        form="text",
+        lora={"rank": 4, "alpha": 8, "modules_to_save": saved},
+        model={"config": LLAMA | {"tie_word_embeddings": tied}, "tokenizer": "train"},
+    )
+    export(run.job, run.outcome, run.packed)
+    wanted = trained_logits(run, prompt(run))
+    torch.testing.assert_close(logits(with_adapter(run), prompt(run)), wanted)
+    merged = load(run, "merged")
+    torch.testing.assert_close(logits(merged, prompt(run)), wanted, atol=1e-5, rtol=1e-5)
+    base = load(run, "base")
+    assert (merged.get_input_embeddings().weight is merged.get_output_embeddings().weight) == tied
+    assert not torch.equal(merged.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    assert torch.equal(merged.model.norm.weight, base.model.norm.weight) == tied
+
+
 @pytest.mark.parametrize("method", ["prefix", "prompt"])
 def test_virtual_tokens_load_and_say_what_was_trained(tmp_path, method, monkeypatch, capsys):
     run = make_run(tmp_path, method, prefix={"tokens": 4}, prompt={"tokens": 4})

@@ -5,6 +5,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from raymill.cluster.errors import ConfigError
+from raymill.training.model_folder.checks import check_model
 from raymill.training.models.build import build_objective, expert_parameters, with_adapter
 from raymill.training.models.objective import Objective
 from tests.support.tiny_models import MODELS, batch_of, loss_of, random_documents, tiny_config
@@ -280,3 +281,23 @@ def test_a_bf16_run_does_not_cast_the_input_of_lora_and_has_the_same_bits() -> N
 def test_the_cast_stays_where_it_changes_bits(settings: dict[str, object]) -> None:
     casting, _ = lora_bits(False, settings)
     assert len(casting) == 2 * 7
+
+
+@pytest.mark.parametrize(
+    ("lora", "why"),
+    [
+        ({"modules_to_save": ["embed"]}, "embed cannot be trained in full: the model has no module of this name"),
+        ({"modules_to_save": ["q_proj"]}, "q_proj cannot be trained in full: it has an adapter"),
+    ],
+)
+def test_a_module_to_save_that_the_model_does_not_have_or_adapts_is_refused(lora, why) -> None:
+    with pytest.raises(ConfigError, match=why):
+        objective_for("lora", lora=lora)
+
+
+def test_a_module_to_save_is_looked_up_before_anything_is_loaded_and_is_no_target() -> None:
+    with pytest.raises(ConfigError, match=r"no module of this llama is named embed. Its modules: embed_tokens, q_proj"):
+        check_model(tiny_config(method="lora", lora={"modules_to_save": ["norm", "embed"]}))
+    check_model(tiny_config(method="lora", lora={"modules_to_save": ["norm", "embed_tokens"]}))
+    with pytest.raises(ValueError, match=r"lora.modules_to_save: lm_head is in lora.target too"):
+        tiny_config(method="lora", lora={"target": ["lm_head", "q_proj"], "modules_to_save": ["lm_head"]})
