@@ -81,7 +81,7 @@ def batch_of(documents: list[list[list[int]]], length: int = 16) -> Batch:
         tokens=int(ends.sum()) + rows,
         label_tokens=int((targets != NO_TARGET).sum()),
         documents=(),
-        digest=0,
+        row_digests=np.zeros(0, np.uint64),
     )
 
 

@@ -283,16 +283,15 @@ def test_the_cast_stays_where_it_changes_bits(settings: dict[str, object]) -> No
     assert len(casting) == 2 * 7
 
 
-@pytest.mark.parametrize(
-    ("lora", "why"),
-    [
-        ({"modules_to_save": ["embed"]}, "embed cannot be trained in full: the model has no module of this name"),
-        ({"modules_to_save": ["q_proj"]}, "q_proj cannot be trained in full: it has an adapter"),
-    ],
-)
-def test_a_module_to_save_that_the_model_does_not_have_or_adapts_is_refused(lora, why) -> None:
-    with pytest.raises(ConfigError, match=why):
-        objective_for("lora", lora=lora)
+def test_a_module_to_save_that_the_model_does_not_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lora.modules_to_save: the model has no module embed"):
+        objective_for("lora", lora={"modules_to_save": ["embed"]})
+
+
+def test_a_linear_module_that_is_trained_in_full_has_no_adapter() -> None:
+    objective = objective_for("lora", lora={"rank": 4, "modules_to_save": ["q_proj"]})
+    parts = {name.partition(".q_proj.")[2] for name in trained(objective) if ".q_proj." in name}
+    assert parts == {"modules_to_save.default.weight"} and len(adapted(objective)) == 2 * 6
 
 
 def test_a_module_to_save_is_looked_up_before_anything_is_loaded_and_is_no_target() -> None:
