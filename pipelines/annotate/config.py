@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.frame.execution import FilesExecution
@@ -11,6 +11,7 @@ from raymill.cluster.readers.inputs import Input, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.records.fields import refuse_origin
 
 TaskType = Literal["classify", "rate", "compare", "rank", "correct", "write", "span", "check"]
 Strategy = Literal["random", "least_confidence", "margin", "entropy", "diversity"]
@@ -260,6 +261,11 @@ class Corrects(BaseModel, extra="forbid", frozen=True):
         "of metadata or annotations",
     )
     column: str = Field(min_length=1, description="Column with the present value of the field")
+
+    @field_validator("field")
+    @classmethod
+    def _is_no_origin(cls, field: str) -> str:
+        return refuse_origin(field)
 
 
 class AnnotateConfig(BaseModel, extra="forbid", frozen=True):

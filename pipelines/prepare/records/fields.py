@@ -38,6 +38,7 @@ PROVENANCE = ("provenance", "parents", "operation")
 PROVENANCE_TYPE = pa.struct([("parents", pa.list_(pa.string())), ("operation", pa.string())])
 AUGMENT = "augment/"  # begins the operation of a variant
 EDITED = "edited by "  # begins the operation of a corrected record
+_ORIGIN = ("source", "licence", "collected_at")  # metadata that state where a record comes from
 CLASSES = "_work/classes"
 CLASSES_SCHEMA = pa.schema(
     [
@@ -94,6 +95,17 @@ def as_text(values: Values) -> str | None:
 def annotations_of(metadata: Mapping[str, str | None]) -> dict[str, list[str | None]]:
     """The annotations of a record. metadata: all its fields besides the content."""
     return {name: listed(metadata.get(name)) or listed(metadata.get(one)) for name, one in ANNOTATIONS.items()}
+
+
+def refuse_origin(field: str) -> str:
+    """The name of a field that a correction may change.
+
+    Raises:
+        ValueError: it states where a record comes from.
+    """
+    if field in _ORIGIN:
+        raise ValueError(f"{field} states where a record comes from, and no correction changes that. Correct the input")
+    return field
 
 
 def values_of(name: str, text: str | None) -> list[str]:

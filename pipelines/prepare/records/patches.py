@@ -4,6 +4,7 @@ A line corrects a field of a record:
 
     id          of the record, as `prepare` writes it
     field       `text`, `prompt`, `completion`, `system`, `chosen`, `rejected`, or the name of metadata or annotations
+                but `source`, `licence` and `collected_at`
     old         the value that is replaced; of a record with another value nothing is changed
     new         the value in its place
     edited_by   who corrected it; the record's provenance has it
@@ -25,7 +26,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.content import Chat, Content, Preference
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
-from raymill.pipelines.prepare.records.fields import ANNOTATIONS, as_text, listed
+from raymill.pipelines.prepare.records.fields import ANNOTATIONS, as_text, listed, refuse_origin
 
 _LARGEST = 64 << 20  # bytes of a file; every task has all lines
 # Bytes of memory for each byte of a file: measured 21 for a million of the shortest lines.
@@ -45,7 +46,7 @@ class Edit(BaseModel, frozen=True):
     """A line of a file with corrections."""
 
     id: str
-    field: str
+    field: Annotated[str, AfterValidator(refuse_origin)]
     old: str | None
     new: str
     edited_by: str = Field(min_length=1, max_length=10_000)

@@ -10,6 +10,7 @@ from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.content import Chat, Message, Preference, pair
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
+from raymill.pipelines.annotate.config import Corrects
 from raymill.pipelines.prepare.records.patches import Edit, Patches, edited
 from raymill.pipelines.prepare.stages import collect
 from raymill.pipelines.prepare.versions.registry import Registry
@@ -168,6 +169,15 @@ def test_a_line_that_is_no_correction_is_named(tmp_path, line, said):
 def test_a_patch_of_others_is_bounded(tmp_path, edits, said):
     with pytest.raises(ConfigError, match=said):
         Patches.read(Store(), [write(tmp_path / "patch.jsonl", *edits)], LONGEST)
+
+
+@pytest.mark.parametrize("field", ["source", "licence", "collected_at"])
+def test_no_correction_changes_where_a_record_comes_from(tmp_path, field):
+    """Licences are compared with those that are allowed before records are corrected."""
+    with pytest.raises(ConfigError, match=f"line 1 .* no correction: field: .*{field} states where a record comes"):
+        Patches.read(Store(), [write(tmp_path / "patch.jsonl", edit(field, None, "other"))], LONGEST)
+    with pytest.raises(ValueError, match=f"{field} states where a record comes from"):
+        Corrects(field=field, column="a")
 
 
 def test_the_memory_of_corrections_is_reserved(tmp_path):
