@@ -6,6 +6,7 @@ or replaces the run if `--replace` is given.
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,31 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
 RUN_MANIFEST, RUN_REPORT = "manifest.json", "report.json"
+# What code that shows a report raises for values that it does not expect.
+_OF_OTHER_VALUES: tuple[type[Exception], ...] = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
+)
 _TEXTS = ("kind", "name", "version", "digest")
+
+
+@contextmanager
+def reading_report(root: str, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Show a report that anybody may have written.
+
+    Args:
+        root: URI of its run.
+        also: further errors that it can have what shows it raise, as those of a template.
+
+    Raises:
+        DataError: it has other values than a report of the run.
+    """
+    try:
+        yield
+    except _OF_OTHER_VALUES + also as error:
+        raise DataError(
+            f"{paths.join(root, RUN_REPORT)}: not the report of this run ({type(error).__name__}: {error!s:.200}). "
+            f"Delete {RUN_MANIFEST} there and run the same command again: both are made again."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import html
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self, TypeVar
 from urllib.parse import quote
@@ -33,7 +33,7 @@ from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings, json_bytes
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import NO_NOTES, plain_sections
-from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, other_settings
+from raymill.cluster.run import RUN_REPORT, RunFolder, other_settings, reading_report
 from raymill.cluster.session import Session
 from raymill.cluster.stage import COMMITS, RunStageIn, Stage, finished_stages, prefix_of
 from raymill.cluster.store import paths
@@ -158,15 +158,8 @@ class Run:
         Raises:
             DataError: the report of a run that was opened, which anybody may have written, has other values.
         """
-        try:
+        with nullcontext() if self.fresh else reading_report(self.uri):
             yield
-        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            if self.fresh:
-                raise
-            raise DataError(
-                f"{paths.join(self.uri, RUN_REPORT)}: not the report of this run ({type(error).__name__}: "
-                f"{error!s:.200}). Delete {RUN_MANIFEST} there and run the same command again: both are made again."
-            ) from error
 
     def __str__(self) -> str:
         """What the command prints; in a program, calls of Python in place of commands."""

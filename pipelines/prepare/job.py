@@ -52,7 +52,7 @@ from raymill.cluster.readers.quarantine import refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.record import OtherSettings
-from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder
+from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, reading_report
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.store import paths
@@ -488,7 +488,11 @@ def assess_again(
         assessment = assess(config, rules, folder, found, making.run, trained)
         making.lease.check()
         parts = f"{report['name']}: {', '.join(splits)}"
-        page = render(report, assessment) if output is None else render_assessment(parts, output, assessment)
+        if output is None:
+            with reading_report(root):
+                page = render(report, assessment)
+        else:
+            page = render_assessment(parts, output, assessment)
         store.write_bytes(paths.join(folder, REPORT_HTML), page.encode())
     return assessment
 

@@ -1,6 +1,8 @@
 """What an assessment counts in a data set, as the stage `summary` writes it and scores and fixes read it."""
 
-from typing import NotRequired, TypedDict
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 
 class Ratio(TypedDict):

@@ -155,8 +155,12 @@ def assess_memory(config: PrepareConfig, records: int) -> int:
 
 
 def read_assessment(store: Store, root: str) -> Assessment | None:
-    """The assessment of a run, if it has one."""
-    return read_json(store, paths.join(root, ASSESSMENT), "the assessment of a run")
+    """The assessment of a run, if it has one.
+
+    Raises:
+        DataError: it is damaged, or of another version.
+    """
+    return read_json(store, paths.join(root, ASSESSMENT), "the assessment of a run", kind=Assessment)
 
 
 def _settings(config: PrepareConfig, dedup: Dedup, rules: Validator | None, terms: Mapping[str, str]) -> FactsSettings:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import stdev
-from typing import TypedDict
 
 from pydantic import BaseModel, ValidationError
+from typing_extensions import TypedDict
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import count, plural

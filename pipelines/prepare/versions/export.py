@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.compute as pc
+from jinja2 import TemplateError
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError
@@ -26,7 +27,7 @@ from raymill.cluster.formats import count, plural
 from raymill.cluster.hub_push import HubRepository, Pushed
 from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.report.markdown import card as hub_card
-from raymill.cluster.run import RunFolder
+from raymill.cluster.run import RunFolder, reading_report
 from raymill.cluster.secret_values import redacted
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
@@ -73,7 +74,9 @@ def card(store: Store, version: Version) -> str:
             times = pc.min_max(pc.struct_field(table["metadata"], "collected_at")).as_py()
             days += [time[:10] for time in times.values() if time]
     collected = (min(days), max(days)) if days else None
-    return card_text(version, report, read_assessment(store, version.output), collected)
+    assessment = read_assessment(store, version.output)
+    with reading_report(version.output, also=(TemplateError,)):
+        return card_text(version, report, assessment, collected)
 
 
 def card_text(
@@ -226,7 +229,7 @@ def export(store: Store, version: Version, folder: str, format: ExportFormat) ->
             store.upload(local, written[-1])
     if format == "hf":
         written.append(paths.join(folder, "README.md"))
-        store.write_bytes(written[-1], card(store, version).encode())
+        store.write_bytes(written[-1], card(store, version).encode("utf-8", "backslashreplace"))
     return written
 
 

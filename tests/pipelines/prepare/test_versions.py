@@ -14,6 +14,7 @@ from datasets import load_dataset
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
+from raymill.pipelines.prepare.assess.job import read_assessment
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob
 from raymill.pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
@@ -270,6 +271,36 @@ def test_equal_versions_do_not_differ(tmp_path, monkeypatch):
 def test_the_population_stability_index_by_hand():
     assert psi(np.array([50, 50]), np.array([25, 75])) == pytest.approx(0.25 * np.log(1.5) + 0.25 * np.log(2))
     assert psi(np.array([1, 0]), np.array([0, 1])) == pytest.approx(2 * 0.9999 * np.log(1e4), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("file", "at", "value", "said"),
+    [
+        ("report.json", ("sources", 0, "splits", "train"), "many", r"report\.json: not the report of this run \(Type"),
+        ("report.json", ("config", "split"), 0, r"report\.json: not the report of this run \(Undefined"),
+        ("report.json", ("reasons",), 5, r"report\.json: not the report of this run \(Type"),
+        ("assessment.json", ("metrics", 1), "s3://x", r"assessment\.json: not the assessment of a run \(metrics\.1: "),
+        ("assessment.json", ("metrics", 1, "name"), {}, r"assessment\.json: .* \(metrics\.1\.name: "),
+        ("assessment.json", ("gates",), "x", r"assessment\.json: .* \(gates: "),
+        ("assessment.json", ("findings", "languages"), "x", r"assessment\.json: .* \(findings\.languages: "),
+    ],
+)
+def test_a_report_or_assessment_of_others_with_other_values_is_named(
+    tmp_path, monkeypatch, registry, file, at, value, said
+):
+    version = registry.tag("help", prepared(tmp_path, monkeypatch, "one", rows(20)).uri)
+    path = Path(version.output, file)
+    changed = part = json.loads(path.read_text())
+    for key in at[:-1]:
+        part = part[key]
+    part[at[-1]] = value
+    path.write_text(json.dumps(changed))
+    shown = [lambda: card(Store(), version), lambda: export(Store(), version, str(tmp_path / "hf"), "hf")]
+    if file == "assessment.json":
+        shown.append(lambda: read_assessment(Store(), version.output))
+    for show in shown:
+        with pytest.raises(DataError, match=said):
+            show()
 
 
 def test_an_export_loads_with_datasets_and_its_card_says_what_it_is(tmp_path, monkeypatch, registry):
