@@ -141,7 +141,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
         {"identity": {"model": "m"}, "course": {"best": None, "skipped": []}, "world": 1, "made": "t",
          "versions": {"torch": "2"},
          "shapes": {"w": [1]},
-         "files": [{"path": "rank-0.safetensors", "bytes": 1, "pieces": [["w", "param", 0, 1, 8, "sha"]]}]},
+         "files": [{"path": "rank-0.safetensors", "bytes": 12, "pieces": [["w", "param", 0, 1, 8, "sha"]]}]},
         {"files.[].path"},
         set(),
     ),

@@ -18,6 +18,7 @@ from raymill.cluster.formats import plural
 from raymill.cluster.record import json_bytes, read_json
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Form
+from raymill.training.data.packed import RowBounds
 from raymill.training.pack import summary
 from raymill.training.pack.corpus import set_name
 from raymill.training.pack.packed_run import PackedRun
@@ -45,13 +46,18 @@ class HeldOutRows:
     notes: Sequence[str]
     forms: Mapping[str, Form]
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows that are measured."""
+    def tables(self, bounds: RowBounds) -> Iterator[pa.Table]:
+        """The rows that are measured.
+
+        Raises:
+            DataError: a value exceeds the bounds, or is one that `pack` does not write.
+        """
         for name, artifact in self.artifacts.items():
             left = self.rows[name]
             for table in artifact.tables():
                 if not left:
                     break
+                bounds.refuse_wrong(table, artifact.uri)
                 yield table.slice(0, left)
                 left -= min(left, table.num_rows)
 

@@ -15,6 +15,7 @@ Terms of labels:
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -118,6 +119,61 @@ def wrong_lists(table: pa.Table, *more: str) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class RowBounds:
+    """What the rows of a model have; None: not known, and not checked.
+
+    Attributes:
+        length: most tokens of a row. vocabulary: token ids are below it. classes: a row's class is below it.
+    """
+
+    length: int | None = None
+    vocabulary: int | None = None
+    classes: int | None = None
+
+    def refuse_wrong(self, table: pa.Table, where: str) -> None:
+        """Check rows of schema PACKED before they are used. where: begins the message.
+
+        Raises:
+            DataError: a value is one that `pack` does not write.
+        """
+        if (wrong := self._wrong(table)) is not None:
+            raise DataError(
+                f"{where}: {wrong}. It was changed after it was written, or packed for another model: pack the corpora "
+                "again, into another output."
+            )
+
+    def _wrong(self, table: pa.Table) -> str | None:
+        """The first value that `pack` does not write, in words; None without one.
+
+        Used, it could take unbounded memory or index outside of the model's embeddings.
+        """
+        if (wrong := wrong_lists(table, "lengths", "documents")) is not None:
+            return wrong
+        ids, labels, lengths = (table[name].combine_chunks() for name in ("ids", "labels", "lengths"))
+        sizes = np.diff(ids.offsets.to_numpy())
+        tokens, of_documents = ids.flatten().to_numpy(), lengths.flatten().to_numpy().astype(np.int64)
+        offsets = lengths.offsets.to_numpy()
+        ends = np.concatenate([[0], np.cumsum(of_documents)])[offsets - offsets[0]]
+        if (of_documents < 1).any() or not np.array_equal(np.diff(ends), sizes):
+            return "lengths of documents whose sum is not the number of tokens"
+        of_rows = table["label"].drop_null().to_numpy()
+        if self.classes is not None and len(of_rows) and not 0 <= of_rows.min() <= of_rows.max() < self.classes:
+            return f"classes from {of_rows.min()} to {of_rows.max()}, of {self.classes}"
+        if self.length is not None and sizes.max(initial=0) > self.length:
+            return f"a row of {sizes.max():,} tokens, over {self.length:,}"
+        if tokens.min(initial=0) < 0 or (self.vocabulary is not None and tokens.max(initial=0) >= self.vocabulary):
+            return (
+                f"token ids from {tokens.min()} to {tokens.max()}, of a model that embeds {self.vocabulary or 'more'}"
+            )
+        trained = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy(zero_copy_only=False))])
+        starts = ids.offsets.to_numpy() - ids.offsets[0].as_py()
+        without_class = table["label"].is_null().to_numpy()  # with one, a row is trained on for it
+        if (np.diff(trained[starts])[without_class & (sizes > 0)] == 0).any():
+            return "a row without a token to train on"
+        return None
+
+
 class PackedRows:
     """The rows of one artifact of schema PACKED, numbered from 0 in the order of its files.
 
@@ -125,19 +181,12 @@ class PackedRows:
     are kept in an LRU cache of `cache_bytes`, so with an order that takes neighbours at about the same time (order.py)
     each is fetched about once per epoch. Not thread-safe.
 
-    length: most tokens of a row. vocabulary: token ids are below it. None: not known, and not checked.
+    bounds: of the rows.
     """
 
-    def __init__(
-        self,
-        artifact: Artifact,
-        cache_bytes: int = _CACHE_BYTES,
-        *,
-        length: int | None = None,
-        vocabulary: int | None = None,
-    ) -> None:
+    def __init__(self, artifact: Artifact, cache_bytes: int = _CACHE_BYTES, *, bounds: RowBounds | None = None) -> None:
         self.artifact = artifact
-        self.length, self.vocabulary = length, vocabulary
+        self.bounds = bounds or RowBounds()
         self.rows = artifact.manifest.rows
         self.cache_bytes = cache_bytes
         self.fetched_groups = 0
@@ -204,44 +253,13 @@ class PackedRows:
                 f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
                 "run the same command with --verify to pack it again."
             ) from error
-        if (wrong := self._wrong(table)) is not None:
-            raise DataError(
-                f"{self._uris[file]}: row group {group}: {wrong}. It was changed after it was written, or packed for "
-                "another model: pack the corpora again, into another output."
-            )
+        self.bounds.refuse_wrong(table, f"{self._uris[file]}: row group {group}")
         self.fetched_groups += 1
         self._groups[file, group] = table
         self._cached_bytes += table.nbytes
         while self._cached_bytes > self.cache_bytes and len(self._groups) > 1:
             self._cached_bytes -= self._groups.popitem(last=False)[1].nbytes
         return table
-
-    def _wrong(self, table: pa.Table) -> str | None:
-        """The first value that `pack` does not write, in words; None without one.
-
-        Used, it could take unbounded memory or index outside of the model's embeddings.
-        """
-        if (wrong := wrong_lists(table, "lengths", "documents")) is not None:
-            return wrong
-        ids, labels, lengths = (table[name].combine_chunks() for name in ("ids", "labels", "lengths"))
-        sizes = np.diff(ids.offsets.to_numpy())
-        tokens, of_documents = ids.flatten().to_numpy(), lengths.flatten().to_numpy().astype(np.int64)
-        offsets = lengths.offsets.to_numpy()
-        ends = np.concatenate([[0], np.cumsum(of_documents)])[offsets - offsets[0]]
-        if (of_documents < 1).any() or not np.array_equal(np.diff(ends), sizes):
-            return "lengths of documents whose sum is not the number of tokens"
-        if self.length is not None and sizes.max(initial=0) > self.length:
-            return f"a row of {sizes.max():,} tokens, over {self.length:,}"
-        if tokens.min(initial=0) < 0 or (self.vocabulary is not None and tokens.max(initial=0) >= self.vocabulary):
-            return (
-                f"token ids from {tokens.min()} to {tokens.max()}, of a model that embeds {self.vocabulary or 'more'}"
-            )
-        trained = np.concatenate([[0], np.cumsum(labels.flatten().to_numpy(zero_copy_only=False))])
-        starts = ids.offsets.to_numpy() - ids.offsets[0].as_py()
-        without_class = table["label"].is_null().to_numpy()  # with one, a row is trained on for it
-        if (np.diff(trained[starts])[without_class & (sizes > 0)] == 0).any():
-            return "a row without a token to train on"
-        return None
 
     def _open(self, file: int) -> tuple[StoredParquet, np.ndarray]:
         """(an open file, the first row of each row group and the end of the last)."""

@@ -21,7 +21,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Form, Generate
 from raymill.training.data.batch import Batch, collate
 from raymill.training.data.held_out import AFTER, BEFORE, HeldOutRecord, HeldOutRows, held_out_rows
-from raymill.training.data.packed import NO_TARGET, PackedRows
+from raymill.training.data.packed import NO_TARGET, PackedRows, RowBounds
 from raymill.training.evaluation.generate import Prompt, complete_prompts, held_out_prompts, stop_ids
 from raymill.training.evaluation.scores import classification, custom_scores, f1_by_class, scores
 from raymill.training.fit.checkpoint import fill
@@ -107,9 +107,12 @@ def _add_by_model(
     pad = pad_id(tokenizer)
     device = torch.device("cuda" if config.workers.gpus_each and torch.cuda.is_available() else "cpu")
     objective = initial_objective(job, device)
+    bounds = job.row_bounds(len(objective.model.get_input_embeddings().weight))
 
     def measured_all() -> dict[str, Measured]:
-        found = {name: measure(objective, one.tables(), rows_at_once, pad, device) for name, one in held_out.items()}
+        found = {
+            name: measure(objective, one.tables(bounds), rows_at_once, pad, device) for name, one in held_out.items()
+        }
         return {name: one for name, one in found.items() if one}
 
     if missing[0] and job.parent is None:
@@ -132,13 +135,13 @@ def _add_by_model(
     for name, one in held_out.items():
         scored, answers = dict[str, float](), list[GeneratedAnswer]()
         if isinstance(objective, RowClassifier):
-            true, predicted, confidences = predictions(objective, one.tables(), rows_at_once, pad, device)
+            true, predicted, confidences = predictions(objective, one.tables(bounds), rows_at_once, pad, device)
             if true:
-                answers = class_answers(one.tables(), tokenizer, job.classes, predicted, confidences)
+                answers = class_answers(one.tables(bounds), tokenizer, job.classes, predicted, confidences)
                 by_name = [[job.classes[index] for index in side] for side in (true, predicted)]
                 scored = classification(*by_name) | f1_by_class(true, predicted, job.classes)
         elif config.generate:
-            scored, answers = generate_and_score(objective, config, one.artifacts, one.forms, tokenizer)
+            scored, answers = generate_and_score(objective, config, one.artifacts, one.forms, tokenizer, bounds)
         if name not in packed.sets:
             evaluation["generation"] = scored
             evaluation["answers"] += answers
@@ -198,6 +201,7 @@ def generate_and_score(
     artifacts: Mapping[str, Artifact],
     forms: Mapping[str, Form],
     tokenizer: Any,
+    bounds: RowBounds,
 ) -> tuple[dict[str, float], list[GeneratedAnswer]]:
     """(scores by name, answers) of greedy generation on held-out prompts from every corpus. forms: by corpus."""
     assert config.generate is not None
@@ -206,7 +210,7 @@ def generate_and_score(
     positions = getattr(objective.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
     room = positions - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
-    prompts = prompts_of(artifacts, forms, config.generate, new_tokens, config.sequence_length)
+    prompts = prompts_of(artifacts, forms, config.generate, new_tokens, config.sequence_length, bounds)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):
         completions = complete_prompts(
@@ -232,7 +236,12 @@ def generate_and_score(
 
 
 def prompts_of(
-    artifacts: Mapping[str, Artifact], forms: Mapping[str, Form], settings: Generate, new_tokens: int, length: int
+    artifacts: Mapping[str, Artifact],
+    forms: Mapping[str, Form],
+    settings: Generate,
+    new_tokens: int,
+    length: int,
+    bounds: RowBounds,
 ) -> list[Prompt]:
     """At most `settings.prompts` held-out prompts, equally many of each corpus; the first corpora may have one more.
 
@@ -242,7 +251,7 @@ def prompts_of(
     found = []
     for number, (name, artifact) in enumerate(artifacts.items()):
         share = (settings.prompts - number + len(artifacts) - 1) // len(artifacts)
-        rows = PackedRows(artifact)
+        rows = PackedRows(artifact, bounds=bounds)
         found += held_out_prompts(
             rows, artifact.tables(["documents"]), forms[name], share, settings.prompt_tokens, new_tokens,
             length,

@@ -267,7 +267,7 @@ class Training:
                 log.info("measured %s %s training: %s", ", ".join(found), when, duration(seconds))
 
     def _rows(self, artifact: Artifact) -> PackedRows:
-        return PackedRows(artifact, length=self.config.sequence_length, vocabulary=self.embedded)
+        return PackedRows(artifact, bounds=self.job.row_bounds(self.embedded))
 
     def _step(self, step: int) -> None:
         """Take one step: read rows, exchange counts, update the weights, log. Without labels there is no update.

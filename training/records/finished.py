@@ -8,7 +8,9 @@ from contextlib import suppress
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from raymill import cluster
 from raymill.cluster.artifact import changed_files, fingerprint
@@ -237,8 +239,25 @@ def export_file(store: Store, root: str) -> RecordFile[dict[str, Any]]:
     return RecordFile(store, paths.join(root, MANIFEST), "the manifest of an export", _parse_export)
 
 
+class _ExportedFile(TypedDict):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class _Exported(TypedDict):
+    """What is read of the manifest of an export."""
+
+    files: list[_ExportedFile]
+    folders: dict[str, str]
+
+
 def _parse_export(data: bytes) -> dict[str, Any]:
-    found = json_with("made_from", "files", "folders")(data)
+    found = json_with("made_from", kind=_Exported)(data)
+    if others := found["folders"].keys() - FOLDERS.keys():
+        raise ValueError(f"it has folders that no training exports: {', '.join(others):.100}")
+    if not found["folders"].keys() - {"base"}:
+        raise ValueError("it has no folder of a trained model")
     found["files"] = with_paths(found["files"])
     found["folders"] = {FileName(name): FileName(folder) for name, folder in found["folders"].items()}
     return found

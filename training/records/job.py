@@ -15,6 +15,7 @@ from raymill.cluster.store.interface import SECRETS
 from raymill.cluster.store.paths import RecordedUri
 from raymill.training.config import TrainConfig
 from raymill.training.data.order import Position
+from raymill.training.data.packed import RowBounds
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,11 @@ class Job:
     steps: int
     sets: dict[str, str] = field(default_factory=dict)
     parent: Parent | None = None
+
+    def row_bounds(self, vocabulary: int) -> RowBounds:
+        """The bounds of the packed rows. vocabulary: number of tokens that the model has embeddings for."""
+        classes = len(self.classes) if self.config.training_method.classifies else None
+        return RowBounds(self.config.sequence_length, vocabulary, classes)
 
     def to_json(self) -> bytes:
         """The job without its stores' credentials: workers that torchrun starts use those of their own machine."""

@@ -19,7 +19,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.data import packed
 from raymill.training.data.batch import Loader, collate
 from raymill.training.data.order import HeldOut, Order
-from raymill.training.data.packed import NO_TARGET, PackedRows
+from raymill.training.data.packed import NO_TARGET, PackedRows, RowBounds
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 
 LENGTH = 16
@@ -171,6 +171,8 @@ CHANGES = {
     "a weight that is no number": ({"weights": [1.0, math.nan, 1.0]}, "a weight that is not finite"),
     "a negative id": ({"ids": [5, -1, 7]}, "token ids from -1 to 7"),
     "an id beyond the vocabulary": ({"ids": [5, 6, 300]}, "token ids from 5 to 300, of a model that embeds 300"),
+    "a class beyond those of the run": ({"label": 2}, "classes from 2 to 2, of 2"),
+    "a negative class": ({"label": -1}, "classes from -1 to -1, of 2"),
     "more tokens than a row has": (
         {"ids": [5] * 9, "labels": [True] * 9, "lengths": [9]},
         "a row of 9 tokens, over 8",
@@ -187,7 +189,7 @@ def test_rows_that_pack_does_not_write_are_named_and_not_used(tmp_path, artifact
             artifact.manifest.files[0], path=RelativePath(path.name), rows=2, bytes=path.stat().st_size
         )
         forged = Artifact(Store(), str(tmp_path), dataclasses.replace(artifact.manifest, files=(file,)))
-        reader = PackedRows(forged, length=8, vocabulary=300)
+        reader = PackedRows(forged, bounds=RowBounds(8, 300, 2))
         if is_wrong:
             with pytest.raises(DataError, match=f"^{path}: row group 0: {seen}"):
                 reader.read([0])

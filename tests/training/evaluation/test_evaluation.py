@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import torch
 
 from raymill.cluster import guard
+from raymill.cluster.artifact import Artifact
+from raymill.cluster.errors import DataError
+from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Generate
-from raymill.training.data.held_out import held_out_split
-from raymill.training.data.packed import PACKED, PackedRows
+from raymill.training.data.held_out import HeldOutRows, held_out_split
+from raymill.training.data.packed import PACKED, PackedRows, RowBounds
 from raymill.training.evaluation import generate
 from raymill.training.evaluation import job as evaluation_job
 from raymill.training.evaluation.generate import (
@@ -32,6 +36,7 @@ from raymill.training.evaluation.job import (
     prompts_of,
 )
 from raymill.training.records.finished import EVALUATION
+from tests.support.changed_work import change
 from tests.support.export_runs import Run, byte_tokenizer, make_run
 from tests.support.fit_jobs import settings
 
@@ -179,9 +184,9 @@ def test_a_prompt_longer_than_the_model_can_take_keeps_its_end(tmp_path):
     _, artifacts = held_out_split(run.packed)
     config = run.job.config
     forms = dict.fromkeys(config.corpus_names, "text")
-    _, answers = generate_and_score(run.trained, config, artifacts, forms, run.tokenizer)
+    _, answers = generate_and_score(run.trained, config, artifacts, forms, run.tokenizer, RowBounds())
     assert len(answers) == 2
-    prompts = prompts_of(artifacts, forms, config.generate, 4, config.sequence_length)
+    prompts = prompts_of(artifacts, forms, config.generate, 4, config.sequence_length, RowBounds())
     assert [(len(prompt.ids), len(prompt.reference)) for prompt in prompts] == [(6, 4)] * 2
 
 
@@ -210,7 +215,7 @@ def test_prompt_and_answer_fit_the_positions_that_virtual_tokens_leave(monkeypat
     )
     more = {"packing": {"mode": "none"}, method: {"tokens": 3}} if method in ("prefix", "prompt") else {}
     config = settings("nowhere", method=method, generate={"max_new_tokens": most}, **more)
-    _, (answer,) = generate_and_score(objective, config, {}, {}, SimpleNamespace(decode=decode))
+    _, (answer,) = generate_and_score(objective, config, {}, {}, SimpleNamespace(decode=decode), RowBounds())
     assert asked == [([prompt or ids], (new_tokens, [77], 88), method in ("lora", "full"))]
     assert answer == {
         "document": "d", "prompt": f" {[*ids]} whole", "reference": "[5, 6] plain", "generated": "[4] plain",
@@ -316,10 +321,24 @@ def test_prompts_come_from_all_over_the_split_and_are_the_same_every_time():
     assert Rows([]).prompts() == [] and rows.prompts(count=0) == []
 
 
+def test_prompts_and_rows_that_pack_does_not_write_are_named_and_not_used(chat, tmp_path):
+    """The test split of a packed folder of others: a length took any memory, a long row any time, after training."""
+    shutil.copytree(chat.packed.corpora["test"]["test"].uri, tmp_path / "test")
+    change(tmp_path / "test", lambda table: pa.Table.from_pylist(
+        [row | {"lengths": [2**31 - 1, *row["lengths"][1:]]} for row in table.to_pylist()], table.schema
+    ))  # fmt: skip
+    forged, length = Artifact.load(Store(), str(tmp_path / "test")), chat.job.config.sequence_length
+    with pytest.raises(DataError, match="lengths of documents whose sum is not the number of tokens"):
+        prompts_of({"a": forged}, {"a": "chat"}, Generate(prompts=5), 8, length, RowBounds())
+    rows = HeldOutRows({"a": forged}, {"a": forged.manifest.rows}, [], {"a": "chat"})
+    with pytest.raises(DataError, match=rf"{tmp_path}/test: lengths of documents whose sum is not"):
+        list(rows.tables(RowBounds()))
+
+
 def test_every_corpus_gives_its_share_of_prompts(chat):
     test = chat.packed.corpora["test"]["test"]
     forms, length = dict.fromkeys("abc", "chat"), chat.job.config.sequence_length
-    assert len(prompts_of(dict.fromkeys("abc", test), forms, Generate(prompts=5), 8, length)) == 5
+    assert len(prompts_of(dict.fromkeys("abc", test), forms, Generate(prompts=5), 8, length, RowBounds())) == 5
     assert PackedRows(test).rows
 
 

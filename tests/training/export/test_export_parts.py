@@ -1,5 +1,6 @@
 """The parts of an export without a training: every line of a card, the loading code, stop tokens, the manifest."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from transformers import GenerationConfig
 
 from raymill import cluster
 from raymill.cluster.artifact import fingerprint
-from raymill.cluster.errors import RaymillError
+from raymill.cluster.errors import DataError, RaymillError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.export.card import CorpusFacts, Lineage, card
@@ -256,3 +257,21 @@ def test_an_export_is_another_one_if_anything_that_decides_it_changed(changed, m
     assert export_fingerprint(job, OUTCOME | {"best_checkpoint": None, "checkpoint": "b"}) == (
         export_fingerprint(job, OUTCOME)
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"files": [{"path": "full/a", "bytes": 1}]}, r"files\.0\.sha256"),
+        ({"files": [{"path": "full/a", "bytes": "1", "sha256": "a"}]}, r"files\.0\.bytes"),
+        ({"files": 5}, "files"),
+        ({"folders": {}}, "no folder of a trained model"),
+        ({"folders": {"base": "base"}}, "no folder of a trained model"),
+        ({"folders": {"other": "full"}}, "folders that no training exports: other"),
+    ],
+)
+def test_a_manifest_of_others_with_other_values_is_named(tmp_path, change, said):
+    plain = {"made_from": "x", "files": [], "folders": {"full": "full"}} | change
+    (tmp_path / "manifest.json").write_text(json.dumps(plain))
+    with pytest.raises(DataError, match=rf"manifest\.json: not the manifest of an export \(.*{said}"):
+        export_file(Store(), str(tmp_path)).read()

@@ -50,7 +50,9 @@ def measured_alone(job: Job, outcome: Outcome) -> list:
         if trained:
             load_trained(objective, job.folder, outcome)
             objective.eval()
-        found.append({name: measure(objective, one.tables(), 3, 0, CPU) for name, one in held_out.items()})
+        found.append(
+            {name: measure(objective, one.tables(job.row_bounds(1000)), 3, 0, CPU) for name, one in held_out.items()}
+        )
     return found
 
 
