@@ -6,14 +6,18 @@ divides each micro-batch's loss by the denominator of the whole step (label toke
 and an engine whose library averages over workers multiplies the loss by the number of workers.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
 # What is saved of a trained parameter: the float32 master weight and AdamW's two running averages.
 STATES = ("param", "exp_avg", "exp_avg_sq")
+
+T = TypeVar("T")
 
 # (name, state, start, stop) -> float32 values on the CPU: reads a range of a saved state.
 Fetch = Callable[[str, str, int, int], torch.Tensor]
@@ -64,9 +68,32 @@ class TrainingEngine(Protocol):
 
 @torch.no_grad()
 def load_slices(slices: Iterable[StateSlice], fetch: Fetch) -> None:
-    """Copy saved values into the memory of which the slices are views. At most one slice is in memory twice."""
-    for one in slices:
-        one.values.copy_(fetch(one.name, one.state, one.start, one.start + one.values.numel()))
+    """Copy saved values into the memory of which the slices are views. Few are in memory twice, see `fetched`."""
+    wanted = ((one, (one.name, one.state, one.start, one.start + one.values.numel())) for one in slices)
+    for one, values in fetched(wanted, fetch):
+        one.values.copy_(values)
+
+
+# Ranges that are read at the same time, as long as they have few values together: many small requests wait for the
+# store's latency, not for its rate.
+_AHEAD = 16
+_AHEAD_VALUES = 64 << 20
+
+
+def fetched(wanted: Iterable[tuple[T, tuple[str, str, int, int]]], fetch: Fetch) -> Iterator[tuple[T, torch.Tensor]]:
+    """(key, values) of each (key, arguments of `fetch`), in order, with the next ones read meanwhile in threads."""
+    coming: deque[tuple[T, int, Future[torch.Tensor]]] = deque()
+    values = 0
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="fetch") as pool:
+        for key, (name, state, start, stop) in wanted:
+            while coming and (len(coming) == _AHEAD or values + stop - start > _AHEAD_VALUES):
+                first, size, future = coming.popleft()
+                yield first, future.result()
+                values -= size
+            coming.append((key, stop - start, pool.submit(fetch, name, state, start, stop)))
+            values += stop - start
+        for first, _, future in coming:
+            yield first, future.result()
 
 
 def to_float32(module: torch.nn.Module, device: torch.device | str) -> None:

@@ -24,7 +24,7 @@ import torch
 import torch.distributed
 
 from raymill.training.config import TrainConfig
-from raymill.training.engines.engine import STATES, Fetch, StateSlice, load_slices, to_float32
+from raymill.training.engines.engine import STATES, Fetch, StateSlice, fetched, load_slices, to_float32
 from raymill.training.engines.optimizer import make_optimizer, set_learning_rate, set_steps_taken, start_state
 from raymill.training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
@@ -171,12 +171,16 @@ class ShardedState:
         self._fill(_AVERAGES, fetch)
 
     def _fill(self, states: tuple[str, ...], fetch: Fetch) -> None:
-        for name, parameter in self.trained.items():
-            start, real = self._range(name)
-            for state in states if real else ():
-                part = self._part(parameter, state)
-                part[:real] = fetch(name, state, start, start + real)
-                self._set_part(parameter, state, part)
+        ranges = {name: self._range(name) for name in self.trained}
+        wanted = (
+            ((name, state), (name, state, start, start + real))
+            for name, (start, real) in ranges.items()
+            for state in (states if real else ())
+        )
+        for (name, state), values in fetched(wanted, fetch):
+            part = self._part(self.trained[name], state)
+            part[: len(values)] = values
+            self._set_part(self.trained[name], state, part)
 
     def _range(self, name: str) -> tuple[int, int]:
         """(start of this worker's part in the flattened parameter, number of its values that are not padding)."""

@@ -23,7 +23,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -40,6 +40,7 @@ from raymill.cluster.store.paths import FileName
 from raymill.cluster.store.store import Store
 from raymill.training.engines.engine import StateSlice, TrainingEngine
 from raymill.training.fit.ranks import Ranks
+from raymill.training.records import checkpoint as records
 from raymill.training.records.checkpoint import (
     MANIFEST,
     PIECE_VALUES,
@@ -47,13 +48,15 @@ from raymill.training.records.checkpoint import (
     Checkpoint,
     CheckpointManifest,
     StateFile,
+    StatePart,
     StateRange,
     discard,
     folder_name,
-    has_every_value,
     is_folder_name,
     kept,
+    layouts_of,
     newest,
+    parse_part,
     problem,
     step_of,
 )
@@ -67,6 +70,8 @@ _FILE_VALUES = 128 << 20
 
 # Read at once for a whole module: a multiple of a piece, so that hardly any is read twice.
 _FILLED_VALUES = 8 * PIECE_VALUES
+
+_READERS = 16  # of the ranks' lists
 
 Key = tuple[str, str, int]  # parameter, state, first value
 
@@ -203,19 +208,43 @@ class Saver:
             path = FileName(f"rank-{self.ranks.rank:05d}-{number:05d}.safetensors")
             file, data = pack_file(path, pieces)
             self.run.store.write_bytes(paths.join(folder, path), data)
-            files.append(file.to_plain())
-        part = {"shapes": self._shapes, "files": files}
-        self.run.store.write_bytes(paths.join(folder, _part(self.ranks.rank)), json.dumps(part).encode())
+            files.append(file)
+        path = FileName(f"rank-{self.ranks.rank:05d}.json")
+        data = json.dumps({"files": [file.to_plain() for file in files]}).encode()
+        self.run.store.write_bytes(paths.join(folder, path), data)
+        sizes = tuple((file.path, file.bytes) for file in files)
+        states: dict[tuple[str, int, int], list[str]] = {}
+        for (name, state, start), copy in self._copies.items():
+            states.setdefault((name, start, len(copy)), []).append(state)
+        index = {
+            "ranges": [[name, self._shapes[name], start, count, of] for (name, start, count), of in states.items()],
+            "pieces": sum(len(file.pieces) for file in files),
+            "part": astuple(StatePart(path, len(data), hashlib.sha256(data).hexdigest(), sizes)),
+        }
+        self.run.store.write_bytes(paths.join(folder, _index(self.ranks.rank)), json.dumps(index).encode())
 
     def _put_manifest(self, progress: TrainingProgress) -> None:
         folder = self.uri(progress.step)
-        shapes: dict[str, tuple[int, ...]] = {}
-        files: list[StateFile] = []
-        for rank in range(self.ranks.world):
-            part = json.loads(self.run.store.read_bytes(paths.join(folder, _part(rank))))
-            shapes |= {name: tuple(shape) for name, shape in part["shapes"].items()}
-            files += [StateFile.from_plain(file) for file in part["files"]]
-        if not has_every_value(shapes, files):
+        read, store = self.run.store.read_bytes, self.run.store
+        with ThreadPoolExecutor(min(_READERS, self.ranks.world)) as pool:
+            indices = [
+                json.loads(data)
+                for data in pool.map(read, (paths.join(folder, _index(rank)) for rank in range(self.ranks.world)))
+            ]
+            parts = tuple(StatePart.from_plain(index["part"]) for index in indices)
+            files: tuple[StateFile, ...] = ()
+            if sum(index["pieces"] for index in indices) <= records.LISTED_PIECES:
+                lists = pool.map(read, (paths.join(folder, part.path) for part in parts))
+                files = tuple(file for data in lists for file in parse_part(data))
+        shapes = {name: tuple(shape) for index in indices for name, shape, *_ in index["ranges"]}
+        ranges = (
+            (name, state, start, count, number)
+            for number, index in enumerate(indices)
+            for name, _, start, count, states in index["ranges"]
+            for state in states
+        )
+        layouts = layouts_of(shapes, ranges)
+        if layouts is None:
             raise ClusterError(
                 f"{folder}: the workers' parts do not hold every value of the training state exactly once. "
                 "This is a defect of the engine or the training loop. Earlier checkpoints are not affected."
@@ -225,12 +254,14 @@ class Saver:
             fingerprint_parts=self.run.fingerprint_parts,
             progress=progress,
             shapes=shapes,
-            files=tuple(files),
+            files=files,
             world=self.ranks.world,
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=_versions(),
+            parts=() if files else parts,
+            layouts={} if files else layouts,
         )
-        self.run.store.create(paths.join(folder, MANIFEST), manifest.to_json())
+        store.create(paths.join(folder, MANIFEST), manifest.to_json())
         self.metrics.set_to_now("raymill_checkpoint_time")
         delete_replaced(self.run, self.keep, progress, folder)
 
@@ -267,8 +298,8 @@ def _files(copies: dict[Key, torch.Tensor]) -> Iterator[dict[Key, np.ndarray]]:
         yield pieces
 
 
-def _part(rank: int) -> str:
-    return f"rank-{rank:05d}.json"
+def _index(rank: int) -> str:
+    return f"rank-{rank:05d}.index.json"
 
 
 def delete_replaced(run: TrainingFolder, keep: int, progress: TrainingProgress, own: str) -> None:
@@ -327,7 +358,8 @@ def restore(run: TrainingFolder, parent: Parent | None, ranks: Ranks, engine: Tr
         uri = _choose(run, ranks, damaged)
         if uri is None:
             break
-        checkpoint = Checkpoint.load(run.store, uri)
+        # The first worker has compared the sizes of the files.
+        checkpoint = Checkpoint.load(run.store, uri, compare_sizes=False)
         fetch = _DamageRecorder(checkpoint)
         engine.load(fetch, checkpoint.manifest.progress.updates)
         found = [damage for damage in ranks.gather(fetch.damage) if damage]
@@ -360,7 +392,7 @@ def load_checkpoint(
     """
     checkpoint, seen = None, None
     try:
-        checkpoint = Checkpoint.load(store, uri)
+        checkpoint = Checkpoint.load(store, uri, compare_sizes=ranks.first)
     except DataError as error:
         seen = problem(error)
     if (found := _first(ranks.gather(seen))) is not None:

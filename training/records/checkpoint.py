@@ -3,11 +3,17 @@
     checkpoints/step-00000050-ATTEMPT/
         rank-00003-00000.safetensors    flat float32 pieces of that rank's part of the training state
         rank-00003.json                 the list of its files and pieces; written after them
-        manifest.json                   the lists of all ranks; created last (put-if-absent). A folder without it is an
-                                        unfinished checkpoint and is deleted at the next start.
+        rank-00003.index.json           which values the rank has, without pieces, and the sha256 of its list
+        manifest.json                   created last (put-if-absent). A folder without it is an unfinished checkpoint
+                                        and is deleted at the next start.
 
 A piece has at most 32 MiB and its own sha256. To read a part of a parameter, only the pieces that overlap it are read
 and verified. The files are ordinary safetensors files with keys `NAME|STATE|START`.
+
+The manifest of a checkpoint of up to 10,000 pieces has the lists of all ranks, so that small ones are read by one
+request. Of a larger one it has the ranges of values of each rank, and the lists that overlap what is read are fetched
+and compared with their sha256. Parameters that are divided alike share their ranges, so this manifest grows with the
+number of files and parameters, not with parameters times ranks.
 """
 
 import hashlib
@@ -15,10 +21,11 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from math import prod
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +33,7 @@ import numpy as np
 from raymill.cluster.errors import DataError
 from raymill.cluster.record import RecordFile, record_json
 from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.paths import FileName
 from raymill.cluster.store.store import Store
 from raymill.training.records.job import TrainingFolder
@@ -40,6 +48,9 @@ _ADVICE = "Use another checkpoint."
 # Files up to this size are read whole and once: one request for the hundreds of small tensors of an adapter.
 _WHOLE_BYTES = 64 << 20
 _READERS = 8
+
+# Pieces of a checkpoint whose manifest has all lists: about 2 MB.
+LISTED_PIECES = 10_000
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,24 @@ class StateFile:
     bytes: int
     pieces: tuple[StateRange, ...]
 
+    def check(self) -> None:
+        """Verify types and sizes of what somebody may have changed.
+
+        Raises:
+            ValueError: they cannot be of a file that `pack_file` wrote.
+        """
+        if type(self.bytes) is not int:
+            raise ValueError("the size of a file is no number of bytes")
+        for piece in self.pieces:
+            if not all(isinstance(text, str) for text in (piece.name, piece.state, piece.sha256)):
+                raise ValueError("a piece has no name, state or sha256")
+            if any(type(number) is not int or number < 0 for number in (piece.start, piece.count, piece.offset)):
+                raise ValueError("a piece has numbers that are no counts of values")
+            if piece.count > PIECE_VALUES:
+                raise ValueError("a piece has more values than are written at once: more than a piece holds")
+        if sum(one.count for one in self.pieces) * VALUE_BYTES > self.bytes:
+            raise ValueError("a file has fewer bytes than its pieces")
+
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The file that `to_plain` described."""
@@ -77,11 +106,44 @@ class StateFile:
 
 
 @dataclass(frozen=True)
+class StatePart:
+    """What one rank wrote. path, bytes, sha256: of the list of its files. files: (path, size) of each file."""
+
+    path: FileName
+    bytes: int
+    sha256: str
+    files: tuple[tuple[FileName, int], ...]
+
+    @classmethod
+    def from_plain(cls, plain: list[Any]) -> Self:
+        """The part in the JSON values of its fields (`dataclasses.astuple`)."""
+        path, size, sha256, files = plain
+        part = cls(FileName(path), size, sha256, tuple((FileName(name), count) for name, count in files))
+        if not isinstance(sha256, str) or any(type(one) is not int for one in (size, *(n for _, n in part.files))):
+            raise ValueError("a part has no sha256 or sizes that are no numbers of bytes")
+        return part
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the values of one state of a parameter are: the range from starts[i] to the next start is in parts[i]."""
+
+    starts: tuple[int, ...]
+    parts: tuple[int, ...]
+
+    def overlapping(self, start: int, stop: int) -> tuple[int, ...]:
+        """The numbers of the parts that have values of [start, stop)."""
+        first = max(0, bisect_right(self.starts, start) - 1)
+        return self.parts[first : bisect_left(self.starts, stop)]
+
+
+@dataclass(frozen=True)
 class CheckpointManifest:
     """The content of manifest.json.
 
-    fingerprint_parts: see TrainingFolder. shapes: of every trained parameter, by name. world, made, versions: number of
-    workers, time and package versions when it was written; for information only.
+    fingerprint_parts: see TrainingFolder. shapes: of every trained parameter, by name. files: all files, or none if
+    there are parts. parts: of the ranks; layouts: of each (parameter, state). world, made, versions: number of workers,
+    time and package versions when it was written; for information only.
     """
 
     fingerprint_parts: dict[str, str]
@@ -91,6 +153,17 @@ class CheckpointManifest:
     world: int
     made: str
     versions: dict[str, str]
+    parts: tuple[StatePart, ...] = ()
+    layouts: dict[tuple[str, str], Layout] = field(default_factory=dict)
+
+    @property
+    def file_sizes(self) -> Iterator[tuple[FileName, int]]:
+        """(path, size) of each file."""
+        for file in self.files:
+            yield file.path, file.bytes
+        for part in self.parts:
+            yield part.path, part.bytes
+            yield from part.files
 
     def to_json(self) -> bytes:
         plain = {
@@ -102,6 +175,13 @@ class CheckpointManifest:
             "shapes": self.shapes,
             "files": [file.to_plain() for file in self.files],
         }
+        if self.parts:
+            numbers: dict[Layout, int] = {}
+            states: dict[str, dict[str, int]] = defaultdict(dict)
+            for (name, state), layout in self.layouts.items():
+                states[name][state] = numbers.setdefault(layout, len(numbers))
+            plain |= {"parts": [astuple(part) for part in self.parts], "states": states}
+            plain["layouts"] = [astuple(layout) for layout in numbers]
         return json.dumps(plain, ensure_ascii=False).encode()
 
     @classmethod
@@ -120,26 +200,58 @@ class CheckpointManifest:
             world=plain["world"],
             made=plain["made"],
             versions=plain["versions"],
+            parts=tuple(StatePart.from_plain(part) for part in plain.get("parts", ())),
+            layouts=_layouts(plain) if "parts" in plain else {},
         )
         identity = manifest.fingerprint_parts
         if not isinstance(identity, dict) or not all(isinstance(one, str) for one in identity.values()):
             raise ValueError("its identity is no object of texts")
-        if any(type(file.bytes) is not int for file in manifest.files):
-            raise ValueError("the size of a file is no number of bytes")
+        for file in manifest.files:
+            file.check()
         sizes = [size for shape in manifest.shapes.values() for size in shape]
         if any(type(size) is not int or not 0 <= size < 1 << 53 for size in sizes):
             raise ValueError("a shape has numbers that are no sizes")
-        pieces = [piece for file in manifest.files for piece in file.pieces]
-        if not all(isinstance(text, str) for piece in pieces for text in (piece.name, piece.state, piece.sha256)):
-            raise ValueError("a piece has no name, state or sha256")
-        numbers = [number for piece in pieces for number in (piece.start, piece.count, piece.offset)]
-        if any(type(number) is not int or number < 0 for number in numbers):
-            raise ValueError("a piece has numbers that are no counts of values")
-        if any(sum(one.count for one in file.pieces) * VALUE_BYTES > file.bytes for file in manifest.files):
-            raise ValueError("a file has fewer bytes than its pieces")
-        if any(piece.count > PIECE_VALUES for piece in pieces) or not has_every_value(manifest.shapes, manifest.files):
-            raise ValueError("values are missing, are there twice, or are more than a piece holds")
+        if manifest.parts:
+            _check_layouts(manifest)
+        elif not has_every_value(manifest.shapes, manifest.files):
+            raise ValueError("values are missing or are there twice")
         return manifest
+
+
+def _layouts(plain: dict[str, Any]) -> dict[tuple[str, str], Layout]:
+    every = [Layout(*map(tuple, layout)) for layout in plain["layouts"]]
+    of_states = {(name, state): number for name, states in plain["states"].items() for state, number in states.items()}
+    if any(type(number) is not int or not 0 <= number < len(every) for number in of_states.values()):
+        raise ValueError("a state has no number of a layout")
+    return {key: every[number] for key, number in of_states.items()}
+
+
+def _check_layouts(manifest: CheckpointManifest) -> None:
+    if manifest.files:
+        raise ValueError("it has both parts and files")
+    if {name for name, _ in manifest.layouts} != manifest.shapes.keys():
+        raise ValueError("its layouts are of other parameters than its shapes")
+    for layout in set(manifest.layouts.values()):
+        if len(layout.starts) != len(layout.parts) or layout.starts[:1] != (0,):
+            raise ValueError("a layout has other starts than parts, or does not begin at 0")
+        if any(type(number) is not int or number < 0 for number in (*layout.starts, *layout.parts)):
+            raise ValueError("a layout has numbers that are no counts")
+        if list(layout.starts) != sorted(set(layout.starts)) or max(layout.parts) >= len(manifest.parts):
+            raise ValueError("a layout has starts that do not ascend, or parts that there are not")
+    if any(layout.starts[-1] >= prod(manifest.shapes[name]) for (name, _), layout in manifest.layouts.items()):
+        raise ValueError("a layout has values beyond its parameter")
+
+
+def parse_part(data: bytes) -> tuple[StateFile, ...]:
+    """The files of one rank, from the content of its list.
+
+    Raises:
+        ValueError, TypeError, KeyError: the content is not a list.
+    """
+    files = tuple(StateFile.from_plain(file) for file in record_json(data)["files"])
+    for file in files:
+        file.check()
+    return files
 
 
 def folder_name(step: int, attempt: str) -> str:
@@ -159,16 +271,18 @@ class Checkpoint:
         self.uri = uri
         self.manifest = manifest
         self._whole_files: dict[str, bytes] = {}
-        self._pieces: dict[tuple[str, str], list[tuple[StateFile, StateRange]]] = defaultdict(list)
-        for file in manifest.files:
-            for piece in file.pieces:
-                self._pieces[piece.name, piece.state].append((file, piece))
-        for pieces in self._pieces.values():
-            pieces.sort(key=lambda found: found[1].start)
+        self._lock = Lock()  # of what is read once
+        self._locks: dict[str, Lock] = defaultdict(Lock)
+        self._lists: dict[int, _Pieces] = {}  # by part; of a manifest without parts, all have the number -1
+        if not manifest.parts:
+            self._lists[-1] = _by_state(manifest.files)
 
     @classmethod
-    def load(cls, store: Store, uri: str) -> Self:
+    def load(cls, store: Store, uri: str, *, compare_sizes: bool = True) -> Self:
         """Open the checkpoint of a folder: read its manifest and compare the sizes of its files by one listing.
+
+        Args:
+            compare_sizes: False if another worker has compared them.
 
         Raises:
             DataError: there is no manifest, it cannot be parsed, or a file is missing or has another size.
@@ -180,13 +294,22 @@ class Checkpoint:
             raise DataError(
                 f"{uri}: no finished checkpoint here ({MANIFEST} is missing). Use another one from the folder above."
             )
+        if not compare_sizes:
+            return cls(store, uri, manifest)
         present = {file.uri: file.size for file in store.list_files(uri)}
-        for file in manifest.files:
-            at = paths.join(uri, file.path)
-            if present.get(at) != file.bytes:
+        for path, size in manifest.file_sizes:
+            at = paths.join(uri, path)
+            if present.get(at) != size:
                 seen = f"has {present[at]:,} bytes" if at in present else "is missing"
-                raise DataError(f"{at}: {seen}; {file.bytes:,} bytes were written. {_ADVICE}")
+                raise DataError(f"{at}: {seen}; {size:,} bytes were written. {_ADVICE}")
         return cls(store, uri, manifest)
+
+    @property
+    def files(self) -> Iterator[StateFile]:
+        """All files with their pieces; the lists of parts are read."""
+        yield from self.manifest.files
+        for number in range(len(self.manifest.parts)):
+            yield from self._files_of(number)
 
     @property
     def step(self) -> int:
@@ -204,7 +327,7 @@ class Checkpoint:
         Raises:
             DataError: a piece has another sha256.
         """
-        for file in self.manifest.files:
+        for file in self.files:
             for piece in file.pieces:
                 if piece.state == "param":
                     self._read(file, piece)
@@ -236,18 +359,62 @@ class Checkpoint:
         return values
 
     def _overlapping(self, name: str, state: str, start: int, stop: int) -> list[tuple[StateFile, StateRange]]:
-        pieces = self._pieces.get((name, state), [])
-        first = max(0, bisect_right(pieces, start, key=lambda found: found[1].start) - 1)
-        end = bisect_left(pieces, stop, key=lambda found: found[1].start)
-        return [found for found in pieces[first:end] if found[1].start + found[1].count > start]
+        """The pieces with values of [start, stop), in order, and their files."""
+        numbers: Iterable[int] = (-1,)
+        if self.manifest.parts:
+            layout = self.manifest.layouts.get((name, state))
+            numbers = layout.overlapping(start, stop) if layout and start < stop else ()
+        found: list[tuple[StateFile, StateRange]] = []
+        for number in dict.fromkeys(numbers):
+            pieces = self._pieces_of(number).get((name, state), [])
+            first = max(0, bisect_right(pieces, start, key=lambda one: one[1].start) - 1)
+            end = bisect_left(pieces, stop, key=lambda one: one[1].start)
+            found += [one for one in pieces[first:end] if one[1].start + one[1].count > start]
+        return sorted(found, key=lambda one: one[1].start)
+
+    def _pieces_of(self, part: int) -> "_Pieces":
+        with self._lock:
+            lock = self._locks[f"part {part}"]
+        with lock:
+            if part not in self._lists:
+                self._lists[part] = _by_state(self._files_of(part))
+            return self._lists[part]
+
+    def _files_of(self, number: int) -> tuple[StateFile, ...]:
+        """The files of a part, from its list.
+
+        Raises:
+            DataError: the list has another sha256 than the manifest says, or is no list.
+        """
+        part = self.manifest.parts[number]
+        uri = paths.join(self.uri, part.path)
+        try:
+            data = self.store.read_bytes(uri)
+        except NotFound as error:
+            raise DataError(f"{uri}: is missing. {_ADVICE}") from error
+        if hashlib.sha256(data).hexdigest() != part.sha256:
+            raise DataError(f"{uri}: has another sha256 than was written. {_ADVICE}")
+        try:
+            files = parse_part(data)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise DataError(f"{uri}: Raymill did not write it ({error}). {_ADVICE}") from error
+        if [(file.path, file.bytes) for file in files] != list(part.files):
+            raise DataError(f"{uri}: has other files than the manifest. {_ADVICE}")
+        return files
+
+    def _whole(self, uri: str, path: str) -> bytes:
+        with self._lock:
+            lock = self._locks[path]
+        with lock:
+            if path not in self._whole_files:
+                self._whole_files[path] = self.store.read_bytes(uri)
+            return self._whole_files[path]
 
     def _read(self, file: StateFile, piece: StateRange) -> bytes:
         uri = paths.join(self.uri, file.path)
         size = piece.count * VALUE_BYTES
         if file.bytes <= _WHOLE_BYTES:
-            if file.path not in self._whole_files:
-                self._whole_files[file.path] = self.store.read_bytes(uri)
-            data = self._whole_files[file.path][piece.offset : piece.offset + size]
+            data = self._whole(uri, file.path)[piece.offset : piece.offset + size]
         else:
             with self.store.open_input(uri) as opened:
                 opened.seek(piece.offset)
@@ -258,6 +425,20 @@ class Checkpoint:
                 f"written. {_ADVICE}"
             )
         return data
+
+
+_Pieces = dict[tuple[str, str], list[tuple[StateFile, StateRange]]]
+
+
+def _by_state(files: Iterable[StateFile]) -> _Pieces:
+    """The pieces of each (parameter, state) in the order of their values."""
+    found: _Pieces = defaultdict(list)
+    for file in files:
+        for piece in file.pieces:
+            found[piece.name, piece.state].append((file, piece))
+    for pieces in found.values():
+        pieces.sort(key=lambda one: one[1].start)
+    return found
 
 
 def checkpoint_folders(run: TrainingFolder) -> list[str]:
@@ -346,16 +527,28 @@ def latest(run: TrainingFolder) -> Checkpoint | None:
 
 def has_every_value(shapes: dict[str, tuple[int, ...]], files: Sequence[StateFile]) -> bool:
     """Whether the files have every value of every state exactly once, for all parameters in `shapes`."""
-    held: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
-    for file in files:
-        for piece in file.pieces:
-            held[piece.name, piece.state].append((piece.start, piece.start + piece.count))
-    for (name, _), ranges in held.items():
-        ranges.sort()
-        ends = [0, *(end for _, end in ranges)]
-        if [start for start, _ in ranges] != ends[:-1] or ends[-1] != prod(shapes[name]):
-            return False
-    return {name for name, _ in held} == shapes.keys()
+    held = ((piece.name, piece.state, piece.start, piece.count, 0) for file in files for piece in file.pieces)
+    return layouts_of(shapes, held) is not None
+
+
+def layouts_of(
+    shapes: dict[str, tuple[int, ...]], ranges: Iterable[tuple[str, str, int, int, int]]
+) -> dict[tuple[str, str], Layout] | None:
+    """The layout of each (parameter, state); None if not every value is there exactly once.
+
+    ranges: (parameter, state, start, count, part) of ranges without a gap.
+    """
+    held: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+    for name, state, start, count, part in ranges:
+        held[name, state].append((start, start + count, part))
+    layouts = {}
+    for (name, state), found in held.items():
+        found.sort()
+        starts, ends, parts = zip(*found, strict=True)
+        if name not in shapes or [0, *ends] != [*starts, prod(shapes[name])]:
+            return None
+        layouts[name, state] = Layout(starts, parts)
+    return layouts if {name for name, _ in held} == shapes.keys() else None
 
 
 def kept(steps: Sequence[int], keep: int, best: int | None) -> set[int]:

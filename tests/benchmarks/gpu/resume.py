@@ -123,7 +123,7 @@ def compared(whole: str, killed: str) -> Iterator[CorrectnessCheck]:
 def digests(run: str) -> dict[tuple[str, str, int, int], str]:
     """Of the last checkpoint of a finished run, by name, state, start and count of the values."""
     checkpoint = Checkpoint.load(Store(), json.loads(Store().read_bytes(f"{run}/{OUTCOME}"))["checkpoint"])
-    return {(p.name, p.state, p.start, p.count): p.sha256 for file in checkpoint.manifest.files for p in file.pieces}
+    return {(p.name, p.state, p.start, p.count): p.sha256 for file in checkpoint.files for p in file.pieces}
 
 
 def resumed_at(run: str) -> int:

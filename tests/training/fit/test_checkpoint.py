@@ -4,7 +4,10 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import time
 from importlib.metadata import PackageNotFoundError
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,15 +21,28 @@ from hypothesis import strategies as st
 from raymill import cluster
 from raymill.cluster.errors import ClusterError, DataError, StorageError
 from raymill.cluster.store.interface import NotFound, StorageOptions, Unavailable
+from raymill.cluster.store.paths import FileName
 from raymill.cluster.store.store import Store
-from raymill.training.engines.engine import StateSlice
+from raymill.training.engines import engine as protocol
+from raymill.training.engines.engine import StateSlice, fetched
 from raymill.training.fit import checkpoint as saving
 from raymill.training.fit.checkpoint import Saver, fill, pack_file, restore
 from raymill.training.fit.ranks import Ranks
 from raymill.training.fit.step_log import StepLog
 from raymill.training.pack.packed_run import manifest_file
 from raymill.training.records import checkpoint as checkpoint_format
-from raymill.training.records.checkpoint import Checkpoint, StateFile, StateRange, has_every_value, kept, latest, newest
+from raymill.training.records.checkpoint import (
+    Checkpoint,
+    CheckpointManifest,
+    StateFile,
+    StatePart,
+    StateRange,
+    has_every_value,
+    kept,
+    latest,
+    layouts_of,
+    newest,
+)
 from raymill.training.records.finished import (
     WorkerErrors,
     read_evaluation,
@@ -52,8 +68,10 @@ def write_by(job: Job, world: int, step: int = 3) -> str:
     return savers[0].uri(step)
 
 
+@pytest.mark.parametrize("listed", [0, 10_000])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, monkeypatch):
+def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, listed, monkeypatch):
+    monkeypatch.setattr(checkpoint_format, "LISTED_PIECES", listed)
     monkeypatch.setattr(saving, "PIECE_VALUES", 3)
     monkeypatch.setattr(saving, "_FILE_VALUES", 10)
     checkpoint = Checkpoint.load(Store(), write_by(make_job(tmp_path), world))
@@ -64,11 +82,140 @@ def test_whatever_the_workers_saved_is_read_back_in_any_cut(tmp_path, world, mon
             for start in range(len(whole)):
                 for stop in range(start, len(whole) + 1):
                     assert np.array_equal(checkpoint.fetch(name, state, start, stop), whole[start:stop])
-    sizes = [sum(piece.count for piece in file.pieces) for file in checkpoint.manifest.files]
+    assert len(checkpoint.manifest.parts) == (0 if listed else world)
+    files = list(checkpoint.files)
+    sizes = [sum(piece.count for piece in file.pieces) for file in files]
     assert max(sizes) <= 10 and sum(sizes) == 27 * len(STATES)
-    for one, after in zip(checkpoint.manifest.files, checkpoint.manifest.files[1:], strict=False):
+    for one, after in pairwise(files):
         if one.path[:10] == after.path[:10]:
             assert sum(piece.count for piece in one.pieces) + after.pieces[0].count > 10, "a file is filled first"
+
+
+def in_parts(tmp_path, monkeypatch, world: int = 3) -> str:
+    """A checkpoint whose manifest has no lists."""
+    monkeypatch.setattr(checkpoint_format, "LISTED_PIECES", 0)
+    return write_by(make_job(tmp_path), world)
+
+
+def test_a_rank_reads_the_lists_of_the_values_that_it_wants_alone(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.load(Store(), in_parts(tmp_path, monkeypatch, world=4))
+    monkeypatch.setattr(checkpoint_format, "_WHOLE_BYTES", 0)
+    asked, read_bytes = [], Store.read_bytes
+    monkeypatch.setattr(Store, "read_bytes", lambda self, uri: asked.append(uri[-15:]) or read_bytes(self, uri))
+    for state in STATES:  # of 20 values, each rank has 5
+        assert len(checkpoint.fetch("first.weight", state, 5, 15)) == 10
+    assert asked == ["rank-00001.json", "rank-00002.json"]
+
+
+def test_threads_read_a_list_and_a_small_file_once(tmp_path, monkeypatch):
+    checkpoint = Checkpoint.load(Store(), in_parts(tmp_path, monkeypatch, world=1))
+    asked, read_bytes = [], Store.read_bytes
+
+    def slow(self, uri):
+        asked.append(uri)
+        time.sleep(0.05)
+        return read_bytes(self, uri)
+
+    monkeypatch.setattr(Store, "read_bytes", slow)
+    wanted = [((name, state), (name, state, 0, 7)) for name in SHAPES for state in STATES]
+    for (name, state), found in fetched(wanted, lambda *of: torch.from_numpy(checkpoint.fetch(*of))):
+        assert torch.equal(found, values(name, state)[:7])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("damage", ["gone", "other", "no list", "more"])
+def test_a_damaged_list_of_a_rank_is_damage_of_the_checkpoint(tmp_path, monkeypatch, damage):
+    uri = in_parts(tmp_path, monkeypatch)
+    path = Path(uri, "rank-00001.json")
+    text = path.read_text()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "other":
+        path.write_text(text.replace("param", "qaram"))
+    else:
+        path.write_text(text + " " if damage == "more" else "{" + text[1:].replace('"files"', '"filez"'))
+    if damage in ("gone", "more"):
+        with pytest.raises(DataError, match=r"rank-00001\.json: (is missing|has \d+ bytes)"):
+            Checkpoint.load(Store(), uri)
+        checkpoint = Checkpoint.load(Store(), uri, compare_sizes=False)
+    else:
+        checkpoint = Checkpoint.load(Store(), uri)
+    checkpoint.fetch("first.weight", "param", 0, 6)
+    with pytest.raises(DataError, match=r"rank-00001\.json: (is missing|has another sha256)"):
+        checkpoint.fetch("first.weight", "param", 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda plain: plain["layouts"][0][0].__setitem__(0, 1), "does not begin at 0"),
+        (lambda plain: plain["layouts"][0][0].append(99), "other starts than parts"),
+        (lambda plain: plain["layouts"][0][0].__setitem__(1, 99), "do not ascend"),
+        (lambda plain: plain["layouts"][0][0].__setitem__(2, 99), "beyond its parameter"),
+        (lambda plain: plain["layouts"][0][1].__setitem__(1, 9), "parts that there are not"),
+        (lambda plain: plain["layouts"][0][1].__setitem__(1, -1), "no counts"),
+        (lambda plain: plain["layouts"][0][1].__setitem__(1, 1.5), "no counts"),
+        (lambda plain: plain["states"].pop("second"), "other parameters"),
+        (lambda plain: plain["states"]["second"].__setitem__("param", -1), "no number of a layout"),
+        (lambda plain: plain["states"]["second"].__setitem__("param", 7), "no number of a layout"),
+        (lambda plain: plain["parts"][0].__setitem__(0, "../x.json"), "x.json"),
+        (lambda plain: plain["parts"][0].__setitem__(1, "1"), "no numbers of bytes"),
+        (lambda plain: plain["parts"][0].__setitem__(2, 1), "no sha256"),
+        (lambda plain: plain["parts"][0][3].append(["/x", 1]), "/x"),
+        (lambda plain: plain["files"].append({"path": "a", "bytes": 1, "pieces": []}), "both parts and files"),
+    ],
+)
+def test_a_manifest_of_parts_that_raymill_did_not_write_is_refused(tmp_path, monkeypatch, change, said):
+    uri = in_parts(tmp_path, monkeypatch)
+    manifest = Path(uri, "manifest.json")
+    plain = json.loads(manifest.read_text())
+    change(plain)
+    manifest.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match=said):
+        Checkpoint.load(Store(), uri)
+
+
+def test_a_list_of_a_rank_with_impossible_pieces_is_refused(tmp_path, monkeypatch):
+    uri = in_parts(tmp_path, monkeypatch, world=1)
+    path, manifest = Path(uri, "rank-00000.json"), Path(uri, "manifest.json")
+    plain = json.loads(path.read_text())
+    plain["files"][0]["pieces"][0][3] = 1 << 40
+    path.write_text(json.dumps(plain))
+    record = json.loads(manifest.read_text())
+    record["parts"][0][1:3] = [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+    manifest.write_text(json.dumps(record))
+    checkpoint = Checkpoint.load(Store(), uri)
+    with pytest.raises(DataError, match=r"rank-00000\.json: Raymill did not write it \(a piece has more values"):
+        checkpoint.fetch("second", "param", 0, 1)
+
+
+def test_parameters_that_are_divided_alike_share_their_ranges():
+    shapes = {f"layer.{number}": (64, 8) for number in range(100)} | {"norm": (64,)}
+    ranges = [
+        (name, state, rank * prod(shape) // 64, prod(shape) // 64, rank)
+        for rank in range(64) for name, shape in shapes.items() for state in STATES
+    ]  # fmt: skip
+    layouts = layouts_of(shapes, ranges)
+    assert layouts is not None
+    parts = tuple(StatePart(FileName(f"{rank}.json"), 1, "", ()) for rank in range(64))
+    manifest = CheckpointManifest({}, TrainingProgress(), shapes, (), 64, "", {}, parts, layouts)
+    plain = json.loads(manifest.to_json())
+    assert len(plain["layouts"]) == 2
+    assert CheckpointManifest.from_json(manifest.to_json()) == manifest
+
+
+def test_few_values_are_read_ahead(monkeypatch):
+    monkeypatch.setattr(protocol, "_AHEAD_VALUES", 10)
+    begun, most = [], []
+
+    def fetch(name, state, start, stop):
+        begun.append(name)
+        return torch.zeros(stop - start)
+
+    for number, (key, found) in enumerate(fetched([(n, (str(n), "param", 0, 4)) for n in range(9)], fetch)):
+        assert key == number and len(found) == 4
+        most.append(len(begun) - number)
+    assert len(begun) == 9 and max(most) <= 3
 
 
 def test_the_files_are_safetensors_that_others_can_read(tmp_path):
