@@ -439,9 +439,13 @@ class ColumnsSettings(TypedDict, total=False):
     chosen: str | None
     """Column with the better of two answers, text or messages, which has the loss; null: none."""
     rejected: str | None
-    """Column with the worse of two answers, which is not trained on; null: none."""
+    """Column with the worse of two answers, which objective sft does not train on; null: none."""
+    margin: str | None
+    """Column with a number, the wanted difference of both answers' rewards, for objective reward; null: none."""
     input: str | None
-    """Column with a text that follows the prompt of a pair after a blank line, and may be empty; null: none."""
+    """Column with a text that follows the prompt of a pair or preference after a blank line, and may be empty; null:
+    none.
+    """
     history: str | None
     """Column with the earlier turns of a pair, a list of [prompt, answer]; their answers are trained on too; null:
     none.
@@ -458,7 +462,8 @@ class ColumnsSettings(TypedDict, total=False):
     """Column with the tools of a conversation, for the chat template; null: none."""
     label: str | None
     """Column with the class of a text for method probe: text, a whole number, or a list, whose most frequent value
-    counts; null: the labels, else the categories, of a data set of `raymill prepare`.
+    counts; null: the labels, else the categories, of a data set of `raymill prepare`; for objective kto true or
+    false.
     """
     id: str | None
     """Column with document ids; null: `id` if there is one, else a hash of the content."""
@@ -715,6 +720,25 @@ class DocumentCopiesSettings(TypedDict, total=False):
     """
     sources: Mapping[str, float]
     """Source -> factor of the copies of its documents; other sources have 1."""
+
+
+class DpoSettings(TypedDict, total=False):
+    """Direct preference optimisation (Rafailov et al. 2023)."""
+
+    beta: float
+    """Factor of the log-probability ratio to the reference model; small: the model may move far from it."""
+    loss: Literal["sigmoid", "robust", "hinge"]
+    """Loss of a pair: sigmoid (-log of the logistic function), robust (unbiased where labels are swapped with
+    probability `label_smoothing`), or hinge.
+    """
+    label_smoothing: float
+    """Probability that the labels of a pair are swapped, for losses sigmoid and robust."""
+    by_length: bool
+    """Whether the log-probability ratio of each answer is divided by its number of tokens."""
+    sft: float
+    """Weight of the cross entropy of the chosen answers, a mean over their tokens in the whole step, which is added
+    to the loss.
+    """
 
 
 class DropSettings(TypedDict, total=False):
@@ -1246,6 +1270,23 @@ class InputSettings(TypedDict, total=False):
     """Object-store settings for this source alone; null: the config's `storage`."""
 
 
+class IpoSettings(TypedDict, total=False):
+    """Identity preference optimisation (Azar et al. 2024)."""
+
+    beta: float
+    """Factor of the bond to the reference model: the wanted difference of log-probability ratios is 1 / (2 beta), in
+    nats.
+    """
+    by_length: bool
+    """Whether the log-probability ratio of each answer is divided by its number of tokens, as in TRL; false: the
+    sum, as in OpenRLHF.
+    """
+    sft: float
+    """Weight of the cross entropy of the chosen answers, a mean over their tokens in the whole step, which is added
+    to the loss.
+    """
+
+
 class JudgeScoreSettings(TypedDict, total=False):
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low."""
 
@@ -1271,6 +1312,17 @@ class JudgeSettings(TypedDict, total=False):
     """
     sampling: SamplingSettings
     """How answers are drawn from the model."""
+
+
+class KtoSettings(TypedDict, total=False):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024)."""
+
+    beta: float
+    """Factor of the log-probability ratio to the reference model; small: the model may move far from it."""
+    desirable_weight: float
+    """Weight of the loss of desirable answers."""
+    undesirable_weight: float
+    """Weight of the loss of undesirable answers."""
 
 
 class LanguageIdSettings(TypedDict, total=False):
@@ -1515,6 +1567,13 @@ class OptimizerSettings(TypedDict, total=False):
     """Term in the denominator of AdamW's update, for numerical stability."""
     layer_decay: float
     """Learning rate of each decoder layer divided by the rate of the layer above it; 1: equal rates."""
+
+
+class OrpoSettings(TypedDict, total=False):
+    """Odds-ratio preference optimisation (Hong et al. 2024)."""
+
+    beta: float
+    """Weight of the odds-ratio loss beside the cross entropy."""
 
 
 class OutliersSettings(TypedDict, total=False):
@@ -1771,6 +1830,13 @@ class ReportOptionsSettings(TypedDict, total=False):
     """Fraction of a source's documents above which the report warns of their removal."""
 
 
+class RewardSettings(TypedDict, total=False):
+    """A reward model by Bradley and Terry's probability that the chosen answer wins."""
+
+    centring: float
+    """Weight of the squared sum of both scores of a pair, which keeps scores around zero."""
+
+
 class RoundsSettings(TypedDict, total=False):
     """What trains before each round of `raymill annotate round`, and what labels cost, by which it stops."""
 
@@ -1976,6 +2042,19 @@ class ShownExamplesSettings(TypedDict, total=False):
     model: Place | EmbeddingModelSettings | None
     """Model that computes vectors of texts: the folder, URI or hub name of a sentence-transformers model, or
     settings with an `endpoint`; null: TF-IDF with truncated SVD.
+    """
+
+
+class SimpoSettings(TypedDict, total=False):
+    """Simple preference optimisation (Meng et al. 2024)."""
+
+    beta: float
+    """Factor of the mean log-probability of an answer's tokens."""
+    gamma: float
+    """Number by which the reward of the chosen answer should be higher; the paper has 0.1 to 0.8 times `beta`."""
+    sft: float
+    """Weight of the cross entropy of the chosen answers, a mean over their tokens in the whole step, which is added
+    to the loss.
     """
 
 
@@ -2657,6 +2736,13 @@ def train(
     terms: GenerationTermsSettings | None = NOT_GIVEN,
     model: Place | ModelSettings = NOT_GIVEN,
     continue_from: Place | ContinueFromSettings | None = NOT_GIVEN,
+    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "kto", "reward"] = NOT_GIVEN,
+    dpo: DpoSettings = NOT_GIVEN,
+    ipo: IpoSettings = NOT_GIVEN,
+    simpo: SimpoSettings = NOT_GIVEN,
+    orpo: OrpoSettings = NOT_GIVEN,
+    kto: KtoSettings = NOT_GIVEN,
+    reward: RewardSettings = NOT_GIVEN,
     method: Literal["full", "lora", "qlora", "prefix", "prompt", "probe"] = NOT_GIVEN,
     lora: LoraSettings = NOT_GIVEN,
     prefix: VirtualSettings = NOT_GIVEN,
@@ -2721,6 +2807,15 @@ def train(
         continue_from: Output of a finished run to continue: weights, optimizer state and position in the data
             are kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null:
             none.
+        objective: Loss that is minimised: cross entropy of the next token (sft); of pairs of a better and a
+            worse answer dpo, ipo, simpo, orpo, or a model of rewards (reward); of answers that are each
+            desirable or not kto.
+        dpo: Loss of objective dpo.
+        ipo: Loss of objective ipo.
+        simpo: Loss of objective simpo.
+        orpo: Loss of objective orpo.
+        kto: Loss of objective kto.
+        reward: Loss of objective reward.
         method: Training method: all weights (full), LoRA, LoRA on a 4-bit base (qlora), prefix tuning, prompt
             tuning, or a classification head (probe).
         lora: Adapter of methods lora and qlora.
@@ -2799,6 +2894,13 @@ def train(
             "terms": terms,
             "model": model,
             "continue_from": continue_from,
+            "objective": objective,
+            "dpo": dpo,
+            "ipo": ipo,
+            "simpo": simpo,
+            "orpo": orpo,
+            "kto": kto,
+            "reward": reward,
             "method": method,
             "lora": lora,
             "prefix": prefix,

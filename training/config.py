@@ -36,7 +36,18 @@ from raymill.training.config_parts import (
     WithLaterSettings,
     Workers,
 )
-from raymill.training.methods import METHODS, Lora, MethodName, Probe, TrainingMethod, Virtual
+from raymill.training.methods import METHODS, Lora, MethodName, MetricWords, Probe, TrainingMethod, Virtual
+from raymill.training.objectives import (
+    OBJECTIVES,
+    Dpo,
+    Ipo,
+    Kto,
+    ObjectiveName,
+    Orpo,
+    Reward,
+    Simpo,
+    TrainingObjective,
+)
 
 Order = Literal["shuffled", "curriculum", "reverse", "mixed"]
 EngineName = Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"]
@@ -103,6 +114,17 @@ class TrainConfig(WithLaterSettings):
         "kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null: "
         "none",
     )
+    objective: ObjectiveName = Field(
+        "sft",
+        description="Loss that is minimised: cross entropy of the next token (sft); of pairs of a better and a worse "
+        "answer dpo, ipo, simpo, orpo, or a model of rewards (reward); of answers that are each desirable or not kto",
+    )
+    dpo: Dpo = Field(Dpo(), description="Loss of objective dpo")
+    ipo: Ipo = Field(Ipo(), description="Loss of objective ipo")
+    simpo: Simpo = Field(Simpo(), description="Loss of objective simpo")
+    orpo: Orpo = Field(Orpo(), description="Loss of objective orpo")
+    kto: Kto = Field(Kto(), description="Loss of objective kto")
+    reward: Reward = Field(Reward(), description="Loss of objective reward")
     method: MethodName = Field(
         "full",
         description="Training method: all weights (full), LoRA, LoRA on a 4-bit base (qlora), prefix tuning, prompt "
@@ -250,6 +272,7 @@ class TrainConfig(WithLaterSettings):
         self._check_length()
         self._check_corpora()
         self.training_method.check(self)
+        self._check_objective()
         self._check_engine()
         if self.continue_from and self.phases:
             raise ValueError(
@@ -264,7 +287,9 @@ class TrainConfig(WithLaterSettings):
             raise ValueError("phases: scores of your own are of all phases; give `generate.custom` beside `phases`")
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
-            if number + 1 < len(self.phases) and not (whole.exports_whole_weights):
+            if number + 1 < len(self.phases) and whole.objective == "reward":
+                raise ValueError(f"phases: {phase['name']} trains a model of rewards, from which no phase can start")
+            if number + 1 < len(self.phases) and not whole.exports_whole_weights:
                 raise ValueError(
                     f"phases: {phase['name']} exports no full weights, which the next phase starts from; "
                     "use method full, lora or qlora there, and export.merged: true"
@@ -323,6 +348,24 @@ class TrainConfig(WithLaterSettings):
         if self.order == "shuffled" and not self.phases and any(columns.stage for columns in self.all_columns):
             raise ValueError(
                 "columns.stage: only the orders curriculum, reverse and mixed use curriculum stages; set `order`"
+            )
+
+    def _check_objective(self) -> None:
+        objective = self.training_objective
+        if objective.records == "text":
+            return
+        if self.training_method.classifies or self.training_method.virtual:
+            raise ValueError(
+                f"method: objective {self.objective} trains methods full, lora and qlora, not {self.method}"
+            )
+        if self.prompt_loss_weight:
+            raise ValueError(f"prompt_loss_weight: objective {self.objective} has no loss of prompts; remove it")
+        if self.generate and self.objective == "reward":
+            raise ValueError("generate: a model of rewards (objective reward) generates no text; remove `generate`")
+        if self.packing.overflow not in (None, "drop"):
+            raise ValueError(
+                f"packing.overflow: objective {self.objective} compares whole answers, so what is longer than a row is "
+                "left out (drop); increase sequence_length to keep more"
             )
 
     def _check_engine(self) -> None:
@@ -399,6 +442,8 @@ class TrainConfig(WithLaterSettings):
 
         Only plain text is split by default, since the second part of a conversation has answers without a question.
         """
+        if self.training_objective.records != "text":
+            return "drop"
         if self.packing.overflow is not None:
             return self.packing.overflow
         if self.training_method.classifies:
@@ -408,18 +453,20 @@ class TrainConfig(WithLaterSettings):
     @property
     def ignored(self) -> list[str]:
         """The given groups of settings that no method of this config uses."""
-        used = {one.training_method.group for one in self.trainings}
+        used = {one.training_method.group for one in self.trainings} | {one.objective for one in self.trainings}
         given = set().union(self.model_fields_set, *self.phases)
-        return [name for name in _users() if name in given and name not in used]
+        return [name for name in (*_users(), *OBJECTIVES) if name in given and name not in used]
 
     @property
     def without_effect(self) -> list[str]:
         """Sentences about given settings that change nothing, in this config or in one of its phases."""
-        found = [
-            f"{name}: only method {' or '.join(_users()[name])} uses it, so it has no effect. Set method: "
-            f"{_users()[name][0]}, or remove {name}."
-            for name in self.ignored
-        ]
+        found = []
+        for name in self.ignored:
+            kind, users = ("objective", [name]) if name in OBJECTIVES else ("method", _users()[name])
+            found.append(
+                f"{name}: only {kind} {' or '.join(users)} uses it, so it has no effect. Set {kind}: {users[0]}, or "
+                f"remove {name}."
+            )
         own = {name: reason for one in self.trainings for name, reason in one._without_effect().items()}
         return found + [f"{name}: has no effect, because {reason}. Remove it." for name, reason in own.items()]
 
@@ -443,7 +490,8 @@ class TrainConfig(WithLaterSettings):
             and "there are no prompts in plain text",
             "export.merged": not self.training_method.merges
             and f"method {self.method} has no adapter that can be merged",
-            "export.dtype": not self.exports_whole_weights and "no full or merged weights are exported",
+            "export.dtype": not (self.exports_whole_weights or self.objective == "reward")
+            and "no full or merged weights are exported",
             "generate.decimal_mark": generate and generate.answer != "number" and "generate.answer is not number",
             "generate.prompt_tokens": all(one.form != "text" for one in self.all_columns)
             and "the corpus itself has prompts",
@@ -487,6 +535,16 @@ class TrainConfig(WithLaterSettings):
         return METHODS[self.method]
 
     @property
+    def training_objective(self) -> TrainingObjective:
+        """The objective of training."""
+        return OBJECTIVES[self.objective]
+
+    @property
+    def metric_words(self) -> MetricWords:
+        """The words for measurements."""
+        return self.training_objective.words or self.training_method.words
+
+    @property
     def trainings(self) -> "tuple[TrainConfig, ...]":
         """The config of each phase; without phases, this one."""
         return tuple(self.phase(overrides) for overrides in self.phases) or (self,)
@@ -524,7 +582,11 @@ class TrainConfig(WithLaterSettings):
             left_out: further settings to leave out. how: arguments of pydantic's model_dump_json.
         """
         stores: dict[str, Any] = {"storage": True, "corpus": {"__all__": {"storage": True}}}
-        plain = json.loads(self.model_dump_json(exclude=stores | dict.fromkeys(left_out, True), **how))
+        # Without the settings of other objectives, so that records of earlier versions, which had none, are equal.
+        unused = {name for name in OBJECTIVES if name != self.objective}
+        if self.objective == "sft":
+            unused.add("objective")
+        plain = json.loads(self.model_dump_json(exclude=stores | dict.fromkeys((*left_out, *unused), True), **how))
         for phase in plain.get("phases", ()):
             for corpus in phase["corpus"] if isinstance(phase.get("corpus"), list) else ():
                 corpus.pop("storage", None)

@@ -26,7 +26,7 @@ Overflow = Literal["split", "truncate", "drop"]
 
 
 # Columns that are not recorded where they are not given, as in earlier versions, which had none.
-_UNRECORDED = ("chosen", "rejected", "copies")
+_UNRECORDED = ("chosen", "rejected", "copies", "margin")
 
 
 class Settings(BaseModel):
@@ -77,12 +77,18 @@ class Columns(Settings):
         description="Column with the better of two answers, text or messages, which has the loss; null: none",
     )
     rejected: str | None = Field(
-        None, description="Column with the worse of two answers, which is not trained on; null: none"
+        None,
+        description="Column with the worse of two answers, which objective sft does not train on; null: none",
+    )
+    margin: str | None = Field(
+        None,
+        description="Column with a number, the wanted difference of both answers' rewards, for objective reward; null: "
+        "none",
     )
     input: str | None = Field(
         None,
-        description="Column with a text that follows the prompt of a pair after a blank line, and may be empty; "
-        "null: none",
+        description="Column with a text that follows the prompt of a pair or preference after a blank line, and may "
+        "be empty; null: none",
     )
     history: str | None = Field(
         None,
@@ -108,7 +114,7 @@ class Columns(Settings):
         None,
         description="Column with the class of a text for method probe: text, a whole number, or a list, whose most "
         "frequent value counts; null: the labels, else the categories, of a data set of `raymill "
-        "prepare`",
+        "prepare`; for objective kto true or false",
     )
     id: str | None = Field(
         None, description="Column with document ids; null: `id` if there is one, else a hash of the content"
@@ -161,8 +167,10 @@ class Columns(Settings):
         if self.tools and not self.messages:
             raise ValueError("tools goes with messages")
         for name in ("input", "history", "system_prompt"):
-            if getattr(self, name) and not self.completion:
+            if getattr(self, name) and not (self.completion or (name == "input" and self.chosen)):
                 raise ValueError(f"{name} goes with prompt and completion")
+        if self.margin and not self.chosen:
+            raise ValueError("margin goes with chosen and rejected")
         if self.system and self.text:
             raise ValueError("system goes with prompt and completion, or with messages")
         return self

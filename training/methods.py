@@ -183,8 +183,8 @@ class TrainingMethod:
         Raises:
             ValueError: the config's settings do not fit this method.
         """
-        if any(columns.label for columns in config.all_columns):
-            raise ValueError(f"columns.label: only method {CLASSIFIER} uses a label")
+        if any(columns.label for columns in config.all_columns) and config.objective != "kto":
+            raise ValueError(f"columns.label: only method {CLASSIFIER} and objective kto use a label")
 
     def settings(self, config: Any) -> dict[str, Any]:
         """The settings that decide the shape or the meaning of the trained weights, as JSON values."""

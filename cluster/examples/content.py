@@ -157,12 +157,13 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A question and two answers. system: may be empty."""
+    """A question and two answers. system: may be empty. earlier: the turns before the question, as in `Chat`."""
 
     system: str
     prompt: str
     chosen: str
     rejected: str
+    earlier: tuple[Message, ...] = ()
 
 
 Content = str | Chat | Preference
@@ -195,6 +196,8 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
     if shape == "preference":
         if isinstance(content, Chat):
             raise Unusable("not_a_preference")
+        if content.earlier:
+            raise Unusable("several_turns")
         return {
             "system": content.system,
             "prompt": content.prompt,
@@ -253,9 +256,11 @@ def as_columns(content: Content) -> dict[str, Any]:
     )
 
 
-def with_chosen(preference: Preference) -> Chat:
-    """The question and the chosen answer."""
-    return pair(preference.system, preference.prompt, "", preference.chosen)
+def with_answer(preference: Preference, answer: str) -> Chat:
+    """The question, after the turns before it, with one of its answers."""
+    system = (Message("system", preference.system),) if preference.system else ()
+    question = Message("user", preference.prompt)
+    return Chat((*system, *preference.earlier, question, Message("assistant", answer)))
 
 
 def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:

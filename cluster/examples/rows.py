@@ -118,10 +118,10 @@ def _of_chats(system: str, chats: list[Chat]) -> Preference:
     (*before, answer), (*other, worse) = (one.messages for one in chats)
     if before != other:
         raise Unusable("different_questions")
-    if len(before) > 2 or (len(before) == 2 and before[0].role != "system"):
-        raise Unusable("several_turns")
-    of_chat = before[0].content if len(before) == 2 else ""
-    return Preference(of_chat or system, before[-1].content, answer.content, worse.content)
+    if before[0].role == "system":
+        system, *before = before[0].content or system, *before[1:]
+    *earlier, question = before
+    return Preference(system, question.content, answer.content, worse.content, tuple(earlier))
 
 
 def _is_message(text: str) -> bool:

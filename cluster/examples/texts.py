@@ -33,7 +33,8 @@ def texts_of(content: Content) -> list[str]:
     if isinstance(content, str):
         return [content]
     if isinstance(content, Preference):
-        return [content.system, content.prompt, content.chosen, content.rejected]
+        earlier = (one.content for one in content.earlier)
+        return [content.system, content.prompt, content.chosen, content.rejected, *earlier]
     said = ([*([] if one.role == "tool" else [_hidden(one.content)[0]]), *one.reasoning] for one in content.messages)
     return [*chain.from_iterable(said), content.input]
 
@@ -128,7 +129,9 @@ def with_texts(content: Content, texts: list[str]) -> Content:
     if isinstance(content, str):
         return wanted(texts[0])
     if isinstance(content, Preference):
-        found = Preference(texts[0], *(wanted(text) for text in texts[1:]))
+        prompt, chosen, rejected, *earlier = (wanted(text) for text in texts[1:])
+        turns = (replace(old, content=text) for old, text in zip(content.earlier, earlier, strict=True))
+        found = Preference(texts[0], prompt, chosen, rejected, tuple(turns))
         if found.chosen.strip() == found.rejected.strip():
             raise Unusable("equal_answers")
         return found

@@ -16,6 +16,8 @@ from raymill.training.config import TrainConfig
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {
     "above 0": (
+        "Dpo.beta Ipo.beta Kto.beta Kto.desirable_weight Kto.undesirable_weight "
+        "Lora.loraplus_ratio Orpo.beta Simpo.beta TrainConfig.neftune_alpha "
         "Api.max_gib Checkpointing.every_minutes ColumnOutliers.factor Corpus.epochs Corpus.weight "
         "Database.max_gib EmbeddingModel.budget EmbeddingModel.give_up_s EmbeddingModel.requests_per_minute "
         "EmbeddingModel.tokens_per_minute Failures.loss_limit Input.weight Limits.max_expanded_gib Lora.alpha "
@@ -24,11 +26,12 @@ RANGES = {
         "Workers.timeout_s"
     ),
     "above 0 to 1": (
+        "Optimizer.layer_decay "
         "Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words Typos.words "
         "AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share Split.train "
         "Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
-    "above 0 below 1": "Augment.to",
+    "above 0 below 1": "Optimizer.warmup_fraction Augment.to",
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Api.timeout_s Pages.timeout_s",
@@ -42,8 +45,10 @@ RANGES = {
         "Fill.fill Optimizer.betas Rules.by_language RulesOfRecords.by_language Validate.answer_chars "
         "Validate.question_chars Validate.text_chars"
     ),
+    "from 0 below 0.5": "Dpo.label_smoothing",
     "from -1": "Failures.max_preemptions",
     "from 0": (
+        "Dpo.sft Ipo.sft Optimizer.restarts Reward.centring Simpo.gamma Simpo.sft "
         "BadWords.max_count Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
         "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
         "ComplexityWeights.rarity ComplexityWeights.reasoning EmbeddingModel.price "
@@ -66,6 +71,7 @@ RANGES = {
     ),
     "from 0 below 4294967296": "Augment.seed Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
+        "TrainConfig.prompt_loss_weight "
         "Augment.min_similarity Synthetic.test Synthetic.train Synthetic.validation "
         "Assess.groups FilesExecution.max_bad_documents FilesExecution.max_bad_files FineWeb.max_char_dup_ratio "
         "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "

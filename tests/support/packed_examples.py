@@ -51,19 +51,20 @@ def write_examples(
     units: int = 1,
     row_group_bytes: int = 16 << 20,
     store: Store = Store(),  # noqa: B008 - a value without state
+    schema: pa.Schema = EXAMPLES,
 ) -> Artifact:
     """The artifact that tokenising would leave, its documents dealt to `units` units."""
 
     def work(unit: int, scratch: Scratch) -> Counters:
         mine = sorted(documents[unit::units], key=lambda row: (row["split"], row["place"]))
-        scratch.write("_work/examples/test", pa.Table.from_pylist(mine, EXAMPLES))
+        scratch.write("_work/examples/test", pa.Table.from_pylist(mine, schema))
         counters: Counters = {}
         for row in mine:
             name = f"tokens/{SPLITS[row['split']]}"
             counters[name] = counters.get(name, 0) + len(row["ids"])
         return counters
 
-    output = Output("_work/examples/test", EXAMPLES, row_group_bytes=row_group_bytes)
+    output = Output("_work/examples/test", schema, row_group_bytes=row_group_bytes)
     stage = Stage("tokenise-test", (output,), list(range(units)), work, "e" * 32, store)
     return run_inline(stage, root)["_work/examples/test"]
 

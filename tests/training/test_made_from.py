@@ -162,9 +162,20 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
     },
 }
 # `kind` has one value. The others go with settings that are tried, or need a model of the hub or a finished run.
-UNTRIED = {"kind", "corpus.0.split", "continue_from", "model.config.model_type", "model.name", "model.revision"} | {
-    f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "stage")
+# Settings of each objective: other values than their defaults.
+OBJECTIVES = {
+    "dpo": {"beta": 0.5, "loss": "hinge", "label_smoothing": 0.2, "by_length": True, "sft": 0.5},
+    "ipo": {"beta": 0.5, "by_length": False, "sft": 0.5},
+    "simpo": {"beta": 0.5, "gamma": 0.5, "sft": 0.5},
+    "orpo": {"beta": 0.5},
+    "kto": {"beta": 0.5, "desirable_weight": 0.5, "undesirable_weight": 0.5},
+    "reward": {"centring": 0.5},
 }
+UNTRIED = (
+    {"kind", "corpus.0.split", "continue_from", "model.config.model_type", "model.name", "model.revision", "objective"}
+    | {f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "margin", "stage")}
+    | {f"{objective}.{name}" for objective, values in OBJECTIVES.items() for name in values}
+)
 
 
 @pytest.fixture
@@ -226,6 +237,21 @@ def test_a_setting_makes_the_parts_again_that_depend_on_it(settings, tmp_path, p
         here = json.loads(json.dumps(value).replace("HERE", str(tmp_path)))
         after = made_from(changed(settings, name, here))
         assert tuple(part for part in before if before[part] != after[part]) == parts, name
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_settings_of_an_objective_decide_the_weights(settings, objective):
+    columns: dict[str, Any] = {"text": None, "prompt": "text", "chosen": "other", "rejected": "id"}
+    if objective == "kto":
+        columns = {"text": None, "prompt": "text", "completion": "other", "label": "id"}
+    plain = changed(settings, "corpus.0.columns.prompt", columns) | {"objective": objective}
+    before = made_from(plain | {"generate": None})
+    parts = ("weights", "evaluation", "export", "run")
+    for name, value in OBJECTIVES[objective].items():
+        after = made_from(plain | {"generate": None, objective: {name: value}})
+        assert tuple(part for part in before if before[part] != after[part]) == parts, name
+    of_texts = made_from(settings)
+    assert all(of_texts[part] != before[part] for part in before)
 
 
 def test_every_setting_is_tried(settings):

@@ -118,7 +118,7 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"corpus": [{"path": "a", "name": "x"}, {"path": "b", "name": "x"}]}, "not all different"),
         ({"method": "prefix"}, "set packing: {mode: none}"),
         ({"method": "qlora"}, "needs GPUs"),
-        ({"columns": {"text": "text", "label": "kind"}}, "only method probe uses a label"),
+        ({"columns": {"text": "text", "label": "kind"}}, "only method probe and objective kto use a label"),
         ({"reduce_every_micro_batch": False}, "a choice of engine fsdp2; the engine is ddp"),
         ({"offload": "optimizer"}, "only engines zero1, zero2, zero3 offload"),
         ({"engine": "zero2", "offload": "parameters"}, "zero3 only"),

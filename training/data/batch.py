@@ -14,13 +14,14 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from raymill.training.data.packed import NO_TARGET, PackedRows, token_weights
+from raymill.training.data.packed import NO_TARGET, token_weights
 
 # The default of `documents_per_row`.
 _DOCUMENTS_PER_ROW = 16.0
@@ -38,6 +39,11 @@ class Batch:
     tokens: number of tokens without padding. label_tokens: number of targets. documents: ids of each row's documents.
     row_digests: uint64[rows], a hash of each row's tokens. weights: float32[B, T], the weight of each target's loss, 0
     without a target; None if all are 1.
+
+    Of answers that were compared or judged (objectives.py), A in all, in order; else empty: answer_tokens: int64[A],
+    number of targets. answer_ends: int64[A], last position, in the rows laid end to end. judgements: float32[A], see
+    JUDGED_PACKED. reference: float64[A], log-probability by the reference model, 0 without one. mismatched: the same
+    rows with the answers in other places, see `with_answers_of_next`.
     """
 
     input_ids: np.ndarray
@@ -52,6 +58,11 @@ class Batch:
     documents: tuple[tuple[str, ...], ...]
     row_digests: np.ndarray
     weights: np.ndarray | None = None
+    answer_tokens: np.ndarray = field(default_factory=partial(np.zeros, 0, np.int64))
+    answer_ends: np.ndarray = field(default_factory=partial(np.zeros, 0, np.int64))
+    judgements: np.ndarray = field(default_factory=partial(np.zeros, 0, np.float32))
+    reference: np.ndarray = field(default_factory=partial(np.zeros, 0, np.float64))
+    mismatched: "Batch | None" = None
 
     @property
     def digest(self) -> int:
@@ -92,6 +103,7 @@ def collate(
     documents: list[list[str]] = []
     digests = np.empty(0, np.uint64)
     tokens = 0
+    answers: dict[str, Any] = {}
     if tables:
         table = pa.concat_tables(tables).combine_chunks()
         rows = table.num_rows
@@ -114,6 +126,8 @@ def collate(
         documents = table["documents"].to_pylist()
         tokens = len(ids)
         digests = _digests(ids, sizes)
+        if "judgements" in table.column_names:
+            answers = _answers(table, sizes, length)
     targets = np.full((count, length), NO_TARGET, np.int64)
     targets[:, :-1][has_target[:, 1:]] = input_ids[:, 1:][has_target[:, 1:]]
     label_tokens = int(has_target[:, 1:].sum())
@@ -133,7 +147,57 @@ def collate(
         documents=tuple(map(tuple, documents)),
         row_digests=digests,
         weights=weights,
+        **answers,
     )
+
+
+def _answers(table: pa.Table, sizes: np.ndarray, length: int) -> dict[str, Any]:
+    """The arrays of answers of a batch. sizes: tokens of each row. length: positions of a row."""
+    (lengths, counts), trained = _flat(table, "lengths"), _flat(table, "labels")[0]
+    ends = np.cumsum(lengths, dtype=np.int64)
+    rows = np.repeat(np.arange(len(sizes)), counts)
+    before = np.cumsum(sizes) - sizes  # tokens of earlier rows
+    reference = _flat(table, "reference")[0] if "reference" in table.column_names else np.zeros(len(ends))
+    return {
+        "answer_tokens": np.add.reduceat(trained, ends - lengths, dtype=np.int64),
+        "answer_ends": ends - 1 + rows * length - before[rows],
+        "judgements": _flat(table, "judgements")[0].astype(np.float32),
+        "reference": reference,
+    }
+
+
+def with_answers_of_next(table: pa.Table) -> pa.Table:
+    """The rows with each question followed by the answer of the next document of its row; the last one's is the first.
+
+    So a row keeps its number of tokens. `judgements` are 1, or 0 where the next document has the same question, or
+    there is none. `reference` is taken from the column `reference_mismatched`.
+
+    table: rows of JUDGED_PACKED.
+    """
+    rows = []
+    for row in table.to_pylist():
+        ends = np.cumsum(row["lengths"]).tolist()
+        spans = list(zip([0, *ends[:-1]], ends, strict=True))
+        firsts = [row["labels"].index(True, start) for start, _ in spans]
+        questions = [row["ids"][start:first] for (start, _), first in zip(spans, firsts, strict=True)]
+        answers = [slice(first, end) for (_, end), first in zip(spans, firsts, strict=True)]
+        after = [*answers[1:], answers[0]]
+        others = [*questions[1:], questions[0]]
+        ids = [question + row["ids"][answer] for question, answer in zip(questions, after, strict=True)]
+        labels = [
+            [False] * len(question) + row["labels"][answer] for question, answer in zip(questions, after, strict=True)
+        ]
+        made = {
+            "ids": [token for document in ids for token in document],
+            "labels": [label for document in labels for label in document],
+            "lengths": [len(document) for document in ids],
+            "judgements": [float(one != other) for one, other in zip(questions, others, strict=True)],
+            "weights": None,
+        }
+        if "reference_mismatched" in row:
+            made["reference"] = row["reference_mismatched"]
+        rows.append(row | made)
+    return pa.Table.from_pylist(rows, table.schema)
 
 
 def boundary_capacity(rows: int, documents_per_row: float) -> int:
@@ -205,6 +269,17 @@ class RowsOfSteps(Protocol):
         """(corpus, row) of each row of a step, counted from 0."""
 
 
+class ReadableRows(Protocol):
+    """Rows that are read by their numbers: PackedRows, or such with more columns."""
+
+    @property
+    def documents_per_row(self) -> float: ...
+
+    def read(self, indices: Sequence[int]) -> list[pa.Table]: ...
+
+    def close(self) -> None: ...
+
+
 class Loader:
     """The micro-batches of each step, for one worker.
 
@@ -216,6 +291,7 @@ class Loader:
         documents_per_row: mean of the rows; default: the largest mean of the corpora.
         steps: number of steps; nothing is prefetched beyond them. None: no limit.
         ahead: number of steps to prefetch.
+        mismatched: whether batches have `mismatched` ones.
 
     waited_s: total seconds that callers of `micro_batches` have waited for data.
     """
@@ -223,7 +299,7 @@ class Loader:
     def __init__(
         self,
         order: RowsOfSteps,
-        rows_by_corpus: Sequence[PackedRows],
+        rows_by_corpus: Sequence[ReadableRows],
         rank: int,
         world: int,
         micro_rows: int,
@@ -233,13 +309,14 @@ class Loader:
         documents_per_row: float | None = None,
         steps: int | None = None,
         ahead: int = 2,
+        mismatched: bool = False,
     ) -> None:
         assert 0 <= rank < world and micro_rows > 0
         self.order = order
         self.rows_by_corpus = rows_by_corpus
         self.rank, self.world = rank, world
         self.micro_rows, self.length, self.pad_id = micro_rows, length, pad_id
-        self.steps, self.ahead = steps, ahead
+        self.steps, self.ahead, self.mismatched = steps, ahead, mismatched
         means = (rows.documents_per_row for rows in rows_by_corpus)
         self.documents_per_row = max(means, default=1.0) if documents_per_row is None else documents_per_row
         self.waited_s = 0.0
@@ -284,13 +361,13 @@ class Loader:
         own = rows[self.rank :: self.world]
         tables = [self.rows_by_corpus[corpus].read([row])[0] for corpus, row in own]
         rows_per_rank = -(-len(rows) // self.world)
-        return [
-            collate(
-                tables[first : first + self.micro_rows],
-                self.micro_rows,
-                self.length,
-                self.pad_id,
-                self.documents_per_row,
-            )
-            for first in range(0, rows_per_rank, self.micro_rows)
-        ]
+        found = []
+        for first in range(0, rows_per_rank, self.micro_rows):
+            some = tables[first : first + self.micro_rows]
+            others = [with_answers_of_next(table) for table in some] if self.mismatched else None
+            found.append(self._collated(some, None if others is None else self._collated(others)))
+        return found
+
+    def _collated(self, tables: Sequence[pa.Table], mismatched: Batch | None = None) -> Batch:
+        batch = collate(tables, self.micro_rows, self.length, self.pad_id, self.documents_per_row)
+        return batch if mismatched is None else replace(batch, mismatched=mismatched)

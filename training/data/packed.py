@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from raymill.cluster.artifact import Artifact, Counters, open_parquet
 from raymill.cluster.errors import DataError
 from raymill.cluster.stored_parquet import StoredParquet
+from raymill.training.objectives import Records
 
 EXAMPLES = pa.schema(
     [
@@ -47,6 +48,13 @@ PACKED = pa.schema(
         ("weights", pa.list_(pa.float32())),  # of each token's loss; null if all are 1
     ]
 )
+
+# Of answers that were compared or judged (objectives.py). A row of EXAMPLES then has both answers of a pair, the
+# rejected one after the chosen one, and a row of PACKED has them as two documents.
+JUDGED_EXAMPLES = EXAMPLES.append(pa.field("chosen_tokens", pa.int32())).append(  # of a pair; 0: no pair
+    pa.field("judgement", pa.float32())  # margin of a pair, NaN without one; of a labelled answer 1 desirable, 0 not
+)
+JUDGED_PACKED = PACKED.append(pa.field("judgements", pa.list_(pa.float32())))  # of each document of the row
 
 # Of a curriculum: the largest stage, and the shift that makes it the first byte of a training example's shuffle key.
 MAX_STAGE = 255
@@ -125,11 +133,13 @@ class RowBounds:
 
     Attributes:
         length: most tokens of a row. vocabulary: token ids are below it. classes: a row's class is below it.
+        records: what the documents of rows are.
     """
 
     length: int | None = None
     vocabulary: int | None = None
     classes: int | None = None
+    records: Records = "text"
 
     def refuse_wrong(self, table: pa.Table, where: str) -> None:
         """Check rows of schema PACKED before they are used. where: begins the message.
@@ -148,8 +158,14 @@ class RowBounds:
 
         Used, it could take unbounded memory or index outside of the model's embeddings.
         """
-        if (wrong := wrong_lists(table, "lengths", "documents")) is not None:
+        judged = ("judgements",) if self.records != "text" else ()
+        if judged and "judgements" not in table.column_names:
+            return "answers without judgements"
+        if (wrong := wrong_lists(table, "lengths", "documents", *judged)) is not None:
             return wrong
+        counts = [pc.list_value_length(table[name]).to_numpy() for name in ("lengths", "documents", *judged)]
+        if any(not np.array_equal(counts[0], one) for one in counts[1:]):
+            return "other numbers of documents than of their lengths"
         ids, labels, lengths = (table[name].combine_chunks() for name in ("ids", "labels", "lengths"))
         sizes = np.diff(ids.offsets.to_numpy())
         tokens, of_documents = ids.flatten().to_numpy(), lengths.flatten().to_numpy().astype(np.int64)
@@ -171,6 +187,11 @@ class RowBounds:
         without_class = table["label"].is_null().to_numpy()  # with one, a row is trained on for it
         if (np.diff(trained[starts])[without_class & (sizes > 0)] == 0).any():
             return "a row without a token to train on"
+        if judged:
+            if (np.diff(trained[np.concatenate([[0], np.cumsum(of_documents)])]) == 0).any():
+                return "an answer without a token to train on"
+            if self.records == "pairs" and (counts[0] % 2).any():
+                return "an answer without the other one of its pair"
         return None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -48,13 +49,14 @@ def held_out_prompts(
     prompt_tokens: int,
     reference_tokens: int,
     full: int,
+    labelled: bool = False,
 ) -> list[Prompt]:
     """At most `count` prompts of a packed split, from rows at even distances; every call gives the same ones.
 
     Args:
         rows: the split's rows. documents: the split's tables, with only the column `documents`.
         form: text, pair or chat. prompt_tokens, reference_tokens: lengths for form text.
-        full: tokens of a full row.
+        full: tokens of a full row. labelled: whether answers are labelled; the undesirable ones are no references.
     """
     found = []
     for table in rows.read(evenly_spaced(rows.rows, _ROWS_PER_PROMPT * count)):
@@ -63,7 +65,13 @@ def held_out_prompts(
                 table[name][row].values.to_numpy(zero_copy_only=False) for name in ("ids", "labels", "lengths")
             )
             ends = np.cumsum(lengths)
-            for document, start, end in zip(table["documents"][row].as_py(), ends - lengths, ends, strict=True):
+            names = table["documents"][row].as_py()
+            good = [True] * len(names)
+            if labelled:
+                good = [judgement > 0 for judgement in table["judgements"][row].as_py()]
+            elif "judgements" in table.column_names:  # of a pair the chosen one, which is the first
+                good = [at % 2 == 0 for at in range(len(names))]
+            for document, start, end in compress(zip(names, ends - lengths, ends, strict=True), good):
                 if form == "text":
                     span: tuple[int, int] | None = (prompt_tokens, prompt_tokens + reference_tokens)
                 else:

@@ -115,6 +115,12 @@ def _add_by_model(
         }
         return {name: one for name, one in found.items() if one}
 
+    if any(missing) and config.objective != "sft":
+        evaluation["notes"].append(
+            "Held-out answers were not measured, because the training itself measures them and `evaluate` was changed "
+            "after it began."
+        )
+        missing = (False, False)
     if missing[0] and job.parent is None:
         with objective.as_base_model():
             evaluation["before"] = measured_all()
@@ -210,7 +216,8 @@ def generate_and_score(
     positions = getattr(objective.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
     room = positions - virtual
     new_tokens = min(config.generate.max_new_tokens, room - 1)
-    prompts = prompts_of(artifacts, forms, config.generate, new_tokens, config.sequence_length, bounds)
+    labelled = config.objective == "kto"
+    prompts = prompts_of(artifacts, forms, config.generate, new_tokens, config.sequence_length, bounds, labelled)
     device_type = next(objective.parameters()).device.type
     with torch.autocast(device_type, torch.bfloat16, enabled=config.bf16):
         completions = complete_prompts(
@@ -242,6 +249,7 @@ def prompts_of(
     new_tokens: int,
     length: int,
     bounds: RowBounds,
+    labelled: bool = False,
 ) -> list[Prompt]:
     """At most `settings.prompts` held-out prompts, equally many of each corpus; the first corpora may have one more.
 
@@ -254,7 +262,7 @@ def prompts_of(
         rows = PackedRows(artifact, bounds=bounds)
         found += held_out_prompts(
             rows, artifact.tables(["documents"]), forms[name], share, settings.prompt_tokens, new_tokens,
-            length,
+            length, labelled,
         )  # fmt: skip
         rows.close()
     return found

@@ -21,7 +21,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Corpus, Model
-from raymill.training.methods import FOLDERS, MetricWords, metric_words
+from raymill.training.methods import FOLDERS, MetricWords
 from raymill.training.model_folder.loading import Base, loading
 from raymill.training.pack.corpus_files import PreparedRun
 from raymill.training.records.finished import MergedCheck
@@ -147,13 +147,13 @@ class CardFacts:
 def card(facts: CardFacts, folder: str) -> str:
     """README.md of one exported folder (a name in methods.FOLDERS)."""
     config, outcome, (low, high) = facts.config, facts.outcome, facts.config.workers.range
-    counted = _COUNTED if metric_words(config.method).perplexity else _COUNTED[:2]
+    counted = _COUNTED if config.metric_words.perplexity else _COUNTED[:2]
     values = {
         "folder": folder,
         "name": config.name,
         "what": FOLDERS[folder].what,
         "base": _base_name(config.model, config.seed),
-        "code": loading(folder, facts.base, facts.chat),
+        "code": loading(folder, facts.base, facts.chat, config.objective == "reward"),
         "numbers": list(_numbers(facts)),
         "check": facts.merged_check,
         "facts": facts,
@@ -190,8 +190,8 @@ def _front_matter(facts: CardFacts, folder: str) -> dict[str, Any]:
     datasets = sorted({name for one in facts.corpora.values() for name in one.lineage.datasets if _is_hub_name(name)})
     found: dict[str, Any] = {
         "library_name": FOLDERS[folder].library,
-        "pipeline_tag": FOLDERS[folder].task,
-        "tags": ["raymill", config.method],
+        "pipeline_tag": "text-classification" if config.objective == "reward" else FOLDERS[folder].task,
+        "tags": ["raymill", config.method, *([config.objective] if config.objective != "sft" else [])],
     }
     if hub:
         found["base_model"] = hub
@@ -224,7 +224,7 @@ _Rows = Sequence[Sequence[object]]
 
 def _numbers(facts: CardFacts) -> Iterator[tuple[str, Sequence[str], _Rows]]:
     """(words, head of the table below them, its rows); without rows, the words alone."""
-    means, evaluation = metric_words(facts.config.method), facts.evaluation
+    means, evaluation = facts.config.metric_words, facts.evaluation
     head = ("", "Loss", *(["Perplexity"] if means.perplexity else []), "Accuracy", means.labels.capitalize())
     validated = [(record["step"], record["validation"]) for record in facts.steps if "validation" in record]
     if validated:

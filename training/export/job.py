@@ -11,6 +11,7 @@ one process on the CPU. Weights go from the checkpoint to files on this machine'
 holds a few copies of the largest tensor; of a base whose files have tensors of several number types it holds all.
 """
 
+import copy
 import json
 import logging
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from peft import TaskType
+from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, GenerationConfig, PreTrainedTokenizerFast
 
 from raymill import cluster
 from raymill.cluster.dataset_versions import registry_folder, versions_of
@@ -38,10 +40,11 @@ from raymill.training.evaluation.job import evaluate, load_trained
 from raymill.training.export.card import CardFacts, CorpusFacts, card, lineage
 from raymill.training.export.merging import OnDisk, merge
 from raymill.training.model_folder.loading import Base
+from raymill.training.models.answers import score_head
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
 from raymill.training.models.cost import transformers_config
-from raymill.training.models.objective import Float32Linear
+from raymill.training.models.objective import Float32Linear, body_name
 from raymill.training.models.quiet import quiet_libraries
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import MANIFEST, Checkpoint, of_step
@@ -223,20 +226,26 @@ class FolderWriter:
             return
         stored = torch.float32 if model.name is None else stored_dtype(store, model)
         base: Any = load_base(store, model, self.config.seed, stored, "eager")
+        modules = nn.ModuleDict()
+        if self.config.objective == "reward":
+            modules["score"] = score_head(base)
         if method.trains_base:
             for parameter in base.parameters():
-                parameter.data = on_disk.empty(parameter.shape, dtype)
-            load_trained(nn.ModuleDict({"model": base}), self.job.folder, self.outcome)
-            yield self._model(base, scratch / "full", dtype, on_disk)
+                if parameter.requires_grad:  # the lm_head of a model of rewards is not trained
+                    parameter.data = on_disk.empty(parameter.shape, dtype)
+            modules["model"] = base
+            load_trained(modules, self.job.folder, self.outcome)
+            yield self._model(self._with_score(base, modules), scratch / "full", dtype, on_disk)
             return
         # A CPU cannot compute with 4-bit weights. The parameters of a qlora adapter are named and shaped as with lora.
         as_lora = self.config.model_copy(update={"method": "lora"})
         adapted = with_adapter(as_lora if method.four_bit else self.config, base)
-        load_trained(nn.ModuleDict({"model": adapted}), self.job.folder, self.outcome)
-        yield self._adapter(adapted, scratch / "adapter")
+        modules["model"] = adapted
+        load_trained(modules, self.job.folder, self.outcome)
+        yield self._adapter(adapted, scratch / "adapter", modules)
         if method.merges and self.config.export.merged:
             merged, self.check = merge(adapted, dtype, on_disk)
-            yield self._model(merged, scratch / "merged", dtype, on_disk)
+            yield self._model(self._with_score(merged, modules), scratch / "merged", dtype, on_disk)
             del merged
         if model.config is not None:
             del base, adapted
@@ -256,18 +265,43 @@ class FolderWriter:
             model.config.bos_token_id = self.tokenizer.bos_token_id
             model.config.eos_token_id = self.tokenizer.eos_token_id
             model.config.pad_token_id = settings.pad_token_id
-        model.generation_config = settings
+        if self.config.objective == "reward":  # a score is of the last token that is no padding
+            model.config.pad_token_id = settings.pad_token_id
+        else:
+            model.generation_config = settings
         model.to(dtype).save_pretrained(folder, max_shard_size="5GB")
         return self._with_tokenizer(folder)
 
-    def _adapter(self, model: Any, folder: Path) -> Path:
-        """Save a peft model's adapter in float32, and its generation config."""
+    def _with_score(self, causal: Any, modules: nn.ModuleDict) -> Any:
+        """The model to save: of objective reward a sequence classifier with one label, else the causal model itself."""
+        if "score" not in modules:
+            return causal
+        settings = copy.deepcopy(causal.config)
+        settings.num_labels, settings.problem_type = 1, "regression"
+        with torch.device("meta"):
+            classifier = AutoModelForSequenceClassification.from_config(settings)
+        setattr(classifier, classifier.base_model_prefix, causal._modules[body_name(causal)])
+        classifier.score = modules["score"]
+        return classifier
+
+    def _adapter(self, model: Any, folder: Path, modules: nn.ModuleDict) -> Path:
+        """Save a peft model's adapter in float32, and its generation config; of objective reward the score instead."""
         (adapter,) = model.peft_config.values()
         adapter.base_model_name_or_path, adapter.revision = self.base.name, self.base.revision
+        of_rewards = "score" in modules
+        if of_rewards:
+            adapter.task_type, adapter.modules_to_save = TaskType.SEQ_CLS, ["score"]
         settings = generation_settings(model.get_base_model(), self.tokenizer, self.own_tokenizer)
         # Embeddings are not trained as a whole. By default, peft would query the hub about them.
         model.save_pretrained(folder, save_embedding_layers=False)
-        settings.save_pretrained(folder)
+        if of_rewards:
+            adapter.task_type, adapter.modules_to_save = TaskType.CAUSAL_LM, None  # of the model that is merged
+            file = folder / "adapter_model.safetensors"
+            weights = modules["score"].state_dict()
+            tensors = load_file(file) | {f"base_model.model.score.{name}": one for name, one in weights.items()}
+            save_file(tensors, file, metadata={"format": "pt"})
+        else:
+            settings.save_pretrained(folder)
         return self._with_tokenizer(folder)
 
     def _probe(self, folder: Path) -> Path:

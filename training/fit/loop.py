@@ -28,6 +28,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 
 from raymill.cluster.artifact import Artifact
@@ -51,7 +53,9 @@ from raymill.training.fit.hangs import HangRecord
 from raymill.training.fit.measuring import Measurement
 from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from raymill.training.fit.ranks import Preemption, Ranks
+from raymill.training.fit.reference import ReferencedRows, compute_references
 from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
+from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
 from raymill.training.models.base import named_config
 from raymill.training.models.build import attention_warning, build_objective
 from raymill.training.models.compiling import compile_clock
@@ -105,6 +109,7 @@ class Counts:
     attended_positions. digest: of the rows read, modulo 2**64. uploading: number of workers that still upload a
     checkpoint. committed: whether a checkpoint was committed and is not reported yet. checkpoint_due: whether
     `checkpoint.every_minutes` have passed by the first worker's clock. stopping: whether a worker was asked to stop.
+    objective_sum: see `Objective.step_sum`.
     """
 
     loss_denominator: float
@@ -116,6 +121,7 @@ class Counts:
     committed: bool
     checkpoint_due: bool
     stopping: bool
+    objective_sum: float = 0.0
 
 
 class Training:
@@ -158,6 +164,12 @@ class Training:
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)
         ranks.wait_at_most(self.config.workers.timeout_s)  # groups that engines make have other timeouts
+        micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
+        self.references: dict[str, pa.Table] = {}  # by URI of the packed rows
+        if isinstance(self.objective, AnswerLoss) and config.training_objective.reference:
+            call = self.engine.module
+            bounds = job.row_bounds(self.embedded)
+            self.references = compute_references(job, self.config, packed, self.objective, call, ranks, bounds)
         restored = restore(job.folder, job.parent, ranks, self.engine)
         checkpoint = restored.checkpoint
         updates = job.parent.updates if job.parent else 0
@@ -178,12 +190,14 @@ class Training:
         keep = config.checkpoint.keep
         self.saver = Saver(job.folder, keep, ranks, attempt, self._flush, self._report, self.metrics)
         stack.callback(self.saver.close)
-        micro_rows, length = self.config.micro_rows(ranks.world), self.config.sequence_length
         train, validation = (
             [self._rows(artifact) for artifact in packed.split(split)] for split in ("train", "validation")
         )
-        validated = limited([source.rows for source in validation], self.config.evaluate.rows)
-        self.validation = Measurement("validation", validation, validated, ranks, micro_rows, length)
+        validated = limited([len(source) for source in validation], self.config.evaluate.rows)
+        mismatched = config.objective == "kto"
+        self.validation = Measurement(
+            "validation", validation, validated, ranks, micro_rows, length, mismatched=mismatched
+        )
         stack.callback(self.validation.loader.close)
         self.loader = Loader(
             Order.for_training(self.config, packed, job.parent.position if job.parent else Position()),
@@ -194,6 +208,7 @@ class Training:
             length,
             pad_id=0,
             steps=job.steps,
+            mismatched=mismatched,
         )
         stack.callback(self.loader.close)
         self.preemption = Preemption(ranks, self.metrics)
@@ -254,7 +269,9 @@ class Training:
             of_rows = f"measuring {name} {when} training"
             micro_rows, length = self.loader.micro_rows, self.loader.length
             counts, boundaries = list(rows.rows.values()), self.loader.documents_per_row
-            measurement = Measurement(of_rows, sources, counts, self.ranks, micro_rows, length, boundaries)
+            measurement = Measurement(
+                of_rows, sources, counts, self.ranks, micro_rows, length, boundaries, self.loader.mismatched
+            )
             try:
                 if (one := measurement.measure(self.engine.module, self.objective)) is not None:
                     found[name] = one
@@ -266,8 +283,10 @@ class Training:
                 seconds = time.monotonic() - began
                 log.info("measured %s %s training: %s", ", ".join(found), when, duration(seconds))
 
-    def _rows(self, artifact: Artifact) -> PackedRows:
-        return PackedRows(artifact, bounds=self.job.row_bounds(self.embedded))
+    def _rows(self, artifact: Artifact) -> PackedRows | ReferencedRows:
+        rows = PackedRows(artifact, bounds=self.job.row_bounds(self.embedded))
+        reference = self.references.get(artifact.uri)
+        return rows if reference is None else ReferencedRows(rows, reference)
 
     def _step(self, step: int) -> None:
         """Take one step: read rows, exchange counts, update the weights, log. Without labels there is no update.
@@ -283,12 +302,16 @@ class Training:
         rate = learning_rate(self.config.optimizer, step, self.job.steps)
         record: StepRecord = self._new_record(step + 1)
         if counts.loss_denominator:
+            self.objective.begin_step(counts.loss_denominator, counts.objective_sum)
+            baseline = self._baseline(step, batches)
             loss_sum, balance = self._backward(step, batches, counts.loss_denominator)
             self.ranks.reached(f"step {step + 1}, update")
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
             mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled, balance, self.forward_clock.take()]
-            losses, waits, memory, compiling, balances, forward = zip(*self.ranks.exchange_floats(mine), strict=True)
+            mine += self.objective.measures.take() if self.objective.of_answers else []
+            everyone = zip(*self.ranks.exchange_floats(mine), strict=True)
+            losses, waits, memory, compiling, balances, forward, *answers = everyone
             loss = sum(losses) / counts.loss_denominator
             if problem := loss_problem(loss, norm, self.config.failures.loss_limit):
                 self._skip_bad_step(step + 1, problem, batches)
@@ -303,6 +326,10 @@ class Training:
                     "median_forward_s": statistics.median(forward),
                     "slowest_rank": forward.index(slowest),
                 }
+            if answers:
+                record |= measures_of([sum(one) for one in answers], counts.loss_denominator)  # type: ignore[typeddict-item]
+            if baseline is not None:
+                record["kl"] = baseline
             if max(compiling):
                 record["compile_s"] = max(compiling)
         seconds = time.perf_counter() - began
@@ -331,6 +358,7 @@ class Training:
         digest = sum(batch.digest for batch in batches)
         mine = [
             sum(self.objective.loss_denominator(batch) for batch in batches),
+            sum(self.objective.step_sum(batch) for batch in batches),
             sum(batch.tokens for batch in batches),
             sum(batch.label_tokens for batch in batches),
             sum(attended_positions(batch) for batch in batches),
@@ -342,11 +370,25 @@ class Training:
             int(self.is_stopped()),
         ]
         # Weights are fractions, so float64: it has whole numbers up to 2**53.
-        denominator, *counts = (sum(one) for one in zip(*self.ranks.exchange_floats(mine), strict=True))
+        denominator, objective_sum, *counts = (sum(one) for one in zip(*self.ranks.exchange_floats(mine), strict=True))
         tokens, labels, attended, low, high, uploading, committed, due_by_clock, stops = map(int, counts)
         digest = (low + (high << 32)) & ((1 << 64) - 1)
         flags = (committed > 0, due_by_clock > 0, stops > 0)
-        return Counts(denominator, tokens, labels, attended, digest, uploading, *flags)
+        return Counts(denominator, tokens, labels, attended, digest, uploading, *flags, objective_sum)
+
+    def _baseline(self, step: int, batches: Sequence[Batch]) -> float | None:
+        """z of objective kto, over the step's answers of all workers; None for other objectives."""
+        objective = self.objective
+        if not isinstance(objective, AnswerLoss) or objective.name != "kto":
+            return None
+        sums = np.zeros(2)
+        with torch.no_grad():
+            for number, batch in enumerate(batches):
+                assert batch.mismatched is not None
+                self._micro_batch(step, number, batch.mismatched, "mismatched answers")
+                sums += objective.gains(batch.mismatched)
+        objective.baseline = baseline_of(self.ranks.exchange_floats(sums.tolist()))
+        return objective.baseline
 
     def _backward(self, step: int, batches: Sequence[Batch], denominator: float) -> tuple[float, float]:
         """Accumulate the gradients of the step's micro-batches.

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from raymill.training.data.batch import Loader
+from raymill.training.data.batch import Loader, ReadableRows
 from raymill.training.data.order import HeldOut
-from raymill.training.data.packed import PackedRows
 from raymill.training.fit.ranks import Ranks
+from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
 from raymill.training.models.objective import Objective
 from raymill.training.records.schema import Measured, measured
 
@@ -27,6 +28,7 @@ class Measurement:
         micro_rows: rows of a micro-batch. length: positions of a row.
         documents_per_row: of the rows that are trained on, so that a compiled model has the same shapes; default: the
             mean of the sources.
+        mismatched: as of Loader.
 
     seconds: duration of the last measurement.
     """
@@ -34,12 +36,13 @@ class Measurement:
     def __init__(
         self,
         what: str,
-        sources: Sequence[PackedRows],
+        sources: Sequence[ReadableRows],
         rows: Sequence[int],
         ranks: Ranks,
         micro_rows: int,
         length: int,
         documents_per_row: float | None = None,
+        mismatched: bool = False,
     ) -> None:
         self.what = what
         self.ranks = ranks
@@ -56,6 +59,7 @@ class Measurement:
             pad_id=0,
             documents_per_row=documents_per_row,
             steps=self.steps,
+            mismatched=mismatched,
         )
 
     def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:
@@ -65,11 +69,13 @@ class Measurement:
         """
         began = time.perf_counter()
         losses = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
-        right = torch.zeros((), dtype=torch.int64, device=self.ranks.device)
+        right = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         denominator, labels = 0.0, 0
         trained = objective.training
         objective.eval()
         with torch.no_grad():
+            if isinstance(objective, AnswerLoss) and objective.name == "kto":
+                objective.baseline = self._baseline(call, objective)
             for step in range(self.steps):
                 self.ranks.reached(f"{self.what}, batch {step + 1}")
                 for batch in self.loader.micro_batches(step):
@@ -79,6 +85,23 @@ class Measurement:
                     denominator += objective.loss_denominator(batch)
                     labels += objective.label_count(batch)
         objective.train(trained)
-        sums = self.ranks.exchange_floats([losses.item(), right.item(), denominator, labels])
+        mine = [losses.item(), right.item(), denominator, labels]
+        mine += objective.measures.take() if objective.of_answers else []
+        sums = [sum(column) for column in zip(*self.ranks.exchange_floats(mine), strict=True)]
         self.seconds = time.perf_counter() - began
-        return measured(*(sum(column) for column in zip(*sums, strict=True)))
+        found = measured(*sums[:4])
+        if found and sums[4:]:
+            found |= measures_of(sums[4:], sums[2])  # type: ignore[typeddict-item]
+        return found
+
+    def _baseline(self, call: Callable[..., Any], objective: AnswerLoss) -> float:
+        """z of objective kto, over all answers."""
+        sums = np.zeros(2)
+        for step in range(self.steps):
+            self.ranks.reached(f"{self.what}, mismatched answers, batch {step + 1}")
+            for batch in self.loader.micro_batches(step):
+                assert batch.mismatched is not None
+                call(**objective.tensors(batch.mismatched, self.ranks.device))
+                sums += objective.gains(batch.mismatched)
+        objective.measures.take()
+        return baseline_of(self.ranks.exchange_floats(sums.tolist()))

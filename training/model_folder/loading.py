@@ -19,18 +19,20 @@ class Base:
     shown: str | None = None
 
 
-def loading(folder: str, base: Base, chat: bool) -> str:
+def loading(folder: str, base: Base, chat: bool, scores: bool = False) -> str:
     """Python that loads the model and tokenizer of the current folder and runs them once.
 
     A URI cannot be loaded, so the code names a copy of it in the working directory.
 
     Args:
         folder: one of `methods.FOLDERS`. chat: whether the model was trained with the tokenizer's chat template.
+        scores: whether it gives rewards of answers and no text.
     """
     name = base.shown or base.name
     remote = paths.is_remote(name)
     shown = name.rstrip("/").rpartition("/")[2] if remote else name
-    values = {"folder": folder, "chat": chat, "name": name, "remote": remote, "shown": shown, "revision": base.revision}
+    values = {"folder": folder, "chat": chat, "scores": scores, "name": name, "remote": remote, "shown": shown}
+    values |= {"revision": base.revision}
     return _TEMPLATES.get_template("loading.jinja").render(values).rstrip()
 
 

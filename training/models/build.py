@@ -21,6 +21,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.training.compile_choice import compile_refusal, refuse_selective
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
+from raymill.training.models.answers import AnswerLoss, RewardModel
 from raymill.training.models.attention import (
     VARLEN,
     choose_attention,
@@ -127,7 +128,15 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
         lm_head_is_unsharded = config.engine != "zero3"
         after_logits = elementwise_part(config.compile, config.workers.gpus_each > 0)
         virtual = method.name if method.virtual else None
-        objective = NextToken(model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
+        how: Any = (model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
+        if config.objective == "sft":
+            objective = NextToken(*how)
+        elif config.objective == "reward":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                objective = RewardModel(config.reward.centring, *how)
+        else:
+            objective = AnswerLoss(config.objective, getattr(config, config.objective), *how)
         if config.neftune_alpha is not None:
             embeddings = objective.causal.get_input_embeddings()
             objective.noise = EmbeddingNoise(config.neftune_alpha, config.seed, embeddings)

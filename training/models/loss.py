@@ -86,6 +86,19 @@ def _chunk_loss(
     return _loss(logits, targets, weights)
 
 
+@torch.no_grad()
+def token_losses(
+    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, chunk_positions: int
+) -> Tensor:
+    """The loss of each target, float32[N], 0 for NO_TARGET. Arguments as of `chunked_loss`."""
+    losses = [hidden.new_zeros(0, dtype=torch.float32)]
+    for start in range(0, len(hidden), chunk_positions):
+        part = slice(start, start + chunk_positions)
+        logits = logits_of(hidden[part]).float()
+        losses.append(F.cross_entropy(logits, targets[part], ignore_index=NO_TARGET, reduction="none"))
+    return torch.cat(losses)
+
+
 # (logits float32[C, V], targets int64[C], dtype of the gradient or None for none, weights float32[C] or None for 1)
 # -> (weighted sum of losses, number of correct predictions, gradient [C, V] or None)
 Elementwise = Callable[[Tensor, Tensor, torch.dtype | None, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]

@@ -35,12 +35,32 @@ from raymill.training.models.loss import (
 from raymill.training.models.neftune import EmbeddingNoise
 
 
+class Measures:
+    """Sums of what is measured of answers, over the micro-batches of one worker: see `measures_of` of answers.py."""
+
+    def __init__(self) -> None:
+        self.sums = torch.zeros(7, dtype=torch.float64)
+
+    def add(self, better: Tensor, worse: Tensor, right: Tensor) -> None:
+        """better, worse: float64[3], sums of rewards, of log-probabilities, and the number. right: float64 scalar."""
+        self.sums = self.sums.to(right.device) + torch.cat([better, worse, right[None]]).detach()
+
+    def take(self) -> list[float]:
+        """The sums so far, which start again at zero."""
+        found = self.sums.tolist()
+        self.sums = torch.zeros_like(self.sums)
+        return found
+
+
 class Objective(nn.Module):
     """Base class of the objectives.
 
     model: the transformers or peft model. bf16: compute in bf16 by autocast. balance: the load-balancing loss of a
     mixture of experts, if its config asks for one. noise: on the embeddings in training, if the config asks for it.
+    measures: of answers that were compared or judged, if `of_answers`.
     """
+
+    of_answers = False
 
     def __init__(self, model: Any, bf16: bool) -> None:
         super().__init__()
@@ -48,6 +68,7 @@ class Objective(nn.Module):
         self.bf16 = bf16
         self.balance: RouterBalance | None = None
         self.noise: EmbeddingNoise | None = None
+        self.measures = Measures()
 
     @property
     def attention(self) -> str:
@@ -80,6 +101,13 @@ class Objective(nn.Module):
         if torch.device(device).type == "cpu":
             return tensors | noise
         return {name: values.pin_memory().to(device, non_blocking=True) for name, values in tensors.items()} | noise
+
+    def step_sum(self, batch: Batch) -> float:
+        """A sum over the micro-batches and workers of a step that the loss needs, besides the denominator."""
+        return 0.0
+
+    def begin_step(self, denominator: float, total: float) -> None:
+        """Start a step. denominator, total: `loss_denominator` and `step_sum` of all its micro-batches and workers."""
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
@@ -165,15 +193,8 @@ class NextToken(Objective):
             with self.noise.added(noise) if self.noise is not None else nullcontext():
                 output = self._output(input_ids, position_ids, starts)
             hidden = output.last_hidden_state[:, -input_ids.shape[1] :].flatten(0, 1)
-            if self.fused:
-                wanted = targets.flatten().index_select(0, target_positions)
-                counted = hidden.index_select(0, target_positions)
-                weight = self.causal.lm_head.weight
-                factors = None if weights is None else weights.flatten().index_select(0, target_positions)
-                loss, correct = fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits, factors)
-            else:
-                factors = None if weights is None else weights.flatten()
-                loss, correct = chunked_loss(self.logits, hidden, targets.flatten(), self.loss_chunk_tokens, factors)
+            factors = None if weights is None else weights.flatten().index_select(0, target_positions)
+            loss, correct = self.cross_entropy(hidden, targets.flatten(), target_positions, factors)
         if self.balance is not None and self.balance.active:
             assert real is not None
             virtual = output.last_hidden_state.shape[1] - input_ids.shape[1]
@@ -181,6 +202,22 @@ class NextToken(Objective):
             everywhere = torch.cat([real[:, :1].expand(-1, virtual), real], 1)
             loss = loss + self.balance.loss(output.router_logits, everywhere)
         return loss, correct
+
+    def cross_entropy(
+        self, hidden: Tensor, targets: Tensor, target_positions: Tensor, factors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """(sum of the targets' losses, each times its factor; number of correct predictions).
+
+        Args:
+            hidden: [B T, D]. targets: int64[B T]. target_positions: int64[L]. factors: float32[L]; None: all are 1.
+        """
+        if self.fused:
+            counted, wanted = (values.index_select(0, target_positions) for values in (hidden, targets))
+            weight = self.causal.lm_head.weight
+            return fused_loss(counted, weight, wanted, self.loss_chunk_tokens, self.after_logits, factors)
+        if factors is not None:
+            factors = factors.new_zeros(len(hidden)).index_copy(0, target_positions, factors)
+        return chunked_loss(self.logits, hidden, targets, self.loss_chunk_tokens, factors)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:
         """Last hidden states [B, T, D]; those of `prompt`'s virtual tokens are cut off again."""
@@ -283,8 +320,8 @@ class Float32Linear(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, D] to float32[B, classes]."""
-        assert self.bias is not None
-        return F.linear(features.float(), self.weight.float(), self.bias.float())
+        bias = None if self.bias is None else self.bias.float()
+        return F.linear(features.float(), self.weight.float(), bias)
 
 
 class RowClassifier(Objective):

@@ -22,7 +22,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from raymill.training.pack.documents import REASONING, Chat, Pair, is_empty
+from raymill.training.pack.documents import REASONING, Chat, is_empty
 from raymill.training.pack.template import THOUGHT, Unfit, presentations, render, template_roles, thinking_switches
 
 if TYPE_CHECKING:
@@ -65,14 +65,6 @@ class _Turn(NamedTuple):
     def writes(self, words: str) -> bool:
         """Whether the turn contains these words."""
         return self.text.find(words, self.start) >= 0
-
-
-def as_chat(pair: Pair) -> Chat:
-    """A pair as a conversation, after its system prompt and its earlier turns if there are any."""
-    turns = [("system", pair.system)] if pair.system else []
-    for prompt, answer in (*pair.history, (pair.prompt, pair.completion)):
-        turns += [("user", prompt), ("assistant", answer)]
-    return Chat([{"role": role, "content": content} for role, content in turns])
 
 
 def marked_renderings(tokenizer: "PreTrainedTokenizerFast", chat: Chat) -> tuple[list[Marked], Counter[str]]:

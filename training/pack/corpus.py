@@ -33,6 +33,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Columns, Corpus, HeldOutSet, ReadColumns
 from raymill.training.methods import CLASSIFIER
+from raymill.training.objectives import Records
 from raymill.training.pack.corpus_files import (
     CONTENT,
     SPLIT,
@@ -55,7 +56,23 @@ _PREPARED_CLASSES = {
 # Uses of columns that rows may lack.
 _OPTIONAL = ("tools", "id", "group", "input", "history", "system")
 # Roles of columns whose usual names are recognised.
-_ROLES = ("messages", "tools", "system", "prompt", "completion", "input", "history", "text")
+_ROLES: Mapping[Records, tuple[str, ...]] = {
+    "text": ("messages", "tools", "system", "prompt", "completion", "input", "history", "text"),
+    "pairs": ("prompt", "chosen", "rejected", "input", "system"),
+    "labelled": (
+        "messages",
+        "tools",
+        "system",
+        "prompt",
+        "completion",
+        "input",
+        "history",
+        "chosen",
+        "rejected",
+        "desirable",
+    ),
+}
+_JUDGED = {"pairs": "compared, chosen and rejected", "labelled": "judged, with a label true or false"}
 # Role -> the types that its column may have, and their description.
 _TYPES = {
     **dict.fromkeys(("text", "prompt", "completion", "input", "system"), ("text", "strings")),
@@ -68,7 +85,7 @@ _TYPES = {
     **dict.fromkeys(("id", "group"), ("text whole", "text or whole numbers")),
     "split": ("text", "train, validation or test"),
     **dict.fromkeys(("fold", "stage"), ("whole", "whole numbers")),
-    "copies": ("whole float", "numbers"),
+    **dict.fromkeys(("copies", "margin"), ("whole float", "numbers")),
 }
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -99,7 +116,8 @@ def with_columns(config: TrainConfig) -> TrainConfig:
         if is_hub_data(one.path):
             one = one.model_copy(update={"path": pinned(one.path)})
         named = config.columns if "columns" in config.model_fields_set else None
-        columns = one.columns or named or _recognised(store, one, config.training_method.classifies)
+        records = config.training_objective.records
+        columns = one.columns or named or _recognised(store, one, config.training_method.classifies, records)
         if config.training_method.classifies:
             columns = _labelled(store, one, columns)
         ignore = columns.ignore or config.ignore or None
@@ -113,7 +131,7 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=update)
 
 
-def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool) -> Columns:
+def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool, records: Records) -> Columns:
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
@@ -122,8 +140,23 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool) -> 
     if classifies and "text" in names:
         return Columns(text="text")
     # Beside a text, `question` and `answer` may be of another kind.
-    found = recognised(names, _ROLES, later=lambda form: "question" in form[0].values())
-    return Columns(**found or {"text": "text"})
+    found = recognised(names, _ROLES[records], later=lambda form: "question" in form[0].values())
+    if records == "text":
+        return Columns(**found or {"text": "text"})
+    found = found or {}
+    if (label := found.pop("desirable", None)) is not None:
+        found["label"] = label
+    elif records == "pairs" and "margin" in names:
+        found["margin"] = "margin"
+    if "chosen" not in found and (records == "pairs" or "label" not in found):
+        what = "{prompt: COLUMN, chosen: COLUMN, rejected: COLUMN}"
+        if records == "labelled":
+            what = "{prompt: COLUMN, completion: COLUMN, label: COLUMN}, or " + what
+        raise ConfigError(
+            f"{corpus.path}: no columns of answers that were {_JUDGED[records]}; it has {', '.join(names[:20])}. Name "
+            f"them, as in `columns: {what}`."
+        )
+    return Columns(**found)
 
 
 def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:
@@ -215,6 +248,7 @@ class SplitSpan(Span):
 class CorpusReading:
     """What a worker needs to read units of a corpus. store: of its files. columns: with default columns filled in.
     forbidden_terms: of generated records, which are left out. most_copies: of a document; more are refused.
+    records: what documents are made of the rows, see `TrainingObjective`.
     """
 
     store: Store
@@ -222,6 +256,7 @@ class CorpusReading:
     input: CorpusInput
     forbidden_terms: tuple[str, ...] = ()
     most_copies: int = MAX_COPIES
+    records: Records = "text"
 
     def rows(
         self, unit: Iterable[Span], counts: ReaderCounts | None = None
@@ -304,9 +339,11 @@ def freeze_corpora(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorp
     forbidden = config.terms.forbid if config.terms else ()
     each = zip(config.corpus_names, config.corpus_stores, config.corpus, config.all_columns, strict=True)
     staged, folded = config.order != "shuffled", config.split.fold is not None
-    split_set = "split" in config.model_fields_set
+    split_set, records = "split" in config.model_fields_set, config.training_objective.records
     return {
-        name: freeze_corpus(store, corpus, columns, unit_bytes, staged, folded, split_set, forbidden_terms=forbidden)
+        name: freeze_corpus(
+            store, corpus, columns, unit_bytes, staged, folded, split_set, forbidden_terms=forbidden, records=records
+        )
         for name, store, corpus, columns in each
     }
 
@@ -320,7 +357,8 @@ def freeze_sets(config: TrainConfig, unit_bytes: int) -> dict[str, FrozenCorpus]
     found = {}
     for (name, one), columns in zip(config.evaluate.sets.items(), config.set_columns.values(), strict=True):
         splits = (one.split,) if one.split else ()
-        frozen = freeze_corpus(config.store, one, columns, unit_bytes, split_set=False, splits=splits)
+        records = config.training_objective.records
+        frozen = freeze_corpus(config.store, one, columns, unit_bytes, split_set=False, splits=splits, records=records)
         measured = split_name(one.split or "test")
         if frozen.units[0][0].format == "hf":  # the files of the split alone
             measured = "test"
@@ -361,13 +399,15 @@ def freeze_corpus(
     split_set: bool = True,
     splits: Sequence[str] = SPLITS,
     forbidden_terms: tuple[str, ...] = (),
+    records: Records = "text",
 ) -> FrozenCorpus:
     """List the files of a corpus, check its columns and split it into units of about `unit_bytes`.
 
     staged: whether documents are ordered by the stages of a curriculum. folded: whether one of their folds is tested;
     then the records of a data set of `raymill prepare` that are for testing, which have none, are left out. split_set:
     whether the config decides the splits; if not, a column `split` with the names of splits does. splits: those to read
-    of a data set of `raymill prepare`. forbidden_terms: of generated records, which are left out.
+    of a data set of `raymill prepare`. forbidden_terms: of generated records, which are left out. records: see
+    `CorpusReading`.
 
     Raises:
         ConfigError: a named column is missing or has an unsuitable type, or there are no stages or folds.
@@ -430,7 +470,9 @@ def freeze_corpus(
         prepared = prepared_with(artifact)
     also_read = TERMS if forbidden_terms else ()
     most_copies = MAX_COPIES if columns.copies else UNNAMED_COPIES
-    reading = CorpusReading(store, resolved.read, input_of(corpus, resolved, also_read), forbidden_terms, most_copies)
+    reading = CorpusReading(
+        store, resolved.read, input_of(corpus, resolved, also_read), forbidden_terms, most_copies, records
+    )
     known = reading.columns.known
     unread: Counter[str] = Counter()
     # The columns that `prepare` and `curate` write beside the texts are never trained on, and need no warning.
@@ -445,7 +487,9 @@ def freeze_corpus(
         content,
         skipped,
         tuple((file.name, file.info.size, file.info.version) for file in files),
-        resolved.model_dump() | ({"forbidden_terms": forbidden_terms} if forbidden_terms else {}),
+        resolved.model_dump()
+        | ({"forbidden_terms": forbidden_terms} if forbidden_terms else {})
+        | ({"records": records} if records != "text" else {}),
         prepared,
         unread,
         splits_read and resolved.split == "split",

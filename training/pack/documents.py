@@ -10,12 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import REASONS, Preference, Unusable, with_chosen
+from raymill.cluster.examples.content import REASONS, Preference, Unusable, with_answer
 from raymill.cluster.examples.copies import MAX_COPIES
 from raymill.cluster.examples.messages import (
     BadMessage,
@@ -37,6 +37,7 @@ from raymill.cluster.readers.streams import (
 )
 from raymill.training.config_parts import ReadColumns
 from raymill.training.data.packed import MAX_STAGE
+from raymill.training.objectives import Records
 from raymill.training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
 from raymill.training.pack.loss_keys import (
     BadWeight,
@@ -76,6 +77,7 @@ _PROBLEMS = (
         "large_block": f"its zstd window is over {LIMITS.max_block_mib} MiB; compress it again without `--long`",
     }
 )
+_JUDGEMENTS = {"true": True, "1": True, "false": False, "0": False}  # in lower case
 FIRST_LEFT_OUT = "first_left_out/"  # counters REASON/POSITION: the first row of a unit that is left out for a reason
 # Keys of an assistant's message that are trained on besides its content.
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -103,7 +105,16 @@ class Chat:
     tools: list[Any] | None = None
 
 
-Content = str | Pair | Chat
+@dataclass(frozen=True, slots=True)
+class TwoAnswers:
+    """A question with a better and a worse answer, as two conversations. margin: between their rewards; NaN: none."""
+
+    chosen: Chat
+    rejected: Chat
+    margin: float = math.nan
+
+
+Content = str | Pair | Chat | TwoAnswers
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +122,7 @@ class Document:
     """A document. bytes: of its content in UTF-8. key: 64-bit hash that decides its split. label: its class.
 
     split: index in SPLITS, if a column decides it. fold: 0 or more. stage: of a curriculum, 0 to MAX_STAGE. copies: in
-    an epoch, 0 to MAX_COPIES.
+    an epoch, 0 to MAX_COPIES. desirable: whether its answer is, of labelled answers.
     """
 
     id: str
@@ -124,6 +135,7 @@ class Document:
     stage: int | None = None
     fold: int | None = None
     copies: float = 1.0
+    desirable: bool | None = None
 
 
 @dataclass
@@ -169,17 +181,18 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
         try:
             if corpus.forbidden_terms and (terms := _terms(row)) in corpus.forbidden_terms:
                 raise _Refused("terms_forbidden", terms)
-            document = _document(row, columns, span.split if isinstance(span, SplitSpan) else None)
-            if document.copies > corpus.most_copies:
-                raise ConfigError(
-                    f"column {columns.named['copies']} asks for {document.copies:g} copies of a document in an epoch; "
-                    f"more than {corpus.most_copies} are made only if the config names the column. Set `copies: "
-                    f"{columns.named['copies']}` in `columns`, or `ignore: [{columns.named['copies']}]` for one copy "
-                    "of each."
-                )
-            if isinstance(document.content, Chat):
-                count_unread_of_messages(left_out.unread, document.content.messages)
-            yield document
+            split = span.split if isinstance(span, SplitSpan) else None
+            for document in _documents(row, columns, split, corpus.records):
+                if document.copies > corpus.most_copies:
+                    raise ConfigError(
+                        f"column {columns.named['copies']} asks for {document.copies:g} copies of a document in an "
+                        f"epoch; more than {corpus.most_copies} are made only if the config names the column. Set "
+                        f"`copies: {columns.named['copies']}` in `columns`, or `ignore: [{columns.named['copies']}]` "
+                        "for one copy of each."
+                    )
+                if isinstance(document.content, Chat):
+                    count_unread_of_messages(left_out.unread, document.content.messages)
+                yield document
         except _Refused as refused:
             left_out.add(refused.reason, where, refused.seen)
         except ConfigError as error:
@@ -257,8 +270,74 @@ class _Refused(Exception):
         self.seen = str(seen)
 
 
-def _document(row: Row, columns: ReadColumns, file_split: str | None) -> Document:
-    content = _content(row, columns)
+def _documents(row: Row, columns: ReadColumns, file_split: str | None, records: Records) -> list[Document]:
+    """The documents of a row: one, or of two answers that are judged apart two."""
+    if records == "text":
+        return [_document(_content(row, columns), row, columns, file_split)]
+    if "chosen" not in columns.named:
+        content = _last_answer(_content(row, columns))
+        judged = _value(row, columns.named["label"])
+        desirable = _JUDGEMENTS.get(str(judged).strip().lower())
+        if desirable is None:
+            raise _Refused("bad_label", f"column {columns.named['label']} is {judged!r:.200}; wanted true or false")
+        return [replace(_document(content, row, columns, file_split, _question(content)), desirable=desirable)]
+    both = _preference(row, columns)
+    if both.chosen.strip() == both.rejected.strip():
+        raise _Refused("equal_answers", both.chosen)
+    chosen, rejected = (_of_last_answer(_as_chat(both, answer)) for answer in (both.chosen, both.rejected))
+    if records == "labelled":
+        found = []
+        for name, content, desirable in (("chosen", chosen, True), ("rejected", rejected, False)):
+            document = _document(content, row, columns, file_split, _question(content))
+            id = f"{document.id}/{name}" if "id" in columns.named else document.id
+            found.append(replace(document, id=id, desirable=desirable))
+        return found
+    margin = _value(row, columns.named.get("margin"))
+    number = math.nan if margin is None else number_in(margin)
+    if margin is not None and not math.isfinite(number):
+        raise _Refused("bad_margin", f"column {columns.named['margin']} is {margin!r:.200}; wanted a number")
+    return [_document(TwoAnswers(chosen, rejected, number), row, columns, file_split, _question(chosen))]
+
+
+def _as_chat(preference: Preference, answer: str) -> Chat:
+    return Chat([{"role": one.role, "content": one.content} for one in with_answer(preference, answer).messages])
+
+
+def _last_answer(content: Content) -> Chat | Pair:
+    """The content with its last answer alone to train on."""
+    if isinstance(content, Pair):
+        return _of_last_answer(as_chat(content)) if content.history else content
+    assert isinstance(content, Chat)
+    return _of_last_answer(content)
+
+
+def _of_last_answer(content: Chat) -> Chat:
+    turns = [at for at, message in enumerate(content.messages) if message["role"] == "assistant"]
+    earlier = frozenset(turns[:-1])
+    messages = [m | {"train": False} if at in earlier else m for at, m in enumerate(content.messages)]
+    return replace(content, messages=messages)
+
+
+def _question(content: Chat | Pair) -> Content:
+    """All before the last answer."""
+    if isinstance(content, Pair):
+        return replace(content, completion="")
+    turns = [at for at, message in enumerate(content.messages) if message["role"] == "assistant"]
+    return replace(content, messages=content.messages[: turns[-1] if turns else None])
+
+
+def as_chat(pair: Pair) -> Chat:
+    """A pair as a conversation, after its system prompt and its earlier turns if there are any."""
+    turns = [("system", pair.system)] if pair.system else []
+    for prompt, answer in (*pair.history, (pair.prompt, pair.completion)):
+        turns += [("user", prompt), ("assistant", answer)]
+    return Chat([{"role": role, "content": content} for role, content in turns])
+
+
+def _document(
+    content: Content, row: Row, columns: ReadColumns, file_split: str | None, question: Content | None = None
+) -> Document:
+    """question: decides the split, so that answers to one question are in the same; None: the content does."""
     try:
         data = _bytes_of(content)
     except UnicodeEncodeError as error:
@@ -315,7 +394,9 @@ def _document(row: Row, columns: ReadColumns, file_split: str | None) -> Documen
         id=id if id is not None else hashlib.blake2b(data, digest_size=16).hexdigest(),
         content=content,
         bytes=len(data),
-        key=hash64(b"content", data) if group is None else hash64(b"group", group.encode()),
+        key=hash64(b"group", group.encode())
+        if group is not None
+        else hash64(b"content", data if question is None else _bytes_of(question)),
         stratum=stratum or "",
         label=label,
         split=split_index,
@@ -347,7 +428,8 @@ def _content(row: Row, columns: ReadColumns) -> Content:
                 raise _Refused("empty_completion", prompt)
             return Pair(prompt, completion, system, tuple((asked, answer) for asked, answer in turns))
         case _ if "chosen" in columns.named:
-            return _chosen(row, columns)
+            both = _preference(row, columns)
+            return _as_chat(both, both.chosen)
         case _:
             messages = _messages(row, columns)
             system = _optional(row, column("system"))
@@ -360,16 +442,16 @@ def _content(row: Row, columns: ReadColumns) -> Content:
                 raise _Refused("bad_tools", error.seen) from error
 
 
-def _chosen(row: Row, columns: ReadColumns) -> Chat:
-    """The question and the better of two answers, read as `raymill prepare` reads preferences."""
-    roles = ("system", "prompt", "chosen", "rejected")
+def _preference(row: Row, columns: ReadColumns) -> Preference:
+    """A question and two answers, read as `raymill prepare` reads preferences."""
+    roles = ("system", "prompt", "input", "chosen", "rejected")
     named = {role: name for role in roles if (name := columns.named.get(role)) is not None}
     try:
         content = content_of({role: as_json_text(without_nulls(_value(row, name))) for role, name in named.items()})
-        assert isinstance(content, Preference)
     except Unusable as error:
         raise _Refused(error.reason, REASONS[error.reason]) from error
-    return Chat([{"role": one.role, "content": one.content} for one in with_chosen(content).messages])
+    assert isinstance(content, Preference)
+    return content
 
 
 def _bytes_of(content: Content) -> bytes:
@@ -383,6 +465,9 @@ def _bytes_of(content: Content) -> bytes:
             if content.history:
                 prompt = json.dumps(content.history, ensure_ascii=False).encode() + b"\0" + prompt
             return len(prompt).to_bytes(8, "little") + prompt + content.completion.encode()
+        case TwoAnswers():
+            chosen, rejected = _bytes_of(content.chosen), _bytes_of(content.rejected)
+            return len(chosen).to_bytes(8, "little") + chosen + rejected
         case _:
             plain = [content.messages, content.tools] if content.tools else content.messages
             return json.dumps(plain, ensure_ascii=False, sort_keys=True, default=str).encode()

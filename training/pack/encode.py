@@ -20,7 +20,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -31,8 +31,8 @@ from tokenizers import Encoding, Tokenizer
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
-from raymill.training.pack.chat import NOT_TRAINED, as_chat, marked_renderings
-from raymill.training.pack.documents import Chat, Document, Pair
+from raymill.training.pack.chat import NOT_TRAINED, marked_renderings
+from raymill.training.pack.documents import Chat, Document, Pair, TwoAnswers, as_chat
 from raymill.training.pack.loss_keys import BadWeight, Weighted, turn_notes, weights_of_turn
 from raymill.training.pack.template import CHECKED, LIMITS, OF_A_CHECK, Unfit, written
 
@@ -133,7 +133,8 @@ TEMPLATE_REASONS = (
 
 class Example(NamedTuple):
     """ids: int32[T]. trained: bool[T]. document: index in the table. piece: number of the rendering of the document.
-    weights: float32[T], of each token's loss; None if all are 1.
+    weights: float32[T], of each token's loss; None if all are 1. chosen: of a pair, number of tokens of the first
+    conversation, which the other one follows; 0: no pair.
     """
 
     document: int
@@ -141,6 +142,7 @@ class Example(NamedTuple):
     ids: np.ndarray
     trained: np.ndarray
     weights: np.ndarray | None = None
+    chosen: int = 0
 
 
 def with_prompts(example: Example, weight: float) -> Example:
@@ -229,12 +231,14 @@ class Encoder:
         return sorted(token for token in found & special if token not in _IN_MESSAGES)
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
-        """Encode documents of one form (text, pair or chat).
+        """Encode documents of one form (text, pair, chat or two answers).
 
         Raises:
             ConfigError: a document has a token without an embedding in the model.
         """
         encoded = Encoded([], [], Counter())
+        if documents and isinstance(documents[0].content, TwoAnswers):
+            return self._answers(documents)
         if documents and isinstance(documents[0].content, str):
             found = self._texts(documents, encoded)
         else:
@@ -263,6 +267,34 @@ class Encoder:
         for misfit in encoded.misfits:
             if misfit.document in used:
                 encoded.notes[f"{NOT_TRAINED}{misfit.reason}"] += misfit.turns
+        return encoded
+
+    def _answers(self, documents: Sequence[Document]) -> Encoded:
+        """One example of each question with two answers. Left out are those that differ in the tokens of the question,
+        and those whose answers are the same tokens.
+        """
+        contents = [document.content for document in documents]
+        chats = [(one.chosen, one.rejected) for one in contents if isinstance(one, TwoAnswers)]
+        each = zip(documents, chats, strict=True)
+        apart = self.encode([replace(one, content=chat) for one, both in each for chat in both])
+        found = {example.document: example for example in apart.examples}
+        refused = {misfit.document: misfit for misfit in reversed(apart.misfits)}
+        encoded = Encoded([], [], apart.notes)
+        for number in range(len(documents)):
+            chosen, rejected = found.get(2 * number), found.get(2 * number + 1)
+            if chosen is None or rejected is None:
+                misfit = refused[2 * number if chosen is None else 2 * number + 1]
+                encoded.misfits.append(misfit._replace(document=number, turns=0))
+                continue
+            question, other = (one.ids[: int(one.trained.argmax())] for one in (chosen, rejected))
+            problem = "question_tokens_differ" if not np.array_equal(question, other) else ""
+            if not problem and np.array_equal(chosen.ids, rejected.ids):
+                problem = "equal_answers"
+            if problem:
+                encoded.misfits.append(Misfit(number, problem, self._read(rejected.ids[:200].tolist())))
+                continue
+            ids, trained = (np.concatenate(both) for both in zip(chosen[2:4], rejected[2:4], strict=True))
+            encoded.examples.append(Example(number, 0, ids, trained, chosen=len(chosen.ids)))
         return encoded
 
     def _texts(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:

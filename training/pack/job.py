@@ -285,6 +285,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         tokenizer["revision"] = model.revision
     each = dict(zip(config.corpus_names, config.all_columns, strict=True))
     each |= {set_name(name): columns for name, columns in config.set_columns.items()}
+    records = config.training_objective.records
     corpora = {
         name: {
             "columns": columns.model_dump(mode="json"),
@@ -301,6 +302,7 @@ def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> di
         "seed": config.seed,
         "staged": config.order != "shuffled",
         "classify": config.training_method.classifies,
+        **({"records": records} if records != "text" else {}),
         "tokenizer": tokenizer,
         "corpora": corpora,
         **({"prompt_loss_weight": config.prompt_loss_weight} if config.prompt_loss_weight else {}),
@@ -327,7 +329,8 @@ def located_config(config: TrainConfig) -> TrainConfig:
 def packing_rule(config: TrainConfig, form: Form) -> PackingRule:
     """The rule for the documents of a corpus, which have this form."""
     classifies, overflow = config.training_method.classifies, config.overflow(form)
-    return PackingRule(config.sequence_length, config.packing.mode, overflow, classifies, config.seed)
+    judged = config.training_objective.records != "text"
+    return PackingRule(config.sequence_length, config.packing.mode, overflow, classifies, config.seed, judged)
 
 
 def _require_enough(config: TrainConfig, packed: PackedRun) -> None:

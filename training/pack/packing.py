@@ -42,6 +42,8 @@ from raymill.cluster.store.store import Store
 from raymill.training.data.order import permutation
 from raymill.training.data.packed import (
     EXAMPLES,
+    JUDGED_EXAMPLES,
+    JUDGED_PACKED,
     PACKED,
     STAGE_ROWS,
     STAGE_SHIFT,
@@ -85,7 +87,8 @@ class PackingRule:
     """The settings that decide how examples become rows.
 
     length: tokens of a row. mode: `best_fit` or `none` (a row per piece). overflow: `split`, `truncate` or `drop`, for
-    documents longer than a row. classify: whether a class of each row is predicted. seed: of the shuffle.
+    documents longer than a row. classify: whether a class of each row is predicted. seed: of the shuffle. judged:
+    whether examples are answers that were compared or judged.
     """
 
     length: int
@@ -93,6 +96,12 @@ class PackingRule:
     overflow: str
     classify: bool
     seed: int
+    judged: bool = False
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The settings that decide the rows. Rows of texts have no `judged`, as in earlier versions."""
+        return {name: value for name, value in vars(self).items() if name != "judged" or value}
 
 
 def pack_stage(
@@ -112,7 +121,7 @@ def pack_stage(
         {
             "version": [cluster.__version__, PACKING_VERSION],
             "examples": examples.manifest.fingerprint,
-            "rule": vars(rule),
+            "rule": rule.plain,
             "unit_tokens": unit_tokens,
         }
     )
@@ -123,7 +132,10 @@ def pack_stage(
     reserved = partial(memory_of_level, examples, all_ranges, levels)
     stage = Stage(
         name=stage_of("pack", name),
-        outputs=tuple(Output(f"{name}/{split}", PACKED, row_group_bytes=group_bytes) for split in SPLITS),
+        outputs=tuple(
+            Output(f"{name}/{split}", JUDGED_PACKED if rule.judged else PACKED, row_group_bytes=group_bytes)
+            for split in SPLITS
+        ),
         units=moves(levels, 1, examples) if levels.count == 1 else (),
         work=Pack(name, rule, store, all_ranges, bool(by_stage(counters, STAGE_TOKENS)), reserved(levels.count)),
         fingerprint=decided_by,
@@ -143,7 +155,7 @@ def pack_stage(
                 name=f"{stage.name}.shuffle-{level}",
                 outputs=(Output(output, _NO_COLUMNS),),
                 units=moves(levels, level, made),
-                work=MoveExamples(output, store, all_ranges, levels, level, reserved(level)),
+                work=MoveExamples(output, store, all_ranges, levels, level, reserved(level), rule.judged),
                 fingerprint=fingerprint([decided_by, level, levels.fan_in, levels.fan_out]),
                 memory=reserved(level),
                 model=partial(_planned_level, levels, level, made.manifest.bytes),
@@ -171,7 +183,7 @@ class Pack:
     def __call__(self, unit: "ShuffleUnit", scratch: Scratch) -> Counters:
         own = self.ranges[unit.first]
         split = SPLITS[own["split"]]
-        examples = in_order(read_examples(self.store, unit, [own], self.memory))
+        examples = in_order(read_examples(self.store, unit, [own], self.memory, self.rule.judged))
         pieces, counters = cut(examples, self.rule.length, self.rule.overflow, self.rule.classify)
         rows = to_rows(pieces, self.rule, own)
         scratch.write(f"{self.name}/{split}", rows)
@@ -294,10 +306,11 @@ class MoveExamples:
     levels: Levels
     level: int
     memory: int
+    judged: bool = False
 
     def __call__(self, unit: ShuffleUnit, scratch: Scratch) -> Counters:
         ranges = self.ranges[unit.first : unit.end]
-        table = read_examples(self.store, unit, ranges, self.memory)
+        table = read_examples(self.store, unit, ranges, self.memory, self.judged)
         part = numbers(table, ranges) // self.levels.targets_of_part(self.level + 1)
         ends = np.cumsum(np.bincount(part, minlength=self.levels.fan_out))
         table = table.take(pa.array(np.argsort(part, kind="stable")))
@@ -360,24 +373,26 @@ class _Held:
                 )
 
 
-def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange], memory: int) -> pa.Table:
+def read_examples(
+    store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange], memory: int, judged: bool = False
+) -> pa.Table:
     """The examples of a unit, in the order of its files. Reads only row groups with its ranges.
 
     Args:
-        ranges: those of the unit. memory: bytes that are reserved for it.
+        ranges: those of the unit. memory: bytes that are reserved for it. judged: see PackingRule.
 
     Raises:
         DataError: a file was changed after it was written, or the examples take far more than `memory`.
     """
-    held = _Held(memory)
+    held, schema = _Held(memory), JUDGED_EXAMPLES if judged else EXAMPLES
     bounds: dict[int, tuple[int, int]] = {}  # split -> (low, high) of consecutive ranges
     for one in ranges:
         low, _ = bounds.get(one["split"], (one["low"], 0))
         bounds[one["split"]] = low, one["high"]
 
     def of_slice(data: bytes) -> pa.Table:
-        table = table_of(data) or EXAMPLES.empty_table()
-        if not _inside(table, bounds).all():
+        table = table_of(data) or schema.empty_table()
+        if not _inside(table, bounds, schema).all():
             raise ValueError("examples of other ranges")
         held.add(table)
         return table
@@ -386,20 +401,26 @@ def read_examples(store: Store, unit: ShuffleUnit, ranges: Sequence[KeyRange], m
         found = read_slices(store, unit.uris, unit.slice, of_slice)
     else:
         with ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(lambda uri: _read_file(store, uri, bounds, held), unit.uris))
-    return pa.concat_tables([EXAMPLES.empty_table(), *found])
+            found = list(pool.map(lambda uri: _read_file(store, uri, bounds, held, schema), unit.uris))
+    return pa.concat_tables([schema.empty_table(), *found])
 
 
-def _inside(table: pa.Table, bounds: Mapping[int, tuple[int, int]]) -> np.ndarray:
+def _inside(table: pa.Table, bounds: Mapping[int, tuple[int, int]], schema: pa.Schema) -> np.ndarray:
     """Whether each example is within the bounds of its split: bool[N].
 
     Raises:
         ValueError: the table has what `tokenise` does not write. Kernels would read beyond its arrays.
     """
-    if not table.schema.equals(EXAMPLES) or any(table[name].null_count for name in ("split", "place", "document")):
+    judged = ("chosen_tokens", "judgement") if schema is JUDGED_EXAMPLES else ()
+    filled = ("split", "place", "document", *judged)
+    if not table.schema.equals(schema) or any(table[name].null_count for name in filled):
         raise ValueError("other columns, or nulls")
     if (wrong := wrong_lists(table)) is not None:
         raise ValueError(wrong)
+    if judged:
+        chosen, sizes = table["chosen_tokens"].to_numpy(), pc.list_value_length(table["ids"]).to_numpy()
+        if ((chosen < 0) | ((chosen > 0) & (chosen >= sizes))).any():
+            raise ValueError("an answer without tokens")
     splits, keys = table["split"].to_numpy(), table["place"].to_numpy()
     inside = np.zeros(len(splits), bool)
     for split, (low, high) in bounds.items():
@@ -407,8 +428,10 @@ def _inside(table: pa.Table, bounds: Mapping[int, tuple[int, int]]) -> np.ndarra
     return inside
 
 
-def _read_file(store: Store, uri: str, bounds: Mapping[int, tuple[int, int]], held: _Held) -> pa.Table:
-    found = [EXAMPLES.empty_table()]
+def _read_file(
+    store: Store, uri: str, bounds: Mapping[int, tuple[int, int]], held: _Held, schema: pa.Schema
+) -> pa.Table:
+    found = [schema.empty_table()]
     with open_parquet(store, uri) as parquet:
         metadata, groups = parquet.metadata, []
         names = {metadata.schema.column(index).path: index for index in range(metadata.num_columns)}
@@ -426,7 +449,7 @@ def _read_file(store: Store, uri: str, bounds: Mapping[int, tuple[int, int]], he
         for group in groups:
             table = parquet.read_row_group(group, use_threads=False)
             try:
-                found.append(table.filter(pa.array(_inside(table, bounds))))
+                found.append(table.filter(pa.array(_inside(table, bounds, schema))))
             except ValueError as error:
                 raise changed(uri) from error
             held.add(found[-1])
@@ -452,6 +475,7 @@ class DocumentPieces:
 
     ids: int32[T], trained: bool[T], weights: float32[T], of all documents concatenated; weights is None if all are 1.
     documents: int64[P], index of a piece's document. starts, sizes: int64[P]. names: string[D]. classes: int32[D].
+    chosen: int64[D], judgements: float32[D], the columns `chosen_tokens` and `judgement`; None without these.
     """
 
     ids: np.ndarray
@@ -462,6 +486,8 @@ class DocumentPieces:
     names: pa.Array
     classes: pa.Array
     weights: np.ndarray | None = None
+    chosen: np.ndarray | None = None
+    judgements: np.ndarray | None = None
 
     @classmethod
     def of(cls, examples: pa.Table) -> Self:
@@ -481,6 +507,9 @@ class DocumentPieces:
             classes=classes,
             weights=token_weights(weights, np.diff(offsets)),
         )
+        if "judgement" in examples.column_names:
+            chosen, judgements = (examples[name].to_numpy() for name in ("chosen_tokens", "judgement"))
+            whole = replace(whole, chosen=chosen.astype(np.int64), judgements=judgements)
         return whole.take(whole.sizes > 0)
 
     def __len__(self) -> int:
@@ -559,7 +588,7 @@ def cut(examples: pa.Table, length: int, overflow: str, classify: bool) -> tuple
 
 
 def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Table:
-    """A table of schema PACKED: the pieces in rows, in an order that depends on the seed and the range."""
+    """A table of PACKED or JUDGED_PACKED: the pieces in rows, in an order that depends on the seed and the range."""
     if rule.mode == "best_fit":
         rows, count = _best_fit(pieces.sizes, rule.length)
     else:
@@ -572,6 +601,19 @@ def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Tab
     token_starts = np.concatenate([[0], np.cumsum(pieces.sizes)])[starts]
     ids, trained, weights = pieces.tokens()
     documents = pa.array(pieces.documents)
+    first_documents = documents.take(pa.array(starts[:-1]))
+    lengths, judgements = pieces.sizes, []
+    if pieces.chosen is not None and pieces.judgements is not None:
+        of_pieces = pieces.judgements[pieces.documents]
+        chosen = pieces.chosen[pieces.documents]
+        if chosen.any():  # a pair is two documents
+            lengths = np.stack([chosen, lengths - chosen], 1).ravel()
+            starts, documents, of_pieces = (
+                2 * starts,
+                documents.take(pa.array(np.arange(len(chosen)).repeat(2))),
+                of_pieces.repeat(2),
+            )
+        judgements = [pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(of_pieces))]
     of_weights = pa.nulls(count, PACKED.field("weights").type)
     if weights is not None:  # null for a row whose label tokens all have weight 1
         uneven = np.concatenate([[0], np.cumsum(trained & (weights != 1))])[token_starts]
@@ -583,10 +625,11 @@ def to_rows(pieces: DocumentPieces, rule: PackingRule, unit: KeyRange) -> pa.Tab
         [
             pa.ListArray.from_arrays(pa.array(token_starts, pa.int32()), pa.array(ids)),
             pa.ListArray.from_arrays(pa.array(token_starts, pa.int32()), pa.array(trained)),
-            pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(pieces.sizes, pa.int32())),
+            pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(lengths, pa.int32())),
             pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pieces.names.take(documents)),
-            pieces.classes.take(documents.take(pa.array(starts[:-1]))),
+            pieces.classes.take(first_documents),
             of_weights,
+            *judgements,
         ],
-        schema=PACKED,
+        schema=JUDGED_PACKED if judgements else PACKED,
     )

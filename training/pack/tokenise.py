@@ -30,9 +30,10 @@ from raymill.cluster.examples.copies import copies_of
 from raymill.cluster.examples.splits import SPLITS, hash64
 from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.training.config_parts import Split
-from raymill.training.data.packed import EXAMPLES, STAGE_TOKENS, shuffle_key
+from raymill.training.data.packed import EXAMPLES, JUDGED_EXAMPLES, STAGE_TOKENS, shuffle_key
+from raymill.training.objectives import Records
 from raymill.training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
-from raymill.training.pack.documents import Document, LeftOut, documents_of
+from raymill.training.pack.documents import Document, LeftOut, TwoAnswers, documents_of
 from raymill.training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit, with_prompts
 from raymill.training.pack.loss_keys import unread_counters
 from raymill.training.pack.packed_run import TokenizerAt
@@ -98,7 +99,7 @@ def tokenise_stage(
     decided_by += [prompt_weight] if prompt_weight else []
     return Stage(
         name=stage_of("tokenise", name),
-        outputs=(Output(output, EXAMPLES, row_group_bytes=_ROW_GROUP_BYTES),),
+        outputs=(Output(output, schema_of(frozen.reading.records), row_group_bytes=_ROW_GROUP_BYTES),),
         units=frozen.units,
         work=Tokenise(
             source=frozen.reading,
@@ -117,6 +118,11 @@ def tokenise_stage(
         small=sum(frozen.unit_bytes) <= SMALL_BYTES,
         memory=_LIBRARIES + 2 * min(_SORTED_BYTES, sorted_bytes),
     )
+
+
+def schema_of(records: Records) -> pa.Schema:
+    """The schema of the examples of a corpus."""
+    return EXAMPLES if records == "text" else JUDGED_EXAMPLES
 
 
 @lru_cache(maxsize=2)
@@ -148,7 +154,7 @@ def note_on_copies(counters: Counters) -> list[str]:
 
 @dataclass(frozen=True)
 class _Examples:
-    """Examples and their copies. table: of schema EXAMPLES, N rows, each with the shuffle key of its first copy.
+    """Examples and their copies. table: N rows, each with the shuffle key of its first copy.
 
     rows: int64[M], the example of each further copy. keys: uint64[M], the shuffle keys of these.
     """
@@ -184,6 +190,8 @@ class Tokenise:
         held = 0
         for documents in _tables(self._with_copies(documents_of(self.source, unit, left_out), left_out)):
             encoded = encoder.encode(documents)
+            if self.source.records != "text":  # earlier answers of a conversation are a part of the question
+                del encoded.notes["turns_excluded"]
             # A chat can have one rendering that is refused and another that is an example.
             unfit = {one.document for one in encoded.misfits} - {one.document for one in encoded.examples}
             counters["documents"] += len(documents) - len(unfit)
@@ -230,7 +238,8 @@ class Tokenise:
 
     def _write(self, tables: Sequence[_Examples], scratch: Scratch) -> None:
         """Write the examples sorted by (split, shuffle key), then in the order of the corpus."""
-        whole = pa.concat_tables([EXAMPLES.empty_table(), *(one.table for one in tables)]).combine_chunks()
+        schema = schema_of(self.source.records)
+        whole = pa.concat_tables([schema.empty_table(), *(one.table for one in tables)]).combine_chunks()
         firsts = np.cumsum([0, *(one.table.num_rows for one in tables)])
         further = [one.rows + first for one, first in zip(tables, firsts[:-1], strict=True)]
         rows = np.concatenate([np.arange(len(whole)), *further])
@@ -246,7 +255,7 @@ class Tokenise:
             scratch.write(self.output, table.set_column(1, EXAMPLES.field("place"), pa.array(keys[at])))
 
     def _table(self, documents: Sequence[Document], examples: Sequence[Example], counters: Counter[str]) -> _Examples:
-        """The examples as a table of schema EXAMPLES. Counts examples and tokens by split and stage, with copies."""
+        """The examples as a table. Counts examples and tokens by split and stage, with copies."""
         owners = [documents[example.document] for example in examples]
         number = {name: index for index, name in enumerate(self.classes)}
         splits = [split_of(owner, self.cuts) for owner in owners]
@@ -287,11 +296,22 @@ class Tokenise:
             pa.array([number.get(owner.label) if owner.label is not None else None for owner in owners], pa.int32()),
             pa.array([example.weights for example in examples], EXAMPLES.field("weights").type),
         ]
+        if self.source.records != "text":
+            columns.append(pa.array([example.chosen for example in examples], pa.int32()))
+            columns.append(pa.array([_judgement(owner) for owner in owners], pa.float32()))
         return _Examples(
-            pa.Table.from_arrays(columns, schema=EXAMPLES),
+            pa.Table.from_arrays(columns, schema=schema_of(self.source.records)),
             rows,
             np.fromiter(keys, np.uint64, len(rows)),
         )
+
+
+def _judgement(document: Document) -> float:
+    """The value of the column `judgement`."""
+    if isinstance(document.content, TwoAnswers):
+        return document.content.margin
+    assert document.desirable is not None
+    return float(document.desirable)
 
 
 def _tables(documents: Iterator[Document]) -> Iterator[list[Document]]:

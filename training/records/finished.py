@@ -164,7 +164,7 @@ def parse_evaluation(data: bytes) -> Any:
     """
     found = json_with("before", "after")(data)
     measured = [*found["before"].values(), *found["after"].values()]
-    numbers = [one[name] for one in measured for name in Measured.__annotations__]
+    numbers = [one[name] for one in measured for name in {*Measured.__required_keys__, *one}]
     for scores in (found.get("generation", {}), *found.get("set_generation", {}).values()):
         numbers += scores.values()
     texts = list(found.get("notes", []))

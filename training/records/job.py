@@ -162,7 +162,7 @@ class Job:
     def row_bounds(self, vocabulary: int) -> RowBounds:
         """The bounds of the packed rows. vocabulary: number of tokens that the model has embeddings for."""
         classes = len(self.classes) if self.config.training_method.classifies else None
-        return RowBounds(self.config.sequence_length, vocabulary, classes)
+        return RowBounds(self.config.sequence_length, vocabulary, classes, self.config.training_objective.records)
 
     def to_json(self) -> bytes:
         """The job without its stores' credentials: workers that torchrun starts use those of their own machine."""

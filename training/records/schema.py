@@ -23,13 +23,19 @@ class Measured(TypedDict):
 
     loss: mean over its label tokens, weighted by their weights, in nats. perplexity: e to the loss. accuracy: share of
     label tokens that are the model's most probable token. With a classifier the means are over rows instead of label
-    tokens.
+    tokens; of answers that were compared or judged, over pairs or answers, with the means of PAIR_MEASURES.
     """
 
     loss: float
     perplexity: float
     accuracy: float
     label_tokens: int
+    reward_chosen: NotRequired[float]
+    reward_rejected: NotRequired[float]
+    reward_margin: NotRequired[float]
+    reward_accuracy: NotRequired[float]
+    logp_chosen: NotRequired[float]
+    logp_rejected: NotRequired[float]
 
 
 def measured(loss_sum: float, correct: float, denominator: float, labels: float) -> Measured | None:
@@ -57,6 +63,9 @@ class StepRecord(TypedDict):
     was compiled. checkpoint_stall_s: time that training waited for a checkpoint's copy. validation_s: duration of the
     validation after the step. forward_s: duration of the forward passes of the slowest worker, slowest_rank;
     median_forward_s: of all workers (fit/forward_clock.py); absent with one worker.
+
+    Of answers that were compared or judged: loss: mean over the pairs or answers. reward_chosen and the others:
+    PAIR_MEASURES of objectives.py, before the update. kl: z of objective kto.
     """
 
     step: int
@@ -81,6 +90,13 @@ class StepRecord(TypedDict):
     checkpoint_stall_s: NotRequired[float]
     validation: NotRequired[Measured]
     validation_s: NotRequired[float]
+    reward_chosen: NotRequired[float]
+    reward_rejected: NotRequired[float]
+    reward_margin: NotRequired[float]
+    reward_accuracy: NotRequired[float]
+    logp_chosen: NotRequired[float]
+    logp_rejected: NotRequired[float]
+    kl: NotRequired[float]
 
 
 def read_steps(store: Store, uri: str) -> Iterator[StepRecord]:

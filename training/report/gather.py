@@ -24,6 +24,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.data.packed import STAGE_ROWS, by_stage
 from raymill.training.model_folder.loading import Base, loading
+from raymill.training.objectives import PAIR_MEASURES
 from raymill.training.pack import summary
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.finished import EXPORT, export_file, read_evaluation
@@ -41,7 +42,11 @@ from raymill.training.report.text import Fit, TrainReport, cautions
 
 _POINTS = [tuple]  # (step, value); long curves have the lowest and highest point of some hundred columns
 _CURVES = ("loss", "loss_smooth", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib", "data_wait")
-_MEASURED = {"loss": float, "perplexity": float, "accuracy": float, "label_tokens": int}
+_OF_ANSWERS = (*PAIR_MEASURES, "kl")  # curves of objectives that compare or judge answers
+_MEASURED = {
+    "loss": float, "perplexity": float, "accuracy": float, "label_tokens": int,
+    **dict.fromkeys((f"{name}?" for name in PAIR_MEASURES), float),
+}  # fmt: skip
 _ANSWER = {"document": str, "prompt": str, "reference": str, "generated": str, "set?": str, "confidence?": float}
 
 _CORPUS = {
@@ -69,6 +74,7 @@ FIT = {
     "recipe": {
         "base_model": str, "method": str, "engine": str, "precision": str, "attention": str,
         "attention_warning": str | None, "sequence_length": int, "tokens_per_step": int, "order?": str,
+        "objective?": str,
     },
     "continues?": [str],  # lines about the run that this one continues
     # unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
@@ -79,7 +85,7 @@ FIT = {
         "workers": [int], "trainable_parameters": int, "all_parameters": int,
     },
     "validation": [{"step": int, **_MEASURED}],  # after `step` steps
-    "curves": dict.fromkeys(_CURVES, _POINTS),
+    "curves": dict.fromkeys(_CURVES, _POINTS) | dict.fromkeys((f"{name}?" for name in _OF_ANSWERS), _POINTS),
     "events": [{"step": int, "words": str}],  # a restart of the workers after `step`, or a step that was skipped
     "damaged_checkpoints": [str],  # a sentence for each that could not be read, with the steps that were repeated
     # The worker whose forward passes were the slowest in most steps. ratio: their median time to the median worker's.
@@ -177,7 +183,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
         "answers": list(_first_answers(evaluation["answers"])),
         "merged_check": evaluation["merged_check"],
         "evaluation_notes": evaluation.get("notes", []),
-        "folders": _folders(run, packed.has_chat_turns(config.forms)),
+        "folders": _folders(run, packed.has_chat_turns(config.forms), config.objective == "reward"),
     }
 
 
@@ -218,7 +224,7 @@ def _recipe(config: TrainConfig, attempts: Sequence[StartRecord]) -> dict[str, A
         "sequence_length": config.sequence_length,
         "tokens_per_step": config.tokens_per_step,
         "order": config.order,
-    }
+    } | ({"objective": config.objective} if config.objective != "sft" else {})
 
 
 def _base_model(model: Model) -> str:
@@ -264,7 +270,7 @@ def _split(split: str, counted: Counters, length: int) -> dict[str, Any]:
     return {"split": split, **counts, "filled": counts["tokens"] / (rows * length) if rows else 0.0}
 
 
-def _folders(run: TrainingFolder, chat: bool) -> list[dict[str, Any]]:
+def _folders(run: TrainingFolder, chat: bool, scores: bool) -> list[dict[str, Any]]:
     root = paths.join(run.uri, EXPORT)
     manifest = export_file(run.store, root).read()
     if manifest is None:
@@ -276,7 +282,7 @@ def _folders(run: TrainingFolder, chat: bool) -> list[dict[str, Any]]:
             "kind": kind,
             "uri": paths.join(root, kind),
             "bytes": sum(file["bytes"] for file in manifest["files"] if file["path"].startswith(f"{kind}/")),
-            "code": loading(kind, base, chat),
+            "code": loading(kind, base, chat, scores),
         }
         for kind in manifest["folders"]
     ]
@@ -284,7 +290,10 @@ def _folders(run: TrainingFolder, chat: bool) -> list[dict[str, Any]]:
 
 _TABLE_ROWS = 20
 _SMOOTHING_FRACTION = 1 / 40  # of the run: the time constant of the smoothed curve
-_VALUES = ("loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_gib", "data_wait", "mfu")
+_VALUES = (
+    *("loss", "grad_norm", "learning_rate", "tokens_per_s", "memory_gib", "data_wait", "mfu"),
+    *_OF_ANSWERS,
+)
 
 
 class Log:
@@ -340,7 +349,8 @@ class Log:
                 (step, float(f"{value:.6g}"))
                 for step, value in thinned(zip(self.steps, self.columns[name], strict=True))
             ]
-            for name in _CURVES
+            for name in (*_CURVES, *_OF_ANSWERS)
+            if name in _CURVES or not all(map(math.isnan, self.columns[name]))
         }
 
     def rows(self) -> list[dict[str, Any]]:

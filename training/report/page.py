@@ -4,7 +4,7 @@ The curves in report.json have a bounded number of points, so the page does not 
 """
 
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -36,7 +36,8 @@ from raymill.cluster.report.sections import (
     warnings_section,
 )
 from raymill.cluster.store import paths
-from raymill.training.methods import MetricWords, metric_words
+from raymill.training.methods import MetricWords
+from raymill.training.objectives import recipe_words
 from raymill.training.records.schema import GeneratedAnswer, Measured
 from raymill.training.report.text import (
     Fit,
@@ -102,7 +103,7 @@ def tiles(fit: Fit) -> Tiles:
     totals, validation = fit["totals"], fit["validation"]
     found = []
     if validation and (best := exported_validation(fit)):
-        first, words = validation[0], metric_words(fit["recipe"]["method"])
+        first, words = validation[0], recipe_words(fit["recipe"])
         right = f"{words.right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
         at = f"{'lowest at' if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
         fell = f"{loss_words(first['loss'])} → {loss_words(best['loss'])}"
@@ -134,7 +135,7 @@ def phases(fits: Sequence[Fit]) -> DataTable:
     rows = []
     for fit in fits:
         totals, measured, best = fit["totals"], fit["validation"], exported_validation(fit)
-        has_perplexity = best and metric_words(fit["recipe"]["method"]).perplexity
+        has_perplexity = best and recipe_words(fit["recipe"]).perplexity
         rows.append(
             (
                 name(fit["name"]), fit["recipe"]["method"], totals["steps"], totals["tokens"],
@@ -153,7 +154,7 @@ def curves(fit: Fit) -> Contents:
     drawn = fit["curves"]
     if not drawn["loss"] and not fit["validation"]:
         return [sentence("No step was logged.")]
-    words = f"Losses are means over {metric_words(fit['recipe']['method']).labels}, in nats."
+    words = f"Losses are means over {recipe_words(fit['recipe']).labels}, in nats."
     if len(drawn["loss"]) < fit["totals"]["steps"] // 2:
         words += " There are more steps than pixels: each column of a curve shows its lowest and highest value."
     validation = thinned((measured["step"], measured["loss"]) for measured in fit["validation"])
@@ -162,7 +163,7 @@ def curves(fit: Fit) -> Contents:
     span, marks = (min(steps), max(steps)), [Mark(event["step"], event["words"]) for event in fit["events"]]
 
     def chart(title: str, curve: str, words: str, show: Callable[[float], str] = short, **how: bool) -> Content:
-        points: Sequence[Point] = drawn[curve]
+        points: Sequence[Point] = drawn.get(curve, [])
         if not points:
             return None
         values = [y for _, y in points]
@@ -182,7 +183,38 @@ def curves(fit: Fit) -> Contents:
         chart("Waiting for data", "data_wait", "Fraction of a step's time.", _percent, from_zero=True),
     )
     loss = styled("loss-chart", _loss(fit, validation, span, marks), *_events(fit), tag="div")
-    return [note(words), loss, styled("charts", *charts, tag="div"), _as_table(fit)]
+    answers = (_of_answers(fit, title, words, names, span, marks) for title, words, names in _ANSWER_CHARTS)
+    return [note(words), loss, styled("charts", *answers, *charts, tag="div"), _as_table(fit)]
+
+
+# Title, words and lines (curve -> class and name) of the charts of answers.
+_ANSWER_CHARTS = (
+    (
+        "Rewards",
+        "Mean over a step's answers.",
+        {"reward_chosen": ("validation", "chosen"), "reward_rejected": ("raw", "rejected")},
+    ),
+    (
+        "Log-probability of answers",
+        "Mean over a step's answers.",
+        {"logp_chosen": ("validation", "chosen"), "logp_rejected": ("raw", "rejected")},
+    ),
+    ("Accuracy", "Fraction of a step's pairs that are right.", {"reward_accuracy": ("smooth", "right")}),
+    ("z of KTO", "Mean log-probability ratio of answers to other questions.", {"kl": ("smooth", "z")}),
+)
+
+
+def _of_answers(
+    fit: Fit, title: str, words: str, names: Mapping[str, tuple[str, str]], span: Point, marks: Sequence[Mark]
+) -> Content:
+    drawn = fit["curves"]
+    lines = [Line(shown, style, drawn[name]) for name, (style, shown) in names.items() if drawn.get(name)]
+    if not lines:
+        return None
+    ends = (f"{one.name} from {decimal(one.points[0][1])} to {decimal(one.points[-1][1])}" for one in lines)
+    drawing = line_chart(lines, f"{title} by step: {'; '.join(ends)}", span=span, marks=marks)
+    keys = [Markup("<span>{} {}</span>").format(line_key(line), line.name) for line in lines]
+    return Figure(title, [Markup("<p>{}</p>").format(join(words, " ", *(keys if len(keys) > 1 else ())))], drawing)
 
 
 def _loss(fit: Fit, validation: Sequence[Point], span: Point, marks: Sequence[Mark]) -> Figure:
@@ -218,7 +250,7 @@ def _events(fit: Fit) -> Contents:
 def _as_table(fit: Fit) -> Fold:
     validated = {row["step"]: row for row in fit["validation"]}
     logged: dict[int, dict[str, Any]] = {row["step"]: row for row in fit["rows"]}
-    has_perplexity = metric_words(fit["recipe"]["method"]).perplexity
+    has_perplexity = recipe_words(fit["recipe"]).perplexity
     shown = {"loss": loss_words, "loss_smooth": loss_words, "learning_rate": decimal, "grad_norm": decimal,
              "tokens_per_s": short, "memory_gib": decimal, "data_wait": _percent}  # fmt: skip
     rows: list[Sequence[Content]] = []
@@ -247,7 +279,7 @@ def evaluation(fit: Fit) -> Contents:
     notes = list(map(note, fit["evaluation_notes"]))
     if not fit["after"]:
         return [sentence("No held-out split was measured."), *notes]
-    means = metric_words(fit["recipe"]["method"])
+    means = recipe_words(fit["recipe"])
     words = "Before: the base model. After: the exported weights"
     words += f", of step {count(fit['best_step'])}." if fit["best_step"] is not None else "."
     perplexity = [">Perplexity before", ">after"] if means.perplexity else []
@@ -292,7 +324,7 @@ def answers(fit: Fit) -> Contents:
     """Scores and examples of generated answers, or scores of predicted classes."""
     if not fit["answers"] and not fit["generation"] and not fit.get("set_generation"):
         return [sentence("This run generated no answers (`generate` is not set).")]
-    caption = metric_words(fit["recipe"]["method"]).scores
+    caption = recipe_words(fit["recipe"]).scores
     of_sets = fit.get("set_generation", {}).items()
     scored = [(caption, fit["generation"]), *((join(caption, ": set ", outside(set)), of) for set, of in of_sets)]
     tables = [
@@ -317,7 +349,7 @@ def _answer(answer: GeneratedAnswer, *, opened: bool) -> Fold:
 
 def data(fit: Fit) -> Contents:
     """The corpora: what was read, the splits as packed, and what was left out or cut."""
-    labelled = metric_words(fit["recipe"]["method"]).labels == "label tokens"
+    labelled = recipe_words(fit["recipe"]).labels == "label tokens"
     splits = [(corpus, split) for corpus in fit["corpora"] for split in corpus["splits"]]
     most = max((split["tokens"] for _, split in splits), default=0)
     rows = [

@@ -7,7 +7,8 @@ from typing import Any
 from raymill.cluster.formats import ascii_text, count, decimal, duration, plural, share, short
 from raymill.cluster.readers.quarantine import LOSES_THE_REST
 from raymill.cluster.readers.reader import PROBLEMS
-from raymill.training.methods import MetricWords, metric_words
+from raymill.training.methods import MetricWords
+from raymill.training.objectives import recipe_words
 from raymill.training.pack import summary
 
 # A warning is given above these fractions (left out, waiting) or below this one (filled).
@@ -16,6 +17,8 @@ _MIN_FILLED = 0.75
 _MAX_DATA_WAIT = 0.1
 # One worker is slow if it is the slowest in this fraction of the steps, by this factor.
 _MIN_SLOW_STEPS, _MAX_SLOW = 0.5, 1.2
+# A chosen answer whose log-probability fell by a tenth is worth a warning.
+_MOST_FALLEN = 1.1
 _MAX_RISE = 0.02  # nats: rise of the validation loss above its lowest value
 
 _WIDTH = 100
@@ -77,6 +80,14 @@ def _loss(fit: Fit) -> Iterator[str]:
     first, last = validation[0], validation[-1]
     best = exported_validation(fit)
     assert best is not None
+    before, after = first.get("logp_chosen"), best.get("logp_chosen")
+    if before is not None and after is not None and after < before * _MOST_FALLEN:
+        yield (
+            f"The log-probability of chosen answers of the validation split fell from {decimal(before)} to "
+            f"{decimal(after)}: the model prefers them to the rejected ones, and still gives both less probability "
+            "than before. A cross entropy of the chosen answers (`sft` of the objective), a lower learning rate or a "
+            "larger beta keep it up."
+        )
     if best is not first and best["loss"] >= first["loss"]:
         yield (
             f"The validation loss never fell below its initial value, {loss_words(first['loss'])}. The exported "
@@ -128,7 +139,7 @@ def summary_text(report: TrainReport) -> str:
 def _lines(fit: Fit) -> list[str]:
     totals, validation = fit["totals"], fit["validation"]
     recipe = fit["recipe"]
-    metrics = metric_words(recipe["method"])
+    metrics = recipe_words(recipe)
     head = f"{fit['name']}: {recipe['method']} on {recipe['base_model']}"
     rows = [("continues", fit["continues"][0].removeprefix("continues "))] if fit.get("continues") else []
     if validation and (best := exported_validation(fit)):

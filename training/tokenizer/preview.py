@@ -26,7 +26,15 @@ from raymill.training.methods import CLASS_WORDS
 from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.pack import loss_keys, summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, with_columns
-from raymill.training.pack.documents import Document, LeftOut, Pair, all_documents, check_corpora, refuse_all
+from raymill.training.pack.documents import (
+    Document,
+    LeftOut,
+    Pair,
+    TwoAnswers,
+    all_documents,
+    check_corpora,
+    refuse_all,
+)
 from raymill.training.pack.encode import Encoder, Example, with_prompts
 from raymill.training.pack.job import packing_rule, prepare_tokenizer
 from raymill.training.pack.packing import PackingRule, cut
@@ -215,6 +223,8 @@ def _shown(rule: PackingRule, document: Document, example: Example, tokenizer: P
             form = "text"
         case Pair():
             form = "prompt, completion"
+        case TwoAnswers():
+            form = "a chosen and a rejected answer"
         case chat:
             form = "turns: " + ", ".join(str(message["role"]) for message in chat.messages)
     # A classifier predicts the class of the document and no token.

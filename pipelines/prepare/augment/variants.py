@@ -190,9 +190,9 @@ def _roles(content: Content) -> list[_Role]:
     """The role of each text of `texts_of`."""
     if isinstance(content, str):
         return ["question"]
-    if isinstance(content, Preference):
-        return ["other", "question", "answer", "answer"]
     role: dict[str, _Role] = {"user": "question", "assistant": "answer"}
+    if isinstance(content, Preference):
+        return ["other", "question", "answer", "answer", *(role[one.role] for one in content.earlier)]
     found = list[_Role]()
     for one in content.messages:
         found += [] if one.role == "tool" else [role.get(one.role, "other")]

@@ -16,7 +16,7 @@ from raymill.cluster.examples.content import (
     as_columns,
     pair,
     to_shape,
-    with_chosen,
+    with_answer,
 )
 from raymill.cluster.readers.inputs import Cut
 from raymill.pipelines.prepare.records.fields import id_of, value_of
@@ -216,7 +216,7 @@ class Conversion:
             Unusable: it does not fit the shape, or the template names an empty field.
         """
         chosen = isinstance(given, Preference) and self.preferences == "chosen" and self.shape != "preference"
-        content = with_chosen(given) if chosen and isinstance(given, Preference) else given
+        content = with_answer(given, given.chosen) if chosen and isinstance(given, Preference) else given
         operation = "chosen" if chosen else ""
         if isinstance(content, str) and self.shape != "text":
             content, operation = filled(self.template, content, record.metadata, title), "template"

@@ -20,10 +20,13 @@ from raymill.cluster.examples.content import (
     question_and_answer,
     sides_of,
     to_shape,
+    with_answer,
 )
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import texts_of, with_texts
 from tests.support.contents import chats, maybe, preferences, some_text
+
+EARLIER = (Message("user", "a?"), Message("assistant", "b."))
 
 
 @given(some_text)
@@ -208,7 +211,7 @@ def turns(*texts: str, system: str = "") -> str:
         ({"prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("d?", "c.")}, "different_questions"),
         (
             {"prompt": "x", "chosen": turns("a?", "b.", "c?", "d."), "rejected": turns("a?", "b.", "c?", "e.")},
-            "several_turns",
+            Preference("", "c?", "d.", "e.", EARLIER),
         ),
         ({"prompt": "a?", "chosen": '[{"role": "user", "content": "a?"}]', "rejected": turns("c.")}, "wrong_order"),
         ({"prompt": "a?", "chosen": '["b."]', "rejected": "[}"}, Preference("", "a?", '["b."]', "[}")),
@@ -235,14 +238,14 @@ def hh(*texts: str) -> str:
         (turns("a?", "b.", system="s"), turns("a?", "c.", system="s"), Preference("s", "a?", "b.", "c.")),
         (turns("a?", "b."), turns("a?", "c."), Preference("", "a?", "b.", "c.")),
         (turns("a?", "b."), turns("d?", "c."), "different_questions"),
-        (turns("a?", "b.", "c?", "d."), turns("a?", "b.", "c?", "e."), "several_turns"),
+        (turns("a?", "b.", "c?", "d."), turns("a?", "b.", "c?", "e."), Preference("", "c?", "d.", "e.", EARLIER)),
         (turns("a?", "b.", "c?", "d."), turns("a?", "c."), "different_questions"),
         (turns("b."), turns("c."), "no_prompt"),
         ("b.", "c.", "no_prompt"),
         (hh("a?", "b."), hh("a?", "c."), Preference("", "a?", "b.", "c.")),
         (hh("a?\n\nHumans: e", " b.\n"), hh("a?\n\nHumans: e", "c."), Preference("", "a?\n\nHumans: e", " b.\n", "c.")),
         (hh("a?", "b."), hh("d?", "c."), "different_questions"),
-        (hh("a?", "b.", "c?", "d."), hh("a?", "b.", "c?", "e."), "several_turns"),
+        (hh("a?", "b.", "c?", "d."), hh("a?", "b.", "c?", "e."), Preference("", "c?", "d.", "e.", EARLIER)),
         (hh("a?", ""), hh("a?", "c."), "empty"),
         (hh("a?", "b.", "c?"), hh("a?", "c."), "wrong_order"),
         (f"Once.{hh('a?', 'b.')}", f"Once.{hh('a?', 'c.')}", "no_prompt"),
@@ -336,6 +339,22 @@ def test_what_speakers_say_outside_of_questions_and_answers_is_kept_apart():
     cut: list[tuple[str, str]] = []
     assert content_of(row, {"Ann": "user", "Bot": "assistant", "Note": "skip"}, cut) == pair("", "Why?", "", "So.")
     assert cut == [("skipped_speaker", "secret"), ("before_question", "Hello."), ("after_answer", "Thanks.")]
+
+
+def test_of_a_preference_all_turns_are_cleaned_and_no_shape_has_columns_for_earlier_ones():
+    content = Preference("s", "c?", "d.", "e.", EARLIER)
+    assert texts_of(content) == ["s", "c?", "d.", "e.", "a?", "b."]
+    louder = with_texts(content, [text.upper() for text in texts_of(content)])
+    turns = (Message("user", "A?"), Message("assistant", "B."))
+    assert louder == Preference("S", "C?", "D.", "E.", turns)
+    assert with_answer(louder, "D.").messages == (
+        Message("system", "S"),
+        *turns,
+        Message("user", "C?"),
+        Message("assistant", "D."),
+    )
+    with pytest.raises(Unusable, match="several_turns"):
+        to_shape(content, "preference")
 
 
 def test_a_preference_with_equal_answers_is_none():

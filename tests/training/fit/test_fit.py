@@ -345,7 +345,9 @@ class OfTwo:
         self.saved_at = 100.0
         self.ranks = types.SimpleNamespace(first=first, exchange_floats=lambda mine: [mine, other])
         self.config = settings("nowhere", checkpoint={"every_minutes": every_minutes})
-        self.objective = types.SimpleNamespace(loss_denominator=lambda batch: batch.label_tokens)
+        self.objective = types.SimpleNamespace(
+            loss_denominator=lambda batch: batch.label_tokens, step_sum=lambda batch: 0.0
+        )
         self.saver = types.SimpleNamespace(uploading=uploading, committed=committed)
         self.is_stopped = lambda: False
 

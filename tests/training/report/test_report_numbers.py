@@ -15,10 +15,11 @@ from markupsafe import escape
 
 from raymill.cluster.report.sections import config_section, join
 from raymill.cluster.store.store import Store
+from raymill.training.methods import metric_words
 from raymill.training.report import page
 from raymill.training.report.gather import Log, _base_model, _recipe, _smoothed, _split, fit_of, restarts
 from raymill.training.report.page import _as_table, _events, curves, measured_row, packed_share, tiles
-from raymill.training.report.text import cautions, loss_words, metric_words, perplexity_words, summary_text
+from raymill.training.report.text import cautions, loss_words, perplexity_words, summary_text
 from tests.support import training_report as made
 from tests.support.report_fits import fit, validated
 

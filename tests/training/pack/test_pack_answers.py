@@ -1,0 +1,208 @@
+"""Answers that were compared or judged, from rows in the forms of several tools to packed rows."""
+
+import json
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.splits import SPLITS
+from tests.support.pack_runs import packed_by, write_lines
+
+MODEL = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": "train", "chat_template": "chatml"}
+HOW = {
+    "model": MODEL,
+    "sequence_length": 128,
+    "tokens_per_step": 128,
+    "split": {"train": 1, "validation": 0, "test": 0},
+}
+
+
+def turns(*said: str) -> list[dict]:
+    return [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+
+
+def hh(*said: str) -> str:
+    return "".join(f"\n\n{('Human', 'Assistant')[at % 2]}: {text}" for at, text in enumerate(said))
+
+
+def pairs(number: int = 8) -> list[dict]:
+    return [
+        {"id": f"p{at}", "prompt": f"what is {at}?", "chosen": f"it is {at}", "rejected": f"a fox {at}"}
+        for at in range(number)
+    ]
+
+
+def packed(tmp_path, rows: list[dict], **more):
+    return packed_by(write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "out", **HOW | {"objective": "dpo"} | more)
+
+
+def documents_of(run, split: str = "train") -> list[dict]:
+    """The documents of all rows: id, ids, trained, judgement."""
+    found = []
+    for row in run.corpora["corpus-0"][split].table().to_pylist():
+        ends = np.cumsum(row["lengths"])
+        for at, (start, end) in enumerate(zip(ends - row["lengths"], ends, strict=True)):
+            found.append(
+                {
+                    "id": row["documents"][at],
+                    "ids": row["ids"][start:end],
+                    "trained": row["labels"][start:end],
+                    "judgement": row["judgements"][at],
+                }
+            )
+    return found
+
+
+def read(run, ids: list[int]) -> str:
+    return PreTrainedTokenizerFast.from_pretrained(run.tokenizer_uri).decode(ids)
+
+
+def test_a_pair_is_two_documents_of_one_row_that_begin_with_the_same_question(tmp_path):
+    run = packed(tmp_path, pairs(), sequence_length=256, tokens_per_step=256)
+    found = documents_of(run)
+    assert len(found) == 16
+    for chosen, rejected in zip(found[::2], found[1::2], strict=True):
+        assert chosen["id"] == rejected["id"]
+        number = chosen["id"][1:]
+        question = chosen["ids"][: chosen["trained"].index(True)]
+        assert question == rejected["ids"][: rejected["trained"].index(True)]
+        assert f"what is {number}?" in read(run, question)
+        answers = [read(run, np.array(one["ids"])[one["trained"]].tolist()) for one in (chosen, rejected)]
+        assert answers == [f"it is {number}<|im_end|>", f"a fox {number}<|im_end|>"]
+        assert not chosen["trained"][0] and not rejected["trained"][0]
+        assert np.isnan([chosen["judgement"], rejected["judgement"]]).all()
+    rows = run.corpora["corpus-0"]["train"].table()
+    assert len(rows) < 8  # several pairs a row
+    assert all(len(ids) <= 256 for ids in rows["ids"].to_pylist())
+
+
+FORMS = {
+    "messages beside a prompt": {
+        "prompt": turns("a b c?"),
+        "chosen": turns("x", "y")[1:],
+        "rejected": turns("", "z")[1:],
+    },
+    "whole conversations": {"chosen": turns("a b c?", "y"), "rejected": turns("a b c?", "z")},
+    "dialogues of hh-rlhf": {"chosen": hh("a b c?", "y"), "rejected": hh("a b c?", "z")},
+    "LLaMA-Factory's Alpaca": {"instruction": "a b", "input": "c?", "chosen": "y", "rejected": "z"},
+    "LLaMA-Factory's ShareGPT": {
+        "conversations": [{"from": "human", "value": "a b c?"}],
+        "chosen": {"from": "gpt", "value": "y"},
+        "rejected": {"from": "gpt", "value": "z"},
+    },
+    "UltraFeedback, binarised": {
+        "prompt": "a b c?",
+        "chosen": turns("a b c?", "y"),
+        "rejected": turns("a b c?", "z"),
+        "score_chosen": 8.0,
+        "score_rejected": 3.0,
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_forms_of_other_tools_are_recognised(tmp_path, form):
+    run = packed(tmp_path, [FORMS[form]] * 2)
+    chosen, rejected, *_ = documents_of(run)
+    assert "a b" in read(run, chosen["ids"]) and "c?" in read(run, chosen["ids"])
+    assert read(run, np.array(chosen["ids"])[chosen["trained"]].tolist()) == "y<|im_end|>"
+    assert read(run, np.array(rejected["ids"])[rejected["trained"]].tolist()) == "z<|im_end|>"
+
+
+def test_earlier_answers_are_a_part_of_the_question(tmp_path):
+    before = ("1?", "an earlier answer", "2?")
+    for number, rows in enumerate(
+        (
+            [{"chosen": turns(*before, "y"), "rejected": turns(*before, "z")}],
+            [{"prompt": turns(*before), "chosen": turns("", "y")[1:], "rejected": turns("", "z")[1:]}],
+            [{"chosen": hh(*before, "y"), "rejected": hh(*before, "z")}],
+        )
+    ):
+        (folder := tmp_path / str(number)).mkdir()
+        run = packed(folder, rows, sequence_length=256, tokens_per_step=256)
+        for one, answer in zip(documents_of(run), ("y", "z"), strict=True):
+            assert "an earlier answer" in read(run, one["ids"])
+            assert not run.passed_over  # no note that earlier answers are not trained on
+            assert read(run, np.array(one["ids"])[one["trained"]].tolist()) == f"{answer}<|im_end|>"
+
+
+def test_margins_are_kept(tmp_path):
+    rows = [row | {"margin": margin} for row, margin in zip(pairs(), (0.5, None, 2, -1, 0, 1, 1, 1), strict=True)]
+    found = {one["id"]: one["judgement"] for one in documents_of(packed(tmp_path, rows, objective="reward"))}
+    assert [found[f"p{at}"] for at in (0, 2, 3, 4)] == [0.5, 2, -1, 0] and np.isnan(found["p1"])
+
+
+def test_what_cannot_be_compared_is_left_out_for_a_reason(tmp_path):
+    rows = [
+        *pairs(4),
+        {"prompt": "a?", "chosen": "same", "rejected": " same "},
+        {"prompt": "a?", "chosen": "", "rejected": "b"},
+        {"prompt": "a?", "chosen": "b", "rejected": None},
+        {"prompt": "a?", "chosen": "b", "rejected": "c", "margin": "wide"},
+        {"prompt": "a?", "chosen": turns("a?", "b"), "rejected": turns("d?", "c")},
+        {"prompt": "a?", "chosen": "long " * 200, "rejected": "c"},
+    ]
+    rows = [row | {"margin": row.get("margin", 1.0)} for row in rows]
+    run = packed(tmp_path, rows, objective="reward")
+    reasons = {
+        name.removeprefix("left_out/"): int(count)
+        for name, count in run.tokenised("corpus-0").items()
+        if name.startswith("left_out/")
+    }
+    assert reasons == {"equal_answers": 1, "empty": 2, "bad_margin": 1, "different_questions": 1}
+    assert run.packed("corpus-0")["documents_dropped"] == 1
+    assert {one["id"] for one in documents_of(run)} == {"p0", "p1", "p2", "p3"}
+
+
+def test_labelled_answers_and_pairs_as_such(tmp_path):
+    rows = [{"id": f"a{at}", "prompt": f"{at}?", "completion": f"{at}.", "label": bool(at % 2)} for at in range(6)]
+    (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
+    found = documents_of(packed(tmp_path / "one", rows, objective="kto"))
+    assert {one["id"]: one["judgement"] for one in found} == {f"a{at}": at % 2 for at in range(6)}
+    of_pairs = documents_of(packed(tmp_path / "two", pairs(3), objective="kto"))
+    assert {one["id"]: one["judgement"] for one in of_pairs} == {
+        f"p{at}/{name}": value for at in range(3) for name, value in (("chosen", 1), ("rejected", 0))
+    }
+
+
+def test_answers_to_one_question_are_in_one_split(tmp_path):
+    rows = [{"prompt": f"question {at % 40}?", "chosen": f"good {at}", "rejected": f"bad {at}"} for at in range(400)]
+    split = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    run = packed(tmp_path, rows, split=split)
+    seen: dict[str, set[str]] = {}
+    for name in SPLITS:
+        for one in documents_of(run, name):
+            seen.setdefault(read(run, one["ids"][: one["trained"].index(True)]), set()).add(name)
+    assert len(seen) == 40 and all(len(names) == 1 for names in seen.values())
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"objective": "dpo", "corpus": [{"text": "a"}]}, "no columns of answers that were compared"),
+        (
+            {"objective": "kto", "corpus": [{"prompt": "a", "completion": "b"}]},
+            "no columns of answers that were judged",
+        ),
+    ],
+)
+def test_other_columns_are_refused(tmp_path, more, words):
+    rows = more.pop("corpus")
+    with pytest.raises(ConfigError, match=words):
+        packed(tmp_path, rows, **more)
+
+
+def test_a_label_that_is_neither_true_nor_false_is_left_out(tmp_path):
+    labels = [True, "False", 1, "good", None]
+    rows = [{"prompt": f"{at}?", "completion": "b", "label": label} for at, label in enumerate(labels)]
+    run = packed(tmp_path, rows, objective="kto")
+    assert sorted(one["judgement"] for one in documents_of(run)) == [0, 1, 1]
+    assert run.tokenised("corpus-0")["left_out/bad_label"] == 2
+
+
+def test_rows_of_texts_have_the_columns_of_earlier_versions(tmp_path):
+    run = packed_by(write_lines(tmp_path / "rows.jsonl", [{"text": "a b c"}] * 4), tmp_path / "out", **HOW)
+    assert "judgements" not in run.corpora["corpus-0"]["train"].schema.names
+    assert "records" not in json.loads(run.store.read_bytes(f"{run.uri}/pack.json"))["settings"]
