@@ -1567,6 +1567,10 @@ class OptimizerSettings(TypedDict, total=False):
     """Term in the denominator of AdamW's update, for numerical stability."""
     layer_decay: float
     """Learning rate of each decoder layer divided by the rate of the layer above it; 1: equal rates."""
+    ema_decay: float | None
+    """Decay of an exponential moving average of the weights, which is validated and exported in their place; null:
+    none.
+    """
 
 
 class OrpoSettings(TypedDict, total=False):

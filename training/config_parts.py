@@ -378,7 +378,7 @@ class Packing(Settings):
 class Optimizer(WithLaterSettings):
     """AdamW and its learning-rate schedule."""
 
-    later: ClassVar = ("warmup_fraction", "restarts", "layer_decay")
+    later: ClassVar = ("warmup_fraction", "restarts", "layer_decay", "ema_decay")
 
     other_names: ClassVar = {
         "lr": "learning_rate", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "scheduler": "schedule",
@@ -434,6 +434,14 @@ class Optimizer(WithLaterSettings):
         gt=0,
         le=1,
         description="Learning rate of each decoder layer divided by the rate of the layer above it; 1: equal rates",
+    )
+
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of an exponential moving average of the weights, which is validated and exported in their "
+        "place; null: none",
     )
 
     @model_validator(mode="after")

@@ -153,7 +153,7 @@ def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     return {
         f"{name}.{state}": checkpoint.fetch(name, state, 0, int(np.prod(shape)))
         for name, shape in checkpoint.shapes.items()
-        for state in STATES
+        for state in (*STATES, *({checkpoint.manifest.exported_state} - {"param"}))
     }
 
 

@@ -60,6 +60,20 @@ def test_a_continued_run_has_the_losses_and_rows_of_an_undisturbed_one(folder, p
     assert rows[0] + rows[1] == rows[2]
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_a_run_without_an_average_of_the_weights_is_continued_with_one_that_begins_with_its_weights(
+    folder, parent, monkeypatch, engine
+):
+    averaging = CONSTANT | {"ema_decay": 0.999}
+    child = trained(folder, monkeypatch, f"averaged-{engine}", continue_from=parent, optimizer=averaging, engine=engine)
+    plain = trained(folder, monkeypatch, f"plain-{engine}", continue_from=parent, engine=engine)
+    assert losses(child.uri) == losses(plain.uri)
+    first, second = (run.report["fits"][0]["validation"] for run in (child, plain))
+    assert first[0]["loss"] == second[0]["loss"] != second[-1]["loss"]
+    # Six updates after six: an average of the weights before and of these.
+    assert second[-1]["loss"] < first[-1]["loss"] < second[0]["loss"]
+
+
 def test_a_run_that_continues_a_continued_one_goes_on_too(folder, parent, monkeypatch):
     lora = {"method": "lora", "lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}
     whole = trained(folder, monkeypatch, "lora-whole", steps=9, **lora).uri

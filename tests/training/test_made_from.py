@@ -98,6 +98,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "optimizer.warmup_fraction": 0.5,
         "optimizer.restarts": 2,
         "optimizer.layer_decay": 0.5,
+        "optimizer.ema_decay": 0.5,
         "optimizer.decay_steps": 2,
         "optimizer.final_fraction": 0.5,
         "optimizer.clip": 0.5,

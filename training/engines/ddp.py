@@ -5,9 +5,10 @@ where only matrix products are bf16, by autocast), plus the frozen parameters. H
 model in each worker, freed as it moves to the device.
 """
 
+import math
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.distributed
@@ -15,7 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raymill.training.config import TrainConfig
 from raymill.training.engines.engine import STATES, Fetch, StateSlice, even_share, load_slices
-from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, take_step
+from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, state_names, take_step
+from raymill.training.engines.weight_average import make_average
+
+_MASTER = STATES[0]
 
 
 class Ddp:
@@ -26,7 +30,9 @@ class Ddp:
         self.device = device
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_optimizer(config, module)
-        start_state(self.optimizer, self.trained.values())
+        self.states = state_names(config.optimizer)
+        start_state(self.optimizer, self.trained.values(), self.states)
+        self.average = make_average(config.optimizer, self.optimizer, self.trained.values())
         with warnings.catch_warnings():
             # torch 2.13 deprecates `broadcast_buffers` for a name that older versions lack.
             warnings.simplefilter("ignore", FutureWarning)
@@ -63,7 +69,20 @@ class Ddp:
         self.optimizer.zero_grad(set_to_none=False)
 
     def step(self, learning_rate: float, clip: float | None) -> float:
-        return take_step(self.optimizer, learning_rate, clip, sharded=False)
+        norm = take_step(self.optimizer, learning_rate, clip, sharded=False)
+        if self.average and math.isfinite(norm):
+            self.average.update()
+        return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        if self.average:
+            self.average.swap()
+        try:
+            yield
+        finally:
+            if self.average:
+                self.average.swap()
 
     def slices(self) -> Iterator[StateSlice]:
         """Each worker saves an equal share of the state that all of them hold."""
@@ -76,6 +95,8 @@ class Ddp:
             for one in self._slices(worker):
                 torch.distributed.broadcast(one.values, worker)
         set_steps_taken(self.optimizer, steps_taken)
+        if self.average:
+            self.average.updates = steps_taken
 
     def close(self) -> None:
         self.optimizer.state.clear()
@@ -91,6 +112,6 @@ class Ddp:
             begin += parameter.numel()
             if start < stop:
                 own = self.optimizer.state[parameter]
-                flat = (parameter.detach(), own["exp_avg"], own["exp_avg_sq"])
-                for state, one in zip(STATES, flat, strict=True):
+                for state in self.states:
+                    one = parameter.detach() if state == _MASTER else own[state]
                     yield StateSlice(name, state, tuple(parameter.shape), start, one.view(-1)[start:stop])

@@ -9,13 +9,17 @@ and an engine whose library averages over workers multiplies the loss by the num
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
+import torch.distributed.tensor
 
 # What is saved of a trained parameter: the float32 master weight and AdamW's two running averages.
 STATES = ("param", "exp_avg", "exp_avg_sq")
+# A further state, if the settings ask for it: the moving average of the master weight (weight_average.py).
+AVERAGE = "ema"
 
 T = TypeVar("T")
 
@@ -55,6 +59,9 @@ class TrainingEngine(Protocol):
 
         A norm that is not finite is returned as it is, and no weight changes.
         """
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside this context, the module computes with the average of the weights, if there is one."""
 
     def slices(self) -> Iterator[StateSlice]:
         """The training state that this worker saves. Over all workers, every value occurs exactly once."""
@@ -104,6 +111,11 @@ def to_float32(module: torch.nn.Module, device: torch.device | str) -> None:
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.to(device).float()
+
+
+def local_values(tensor: torch.Tensor) -> torch.Tensor:
+    """The values of a tensor that this worker holds; a view."""
+    return tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
 
 
 def even_share(values: int, worker: int, workers: int) -> tuple[int, int]:

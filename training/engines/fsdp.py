@@ -11,7 +11,9 @@ In a bf16 run the gathered weights are bf16; the shards that are kept and update
 in float32.
 """
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,8 +23,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from raymill.training.config import TrainConfig
-from raymill.training.engines.engine import STATES, Fetch, StateSlice, load_slices, to_float32
-from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, take_step
+from raymill.training.engines.engine import STATES, Fetch, StateSlice, load_slices, local_values, to_float32
+from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, state_names, take_step
+from raymill.training.engines.weight_average import make_average
 from raymill.training.models.base import decoder_layers
 
 
@@ -46,29 +49,54 @@ class Fsdp:
         self.reduces_always = config.reduce_every_micro_batch
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_optimizer(config, module)
-        start_state(self.optimizer, self.trained.values())
+        self.states = state_names(config.optimizer)
+        start_state(self.optimizer, self.trained.values(), self.states)
+        self.average = make_average(config.optimizer, self.optimizer, self.trained.values())
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         self.module.set_requires_gradient_sync(last or self.reduces_always)
         (loss * torch.distributed.get_world_size()).backward()  # FSDP averages over workers
 
     def step(self, learning_rate: float, clip: float | None) -> float:
-        return take_step(self.optimizer, learning_rate, clip, sharded=True)
+        norm = take_step(self.optimizer, learning_rate, clip, sharded=True)
+        if self.average and math.isfinite(norm):
+            self.average.update()
+        return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        if self.average:
+            self._reshard()
+            self.average.swap()
+
+    def _reshard(self) -> None:
+        """A forward without a backward leaves the outermost module gathered, with the weights from before."""
+        for one in self.module.modules():
+            if isinstance(one, FSDPModule):
+                one.reshard()
 
     def slices(self) -> Iterator[StateSlice]:
         for name, parameter in self.trained.items():
             assert isinstance(parameter, DTensor)
             own = self.optimizer.state[parameter]
-            for state, part in zip(STATES, (parameter.detach(), own["exp_avg"], own["exp_avg_sq"]), strict=True):
-                if (values := part.to_local().view(-1)).numel():  # the last workers may hold none
+            for state in self.states:
+                part = parameter.detach() if state == STATES[0] else own[state]
+                if (values := local_values(part).view(-1)).numel():  # the last workers may hold none
                     yield StateSlice(name, state, tuple(parameter.shape), first_value(parameter), values)
 
     def load(self, fetch: Fetch, steps_taken: int) -> None:
-        for one in self.module.modules():
-            if isinstance(one, FSDPModule):
-                one.reshard()  # a forward without a backward leaves the outermost module gathered
+        self._reshard()
         load_slices(self.slices(), fetch)
         set_steps_taken(self.optimizer, steps_taken)
+        if self.average:
+            self.average.updates = steps_taken
 
     def close(self) -> None:
         self.optimizer.state.clear()

@@ -20,6 +20,8 @@ import torch.distributed
 from torch import nn
 
 from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Optimizer
+from raymill.training.engines.engine import AVERAGE, STATES, local_values
 from raymill.training.models.base import decoder_layers
 
 
@@ -68,13 +70,22 @@ def parameter_groups(
     return list(groups.values())
 
 
-def start_state(optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor]) -> None:
-    """Give each parameter the zero state that AdamW creates at its first step, so that it can be saved from step 0."""
+def state_names(settings: Optimizer) -> tuple[str, ...]:
+    """The states of a trained parameter that are saved."""
+    return STATES if settings.ema_decay is None else (*STATES, AVERAGE)
+
+
+def start_state(
+    optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor], states: tuple[str, ...] = STATES
+) -> None:
+    """Give each parameter the zero state that AdamW creates at its first step, so that it can be saved from step 0.
+
+    states: also those that others keep beside AdamW's.
+    """
     for parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter, requires_grad=False),
-            "exp_avg_sq": torch.zeros_like(parameter, requires_grad=False),
+            **{name: torch.zeros_like(parameter, requires_grad=False) for name in states[1:]},
         }
 
 
@@ -111,7 +122,7 @@ def take_step(optimizer: torch.optim.AdamW, learning_rate: float, clip: float | 
     Clipping multiplies by clip / (norm + 1e-6) where that is below 1, as torch.nn.utils.clip_grad_norm_ does.
     """
     gradients = [
-        _local(parameter.grad)
+        local_values(parameter.grad)
         for group in optimizer.param_groups
         for parameter in group["params"]
         if parameter.grad is not None
@@ -125,8 +136,3 @@ def take_step(optimizer: torch.optim.AdamW, learning_rate: float, clip: float | 
         optimizer.step()
     optimizer.zero_grad(set_to_none=sharded)
     return size
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """The values of a tensor that this worker holds; a view."""
-    return tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor

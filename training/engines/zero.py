@@ -17,6 +17,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -25,10 +26,17 @@ import torch.distributed
 
 from raymill.training.config import TrainConfig
 from raymill.training.engines.engine import STATES, Fetch, StateSlice, fetched, load_slices, to_float32
-from raymill.training.engines.optimizer import make_optimizer, set_learning_rate, set_steps_taken, start_state
+from raymill.training.engines.optimizer import (
+    make_optimizer,
+    set_learning_rate,
+    set_steps_taken,
+    start_state,
+    state_names,
+)
+from raymill.training.engines.weight_average import make_average
 from raymill.training.plan.memory import BUCKET_VALUES, WHOLE_BELOW_VALUES
 
-_MASTER, _AVERAGES = STATES[0], STATES[1:]
+_MASTER = STATES[0]
 
 
 class Zero:
@@ -53,14 +61,16 @@ class Zero:
             # Shards tensor by tensor, since the whole model may not fit on the device.
             deepspeed.zero.Init(module=module, config_dict_or_path=settings)
         self.module, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+        states = state_names(config.optimizer)
         self.state: FlatState | ShardedState
         if stage == 3:
-            self.state = ShardedState(self.module.optimizer, optimizer, trained, shapes, deepspeed.utils)
+            self.state = ShardedState(self.module.optimizer, optimizer, trained, shapes, states, deepspeed.utils)
         else:
-            self.state = FlatState(self.module.optimizer, optimizer, trained, shapes)
+            self.state = FlatState(self.module.optimizer, optimizer, trained, shapes, states)
         self.optimizer = optimizer
         if masters:
             self.state.set_masters(lambda name, state, start, stop: masters[name].view(-1)[start:stop])
+        self.average = make_average(config.optimizer, optimizer, self.state.flat)
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
         self.module.set_gradient_accumulation_boundary(last)
@@ -70,7 +80,23 @@ class Zero:
         self.module.optimizer.clip_grad = clip or 0.0
         set_learning_rate(self.optimizer, learning_rate)
         self.module.step()
-        return float(self.module.get_global_grad_norm())
+        norm = float(self.module.get_global_grad_norm())
+        if self.average and math.isfinite(norm):
+            self.average.update()
+        return norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        if self.average:
+            with self.state.changing_masters():
+                self.average.swap()
 
     def slices(self) -> Iterator[StateSlice]:
         return self.state.slices()
@@ -79,6 +105,8 @@ class Zero:
         self.state.set_masters(fetch)
         self.state.set_averages(fetch)
         set_steps_taken(self.optimizer, steps_taken)
+        if self.average:
+            self.average.updates = steps_taken
 
     def close(self) -> None:
         self.module.destroy()
@@ -92,6 +120,7 @@ class FlatState:
     first, then the weights that the model computes with are updated from them.
 
     zero: DeepSpeed's optimizer around `adamw`. trained, shapes: trained parameters and their whole shapes, by name.
+    states: those of a parameter. flat: this worker's master weights.
     """
 
     def __init__(
@@ -100,32 +129,39 @@ class FlatState:
         adamw: torch.optim.AdamW,
         trained: dict[str, torch.nn.Parameter],
         shapes: dict[str, tuple[int, ...]],
+        states: tuple[str, ...],
     ) -> None:
-        self.zero, self.adamw, self.trained, self.shapes = zero, adamw, trained, shapes
+        self.zero, self.adamw, self.trained, self.shapes, self.states = zero, adamw, trained, shapes, states
         # DeepSpeed has replaced the parameters of each AdamW group by one tensor: this worker's part.
-        self.parts = [group["params"][0] for group in adamw.param_groups]
-        start_state(adamw, self.parts)
+        self.flat = [group["params"][0] for group in adamw.param_groups]
+        start_state(adamw, self.flat, states)
 
     def slices(self) -> Iterator[StateSlice]:
         """The slices of this worker's part, see `Engine.slices`."""
-        return self._slices(STATES)
+        return self._slices(self.states)
+
+    @contextmanager
+    def changing_masters(self) -> Iterator[None]:
+        """At the end of this context, the weights that the model computes with are made from the master weights."""
+        yield
+        self.zero.update_lp_params()
 
     def set_masters(self, fetch: Fetch) -> None:
         """Set the master weights, and update the weights that the model computes with."""
-        load_slices(self._slices((_MASTER,)), fetch)
-        self.zero.update_lp_params()
+        with self.changing_masters():
+            load_slices(self._slices((_MASTER,)), fetch)
 
     def set_averages(self, fetch: Fetch) -> None:
-        """Set AdamW's two running averages."""
-        load_slices(self._slices(_AVERAGES), fetch)
+        """Set AdamW's two running averages, and the one of the weights."""
+        load_slices(self._slices(self.states[1:]), fetch)
 
     def _slices(self, states: tuple[str, ...]) -> Iterator[StateSlice]:
         for name, parameter in self.trained.items():
             held = parameter._hp_mapping  # type: ignore[attr-defined]
             if held is None:
                 continue
-            part = self.parts[held.param_group_index]
-            flat = {_MASTER: part.detach()} | {one: self.adamw.state[part][one] for one in _AVERAGES}
+            part = self.flat[held.param_group_index]
+            flat = {_MASTER: part.detach()} | {one: self.adamw.state[part][one] for one in self.states[1:]}
             where, first = held.hp_fragment_address, held.lp_fragment_address.start
             for state in states if where.numel else ():
                 values = flat[state].narrow(0, where.start, where.numel)
@@ -145,30 +181,38 @@ class ShardedState:
         adamw: torch.optim.AdamW,
         trained: dict[str, torch.nn.Parameter],
         shapes: dict[str, tuple[int, ...]],
+        states: tuple[str, ...],
         utils: ModuleType,
     ) -> None:
-        self.zero, self.adamw, self.trained, self.shapes = zero, adamw, trained, shapes
+        self.zero, self.adamw, self.trained, self.shapes, self.states = zero, adamw, trained, shapes, states
         self.utils = utils
-        start_state(adamw, zero.fp32_partitioned_groups_flat)
+        self.flat = zero.fp32_partitioned_groups_flat
+        start_state(adamw, self.flat, states)
 
     def slices(self) -> Iterator[StateSlice]:
         """The slices of this worker's parts without their padding, see `Engine.slices`."""
         for name, parameter in self.trained.items():
             start, real = self._range(name)
-            for state in STATES if real else ():
+            for state in self.states if real else ():
                 yield StateSlice(name, state, self.shapes[name], start, self._part(parameter, state)[:real])
 
     def set_masters(self, fetch: Fetch) -> None:
         """Set the master weights, and update the weights that the model computes with."""
+        with self.changing_masters():
+            self._fill((_MASTER,), fetch)
+
+    @contextmanager
+    def changing_masters(self) -> Iterator[None]:
+        """At the end of this context, the weights that the model computes with are made from the master weights."""
         self.zero.checkpoint_event_prologue()  # frees gathered parameters, which would be out of date
-        self._fill((_MASTER,), fetch)
+        yield
         for group in range(len(self.zero.fp16_groups)):
             self.zero._reassign_or_swap_out_partitioned_parameters(group)
         self.zero.checkpoint_event_epilogue()
 
     def set_averages(self, fetch: Fetch) -> None:
-        """Set AdamW's two running averages."""
-        self._fill(_AVERAGES, fetch)
+        """Set AdamW's two running averages, and the one of the weights."""
+        self._fill(self.states[1:], fetch)
 
     def _fill(self, states: tuple[str, ...], fetch: Fetch) -> None:
         ranges = {name: self._range(name) for name in self.trained}

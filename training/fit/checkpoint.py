@@ -38,7 +38,7 @@ from raymill.cluster.metrics import NOT_EXPORTED, Metrics
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName
 from raymill.cluster.store.store import Store
-from raymill.training.engines.engine import StateSlice, TrainingEngine
+from raymill.training.engines.engine import AVERAGE, STATES, StateSlice, TrainingEngine
 from raymill.training.fit.ranks import Ranks
 from raymill.training.records import checkpoint as records
 from raymill.training.records.checkpoint import (
@@ -408,7 +408,8 @@ def _first(problems: list[str | None]) -> str | None:
 
 
 def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy the checkpoint's weights into the trained parameters of a whole, unsharded module.
+    """Copy the checkpoint's weights into the trained parameters of a whole, unsharded module: their average, if the
+    training kept one.
 
     Raises:
         DataError: names or shapes of the trained parameters differ from the checkpoint's, or a value is damaged.
@@ -422,11 +423,12 @@ def fill(objective: nn.Module, checkpoint: Checkpoint) -> None:
             f"{saved.get(name, 'none')} in the checkpoint, {shapes.get(name, 'none')} in the model. "
             "It is another model's checkpoint."
         )
+    state = checkpoint.manifest.exported_state
     with torch.no_grad():
         for name, parameter in trained.items():
             flat = parameter.view(-1)
             for start in range(0, len(flat), _FILLED_VALUES):
-                values = checkpoint.fetch(name, "param", start, min(start + _FILLED_VALUES, len(flat)))
+                values = checkpoint.fetch(name, state, start, min(start + _FILLED_VALUES, len(flat)))
                 flat[start : start + len(values)] = torch.from_numpy(values)
 
 
@@ -454,6 +456,8 @@ class _DamageRecorder:
         self.damage: str | None = None
 
     def __call__(self, name: str, state: str, start: int, stop: int) -> torch.Tensor:
+        if state == AVERAGE and self.checkpoint.manifest.exported_state != AVERAGE:
+            state = STATES[0]  # a run that continues one without an average begins it with the weights
         try:
             return torch.from_numpy(self.checkpoint.fetch(name, state, start, stop))
         except DataError as error:

@@ -273,7 +273,9 @@ class Training:
                 of_rows, sources, counts, self.ranks, micro_rows, length, boundaries, self.loader.mismatched
             )
             try:
-                if (one := measurement.measure(self.engine.module, self.objective)) is not None:
+                with self.engine.averaged():
+                    one = measurement.measure(self.engine.module, self.objective)
+                if one is not None:
                     found[name] = one
             finally:
                 measurement.loader.close()
@@ -437,7 +439,8 @@ class Training:
         self._append(record)
 
     def _validate(self) -> Measured | None:
-        measured = self.validation.measure(self.engine.module, self.objective)
+        with self.engine.averaged():
+            measured = self.validation.measure(self.engine.module, self.objective)
         self.progress = self.progress.validated(measured and measured["loss"], self.config.evaluate.least_gain)
         return measured
 

@@ -13,6 +13,8 @@ everywhere, see training/engines):
     zero3, bf16     2 (N + M) / W          4 N / W          12 N / W       parameters below 100,000 values are not
     sharded zero*, float32  4 instead of 2                          12 N / W       masters are kept beside the weights
 
+`optimizer.ema_decay` adds 4 bytes to the masters, sharded or offloaded as they are.
+
 m is 2 in a bf16 run (frozen weights are stored in bf16) and 4 in float32; 4-bit weights take 0.516 bytes (NF4 with
 scales quantised twice, Dettmers et al. 2023). Rajbhandari et al. 2020 (arXiv 1910.02054) count 2 + 2 + 12 bytes per
 value for mixed-precision Adam; here gradients are summed in float32, so it is 2 + 4 + 12. Offload moves AdamW's part,
@@ -258,6 +260,11 @@ def step_bytes(config: TrainConfig, shape: Shape, world: int) -> int:
     return 0
 
 
+def optimizer_bytes(config: TrainConfig) -> int:
+    """Bytes that the optimizer keeps of a trained value, besides the master weight."""
+    return 8 if config.optimizer.ema_decay is None else 12
+
+
 def frozen_bytes(config: TrainConfig, shape: Shape) -> int:
     """Bytes of the frozen weights, unsharded."""
     if config.training_method.four_bit:
@@ -273,7 +280,7 @@ def _ddp(config: TrainConfig, shape: Shape) -> dict[str, int]:
     return {
         "weights": 4 * trained + frozen_bytes(config, shape),
         "gradients": 4 * trained,
-        "optimizer": 8 * trained,
+        "optimizer": optimizer_bytes(config) * trained,
         "buffers": 2 * matrices if config.bf16 else 0,
         "host": 0,
     }
@@ -301,7 +308,7 @@ def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
     return {
         "weights": 4 * trained + wide * frozen,
         "gradients": 4 * trained + (0 if config.reduce_every_micro_batch else 4 * shape.trained),
-        "optimizer": 8 * trained,
+        "optimizer": optimizer_bytes(config) * trained,
         "buffers": gathered + sent if world > 1 else gathered if config.bf16 else 0,
         "host": 0,
     }
@@ -325,10 +332,10 @@ def _zero(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
         # Its bucket is allocated once at full size, in float32.
         buffers = 4 * BUCKET_VALUES + bucket * 2 * wide
         buffers += wide * min(shape.total - whole, _MOST_GATHERED_VALUES)
-    optimizer, host = 12 * part, 0
+    optimizer, host = (4 + optimizer_bytes(config)) * part, 0
     if config.offload != "none":
         # Masters and averages, the sum of gradients and a pinned copy of it, and the shard of the weights as computed.
-        optimizer, host = 0, (20 + wide) * part
+        optimizer, host = 0, (12 + optimizer_bytes(config) + wide) * part
         gradients = wide * part
         if config.offload == "parameters":
             host += weights

@@ -165,6 +165,15 @@ class CheckpointManifest:
             yield part.path, part.bytes
             yield from part.files
 
+    @property
+    def exported_state(self) -> str:
+        """The state with the weights to export: their average (`ema`), if the training kept one, else `param`."""
+        try:
+            settings = json.loads(self.fingerprint_parts.get("settings.optimizer", "{}"))
+        except (ValueError, RecursionError):
+            return "param"
+        return "ema" if isinstance(settings, dict) and settings.get("ema_decay") else "param"
+
     def to_json(self) -> bytes:
         plain = {
             "identity": self.fingerprint_parts,
@@ -329,7 +338,7 @@ class Checkpoint:
         """
         for file in self.files:
             for piece in file.pieces:
-                if piece.state == "param":
+                if piece.state in ("param", self.manifest.exported_state):
                     self._read(file, piece)
             self._whole_files.clear()
 

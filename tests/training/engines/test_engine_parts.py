@@ -24,7 +24,7 @@ BUCKET = 1 << 26
 def test_the_shares_of_ddps_workers_are_every_value_once(shapes, world):
     engine: Any = Ddp.__new__(Ddp)
     total = 0
-    engine.trained, engine.optimizer = {}, SimpleNamespace(state={})
+    engine.trained, engine.optimizer, engine.states = {}, SimpleNamespace(state={}), STATES
     for number, shape in enumerate(shapes):
         values = torch.arange(total, total + torch.Size(shape).numel()).float().view(shape)
         total += values.numel()

@@ -63,7 +63,7 @@ def test_a_shard_of_stage_3_has_its_values_and_its_padding_is_left_alone(rank, r
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
     zero: Any = Zero3({"a": 3, "b": 1})
     adamw = torch.optim.AdamW(zero.fp32_partitioned_groups_flat)
-    state = ShardedState(zero, adamw, zero.parameters, SHAPES, zero)
+    state = ShardedState(zero, adamw, zero.parameters, SHAPES, STATES, zero)
     state.set_masters(numbers)
     assert zero.calls == ["prologue", *["set"] * len(ranges), "first", "second", "epilogue"]
     assert all((zero.parts[name, one] == -1).all() for name in SHAPES for one in STATES[1:])
@@ -95,7 +95,7 @@ def test_a_part_of_stages_1_and_2_holds_ranges_of_parameters():
     trained: Any = {"a": held(0, 1, 4, 6), "b": held(1, 0, 2, 0), "c": SimpleNamespace(_hp_mapping=None)}
     updated: list[list[float]] = []
     zero = SimpleNamespace(update_lp_params=lambda: updated.append(parts[0].tolist()))
-    state = FlatState(zero, adamw, trained, SHAPES | {"c": (4,)})
+    state = FlatState(zero, adamw, trained, SHAPES | {"c": (4,)}, STATES)
     state.set_masters(numbers)
     assert updated == [[0, 106, 107, 108, 109]], "the weights follow the master weights once these are set"
     state.set_averages(numbers)

@@ -133,7 +133,16 @@ ENGINES = [
 @pytest.mark.parametrize(("engine", "method", "precision"), ENGINES)
 def test_an_engine_holds_the_bytes_that_the_model_says(engine, method, precision):
     """Weights, gradients and optimizer on each of two workers; flat ZeRO buffers are padded by up to 1%."""
-    config = tiny(world=2, engine=engine, method=method, precision=precision)
+    check_held(tiny(world=2, engine=engine, method=method, precision=precision), engine)
+
+
+@pytest.mark.parametrize("engine", sampled(["ddp", "fsdp2", "zero1", "zero3"], 1))
+def test_an_average_of_the_weights_is_counted(engine):
+    config = tiny(world=2, engine=engine, method="full", precision="bf16")
+    check_held(config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"ema_decay": 0.9})}), engine)
+
+
+def check_held(config: TrainConfig, engine: str) -> None:
     expected = memory(config, shape_of(config)).states
     bucket = 4 * memory_model.BUCKET_VALUES if engine == "zero3" else 0
     [held, _] = run_ranks(2, held_bytes, config)
