@@ -163,9 +163,6 @@ class RowBounds:
             return "answers without judgements"
         if (wrong := wrong_lists(table, "lengths", "documents", *judged)) is not None:
             return wrong
-        counts = [pc.list_value_length(table[name]).to_numpy() for name in ("lengths", "documents", *judged)]
-        if any(not np.array_equal(counts[0], one) for one in counts[1:]):
-            return "other numbers of documents than of their lengths"
         ids, labels, lengths = (table[name].combine_chunks() for name in ("ids", "labels", "lengths"))
         sizes = np.diff(ids.offsets.to_numpy())
         tokens, of_documents = ids.flatten().to_numpy(), lengths.flatten().to_numpy().astype(np.int64)
@@ -187,6 +184,9 @@ class RowBounds:
         without_class = table["label"].is_null().to_numpy()  # with one, a row is trained on for it
         if (np.diff(trained[starts])[without_class & (sizes > 0)] == 0).any():
             return "a row without a token to train on"
+        counts = [pc.list_value_length(table[name]).to_numpy() for name in ("lengths", "documents", *judged)]
+        if any(not np.array_equal(counts[0], one) for one in counts[1:]):
+            return "other numbers of documents than of their lengths"
         if judged:
             if (np.diff(trained[np.concatenate([[0], np.cumsum(of_documents)])]) == 0).any():
                 return "an answer without a token to train on"

@@ -197,6 +197,31 @@ def test_rows_that_pack_does_not_write_are_named_and_not_used(tmp_path, artifact
             assert reader.read([0, 1])[1]["ids"].to_pylist() == [[5, 6, 7]]
 
 
+TWO = {"ids": [5, 6, 5, 7], "labels": [False, True] * 2, "lengths": [2, 2], "documents": ["a", "a"], "label": None}
+JUDGED_CHANGES = {
+    "one judgement": ({"judgements": [1.0]}, "pairs", "other numbers of documents"),
+    "one name": ({"documents": ["a"]}, "pairs", "other numbers of documents"),
+    "no judgement": ({"judgements": None}, "pairs", "null in judgements"),
+    "an answer without a label": ({"labels": [False, True, False, False]}, "labelled", "an answer without a token"),
+    "one answer": (
+        {"ids": [5, 6], "labels": [False, True], "lengths": [2], "documents": ["a"], "judgements": [1.0]},
+        "pairs",
+        "an answer without the other one",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "records", "seen"), JUDGED_CHANGES.values(), ids=JUDGED_CHANGES)
+def test_rows_of_answers_that_pack_does_not_write_are_refused(change, records, seen):
+    whole = TWO | {"judgements": [math.nan, math.nan]}
+    bounds = RowBounds(8, 300, records=records)
+    bounds.refuse_wrong(pa.Table.from_pylist([whole], packed.JUDGED_PACKED), "here")
+    with pytest.raises(DataError, match=f"^here: {seen}"):
+        bounds.refuse_wrong(pa.Table.from_pylist([whole, whole | change], packed.JUDGED_PACKED), "here")
+    with pytest.raises(DataError, match="^here: answers without judgements"):
+        bounds.refuse_wrong(pa.Table.from_pylist([TWO], packed.PACKED), "here")
+
+
 def test_rows_on_an_object_store_are_fetched_by_ranges(s3_root, s3_store):
     documents = [document(f"d{n}", 12) for n in range(200)]
     examples = write_examples(s3_root, documents, units=3, store=s3_store)
