@@ -218,7 +218,7 @@ def test_rows_of_answers_that_pack_does_not_write_are_refused(change, records, s
     bounds.refuse_wrong(pa.Table.from_pylist([whole], packed.JUDGED_PACKED), "here")
     with pytest.raises(DataError, match=f"^here: {seen}"):
         bounds.refuse_wrong(pa.Table.from_pylist([whole, whole | change], packed.JUDGED_PACKED), "here")
-    with pytest.raises(DataError, match="^here: answers without judgements"):
+    with pytest.raises(DataError, match=r"^here: answers without judgements"):
         bounds.refuse_wrong(pa.Table.from_pylist([TWO], packed.PACKED), "here")
 
 
