@@ -274,6 +274,17 @@ class Artifact:
         written = {file.path: (file.bytes, file.sha256) for file in self.manifest.files}
         return changed_files(self.store, self.uri, written, compare_sha256)
 
+    def refuse_damage(self) -> None:
+        """Compare the sizes of the files with the manifest.
+
+        Raises:
+            DataError: a file is missing, or has another size.
+        """
+        if found := self.damage():
+            uri, seen = next(iter(found.items()))
+            more = f", and {plural(len(found) - 1, 'more file')} of {self.uri}" if len(found) > 1 else ""
+            raise DataError(f"{uri}: {seen}{more}. It was damaged after it was written{MADE_AGAIN}")
+
     def files_by_unit(self, units: int) -> list[list[str]]:
         """URIs of the files with the rows of each unit, by unit; empty for a unit without rows.
 

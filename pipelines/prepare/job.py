@@ -484,6 +484,8 @@ def assess_again(
         require_models(config.embedding_models)
     check_models(config)
     found, folder = [Artifact.load(store, paths.join(root, name)) for name in splits], output or root
+    for artifact in found:
+        artifact.refuse_damage()
     with leased(store, folder, config, session, progress, replace=True) as making:
         assessment = assess(config, rules, folder, found, making.run, trained)
         making.lease.check()

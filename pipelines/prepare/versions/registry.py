@@ -56,7 +56,7 @@ class Version:
         """Its splits.
 
         Raises:
-            DataError: the run is gone, or was made again with another content.
+            DataError: the run is gone, or was made again with another content; or a file of it is missing or cut.
         """
         run = RunFolder(store, self.output).require("prepare")
         if run["digest"] != self.digest:
@@ -64,7 +64,15 @@ class Version:
                 f"{self.output}: was made again after {self.name}:{self.version} was tagged; its digest is "
                 f"{run['digest'][:12]}, and {self.digest[:12]} was tagged. Give each version an output of its own."
             )
-        return {split: Artifact.load(store, paths.join(self.output, split)) for split in SPLITS}
+        return _whole_splits(store, self.output)
+
+
+def _whole_splits(store: Store, output: str) -> dict[str, Artifact]:
+    """The splits of a run. Raises DataError: a file of one is missing or cut."""
+    found = {split: Artifact.load(store, paths.join(output, split)) for split in SPLITS}
+    for artifact in found.values():
+        artifact.refuse_damage()
+    return found
 
 
 @dataclass(frozen=True)
@@ -86,12 +94,12 @@ class Registry:
 
         Raises:
             ConfigError: a name is not allowed, or the version exists with another output.
-            DataError: there is no finished run of `raymill prepare`, or it has no record.
+            DataError: there is no finished run of `raymill prepare`, it has no record, or a file of it is cut.
         """
         _check_name(name)
         _check_name("v1" if version is None else version)
         run = RunFolder(self.store, output).require("prepare")
-        records = {split: Artifact.load(self.store, paths.join(output, split)).manifest.rows for split in SPLITS}
+        records = {split: one.manifest.rows for split, one in _whole_splits(self.store, output).items()}
         if not any(records.values()):
             raise DataError(f"{output}: the data set is empty. Run `raymill prepare` with other settings first.")
         tagged = datetime.now(UTC).isoformat(timespec="seconds")

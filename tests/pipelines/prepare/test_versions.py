@@ -13,10 +13,12 @@ from datasets import load_dataset
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.assess.job import read_assessment
 from raymill.pipelines.prepare.config import PrepareConfig
-from raymill.pipelines.prepare.job import PrepareJob
+from raymill.pipelines.prepare.job import PrepareJob, assess_again
 from raymill.pipelines.prepare.versions.diff import Beginning, ChangedRecord, compare_versions, psi
 from raymill.pipelines.prepare.versions.export import _rows as export_rows
 from raymill.pipelines.prepare.versions.export import card, export
@@ -133,6 +135,26 @@ def test_nothing_is_fetched_into_a_tagged_output_and_no_job_that_replaces_it_is_
     config = {"kind": "prepare", "name": "x", "inputs": [source], "output": run.uri}
     with pytest.raises(ConfigError, match="tagged as help:v1"):
         PrepareJob(PrepareConfig.model_validate(config)).work(replace=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_an_output_with_a_cut_file_is_not_tagged_assessed_or_exported(tmp_path, monkeypatch, registry, run_cli, damage):
+    """Its manifest was read alone; the gates passed, and an export copied the cut file."""
+    run = prepared(tmp_path, monkeypatch, "one", rows(20))
+    version = registry.tag("before", run.uri)
+    (file,) = run.split("train").file_uris
+    Path(file).unlink() if damage == "gone" else Path(file).write_bytes(Path(file).read_bytes()[:-9])
+    seen = (
+        rf"{re.escape(file)}: {'is gone' if damage == 'gone' else 'has .* bytes, and .* were written'}\. It was damaged"
+    )
+    for ask in (
+        lambda: registry.tag("help", run.uri),
+        lambda: card(Store(), version),
+        lambda: export(Store(), version, str(tmp_path / "out"), "parquet"),
+        lambda: assess_again(Store(), run.uri, Session(), Progress()),
+    ):
+        with pytest.raises(DataError, match=seen):
+            ask()
 
 
 def test_a_version_whose_output_was_made_again_is_refused(tmp_path, monkeypatch, registry):
