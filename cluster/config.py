@@ -335,6 +335,12 @@ class _Origins:
         shown = f"-o {shown_override(override)}" if isinstance(override, str) else override.shown
         if not equals or not all((*parents, last)):
             return [Problem.of(shown, "wanted key.sub=value, as in -o storage.retries=5")]
+        for short, long in getattr(model, "short_names", {}).items():
+            if long == (*parents, last)[0] and (short in raw or isinstance(raw.get(long), dict)):
+                given = raw.pop(short if short in raw else long)
+                raw[long] = given if isinstance(given, list) else [given]
+            elif short == last and not parents:
+                raw.pop(long, None)
         node: Any = raw
         for depth, name in enumerate(parents, start=1):
             if isinstance(node, dict) and node.get(name) is None:

@@ -55,7 +55,8 @@ class RunFolder:
     @property
     def manifest_file(self) -> RecordFile[dict[str, Any]]:
         at = paths.join(self.uri, RUN_MANIFEST)
-        return RecordFile(self.store, at, "the manifest of a run", _parse, "Choose another output.")
+        fix = "If a run of Raymill wrote it, delete it and start that run again: what it finished is kept. Else choose "
+        return RecordFile(self.store, at, "the manifest of a run", _parse, f"{fix}another folder.")
 
     def finished(self, kind: str) -> dict[str, Any] | None:
         """The manifest of the finished run of this kind, such as `curate`; None if there is none.

@@ -128,6 +128,9 @@ def _comparable(column: pa.ChunkedArray, value: str) -> tuple[pa.ChunkedArray, p
 
 def _no_row(artifact: Artifact, conditions: list[_Condition]) -> str:
     """The message that no row meets the conditions, with values of the first column."""
+    given = " and ".join(map(str, conditions))
+    if not artifact.rows:
+        return f"{artifact.uri}: no row has {given}: it has no rows."
     column = conditions[0].column
     values: set[str] = set()
     for table in artifact.tables([column]):
@@ -136,5 +139,4 @@ def _no_row(artifact: Artifact, conditions: list[_Condition]) -> str:
             break
     listed = ", ".join(sorted(str(v) for v in values)[:_VALUES_LISTED])
     more = " and more" if len(values) > _VALUES_LISTED else ""
-    given = " and ".join(map(str, conditions))
     return f"{artifact.uri}: no row has {given}. {column} there holds: {listed}{more}."

@@ -4,7 +4,6 @@ A row of the artifact `quarantine` is one unreadable row of the input. Where dam
 counters `lost/SOURCE/PROBLEM` have the number of those, if it is known, as in Parquet.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -84,6 +83,34 @@ def loss_warnings(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield f"Source {source}: {PROBLEMS[problem]} ({first})."
 
 
+def unreadable_warning(entries: Iterable[Mapping[str, Any]], noun: str) -> Iterator[str]:
+    """At most one sentence about unreadable documents, with the most frequent problem.
+
+    entries: those of `quarantine_entries`; the ones that `loss_warnings` has a sentence about are left out. noun: the
+        word for a document, in the singular.
+    """
+    left = [one for one in entries if one["problem"] not in {*LOSES_THE_REST, *PROBLEMS_OF_WHOLE_FILES, "corrupt_page"}]
+    if bad := sum(one["documents"] for one in left):
+        most = max(left, key=lambda one: one["documents"])
+        yield (
+            f"{plural(bad, noun)} could not be read ({most['problem']}, first {most['examples'][0]}); see `quarantine`."
+        )
+
+
+def allow_more(bad: int, whole: int) -> str:
+    """How to let a run go on with this number of unreadable documents, as the end of a sentence; "" if all are.
+
+    The value is the smallest one with two digits, or more where those would allow all.
+    """
+    if bad >= whole:
+        return ""
+    digits = 2
+    while (parts := -(-(10**digits) * bad // whole)) == 10**digits:
+        digits += 1
+    parts += bad > parts / 10**digits * whole  # as floats
+    return f", or allow more with -o execution.max_bad_documents={f'{parts / 10**digits:.{digits}f}'.rstrip('0')}"
+
+
 def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: Mapping[str, str], noun: str) -> None:
     """Compare the share of unreadable documents with the share that is allowed.
 
@@ -112,6 +139,6 @@ def refuse_too_many(allowed: float, good: int, quarantine: Artifact, meanings: M
     raise DataError(
         f"{bad:,} of {plural(bad + good, noun)} could not be read ({bad / (bad + good):.1%}; "
         f"execution.max_bad_documents allows {allowed:.1%}). The first of each problem:\n{shown}\n"
-        f"All of them: {quarantine.uri}. {what_to_correct(counts)}, or allow more with "
-        f"-o execution.max_bad_documents={math.ceil(100 * bad / (bad + good)) / 100}; what was measured is kept."
+        f"All of them: {quarantine.uri}. {what_to_correct(counts)}{allow_more(bad, bad + good)}; what was measured is "
+        "kept."
     )

@@ -271,6 +271,8 @@ class Corrects(BaseModel, extra="forbid", frozen=True):
 class AnnotateConfig(BaseModel, extra="forbid", frozen=True):
     """Tasks for annotators, of chosen records, and one label of each from their votes."""
 
+    short_names: ClassVar = {"input": "inputs"}
+
     kind: Literal["annotate"] = Field(description="Kind of run: annotate")
     name: RunName = ""
     inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(

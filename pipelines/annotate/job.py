@@ -33,7 +33,13 @@ from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.named_columns import with_columns_of_settings
-from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
+from raymill.cluster.readers.quarantine import (
+    loss_warnings,
+    quarantine_entries,
+    readable_documents,
+    refuse_too_many,
+    unreadable_warning,
+)
 from raymill.cluster.readers.reader import PROBLEMS, python_rows
 from raymill.cluster.readers.units import read_unit, split_problems
 from raymill.cluster.report.page import page
@@ -277,7 +283,8 @@ class AnnotateJob(FilesJob[AnnotateConfig]):
         of_choice = artifacts["_work/chosen"].manifest.counters
         counters, quarantine = artifacts[QUARANTINE].manifest.counters, artifacts[QUARANTINE]
         entries = quarantine_entries(quarantine)
-        warnings = [*loss_warnings(entries), *self._warnings(artifacts, int(of_choice["repeated"]))]
+        warnings = [*loss_warnings(entries), *unreadable_warning(entries, "record")]
+        warnings += self._warnings(artifacts, int(of_choice["repeated"]))
         tasks = artifacts[TASKS].rows
         if tasks < self.config.choose.count:
             warnings.append(f"There are {plural(tasks, 'task')}: the input has no more records.")

@@ -25,7 +25,6 @@ it does nothing and does not start Ray.
 """
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace as with_changes
 from functools import cached_property
@@ -55,7 +54,7 @@ from raymill.cluster.progress import Progress
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
-from raymill.cluster.readers.quarantine import refuse_too_many
+from raymill.cluster.readers.quarantine import allow_more, refuse_too_many
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.run import RUN_MANIFEST
@@ -249,8 +248,7 @@ class CurateJob(CompilesKernels, FilesJob[CurateConfig]):
         share = look.unreadable / look.rows
         return [
             f"{share:.1%} of the rows seen cannot be read, and the run allows {allowed:.1%}: if the others are like "
-            "them, it stops after measuring. Fix them, or allow more with "
-            f"-o execution.max_bad_documents={math.ceil(100 * share) / 100}."
+            f"them, it stops after measuring. Fix them{allow_more(look.unreadable, look.rows)}."
         ]
 
     def machines(self, seconds: float | None) -> Machines:

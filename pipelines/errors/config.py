@@ -1,6 +1,6 @@
 """The settings of a `kind: errors` config."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
@@ -36,6 +36,8 @@ class ErrorColumns(BaseModel, extra="forbid", frozen=True):
 
 class ErrorsConfig(BaseModel, extra="forbid", frozen=True):
     """Slices with more errors, confusions, label errors and missing knowledge of an evaluation or of logs."""
+
+    short_names: ClassVar = {"input": "inputs"}
 
     kind: Literal["errors"] = Field(description="Kind of run: errors")
     name: RunName = ""

@@ -27,7 +27,13 @@ from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.readers.listing import InputListing, list_inputs
 from raymill.cluster.readers.named_columns import with_columns_of_settings
-from raymill.cluster.readers.quarantine import loss_warnings, quarantine_entries, readable_documents, refuse_too_many
+from raymill.cluster.readers.quarantine import (
+    loss_warnings,
+    quarantine_entries,
+    readable_documents,
+    refuse_too_many,
+    unreadable_warning,
+)
 from raymill.cluster.readers.reader import PROBLEMS
 from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.record import json_bytes
@@ -245,7 +251,12 @@ class ErrorsJob(RunJob[ErrorsConfig]):
             "data": self.data,
             **json.loads(facts),
             "quarantine": entries,
-            "warnings": [*self._notes, *loss_warnings(entries), *self._warnings(counters, lost)],
+            "warnings": [
+                *self._notes,
+                *loss_warnings(entries),
+                *unreadable_warning(entries, "item"),
+                *self._warnings(counters, lost),
+            ],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

@@ -1,7 +1,6 @@
 """What a preparation takes, before it runs: `raymill plan` of a config of `kind: prepare`. And all of its stages on a
 sample of the input, which the dry run shows too."""
 
-import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from raymill.cluster.plan.sample import Sample, a_unit_for_each_file, draw_sampl
 from raymill.cluster.plan.trial import Trial
 from raymill.cluster.plan.whole import Whole
 from raymill.cluster.readers.freeze import freeze_listing
+from raymill.cluster.readers.quarantine import allow_more
 from raymill.cluster.readers.reader import what_to_correct
 from raymill.pipelines.dedup.cost import LEAST_DUPLICATES
 from raymill.pipelines.kernel_cache import say_if_compiling
@@ -128,8 +128,7 @@ def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | Non
     return DataError(
         f"{bad:,} of {plural(rows, 'row')} of the sample are no records ({found}): {bad / rows:.1%}, and "
         f"execution.max_bad_documents allows {allowed:.1%}. If the others are like them, the run stops after "
-        f"reading. {what_to_correct(problems)}, or allow more with "
-        f"-o execution.max_bad_documents={math.ceil(100 * bad / rows) / 100}."
+        f"reading. {what_to_correct(problems)}{allow_more(bad, rows)}."
     )
 
 

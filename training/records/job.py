@@ -66,6 +66,7 @@ class Parent:
         return cls(**plain | uris | {"position": position, "words": tuple(plain["words"])})
 
 
+_SETTING = "settings."  # begins the name of a setting among the fingerprint parts
 OUTCOME, CHECKPOINTS, STEP_LOG = "fit.json", "checkpoints", "steps.jsonl"
 
 
@@ -130,7 +131,7 @@ class TrainingFolder(RunFolder):
         return fingerprint(self.fingerprint_parts)
 
     def differences(self, parts: dict[str, str]) -> list[str]:
-        """The differences between other fingerprint parts and these, such as `settings.seed was 1, now 2`."""
+        """The differences between other fingerprint parts and these, such as `seed was 1, now 2`."""
 
         def parsed(parts: dict[str, str]) -> dict[str, Any]:
             values: dict[str, Any] = dict(parts)
@@ -139,7 +140,7 @@ class TrainingFolder(RunFolder):
                     values[name] = json.loads(text)
             return values
 
-        return differences(parsed(parts), parsed(self.fingerprint_parts))
+        return [one.removeprefix(_SETTING) for one in differences(parsed(parts), parsed(self.fingerprint_parts))]
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.quarantine import (
+    allow_more,
     loss_warnings,
     lost_counters,
     lost_rows,
     quarantine_entries,
     refuse_too_many,
+    unreadable_warning,
 )
 from raymill.cluster.readers.reader import PROBLEMS, ReaderCounts
 from raymill.cluster.readers.units import read_unit
@@ -78,3 +80,29 @@ def test_lost_rows_are_told_with_their_number_where_it_is_known():
         "Source c: 1 time the rest of a file was lost (wrong_encoding, first v.csv row 7); how many documents it held "
         "is not known.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("bad", "whole", "value"),
+    [(1, 100, "0.01"), (19, 1000, "0.02"), (1, 2, "0.5"), (1, 3, "0.34"), (99, 100, "0.99"), (995, 1000, "0.995"),
+     (99_999, 100_000, "0.99999"), (29, 100, "0.3")],
+)  # fmt: skip
+def test_the_smallest_share_that_lets_a_run_go_on_is_advised(bad, whole, value):
+    assert allow_more(bad, whole) == f", or allow more with -o execution.max_bad_documents={value}"
+    assert bad <= float(value) * whole
+
+
+def test_where_all_documents_are_unreadable_none_are_allowed():
+    assert allow_more(5, 5) == ""
+    with pytest.raises(DataError, match=r"(?s)3 of 3 rows .*Fix the input; what was measured is kept\.") as caught:
+        refuse_too_many(0.01, 0, quarantine_of([("a", "broken_json", "x:1")] * 3), PROBLEMS, "row")
+    assert "max_bad_documents=" not in str(caught.value)
+
+
+def test_unreadable_documents_are_a_warning_with_the_first_of_the_most_frequent_problem():
+    rows = [("a", "broken_json", "x:1"), ("a", "null_text", "x:2"), ("a", "null_text", "x:5"), *TWO_GROUPS]
+    entries = quarantine_entries(quarantine_of(rows, LOST))
+    assert [*unreadable_warning(entries, "record")] == [
+        "3 records could not be read (null_text, first x:2); see `quarantine`."
+    ]
+    assert [*unreadable_warning(quarantine_entries(quarantine_of(TWO_GROUPS, LOST)), "record")] == []

@@ -1,6 +1,7 @@
 """A round of annotation: its tasks, the labels that come in, and what is made of them."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from raymill.cluster.config import load
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
@@ -445,6 +447,34 @@ def test_one_input_needs_no_list(form, name, tmp_path):
     del settings["input"]
     (one,) = AnnotateConfig.model_validate(settings | {name: form}).inputs
     assert one.path == "a.jsonl" or one.path.endswith("/a.jsonl")
+
+
+@pytest.mark.parametrize("given", ["a.jsonl", {"path": "a.jsonl"}, [{"path": "a.jsonl"}]])
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [("inputs=[{path: b.jsonl}]", "b.jsonl"), ("inputs.0.path=b.jsonl", "b.jsonl"), ("input=b.jsonl", "b.jsonl"),
+     ("inputs.0.source=s", "a.jsonl")],
+)  # fmt: skip
+def test_an_override_of_inputs_replaces_the_input_of_the_file_and_the_other_way_round(
+    tmp_path, monkeypatch, given, override, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    settings = settings_of(tmp_path / "a.jsonl", tmp_path / "out")
+    del settings["input"]
+    for name in ("input", "inputs"):
+        (tmp_path / "c.yaml").write_text(json.dumps(settings | {"kind": "annotate", name: given}))
+        (one,) = load("c.yaml", [override]).inputs
+        assert one.path == str(tmp_path / wanted)
+
+
+def test_a_broken_line_below_the_bound_is_a_warning(tmp_path, monkeypatch):
+    rows = pq.read_table(write_records(tmp_path / "tickets.parquet", 200)).to_pylist()
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+    run = annotate_inline(settings_of(path, tmp_path / "out"), monkeypatch)
+    (said,) = [one for one in run.warnings if "could not be read" in one]
+    assert re.fullmatch(r"1 record could not be read \(broken_json, first .*in\.jsonl.*\); see `quarantine`\.", said)
+    assert said in run.text
 
 
 def test_the_drift_of_an_annotator_has_an_interval(tmp_path, monkeypatch):

@@ -431,3 +431,5 @@ def test_sample_finds_rows_by_value_and_says_what_there_is(run):
         sample_rows(Store(), run.uri, 5, ["reason=nonsense"], 1)
     with pytest.raises(ConfigError, match="wanted COLUMN=VALUE"):
         sample_rows(Store(), run.uri, 5, ["colour=red"], 1)
+    with pytest.raises(ConfigError, match=r"quarantine: no row has problem=x: it has no rows\.$"):
+        sample_rows(Store(), f"{run.uri}/quarantine", 5, ["problem=x"], 1)

@@ -231,6 +231,13 @@ def test_no_errors_and_nothing_but_errors(rate, errors, tmp_path, monkeypatch):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_a_broken_line_below_the_bound_is_a_warning(tmp_path, monkeypatch):
+    path = write_lines(tmp_path / "log.jsonl", tickets(120, rate=3))
+    Path(path).write_text(Path(path).read_text() + "{broken\n")
+    run = errors_inline(settings_of(path, tmp_path / "out"), monkeypatch)
+    assert any(one.startswith("1 item could not be read (broken_json, first ") for one in run.warnings)
+
+
 def test_one_item_and_one_record_are_enough(tmp_path, monkeypatch):
     path = write_lines(tmp_path / "log.jsonl", tickets(1, rate=1))
     data = data_set(tmp_path, topics(1), monkeypatch)
