@@ -27,6 +27,9 @@ MAKING = WorkBounds(60.0, 4 << 30)
 # The smallest weights have 2 bits. Buffers that are not stored, such as masks of all positions, have some megabytes.
 _VALUES_PER_BYTE, _MOST_BUFFERS = 4, 1 << 30
 _LARGEST_ID = (1 << 31) - 1
+# Tokens beside the vocabulary, which every process looks for in each text: 20,000 take 10 s in all, known ones have
+# some thousand.
+_MOST_BESIDE = 20_000
 _MOST_ADDED = 64  # tokens that a post-processor may add to a text
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 # Files whose values transformers gives to the class of the tokenizer as arguments, and the arguments that name files.
@@ -187,9 +190,14 @@ def _refuse_parts(parts: dict[str, Any], where: str) -> None:
 
     Raises:
         ConfigError: a part writes more than 256 characters for one, and a few such make gigabytes of a line; decoding
-            has a regular expression; the post-processor adds over 64 tokens; a token id is beyond int32; merges are
-            left out at random.
+            has a regular expression; it has over 20,000 added tokens, or its post-processor adds over 64; a token id
+            is beyond int32; merges are left out at random.
     """
+    if (beside := len(parts["added_tokens"])) > _MOST_BESIDE:
+        raise ConfigError(
+            f"{where}: has {beside:,} added tokens, over {_MOST_BESIDE:,}, which make each process slow and large. Put "
+            "them into its vocabulary, or take another tokenizer."
+        )
     for name in ("normalizer", "pre_tokenizer", "decoder"):
         if (growth := _growth(parts[name])) > _MOST_GROWTH:
             raise ConfigError(

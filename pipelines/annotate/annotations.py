@@ -235,7 +235,7 @@ def _parsed(uri: str, content: bytes) -> Iterator[Annotation]:
             one = Annotation.__new__(Annotation)  # a third of the time of a call, which matters for 100,000 labels
             one.__dict__.update(plain)
             yield one
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{uri}: is damaged ({error}). Labels there are written once: restore the file, or move it out of the "
             "folder and import its labels again."

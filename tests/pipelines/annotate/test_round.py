@@ -356,7 +356,9 @@ def test_wrong_settings_are_named(change, message, tmp_path):
 
 def test_damaged_labels_are_named(records, tmp_path, monkeypatch):
     round = annotate_inline(settings_of(records, tmp_path / "out"), monkeypatch).round
-    for content in (b"{", b"[]\n", b'{"task": 1}\n', b"\xff\xfe\n"):
+    label = dict.fromkeys(Annotation.__dataclass_fields__, "") | {"seconds": None}
+    of_a_list = (json.dumps(label | {"status": ["labelled"]}) + "\n").encode()
+    for content in (b"{", b"[]\n", b'{"task": 1}\n', b"\xff\xfe\n", of_a_list):
         file = tmp_path / "out" / "answers" / "page-x.jsonl"
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)

@@ -3,6 +3,7 @@
 import ast
 import gc
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,16 @@ def test_a_tokenizer_that_adds_many_tokens_or_ids_beyond_int32_or_merges_at_rand
     folder = with_added_tokens(tmp_path, "tokenizer.json", [], **part)
     with pytest.raises(ConfigError, match=f"^{folder}: {said}"):
         load_tokenizer(Store(), folder)
+
+
+def test_a_tokenizer_with_tens_of_thousands_of_added_tokens_is_refused(tmp_path, monkeypatch):
+    """25 MB of them took minutes and gigabytes in every process."""
+    monkeypatch.setattr(model_settings, "_MOST_BESIDE", 50)
+    for count, is_refused in ((40, False), (60, True)):
+        (tmp_path / str(count)).mkdir()
+        folder = with_added_tokens(tmp_path / str(count), "tokenizer.json", [f"<{number}>" for number in range(count)])
+        with pytest.raises(ConfigError, match="added tokens, over 50, which") if is_refused else nullcontext():
+            load_tokenizer(Store(), folder)
 
 
 SLOW = r"(?:a{1,25}){5}$|b"  # for each beginning in a run of one letter, some million ways to fail
