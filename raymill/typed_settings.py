@@ -1535,10 +1535,12 @@ class OptOutSettings(TypedDict, total=False):
 
 
 class OptimizerSettings(TypedDict, total=False):
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    algorithm: Literal["adamw", "muon"]
+    """Optimizer: AdamW, or Muon for the matrices of the decoder layers and AdamW for all others."""
     learning_rate: float
-    """Learning rate of AdamW after warm-up."""
+    """Learning rate after warm-up."""
     weight_decay: float
     """Weight decay of matrices; biases and norms have none."""
     schedule: Literal["cosine", "linear", "wsd", "constant"]
@@ -2861,7 +2863,7 @@ def train(
         tokens: Number of tokens to train on; null: `steps` or `epochs` is given.
         neftune_alpha: Scale of uniform noise on the token embeddings in training, divided by the root of a
             document's tokens times the hidden size (NEFTune); null: none.
-        optimizer: AdamW and its learning-rate schedule.
+        optimizer: Optimizer and its learning-rate schedule.
         evaluate: Validation, early stopping, and held-out sets.
         checkpoint: Times at which checkpoints are written, and the number that is kept.
         failures: Restarts after crashes, preemptions and broken losses.

@@ -219,7 +219,7 @@ class TrainConfig(WithLaterSettings):
         description="Scale of uniform noise on the token embeddings in training, divided by the root of a document's "
         "tokens times the hidden size (NEFTune); null: none",
     )
-    optimizer: Optimizer = Field(Optimizer(), description="AdamW and its learning-rate schedule")
+    optimizer: Optimizer = Field(Optimizer(), description="Optimizer and its learning-rate schedule")
     evaluate: Evaluate = Field(Evaluate(), description="Validation, early stopping, and held-out sets")
     checkpoint: Checkpointing = Field(
         Checkpointing(), description="Times at which checkpoints are written, and the number that is kept"
@@ -377,6 +377,14 @@ class TrainConfig(WithLaterSettings):
             raise ValueError(
                 f"reduce_every_micro_batch: false is a choice of engine fsdp2; the engine is {self.engine}"
             )
+        if self.optimizer.algorithm == "muon":
+            if not self.training_method.trains_base:
+                raise ValueError(f"optimizer.algorithm: muon is for method full; the method is {self.method}")
+            if self.engine in ZERO:
+                raise ValueError(
+                    f"optimizer.algorithm: {self.engine} flattens and cuts matrices, and muon needs whole ones; use "
+                    "engine fsdp2 or ddp"
+                )
         if self.training_method.four_bit and self.engine != "ddp":
             raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora needs engine ddp")
         if self.compile is True and self.engine == "zero3":

@@ -376,19 +376,24 @@ class Packing(Settings):
 
 
 class Optimizer(WithLaterSettings):
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
-    later: ClassVar = ("warmup_fraction", "restarts", "layer_decay", "ema_decay")
+    later: ClassVar = ("warmup_fraction", "restarts", "layer_decay", "ema_decay", "algorithm")
 
     other_names: ClassVar = {
         "lr": "learning_rate", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule", "scheduler": "schedule",
         "warmup": "warmup_steps", "warmup_ratio": "warmup_fraction", "num_warmup_steps": "warmup_steps",
         "max_grad_norm": "clip", "gradient_clipping": "clip", "eps": "epsilon", "adam_epsilon": "epsilon",
         "adam_beta1": "betas", "adam_beta2": "betas", "min_lr_ratio": "final_fraction",
-        "num_cycles": "restarts", "layerwise_lr_decay": "layer_decay", "llrd": "layer_decay",
+        "optim": "algorithm", "name": "algorithm", "type": "algorithm", "num_cycles": "restarts",
+        "layerwise_lr_decay": "layer_decay", "llrd": "layer_decay",
     }  # fmt: skip
 
-    learning_rate: float = Field(2e-5, gt=0, description="Learning rate of AdamW after warm-up")
+    algorithm: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="Optimizer: AdamW, or Muon for the matrices of the decoder layers and AdamW for all others",
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Learning rate after warm-up")
     weight_decay: float = Field(0.0, ge=0, description="Weight decay of matrices; biases and norms have none")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field(
         "cosine",

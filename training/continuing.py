@@ -92,7 +92,7 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     _check_identity(parent)
     if config_then["method"] != config.method:
         raise _refusal(parent, differences({"method": config_then["method"]}, {"method": config.method}))
-    found = differences(*(_of_weights(config, one) for one in (config_then, config.model_dump(mode="json"))))
+    found = differences(*(_kept(config, one) for one in (config_then, config.model_dump(mode="json"))))
     if on_hub(config.model):  # the model is not fetched
         model = f"{config.model.name}@{located(config.model).revision}"
     else:
@@ -108,14 +108,17 @@ def find_parent(config: TrainConfig) -> ParentRun | None:
     return parent
 
 
-def _of_weights(config: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among these that decide the weights of the config's method; records leave some out at a default."""
+def _kept(config: TrainConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among these that decide what can be continued: the weights of the config's method, and what the
+    optimizer keeps of them. Records leave some out at a default.
+    """
     method = config.training_method
+    optimizer = {"optimizer": {"algorithm": settings["optimizer"].get("algorithm", "adamw")}}
     if not method.group:
-        return {}
+        return optimizer
     fields, group = type(getattr(config, method.group)).model_fields, settings[method.group]
     defaults = {name: to_jsonable_python(fields[name].default) for name in method.of_weights}
-    return {method.group: {name: group.get(name, default) for name, default in defaults.items()}}
+    return optimizer | {method.group: {name: group.get(name, default) for name, default in defaults.items()}}
 
 
 _IN_IDENTITY = ("model", "data", "settings.seed", "settings.order", "corpora")

@@ -146,14 +146,13 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
-    from raymill.training.engines.engine import STATES
     from raymill.training.records.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(Store(), outcome["checkpoint"])
+    saved = sorted({(piece.name, piece.state) for file in checkpoint.files for piece in file.pieces})
     return {
-        f"{name}.{state}": checkpoint.fetch(name, state, 0, int(np.prod(shape)))
-        for name, shape in checkpoint.shapes.items()
-        for state in (*STATES, *({checkpoint.manifest.exported_state} - {"param"}))
+        f"{name}.{state}": checkpoint.fetch(name, state, 0, int(np.prod(checkpoint.shapes[name])))
+        for name, state in saved
     }
 
 

@@ -99,6 +99,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "optimizer.restarts": 2,
         "optimizer.layer_decay": 0.5,
         "optimizer.ema_decay": 0.5,
+        "optimizer.algorithm": "muon",
         "optimizer.decay_steps": 2,
         "optimizer.final_fraction": 0.5,
         "optimizer.clip": 0.5,

@@ -103,7 +103,7 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"workers": {"count": 0}}, "0 given; wanted at least 1"),
         ({"steps": None}, "none given; wanted exactly one of steps, epochs, tokens."),
         ({"epochs": 2}, "steps and epochs given; wanted exactly one of steps, epochs, tokens."),
-        ({"optimizer": {"lr": 1}}, "optimizer.lr: no such setting. optimizer has: betas, clip, "),
+        ({"optimizer": {"lr": 1}}, "optimizer.lr: no such setting. optimizer has: algorithm, betas, clip, "),
         ({"optimizer": {"lr": 1}}, "warmup_steps, weight_decay. Did you mean learning_rate?"),
         ({"learning_rate": 1}, "Did you mean optimizer.learning_rate?"),
         ({"lora": {"r": 8}}, "Did you mean rank?"),

@@ -15,11 +15,16 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from raymill.training.config import TrainConfig
-from raymill.training.engines.engine import STATES, Fetch, StateSlice, even_share, load_slices
-from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, state_names, take_step
+from raymill.training.engines.engine import Fetch, StateSlice, even_share, load_slices
+from raymill.training.engines.optimizer import (
+    make_optimizer,
+    saved_states,
+    set_steps_taken,
+    start_state,
+    state_names,
+    take_step,
+)
 from raymill.training.engines.weight_average import make_average
-
-_MASTER = STATES[0]
 
 
 class Ddp:
@@ -30,8 +35,7 @@ class Ddp:
         self.device = device
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_optimizer(config, module)
-        self.states = state_names(config.optimizer)
-        start_state(self.optimizer, self.trained.values(), self.states)
+        start_state(self.optimizer, self.trained.values(), state_names(config.optimizer))
         self.average = make_average(config.optimizer, self.optimizer, self.trained.values())
         with warnings.catch_warnings():
             # torch 2.13 deprecates `broadcast_buffers` for a name that older versions lack.
@@ -111,7 +115,5 @@ class Ddp:
             start, stop = max(first - begin, 0), min(last - begin, parameter.numel())
             begin += parameter.numel()
             if start < stop:
-                own = self.optimizer.state[parameter]
-                for state in self.states:
-                    one = parameter.detach() if state == _MASTER else own[state]
+                for state, one in saved_states(self.optimizer, parameter):
                     yield StateSlice(name, state, tuple(parameter.shape), start, one.view(-1)[start:stop])

@@ -23,8 +23,15 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from raymill.training.config import TrainConfig
-from raymill.training.engines.engine import STATES, Fetch, StateSlice, load_slices, local_values, to_float32
-from raymill.training.engines.optimizer import make_optimizer, set_steps_taken, start_state, state_names, take_step
+from raymill.training.engines.engine import Fetch, StateSlice, load_slices, local_values, to_float32
+from raymill.training.engines.optimizer import (
+    make_optimizer,
+    saved_states,
+    set_steps_taken,
+    start_state,
+    state_names,
+    take_step,
+)
 from raymill.training.engines.weight_average import make_average
 from raymill.training.models.base import decoder_layers
 
@@ -49,8 +56,7 @@ class Fsdp:
         self.reduces_always = config.reduce_every_micro_batch
         self.trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.optimizer = make_optimizer(config, module)
-        self.states = state_names(config.optimizer)
-        start_state(self.optimizer, self.trained.values(), self.states)
+        start_state(self.optimizer, self.trained.values(), state_names(config.optimizer))
         self.average = make_average(config.optimizer, self.optimizer, self.trained.values())
 
     def backward(self, loss: torch.Tensor, last: bool) -> None:
@@ -85,9 +91,7 @@ class Fsdp:
     def slices(self) -> Iterator[StateSlice]:
         for name, parameter in self.trained.items():
             assert isinstance(parameter, DTensor)
-            own = self.optimizer.state[parameter]
-            for state in self.states:
-                part = parameter.detach() if state == STATES[0] else own[state]
+            for state, part in saved_states(self.optimizer, parameter):
                 if (values := local_values(part).view(-1)).numel():  # the last workers may hold none
                     yield StateSlice(name, state, tuple(parameter.shape), first_value(parameter), values)
 

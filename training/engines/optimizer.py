@@ -1,4 +1,4 @@
-"""The optimizer of a training: AdamW, its groups of parameters with their learning rates, and a step of it.
+"""The optimizer of a training, AdamW or Muon with AdamW: its groups of parameters with their learning rates, its steps.
 
 All parameters have the learning rate of the schedule times a factor of their own, which does not change in a training:
 
@@ -12,7 +12,7 @@ ELECTRA has a new head at the full rate and its last layer below it; here the la
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,14 +22,18 @@ from torch import nn
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.engines.engine import AVERAGE, STATES, local_values
+from raymill.training.engines.muon import MOMENTUM_STATE, USES_MUON, MuonAdamW
 from raymill.training.models.base import decoder_layers
 
 
 def make_optimizer(config: TrainConfig, module: nn.Module) -> torch.optim.AdamW:
-    """AdamW over the trained parameters of `module`, by torch's fused kernel, which exists for CPUs too."""
+    """The optimizer over the trained parameters of `module`. AdamW's kernel is torch's fused one, also on CPUs."""
     settings = config.optimizer
-    groups = parameter_groups(module, settings.weight_decay, rate_factors(config, module))
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
+    muon = settings.algorithm == "muon"
+    of_muon = {id(p) for layer in decoder_layers(module) for p in layer.parameters() if p.ndim == 2} if muon else set()
+    groups = parameter_groups(module, settings.weight_decay, rate_factors(config, module), of_muon)
+    kind = MuonAdamW if muon else torch.optim.AdamW
+    return kind(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def rate_factors(config: TrainConfig, module: nn.Module) -> dict[str, float]:
@@ -53,40 +57,56 @@ def rate_factors(config: TrainConfig, module: nn.Module) -> dict[str, float]:
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, factors: Mapping[str, float] | None = None
+    module: nn.Module,
+    weight_decay: float,
+    factors: Mapping[str, float] | None = None,
+    muon: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """The optimizer's groups of the trained parameters: matrices decay; biases, norms and other vectors do not.
 
-    Parameters keep the module's order; a tied parameter occurs once. factors: see `rate_factors`.
+    Parameters keep the module's order; a tied parameter occurs once. factors: see `rate_factors`. muon: ids of the
+    matrices that Muon updates.
     """
     trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    groups: dict[tuple[bool, float], dict[str, Any]] = {}
+    groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     for is_matrix in (True, False):
         for name, parameter in trained:
             if (parameter.ndim > 1) == is_matrix:
                 factor = (factors or {}).get(name, 1.0)
-                group = {"params": [], "weight_decay": weight_decay if is_matrix else 0.0, "rate_factor": factor}
-                groups.setdefault((is_matrix, factor), group)["params"].append(parameter)
+                uses_muon = id(parameter) in muon
+                group: dict[str, Any] = {"params": [], "rate_factor": factor, USES_MUON: uses_muon}
+                group["weight_decay"] = weight_decay if is_matrix else 0.0
+                groups.setdefault((is_matrix, factor, uses_muon), group)["params"].append(parameter)
     return list(groups.values())
 
 
 def state_names(settings: Optimizer) -> tuple[str, ...]:
-    """The states of a trained parameter that are saved."""
+    """The states of a trained parameter that AdamW updates, which are saved."""
     return STATES if settings.ema_decay is None else (*STATES, AVERAGE)
 
 
 def start_state(
     optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor], states: tuple[str, ...] = STATES
 ) -> None:
-    """Give each parameter the zero state that AdamW creates at its first step, so that it can be saved from step 0.
+    """Give each parameter the zero state that the optimizer creates at its first step, so that it can be saved from
+    step 0.
 
-    states: also those that others keep beside AdamW's.
+    states: of a parameter that AdamW updates; also what others keep beside its own.
     """
+    with_muon = {id(p) for group in optimizer.param_groups if group.get(USES_MUON) for p in group["params"]}
+    of_muon = (MOMENTUM_STATE, *(name for name in states if name not in STATES))
     for parameter in parameters:
+        names = of_muon if id(parameter) in with_muon else states[1:]
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            **{name: torch.zeros_like(parameter, requires_grad=False) for name in states[1:]},
+            **{name: torch.zeros_like(parameter, requires_grad=False) for name in names},
         }
+
+
+def saved_states(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """(name, values) of the parameter itself, which is the master weight, and of each of its states."""
+    yield STATES[0], parameter.detach()
+    yield from ((name, values) for name, values in optimizer.state[parameter].items() if name != "step")
 
 
 def set_steps_taken(optimizer: torch.optim.AdamW, steps: int) -> None:

@@ -47,6 +47,7 @@ from raymill.training.data.order import Order, Position, limited
 from raymill.training.data.packed import PackedRows
 from raymill.training.engines import make_engine
 from raymill.training.engines.engine import StateSlice, TrainingEngine
+from raymill.training.engines.muon import MOMENTUM_STATE
 from raymill.training.fit.checkpoint import Saver, load_checkpoint, restore
 from raymill.training.fit.forward_clock import ForwardClock
 from raymill.training.fit.hangs import HangRecord
@@ -634,12 +635,13 @@ def bad_loss_error(run: RunFolder, ranks: Ranks, step: int, problem: str, docume
 def received_gradients(slices: Iterable[StateSlice], ranks: Ranks) -> dict[str, bool]:
     """Trained parameter -> whether it ever had a gradient that is not zero, on any worker. A collective.
 
-    It is read from AdamW's average of squared gradients, which is zero only if every gradient was zero, in all starts
-    of the training. False means that a parameter, of an adapter for example, takes no part in the computation.
+    It is read from AdamW's average of squared gradients, or Muon's of gradients, which is zero only if every gradient
+    was zero, in all starts of the training. False means that a parameter, of an adapter for example, takes no part in
+    the computation.
     """
     mine: dict[str, bool] = {}
     for one in slices:
-        if one.state == "exp_avg_sq":
+        if one.state in ("exp_avg_sq", MOMENTUM_STATE):
             mine[one.name] = mine.get(one.name, False) or bool(one.values.any())
     everywhere: dict[str, bool] = {}
     for worker in ranks.gather(mine):

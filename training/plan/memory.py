@@ -250,19 +250,24 @@ def states(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
 
 
 def step_bytes(config: TrainConfig, shape: Shape, world: int) -> int:
-    """Bytes that the optimizer's step allocates. The fused AdamW and clipping work in place: 0.
+    """Bytes that the optimizer's step allocates. The fused AdamW and clipping work in place: 0. Muon needs copies of
+    the largest matrix.
 
     DeepSpeed's stages 1 and 2 copy the summed gradients of a float32 run to a flat buffer; those of a bf16 run are
     summed in a flat buffer.
     """
+    if config.optimizer.algorithm == "muon":
+        # Of the largest matrix: its direction and update in float32, and the iterations' matrices in bf16.
+        return 16 * max((p.size for p in shape.parameters if p.layer is not None and len(p.shape) == 2), default=0)
     if config.engine in ("zero1", "zero2") and not config.bf16 and config.offload == "none":
         return 4 * math.ceil(shape.trained / world)
     return 0
 
 
-def optimizer_bytes(config: TrainConfig) -> int:
-    """Bytes that the optimizer keeps of a trained value, besides the master weight."""
-    return 8 if config.optimizer.ema_decay is None else 12
+def optimizer_bytes(config: TrainConfig, parameter: Parameter) -> int:
+    """Bytes that the optimizer keeps of a value of a trained parameter, besides the master weight."""
+    muon = config.optimizer.algorithm == "muon" and parameter.layer is not None and len(parameter.shape) == 2
+    return (4 if muon else 8) + (0 if config.optimizer.ema_decay is None else 4)
 
 
 def frozen_bytes(config: TrainConfig, shape: Shape) -> int:
@@ -280,7 +285,7 @@ def _ddp(config: TrainConfig, shape: Shape) -> dict[str, int]:
     return {
         "weights": 4 * trained + frozen_bytes(config, shape),
         "gradients": 4 * trained,
-        "optimizer": optimizer_bytes(config) * trained,
+        "optimizer": sum(optimizer_bytes(config, p) * p.size for p in shape.parameters if p.trained),
         "buffers": 2 * matrices if config.bf16 else 0,
         "host": 0,
     }
@@ -293,10 +298,11 @@ def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
     gradients as computed, and a layer's in float32 while they are reduced.
     """
     wide = 2 if config.bf16 else 4
-    trained = frozen = 0
+    trained = frozen = kept = 0
     for p in shape.parameters:
         rows, *rest = p.shape or (1,)
         part = math.ceil(rows / world) * math.prod(rest)
+        kept += part * optimizer_bytes(config, p) if p.trained else 0
         trained, frozen = (trained + part, frozen) if p.trained else (trained, frozen + part)
     layers: dict[int | None, list[Parameter]] = defaultdict(list)
     for p in shape.parameters:
@@ -308,7 +314,7 @@ def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
     return {
         "weights": 4 * trained + wide * frozen,
         "gradients": 4 * trained + (0 if config.reduce_every_micro_batch else 4 * shape.trained),
-        "optimizer": optimizer_bytes(config) * trained,
+        "optimizer": kept,
         "buffers": gathered + sent if world > 1 else gathered if config.bf16 else 0,
         "host": 0,
     }
@@ -332,10 +338,11 @@ def _zero(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
         # Its bucket is allocated once at full size, in float32.
         buffers = 4 * BUCKET_VALUES + bucket * 2 * wide
         buffers += wide * min(shape.total - whole, _MOST_GATHERED_VALUES)
-    optimizer, host = (4 + optimizer_bytes(config)) * part, 0
+    each = 8 if config.optimizer.ema_decay is None else 12
+    optimizer, host = (4 + each) * part, 0
     if config.offload != "none":
         # Masters and averages, the sum of gradients and a pinned copy of it, and the shard of the weights as computed.
-        optimizer, host = 0, (12 + optimizer_bytes(config) + wide) * part
+        optimizer, host = 0, (12 + each + wide) * part
         gradients = wide * part
         if config.offload == "parameters":
             host += weights

@@ -142,6 +142,14 @@ def test_an_average_of_the_weights_is_counted(engine):
     check_held(config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"ema_decay": 0.9})}), engine)
 
 
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_what_muon_keeps_is_counted(engine):
+    config = tiny(world=2, engine=engine, method="full", precision="bf16")
+    check_held(
+        config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"algorithm": "muon"})}), engine
+    )
+
+
 def check_held(config: TrainConfig, engine: str) -> None:
     expected = memory(config, shape_of(config)).states
     bucket = 4 * memory_model.BUCKET_VALUES if engine == "zero3" else 0
