@@ -23,6 +23,7 @@ def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
         return None if config.compile else "compile: false"
     found = {
         "workers have no GPU": config.workers.gpus_each == 0,
+        "answers are sampled with a cache of keys and values": config.objective == "grpo",
         "zero3's gathering hooks break the graphs": config.engine == "zero3",
         config.training_method.not_compiled: config.training_method.not_compiled is not None,
         f"compilation of model type {model_type} is not tested": model_type not in KNOWN_TO_COMPILE,

@@ -40,6 +40,7 @@ from raymill.training.methods import METHODS, Lora, MethodName, MetricWords, Pro
 from raymill.training.objectives import (
     OBJECTIVES,
     Dpo,
+    Grpo,
     Ipo,
     Kto,
     ObjectiveName,
@@ -117,7 +118,8 @@ class TrainConfig(WithLaterSettings):
     objective: ObjectiveName = Field(
         "sft",
         description="Loss that is minimised: cross entropy of the next token (sft); of pairs of a better and a worse "
-        "answer dpo, ipo, simpo, orpo, or a model of rewards (reward); of answers that are each desirable or not kto",
+        "answer dpo, ipo, simpo, orpo, or a model of rewards (reward); of answers that are each desirable or not kto; "
+        "of answers that the model samples, with rewards, grpo",
     )
     dpo: Dpo = Field(Dpo(), description="Loss of objective dpo")
     ipo: Ipo = Field(Ipo(), description="Loss of objective ipo")
@@ -125,6 +127,7 @@ class TrainConfig(WithLaterSettings):
     orpo: Orpo = Field(Orpo(), description="Loss of objective orpo")
     kto: Kto = Field(Kto(), description="Loss of objective kto")
     reward: Reward = Field(Reward(), description="Loss of objective reward")
+    grpo: Grpo = Field(Grpo(), description="Sampling, rewards and loss of objective grpo")
     method: MethodName = Field(
         "full",
         description="Training method: all weights (full), LoRA, LoRA on a 4-bit base (qlora), prefix tuning, prompt "
@@ -352,6 +355,8 @@ class TrainConfig(WithLaterSettings):
 
     def _check_objective(self) -> None:
         objective = self.training_objective
+        if self.objective == "grpo":
+            self._check_grpo()
         if objective.records == "text":
             return
         if self.training_method.classifies or self.training_method.virtual:
@@ -366,6 +371,26 @@ class TrainConfig(WithLaterSettings):
             raise ValueError(
                 f"packing.overflow: objective {self.objective} compares whole answers, so what is longer than a row is "
                 "left out (drop); increase sequence_length to keep more"
+            )
+
+    def _check_grpo(self) -> None:
+        how, length = self.grpo, self.sequence_length
+        if not (how.score or how.custom):
+            raise ValueError("grpo: no reward; give `score`, such as {number_match: 1.0}, or `custom`")
+        if self.training_method.classifies or self.training_method.virtual:
+            raise ValueError(f"method: objective grpo needs full, lora or qlora; the method is {self.method}")
+        if self.engine not in ("ddp", "zero1", "zero2"):
+            raise ValueError(f"engine: {self.engine} shards weights, and sampling needs whole ones; use zero2")
+        if self.packing.mode != "none" or self.packing.overflow not in (None, "drop"):
+            raise ValueError("packing: objective grpo reads one prompt a row; set packing: {mode: none}")
+        if how.max_new_tokens >= length:
+            raise ValueError(f"grpo.max_new_tokens: {how.max_new_tokens} of sequence_length {length} leave no prompt")
+        for name in ("prompt_loss_weight", "neftune_alpha"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: has no effect on objective grpo; remove it")
+        if any(columns.form == "text" for columns in self.all_columns) and "columns" in self.model_fields_set:
+            raise ValueError(
+                "columns: objective grpo needs prompts with references: {prompt: COLUMN, completion: COLUMN}"
             )
 
     def _check_engine(self) -> None:

@@ -59,6 +59,7 @@ TRAIN = Kind(
         "exports",
         "hangs",
         "held_out",
+        "rollouts",
         "tensorboard",
         "tokenizer",
     ),

@@ -7,6 +7,7 @@
     orpo     cross entropy of the chosen answer, and the odds of both; no reference
     kto      answers that are each judged desirable or not
     reward   a score of each answer, by which the chosen one should win
+    grpo     answers that the model itself samples, with rewards
 
 The formulas are in models/answer_losses.py. `objective` decides what is read of a corpus: sft reads texts and
 conversations, kto labelled answers, the others pairs of a chosen and a rejected answer.
@@ -14,13 +15,14 @@ conversations, kto labelled answers, the others pairs of a chosen and a rejected
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.training.methods import MetricWords, metric_words
 
-ObjectiveName = Literal["sft", "dpo", "ipo", "simpo", "orpo", "kto", "reward"]
+ObjectiveName = Literal["sft", "dpo", "ipo", "simpo", "orpo", "kto", "reward", "grpo"]
 # What documents are made of the rows of a corpus: texts and conversations, pairs of answers, or labelled answers.
 Records = Literal["text", "pairs", "labelled"]
 
@@ -116,6 +118,48 @@ class Reward(_Block):
     )
 
 
+class Grpo(_Block):
+    """Reinforcement with rewards of sampled answers, in groups of answers to one prompt (Shao et al. 2024)."""
+
+    other_names: ClassVar = {"num_generations": "samples", "max_completion_length": "max_new_tokens"}
+
+    samples: int = Field(8, ge=2, description="Number of answers that are sampled for each prompt of a step")
+    max_new_tokens: int = Field(256, ge=1, description="Maximum number of tokens of a sampled answer")
+    score: dict[Literal["exact_match", "f1", "rougeL", "number_match", "number_match_flexible"], float] = Field(
+        {},
+        description="Weights in the reward of scores of an answer against its reference, by name, such as "
+        "{number_match: 1.0}",
+    )
+    custom: tuple[ScoreUse, ...] = Field(
+        (),
+        description="Rewards of your own, classes or functions from a dictionary with `document`, `prompt`, "
+        "`reference` and `generated` to a number, which are added to the reward",
+    )
+    reward_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="Processor time in seconds of the custom rewards of an answer, above which they are 0",
+    )
+    advantage: Literal["normalised", "centred", "leave_one_out"] = Field(
+        "normalised",
+        description="Advantage of an answer in its group: reward less the mean, divided by the standard deviation "
+        "(normalised, as GRPO), not divided (centred, as Dr. GRPO), or less the mean of the others (leave_one_out, as "
+        "RLOO)",
+    )
+    mean: Literal["tokens", "answers", "length"] = Field(
+        "tokens",
+        description="Mean of the loss over a step: over the tokens of all answers (tokens, as DAPO), over answers "
+        "after the mean of each (answers, as GRPO), or the sum over tokens divided by answers and `max_new_tokens` "
+        "(length, as Dr. GRPO)",
+    )
+
+    @model_validator(mode="after")
+    def _rewarded(self) -> Self:
+        names_once(self.custom)
+        return self
+
+
 @dataclass(frozen=True)
 class TrainingObjective:
     """An objective.
@@ -149,6 +193,20 @@ _OF_ANSWERS = MetricWords(
     scores=_OF_PAIRS.scores,
     perplexity=False,
 )
+_OF_SAMPLES = MetricWords(
+    labels="prompts",
+    right="positive reward",
+    accuracy="The loss is minus the mean reward of greedy answers; accuracy is the share with a positive reward.",
+    scores=_OF_PAIRS.scores,
+    perplexity=False,
+)
+# Of grpo, of the sampled answers of a step: mean reward, mean standard deviation within groups, groups whose answers
+# all have one reward and so teach nothing, fraction of answers that were cut at `max_new_tokens`, mean tokens, answers
+# whose custom rewards took too long, and seconds of sampling.
+SAMPLE_MEASURES = (
+    *("reward_mean", "reward_std", "groups_without_spread", "truncated", "answer_tokens", "rewards_failed"),
+    "rollout_s",
+)
 # Of pairs, means over a step or split. Rewards are beta times the log-probability ratio to the reference (of simpo and
 # orpo: times the mean log-probability; of reward: the score).
 PAIR_MEASURES = ("reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy", "logp_chosen", "logp_rejected")
@@ -163,6 +221,7 @@ OBJECTIVES: Mapping[str, TrainingObjective] = {
         TrainingObjective("orpo", "pairs", False, PAIR_MEASURES, _OF_PAIRS),
         TrainingObjective("kto", "labelled", True, PAIR_MEASURES, _OF_ANSWERS),
         TrainingObjective("reward", "pairs", False, SCORE_MEASURES, _OF_PAIRS),
+        TrainingObjective("grpo", words=_OF_SAMPLES),
     )
 }
 

@@ -12,7 +12,7 @@ a GPU, each would need a count on the host first, which waits for all queued wor
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -293,8 +293,10 @@ class Loader:
         ahead: number of steps to prefetch.
         mismatched: whether batches have `mismatched` ones.
 
-    waited_s: total seconds that callers of `micro_batches` have waited for data.
+    waited_s: total seconds that callers of `micro_batches` have waited for data. measures: of rollouts; none here.
     """
+
+    measures: Mapping[str, float] = {}
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ from raymill.training.fit.measuring import Measurement
 from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from raymill.training.fit.ranks import Preemption, Ranks
 from raymill.training.fit.reference import ReferencedRows, compute_references
+from raymill.training.fit.rollouts import RewardMeasurement, Rollouts
 from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
 from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
 from raymill.training.models.base import named_config
@@ -66,6 +67,7 @@ from raymill.training.records.checkpoint import at_step, step_of
 from raymill.training.records.finished import read_outcome, write_outcome
 from raymill.training.records.job import Job, StopRequested
 from raymill.training.records.schema import Measured, Outcome, StartRecord, StepRecord, TrainingProgress
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -194,14 +196,10 @@ class Training:
         train, validation = (
             [self._rows(artifact) for artifact in packed.split(split)] for split in ("train", "validation")
         )
-        validated = limited([len(source) for source in validation], self.config.evaluate.rows)
         mismatched = config.objective == "kto"
-        self.validation = Measurement(
-            "validation", validation, validated, ranks, micro_rows, length, mismatched=mismatched
-        )
-        stack.callback(self.validation.loader.close)
-        self.loader = Loader(
-            Order.for_training(self.config, packed, job.parent.position if job.parent else Position()),
+        order = Order.for_training(self.config, packed, job.parent.position if job.parent else Position())
+        self.loader = self._rollouts(order, train, micro_rows) or Loader(
+            order,
             train,
             ranks.rank,
             ranks.world,
@@ -212,6 +210,11 @@ class Training:
             mismatched=mismatched,
         )
         stack.callback(self.loader.close)
+        validated = limited([len(source) for source in validation], self.config.evaluate.rows)
+        self.validation = self._rewards("validation", validation, validated) or Measurement(
+            "validation", validation, validated, ranks, micro_rows, length, mismatched=mismatched
+        )
+        stack.callback(self.validation.loader.close)
         self.preemption = Preemption(ranks, self.metrics)
         self.forward_clock = ForwardClock(ranks.device)
         self.attempt = StartRecord(
@@ -270,7 +273,7 @@ class Training:
             of_rows = f"measuring {name} {when} training"
             micro_rows, length = self.loader.micro_rows, self.loader.length
             counts, boundaries = list(rows.rows.values()), self.loader.documents_per_row
-            measurement = Measurement(
+            measurement = self._rewards(of_rows, sources, counts) or Measurement(
                 of_rows, sources, counts, self.ranks, micro_rows, length, boundaries, self.loader.mismatched
             )
             try:
@@ -290,6 +293,19 @@ class Training:
         rows = PackedRows(artifact, bounds=self.job.row_bounds(self.embedded))
         reference = self.references.get(artifact.uri)
         return rows if reference is None else ReferencedRows(rows, reference)
+
+    def _rollouts(self, order: Order, prompts: Sequence[Any], micro_rows: int) -> Any:
+        """The rows of steps of objective grpo; None for other objectives."""
+        if self.config.objective != "grpo":
+            return None
+        tokenizer = load_tokenizer(self.packed.store, self.packed.tokenizer_uri)
+        return Rollouts(self.job, self.config, self.ranks, self.objective, tokenizer, order, prompts, micro_rows)
+
+    def _rewards(self, what: str, sources: Sequence[Any], rows: Sequence[int]) -> Any:
+        """The measurement of rewards of objective grpo; None for other objectives."""
+        if not isinstance(self.loader, Rollouts):
+            return None
+        return RewardMeasurement(what, sources, rows, self.loader)
 
     def _step(self, step: int) -> None:
         """Take one step: read rows, exchange counts, update the weights, log. Without labels there is no update.
@@ -335,6 +351,7 @@ class Training:
                 record["kl"] = baseline
             if max(compiling):
                 record["compile_s"] = max(compiling)
+        record |= self.loader.measures  # type: ignore[typeddict-item]
         seconds = time.perf_counter() - began
         record |= {
             "learning_rate": rate,

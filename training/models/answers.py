@@ -201,6 +201,14 @@ def answer_tensors(batch: Batch, device: torch.device | str) -> dict[str, Tensor
     return {name: torch.tensor(values, device=device) for name, values in zip(names, arrays, strict=True)}
 
 
+class RolloutLoss(NextToken):
+    """The policy gradient of sampled answers: a cross entropy whose weights are their advantages (fit/rollouts.py)."""
+
+    def loss_denominator(self, batch: Batch) -> float:
+        """The number of targets, for which the weights are scaled: advantages sum to about zero."""
+        return batch.label_tokens
+
+
 def score_head(causal: Any) -> Float32Linear:
     """The layer from a hidden state to a score, with random weights. An lm_head of its own is frozen, as it is unused.
 

@@ -21,7 +21,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.training.compile_choice import compile_refusal, refuse_selective
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.checks import LINEAR_NAMES, tied_target
-from raymill.training.models.answers import AnswerLoss, RewardModel
+from raymill.training.models.answers import AnswerLoss, RewardModel, RolloutLoss
 from raymill.training.models.attention import (
     VARLEN,
     choose_attention,
@@ -131,6 +131,8 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
         how: Any = (model, config.bf16, config.loss_chunk, virtual, lm_head_is_unsharded, after_logits)
         if config.objective == "sft":
             objective = NextToken(*how)
+        elif config.objective == "grpo":
+            objective = RolloutLoss(*how)
         elif config.objective == "reward":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)

@@ -65,7 +65,8 @@ class StepRecord(TypedDict):
     median_forward_s: of all workers (fit/forward_clock.py); absent with one worker.
 
     Of answers that were compared or judged: loss: mean over the pairs or answers. reward_chosen and the others:
-    PAIR_MEASURES of objectives.py, before the update. kl: z of objective kto.
+    PAIR_MEASURES of objectives.py, before the update. kl: z of objective kto. reward_mean and the others:
+    SAMPLE_MEASURES of objectives.py.
     """
 
     step: int
@@ -97,6 +98,13 @@ class StepRecord(TypedDict):
     logp_chosen: NotRequired[float]
     logp_rejected: NotRequired[float]
     kl: NotRequired[float]
+    reward_mean: NotRequired[float]
+    reward_std: NotRequired[float]
+    groups_without_spread: NotRequired[float]
+    truncated: NotRequired[float]
+    answer_tokens: NotRequired[float]
+    rewards_failed: NotRequired[float]
+    rollout_s: NotRequired[float]
 
 
 def read_steps(store: Store, uri: str) -> Iterator[StepRecord]:

@@ -200,6 +200,13 @@ _ANSWER_CHARTS = (
         {"logp_chosen": ("validation", "chosen"), "logp_rejected": ("raw", "rejected")},
     ),
     ("Accuracy", "Fraction of a step's pairs that are right.", {"reward_accuracy": ("smooth", "right")}),
+    ("Reward", "Mean over a step's sampled answers.", {"reward_mean": ("smooth", "mean")}),
+    ("Tokens of an answer", "Mean over a step's sampled answers.", {"answer_tokens": ("smooth", "mean")}),
+    (
+        "Groups without spread",
+        "Prompts of a step whose answers all have one reward, so that nothing is trained on them.",
+        {"groups_without_spread": ("raw", "groups")},
+    ),
     ("z of KTO", "Mean log-probability ratio of answers to other questions.", {"kl": ("smooth", "z")}),
 )
 

@@ -1,0 +1,256 @@
+"""Trainings by rewards of sampled answers: what is sampled, what an answer is worth, and what a step comes to."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from raymill.cluster.errors import DataError
+from raymill.cluster.plugins import context_for
+from raymill.training.config import TrainConfig
+from raymill.training.fit.rollouts import (
+    ROLLOUTS,
+    advantages,
+    rewards_of,
+    rows_of,
+    sample_answers,
+    uniforms,
+)
+from raymill.training.models.build import build_objective
+from raymill.training.objectives import Grpo
+from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until
+from tests.support.ranks import RankPool
+from tests.support.rollout_jobs import MODEL, pack_prompts, rollout_job, settings
+
+torch.set_num_threads(1)
+SCORE = {"exact_match": 1.0}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> str:
+    root = str(tmp_path_factory.mktemp("packed"))
+    pack_prompts(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def two():
+    with RankPool(2) as ranks:
+        yield ranks
+
+
+@pytest.mark.parametrize(
+    ("how", "rewards", "expected"),
+    [
+        ("normalised", [1, 0, 0, 1], [0.86588, -0.86588, -0.86588, 0.86588]),
+        ("normalised", [3, 1, 2, 0, 0.5], [1.411656, -0.249116, 0.581270, -1.079502, -0.664309]),
+        ("centred", [1, 0, 0, 1], [0.5, -0.5, -0.5, 0.5]),
+        ("leave_one_out", [1, 0, 0, 1], [2 / 3, -2 / 3, -2 / 3, 2 / 3]),
+        ("leave_one_out", [3, 1, 2, 0, 0.5], [2.125, -0.375, 0.875, -1.625, -1]),
+        ("normalised", [2, 2, 2], [0, 0, 0]),
+    ],
+)
+def test_advantages_of_a_group(how, rewards, expected):
+    assert advantages(np.array([rewards], float), how)[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def rollouts(*answers: tuple[int, float]) -> pa.Table:
+    """Answers of (tokens, advantage) to a prompt of two tokens."""
+    rows = [
+        {
+            "document": "d", "sample": at, "prompt": [1, 2], "ids": [3] * size, "ended": True, "generated": "",
+            "reward": 0.0, "failed": False, "advantage": advantage,
+        }
+        for at, (size, advantage) in enumerate(answers)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, ROLLOUTS)
+
+
+@pytest.mark.parametrize(
+    ("mean", "expected"),
+    [
+        # By hand: sum of A times the tokens' losses, each l, over 6 tokens; over 3 answers; over 3 answers of 5 tokens.
+        ("tokens", [2 / 6, 2 / 6, 2 / 6, -1 / 6]),
+        ("answers", [2 / 9, 2 / 9, 2 / 9, -1 / 3]),
+        ("length", [2 / 15, 2 / 15, 2 / 15, -1 / 15]),
+    ],
+)
+def test_the_weight_of_each_token_in_the_loss(mean, expected):
+    how = Grpo(mean=mean, max_new_tokens=5, score=SCORE)
+    rows = rows_of(rollouts((3, 2.0), (1, -1.0), (2, 0.0)), how, 16)
+    (row,) = rows.to_pylist()
+    labels = np.array(row["labels"])
+    assert labels.sum() == 4  # answers without an advantage change nothing, and are not computed
+    weights = np.array(row["weights"])[labels] / labels.sum()
+    assert weights.tolist() == pytest.approx(expected, rel=1e-6)
+    assert row["documents"] == ["d#0", "d#1"] and row["lengths"] == [5, 3]
+    assert len(rows_of(rollouts((2, 0.0), (3, 0.0)), how, 16)) == 0
+
+
+def test_answers_are_drawn_from_the_models_distribution_up_to_a_stop_token():
+    objective = build_objective(TrainConfig.model_validate(settings("nowhere").model_dump())).eval()
+    prompt, count = [1, 2, 3, 10], 4000
+    randoms = [uniforms(1, 0, "d", at, 2) for at in range(count)]
+    found = sample_answers(objective.model, [prompt] * count, randoms, [11], 11)
+    with torch.no_grad():
+        expected = objective.model(torch.tensor([prompt])).logits[0, -1].softmax(-1).numpy()
+    seen = np.bincount([one[0] for one in found], minlength=len(expected)) / count
+    assert np.abs(seen - expected).max() < 4 * math.sqrt(0.25 / count)
+    assert all(len(one) == 1 if one[0] == 11 else len(one) == 2 for one in found)
+    shorter = sample_answers(objective.model, [[7, 8, 9, 1, 2, 3, 10], prompt], [randoms[0], randoms[1]], [11], 11)
+    assert shorter[1] == found[1]  # padding on the left changes nothing
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_model_that_has_seen_nothing_learns_to_copy(packed, tmp_path, seed):
+    more = {"steps": 200, "seed": seed, "evaluate": {"every_steps": 200, "rows": 64}}
+    job = rollout_job(packed, output=str(tmp_path / "run"), checkpoint={"every_steps": 200}, **more)
+    fit_alone(job)
+    first, *_, last = (-one["loss"] for one in column(job, "validation"))
+    assert first < 0.3 and last > 0.9
+    assert np.mean(column(job, "reward_mean")[:5]) < 0.2 and np.mean(column(job, "reward_mean")[-10:]) > 0.8
+
+
+def test_the_first_step_is_the_policy_gradient(packed, tmp_path):
+    job = rollout_job(packed, output=str(tmp_path / "run"), steps=1, optimizer={"clip": None})
+    fit_alone(job)
+    table = pq.read_table(Path(job.folder.uri, "rollouts", "step-00000001.parquet"))
+    model = build_objective(job.config).model
+    total = torch.zeros((), dtype=torch.float64)
+    for one in table.to_pylist():
+        logits = model(torch.tensor([one["prompt"] + one["ids"]])).logits[0].double()
+        logp = logits[len(one["prompt"]) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(one["ids"])[:, None]).sum()
+        total = total - one["advantage"] * logp
+    total = total / sum(len(one["ids"]) for one in table.to_pylist())
+    total.backward()
+    norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in model.parameters() if p.grad is not None))
+    assert column(job, "loss")[0] == pytest.approx(total.item(), abs=1e-6)
+    assert column(job, "grad_norm")[0] == pytest.approx(norm.item(), rel=1e-5)
+
+
+WAYS = {"two workers": (2, {}), "zero2": (2, {"engine": "zero2"}), "two rows at once": (1, {"micro_batch": 2})}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_losses_and_rewards_do_not_depend_on_how_they_are_computed(packed, tmp_path, two, way):
+    workers, more = WAYS[way]
+    # AdamW divides gradients that are nearly zero by themselves, and so makes much of their last digits.
+    even = {"optimizer": {"learning_rate": 3e-3, "schedule": "constant", "epsilon": 1e-4}}
+    plain = rollout_job(packed, output=str(tmp_path / "plain"), **even)
+    fit_alone(plain)
+    job = rollout_job(packed, output=str(tmp_path / "run"), **even, **more)
+    if workers == 2:
+        two.run(fit_here, job)
+    else:
+        fit_alone(job)
+    assert column(job, "reward_mean") == column(plain, "reward_mean")
+    assert column(job, "loss") == pytest.approx(column(plain, "loss"), abs=1e-6)
+    assert [one["loss"] for one in column(job, "validation")] == [one["loss"] for one in column(plain, "validation")]
+
+
+def test_a_killed_training_goes_on_with_the_same_rollouts_and_comes_to_the_same_weights(packed, tmp_path):
+    whole = rollout_job(packed, output=str(tmp_path / "whole"))
+    weights = final_weights(fit_alone(whole))
+    job = rollout_job(packed, output=str(tmp_path / "run"))
+    fit_until(job, 3, alone=True)  # the checkpoint is of step 2, so step 3 is repeated
+    files = sorted(Path(job.folder.uri, "rollouts").iterdir())
+    assert [file.name for file in files] == [f"step-{step:08d}.parquet" for step in (1, 2, 3)]
+    written = files[-1].stat().st_mtime_ns
+    again = final_weights(fit_alone(job))
+    assert files[-1].stat().st_mtime_ns == written
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_step_in_which_all_answers_are_worth_the_same_changes_nothing(packed, tmp_path):
+    how = {"samples": 4, "max_new_tokens": 1, "score": {"f1": 0.0}}
+    job = rollout_job(packed, output=str(tmp_path / "run"), steps=2, grpo=how)
+    outcome = fit_alone(job)
+    assert outcome["steps"] == 2
+    lines = [json.loads(line) for line in Path(job.folder.step_log).read_text().splitlines()]
+    assert [one["groups_without_spread"] for one in lines if one["step"]] == [16, 16]
+    assert not any("loss" in one for one in lines)
+
+
+REWARDS = """
+import os, time
+
+def longer(answer):
+    return float(len(answer["generated"]))
+
+def broken(answer):
+    raise KeyError("no such key")
+
+def words(answer):
+    return "high"
+
+def slow(answer):
+    while answer["generated"] == "b":
+        pass
+    return 1.0
+
+def loud(answer):
+    print("noise")
+    os.write(2, b"more noise")
+    return 2.0
+
+def forks(answer):
+    if os.fork() == 0:
+        time.sleep(60)
+    return 3.0
+
+def ends(answer):
+    os._exit(3)
+"""
+ANSWERS = [{"document": f"d{at}", "prompt": "p", "reference": "a", "generated": text} for at, text in enumerate("ab")]
+
+
+def rewarded(folder: Path, name: str, **more):
+    (folder / "my_rewards.py").write_text(REWARDS)
+    (folder / "config.yaml").touch()
+    context = context_for(str(folder / "config.yaml"))
+    how = Grpo.model_validate({"custom": [f"my_rewards:{name}"]} | more, context=context)
+    return rewards_of(how, ".", ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("longer", {}, [(1, False), (1, False)]),
+        ("longer", {"score": {"exact_match": 2.0}}, [(3, False), (1, False)]),
+        ("slow", {"reward_s": 1.0}, [(1, False), (0, True)]),
+        ("loud", {}, [(2, False), (2, False)]),
+        ("ends", {"score": {"exact_match": 2.0}}, [(2, True), (0, True)]),
+    ],
+)
+def test_rewards_are_scores_and_functions_of_the_user(tmp_path, name, more, expected):
+    assert rewarded(tmp_path, name, **more) == expected
+
+
+@pytest.mark.parametrize(("name", "seen"), [("broken", "no such key"), ("words", "returned 'high'")])
+def test_a_reward_that_fails_ends_the_training_with_its_name(tmp_path, name, seen):
+    with pytest.raises(DataError, match=f"grpo.custom: my_rewards:{name}: .*{seen}"):
+        rewarded(tmp_path, name)
+
+
+def test_rollouts_that_others_changed_are_refused(packed, tmp_path):
+    job = rollout_job(packed, output=str(tmp_path / "run"), steps=2)
+    fit_until(job, 1, alone=True)
+    file = Path(job.folder.uri, "rollouts", "step-00000001.parquet")
+    table = pq.read_table(file)
+    for name, values in (
+        ("advantage", pa.array([math.nan] * len(table))),
+        ("ids", pa.array([[len(MODEL) + 500]] * len(table), pa.list_(pa.int32()))),
+        ("prompt", pa.array([[1] * 100] * len(table), pa.list_(pa.int32()))),
+    ):
+        at = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(at, table.schema.field(at), values), file)
+        with pytest.raises(DataError, match="step-00000001"):
+            fit_alone(job)
+    file.write_bytes(b"no table")
+    with pytest.raises(DataError, match="cannot be read"):
+        fit_alone(job)

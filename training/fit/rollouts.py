@@ -1,0 +1,472 @@
+"""The rollouts of objective grpo: answers that the model samples for the prompts of a step, with rewards.
+
+    prompts      a row of the packed corpus each, in the order that every training has; its answer is the reference
+    sampling     by the worker that has the prompt, at temperature 1, with random numbers that are a function of the
+                 seed, the step, the document and the number of the answer
+    rewards      scores against the reference, and functions of the user, which run in a child process
+    advantages   of each answer in its group (objectives.py)
+    rows         answers with an advantage that is not zero, after their prompts, packed; each token weighs as the loss
+                 is defined. They are the rows of the step, and the rest of the step is as in any training.
+
+The rollouts of a step are committed to OUTPUT/rollouts before the update. A training that continues reads those of the
+steps that it repeats, so that they are not sampled again, and their update is the same.
+
+There is one update for each set of rollouts, so the policy that is trained is the one that sampled: the ratio of both
+is 1, nothing is clipped, and the gradient is a weighted cross entropy.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from raymill.cluster.errors import DataError
+from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
+from raymill.cluster.score_plugins import custom_score
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import NotFound
+from raymill.training.config import TrainConfig
+from raymill.training.data.batch import Batch, RowsOfSteps, collate
+from raymill.training.data.order import HeldOut
+from raymill.training.data.packed import PACKED, PackedRows
+from raymill.training.evaluation.generate import complete_prompts, last_trained_span, stop_ids
+from raymill.training.evaluation.scores import exact_match, numbers, rouge, word_f1
+from raymill.training.fit.ranks import Ranks
+from raymill.training.models.objective import Objective
+from raymill.training.objectives import SAMPLE_MEASURES, Grpo
+from raymill.training.pack.best_fit import best_fit
+from raymill.training.records.job import Job
+from raymill.training.records.schema import Measured, measured
+from raymill.training.tokenizer.load_tokenizer import pad_id
+
+log = logging.getLogger(__name__)
+
+_BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
+_REWARD_BYTES = 1 << 30
+_LARGEST_FILE = 1 << 30
+_EPSILON = 1e-4  # added to a group's standard deviation, as in TRL
+ROLLOUTS = pa.schema(
+    [
+        ("document", pa.string()),
+        ("sample", pa.int32()),
+        ("prompt", pa.list_(pa.int32())),
+        ("ids", pa.list_(pa.int32())),  # of the answer, with the token that ends it
+        ("ended", pa.bool_()),  # false: it was cut
+        ("generated", pa.string()),
+        ("reward", pa.float64()),
+        ("failed", pa.bool_()),  # its custom rewards took too long, and count as 0
+        ("advantage", pa.float64()),
+    ]
+)
+_FIX = "Correct the function and run the same command again: the training continues after its last checkpoint."
+
+
+@dataclass(frozen=True)
+class PromptOfStep:
+    """A prompt. ids: its tokens. reference: text of the answer in the corpus."""
+
+    document: str
+    ids: list[int]
+    reference: str
+
+
+# --- sampling
+
+
+def uniforms(seed: int, step: int, document: str, sample: int, count: int) -> np.ndarray:
+    """The random numbers of one answer, float64[count] in [0, 1)."""
+    key = hashlib.sha256(f"rollout,{seed},{step},{sample},{document}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], np.uint64))).random(count)
+
+
+@torch.no_grad()
+def sample_answers(
+    model: Any, prompts: Sequence[Sequence[int]], randoms: Sequence[np.ndarray], stops: Sequence[int], pad: int
+) -> list[list[int]]:
+    """Tokens sampled from the model's distribution after each prompt, up to a stop token, which is the last one.
+
+    Args:
+        model: a causal language model in eval mode, on its device.
+        randoms: of each answer, one for each token; their number is the maximum length of the answer.
+    """
+    device = next(model.parameters()).device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=device)
+    drawn = torch.from_numpy(np.stack(randoms)).to(device)
+    stop = torch.tensor(list(stops), device=device)
+    answers: list[list[int]] = [[] for _ in prompts]
+    running = torch.ones(len(prompts), dtype=torch.bool, device=device)
+    cache: Any = None
+    for at in range(drawn.shape[1]):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        output = model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1,
+        )  # fmt: skip
+        cache = output.past_key_values
+        cumulated = output.logits[:, -1].double().softmax(-1).cumsum(-1)
+        # The first token whose cumulated probability is above the random number.
+        tokens = torch.searchsorted(cumulated, drawn[:, at, None] * cumulated[:, -1:], right=True).squeeze(-1)
+        tokens = tokens.clamp(max=cumulated.shape[1] - 1)
+        for row in running.nonzero().flatten().tolist():
+            answers[row].append(int(tokens[row]))
+        running &= ~torch.isin(tokens, stop)
+        if not running.any():
+            break
+        ids = tokens[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+    return answers
+
+
+@contextmanager
+def sampling_mode(objective: Objective) -> Iterator[None]:
+    """Inside this context, the model is in eval mode, with an attention that supports a cache and padding."""
+    model, trained = objective.model, objective.training
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    attention = inner.config._attn_implementation
+    changed = attention not in ("eager", "sdpa")
+    if changed:
+        inner.set_attn_implementation("sdpa")
+    objective.eval()
+    try:
+        yield
+    finally:
+        objective.train(trained)
+        if changed:
+            inner.set_attn_implementation(attention)
+
+
+# --- rewards
+
+
+def rewards_of(how: Grpo, decimal_mark: str, answers: Sequence[dict[str, Any]]) -> list[tuple[float, bool]]:
+    """(reward, whether custom rewards took too long) of each answer.
+
+    answers: dictionaries with `document`, `prompt`, `reference` and `generated`.
+
+    Raises:
+        DataError: a custom reward raised an exception, or returned something else than a finite number.
+    """
+    found = []
+    for answer in answers:
+        pair = [answer["reference"]], [answer["generated"]]
+        reward = sum(weight * _score(name, *pair, decimal_mark) for name, weight in how.score.items())
+        found.append((reward, False))
+    if not how.custom:
+        return found
+    bounds = WorkBounds(how.reward_s, _REWARD_BYTES)
+    outcomes = Guard(partial(_custom, how)).map(list(answers), [bounds] * len(answers))
+    for at, outcome in enumerate(outcomes):
+        if not isinstance(outcome, Failed):
+            found[at] = (found[at][0] + outcome, False)
+        elif isinstance(outcome.error, Exceeded):
+            found[at] = (found[at][0], True)
+        else:
+            raise outcome.error
+    return found
+
+
+def _score(name: str, reference: list[str], generated: list[str], decimal_mark: str) -> float:
+    """A score of one answer, by its name."""
+    match name:
+        case "exact_match":
+            return exact_match(reference, generated)
+        case "f1":
+            return word_f1(reference, generated)
+        case "rougeL":
+            return rouge(reference, generated)["rougeL"]
+        case _:
+            return numbers(reference, generated, decimal_mark)[name]
+
+
+def _custom(how: Grpo, answer: dict[str, Any]) -> float:
+    return sum(custom_score(use.loaded(), answer, "grpo.custom", _FIX) for use in how.custom)
+
+
+def advantages(rewards: np.ndarray, how: str) -> np.ndarray:
+    """Advantages of the answers of groups, float64[groups, samples]. rewards: of the same shape. how: see Grpo."""
+    centred = rewards - rewards.mean(1, keepdims=True)
+    match how:
+        case "normalised":
+            return centred / (rewards.std(1, ddof=1, keepdims=True) + _EPSILON)
+        case "centred":
+            return centred
+        case _:
+            count = rewards.shape[1]
+            return centred * count / (count - 1)
+
+
+def rows_of(rollouts: pa.Table, how: Grpo, length: int) -> pa.Table:
+    """Rows of schema PACKED with the answers whose advantage is not zero, in an order that their tokens decide.
+
+    The loss of a step is the weighted sum of the tokens' losses divided by the number of label tokens in these rows.
+    So a token's weight is its answer's advantage, times what `how.mean` asks for, times that number.
+    """
+    every = rollouts.to_pylist()
+    kept = [one for one in every if one["advantage"] and one["ids"]]
+    labels = sum(len(one["ids"]) for one in kept)
+    whole = {
+        "tokens": sum(len(one["ids"]) for one in every),
+        "answers": len(every),
+        "length": len(every) * how.max_new_tokens,
+    }[how.mean]
+    sizes = np.array([len(one["prompt"]) + len(one["ids"]) for one in kept], np.int64)
+    placed, count = best_fit(sizes, length) if len(kept) else (sizes, 0)
+    rows: list[dict[str, Any]] = [
+        {"ids": [], "labels": [], "lengths": [], "documents": [], "label": None, "weights": []} for _ in range(count)
+    ]
+    for one, at in zip(kept, placed.tolist(), strict=True):
+        row, answer = rows[at], one["ids"]
+        weight = one["advantage"] * labels / whole / (len(answer) if how.mean == "answers" else 1)
+        row["ids"] += one["prompt"] + answer
+        row["labels"] += [False] * len(one["prompt"]) + [True] * len(answer)
+        row["weights"] += [1.0] * len(one["prompt"]) + [weight] * len(answer)
+        row["lengths"].append(len(one["prompt"]) + len(answer))
+        row["documents"].append(f"{one['document']}#{one['sample']}")
+    return pa.Table.from_pylist(rows, PACKED)
+
+
+# --- in the training loop
+
+
+class Rollouts:
+    """The micro-batches of each step, in place of a Loader of packed rows. All workers call it together.
+
+    Args:
+        order: the prompts of each step. prompts: packed rows of each corpus, one prompt a row.
+
+    measures: of the last step, by the names of SAMPLE_MEASURES. waited_s: always 0, as nothing is prefetched.
+    """
+
+    mismatched = False
+    documents_per_row = 4.0
+
+    def __init__(
+        self,
+        job: Job,
+        config: TrainConfig,
+        ranks: Ranks,
+        objective: Objective,
+        tokenizer: PreTrainedTokenizerFast,
+        order: RowsOfSteps,
+        prompts: Sequence[PackedRows],
+        micro_rows: int,
+    ) -> None:
+        self.job, self.config, self.ranks, self.objective = job, config, ranks, objective
+        self.tokenizer, self.order, self.prompts = tokenizer, order, prompts
+        self.micro_rows, self.length = micro_rows, config.sequence_length
+        self.stops, self.pad = stop_ids(tokenizer), pad_id(tokenizer)
+        self.bounds = prompts[0].bounds
+        self.measures: dict[str, float] = {}
+        self.waited_s = 0.0
+
+    def close(self) -> None:
+        """Close the files of prompts."""
+        for rows in self.prompts:
+            rows.close()
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """The micro-batches of a step, counted from 0, equally many on each worker."""
+        began = time.perf_counter()
+        uri = paths.join(self.job.folder.uri, "rollouts", f"step-{step + 1:08d}.parquet")
+        data = self.ranks.from_first(self._read(uri) if self.ranks.first else None)
+        if data is None:
+            data = self.ranks.from_first(self._make(step, uri))
+        rollouts = self._checked(data, uri)
+        self.measures = self._measured(rollouts, time.perf_counter() - began)
+        rows = rows_of(rollouts, self.config.grpo, self.length)
+        self.bounds.refuse_wrong(rows, uri)
+        own = [rows.slice(at, 1) for at in range(self.ranks.rank, len(rows), self.ranks.world)]
+        count = -(-len(rows) // self.ranks.world)
+        return [
+            collate(own[at : at + self.micro_rows], self.micro_rows, self.length, self.pad, self.documents_per_row)
+            for at in range(0, max(count, 1), self.micro_rows)
+        ]
+
+    def _read(self, uri: str) -> bytes | None:
+        try:
+            return self.job.folder.store.read_bytes(uri, _LARGEST_FILE)
+        except NotFound:
+            return None
+
+    def _make(self, step: int, uri: str) -> bytes:
+        """Sample and commit the rollouts of a step. Returns the content of their file, on the first worker."""
+        rows = self.order.step(step)
+        own = rows[self.ranks.rank :: self.ranks.world]
+        prompts = [self._prompt(corpus, row) for corpus, row in own]
+        self.ranks.reached(f"step {step + 1}, sampling answers")
+        problem, mine = "", list[dict[str, Any]]()
+        try:
+            mine = self._sampled(step, prompts)
+        except DataError as error:  # of a custom reward; the other workers would wait for this one
+            problem = str(error)
+        self.ranks.reached(f"step {step + 1}, exchanging answers")
+        everyone = self.ranks.gather((problem, mine))
+        if problem := next((one for one, _ in everyone if one), ""):
+            raise DataError(problem)
+        if not self.ranks.first:
+            return b""
+        # In the order of the step's prompts, however they are divided among workers.
+        groups = [
+            [one for one in everyone[at % self.ranks.world][1] if one["at"] == at // self.ranks.world]
+            for at in range(len(rows))
+        ]
+        rewards = np.array([[one["reward"] for one in group] for group in groups if group], np.float64)
+        found = advantages(rewards, self.config.grpo.advantage) if len(rewards) else rewards
+        flat = [one for group in groups for one in group]
+        for one, advantage in zip(flat, found.ravel().tolist(), strict=True):
+            one["advantage"] = advantage
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.Table.from_pylist(flat, ROLLOUTS), sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+        if not self.job.folder.store.create(uri, data):
+            return self._read(uri) or data  # another start of the workers, which lost its place, wrote first
+        return data
+
+    def _prompt(self, corpus: int, row: int) -> PromptOfStep:
+        (table,) = self.prompts[corpus].read([row])
+        ids, labels = table["ids"][0].as_py(), table["labels"][0].values.to_numpy(zero_copy_only=False)
+        span = last_trained_span(labels)
+        assert span is not None  # a packed row has a token to train on
+        return PromptOfStep(table["documents"][0].as_py()[0], ids[: span[0]], self._text(ids[span[0] : span[1]]))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _sampled(self, step: int, prompts: Sequence[PromptOfStep]) -> list[dict[str, Any]]:
+        """The answers of all groups of this worker, with rewards."""
+        how = self.config.grpo
+        found: list[dict[str, Any]] = []
+        # A prompt without room for an answer has none.
+        fitting = [(at, one) for at, one in enumerate(prompts) if len(one.ids) + how.max_new_tokens <= self.length]
+        for at, prompt in fitting:
+            about = {"at": at, "document": prompt.document, "prompt": prompt.ids}
+            found += [about | {"sample": number} for number in range(how.samples)]
+        references = dict(fitting)
+        with sampling_mode(self.objective), self._autocast():
+            together = max(1, _BATCH_TOKENS // self.length)
+            for start in range(0, len(found), together):
+                some = found[start : start + together]
+                randoms = [
+                    uniforms(self.config.seed, step, one["document"], one["sample"], how.max_new_tokens) for one in some
+                ]
+                ids = sample_answers(
+                    self.objective.model, [one["prompt"] for one in some], randoms, self.stops, self.pad
+                )
+                for one, answer in zip(some, ids, strict=True):
+                    one["ids"], one["ended"] = answer, answer[-1] in self.stops
+                    one["generated"] = self._text(answer)
+        answers = [
+            {
+                "document": one["document"],
+                "prompt": self.tokenizer.decode(one["prompt"]),
+                "reference": references[one["at"]].reference,
+                "generated": one["generated"],
+            }
+            for one in found
+        ]
+        for one, (reward, failed) in zip(found, rewards_of(how, ".", answers), strict=True):
+            one["reward"], one["failed"] = reward, failed
+        return found
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def _checked(self, data: bytes, uri: str) -> pa.Table:
+        """The rollouts of a file, which anybody may have written.
+
+        Raises:
+            DataError: it has what this class does not write.
+        """
+        try:
+            table = pq.read_table(pa.BufferReader(data))
+        except pa.ArrowException as error:
+            raise DataError(f"{uri}: cannot be read ({error}). Delete it and run the same command again.") from error
+        of_rollouts = table.schema.equals(ROLLOUTS) and not any(column.null_count for column in table)
+        if of_rollouts:
+            values = [table[name].to_numpy() for name in ("reward", "advantage")]
+            sizes = sum(pc.list_value_length(table[name]).to_numpy() for name in ("prompt", "ids"))
+            of_rollouts = bool(np.isfinite(values).all() and (sizes <= self.length).all())
+        if not of_rollouts:
+            raise DataError(f"{uri}: was changed after it was written. Delete it and run the same command again.")
+        return table
+
+    def _measured(self, rollouts: pa.Table, seconds: float) -> dict[str, float]:
+        samples = self.config.grpo.samples
+        if not len(rollouts) or len(rollouts) % samples:
+            return {}
+        rewards = rollouts["reward"].to_numpy().reshape(-1, samples)
+        spread = rewards.std(1, ddof=1)
+        ended, failed = (rollouts[name].to_numpy() for name in ("ended", "failed"))
+        tokens = pc.list_value_length(rollouts["ids"]).to_numpy()
+        means = (rewards.mean(), spread.mean(), (spread == 0).sum(), (~ended).mean(), tokens.mean(), failed.sum())
+        values = (*means, seconds)
+        return {name: float(value) for name, value in zip(SAMPLE_MEASURES, values, strict=True)}
+
+
+class RewardMeasurement:
+    """Measures the rewards of greedy answers to held-out prompts, in place of a Measurement of losses.
+
+    rollouts: of the training. what, sources, rows: as of Measurement. seconds: duration of the last measurement.
+    """
+
+    def __init__(self, what: str, sources: Sequence[PackedRows], rows: Sequence[int], rollouts: Rollouts) -> None:
+        self.what, self.rollouts, self.seconds = what, replace_prompts(rollouts, sources), 0.0
+        self.held_out = HeldOut(rows, sum(rows) or 1)
+
+    @property
+    def loader(self) -> Rollouts:
+        """What is closed after the measurement."""
+        return self.rollouts
+
+    def measure(self, call: Any, objective: Objective) -> Measured | None:
+        """The loss is minus the mean reward; accuracy is the share of answers with a positive one."""
+        began, of, ranks = time.perf_counter(), self.rollouts, self.rollouts.ranks
+        rows = self.held_out.step(0) if len(self.held_out) else []
+        ranks.reached(f"{self.what}, answers")
+        prompts = [of._prompt(corpus, row) for corpus, row in rows[ranks.rank :: ranks.world]]
+        how = of.config.grpo
+        prompts = [one for one in prompts if len(one.ids) + how.max_new_tokens <= of.length]
+        problem, rewards = "", list[tuple[float, bool]]()
+        with sampling_mode(objective), of._autocast():
+            ids = [one.ids for one in prompts]
+            found = complete_prompts(objective.model, ids, how.max_new_tokens, of.stops, of.pad, padded=True)
+        answers = [
+            {
+                "document": one.document,
+                "prompt": of.tokenizer.decode(one.ids),
+                "reference": one.reference,
+                "generated": of._text(answer),
+            }
+            for one, answer in zip(prompts, found, strict=True)
+        ]
+        try:
+            rewards = rewards_of(how, ".", answers)
+        except DataError as error:
+            problem = str(error)
+        if problem := next((one for one in ranks.gather(problem) if one), ""):
+            raise DataError(problem)
+        mine = [-sum(one for one, _ in rewards), sum(one > 0 for one, _ in rewards), len(rewards), len(rewards)]
+        sums = (sum(column) for column in zip(*ranks.exchange_floats(mine), strict=True))
+        self.seconds = time.perf_counter() - began
+        return measured(*sums)
+
+
+def replace_prompts(rollouts: Rollouts, sources: Sequence[PackedRows]) -> Rollouts:
+    """The same for other prompts."""
+    return Rollouts(
+        rollouts.job, rollouts.config, rollouts.ranks, rollouts.objective, rollouts.tokenizer, rollouts.order, sources,
+        rollouts.micro_rows,
+    )  # fmt: skip
