@@ -1136,6 +1136,31 @@ class GopherRepetitionSettings(TypedDict, total=False):
     max_duplicated_10_n_grams: float
 
 
+class GrpoSettings(TypedDict, total=False):
+    """Reinforcement with rewards of sampled answers, in groups of answers to one prompt (Shao et al. 2024)."""
+
+    samples: int
+    """Number of answers that are sampled for each prompt of a step."""
+    max_new_tokens: int
+    """Maximum number of tokens of a sampled answer."""
+    score: Mapping[Literal["exact_match", "f1", "rougeL", "number_match", "number_match_flexible"], float]
+    """Weights in the reward of scores of an answer against its reference, by name, such as {number_match: 1.0}."""
+    custom: Sequence[str | Callable[..., Any] | ScoreUseSettings]
+    """Rewards of your own, classes or functions from a dictionary with `document`, `prompt`, `reference` and
+    `generated` to a number, which are added to the reward.
+    """
+    reward_s: float
+    """Processor time in seconds of the custom rewards of an answer, above which they are 0."""
+    advantage: Literal["normalised", "centred", "leave_one_out"]
+    """Advantage of an answer in its group: reward less the mean, divided by the standard deviation (normalised, as
+    GRPO), not divided (centred, as Dr. GRPO), or less the mean of the others (leave_one_out, as RLOO).
+    """
+    mean: Literal["tokens", "answers", "length"]
+    """Mean of the loss over a step: over the tokens of all answers (tokens, as DAPO), over answers after the mean of
+    each (answers, as GRPO), or the sum over tokens divided by answers and `max_new_tokens` (length, as Dr. GRPO).
+    """
+
+
 class HeldOutSetSettings(TypedDict, total=False):
     """Documents that are measured before and after training, and never trained on."""
 
@@ -2742,13 +2767,14 @@ def train(
     terms: GenerationTermsSettings | None = NOT_GIVEN,
     model: Place | ModelSettings = NOT_GIVEN,
     continue_from: Place | ContinueFromSettings | None = NOT_GIVEN,
-    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "kto", "reward"] = NOT_GIVEN,
+    objective: Literal["sft", "dpo", "ipo", "simpo", "orpo", "kto", "reward", "grpo"] = NOT_GIVEN,
     dpo: DpoSettings = NOT_GIVEN,
     ipo: IpoSettings = NOT_GIVEN,
     simpo: SimpoSettings = NOT_GIVEN,
     orpo: OrpoSettings = NOT_GIVEN,
     kto: KtoSettings = NOT_GIVEN,
     reward: RewardSettings = NOT_GIVEN,
+    grpo: GrpoSettings = NOT_GIVEN,
     method: Literal["full", "lora", "qlora", "prefix", "prompt", "probe"] = NOT_GIVEN,
     lora: LoraSettings = NOT_GIVEN,
     prefix: VirtualSettings = NOT_GIVEN,
@@ -2813,15 +2839,16 @@ def train(
         continue_from: Output of a finished run to continue: weights, optimizer state and position in the data
             are kept; steps, epochs, tokens and learning-rate schedule are those of the new run alone; null:
             none.
-        objective: Loss that is minimised: cross entropy of the next token (sft); of pairs of a better and a
-            worse answer dpo, ipo, simpo, orpo, or a model of rewards (reward); of answers that are each
-            desirable or not kto.
+        objective: Loss that is minimised: cross entropy (sft), losses of pairs of a better and a worse answer
+            (dpo, ipo, simpo, orpo, reward) or of answers that are desirable or not (kto), or rewards of sampled
+            answers (grpo).
         dpo: Loss of objective dpo.
         ipo: Loss of objective ipo.
         simpo: Loss of objective simpo.
         orpo: Loss of objective orpo.
         kto: Loss of objective kto.
         reward: Loss of objective reward.
+        grpo: Sampling, rewards and loss of objective grpo.
         method: Training method: all weights (full), LoRA, LoRA on a 4-bit base (qlora), prefix tuning, prompt
             tuning, or a classification head (probe).
         lora: Adapter of methods lora and qlora.
@@ -2907,6 +2934,7 @@ def train(
             "orpo": orpo,
             "kto": kto,
             "reward": reward,
+            "grpo": grpo,
             "method": method,
             "lora": lora,
             "prefix": prefix,

@@ -117,9 +117,8 @@ class TrainConfig(WithLaterSettings):
     )
     objective: ObjectiveName = Field(
         "sft",
-        description="Loss that is minimised: cross entropy of the next token (sft); of pairs of a better and a worse "
-        "answer dpo, ipo, simpo, orpo, or a model of rewards (reward); of answers that are each desirable or not kto; "
-        "of answers that the model samples, with rewards, grpo",
+        description="Loss that is minimised: cross entropy (sft), losses of pairs of a better and a worse answer (dpo, "
+        "ipo, simpo, orpo, reward) or of answers that are desirable or not (kto), or rewards of sampled answers (grpo)",
     )
     dpo: Dpo = Field(Dpo(), description="Loss of objective dpo")
     ipo: Ipo = Field(Ipo(), description="Loss of objective ipo")

@@ -31,10 +31,10 @@ RANGES = {
         "AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share Split.train "
         "Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
-    "above 0 below 1": "Optimizer.warmup_fraction Augment.to",
+    "above 0 below 1": "Optimizer.ema_decay Optimizer.warmup_fraction Augment.to",
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
-    "above 0 to 3600": "Api.timeout_s Pages.timeout_s",
+    "above 0 to 3600": "Grpo.reward_s Api.timeout_s Pages.timeout_s",
     "above 0 to 86400": (
         "Database.timeout_s EmbeddingModel.timeout_s Limits.document_s StorageOptions.retry_deadline_s "
         "StorageOptions.timeout_s"
@@ -42,6 +42,7 @@ RANGES = {
     "above 1": "Limits.max_expansion_ratio",
     # Bounds of by_language have the ranges of their rules.
     "any": (
+        "Grpo.score "
         "Fill.fill Optimizer.betas Rules.by_language RulesOfRecords.by_language Validate.answer_chars "
         "Validate.question_chars Validate.text_chars"
     ),
@@ -90,6 +91,7 @@ RANGES = {
     "from 0 to 8": "GopherQuality.min_stop_words",
     "from 0 to 86400": "Api.longest_wait_s Pages.longest_wait_s",
     "from 1": (
+        "Grpo.max_new_tokens "
         "Assess.topic_records Augment.to Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
         "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
         "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
@@ -115,7 +117,7 @@ RANGES = {
     "from 1 to 65536": "CorpusFiles.file_mib",
     "from 10 to 10000": "Repeats.min_words",
     "from 100 to 50000": "AnswerRelevance.sample Embeddings.sample",
-    "from 2": "TrainConfig.sequence_length TrainConfig.tokens_per_step",
+    "from 2": "Grpo.samples TrainConfig.sequence_length TrainConfig.tokens_per_step",
     "from 2 to 100": "Curriculum.stages Split.folds",
     "from 2 to 1000": "Embeddings.groups",
     "from 2 to 4096": "Dedup.permutations",

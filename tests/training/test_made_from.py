@@ -172,6 +172,15 @@ OBJECTIVES = {
     "orpo": {"beta": 0.5},
     "kto": {"beta": 0.5, "desirable_weight": 0.5, "undesirable_weight": 0.5},
     "reward": {"centring": 0.5},
+    "grpo": {
+        "samples": 4,
+        "max_new_tokens": 8,
+        "score": {"f1": 1.0},
+        "advantage": "centred",
+        "mean": "length",
+        "reward_s": 1.0,
+        "custom": [{"use": "rewards:one", "code": "a" * 64}],
+    },
 }
 UNTRIED = (
     {"kind", "corpus.0.split", "continue_from", "model.config.model_type", "model.name", "model.revision", "objective"}
@@ -244,13 +253,16 @@ def test_a_setting_makes_the_parts_again_that_depend_on_it(settings, tmp_path, p
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_settings_of_an_objective_decide_the_weights(settings, objective):
     columns: dict[str, Any] = {"text": None, "prompt": "text", "chosen": "other", "rejected": "id"}
-    if objective == "kto":
-        columns = {"text": None, "prompt": "text", "completion": "other", "label": "id"}
+    if objective in ("kto", "grpo"):
+        columns = {"text": None, "prompt": "text", "completion": "other"}
+        columns |= {"label": "id"} if objective == "kto" else {}
     plain = changed(settings, "corpus.0.columns.prompt", columns) | {"objective": objective}
+    if objective == "grpo":
+        plain |= {"grpo": {"max_new_tokens": 4, "score": {"exact_match": 1.0}}, "packing": {"mode": "none"}}
     before = made_from(plain | {"generate": None})
     parts = ("weights", "evaluation", "export", "run")
     for name, value in OBJECTIVES[objective].items():
-        after = made_from(plain | {"generate": None, objective: {name: value}})
+        after = made_from(plain | {"generate": None, objective: plain[objective] | {name: value}})
         assert tuple(part for part in before if before[part] != after[part]) == parts, name
     of_texts = made_from(settings)
     assert all(of_texts[part] != before[part] for part in before)

@@ -26,7 +26,8 @@ def finished(tmp_path) -> tuple[Job, Any, Any]:
         "base": {"name": f"{root}/export/base", "revision": None},
         "folders": {"adapter": "adapter", "base": "base"},
         "files": [
-            {"path": "adapter/a", "bytes": 100}, {"path": "adapter/b", "bytes": 23}, {"path": "base/a", "bytes": 9},
+            {"path": path, "bytes": size, "sha256": "a"}
+            for path, size in (("adapter/a", 100), ("adapter/b", 23), ("base/a", 9))
         ],
     }  # fmt: skip
     (root / "export" / "manifest.json").write_text(json.dumps(manifest))
