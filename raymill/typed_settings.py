@@ -2781,6 +2781,7 @@ def train(
     prompt: VirtualSettings = NOT_GIVEN,
     probe: ProbeSettings = NOT_GIVEN,
     engine: Literal["ddp", "zero1", "zero2", "zero3", "fsdp2"] = NOT_GIVEN,
+    shard: Literal["all", "machine"] = NOT_GIVEN,
     reduce_every_micro_batch: bool = NOT_GIVEN,
     offload: Literal["none", "optimizer", "parameters"] = NOT_GIVEN,
     precision: Literal["auto", "float32", "bf16"] = NOT_GIVEN,
@@ -2857,6 +2858,8 @@ def train(
         probe: Classifier of method probe.
         engine: Division of the model among workers: none (ddp), DeepSpeed's ZeRO stages (zero1, zero2, zero3),
             or torch's fully sharded data parallel (fsdp2).
+        shard: Workers among which engine fsdp2 divides the model: all; or those of each machine, and machines
+            exchange gradients alone, once a step.
         reduce_every_micro_batch: Whether engine fsdp2 reduces gradients after every micro-batch; false: once a
             step, and until then every worker has all gradients in memory.
         offload: State of a ZeRO engine in CPU memory: none, optimizer, or parameters (with the optimizer's).
@@ -2941,6 +2944,7 @@ def train(
             "prompt": prompt,
             "probe": probe,
             "engine": engine,
+            "shard": shard,
             "reduce_every_micro_batch": reduce_every_micro_batch,
             "offload": offload,
             "precision": precision,

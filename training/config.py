@@ -57,7 +57,7 @@ ZERO = ("zero1", "zero2", "zero3")
 # Settings that do not change the trained weights: how and where a run computes, and where its curves are sent.
 _NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "failures", "track", "device_memory_gib", "compile", "deterministic",
-              "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
+              "shard", "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
 # Positions of a micro-batch if neither `micro_batch` nor the limit of the device's memory is known.
 _MICRO_TOKENS = 8192
 # Settings that are used only after the last training step.
@@ -140,6 +140,11 @@ class TrainConfig(WithLaterSettings):
         "ddp",
         description="Division of the model among workers: none (ddp), DeepSpeed's ZeRO stages (zero1, zero2, zero3), "
         "or torch's fully sharded data parallel (fsdp2)",
+    )
+    shard: Literal["all", "machine"] = Field(
+        "all",
+        description="Workers among which engine fsdp2 divides the model: all; or those of each machine, and machines "
+        "exchange gradients alone, once a step",
     )
     reduce_every_micro_batch: bool = Field(
         True,
@@ -397,6 +402,8 @@ class TrainConfig(WithLaterSettings):
             raise ValueError(f"offload: only engines {', '.join(ZERO)} offload; the engine is {self.engine}")
         if self.offload == "parameters" and self.engine != "zero3":
             raise ValueError(f"offload: parameters are offloaded by zero3 only; the engine is {self.engine}")
+        if self.shard != "all" and self.engine != "fsdp2":
+            raise ValueError(f"shard: {self.shard} is a choice of engine fsdp2; the engine is {self.engine}")
         if not self.reduce_every_micro_batch and self.engine != "fsdp2":
             raise ValueError(
                 f"reduce_every_micro_batch: false is a choice of engine fsdp2; the engine is {self.engine}"

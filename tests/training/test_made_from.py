@@ -130,6 +130,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "corpus.0.exclude": ["draft-*"],
         "columns": {"text": "other"},
         "engine": "zero3",
+        "shard": {"engine": "fsdp2", "shard": "machine"},
         "reduce_every_micro_batch": {"engine": "fsdp2", "reduce_every_micro_batch": False},
         "offload": {"engine": "zero3", "offload": "parameters"},
         "compile": True,

@@ -121,24 +121,33 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group["rate_factor"]
 
 
-def gradient_norm(gradients: list[torch.Tensor], sharded: bool) -> torch.Tensor:
+def gradient_norm(
+    gradients: list[torch.Tensor], sharded: bool, group: torch.distributed.ProcessGroup | None = None
+) -> torch.Tensor:
     """The global norm of the gradients, float32 scalar, bitwise equal on every worker.
 
-    sharded: the gradients are this worker's shards, and the norm is over the shards of all workers.
+    sharded: the gradients are this worker's shards, and the norm is over the shards of all workers of `group` (None:
+    all).
     """
     norms = torch._foreach_norm(gradients) if gradients else []
     norm = torch.linalg.vector_norm(torch.stack(list(norms)).float()) if norms else torch.zeros(())
     if not sharded:
         return norm
     square = norm.square()
-    torch.distributed.all_reduce(square)
+    torch.distributed.all_reduce(square, group=group)
     return square.sqrt()
 
 
-def take_step(optimizer: torch.optim.AdamW, learning_rate: float, clip: float | None, sharded: bool) -> float:
+def take_step(
+    optimizer: torch.optim.AdamW,
+    learning_rate: float,
+    clip: float | None,
+    sharded: bool,
+    group: torch.distributed.ProcessGroup | None = None,
+) -> float:
     """Clip, update the weights, clear the gradients, and return the gradient norm before clipping.
 
-    A norm that is not finite changes no weight.
+    A norm that is not finite changes no weight. sharded, group: see `gradient_norm`.
     Clipping multiplies by clip / (norm + 1e-6) where that is below 1, as torch.nn.utils.clip_grad_norm_ does.
     """
     gradients = [
@@ -147,7 +156,7 @@ def take_step(optimizer: torch.optim.AdamW, learning_rate: float, clip: float | 
         for parameter in group["params"]
         if parameter.grad is not None
     ]
-    norm = gradient_norm(gradients, sharded)
+    norm = gradient_norm(gradients, sharded, group)
     size = norm.item()
     if math.isfinite(size):
         if clip is not None and gradients:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # Settings on which a worker's memory depends, and which may differ between two calls of one run.
 _SETTINGS = (
     "engine", "offload", "activation_checkpointing", "compile", "attention", "loss_chunk_tokens",
-    "reduce_every_micro_batch", "device_memory_gib",
+    "reduce_every_micro_batch", "shard", "device_memory_gib",
 )  # fmt: skip
 
 

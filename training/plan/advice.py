@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from raymill.training.config import TrainConfig
 from raymill.training.methods import METHODS, MethodName
 from raymill.training.plan.data import Data
-from raymill.training.plan.memory import GIB, Shape, fits, forward_pass, loss_bytes
+from raymill.training.plan.memory import (
+    GIB,
+    Shape,
+    bytes_between_machines,
+    fits,
+    forward_pass,
+    loss_bytes,
+    shard_workers,
+)
 
 
 @dataclass(frozen=True)
@@ -217,7 +225,25 @@ def small_on_many(facts: PlannedTraining) -> Iterator[str]:
         yield f"engine: {config.engine} gathers weights in every pass, and ddp fits the GPU."
 
 
+def sharded_over_machines(facts: PlannedTraining) -> Iterator[str]:
+    """fsdp2 over several machines, whose model fits the GPUs of one: weights need not cross the network."""
+    config, shape = facts.config, facts.shape
+    most = config.workers.range[1]
+    one = config.model_copy(update={"shard": "machine"})
+    if config.engine != "fsdp2" or config.shard == "machine" or shard_workers(one, most) == most:
+        return
+    if facts.device_gib is None or not fits(one, shape, facts.device_gib * GIB):
+        return
+    now, then = (bytes_between_machines(each, shape, most) / 1e9 for each in (config, one))
+    if then < now / 2:
+        yield (
+            f"shard: {most} workers send {now:,.3g} GB out of each machine of 8 in a step. The model fits the GPUs of "
+            f"one machine: with shard: machine it is {then:,.3g} GB."
+        )
+
+
 ADVICE: tuple[Advice, ...] = (
+    sharded_over_machines,
     no_gpus,
     sharded_adapter,
     learning_rate,

@@ -7,7 +7,7 @@ everywhere, see training/engines):
 
                     weights                gradients        AdamW (masters and averages)
     ddp             4 N + m M              4 N              8 N            the weights are the masters
-    fsdp2           (4 N + m M) / W        4 N / W          8 N / W        the same, sharded
+    fsdp2           (4 N + m M) / W        4 N / W          8 N / W        the same, sharded; `shard: machine`: W of one
     zero1, bf16     2 (N + M)              4 N + 2 N        12 N / W       gradients as computed and summed in float32
     zero2, bf16     2 (N + M)              4 N / W          12 N / W
     zero3, bf16     2 (N + M) / W          4 N / W          12 N / W       parameters below 100,000 values are not
@@ -59,6 +59,7 @@ fit. Changes are ordered by their cost: a smaller micro-batch (the rows of a ste
 
 import functools
 import math
+import os
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 
@@ -297,6 +298,7 @@ def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
     Unsharded at a time: two layers (the one computed and the next) and the parameters outside of layers; their
     gradients as computed, and a layer's in float32 while they are reduced.
     """
+    world = shard_workers(config, world)
     wide = 2 if config.bf16 else 4
     trained = frozen = kept = 0
     for p in shape.parameters:
@@ -318,6 +320,34 @@ def _fsdp2(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
         "buffers": gathered + sent if world > 1 else gathered if config.bf16 else 0,
         "host": 0,
     }
+
+
+# Workers of a machine, where none is asked: GPUs of an HGX or DGX.
+_MACHINE_WORKERS = 8
+
+
+def shard_workers(config: TrainConfig, world: int) -> int:
+    """The workers among which fsdp2 divides the model. In a worker, a machine has as many as its own; else 8."""
+    if config.shard == "all":
+        return world
+    return min(world, int(os.environ.get("LOCAL_WORLD_SIZE", _MACHINE_WORKERS)))
+
+
+def bytes_between_machines(config: TrainConfig, shape: Shape, world: int) -> float:
+    """Bytes that engine fsdp2 sends out of each machine in a step: weights and gradients in rings, which cross the
+    border of a machine once.
+
+    With `shard: all`, each micro-batch gathers the weights twice and reduces float32 gradients once. With `machine`,
+    a step sums the float32 gradients, which takes two rounds.
+    """
+    machines = world / min(world, shard_workers(config.model_copy(update={"shard": "machine"}), world))
+    share = 1 - 1 / machines
+    if config.shard == "machine":
+        return 2 * 4 * shape.trained * share
+    micro_batches = math.ceil(config.rows_per_step / world / config.micro_rows(world))
+    reductions = micro_batches if config.reduce_every_micro_batch else 1
+    wide = 2 if config.bf16 else 4
+    return share * (2 * wide * shape.total * micro_batches + 4 * shape.trained * reductions)
 
 
 def _zero(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:

@@ -50,7 +50,8 @@ def test_a_shard_of_fsdp_starts_after_the_shards_before_it(rows, columns, worker
     chunks += [0] * (workers - len(chunks))
     for rank in range(workers):
         mesh = SimpleNamespace(size=lambda: workers, get_local_rank=lambda rank=rank: rank)
-        parameter: Any = SimpleNamespace(shape=values.shape, numel=values.numel, device_mesh=mesh)
+        of_shard = {"shard": mesh}
+        parameter: Any = SimpleNamespace(shape=values.shape, numel=values.numel, device_mesh=of_shard)
         assert first_value(parameter) == sum(chunks[:rank]) * columns
 
 
@@ -107,7 +108,7 @@ def test_the_norm_is_over_all_gradients_and_the_shards_of_all_workers(monkeypatc
     gradients = [torch.tensor([1.0, 2.0]), torch.tensor([[2.0]])]
     assert float(gradient_norm(gradients, False)) == pytest.approx(3.0)
     assert float(gradient_norm([], False)) == 0.0
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda square: square.add_(16.0))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda square, group: square.add_(16.0))
     assert float(gradient_norm(gradients, True)) == pytest.approx(5.0)
     assert float(gradient_norm([], True)) == pytest.approx(4.0)
 
