@@ -19,12 +19,17 @@ from tests.support.ranks import RankPool
 from tests.support.training_cases import Case, continue_from, new_engine, save_midway, train_with_engine
 
 MACHINES = {"shard": "machine"}
+MUON = {"learning_rate": 1e-2, "epsilon": 1e-3, "algorithm": "muon", "ema_decay": 0.5}
 CASES = [
     Case("fsdp2", micro_rows=1, tied=True),
     Case("fsdp2", micro_rows=2, weighted=True, more={"reduce_every_micro_batch": False}),
     Case("fsdp2", "lora", micro_rows=1),
     Case("fsdp2", micro_rows=1, more={"activation_checkpointing": True}),
+    Case("fsdp2", micro_rows=1, more={"optimizer": MUON}),
 ]
+
+
+_OF_ALL = ("activation_checkpointing", "optimizer")  # settings of every engine
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +46,7 @@ def on_machines(per_machine: int, function: Any, *arguments: Any) -> Any:
 
 def changed(case: Case, **more: Any) -> Case:
     own = more.pop("engine", case.engine)
-    left = {name: value for name, value in case.more.items() if own == "fsdp2" or name == "activation_checkpointing"}
+    left = {name: value for name, value in case.more.items() if own == "fsdp2" or name in _OF_ALL}
     return Case(own, case.method, case.micro_rows, tied=case.tied, weighted=case.weighted, steps=4, more=left | more)
 
 
