@@ -39,7 +39,7 @@ def four():
 
 
 def on_machines(per_machine: int, function: Any, *arguments: Any) -> Any:
-    """On a rank: call the function with the environment of a rank of machines with so many workers."""
+    """On a rank: call the function with the environment of machines with `per_machine` workers."""
     os.environ |= {"LOCAL_WORLD_SIZE": str(per_machine), "LOCAL_RANK": str(dist.get_rank() % per_machine)}
     return function(*arguments)
 
@@ -57,11 +57,12 @@ def weights_differ(one: dict, other: dict) -> float:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_losses_and_weights_are_those_of_ddp_and_of_one_mesh_of_all(four, case):
     machine = four.run(on_machines, 2, train_with_engine, changed(case, **MACHINES))[0]
+    more = 30 if "optimizer" in case.more else 1  # Muon computes in bf16
     for other in (changed(case), changed(case, engine="ddp")):
         wanted = four.run(train_with_engine, other)[0]
-        assert machine["losses"] == pytest.approx(wanted["losses"], rel=1e-6)
-        assert machine["norms"] == pytest.approx(wanted["norms"], rel=1e-5)
-        assert weights_differ(machine["saved"], wanted["saved"]) < 1e-5
+        assert machine["losses"] == pytest.approx(wanted["losses"], rel=more * 1e-6)
+        assert machine["norms"] == pytest.approx(wanted["norms"], rel=more * 1e-5)
+        assert weights_differ(machine["saved"], wanted["saved"]) < more * 1e-5
 
 
 @pytest.mark.parametrize(("before", "after"), [("machine", "all"), ("all", "machine"), ("machine", "ddp")])
