@@ -1412,6 +1412,10 @@ class LoraSettings(TypedDict, total=False):
     """Probability of dropout on the input of LoRA layers."""
     target: str | Sequence[str]
     """Names of the modules that have an adapter; all-linear: all linear layers but the lm_head."""
+    init: Literal["default", "pissa"]
+    """Initial adapter: one that changes nothing (B is zero), or pissa, which moves the largest singular vectors of
+    each matrix from the frozen base to the adapter.
+    """
     modules_to_save: Sequence[str]
     """Names of modules that are trained in full beside the adapter and saved with it, such as embed_tokens and
     lm_head for a model with new tokens.

@@ -52,6 +52,7 @@ PATHS_ALLOWED = {
     "training/records/finished.py": "uploads the files of a scratch folder",
     "training/model_commands.py": "its scratch folder, from which the hub's client uploads",
     "training/models/new_tokens.py": "its scratch folder",
+    "training/models/pissa.py": "the scratch folder of an export",
     "training/models/compose.py": "its scratch folder; adapters that local_folder brought to this machine",
     "pipelines/prepare/assess/sentence_model.py": "looks at a model's folder that local_folder brought to this machine",
     "training/model_folder/folder.py": "reads a model's folder that local_folder brought to this machine",

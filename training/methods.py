@@ -21,11 +21,12 @@ MethodName = Literal["full", "lora", "qlora", "prefix", "prompt", "probe"]
 class Lora(WithLaterSettings):
     """The adapter of methods lora and qlora."""
 
-    later: ClassVar = ("loraplus_ratio", "modules_to_save")
+    later: ClassVar = ("loraplus_ratio", "modules_to_save", "init")
 
     other_names: ClassVar = {
         "r": "rank", "lora_r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "target",
         "use_rslora": "rslora", "use_dora": "dora", "loraplus_lr_ratio": "loraplus_ratio",
+        "init_lora_weights": "init",
     }  # fmt: skip
 
     rank: int = Field(16, ge=1, description="Rank of the LoRA matrices")
@@ -34,6 +35,11 @@ class Lora(WithLaterSettings):
     target: str | tuple[str, ...] = Field(
         "all-linear",
         description="Names of the modules that have an adapter; all-linear: all linear layers but the lm_head",
+    )
+    init: Literal["default", "pissa"] = Field(
+        "default",
+        description="Initial adapter: one that changes nothing (B is zero), or pissa, which moves the largest singular "
+        "vectors of each matrix from the frozen base to the adapter",
     )
     modules_to_save: tuple[str, ...] = Field(
         (),
@@ -222,13 +228,16 @@ class _Full(TrainingMethod):
 class _Lora(TrainingMethod):
     name: MethodName = "lora"
     group = "lora"
-    of_weights = ("rank", "alpha", "target", "rslora", "dora", "modules_to_save")
+    of_weights = ("rank", "alpha", "target", "rslora", "dora", "modules_to_save", "init")
     merges = True
     # Ten times the usual rate of full training: Schulman et al. 2025, LoRA without regret.
     usual_rates = (2e-5, 1e-3)
 
     def check(self, config: Any) -> None:
         super().check(config)
+        if config.lora.init == "pissa" and (config.lora.dora or self.four_bit):
+            other = "method qlora" if self.four_bit else "lora.dora"
+            raise ValueError(f"lora.init: pissa changes the frozen weights, which does not go with {other}")
         if both := {*config.lora.targets} & {*config.lora.modules_to_save}:
             raise ValueError(
                 f"lora.modules_to_save: {min(both)} is in lora.target too, and it is trained in full or by an adapter"
@@ -240,6 +249,7 @@ class _Lora(TrainingMethod):
     def card_rows(self, config: Any, classes: list[str]) -> list[tuple[str, str]]:
         lora = config.lora
         kind = ", rsLoRA" * lora.rslora + ", DoRA" * lora.dora
+        kind += ", PiSSA" * (lora.init == "pissa")
         kind += f", LoRA+ with ratio {lora.loraplus_ratio:g}" if lora.loraplus_ratio != 1 else ""
         return [
             ("LoRA", f"rank {lora.rank}, alpha {lora.alpha:g}, dropout {lora.dropout:g}{kind}"),

@@ -80,6 +80,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "lora.dora": True,
         "lora.loraplus_ratio": 16.0,
         "lora.modules_to_save": ["lm_head"],
+        "lora.init": "pissa",
         "prefix.tokens": 2,
         "prompt.tokens": 2,
         "probe.pool": "mean",

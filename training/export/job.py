@@ -45,6 +45,7 @@ from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
 from raymill.training.models.cost import transformers_config
 from raymill.training.models.objective import Float32Linear, body_name
+from raymill.training.models.pissa import convert_saved, initial_adapters
 from raymill.training.models.quiet import quiet_libraries
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import MANIFEST, Checkpoint, of_step
@@ -241,8 +242,12 @@ class FolderWriter:
         as_lora = self.config.model_copy(update={"method": "lora"})
         adapted = with_adapter(as_lora if method.four_bit else self.config, base)
         modules["model"] = adapted
+        initial = initial_adapters(adapted) if method.merges and self.config.lora.init == "pissa" else None
         load_trained(modules, self.job.folder, self.outcome)
-        yield self._adapter(adapted, scratch / "adapter", modules)
+        folder = self._adapter(adapted, scratch / "adapter", modules)
+        if initial:
+            convert_saved(folder, initial)
+        yield folder
         if method.merges and self.config.export.merged:
             merged, self.check = merge(adapted, dtype, on_disk)
             yield self._model(self._with_score(merged, modules), scratch / "merged", dtype, on_disk)

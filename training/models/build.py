@@ -33,6 +33,7 @@ from raymill.training.models.base import decoder_layers, load_base, named_config
 from raymill.training.models.compiling import compile_layers, elementwise_part
 from raymill.training.models.neftune import EmbeddingNoise
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
+from raymill.training.models.pissa import begin_with_principal_parts
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +199,8 @@ def with_adapter(config: TrainConfig, base: PreTrainedModel) -> Any:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    if merges and config.lora.init == "pissa":
+        begin_with_principal_parts(model)
     if config.bf16:
         # peft casts each LoRA layer's input to float32, the type of its weights. In a bf16 run autocast casts it back
         # for the product, so without the two copies the result has the same bits (8 to 9% of an eager step, estimated).

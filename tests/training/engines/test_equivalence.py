@@ -42,6 +42,7 @@ SAVED = {
     engine: Case(engine, "lora", more={"lora": {"rank": 4, "alpha": 8, "modules_to_save": ["embed_tokens", "lm_head"]}})
     for engine in ENGINES
 }
+PISSA = {engine: Case(engine, "lora", more={"lora": {"rank": 4, "alpha": 8, "init": "pissa"}}) for engine in ENGINES}
 BESIDES = [
     (world, case)
     for engine in ENGINES
@@ -57,6 +58,7 @@ BESIDES = [
         (2, Case(engine, more={"optimizer": {"learning_rate": 1e-2, "epsilon": 1e-3, "clip": None}})),
         *RATES[engine],
         (2, SAVED[engine]),
+        (2, PISSA[engine]),
         (3, replace(SAVED[engine], tied=True)),
     ]
 ]
@@ -83,7 +85,8 @@ def sample(seed: int) -> list[tuple[int, Case]]:
     # The sample of each engine has weighted tokens; a batch without weights is a part of every weighted case.
     weighted = [(world, replace(case, weighted=True)) for world, case in map(chooser.choice, by_engine.values())]
     rates = [replace(RATES[engine][method][1], steps=4) for engine, method in (("fsdp2", 0), ("zero1", 1))]
-    saved = [replace(SAVED["fsdp2"], tied=True, steps=4), replace(SAVED["zero2"], steps=4)]
+    tied = replace(SAVED["fsdp2"], tied=True, steps=4)
+    saved = [tied, replace(SAVED["zero2"], steps=4), replace(PISSA["fsdp2"], steps=4)]
     return [*weighted, BESIDES[0], OFFLOADED[-1], *((2, case) for case in (*rates, *saved))]
 
 

@@ -23,7 +23,10 @@ from raymill.training.export.merging import OnDisk
 from raymill.training.pack.documents import Document
 from raymill.training.pack.encode import Encoder
 from raymill.training.records.finished import export_digests, finish_export, put_folder
-from tests.support.export_runs import CLASSES, LLAMA, Run, make_run, save_outcome
+from tests.support.export_runs import CLASSES, LENGTH, LLAMA, Run, make_run, save_outcome
+
+GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": LENGTH,
+        "vocab_size": LLAMA["vocab_size"]}  # fmt: skip
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -101,6 +104,22 @@ def test_kinds_of_lora_are_merged_too(tmp_path, more):
     torch.testing.assert_close(
         logits(load(run, "merged"), prompt(run)), trained_logits(run, prompt(run)), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "model"),
+    [({}, {}), ({"rslora": True, "alpha": 5}, {}), ({"modules_to_save": ["lm_head"]}, {}), ({}, GPT2)],
+)
+def test_an_adapter_of_pissa_is_exported_as_an_ordinary_one_on_the_unchanged_base(tmp_path, more, model):
+    lora = {"rank": 4, "alpha": 8, "init": "pissa", **more}
+    run = make_run(tmp_path, form="text", lora=lora, model={"config": model or LLAMA, "tokenizer": "train"})
+    export(run.job, run.outcome, run.packed)
+    wanted = trained_logits(run, prompt(run))
+    assert (logits(load(run, "base"), prompt(run)) - wanted).abs().max() > 0.01
+    torch.testing.assert_close(logits(with_adapter(run), prompt(run)), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(load(run, "merged"), prompt(run)), wanted, atol=1e-5, rtol=1e-5)
+    saved = json.loads((run.export / "adapter" / "adapter_config.json").read_text())
+    assert saved["r"] == 8 and saved["init_lora_weights"] is True
 
 
 @pytest.mark.parametrize("tied", [False, True])
