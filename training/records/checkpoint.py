@@ -24,6 +24,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field
+from itertools import pairwise
 from math import prod
 from threading import Lock
 from typing import Any, Self
@@ -48,6 +49,10 @@ _ADVICE = "Use another checkpoint."
 # Files up to this size are read whole and once: one request for the hundreds of small tensors of an adapter.
 _WHOLE_BYTES = 64 << 20
 _READERS = 8
+
+# More than the header of a safetensors file has for each tensor, besides its name, and for itself.
+_HEADER_BYTES = 1 << 10
+_LARGEST_LIST = 256 << 20  # bytes, as of a manifest
 
 # Pieces of a checkpoint whose manifest has all lists: about 2 MB.
 LISTED_PIECES = 10_000
@@ -92,8 +97,12 @@ class StateFile:
                 raise ValueError("a piece has numbers that are no counts of values")
             if piece.count > PIECE_VALUES:
                 raise ValueError("a piece has more values than are written at once: more than a piece holds")
-        if sum(one.count for one in self.pieces) * VALUE_BYTES > self.bytes:
+        beside = self.bytes - sum(one.count for one in self.pieces) * VALUE_BYTES
+        if beside < 0:
             raise ValueError("a file has fewer bytes than its pieces")
+        # Small files are read whole, and a sparse one has any number of bytes that are of no piece.
+        if beside > _HEADER_BYTES + sum(_HEADER_BYTES + len(one.name.encode()) for one in self.pieces):
+            raise ValueError("a file has far more bytes than its pieces")
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
@@ -240,7 +249,8 @@ def _check_layouts(manifest: CheckpointManifest) -> None:
         raise ValueError("it has both parts and files")
     if {name for name, _ in manifest.layouts} != manifest.shapes.keys():
         raise ValueError("its layouts are of other parameters than its shapes")
-    for layout in set(manifest.layouts.values()):
+    # By identity: many parameters share a long one, and its hash is computed each time.
+    for layout in {id(one): one for one in manifest.layouts.values()}.values():
         if len(layout.starts) != len(layout.parts) or layout.starts[:1] != (0,):
             raise ValueError("a layout has other starts than parts, or does not begin at 0")
         if any(type(number) is not int or number < 0 for number in (*layout.starts, *layout.parts)):
@@ -379,7 +389,11 @@ class Checkpoint:
             first = max(0, bisect_right(pieces, start, key=lambda one: one[1].start) - 1)
             end = bisect_left(pieces, stop, key=lambda one: one[1].start)
             found += [one for one in pieces[first:end] if one[1].start + one[1].count > start]
-        return sorted(found, key=lambda one: one[1].start)
+        found.sort(key=lambda one: one[1].start)
+        for (_, piece), (_, after) in pairwise(found):  # all of them are read
+            if after.start < piece.start + piece.count:
+                raise DataError(f"{self.uri}: {state} of {name} has value {after.start} twice. {_ADVICE}")
+        return found
 
     def _pieces_of(self, part: int) -> "_Pieces":
         with self._lock:
@@ -398,7 +412,7 @@ class Checkpoint:
         part = self.manifest.parts[number]
         uri = paths.join(self.uri, part.path)
         try:
-            data = self.store.read_bytes(uri)
+            data = self.store.read_bytes(uri, _LARGEST_LIST)
         except NotFound as error:
             raise DataError(f"{uri}: is missing. {_ADVICE}") from error
         if hashlib.sha256(data).hexdigest() != part.sha256:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import time
 from importlib.metadata import PackageNotFoundError
@@ -101,7 +102,7 @@ def test_a_rank_reads_the_lists_of_the_values_that_it_wants_alone(tmp_path, monk
     checkpoint = Checkpoint.load(Store(), in_parts(tmp_path, monkeypatch, world=4))
     monkeypatch.setattr(checkpoint_format, "_WHOLE_BYTES", 0)
     asked, read_bytes = [], Store.read_bytes
-    monkeypatch.setattr(Store, "read_bytes", lambda self, uri: asked.append(uri[-15:]) or read_bytes(self, uri))
+    monkeypatch.setattr(Store, "read_bytes", lambda self, uri, *most: asked.append(uri[-15:]) or read_bytes(self, uri))
     for state in STATES:  # of 20 values, each rank has 5
         assert len(checkpoint.fetch("first.weight", state, 5, 15)) == 10
     assert asked == ["rank-00001.json", "rank-00002.json"]
@@ -111,7 +112,7 @@ def test_threads_read_a_list_and_a_small_file_once(tmp_path, monkeypatch):
     checkpoint = Checkpoint.load(Store(), in_parts(tmp_path, monkeypatch, world=1))
     asked, read_bytes = [], Store.read_bytes
 
-    def slow(self, uri):
+    def slow(self, uri, *most):
         asked.append(uri)
         time.sleep(0.05)
         return read_bytes(self, uri)
@@ -175,18 +176,74 @@ def test_a_manifest_of_parts_that_raymill_did_not_write_is_refused(tmp_path, mon
         Checkpoint.load(Store(), uri)
 
 
-def test_a_list_of_a_rank_with_impossible_pieces_is_refused(tmp_path, monkeypatch):
-    uri = in_parts(tmp_path, monkeypatch, world=1)
+def change_list(uri: str, change) -> Checkpoint:
+    """The checkpoint after a change of the first rank's list, with which its manifest agrees."""
     path, manifest = Path(uri, "rank-00000.json"), Path(uri, "manifest.json")
     plain = json.loads(path.read_text())
-    plain["files"][0]["pieces"][0][3] = 1 << 40
+    change(plain["files"])
     path.write_text(json.dumps(plain))
     record = json.loads(manifest.read_text())
     record["parts"][0][1:3] = [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+    record["parts"][0][3] = [[file["path"], file["bytes"]] for file in plain["files"]]
     manifest.write_text(json.dumps(record))
-    checkpoint = Checkpoint.load(Store(), uri)
+    return Checkpoint.load(Store(), uri)
+
+
+def test_a_list_of_a_rank_with_impossible_pieces_is_refused(tmp_path, monkeypatch):
+    uri = in_parts(tmp_path, monkeypatch, world=1)
+    checkpoint = change_list(uri, lambda files: files[0]["pieces"][0].__setitem__(3, 1 << 40))
     with pytest.raises(DataError, match=r"rank-00000\.json: Raymill did not write it \(a piece has more values"):
         checkpoint.fetch("second", "param", 0, 1)
+
+
+def test_a_list_of_a_rank_with_values_twice_is_refused_before_they_are_read(tmp_path, monkeypatch):
+    """All pieces of a range are read together: a thousand of one range took a thousand times its memory."""
+    monkeypatch.setattr(saving, "PIECE_VALUES", 3)
+    uri = in_parts(tmp_path, monkeypatch, world=1)
+
+    def again(files: list) -> None:
+        for number in range(3):
+            shutil.copy(Path(uri, files[0]["path"]), Path(uri, f"again-{number}.safetensors"))
+            files.append(files[0] | {"path": f"again-{number}.safetensors"})
+
+    checkpoint = change_list(uri, again)
+    monkeypatch.setattr(Checkpoint, "_read", None)
+    with pytest.raises(DataError, match=r"param of second has value 3 twice"):
+        checkpoint.fetch("second", "param", 0, 6)
+
+
+@pytest.mark.parametrize("listed", [0, 10_000])
+def test_a_file_with_far_more_bytes_than_its_pieces_is_refused(tmp_path, monkeypatch, listed):
+    """Small files are read whole and kept, and a sparse one of others takes no disk."""
+    monkeypatch.setattr(checkpoint_format, "LISTED_PIECES", listed)
+    uri = write_by(make_job(tmp_path), 1)
+
+    def longer(files: list) -> None:
+        os.truncate(Path(uri, files[0]["path"]), 1 << 25)
+        files[0]["bytes"] = 1 << 25
+
+    with pytest.raises(DataError, match="a file has far more bytes than its pieces"):
+        if listed:
+            manifest = Path(uri, "manifest.json")
+            plain = json.loads(manifest.read_text())
+            longer(plain["files"])
+            manifest.write_text(json.dumps(plain))
+            Checkpoint.load(Store(), uri)
+        else:
+            change_list(uri, longer).fetch("second", "param", 0, 1)
+
+
+def test_many_parameters_that_share_a_long_layout_take_no_time(monkeypatch):
+    hashed = []
+    monkeypatch.setattr(checkpoint_format.Layout, "__hash__", lambda self: hashed.append(self) or 0)
+    shapes = {f"layer.{number}": (64, 8) for number in range(50)}
+    layout = [[*range(0, 512, 8)], [*range(64)]]
+    plain = {
+        "identity": {}, "course": dataclasses.asdict(TrainingProgress()), "world": 64, "made": "", "versions": {},
+        "files": [], "shapes": shapes, "parts": [[f"{rank}.json", 1, "", []] for rank in range(64)],
+        "layouts": [layout], "states": {name: {"param": 0} for name in shapes},
+    }  # fmt: skip
+    assert len(CheckpointManifest.from_json(json.dumps(plain).encode()).layouts) == 50 and hashed == []
 
 
 def test_parameters_that_are_divided_alike_share_their_ranges():
