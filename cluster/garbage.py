@@ -5,7 +5,8 @@ under a fixed name. Left over, and removed if they are older than a stated age, 
 
     files      of units, if no manifest and no record names them
     records    of stages that are finished or of other settings, and records with a file that is missing
-    artifacts  that prepared a finished stage (`Stage.prepare`); below _work/ of a finished run that does not name them
+    artifacts  that prepared a finished stage (`Stage.prepare`); below _work/ of a finished run that does not name them;
+               made of rows that are no longer there (`Kind.made_of`)
     uploads    multipart uploads on S3, hidden files of interrupted writes on local disks
     tests      test files, with which a command examined the store
 
@@ -52,6 +53,7 @@ OTHER_SETTINGS = "of other settings or inputs"
 INCOMPLETE = "names a file that is missing or damaged"
 PREPARED = "made for a stage that is finished"
 NOT_OF_RUN = "not part of the finished run"
+NO_ROWS = "made of rows that are no longer there"
 UPLOAD = "an upload or write that did not end"
 TEST_FILE = "examined the store for a command that was killed"
 
@@ -59,6 +61,7 @@ _WORK = "_work/"
 _UNIT_FILE = re.compile(r"\d{6,}-\d{3,}-[0-9a-f]{12}\.parquet|[0-9a-f]{12}-\d{6,}\.slices")
 _TEST_FILE_NAME = re.compile(r"_probe-[0-9a-f]{32}")
 _OF_FINGERPRINT = re.compile(r"(.+)-([0-9a-f]{16})")  # a folder of records named by units' indices
+_MADE_OF = re.compile(r"(?:.*/)?([^/]+)/([0-9a-f]{32})/[^/]+/(?:_manifest\.json|part-\d{6}\.parquet)")
 _FILES_OF_RUNS = {RUN_MANIFEST, RUN_REPORT, REPORT_HTML}
 _NAMES_SHOWN = 3
 
@@ -230,9 +233,13 @@ class _Contents:
         if self.of_run is not None:
             stale = [folder for folder in self.artifacts if folder.startswith(_WORK) and folder not in self.of_run]
             self._discarded = dict.fromkeys(stale, NOT_OF_RUN) | self._discarded
+        digests = {found.digest[:32] for found in self.artifacts.values()}
         for path, file in self.files.items():
             folder, _, name = path.rpartition("/")
-            if folder in self._discarded and (name == MANIFEST or _UNIT_FILE.fullmatch(name)):
+            if (digest := self._made_of(path)) is not None:
+                if digest not in digests:
+                    why[path] = NO_ROWS
+            elif folder in self._discarded and (name == MANIFEST or _UNIT_FILE.fullmatch(name)):
                 why[path] = self._discarded[folder]
             elif path in self._named or path in why:
                 continue
@@ -259,6 +266,12 @@ class _Contents:
         folder, _, name = path.rpartition("/")
         is_output = folder in self._outputs or folder.startswith(_WORK)
         return is_output and _UNIT_FILE.fullmatch(name) is not None
+
+    @staticmethod
+    def _made_of(path: str) -> str | None:
+        """The first 32 digits of the digest of the artifact that a file is made of; None of other files."""
+        found = _MADE_OF.fullmatch(path)
+        return found[2] if found and any(found[1] in kind.made_of for kind in kinds()) else None
 
     def _is_of_run(self, path: str) -> bool:
         *folders, name = path.split("/")

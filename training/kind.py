@@ -63,6 +63,7 @@ TRAIN = Kind(
         "tensorboard",
         "tokenizer",
     ),
+    made_of=("reference",),
 )
 
 CROSS_VALIDATE = Kind(

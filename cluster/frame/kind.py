@@ -33,7 +33,8 @@ class Kind:
     None: one that takes any. verbs: further verbs. actions: what can be done with a finished run, by the word that
     follows the kind's name in place of a config: `raymill NAME ACTION ...`.
     files, folders: names that its runs have below their output besides the artifacts of stages.
-    All files in such folders are the run's.
+    All files in such folders are the run's. made_of: folders whose files are made of an artifact of the run, below the
+    first 32 digits of its digest; they are left over when the run has no artifact with this digest.
     """
 
     name: str
@@ -50,3 +51,4 @@ class Kind:
     actions: Mapping[str, Verb] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    made_of: tuple[str, ...] = ()

@@ -88,7 +88,7 @@ def answer_job(root: str, objective: str, **more: Any) -> Job:
     assert config.packed
     packed = PackedRun.load(Store(), config.packed)
     parts = {f"settings.{name}": json.dumps(value) for name, value in config.fit_settings().items()}
-    parts |= {"data": packed.fingerprint, "model": json.dumps(MODEL)}
+    parts |= {"data": packed.fingerprint, "model": json.dumps([config.model.config, config.seed])}
     return Job(config, TrainingFolder(config.store, config.output, parts), packed.uri, (), config.steps or 0)
 
 

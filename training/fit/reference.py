@@ -5,8 +5,9 @@ the training, so a model that the engine shards is never whole, and a loss that 
 equal models.
 
 They are artifacts beside the packed rows, one for each artifact of these, which every training with the same model and
-the same rows finds: PACKED/reference/KEY/CORPUS/SPLIT. A part is written once, by the first worker, when all its
-rows are computed; a training that is interrupted continues with the next part. The manifest is written last.
+the same rows finds: PACKED/reference/ROWS/KEY, ROWS the first 32 digits of the digest of the rows, KEY a fingerprint of
+the model and of how it is computed. A part is written once, by the first worker, when all its rows are computed; a
+training that is interrupted continues with the next part. The manifest is written last.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,16 @@ import pyarrow.parquet as pq
 import torch
 
 from raymill import cluster
-from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema, fingerprint, manifest_file
+from raymill.cluster.artifact import (
+    Artifact,
+    ArtifactFile,
+    DataFile,
+    Manifest,
+    describe_schema,
+    fingerprint,
+    manifest_file,
+    read_tables,
+)
 from raymill.cluster.errors import DataError
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
@@ -33,7 +44,7 @@ from raymill.training.data.batch import Loader
 from raymill.training.data.packed import PackedRows, RowBounds
 from raymill.training.fit.ranks import Ranks
 from raymill.training.models.answers import AnswerLoss
-from raymill.training.pack.packed_run import PackedRun
+from raymill.training.pack.packed_run import REFERENCES, ROWS_DIGITS, PackedRun
 from raymill.training.records.job import Job
 
 log = logging.getLogger(__name__)
@@ -43,6 +54,8 @@ _LISTS = pa.list_(pa.float64())  # so that equal models have a ratio of exactly 
 # A row for each packed row: of each of its documents, and of these with the answer of the next one (objective kto).
 REFERENCE = pa.schema([("reference", _LISTS), ("reference_mismatched", _LISTS)])
 _PART_TOKENS = 4 << 20
+# At most, in a part: of the file, and of an answer's two numbers with the levels of their lists.
+_FILE_BYTES, _ANSWER_BYTES = 64 << 10, 64
 
 
 @dataclass(frozen=True)
@@ -76,38 +89,64 @@ def with_reference(table: pa.Table, reference: pa.Table) -> pa.Table:
     return table
 
 
-def reference_uri(job_model: str, config: TrainConfig, packed: str, attention: str) -> str:
-    """The folder of the artifacts. job_model: fingerprint of the model. packed: URI of the packed rows."""
-    mismatched = config.objective == "kto"
-    key = fingerprint([_VERSION, cluster.__version__, job_model, config.bf16, attention, mismatched])
-    return paths.join(packed, "reference", key)
+def reference_uri(model: str, config: TrainConfig, packed: str, rows: Artifact, attention: str) -> str:
+    """The artifact's folder. model: fingerprint of the model. packed: folder of the packed rows. attention: its kernel.
+
+    Methods round differently in bf16, and qlora's model has 4 bits.
+    """
+    how = [config.method, config.bf16, attention, config.objective == "kto"]
+    key = fingerprint([_VERSION, cluster.__version__, model, *how])
+    return paths.join(packed, REFERENCES, rows.manifest.digest[:ROWS_DIGITS], key)
 
 
 def find_reference(uri: str, rows: Artifact) -> pa.Table | None:
     """The finished table of REFERENCE of an artifact of packed rows; None if there is none. uri: of the table.
 
     Raises:
-        DataError: it is damaged, or of other rows.
+        DataError: it was changed after it was written.
     """
     found = Artifact.find(rows.store, uri)
     if found is None:
         return None
-    table = found.table() if found.schema.equals(REFERENCE) else None
-    problem = "has other columns"
-    if table is not None:
-        problem = ""
-        if found.manifest.fingerprint != rows.manifest.digest or len(table) != rows.rows:
-            problem = "is of other packed rows"
-        else:
-            lists = table["reference"]
-            counts = pc.list_value_length(rows.table(["lengths"])["lengths"])
-            if lists.null_count or not pc.list_value_length(lists).equals(counts):
-                problem = "does not have a number for each answer"
-            elif not np.isfinite(pc.list_flatten(lists).to_numpy()).all():
-                problem = "has numbers that are not finite"
-    if problem:
-        raise DataError(f"{uri}: {problem}. Delete this folder and run the same command again: it is computed again.")
+    if found.manifest.fingerprint != rows.manifest.digest or found.rows != rows.rows:
+        raise _changed(uri, "is of other packed rows")
+    if not found.schema.equals(REFERENCE):
+        raise _changed(uri, "has other columns than were written")
+    for file, seen in found.damage(compare_sha256=True).items():
+        raise _changed(uri, seen, file)
+    table = _table(rows.store, uri, [found.file_uri(file) for file in found.manifest.files])
+    if problem := _problem(table, rows.table(["lengths"])["lengths"]):
+        raise _changed(uri, problem)
     return table
+
+
+def _table(store: Store, uri: str, files: Sequence[ArtifactFile]) -> pa.Table:
+    try:
+        return pa.concat_tables([REFERENCE.empty_table(), *read_tables(store, files)]).combine_chunks()
+    except DataError as error:
+        file, _, seen = str(error).partition(": ")
+        raise _changed(uri, seen.partition(". It was ")[0], file) from error
+
+
+def _problem(table: pa.Table, lengths: pa.ChunkedArray) -> str:
+    """What is wrong in a table of REFERENCE; empty if nothing is. lengths: of the documents of the same rows."""
+    counts = pc.list_value_length(lengths).combine_chunks()
+    for name in REFERENCE.names:
+        lists = table[name].combine_chunks()
+        values = lists.flatten()
+        if lists.null_count or values.null_count or not pc.list_value_length(lists).equals(counts):
+            return f"does not have a number for each answer in column {name}"
+        numbers = values.to_numpy()
+        if not (np.isfinite(numbers) & (numbers <= 0)).all():
+            return f"has numbers in column {name} that are no log-probabilities"
+    return ""
+
+
+def _changed(uri: str, seen: str, file: str = "") -> DataError:
+    return DataError(
+        f"{file or uri}: {seen}. It was changed after it was written. Delete {uri} and run the same command again: it "
+        "is computed again."
+    )
 
 
 def compute_references(
@@ -119,12 +158,11 @@ def compute_references(
         config: with the rows of a micro-batch that are computed. call: the engine's module around the objective.
         bounds: of the packed rows.
     """
-    folder = reference_uri(job.folder.fingerprint_parts["model"], config, packed.uri, objective.attention)
-    found = {}
+    model, found = job.folder.fingerprint_parts["model"], {}
     for rows in packed.artifacts:
         if not rows.rows:
             continue
-        uri = paths.join(folder, rows.uri.removeprefix(packed.uri).strip("/"))
+        uri = reference_uri(model, config, packed.uri, rows, objective.attention)
         known = ranks.from_first(find_reference(uri, rows) is not None if ranks.first else None)
         if not known:
             _Computing(uri, rows, config, objective, call, ranks, bounds).run()
@@ -149,7 +187,7 @@ class _Listed:
         return [(0, row) for row in range(start, min(start + self.rows_per_step, self.end))]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Computing:
     """The computation of one artifact. uri: of it. rows: packed rows."""
 
@@ -165,6 +203,11 @@ class _Computing:
     def store(self) -> Store:
         return self.rows.store
 
+    @cached_property
+    def lengths(self) -> pa.ChunkedArray:
+        """The lengths of the documents of each row."""
+        return self.rows.table(["lengths"])["lengths"]
+
     def run(self) -> None:
         """Compute the parts that are missing, and write the manifest."""
         size = max(1, _PART_TOKENS // self.config.sequence_length)
@@ -172,19 +215,19 @@ class _Computing:
         files = []
         for number, first in enumerate(starts):
             name = f"part-{number:06d}.parquet"
-            data = self._existing(name) if self.ranks.first else None
+            end = min(first + size, self.rows.rows)
+            data = self._existing(name, first, end) if self.ranks.first else None
             if not self.ranks.from_first(data is not None):
-                end = min(first + size, self.rows.rows)
                 table = self._part(first, end)
                 if table is not None:
                     data = _parquet(table)
                     # The first writer's counts: another start of this training may be at work.
                     if not self.store.create(paths.join(self.uri, name), data):
-                        data = self._existing(name)
+                        data = self._existing(name, first, end)
                 log.info("reference model: %d of %d rows of %s", end, self.rows.rows, self.uri)
             if data is not None:
-                count = pq.read_metadata(pa.BufferReader(data)).num_rows
-                files.append(DataFile(paths.RelativePath(name), 0, count, len(data), hashlib.sha256(data).hexdigest()))
+                digest = hashlib.sha256(data).hexdigest()
+                files.append(DataFile(paths.RelativePath(name), 0, end - first, len(data), digest))
         if self.ranks.first:
             made = datetime.now(UTC).isoformat(timespec="seconds")
             version, schema = cluster.__version__, describe_schema(REFERENCE)
@@ -195,11 +238,26 @@ class _Computing:
             manifest_file(self.store, self.uri).create(manifest.to_json())
         self.ranks.from_first(None)  # the others read it
 
-    def _existing(self, name: str) -> bytes | None:
+    def _existing(self, name: str, first: int, end: int) -> bytes | None:
+        """A part that is there already: rows `first` to before `end`; None if there is none.
+
+        Raises:
+            DataError: it is not one that was written here.
+        """
+        uri = paths.join(self.uri, name)
+        lengths = self.lengths.slice(first, end - first)
+        most = _FILE_BYTES + _ANSWER_BYTES * pc.sum(pc.list_value_length(lengths)).as_py()
         try:
-            return self.store.read_bytes(paths.join(self.uri, name))
+            if (size := self.store.info(uri).size) > most:
+                raise _changed(self.uri, f"has {size:,} bytes, and at most {most:,} are written", uri)
+            data = self.store.read_bytes(uri, most)
         except NotFound:
             return None
+        schema = describe_schema(REFERENCE)["arrow_schema"]
+        table = _table(self.store, self.uri, [ArtifactFile(uri, end - first, len(data), schema)])
+        if problem := _problem(table, lengths):
+            raise _changed(self.uri, problem, uri)
+        return data
 
     def _part(self, first: int, end: int) -> pa.Table | None:
         """The rows of one part, on the first worker; None on the others."""

@@ -47,6 +47,7 @@ from raymill.training.pack.packed_run import (
     changed_files_text,
     damaged,
     discard_damaged,
+    discard_references,
     examples_name,
     listing_for_manifest,
     manifest_file,
@@ -271,6 +272,8 @@ class PackJob:
             "sets": {name: one.measured for name, one in frozen.items() if one.measured},
         }
         manifest_file(store, root).create(json_bytes(manifest))
+        if self.replace:
+            discard_references(store, PackedRun.load(store, root))
 
 
 def pack_settings(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> dict[str, Any]:

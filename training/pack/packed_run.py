@@ -3,6 +3,7 @@
 pack.json                      manifest: settings, listings of the input files, digests; written last
 tokenizer/                     the run's tokenizer; its record, prepared.json, is written last
 CORPUS/train, validation, test artifacts of schema PACKED
+reference/ROWS/KEY             log-probabilities of the rows' answers; ROWS: 32 digits of their digest. fit/reference.py
 _work/examples/CORPUS          artifact of schema EXAMPLES
 _work/split/CORPUS             cuts of the splits, and classes, if a stage found them; see split.py
 _work/shuffle/CORPUS/LEVEL     files between examples and rows, removed when the corpus is packed; see packing.py
@@ -35,6 +36,7 @@ from raymill.training.pack.corpus import Listing, set_name
 from raymill.training.pack.corpus_files import PreparedRun
 
 FOLDER = "tokenizer"
+REFERENCES, ROWS_DIGITS = "reference", 32
 RECORD = "prepared.json"
 
 
@@ -290,6 +292,14 @@ def discard_damaged(store: Store, root: str, corpora: Iterable[str], damage: Map
             discard_artifact(store, uri, files)
     if tokenizer_damage(store, root, compare_sha256=True):
         tokenizer_file(store, root).discard()
+
+
+def discard_references(store: Store, packed: PackedRun) -> None:
+    """Delete the log-probabilities of answers of rows that are no longer there."""
+    folder = paths.join(packed.uri, REFERENCES)
+    kept = {artifact.manifest.digest[:ROWS_DIGITS] for artifact in packed.artifacts}
+    files = [one.uri for one in store.list_files(folder)]
+    store.delete_listed(folder, [uri for uri in files if uri.removeprefix(f"{folder}/").split("/")[0] not in kept])
 
 
 def _artifacts(root: str, corpora: Iterable[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Answers that were compared or judged, from rows in the forms of several tools to packed rows."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,3 +207,22 @@ def test_rows_of_texts_have_the_columns_of_earlier_versions(tmp_path):
     run = packed_by(write_lines(tmp_path / "rows.jsonl", [{"text": "a b c"}] * 4), tmp_path / "out", **HOW)
     assert "judgements" not in run.corpora["corpus-0"]["train"].schema.names
     assert "records" not in json.loads(run.store.read_bytes(f"{run.uri}/pack.json"))["settings"]
+
+
+def test_replace_removes_what_a_reference_model_gave_for_earlier_rows(tmp_path):
+    def computed(run) -> Path:
+        part = (
+            tmp_path
+            / "out/packed/reference"
+            / run.corpora["corpus-0"]["train"].manifest.digest[:32]
+            / "key/part.parquet"
+        )
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"1")
+        return part
+
+    of_earlier = computed(packed(tmp_path, pairs()))
+    of_rows = computed(packed(tmp_path, pairs(9), replace=True))
+    assert not of_earlier.exists()
+    packed(tmp_path, pairs(9), replace=True)
+    assert of_rows.exists()
