@@ -88,7 +88,7 @@ def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Prefere
     """
     texts = (prompt, *(f"[{one}]" if _is_message(one) else one for one in (chosen, rejected)))
     if not any(map(_is_messages, texts)):
-        return Preference(system, *texts)
+        return Preference(system, texts[0], texts[1], texts[2])
     roles = ("user", "assistant", "assistant")
     question, *answers = (
         _messages(text) if _is_messages(text) else [{"role": role, "content": text}]

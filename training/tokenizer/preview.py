@@ -4,6 +4,7 @@ Nothing is packed. Trained tokens are coloured on a terminal, and in ⟦brackets
 tokens and line feeds are shown, and control characters are escaped.
 """
 
+import math
 import re
 import tempfile
 from collections import Counter
@@ -62,7 +63,8 @@ class Segment:
 class ShownExample:
     """An example of a preview.
 
-    form, label: of its document. overflow: how an example longer than a row is treated; else empty.
+    form, label: of its document. overflow: how an example longer than a row is treated; else empty. segments: of a pair
+    those of the question with the chosen answer; rejected: those with the rejected one, else empty.
     """
 
     document: str
@@ -72,6 +74,7 @@ class ShownExample:
     trained_tokens: int
     overflow: str
     segments: tuple[Segment, ...]
+    rejected: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,12 @@ def print_previews(previews: list[Preview], console: Console | None = None) -> N
         for shown in one.examples:
             console.rule(Text(f"{one.corpus}: document {_plain(shown.document)}"), style="dim", align="left")
             console.print(_heading(shown), markup=False, soft_wrap=True)
-            console.print(_text(shown.segments, colour), soft_wrap=True)
+            for name, segments in (("chosen", shown.segments), ("rejected", shown.rejected)):
+                if shown.rejected:
+                    size = sum(segment.tokens for segment in segments)
+                    console.print(f"{name}, {size:,} tokens:", markup=False, soft_wrap=True)
+                if segments:
+                    console.print(_text(segments, colour), soft_wrap=True)
         for reason, (where, text) in one.refused.items():
             console.rule(Text(f"{one.corpus}: {_plain(where)}"), style="dim", align="left")
             line = f"left out: {reason}, the first of {one.left_out[reason]:,}.{' It reads:' if text else ''}"
@@ -225,14 +233,22 @@ def _shown(rule: PackingRule, document: Document, example: Example, tokenizer: P
             form = "prompt, completion"
         case TwoAnswers():
             form = "a chosen and a rejected answer"
+            if not math.isnan(document.content.margin):
+                form += f", margin {document.content.margin:g}"
         case chat:
             form = "turns: " + ", ".join(str(message["role"]) for message in chat.messages)
     # A classifier predicts the class of the document and no token.
     trained = np.zeros_like(example.trained) if rule.classify else example.trained
-    segments = tuple(segments_of(example.ids, trained, tokenizer))
-    return ShownExample(
-        document.id, form, document.label, len(example.ids), int(trained.sum()), _overflow(example, rule), segments
+    if document.desirable is not None:
+        form += f", {'desirable' if document.desirable else 'not desirable'}"
+    first = example.chosen or len(example.ids)
+    segments, rejected = (
+        tuple(segments_of(example.ids[part], trained[part], tokenizer)) if len(example.ids[part]) else ()
+        for part in (slice(None, first), slice(first, None))
     )
+    tokens, trained_tokens = len(example.ids), int(trained.sum())
+    overflow = _overflow(example, rule)
+    return ShownExample(document.id, form, document.label, tokens, trained_tokens, overflow, segments, rejected)
 
 
 def _overflow(example: Example, rule: PackingRule) -> str:

@@ -162,7 +162,8 @@ def _with_text(content: Content, name: str, edit: Edit) -> Content | None:
         return edit.new if name == "text" and content == edit.old else None
     if isinstance(content, Preference):
         is_one = name in ("system", "prompt", "chosen", "rejected") and getattr(content, name) == edit.old
-        return replace(content, **{name: edit.new}) if is_one else None
+        changed: dict[str, Any] = {name: edit.new}
+        return replace(content, **changed) if is_one else None
     role = {"prompt": "user", "completion": "assistant", "system": "system"}.get(name)
     places = [at for at, one in enumerate(content.messages) if one.role == role]
     if not places or content.messages[places[-1]].content != edit.old:

@@ -1,15 +1,20 @@
 """Answers that were compared or judged, from rows in the forms of several tools to packed rows."""
 
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.splits import SPLITS
-from tests.support.pack_runs import packed_by, write_lines
+from raymill.training.tokenizer.preview import preview, print_previews
+from tests.support.pack_runs import packed_by, settings_of, write_lines
+from tests.support.packed_examples import config as plain_config
 
 MODEL = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": "train", "chat_template": "chatml"}
 HOW = {
@@ -226,3 +231,26 @@ def test_replace_removes_what_a_reference_model_gave_for_earlier_rows(tmp_path):
     assert not of_earlier.exists()
     packed(tmp_path, pairs(9), replace=True)
     assert of_rows.exists()
+
+
+def test_a_preview_shows_both_answers_apart(tmp_path):
+    rows = [{"prompt": "what is 1?", "chosen": "it is 1", "rejected": "a fox", "margin": 0.5}]
+    shown = preview_text(tmp_path, rows, objective="reward")
+    question = "<|im_start|>user↵\nwhat is 1?<|im_end|>↵\n<|im_start|>assistant↵\n"
+    chosen, rejected = (f"{question}⟦{answer}<|im_end|>⟧" for answer in ("it is 1", "a fox"))
+    assert re.search(r"a chosen and a rejected answer, margin 0\.5; \d+ of \d+ tokens trained on", shown)
+    found = re.search(r"chosen, (\d+) tokens:\n(.*?)\nrejected, (\d+) tokens:\n(.*?)\n──", shown, re.DOTALL)
+    assert found and [found[2].rstrip("↵\n"), found[4].rstrip("↵\n")] == [chosen, rejected]
+    assert f" of {int(found[1]) + int(found[3])} tokens" in shown
+
+
+def test_a_preview_says_whether_an_answer_is_desirable(tmp_path):
+    shown = preview_text(tmp_path, [{"prompt": "a?", "completion": "b", "label": False}], objective="kto")
+    assert "prompt, completion, not desirable; " in shown and "chosen" not in shown and "⟦b<|im_end|>⟧" in shown
+
+
+def preview_text(tmp_path, rows: list[dict], **more) -> str:
+    stream = io.StringIO()
+    config = plain_config(**settings_of(write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "out", **HOW | more))
+    print_previews(preview(config, 1), Console(file=stream, width=400, highlight=False, color_system=None))
+    return stream.getvalue()
