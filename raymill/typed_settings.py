@@ -276,6 +276,17 @@ class C4Settings(TypedDict, total=False):
     """
 
 
+class CallbackUseSettings(TypedDict, total=False):
+    """A callback of the user, see training/fit/callbacks.py."""
+
+    use: Required[str]
+    """Class or function to use, as `module:attribute` beside the config or in an installed package, or a name that
+    an installed package registers.
+    """
+    code: str | None
+    """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
 class CaseSettings(TypedDict, total=False):
     """Other letter case."""
 
@@ -2813,6 +2824,7 @@ def train(
     generate: GenerateSettings | None = NOT_GIVEN,
     export: ExportSettings = NOT_GIVEN,
     track: TrackSettings = NOT_GIVEN,
+    callbacks: Sequence[str | Callable[..., Any] | CallbackUseSettings] = NOT_GIVEN,
     device_memory_gib: float | None = NOT_GIVEN,
     seed: int = NOT_GIVEN,
     packed: str | None = NOT_GIVEN,
@@ -2904,6 +2916,8 @@ def train(
         generate: Generation of answers to held-out prompts after training; null: none.
         export: Forms of the exported weights.
         track: Services that receive the curves of the training.
+        callbacks: Classes or functions that the first worker calls: on_step with the line of the step log,
+            on_checkpoint, on_end; a function after each step.
         device_memory_gib: Memory in GiB of a GPU, into which the run must fit or is refused; null: not checked,
             and rows at once are chosen by the GPU of the worker.
         seed: Random seed of initial weights, dropout, splits and the order of examples.
@@ -2976,6 +2990,7 @@ def train(
             "generate": generate,
             "export": export,
             "track": track,
+            "callbacks": callbacks,
             "device_memory_gib": device_memory_gib,
             "seed": seed,
             "packed": packed,

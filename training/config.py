@@ -17,6 +17,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import (
+    CallbackUse,
     Checkpointing,
     Columns,
     ContinueFrom,
@@ -56,7 +57,7 @@ ZERO = ("zero1", "zero2", "zero3")
 
 # Settings that do not change the trained weights: how and where a run computes, and where its curves are sent.
 _NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
-              "failures", "track", "device_memory_gib", "compile", "deterministic",
+              "callbacks", "failures", "track", "device_memory_gib", "compile", "deterministic",
               "shard", "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
 # Positions of a micro-batch if neither `micro_batch` nor the limit of the device's memory is known.
 _MICRO_TOKENS = 8192
@@ -67,7 +68,7 @@ _AFTER_TRAINING = {"export", "generate"}
 class TrainConfig(WithLaterSettings):
     """Fine-tune a model on corpora."""
 
-    later: ClassVar = ("prompt_loss_weight", "neftune_alpha")
+    later: ClassVar = ("prompt_loss_weight", "neftune_alpha", "callbacks")
 
     other_names: ClassVar = {
         "lr": "optimizer.learning_rate", "learning_rate": "optimizer.learning_rate",
@@ -237,6 +238,11 @@ class TrainConfig(WithLaterSettings):
     )
     export: Export = Field(Export(), description="Forms of the exported weights")
     track: Track = Field(Track(), description="Services that receive the curves of the training")
+    callbacks: tuple[CallbackUse, ...] = Field(
+        (),
+        description="Classes or functions that the first worker calls: on_step with the line of the step log, "
+        "on_checkpoint, on_end; a function after each step",
+    )
     device_memory_gib: float | None = Field(
         None,
         gt=0,
@@ -292,6 +298,8 @@ class TrainConfig(WithLaterSettings):
             raise ValueError("phases: all phases write to one store; give `storage` beside `phases`, not in a phase")
         if any(isinstance(phase.get("generate"), dict) and phase["generate"].get("custom") for phase in self.phases):
             raise ValueError("phases: scores of your own are of all phases; give `generate.custom` beside `phases`")
+        if any("callbacks" in phase for phase in self.phases):
+            raise ValueError("phases: callbacks are of all phases; give `callbacks` beside `phases`, not in a phase")
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
             if number + 1 < len(self.phases) and whole.objective == "reward":

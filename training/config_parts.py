@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from raymill.cluster.frame.execution import Execution
+from raymill.cluster.plugins import PluginKind, PluginUse
 from raymill.cluster.readers.inputs import ENCODING, Encoding, Format, WithShortForm
 from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.cluster.store import paths
@@ -610,6 +611,12 @@ class Track(Settings):
     tensorboard: bool = Field(True, description="Whether curves are written for TensorBoard")
     mlflow: str | None = Field(None, description="Tracking URI of MLflow, without user name and password; null: none")
     wandb: str | None = Field(None, description="Project of Weights & Biases; null: none")
+
+
+class CallbackUse(PluginUse):
+    """A callback of the user, see training/fit/callbacks.py."""
+
+    kind: ClassVar = PluginKind("callback", "raymill.callbacks", ("record",), ("on_step", "on_checkpoint", "on_end"))
 
 
 class Elastic(Settings):

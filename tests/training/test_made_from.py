@@ -146,6 +146,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "workers.labels": {"labels": {"zone": "a"}},
         "workers.placement": "spread",
         "micro_batch": 2,
+        "callbacks": ["my_callbacks:count"],
         "checkpoint.every_steps": 2,
         "checkpoint.every_minutes": 2,
         "checkpoint.keep": 5,

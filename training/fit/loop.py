@@ -48,6 +48,7 @@ from raymill.training.data.packed import PackedRows
 from raymill.training.engines import make_engine
 from raymill.training.engines.engine import StateSlice, TrainingEngine
 from raymill.training.engines.muon import MOMENTUM_STATE
+from raymill.training.fit.callbacks import Callbacks
 from raymill.training.fit.checkpoint import Saver, load_checkpoint, restore
 from raymill.training.fit.forward_clock import ForwardClock
 from raymill.training.fit.hangs import HangRecord
@@ -186,6 +187,8 @@ class Training:
         self.log = StepLog(job.folder.store, job.folder.step_log, resumed, job.folder.outcome) if ranks.first else None
         if self.log:
             stack.callback(self.log.close)
+        # They are code of the user, which only the config of a user has, and not a job file (cluster/plugins.py).
+        self.callbacks = Callbacks([one.loaded() for one in config.callbacks] if ranks.first else [])
         self.metrics: Metrics = connect(job.folder.uri.rpartition("/")[2]) if ranks.first else NOT_EXPORTED
         self.trackers: list[Tracker] = trackers(job, attempt, self.progress.step, self.metrics) if ranks.first else []
         for tracker in self.trackers:
@@ -455,6 +458,7 @@ class Training:
         if regular or checkpoint_due or ends or self.progress.improved or self.preemption.announced(step):
             record["checkpoint_stall_s"] = self._save(record)
         self._append(record)
+        self.callbacks.on_step(record)
 
     def _validate(self) -> Measured | None:
         with self.engine.averaged():
@@ -486,6 +490,7 @@ class Training:
     def _report(self, checkpoint: str) -> None:
         self.ranks.reached(f"report of the checkpoint of step {self.saved_step}")
         self.ranks.report(self.saved_metrics, checkpoint)
+        self.callbacks.on_checkpoint(checkpoint, step_of(checkpoint))
 
     def _skip_bad_step(self, step: int, problem: str, batches: Sequence[Batch]) -> None:
         """Restore the newest checkpoint, and skip the steps after it up to `step`, which is counted from 1.
@@ -561,6 +566,7 @@ class Training:
                 restarts=len(self.job.folder.store.list_files(self.job.folder.attempts)) - 1,
                 seconds=progress.seconds,
             )
+            self.callbacks.on_end(outcome)  # before it is recorded, so that one that failed is called again
             write_outcome(self.job.folder, outcome)
         outcome = self.ranks.from_first(outcome)
         assert outcome is not None
