@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from raymill.cluster.artifact import open_parquet
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from raymill.cluster.score_plugins import custom_score
@@ -54,7 +55,6 @@ log = logging.getLogger(__name__)
 
 _BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
 _REWARD_BYTES = 1 << 30
-_LARGEST_FILE = 1 << 30
 _EPSILON = 1e-4  # added to a group's standard deviation, as in TRL
 ROLLOUTS = pa.schema(
     [
@@ -238,6 +238,12 @@ def rows_of(rollouts: pa.Table, how: Grpo, length: int) -> pa.Table:
     return pa.Table.from_pylist(rows, PACKED)
 
 
+def _as_parquet(rollouts: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(rollouts, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
 # --- in the training loop
 
 
@@ -281,10 +287,14 @@ class Rollouts:
         """The micro-batches of a step, counted from 0, equally many on each worker."""
         began = time.perf_counter()
         uri = paths.join(self.job.folder.uri, "rollouts", f"step-{step + 1:08d}.parquet")
-        data = self.ranks.from_first(self._read(uri) if self.ranks.first else None)
-        if data is None:
-            data = self.ranks.from_first(self._make(step, uri))
-        rollouts = self._checked(data, uri)
+        data, problem = self.ranks.from_first(self._read(step, uri) if self.ranks.first else (None, ""))
+        if data is None and not problem:
+            data, problem = self.ranks.from_first(self._make(step, uri))
+        if problem or data is None:
+            raise DataError(
+                f"{uri}: was changed after it was written{problem}. Delete it and run the same command again."
+            )
+        rollouts = pq.read_table(pa.BufferReader(data))
         self.measures = self._measured(rollouts, time.perf_counter() - began)
         rows = rows_of(rollouts, self.config.grpo, self.length)
         self.bounds.refuse_wrong(rows, uri)
@@ -295,14 +305,28 @@ class Rollouts:
             for at in range(0, max(count, 1), self.micro_rows)
         ]
 
-    def _read(self, uri: str) -> bytes | None:
-        try:
-            return self.job.folder.store.read_bytes(uri, _LARGEST_FILE)
-        except NotFound:
-            return None
+    def _read(self, step: int, uri: str) -> tuple[bytes | None, str]:
+        """(content of the file of a step, or None, and what is wrong with it), as the first worker sees it.
 
-    def _make(self, step: int, uri: str) -> bytes:
-        """Sample and commit the rollouts of a step. Returns the content of their file, on the first worker."""
+        Anybody may have written the file. So it is read with bounds, and its values are written again for the other
+        workers.
+        """
+        store = self.job.folder.store
+        try:
+            store.info(uri)
+        except NotFound:
+            return None, ""
+        try:
+            with open_parquet(store, uri) as parquet:
+                if parquet.metadata.num_rows > len(self.order.step(step)) * self.config.grpo.samples:
+                    return None, " (it has more answers than the step)"
+                table = parquet.read()
+        except (DataError, pa.ArrowException) as error:
+            return None, f" ({error!s:.300})"
+        return (_as_parquet(table), "") if self._is_of_rollouts(table) else (None, " (it has other values)")
+
+    def _make(self, step: int, uri: str) -> tuple[bytes | None, str]:
+        """Sample and commit the rollouts of a step. Returns what `_read` does, on the first worker."""
         rows = self.order.step(step)
         own = rows[self.ranks.rank :: self.ranks.world]
         prompts = [self._prompt(corpus, row) for corpus, row in own]
@@ -317,7 +341,7 @@ class Rollouts:
         if problem := next((one for one, _ in everyone if one), ""):
             raise DataError(problem)
         if not self.ranks.first:
-            return b""
+            return None, ""
         # In the order of the step's prompts, however they are divided among workers.
         groups = [
             [one for one in everyone[at % self.ranks.world][1] if one["at"] == at // self.ranks.world]
@@ -328,12 +352,12 @@ class Rollouts:
         flat = [one for group in groups for one in group]
         for one, advantage in zip(flat, found.ravel().tolist(), strict=True):
             one["advantage"] = advantage
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(flat, ROLLOUTS), sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
+        data = _as_parquet(pa.Table.from_pylist(flat, ROLLOUTS))
         if not self.job.folder.store.create(uri, data):
-            return self._read(uri) or data  # another start of the workers, which lost its place, wrote first
-        return data
+            # Another start of the workers, which lost its place, wrote first.
+            there, problem = self._read(step, uri)
+            return there or data, problem
+        return data, ""
 
     def _prompt(self, corpus: int, row: int) -> PromptOfStep:
         (table,) = self.prompts[corpus].read([row])
@@ -384,24 +408,16 @@ class Rollouts:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.bf16)
 
-    def _checked(self, data: bytes, uri: str) -> pa.Table:
-        """The rollouts of a file, which anybody may have written.
-
-        Raises:
-            DataError: it has what this class does not write.
-        """
-        try:
-            table = pq.read_table(pa.BufferReader(data))
-        except pa.ArrowException as error:
-            raise DataError(f"{uri}: cannot be read ({error}). Delete it and run the same command again.") from error
-        of_rollouts = table.schema.equals(ROLLOUTS) and not any(column.null_count for column in table)
-        if of_rollouts:
-            values = [table[name].to_numpy() for name in ("reward", "advantage")]
-            sizes = sum(pc.list_value_length(table[name]).to_numpy() for name in ("prompt", "ids"))
-            of_rollouts = bool(np.isfinite(values).all() and (sizes <= self.length).all())
-        if not of_rollouts:
-            raise DataError(f"{uri}: was changed after it was written. Delete it and run the same command again.")
-        return table
+    def _is_of_rollouts(self, table: pa.Table) -> bool:
+        """Whether a table has values that this class writes."""
+        if not table.schema.equals(ROLLOUTS) or any(column.null_count for column in table):
+            return False
+        lists = [table[name].combine_chunks() for name in ("prompt", "ids")]
+        if any(one.flatten().null_count for one in lists):
+            return False
+        values = [table[name].to_numpy() for name in ("reward", "advantage")]
+        sizes = sum(pc.list_value_length(one).to_numpy() for one in lists)
+        return bool(np.isfinite(values).all() and (sizes <= self.length).all())
 
     def _measured(self, rollouts: pa.Table, seconds: float) -> dict[str, float]:
         samples = self.config.grpo.samples

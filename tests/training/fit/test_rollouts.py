@@ -251,6 +251,21 @@ def test_rollouts_that_others_changed_are_refused(packed, tmp_path):
         pq.write_table(table.set_column(at, table.schema.field(at), values), file)
         with pytest.raises(DataError, match="step-00000001"):
             fit_alone(job)
+    repeated = pa.concat_tables([table] * 2)
+    at = table.schema.get_field_index("ids")
+    long = pa.array(np.ones(300_000_000, np.int32))
+    bomb = pa.ListArray.from_arrays(pa.array([0, len(long)], pa.int32()), long)
+    bomb = table.slice(0, 1).set_column(at, table.schema.field(at), bomb.cast(table.schema.field(at).type))
+    nulls = pa.array([[1, None]] * len(table), pa.list_(pa.int32()))
+    for changed, seen in (
+        (repeated, "it has more answers than the step"),
+        (bomb, "takes far more memory"),
+        (table.set_column(at, table.schema.field(at), nulls), "other values"),
+    ):
+        pq.write_table(changed, file)
+        assert file.stat().st_size < 1 << 20
+        with pytest.raises(DataError, match=rf"step-00000001\.parquet: was changed .*{seen}.*Delete it"):
+            fit_alone(job)
     file.write_bytes(b"no table")
     with pytest.raises(DataError, match="cannot be read"):
         fit_alone(job)
