@@ -25,6 +25,7 @@ def compile_refusal(config: TrainConfig, model_type: str) -> str | None:
         "workers have no GPU": config.workers.gpus_each == 0,
         "answers are sampled with a cache of keys and values": config.objective == "grpo",
         "zero3's gathering hooks break the graphs": config.engine == "zero3",
+        "peft's DoRA breaks the graph of each layer": config.training_method.merges and config.lora.dora,
         config.training_method.not_compiled: config.training_method.not_compiled is not None,
         f"compilation of model type {model_type} is not tested": model_type not in KNOWN_TO_COMPILE,
     }

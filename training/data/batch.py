@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from raymill.training.data.order import rows_of_worker
 from raymill.training.data.packed import NO_TARGET, token_weights
 
 # The default of `documents_per_row`.
@@ -360,7 +361,7 @@ class Loader:
 
     def _make(self, step: int) -> list[Batch]:
         rows = self.order.step(step)
-        own = rows[self.rank :: self.world]
+        own = rows_of_worker(rows, self.rank, self.world)
         tables = [self.rows_by_corpus[corpus].read([row])[0] for corpus, row in own]
         rows_per_rank = -(-len(rows) // self.world)
         found = []

@@ -15,6 +15,7 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raymill.cluster.entry import Entry
+from raymill.training.config import GROW_EVERY_S
 
 _fit_in_worker = Entry("raymill.training.fit.__main__:fit_in_worker")
 
@@ -24,8 +25,6 @@ _START_TIMEOUT_S = 600
 # Interval of Ray Train's health checks on this machine. They also delay the start, for which its default of 2 s is long
 # in a short run; each asks every worker.
 _HEALTH_EVERY_S = 0.5
-# When workers are added, training restarts from the last checkpoint, so they are added at most this often.
-_GROW_EVERY_S = 600.0
 
 # Classes derived from ray.train.UserCallback that installed packages name, to be called after each checkpoint.
 CALLBACKS = "raymill.train_callbacks"
@@ -67,7 +66,7 @@ def make_trainer(
         torch_config=OwnProcessGroup(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stub has the fields of an older version
             num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
-            elastic_resize_monitor_interval_s=_GROW_EVERY_S,
+            elastic_resize_monitor_interval_s=GROW_EVERY_S,
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
             accelerator_type=workers.accelerator_type,

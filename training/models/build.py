@@ -31,6 +31,7 @@ from raymill.training.models.attention import (
 )
 from raymill.training.models.base import decoder_layers, load_base, named_config, stored_dtype
 from raymill.training.models.compiling import compile_layers, elementwise_part
+from raymill.training.models.experts import compute_experts_in_bf16
 from raymill.training.models.neftune import EmbeddingNoise
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 from raymill.training.models.pissa import begin_with_principal_parts
@@ -116,6 +117,8 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
             # peft, and engines with reentrant checkpointing of their own, need the first layer's input to require a
             # gradient.
             model.enable_input_require_grads()
+    if config.bf16 and config.engine == "ddp" and method.trains_base:
+        compute_experts_in_bf16(model)
     objective: Objective
     if method.classifies:
         with torch.random.fork_rng(devices=[]):

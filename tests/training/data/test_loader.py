@@ -18,7 +18,7 @@ from raymill.cluster.store.paths import RelativePath
 from raymill.cluster.store.store import Store
 from raymill.training.data import packed
 from raymill.training.data.batch import Loader, collate
-from raymill.training.data.order import HeldOut, Order
+from raymill.training.data.order import HeldOut, Order, rows_of_worker
 from raymill.training.data.packed import NO_TARGET, PackedRows, RowBounds
 from tests.support.packed_examples import config, document, pack_examples, write_examples
 
@@ -285,12 +285,34 @@ def test_the_workers_together_read_the_rows_of_the_step_each_once(artifact, worl
             ours.close()
         assert len({len(part) for part in parts}) == 1, "every worker takes part equally often"
         dealt = [ids_of(part) for part in parts]
-        expected = [everything[row] for _, row in order().step(step)]
-        assert [dealt[place % world][place // world] for place in range(len(expected))] == expected
+        rows = order().step(step)
+        expected = [everything[row] for _, row in (rows if world == 1 else sorted(rows))]
+        assert [ids for part in dealt for ids in part] == expected, "neighbours go to one worker"
+        assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
         digests = sum(batch.digest for part in parts for batch in part) % 2**64
         alone = loader(artifact)
         assert digests == sum(batch.digest for batch in alone.micro_batches(step)) % 2**64
         alone.close()
+
+
+def test_a_worker_reads_few_row_groups_for_its_rows_of_a_step():
+    """1,024 rows a step on 256 workers, in row groups of 32 rows: one group a worker in place of four."""
+    groups, world = 32, 256
+    every = Order([1 << 15], [1 << 15], rows_per_step=1024, block_rows=groups, seed=1)
+    for step in (0, 7):
+        rows = every.step(step)
+        shares = [rows_of_worker(rows, rank, world) for rank in range(world)]
+        assert sorted(row for share in shares for row in share) == sorted(rows)
+        near = sum(len({row // groups for _, row in share}) for share in shares)
+        strided = sum(len({row // groups for _, row in rows[rank::world]}) for rank in range(world))
+        assert near <= 1.3 * world and strided > 3.5 * world
+
+
+@given(st.integers(0, 40), st.integers(1, 12))
+def test_shares_of_a_step_differ_by_one_row_and_are_as_large_as_they_were(count, world):
+    rows = [(0, 7 * number % 41) for number in range(count)]
+    shares = [rows_of_worker(rows, rank, world) for rank in range(world)]
+    assert [len(share) for share in shares] == [len(rows[rank::world]) for rank in range(world)]
 
 
 def test_begun_at_any_step_the_batches_are_those_of_the_run_that_was_never_stopped(artifact):

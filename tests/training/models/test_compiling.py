@@ -63,6 +63,8 @@ def graphs() -> int:
         ({}, "llama", "no GPU"),
         (GPU | {"engine": "zero3"}, "llama", "zero3"),
         (GPU | {"method": "prefix"}, "llama", "method prefix"),
+        (GPU | {"method": "lora", "lora": {"dora": True}}, "llama", "peft's DoRA breaks the graph of each layer"),
+        ({"method": "lora", "lora": {"dora": True}, "compile": True}, "llama", None),
         (GPU, "qwen3_moe", "qwen3_moe is not tested"),
         (GPU | {"compile": False}, "llama", "compile: false"),
         ({"compile": True}, "qwen3_moe", None),
