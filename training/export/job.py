@@ -265,15 +265,13 @@ class FolderWriter:
         """Save a whole causal language model. It is cast to dtype in place."""
         for parameter in model.parameters():
             parameter.data = on_disk.cast(parameter.data, dtype)
-        settings = generation_settings(model, self.tokenizer, self.own_tokenizer)
         if not self.own_tokenizer:
             model.config.bos_token_id = self.tokenizer.bos_token_id
             model.config.eos_token_id = self.tokenizer.eos_token_id
-            model.config.pad_token_id = settings.pad_token_id
-        if self.config.objective == "reward":  # a score is of the last token that is no padding
-            model.config.pad_token_id = settings.pad_token_id
-        else:
-            model.generation_config = settings
+        if not self.own_tokenizer or self.config.objective == "reward":  # a score is of the last token but for padding
+            model.config.pad_token_id = pad_id(self.tokenizer)
+        if self.config.objective != "reward":
+            model.generation_config = generation_settings(model, self.tokenizer, self.own_tokenizer)
         model.to(dtype).save_pretrained(folder, max_shard_size="5GB")
         return self._with_tokenizer(folder)
 
