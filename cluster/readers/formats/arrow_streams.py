@@ -25,6 +25,7 @@ _UNCHECKED = {
     pa.time64("ns"): pa.int64(),
 }  # fmt: skip
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of messages
+_MOST_ROWS = 1 << 40
 _REPEATING = (  # types whose values can be repeated in the file at no cost
     pa.types.is_dictionary,
     pa.types.is_run_end_encoded,
@@ -67,6 +68,32 @@ def record_batches(
         if counts is not None:
             stream.count_unread(counts)
         yield from bounded_pieces(batch, limits)
+
+
+def stated_rows(handle: pa.NativeFile, limits: Limits) -> int:
+    """The rows of an Arrow stream as its messages state them, of which none is decoded; those before the first damage.
+
+    Values of others: at most 2**40 in all.
+    """
+    rows, at, size = 0, 0, handle.size()
+    while at < size and rows < _MOST_ROWS:
+        handle.seek(at)
+        start = handle.read(8)
+        length, begins = (start[4:8], 8) if start[:4] == b"\xff\xff\xff\xff" else (start[:4], 4)
+        metadata_bytes = int.from_bytes(length, "little", signed=True)
+        if not 0 < metadata_bytes <= min(limits.block_bytes, size - at - begins):
+            break
+        handle.seek(at + begins)
+        try:
+            message = _Table.root(handle.read(metadata_bytes))
+            kind, body_bytes = message.number(1, "<B"), message.number(3, "<q")
+            of_batch = message.table(2).number(0, "<q") if kind == _RECORDS else 0
+        except (struct.error, ValueError, IndexError):
+            break
+        if min(body_bytes, of_batch) < 0:
+            break
+        rows, at = rows + of_batch, at + begins + metadata_bytes + body_bytes
+    return min(rows, _MOST_ROWS)
 
 
 def whole_table(data: bytes) -> pa.Table:

@@ -21,9 +21,10 @@ import huggingface_hub
 import pyarrow as pa
 
 from raymill.cluster.errors import DataError, StorageError
+from raymill.cluster.formats import plural
 from raymill.cluster.guard import OUT_OF_MEMORY, Exceeded, Guard, WorkBounds
 from raymill.cluster.hub_client import checked_hub
-from raymill.cluster.readers.formats.arrow_streams import record_batches, schema_of
+from raymill.cluster.readers.formats.arrow_streams import record_batches, schema_of, stated_rows
 from raymill.cluster.readers.formats.row_sizes import decoded_bytes
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import (
@@ -252,6 +253,10 @@ def saved_files(store: Store, folder: str, files: Sequence[FileInfo], split: str
     return [known[uri] for uri in uris]
 
 
+# Problems behind which the messages of a stream still state their rows.
+_ROWS_KNOWN = ("expansion_bomb", "large_block", "corrupt_batch")
+
+
 class Hub(Reader):
     """One Arrow stream file of a data set."""
 
@@ -288,6 +293,10 @@ class Hub(Reader):
                     first += batch.num_rows
             except UnreadableRest as broken:
                 where = f"{span.uri} row {first}"
+                # What is behind a cut is not known.
+                if broken.problem in _ROWS_KNOWN and (lost := stated_rows(handle, limits) - first) > 0:
+                    counts.lost[broken.problem] += lost - 1
+                    where += f": {plural(lost, 'row')} lost"
                 yield one_problem(input, broken.problem, f"{where}: {broken.detail}" if broken.detail else where)
 
     def rows(

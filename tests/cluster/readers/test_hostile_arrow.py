@@ -7,9 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raymill.cluster.readers.formats.arrow_streams import record_batches
-from raymill.cluster.readers.inputs import Limits
+from raymill.cluster.readers.formats.arrow_streams import record_batches, stated_rows
+from raymill.cluster.readers.freeze import freeze
+from raymill.cluster.readers.inputs import Input, Limits
+from raymill.cluster.readers.reader import ReaderCounts
 from raymill.cluster.readers.streams import UnreadableRest
+from raymill.cluster.readers.units import read_unit
 from raymill.cluster.store.store import Store
 from tests.support.arrow_streams import saved, stream
 from tests.support.input_rows import peak_mib_reading, rows_of, texts_and_problems
@@ -43,7 +46,7 @@ def test_a_record_batch_over_the_bound_is_refused_before_it_is_decompressed(tmp_
     large = texts(*["a" * 999] * 2000)
     rows = rows_of(saved(tmp_path / "d", stream([fine, large, fine], compression)), SMALL)
     assert texts_and_problems(rows) == ["first", "second", "<large_block>"]
-    assert rows[-1]["where"].endswith(".arrow row 2")
+    assert rows[-1]["where"].endswith(".arrow row 2: 2,002 rows lost")
     assert len(rows_of(tmp_path / "d", Limits(max_document_bytes=1000, max_block_mib=3))) == 2004
 
 
@@ -90,6 +93,43 @@ def test_a_repeated_value_is_a_bomb_once_it_is_decoded(tmp_path):
     rows = rows_of(folder)
     assert texts_and_problems(rows)[-1] == "<expansion_bomb>" and 40 < len(rows) < 200
     assert peak_mib_reading(folder)[0] < 300
+
+
+def counted(folder: Path, limits: Limits) -> tuple[list[str | None], ReaderCounts]:
+    """(the problem of each row, what the reader counted)."""
+    frozen, counts = freeze(Store(), [Input(path=str(folder))]), ReaderCounts()
+    tables = [t for unit in frozen.units for t in read_unit(unit, frozen.reading, limits, counts=counts)]
+    return [problem for table in tables for problem in table["problem"].to_pylist()], counts
+
+
+@pytest.mark.parametrize("damage", ["expansion_bomb", "large_block", "corrupt_batch"])
+def test_the_rows_behind_a_defect_are_counted_by_what_their_messages_state(tmp_path, damage):
+    """200,000 of which nearly all were lost counted as one, so that the run went on."""
+    good, many = texts("a", "b", "c"), MANY if damage == "expansion_bomb" else 1000
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * many, pa.int32()), pa.array([REPEATED]))
+    batches = {
+        "expansion_bomb": [pa.record_batch({"text": repeated})],
+        "large_block": [good, texts(*["x" * 3000] * 1000), good, good],
+        "corrupt_batch": [good, texts(*["abcdefgh"] * 1000), good],
+    }[damage]
+    data = bytearray(stream(batches, None))
+    if damage == "corrupt_batch":
+        at = data.index(struct.pack("<3i", 0, 8, 16))
+        data[at + 4 : at + 8] = struct.pack("<i", 1 << 30)
+    problems, counts = counted(saved(tmp_path / "d", bytes(data)), Limits() if damage == "expansion_bomb" else SMALL)
+    assert problems[-1] == damage and problems.count(damage) == 1
+    whole = sum(batch.num_rows for batch in batches)
+    assert len(problems) + counts.lost[damage] == whole and counts.lost[damage] > 900
+
+
+def test_the_rows_that_a_stream_of_others_states_have_a_bound(tmp_path):
+    data = bytearray(stream([texts(*["x" * 3000] * 1000)], None))
+    at = data.index(struct.pack("<q", 1000))
+    for stated in (1 << 62, -1):
+        data[at : at + 8] = struct.pack("<q", stated)
+        (tmp_path / "a.arrow").write_bytes(data)
+        with Store().open_input(str(tmp_path / "a.arrow")) as handle:
+            assert stated_rows(handle, Limits()) in (1 << 40, 0)
 
 
 @pytest.mark.parametrize(
