@@ -556,6 +556,7 @@ class TrainConfig(WithLaterSettings):
             "generate.decimal_mark": generate and generate.answer != "number" and "generate.answer is not number",
             "generate.prompt_tokens": all(one.form != "text" for one in self.all_columns)
             and "the corpus itself has prompts",
+            "columns.margin": self.objective != "reward" and "only objective reward trains on margins",
             "model.revision": _is_place(self.model.name or "") and "the model is a folder or URI, no name of a hub",
             "columns": all(one.columns for one in self.corpus)
             and all(one.columns for one in self.evaluate.sets.values())

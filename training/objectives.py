@@ -59,6 +59,12 @@ class Dpo(_Block):
     )
     sft: float = Field(0.0, ge=0, description=_SFT)
 
+    @model_validator(mode="after")
+    def _smoothing_of_labels(self) -> Self:
+        if self.loss == "hinge" and self.label_smoothing:
+            raise ValueError("label_smoothing: loss hinge has none; remove it, or set loss: sigmoid or robust")
+        return self
+
 
 class Ipo(_Block):
     """Identity preference optimisation (Azar et al. 2024)."""

@@ -64,7 +64,8 @@ def no_content(uri: str, setting: str, name: str, names: Sequence[str], used: Co
     advice = otherwise = ""
     pair = next((pair for pair in _PAIRS if {*pair} <= {*names}), None)
     if {"chosen", "rejected"} <= {*names}:
-        advice = "Two answers are `columns: {prompt: .., chosen: chosen, rejected: rejected}`."
+        question = "prompt" if "prompt" in names else "COLUMN"
+        advice = f"Two answers are `columns: {{prompt: {question}, chosen: chosen, rejected: rejected}}`."
     elif name == "text" and "input_ids" in names:
         advice = "Tokens are not read: give the texts that they were made of."
     elif name == "text" and {"preferred_output", "non_preferred_output"} <= {*names}:

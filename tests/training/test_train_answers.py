@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+from raymill.cluster import cli
 from tests.support.inline import prepare_inline
 from tests.support.pack_runs import write_lines
-from tests.support.train_inline import train_inline
+from tests.support.train_inline import PLAIN, train_inline, train_without_ray
 
 MORE = {"model": {"config": {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64,
                              "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -52,3 +54,135 @@ def test_a_prepared_data_set_of_preferences_needs_no_columns(tmp_path, monkeypat
     assert "reward" in report
     card = next(Path(run.uri, "export").rglob("README.md")).read_text()
     assert f"- {objective}" in card or objective in card
+
+
+def run_command(tmp_path, monkeypatch, capsys, corpus: list[dict], **more) -> tuple[int, str]:
+    """`raymill train` as a command: (exit status, standard error and output)."""
+    path = write_lines(tmp_path / "c.jsonl", corpus)
+    config = PLAIN | MORE | {"steps": 2, "corpus": path, "output": str(tmp_path / "run")} | more
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    train_without_ray(monkeypatch)
+    code: object = 0
+    try:
+        cli.main(["train", str(tmp_path / "c.yaml")])
+    except SystemExit as ended:
+        code = ended.code
+    captured = capsys.readouterr()
+    return int(str(code or 0)), captured.err + captured.out
+
+
+def labelled(labels: list) -> list[dict]:
+    each = zip(rows(len(labels)), labels, strict=True)
+    return [{"prompt": row["prompt"], "completion": row["chosen"], "label": label} for row, label in each]
+
+
+WRONG_COLUMNS = {"prompt": "prompt", "chosen": "best", "rejected": "worst"}
+REFUSED = {
+    "columns that are not there": (
+        {"objective": "dpo", "columns": WRONG_COLUMNS},
+        rows(),
+        "no column best (columns.chosen). It has: key, prompt, chosen, rejected. Two answers are `columns: {prompt: "
+        "prompt, chosen: chosen, rejected: rejected}`.",
+    ),
+    "one answer alone": (
+        {"objective": "dpo"},
+        [{"prompt": "a?", "chosen": "b"}],
+        "no columns of answers that were compared, chosen and rejected; it has prompt, chosen. Name them, as in "
+        "`columns: {prompt: COLUMN, chosen: COLUMN, rejected: COLUMN}`.",
+    ),
+    "equal answers": (
+        {"objective": "dpo"},
+        [row | {"rejected": row["chosen"]} for row in rows()],
+        "no row can be used. Left out:\n  60 equal_answers, the first at ",
+    ),
+    "margins as text": (
+        {"objective": "reward"},
+        [row | {"margin": "wide"} for row in rows()],
+        "column margin is 'wide'; wanted a number",
+    ),
+    "no rows": ({"objective": "dpo"}, [], "there are no rows. Point `corpus` at documents."),
+    "a single pair": (
+        {"objective": "dpo"},
+        rows(1),
+        "1 row of 128 tokens to train on, and one step takes 4 (tokens_per_step 512). Give more documents, or set "
+        "tokens_per_step to 128 or less.",
+    ),
+    "rows that are too short": (
+        {"objective": "dpo", "sequence_length": 16, "tokens_per_step": 64},
+        rows(),
+        "60 of 60 examples (100.0%) are longer than a row of 16 tokens and left out",
+    ),
+    "texts": ({"objective": "dpo"}, [{"text": "a b"}] * 60, "no columns of answers that were compared"),
+    "columns of texts": (
+        {"objective": "dpo", "columns": {"text": "text"}},
+        [{"text": "a b"}] * 60,
+        "objective dpo reads answers that were compared, chosen and rejected. Name them, as in `columns: {prompt: "
+        "COLUMN, chosen: COLUMN, rejected: COLUMN}`.",
+    ),
+    "answers without judgements": (
+        {"objective": "kto", "columns": {"prompt": "prompt", "completion": "completion"}},
+        labelled([True] * 60),
+        "objective kto reads answers that were judged, with a label true or false. Name them",
+    ),
+    "other judgements": (
+        {"objective": "kto", "columns": {"prompt": "prompt", "completion": "completion", "label": "label"}},
+        labelled(["good"] * 60),
+        "60 bad_label, the first at ",
+    ),
+    "pairs with sft": ({}, rows(), "no column text (columns.text). It has: key, prompt, chosen, rejected."),
+    "judged answers with sft": ({}, labelled([True, False] * 30), "marks desirable and undesirable answers"),
+    "smoothing of hinge": (
+        {"objective": "dpo", "dpo": {"loss": "hinge", "label_smoothing": 0.1}},
+        rows(),
+        "dpo.label_smoothing: loss hinge has none; remove it, or set loss: sigmoid or robust.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_in_a_sentence(tmp_path, monkeypatch, capsys, case):
+    settings, corpus, words = REFUSED[case]
+    code, said = run_command(tmp_path, monkeypatch, capsys, corpus, **settings)
+    assert code == 2 and words in said, said
+    assert "Traceback" not in said and "unexpected" not in said
+
+
+WARNED = {
+    "some answers are equal": (
+        {"objective": "dpo"},
+        [row | ({"rejected": row["chosen"]} if at % 4 == 0 else {}) for at, row in enumerate(rows())],
+        "warning: corpus-0: 15 of 60 documents (25.0%) are left out: 15 equal_answers",
+    ),
+    "answers of one kind": (
+        {"objective": "kto"},
+        labelled([False] * 60),
+        "answers to train on are undesirable, and the loss compares them with desirable ones",
+    ),
+    "far more of one kind": (
+        {"objective": "kto"},
+        labelled([at % 10 > 0 for at in range(60)]),
+        "advise kto.desirable_weight / kto.undesirable_weight from ",
+    ),
+    "margins that are not used": (
+        {"objective": "dpo"},
+        [row | {"margin": 1.0} for row in rows()],
+        "columns and keys that are not used, with the number of rows that have them: key (60), margin (60)",
+    ),
+    "named margins that are not used": (
+        {"objective": "dpo", "columns": {name: name for name in ("prompt", "chosen", "rejected", "margin")}},
+        [row | {"margin": 1.0} for row in rows()],
+        "columns.margin: has no effect, because only objective reward trains on margins. Remove it.",
+    ),
+    "some pairs are longer than a row": (
+        {"objective": "dpo"},
+        [row | ({"chosen": "long " * 100} if at % 4 == 0 else {}) for at, row in enumerate(rows())],
+        "warning: corpus-0: 15 of 60 examples (25.0%) are longer than a row of 128 tokens and left out",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WARNED)
+def test_doubtful_input_is_named_and_the_rest_is_trained_on(tmp_path, monkeypatch, capsys, case):
+    settings, corpus, words = WARNED[case]
+    code, said = run_command(tmp_path, monkeypatch, capsys, corpus, **settings)
+    assert code == 0 and words in said, said

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NOT_TRAINED = "turns_not_trained/"
 WITHOUT_REASONING = "turns_without_reasoning"
 THINKING_OFF = "turns_with_thinking_off"
+# Counters of labelled answers to train on.
+DESIRABLE, UNDESIRABLE = "turns_desirable", "turns_undesirable"
 
 # Templates of Qwen3, GLM 4.5 and DeepSeek write it; NVIDIA-NeMo/Automodel #3739 describes training on it by mistake.
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")

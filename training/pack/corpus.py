@@ -33,7 +33,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Columns, Corpus, HeldOutSet, ReadColumns
 from raymill.training.methods import CLASSIFIER
-from raymill.training.objectives import Records
+from raymill.training.objectives import Records, TrainingObjective
 from raymill.training.pack.corpus_files import (
     CONTENT,
     SPLIT,
@@ -72,6 +72,8 @@ _ROLES: Mapping[Records, tuple[str, ...]] = {
         "desirable",
     ),
 }
+_COLUMNS_OF = {"pairs": "{prompt: COLUMN, chosen: COLUMN, rejected: COLUMN}"}
+_COLUMNS_OF["labelled"] = "{prompt: COLUMN, completion: COLUMN, label: COLUMN}, or " + _COLUMNS_OF["pairs"]
 _JUDGED = {"pairs": "compared, chosen and rejected", "labelled": "judged, with a label true or false"}
 # Role -> the types that its column may have, and their description.
 _TYPES = {
@@ -110,14 +112,17 @@ def with_columns(config: TrainConfig) -> TrainConfig:
         ConfigError: a classifier finds no text or no class.
         DataError: there is nothing to read at a corpus's path, or an unfinished artifact.
     """
+    objective = config.training_objective
     optional = ("tools", "input", "history", "system", "id", "group", "split")
 
     def with_own(store: Store, one: _Read) -> _Read:
         if is_hub_data(one.path):
             one = one.model_copy(update={"path": pinned(one.path)})
         named = config.columns if "columns" in config.model_fields_set else None
-        records = config.training_objective.records
-        columns = one.columns or named or _recognised(store, one, config.training_method.classifies, records)
+        given = one.columns or named
+        columns = given or _recognised(store, one, config.training_method.classifies, objective)
+        if given and (problem := _without_answers(given, objective.records)):
+            raise ConfigError(f"{one.path}: objective {objective.name} {problem}")
         if config.training_method.classifies:
             columns = _labelled(store, one, columns)
         ignore = columns.ignore or config.ignore or None
@@ -131,7 +136,17 @@ def with_columns(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update=update)
 
 
-def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool, records: Records) -> Columns:
+def _without_answers(columns: Columns, records: Records) -> str:
+    """What is wrong in named columns for answers that were compared or judged; empty if nothing is."""
+    if records == "text" or columns.chosen is not None:
+        return ""
+    if records == "labelled" and columns.text is None and columns.label is not None:
+        return ""
+    return f"reads answers that were {_JUDGED[records]}. Name them, as in `columns: {_COLUMNS_OF[records]}`."
+
+
+def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool, objective: TrainingObjective) -> Columns:
+    records = objective.records
     splits: Sequence[str] = SPLITS if corpus.split is None else (corpus.split,)
     if isinstance(corpus, HeldOutSet) and corpus.split is None:
         splits = ()
@@ -143,18 +158,17 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool, rec
     found = recognised(names, _ROLES[records], later=lambda form: "question" in form[0].values())
     if records == "text":
         return Columns(**found or {"text": "text"})
+    if not names:
+        raise DataError(f"{corpus.path}: there are no rows. Point `corpus` at documents.")
     found = found or {}
     if (label := found.pop("desirable", None)) is not None:
         found["label"] = label
-    elif records == "pairs" and "margin" in names:
+    elif objective.name == "reward" and "margin" in names:
         found["margin"] = "margin"
     if "chosen" not in found and (records == "pairs" or "label" not in found):
-        what = "{prompt: COLUMN, chosen: COLUMN, rejected: COLUMN}"
-        if records == "labelled":
-            what = "{prompt: COLUMN, completion: COLUMN, label: COLUMN}, or " + what
         raise ConfigError(
             f"{corpus.path}: no columns of answers that were {_JUDGED[records]}; it has {', '.join(names[:20])}. Name "
-            f"them, as in `columns: {what}`."
+            f"them, as in `columns: {_COLUMNS_OF[records]}`."
         )
     return Columns(**found)
 

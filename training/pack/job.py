@@ -22,6 +22,7 @@ from raymill.cluster.engine import Engine
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import digests_of, limits_of
 from raymill.cluster.lease import held
 from raymill.cluster.progress import Progress
@@ -36,7 +37,7 @@ from raymill.training.config import TrainConfig, refuse_output_among_inputs
 from raymill.training.config_parts import Form, Split
 from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.model_folder.folder import located
-from raymill.training.pack import loss_keys
+from raymill.training.pack import loss_keys, summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from raymill.training.pack.documents import check_corpora
 from raymill.training.pack.packed_run import (
@@ -345,6 +346,14 @@ def _require_enough(config: TrainConfig, packed: PackedRun) -> None:
     for name, artifacts in packed.corpora.items():
         if not artifacts["train"].manifest.rows:
             seen = ", ".join(f"{split} {artifact.manifest.rows:,}" for split, artifact in artifacts.items())
+            tokenised, length = packed.tokenised(name), config.sequence_length
+            long = summary.overflow(summary.totals(tokenised), packed.packed(name), length)
+            if config.training_objective.records != "text" and long:
+                raise DataError(
+                    f"{artifacts['train'].uri}: corpus {name} has no row to train on (rows: {seen}). "
+                    f"{'; '.join(note.words for note in long)}. Answers are not cut: set a larger sequence_length than "
+                    f"{length:,}, so that a row holds a question with its answers, or give shorter ones."
+                )
             raise DataError(
                 f"{artifacts['train'].uri}: corpus {name} has no row to train on (rows: {seen}). Tokenising counted: "
                 f"{counted(packed.tokenised(name))}. Packing counted: {counted(packed.packed(name))}. "
@@ -360,7 +369,7 @@ def _require_enough(config: TrainConfig, packed: PackedRun) -> None:
     rows = packed.rows("train")
     if rows < config.rows_per_step:
         raise DataError(
-            f"{packed.uri}: {rows:,} rows of {config.sequence_length:,} tokens to train on, and one step takes "
+            f"{packed.uri}: {plural(rows, 'row')} of {config.sequence_length:,} tokens to train on, and one step takes "
             f"{config.rows_per_step:,} (tokens_per_step {config.tokens_per_step:,}). Give more documents, or set "
             f"tokens_per_step to {rows * config.sequence_length:,} or less."
         )

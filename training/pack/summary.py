@@ -6,7 +6,7 @@ from typing import NamedTuple
 from raymill.cluster.artifact import Counters
 from raymill.cluster.examples.splits import SPLITS
 from raymill.training.config import TrainConfig
-from raymill.training.pack.chat import NOT_TRAINED, THINKING_OFF, WITHOUT_REASONING
+from raymill.training.pack.chat import DESIRABLE, NOT_TRAINED, THINKING_OFF, UNDESIRABLE, WITHOUT_REASONING
 from raymill.training.pack.corpus import set_name
 from raymill.training.pack.documents import FIRST_LEFT_OUT
 from raymill.training.pack.packed_run import PackedRun
@@ -85,7 +85,25 @@ def turns(tokenised: Mapping[str, float]) -> list[Note]:
         Note(f"{_of(count, every, 'assistant turns')} {words}", 0 if words == off else _share(count, every))
         for count, words in each
         if count
-    ]
+    ] + _judged(int(tokenised.get(DESIRABLE, 0)), int(tokenised.get(UNDESIRABLE, 0)))
+
+
+def _judged(desirable: int, undesirable: int) -> list[Note]:
+    """A note about labelled answers of one class, or of far more of one than of the other (Ethayarajh et al. 2024)."""
+    if not (desirable or undesirable) or undesirable <= desirable <= 4 / 3 * undesirable:
+        return []
+    if not (desirable and undesirable):
+        kind, other = ("desirable", "undesirable") if desirable else ("undesirable", "desirable")
+        words = f"all {desirable + undesirable:,} answers to train on are {kind}, and the loss compares them with"
+        return [
+            Note(f"{words} {other} ones: give answers of both kinds, or train on the good ones by objective sft", 1)
+        ]
+    words = (
+        f"{desirable:,} answers to train on are desirable and {undesirable:,} are not: Ethayarajh et al. 2024 advise "
+        f"kto.desirable_weight / kto.undesirable_weight from {undesirable / desirable:.2g} to "
+        f"{4 / 3 * undesirable / desirable:.2g} for them"
+    )
+    return [Note(words, 0)]
 
 
 def first_left_out(tokenised: Counters) -> dict[str, str]:

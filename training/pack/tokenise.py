@@ -32,6 +32,7 @@ from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.training.config_parts import Split
 from raymill.training.data.packed import EXAMPLES, JUDGED_EXAMPLES, STAGE_TOKENS, shuffle_key
 from raymill.training.objectives import Records
+from raymill.training.pack.chat import DESIRABLE, UNDESIRABLE
 from raymill.training.pack.corpus import CorpusReading, FrozenCorpus, Unit, as_json, files_of, stage_of
 from raymill.training.pack.documents import Document, LeftOut, TwoAnswers, documents_of
 from raymill.training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Misfit, with_prompts
@@ -279,6 +280,9 @@ class Tokenise:
             counters[f"examples/{name}"] += int(copies[own].sum())
             counters[f"tokens/{name}"] += int(tokens[own].sum())
             counters[f"label_tokens/{name}"] += int(trained[own].sum())
+        for owner, split, count in zip(owners, splits, copies.tolist(), strict=True):
+            if owner.desirable is not None and split == 0:
+                counters[DESIRABLE if owner.desirable else UNDESIRABLE] += count
         for stage, count in zip(stages, tokens.tolist(), strict=True):
             if stage is not None:
                 counters[f"{STAGE_TOKENS}{stage}"] += count
