@@ -404,7 +404,7 @@ class TrainConfig(WithLaterSettings):
                 raise ValueError(f"{name}: has no effect on objective grpo; remove it")
         if any(columns.form == "text" for columns in self.all_columns) and "columns" in self.model_fields_set:
             raise ValueError(
-                "columns: objective grpo needs prompts with references: {prompt: COLUMN, completion: COLUMN}"
+                "columns: objective grpo needs {prompt: COLUMN, completion: COLUMN}, or {messages: COLUMN}"
             )
 
     def _check_engine(self) -> None:

@@ -125,6 +125,11 @@ def with_columns(config: TrainConfig) -> TrainConfig:
             raise ConfigError(f"{one.path}: objective {objective.name} {problem}")
         if config.training_method.classifies:
             columns = _labelled(store, one, columns)
+        if config.objective == "grpo" and columns.form == "text":
+            raise ConfigError(
+                f"{one.path}: has texts, and objective grpo needs prompts with reference answers. Name them, as in "
+                "`columns: {prompt: COLUMN, completion: COLUMN}`."
+            )
         ignore = columns.ignore or config.ignore or None
         ignored = {role: None for role in optional if getattr(columns, role) in (ignore or ())}
         return one.model_copy(update={"columns": columns.model_copy(update=ignored | {"ignore": ignore})})

@@ -156,7 +156,7 @@ def idle_workers(facts: PlannedTraining) -> Iterator[str]:
 def short_documents(facts: PlannedTraining) -> Iterator[str]:
     """Unpacked rows of short documents are mostly padding; packed rows of many documents could be shorter."""
     per_row, length = facts.data.documents_per_row, facts.config.sequence_length
-    if per_row is None:
+    if per_row is None or facts.config.objective == "grpo":  # its rows are prompts, and answers are packed
         return
     filled = facts.data.tokens_per_row / length
     if facts.config.packing.mode == "none" and filled < 0.5:

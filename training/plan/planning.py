@@ -73,6 +73,8 @@ def plan_run(
         for total in ("seconds", "gpu_hours", "cost")
     }
     assumed = [*_ASSUMED, *(ASSUMED if any(phase["packing"] for phase in phases) else ())]
+    if any(one.objective == "grpo" for one in config.trainings):
+        assumed.append(_SAMPLING)
     named = {"kind": config.kind, "name": config.name, "machine": asdict(machine)}
     return {**named, "phases": phases, **totals, "assumed": assumed}
 
@@ -138,6 +140,7 @@ def plan_phase(
     }
 
 
+_SAMPLING = "Sampling of answers (objective grpo) is not counted, and mostly takes longer than the training on them."
 _ASSUMED = (
     "A GPU reaches its share of the peak in each step (--mfu), and workers wait for the one with the most rows.",
     "Activations are counted as autograd keeps them for a Llama, within a tenth; see training/plan/memory.py.",

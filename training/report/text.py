@@ -124,7 +124,9 @@ def _data(fit: Fit) -> Iterator[str]:
             if note.warned:
                 yield f"{corpus['name']}: {note.words}."
         for split in corpus["splits"]:
-            if split["split"] == "train" and split["rows"] and split["filled"] < _MIN_FILLED:
+            # Prompts of sampled answers are one a row; what is trained on is packed.
+            is_packed = fit["recipe"].get("objective") != "grpo"
+            if split["split"] == "train" and split["rows"] and split["filled"] < _MIN_FILLED and is_packed:
                 yield (
                     f"{share(1 - split['filled'], 1)} of the places in the training rows of {corpus['name']} "
                     "are padding."

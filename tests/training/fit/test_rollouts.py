@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from raymill.cluster.errors import DataError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import context_for
 from raymill.training.config import TrainConfig
 from raymill.training.fit.rollouts import (
@@ -24,6 +24,7 @@ from raymill.training.fit.rollouts import (
 from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
 from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until
+from tests.support.pack_runs import packed_by, write_lines
 from tests.support.ranks import RankPool
 from tests.support.rollout_jobs import MODEL, pack_prompts, rollout_job, settings
 
@@ -269,3 +270,28 @@ def test_rollouts_that_others_changed_are_refused(packed, tmp_path):
     file.write_bytes(b"no table")
     with pytest.raises(DataError, match="cannot be read"):
         fit_alone(job)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"grpo": {}}, "grpo: no reward"),
+        ({"engine": "fsdp2"}, "sampling needs whole ones"),
+        ({"packing": {"mode": "best_fit"}}, "one prompt a row"),
+        ({"grpo": {"score": SCORE, "max_new_tokens": 8}}, "leave no prompt"),
+        ({"method": "prompt"}, "needs full, lora or qlora"),
+        ({"neftune_alpha": 5.0}, "neftune_alpha: has no effect"),
+        ({"columns": {"text": "text"}}, "needs {prompt: COLUMN, completion: COLUMN}"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, seen):
+    with pytest.raises(ValueError) as refused:
+        settings("nowhere", **changes)
+    assert seen in str(refused.value)
+
+
+def test_texts_without_prompts_are_refused(tmp_path):
+    corpus = write_lines(tmp_path / "texts.jsonl", [{"text": "a b c"}] * 4)
+    more = {"objective": "grpo", "grpo": {"score": SCORE, "max_new_tokens": 4}, "packing": {"mode": "none"}}
+    with pytest.raises(ConfigError, match=r"texts.jsonl: has texts, and objective grpo needs prompts"):
+        packed_by(corpus, tmp_path / "out", **more)
