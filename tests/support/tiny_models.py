@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from raymill.training.config import TrainConfig
-from raymill.training.data.batch import Batch, boundary_capacity, document_starts, target_positions
-from raymill.training.data.packed import NO_TARGET
+from raymill.training.data.batch import Batch, boundary_capacity, collate, document_starts, target_positions
+from raymill.training.data.packed import JUDGED_PACKED, NO_TARGET
 
 VOCABULARY = 300
 
@@ -99,3 +100,22 @@ def random_documents(lengths: list[list[int]], seed: int = 0) -> list[list[list[
 
 def loss_of(objective: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     return objective(**objective.tensors(batch, "cpu"))
+
+
+def answers_batch(rows: int, length: int, objective: str) -> Batch:
+    """Rows of one pair each, of which all tokens but the first of each answer are trained on."""
+    half = length // 2
+    packed = [
+        {
+            "ids": np.random.default_rng(3).integers(VOCABULARY, size=length).tolist(),
+            "labels": ([False] + [True] * (half - 1)) * 2,
+            "lengths": [half, half],
+            "documents": ["a", "a"],
+            "label": None,
+            "weights": None,
+            "judgements": [1.0, 0.0],
+        }
+        for _ in range(rows)
+    ]
+    batch = collate([pa.Table.from_pylist(packed, JUDGED_PACKED)], rows, length, 0)
+    return replace(batch, mismatched=batch) if objective == "kto" else batch

@@ -163,7 +163,8 @@ class Training:
         self.trained_parameters, self.all_parameters = parameter_counts(self.objective)
         peak = peak_of_workers(ranks.device, ranks.world, self.config.bf16)
         described = named_config(config.store, config.model) if peak else None
-        self.mfu = Mfu(described, config.method, adapter_parameters(self.objective), peak) if peak else None
+        adapter = adapter_parameters(self.objective)
+        self.mfu = Mfu(described, config.method, adapter, peak, config.objective) if peak else None
         self.embedded = len(self.objective.model.get_input_embeddings().weight)  # before an engine shards it
         self.engine: TrainingEngine = make_engine(self.config, self.objective, ranks.device)
         stack.callback(self.engine.close)

@@ -12,7 +12,8 @@ L layers, H heads, q and v the sizes of a head's key and value. A forward pass t
 
 W excludes vectors and embeddings (unless the lm_head shares their weight), and counts only the experts of a mixture
 that a token is routed to. Recomputation (activation checkpointing, chunked loss) and overhead of an implementation
-(padding, masked scores) are not counted: this is MFU, not hardware utilisation.
+(padding, masked scores) are not counted: this is MFU, not hardware utilisation. Objectives of answers (objectives.py)
+compute the logits twice, which is counted; kto one forward pass more, of mismatched answers; reward no logits.
 
 Conventions differ in c. Here it is exact: (T + 1) / 2 for a row of one document, for packed rows the mean of
 (length + 1) / 2 over tokens. torchtitan, TRL and llm-foundry (6 N + 12 L d T) count attention as if it were not causal:
@@ -44,6 +45,7 @@ from raymill.training.models.attention import VARLEN, choose_attention
 from raymill.training.models.base import decoder_layers, named_config, without_memory
 from raymill.training.models.build import objective_around
 from raymill.training.models.objective import Objective
+from raymill.training.objectives import OBJECTIVES
 from raymill.training.plan.memory import Parameter, Shape
 
 
@@ -179,7 +181,9 @@ def _is_remote(model: Model) -> bool:
     return paths.is_remote(model.name) or not Path(paths.absolute(model.name)).is_dir()
 
 
-def flops_per_token(config: Any, trainable_parameters: int, method: str, context: float) -> float:
+def flops_per_token(
+    config: Any, trainable_parameters: int, method: str, context: float, objective: str = "sft"
+) -> float:
     """Floating-point operations of one trained token: forward and backward.
 
     Args:
@@ -187,9 +191,22 @@ def flops_per_token(config: Any, trainable_parameters: int, method: str, context
         trainable_parameters: of the adapter; used by lora and qlora only. Adapters of experts count in full.
         method: the training config's method.
         context: c in the formulas of this file.
+        objective: the training config's.
     """
     weights, attention = multiplied(config), attention_flops(config, context)
-    return METHODS[method].flops(weights.body, weights.lm_head, trainable_parameters, attention)
+    lm_head = 0 if objective == "reward" else weights.lm_head
+    found = METHODS[method].flops(weights.body, lm_head, trainable_parameters, attention)
+    if OBJECTIVES[objective].records != "text":
+        found += 2 * lm_head
+    if objective == "kto":
+        found += forward_flops(config, trainable_parameters, method, context)
+    return found
+
+
+def forward_flops(config: Any, trainable_parameters: int, method: str, context: float) -> float:
+    """Floating-point operations of one token in a forward pass. The arguments are those of `flops_per_token`."""
+    adapter = trainable_parameters if METHODS[method].merges else 0
+    return 2 * (multiplied(config).all + adapter) + attention_flops(config, context)
 
 
 @dataclass(frozen=True)
@@ -259,14 +276,14 @@ class Mfu:
 
     Attention counts the positions that tokens attend to, which are fewer in packed rows than in rows of one document.
 
-    model: the base model's transformers config. method, trained_parameters: as in `flops_per_token`. peak: of all
-    devices together.
+    model: the base model's transformers config. method, trained_parameters, objective: as in `flops_per_token`. peak:
+    of all devices together.
     """
 
-    def __init__(self, model: Any, method: str, trained_parameters: int, peak: float) -> None:
+    def __init__(self, model: Any, method: str, trained_parameters: int, peak: float, objective: str = "sft") -> None:
         self.model, self.peak = model, peak
-        self.products = flops_per_token(model, trained_parameters, method, 0.0)
-        with_attention = flops_per_token(model, trained_parameters, method, 1.0)
+        self.products = flops_per_token(model, trained_parameters, method, 0.0, objective)
+        with_attention = flops_per_token(model, trained_parameters, method, 1.0, objective)
         self.passes = (with_attention - self.products) / attention_flops(model, 1.0)
 
     def of(self, tokens_per_s: float, context: float) -> float:

@@ -89,6 +89,8 @@ def learning_rate(facts: PlannedTraining) -> Iterator[str]:
     """A rate outside the usual range of the method."""
     config = facts.config
     lowest, highest = usual_rates(config.method, facts.shape.total, config.model.config is not None)
+    if config.training_objective.records != "text":  # Meng et al. 2024, table 7: 3e-7 to 1e-6 for 7B in full
+        lowest /= 10
     rate = config.optimizer.learning_rate
     if not lowest <= rate <= highest:
         start = "random weights" if config.model.config else "a trained model"

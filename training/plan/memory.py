@@ -48,6 +48,9 @@ pass. Torch's partitioner saves for norms, inputs and SwiGLU only:
 
 With `activation_checkpointing: selective` it saves at most 70% of that.
 
+Objectives of answers compute the logits once more, without gradients and a chunk at a time, so this adds nothing.
+Reward models compute none.
+
 The loss's compiled part keeps no float32 copy of the logits. An H100 with torch 2.11 allocated 47.4 GiB for 1B in full
 with 2 rows of 8,192 tokens and 57.0 for 8B by LoRA with one (2026-11-27, tests/benchmarks/README.md).
 
@@ -179,7 +182,7 @@ def memory(config: TrainConfig, shape: Shape, micro_batch: int | None = None, wo
 
 def loss_bytes(config: TrainConfig, shape: Shape, how: "Pass") -> int:
     """Peak bytes of the loss of one chunk of positions, with the gradient of the lm_head."""
-    if config.training_method.classifies:
+    if config.training_method.classifies or config.objective == "reward":
         return 0
     positions = min(config.loss_chunk, how.tokens)
     full, head = config.training_method.trains_base, shape.vocabulary * shape.hidden
@@ -276,7 +279,9 @@ def frozen_bytes(config: TrainConfig, shape: Shape) -> int:
     if config.training_method.four_bit:
         packed = sum(p.size for p in shape.parameters if not p.trained and p.layer is not None and len(p.shape) > 1)
         return int(packed * _NF4_BYTES) + 2 * (shape.frozen - packed)
-    return (2 if config.bf16 else 4) * shape.frozen
+    # The frozen lm_head of a reward model that is trained in full is stored as its other weights.
+    in_full = config.objective == "reward" and config.training_method.trains_base
+    return (2 if config.bf16 and not in_full else 4) * shape.frozen
 
 
 def _ddp(config: TrainConfig, shape: Shape) -> dict[str, int]:

@@ -4,6 +4,7 @@ Reads lists of files and the model's config, not weights.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -47,6 +48,7 @@ from raymill.training.plan.memory import (
 )
 
 _flops_per_token = Entry("raymill.training.models.cost:flops_per_token")
+_forward_flops = Entry("raymill.training.models.cost:forward_flops")
 _shape_of = Entry("raymill.training.models.cost:shape_of")
 _transformers_config = Entry("raymill.training.models.cost:transformers_config")
 
@@ -184,25 +186,34 @@ def _advice_on_memory(config: TrainConfig, shape: Shape, device: float | None) -
 
 
 def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: AssumedGpu) -> dict[str, Any]:
-    """{flops_per_token, peak_flops, seconds, gpu_hours, cost} of the steps: tokens x FLOP per token / (MFU x peak x
-    GPUs).
+    """{flops_per_token, peak_flops, seconds, gpu_hours, cost, reference} of the steps: tokens x FLOP per token / (MFU x
+    peak x GPUs).
 
+    reference: {rows, seconds} of the forward pass of the reference model before the first step, which the sums include;
+    null if the objective has none. rows: with those held out. Later trainings with the same model and rows find it.
     A token attends to half a document on average, or half a row if documents are longer or not counted. Workers wait
     for the one with the most rows. Validation, checkpoints and export are not included.
     """
     per_row = max(1.0, data.documents_per_row or 1.0)
     context = (data.tokens_per_row / per_row + 1) / 2
-    flops: float = _flops_per_token(
-        _transformers_config(config.store, config.model), shape.trained, config.method, context
-    )
+    of_token = (_transformers_config(config.store, config.model), shape.trained, config.method, context)
+    flops: float = _flops_per_token(*of_token, config.objective)
     peak = machine.peak(config.bf16)
     found: dict[str, Any] = {"flops_per_token": flops, "peak_flops": peak}
-    found |= {"seconds": None, "gpu_hours": None, "cost": None}
+    found |= {"seconds": None, "gpu_hours": None, "cost": None, "reference": None}
     gpus = config.workers.range[1]
+    if config.training_objective.reference:
+        rows = math.ceil(sum(data.rows.values()) / (config.split.train or 1))
+        found["reference"] = {"rows": rows, "seconds": None}
     if peak:
         # Padding is computed too, and workers with fewer rows wait.
         positions = steps * gpus * -(-config.rows_per_step // gpus) * config.sequence_length
         seconds = positions * flops / (machine.mfu * peak * gpus)
+        if found["reference"]:
+            passes = 2 if config.objective == "kto" else 1  # of the mismatched answers too
+            forward = passes * found["reference"]["rows"] * config.sequence_length * _forward_flops(*of_token)
+            found["reference"]["seconds"] = forward / (machine.mfu * peak * gpus)
+            seconds += found["reference"]["seconds"]
         found |= {"seconds": seconds, "gpu_hours": gpus * seconds / 3600}
         if machine.price is not None:
             found["cost"] = machine.price * found["gpu_hours"]
@@ -309,6 +320,12 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
             lines.append(f"              too large; the smallest change that fits: {phase['change']}")
         elif phase["simpler"]:
             lines.append(f"              a simpler engine fits too: {phase['simpler']}")
+    if reference := phase.get("reference"):
+        takes = "" if reference["seconds"] is None else f", {_time(reference['seconds'])} of the time below"
+        lines += [
+            f"  reference   one forward pass over {plural(reference['rows'], 'row')} before the first step{takes};",
+            "              later trainings with the same model and rows find its log-probabilities",
+        ]
     if phase["seconds"] is not None:
         lines += [
             f"  time        {_time(phase['seconds'])} on {plural(most, 'GPU')}, {_price(phase)}",

@@ -7,9 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from raymill.training.gpus import peak_flops
 from raymill.training.models.base import model_config
 from raymill.training.models.build import build_objective
-from raymill.training.models.cost import attention_flops, flops_per_token, multiplied
+from raymill.training.models.cost import attention_flops, flops_per_token, forward_flops, multiplied
 from tests.benchmarks.gpu.workload import mean_context
-from tests.support.tiny_models import MODELS, VOCABULARY, tiny_config
+from tests.support.tiny_models import MODELS, VOCABULARY, answers_batch, tiny_config
 
 torch.set_num_threads(1)
 
@@ -113,3 +113,35 @@ def test_devices_are_known_by_the_names_their_drivers_give(name: str, tera: floa
 
 def test_an_unknown_device_has_no_peak() -> None:
     assert peak_flops("Intel(R) Xeon(R) Processor") is None
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("objective", ["sft", "dpo", "simpo", "orpo", "kto", "reward"])
+def test_steps_on_answers_cost_what_torch_counts(objective: str, method: str) -> None:
+    length = 128
+    columns = {"prompt": "p", "chosen": "c", "rejected": "r"} if objective != "sft" else {"text": "text"}
+    config = tiny_config("llama", method=method, attention="eager", sequence_length=length, columns=columns,
+                         tokens_per_step=ROWS * length, objective=objective)  # fmt: skip
+    model = build_objective(config)
+    if method == "lora":
+        model.model.enable_input_require_grads()
+    adapter = sum(one.numel() for one in model.model.parameters() if one.requires_grad) if method == "lora" else 0
+    batch = answers_batch(ROWS, length, objective)
+    with FlopCounterMode(display=False) as counter:
+        if batch.mismatched is not None:
+            with torch.no_grad():
+                model(**model.tensors(batch.mismatched, "cpu"))
+        loss, _ = model(**model.tensors(batch, "cpu"))
+        loss.backward()
+    want = counter.get_total_flops() / (ROWS * length)
+    if method == "full" and objective != "reward":
+        want += 2 * multiplied(model.causal.config).lm_head  # torch does not count products into a given tensor
+    described = model.causal.config
+    found = flops_per_token(described, adapter, method, length, objective)
+    if objective == "kto":  # the pass of mismatched answers needs their log-probabilities once, and no gradient
+        assert found == pytest.approx(
+            flops_per_token(described, adapter, method, length, "dpo")
+            + forward_flops(described, adapter, method, length)
+        )
+    # Padding, the first tokens without a target, and one score for each answer are not counted.
+    assert found == pytest.approx(want, rel=0.03)

@@ -16,6 +16,7 @@ from raymill.training.plan.memory import forward_pass, kept_bytes, loss_bytes, m
 from tests.benchmarks.gpu.workload import SHAPES, bench_config
 from tests.support.ranks import run_ranks
 from tests.support.sampled import sampled
+from tests.support.tiny_models import answers_batch
 
 # bf16 products end the process on CPUs that lack these instructions; read once, when torch starts.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
@@ -66,6 +67,46 @@ def test_the_count_of_a_dora_adapter_and_of_another_architecture_is_right_too():
         sizes = [one.numel() for one in build_objective(config).parameters()]
         assert shape_of(config).total == sum(sizes)
     assert not shape_of(other).exact
+
+
+ANSWERS = {"columns": {"prompt": "p", "chosen": "c", "rejected": "r"}}
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_reward_model_has_a_head_of_its_own_and_no_logits(method):
+    from raymill.training.models.build import build_objective
+
+    config = tiny(method=method, objective="reward", **ANSWERS)
+    shape = shape_of(config)
+    real = list(build_objective(config).named_parameters())
+    assert [(p.name, p.shape, p.trained) for p in shape.parameters] == [
+        (name, tuple(one.shape), one.requires_grad) for name, one in real
+    ]
+    assert sum(p.size for p in shape.parameters if p.name.startswith("score")) == 64
+    assert memory(config, shape).logits == 0 < memory(tiny(method=method, objective="dpo", **ANSWERS), shape).logits
+
+
+@pytest.mark.parametrize("objective", ["dpo", "reward"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_on_answers_takes_what_the_model_says(objective, precision):
+    """The most that is allocated in forward and backward pass, beside weights and gradients."""
+    from raymill.training.models.build import build_objective
+
+    size = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "vocab_size": 4000}
+    config = tiny(size, length=512, objective=objective, precision=precision, attention="sdpa", **ANSWERS)
+    model = build_objective(config)
+    batch = model.tensors(answers_batch(2, 512, objective), "cpu")
+
+    def step() -> None:
+        loss, _ = model(**batch)
+        loss.backward()
+
+    step()  # makes the gradients, which are the engine's
+    shape = shape_of(config)
+    expected = memory(config, shape, 2)
+    casts = 2 * sum(p.size for p in shape.parameters if p.trained and len(p.shape) > 1) if config.bf16 else 0
+    largest = most_allocated(step)
+    assert 0.9 < (expected.activations + expected.logits + casts) / largest < 1.3
 
 
 # --- what engines hold

@@ -20,7 +20,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.data.order import Order
 from raymill.training.gpus import GPUS, AssumedGpu, gpu_named, peak_flops
-from raymill.training.models.cost import shape_of, transformers_config
+from raymill.training.models.cost import multiplied, shape_of, transformers_config
 from raymill.training.pack import job as packing
 from raymill.training.plan.advice import PlannedTraining, advise
 from raymill.training.plan.data import Data, bytes_per_token
@@ -575,3 +575,51 @@ def test_planning_never_asks_for_a_gpu_and_starts_no_ray(corpus, tmp_path, monke
     settings = config(corpus=corpus, output=str(tmp_path / "run"), workers={"count": 2, "gpus_each": 1}, method="lora")
     plan_training(settings, gpu="H100")
     assert not ray.is_initialized()
+
+
+# --- answers that were compared or judged
+
+
+@pytest.mark.parametrize(("objective", "passes"), [("dpo", 1), ("kto", 2), ("simpo", 0), ("reward", 0)])
+def test_the_pass_of_the_reference_model_is_a_part_of_the_time(tmp_path, objective, passes):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "how long?", "chosen": "3 units", "rejected": "a fox"}\n' * 1000)
+    settings = config(
+        corpus=str(path), output=str(tmp_path / "run"), objective=objective, workers={"count": 2, "gpus_each": 1}
+    )
+    plan = plan_run(settings, AssumedGpu(memory_gib=80, peak_flops=1e12, mfu=0.5))
+    (phase,) = plan["phases"]
+    reference, rows = phase["reference"], sum(phase["data"]["rows"].values())
+    steps = 100 * 1024 * phase["flops_per_token"] / (0.5 * 1e12 * 2)
+    text = " ".join(plan_text(plan).split())
+    if not passes:
+        assert reference is None and phase["seconds"] == pytest.approx(steps)
+        assert "reference" not in text
+        return
+    assert reference["rows"] == math.ceil(rows / 0.8)
+    described = transformers_config(settings.store, settings.model)
+    weights = multiplied(described)
+    forward = 2 * weights.all
+    least = passes * reference["rows"] * 128 * forward / (0.5 * 1e12 * 2)
+    assert least < reference["seconds"] < 1.2 * least
+    assert phase["seconds"] == pytest.approx(steps + reference["seconds"])
+    assert (
+        f"reference one forward pass over {reference['rows']:,} rows before the first step, under 1 s of the time "
+        "below; later trainings with the same model and rows find its log-probabilities"
+    ) in text
+    unknown = plan_run(settings, AssumedGpu())
+    assert unknown["phases"][0]["reference"] == {"rows": reference["rows"], "seconds": None}
+    assert "before the first step; later trainings" in " ".join(plan_text(unknown).split())
+
+
+def test_usual_learning_rates_of_answers_are_lower(tmp_path):
+    def said(objective: str, rate: float) -> list[str]:
+        columns = {"prompt": "p", "chosen": "c", "rejected": "r"} if objective != "sft" else {"text": "text"}
+        model = {"name": "nowhere"}
+        settings = config(objective=objective, columns=columns, optimizer={"learning_rate": rate})
+        known = facts(settings)
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update=model | {"config": None})})
+        return [one for one in advise(replace(known, config=settings)) if "learning_rate" in one]
+
+    assert said("sft", 5e-7) and not said("dpo", 5e-7)
+    assert said("dpo", 1e-9) and said("dpo", 1e-2)
