@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import uuid
@@ -43,8 +44,8 @@ class FitCommand(Command):
         )
 
 
-def job_file(packed: Path, name: str) -> tuple[Job, str]:
-    job = tiny_job(str(packed), output=f"{packed}/{name}", **FAULTS)
+def job_file(packed: Path, name: str, **workers: float) -> tuple[Job, str]:
+    job = tiny_job(str(packed), output=f"{packed}/{name}", **FAULTS | {"workers": FAULTS["workers"] | workers})
     path = packed / f"{name}.json"
     path.write_bytes(job.to_json())
     return job, str(path)
@@ -65,19 +66,30 @@ def newest_checkpoint(job: Job, files: str) -> int:
 def kill_after(command: FitCommand, job: Job, step: int, victim: str, chance: random.Random) -> int:
     """Kill one process of the command once the checkpoint of some step, or a later one, has begun to appear.
 
+    victim: `hanging` is a worker that is stopped, not killed.
     The step of the last checkpoint that was whole before.
     """
     wait_until(lambda: newest_checkpoint(job, "*") >= step or command.process.poll() is not None, WAIT_S)
     whole = newest_checkpoint(job, "manifest.json")
     workers = sorted(command.others("ray::RayTrainWorker"), key=lambda _: chance.random())
-    victims = {"worker": workers[:1], "driver": [command.process.pid], "raylet": command.others("/raylet ")}[victim]
+    victims = {
+        "worker": workers[:1],
+        "hanging": workers[:1],
+        "driver": [command.process.pid],
+        "raylet": command.others("/raylet "),
+    }[victim]
+    if victim == "hanging" and victims:
+        os.kill(victims[0], signal.SIGSTOP)
+        return whole
     assert victims and command.kill(victims[0]), f"no {victim} to kill: {command.process.poll()}"
     return whole
 
 
 def kill_and_finish(packed: Path, undisturbed: tuple[Job, Outcome], seed: int, victim: str) -> float:
     """Kill, let it go on (or start it again), compare; seconds from the kill to the next step taken anew."""
-    job, path = job_file(packed, f"disturbed-{seed}-{victim}")
+    job, path = job_file(
+        packed, f"disturbed-{seed}-{victim}", **({"step_timeout_s": 15} if victim == "hanging" else {})
+    )
     chance = random.Random(seed)
     step = chance.randrange(3, STEPS - 6)
     killed_at, whole, err = 0.0, 0, ""

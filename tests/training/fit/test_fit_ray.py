@@ -31,8 +31,10 @@ def session(shared_session: Session) -> Session:
 
 
 @pytest.mark.slow
-def test_a_worker_killed_at_some_step_changes_nothing(packed):
-    kill_and_finish(packed, fit_by_ranks(packed), seed=1, victim="worker")
+@pytest.mark.parametrize("victim", ["worker", "hanging"])
+def test_a_worker_killed_or_stopped_at_some_step_changes_nothing(packed, victim):
+    """Ray Train starts the workers again in both cases, and ends the stopped process."""
+    kill_and_finish(packed, fit_by_ranks(packed), seed=1, victim=victim)
 
 
 def test_more_workers_than_fit_are_refused_before_training(packed, session):
