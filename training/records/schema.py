@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from raymill.cluster.record import read_json_line
 from raymill.cluster.store.store import Store
 
+_LONGEST_LINE = 1 << 20  # bytes of a record of a step, and far more
 _LARGEST_EXPONENT = 700.0  # e to this power is finite in float64
 
 
@@ -108,11 +109,16 @@ class StepRecord(TypedDict):
 
 
 def read_steps(store: Store, uri: str) -> Iterator[StepRecord]:
-    """The records of a step log, read one at a time, since a million steps are 300 MB; none if there is no log yet."""
+    """The records of a step log, read one at a time, since a million steps are 300 MB; none if there is no log yet.
+
+    Raises:
+        DataError: a line is damaged, or longer than any record.
+    """
     if not store.exists(uri):
         return
     with store.open_input(uri) as file:
-        for line in io.BufferedReader(file):  # type: ignore[type-var]
+        lines = io.BufferedReader(file)  # type: ignore[type-var]
+        while line := lines.readline(_LONGEST_LINE):  # the rest of a longer one is another line, which is damaged
             if line.strip():
                 yield read_json_line(line, uri, StepRecord)
 

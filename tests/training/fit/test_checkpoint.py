@@ -916,3 +916,12 @@ def test_a_damaged_record_of_a_training_is_named_with_the_fix(tmp_path, name, re
     fixes = "Delete it|Choose another|If a run of Raymill wrote it, delete it"
     with pytest.raises(DataError, match=rf"{name}: not .*\. ({fixes})"):
         read(run)
+
+
+def test_a_step_log_of_others_without_line_ends_takes_no_memory(tmp_path, monkeypatch):
+    path = tmp_path / "steps.jsonl"
+    path.write_bytes(b'{"step": 1, "time": "t", "workers": 1}\n')
+    assert [one["step"] for one in read_steps(Store(), str(path))] == [1]
+    os.truncate(path, 1 << 40)  # a sparse file
+    with pytest.raises(DataError, match=r"steps\.jsonl: a line that Raymill did not write"):
+        list(read_steps(Store(), str(path)))
