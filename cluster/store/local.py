@@ -89,7 +89,7 @@ class LocalStore:
     def open_parts(self, key: str) -> pa.NativeFile:
         return self.open(key)
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes | memoryview) -> None:
         self._place(key, lambda part: part.write_bytes(data), os.replace)
 
     def create(self, key: str, data: bytes) -> bool:

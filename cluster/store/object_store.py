@@ -227,7 +227,7 @@ class Bucket:
             )
         return data
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes | memoryview) -> None:
         with self._explained(key, "write"):
             self._retried(lambda: obstore.put(self.store, key, data))
 

@@ -88,7 +88,7 @@ class Store:
         backend, key = self._backend(uri)
         return backend.open_parts(key)
 
-    def write_bytes(self, uri: str, data: bytes) -> None:
+    def write_bytes(self, uri: str, data: bytes | memoryview) -> None:
         """Write the object, or replace it; readers see the old content or the new."""
         backend, key = self._backend(uri)
         failpoint("before_write", uri)

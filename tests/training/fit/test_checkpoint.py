@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from itertools import pairwise
 from math import prod
@@ -18,6 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from raymill import cluster
 from raymill.cluster.errors import ClusterError, DataError, StorageError
@@ -781,6 +783,37 @@ def test_the_range_of_a_state_in_its_file_is_exact():
     for piece in file.pieces:
         found = np.frombuffer(data, np.float32, piece.count, piece.offset)
         assert found.tolist() == pieces[piece.name, piece.state, piece.start].tolist()
+
+
+def test_a_file_is_the_one_that_safetensors_would_write():
+    pieces = {
+        ("b", "param", 0): np.arange(3, dtype=np.float32),
+        ("ä.weight", "exp_avg", 4): np.ones(2, np.float32),
+        ("a", "param", 12): np.zeros(0, np.float32),
+    }
+    file, data = pack_file("f", pieces)
+    assert bytes(data) == save({"|".join(map(str, key)): values for key, values in pieces.items()})
+    assert [piece.sha256 for piece in file.pieces] == [
+        hashlib.sha256(pieces[piece.name, piece.state, piece.start].tobytes()).hexdigest() for piece in file.pieces
+    ]
+
+
+def test_other_threads_go_on_while_a_file_is_packed():
+    """safetensors' `save` stops them for 0.15 s or more. Tried several times, since a busy machine stops them too."""
+    pieces = {("w", "param", at): np.ones(8 << 20, np.float32) for at in range(8)}
+    gaps = []
+    for _ in range(8):
+        with ThreadPoolExecutor(1) as pool:
+            packing = pool.submit(pack_file, "f", pieces)
+            last, longest = time.perf_counter(), 0.0
+            while not packing.done():
+                time.sleep(0.001)
+                now = time.perf_counter()
+                last, longest = now, max(longest, now - last)
+        gaps.append(longest)
+        if longest < 0.06:
+            return
+    raise AssertionError(f"longest stops: {gaps}")
 
 
 def test_a_checkpoint_names_the_versions_of_the_packages_that_are_installed(tmp_path, monkeypatch):
