@@ -341,7 +341,7 @@ class OfTwo:
         committed: bool = False,
         stops: bool = False,
     ) -> None:
-        other = [5, 50, 6, 400, 0xFFFFFFFF, 0xFFFFFFFF, 1, 0, 0, int(stops)]
+        other = [5, 2.5, 50, 6, 400, 0xFFFFFFFF, 0xFFFFFFFF, 1, 0, 0, int(stops)]
         self.saved_at = 100.0
         self.ranks = types.SimpleNamespace(first=first, exchange_floats=lambda mine: [mine, other])
         self.config = settings("nowhere", checkpoint={"every_minutes": every_minutes})
@@ -357,7 +357,7 @@ def test_the_counts_of_a_step_are_sums_over_its_micro_batches_and_workers(monkey
     digest = (batches[0].digest + batches[1].digest + (1 << 64) - 1) % (1 << 64)
     counts = loop.Training._exchange(OfTwo(None), batches)
     labels = sum(batch.label_tokens for batch in batches)
-    assert counts == loop.Counts(labels + 5, 9 + 50, labels + 6, 19 + 400, digest, 1, False, False, False)
+    assert counts == loop.Counts(labels + 5, 9 + 50, labels + 6, 19 + 400, digest, 1, False, False, False, 2.5)
     assert loop.Training._exchange(OfTwo(None, uploading=True), batches).uploading == 2
     assert loop.Training._exchange(OfTwo(None, committed=True), batches).committed, "by the first worker"
     assert loop.Training._exchange(OfTwo(None, stops=True), batches).stopping, "if one worker was asked to stop"
