@@ -901,8 +901,10 @@ class EvaluateSettings(TypedDict, total=False):
 
     every_steps: int
     """Number of optimizer steps between two validations."""
+    tokens: int | None
+    """Maximum number of tokens of the validation split that are measured, in whole rows; null: all."""
     rows: int | None
-    """Maximum number of rows of the validation split that are measured; null: all."""
+    """Maximum number of rows of the validation split, in place of `tokens`; null: `tokens`."""
     test_tokens: int | None
     """Maximum number of tokens of the test split, and of each of `sets`, that are measured before and after
     training; null: all.

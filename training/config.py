@@ -455,6 +455,12 @@ class TrainConfig(WithLaterSettings):
         """Rows of an optimizer step, over all workers."""
         return self.tokens_per_step // self.sequence_length
 
+    @property
+    def validation_rows(self) -> int | None:
+        """The most rows of the validation split that are measured; None: all."""
+        rows, tokens = self.evaluate.rows, self.evaluate.tokens
+        return rows or (None if tokens is None else -(-tokens // self.sequence_length))
+
     def micro_rows(self, world: int, most: int | None = None) -> int:
         """Rows of a micro-batch on each of `world` workers.
 
@@ -544,7 +550,7 @@ class TrainConfig(WithLaterSettings):
             and f"method {self.method} trains nothing in the decoder layers",
             "optimizer.final_fraction": self.optimizer.schedule == "constant" and "schedule constant never falls",
             **dict.fromkeys(
-                ("evaluate.every_steps", "evaluate.rows", "evaluate.patience", "evaluate.least_gain"),
+                (f"evaluate.{name}" for name in ("every_steps", "tokens", "rows", "patience", "least_gain")),
                 not held_out and "no document is held out for validation (split.validation: 0)",
             ),
             "prompt_loss_weight": (self.training_method.classifies or {*self.forms} == {"text"})

@@ -486,12 +486,19 @@ class HeldOutSet(DocumentFiles, WithShortForm):
     )
 
 
-class Evaluate(Settings):
+class Evaluate(WithLaterSettings):
     """Validation during training, early stopping, and sets that are measured before and after training."""
 
+    later: ClassVar = ("tokens",)
+
     every_steps: int = Field(50, ge=1, description="Number of optimizer steps between two validations")
+    tokens: int | None = Field(
+        1 << 19,
+        ge=1,
+        description="Maximum number of tokens of the validation split that are measured, in whole rows; null: all",
+    )
     rows: int | None = Field(
-        512, ge=1, description="Maximum number of rows of the validation split that are measured; null: all"
+        None, ge=1, description="Maximum number of rows of the validation split, in place of `tokens`; null: `tokens`"
     )
     test_tokens: int | None = Field(
         1 << 20,

@@ -108,6 +108,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "optimizer.epsilon": 0.5,
         "evaluate.every_steps": 2,
         "evaluate.rows": 2,
+        "evaluate.tokens": 2,
         "evaluate.patience": 2,
         "evaluate.least_gain": 0.5,
     },

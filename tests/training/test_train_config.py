@@ -367,3 +367,27 @@ def test_a_training_whose_workers_grow_has_checkpoints_by_time(count, minutes, f
     checkpoint = {"every_steps": 500, "every_minutes": minutes}
     assert GROW_EVERY_S == 600
     assert config(workers={"count": count}, checkpoint=checkpoint).checkpoint_minutes == found
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "length", "rows"),
+    [
+        ({}, 1024, 512),
+        ({}, 8192, 64),
+        ({}, 3000, 175),
+        ({"rows": 7}, 8192, 7),
+        ({"tokens": None}, 8192, None),
+        ({"tokens": 5}, 8192, 1),
+    ],
+)
+def test_validation_measures_whole_rows_up_to_a_number_of_tokens(tmp_path, evaluate, length, rows):
+    plain = {"kind": "train", "name": "n", "corpus": "c", "model": "m", "steps": 1, "output": "o"}
+    given = plain | {"sequence_length": length, "tokens_per_step": length, "evaluate": evaluate}
+    config = TrainConfig.model_validate(given)
+    assert config.validation_rows == rows
+
+
+def test_a_limit_of_rows_is_recorded_as_by_earlier_versions():
+    plain = {"kind": "train", "name": "n", "corpus": "c", "model": "m", "steps": 1, "output": "o"}
+    evaluate = TrainConfig.model_validate(plain | {"evaluate": {"rows": 512}}).fit_settings()["evaluate"]
+    assert evaluate == {"every_steps": 50, "rows": 512, "patience": None, "least_gain": 0.0}

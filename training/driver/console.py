@@ -179,7 +179,7 @@ class RemainingWork:
         return cls(
             steps=job.steps,
             validate_every=every,
-            validation_rows=min(rows, config.evaluate.rows or rows),
+            validation_rows=min(rows, config.validation_rows or rows),
             evaluation_rows=min(test_rows, -(-most // config.sequence_length)) if most else test_rows,
             export_bytes=parameters * (4 + exported),
         )

@@ -231,7 +231,7 @@ def _numbers(facts: CardFacts) -> Iterator[tuple[str, Sequence[str], _Rows]]:
         first = min(validated, key=lambda pair: pair[0])
         best = next((pair for pair in validated if pair[0] == facts.outcome["best_step"]), validated[-1])
         rows = [(f"step {step}", *_measured(measured, means)) for step, measured in dict([first, best]).items()]
-        most = facts.config.evaluate.rows
+        most = facts.config.validation_rows
         named = f"Validation split (while training, at most {most:,} rows of it)" if most else "Validation split"
         yield f"{named}, first and exported:", head, rows
     if evaluation is not None:

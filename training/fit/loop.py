@@ -214,7 +214,7 @@ class Training:
             mismatched=mismatched,
         )
         stack.callback(self.loader.close)
-        validated = limited([len(source) for source in validation], self.config.evaluate.rows)
+        validated = limited([len(source) for source in validation], self.config.validation_rows)
         self.validation = self._rewards("validation", validation, validated) or Measurement(
             "validation", validation, validated, ranks, micro_rows, length, mismatched=mismatched
         )

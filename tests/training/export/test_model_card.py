@@ -94,7 +94,7 @@ def test_a_probes_card_counts_documents_and_has_no_perplexity():
 def test_a_card_says_of_how_many_rows_the_losses_while_training_are():
     assert "at most 64 rows of it" in card(facts(config(evaluate={"rows": 64})), "merged")
     assert "at most 512 rows of it" in card(facts(), "merged")
-    assert "rows of it" not in card(facts(config(evaluate={"rows": None})), "merged")
+    assert "rows of it" not in card(facts(config(evaluate={"tokens": None})), "merged")
 
 
 def test_what_4_bits_lost_is_reported_where_it_matters():
