@@ -268,7 +268,7 @@ class Saver:
 def pack_file(path: FileName, pieces: dict[Key, np.ndarray]) -> tuple[StateFile, memoryview]:
     """The content of a safetensors file with float32 pieces, and its description with the offsets of the pieces.
 
-    The content equals that of safetensors' `save`, which holds Python's lock while it copies (0.3 s for a file of
+    The content equals what safetensors' `save` returns, which holds Python's lock while it copies (0.3 s for a file of
     512 MiB) and so stops the training for that time. NumPy copies and hashlib hashes without the lock.
     """
     keys = {"|".join(map(str, key)): key for key in pieces}
