@@ -16,7 +16,7 @@ from raymill.training.plan.advice import sharded_over_machines
 from raymill.training.plan.memory import bytes_between_machines, states
 from tests.support import plan_cases
 from tests.support.ranks import RankPool
-from tests.support.training_cases import Case, continue_from, new_engine, save_midway, train_with_engine
+from tests.support.training_cases import Case, continue_from, micro_batches, new_engine, save_midway, train_with_engine
 
 MACHINES = {"shard": "machine"}
 MUON = {"learning_rate": 1e-2, "epsilon": 1e-3, "algorithm": "muon", "ema_decay": 0.5}
@@ -95,6 +95,30 @@ def test_a_worker_holds_its_machines_share_and_saves_a_part_of_it(four):
     of_all, _ = zip(*four.run(held_and_saved, changed(CASES[0])), strict=True)
     assert sum(held) == 2 * sum(of_all) and sum(saved) == sum(of_all)
     assert max(saved) <= max(held) / 2 + len(held)
+
+
+def sums_between_machines(case: Case) -> list[int]:
+    """The number of reductions over machines in the backward pass of each micro-batch."""
+    engine, objective = new_engine(case)
+    reduce, counts = dist.all_reduce, []
+    dist.all_reduce = lambda *of, **named: counts.append(1) or reduce(*of, **named)
+    try:
+        found = []
+        batches = micro_batches(case, 0, dist.get_rank(), dist.get_world_size())
+        for number, batch in enumerate(batches):
+            loss, _ = engine.module(**objective.tensors(batch, "cpu"))
+            counts.clear()
+            engine.backward(loss / 100, last=number == len(batches) - 1)
+            found.append(len(counts))
+        return found
+    finally:
+        dist.all_reduce = reduce
+        engine.close()
+
+
+def test_machines_sum_gradients_in_the_last_micro_batch_of_a_step(four):
+    before, last = four.run(on_machines, 2, sums_between_machines, changed(CASES[0], **MACHINES))[0]
+    assert before == 0 and last == 3, "two layers and what is outside of them"
 
 
 def mesh_error(places: list[tuple[int, int]]) -> str:
