@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raymill import training
 from raymill.cluster import cli
+from raymill.cluster.config import load
+from raymill.training.objectives import OBJECTIVES
 from tests.support.inline import prepare_inline
 from tests.support.pack_runs import write_lines
 from tests.support.train_inline import PLAIN, train_inline, train_without_ray
@@ -54,6 +57,31 @@ def test_a_prepared_data_set_of_preferences_needs_no_columns(tmp_path, monkeypat
     assert "reward" in report
     card = next(Path(run.uri, "export").rglob("README.md")).read_text()
     assert f"- {objective}" in card or objective in card
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(training.__path__[0], "configs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_examples_of_trainings_are_configs_without_settings_that_have_no_effect(path):
+    config = load(str(path))
+    assert config.name == path.stem and not config.without_effect
+    last = path.stem.rpartition("-")[2]
+    assert config.objective == (last if last in OBJECTIVES else "sft")
+
+
+@pytest.mark.parametrize("name", ["dpo", "reward"])
+def test_the_examples_of_preferences_train(tmp_path, monkeypatch, name):
+    """With their data in the form that they state, on a tiny model and one CPU worker."""
+    plain = yaml.safe_load(Path(training.__path__[0], "configs", f"{name}.yaml").read_text())
+    tiny = MORE | {"workers": {"count": 1}, "corpus": write_lines(tmp_path / "preferences.jsonl", rows(200))}
+    tiny |= {"output": str(tmp_path / "run"), "evaluate": {"every_steps": 2}, "track": {"tensorboard": False}}
+    tiny |= {"sequence_length": 128, "tokens_per_step": 512, "engine": "ddp", "export": {}}
+    tiny |= {"epochs": None}  # PLAIN has a number of steps
+    run = train_inline(plain | tiny, monkeypatch)
+    measured = [json.loads(line) for line in Path(run.uri, "steps.jsonl").read_text().splitlines()]
+    contract = {"loss", "reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy"}
+    contract |= {"logp_chosen", "logp_rejected"} if name == "dpo" else set()
+    assert all(contract <= line.keys() for line in measured if "loss" in line)
 
 
 def run_command(tmp_path, monkeypatch, capsys, corpus: list[dict], **more) -> tuple[int, str]:
