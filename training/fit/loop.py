@@ -56,7 +56,6 @@ from raymill.training.fit.measuring import Measurement
 from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to_try, with_rows_that_fit
 from raymill.training.fit.ranks import Preemption, Ranks
 from raymill.training.fit.reference import ReferencedRows, compute_references
-from raymill.training.fit.rollouts import RewardMeasurement, Rollouts
 from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
 from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
 from raymill.training.models.base import named_config
@@ -68,6 +67,7 @@ from raymill.training.records.checkpoint import at_step, step_of
 from raymill.training.records.finished import read_outcome, write_outcome
 from raymill.training.records.job import Job, StopRequested
 from raymill.training.records.schema import Measured, Outcome, StartRecord, StepRecord, TrainingProgress
+from raymill.training.rollouts.steps import RewardMeasurement, Rollouts
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)

@@ -202,7 +202,7 @@ def answer_tensors(batch: Batch, device: torch.device | str) -> dict[str, Tensor
 
 
 class RolloutLoss(NextToken):
-    """The policy gradient of sampled answers: a cross entropy whose weights are their advantages (fit/rollouts.py)."""
+    """The policy gradient of sampled answers (rollouts/steps.py): a cross entropy weighted by their advantages."""
 
     def loss_denominator(self, batch: Batch) -> float:
         """The number of targets, for which the weights are scaled: advantages sum to about zero."""

@@ -13,16 +13,11 @@ import torch
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import context_for
 from raymill.training.config import TrainConfig
-from raymill.training.fit.rollouts import (
-    ROLLOUTS,
-    advantages,
-    rewards_of,
-    rows_of,
-    sample_answers,
-    uniforms,
-)
 from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
+from raymill.training.rollouts.rewards import advantages, rewards_of
+from raymill.training.rollouts.sampling import sample_answers, uniforms
+from raymill.training.rollouts.steps import ROLLOUTS, rows_of
 from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until
 from tests.support.pack_runs import packed_by, write_lines
 from tests.support.ranks import RankPool

@@ -15,13 +15,10 @@ There is one update for each set of rollouts, so the policy that is trained is t
 is 1, nothing is clipped, and the gradient is a weighted cross entropy.
 """
 
-import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,8 +30,6 @@ from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.artifact import open_parquet
 from raymill.cluster.errors import DataError
-from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
-from raymill.cluster.score_plugins import custom_score
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.training.config import TrainConfig
@@ -42,20 +37,19 @@ from raymill.training.data.batch import Batch, RowsOfSteps, collate
 from raymill.training.data.order import HeldOut
 from raymill.training.data.packed import PACKED, PackedRows
 from raymill.training.evaluation.generate import complete_prompts, last_trained_span, stop_ids
-from raymill.training.evaluation.scores import exact_match, numbers, rouge, word_f1
 from raymill.training.fit.ranks import Ranks
 from raymill.training.models.objective import Objective
 from raymill.training.objectives import SAMPLE_MEASURES, Grpo
 from raymill.training.pack.best_fit import best_fit
 from raymill.training.records.job import Job
 from raymill.training.records.schema import Measured, measured
+from raymill.training.rollouts.rewards import advantages, rewards_of
+from raymill.training.rollouts.sampling import sample_answers, sampling_mode, uniforms
 from raymill.training.tokenizer.load_tokenizer import pad_id
 
 log = logging.getLogger(__name__)
 
 _BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
-_REWARD_BYTES = 1 << 30
-_EPSILON = 1e-4  # added to a group's standard deviation, as in TRL
 ROLLOUTS = pa.schema(
     [
         ("document", pa.string()),
@@ -69,7 +63,6 @@ ROLLOUTS = pa.schema(
         ("advantage", pa.float64()),
     ]
 )
-_FIX = "Correct the function and run the same command again: the training continues after its last checkpoint."
 
 
 @dataclass(frozen=True)
@@ -79,133 +72,6 @@ class PromptOfStep:
     document: str
     ids: list[int]
     reference: str
-
-
-# --- sampling
-
-
-def uniforms(seed: int, step: int, document: str, sample: int, count: int) -> np.ndarray:
-    """The random numbers of one answer, float64[count] in [0, 1)."""
-    key = hashlib.sha256(f"rollout,{seed},{step},{sample},{document}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], np.uint64))).random(count)
-
-
-@torch.no_grad()
-def sample_answers(
-    model: Any, prompts: Sequence[Sequence[int]], randoms: Sequence[np.ndarray], stops: Sequence[int], pad: int
-) -> list[list[int]]:
-    """Tokens sampled from the model's distribution after each prompt, up to a stop token, which is the last one.
-
-    Args:
-        model: a causal language model in eval mode, on its device.
-        randoms: of each answer, one for each token; their number is the maximum length of the answer.
-    """
-    device = next(model.parameters()).device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (width - len(one)) + list(one) for one in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=device)
-    drawn = torch.from_numpy(np.stack(randoms)).to(device)
-    stop = torch.tensor(list(stops), device=device)
-    answers: list[list[int]] = [[] for _ in prompts]
-    running = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    cache: Any = None
-    for at in range(drawn.shape[1]):
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1,
-        )  # fmt: skip
-        cache = output.past_key_values
-        cumulated = output.logits[:, -1].double().softmax(-1).cumsum(-1)
-        # The first token whose cumulated probability is above the random number.
-        tokens = torch.searchsorted(cumulated, drawn[:, at, None] * cumulated[:, -1:], right=True).squeeze(-1)
-        tokens = tokens.clamp(max=cumulated.shape[1] - 1)
-        for row in running.nonzero().flatten().tolist():
-            answers[row].append(int(tokens[row]))
-        running &= ~torch.isin(tokens, stop)
-        if not running.any():
-            break
-        ids = tokens[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    return answers
-
-
-@contextmanager
-def sampling_mode(objective: Objective) -> Iterator[None]:
-    """Inside this context, the model is in eval mode, with an attention that supports a cache and padding."""
-    model, trained = objective.model, objective.training
-    inner = model.get_base_model() if hasattr(model, "peft_config") else model
-    attention = inner.config._attn_implementation
-    changed = attention not in ("eager", "sdpa")
-    if changed:
-        inner.set_attn_implementation("sdpa")
-    objective.eval()
-    try:
-        yield
-    finally:
-        objective.train(trained)
-        if changed:
-            inner.set_attn_implementation(attention)
-
-
-# --- rewards
-
-
-def rewards_of(how: Grpo, decimal_mark: str, answers: Sequence[dict[str, Any]]) -> list[tuple[float, bool]]:
-    """(reward, whether custom rewards took too long) of each answer.
-
-    answers: dictionaries with `document`, `prompt`, `reference` and `generated`.
-
-    Raises:
-        DataError: a custom reward raised an exception, or returned something else than a finite number.
-    """
-    found = []
-    for answer in answers:
-        pair = [answer["reference"]], [answer["generated"]]
-        reward = sum(weight * _score(name, *pair, decimal_mark) for name, weight in how.score.items())
-        found.append((reward, False))
-    if not how.custom:
-        return found
-    bounds = WorkBounds(how.reward_s, _REWARD_BYTES)
-    outcomes = Guard(partial(_custom, how)).map(list(answers), [bounds] * len(answers))
-    for at, outcome in enumerate(outcomes):
-        if not isinstance(outcome, Failed):
-            found[at] = (found[at][0] + outcome, False)
-        elif isinstance(outcome.error, Exceeded):
-            found[at] = (found[at][0], True)
-        else:
-            raise outcome.error
-    return found
-
-
-def _score(name: str, reference: list[str], generated: list[str], decimal_mark: str) -> float:
-    """A score of one answer, by its name."""
-    match name:
-        case "exact_match":
-            return exact_match(reference, generated)
-        case "f1":
-            return word_f1(reference, generated)
-        case "rougeL":
-            return rouge(reference, generated)["rougeL"]
-        case _:
-            return numbers(reference, generated, decimal_mark)[name]
-
-
-def _custom(how: Grpo, answer: dict[str, Any]) -> float:
-    return sum(custom_score(use.loaded(), answer, "grpo.custom", _FIX) for use in how.custom)
-
-
-def advantages(rewards: np.ndarray, how: str) -> np.ndarray:
-    """Advantages of the answers of groups, float64[groups, samples]. rewards: of the same shape. how: see Grpo."""
-    centred = rewards - rewards.mean(1, keepdims=True)
-    match how:
-        case "normalised":
-            return centred / (rewards.std(1, ddof=1, keepdims=True) + _EPSILON)
-        case "centred":
-            return centred
-        case _:
-            count = rewards.shape[1]
-            return centred * count / (count - 1)
 
 
 def rows_of(rollouts: pa.Table, how: Grpo, length: int) -> pa.Table:
@@ -242,9 +108,6 @@ def _as_parquet(rollouts: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(rollouts, sink, compression="zstd")
     return sink.getvalue().to_pybytes()
-
-
-# --- in the training loop
 
 
 class Rollouts:
