@@ -171,7 +171,7 @@ def test_importing_a_package_loads_only_what_it_needs(module, never):
 
 
 # The folders of `training` whose modules may load these libraries; see training/__init__.py.
-WORKER_FOLDERS = ("engines", "evaluation", "export", "fit", "models", "tokenizer")
+WORKER_FOLDERS = ("engines", "evaluation", "export", "fit", "models", "rollouts", "tokenizer")
 HEAVY = {"torch", "transformers", "peft", "deepspeed", "accelerate", "bitsandbytes"}
 
 
