@@ -555,6 +555,7 @@ class TrainConfig(WithLaterSettings):
             ),
             "prompt_loss_weight": (self.training_method.classifies or {*self.forms} == {"text"})
             and "there are no prompts in plain text",
+            "evaluate.tokens": self.evaluate.rows is not None and "evaluate.rows sets the number of rows",
             "export.merged": not self.training_method.merges
             and f"method {self.method} has no adapter that can be merged",
             "export.dtype": not (self.exports_whole_weights or self.objective == "reward")

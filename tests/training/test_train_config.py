@@ -391,3 +391,11 @@ def test_a_limit_of_rows_is_recorded_as_by_earlier_versions():
     plain = {"kind": "train", "name": "n", "corpus": "c", "model": "m", "steps": 1, "output": "o"}
     evaluate = TrainConfig.model_validate(plain | {"evaluate": {"rows": 512}}).fit_settings()["evaluate"]
     assert evaluate == {"every_steps": 50, "rows": 512, "patience": None, "least_gain": 0.0}
+
+
+def test_a_number_of_rows_takes_the_place_of_a_number_of_tokens(tmp_path):
+    plain = {"kind": "train", "name": "n", "corpus": "c", "model": "m", "steps": 1, "output": "o"}
+    both = TrainConfig.model_validate(plain | {"evaluate": {"rows": 7, "tokens": 5}})
+    assert both.without_effect == [
+        "evaluate.tokens: has no effect, because evaluate.rows sets the number of rows. Remove it."
+    ]

@@ -1,6 +1,6 @@
 """The merge of a LoRA adapter into its base, one matrix at a time, and the check of each merged matrix.
 
-Modules that were trained in full beside the adapter take the place of the base's.
+Modules that were trained in full beside the adapter take the place of the base's, by peft's `unload`.
 
 A matrix is merged in float32, whatever the type of the base, and is then written to a file on disk, so memory holds a
 few copies of the largest matrix and not the model.
@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import Embedding, LoraLayer, ParamWrapper
-from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 
 from raymill.cluster.errors import RaymillError
@@ -80,12 +79,6 @@ def merge(model: Any, dtype: torch.dtype, on_disk: OnDisk) -> tuple[Any, MergedC
         merged = getattr(layer, "parameter_name", "weight")
         for key, parameter in base.named_parameters(recurse=False):
             parameter.data = on_disk.empty(parameter.shape, dtype).copy_(parameter) if key == merged else stored[key]
-    for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper):
-            whole = module.original_module.named_parameters()
-            trained = dict(module.modules_to_save[module.active_adapters[0]].named_parameters())
-            for key, parameter in whole:
-                parameter.data = on_disk.cast(trained[key].data, dtype)
     worst = max(checks, key=lambda one: one["max_abs_difference"] / (one["tolerance"] or inf))
     return model.unload(), worst | {"matrices": len(checks)}
 
