@@ -553,9 +553,9 @@ class TrainConfig(WithLaterSettings):
                 (f"evaluate.{name}" for name in ("every_steps", "tokens", "rows", "patience", "least_gain")),
                 not held_out and "no document is held out for validation (split.validation: 0)",
             ),
+            **({"evaluate.tokens": "evaluate.rows sets the number of rows"} if self.evaluate.rows is not None else {}),
             "prompt_loss_weight": (self.training_method.classifies or {*self.forms} == {"text"})
             and "there are no prompts in plain text",
-            "evaluate.tokens": self.evaluate.rows is not None and "evaluate.rows sets the number of rows",
             "export.merged": not self.training_method.merges
             and f"method {self.method} has no adapter that can be merged",
             "export.dtype": not (self.exports_whole_weights or self.objective == "reward")
