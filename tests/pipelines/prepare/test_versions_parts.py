@@ -45,7 +45,8 @@ def tagging(tmp_path, monkeypatch) -> Registry:
     monkeypatch.setattr(
         registry.RunFolder, "require", lambda folder, kind: runs | {"digest": runs.get(folder.uri, "d" * 64)}
     )
-    rows = type("Rows", (), {"manifest": type("Manifest", (), {"rows": 3})})
+    manifest = type("Manifest", (), {"rows": 3})
+    rows = type("Rows", (), {"manifest": manifest, "refuse_damage": staticmethod(lambda: None)})
     monkeypatch.setattr(registry.Artifact, "load", lambda store, uri: rows)
     made = Registry(Store(), str(tmp_path))
     object.__setattr__(made, "runs", runs)
