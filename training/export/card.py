@@ -159,7 +159,10 @@ def card(facts: CardFacts, folder: str) -> str:
         "facts": facts,
         "config": config,
         "method": config.method,
-        "method_rows": config.training_method.card_rows(config, list(facts.classes[:_MOST_CLASSES])),
+        "method_rows": [
+            *_objective_rows(config),
+            *config.training_method.card_rows(config, list(facts.classes[:_MOST_CLASSES])),
+        ],
         "optimizer": config.optimizer,
         "parent": facts.continues,
         "outcome": outcome,
@@ -181,6 +184,16 @@ def card(facts: CardFacts, folder: str) -> str:
         "fingerprint": outcome["fingerprint"],
     }
     return hub_card(__package__, _front_matter(facts, folder), values)
+
+
+def _objective_rows(config: TrainConfig) -> list[tuple[str, str]]:
+    """The objective with its settings, unless it is the cross entropy."""
+    if config.objective == "sft":
+        return []
+    how = getattr(config, config.objective).model_dump(mode="json", exclude={"custom"})
+    rewards = [use.use for use in getattr(getattr(config, config.objective), "custom", ())]
+    shown = [f"{name} {value}" for name, value in how.items()] + rewards
+    return [("Objective", f"{config.objective}: {', '.join(shown)}")]
 
 
 def _front_matter(facts: CardFacts, folder: str) -> dict[str, Any]:

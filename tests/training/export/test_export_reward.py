@@ -64,6 +64,7 @@ def test_the_code_of_the_card_runs(packed, tmp_path, case, monkeypatch, capsys):
     export_and_evaluate(job, fit_alone(job))
     card = Path(job.folder.uri, "export", folder, "README.md").read_text()
     assert "pipeline_tag: text-classification" in card and "- reward" in card
+    assert "| Objective | reward: centring 0.0 |" in card
     code = card.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(Path(job.folder.uri, "export", folder))
     exec(compile(code, "card", "exec"), {})
