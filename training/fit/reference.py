@@ -41,6 +41,7 @@ from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.data.batch import Loader
+from raymill.training.data.order import rows_of_worker
 from raymill.training.data.packed import PackedRows, RowBounds
 from raymill.training.fit.ranks import Ranks
 from raymill.training.models.answers import AnswerLoss
@@ -49,7 +50,7 @@ from raymill.training.records.job import Job
 
 log = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _LISTS = pa.list_(pa.float64())  # so that equal models have a ratio of exactly zero
 # A row for each packed row: of each of its documents, and of these with the answer of the next one (objective kto).
 REFERENCE = pa.schema([("reference", _LISTS), ("reference_mismatched", _LISTS)])
@@ -284,13 +285,14 @@ class _Computing:
             with torch.no_grad():
                 for step in range(steps):
                     ranks.reached(f"reference model, rows from {first + step * order.rows_per_step}")
-                    own = [row for _, row in order.step(step)][ranks.rank :: ranks.world]
+                    own = [row for _, row in rows_of_worker(order.step(step), ranks.rank, ranks.world)]
                     (batch,) = loader.micro_batches(step)
                     logp = self._logp(batch)
                     other = self._logp(batch.mismatched) if batch.mismatched else np.zeros_like(logp)
                     ends = np.cumsum([len(row) for row in batch.documents])[:-1]
                     each = zip(np.split(logp, ends), np.split(other, ends), strict=True)
-                    mine |= dict(zip(own, each, strict=False))
+                    if own:  # else the batch is padding
+                        mine |= dict(zip(own, each, strict=True))
         finally:
             loader.close()
             self.objective.train(training)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,23 @@ def test_on_two_workers_too(packed, tmp_path, two, objective):
     two.run(fit_until, resumed, 3)
     found = final_weights(two.run(fit_here, resumed)[0])
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_workers_compute_it_together_each_row_for_itself(own, packed, tmp_path, two, objective, engine):
+    """The numbers of one worker, of another artifact; and equal models begin with the loss of equal models."""
+    fit_alone(answer_job(packed, objective, output=str(tmp_path / "alone")))
+    job = answer_job(own, objective, output=str(tmp_path / "run"), engine=engine)
+    two.run(fit_here, job)
+    for split, table in tables(own, objective).items():
+        whole = tables(packed, objective)[split]
+        for name in table.column_names:
+            for found, expected in zip(table[name].to_pylist(), whole[name].to_pylist(), strict=True):
+                assert found == pytest.approx(expected, abs=1e-5)
+    assert column(job, "reward_chosen")[0] == column(job, "reward_rejected")[0] == 0
+    if objective == "dpo":
+        assert column(job, "loss")[0] == pytest.approx(math.log(2), abs=6e-8)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
