@@ -91,6 +91,7 @@ RANGES = {
     "from 0 to 8": "GopherQuality.min_stop_words",
     "from 0 to 86400": "Api.longest_wait_s Pages.longest_wait_s",
     "from 1": (
+        "Evaluate.tokens "
         "Grpo.max_new_tokens "
         "Assess.topic_records Augment.to Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
         "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "

@@ -19,7 +19,7 @@ from raymill.cluster.examples.content import (
     from_shape,
     pair,
     to_shape,
-    with_chosen,
+    with_answer,
 )
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
@@ -55,7 +55,7 @@ def prepared(tmp_path, monkeypatch):
 
 @given(preferences)
 def test_the_chosen_answer_is_the_same_in_all_shapes_with_one_answer(preference):
-    chat = with_chosen(preference)
+    chat = with_answer(preference, preference.chosen)
     for shape in ("pairs", "instruction", "messages"):
         back = from_shape(to_shape(chat, shape), shape)
         system = back.messages[0].content if back.messages[0].role == "system" else ""

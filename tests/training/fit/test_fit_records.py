@@ -285,9 +285,9 @@ def test_the_line_of_a_step_has_the_numbers_of_the_steps_it_is_about():
     assert console.step_line([record(0, validation={"loss": 2.25})], RemainingWork(1, 5)) == (
         "training: 0/1 step, validation 2.2500 at step 0"
     )
-    # 3,000 tokens in 4 + 6 s; 10 steps of 10 s, validations after 5, 10 and 12 of 4 s, and 2 * 50 rows of 3 * 4 / 30 s
+    # 3,000 tokens in 4 + 6 s; 10 steps of 10 s, validations after 5, 10 and 12 of 4 s, and once 50 rows of 4 / 30 s
     assert console.step_line(timed, left) == (
-        "training: 2/12 steps, loss 2.5000, 300 tokens/s in steps, 2 min 32 s left, 5 s of compiling, "
+        "training: 2/12 steps, loss 2.5000, 300 tokens/s in steps, 1 min 59 s left, 5 s of compiling, "
         "validation 1.5000 at step 2 in 4 s"
     )
     exported = dataclasses.replace(left, export_bytes=2_000_000_000)
@@ -303,7 +303,7 @@ def test_of_several_validations_the_last_is_shown_and_the_next_ones_take_as_long
     records = [record(step=1, loss=8.0, took=50.0, workers=9), record(step=2, loss=2.0, took=3.0, workers=2)]
     records = [one | {"time": f"2026-01-01T00:00:{51 * at:02d}"} for at, one in enumerate(records)]
     left = RemainingWork(3, 1, validation_rows=6, evaluation_rows=10)
-    assert left.seconds_left(records) == (51 - 50) + 3 + 2 * 10 * 3 * 2 / 6
+    assert left.seconds_left(records) == (51 - 50) + 3 + 10 * 3 / 6
     assert console.step_line(records, left).endswith("validation 2.0000 at step 2 in 3 s")
 
 
