@@ -291,7 +291,7 @@ def test_the_line_of_a_step_has_the_numbers_of_the_steps_it_is_about():
         "validation 1.5000 at step 2 in 4 s"
     )
     exported = dataclasses.replace(left, export_bytes=2_000_000_000)
-    assert ", 2 min 42 s left with export and evaluation, " in console.step_line(timed, exported)
+    assert ", 2 min 09 s left with export and evaluation, " in console.step_line(timed, exported)
     assert "tokens/s" in (line := console.step_line([*timed, record(3)], left)) and "loss" not in line
 
 
