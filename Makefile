@@ -29,14 +29,10 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 align-demo: setup  ## a tiny model learns from examples, preferences and rewards, four minutes
 	$(BIN)/python docs/examples/align/align.py build/align
 
-# The tests on Ray, which leave cores idle, beside all others; what they print comes last.
 test: setup  ## everything but the long matrices
-	mkdir -p build
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 2 --dist loadfile --no-loadscope-reorder \
-		$(RAY_TESTS) > build/ray-tests.txt 2>&1 & on_ray=$$!; \
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile \
-		--no-loadscope-reorder; status=$$?; \
-	wait $$on_ray || status=$$?; cat build/ray-tests.txt; exit $$status
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
+	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 3 --dist loadfile --no-loadscope-reorder \
+		$(RAY_TESTS)
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'
