@@ -132,8 +132,8 @@ def test_each_step_has_the_time_of_the_slowest_worker(packed, tmp_path):
     taken = [line for line in lines(job) if line["step"]]
     assert [line["slowest_rank"] for line in taken] == [1] * 4
     for line in taken:
-        assert 0.8 < line["forward_s"] < line["seconds"]
-        assert 0 < line["median_forward_s"] < line["forward_s"] - 0.2
+        assert 2 < line["forward_s"] < line["seconds"]
+        assert 0 < line["median_forward_s"] < line["forward_s"]
 
 
 def slowly(job: Job) -> None:
@@ -141,7 +141,7 @@ def slowly(job: Job) -> None:
 
     def slow(self, *rest):
         if os.environ["RANK"] == "1" and torch.is_grad_enabled():
-            time.sleep(0.4)
+            time.sleep(1)
         return forward(self, *rest)
 
     Objective.tensors = slow
