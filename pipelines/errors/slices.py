@@ -19,6 +19,7 @@ from scipy.stats import hypergeom
 from sklearn.tree import DecisionTreeClassifier
 
 from raymill.pipelines.agreement import wilson
+from raymill.pipelines.paired import holm
 
 _LEAST = 10  # items inside and outside of a slice that is tested
 _MOST_VALUES = 50  # slices of a field, the most frequent values
@@ -167,12 +168,3 @@ def _numbers(items: int, errors: int, others: int, other_errors: int) -> dict[st
         "difference_high": difference + ((high - rate) ** 2 + (rest - rest_low) ** 2) ** 0.5,
         "p": min(1.0, p),
     }
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """P-values corrected by Holm 1979. values: ascending."""
-    found, largest = [], 0.0
-    for number, value in enumerate(values):
-        largest = max(largest, min(1.0, value * (len(values) - number)))
-        found.append(largest)
-    return found

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import fisher_exact
 
 from raymill.pipelines.agreement import wilson
-from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, deciles, holm, leaves
+from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, deciles, leaves
 
 
 def features(random, count):
@@ -85,12 +85,6 @@ def test_newcombes_own_example():
     inside, wrong = np.arange(150) < 70, np.concatenate([np.arange(70) < 56, np.arange(80) < 48])
     ((_, found),) = compared([ErrorSlice("field", "a = b", inside, np.ones(150, bool))], wrong)
     assert (found["difference_low"], found["difference_high"]) == pytest.approx((0.0524, 0.3339), abs=1e-4)
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.06, 0.06, 0.5])
-    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
-    assert holm([]) == []
 
 
 def test_small_slices_and_equal_ones_are_not_tested():

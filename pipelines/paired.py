@@ -1,0 +1,243 @@
+"""Two models on the same items: differences with intervals, exact tests, the items still needed, and calibration.
+
+Letters: N items, G groups of items that are drawn together (without groups each item is one), K sums of a measure.
+
+    interval   bootstrap over groups, percentiles expanded for small G (Hesterberg 2015, What teachers should know about
+               the bootstrap), after two further groups of which each model wins one. For scores of 0 and 1 these are
+               Bonett and Price 2012 (Adjusted Wald intervals for a difference of binomial proportions based on paired
+               data); without them the interval of items without any difference has the width 0.
+    p          two-sided sign flips of the groups' differences; where all that differ have one size, as for scores of
+               0 and 1, the binomial distribution (McNemar, exact)
+    needed     (z of the level + z of the power)^2 x mean square of the differences / difference^2
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom, norm, t
+
+LEVEL, POWER = 0.05, 0.8
+_DRAWS, _FLIPS, _SEED = 2000, 9999, 0
+_ENUMERATED = 16  # groups that differ, up to which all sign flips are tried
+_AT_ONCE = 2_000_000  # numbers of drawn groups in memory
+
+CorpusMeasure = Callable[[np.ndarray], float]  # float64[K], sums over items -> the measure
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """A - B.
+
+    Attributes:
+        difference: mean over items, or the ratio of sums.
+        low, high: its interval.
+        p: of the exact test, not corrected for other comparisons.
+        items, groups: numbers of them.
+        needed: further items with which a difference of this size is decided; None of the difference 0.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    items: int
+    groups: int
+    needed: int | None
+
+    def verdict(self, corrected: float, level: float = LEVEL) -> str:
+        """`A` or `B` where the interval and the corrected p decide for one, else `undecided`."""
+        if corrected > level or self.low <= 0 <= self.high:
+            return "undecided"
+        return "A" if self.low > 0 else "B"
+
+
+def paired_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: Sequence[Any] | None = None,
+    *,
+    weights: np.ndarray | None = None,
+    scale: float = 1.0,
+    level: float = LEVEL,
+) -> PairedDifference:
+    """The difference of two models' numbers.
+
+    Args:
+        first, second: float64[N], the sums of an item, such as its score or its bits.
+        groups: of each item.
+        weights: float64[N], such as bytes of an item: the difference is sum(first - second) / sum(weights); None: 1.
+        scale: largest difference for each weight, used where no item differs; 0 of a measure without bounds.
+        level: 1 - the coverage of the interval.
+    """
+    ones = np.ones(len(first)) if weights is None else weights
+    sums, sizes = _by_group(np.column_stack([first - second, ones]), groups).T
+    differing = sums[sums != 0]
+    usual = float(sizes.mean())
+    further = float(np.sqrt((differing**2).mean())) if len(differing) else scale * usual
+    low, high = _interval(sums, sizes, [further, -further], usual, level)
+    difference = float(sums.sum() / sizes.sum())
+    square = float((sums**2).sum() / sizes.sum() / usual)  # of the mean of a group
+    enough = items_needed(square, difference, level)
+    needed = None if enough is None else max(1, round(enough * len(first) / len(sums)) - len(first))
+    return PairedDifference(difference, low, high, sign_flips(sums), len(first), len(sums), needed)
+
+
+def corpus_difference(
+    first: np.ndarray, second: np.ndarray, measure: CorpusMeasure, groups: Sequence[Any] | None = None
+) -> PairedDifference:
+    """The difference of a measure of a whole corpus, such as BLEU. first, second: float64[N, K].
+
+    The test swaps the answers of groups (approximate randomisation, Riezler and Maxwell 2005); needed is None.
+    """
+    count = first.shape[1]
+    table = _by_group(np.hstack([first, second]), groups)
+
+    def of(sums: np.ndarray) -> float:
+        return measure(sums[:count]) - measure(sums[count:])
+
+    seen = of(table.sum(axis=0))
+    drawn = np.array([of(row) for rows in _resampled(table) for row in rows])
+    tail = _tail(len(table), LEVEL)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    differs, as_extreme = table[:, :count] - table[:, count:], 0
+    random, whole = np.random.default_rng(_SEED), table.sum(axis=0)
+    for _ in range(_DRAWS):
+        moved = differs[random.random(len(table)) < 0.5].sum(axis=0)
+        as_extreme += abs(of(whole + np.concatenate([-moved, moved]))) >= abs(seen) - 1e-12
+    p = (1 + as_extreme) / (1 + _DRAWS)
+    return PairedDifference(seen, float(low), float(high), p, len(first), len(table), None)
+
+
+def mean_interval(
+    values: np.ndarray, groups: Sequence[Any] | None = None, bounds: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """The 95% interval of a mean. values: float64[N]. bounds: of the values, which two further items have."""
+    sums, sizes = _by_group(np.column_stack([values, np.ones(len(values))]), groups).T
+    usual = float(sizes.mean())
+    return _interval(sums, sizes, [one * usual for one in bounds or ()], usual, LEVEL)
+
+
+def sign_flips(differences: np.ndarray) -> float:
+    """The two-sided p of the hypothesis that each difference has either sign with probability 1/2. float64[G]."""
+    sizes = np.abs(differences[differences != 0])
+    if not len(sizes):
+        return 1.0
+    seen = abs(float(differences.sum()))
+    if np.allclose(sizes, sizes[0], rtol=1e-9, atol=0):
+        fewer = min(int((differences > 0).sum()), int((differences < 0).sum()))
+        return min(1.0, 2 * float(binom.cdf(fewer, len(sizes), 0.5)))
+    least = seen - 1e-12 * float(sizes.sum())
+    if len(sizes) <= _ENUMERATED:
+        signs = 1 - 2 * (np.arange(1 << len(sizes))[:, None] >> np.arange(len(sizes)) & 1)
+        return float((np.abs(signs @ sizes) >= least).mean())
+    random, found = np.random.default_rng(_SEED), 0
+    for count in _portions(_FLIPS, len(sizes)):
+        signs = random.integers(0, 2, (count, len(sizes)), dtype=np.int8) * 2 - 1
+        found += int((np.abs(signs @ sizes) >= least).sum())
+    return (1 + found) / (1 + _FLIPS)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values corrected by Holm 1979, in the order given."""
+    found, largest = [0.0] * len(values), 0.0
+    for number, at in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        found[at] = largest = max(largest, min(1.0, values[at] * (len(values) - number)))
+    return found
+
+
+def items_needed(square: float, difference: float, level: float = LEVEL, power: float = POWER) -> int | None:
+    """The number of items that find a difference with this power; None of the difference 0.
+
+    square: mean square of the items' differences; for scores of 0 and 1 the fraction of items that differ.
+    """
+    if not difference:
+        return None
+    return int(np.ceil((norm.ppf(1 - level / 2) + norm.ppf(power)) ** 2 * square / difference**2))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Confidences beside the fractions of right answers.
+
+    Attributes:
+        error: expected calibration error, sum over bins of n_b / n x abs(accuracy - confidence).
+        low, high: its 95% interval, by the basic bootstrap, which takes off the bias of a mean of absolute values.
+        brier: mean square of confidence - right.
+        bins: (lower end, items, mean confidence, accuracy) of each bin that has items.
+    """
+
+    error: float
+    low: float
+    high: float
+    brier: float
+    bins: list[tuple[float, int, float, float]]
+
+
+def calibration(
+    confidence: np.ndarray, right: np.ndarray, groups: Sequence[Any] | None = None, bins: int = 10
+) -> Calibration:
+    """Calibration in bins of equal width. confidence: float64[N], 0 to 1. right: float64[N], 0 or 1."""
+    at = np.minimum((confidence * bins + 1e-9).astype(int), bins - 1)
+    inside = np.eye(bins)[at]  # [N, B]
+    table = _by_group(np.column_stack([inside * (right - confidence)[:, None], np.ones(len(at))]), groups)
+
+    def error(sums: np.ndarray) -> np.ndarray:
+        return np.abs(sums[..., :-1]).sum(axis=-1) / sums[..., -1]
+
+    seen = float(error(table.sum(axis=0)))
+    drawn = np.concatenate([error(rows) for rows in _resampled(table)])
+    above, below = np.quantile(drawn, [1 - LEVEL / 2, LEVEL / 2])
+    rows = [
+        (one / bins, int((at == one).sum()), float(confidence[at == one].mean()), float(right[at == one].mean()))
+        for one in np.unique(at).tolist()
+    ]
+    brier = float(((confidence - right) ** 2).mean())
+    return Calibration(seen, max(0.0, 2 * seen - float(above)), max(0.0, 2 * seen - float(below)), brier, rows)
+
+
+def _by_group(table: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray:
+    """float64[G, K]: the sums of the rows of each group; the table itself without groups. table: float64[N, K]."""
+    if groups is None:
+        return table
+    numbers: dict[Any, int] = {}
+    at = [numbers.setdefault(one, len(numbers)) for one in groups]
+    found = np.zeros((len(numbers), table.shape[1]))
+    np.add.at(found, at, table)
+    return found
+
+
+def _interval(
+    sums: np.ndarray, sizes: np.ndarray, further: Sequence[float], usual: float, level: float
+) -> tuple[float, float]:
+    """The interval of sum(sums) / sum(sizes). further: sums of further groups, each of the size `usual`."""
+    sums, sizes = np.concatenate([sums, further]), np.concatenate([sizes, [usual] * len(further)])
+    if (sizes == usual).all():
+        drawn = np.concatenate(list(_resampled(sums / usual))) / len(sums)
+    else:
+        drawn = np.concatenate([rows[:, 0] / rows[:, 1] for rows in _resampled(np.column_stack([sums, sizes]))])
+    tail = _tail(len(sums), level)
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _tail(groups: int, level: float) -> float:
+    """The fraction of draws beyond each end of an interval: level / 2, less of few groups."""
+    if groups < 2:
+        return 0.0
+    return float(norm.cdf(t.ppf(level / 2, groups - 1) * (groups / (groups - 1)) ** 0.5))
+
+
+def _resampled(table: np.ndarray) -> Iterator[np.ndarray]:
+    """Sums float64[portion, K] over groups drawn with replacement, `_DRAWS` in all. table: float64[G, K] or [G]."""
+    random = np.random.default_rng(_SEED)
+    for count in _portions(_DRAWS, table.size):
+        yield table[random.integers(0, len(table), (count, len(table)))].sum(axis=1)
+
+
+def _portions(count: int, size: int) -> Iterator[int]:
+    """Parts of a number of draws, so that the numbers of a part fit `_AT_ONCE`."""
+    part = max(1, _AT_ONCE // max(1, size))
+    for start in range(0, count, part):
+        yield min(part, count - start)
