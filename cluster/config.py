@@ -163,13 +163,17 @@ def load_recorded(
     return found.model_copy(update={"storage": store.options})
 
 
-def load_part(model: type[Config], raw: dict[str, Any], where: str) -> Config:
-    """Settings that stand in a file of their own, or in a setting of any form. where: for messages.
+def load_part(
+    model: type[Config], raw: dict[str, Any], where: str, context: Mapping[str, Any] | None = None
+) -> Config:
+    """Settings that stand in a file of their own, or in a setting of any form.
+
+    where: for messages. context: pydantic's context of the config, which has plug-ins.
 
     Raises:
         ConfigError: lists all mistakes.
     """
-    return _validated(model, raw, _Origins(where, copy.deepcopy(raw), (), {}), [])
+    return _validated(model, raw, _Origins(where, copy.deepcopy(raw), (), dict(context or {})), [])
 
 
 def load_storage(overrides: Sequence[str | Override]) -> StorageOptions:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import compose_to as compose
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
-    from raymill.typed_settings import annotate, curate, distil, errors, generate, prepare, prompt, train
+    from raymill.typed_settings import annotate, curate, distil, errors, generate, prepare, prompt, run, train
 
 # Public names besides the verbs -> module, or module:name.
 _OTHERS = {
@@ -101,6 +101,7 @@ __all__ = [
     "prompt",
     "push",
     "render",
+    "run",
     "runs",
     "sample",
     "session",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import datetime
 
     from raymill.cluster.artifact import Artifact
+    from raymill.cluster.chain.job import ChainRun
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.annotate.job import AnnotateRun
@@ -927,6 +928,21 @@ class EvaluationSetSettings(TypedDict, total=False):
     path: Required[Place]
     columns: Required[Sequence[str]]
     """Columns of the evaluation set with texts; each text is searched for by itself."""
+
+
+class ExecutionSettings(TypedDict, total=False):
+    """How often and how long the units of a run are tried, and on how many cores of this machine."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; time in which no unit could
+    run does not count.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
 
 
 class ExportSettings(TypedDict, total=False):
@@ -3459,3 +3475,63 @@ def errors(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("errors", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def run(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    steps: Mapping[str, Mapping[str, Any]] = NOT_GIVEN,
+    until: str | None = NOT_GIVEN,
+    execution: ExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> ChainRun:
+    """Make the steps of a run file in the order of their references: from data to a model, in one command.
+
+    A second run continues where the first stopped; steps whose settings and inputs did not change are not made again.
+    Report: OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        output: Folder or URI; each step has the folder of its name in it.
+        steps: Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, lists of
+            values of settings, of which each combination is a run. `${STEP.output}` and `${STEP.FIELD}` refer
+            to an earlier step.
+        until: Last step to make, with the steps that it needs; null: all steps are made.
+        execution: `cpus` of it, of this machine; each step has its own.
+        storage: Access to the store, of all steps.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "output": output,
+            "steps": steps,
+            "until": until,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("run", config, settings, override=override, **options)

@@ -22,7 +22,7 @@ from raymill.cluster.run import RUN_REPORT, RunFolder
 from raymill.cluster.session import Session, in_worker
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
-from raymill.cluster.submit.work import Machines, job_config
+from raymill.cluster.submit.work import Machines, job_config, largest
 from raymill.training.config import TrainConfig, refuse_output_among_inputs
 from raymill.training.config_parts import Workers
 from raymill.training.continuing import find_parent, parent_of, write_parent
@@ -48,7 +48,7 @@ from raymill.training.report.gather import combine_reports, gather
 from raymill.training.report.page import render
 from raymill.training.report.text import Fit, exported_validation
 from raymill.training.train_run import TrainRun
-from raymill.training.work import files_that_must_exist, largest, machines, model_identity, with_absolute_paths
+from raymill.training.work import files_that_must_exist, machines, model_identity, with_absolute_paths
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ The workers, their GPUs and their engine are settings; the machines follow from 
 """
 
 import math
-from dataclasses import replace
 from typing import Any
 
 from raymill.cluster.artifact import canonical_json
@@ -85,13 +84,6 @@ def machines(config: TrainConfig, corpora: dict[str, FrozenCorpus]) -> Machines:
             "most": f"workers.count: {most}, {together} a machine; {config.method} on {device}s",
         },
     )
-
-
-def largest(groups: list[Machines]) -> Machines:
-    """One group of machines that serves every phase: the largest of each number."""
-    first = max(groups, key=lambda one: (one.gpus, one.memory))
-    names = ("cpus", "memory", "disk", "largest_task", "least", "most")
-    return replace(first, **{name: max(getattr(one, name) for one in groups) for name in names})
 
 
 def model_identity(config: TrainConfig) -> str:

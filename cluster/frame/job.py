@@ -367,6 +367,10 @@ class RunJob(ABC, Generic[Config]):
     def machines(self, seconds: float | None) -> Machines:
         """The machines that do the units. seconds: wanted duration, None for any."""
 
+    def machine_groups(self, seconds: float | None) -> tuple[Machines, ...]:
+        """Groups of different machines; by default one."""
+        return (self.machines(seconds),)
+
     def must_exist(self) -> tuple[str, ...]:
         """URIs of files that the machines read."""
         return ()
@@ -507,7 +511,7 @@ class RunJob(ABC, Generic[Config]):
             output=self.root,
             finished=self.find(replace=replace).run is not None,
             head=head_machine(self.unit_count()),
-            workers=(self.machines(seconds),),
+            workers=self.machine_groups(seconds),
             must_exist=self.must_exist(),
             all_at_once=self.all_at_once,
             replace=replace,

@@ -27,6 +27,7 @@ _OURS = {
         ("prompt", "raymill.pipelines.prompting.kind:PROMPT"),
         ("annotate", "raymill.pipelines.annotate.kind:ANNOTATE"),
         ("errors", "raymill.pipelines.errors.kind:ERRORS"),
+        ("run", "raymill.cluster.chain.kind:RUN"),
     )
 }
 

@@ -443,8 +443,8 @@ def plan_config(
     whole = config_of(config, settings, override)
     declared = kind_of(whole.kind)
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given.keys() - _taken_by(declared):
-        others = " and ".join(kind.name for kind in kinds() if name in _taken_by(kind))
+    for name in given.keys() - taken_by(declared):
+        others = " and ".join(kind.name for kind in kinds() if name in taken_by(kind))
         raise ConfigError(
             f"--{name.replace('_', '-')}: an option for configs of kind {others}; {shown_config(config)} is of kind "
             f"{declared.name}. Leave it out."
@@ -454,7 +454,7 @@ def plan_config(
     return (declared.own_plan or plan_settings)(whole, **given)
 
 
-def _taken_by(kind: Kind) -> set[str]:
+def taken_by(kind: Kind) -> set[str]:
     """The options of the verb that the plan of a kind takes."""
     own = kind.own_plan or kind.plan
     return {"cores", "prices", *inspect.signature(own.load() if own else subject_of_files).parameters}

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -138,6 +138,13 @@ class Work:
     def config_fingerprint(self) -> str:
         """Fingerprint of the whole config, with the settings that do not decide the result, such as `execution`."""
         return fingerprint(self.config)
+
+
+def largest(groups: Sequence[Machines]) -> Machines:
+    """One group of machines that serves all of these: the largest of each number."""
+    first = max(groups, key=lambda one: (one.gpus, one.memory))
+    names = ("cpus", "memory", "disk", "largest_task", "least", "most")
+    return replace(first, **{name: max(getattr(one, name) for one in groups) for name in names})
 
 
 def head_machine(units: int) -> Machines:

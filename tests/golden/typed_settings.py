@@ -19,7 +19,7 @@ from raymill.cluster.plugins import PluginUse
 from raymill.cluster.store.paths import AbsolutePath
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors")
+KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors", "run")
 _WIDTH = 120
 
 _HEAD = '''\
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import datetime
 
     from raymill.cluster.artifact import Artifact
+    from raymill.cluster.chain.job import ChainRun
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.annotate.job import AnnotateRun

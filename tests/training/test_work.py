@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.submit.work import GIB, Machines, head_machine
+from raymill.cluster.submit.work import GIB, Machines, head_machine, largest
 from raymill.training import work as asked
 from raymill.training.config import TrainConfig
 from raymill.training.job import TrainJob
@@ -148,11 +148,11 @@ def test_one_group_of_machines_has_the_largest_of_each_number():
     small = Machines("cpu", 9, 12, 9, 0, 2, 9, 2, {"cpus": "small"})
     large = Machines("gpu", 3, 8, 3, 4, 8, 3, 8, {"cpus": "large"})
     for groups in ([small, large], [large, small]):
-        found = asked.largest(groups)
+        found = largest(groups)
         assert [getattr(found, name) for name in numbers] == [9, 12, 9, 8, 9, 8]
         assert (found.name, found.gpus, found.reasons) == ("gpu", 4, {"cpus": "large"})
     equal = Machines("cpu", 1, 19, 1, 0, reasons={"cpus": "more memory"})
-    assert asked.largest([small, equal]).reasons == {"cpus": "more memory"}
+    assert largest([small, equal]).reasons == {"cpus": "more memory"}
 
 
 def test_the_head_has_memory_for_the_units_of_all_phases_twice(settings, monkeypatch):

@@ -1,0 +1,6 @@
+"""The kind `run`: a run file, whose steps are runs of other kinds. No kind is named here.
+
+config.py    steps, references between them, conditions, matrices
+job.py       the steps in order, each found, continued or made
+plan.py      `raymill plan` and the dry run of all steps
+"""

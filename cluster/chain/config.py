@@ -1,0 +1,311 @@
+"""The settings of a `kind: run` config, a run file: named steps, each the config of a run of another kind.
+
+    ${STEP.output}     output of a step: OUTPUT/STEP
+    ${STEP.outputs}    outputs of all runs of a step that has a matrix, as a list
+    ${STEP.digest}     digest of the finished run
+    ${STEP.FIELD}      value of its report.json, such as `passed` or `scores.accuracy`
+
+A step is made after the steps that it refers to. Outputs are known beforehand; digests and fields when the step is
+finished, so a setting that has one is validated then.
+"""
+
+import itertools
+import json
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from raymill.cluster.config import load_part, model_of
+from raymill.cluster.errors import ConfigError, DataError, Problem
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.execution import Execution
+from raymill.cluster.frame.kinds import names
+from raymill.cluster.frame.run_name import RunName, named_after_output
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import SECRETS, StorageOptions
+from raymill.cluster.store.store import Store
+
+KIND = "run"
+_MOST_RUNS = 100  # of a matrix
+_REFERENCE = re.compile(r"\$\{([A-Za-z0-9][\w-]*)\.([\w.-]+)\}")
+_CONDITION = re.compile(rf"({_REFERENCE.pattern})(?:\s*(==|!=|<=|>=|<|>)\s*(\S.*))?")
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_OF_FILE = {  # settings that a step cannot have -> why
+    "output": "the output of a step is OUTPUT/STEP",
+    "storage": "all steps use the `storage` of the run file",
+}
+
+StepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
+ValueOf = Callable[[str, str], Any]  # of a step's field
+
+
+class ChainConfig(BaseModel, extra="forbid", frozen=True):
+    """A run file: steps, each a run of another kind, in the order of their references."""
+
+    kind: Literal["run"] = Field(description="Kind of run: run")
+    name: RunName = ""
+    output: str = Field(description="Folder or URI; each step has the folder of its name in it")
+    steps: dict[StepName, dict[str, Any]] = Field(
+        min_length=1,
+        max_length=1000,
+        description="Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, lists of "
+        "values of settings, of which each combination is a run. `${STEP.output}` and `${STEP.FIELD}` refer to an "
+        "earlier step",
+    )
+    until: str | None = Field(
+        None, description="Last step to make, with the steps that it needs; null: all steps are made"
+    )
+    execution: Execution = Field(Execution(), description="`cpus` of it, of this machine; each step has its own")  # type: ignore[call-arg]
+    storage: StorageOptions = Field(StorageOptions(), description="Access to the store, of all steps")  # type: ignore[call-arg]
+
+    _context: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, settings: Any) -> Any:
+        return named_after_output(settings, KIND)
+
+    @field_validator("steps", mode="after")
+    @classmethod
+    def _expanded(cls, steps: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return without_matrices(steps)
+
+    @model_validator(mode="after")
+    def _checked(self, info: ValidationInfo) -> Self:
+        self._context.update(info.context or {})
+        problems = [problem for name in self.steps for problem in self._problems_of_references(name)]
+        if not problems:
+            problems += self._circle()
+        if not problems:
+            problems += [problem for name in self.steps for problem in self._problems_of_settings(name)]
+        if self.until is not None and self.until not in self.steps:
+            problems.append(Problem.of("until", f"{self.until!r} given", f"one of: {', '.join(self.steps)}"))
+        if problems:
+            raise ConfigError.about(*problems)
+        return self
+
+    @property
+    def store(self) -> Store:
+        return Store(self.storage)
+
+    @property
+    def root(self) -> str:
+        """The output as an absolute path or URI."""
+        return paths.absolute(self.output)
+
+    @property
+    def order(self) -> list[str]:
+        """The steps, each after those that it needs; else as in the file. With `until`, only that step and those."""
+        found: list[str] = []
+        while ready := [name for name in self.steps if name not in found and self.needs(name) <= {*found}]:
+            found.append(ready[0])
+        if self.until is None:
+            return found
+        wanted, more = set[str](), {self.until}
+        while more:
+            wanted |= more
+            more = set().union(*map(self.needs, more)) - wanted
+        return [name for name in found if name in wanted]
+
+    def needs(self, name: str) -> set[str]:
+        """The steps that a step refers to."""
+        return {step for step, _ in references(self.steps[name])}
+
+    def output_of(self, name: str) -> str:
+        """The output of a step."""
+        return paths.join(self.root, name)
+
+    def fields(self, name: str) -> list[tuple[str, str]]:
+        """The references of a step whose values are not known before the run, without those of its `if`."""
+        given = {key: value for key, value in self.steps[name].items() if key != "if"}
+        return [(step, field) for step, field in references(given) if field != "output"]
+
+    def config_of(self, name: str, value_of: ValueOf) -> Any:
+        """The config of a step, as its kind has it. value_of: values of the fields that it refers to.
+
+        Raises:
+            ConfigError: lists all mistakes.
+        """
+        given = {key: value for key, value in self.steps[name].items() if key != "if"}
+        found = filled(given, lambda step, field: self.output_of(step) if field == "output" else value_of(step, field))
+        settings = {"name": f"{self.name}-{name}"[:100]} | found | {"output": self.output_of(name)}
+        config = load_part(model_of(given["kind"]), settings, f"step {name}", self._context)
+        return config.model_copy(update={"storage": self.storage})
+
+    def condition(self, name: str, value_of: ValueOf) -> str | None:
+        """Why a step is not made by its `if`; None if it is made.
+
+        Raises:
+            ConfigError: the value is not true or false, or cannot be compared.
+        """
+        if (text := self.steps[name].get("if")) is None:
+            return None
+        reference, step, field, sign, wanted = _CONDITION.fullmatch(text.strip()).groups()  # type: ignore[union-attr]
+        value = value_of(step, field)
+        seen = f"{step}.{field} is {json.dumps(value)}"
+        if sign is None:
+            if not isinstance(value, bool):
+                raise ConfigError(f"if: {seen}; wanted true or false. Compare it, as in `{reference} >= 1`.")
+            return None if value else seen
+        other = _value(wanted)
+        try:
+            return None if _OPERATORS[sign](value, other) else f"{seen}, and {sign} {wanted} was wanted"
+        except TypeError as error:
+            raise ConfigError(f"if: {seen}, which cannot be compared with {wanted}.") from error
+
+    def _problems_of_references(self, name: str) -> Iterator[Problem]:
+        given, at = self.steps[name], f"step {name}"
+        if given.get("kind") not in {*names()} - {KIND}:
+            wanted = ", ".join(one for one in names() if one != KIND)
+            yield Problem.of(f"{at}, kind", f"{given.get('kind')!r:.60} given", f"one of: {wanted}")
+        for setting, why in _OF_FILE.items():
+            if setting in given:
+                yield Problem.of(f"{at}, {setting}", why, fix="Leave it out.")
+        if any(key in SECRETS for key in _keys(given)):
+            fix = "Use `storage.profile`, or the environment."
+            yield Problem.of(at, "the key of a store is given, and steps are recorded", fix=fix)
+        condition = given.get("if")
+        if condition is not None and not (isinstance(condition, str) and _CONDITION.fullmatch(condition.strip())):
+            wanted = "a field of a step, as in `${judged.passed}` or `${sft.loss} < 2`"
+            yield Problem.of(f"{at}, if", f"{condition!r:.80} given", wanted)
+        for step, field in dict.fromkeys(references(given)):
+            if field == "outputs":  # those of a step with a matrix are replaced already
+                yield Problem.of(at, f"${{{step}.outputs}} given, and {step} is no step with a matrix")
+            elif step not in self.steps:
+                runs = [one for one in self.steps if re.fullmatch(rf"{re.escape(step)}-\d+", one)]
+                fix = f"It has a matrix: refer to ${{{step}.outputs}} or to {runs[0]}." if runs else ""
+                there = "" if runs else f"one of: {', '.join(one for one in self.steps if one != name)}"
+                yield Problem.of(at, f"${{{step}.{field}}} refers to no step", there, fix)
+
+    def _circle(self) -> list[Problem]:
+        left = [name for name in self.steps if name not in self.model_copy(update={"until": None}).order]
+        seen = f"{' and '.join(left)} refer to each other, or to themselves, so none can be the first"
+        return [Problem.of("steps", seen, fix="Take out one of their references.")] if left else []
+
+    def _problems_of_settings(self, name: str) -> list[Problem]:
+        try:
+            self.config_of(name, lambda step, field: f"${{{step}.{field}}}")
+        except ConfigError as error:
+            # A setting that refers to a field has its value when the step of the field is finished.
+            is_open = bool(self.fields(name))
+            return [one for one in error.problems if not (is_open and "${" in one.message)]
+        return []
+
+
+def references(value: Any) -> Iterator[tuple[str, str]]:
+    """(step, field) of each reference in settings."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+    elif isinstance(value, str):
+        yield from _REFERENCE.findall(value)
+
+
+def filled(value: Any, value_of: ValueOf) -> Any:
+    """Settings with values in place of references. A text that is one reference becomes the value with its type."""
+    if isinstance(value, Mapping):
+        return {key: filled(inner, value_of) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, value_of) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if whole := _REFERENCE.fullmatch(value):
+        return value_of(whole[1], whole[2])
+    return _REFERENCE.sub(lambda found: str(value_of(found[1], found[2])), value)
+
+
+def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) -> Any:
+    """The value of `${STEP.FIELD}` of a finished run.
+
+    Raises:
+        DataError: its report has no such value.
+    """
+    if field == "digest":
+        return manifest["digest"]
+    found: Any = report
+    for key in field.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            known = ", ".join(name for name, one in report.items() if not isinstance(one, dict | list))
+            raise DataError(f"{uri}: its report has no {field}. It has: {known or 'no single values'}.")
+        found = found[key]
+    return found
+
+
+def without_matrices(steps: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The steps with a step STEP-1, STEP-2 and so on for each combination of a `matrix`, the last setting fastest.
+
+    `${STEP.outputs}`, alone or in a list, becomes the list of their outputs.
+
+    Raises:
+        ConfigError: a matrix is no mapping of settings to lists, or a name is taken.
+    """
+    runs: dict[str, list[str]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, given in steps.items():
+        if (matrix := given.get("matrix")) is None:
+            found[name] = given
+            continue
+        if not (isinstance(matrix, dict) and matrix and all(isinstance(one, list) and one for one in matrix.values())):
+            raise ConfigError(
+                f"step {name}, matrix: {matrix!r:.80} given; wanted lists of values of settings, as in {{seed: [1]}}."
+            )
+        combinations = list(itertools.product(*matrix.values()))
+        if len(combinations) > _MOST_RUNS:
+            raise ConfigError(
+                f"step {name}, matrix: {plural(len(combinations), 'combination')}; at most {_MOST_RUNS} are made."
+            )
+        runs[name] = [f"{name}-{number}" for number in range(1, len(combinations) + 1)]
+        for run, values in zip(runs[name], combinations, strict=True):
+            if run in steps:
+                raise ConfigError(f"step {run}: also the name of a run of the matrix of {name}. Choose another name.")
+            found[run] = json.loads(json.dumps({key: value for key, value in given.items() if key != "matrix"}))
+            for key, value in zip(matrix, values, strict=True):
+                _set(found[run], key, value, name)
+    outputs = {f"${{{name}.outputs}}": [f"${{{run}.output}}" for run in of] for name, of in runs.items()}
+    return {name: _with_lists(given, outputs) for name, given in found.items()}
+
+
+def _set(settings: dict[str, Any], key: str, value: Any, step: str) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        settings = settings.setdefault(group, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"step {step}, matrix: {key}: {group} is no group of settings.")
+    settings[last] = value
+
+
+def _with_lists(value: Any, lists: Mapping[str, list[str]]) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_lists(inner, lists) for key, inner in value.items()}
+    if isinstance(value, list):
+        pieces = [lists[one] if isinstance(one, str) and one in lists else [_with_lists(one, lists)] for one in value]
+        return [one for piece in pieces for one in piece]
+    return lists.get(value, value) if isinstance(value, str) else value
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(inner)
+
+
+def _value(text: str) -> Any:
+    """A value to compare with: JSON, or text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.strip("'\"")

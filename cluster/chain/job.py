@@ -1,0 +1,392 @@
+"""The job of a run file: its steps in order, each found finished, continued or made by its own kind.
+
+    OUTPUT/STEP                 the run of a step
+    OUTPUT/report.json, .html   state of every step, written after each
+    OUTPUT/manifest.json        digest of each step's run; written last
+
+Each kind decides by its own records whether a run is finished, so a step is made again only if its settings or the
+content of what it reads changed. Steps are made one after the other: the units of each use all machines of the session.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from markupsafe import Markup
+
+from raymill import cluster
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.chain.config import ChainConfig, ValueOf, field_value
+from raymill.cluster.entry import require_extra
+from raymill.cluster.errors import DataError, RaymillError, UserError
+from raymill.cluster.formats import duration, plural
+from raymill.cluster.frame.job import REPORT_HTML, FoundRun, Made, Making, Run, RunJob
+from raymill.cluster.frame.kinds import kind_of
+from raymill.cluster.frame.opening import open as open_run
+from raymill.cluster.record import OtherSettings, json_bytes, read_json
+from raymill.cluster.report.page import page
+from raymill.cluster.report.sections import DataTable, Section, code, config_section, table_section, wrapped
+from raymill.cluster.run import RUN_REPORT, other_settings
+from raymill.cluster.session import Session
+from raymill.cluster.store import paths
+from raymill.cluster.submit.work import Machines, job_config, largest
+
+log = logging.getLogger(__name__)
+
+FINISHED, OPEN, NOT_MADE = "finished", "open", "not made"
+_FACTS = 3  # lines of a run's summary in the report
+
+
+@dataclass(frozen=True)
+class ChainStep:
+    """A step of a run file, as it is now.
+
+    Attributes:
+        state: finished, open (to be made or continued), or not made (by a condition, its own or of a step before).
+        run: the finished run.
+        job: the job of an open step whose references have values.
+        reason: why it is not made, or what it waits for.
+    """
+
+    name: str
+    state: str
+    run: Run | None = None
+    job: RunJob[Any] | None = None
+    reason: str = ""
+
+
+class ChainRun(Run):
+    """The runs of a run file. Its report has the state of each step."""
+
+    @property
+    def summary(self) -> str:
+        head, rows = self.table
+        cells = [head, *rows]
+        widths = [max(len(row[column]) for row in cells) + 2 for column in range(len(head) - 1)]
+        return "\n".join(
+            "".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + row[-1] for row in cells
+        )
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The state of each step."""
+        rows = []
+        for one in self.report["steps"]:
+            time = "" if one["seconds"] is None else duration(one["seconds"])
+            rows.append(
+                (one["step"], one["kind"], one["state"], time, one["reason"] or one["facts"].partition("\n")[0])
+            )
+        return ("step", "kind", "state", "time", ""), rows
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the first step that has one other than 0, such as a failed gate."""
+        return next((one["exit_code"] for one in self.report["steps"] if one["exit_code"]), 0)
+
+    def step(self, name: str) -> Run:
+        """The run of a step.
+
+        Raises:
+            DataError: it was not made.
+        """
+        return open_run(paths.join(self.uri, name), storage=self.store.options)
+
+
+class ChainJob(RunJob[ChainConfig]):
+    """Make the steps of a run file in the order of their references: from data to a model, in one command.
+
+    A second run continues where the first stopped; steps whose settings and inputs did not change are not made again.
+    Report: OUTPUT/report.html
+    """
+
+    kind, run_type = "run", ChainRun
+
+    def __init__(self, config: ChainConfig) -> None:
+        super().__init__(config)
+        self.all_at_once = any(kind_of(one["kind"]).job.load().all_at_once for one in config.steps.values())  # type: ignore[misc, attr-defined]
+        self._made: list[ChainStep] = []  # by this call
+
+    def settings(self) -> dict[str, Any]:
+        return {"steps": self.config.steps}
+
+    def inputs(self) -> str | None:
+        return _fingerprint(self._made or [*self.walk()])
+
+    def walk(self, *, replace: bool = False, verify: bool = False, making: Making | None = None) -> Iterator[ChainStep]:
+        """Each step as it is; open ones are made if `making` is given.
+
+        Raises:
+            OtherSettings: a step was made with other settings or inputs, and not `replace`; the message names it.
+        """
+        runs: dict[str, Run] = {}
+        not_made = set[str]()
+
+        value_of = _values_of(runs)
+        for name in self.config.order:
+            needed = sorted(self.config.needs(name), key=self.config.order.index)
+            if stopped := [one for one in needed if one in not_made]:
+                not_made.add(name)
+                yield ChainStep(name, NOT_MADE, reason=f"step {stopped[0]} was not made")
+            elif missing := [one for one in needed if one not in runs]:
+                yield ChainStep(name, OPEN, reason=f"waits for {' and '.join(missing)}")
+            else:
+                with naming(name):
+                    if reason := self.config.condition(name, value_of):
+                        not_made.add(name)
+                        yield ChainStep(name, NOT_MADE, reason=reason)
+                        continue
+                    job = self._job(name, value_of)
+                    if making is None:
+                        run = job.find(replace=replace, verify=verify).run
+                    else:
+                        making.lease.check()
+                        making.progress.say(f"step {name} ({job.kind})")
+                        run = job.run(making.session, making.progress, replace=replace, verify=verify)
+                        if run.fresh and making.session.embedded:
+                            job.after()
+                if run is None:
+                    yield ChainStep(name, OPEN, job=job)
+                else:
+                    runs[name] = run
+                    yield ChainStep(name, FINISHED, run)
+
+    @cached_property
+    def states(self) -> list[ChainStep]:
+        """Each step as it was before this call."""
+        return [*self.walk(replace=True)]
+
+    @cached_property
+    def jobs(self) -> dict[str, RunJob[Any]]:
+        """The job of each step, by name, also of those whose inputs do not exist yet; without those whose settings
+        refer to a field of a step that is not finished."""
+        runs = {one.name: one.run for one in self.states if one.run}
+        found = {}
+        for name in self.config.order:
+            if all(step in runs for step, _ in self.config.fields(name)):
+                with naming(name):
+                    found[name] = self._job(name, _values_of(runs))
+        return found
+
+    def _job(self, name: str, value_of: ValueOf) -> RunJob[Any]:
+        config = self.config.config_of(name, value_of)
+        return kind_of(config.kind).job(config)
+
+    # Before the run
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        for name, job in self.jobs.items():
+            if extra := kind_of(job.kind).extra:
+                require_extra(extra, f"step {name}, kind: {job.kind}")
+            with naming(name):
+                job.require_extras(computes=computes)
+
+    def find(self, *, replace: bool = False, verify: bool = False) -> FoundRun:
+        """As of `RunJob`. A manifest of other steps is no obstacle: the records of the steps are what is replaced."""
+        manifest = self.folder.manifest_file.read()
+        if manifest is not None and manifest["kind"] != self.kind and not replace:
+            seen = [f"its kind is {manifest['kind']}, not {self.kind}"]
+            raise OtherSettings.about(other_settings(self.root, "a finished run", seen))
+        inputs = _fingerprint([*self.walk(replace=replace, verify=verify)])
+        if (
+            manifest is None
+            or self.config.until
+            or (manifest["config"], manifest["inputs"]) != (self.settings(), inputs)
+        ):
+            return FoundRun()
+        gone = [
+            uri
+            for uri in (paths.join(self.root, one) for one in (RUN_REPORT, REPORT_HTML))
+            if not self.store.exists(uri)
+        ]
+        if gone:
+            return FoundRun(damage=dict.fromkeys(gone, "is gone"))
+        return FoundRun(self._run(manifest, self.read_report(), fresh=False))
+
+    def check(self, session: Session, replace: bool) -> None:
+        """Make the checks of each step that waits for others, so that a mistake in the last step is found at once."""
+        waiting = [one.name for one in self.walk(replace=replace) if one.run is None]
+        jobs = self.jobs
+        for name in waiting:
+            if self.config.needs(name) and name in jobs:
+                with naming(name), self.missing_outputs_allowed(waiting):
+                    jobs[name].check(session, replace)
+
+    @contextmanager
+    def missing_outputs_allowed(self, steps: Sequence[str]) -> Iterator[None]:
+        """Leave out an error about the output of one of these steps, which is not there yet."""
+        try:
+            yield
+        except UserError as error:
+            if not any(self.config.output_of(step) in error.as_written for step in steps):
+                raise
+
+    # The run
+
+    def make(self, making: Making) -> Made | Run:
+        before = self._entries_before()
+        every = self.config.model_copy(update={"until": None}).order
+        later = {name: one for name, one in before.items() if name not in self.config.order}  # with `until`
+        entries = {name: later.get(name) or self._entry(ChainStep(name, OPEN), before) for name in every}
+        self._made = []
+        self._write(entries)
+        began = time.monotonic()
+        for step in self.walk(replace=making.replace, verify=making.verify, making=making):
+            took = None
+            if step.run and step.run.fresh:
+                self.folder.manifest_file.discard()
+                took = time.monotonic() - began
+            self._made.append(step)
+            entries[step.name] = self._entry(step, before, took)
+            self._write(entries)
+            began = time.monotonic()
+        digests = {one.name: one.run.manifest["digest"] for one in self._made if one.run}
+        made = Made(self._report(entries), digests, {"finished": _now()})
+        if self.config.until:
+            manifest = {"kind": self.kind, "name": self.config.name, "artifacts": digests, **made.more}
+            return self._run(manifest, made.report, fresh=True)
+        self.folder.manifest_file.discard()  # of the steps of an earlier run file
+        return made
+
+    def _entries_before(self) -> dict[str, Any]:
+        """The entries of the report of an earlier call, by step; a damaged one is left out."""
+        with suppress(DataError):
+            found = read_json(self.store, paths.join(self.root, RUN_REPORT), "the report of a run", "steps")
+            return {one["step"]: one for one in found["steps"]} if found else {}
+        return {}
+
+    def _entry(self, step: ChainStep, before: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
+        """A step in the report. seconds: that this call took to finish it; None: it was finished before."""
+        digest = step.run.manifest["digest"] if step.run else None
+        known = before.get(step.name, {})
+        if seconds is None and digest is not None and known.get("digest") == digest:
+            seconds = known.get("seconds")
+        return {
+            "step": step.name,
+            "kind": self.config.steps[step.name]["kind"],
+            "state": step.state,
+            "seconds": None if seconds is None else round(seconds, 1),
+            "output": self.config.output_of(step.name),
+            "digest": digest,
+            "exit_code": step.run.exit_code if step.run else 0,
+            "reason": step.reason,
+            "facts": "\n".join(step.run.summary.splitlines()[:_FACTS]) if step.run else "",
+        }
+
+    def _report(self, entries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        warnings = [f"{one.name}: {words}" for one in self._made if one.run for words in one.run.warnings]
+        return {"steps": [*entries.values()], "warnings": warnings}
+
+    def _write(self, entries: Mapping[str, dict[str, Any]]) -> None:
+        report = self._report(entries)
+        self.store.write_bytes(paths.join(self.root, RUN_REPORT), json_bytes(report))
+        shown = self.page(Made(report, {}, {"finished": _now()}))
+        self.store.write_bytes(paths.join(self.root, REPORT_HTML), shown.encode())
+
+    def page(self, made: Made) -> str:
+        entries = made.report["steps"]
+        rows = [
+            [
+                Markup('<a href="{}">{}</a>').format(f"{one['step']}/{REPORT_HTML}", one["step"])
+                if one["state"] == FINISHED
+                else one["step"],
+                code(one["kind"]),
+                one["state"],
+                "" if one["seconds"] is None else duration(one["seconds"]),
+                wrapped(one["reason"] or one["facts"].replace("\n", "; ")),
+                code((one["digest"] or "")[:12]),
+            ]
+            for one in entries
+        ]
+        done = sum(one["state"] == FINISHED for one in entries)
+        table = DataTable(None, ("Step", "Kind", "State", ">Time", "Facts", "Digest"), rows)
+        words = f"{done} of {plural(len(entries), 'step')} finished. The time is that of the call that finished a step."
+        shown: list[Section | None] = [
+            table_section("steps", "Steps", table, words=words, none="No steps."),
+            config_section(self.config.model_dump(mode="json", exclude={"storage"}, exclude_none=True)),
+        ]
+        return page("Run file", self.config.name, made.more["finished"], cluster.__version__, self.root, shown)
+
+    # On other machines
+
+    def submitted(self) -> dict[str, Any]:
+        steps = {name: dict(given) for name, given in self.config.steps.items()}
+        for name, job in self.jobs.items():
+            own = {key: value for key, value in job.submitted().items() if key not in ("output", "storage")}
+            kept = {"if": steps[name]["if"]} if "if" in steps[name] else {}
+            steps[name] = self._with_references(own) | kept
+        return job_config(self.config) | {"output": self.root, "steps": steps}
+
+    def _with_references(self, value: Any) -> Any:
+        """Settings with references in place of the outputs of steps, which order the steps."""
+        if isinstance(value, dict):
+            return {key: self._with_references(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._with_references(inner) for inner in value]
+        for name in self.config.steps:
+            output = self.config.output_of(name)
+            if isinstance(value, str) and (value == output or value.startswith(f"{output}/")):
+                return f"${{{name}.output}}{value.removeprefix(output)}"
+        return value
+
+    def _known(self) -> dict[str, RunJob[Any]]:
+        """The jobs of the steps whose inputs are there."""
+        return {one.name: self.jobs[one.name] for one in self.states if one.job or one.run}
+
+    def identity(self) -> list[Any]:
+        """Of the settings of all steps, and of the inputs of those that need no other step."""
+        first = {name: job.identity() for name, job in self.jobs.items() if not self.config.needs(name)}
+        return [self.settings(), self.config.until, first]
+
+    def unit_count(self) -> int:
+        return max((job.unit_count() for job in self._known().values()), default=0)
+
+    def machines(self, seconds: float | None) -> Machines:
+        return self.machine_groups(seconds)[0]
+
+    def machine_groups(self, seconds: float | None) -> tuple[Machines, ...]:
+        groups: dict[str, Machines] = {}
+        for job in self._known().values():
+            for one in job.machine_groups(seconds):
+                groups[one.name] = largest([groups[one.name], one]) if one.name in groups else one
+        for step in self.states:
+            if step.state == OPEN and step.job is None:
+                log.warning("step %s: its machines are not known, as it %s", step.name, step.reason)
+        return tuple(groups.values())
+
+    def must_exist(self) -> tuple[str, ...]:
+        found = [uri for job in self._known().values() for uri in job.must_exist()]
+        return tuple(uri for uri in dict.fromkeys(found) if not uri.startswith(f"{self.root}/"))
+
+    def variables(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one for job in self.jobs.values() for one in job.variables()))
+
+
+@contextmanager
+def naming(step: str) -> Iterator[None]:
+    """Name a step in the errors of its run."""
+    try:
+        yield
+    except RaymillError as error:
+        if not error.as_written.startswith(f"step {step}"):
+            error.args = (f"step {step}: {error.as_written}", *error.args[1:])
+        raise
+
+
+def _values_of(runs: Mapping[str, Run]) -> ValueOf:
+    return lambda step, field: field_value(field, runs[step].manifest, runs[step].report, runs[step].uri)
+
+
+def _fingerprint(steps: Sequence[ChainStep]) -> str | None:
+    """Fingerprint of what the steps were made of; None if one is open."""
+    if any(one.state == OPEN for one in steps):
+        return None
+    return fingerprint([[one.name, one.run.manifest["inputs"] if one.run else one.reason] for one in steps])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
