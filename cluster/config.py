@@ -163,9 +163,7 @@ def load_recorded(
     return found.model_copy(update={"storage": store.options})
 
 
-def load_part(
-    model: type[Config], raw: dict[str, Any], where: str, context: Mapping[str, Any] | None = None
-) -> Config:
+def load_part(model: type[Config], raw: dict[str, Any], where: str, context: Mapping[str, Any] | None = None) -> Config:
     """Settings that stand in a file of their own, or in a setting of any form.
 
     where: for messages. context: pydantic's context of the config, which has plug-ins.

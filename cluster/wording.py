@@ -18,7 +18,7 @@ from contextlib import contextmanager
 # Options of the command line: those without a value, and the others. What they are called in Python, if otherwise.
 FLAGS = frozenset(
     {"all", "check", "delete", "detach", "dry-run", "follow", "gate", "insecure-http", "json", "merged", "open",
-     "predictions", "public", "replace", "ship-code", "text", "verify"}
+     "predictions", "public", "replace", "rollback", "ship-code", "text", "verify"}
 )  # fmt: skip
 OPTIONS = FLAGS | {
     "adapter", "address", "annotator", "as", "base", "bounds", "config", "consensus", "context", "cores", "cpu",

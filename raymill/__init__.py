@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import compose_to as compose
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
-    from raymill.typed_settings import annotate, curate, distil, errors, generate, prepare, prompt, run, train
+    from raymill.training.promote.commands import alias_at as alias
+    from raymill.typed_settings import annotate, curate, distil, errors, generate, prepare, promote, prompt, run, train
 
 # Public names besides the verbs -> module, or module:name.
 _OTHERS = {
@@ -71,6 +72,7 @@ __all__ = [
     "UserError",
     "__version__",
     "add_tokens",
+    "alias",
     "annotate",
     "assess",
     "cancel",
@@ -98,6 +100,7 @@ __all__ = [
     "prepare",
     "prepare_demo",
     "preview",
+    "promote",
     "prompt",
     "push",
     "render",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.pipelines.prompting.job import PromptRun
+    from raymill.training.promote.job import PromoteRun
     from raymill.training.train_run import TrainRun
 
 Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"
@@ -3475,6 +3476,68 @@ def errors(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("errors", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def promote(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    model: Place = NOT_GIVEN,
+    alias: str = NOT_GIVEN,
+    folder: Place | None = NOT_GIVEN,
+    evidence: Place | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    execution: ExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> PromoteRun:
+    """Move an alias, such as champion, to a model. `raymill alias FOLDER NAME` reads it.
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        model: Output of a run, or model folder, that the alias names.
+        alias: The alias, such as champion.
+        folder: Folder or URI with the aliases; null: $RAYMILL_MODELS, else ./models.
+        evidence: Output of the run that speaks for the model, such as a comparison; refused if its report has
+            `passed: false`; null: none.
+        output: Folder or URI of the record of this promotion.
+        execution: Tries and CPUs; a promotion has no units of work.
+        storage: Access to the store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "model": model,
+            "alias": alias,
+            "folder": folder,
+            "evidence": evidence,
+            "output": output,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("promote", config, settings, override=override, **options)
 
 
 @with_known_keywords

@@ -130,7 +130,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         given = {key: value for key, value in self.steps[name].items() if key != "if"}
         return [(step, field) for step, field in references(given) if field != "output"]
 
-    def config_of(self, name: str, value_of: ValueOf) -> Any:
+    def step_config(self, name: str, value_of: ValueOf) -> Any:
         """The config of a step, as its kind has it. value_of: values of the fields that it refers to.
 
         Raises:
@@ -194,7 +194,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
 
     def _problems_of_settings(self, name: str) -> list[Problem]:
         try:
-            self.config_of(name, lambda step, field: f"${{{step}.{field}}}")
+            self.step_config(name, lambda step, field: f"${{{step}.{field}}}")
         except ConfigError as error:
             # A setting that refers to a field has its value when the step of the field is finished.
             is_open = bool(self.fields(name))

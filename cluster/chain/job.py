@@ -112,7 +112,7 @@ class ChainJob(RunJob[ChainConfig]):
         self._made: list[ChainStep] = []  # by this call
 
     def settings(self) -> dict[str, Any]:
-        return {"steps": self.config.steps}
+        return {"steps": {name: given["kind"] for name, given in self.config.steps.items()}}
 
     def inputs(self) -> str | None:
         return _fingerprint(self._made or [*self.walk()])
@@ -173,7 +173,7 @@ class ChainJob(RunJob[ChainConfig]):
         return found
 
     def _job(self, name: str, value_of: ValueOf) -> RunJob[Any]:
-        config = self.config.config_of(name, value_of)
+        config = self.config.step_config(name, value_of)
         return kind_of(config.kind).job(config)
 
     # Before the run
@@ -245,7 +245,8 @@ class ChainJob(RunJob[ChainConfig]):
             self._write(entries)
             began = time.monotonic()
         digests = {one.name: one.run.manifest["digest"] for one in self._made if one.run}
-        made = Made(self._report(entries), digests, {"finished": _now()})
+        told = {one.name: one.reason for one in self._made if one.reason}
+        made = Made(self._report(entries), digests, {"finished": _now(), "told": told})
         if self.config.until:
             manifest = {"kind": self.kind, "name": self.config.name, "artifacts": digests, **made.more}
             return self._run(manifest, made.report, fresh=True)
@@ -304,7 +305,9 @@ class ChainJob(RunJob[ChainConfig]):
         ]
         done = sum(one["state"] == FINISHED for one in entries)
         table = DataTable(None, ("Step", "Kind", "State", ">Time", "Facts", "Digest"), rows)
-        words = f"{done} of {plural(len(entries), 'step')} finished. The time is that of the call that finished a step."
+        words = (
+            f"{done} of {plural(len(entries), 'step')} finished. Time: of the call that finished a step, for it alone."
+        )
         shown: list[Section | None] = [
             table_section("steps", "Steps", table, words=words, none="No steps."),
             config_section(self.config.model_dump(mode="json", exclude={"storage"}, exclude_none=True)),
@@ -316,6 +319,8 @@ class ChainJob(RunJob[ChainConfig]):
     def submitted(self) -> dict[str, Any]:
         steps = {name: dict(given) for name, given in self.config.steps.items()}
         for name, job in self.jobs.items():
+            if self.config.fields(name):  # its settings would lose the reference
+                continue
             own = {key: value for key, value in job.submitted().items() if key not in ("output", "storage")}
             kept = {"if": steps[name]["if"]} if "if" in steps[name] else {}
             steps[name] = self._with_references(own) | kept
@@ -340,7 +345,7 @@ class ChainJob(RunJob[ChainConfig]):
     def identity(self) -> list[Any]:
         """Of the settings of all steps, and of the inputs of those that need no other step."""
         first = {name: job.identity() for name, job in self.jobs.items() if not self.config.needs(name)}
-        return [self.settings(), self.config.until, first]
+        return [self.submitted()["steps"], self.config.until, first]
 
     def unit_count(self) -> int:
         return max((job.unit_count() for job in self._known().values()), default=0)
@@ -385,7 +390,8 @@ def _fingerprint(steps: Sequence[ChainStep]) -> str | None:
     """Fingerprint of what the steps were made of; None if one is open."""
     if any(one.state == OPEN for one in steps):
         return None
-    return fingerprint([[one.name, one.run.manifest["inputs"] if one.run else one.reason] for one in steps])
+    parts = (one.run and [one.run.manifest["inputs"], one.run.manifest["digest"]] for one in steps)
+    return fingerprint([[one.name, part or one.reason] for one, part in zip(steps, parts, strict=True)])
 
 
 def _now() -> str:

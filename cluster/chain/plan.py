@@ -37,7 +37,13 @@ def plan_chain(
     Raises:
         UserError: as the first checks of a run.
     """
-    given = {"prices": prices, "gpu": gpu, "gpu_memory_gib": gpu_memory_gib, "peak_tflops": peak_tflops, "mfu": mfu}
+    given: dict[str, Any] = {
+        "prices": prices,
+        "gpu": gpu,
+        "gpu_memory_gib": gpu_memory_gib,
+        "peak_tflops": peak_tflops,
+        "mfu": mfu,
+    }
     given |= {"cores": cores, "price_per_gpu_hour": price_per_gpu_hour}
     job = ChainJob(settings)
     steps: dict[str, Any] = {}

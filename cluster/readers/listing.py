@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.readers.formats import READERS, format_of
 from raymill.cluster.readers.formats.hub import hub_files, is_hub_data, is_saved_dataset, saved_files
@@ -51,7 +53,7 @@ class ListedSource:
     """An input with its files.
 
     title: its name in messages. store: what it is read from. files, skipped, unreadable: see FoundFiles. errors: (URI
-    or empty text, message).
+    or empty text, message). digest: of the artifact that its folder is, if it has exactly the artifact's files.
     """
 
     title: str
@@ -61,6 +63,7 @@ class ListedSource:
     skipped: Counter[str] = field(default_factory=Counter)
     unreadable: tuple[tuple[str, str], ...] = ()
     errors: list[tuple[str, str]] = field(default_factory=list)
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,18 @@ class InputListing:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Fingerprint of the inputs' settings, and of name, size and version of each file.
+        """Fingerprint of the inputs' settings, and of name, size and version of each file; of an artifact, its digest.
 
-        For inputs with HTML pages also of the extractor and its version.
+        So an artifact that was made again with the same rows is the same input. For inputs with HTML pages also of the
+        extractor and its version.
         """
         settings = [one.model_dump(mode="json", exclude={"storage", "extractor"}) for one in self.inputs]
-        files = [
+        files: list[Any] = [
             [source.input.source, file.uri, file.size, file.version, format]
             for source in self.sources
-            for file, format in source.files
+            for file, format in (source.files if source.digest is None else ())
         ]
+        files += [[source.input.source, source.digest] for source in self.sources if source.digest is not None]
         extraction = {
             source.input.source: found
             for source in self.sources
@@ -114,6 +119,7 @@ def list_inputs(store: Store, inputs: Sequence[Input]) -> InputListing:
         try:
             found = find_files(source.store, source.input)
             source.files, source.skipped, source.unreadable = found.files, found.skipped, found.unreadable
+            source.digest = _artifact_digest(source)
         except UserError as error:
             source.errors.append(("", str(error)))
     owner: dict[tuple[str, str], str] = {}
@@ -124,6 +130,20 @@ def list_inputs(store: Store, inputs: Sequence[Input]) -> InputListing:
                 message = f"already read by {first}. A file belongs to one input: narrow one of the paths."
                 source.errors.append((file.uri, message))
     return InputListing(store, tuple(inputs), sources)
+
+
+def _artifact_digest(source: ListedSource) -> str | None:
+    """The digest of the artifact whose folder the input is, if its files are there with their sizes, and no other."""
+    if not source.files or HIDDEN not in source.skipped:  # its manifest is a hidden file
+        return None
+    try:
+        found = Artifact.find(source.store, source.input.path)
+    except DataError:
+        return None
+    if found is None:
+        return None
+    sizes = {found.file_uri(file): file.bytes for file in found.manifest.files}
+    return found.manifest.digest if sizes == {file.uri: file.size for file, _ in source.files} else None
 
 
 # ---- the files of one input ----

@@ -54,6 +54,8 @@ SMALLEST = {
     "errors": {"inputs": [{"path": "/in"}], "columns": {"score": "s"}, "output": "/out"},
     "prompt": {"data": "/data", "models": {"m": {"endpoint": "http://127.0.0.1/v1", "name": "m"}}, "output": "/out"},
     "train": {"corpus": "/in", "model": "/model", "output": "/out", "name": "n", "steps": 1},
+    "run": {"steps": {"a": {"kind": "curate", "inputs": [{"path": "/in"}]}}, "output": "/out"},
+    "promote": {"model": "/model", "alias": "champion", "output": "/out"},
 }
 
 Keys = tuple[str | int, ...]

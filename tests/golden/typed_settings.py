@@ -19,7 +19,7 @@ from raymill.cluster.plugins import PluginUse
 from raymill.cluster.store.paths import AbsolutePath
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors", "run")
+KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors", "promote", "run")
 _WIDTH = 120
 
 _HEAD = '''\
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from raymill.pipelines.generate.job import GenerateRun
     from raymill.pipelines.prepare.job import PrepareRun
     from raymill.pipelines.prompting.job import PromptRun
+    from raymill.training.promote.job import PromoteRun
     from raymill.training.train_run import TrainRun
 
 Place: TypeAlias = "str | os.PathLike[str] | Run | Artifact"

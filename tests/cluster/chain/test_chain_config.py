@@ -46,9 +46,9 @@ def test_steps_are_ordered_by_references_then_as_in_the_file(raymill):
     steps = {"d": words("${b.output}/words"), "c": words(), "b": words("${a.output}"), "a": words()}
     assert of(steps).order == ["c", "a", "b", "d"]
     assert of(steps, until="b").order == ["a", "b"]
-    found = of(steps).config_of("d", None)
+    found = of(steps).step_config("d", None)
     assert (found.name, found.output, found.inputs[0].path) == ("a-d", "/runs/a/d", "/runs/a/b/words")
-    assert of(steps, name="pets").config_of("a", None).name == "pets-a"
+    assert of(steps, name="pets").step_config("a", None).name == "pets-a"
 
 
 def test_what_is_wrong_is_named_with_its_step(raymill):
@@ -73,9 +73,9 @@ def test_what_is_wrong_is_named_with_its_step(raymill):
 
 def test_a_setting_that_refers_to_a_field_is_validated_when_the_field_is_known(raymill):
     config = of({"a": words(), "b": words(lower="${a.lower}")})
-    assert config.config_of("b", lambda step, field: True).lower is True
+    assert config.step_config("b", lambda step, field: True).lower is True
     with pytest.raises(ConfigError, match=r"step b, lower: 'maybe' given; wanted true or false"):
-        config.config_of("b", lambda step, field: "maybe")
+        config.step_config("b", lambda step, field: "maybe")
     assert "step b, more: no such setting" in refused({"a": words(), "b": words(lower="${a.lower}", more=1)})
 
 

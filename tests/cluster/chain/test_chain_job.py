@@ -1,0 +1,263 @@
+"""A run file is made, continued, changed, refused and replaced step by step."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from raymill.cluster import cli
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.failpoints import VARIABLE
+from raymill.cluster.frame.opening import open as open_run
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.garbage import find_garbage
+from raymill.cluster.store.store import Store
+from tests.support import inline, words_kind
+
+
+def report(root="out") -> dict[str, dict]:
+    return {one["step"]: one for one in json.loads(Path(root, "report.json").read_text())["steps"]}
+
+
+def digests(root="out") -> dict[str, str]:
+    return json.loads(Path(root, "manifest.json").read_text())["artifacts"]
+
+
+def steps_made(err: str) -> list[str]:
+    """The steps of which a stage was run."""
+    blocks = re.findall(r"step (\S+) \(words\)\n((?:(?!step ).*\n)*)", err)
+    return [step for step, block in blocks if "count: 0/" in block]
+
+
+def test_the_steps_are_made_in_order_and_found_finished_the_second_time(raymill):
+    code, out, err = raymill("run", "w.yaml")
+    assert code == 0 and steps_made(err) == ["count", "again", "last"]
+    assert re.findall(r"^(\w+) +words +finished .* (\d) words$", out, re.MULTILINE) == [
+        ("count", "7"), ("again", "6"), ("last", "5"),
+    ]  # fmt: skip
+    assert digests() == {name: one["digest"] for name, one in sorted(report().items())}
+    assert all(one["state"] == "finished" and one["seconds"] is not None for one in report().values())
+    page = Path("out/report.html").read_text()
+    assert '<a href="again/report.html">again</a>' in page and "3 of 3 steps finished" in page and "6 words" in page
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.*")}
+    assert "finished before, nothing to do" in raymill("run", "w.yaml")[1]
+    assert before == {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.*")}
+    run = open_run("out")
+    assert run.step("again").report == {"words": 6} and "raymill/0" not in str(run) and "<table>" in run._repr_html_()
+    assert "run       out (run), finished" in raymill("inspect", "out")[1]
+
+
+def test_a_changed_step_is_refused_by_its_name_and_replaced_with_those_that_read_it(raymill):
+    raymill("run", "w.yaml")
+    before = digests()
+    change = ("-o", "steps.again.lower=false")
+    for more in ((), ("--dry-run",)):
+        code, _, err = raymill("run", "w.yaml", *change, *more)
+        assert code == 2 and err.startswith(f"step again: {Path('out/again').absolute()}: holds a finished run")
+        assert "lower was true, now false" in err and "--replace" in err
+    code, _, err = raymill("run", "w.yaml", *change, "--replace")
+    assert code == 0 and steps_made(err) == ["again", "last"]
+    after = digests()
+    assert after["count"] == before["count"] and after["again"] != before["again"] and after["last"] != before["last"]
+    assert "lower was false, now true" in raymill("run", "w.yaml")[2]
+
+
+def test_a_changed_input_of_the_first_step_is_named_and_makes_only_what_it_affects(raymill):
+    raymill("run", "w.yaml")
+    Path("in/a.txt").write_text("the cat and the dog and")
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 2 and err.startswith("step count: ") and "--replace" in err
+    code, _, err = raymill("run", "w.yaml", "--replace")
+    assert code == 0 and steps_made(err)[0] == "count" and report()["count"]["facts"] == "8 words"
+
+
+def test_an_input_that_is_changed_for_a_middle_step_alone_leaves_the_others(raymill):
+    text = (
+        Path("w.yaml")
+        .read_text()
+        .replace("lower: true}", "lower: true}\n  other: {kind: words, inputs: [{path: in2}]}")
+    )
+    Path("w.yaml").write_text(
+        text.replace(
+            '[{path: "${count.output}/words", text: word}]',
+            '[{path: "${count.output}/words", text: word}, {path: in2, source: own}]',
+        )
+    )
+    shutil.copytree("in", "in2")
+    raymill("run", "w.yaml")
+    before = digests()
+    Path("in2/b.txt").write_text("The end of it")
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 2 and err.startswith("step other: ") and "b.txt" in err
+    code, _, err = raymill("run", "w.yaml", "--replace")
+    assert code == 0 and steps_made(err) == ["other", "again", "last"]
+    after = digests()
+    assert [name for name in after if after[name] != before[name]] == ["again", "last", "other"]
+
+
+def test_a_step_that_is_added_or_taken_out_needs_no_replace(raymill):
+    raymill("run", "w.yaml")
+    text = Path("w.yaml").read_text()
+    Path("w.yaml").write_text(text + '  more: {kind: words, inputs: [{path: "${last.output}/words", text: word}]}\n')
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 0 and steps_made(err) == ["more"] and len(digests()) == 4
+    Path("w.yaml").write_text(text)
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 0 and not steps_made(err) and len(digests()) == 3 and Path("out/more/manifest.json").exists()
+    assert raymill("run", "w.yaml")[1].startswith(f"{Path('out').absolute()}: finished before")
+
+
+def test_a_false_condition_ends_its_branch_with_the_reason(raymill):
+    gate = '"${count.words} > 100"'
+    Path("w.yaml").write_text(Path("w.yaml").read_text().replace("lower: true}", f"lower: true, if: {gate}}}"))
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 0 and steps_made(err) == ["count"] and not Path("out/again").exists()
+    reasons = {name: (one["state"], one["reason"]) for name, one in report().items()}
+    assert reasons == {
+        "count": ("finished", ""),
+        "again": ("not made", "count.words is 7, and > 100 was wanted"),
+        "last": ("not made", "step again was not made"),
+    }
+    assert "count.words is 7, and &gt; 100 was wanted" in Path("out/report.html").read_text()
+    assert "again     count.words is 7" in raymill("inspect", "out")[1]
+    assert "finished before, nothing to do" in raymill("run", "w.yaml")[1]
+    code, _, err = raymill("run", "w.yaml", "-o", "steps.again.if=${count.words} > 5")
+    assert code == 0 and steps_made(err) == ["again", "last"]
+
+
+def test_until_makes_a_step_and_those_that_it_needs(raymill):
+    code, _, err = raymill("run", "w.yaml", "-o", "until=again")
+    assert code == 0 and steps_made(err) == ["count", "again"] and not Path("out/manifest.json").exists()
+    assert [one["state"] for one in report().values()] == ["finished", "finished", "open"]
+    assert steps_made(raymill("run", "w.yaml")[2]) == ["last"]
+    content = Path("out/manifest.json").read_bytes()
+    code, _, err = raymill("run", "w.yaml", "-o", "until=count")
+    assert code == 0 and not steps_made(err) and Path("out/manifest.json").read_bytes() == content
+    assert [one["state"] for one in report().values()] == ["finished"] * 3
+
+
+def test_the_exit_code_is_the_one_of_the_first_step_that_has_one(raymill, monkeypatch):
+    monkeypatch.setattr(words_kind.WordsRun, "exit_code", property(lambda self: 2 * (self.report["words"] == 6)))
+    assert [raymill("run", "w.yaml")[0] for _ in range(2)] == [2, 2]
+    assert [one["exit_code"] for one in report().values()] == [0, 2, 0]
+
+
+def test_a_damaged_file_of_a_step_is_made_again(raymill):
+    raymill("run", "w.yaml")
+    before = digests()
+    next(Path("out/again/words").glob("*.parquet")).write_bytes(b"")
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 0 and "1 damaged file" in err and digests() == before
+    Path("out/report.html").unlink()
+    assert raymill("run", "w.yaml")[0] == 0 and Path("out/report.html").exists() and digests() == before
+
+
+def test_a_mistake_in_a_later_step_is_found_before_the_first_begins(raymill, monkeypatch):
+    """An error about the output of a step that is not made yet, as of `last`, is none."""
+
+    def check(self, session, replace):
+        if self.config.lower:
+            raise ConfigError("lower: not on this machine.")
+        _ = self.frozen
+
+    monkeypatch.setattr(words_kind.WordsJob, "check", check)
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 2 and err == "step again: lower: not on this machine.\n" and not Path("out").exists()
+    assert raymill("run", "w.yaml", "-o", "steps.again.lower=false")[0] == 0
+
+
+def test_the_dry_run_checks_all_steps_and_allows_outputs_that_are_not_there_yet(raymill):
+    code, out, _ = raymill("run", "w.yaml", "--dry-run")
+    assert code == 0 and "step count (words): open\n  inputs   2 files" in out and not Path("out").exists()
+    assert "step again (words): open, waits for count\nstep last (words): open, waits for again" in out
+    code, _, err = raymill("run", "w.yaml", "--dry-run", "-o", "steps.last.inputs=[{path: nowhere}]")
+    assert code == 2 and err.startswith("step last: ") and "nowhere" in err
+    raymill("run", "w.yaml", "-o", "until=count")
+    out = raymill("run", "w.yaml", "--dry-run")[1]
+    assert "step count (words): finished" in out and "step again (words): open\n  inputs   1 file" in out
+
+
+def test_the_plan_is_the_sum_of_the_steps_that_are_known(raymill):
+    plan = json.loads(raymill("plan", "w.yaml", "--json", "--cores", "4")[1])
+    assert list(plan["steps"]) == ["count"] and plan["unknown"] == {
+        "again": "waits for count", "last": "waits for again",
+    }  # fmt: skip
+    (known,) = plan["steps"]["count"]["on_cores"]
+    assert plan["on_cores"] == [{"cores": 4, "seconds": known["seconds"], "money": known["money"]}]
+    raymill("run", "w.yaml", "-o", "until=again")
+    out = raymill("plan", "w.yaml")[1]
+    assert "step count: finished, nothing to do" in out and "step last (words)\n  plan of out-last" in out
+    assert "sum of all steps, one after the other" in out
+
+
+def test_it_is_submitted_as_one_job_with_absolute_paths_and_references(raymill, tmp_path, caplog):
+    work = work_of("w.yaml", [], None, None)
+    assert (work.verb, work.finished, [one.cpus for one in work.workers]) == ("run", False, [2])
+    assert "step again: its machines are not known, as it waits for count" in caplog.text
+    steps = work.config["steps"]
+    assert work.config["output"] == str(tmp_path / "out")
+    assert steps["again"]["inputs"][0]["path"] == "${count.output}/words" and "output" not in steps["again"]
+    raymill("run", "w.yaml")
+    after = work_of("w.yaml", [], None, None)
+    assert after.finished and after.run_id == work.run_id
+    Path("job.yaml").write_text(json.dumps(work.config))
+    assert "finished before, nothing to do" in raymill("run", "job.yaml")[1]
+
+
+def test_what_is_left_over_in_steps_is_found(raymill, tmp_path):
+    raymill("run", "w.yaml")
+    Path("out/again/words/000007-000-0123456789ab.parquet").write_bytes(b"")
+    garbage = find_garbage(Store(), str(tmp_path / "out"), 0)
+    assert "again/words" in {one.folder for one in garbage.old} and not garbage.unknown
+
+
+def test_the_output_of_another_kind_is_refused(raymill):
+    Path("alone.yaml").write_text("{kind: words, name: a, inputs: [{path: in}], output: out}")
+    raymill("words", "alone.yaml")
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 2 and "its kind is words, not run" in err
+
+
+def test_a_matrix_makes_a_run_of_each_combination(raymill):
+    text = Path("w.yaml").read_text().replace("lower: true", "matrix: {lower: [false, true]}")
+    both = [{"path": f"${{again-{run}.output}}/words", "text": "word", "source": f"run-{run}"} for run in (1, 2)]
+    text = text.replace('[{path: "${again.output}/words", text: word}]', json.dumps(both))
+    Path("w.yaml").write_text(text)
+    code, _, _ = raymill("run", "w.yaml")
+    assert code == 0 and list(digests()) == ["again-1", "again-2", "count", "last"]
+    assert report()["last"]["facts"] == "11 words"
+
+
+def killed_at(passed: int, points: Path) -> bool:
+    """Run the file in a process that is killed at this pass of a failpoint. Whether it was."""
+    if (child := os.fork()) == 0:
+        points.joinpath("plan").write_text(f"any@{passed} tests.support.disturbances:kill\n")
+        os.environ[VARIABLE] = str(points)
+        with pytest.MonkeyPatch.context() as patch:
+            inline.without_ray(patch)
+            try:
+                cli.main(["run", "w.yaml"])
+            finally:
+                os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def test_killed_anywhere_it_continues_with_equal_digests(raymill, tmp_path):
+    raymill("run", "w.yaml")
+    wanted, passed, kept = digests(), 0, 0
+    while True:
+        shutil.rmtree("out")
+        passed += 1
+        points = tmp_path / f"points-{passed}"
+        points.mkdir()
+        if not killed_at(passed, points):
+            break
+        finished = [name for name in wanted if Path("out", name, "manifest.json").exists()]
+        code, _, err = raymill("run", "w.yaml")
+        assert code == 0 and digests() == wanted, passed
+        assert not set(finished) & set(steps_made(err)), passed
+        kept += len(finished)
+    assert passed > 30 and kept > 30

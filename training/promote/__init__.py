@@ -1,0 +1,1 @@
+"""The kind `promote`, which moves an alias of a model, such as `champion`, and the verb `alias`, which reads it."""

@@ -1,0 +1,21 @@
+"""The kind of run `promote`: a model becomes the one that an alias names."""
+
+from raymill.cluster.entry import Entry
+from raymill.cluster.frame.kind import Kind, Verb
+
+PROMOTE = Kind(
+    name="promote",
+    call=Entry("raymill.typed_settings:promote"),
+    text="move an alias, such as champion, to a model, with the evidence for it",
+    config=Entry("raymill.training.promote.job:PromoteConfig"),
+    job=Entry("raymill.training.promote.job:PromoteJob"),
+    own_plan=Entry("raymill.training.promote.job:plan_promotion"),
+    dry_run=Entry("raymill.training.promote.job:dry_run"),
+    verbs={
+        "alias": Verb(
+            Entry("raymill.training.promote.commands:alias"),
+            "the model that an alias names, with its digest; --rollback names the one before again",
+            call=Entry("raymill.training.promote.commands:alias_at"),
+        ),
+    },
+)
