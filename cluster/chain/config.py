@@ -54,7 +54,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
 
     kind: Literal["run"] = Field(description="Kind of run: run")
     name: RunName = ""
-    output: str = Field(description="Folder or URI; each step has the folder of its name in it")
+    output: str = Field(min_length=1, description="Folder or URI; each step has the folder of its name in it")
     steps: dict[StepName, dict[str, Any]] = Field(
         min_length=1,
         max_length=1000,

@@ -79,15 +79,11 @@ class Alias:
         """The folder of its records."""
         return paths.join(self.folder, ALIASES, self.name)
 
-    def versions(self) -> dict[int, str]:
-        """URI of each record by its number, the oldest first."""
-        files = self.store.list_files(self.uri, skip_bad_names=True)
-        found = {int(match[1]): file.uri for file in files if (match := _RECORD.search(file.uri))}
-        return dict(sorted(found.items()))
-
     def current(self) -> AliasVersion | None:
         """The record that holds; None if there is none."""
-        return self.read(max(found)) if (found := self.versions()) else None
+        files = self.store.list_files(self.uri, skip_bad_names=True)
+        numbers = [int(match[1]) for file in files if (match := _RECORD.search(file.uri))]
+        return self.read(max(numbers)) if numbers else None
 
     def move(self, model: str, digest: str, evidence: Mapping[str, Any] | None) -> AliasVersion:
         """Name a model. If the alias names it already for the same evidence, nothing is written."""
@@ -110,10 +106,9 @@ class Alias:
         """
         if (now := self.current()) is None:
             raise self.missing()
-        earlier = (self.read(number) for number in reversed(self.versions()) if number < now.promoted)
-        before = next((one for one in earlier if one.promoted == one.version), None)
-        if before is None:
+        if now.promoted == 1:
             raise DataError(f"{self.uri}: no model was promoted before {now.model}. Promote another one.")
+        before = self.read(self.read(now.promoted - 1).promoted)
         if (seen := model_digest(self.store, before.model)) != before.digest:
             raise DataError(f"{before.model}: has digest {seen}, and {before.digest} was promoted. It was made again.")
         number = now.version + 1

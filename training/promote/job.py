@@ -42,7 +42,7 @@ class PromoteConfig(BaseModel, extra="forbid", frozen=True):
         description="Output of the run that speaks for the model, such as a comparison; refused if its report has "
         "`passed: false`; null: none",
     )
-    output: str = Field(description="Folder or URI of the record of this promotion")
+    output: str = Field(min_length=1, description="Folder or URI of the record of this promotion")
     execution: Execution = Field(Execution(), description="Tries and CPUs; a promotion has no units of work")  # type: ignore[call-arg]
     storage: StorageOptions = Field(StorageOptions(), description="Access to the store")  # type: ignore[call-arg]
 

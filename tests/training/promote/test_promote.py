@@ -1,0 +1,175 @@
+"""An alias is moved with evidence, read, rolled back, and moved by two programs at once."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import raymill
+from raymill.cluster import cli
+from raymill.cluster.errors import BusyError, ConfigError, DataError
+from raymill.cluster.failpoints import VARIABLE
+from raymill.cluster.frame.work import work_of
+from raymill.cluster.garbage import find_garbage
+from raymill.cluster.run import RunFolder
+from raymill.cluster.store.store import Store
+from raymill.training.promote.alias import Alias, model_digest
+from tests.support.model_folders import folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAYMILL_MODELS", raising=False)
+    folder(tmp_path / "one")
+    folder(tmp_path / "two", hidden_size=64)
+    judged("judged", passed=True)
+
+
+def judged(output: str, **report) -> None:
+    """A finished run with this report."""
+    Path(output).mkdir()
+    Path(output, "report.json").write_text(json.dumps(report))
+    RunFolder(Store(), str(Path(output).absolute())).put("words", output, {}, "in", {"words": json.dumps(report)})
+
+
+def promote(model="one", output="p1", **more):
+    return raymill.promote(model=model, alias="champion", output=output, progress=False, **more)
+
+
+def test_a_model_is_promoted_once_with_its_evidence(tmp_path):
+    run = promote(evidence="judged")
+    assert run.fresh and str(run) == f"champion is {tmp_path}/one (version 1)"
+    found = raymill.alias("models", "champion")
+    digest = model_digest(Store(), str(tmp_path / "one"))
+    assert (found["version"], found["model"], found["digest"]) == (1, str(tmp_path / "one"), digest)
+    evidence = RunFolder(Store(), str(tmp_path / "judged")).finished("words")["digest"]
+    assert found["evidence"] == {"run": str(tmp_path / "judged"), "digest": evidence, "passed": True}
+    assert f"digest    {digest}" in str(found)
+    assert not promote(evidence="judged").fresh and len(list(Path("models/aliases/champion").iterdir())) == 1
+    assert promote(evidence="judged", output="p2").report["version"] == 1, "it names this model already"
+    assert "champion" in Path("p1/report.html").read_text()
+    assert not find_garbage(Store(), str(tmp_path / "p1"), 0).unknown
+
+
+def test_the_newest_holds_and_a_rollback_names_the_one_before(tmp_path, capsys):
+    first = promote().report
+    second = promote("two", "p2").report
+    assert (second["version"], second["before"]) == (2, first["model"])
+    assert promote().report["version"] == 1, "a promotion that is finished is not repeated"
+    assert raymill.alias("models", "champion")["model"] == second["model"]
+    with pytest.raises(SystemExit) as leaving:
+        cli.main(["alias", "models", "champion", "--rollback"])
+    out = capsys.readouterr().out
+    assert leaving.value.code == 0 and out.startswith("alias     champion, version 3, back to version 1, moved ")
+    found = raymill.alias("models", "champion")
+    assert (found["promoted"], found["digest"]) == (1, first["digest"])
+    with pytest.raises(DataError, match="no model was promoted before"):
+        raymill.alias("models", "champion", rollback=True)
+    assert promote("two", "p3").report["version"] == 4
+    assert raymill.alias("models", "champion", rollback=True)["promoted"] == 1, "the model before"
+
+
+def test_a_model_that_changed_is_not_named_again(tmp_path):
+    promote()
+    promote("two", "p2")
+    shutil.rmtree("one")
+    folder(tmp_path / "one", hidden_size=48)
+    with pytest.raises(DataError, match="It was made again"):
+        raymill.alias("models", "champion", rollback=True)
+    assert raymill.alias("models", "champion")["version"] == 2
+
+
+def test_what_cannot_be_promoted_is_refused_and_leaves_the_alias(capsys):
+    promote()
+    judged("failed", passed=False)
+    Path("p.yaml").write_text("{kind: promote, model: two, alias: champion, evidence: failed, output: p2}")
+    for more in ([], ["--dry-run"]):
+        with pytest.raises(SystemExit) as leaving:
+            cli.main(["promote", "p.yaml", *more])
+        assert leaving.value.code == 2 and "has `passed: false`" in capsys.readouterr().err.replace("False", "false")
+    for model, evidence, error in (("none", None, Exception), ("two", "nowhere", DataError), ("two", "one", DataError)):
+        with pytest.raises(error):
+            promote(model, "p3", evidence=evidence)
+    with pytest.raises(ConfigError, match="alias"):
+        raymill.promote(model="two", alias="../x", output="p4")
+    assert raymill.alias("models", "champion")["version"] == 1
+    with pytest.raises(ConfigError, match="there is no alias best here"):
+        raymill.alias("models", "best")
+
+
+def test_another_model_at_the_same_output_is_refused_or_replaces():
+    promote()
+    with pytest.raises(DataError, match="the model or the evidence was made again"):
+        promote("two")
+    assert promote("two", replace=True).report["version"] == 2
+
+
+def test_programs_that_promote_at_once_each_have_a_version_of_their_own(tmp_path):
+    alias = Alias(Store(), str(tmp_path / "models"), "champion")
+    with ThreadPoolExecutor(8) as pool:
+        made = [*pool.map(lambda number: alias.move(f"/m{number}", f"d{number}", None), range(8))]
+    assert sorted(one.version for one in made) == [*range(1, 9)]
+    assert alias.current() == max(made, key=lambda one: one.version)
+
+
+def test_a_rollback_that_another_program_overtakes_changes_nothing(tmp_path, monkeypatch):
+    promote()
+    promote("two", "p2")
+    alias = Alias(Store(), str(tmp_path / "models"), "champion")
+    current = Alias.current
+
+    def overtaken(self):
+        found = current(self)
+        if found.version == 2:
+            record = Path(self.uri, "00000002.json").read_text()
+            Path(self.uri, "00000003.json").write_text(record.replace('"version": 2', '"version": 3'))
+        return found
+
+    monkeypatch.setattr(Alias, "current", overtaken)
+    with pytest.raises(BusyError, match="moved this alias meanwhile"):
+        alias.rollback()
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 0}', b"[1]"])
+def test_a_record_of_others_is_refused(tmp_path, content):
+    promote()
+    Path("models/aliases/champion/00000002.json").write_bytes(content)
+    with pytest.raises(DataError, match="not the record of an alias"):
+        raymill.alias("models", "champion")
+    Path("models/aliases/champion/notes.txt").touch()
+
+
+def test_killed_anywhere_it_continues_with_one_version_and_an_equal_digest(tmp_path):
+    wanted, passed = promote(evidence="judged").manifest["digest"], 0
+    while True:
+        shutil.rmtree("models", ignore_errors=True)
+        shutil.rmtree("p1")
+        passed += 1
+        points = tmp_path / f"points-{passed}"
+        points.mkdir()
+        if (child := os.fork()) == 0:
+            points.joinpath("plan").write_text(f"any@{passed} tests.support.disturbances:kill\n")
+            os.environ[VARIABLE] = str(points)
+            try:
+                promote(evidence="judged")
+            finally:
+                os._exit(0)
+        was_killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        run = promote(evidence="judged")
+        assert (run.manifest["digest"], run.report["version"]) == (wanted, 1)
+        if not was_killed:
+            break
+    assert passed > 5
+
+
+def test_the_alias_of_a_job_and_of_the_environment_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYMILL_MODELS", "shared")
+    Path("p.yaml").write_text("{kind: promote, model: one, alias: champion, output: p1}")
+    work = work_of("p.yaml", [], None, None)
+    assert (work.config["folder"], work.config["model"]) == (str(tmp_path / "shared"), str(tmp_path / "one"))
+    assert promote().report["folder"] == str(tmp_path / "shared") and work_of("p.yaml", [], None, None).finished
+    assert "a few requests" in str(raymill.plan("p.yaml"))
