@@ -83,7 +83,7 @@ class TrainConfig(WithLaterSettings):
         "micro_batch_size": "micro_batch", "gradient_accumulation_steps": "tokens_per_step",
         "gradient_checkpointing": "activation_checkpointing", "output_dir": "output", "dataset": "corpus",
         "datasets": "corpus", "base_model": "model", "model_name_or_path": "model", "bf16": "precision",
-        "resume_from_checkpoint": "continue_from",
+        "resume_from_checkpoint": "continue_from", "context_parallel_size": "workers.context",
         "train_on_inputs": "prompt_loss_weight", "train_on_prompt": "prompt_loss_weight",
         "completion_only_loss": "prompt_loss_weight", "assistant_only_loss": "prompt_loss_weight",
         "neftune_noise_alpha": "neftune_alpha",
@@ -289,6 +289,8 @@ class TrainConfig(WithLaterSettings):
         self.training_method.check(self)
         self._check_objective()
         self._check_engine()
+        if self.workers.context > 1:
+            self._check_context()
         if self.continue_from and self.phases:
             raise ValueError(
                 "continue_from: every phase would continue the same run; set it in a config without phases"
@@ -326,12 +328,15 @@ class TrainConfig(WithLaterSettings):
                 f"tokens_per_step: {self.tokens_per_step} is no multiple of sequence_length {self.sequence_length}; "
                 f"the {nearest}"
             )
+        sharing = self.workers.context
         most, rows = self.workers.range[1], self.rows_per_step
-        if most > rows:
-            has, use = ("1 row", "1 worker") if rows == 1 else (f"{rows} rows", f"{rows} workers or fewer")
+        if most > rows * sharing:
+            has = "1 row" if rows == 1 else f"{rows} rows"
+            use = "1 worker" if rows * sharing == 1 else f"{rows * sharing} workers or fewer"
+            shared = f", each shared by {sharing}" if sharing > 1 else ""
             raise ValueError(
-                f"workers.count: {most} workers, but a step has {has} of {self.sequence_length}; "
-                f"use {use}, or tokens_per_step {most * self.sequence_length} or more"
+                f"workers.count: {most} workers, but a step has {has} of {self.sequence_length}{shared}; "
+                f"use {use}, or tokens_per_step {-(-most // sharing) * self.sequence_length} or more"
             )
         if self.steps is not None:
             self.check_schedule(self.steps)
@@ -433,6 +438,33 @@ class TrainConfig(WithLaterSettings):
                 "compile: zero3's gathering hooks break torch.compile's graphs; use fsdp2, or compile: false"
             )
 
+    def _check_context(self) -> None:
+        """Settings that need whole rows, or numbers that cannot be divided."""
+        sharing, (least, most) = self.workers.context, self.workers.range
+        if least < most or most % sharing:
+            count = f"{least} to {most}" if least < most else f"{most}"
+            raise ValueError(
+                f"workers.context: {sharing} workers share a row; workers.count is {count}, and must be one number, a "
+                f"multiple of {sharing}"
+            )
+        if self.sequence_length % sharing:
+            raise ValueError(
+                f"workers.context: rows of sequence_length {self.sequence_length} cannot be cut into {sharing} equal "
+                f"parts; use a multiple of {sharing}"
+            )
+        if self.objective != "sft":
+            raise ValueError(
+                f"workers.context: objective {self.objective} needs whole answers on a worker; set workers.context: 1"
+            )
+        if self.training_method.virtual or self.training_method.classifies:
+            raise ValueError(
+                f"workers.context: method {self.method} needs whole rows on a worker; use full, lora or qlora"
+            )
+        if self.neftune_alpha is not None:
+            raise ValueError("workers.context: the noise of neftune_alpha is drawn for whole rows; remove one of both")
+        if self.attention in ("eager", "flash_attention_2"):
+            raise ValueError(f"workers.context: attention {self.attention} is not for shared rows; use attention: auto")
+
     @property
     def checkpoint_minutes(self) -> float | None:
         """Minutes between two checkpoints, besides those by steps; None: none by time.
@@ -455,6 +487,10 @@ class TrainConfig(WithLaterSettings):
         """Rows of an optimizer step, over all workers."""
         return self.tokens_per_step // self.sequence_length
 
+    def rows_of_worker(self, world: int) -> int:
+        """The most rows of a step that one of `world` workers has, or a part of each of them with `workers.context`."""
+        return -(-self.rows_per_step // max(1, world // self.workers.context))
+
     @property
     def validation_rows(self) -> int | None:
         """The most rows of the validation split that are measured; None: all."""
@@ -462,13 +498,14 @@ class TrainConfig(WithLaterSettings):
         return rows or (None if tokens is None else -(-tokens // self.sequence_length))
 
     def micro_rows(self, world: int, most: int | None = None) -> int:
-        """Rows of a micro-batch on each of `world` workers.
+        """Rows of a micro-batch on each of `world` workers, of which `workers.context` share each row.
 
         `micro_batch`, else `most` (the limit of the device), else about 8,192 positions; at most a worker's share of a
         step. Without `micro_batch`, rows are spread evenly over the step's micro-batches.
         """
-        share = -(-self.rows_per_step // world)
-        rows = min(share, self.micro_batch or most or max(1, _MICRO_TOKENS // self.sequence_length))
+        share = self.rows_of_worker(world)
+        positions = self.sequence_length // self.workers.context
+        rows = min(share, self.micro_batch or most or max(1, _MICRO_TOKENS // positions))
         return rows if self.micro_batch else -(-share // -(-share // rows))
 
     @property

@@ -652,6 +652,12 @@ class Workers(Settings):
     count: Annotated[int, Field(ge=1)] | Elastic = Field(
         1, description="Number of workers, or a range as {min: 2, max: 8}"
     )
+    context: int = Field(
+        1,
+        ge=1,
+        description="Number of workers that share each row (context parallelism): each computes a part of its tokens, "
+        "and attention of the whole row for a part of the heads; for rows too long for one GPU",
+    )
     gpus_each: int = Field(0, ge=0, le=1, description="Number of GPUs of each worker")
     cpus_each: float = Field(1, gt=0, description="Number of CPUs of each worker")
     accelerator_type: str | None = Field(

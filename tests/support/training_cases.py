@@ -18,6 +18,7 @@ from raymill.training.engines import make_engine, zero
 from raymill.training.engines.engine import TrainingEngine
 from raymill.training.fit.loop import learning_rate
 from raymill.training.models.build import build_objective
+from raymill.training.models.context import join_context
 from tests.support.reference_loop import Trained, train_plainly
 
 VOCABULARY = 300
@@ -41,7 +42,7 @@ class Case:
 
     weighted: tokens of every second row have weights, from 0 to 2.
 
-    more: further settings of the config, in place of those below. whole_below: see raymill.training.engines.zero.
+    model: further settings of the model. more: further settings of the config, in place of those below. whole_below: see raymill.training.engines.zero.
     compute: type of the device that chooses the attention; what computes is the CPU.
     """
 
@@ -56,6 +57,7 @@ class Case:
     whole_below: int = 100
     compute: str = "cpu"
     more: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         words = [
@@ -68,7 +70,7 @@ class Case:
             words
             + ["tied"] * self.tied
             + ["weighted"] * self.weighted
-            + [f"{name}={value}" for name, value in self.more.items()]
+            + [f"{name}={value}" for name, value in (self.more | self.model).items()]
         )
 
     def config(self) -> TrainConfig:
@@ -78,7 +80,7 @@ class Case:
             "name": "case",
             "corpus": "nowhere",
             "columns": {"text": "text", "label": "label"} if probe else {"text": "text"},
-            "model": {"config": MODEL | {"tie_word_embeddings": self.tied}, "tokenizer": "train"},
+            "model": {"config": MODEL | {"tie_word_embeddings": self.tied} | self.model, "tokenizer": "train"},
             "method": self.method,
             "engine": self.engine,
             "precision": "float32",
@@ -123,10 +125,12 @@ def packed_row(random: np.random.Generator, several: bool, weighted: bool = Fals
 
 def micro_batches(case: Case, step: int, rank: int, world: int) -> list[Batch]:
     """Of one worker: every worker gets equally many, of equal shape; what is missing is padding."""
-    own = case.step_rows(step)[rank::world]
-    each = -(-case.rows // world)
+    sharing = case.config().workers.context
+    groups = world // sharing
+    own = case.step_rows(step)[rank // sharing :: groups]
+    each = -(-case.rows // groups)
     return [
-        collate(own[start : start + case.micro_rows], case.micro_rows, LENGTH, PAD_ID)
+        collate(own[start : start + case.micro_rows], case.micro_rows, LENGTH, PAD_ID).part(rank % sharing, sharing)
         for start in range(0, each, case.micro_rows)
     ]
 
@@ -149,8 +153,10 @@ def train_reference(case: Case) -> Trained:
 def new_engine(case: Case) -> tuple[TrainingEngine, Any]:
     """(engine, the objective in it) on the CPU, for the rank that calls."""
     zero.WHOLE_BELOW_VALUES = case.whole_below
-    objective = build_objective(case.config(), classes=3, compute=case.compute, as_stored=case.engine != "ddp")
-    return make_engine(case.config(), objective, torch.device("cpu")), objective
+    config = case.config()
+    how = {"compute": case.compute, "as_stored": case.engine != "ddp", "context": join_context(config.workers.context)}
+    objective = build_objective(config, classes=3, **how)
+    return make_engine(config, objective, torch.device("cpu")), objective
 
 
 def take_steps(

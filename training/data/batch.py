@@ -65,6 +65,27 @@ class Batch:
     reference: np.ndarray = field(default_factory=partial(np.zeros, 0, np.float64))
     mismatched: "Batch | None" = None
 
+    def part(self, number: int, parts: int) -> "Batch":
+        """One of equal parts of each row's positions, for one of `parts` workers that share the rows.
+
+        `starts` stay those of the whole rows; the first part alone has the digests. `ends` may lie outside of the part.
+        """
+        width = self.input_ids.shape[1] // parts
+        own = slice(number * width, (number + 1) * width)
+        targets = self.targets[:, own].copy()
+        found = replace(
+            self,
+            input_ids=self.input_ids[:, own].copy(),
+            position_ids=self.position_ids[:, own].copy(),
+            targets=targets,
+            ends=self.ends - own.start,
+            target_positions=target_positions(targets),
+            label_tokens=int((targets != NO_TARGET).sum()),
+            weights=None if self.weights is None else self.weights[:, own].copy(),
+            row_digests=self.row_digests if number == 0 else self.row_digests[:0],
+        )
+        return replace(found, tokens=int(found.real.sum()))
+
     @property
     def digest(self) -> int:
         """The sum of the rows' hashes modulo 2**64, which does not depend on how rows are split over workers."""
@@ -293,6 +314,7 @@ class Loader:
         steps: number of steps; nothing is prefetched beyond them. None: no limit.
         ahead: number of steps to prefetch.
         mismatched: whether batches have `mismatched` ones.
+        context: number of workers that share each row: consecutive ranks, of which each gets a part of all its rows.
 
     waited_s: total seconds that callers of `micro_batches` have waited for data. measures: of rollouts; none here.
     """
@@ -313,11 +335,13 @@ class Loader:
         steps: int | None = None,
         ahead: int = 2,
         mismatched: bool = False,
+        context: int = 1,
     ) -> None:
-        assert 0 <= rank < world and micro_rows > 0
+        assert 0 <= rank < world and world % context == 0 and micro_rows > 0
         self.order = order
         self.rows_by_corpus = rows_by_corpus
-        self.rank, self.world = rank, world
+        self.rank, self.world = rank // context, world // context
+        self.part, self.parts = rank % context, context
         self.micro_rows, self.length, self.pad_id = micro_rows, length, pad_id
         self.steps, self.ahead, self.mismatched = steps, ahead, mismatched
         means = (rows.documents_per_row for rows in rows_by_corpus)
@@ -373,4 +397,6 @@ class Loader:
 
     def _collated(self, tables: Sequence[pa.Table], mismatched: Batch | None = None) -> Batch:
         batch = collate(tables, self.micro_rows, self.length, self.pad_id, self.documents_per_row)
+        if self.parts > 1:
+            batch = batch.part(self.part, self.parts)
         return batch if mismatched is None else replace(batch, mismatched=mismatched)

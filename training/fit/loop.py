@@ -61,6 +61,7 @@ from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
 from raymill.training.models.base import named_config
 from raymill.training.models.build import attention_warning, build_objective
 from raymill.training.models.compiling import compile_clock
+from raymill.training.models.context import join_context
 from raymill.training.models.cost import Mfu, adapter_parameters, parameter_counts, peak_of_workers
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.checkpoint import at_step, step_of
@@ -152,8 +153,9 @@ class Training:
         shards = self.config.engine != "ddp"
         build_on = "cpu" if shards else ranks.device
         ranks.reached("building the model")
+        context = join_context(config.workers.context)
         self.objective = build_objective(
-            self.config, len(job.classes), device=build_on, compute=ranks.device, as_stored=shards
+            self.config, len(job.classes), device=build_on, compute=ranks.device, as_stored=shards, context=context
         )
         warning = attention_warning(self.config, self.objective, ranks.device)
         if ranks.first:
@@ -212,12 +214,14 @@ class Training:
             pad_id=0,
             steps=job.steps,
             mismatched=mismatched,
+            context=config.workers.context,
         )
         stack.callback(self.loader.close)
         validated = limited([len(source) for source in validation], self.config.validation_rows)
         self.validation = self._rewards("validation", validation, validated) or Measurement(
-            "validation", validation, validated, ranks, micro_rows, length, mismatched=mismatched
-        )
+            "validation", validation, validated, ranks, micro_rows, length, mismatched=mismatched,
+            context=config.workers.context,
+        )  # fmt: skip
         stack.callback(self.validation.loader.close)
         self.preemption = Preemption(ranks, self.metrics)
         self.forward_clock = ForwardClock(ranks.device)
@@ -278,8 +282,9 @@ class Training:
             micro_rows, length = self.loader.micro_rows, self.loader.length
             counts, boundaries = list(rows.rows.values()), self.loader.documents_per_row
             measurement = self._rewards(of_rows, sources, counts) or Measurement(
-                of_rows, sources, counts, self.ranks, micro_rows, length, boundaries, self.loader.mismatched
-            )
+                of_rows, sources, counts, self.ranks, micro_rows, length, boundaries, self.loader.mismatched,
+                self.config.workers.context,
+            )  # fmt: skip
             try:
                 with self.engine.averaged():
                     one = measurement.measure(self.engine.module, self.objective)

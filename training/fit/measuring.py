@@ -28,7 +28,7 @@ class Measurement:
         micro_rows: rows of a micro-batch. length: positions of a row.
         documents_per_row: of the rows that are trained on, so that a compiled model has the same shapes; default: the
             mean of the sources.
-        mismatched: as of Loader.
+        mismatched, context: as of Loader.
 
     seconds: duration of the last measurement.
     """
@@ -43,11 +43,12 @@ class Measurement:
         length: int,
         documents_per_row: float | None = None,
         mismatched: bool = False,
+        context: int = 1,
     ) -> None:
         self.what = what
         self.ranks = ranks
         self.seconds = 0.0
-        held_out = HeldOut(rows, micro_rows * ranks.world)
+        held_out = HeldOut(rows, micro_rows * (ranks.world // context))
         self.steps = len(held_out)
         self.loader = Loader(
             held_out,
@@ -60,6 +61,7 @@ class Measurement:
             documents_per_row=documents_per_row,
             steps=self.steps,
             mismatched=mismatched,
+            context=context,
         )
 
     def measure(self, call: Callable[..., Any], objective: Objective) -> Measured | None:

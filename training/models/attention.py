@@ -6,6 +6,10 @@ Attention stays inside a document (position ids restart at each). For sdpa and e
 from the position ids, which costs memory and excludes the fast kernels. `varlen` (torch's own FlashAttention binding,
 no further package) takes the batch's rows laid end to end and the positions where documents begin: work falls from
 T x T to the sum of squares of the documents' lengths. It needs a GPU and 16-bit values.
+
+Where several workers share a row (context.py), both functions of this file exchange positions for heads around the
+kernel. `documents` is for devices and number types that the kernel does not compute: torch's sdpa of one document after
+the other.
 """
 
 import inspect
@@ -13,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import flop_registry, register_flop_formula
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
@@ -20,6 +25,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from raymill.cluster.errors import ConfigError
 from raymill.training.data.batch import document_starts
+from raymill.training.models.context import ContextParallel, all_heads, all_positions, heads_refusal, repeats_of
 
 try:
     from torch.nn.attention.varlen import varlen_attn as _varlen_attn
@@ -33,9 +39,9 @@ _KERNEL: Any = _varlen_attn if {"scale", "window_size"} <= _PARAMETERS else None
 # gradients (measured on an H100).
 _GROUPED = {"enable_gqa": True} if "enable_gqa" in _PARAMETERS else {}
 
-VARLEN = "raymill_varlen"
+VARLEN, DOCUMENTS = "raymill_varlen", "raymill_documents"
 # Implementations that take document boundaries as arguments and need no mask.
-_WITH_BOUNDARIES = (VARLEN, "flash_attention_2")
+_WITH_BOUNDARIES = (VARLEN, DOCUMENTS, "flash_attention_2")
 # Limits in PyTorch's and FlashAttention's flash_api.cpp.
 _MAX_HEAD_DIM = 256
 _HEAD_DIM_STEP = 8
@@ -46,17 +52,24 @@ _DOCUMENT, _ROW = 6, 12
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 
 
-def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_tokens: bool) -> str | None:
+def choose_attention(
+    wanted: str, config: Any, device: str, bf16: bool, virtual_tokens: bool, context_workers: int = 1
+) -> str | None:
     """transformers' name of the attention; None for its default (sdpa if the model supports it, else eager).
 
     Args:
         wanted: the setting `attention`. config: the model's transformers config.
         device: type of the device that will compute; the model may be built on another.
         virtual_tokens: virtual tokens precede each row, so there are more keys than queries.
+        context_workers: number of workers that share a row.
 
     Raises:
-        ConfigError: the wanted implementation cannot compute this model on this device.
+        ConfigError: the wanted implementation cannot compute this model on this device, or workers cannot share a row.
     """
+    if context_workers > 1:
+        refuse_context(config, context_workers)
+        if wanted == "sdpa" or (wanted == "auto" and _not_varlen(config, device, bf16, virtual_tokens)):
+            return DOCUMENTS
     if wanted == "auto":
         return None if _not_varlen(config, device, bf16, virtual_tokens) else VARLEN
     if wanted not in ("varlen", "flash_attention_2"):
@@ -72,6 +85,21 @@ def choose_attention(wanted: str, config: Any, device: str, bf16: bool, virtual_
             "attention: auto, which needs no further package."
         )
     return wanted
+
+
+def refuse_context(config: Any, workers: int) -> None:
+    """Check that `workers` workers can share the rows of this model. config: the model's transformers config.
+
+    Raises:
+        ConfigError: they cannot; the message has the reasons.
+    """
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", 1)
+    reasons = _not_by_boundaries(config)
+    if refusal := heads_refusal(heads, getattr(text, "num_key_value_heads", None) or heads, workers):
+        reasons.append(refusal)
+    if reasons:
+        raise ConfigError(f"workers.context: {workers} workers cannot share a row: {'; '.join(reasons)}.")
 
 
 def dense_mask_warning(
@@ -99,37 +127,49 @@ def _not_varlen(config: Any, device: str, bf16: bool, virtual_tokens: bool) -> l
 
 def _not_flash(config: Any, device: str, bf16: bool, virtual_tokens: bool) -> list[str]:
     """The reasons why FlashAttention, in any binding, cannot compute this model; empty if it can."""
-    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    config = config.get_text_config()
-    heads = getattr(config, "num_attention_heads", 1)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    dropout = getattr(config, "attention_dropout", 0.0) or getattr(config, "attn_pdrop", 0.0)
-    softcap = getattr(config, "attn_logit_softcapping", None)
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", 1)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     found = {
         "it needs a GPU": device != "cuda",
         "it needs precision bf16": not bf16,
-        "the model has its own implementation of attention": not getattr(model, "_supports_attention_backend", False),
         "virtual tokens precede every row": virtual_tokens,
-        "the model caps its attention scores": bool(softcap),
-        "the model has attention sinks": config.model_type.startswith("gpt_oss"),
         f"head size {head_dim} is above {_MAX_HEAD_DIM}": head_dim > _MAX_HEAD_DIM,
         f"head size {head_dim} is no multiple of {_HEAD_DIM_STEP}": head_dim % _HEAD_DIM_STEP > 0,
+    }
+    return [reason for reason, holds in found.items() if holds] + _not_by_boundaries(config)
+
+
+def _not_by_boundaries(config: Any) -> list[str]:
+    """The reasons why no implementation that takes document boundaries can compute this model; empty if one can."""
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    config = config.get_text_config()
+    dropout = getattr(config, "attention_dropout", 0.0) or getattr(config, "attn_pdrop", 0.0)
+    found = {
+        "the model has its own implementation of attention": not getattr(model, "_supports_attention_backend", False),
+        "the model caps its attention scores": bool(getattr(config, "attn_logit_softcapping", None)),
+        "the model has attention sinks": config.model_type.startswith("gpt_oss"),
         f"attention dropout is {dropout}": bool(dropout),
     }
     return [reason for reason, holds in found.items() if holds]
 
 
-def boundaries(implementation: str, starts: Tensor, length: int) -> dict[str, Any]:
+def boundaries(
+    implementation: str, starts: Tensor, length: int, context: ContextParallel | None = None
+) -> dict[str, Any]:
     """The attention's arguments that mark the documents of a batch; empty for implementations that read a mask.
 
     Args:
         starts: int32[S + 1], `Batch.starts` on the device.
-        length: T, passed as the length of the longest document too: an upper bound, because a compiled model has one
-            graph for each value.
+        length: positions of a row on this worker. T is passed as the length of the longest document too: an upper
+            bound, because a compiled model has one graph for each value.
+        context: the workers that share the rows.
     """
     if implementation not in _WITH_BOUNDARIES:
         return {}
-    return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": length, "max_length_k": length}
+    shared = {} if context is None else {"context": context}
+    length *= 1 if context is None else context.workers
+    return {"cu_seq_lens_q": starts, "cu_seq_lens_k": starts, "max_length_q": length, "max_length_k": length, **shared}
 
 
 def varlen_attention(
@@ -139,10 +179,7 @@ def varlen_attention(
 
     how: cu_seq_lens_q and max_length_q from `boundaries`; scaling, sliding_window (positions seen, itself included).
     """
-    assert how.get("cu_seq_lens_q") is not None, f"{VARLEN} was called without document boundaries"
-    assert attention_mask is None, f"{VARLEN} takes no mask"
-    unknown = [name for name in ("softcap", "s_aux", "position_bias") if how.get(name) is not None]
-    assert not unknown and not how.get("dropout"), f"{VARLEN} does not compute {unknown or 'dropout'}"
+    query, key, value = _gathered(VARLEN, query, key, value, attention_mask, how)
     rows, heads, length, head_dim = query.shape
     window = how.get("sliding_window")
     causal = getattr(module, "is_causal", True)
@@ -155,11 +192,57 @@ def varlen_attention(
         scale=how.get("scaling"), window_size=(window - 1 if window else -1, 0 if causal else -1),
         **(_GROUPED if key.shape[1] != heads else {}),
     )  # fmt: skip
-    return out.view(rows, length, heads, head_dim), None
+    return all_heads(out.view(rows, length, heads, head_dim), how.get("context")), None
 
 
-# Without a registered mask function for this name, transformers builds no mask.
+def documents_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **how: Any
+) -> tuple[Tensor, None]:
+    """torch's sdpa of one document after the other, as an attention function of transformers; see `varlen_attention`.
+
+    On a GPU every call waits for the boundaries.
+    """
+    query, key, value = _gathered(DOCUMENTS, query, key, value, attention_mask, how)
+    rows, _, length, _ = query.shape
+    key, query = key.to(value.dtype), query.to(value.dtype)
+    query, key, value = (states.transpose(0, 1).flatten(1, 2) for states in (query, key, value))  # to [H, B T, D]
+    scale, window = how.get("scaling"), how.get("sliding_window")
+    starts = how["cu_seq_lens_q"].tolist()
+    found = []
+    for start, stop in zip(starts, starts[1:], strict=False):
+        if start == stop:
+            continue
+        parts = [states[None, :, start:stop] for states in (query, key, value)]
+        mask = _window_mask(stop - start, window, query.device) if window and window < stop - start else None
+        found.append(F.scaled_dot_product_attention(*parts, mask, is_causal=mask is None, scale=scale, enable_gqa=True))
+    out = torch.cat(found, 2).squeeze(0).unflatten(1, (rows, length))  # [H, B, T, D]
+    return all_heads(out.permute(1, 2, 0, 3), how.get("context")), None
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    """Whether a position sees another, bool[length, length]: the `window` last ones, itself included."""
+    place = torch.arange(length, device=device)
+    distance = place[:, None] - place
+    return (distance >= 0) & (distance < window)
+
+
+def _gathered(
+    name: str, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, how: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check an attention function's arguments, and give this worker's heads at all positions of the rows."""
+    assert how.get("cu_seq_lens_q") is not None, f"{name} was called without document boundaries"
+    assert attention_mask is None, f"{name} takes no mask"
+    unknown = [one for one in ("softcap", "s_aux", "position_bias") if how.get(one) is not None]
+    assert not unknown and not how.get("dropout"), f"{name} does not compute {unknown or 'dropout'}"
+    context: ContextParallel | None = how.get("context")
+    if context is not None and (repeats := repeats_of(key.shape[1], context.workers)) > 1:
+        key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    return all_positions(query, context), all_positions(key, context), all_positions(value, context)
+
+
+# Without a registered mask function for these names, transformers builds no mask.
 AttentionInterface.register(VARLEN, varlen_attention)
+AttentionInterface.register(DOCUMENTS, documents_attention)
 
 
 def register_cost(kernel: Any) -> None:

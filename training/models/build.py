@@ -31,6 +31,7 @@ from raymill.training.models.attention import (
 )
 from raymill.training.models.base import decoder_layers, load_base, named_config, stored_dtype
 from raymill.training.models.compiling import compile_layers, elementwise_part
+from raymill.training.models.context import ContextParallel
 from raymill.training.models.experts import compute_experts_in_bf16
 from raymill.training.models.neftune import EmbeddingNoise
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
@@ -48,6 +49,7 @@ def build_objective(
     device: torch.device | str = "cpu",
     compute: torch.device | str | None = None,
     as_stored: bool = False,
+    context: ContextParallel | None = None,
 ) -> Objective:
     """The objective of a config on the device, with equal weights in every process that builds it.
 
@@ -59,13 +61,15 @@ def build_objective(
         device: where the objective is built.
         compute: the device that will compute, which decides the attention; default: `device`. They differ for engines
             that shard: they move a model from the CPU to GPUs part by part.
+        context: the workers that share rows, if several do.
 
     Raises:
         ConfigError, DataError, StorageError: see `load_base`, `with_adapter` and `choose_attention`.
     """
     device, compute, method = torch.device(device), torch.device(compute or device), config.training_method
     described = named_config(config.store, config.model)
-    attention = choose_attention(config.attention, described, compute.type, config.bf16, method.virtual)
+    sharing = 1 if context is None else context.workers
+    attention = choose_attention(config.attention, described, compute.type, config.bf16, method.virtual, sharing)
     how: dict[str, Any] = {}
     if method.four_bit:
         if compute.type != "cuda":
@@ -84,7 +88,9 @@ def build_objective(
     if model.config.model_type not in LINEAR_NAMES:  # the types in LINEAR_NAMES pass, which a test checks
         body = model if method.classifies else model._modules[body_name(model)]
         require_independence(body, config.packing.mode != "none", config.bf16)
-    return objective_around(config, model, classes, device)
+    objective = objective_around(config, model, classes, device)
+    objective.context = context
+    return objective
 
 
 def four_bit_settings() -> BitsAndBytesConfig:

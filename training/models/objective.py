@@ -24,6 +24,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.training.data.batch import Batch
 from raymill.training.data.packed import NO_TARGET
 from raymill.training.models.attention import boundaries
+from raymill.training.models.context import ContextParallel
 from raymill.training.models.loss import (
     Elementwise,
     RouterBalance,
@@ -57,7 +58,8 @@ class Objective(nn.Module):
 
     model: the transformers or peft model. bf16: compute in bf16 by autocast. balance: the load-balancing loss of a
     mixture of experts, if its config asks for one. noise: on the embeddings in training, if the config asks for it.
-    measures: of answers that were compared or judged, if `of_answers`.
+    context: the workers that share rows, if several do; batches are then parts of rows. measures: of answers that were
+    compared or judged, if `of_answers`.
     """
 
     of_answers = False
@@ -68,6 +70,7 @@ class Objective(nn.Module):
         self.bf16 = bf16
         self.balance: RouterBalance | None = None
         self.noise: EmbeddingNoise | None = None
+        self.context: ContextParallel | None = None
         self.measures = Measures()
 
     @property
@@ -230,7 +233,7 @@ class NextToken(Objective):
         """
         more = {"output_router_logits": True} if self.balance is not None and self.balance.active else {}
         if self.virtual is None:
-            more |= boundaries(self.attention, starts, input_ids.shape[1])
+            more |= boundaries(self.attention, starts, input_ids.shape[1], self.context)
             return self.body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **more)
         prompt = self.model.get_prompt(len(input_ids), max_cache_len=input_ids.shape[1])
         if self.virtual == "prefix":

@@ -205,6 +205,19 @@ def test_selective_recomputing_comes_to_equal_losses_and_does_not_call_the_kerne
             assert problems(case, seen, wanted) == []
 
 
+@pytest.mark.parametrize(
+    ("engine", "method", "recomputes"), sampled(product(["ddp", "fsdp2"], ["full", "lora"], [False, True]), 2)
+)
+def test_workers_that_share_rows_call_the_kernel_with_whole_rows_and_their_heads(engine, method, recomputes):
+    plain = case_of(engine, "bf16", method, "varlen", True)
+    more = plain.more | {"workers": {"count": 2, "context": 2}, "activation_checkpointing": recomputes}
+    with RankPool(2) as ranks:
+        wanted = ranks.run(observe, case_of("ddp", "bf16", method, "eager", False))[0]["losses"]
+        for seen in ranks.run(observe, replace(plain, micro_rows=4, more=more)):  # all 8 rows by both workers
+            assert problems(replace(plain, more=more), seen, wanted) == []
+            assert {call.heads for call in seen["calls"]} == {(2, 1)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_activation_checkpointing_recomputes_the_layers_of_every_engine_method_and_compilation(engine):
