@@ -2595,6 +2595,10 @@ class WorkersSettings(TypedDict, total=False):
 
     count: int | ElasticSettings
     """Number of workers, or a range as {min: 2, max: 8}."""
+    context: int
+    """Number of workers that share each row (context parallelism): each computes a part of its tokens, and attention
+    of the whole row for a part of the heads; for rows too long for one GPU.
+    """
     gpus_each: int
     """Number of GPUs of each worker."""
     cpus_each: float

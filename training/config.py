@@ -290,7 +290,7 @@ class TrainConfig(WithLaterSettings):
         self._check_objective()
         self._check_engine()
         if self.workers.context > 1:
-            self._check_context()
+            self.check_context()
         if self.continue_from and self.phases:
             raise ValueError(
                 "continue_from: every phase would continue the same run; set it in a config without phases"
@@ -438,8 +438,12 @@ class TrainConfig(WithLaterSettings):
                 "compile: zero3's gathering hooks break torch.compile's graphs; use fsdp2, or compile: false"
             )
 
-    def _check_context(self) -> None:
-        """Settings that need whole rows, or numbers that cannot be divided."""
+    def check_context(self) -> None:
+        """Check the settings beside `workers.context`: those that need whole rows, and numbers that it divides.
+
+        Raises:
+            ValueError: a setting does not fit.
+        """
         sharing, (least, most) = self.workers.context, self.workers.range
         if least < most or most % sharing:
             count = f"{least} to {most}" if least < most else f"{most}"

@@ -100,7 +100,7 @@ RANGES = {
         "PackExecution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
         "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size Records.section_chars "
         "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "
-        "Virtual.tokens Workers.count"
+        "Virtual.tokens Workers.context Workers.count"
     ),
     "from 1 to 100000": "EmbeddingModel.concurrency",
     "from 1 to 100": (

@@ -42,8 +42,8 @@ class Case:
 
     weighted: tokens of every second row have weights, from 0 to 2.
 
-    model: further settings of the model. more: further settings of the config, in place of those below. whole_below: see raymill.training.engines.zero.
-    compute: type of the device that chooses the attention; what computes is the CPU.
+    model: further settings of the model. more: further settings of the config, in place of those below. whole_below:
+    see raymill.training.engines.zero. compute: type of the device that chooses the attention; what computes is the CPU.
     """
 
     engine: str = "ddp"

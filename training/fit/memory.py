@@ -143,4 +143,5 @@ def _use_of_device(device: torch.device) -> str:
 
 
 def _key(job: Job, world: int) -> dict[str, Any]:
-    return {name: getattr(job.config, name) for name in _SETTINGS} | {"workers": world, "job": job.folder.fingerprint}
+    of_workers = {"workers": world, "context": job.config.workers.context}
+    return {name: getattr(job.config, name) for name in _SETTINGS} | of_workers | {"job": job.folder.fingerprint}

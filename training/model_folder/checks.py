@@ -22,6 +22,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.compile_choice import refuse_selective
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
+from raymill.training.context_heads import refuse_heads
 from raymill.training.model_folder.folder import (
     Shapes,
     cached_folder,
@@ -81,8 +82,8 @@ def check_model(config: TrainConfig) -> list[str]:
     A hub name is looked up in this machine's cache only; if it is not there, nothing is checked.
 
     Raises:
-        ConfigError: transformers has no causal language model of this type, or `lora.target`, `sequence_length` or the
-            tokenizer does not fit it.
+        ConfigError: transformers has no causal language model of this type, or `lora.target`, `sequence_length`,
+            `workers.context` or the tokenizer does not fit it.
         DataError: a file of the model's folder is missing, damaged, or does not fit its config.json.
         StorageError: there is no such folder.
     """
@@ -104,6 +105,7 @@ def check_model(config: TrainConfig) -> list[str]:
     if size is not None and not isinstance(size, int):
         raise ConfigError(f"{where}: vocab_size is {str(size)[:40]!a}; a whole number was wanted. Correct the file.")
     refuse_selective(config, str(plain.get("model_type")))
+    _check_heads(config.workers.context, described)
     if folder:
         refuse_adapter(folder, names)
     if config.training_method.merges and config.lora.target != "all-linear":
@@ -175,6 +177,14 @@ def _check_weights(config: TrainConfig, folder: str, names: Collection[str], pla
             f"model {folder}: its weights do not fit its config.json: {'; '.join(found[:2])}{more}. Fetch both again "
             "from the same version of the model, or correct config.json."
         )
+
+
+def _check_heads(workers: int, described: dict[str, Any]) -> None:
+    """Check that workers that share rows can divide the heads, if the config states their numbers."""
+    heads = described.get("num_attention_heads")
+    kv_heads = described.get("num_key_value_heads") or heads
+    if isinstance(heads, int) and isinstance(kv_heads, int) and min(heads, kv_heads) > 0:
+        refuse_heads(heads, kv_heads, workers)
 
 
 def _check_length(config: TrainConfig, described: dict[str, Any]) -> list[str]:

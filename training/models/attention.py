@@ -13,6 +13,7 @@ the other.
 """
 
 import inspect
+import itertools
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface
 from transformers.utils import is_flash_attn_2_available
 
 from raymill.cluster.errors import ConfigError
+from raymill.training.context_heads import refuse_heads, repeats_of
 from raymill.training.data.batch import document_starts
-from raymill.training.models.context import ContextParallel, all_heads, all_positions, heads_refusal, repeats_of
+from raymill.training.models.context import ContextParallel, all_heads, all_positions
 
 try:
     from torch.nn.attention.varlen import varlen_attn as _varlen_attn
@@ -93,13 +95,13 @@ def refuse_context(config: Any, workers: int) -> None:
     Raises:
         ConfigError: they cannot; the message has the reasons.
     """
+    if reasons := _not_by_boundaries(config):
+        raise ConfigError(
+            f"workers.context: workers cannot share rows of this model: {'; '.join(reasons)}. Set workers.context: 1."
+        )
     text = config.get_text_config()
     heads = getattr(text, "num_attention_heads", 1)
-    reasons = _not_by_boundaries(config)
-    if refusal := heads_refusal(heads, getattr(text, "num_key_value_heads", None) or heads, workers):
-        reasons.append(refusal)
-    if reasons:
-        raise ConfigError(f"workers.context: {workers} workers cannot share a row: {'; '.join(reasons)}.")
+    refuse_heads(heads, getattr(text, "num_key_value_heads", None) or heads, workers)
 
 
 def dense_mask_warning(
@@ -209,12 +211,14 @@ def documents_attention(
     scale, window = how.get("scaling"), how.get("sliding_window")
     starts = how["cu_seq_lens_q"].tolist()
     found = []
-    for start, stop in zip(starts, starts[1:], strict=False):
+    for start, stop in itertools.pairwise(starts):
         if start == stop:
             continue
-        parts = [states[None, :, start:stop] for states in (query, key, value)]
+        q, k, v = (states[None, :, start:stop] for states in (query, key, value))
         mask = _window_mask(stop - start, window, query.device) if window and window < stop - start else None
-        found.append(F.scaled_dot_product_attention(*parts, mask, is_causal=mask is None, scale=scale, enable_gqa=True))
+        found.append(
+            F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=True)
+        )
     out = torch.cat(found, 2).squeeze(0).unflatten(1, (rows, length))  # [H, B, T, D]
     return all_heads(out.permute(1, 2, 0, 3), how.get("context")), None
 

@@ -10,7 +10,6 @@ Letters: B rows, T positions of a row, t = T / W, H heads, K key-value heads, D 
 Fewer key-value heads than workers are repeated before they are sent: each worker gets those of its own queries.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch.distributed as dist
@@ -46,22 +45,6 @@ def join_context(workers: int) -> ContextParallel | None:
     return ContextParallel(workers, own.group_name)
 
 
-def repeats_of(kv_heads: int, workers: int) -> int:
-    """How often each key-value head is repeated, so that the workers get equally many."""
-    return workers // math.gcd(kv_heads, workers)
-
-
-def heads_refusal(heads: int, kv_heads: int, workers: int) -> str | None:
-    """Why the heads cannot be divided among the workers; None if they can."""
-    if heads % (kv_heads * repeats_of(kv_heads, workers)) == 0:
-        return None
-    most = max(one for one in range(1, workers) if heads % (kv_heads * repeats_of(kv_heads, one)) == 0)
-    return (
-        f"{heads} heads with {kv_heads} of keys and values cannot be divided among {workers} workers, and among {most} "
-        "they can"
-    )
-
-
 def all_positions(states: Tensor, context: ContextParallel | None) -> Tensor:
     """This worker's heads at all positions of the rows: [B, H, t, D] to [B, H / W, T, D]."""
     if context is None:
@@ -82,4 +65,4 @@ def all_heads(states: Tensor, context: ContextParallel | None) -> Tensor:
 
 def _exchanged(states: Tensor, context: ContextParallel) -> Tensor:
     """An all-to-all of the first dimension, which has a part for each worker. Its gradient is one too."""
-    return collectives.all_to_all_single_autograd(states.contiguous(), None, None, context.group)
+    return collectives.all_to_all_single_autograd(states.contiguous(), None, None, context.group)  # type: ignore[arg-type]

@@ -141,12 +141,13 @@ def idle_workers(facts: PlannedTraining) -> Iterator[str]:
     """A step takes as long as the worker with the most rows."""
     config, rows = facts.config, facts.config.rows_per_step
     least, most = config.workers.range
-    uneven = [world for world in range(least, most + 1) if rows % world]
+    sharing = config.workers.context
+    uneven = [world for world in range(least, most + 1) if rows * sharing % world]
     if not uneven:
         return
-    idle = {world: 1 - rows / (world * -(-rows // world)) for world in uneven}
+    idle = {world: 1 - rows * sharing / (world * config.rows_of_worker(world)) for world in uneven}
     worst = max(idle, key=lambda world: idle[world])
-    even = [world for world in range(1, max(most, 2) * 2) if rows % world == 0]
+    even = [world for world in range(sharing, max(most, 2) * 2, sharing) if rows * sharing % world == 0]
     shown = f"{worst} workers" if least == most else f"of {least} to {most} workers, {worst}"
     many = f"{', '.join(map(str, even))} workers" if even[-1] > 1 else "1 worker alone"
     yield (

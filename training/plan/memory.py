@@ -39,8 +39,12 @@ grouped queries, no dropout):
     SwiGLU       4 c F            gate, its activation, up, their product (the last only if `down` or an adapter of it
                                   is trained, and not cast)
 
-The `varlen` and flash kernels keep neither mask nor scores. A compiled layer recomputes what is cheap in the backward
-pass. Torch's partitioner saves for norms, inputs and SwiGLU only:
+The `varlen` and flash kernels keep neither mask nor scores. Workers that share rows (`workers.context`) have
+T / context positions each, repeat key-value heads if they are fewer, and keep the result of attention twice, before and
+after it is exchanged (c Q more).
+
+A compiled layer recomputes what is cheap in the backward pass. Torch's partitioner saves for norms, inputs and SwiGLU
+only:
 
     norms        r H + 8          the layer's input
     inputs       3 c H            of q, k, v together, of gate, up together, and the stream between the two
@@ -57,7 +61,7 @@ with 2 rows of 8,192 tokens and 57.0 for 8B by LoRA with one (2026-11-27, tests/
 The second half finds settings that fit a GPU: the default micro-batch, and the smallest change if a training does not
 fit. Changes are ordered by their cost: a smaller micro-batch (the rows of a step stay), then activation checkpointing
 (selective, where layers are compiled; then of whole layers, a quarter to a third more computation), then another engine
-(communication in every step).
+(communication in every step), then workers that share rows (`workers.context`), then offload.
 """
 
 import functools
@@ -70,6 +74,8 @@ from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError
 from raymill.training.compile_choice import KEPT_SHARE, compile_refusal
 from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Workers
+from raymill.training.context_heads import refuse_heads, repeats_of
 
 GIB = 1 << 30
 # CUDA's context and the workspaces of cuBLAS and NCCL.
@@ -210,17 +216,19 @@ def forward_pass(config: TrainConfig, shape: Shape, micro_batch: int) -> "Pass":
         and shape.varlen
         and not config.training_method.virtual
     )
+    sharing = config.workers.context
     adapts = config.training_method.merges
     masters_compute = config.engine == "ddp" and config.training_method.trains_base
     return Pass(
-        tokens=micro_batch * config.sequence_length,
+        tokens=micro_batch * config.sequence_length // sharing,
         length=config.sequence_length,
+        sharing=sharing,
         compute_bytes=2 if config.bf16 else 4,
         residual_bytes=2 if config.bf16 and not masters_compute else 4,
         whole=config.training_method.trains_base,
         adapter_rank=config.lora.rank if adapts else 0,
         adapter_casts=adapts and config.bf16 and (config.lora.dora or config.lora.dropout > 0),
-        attention="kernel" if kernel else "scores" if config.attention == "eager" else "mask",
+        attention="kernel" if kernel or sharing > 1 else "scores" if config.attention == "eager" else "mask",
         checkpointing=config.activation_checkpointing is True,
         kept_share=KEPT_SHARE if config.activation_checkpointing == "selective" else 1.0,
         compiled=compile_refusal(config, shape.model_type) is None,
@@ -349,10 +357,21 @@ def bytes_between_machines(config: TrainConfig, shape: Shape, world: int) -> flo
     share = 1 - 1 / machines
     if config.shard == "machine":
         return 2 * 4 * shape.trained * share
-    micro_batches = math.ceil(config.rows_per_step / world / config.micro_rows(world))
+    micro_batches = math.ceil(config.rows_of_worker(world) / config.micro_rows(world))
     reductions = micro_batches if config.reduce_every_micro_batch else 1
     wide = 2 if config.bf16 else 4
     return share * (2 * wide * shape.total * micro_batches + 4 * shape.trained * reductions)
+
+
+def exchanged_bytes(config: TrainConfig, shape: Shape, world: int) -> int:
+    """Bytes that each worker sends in a step to the others that share its rows: queries, keys, values and results of
+    attention in the forward pass, again if layers are recomputed, and their gradients; 0 without `workers.context`.
+    """
+    sharing = config.workers.context
+    passes = 3 if config.activation_checkpointing is True else 2
+    position = (2 if config.bf16 else 4) * (2 * shape.query + 2 * exchanged_keys(shape, sharing))
+    positions = config.rows_of_worker(world) * config.sequence_length // sharing
+    return passes * shape.layers * positions * position * (sharing - 1) // sharing
 
 
 def _zero(config: TrainConfig, shape: Shape, world: int) -> dict[str, int]:
@@ -396,15 +415,16 @@ def _size(parameters: list[Parameter], trained: bool = False) -> int:
 class Pass:
     """A forward pass.
 
-    tokens: of a micro-batch. length: of a row. compute_bytes, residual_bytes: c and r. whole: all weights train, not an
-    adapter. adapter_rank: of lora and qlora, else 0. adapter_casts: peft casts the inputs of its matrices. attention:
-    `kernel` (varlen, flash), `mask` (sdpa) or `scores` (eager). kept_share: of what compiled layers would keep, with
-    selective recomputing. compiled: the layers are; compiles_loss: a part of the
-    loss is. backward: False for a classifier, which keeps nothing.
+    tokens: of a micro-batch on one worker. length: of a row. sharing: workers that share a row. compute_bytes,
+    residual_bytes: c and r. whole: all weights train, not an adapter. adapter_rank: of lora and qlora, else 0.
+    adapter_casts: peft casts the inputs of its matrices. attention: `kernel` (varlen, flash), `mask` (sdpa) or `scores`
+    (eager). kept_share: of what compiled layers would keep, with selective recomputing. compiled: the layers are;
+    compiles_loss: a part of the loss is. backward: False for a classifier, which keeps nothing.
     """
 
     tokens: int
     length: int
+    sharing: int
     compute_bytes: int
     residual_bytes: int
     whole: bool
@@ -421,8 +441,8 @@ class Pass:
 def saved_by_layer(shape: Shape, how: Pass) -> int:
     """Bytes that one layer keeps for the backward pass."""
     c, r, h, f = how.compute_bytes, how.residual_bytes, shape.hidden, shape.feed_forward
-    keys = shape.key if how.attention == "kernel" else shape.query
-    attention = c * (2 * shape.query + 2 * keys) + 4 * shape.heads
+    keys = exchanged_keys(shape, how.sharing) if how.attention == "kernel" else shape.query
+    attention = c * ((2 if how.sharing == 1 else 3) * shape.query + 2 * keys) + 4 * shape.heads
     if how.attention == "mask":
         attention += c * how.length
     elif how.attention == "scores":
@@ -439,6 +459,11 @@ def saved_by_layer(shape: Shape, how: Pass) -> int:
         inputs += 7 * c * how.adapter_rank
     swiglu = c * f * (4 if how.whole or (how.adapter_rank and not how.adapter_casts) else 3)
     return how.tokens * (norms + inputs + attention + swiglu)
+
+
+def exchanged_keys(shape: Shape, sharing: int) -> int:
+    """Values of a position's keys, with the key-value heads repeated so that `sharing` workers get equally many."""
+    return shape.key * repeats_of(shape.key * shape.heads // shape.query, sharing)
 
 
 def kept_bytes(shape: Shape, how: Pass) -> int:
@@ -536,7 +561,7 @@ def default_rows(config: TrainConfig, shape: Shape, device_bytes: float | None, 
     world = workers or config.workers.range[0]
     if config.micro_batch or device_bytes is None:
         return config.micro_rows(world)
-    share = -(-config.rows_per_step // world)
+    share = config.rows_of_worker(world)
     return config.micro_rows(world, max(1, most_rows(config, shape, device_bytes, share, world)))
 
 
@@ -547,15 +572,36 @@ def fits(config: TrainConfig, shape: Shape, device_bytes: float) -> bool:
 
 def smallest_change(config: TrainConfig, shape: Shape, device_bytes: float) -> TrainConfig | None:
     """The config itself if it fits, else with the smallest change, in this module's order; None: nothing fits."""
-    same = (config.engine, config.offload)
-    others = [one for one in possible_choices(config) if (one.engine, one.offload) != same]
     checkpointing = [config]
     if config.training_method.recomputes and config.activation_checkpointing is not True:
         stronger = ["selective"] if not config.activation_checkpointing else []
         checkpointing += [config.model_copy(update={"activation_checkpointing": one}) for one in (*stronger, True)]
-    return first_that_fits(checkpointing, [config], shape, device_bytes) or first_that_fits(
-        checkpointing, others, shape, device_bytes
+    same = (config.engine, config.offload)
+    others = [one for one in possible_choices(config) if (one.engine, one.offload) != same]
+    kept, offloaded = ([one for one in others if (one.offload == "none") == on_device] for on_device in (True, False))
+    shared = [
+        one.model_copy(update={"workers": more}) for more in _with_shared_rows(config, shape) for one in checkpointing
+    ]
+    return (
+        first_that_fits(checkpointing, [config], shape, device_bytes)
+        or first_that_fits(checkpointing, kept, shape, device_bytes)
+        or first_that_fits(shared, [config, *kept], shape, device_bytes)
+        or first_that_fits(checkpointing + shared, offloaded, shape, device_bytes)
     )
+
+
+def _with_shared_rows(config: TrainConfig, shape: Shape) -> list[Workers]:
+    """The settings `workers` with each larger number that can share a row, the smallest first."""
+    found = []
+    for sharing in range(config.workers.context + 1, config.workers.range[0] + 1 if shape.varlen else 0):
+        workers = config.workers.model_copy(update={"context": sharing})
+        try:
+            config.model_copy(update={"workers": workers}).check_context()
+            refuse_heads(shape.heads, shape.key * shape.heads // shape.query, sharing)
+        except (ValueError, ConfigError):
+            continue
+        found.append(workers)
+    return found
 
 
 def first_that_fits(
@@ -568,7 +614,7 @@ def first_that_fits(
             if one.activation_checkpointing == "selective" and compile_refusal(one, shape.model_type):
                 continue
             own = one.micro_rows(one.workers.range[0])
-            limit = own if one.micro_batch else -(-one.rows_per_step // one.workers.range[0])
+            limit = own if one.micro_batch else one.rows_of_worker(one.workers.range[0])
             rows = most_rows(one, shape, device_bytes, limit)
             if rows:
                 return one.model_copy(update={"micro_batch": rows}) if one.micro_batch and rows < own else one
@@ -579,6 +625,8 @@ def changes(before: TrainConfig, after: TrainConfig) -> str:
     """The settings that differ, as in a config: `micro_batch: 2, activation_checkpointing: true`."""
     names = ("micro_batch", "activation_checkpointing", "engine", "offload")
     differ = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+    if after.workers.context != before.workers.context:
+        differ["workers.context"] = after.workers.context
     return ", ".join(f"{name}: {str(value).lower() if value is True else value}" for name, value in differ.items())
 
 

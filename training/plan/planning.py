@@ -39,6 +39,7 @@ from raymill.training.plan.memory import (
     Shape,
     changes,
     default_rows,
+    exchanged_bytes,
     first_that_fits,
     fits,
     memory,
@@ -47,6 +48,7 @@ from raymill.training.plan.memory import (
     smallest_change,
 )
 
+_refuse_context = Entry("raymill.training.models.attention:refuse_context")
 _flops_per_token = Entry("raymill.training.models.cost:flops_per_token")
 _forward_flops = Entry("raymill.training.models.cost:forward_flops")
 _shape_of = Entry("raymill.training.models.cost:shape_of")
@@ -86,10 +88,14 @@ def plan_phase(
 ) -> dict[str, Any]:
     """The plan of one training. Bytes are of one worker, at the minimum number of workers.
 
+    context: workers that share a row, and the bytes that each sends to the others in a step.
     packing: as for `raymill.cluster.plan.plan.costs_of`; null if the corpora are packed, or no sample could be packed.
     """
     shape: Shape = _shape_of(config)
     refuse_selective(config, shape.model_type)
+    sharing = config.workers.context
+    if sharing > 1:
+        _refuse_context(_transformers_config(config.store, config.model), sharing)
     data = find_data(config, shape.vocabulary)
     least, most = config.workers.range
     steps = data.order.steps(config)
@@ -131,7 +137,8 @@ def plan_phase(
         "epochs": data.epochs(steps),
         "rows_per_step": config.rows_per_step,
         "micro_batch": rows,
-        "accumulation": -(-config.rows_per_step // (least * rows)),
+        "accumulation": -(-config.rows_of_worker(least) // rows),
+        "context": {"workers": sharing, "exchanged_bytes": exchanged_bytes(config, shape, least)},
         "memory": asdict(need),
         "memory_total": need.total,
         "memory_usable": USABLE * device if device else None,
@@ -207,7 +214,7 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
         found["reference"] = {"rows": rows, "seconds": None}
     if peak:
         # Padding is computed too, and workers with fewer rows wait.
-        positions = steps * gpus * -(-config.rows_per_step // gpus) * config.sequence_length
+        positions = steps * (gpus // config.workers.context) * config.rows_of_worker(gpus) * config.sequence_length
         seconds = positions * flops / (machine.mfu * peak * gpus)
         if found["reference"]:
             passes = 2 if config.objective == "kto" else 1  # of the mismatched answers too
@@ -290,7 +297,11 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     model, data = phase["model"], phase["data"]
     least, most = phase["workers"]
     about = "" if data["exact"] else "about "
+    sharing = phase["context"]["workers"]
     workers = str(least) if least == most else f"{least} to {most}"
+    units = "worker" if most == 1 else "workers"
+    if sharing > 1:
+        workers, units = str(least // sharing), f"{'group' if least == sharing else 'groups'} of {sharing} workers"
     tokens, data_rows = sum(data["tokens"].values()), sum(data["rows"].values())
     rows, micro, micros = phase["rows_per_step"], phase["micro_batch"], phase["accumulation"]
     lines = [
@@ -301,9 +312,10 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         f"  data        {about}{tokens:,} tokens, {data_rows:,} rows ({data['how']})",
         f"  training    {phase['steps']:,} steps, {about}{phase['tokens']:,} tokens, "
         f"{about}{phase['epochs']:.2f} epochs",
-        f"  step        {plural(rows, 'row')} = {workers} {'worker' if most == 1 else 'workers'} x "
+        f"  step        {plural(rows, 'row')} = {workers} {units} x "
         f"{plural(micros, 'micro-batch', 'es')} x {plural(micro, 'row')}"
         + (f" (with {plural(least, 'worker')})" if least != most else ""),
+        *_context_lines(phase["context"]),
         *_table(phase, machine),
     ]
     if not model["activations_exact"]:
@@ -340,6 +352,13 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     else:
         lines.append("  time        unknown without a GPU: give --gpu or --peak-tflops")
     return lines + [f"  warning     {warning}" for warning in phase["warnings"]]
+
+
+def _context_lines(context: dict[str, int]) -> list[str]:
+    if context["workers"] == 1:
+        return []
+    sent = f"{context['exchanged_bytes'] / 1e9:,.3g} GB"
+    return [f"  context     {context['workers']} workers share each row; each sends {sent} to the others in a step"]
 
 
 def _table(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:

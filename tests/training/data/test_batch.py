@@ -95,3 +95,30 @@ def test_a_target_has_the_weight_of_its_token_and_rows_without_weights_have_ones
     assert plain.weights is None and plain.loss_weight == 3
     earlier = pa.Table.from_pylist([first], pa.schema(list(PACKED)[:-1]))  # rows that an earlier version packed
     assert collate([earlier], 1, 5, 0).weights is None
+
+
+def test_a_part_of_a_batch_has_its_positions_and_the_targets_that_they_predict():
+    batch = collate([rows_of([[5, 4], [3]])], 3, LENGTH, 0)
+    first, second = (batch.part(number, 2) for number in range(2))
+    assert first.input_ids.tolist() == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 0, 0, 0], [0] * 6]
+    assert second.input_ids.tolist() == [[7, 8, 9, 0, 0, 0], [0] * 6, [0] * 6]
+    assert second.position_ids.tolist() == [[1, 2, 3, 0, 1, 2], [3, 4, 5, 6, 7, 8], [6, 7, 8, 9, 10, 11]]
+    none = NO_TARGET
+    assert first.targets.tolist() == [[2, 3, 4, 5, none, 7], [2, 3, none, none, none, none], [none] * 6]
+    assert second.targets[0].tolist() == [8, 9, none, none, none, none]
+    assert first.target_positions.tolist() == [0, 1, 2, 3, 5, 6, 7] and second.target_positions.tolist() == [0, 1]
+    assert (first.tokens, first.label_tokens, second.tokens, second.label_tokens) == (9, 7, 3, 2)
+    assert (first.real.sum(), second.real.sum()) == (9, 3)
+    assert (first.digest, second.digest) == (batch.digest, 0)
+    assert np.array_equal(first.starts, batch.starts) and np.array_equal(second.starts, batch.starts)
+
+
+@settings(max_examples=50)
+@given(packings, st.sampled_from([1, 2, 3, 4, 6, 12]))
+def test_parts_of_a_batch_are_all_of_it(lengths, parts):
+    batch = collate([rows_of(lengths)], len(lengths) + 1, LENGTH, 0)
+    cut = [batch.part(number, parts) for number in range(parts)]
+    for name in ("input_ids", "position_ids", "targets", "real"):
+        assert np.array_equal(np.concatenate([getattr(one, name) for one in cut], 1), getattr(batch, name))
+    for name in ("tokens", "label_tokens", "loss_weight", "digest"):
+        assert sum(getattr(one, name) for one in cut) == getattr(batch, name)

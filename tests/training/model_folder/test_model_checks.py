@@ -117,6 +117,17 @@ def test_rows_longer_than_the_models_positions_are_refused_with_both_numbers_and
         check_model(config(**LONG, model={"config": plain, "tokenizer": "train"}))
 
 
+def test_heads_that_workers_of_a_row_cannot_divide_are_refused_with_numbers_that_can():
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 48}
+    model = {"config": MODEL | heads, "tokenizer": "train"}
+    shared = {"workers": {"count": 4, "context": 4}, "tokens_per_step": 4 * PLAIN["sequence_length"]}
+    with pytest.raises(
+        ConfigError, match=r"6 heads with 2 of keys and values .* among 4 workers\. Use one of 1, 2, 3, 6"
+    ):
+        check_model(config(**shared, model=model))
+    assert check_model(config(**shared | {"workers": {"count": 2, "context": 2}}, model=model)) == []
+
+
 def test_where_a_random_models_config_does_not_state_positions_those_of_transformers_hold():
     plain = {name: value for name, value in MODEL.items() if name != "max_position_embeddings"}
     model = {"config": plain, "tokenizer": "train"}

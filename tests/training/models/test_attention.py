@@ -38,8 +38,10 @@ def varlen_config(model: Any = "llama", **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("model", ["llama", "gpt2", "qwen2", "qwen3", "cohere", "qwen3_moe", "windowed"])
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_varlen_attention_gives_the_losses_and_gradients_of_eager(model, method, kernel):
+@pytest.mark.parametrize(
+    ("method", "used"), [("full", attention.VARLEN), ("lora", attention.VARLEN), ("full", attention.DOCUMENTS)]
+)
+def test_attention_by_boundaries_gives_the_losses_and_gradients_of_eager(model, method, used, kernel):
     window = {
         "model_type": "mistral",
         "sliding_window": 4,
@@ -48,17 +50,35 @@ def test_varlen_attention_gives_the_losses_and_gradients_of_eager(model, method,
     model = window if model == "windowed" else model
     batch = batch_of(random_documents([[5, 3, 6], [9, 1, 6], [16]]))
     found = []
-    for config in (tiny_config(model, method=method, attention="eager"), varlen_config(model, method=method)):
+    by_boundaries = varlen_config(model, method=method).model_copy(update={"attention": used})
+    for config in (tiny_config(model, method=method, attention="eager"), by_boundaries):
         objective = build_objective(config)
         kernel.CALLS.clear()  # of model types that are not in LINEAR_NAMES, building the objective computes too
         loss, correct = loss_of(objective, batch)
         loss.backward()
         found.append((loss, correct, [p.grad for p in objective.parameters() if p.grad is not None]))
-    assert len(kernel.CALLS) == 2, "one for each layer"
+    assert len(kernel.CALLS) == (2 if used == attention.VARLEN else 0), "one for each layer"
     for got, want in zip(found[1][2], found[0][2], strict=True):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
     assert found[1][1] == found[0][1]
+
+
+def test_workers_that_share_rows_compute_attention_by_boundaries(monkeypatch):
+    monkeypatch.setattr(attention, "_KERNEL", kernel_stand_in.varlen_attn)
+    llama = model_config(MODELS["llama"])  # 4 heads, 2 of keys and values
+    for wanted, device, bf16, used in [
+        ("auto", "cuda", True, attention.VARLEN),
+        ("varlen", "cuda", True, attention.VARLEN),
+        ("auto", "cuda", False, attention.DOCUMENTS),
+        ("auto", "cpu", False, attention.DOCUMENTS),
+        ("sdpa", "cuda", True, attention.DOCUMENTS),
+    ]:
+        assert choose_attention(wanted, llama, device, bf16, False, 4) == used
+    with pytest.raises(ConfigError, match="4 heads with 2 of keys and values cannot be divided among 3 workers"):
+        choose_attention("auto", llama, "cpu", False, False, 3)
+    with pytest.raises(ConfigError, match="cannot share rows of this model: the model caps its attention scores"):
+        choose_attention("auto", model_config(MODELS["gemma2"]), "cuda", True, False, 2)
 
 
 def test_auto_leaves_the_choice_to_transformers_off_the_gpu_and_takes_varlen_where_it_fits(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 
 from raymill.training.compile_choice import KEPT_SHARE
 from raymill.training.config import TrainConfig
+from raymill.training.config_parts import Workers
 from raymill.training.models.cost import shape_of
 from raymill.training.plan import memory as memory_model
 from raymill.training.plan.memory import forward_pass, kept_bytes, loss_bytes, memory, saved_by_layer
@@ -277,9 +278,11 @@ def kept_for_backward(config: TrainConfig) -> int:
     import torch
 
     from raymill.training.models.build import build_objective
+    from raymill.training.models.context import join_context
     from tests.benchmarks.gpu.workload import random_batch
 
-    objective = build_objective(config)
+    context = join_context(config.workers.context)
+    objective = build_objective(config, context=context)
     own = {one.untyped_storage().data_ptr() for one in (*objective.parameters(), *objective.buffers())}
     alive, found = [], {}
 
@@ -290,7 +293,9 @@ def kept_for_backward(config: TrainConfig) -> int:
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    batch = objective.tensors(random_batch((1,), 2, config.sequence_length, 3, 320), "cpu")
+    whole = random_batch((1,), 2, config.sequence_length, 3, 320)
+    part = torch.distributed.get_rank() if context else 0
+    batch = objective.tensors(whole.part(part, config.workers.context), "cpu")
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         total = objective(**batch)
     assert total[0] > 0
@@ -398,6 +403,20 @@ def test_activations_are_within_a_tenth_of_what_autograd_keeps(precision, method
     expected += memory(config, shape).buffers if not checkpointing else 0
     ratio = expected / kept_for_backward(config)
     assert (0.9 < ratio < 1.1) if not checkpointing else (0.9 < ratio < 1.5)
+
+
+@pytest.mark.parametrize(
+    ("workers", "size", "method"),
+    [(2, {}, "full"), (4, {"num_key_value_heads": 2}, "full"), (4, {"num_key_value_heads": 1}, "lora")],
+)
+def test_activations_of_shared_rows_are_within_a_tenth_of_what_autograd_keeps(workers, size, method):
+    """Less than 4 key-value heads are repeated for 4 workers."""
+    config = tiny({"num_hidden_layers": 3} | size, length=256, precision="float32", method=method)
+    config = config.model_copy(update={"workers": Workers(count=workers, context=workers)})
+    shape = shape_of(config)
+    expected = kept_bytes(shape, forward_pass(config, shape, 2))
+    for kept in run_ranks(workers, kept_for_backward, config):
+        assert 0.9 < expected / kept < 1.1
 
 
 def most_allocated(call) -> int:

@@ -108,6 +108,15 @@ def test_idle_workers_are_those_of_the_worst_number_that_does_not_divide_the_row
         assert f"{world} workers cannot" in line or f"workers, {world} cannot" in line
 
 
+@pytest.mark.parametrize(("rows", "said"), [(3, False), (4, True), (6, False)])
+def test_groups_that_share_rows_are_idle_if_they_do_not_divide_the_rows(rows, said):
+    settings = config(workers={"count": 6, "context": 2}, tokens_per_step=128 * rows)  # three groups
+    found = [line for line in advise(facts(settings)) if line.startswith("tokens_per_step")]
+    assert len(found) == said
+    if found:
+        assert "6 workers cannot share evenly: 33%" in found[0] and "among 2, 4, 8 workers" in found[0]
+
+
 FACTS = facts(config())
 
 

@@ -53,7 +53,7 @@ def phase(**more: Any) -> dict[str, Any]:
         "data": {"exact": True, "how": "counted", "rows": {"a": 1000, "b": 234}, "tokens": {"a": 50_000, "b": 6_000}},
         "steps": 1500, "tokens": 7_654_321, "epochs": 2.345, "rows_per_step": 24, "micro_batch": 4, "accumulation": 3,
         "memory_total": 12 * GIB, "memory_usable": 72 * GIB, "change": "", "simpler": None, "warnings": [],
-        "continues": [], "packing": None,
+        "continues": [], "packing": None, "context": {"workers": 1, "exchanged_bytes": 0},
         "choices": [
             choice("ddp", [1, 2, 3, 4, 0.5, 0.25, 0, 1, 0], chosen=True),
             choice("zero2", [1, 1, 0, 4, 0.5, 1234, 0, 1, 6], offload="optimizer", fits=False, fewer_rows=3),
@@ -318,7 +318,7 @@ def test_four_bit_weights_are_the_frozen_matrices_of_the_layers():
 # Bytes of a token in a layer, by hand from the table of training/plan/memory.py: H 100, F 300, Q 120, K 60, 4 heads,
 # rows of 7. The norms keep two scales of 4 bytes besides, attention a number of 4 bytes for each head.
 PASS = Pass(
-    10, 7, 2, 2, True, 0, False, "mask", checkpointing=False, kept_share=1.0, compiled=False, compiles_loss=False,
+    10, 7, 1, 2, 2, True, 0, False, "mask", checkpointing=False, kept_share=1.0, compiled=False, compiles_loss=False,
     backward=True,
 )  # fmt: skip
 
@@ -328,6 +328,8 @@ PASS = Pass(
     [
         ({"residual_bytes": 4, "attention": "kernel"}, 1608 + 1000 + 736 + 2400, 400 + 800 + 240 + 32, 1800 + 1600),
         ({"compute_bytes": 4, "residual_bytes": 4}, 1608 + 800 + 1964 + 4800, 400 + 800 + 240 + 32, 3600 + 1600),
+        # Two key-value heads, each repeated for two of four workers, and the result before and after it is exchanged.
+        ({"sharing": 4, "attention": "kernel"}, 1208 + 400 + 1216 + 2400, 400 + 400 + 240 + 32, 1800 + 1200),
         ({"attention": "scores"}, 1208 + 400 + 1144 + 2400, 400 + 400 + 240 + 32, 1800 + 1200),
         ({"whole": False, "adapter_rank": 8}, 808 + 512 + 990 + 2400, 400 + 400 + 240 + 32, 1800 + 1200),
         (
@@ -404,6 +406,15 @@ def test_the_most_rows_are_the_last_that_fit_up_to_the_limit():
         enough = memory(settings, SHAPE, rows, 8).total / 0.9 + 2
         assert [most_rows(settings, SHAPE, enough, limit, 8) for limit in (0, 1, rows, rows + 3)] == [0, 1, rows, rows]
         assert most_rows(settings, SHAPE, enough - 4, rows + 3, 8) == rows - 1
+
+
+def test_workers_that_share_rows_are_groups_in_the_plan():
+    context = {"workers": 4, "exchanged_bytes": 12_345_678_901}
+    found = lines(phase(workers=[8, 8], context=context, rows_per_step=6))
+    assert "  step        6 rows = 2 groups of 4 workers x 3 micro-batches x 4 rows" in found
+    assert "  context     4 workers share each row; each sends 12.3 GB to the others in a step" in found
+    alone = lines(phase(workers=[4, 4], context=context, rows_per_step=6))
+    assert "  step        6 rows = 1 group of 4 workers x 3 micro-batches x 4 rows" in alone
 
 
 def test_a_refusal_has_the_bytes_of_each_part():
