@@ -139,6 +139,7 @@ CHANGES: dict[tuple[str, ...], dict[str, Any]] = {
         "deterministic": True,
         "loss_chunk_tokens": 2,
         "workers.count": 2,
+        "workers.context": {"count": 2, "context": 2},
         "workers.gpus_each": {"gpus_each": 1},
         "workers.cpus_each": 2,
         "workers.timeout_s": 5,
