@@ -247,7 +247,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
     A parent that is killed closes its end of the pipe, but children that it forked later still have a copy.
     """
     try:
-        base = _begin()
+        base, own = _begin(), os.getpid()
         requested = select.poll()
         requested.register(requests, select.POLLIN)
         while True:
@@ -261,6 +261,8 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
                 _LENGTH.pack_into(at, 0, number)
                 signal.setitimer(signal.ITIMER_PROF, bound.seconds)
                 outcomes.append(_outcome(work, item))
+                if os.getpid() != own:  # the function forked, and this process would send its results as well
+                    os._exit(0)
             signal.setitimer(signal.ITIMER_PROF, 0)
             _send(results, pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL))
     except MemoryError:
@@ -305,6 +307,7 @@ def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results
     """What the child does: send each item as a tuple, then None, or Failed. The timer ends it also without a parent."""
     try:
         _limit_memory(_begin(), bounds.memory)
+        own = os.getpid()
         os.set_blocking(results, False)
         writable = select.poll()
         writable.register(results, select.POLLOUT)
@@ -315,6 +318,8 @@ def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results
                 iterator = items()
             outcome = _outcome(lambda found: next(((one,) for one in found), None), iterator)
             signal.setitimer(signal.ITIMER_REAL, 0)  # the parent takes as long as it wants
+            if os.getpid() != own:
+                os._exit(0)
             data = pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
             rest = memoryview(_LENGTH.pack(len(data)) + data)
             while rest:

@@ -153,6 +153,24 @@ def test_time_that_the_child_only_waits_is_not_counted():
     assert Guard(waits)("a", TIGHT) == "a"
 
 
+def forks(item):
+    os.fork()
+    return item
+
+
+def forks_between():
+    for item in (1, 2, 3):
+        os.fork()
+        yield item
+
+
+def test_a_fork_that_the_function_makes_sends_no_results():
+    guard = Guard(forks)
+    assert guard.map([1, 2, 3], [ROOMY] * 3) == [1, 2, 3]
+    assert guard(4, ROOMY) == 4
+    assert list(guarded_items(forks_between, ROOMY)) == [1, 2, 3]
+
+
 def test_errors_of_one_item_are_raised():
     guard = Guard(work)
     with pytest.raises(ValueError, match="no"):

@@ -86,7 +86,8 @@ def refuse_or_delete_other_training(run: TrainingFolder, replace: bool) -> None:
         checkpoints = checkpoint_folders(run)
         manifests = (paths.join(uri, MANIFEST) for uri in checkpoints)
         run.store.delete([run.outcome, run.micro_batch, *manifests, run.step_log])
-        for folder in (run.checkpoints, run.attempts, run.hangs, run.held_out, run.exports, run.tensorboard):
+        folders = (run.checkpoints, run.attempts, run.hangs, run.held_out, run.exports, run.rollouts, run.tensorboard)
+        for folder in folders:
             run.store.delete(file.uri for file in run.store.list_files(folder))
         for uri in checkpoints:
             run.store.delete_empty_folder(uri)

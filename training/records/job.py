@@ -121,6 +121,11 @@ class TrainingFolder(RunFolder):
         return f"{self.uri}/exports"
 
     @property
+    def rollouts(self) -> str:
+        """Folder with a folder of rollouts for each training, see rollouts/steps.py."""
+        return f"{self.uri}/rollouts"
+
+    @property
     def tensorboard(self) -> str:
         """Folder of TensorBoard's event files."""
         return f"{self.uri}/tensorboard"
