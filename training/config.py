@@ -49,6 +49,7 @@ from raymill.training.objectives import (
     Reward,
     Simpo,
     TrainingObjective,
+    check_objective,
 )
 
 Order = Literal["shuffled", "curriculum", "reverse", "mixed"]
@@ -287,7 +288,7 @@ class TrainConfig(WithLaterSettings):
         self._check_length()
         self._check_corpora()
         self.training_method.check(self)
-        self._check_objective()
+        check_objective(self)
         self._check_engine()
         if self.workers.context > 1:
             self.check_context()
@@ -302,6 +303,8 @@ class TrainConfig(WithLaterSettings):
             raise ValueError("phases: all phases write to one store; give `storage` beside `phases`, not in a phase")
         if any(isinstance(phase.get("generate"), dict) and phase["generate"].get("custom") for phase in self.phases):
             raise ValueError("phases: scores of your own are of all phases; give `generate.custom` beside `phases`")
+        if any(isinstance(phase.get("grpo"), dict) and phase["grpo"].get("rewards") for phase in self.phases):
+            raise ValueError("phases: rewards are of all phases; give `grpo.rewards` beside `phases`")
         if any("callbacks" in phase for phase in self.phases):
             raise ValueError("phases: callbacks are of all phases; give `callbacks` beside `phases`, not in a phase")
         for number, phase in enumerate(self.phases):
@@ -370,46 +373,6 @@ class TrainConfig(WithLaterSettings):
         if self.order == "shuffled" and not self.phases and any(columns.stage for columns in self.all_columns):
             raise ValueError(
                 "columns.stage: only the orders curriculum, reverse and mixed use curriculum stages; set `order`"
-            )
-
-    def _check_objective(self) -> None:
-        objective = self.training_objective
-        if self.objective == "grpo":
-            self._check_grpo()
-        if objective.records == "text":
-            return
-        if self.training_method.classifies or self.training_method.virtual:
-            raise ValueError(
-                f"method: objective {self.objective} trains methods full, lora and qlora, not {self.method}"
-            )
-        if self.prompt_loss_weight:
-            raise ValueError(f"prompt_loss_weight: objective {self.objective} has no loss of prompts; remove it")
-        if self.generate and self.objective == "reward":
-            raise ValueError("generate: a model of rewards (objective reward) generates no text; remove `generate`")
-        if self.packing.overflow not in (None, "drop"):
-            raise ValueError(
-                f"packing.overflow: objective {self.objective} compares whole answers, so what is longer than a row is "
-                "left out (drop); increase sequence_length to keep more"
-            )
-
-    def _check_grpo(self) -> None:
-        how, length = self.grpo, self.sequence_length
-        if not (how.score or how.custom):
-            raise ValueError("grpo: no reward; give `score`, such as {number_match: 1.0}, or `custom`")
-        if self.training_method.classifies or self.training_method.virtual:
-            raise ValueError(f"method: objective grpo needs full, lora or qlora; the method is {self.method}")
-        if self.engine not in ("ddp", "zero1", "zero2"):
-            raise ValueError(f"engine: {self.engine} shards weights, and sampling needs whole ones; use zero2")
-        if self.packing.mode != "none" or self.packing.overflow not in (None, "drop"):
-            raise ValueError("packing: objective grpo reads one prompt a row; set packing: {mode: none}")
-        if how.max_new_tokens >= length:
-            raise ValueError(f"grpo.max_new_tokens: {how.max_new_tokens} of sequence_length {length} leave no prompt")
-        for name in ("prompt_loss_weight", "neftune_alpha"):
-            if getattr(self, name):
-                raise ValueError(f"{name}: has no effect on objective grpo; remove it")
-        if any(columns.form == "text" for columns in self.all_columns) and "columns" in self.model_fields_set:
-            raise ValueError(
-                "columns: objective grpo needs {prompt: COLUMN, completion: COLUMN}, or {messages: COLUMN}"
             )
 
     def _check_engine(self) -> None:
@@ -789,7 +752,9 @@ def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
     if config.continue_from:
         earlier = paths.absolute(config.continue_from.run)
         found.append((f"the run to continue ({earlier})", earlier, config.store))
-    for what, place in (("model", config.model.name), ("tokenizer", config.model.tokenizer)):
+    models = [("model", config.model.name), ("tokenizer", config.model.tokenizer)]
+    models += [("model of rewards", one.model) for one in config.grpo.rewards]
+    for what, place in models:
         if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
             found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))
     return found

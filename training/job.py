@@ -24,7 +24,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.submit.work import Machines, job_config, largest
 from raymill.training.config import TrainConfig, refuse_output_among_inputs
-from raymill.training.config_parts import Workers
+from raymill.training.config_parts import Model, Workers
 from raymill.training.continuing import find_parent, parent_of, write_parent
 from raymill.training.data.order import Order
 from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
@@ -285,6 +285,7 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
     parts = {
         "model": model_fingerprint(config.store, config.model, config.seed),
+        **_reward_models(config),
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
@@ -294,6 +295,13 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
         parts["parent"] = parent.identity
     folder = TrainingFolder(config.store, paths.absolute(config.output), parts)
     return Job(config, folder, packed.uri, packed.classes, steps, sets, parent)
+
+
+def _reward_models(config: TrainConfig) -> dict[str, str]:
+    """Fingerprints of the models whose scores are rewards."""
+    models = [one.model for one in config.grpo.rewards if one.model] if config.objective == "grpo" else []
+    found = [model_fingerprint(config.store, Model(name=model), 0) for model in models]
+    return {"rewards": canonical_json(found).decode()} if found else {}
 
 
 def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:

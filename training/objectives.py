@@ -13,14 +13,20 @@ The formulas are in models/answer_losses.py. `objective` decides what is read of
 conversations, kto labelled answers, the others pairs of a chosen and a rejected answer.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import Draft202012Validator
 from pydantic import BaseModel, Field, model_validator
 
 from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.training.methods import MetricWords, metric_words
+
+if TYPE_CHECKING:
+    from raymill.training.config import TrainConfig
 
 ObjectiveName = Literal["sft", "dpo", "ipo", "simpo", "orpo", "kto", "reward", "grpo"]
 # What documents are made of the rows of a corpus: texts and conversations, pairs of answers, or labelled answers.
@@ -124,28 +130,89 @@ class Reward(_Block):
     )
 
 
+class RewardUse(_Block):
+    """A reward of sampled answers: one of the settings but `weight`."""
+
+    score: Literal["exact_match", "f1", "rougeL", "number_match", "number_match_flexible"] | None = Field(
+        None, description="Score of the answer against its reference, from 0 to 1; null: another kind of reward"
+    )
+    pattern: str | None = Field(
+        None,
+        description="Regular expression; the reward is 1 if the whole answer matches it, with `.` for any character, "
+        "else 0; null: another kind of reward",
+    )
+    json_schema: dict[str, Any] | None = Field(
+        None,
+        description="JSON schema (draft 2020-12); the reward is 1 if the answer is JSON of this schema, else 0; null: "
+        "another kind of reward",
+    )
+    program: Literal["python"] | None = Field(
+        None,
+        description="Language of answers that are programs; the reward is 1 if the answer, followed by its reference "
+        "(tests, such as assert statements), runs without an error, else 0; null: another kind of reward",
+    )
+    model: str | None = Field(
+        None,
+        description="Folder of a model of rewards with the tokenizer of the trained model, such as the export `full` "
+        "or `merged` of objective reward, whose score is the reward; null: another kind of reward",
+    )
+    custom: ScoreUse | None = Field(
+        None,
+        description="Reward of your own, a class or function from a dictionary with `document`, `prompt`, `reference` "
+        "and `generated` to a number; null: another kind of reward",
+    )
+    weight: float = Field(1.0, description="Factor of the reward in the sum of all rewards", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        kinds = [name for name in type(self).model_fields if name != "weight"]
+        given = [name for name in kinds if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{' and '.join(given) or 'none'} given; wanted exactly one of {', '.join(kinds)}")
+        if self.pattern is not None:
+            try:
+                re.compile(self.pattern)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise ValueError(f"pattern: no regular expression ({error})") from None
+        if self.json_schema is not None:
+            try:
+                Draft202012Validator.check_schema(self.json_schema)
+            except SchemaError as error:
+                raise ValueError(f"json_schema: {error.json_path}: {error.message:.200}") from None
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The setting that is given."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def name(self) -> str:
+        """The name of the score or of the user's function, else the kind."""
+        return self.score or (self.custom and self.custom.plugin and self.custom.plugin.name) or self.kind
+
+
 class Grpo(_Block):
     """Reinforcement with rewards of sampled answers, in groups of answers to one prompt (Shao et al. 2024)."""
 
-    other_names: ClassVar = {"num_generations": "samples", "max_completion_length": "max_new_tokens"}
+    other_names: ClassVar = {
+        "num_generations": "samples", "max_completion_length": "max_new_tokens", "num_iterations": "updates",
+        "epsilon": "clip", "epsilon_high": "clip_high", "kl_coef": "kl", "reward_funcs": "rewards",
+    }  # fmt: skip
 
     samples: int = Field(8, ge=2, description="Number of answers that are sampled for each prompt of a step")
     max_new_tokens: int = Field(256, ge=1, description="Maximum number of tokens of a sampled answer")
-    score: dict[Literal["exact_match", "f1", "rougeL", "number_match", "number_match_flexible"], float] = Field(
-        {},
-        description="Weights in the reward of scores of an answer against its reference, by name, such as "
-        "{number_match: 1.0}",
-    )
-    custom: tuple[ScoreUse, ...] = Field(
+    rewards: tuple[RewardUse, ...] = Field(
         (),
-        description="Rewards of your own, classes or functions from a dictionary with `document`, `prompt`, "
-        "`reference` and `generated` to a number, which are added to the reward",
+        description="Rewards of an answer, which are added, each times its `weight`, such as [{score: number_match}, "
+        "{pattern: '[0-9]+', weight: 0.1}]",
     )
     reward_s: float = Field(
         10.0,
         gt=0,
         le=3600,
-        description="Processor time in seconds of the custom rewards of an answer, above which they are 0",
+        description="Time in seconds that a pattern, schema, program or reward of your own may take for an answer "
+        "(processor time, for programs also wall time), above which this reward is 0",
     )
     advantage: Literal["normalised", "centred", "leave_one_out"] = Field(
         "normalised",
@@ -159,11 +226,50 @@ class Grpo(_Block):
         "after the mean of each (answers, as GRPO), or the sum over tokens divided by answers and `max_new_tokens` "
         "(length, as Dr. GRPO)",
     )
+    updates: int = Field(1, ge=1, description="Number of consecutive steps that train on the same sampled answers")
+    clip: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Distance from 1 of a token's probability ratio to the model that sampled it, below which a token "
+        "with a negative advantage is not trained any more; has an effect from the second of `updates` on",
+    )
+    clip_high: float | None = Field(
+        None,
+        gt=0,
+        description="Distance from 1 of that ratio, above which a token with a positive advantage is not trained any "
+        "more, such as 0.28 in DAPO; null: `clip`",
+    )
+    kl: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the divergence from the model without its adapter, estimated for each token, which is "
+        "added to the loss; methods lora and qlora",
+    )
 
     @model_validator(mode="after")
     def _rewarded(self) -> Self:
-        names_once(self.custom)
+        names_once([one.custom for one in self.rewards if one.custom])
         return self
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each reward; the second one of a name ends with -2."""
+        names = [one.name for one in self.rewards]
+        return [
+            name if names[:at].count(name) == 0 else f"{name}-{names[: at + 1].count(name)}"
+            for at, name in enumerate(names)
+        ]
+
+    @property
+    def high(self) -> float:
+        """`clip_high`, or `clip` where that is null."""
+        return self.clip if self.clip_high is None else self.clip_high
+
+    @property
+    def needs_log_probabilities(self) -> bool:
+        """Whether the loss depends on log-probabilities of the time of sampling."""
+        return self.updates > 1 or self.kl > 0
 
 
 @dataclass(frozen=True)
@@ -174,14 +280,12 @@ class TrainingObjective:
         name: value of the setting `objective`, and of its group of settings.
         records: what it reads.
         reference: whether it compares with the log-probabilities of the model before training.
-        measures: names of what it measures of answers besides its loss, in the order of `AnswerLoss.measures`.
         words: of its measurements; None: those of the method.
     """
 
     name: ObjectiveName
     records: Records = "text"
     reference: bool = False
-    measures: tuple[str, ...] = ()
     words: MetricWords | None = None
 
 
@@ -208,25 +312,27 @@ _OF_SAMPLES = MetricWords(
 )
 # Of grpo, of the sampled answers of a step: mean reward, mean standard deviation within groups, groups whose answers
 # all have one reward and so teach nothing, fraction of answers that were cut at `max_new_tokens`, mean tokens, answers
-# whose custom rewards took too long, and seconds of sampling.
+# with a reward that took too long, prompts that leave no room for an answer, and seconds of sampling.
 SAMPLE_MEASURES = (
     *("reward_mean", "reward_std", "groups_without_spread", "truncated", "answer_tokens", "rewards_failed"),
-    "rollout_s",
+    *("prompts_too_long", "rollout_s"),
 )
+# Of grpo with several updates or a penalty: fraction of an update's tokens that are not trained any more, and mean
+# estimate of the divergence from the model without its adapter.
+UPDATE_MEASURES = ("clipped", "kl")
 # Of pairs, means over a step or split. Rewards are beta times the log-probability ratio to the reference (of simpo and
 # orpo: times the mean log-probability; of reward: the score).
 PAIR_MEASURES = ("reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy", "logp_chosen", "logp_rejected")
-SCORE_MEASURES = PAIR_MEASURES[:4]
 OBJECTIVES: Mapping[str, TrainingObjective] = {
     one.name: one
     for one in (
         TrainingObjective("sft"),
-        TrainingObjective("dpo", "pairs", True, PAIR_MEASURES, _OF_PAIRS),
-        TrainingObjective("ipo", "pairs", True, PAIR_MEASURES, _OF_PAIRS),
-        TrainingObjective("simpo", "pairs", False, PAIR_MEASURES, _OF_PAIRS),
-        TrainingObjective("orpo", "pairs", False, PAIR_MEASURES, _OF_PAIRS),
-        TrainingObjective("kto", "labelled", True, PAIR_MEASURES, _OF_ANSWERS),
-        TrainingObjective("reward", "pairs", False, SCORE_MEASURES, _OF_PAIRS),
+        TrainingObjective("dpo", "pairs", True, _OF_PAIRS),
+        TrainingObjective("ipo", "pairs", True, _OF_PAIRS),
+        TrainingObjective("simpo", "pairs", False, _OF_PAIRS),
+        TrainingObjective("orpo", "pairs", False, _OF_PAIRS),
+        TrainingObjective("kto", "labelled", True, _OF_ANSWERS),
+        TrainingObjective("reward", "pairs", False, _OF_PAIRS),
         TrainingObjective("grpo", words=_OF_SAMPLES),
     )
 }
@@ -236,3 +342,45 @@ def recipe_words(recipe: Mapping[str, Any]) -> MetricWords:
     """The words for measurements, of the recipe of a report: its `method`, and its `objective` if there is one."""
     found = OBJECTIVES.get(recipe.get("objective", "sft"))  # a report's text is foreign
     return (found and found.words) or metric_words(recipe["method"])
+
+
+def check_objective(config: "TrainConfig") -> None:
+    """Compare the objective of a config with its other settings.
+
+    Raises:
+        ValueError: it cannot be trained with them.
+    """
+    name, method, overflow = config.objective, config.training_method, config.packing.overflow
+    if name == "sft":
+        return
+    if method.classifies or method.virtual:
+        raise ValueError(f"method: objective {name} trains methods full, lora and qlora, not {config.method}")
+    if config.prompt_loss_weight:
+        raise ValueError(f"prompt_loss_weight: objective {name} has no loss of prompts; remove it")
+    if overflow not in (None, "drop"):
+        raise ValueError(
+            f"packing.overflow: objective {name} needs whole prompts and answers, so what is longer than a row is left "
+            "out (drop); increase sequence_length to keep more"
+        )
+    if name == "reward" and config.generate:
+        raise ValueError("generate: a model of rewards (objective reward) generates no text; remove `generate`")
+    if name != "grpo":
+        return
+    how, length = config.grpo, config.sequence_length
+    if not how.rewards:
+        raise ValueError("grpo: no reward; give `rewards`, such as [{score: number_match}]")
+    if config.engine not in ("ddp", "zero1", "zero2"):
+        raise ValueError(f"engine: {config.engine} shards weights, and sampling needs whole ones; use zero2")
+    if config.packing.mode != "none":
+        raise ValueError("packing: objective grpo reads one prompt a row; set packing: {mode: none}")
+    if how.max_new_tokens >= length:
+        raise ValueError(f"grpo.max_new_tokens: {how.max_new_tokens} of sequence_length {length} leave no prompt")
+    if config.neftune_alpha:
+        raise ValueError("neftune_alpha: objective grpo samples without noise; remove it")
+    if how.kl and (method.trains_base or config.lora.init == "pissa"):
+        raise ValueError(
+            "grpo.kl: the penalty compares with the model without its adapter, so it needs method lora or qlora, and "
+            "lora.init other than pissa"
+        )
+    if any(columns.form == "text" for columns in config.all_columns) and "columns" in config.model_fields_set:
+        raise ValueError("columns: objective grpo needs {prompt: COLUMN, completion: COLUMN}, or {messages: COLUMN}")

@@ -115,6 +115,9 @@ def with_absolute_paths(settings: dict[str, Any], config: TrainConfig) -> dict[s
         settings["packed"] = paths.absolute(config.packed)
     if (before := config.continue_from) is not None:
         settings["continue_from"] = before.model_dump() | {"run": paths.absolute(before.run)}
+    for reward in settings.get("grpo", {}).get("rewards", ()):
+        if reward.get("model"):
+            reward["model"] = paths.absolute(reward["model"])
     for given in (settings, *settings.get("phases", ())):
         if isinstance(corpora := given.get("corpus"), str):
             given["corpus"] = paths.absolute(corpora)

@@ -146,9 +146,14 @@ def fit_until(job: Job, step: int, alone: bool = False) -> None:
 
 def final_weights(outcome: Outcome) -> dict[str, np.ndarray]:
     """All state of the last checkpoint, by name and kind of state."""
+    return state_of(outcome["checkpoint"])
+
+
+def state_of(uri: str) -> dict[str, np.ndarray]:
+    """All state of a checkpoint, by name and kind of state."""
     from raymill.training.records.checkpoint import Checkpoint
 
-    checkpoint = Checkpoint.load(Store(), outcome["checkpoint"])
+    checkpoint = Checkpoint.load(Store(), uri)
     saved = sorted({(piece.name, piece.state) for file in checkpoint.files for piece in file.pieces})
     return {
         f"{name}.{state}": checkpoint.fetch(name, state, 0, int(np.prod(checkpoint.shapes[name])))

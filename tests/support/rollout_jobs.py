@@ -42,7 +42,7 @@ def settings(root: str, **more: Any) -> TrainConfig:
         "columns": {"prompt": "prompt", "completion": "completion"},
         "model": {"config": MODEL, "tokenizer": "train"},
         "objective": "grpo",
-        "grpo": {"samples": 8, "max_new_tokens": 1, "score": {"exact_match": 1.0}},
+        "grpo": {"samples": 8, "max_new_tokens": 1, "rewards": [{"score": "exact_match"}]},
         "packing": {"mode": "none"},
         "sequence_length": LENGTH,
         "tokens_per_step": 16 * LENGTH,

@@ -263,7 +263,7 @@ def test_the_settings_of_an_objective_decide_the_weights(settings, objective):
         columns |= {"label": "id"} if objective == "kto" else {}
     plain = changed(settings, "corpus.0.columns.prompt", columns) | {"objective": objective}
     if objective == "grpo":
-        plain |= {"grpo": {"max_new_tokens": 4, "score": {"exact_match": 1.0}}, "packing": {"mode": "none"}}
+        plain |= {"grpo": {"max_new_tokens": 4, "rewards": [{"score": "exact_match"}]}, "packing": {"mode": "none"}}
     before = made_from(plain | {"generate": None})
     parts = ("weights", "evaluation", "export", "run")
     for name, value in OBJECTIVES[objective].items():

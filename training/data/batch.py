@@ -27,6 +27,8 @@ from raymill.training.data.packed import NO_TARGET, token_weights
 # The default of `documents_per_row`.
 _DOCUMENTS_PER_ROW = 16.0
 _CAPACITY_STEP = 8
+# Columns of sampled answers, float32 per token, in the order of `Batch.policy`.
+POLICY = ("advantages", "sampled_logp", "base_logp")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Batch:
     number of targets. answer_ends: int64[A], last position, in the rows laid end to end. judgements: float32[A], see
     JUDGED_PACKED. reference: float64[A], log-probability by the reference model, 0 without one. mismatched: the same
     rows with the answers in other places, see `with_answers_of_next`.
+
+    policy: of sampled answers whose loss compares log-probabilities, float32[3, L], of each target: advantage,
+    log-probability by the model that sampled it, and by the model without its adapter.
     """
 
     input_ids: np.ndarray
@@ -64,6 +69,7 @@ class Batch:
     judgements: np.ndarray = field(default_factory=partial(np.zeros, 0, np.float32))
     reference: np.ndarray = field(default_factory=partial(np.zeros, 0, np.float64))
     mismatched: "Batch | None" = None
+    policy: np.ndarray | None = None
 
     def part(self, number: int, parts: int) -> "Batch":
         """One of equal parts of each row's positions, for one of `parts` workers that share the rows.
@@ -125,7 +131,7 @@ def collate(
     documents: list[list[str]] = []
     digests = np.empty(0, np.uint64)
     tokens = 0
-    answers: dict[str, Any] = {}
+    answers: dict[str, Any] = {}  # the fields of Batch that only some objectives have
     if tables:
         table = pa.concat_tables(tables).combine_chunks()
         rows = table.num_rows
@@ -150,6 +156,9 @@ def collate(
         digests = _digests(ids, sizes)
         if "judgements" in table.column_names:
             answers = _answers(table, sizes, length)
+        if "advantages" in table.column_names:
+            trained = _flat(table, "labels")[0]
+            answers = {"policy": np.stack([_flat(table, name)[0][trained] for name in POLICY])}
     targets = np.full((count, length), NO_TARGET, np.int64)
     targets[:, :-1][has_target[:, 1:]] = input_ids[:, 1:][has_target[:, 1:]]
     label_tokens = int(has_target[:, 1:].sum())

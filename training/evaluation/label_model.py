@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import AutoModel
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.store import paths
@@ -118,7 +119,7 @@ def _probe(store: Store, folder: str, on_gpu: bool, how: dict[str, Any]) -> tupl
         # Whoever wrote the run would choose where requests with the user's keys go.
         raise DataError(f"{at}: its base {name} is on another store. Copy the base to {own}.")
     try:
-        model: Any = load_base(store, Model(name=name, revision=revision), body_only=True, **how)
+        model: Any = load_base(store, Model(name=name, revision=revision), kind=AutoModel, **how)
         head = model_folder(store, Model(name=folder)) / "head.safetensors"
         hidden, labels = model.config.get_text_config().hidden_size, len(plain["labels"])
         wanted: dict[str, tuple[int, ...]] = {"weight": (labels, hidden), "bias": (labels,)}

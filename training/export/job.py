@@ -24,7 +24,7 @@ import torch
 from peft import TaskType
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForSequenceClassification, GenerationConfig, PreTrainedTokenizerFast
 
 from raymill import cluster
 from raymill.cluster.dataset_versions import registry_folder, versions_of
@@ -221,7 +221,7 @@ class FolderWriter:
         if method.classifies:
             yield self._probe(scratch / "probe")
             if model.config is not None:
-                body = load_base(store, model, self.config.seed, torch.float32, "eager", body_only=True)
+                body = load_base(store, model, self.config.seed, torch.float32, "eager", kind=AutoModel)
                 body.save_pretrained(scratch / "base")
                 yield self._with_tokenizer(scratch / "base")
             return

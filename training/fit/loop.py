@@ -57,7 +57,7 @@ from raymill.training.fit.memory import explained, memory_gib, with_rows_left_to
 from raymill.training.fit.ranks import Preemption, Ranks
 from raymill.training.fit.reference import ReferencedRows, compute_references
 from raymill.training.fit.step_log import StepLog, Tracker, curves, trackers
-from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
+from raymill.training.models.answers import AnswerLoss, RolloutLoss, baseline_of
 from raymill.training.models.base import named_config
 from raymill.training.models.build import attention_warning, build_objective
 from raymill.training.models.compiling import compile_clock
@@ -305,7 +305,7 @@ class Training:
 
     def _rollouts(self, order: Order, prompts: Sequence[Any], micro_rows: int) -> Any:
         """The rows of steps of objective grpo; None for other objectives."""
-        if self.config.objective != "grpo":
+        if not isinstance(self.objective, RolloutLoss):
             return None
         tokenizer = load_tokenizer(self.packed.store, self.packed.tokenizer_uri)
         return Rollouts(self.job, self.config, self.ranks, self.objective, tokenizer, order, prompts, micro_rows)
@@ -337,9 +337,9 @@ class Training:
             norm = self.engine.step(rate, self.config.optimizer.clip)
             waited, compiled = self.loader.waited_s - waited, compile_clock.seconds - compiled
             mine = [loss_sum, waited, memory_gib(self.ranks.device), compiled, balance, self.forward_clock.take()]
-            mine += self.objective.measures.take() if self.objective.of_answers else []
+            mine += self.objective.measures.take()
             everyone = zip(*self.ranks.exchange_floats(mine), strict=True)
-            losses, waits, memory, compiling, balances, forward, *answers = everyone
+            losses, waits, memory, compiling, balances, forward, *measured = everyone
             loss = sum(losses) / counts.loss_denominator
             if problem := loss_problem(loss, norm, self.config.failures.loss_limit):
                 self._skip_bad_step(step + 1, problem, batches)
@@ -354,8 +354,7 @@ class Training:
                     "median_forward_s": statistics.median(forward),
                     "slowest_rank": forward.index(slowest),
                 }
-            if answers:
-                record |= measures_of([sum(one) for one in answers], counts.loss_denominator)  # type: ignore[typeddict-item]
+            record |= self.objective.means([sum(one) for one in measured], counts.loss_denominator)  # type: ignore[typeddict-item]
             if baseline is not None:
                 record["kl"] = baseline
             if max(compiling):

@@ -12,7 +12,7 @@ import torch
 from raymill.training.data.batch import Loader, ReadableRows
 from raymill.training.data.order import HeldOut
 from raymill.training.fit.ranks import Ranks
-from raymill.training.models.answers import AnswerLoss, baseline_of, measures_of
+from raymill.training.models.answers import AnswerLoss, baseline_of
 from raymill.training.models.objective import Objective
 from raymill.training.records.schema import Measured, measured
 
@@ -88,12 +88,12 @@ class Measurement:
                     labels += objective.label_count(batch)
         objective.train(trained)
         mine = [losses.item(), right.item(), denominator, labels]
-        mine += objective.measures.take() if objective.of_answers else []
+        mine += objective.measures.take()
         sums = [sum(column) for column in zip(*self.ranks.exchange_floats(mine), strict=True)]
         self.seconds = time.perf_counter() - began
         found = measured(*sums[:4])
-        if found and sums[4:]:
-            found |= measures_of(sums[4:], sums[2])  # type: ignore[typeddict-item]
+        if found:
+            found |= objective.means(sums[4:], sums[2])  # type: ignore[typeddict-item]
         return found
 
     def _baseline(self, call: Callable[..., Any], objective: AnswerLoss) -> float:

@@ -24,7 +24,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import temporary_folder
 from raymill.training.fit.tracker_process import TrackerFailed, TrackerProcess
-from raymill.training.objectives import PAIR_MEASURES, SAMPLE_MEASURES
+from raymill.training.objectives import PAIR_MEASURES, SAMPLE_MEASURES, UPDATE_MEASURES
 from raymill.training.records.job import Job, TrainingFolder
 from raymill.training.records.schema import StepRecord, read_steps
 
@@ -108,7 +108,7 @@ def _line(record: StepRecord) -> bytes:
 
 _UPLOAD_EVERY_S = 30.0
 _CURVES = ("loss", "aux_loss", "grad_norm", "learning_rate", "tokens_per_s", "mfu", "memory_gib", "data_wait_s",
-           *PAIR_MEASURES, "kl", *SAMPLE_MEASURES)  # fmt: skip
+           *PAIR_MEASURES, *UPDATE_MEASURES, *SAMPLE_MEASURES)  # fmt: skip
 
 
 class Tracker(Protocol):
@@ -124,6 +124,7 @@ class Tracker(Protocol):
 def curves(record: StepRecord) -> dict[str, float]:
     """The values of a step that are tracked, by name."""
     found = {name: value for name in _CURVES if isinstance(value := record.get(name), int | float)}
+    found |= {f"reward/{name}": value for name, value in record.get("rewards", {}).items()}
     validation = record.get("validation")
     if validation:
         found |= {f"validation/{name}": validation[name] for name in ("loss", "perplexity", "accuracy")}

@@ -15,11 +15,15 @@ Letters: A answers of a micro-batch, P pairs. Answers 2 p and 2 p + 1 are the ch
     orpo     -m(chosen) - b log f(o),  o = log odds(m(chosen)) - log odds(m(rejected)),  log odds(m) = m - log(1 - e^m)
     kto      desirable: w (1 - f(b (r - z)));  undesirable: w (1 - f(b (z - r)))
     reward   -log f(R(chosen) - R(rejected) - margin) + c (R(chosen) + R(rejected))^2
+    grpo     of a token: -min(p A, clip(p, 1 - low, 1 + high) A) + b (e^g - g - 1)
+             p: its probability by that of the model that sampled it, A: advantage, g: log-probability by the model
+             without its adapter less that by this one
 
 z of kto is the mean of r over answers that stand after prompts of other records, and 0 if that is negative.
 
 Sources: Rafailov et al. 2023; Chowdhury et al. 2024 (robust); Zhao et al. 2023 (hinge); Azar et al. 2024; Meng et al.
-2024; Hong et al. 2024; Ethayarajh et al. 2024; Bradley and Terry 1952; Eisenstein et al. 2023 (centring).
+2024; Hong et al. 2024; Ethayarajh et al. 2024; Bradley and Terry 1952; Eisenstein et al. 2023 (centring);
+Shao et al. 2024, Yu et al. 2025 (grpo).
 """
 
 from dataclasses import dataclass
@@ -28,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raymill.training.objectives import Dpo, Ipo, Kto, Orpo, Simpo
+from raymill.training.objectives import Dpo, Grpo, Ipo, Kto, Orpo, Simpo
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,25 @@ def bradley_terry(scores: Tensor, margins: Tensor, centring: float) -> Tensor:
     """Loss of each pair, float[P]. scores: of the answers, float[A]. margins: float[P]."""
     chosen, rejected = pairs(scores)
     return -F.logsigmoid(chosen - rejected - margins) + centring * (chosen + rejected) ** 2
+
+
+def clipped(logp: Tensor, policy: Tensor, how: Grpo) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of sampled tokens.
+
+    Args:
+        logp: float32[L], log-probabilities of the tokens.
+        policy: float32[3, L], advantages, and log-probabilities by the model that sampled and by the base model.
+
+    Returns:
+        (losses, float32[L]; minus their derivatives by `logp`, float32[L]; float64[3], the number of tokens that are
+        not trained any more, the sum of the estimates of the divergence, the number of tokens).
+    """
+    advantages, sampled, base = policy
+    ratio, distance = (logp - sampled).exp(), base - logp
+    bounded = ratio.clamp(1 - how.clip, 1 + how.high)
+    is_trained = torch.where(advantages > 0, ratio <= 1 + how.high, ratio >= 1 - how.clip)
+    divergence = distance.exp() - distance - 1
+    losses = how.kl * divergence - torch.minimum(ratio * advantages, bounded * advantages)
+    factors = ratio * advantages * is_trained + how.kl * (distance.exp() - 1)
+    sums = torch.stack([(~is_trained).sum(), divergence.sum(dtype=torch.float64), losses.new_tensor(len(losses))])
+    return losses, factors, sums.double()

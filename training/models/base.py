@@ -42,7 +42,7 @@ def load_base(
     dtype: torch.dtype,
     attention: str | None,
     *,
-    body_only: bool = False,
+    kind: Any = AutoModelForCausalLM,
     **how: Any,
 ) -> PreTrainedModel:
     """The base model with its lm_head, on the CPU unless `how` has a device_map.
@@ -51,7 +51,7 @@ def load_base(
         seed: of random weights. They are drawn in float32 on the CPU and then converted, so they are the same on every
             machine and for every dtype.
         attention: transformers' name of the attention; None for its default.
-        body_only: without the lm_head.
+        kind: class of transformers that makes the model, such as AutoModel for one without the lm_head.
         how: further arguments of `from_pretrained` (quantisation, device_map).
 
     Raises:
@@ -59,7 +59,6 @@ def load_base(
             is far larger than its files, or an adapter is beside it.
         DataError: the folder has no safetensors, or weights in them are missing, NaN or infinite.
     """
-    kind: Any = AutoModel if body_only else AutoModelForCausalLM
     if model.config is not None:
         config = model_config(model.config)
         # On the CPU always: a GPU's generator differs, and an export on a CPU must draw the same frozen weights.
@@ -115,7 +114,9 @@ def load_base(
                 f"model {model.name}: {place} holds NaN or infinite values, so every loss would be NaN. The training "
                 "that wrote it diverged, or the file was converted wrongly: take other weights."
             )
-    if unused := sorted(key for key in seen["unexpected_keys"] if not (body_only and key.startswith("lm_head."))):
+    if unused := sorted(
+        key for key in seen["unexpected_keys"] if not (kind is AutoModel and key.startswith("lm_head."))
+    ):
         log.warning(
             "model %s: %d tensors of its files are not used, such as %s: config.json does not describe them",
             model.name, len(unused), unused[0],

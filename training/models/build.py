@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig,
 from peft.tuners import lora
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
@@ -84,7 +84,8 @@ def build_objective(
     dtype = torch.bfloat16 if config.bf16 and not method.trains_base else torch.float32
     if as_stored and method.trains_base and config.model.name is not None:
         dtype = stored_dtype(config.store, config.model)
-    model = load_base(config.store, config.model, config.seed, dtype, attention, body_only=method.classifies, **how)
+    kind = AutoModel if method.classifies else AutoModelForCausalLM
+    model = load_base(config.store, config.model, config.seed, dtype, attention, kind=kind, **how)
     if model.config.model_type not in LINEAR_NAMES:  # the types in LINEAR_NAMES pass, which a test checks
         body = model if method.classifies else model._modules[body_name(model)]
         require_independence(body, config.packing.mode != "none", config.bf16)
@@ -142,7 +143,7 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
         if config.objective == "sft":
             objective = NextToken(*how)
         elif config.objective == "grpo":
-            objective = RolloutLoss(*how)
+            objective = RolloutLoss(config.grpo, *how)
         elif config.objective == "reward":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)

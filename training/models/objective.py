@@ -11,8 +11,8 @@ model's own, and only a chunk of them is in memory. Where the logits are the lm_
 that weight whole, the faster fused loss is used (loss.py).
 """
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,21 +30,23 @@ from raymill.training.models.loss import (
     RouterBalance,
     chunked_loss,
     elementwise,
+    float32_product,
     fused_loss,
     router_balance,
+    token_losses,
 )
 from raymill.training.models.neftune import EmbeddingNoise
 
 
 class Measures:
-    """Sums of what is measured of answers, over the micro-batches of one worker: see `measures_of` of answers.py."""
+    """Sums of what an objective measures besides its loss, over the micro-batches of one worker."""
 
-    def __init__(self) -> None:
-        self.sums = torch.zeros(7, dtype=torch.float64)
+    def __init__(self, count: int) -> None:
+        self.sums = torch.zeros(count, dtype=torch.float64)
 
-    def add(self, better: Tensor, worse: Tensor, right: Tensor) -> None:
-        """better, worse: float64[3], sums of rewards, of log-probabilities, and the number. right: float64 scalar."""
-        self.sums = self.sums.to(right.device) + torch.cat([better, worse, right[None]]).detach()
+    def add(self, sums: Tensor) -> None:
+        """sums: float64[count]."""
+        self.sums = self.sums.to(sums.device) + sums.detach()
 
     def take(self) -> list[float]:
         """The sums so far, which start again at zero."""
@@ -58,11 +60,9 @@ class Objective(nn.Module):
 
     model: the transformers or peft model. bf16: compute in bf16 by autocast. balance: the load-balancing loss of a
     mixture of experts, if its config asks for one. noise: on the embeddings in training, if the config asks for it.
-    context: the workers that share rows, if several do; batches are then parts of rows. measures: of answers that were
-    compared or judged, if `of_answers`.
+    context: the workers that share rows, if several do; batches are then parts of rows. measures: what it measures
+    besides the loss.
     """
-
-    of_answers = False
 
     def __init__(self, model: Any, bf16: bool) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Objective(nn.Module):
         self.balance: RouterBalance | None = None
         self.noise: EmbeddingNoise | None = None
         self.context: ContextParallel | None = None
-        self.measures = Measures()
+        self.measures = Measures(0)
 
     @property
     def attention(self) -> str:
@@ -111,6 +111,13 @@ class Objective(nn.Module):
 
     def begin_step(self, denominator: float, total: float) -> None:
         """Start a step. denominator, total: `loss_denominator` and `step_sum` of all its micro-batches and workers."""
+
+    def means(self, sums: Sequence[float], labels: float) -> dict[str, float]:
+        """Names and means of what is measured besides the loss.
+
+        sums: of `measures`, over all workers. labels: `loss_denominator` of all workers.
+        """
+        return {}
 
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
@@ -193,18 +200,25 @@ class NextToken(Objective):
             `balance` its loss is added to the sum.
         """
         with self._autocast(input_ids.device):
-            with self.noise.added(noise) if self.noise is not None else nullcontext():
+            with self._with_noise(noise):
                 output = self._output(input_ids, position_ids, starts)
             hidden = output.last_hidden_state[:, -input_ids.shape[1] :].flatten(0, 1)
             factors = None if weights is None else weights.flatten().index_select(0, target_positions)
             loss, correct = self.cross_entropy(hidden, targets.flatten(), target_positions, factors)
-        if self.balance is not None and self.balance.active:
-            assert real is not None
-            virtual = output.last_hidden_state.shape[1] - input_ids.shape[1]
-            # The first position of a row is real unless the whole row is padding.
-            everywhere = torch.cat([real[:, :1].expand(-1, virtual), real], 1)
-            loss = loss + self.balance.loss(output.router_logits, everywhere)
-        return loss, correct
+        return self._balanced(loss, output, real), correct
+
+    def _with_noise(self, noise: Tensor | None) -> AbstractContextManager[None]:
+        return nullcontext() if self.noise is None else self.noise.added(noise)
+
+    def _balanced(self, loss: Tensor, output: Any, real: Tensor | None) -> Tensor:
+        """The loss, within a step of `balance` with its loss added. output: of the model's body."""
+        if self.balance is None or not self.balance.active:
+            return loss
+        assert real is not None
+        virtual = output.last_hidden_state.shape[1] - real.shape[1]
+        # The first position of a row is real unless the whole row is padding.
+        everywhere = torch.cat([real[:, :1].expand(-1, virtual), real], 1)
+        return loss + self.balance.loss(output.router_logits, everywhere)
 
     def cross_entropy(
         self, hidden: Tensor, targets: Tensor, target_positions: Tensor, factors: Tensor | None
@@ -221,6 +235,21 @@ class NextToken(Objective):
         if factors is not None:
             factors = factors.new_zeros(len(hidden)).index_copy(0, target_positions, factors)
         return chunked_loss(self.logits, hidden, targets, self.loss_chunk_tokens, factors)
+
+    def target_losses(self, hidden: Tensor, targets: Tensor, target_positions: Tensor) -> Tensor:
+        """The loss of each target, float32[L], without a gradient. Arguments as of `cross_entropy`."""
+        if self.fused:
+            counted, wanted = (values.index_select(0, target_positions) for values in (hidden, targets))
+            return token_losses(self._plain_logits, counted, wanted, self.loss_chunk_tokens)
+        of_all = token_losses(self.logits, hidden, targets, self.loss_chunk_tokens)
+        return of_all.index_select(0, target_positions)
+
+    def _plain_logits(self, hidden: Tensor) -> Tensor:
+        """The logits of a plain lm_head, computed as the fused loss does: [N, D] to float32[N, V]."""
+        device = hidden.device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):
+            return float32_product(hidden.to(kind), self.causal.lm_head.weight.to(kind).T)
 
     def hidden(self, input_ids: Tensor, position_ids: Tensor, starts: Tensor) -> Tensor:
         """Last hidden states [B, T, D]; those of `prompt`'s virtual tokens are cut off again."""

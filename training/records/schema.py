@@ -67,7 +67,7 @@ class StepRecord(TypedDict):
 
     Of answers that were compared or judged: loss: mean over the pairs or answers. reward_chosen and the others:
     PAIR_MEASURES of objectives.py, before the update. kl: z of objective kto. reward_mean and the others:
-    SAMPLE_MEASURES of objectives.py.
+    SAMPLE_MEASURES of objectives.py; rewards: the mean of each, if there are several; clipped, kl: UPDATE_MEASURES.
     """
 
     step: int
@@ -105,6 +105,9 @@ class StepRecord(TypedDict):
     truncated: NotRequired[float]
     answer_tokens: NotRequired[float]
     rewards_failed: NotRequired[float]
+    prompts_too_long: NotRequired[float]
+    rewards: NotRequired[dict[str, float]]
+    clipped: NotRequired[float]
     rollout_s: NotRequired[float]
 
 

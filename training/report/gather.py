@@ -24,7 +24,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.data.packed import STAGE_ROWS, by_stage
 from raymill.training.model_folder.loading import Base, loading
-from raymill.training.objectives import PAIR_MEASURES, SAMPLE_MEASURES
+from raymill.training.objectives import PAIR_MEASURES, SAMPLE_MEASURES, UPDATE_MEASURES
 from raymill.training.pack import summary
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.records.finished import EXPORT, export_file, read_evaluation
@@ -42,7 +42,7 @@ from raymill.training.report.text import Fit, TrainReport, cautions
 
 _POINTS = [tuple]  # (step, value); long curves have the lowest and highest point of some hundred columns
 _CURVES = ("loss", "loss_smooth", "learning_rate", "grad_norm", "tokens_per_s", "memory_gib", "data_wait")
-_OF_ANSWERS = (*PAIR_MEASURES, "kl", *SAMPLE_MEASURES)  # curves of objectives that compare or judge answers
+_OF_ANSWERS = (*PAIR_MEASURES, *UPDATE_MEASURES, *SAMPLE_MEASURES)  # curves of objectives of answers
 _MEASURED = {
     "loss": float, "perplexity": float, "accuracy": float, "label_tokens": int,
     **dict.fromkeys((f"{name}?" for name in PAIR_MEASURES), float),

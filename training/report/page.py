@@ -207,7 +207,12 @@ _ANSWER_CHARTS = (
         "Prompts of a step whose answers all have one reward, so that nothing is trained on them.",
         {"groups_without_spread": ("raw", "groups")},
     ),
-    ("z of KTO", "Mean log-probability ratio of answers to other questions.", {"kl": ("smooth", "z")}),
+    (
+        "KL divergence",
+        "Of kto z, the mean log-probability ratio of answers to other questions; of grpo the mean of sampled tokens "
+        "from the model without its adapter.",
+        {"kl": ("smooth", "kl")},
+    ),
 )
 
 

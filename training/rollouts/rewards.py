@@ -1,50 +1,83 @@
-"""Rewards of sampled answers: scores against a reference, and functions of the user; advantages within a group."""
+"""Rewards of sampled answers, by the settings of objective grpo, and advantages within a group.
 
-from collections.abc import Sequence
+What texts of the model can make slow, such as a regular expression or a function of the user, runs in a child process
+with a bound on time and memory.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
+from jsonschema.validators import Draft202012Validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from raymill.cluster.score_plugins import custom_score
 from raymill.training.evaluation.scores import exact_match, numbers, rouge, word_f1
-from raymill.training.objectives import Grpo
+from raymill.training.objectives import Grpo, RewardUse
+from raymill.training.rollouts.programs import run_programs
 
-_BYTES = 1 << 30  # of memory of a function of the user
+_BYTES = 1 << 30  # of memory of a child process
 _EPSILON = 1e-4  # added to a group's standard deviation, as in TRL
 _FIX = "Correct the function and run the same command again: the training continues after its last checkpoint."
 
 
-def rewards_of(how: Grpo, decimal_mark: str, answers: Sequence[dict[str, Any]]) -> list[tuple[float, bool]]:
-    """(reward, whether custom rewards took too long) of each answer.
+@dataclass(frozen=True)
+class Answer:
+    """A sampled answer. reference: of the corpus. prompt_ids, ids: tokens of the prompt and of the answer."""
 
-    answers: dictionaries with `document`, `prompt`, `reference` and `generated`.
+    document: str
+    prompt: str
+    reference: str
+    generated: str
+    prompt_ids: Sequence[int] = ()
+    ids: Sequence[int] = ()
+
+
+Scores = Callable[[Sequence[Answer]], Sequence[float]]  # of a model of rewards
+
+
+def rewards_of(how: Grpo, answers: Sequence[Answer], models: Sequence[Scores] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """(float64[answers, rewards] before their weights, bool[answers]: whether a reward took too long and counts as 0).
+
+    models: of the rewards of kind `model`, in their order.
 
     Raises:
-        DataError: a custom reward raised an exception, or returned something else than a finite number.
+        DataError: a reward of the user raised an exception, or returned something else than a finite number.
+        ConfigError: a schema cannot be used, or this machine cannot isolate a program.
     """
-    found = []
-    for answer in answers:
-        pair = [answer["reference"]], [answer["generated"]]
-        reward = sum(weight * _score(name, *pair, decimal_mark) for name, weight in how.score.items())
-        found.append((reward, False))
-    if not how.custom:
-        return found
-    bounds = WorkBounds(how.reward_s, _BYTES)
-    outcomes = Guard(partial(_custom, how)).map(list(answers), [bounds] * len(answers))
-    for at, outcome in enumerate(outcomes):
-        if not isinstance(outcome, Failed):
-            found[at] = (found[at][0] + outcome, False)
-        elif isinstance(outcome.error, Exceeded):
-            found[at] = (found[at][0], True)
-        else:
-            raise outcome.error
-    return found
+    found, slow = np.zeros((len(answers), len(how.rewards))), np.zeros(len(answers), bool)
+    left = iter(models)
+    for number, use in enumerate(how.rewards):
+        match use.kind:
+            case "score":
+                found[:, number] = [_score(str(use.score), answer) for answer in answers]
+            case "model":
+                found[:, number] = next(left)(answers)
+            case "program":
+                texts = [f"{_code(answer.generated)}\n\n{answer.reference}\n" for answer in answers]
+                for at, seen in enumerate(run_programs(texts, how.reward_s, _BYTES)):
+                    found[at, number], slow[at] = seen is True, slow[at] | (seen is None)
+            case _:
+                bounds = [WorkBounds(how.reward_s, _BYTES)] * len(answers)
+                for at, outcome in enumerate(Guard(partial(_guarded, use)).map(list(answers), bounds)):
+                    if not isinstance(outcome, Failed):
+                        found[at, number] = outcome
+                    elif isinstance(outcome.error, Exceeded):
+                        slow[at] = True
+                    else:
+                        raise outcome.error
+    return found, slow
 
 
-def _score(name: str, reference: list[str], generated: list[str], decimal_mark: str) -> float:
+def _score(name: str, answer: Answer) -> float:
     """A score of one answer, by its name."""
+    reference, generated = [answer.reference], [answer.generated]
     match name:
         case "exact_match":
             return exact_match(reference, generated)
@@ -53,11 +86,36 @@ def _score(name: str, reference: list[str], generated: list[str], decimal_mark: 
         case "rougeL":
             return rouge(reference, generated)["rougeL"]
         case _:
-            return numbers(reference, generated, decimal_mark)[name]
+            return numbers(reference, generated)[name]
 
 
-def _custom(how: Grpo, answer: dict[str, Any]) -> float:
-    return sum(custom_score(use.loaded(), answer, "grpo.custom", _FIX) for use in how.custom)
+def _guarded(use: RewardUse, answer: Answer) -> float:
+    if use.pattern is not None:
+        return float(re.fullmatch(use.pattern, answer.generated, re.DOTALL) is not None)
+    if use.json_schema is not None:
+        try:
+            # Without a registry of its own, jsonschema loads references from the network.
+            validator = Draft202012Validator(use.json_schema, registry=Registry())
+            return float(validator.is_valid(json.loads(answer.generated)))
+        except (ValueError, RecursionError):
+            return 0.0
+        except Unresolvable as error:
+            raise ConfigError(
+                f"grpo.rewards: json_schema: the reference {error.ref} is not part of the schema, and references to "
+                "other files are not followed. Put what it names under `$defs`."
+            ) from None
+    assert use.custom is not None
+    given = {name: getattr(answer, name) for name in ("document", "prompt", "reference", "generated")}
+    return custom_score(use.custom.loaded(), given, "grpo.rewards", _FIX)
+
+
+_FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+
+
+def _code(answer: str) -> str:
+    """The first block of code in Markdown of an answer; without one, the whole answer."""
+    found = _FENCED.search(answer)
+    return found[1] if found else answer
 
 
 def advantages(rewards: np.ndarray, how: str) -> np.ndarray:

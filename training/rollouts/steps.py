@@ -3,7 +3,7 @@
     prompts      a row of the packed corpus each, in the order that every training has; its answer is the reference
     sampling     by the worker that has the prompt, at temperature 1, with random numbers that are a function of the
                  seed, the step, the document and the number of the answer
-    rewards      scores against the reference, and functions of the user, which run in a child process
+    rewards      rewards.py
     advantages   of each answer in its group (objectives.py)
     rows         answers with an advantage that is not zero, after their prompts, packed; each token weighs as the loss
                  is defined. They are the rows of the step, and the rest of the step is as in any training.
@@ -11,13 +11,16 @@
 The rollouts of a step are committed to OUTPUT/rollouts before the update. A training that continues reads those of the
 steps that it repeats, so that they are not sampled again, and their update is the same.
 
-There is one update for each set of rollouts, so the policy that is trained is the one that sampled: the ratio of both
-is 1, nothing is clipped, and the gradient is a weighted cross entropy.
+With one update for each set of rollouts the policy that is trained is the one that sampled: the ratio of both is 1,
+nothing is clipped, and the gradient is a weighted cross entropy. With several, or with a penalty of the divergence from
+the base model, the log-probabilities of all sampled tokens are computed on the packed rows as the update computes them,
+so that the ratio of the first update is exactly 1, and are committed with the rollouts.
 """
 
-import logging
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,27 +32,28 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.artifact import open_parquet
-from raymill.cluster.errors import DataError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.training.config import TrainConfig
-from raymill.training.data.batch import Batch, RowsOfSteps, collate
+from raymill.training.data.batch import POLICY, Batch, RowsOfSteps, collate
 from raymill.training.data.order import HeldOut
 from raymill.training.data.packed import PACKED, PackedRows
 from raymill.training.evaluation.generate import complete_prompts, last_trained_span, stop_ids
 from raymill.training.fit.ranks import Ranks
+from raymill.training.models.answers import RolloutLoss
 from raymill.training.models.objective import Objective
 from raymill.training.objectives import SAMPLE_MEASURES, Grpo
 from raymill.training.pack.best_fit import best_fit
 from raymill.training.records.job import Job
 from raymill.training.records.schema import Measured, measured
-from raymill.training.rollouts.rewards import advantages, rewards_of
+from raymill.training.rollouts.reward_model import RewardModelScores
+from raymill.training.rollouts.rewards import Answer, advantages, rewards_of
 from raymill.training.rollouts.sampling import sample_answers, sampling_mode, uniforms
 from raymill.training.tokenizer.load_tokenizer import pad_id
 
-log = logging.getLogger(__name__)
-
 _BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
+_LOGP = pa.list_(pa.float32())
 ROLLOUTS = pa.schema(
     [
         ("document", pa.string()),
@@ -58,50 +62,73 @@ ROLLOUTS = pa.schema(
         ("ids", pa.list_(pa.int32())),  # of the answer, with the token that ends it
         ("ended", pa.bool_()),  # false: it was cut
         ("generated", pa.string()),
+        ("rewards", pa.list_(pa.float64())),  # in the order of `grpo.rewards`, before their weights
         ("reward", pa.float64()),
-        ("failed", pa.bool_()),  # its custom rewards took too long, and count as 0
+        ("failed", pa.bool_()),  # a reward took too long, and counts as 0
         ("advantage", pa.float64()),
+        # Of each token of an answer that is trained on, if the loss needs them (`needs_log_probabilities`).
+        ("sampled_logp", _LOGP),  # by the model that sampled it
+        ("base_logp", _LOGP),  # by the model without its adapter
     ]
 )
 
 
 @dataclass(frozen=True)
 class PromptOfStep:
-    """A prompt. ids: its tokens. reference: text of the answer in the corpus."""
+    """A prompt. document: its id. ids, text: the prompt. reference: text of the answer in the corpus."""
 
     document: str
     ids: list[int]
+    text: str
     reference: str
 
 
-def rows_of(rollouts: pa.Table, how: Grpo, length: int) -> pa.Table:
-    """Rows of schema PACKED with the answers whose advantage is not zero, in an order that their tokens decide.
+def _placed(rollouts: Sequence[Mapping[str, Any]], how: Grpo, length: int) -> list[list[int]]:
+    """The numbers of the answers in each packed row: those with an influence on the loss."""
+    kept = [at for at, one in enumerate(rollouts) if one["ids"] and (one["advantage"] or how.kl)]
+    sizes = np.array([len(rollouts[at]["prompt"]) + len(rollouts[at]["ids"]) for at in kept], np.int64)
+    places, count = best_fit(sizes, length) if kept else (sizes, 0)
+    rows: list[list[int]] = [[] for _ in range(count)]
+    for at, place in zip(kept, places.tolist(), strict=True):
+        rows[place].append(at)
+    return rows
+
+
+def rows_of(rollouts: Sequence[Mapping[str, Any]], how: Grpo, length: int) -> pa.Table:
+    """Rows of schema PACKED, with the columns of POLICY if the loss needs them, in an order that their tokens decide.
 
     The loss of a step is the weighted sum of the tokens' losses divided by the number of label tokens in these rows.
-    So a token's weight is its answer's advantage, times what `how.mean` asks for, times that number.
+    So a token's weight is what `how.mean` asks for, times that number; without POLICY also times its advantage.
     """
-    every = rollouts.to_pylist()
-    kept = [one for one in every if one["advantage"] and one["ids"]]
-    labels = sum(len(one["ids"]) for one in kept)
+    placed = _placed(rollouts, how, length)
+    labels = sum(len(rollouts[at]["ids"]) for row in placed for at in row)
     whole = {
-        "tokens": sum(len(one["ids"]) for one in every),
-        "answers": len(every),
-        "length": len(every) * how.max_new_tokens,
+        "tokens": sum(len(one["ids"]) for one in rollouts),
+        "answers": len(rollouts),
+        "length": len(rollouts) * how.max_new_tokens,
     }[how.mean]
-    sizes = np.array([len(one["prompt"]) + len(one["ids"]) for one in kept], np.int64)
-    placed, count = best_fit(sizes, length) if len(kept) else (sizes, 0)
-    rows: list[dict[str, Any]] = [
-        {"ids": [], "labels": [], "lengths": [], "documents": [], "label": None, "weights": []} for _ in range(count)
-    ]
-    for one, at in zip(kept, placed.tolist(), strict=True):
-        row, answer = rows[at], one["ids"]
-        weight = one["advantage"] * labels / whole / (len(answer) if how.mean == "answers" else 1)
-        row["ids"] += one["prompt"] + answer
-        row["labels"] += [False] * len(one["prompt"]) + [True] * len(answer)
-        row["weights"] += [1.0] * len(one["prompt"]) + [weight] * len(answer)
-        row["lengths"].append(len(one["prompt"]) + len(answer))
-        row["documents"].append(f"{one['document']}#{one['sample']}")
-    return pa.Table.from_pylist(rows, PACKED)
+    schema = PACKED
+    for name in POLICY if how.needs_log_probabilities else ():
+        schema = schema.append(pa.field(name, _LOGP))
+    rows = []
+    for numbers in placed:
+        row: dict[str, Any] = {name: [] for name in schema.names} | {"label": None}
+        for one in map(rollouts.__getitem__, numbers):
+            prompt, answer, advantage = one["prompt"], one["ids"], one["advantage"]
+            weight = labels / whole / (len(answer) if how.mean == "answers" else 1)
+            row["ids"] += prompt + answer
+            row["labels"] += [False] * len(prompt) + [True] * len(answer)
+            row["lengths"].append(len(prompt) + len(answer))
+            row["documents"].append(f"{one['document']}#{one['sample']}")
+            if how.needs_log_probabilities:
+                row["weights"] += [1.0] * len(prompt) + [weight] * len(answer)
+                values = [advantage] * len(answer), one["sampled_logp"], one["base_logp"]
+                for name, of_tokens in zip(POLICY, values, strict=True):
+                    row[name] += [0.0] * len(prompt) + list(of_tokens or [0.0] * len(answer))
+            else:
+                row["weights"] += [1.0] * len(prompt) + [advantage * weight] * len(answer)
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema)
 
 
 def _as_parquet(rollouts: pa.Table) -> bytes:
@@ -114,9 +141,10 @@ class Rollouts:
     """The micro-batches of each step, in place of a Loader of packed rows. All workers call it together.
 
     Args:
-        order: the prompts of each step. prompts: packed rows of each corpus, one prompt a row.
+        order: the prompts of each sampling. prompts: packed rows of each corpus, one prompt a row.
 
-    measures: of the last step, by the names of SAMPLE_MEASURES. waited_s: always 0, as nothing is prefetched.
+    measures: of the last step, by the names of SAMPLE_MEASURES, and `rewards`. waited_s: always 0, as nothing is
+    prefetched.
     """
 
     mismatched = False
@@ -127,18 +155,23 @@ class Rollouts:
         job: Job,
         config: TrainConfig,
         ranks: Ranks,
-        objective: Objective,
+        objective: RolloutLoss,
         tokenizer: PreTrainedTokenizerFast,
         order: RowsOfSteps,
         prompts: Sequence[PackedRows],
         micro_rows: int,
     ) -> None:
         self.job, self.config, self.ranks, self.objective = job, config, ranks, objective
-        self.tokenizer, self.order, self.prompts = tokenizer, order, prompts
+        self.how, self.tokenizer, self.order, self.prompts = config.grpo, tokenizer, order, prompts
         self.micro_rows, self.length = micro_rows, config.sequence_length
         self.stops, self.pad = stop_ids(tokenizer), pad_id(tokenizer)
         self.bounds = prompts[0].bounds
-        self.measures: dict[str, float] = {}
+        self.models = [
+            RewardModelScores(config.store, one.model, tokenizer, ranks.device, config.bf16)
+            for one in self.how.rewards
+            if one.model is not None
+        ]
+        self.measures: dict[str, Any] = {}
         self.waited_s = 0.0
 
     def close(self) -> None:
@@ -149,18 +182,31 @@ class Rollouts:
     def micro_batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step, counted from 0, equally many on each worker."""
         began = time.perf_counter()
-        uri = paths.join(self.job.folder.uri, "rollouts", f"step-{step + 1:08d}.parquet")
-        data, problem = self.ranks.from_first(self._read(step, uri) if self.ranks.first else (None, ""))
+        sampling = step // self.how.updates
+        first_step = sampling * self.how.updates + 1
+        uri = paths.join(self.job.folder.rollouts, self.job.folder.fingerprint, f"step-{first_step:08d}.parquet")
+        data, problem = self.ranks.from_first(self._read(sampling, uri) if self.ranks.first else (None, ""))
         if data is None and not problem:
-            data, problem = self.ranks.from_first(self._make(step, uri))
+            data, problem = self.ranks.from_first(self._make(step, sampling, uri))
         if problem or data is None:
             raise DataError(
                 f"{uri}: was changed after it was written{problem}. Delete it and run the same command again."
             )
-        rollouts = pq.read_table(pa.BufferReader(data))
-        self.measures = self._measured(rollouts, time.perf_counter() - began)
-        rows = rows_of(rollouts, self.config.grpo, self.length)
-        self.bounds.refuse_wrong(rows, uri)
+        rollouts = pq.read_table(pa.BufferReader(data)).to_pylist()
+        prompts = len(self.order.step(sampling))
+        if not rollouts:
+            raise DataError(
+                f"step {step + 1}: none of its {prompts} prompts leaves room for grpo.max_new_tokens "
+                f"({self.how.max_new_tokens}) in sequence_length ({self.length}). Increase sequence_length, or "
+                "decrease max_new_tokens; `raymill preview` shows prompts with their tokens."
+            )
+        self.measures = self._measured(rollouts, prompts, time.perf_counter() - began)
+        rows = rows_of(rollouts, self.how, self.length)
+        self.bounds.refuse_wrong(rows.select(PACKED.names), uri)
+        return self._batches(rows)
+
+    def _batches(self, rows: pa.Table) -> list[Batch]:
+        """The micro-batches of this worker's rows, equally many on each worker."""
         own = [rows.slice(at, 1) for at in range(self.ranks.rank, len(rows), self.ranks.world)]
         count = -(-len(rows) // self.ranks.world)
         return [
@@ -168,8 +214,8 @@ class Rollouts:
             for at in range(0, max(count, 1), self.micro_rows)
         ]
 
-    def _read(self, step: int, uri: str) -> tuple[bytes | None, str]:
-        """(content of the file of a step, or None, and what is wrong with it), as the first worker sees it.
+    def _read(self, sampling: int, uri: str) -> tuple[bytes | None, str]:
+        """(content of the file of a sampling, or None, and what is wrong with it), as the first worker sees it.
 
         Anybody may have written the file. So it is read with bounds, and its values are written again for the other
         workers.
@@ -181,118 +227,179 @@ class Rollouts:
             return None, ""
         try:
             with open_parquet(store, uri) as parquet:
-                if parquet.metadata.num_rows > len(self.order.step(step)) * self.config.grpo.samples:
+                if parquet.metadata.num_rows > len(self.order.step(sampling)) * self.how.samples:
                     return None, " (it has more answers than the step)"
                 table = parquet.read()
         except (DataError, pa.ArrowException) as error:
             return None, f" ({error!s:.300})"
         return (_as_parquet(table), "") if self._is_of_rollouts(table) else (None, " (it has other values)")
 
-    def _make(self, step: int, uri: str) -> tuple[bytes | None, str]:
-        """Sample and commit the rollouts of a step. Returns what `_read` does, on the first worker."""
-        rows = self.order.step(step)
-        own = rows[self.ranks.rank :: self.ranks.world]
-        prompts = [self._prompt(corpus, row) for corpus, row in own]
+    def _make(self, step: int, sampling: int, uri: str) -> tuple[bytes | None, str]:
+        """Sample and commit rollouts. Returns what `_read` does, on the first worker."""
+        rows = self.order.step(sampling)
+        prompts = [self.prompt(corpus, row) for corpus, row in rows[self.ranks.rank :: self.ranks.world]]
         self.ranks.reached(f"step {step + 1}, sampling answers")
-        problem, mine = "", list[dict[str, Any]]()
+        mine, error = list[dict[str, Any]](), None
         try:
-            mine = self._sampled(step, prompts)
-        except DataError as error:  # of a custom reward; the other workers would wait for this one
-            problem = str(error)
+            mine = self._sampled(sampling, prompts)
+        except (DataError, ConfigError) as raised:  # of a reward; the other workers would wait for this one
+            error = raised
         self.ranks.reached(f"step {step + 1}, exchanging answers")
-        everyone = self.ranks.gather((problem, mine))
-        if problem := next((one for one, _ in everyone if one), ""):
-            raise DataError(problem)
+        everyone = self.ranks.gather((error, mine))
+        _raise_first([one for one, _ in everyone])
+        # In the order of the step's prompts, however they are divided among workers.
+        flat = [
+            one
+            for at in range(len(rows))
+            for one in everyone[at % self.ranks.world][1]
+            if one["at"] == at // self.ranks.world
+        ]
+        if flat:
+            rewards = np.array([one["reward"] for one in flat]).reshape(-1, self.how.samples)
+            found = advantages(rewards, self.how.advantage)
+            for one, advantage in zip(flat, found.ravel().tolist(), strict=True):
+                one["advantage"] = advantage
+        if self.how.needs_log_probabilities:
+            self.ranks.reached(f"step {step + 1}, log-probabilities")
+            self._add_log_probabilities(flat)
         if not self.ranks.first:
             return None, ""
-        # In the order of the step's prompts, however they are divided among workers.
-        groups = [
-            [one for one in everyone[at % self.ranks.world][1] if one["at"] == at // self.ranks.world]
-            for at in range(len(rows))
-        ]
-        rewards = np.array([[one["reward"] for one in group] for group in groups if group], np.float64)
-        found = advantages(rewards, self.config.grpo.advantage) if len(rewards) else rewards
-        flat = [one for group in groups for one in group]
-        for one, advantage in zip(flat, found.ravel().tolist(), strict=True):
-            one["advantage"] = advantage
         data = _as_parquet(pa.Table.from_pylist(flat, ROLLOUTS))
         if not self.job.folder.store.create(uri, data):
             # Another start of the workers, which lost its place, wrote first.
-            there, problem = self._read(step, uri)
+            there, problem = self._read(sampling, uri)
             return there or data, problem
         return data, ""
 
-    def _prompt(self, corpus: int, row: int) -> PromptOfStep:
+    def _add_log_probabilities(self, rollouts: Sequence[dict[str, Any]]) -> None:
+        """Add `sampled_logp` and, with a penalty, `base_logp` to the answers that are trained on."""
+        for one in rollouts:
+            one["sampled_logp"] = one["base_logp"] = None
+        placed = _placed(rollouts, self.how, self.length)
+        batches = self._batches(rows_of(rollouts, self.how, self.length))
+        self.objective.eval()
+        columns = ["sampled_logp"] + ["base_logp"] * (self.how.kl > 0)
+        for name in columns:
+            with self.objective.model.disable_adapter() if name == "base_logp" else nullcontext():
+                mine = [self.objective.log_probabilities(batch, self.ranks.device).tolist() for batch in batches]
+            everyone = [iter([value for batch in one for value in batch]) for one in self.ranks.gather(mine)]
+            for row, numbers in enumerate(placed):
+                values = everyone[row % self.ranks.world]
+                for at in numbers:
+                    rollouts[at][name] = [next(values) for _ in rollouts[at]["ids"]]
+        self.objective.train()
+
+    def prompt(self, corpus: int, row: int) -> PromptOfStep:
+        """The prompt of a packed row."""
         (table,) = self.prompts[corpus].read([row])
         ids, labels = table["ids"][0].as_py(), table["labels"][0].values.to_numpy(zero_copy_only=False)
         span = last_trained_span(labels)
         assert span is not None  # a packed row has a token to train on
-        return PromptOfStep(table["documents"][0].as_py()[0], ids[: span[0]], self._text(ids[span[0] : span[1]]))
+        given, reference = ids[: span[0]], self.text(ids[span[0] : span[1]])
+        return PromptOfStep(table["documents"][0].as_py()[0], given, str(self.tokenizer.decode(given)), reference)
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
+        """An answer's text."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
-    def _sampled(self, step: int, prompts: Sequence[PromptOfStep]) -> list[dict[str, Any]]:
-        """The answers of all groups of this worker, with rewards."""
-        how = self.config.grpo
-        found: list[dict[str, Any]] = []
-        # A prompt without room for an answer has none.
-        fitting = [(at, one) for at, one in enumerate(prompts) if len(one.ids) + how.max_new_tokens <= self.length]
-        for at, prompt in fitting:
-            about = {"at": at, "document": prompt.document, "prompt": prompt.ids}
-            found += [about | {"sample": number} for number in range(how.samples)]
-        references = dict(fitting)
-        with sampling_mode(self.objective), self._autocast():
-            together = max(1, _BATCH_TOKENS // self.length)
-            for start in range(0, len(found), together):
-                some = found[start : start + together]
-                randoms = [
-                    uniforms(self.config.seed, step, one["document"], one["sample"], how.max_new_tokens) for one in some
-                ]
-                ids = sample_answers(
-                    self.objective.model, [one["prompt"] for one in some], randoms, self.stops, self.pad
-                )
-                for one, answer in zip(some, ids, strict=True):
-                    one["ids"], one["ended"] = answer, answer[-1] in self.stops
-                    one["generated"] = self._text(answer)
-        answers = [
-            {
-                "document": one["document"],
-                "prompt": self.tokenizer.decode(one["prompt"]),
-                "reference": references[one["at"]].reference,
-                "generated": one["generated"],
-            }
-            for one in found
-        ]
-        for one, (reward, failed) in zip(found, rewards_of(how, ".", answers), strict=True):
-            one["reward"], one["failed"] = reward, failed
-        return found
+    def leaves_room(self, prompt: PromptOfStep) -> bool:
+        """Whether the longest answer fits in a row after the prompt."""
+        return len(prompt.ids) + self.how.max_new_tokens <= self.length
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The number type in which the model samples."""
         return torch.autocast(self.ranks.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def rewards(self, prompts: Sequence[PromptOfStep], answers: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
+        """(texts of the answers, their rewards, whether one took too long); see `rewards_of`. answers: their tokens."""
+        made = [
+            Answer(one.document, one.text, one.reference, self.text(ids), one.ids, ids)
+            for one, ids in zip(prompts, answers, strict=True)
+        ]
+        with torch.no_grad(), self.autocast():
+            return [one.generated for one in made], *rewards_of(self.how, made, self.models)
+
+    def total(self, rewards: np.ndarray) -> np.ndarray:
+        """The reward of each answer. rewards: float64[answers, rewards]."""
+        return rewards @ np.array([one.weight for one in self.how.rewards])
+
+    def _sampled(self, sampling: int, prompts: Sequence[PromptOfStep]) -> list[dict[str, Any]]:
+        """The answers of all groups of this worker, with rewards; none to prompts that leave no room."""
+        wanted = [
+            (at, prompt, number)
+            for at, prompt in enumerate(prompts)
+            if self.leaves_room(prompt)
+            for number in range(self.how.samples)
+        ]
+        answers: list[list[int]] = []
+        with sampling_mode(self.objective), self.autocast():
+            together = max(1, _BATCH_TOKENS // self.length)
+            for start in range(0, len(wanted), together):
+                some = wanted[start : start + together]
+                randoms = [
+                    uniforms(self.config.seed, sampling, prompt.document, number, self.how.max_new_tokens)
+                    for _, prompt, number in some
+                ]
+                ids = [prompt.ids for _, prompt, _ in some]
+                answers += sample_answers(self.objective.model, ids, randoms, self.stops, self.pad)
+        generated, rewards, slow = self.rewards([prompt for _, prompt, _ in wanted], answers)
+        totals = self.total(rewards)
+        return [
+            {
+                "at": at, "document": prompt.document, "sample": number, "prompt": prompt.ids, "ids": answers[one],
+                "ended": answers[one][-1] in self.stops, "generated": generated[one],
+                "rewards": rewards[one].tolist(), "reward": float(totals[one]), "failed": bool(slow[one]),
+            }
+            for one, (at, prompt, number) in enumerate(wanted)
+        ]  # fmt: skip
 
     def _is_of_rollouts(self, table: pa.Table) -> bool:
         """Whether a table has values that this class writes."""
-        if not table.schema.equals(ROLLOUTS) or any(column.null_count for column in table):
+        optional = ("sampled_logp", "base_logp")
+        if not table.schema.equals(ROLLOUTS) or len(table) % self.how.samples:
             return False
-        lists = [table[name].combine_chunks() for name in ("prompt", "ids")]
-        if any(one.flatten().null_count for one in lists):
+        if any(table[name].null_count for name in ROLLOUTS.names if name not in optional):
             return False
-        values = [table[name].to_numpy() for name in ("reward", "advantage")]
-        sizes = sum(pc.list_value_length(one).to_numpy() for one in lists)
-        return bool(np.isfinite(values).all() and (sizes <= self.length).all())
+        lists = {name: table[name].combine_chunks() for name in ("prompt", "ids", "rewards", *optional)}
+        if any(one.flatten().null_count for one in lists.values()):
+            return False
+        values = [table["reward"], table["advantage"], *(lists[name].flatten() for name in ("rewards", *optional))]
+        if not all(np.isfinite(one.to_numpy()).all() for one in values):
+            return False
+        sizes = {name: pc.list_value_length(one).fill_null(-1).to_numpy() for name, one in lists.items()}
+        needed = optional[: self.how.needs_log_probabilities + (self.how.kl > 0)]
+        trained = (table["advantage"].to_numpy() != 0) | (self.how.kl > 0)
+        return bool(
+            (sizes["prompt"] + sizes["ids"] <= self.length).all()
+            and (sizes["rewards"] == len(self.how.rewards)).all()
+            and all((sizes[name] == sizes["ids"])[trained].all() for name in needed)
+        )
 
-    def _measured(self, rollouts: pa.Table, seconds: float) -> dict[str, float]:
-        samples = self.config.grpo.samples
-        if not len(rollouts) or len(rollouts) % samples:
-            return {}
-        rewards = rollouts["reward"].to_numpy().reshape(-1, samples)
+    def _measured(self, rollouts: Sequence[Mapping[str, Any]], prompts: int, seconds: float) -> dict[str, Any]:
+        rewards = np.array([one["reward"] for one in rollouts]).reshape(-1, self.how.samples)
         spread = rewards.std(1, ddof=1)
-        ended, failed = (rollouts[name].to_numpy() for name in ("ended", "failed"))
-        tokens = pc.list_value_length(rollouts["ids"]).to_numpy()
-        means = (rewards.mean(), spread.mean(), (spread == 0).sum(), (~ended).mean(), tokens.mean(), failed.sum())
-        values = (*means, seconds)
-        return {name: float(value) for name, value in zip(SAMPLE_MEASURES, values, strict=True)}
+        cut, tokens = (np.mean([value(one) for one in rollouts]) for value in (_is_cut, _tokens))
+        failed, too_long = sum(one["failed"] for one in rollouts), prompts - len(rewards)
+        values = (rewards.mean(), spread.mean(), (spread == 0).sum(), cut, tokens, failed, too_long, seconds)
+        found: dict[str, Any] = {name: float(value) for name, value in zip(SAMPLE_MEASURES, values, strict=True)}
+        if len(self.how.rewards) > 1:
+            means = np.mean([one["rewards"] for one in rollouts], 0).tolist()
+            found["rewards"] = dict(zip(self.how.names, means, strict=True))
+        return found
+
+
+def _raise_first(errors: Sequence[Exception | None]) -> None:
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def _is_cut(rollout: Mapping[str, Any]) -> bool:
+    return not rollout["ended"]
+
+
+def _tokens(rollout: Mapping[str, Any]) -> int:
+    return len(rollout["ids"])
 
 
 class RewardMeasurement:
@@ -302,7 +409,9 @@ class RewardMeasurement:
     """
 
     def __init__(self, what: str, sources: Sequence[PackedRows], rows: Sequence[int], rollouts: Rollouts) -> None:
-        self.what, self.rollouts, self.seconds = what, replace_prompts(rollouts, sources), 0.0
+        self.what, self.seconds = what, 0.0
+        self.rollouts = copy.copy(rollouts)
+        self.rollouts.prompts = sources
         self.held_out = HeldOut(rows, sum(rows) or 1)
 
     @property
@@ -315,37 +424,18 @@ class RewardMeasurement:
         began, of, ranks = time.perf_counter(), self.rollouts, self.rollouts.ranks
         rows = self.held_out.step(0) if len(self.held_out) else []
         ranks.reached(f"{self.what}, answers")
-        prompts = [of._prompt(corpus, row) for corpus, row in rows[ranks.rank :: ranks.world]]
-        how = of.config.grpo
-        prompts = [one for one in prompts if len(one.ids) + how.max_new_tokens <= of.length]
-        problem, rewards = "", list[tuple[float, bool]]()
-        with sampling_mode(objective), of._autocast():
+        prompts = [of.prompt(corpus, row) for corpus, row in rows[ranks.rank :: ranks.world]]
+        prompts = [one for one in prompts if of.leaves_room(one)]
+        error, rewards = None, np.zeros(0)
+        with sampling_mode(objective), of.autocast():
             ids = [one.ids for one in prompts]
-            found = complete_prompts(objective.model, ids, how.max_new_tokens, of.stops, of.pad, padded=True)
-        answers = [
-            {
-                "document": one.document,
-                "prompt": of.tokenizer.decode(one.ids),
-                "reference": one.reference,
-                "generated": of._text(answer),
-            }
-            for one, answer in zip(prompts, found, strict=True)
-        ]
+            found = complete_prompts(objective.model, ids, of.how.max_new_tokens, of.stops, of.pad, padded=True)
         try:
-            rewards = rewards_of(how, ".", answers)
-        except DataError as error:
-            problem = str(error)
-        if problem := next((one for one in ranks.gather(problem) if one), ""):
-            raise DataError(problem)
-        mine = [-sum(one for one, _ in rewards), sum(one > 0 for one, _ in rewards), len(rewards), len(rewards)]
-        sums = (sum(column) for column in zip(*ranks.exchange_floats(mine), strict=True))
+            rewards = of.total(of.rewards(prompts, found)[1])
+        except (DataError, ConfigError) as raised:
+            error = raised
+        _raise_first(ranks.gather(error))
+        mine = [-rewards.sum(), (rewards > 0).sum(), len(rewards), len(rewards)]
+        sums = (sum(column) for column in zip(*ranks.exchange_floats(list(map(float, mine))), strict=True))
         self.seconds = time.perf_counter() - began
         return measured(*sums)
-
-
-def replace_prompts(rollouts: Rollouts, sources: Sequence[PackedRows]) -> Rollouts:
-    """The same for other prompts."""
-    return Rollouts(
-        rollouts.job, rollouts.config, rollouts.ranks, rollouts.objective, rollouts.tokenizer, rollouts.order, sources,
-        rollouts.micro_rows,
-    )  # fmt: skip

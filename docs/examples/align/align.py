@@ -95,7 +95,7 @@ def main(output: str = "out") -> dict[str, float]:
     )  # fmt: skip
     grpo = train(
         "grpo", "prompts.jsonl", model=start, objective="grpo", packing={"mode": "none"}, tokens_per_step=2048,
-        grpo={"samples": 8, "max_new_tokens": 12, "score": {"exact_match": 1.0}}, steps=60,
+        grpo={"samples": 8, "max_new_tokens": 12, "rewards": [{"score": "exact_match"}]}, steps=60,
         optimizer={"learning_rate": 5e-4, "warmup_steps": 5}, **ANSWERS,
     )  # fmt: skip
     right = {

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM
 
 from raymill.cluster import guard
 from raymill.cluster.errors import ConfigError, DataError, RaymillError, StorageError
@@ -60,7 +61,7 @@ def test_a_base_is_loaded_in_the_type_and_place_of_its_method(
     with pytest.raises(Stopped):
         build_objective(config, device=device, compute=compute)
     assert (seen["dtype"], seen["seed"], seen["attention"]) == (dtype, 5, "sdpa")
-    assert seen["body_only"] == (config.method == "probe")
+    assert seen["kind"] is (AutoModel if config.method == "probe" else AutoModelForCausalLM)
     assert seen.get("device_map") == (None if placed is None else {"": torch.device(placed)})
     assert ("quantization_config" in seen) == (config.method == "qlora")
     if config.method == "qlora":

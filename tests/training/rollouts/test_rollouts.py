@@ -13,18 +13,21 @@ import torch
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import context_for
 from raymill.training.config import TrainConfig
+from raymill.training.engines.engine import STATES
 from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
-from raymill.training.rollouts.rewards import advantages, rewards_of
+from raymill.training.records.finished import refuse_or_delete_other_training
+from raymill.training.records.job import Job
+from raymill.training.rollouts.rewards import Answer, advantages, rewards_of
 from raymill.training.rollouts.sampling import sample_answers, uniforms
-from raymill.training.rollouts.steps import ROLLOUTS, rows_of
-from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until
+from raymill.training.rollouts.steps import rows_of
+from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until, state_of
 from tests.support.pack_runs import packed_by, write_lines
 from tests.support.ranks import RankPool
 from tests.support.rollout_jobs import MODEL, pack_prompts, rollout_job, settings
 
 torch.set_num_threads(1)
-SCORE = {"exact_match": 1.0}
+SCORE = [{"score": "exact_match"}]
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +58,19 @@ def test_advantages_of_a_group(how, rewards, expected):
     assert advantages(np.array([rewards], float), how)[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def rollouts(*answers: tuple[int, float]) -> pa.Table:
+def file_of(job: Job, step: int) -> Path:
+    return Path(job.folder.rollouts, job.folder.fingerprint, f"step-{step:08d}.parquet")
+
+
+def rollouts(*answers: tuple[int, float]) -> list[dict]:
     """Answers of (tokens, advantage) to a prompt of two tokens."""
-    rows = [
+    return [
         {
-            "document": "d", "sample": at, "prompt": [1, 2], "ids": [3] * size, "ended": True, "generated": "",
-            "reward": 0.0, "failed": False, "advantage": advantage,
+            "document": "d", "sample": at, "prompt": [1, 2], "ids": [3] * size, "advantage": advantage,
+            "sampled_logp": [-1.0] * size, "base_logp": None,
         }
         for at, (size, advantage) in enumerate(answers)
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, ROLLOUTS)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def rollouts(*answers: tuple[int, float]) -> pa.Table:
     ],
 )
 def test_the_weight_of_each_token_in_the_loss(mean, expected):
-    how = Grpo(mean=mean, max_new_tokens=5, score=SCORE)
+    how = Grpo(mean=mean, max_new_tokens=5, rewards=SCORE)
     rows = rows_of(rollouts((3, 2.0), (1, -1.0), (2, 0.0)), how, 16)
     (row,) = rows.to_pylist()
     labels = np.array(row["labels"])
@@ -115,7 +121,7 @@ def test_a_model_that_has_seen_nothing_learns_to_copy(packed, tmp_path, seed):
 def test_the_first_step_is_the_policy_gradient(packed, tmp_path):
     job = rollout_job(packed, output=str(tmp_path / "run"), steps=1, optimizer={"clip": None})
     fit_alone(job)
-    table = pq.read_table(Path(job.folder.uri, "rollouts", "step-00000001.parquet"))
+    table = pq.read_table(file_of(job, 1))
     model = build_objective(job.config).model
     total = torch.zeros((), dtype=torch.float64)
     for one in table.to_pylist():
@@ -129,14 +135,21 @@ def test_the_first_step_is_the_policy_gradient(packed, tmp_path):
     assert column(job, "grad_norm")[0] == pytest.approx(norm.item(), rel=1e-5)
 
 
-WAYS = {"two workers": (2, {}), "zero2": (2, {"engine": "zero2"}), "two rows at once": (1, {"micro_batch": 2})}
+TWICE = {"grpo": {"samples": 8, "max_new_tokens": 1, "rewards": SCORE, "updates": 2}}
+# Workers, settings of the way, settings of both.
+WAYS = {
+    "two workers": (2, {}, {}),
+    "two workers, two updates": (2, {}, TWICE),
+    "zero2": (2, {"engine": "zero2"}, {}),
+    "two rows at once": (1, {"micro_batch": 2}, {}),
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_losses_and_rewards_do_not_depend_on_how_they_are_computed(packed, tmp_path, two, way):
-    workers, more = WAYS[way]
+    workers, more, both = WAYS[way]
     # AdamW divides gradients that are nearly zero by themselves, and so makes much of their last digits.
-    even = {"optimizer": {"learning_rate": 3e-3, "schedule": "constant", "epsilon": 1e-4}}
+    even = both | {"optimizer": {"learning_rate": 3e-3, "schedule": "constant", "epsilon": 1e-4}}
     plain = rollout_job(packed, output=str(tmp_path / "plain"), **even)
     fit_alone(plain)
     job = rollout_job(packed, output=str(tmp_path / "run"), **even, **more)
@@ -154,7 +167,7 @@ def test_a_killed_training_goes_on_with_the_same_rollouts_and_comes_to_the_same_
     weights = final_weights(fit_alone(whole))
     job = rollout_job(packed, output=str(tmp_path / "run"))
     fit_until(job, 3, alone=True)  # the checkpoint is of step 2, so step 3 is repeated
-    files = sorted(Path(job.folder.uri, "rollouts").iterdir())
+    files = sorted(file_of(job, 1).parent.iterdir())
     assert [file.name for file in files] == [f"step-{step:08d}.parquet" for step in (1, 2, 3)]
     written = files[-1].stat().st_mtime_ns
     again = final_weights(fit_alone(job))
@@ -162,8 +175,133 @@ def test_a_killed_training_goes_on_with_the_same_rollouts_and_comes_to_the_same_
     assert all(np.array_equal(weights[name], again[name]) for name in weights)
 
 
+def policy_of(table: pa.Table, job: Job, step: int):
+    """(loss of the step by a plain loop over its answers, gradient norm, means of clipped and divergence)."""
+    how, model = job.config.grpo, build_objective(job.config).model
+    if step > 1:
+        load_trained_weights(model, job, step - 1)
+    total, clipped, divergence, count = torch.zeros((), dtype=torch.float64), 0, 0.0, 0
+    for one in table.to_pylist():
+        ids = torch.tensor([one["prompt"] + one["ids"]])
+        wanted = torch.tensor(one["ids"])[:, None]
+
+        def logp(ids=ids, wanted=wanted):
+            logits = model(ids).logits[0].double()[-len(wanted) - 1 : -1]
+            return logits.log_softmax(-1).gather(1, wanted)[:, 0]
+
+        now, sampled, advantage = logp(), torch.tensor(one["sampled_logp"] or [0.0]).double(), one["advantage"]
+        if not advantage and not how.kl:
+            continue
+        ratio = (now - sampled).exp()
+        bounded = ratio.clamp(1 - how.clip, 1 + how.high)
+        total = total - torch.minimum(ratio * advantage, bounded * advantage).sum()
+        clipped += int((ratio * advantage > bounded * advantage).sum())
+        if how.kl:
+            with torch.no_grad(), model.disable_adapter():
+                base = logp()
+            assert base.tolist() == pytest.approx(one["base_logp"], abs=1e-5)
+            gap = base - now
+            total = total + how.kl * (gap.exp() - gap - 1).sum()
+            divergence += (gap.exp() - gap - 1).sum().item()
+        count += len(now)
+    total = total / sum(len(one["ids"]) for one in table.to_pylist())
+    total.backward()
+    norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in model.parameters() if p.grad is not None))
+    return total.item(), norm.item(), clipped / count, divergence / count
+
+
+def load_trained_weights(model, job: Job, step: int) -> None:
+    (folder,) = Path(job.folder.checkpoints).glob(f"step-{step:08d}*")
+    values = state_of(str(folder))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(torch.from_numpy(values[f"model.{name}.{STATES[0]}"]).view_as(parameter))
+
+
+UPDATES = {
+    "full": {"grpo": {"updates": 3, "clip": 0.02, "clip_high": 0.03}},
+    "lora with a penalty": {
+        "grpo": {"kl": 0.5}, "method": "lora", "lora": {"rank": 2, "alpha": 4, "dropout": 0.0},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", UPDATES)
+def test_several_updates_and_the_penalty_are_those_of_a_plain_loop(packed, tmp_path, way):
+    more = dict(UPDATES[way])
+    how = {"samples": 8, "max_new_tokens": 1, "rewards": SCORE} | more.pop("grpo")
+    rate = {"learning_rate": 2e-2, "schedule": "constant", "clip": None}
+    job = rollout_job(
+        packed,
+        output=str(tmp_path / "run"),
+        steps=3,
+        optimizer=rate,
+        grpo=how,
+        checkpoint={"every_steps": 1, "keep": 9},
+        **more,
+    )
+    fit_alone(job)
+    seen = zip(
+        *(column(job, name) for name in ("loss", "grad_norm", "clipped")), column(job, "kl") or [0.0] * 3, strict=True
+    )
+    for step, (loss, norm, clipped, divergence) in enumerate(seen, 1):
+        table = pq.read_table(file_of(job, (step - 1) // job.config.grpo.updates * job.config.grpo.updates + 1))
+        expected = policy_of(table, job, step)
+        assert (loss, clipped, divergence) == pytest.approx((expected[0], *expected[2:]), abs=2e-6), step
+        assert norm == pytest.approx(expected[1], rel=1e-4), step
+    if job.config.grpo.updates == 3:
+        assert column(job, "clipped")[0] == 0 and column(job, "clipped")[2] > 0.1
+        assert len(list(file_of(job, 1).parent.iterdir())) == 1
+    else:
+        assert column(job, "kl")[0] == 0 and column(job, "kl")[2] > 1e-4
+
+
+def test_a_killed_training_goes_on_between_two_updates_of_the_same_rollouts(packed, tmp_path):
+    how = {"grpo": {"samples": 8, "max_new_tokens": 1, "rewards": SCORE, "updates": 4}}
+    whole = rollout_job(packed, output=str(tmp_path / "whole"), **how)
+    weights = final_weights(fit_alone(whole))
+    job = rollout_job(packed, output=str(tmp_path / "run"), **how)
+    fit_until(job, 3, alone=True)
+    again = final_weights(fit_alone(job))
+    assert [path.name for path in sorted(file_of(job, 1).parent.iterdir())] == [file_of(job, s).name for s in (1, 5)]
+    assert all(np.array_equal(weights[name], again[name]) for name in weights)
+    assert column(job, "clipped")[0] == 0
+
+
+def test_rollouts_of_other_settings_are_not_used(packed, tmp_path):
+    output = str(tmp_path / "run")
+    job = rollout_job(packed, output=output)
+    fit_until(job, 1, alone=True)
+    other = rollout_job(packed, output=output, grpo={"samples": 4, "max_new_tokens": 1, "rewards": SCORE})
+    refuse_or_delete_other_training(other.folder, replace=False)  # there is no checkpoint yet
+    fit_until(other, 1, alone=True)
+    tables = [pq.read_table(file_of(one, 1)) for one in (job, other)]
+    assert [len(table) for table in tables] == [16 * 8, 16 * 4]
+
+
+def test_a_training_that_replaces_another_samples_anew(packed, tmp_path):
+    output = str(tmp_path / "run")
+    job = rollout_job(packed, output=output)
+    fit_until(job, 3, alone=True)
+    other = rollout_job(packed, output=output, seed=7)
+    with pytest.raises(DataError, match=r"seed was 0, now 7|other settings"):
+        refuse_or_delete_other_training(other.folder, replace=False)
+    refuse_or_delete_other_training(other.folder, replace=True)
+    assert not file_of(job, 1).exists()
+
+
+def test_prompts_without_room_for_an_answer_are_counted(packed, tmp_path):
+    how = {"samples": 2, "max_new_tokens": 4, "rewards": SCORE}  # a prompt has 4 tokens
+    job = rollout_job(packed, output=str(tmp_path / "fits"), steps=1, grpo=how)
+    fit_alone(job)
+    assert column(job, "prompts_too_long") == [0]
+    job = rollout_job(packed, output=str(tmp_path / "none"), steps=1, grpo=how | {"max_new_tokens": 5})
+    with pytest.raises(DataError, match=r"none of its 16 prompts leaves room for grpo.max_new_tokens \(5\)"):
+        fit_alone(job)
+
+
 def test_a_step_in_which_all_answers_are_worth_the_same_changes_nothing(packed, tmp_path):
-    how = {"samples": 4, "max_new_tokens": 1, "score": {"f1": 0.0}}
+    how = {"samples": 4, "max_new_tokens": 1, "rewards": [{"score": "f1", "weight": 0.0}]}
     job = rollout_job(packed, output=str(tmp_path / "run"), steps=2, grpo=how)
     outcome = fit_alone(job)
     assert outcome["steps"] == 2
@@ -195,48 +333,96 @@ def loud(answer):
     return 2.0
 
 def forks(answer):
-    if os.fork() == 0:
-        time.sleep(60)
+    os.fork()
+    time.sleep(0.1)
     return 3.0
 
 def ends(answer):
     os._exit(3)
 """
-ANSWERS = [{"document": f"d{at}", "prompt": "p", "reference": "a", "generated": text} for at, text in enumerate("ab")]
+ANSWERS = [Answer(f"d{at}", "p", "a", text) for at, text in enumerate("ab")]
 
 
-def rewarded(folder: Path, name: str, **more):
+def of_the_user(folder: Path, name: str, *others: dict, **more) -> Grpo:
     (folder / "my_rewards.py").write_text(REWARDS)
     (folder / "config.yaml").touch()
     context = context_for(str(folder / "config.yaml"))
-    how = Grpo.model_validate({"custom": [f"my_rewards:{name}"]} | more, context=context)
-    return rewards_of(how, ".", ANSWERS)
+    return Grpo.model_validate({"rewards": [*others, {"custom": f"my_rewards:{name}"}]} | more, context=context)
+
+
+def listed(found) -> tuple[list, list]:
+    return tuple(one.tolist() for one in found)
 
 
 @pytest.mark.parametrize(
     ("name", "more", "expected"),
     [
-        ("longer", {}, [(1, False), (1, False)]),
-        ("longer", {"score": {"exact_match": 2.0}}, [(3, False), (1, False)]),
-        ("slow", {"reward_s": 1.0}, [(1, False), (0, True)]),
-        ("loud", {}, [(2, False), (2, False)]),
-        ("ends", {"score": {"exact_match": 2.0}}, [(2, True), (0, True)]),
+        ("longer", {}, ([[1], [1]], [False, False])),
+        ("slow", {"reward_s": 1.0}, ([[1], [0]], [False, True])),
+        ("loud", {}, ([[2], [2]], [False, False])),
+        ("forks", {}, ([[3], [3]], [False, False])),
     ],
 )
-def test_rewards_are_scores_and_functions_of_the_user(tmp_path, name, more, expected):
-    assert rewarded(tmp_path, name, **more) == expected
+def test_rewards_of_functions_of_the_user(tmp_path, name, more, expected):
+    assert listed(rewards_of(of_the_user(tmp_path, name, **more), ANSWERS)) == expected
+
+
+def test_a_function_that_ends_its_process_leaves_the_other_rewards(tmp_path):
+    how = of_the_user(tmp_path, "ends", {"score": "exact_match", "weight": 2.0})
+    assert how.names == ["exact_match", "ends"]
+    assert listed(rewards_of(how, ANSWERS)) == ([[1, 0], [0, 0]], [True, True])
 
 
 @pytest.mark.parametrize(("name", "seen"), [("broken", "no such key"), ("words", "returned 'high'")])
 def test_a_reward_that_fails_ends_the_training_with_its_name(tmp_path, name, seen):
-    with pytest.raises(DataError, match=f"grpo.custom: my_rewards:{name}: .*{seen}"):
-        rewarded(tmp_path, name)
+    with pytest.raises(DataError, match=f"grpo.rewards: my_rewards:{name}: .*{seen}"):
+        rewards_of(of_the_user(tmp_path, name), ANSWERS)
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("use", "answers", "expected"),
+    [
+        ({"pattern": "<think>.*</think>[0-9]+"}, ["<think>a\nb</think>12", "12", "<think></think>1 "], [1, 0, 0]),
+        ({"json_schema": SCHEMA}, ['{"n": 1}', '{"n": "1"}', "{", "[" * 100_000, "NaN"], [1, 0, 0, 0, 0]),
+        ({"json_schema": {"$ref": "http://example.com/a.json"}}, ["{}"], None),
+    ],
+)
+def test_rewards_of_the_form_of_an_answer(use, answers, expected):
+    made = [Answer("d", "p", "", text) for text in answers]
+    if expected is None:  # a reference to another file is not followed
+        with pytest.raises(ConfigError, match=r"grpo.rewards: json_schema: the reference http://example.com/a.json"):
+            rewards_of(Grpo(rewards=[use]), made)
+        return
+    assert rewards_of(Grpo(rewards=[use]), made)[0][:, 0].tolist() == expected
+
+
+def test_a_pattern_that_takes_too_long_is_worth_nothing():
+    how = Grpo(rewards=[{"pattern": "(a|a)*b"}], reward_s=0.5)
+    made = [Answer("d", "p", "", text) for text in ("aab", "a" * 60, "b")]
+    assert listed(rewards_of(how, made)) == ([[1], [0], [1]], [False, True, False])
+
+
+@pytest.mark.parametrize(
+    ("use", "seen"),
+    [
+        ({}, "none given; wanted exactly one of score, pattern"),
+        ({"score": "f1", "pattern": "a"}, "score and pattern given"),
+        ({"pattern": "("}, "pattern: no regular expression"),
+        ({"json_schema": {"type": "no such"}}, "json_schema: "),
+    ],
+)
+def test_rewards_that_are_none_are_refused(use, seen):
+    with pytest.raises(ValueError, match="grpo.rewards" if seen is None else seen):
+        Grpo(rewards=[use])
 
 
 def test_rollouts_that_others_changed_are_refused(packed, tmp_path):
     job = rollout_job(packed, output=str(tmp_path / "run"), steps=2)
     fit_until(job, 1, alone=True)
-    file = Path(job.folder.uri, "rollouts", "step-00000001.parquet")
+    file = file_of(job, 1)
     table = pq.read_table(file)
     for name, values in (
         ("advantage", pa.array([math.nan] * len(table))),
@@ -273,9 +459,9 @@ def test_rollouts_that_others_changed_are_refused(packed, tmp_path):
         ({"grpo": {}}, "grpo: no reward"),
         ({"engine": "fsdp2"}, "sampling needs whole ones"),
         ({"packing": {"mode": "best_fit"}}, "one prompt a row"),
-        ({"grpo": {"score": SCORE, "max_new_tokens": 8}}, "leave no prompt"),
-        ({"method": "prompt"}, "needs full, lora or qlora"),
-        ({"neftune_alpha": 5.0}, "neftune_alpha: has no effect"),
+        ({"grpo": {"rewards": SCORE, "max_new_tokens": 8}}, "leave no prompt"),
+        ({"method": "prompt"}, "trains methods full, lora and qlora, not prompt"),
+        ({"neftune_alpha": 5.0}, "neftune_alpha: objective grpo samples without noise"),
         ({"columns": {"text": "text"}}, "needs {prompt: COLUMN, completion: COLUMN}"),
     ],
 )
@@ -287,6 +473,6 @@ def test_what_cannot_be_is_refused(changes, seen):
 
 def test_texts_without_prompts_are_refused(tmp_path):
     corpus = write_lines(tmp_path / "texts.jsonl", [{"text": "a b c"}] * 4)
-    more = {"objective": "grpo", "grpo": {"score": SCORE, "max_new_tokens": 4}, "packing": {"mode": "none"}}
+    more = {"objective": "grpo", "grpo": {"rewards": SCORE, "max_new_tokens": 4}, "packing": {"mode": "none"}}
     with pytest.raises(ConfigError, match=r"texts.jsonl: has texts, and objective grpo needs prompts"):
         packed_by(corpus, tmp_path / "out", **more)

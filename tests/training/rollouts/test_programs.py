@@ -1,0 +1,75 @@
+"""Programs that a model wrote: what they come to, and what they cannot reach."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from raymill.cluster.errors import ConfigError
+from raymill.training.objectives import Grpo
+from raymill.training.rollouts import programs
+from raymill.training.rollouts.programs import run_programs
+from raymill.training.rollouts.rewards import Answer, rewards_of
+
+SECONDS, MEMORY = 2.0, 1 << 30
+isolated = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+# The outcome of each, and the program.
+PROGRAMS = {
+    "right": (True, "assert 1 + 1 == 2"),
+    "prints": (True, "print(12)"),
+    "a file of its own": (True, "open('x', 'w').write('a'); assert open('x').read() == 'a'"),
+    "wrong": (False, "assert 1 == 2"),
+    "no program": (False, "def ("),
+    "exits before the tests": (False, "import sys; sys.exit(0)"),
+    "no end": (None, "while True: pass"),
+    "waits": (None, "import time; time.sleep(60)"),
+    "much memory": (False, "x = bytearray(3 << 30)"),
+    "prints without end": (False, "while True: print('a' * 1000)"),
+    "a large file": (False, "open('x', 'wb').write(bytes(1 << 25))"),
+    "files": (False, "open('/etc/passwd').read()"),
+    "folders": (True, f"import os; assert not os.path.exists({str(Path(__file__).parent)!r})"),
+    "the library": (False, "import os; open(os.__file__, 'a').write('#')"),
+    "modes": (False, "import os; os.chmod(os.__file__, 0o777)"),
+    "the network": (False, "import socket; socket.create_connection(('127.0.0.1', 22), 1)"),
+    "interfaces": (True, "import socket; assert [name for _, name in socket.if_nameindex()] in (['lo'], [])"),
+    "the environment": (True, "import os; assert not {'HOME', 'PATH', 'AWS_SECRET_ACCESS_KEY'} & {*os.environ}"),
+    "processes": (True, "import os; assert os.getpid() < 10 and not os.path.exists('/proc/1')"),
+}
+
+
+@isolated
+def test_what_programs_come_to(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    found = run_programs([program for _, program in PROGRAMS.values()], SECONDS, MEMORY)
+    assert dict(zip(PROGRAMS, found, strict=True)) == {name: outcome for name, (outcome, _) in PROGRAMS.items()}
+
+
+@isolated
+def test_a_process_that_a_program_leaves_behind_is_ended(tmp_path):
+    left = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000.25)\n"
+    assert run_programs([left], SECONDS, MEMORY) == [True]
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(str(programs._PROCESSES).encode() in one and b"--nproc" in one for one in running)
+
+
+@isolated
+def test_an_answer_is_right_if_its_program_passes_the_tests_of_the_reference():
+    tests = "assert double(2) == 4\nassert double(0) == 0"
+    answers = {
+        "Here it is:\n```python\ndef double(x):\n    return 2 * x\n```\nIt doubles.": (1, False),
+        "def double(x):\n    return x + x": (1, False),
+        "```\ndef double(x):\n    return x * x * x\n```": (0, False),
+        "```python\nimport sys\nsys.exit(0)\n```": (0, False),
+        "def double(x):\n    while True: pass": (0, True),
+        "I cannot.": (0, False),
+    }
+    how = Grpo(rewards=[{"program": "python"}], reward_s=2.0)
+    values, slow = rewards_of(how, [Answer("d", "p", tests, text) for text in answers])
+    assert list(zip(values[:, 0], slow.tolist(), strict=True)) == list(answers.values())
+
+
+@pytest.mark.parametrize("found", [None, "/bin/false"])
+def test_without_isolation_no_program_runs(monkeypatch, found):
+    monkeypatch.setattr(programs.shutil, "which", lambda name: found)
+    with pytest.raises(ConfigError, match=r"grpo.rewards: program: .*bubblewrap"):
+        run_programs(["open('/tmp/ran', 'w')"], SECONDS, MEMORY)

@@ -1,0 +1,80 @@
+"""Rewards by a model of rewards that this package trained and exported."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
+
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.store import Store
+from raymill.training.rollouts.reward_model import RewardModelScores
+from raymill.training.rollouts.rewards import Answer
+from tests.support.fit_jobs import column, fit_alone
+from tests.support.rollout_jobs import MODEL, WORDS, pack_prompts, rollout_job, tokenizer
+
+torch.set_num_threads(1)
+
+
+def saved(folder: Path, kind: type = LlamaForSequenceClassification, **more) -> str:
+    torch.manual_seed(2)
+    kind(LlamaConfig(**MODEL | more)).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def scores(folder: str) -> RewardModelScores:
+    return RewardModelScores(Store(), folder, tokenizer(), torch.device("cpu"), False)
+
+
+def test_an_answer_has_the_score_of_its_last_token(tmp_path):
+    folder = saved(tmp_path, num_labels=1)
+    made = [
+        Answer("d", "", "", "", prompt, ids)
+        for prompt, ids in (([1, 2, 10], [4, 11]), ([3], [5, 6, 7, 8]), ([9, 10], [11]))
+    ]
+    found = scores(folder)(made)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    for answer, score in zip(made, found, strict=True):
+        with torch.no_grad():
+            expected = model(input_ids=torch.tensor([[*answer.prompt_ids, *answer.ids]])).logits.item()
+        assert score == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="has 3 labels, and a model of rewards has one score"):
+        scores(saved(tmp_path / "three", num_labels=3))
+    with pytest.raises(DataError, match="1 weights are missing"):
+        scores(saved(tmp_path / "causal", LlamaForCausalLM))
+    other = saved(tmp_path / "other", num_labels=1)
+    smaller = tokenizer()
+    smaller.add_tokens(["more"])
+    smaller.save_pretrained(other)
+    with pytest.raises(ConfigError, match="has another tokenizer than the trained model"):
+        scores(other)
+
+
+def test_a_training_by_the_scores_of_a_model(tmp_path):
+    pack_prompts(str(tmp_path), 80, 16)
+    folder = saved(tmp_path / "scores", num_labels=1)
+    how = {"samples": 4, "max_new_tokens": 1, "rewards": [{"model": folder, "weight": 2.0}, {"score": "exact_match"}]}
+    job = rollout_job(str(tmp_path), output=str(tmp_path / "run"), steps=40, grpo=how)
+    fit_alone(job)
+    table = pq.read_table(Path(job.folder.rollouts, job.folder.fingerprint, "step-00000001.parquet"))
+    values = np.array(table["rewards"].to_pylist())
+    assert table["reward"].to_numpy() == pytest.approx(values @ [2.0, 1.0])
+    first = table.slice(0, 1).to_pylist()[0]
+    answer = Answer("d", "", "", "", first["prompt"], first["ids"])
+    assert first["rewards"] == pytest.approx(
+        [scores(folder)([answer])[0], float(first["generated"] == WORDS[first["prompt"][0]])]
+    )
+    means = column(job, "rewards")
+    assert set(means[0]) == {"model", "exact_match"}
+    assert np.mean([one["model"] for one in means[-5:]]) > np.mean([one["model"] for one in means[:5]])
