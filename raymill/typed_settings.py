@@ -1175,14 +1175,14 @@ class GrpoSettings(TypedDict, total=False):
     """Number of answers that are sampled for each prompt of a step."""
     max_new_tokens: int
     """Maximum number of tokens of a sampled answer."""
-    score: Mapping[Literal["exact_match", "f1", "rougeL", "number_match", "number_match_flexible"], float]
-    """Weights in the reward of scores of an answer against its reference, by name, such as {number_match: 1.0}."""
-    custom: Sequence[str | Callable[..., Any] | ScoreUseSettings]
-    """Rewards of your own, classes or functions from a dictionary with `document`, `prompt`, `reference` and
-    `generated` to a number, which are added to the reward.
+    rewards: Sequence[RewardUseSettings]
+    """Rewards of an answer, which are added, each times its `weight`, such as [{score: number_match}, {pattern:
+    '[0-9]+', weight: 0.1}].
     """
     reward_s: float
-    """Processor time in seconds of the custom rewards of an answer, above which they are 0."""
+    """Time in seconds that a pattern, schema, program or reward of your own may take for an answer (processor time,
+    for programs also wall time), above which this reward is 0.
+    """
     advantage: Literal["normalised", "centred", "leave_one_out"]
     """Advantage of an answer in its group: reward less the mean, divided by the standard deviation (normalised, as
     GRPO), not divided (centred, as Dr. GRPO), or less the mean of the others (leave_one_out, as RLOO).
@@ -1190,6 +1190,20 @@ class GrpoSettings(TypedDict, total=False):
     mean: Literal["tokens", "answers", "length"]
     """Mean of the loss over a step: over the tokens of all answers (tokens, as DAPO), over answers after the mean of
     each (answers, as GRPO), or the sum over tokens divided by answers and `max_new_tokens` (length, as Dr. GRPO).
+    """
+    updates: int
+    """Number of consecutive steps that train on the same sampled answers."""
+    clip: float
+    """Distance from 1 of a token's probability ratio to the model that sampled it, below which a token with a
+    negative advantage is not trained any more; has an effect from the second of `updates` on.
+    """
+    clip_high: float | None
+    """Distance from 1 of that ratio, above which a token with a positive advantage is not trained any more, such as
+    0.28 in DAPO; null: `clip`.
+    """
+    kl: float
+    """Weight of the divergence from the model without its adapter, estimated for each token, which is added to the
+    loss; methods lora and qlora.
     """
 
 
@@ -1902,6 +1916,35 @@ class RewardSettings(TypedDict, total=False):
 
     centring: float
     """Weight of the squared sum of both scores of a pair, which keeps scores around zero."""
+
+
+class RewardUseSettings(TypedDict, total=False):
+    """A reward of sampled answers: one of the settings but `weight`."""
+
+    score: Literal["exact_match", "f1", "rougeL", "number_match", "number_match_flexible"] | None
+    """Score of the answer against its reference, from 0 to 1; null: another kind of reward."""
+    pattern: str | None
+    """Regular expression; the reward is 1 if the whole answer matches it, with `.` for any character, else 0; null:
+    another kind of reward.
+    """
+    json_schema: Mapping[str, Any] | None
+    """JSON schema (draft 2020-12); the reward is 1 if the answer is JSON of this schema, else 0; null: another kind
+    of reward.
+    """
+    program: Literal["python"] | None
+    """Language of answers that are programs; the reward is 1 if the answer, followed by its reference (tests, such
+    as assert statements), runs without an error, else 0; null: another kind of reward.
+    """
+    model: str | None
+    """Folder of a model of rewards with the tokenizer of the trained model, such as the export `full` or `merged` of
+    objective reward, whose score is the reward; null: another kind of reward.
+    """
+    custom: str | Callable[..., Any] | ScoreUseSettings | None
+    """Reward of your own, a class or function from a dictionary with `document`, `prompt`, `reference` and
+    `generated` to a number; null: another kind of reward.
+    """
+    weight: float
+    """Weight of the reward in the sum of all rewards."""
 
 
 class RoundsSettings(TypedDict, total=False):

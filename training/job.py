@@ -327,7 +327,7 @@ def packed_job(config: TrainConfig, packed: PackedRun) -> Job:
 
 
 def _inputs(job: Job) -> str:
-    names = ("model", "data", "corpora", "parent")
+    names = ("model", "rewards", "data", "corpora", "parent")
     parts: dict[str, Any] = {name: part for name, part in job.folder.fingerprint_parts.items() if name in names}
     return fingerprint(parts | ({"sets": job.sets} if job.sets else {}))
 

@@ -161,7 +161,7 @@ class RewardUse(_Block):
         description="Reward of your own, a class or function from a dictionary with `document`, `prompt`, `reference` "
         "and `generated` to a number; null: another kind of reward",
     )
-    weight: float = Field(1.0, description="Factor of the reward in the sum of all rewards", allow_inf_nan=False)
+    weight: float = Field(1.0, description="Weight of the reward in the sum of all rewards", allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

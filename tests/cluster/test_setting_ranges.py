@@ -16,22 +16,20 @@ from raymill.training.config import TrainConfig
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {
     "above 0": (
-        "Dpo.beta Ipo.beta Kto.beta Kto.desirable_weight Kto.undesirable_weight "
-        "Lora.loraplus_ratio Orpo.beta Simpo.beta TrainConfig.neftune_alpha "
-        "Api.max_gib Checkpointing.every_minutes ColumnOutliers.factor Corpus.epochs Corpus.weight "
-        "Database.max_gib EmbeddingModel.budget EmbeddingModel.give_up_s EmbeddingModel.requests_per_minute "
-        "EmbeddingModel.tokens_per_minute Failures.loss_limit Input.weight Limits.max_expanded_gib Lora.alpha "
-        "Optimizer.clip Optimizer.epsilon Optimizer.learning_rate Outliers.deviations Pages.max_gib "
-        "TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each Workers.step_timeout_s "
-        "Workers.timeout_s"
+        "Dpo.beta Grpo.clip_high Ipo.beta Kto.beta Kto.desirable_weight Kto.undesirable_weight Lora.loraplus_ratio "
+        "Orpo.beta Simpo.beta TrainConfig.neftune_alpha Api.max_gib Checkpointing.every_minutes ColumnOutliers.factor "
+        "Corpus.epochs Corpus.weight Database.max_gib EmbeddingModel.budget EmbeddingModel.give_up_s "
+        "EmbeddingModel.requests_per_minute EmbeddingModel.tokens_per_minute Failures.loss_limit Input.weight "
+        "Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
+        "Outliers.deviations Pages.max_gib TrainConfig.device_memory_gib TrainConfig.epochs Workers.cpus_each "
+        "Workers.step_timeout_s Workers.timeout_s"
     ),
     "above 0 to 1": (
-        "Optimizer.layer_decay "
-        "Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words Typos.words "
-        "AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share Split.train "
-        "Validate.answer_in_question Validate.relevance Validate.same_language"
+        "Optimizer.layer_decay Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words "
+        "Typos.words AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share "
+        "Split.train Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
-    "above 0 below 1": "Optimizer.ema_decay Optimizer.warmup_fraction Augment.to",
+    "above 0 below 1": "Grpo.clip Optimizer.ema_decay Optimizer.warmup_fraction Augment.to",
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Grpo.reward_s Api.timeout_s Pages.timeout_s",
@@ -40,48 +38,44 @@ RANGES = {
         "StorageOptions.timeout_s"
     ),
     "above 1": "Limits.max_expansion_ratio",
-    # Bounds of by_language have the ranges of their rules.
     "any": (
-        "Grpo.score "
-        "Fill.fill Optimizer.betas Rules.by_language RulesOfRecords.by_language Validate.answer_chars "
-        "Validate.question_chars Validate.text_chars"
+        "Fill.fill Optimizer.betas RewardUse.weight Rules.by_language RulesOfRecords.by_language "
+        "Validate.answer_chars Validate.question_chars Validate.text_chars"
     ),
     "from 0 below 0.5": "Dpo.label_smoothing",
     "from -1": "Failures.max_preemptions",
     "from 0": (
-        "Dpo.sft Ipo.sft Optimizer.restarts Reward.centring Simpo.gamma Simpo.sft "
-        "BadWords.max_count Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
-        "ComplexityWeights.answer_length ComplexityWeights.domain ComplexityWeights.question_length "
-        "ComplexityWeights.rarity ComplexityWeights.reasoning EmbeddingModel.price "
-        "Evaluate.least_gain Failures.max Failures.skip_back "
-        "JudgeScore.min_score LineEdits.min_words "
-        "FineWeb.max_list_ratio FineWeb.short_line_characters GopherQuality.max_ellipses_per_word "
-        "GopherQuality.max_hashes_per_word GopherQuality.max_mean_word_length GopherQuality.max_words "
-        "GopherQuality.min_mean_word_length GopherQuality.min_words GopherRepetition.max_dup_line_char_frac "
-        "GopherRepetition.max_dup_line_frac GopherRepetition.max_dup_para_char_frac "
-        "GopherRepetition.max_dup_para_frac GopherRepetition.max_duplicated_10_n_grams "
-        "GopherRepetition.max_duplicated_5_n_grams GopherRepetition.max_duplicated_6_n_grams "
-        "GopherRepetition.max_duplicated_7_n_grams GopherRepetition.max_duplicated_8_n_grams "
-        "GopherRepetition.max_duplicated_9_n_grams GopherRepetition.max_top_2_gram GopherRepetition.max_top_3_gram "
-        "GopherRepetition.max_top_4_gram Optimizer.warmup_steps Optimizer.weight_decay Paging.first "
-        "Repeats.min_words_left Split.fold UrlWords.max_soft Weights.accuracy Weights.bias "
-        "Weights.completeness Weights.consistency Weights.diversity Weights.relevance"
+        "Dpo.sft Grpo.kl Ipo.sft Optimizer.restarts Reward.centring Simpo.gamma Simpo.sft BadWords.max_count "
+        "Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line ComplexityWeights.answer_length "
+        "ComplexityWeights.domain ComplexityWeights.question_length ComplexityWeights.rarity "
+        "ComplexityWeights.reasoning EmbeddingModel.price Evaluate.least_gain Failures.max Failures.skip_back "
+        "JudgeScore.min_score LineEdits.min_words FineWeb.max_list_ratio FineWeb.short_line_characters "
+        "GopherQuality.max_ellipses_per_word GopherQuality.max_hashes_per_word GopherQuality.max_mean_word_length "
+        "GopherQuality.max_words GopherQuality.min_mean_word_length GopherQuality.min_words "
+        "GopherRepetition.max_dup_line_char_frac GopherRepetition.max_dup_line_frac "
+        "GopherRepetition.max_dup_para_char_frac GopherRepetition.max_dup_para_frac "
+        "GopherRepetition.max_duplicated_10_n_grams GopherRepetition.max_duplicated_5_n_grams "
+        "GopherRepetition.max_duplicated_6_n_grams GopherRepetition.max_duplicated_7_n_grams "
+        "GopherRepetition.max_duplicated_8_n_grams GopherRepetition.max_duplicated_9_n_grams "
+        "GopherRepetition.max_top_2_gram GopherRepetition.max_top_3_gram GopherRepetition.max_top_4_gram "
+        "Optimizer.warmup_steps Optimizer.weight_decay Paging.first Repeats.min_words_left Split.fold "
+        "UrlWords.max_soft Weights.accuracy Weights.bias Weights.completeness Weights.consistency Weights.diversity "
+        "Weights.relevance"
     ),
     "from 0 below 1": (
         "Decontamination.max_fraction LineEdits.max_removed_fraction Lora.dropout Split.test Split.validation"
     ),
     "from 0 below 4294967296": "Augment.seed Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
-        "TrainConfig.prompt_loss_weight "
-        "Augment.min_similarity Synthetic.test Synthetic.train Synthetic.validation "
+        "TrainConfig.prompt_loss_weight Augment.min_similarity Synthetic.test Synthetic.train Synthetic.validation "
         "Assess.groups FilesExecution.max_bad_documents FilesExecution.max_bad_files FineWeb.max_char_dup_ratio "
         "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "
         "Gates.completeness Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
         "Gates.language_quality Gates.leakage Gates.relevance Gates.score Gates.source_diversity Gates.trained "
         "GopherQuality.max_bullet_line_fraction GopherQuality.max_ellipsis_line_fraction "
         "GopherQuality.min_alpha_word_fraction InappropriateContent.max_score LanguageId.min_score "
-        "LanguageId.min_scores LineEdits.max_uppercase_fraction Optimizer.final_fraction "
-        "EarlyLanguage.max_score QualityClassifier.min_score QualityPercentile.min_percentile Workers.gpus_each"
+        "LanguageId.min_scores LineEdits.max_uppercase_fraction Optimizer.final_fraction EarlyLanguage.max_score "
+        "QualityClassifier.min_score QualityPercentile.min_percentile Workers.gpus_each"
     ),
     "from 0 to 100": "DocumentCopies.sources DocumentCopies.table ReportOptions.groups",
     "from 0 to 1000": "FilesExecution.losses PackExecution.losses StorageOptions.retries",
@@ -91,16 +85,13 @@ RANGES = {
     "from 0 to 8": "GopherQuality.min_stop_words",
     "from 0 to 86400": "Api.longest_wait_s Pages.longest_wait_s",
     "from 1": (
-        "Evaluate.tokens "
-        "Grpo.max_new_tokens "
-        "Assess.topic_records Augment.to Balance.to Boilerplate.max_documents Boilerplate.min_words C4.max_word_length "
-        "Checkpointing.every_steps Checkpointing.keep Corpus.tokens Dedup.component_documents "
-        "Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps Evaluate.patience Evaluate.rows "
-        "Evaluate.test_tokens "
-        "PackExecution.unit_mib Generate.max_new_tokens Generate.prompt_tokens "
-        "Generate.prompts Lora.rank Mixture.records Optimizer.decay_steps Paging.size Records.section_chars "
-        "TrainConfig.loss_chunk_tokens TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens "
-        "Virtual.tokens Workers.context Workers.count"
+        "Evaluate.tokens Grpo.max_new_tokens Assess.topic_records Augment.to Balance.to Boilerplate.max_documents "
+        "Boilerplate.min_words C4.max_word_length Checkpointing.every_steps Checkpointing.keep Corpus.tokens "
+        "Dedup.component_documents Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps "
+        "Evaluate.patience Evaluate.rows Evaluate.test_tokens Grpo.updates PackExecution.unit_mib "
+        "Generate.max_new_tokens Generate.prompt_tokens Generate.prompts Lora.rank Mixture.records "
+        "Optimizer.decay_steps Paging.size Records.section_chars TrainConfig.loss_chunk_tokens "
+        "TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens Virtual.tokens Workers.context Workers.count"
     ),
     "from 1 to 100000": "EmbeddingModel.concurrency",
     "from 1 to 100": (

@@ -180,17 +180,20 @@ OBJECTIVES = {
     "grpo": {
         "samples": 4,
         "max_new_tokens": 8,
-        "score": {"f1": 1.0},
+        "rewards": [{"score": "f1"}, {"custom": {"use": "rewards:one", "code": "a" * 64}}],
         "advantage": "centred",
         "mean": "length",
         "reward_s": 1.0,
-        "custom": [{"use": "rewards:one", "code": "a" * 64}],
+        "updates": 2,
+        "clip": 0.1,
+        "clip_high": 0.3,
     },
 }
 UNTRIED = (
     {"kind", "corpus.0.split", "continue_from", "model.config.model_type", "model.name", "model.revision", "objective"}
     | {f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "margin", "stage")}
     | {f"{objective}.{name}" for objective, values in OBJECTIVES.items() for name in values}
+    | {"grpo.kl"}  # with method lora
 )
 
 

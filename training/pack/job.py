@@ -325,6 +325,10 @@ def located_config(config: TrainConfig) -> TrainConfig:
     }
     if config.packed:
         update["packed"] = paths.absolute(config.packed)
+    rewards = tuple(
+        one.model_copy(update={"model": paths.absolute(one.model)}) if one.model else one for one in config.grpo.rewards
+    )
+    update["grpo"] = config.grpo.model_copy(update={"rewards": rewards})
     if (before := config.continue_from) is not None:
         update["continue_from"] = before.model_copy(update={"run": paths.absolute(before.run)})
     return config.model_copy(update=update)
