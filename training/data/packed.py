@@ -147,13 +147,13 @@ class RowBounds:
         Raises:
             DataError: a value is one that `pack` does not write.
         """
-        if (wrong := self._wrong(table)) is not None:
+        if (wrong := self.wrong(table)) is not None:
             raise DataError(
                 f"{where}: {wrong}. It was changed after it was written, or packed for another model: pack the corpora "
                 "again, into another output."
             )
 
-    def _wrong(self, table: pa.Table) -> str | None:
+    def wrong(self, table: pa.Table) -> str | None:
         """The first value that `pack` does not write, in words; None without one.
 
         Used, it could take unbounded memory or index outside of the model's embeddings.

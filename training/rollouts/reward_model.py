@@ -11,7 +11,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.models.base import load_base
-from raymill.training.rollouts.rewards import Answer
+from raymill.training.rollouts.rewards import SampledAnswer
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
 _BATCH_TOKENS = 32_768
@@ -44,7 +44,7 @@ class RewardModelScores:
         self._model.to(device)
 
     @torch.no_grad()
-    def __call__(self, answers: Sequence[Answer]) -> list[float]:
+    def __call__(self, answers: Sequence[SampledAnswer]) -> list[float]:
         """The score of each answer, of the hidden state of its last token."""
         ids = [[*answer.prompt_ids, *answer.ids] for answer in answers]
         scores: list[float] = []

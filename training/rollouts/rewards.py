@@ -28,7 +28,7 @@ _FIX = "Correct the function and run the same command again: the training contin
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampledAnswer:
     """A sampled answer. reference: of the corpus. prompt_ids, ids: tokens of the prompt and of the answer."""
 
     document: str
@@ -39,10 +39,12 @@ class Answer:
     ids: Sequence[int] = ()
 
 
-Scores = Callable[[Sequence[Answer]], Sequence[float]]  # of a model of rewards
+Scores = Callable[[Sequence[SampledAnswer]], Sequence[float]]  # of a model of rewards
 
 
-def rewards_of(how: Grpo, answers: Sequence[Answer], models: Sequence[Scores] = ()) -> tuple[np.ndarray, np.ndarray]:
+def rewards_of(
+    how: Grpo, answers: Sequence[SampledAnswer], models: Sequence[Scores] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """(float64[answers, rewards] before their weights, bool[answers]: whether a reward took too long and counts as 0).
 
     models: of the rewards of kind `model`, in their order.
@@ -75,7 +77,7 @@ def rewards_of(how: Grpo, answers: Sequence[Answer], models: Sequence[Scores] = 
     return found, slow
 
 
-def _score(name: str, answer: Answer) -> float:
+def _score(name: str, answer: SampledAnswer) -> float:
     """A score of one answer, by its name."""
     reference, generated = [answer.reference], [answer.generated]
     match name:
@@ -89,7 +91,7 @@ def _score(name: str, answer: Answer) -> float:
             return numbers(reference, generated)[name]
 
 
-def _guarded(use: RewardUse, answer: Answer) -> float:
+def _guarded(use: RewardUse, answer: SampledAnswer) -> float:
     if use.pattern is not None:
         return float(re.fullmatch(use.pattern, answer.generated, re.DOTALL) is not None)
     if use.json_schema is not None:

@@ -48,11 +48,12 @@ from raymill.training.pack.best_fit import best_fit
 from raymill.training.records.job import Job
 from raymill.training.records.schema import Measured, measured
 from raymill.training.rollouts.reward_model import RewardModelScores
-from raymill.training.rollouts.rewards import Answer, advantages, rewards_of
+from raymill.training.rollouts.rewards import SampledAnswer, advantages, rewards_of
 from raymill.training.rollouts.sampling import sample_answers, sampling_mode, uniforms
 from raymill.training.tokenizer.load_tokenizer import pad_id
 
 _BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
+_DELETE = "Delete it and run the same command again."
 _LOGP = pa.list_(pa.float32())
 ROLLOUTS = pa.schema(
     [
@@ -189,9 +190,7 @@ class Rollouts:
         if data is None and not problem:
             data, problem = self.ranks.from_first(self._make(step, sampling, uri))
         if problem or data is None:
-            raise DataError(
-                f"{uri}: was changed after it was written{problem}. Delete it and run the same command again."
-            )
+            raise DataError(f"{uri}: was changed after it was written{problem}. {_DELETE}")
         rollouts = pq.read_table(pa.BufferReader(data)).to_pylist()
         prompts = len(self.order.step(sampling))
         if not rollouts:
@@ -202,7 +201,8 @@ class Rollouts:
             )
         self.measures = self._measured(rollouts, prompts, time.perf_counter() - began)
         rows = rows_of(rollouts, self.how, self.length)
-        self.bounds.refuse_wrong(rows.select(PACKED.names), uri)
+        if wrong := self.bounds.wrong(rows.select(PACKED.names)):
+            raise DataError(f"{uri}: was changed after it was written ({wrong}). {_DELETE}")
         return self._batches(rows)
 
     def _batches(self, rows: pa.Table) -> list[Batch]:
@@ -232,7 +232,12 @@ class Rollouts:
                 table = parquet.read()
         except (DataError, pa.ArrowException) as error:
             return None, f" ({error!s:.300})"
-        return (_as_parquet(table), "") if self._is_of_rollouts(table) else (None, " (it has other values)")
+        if not self._is_of_rollouts(table):
+            return None, " (it has other values)"
+        prompts = [one for one in (self.prompt(*row) for row in self.order.step(sampling)) if self.leaves_room(one)]
+        wanted = [(one.document, one.ids, number) for one in prompts for number in range(self.how.samples)]
+        found = zip(*(table[name].to_pylist() for name in ("document", "prompt", "sample")), strict=True)
+        return (_as_parquet(table), "") if list(found) == wanted else (None, " (it has answers to other prompts)")
 
     def _make(self, step: int, sampling: int, uri: str) -> tuple[bytes | None, str]:
         """Sample and commit rollouts. Returns what `_read` does, on the first worker."""
@@ -313,7 +318,7 @@ class Rollouts:
     def rewards(self, prompts: Sequence[PromptOfStep], answers: Sequence[Sequence[int]]) -> tuple[Any, Any, Any]:
         """(texts of the answers, their rewards, whether one took too long); see `rewards_of`. answers: their tokens."""
         made = [
-            Answer(one.document, one.text, one.reference, self.text(ids), one.ids, ids)
+            SampledAnswer(one.document, one.text, one.reference, self.text(ids), one.ids, ids)
             for one, ids in zip(prompts, answers, strict=True)
         ]
         with torch.no_grad(), self.autocast():

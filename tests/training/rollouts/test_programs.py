@@ -9,7 +9,7 @@ from raymill.cluster.errors import ConfigError
 from raymill.training.objectives import Grpo
 from raymill.training.rollouts import programs
 from raymill.training.rollouts.programs import run_programs
-from raymill.training.rollouts.rewards import Answer, rewards_of
+from raymill.training.rollouts.rewards import SampledAnswer, rewards_of
 
 SECONDS, MEMORY = 2.0, 1 << 30
 isolated = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -64,7 +64,7 @@ def test_an_answer_is_right_if_its_program_passes_the_tests_of_the_reference():
         "I cannot.": (0, False),
     }
     how = Grpo(rewards=[{"program": "python"}], reward_s=2.0)
-    values, slow = rewards_of(how, [Answer("d", "p", tests, text) for text in answers])
+    values, slow = rewards_of(how, [SampledAnswer("d", "p", tests, text) for text in answers])
     assert list(zip(values[:, 0], slow.tolist(), strict=True)) == list(answers.values())
 
 

@@ -16,7 +16,7 @@ from transformers import (
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
 from raymill.training.rollouts.reward_model import RewardModelScores
-from raymill.training.rollouts.rewards import Answer
+from raymill.training.rollouts.rewards import SampledAnswer
 from tests.support.fit_jobs import column, fit_alone
 from tests.support.rollout_jobs import MODEL, WORDS, pack_prompts, rollout_job, tokenizer
 
@@ -37,7 +37,7 @@ def scores(folder: str) -> RewardModelScores:
 def test_an_answer_has_the_score_of_its_last_token(tmp_path):
     folder = saved(tmp_path, num_labels=1)
     made = [
-        Answer("d", "", "", "", prompt, ids)
+        SampledAnswer("d", "", "", "", prompt, ids)
         for prompt, ids in (([1, 2, 10], [4, 11]), ([3], [5, 6, 7, 8]), ([9, 10], [11]))
     ]
     found = scores(folder)(made)
@@ -71,7 +71,7 @@ def test_a_training_by_the_scores_of_a_model(tmp_path):
     values = np.array(table["rewards"].to_pylist())
     assert table["reward"].to_numpy() == pytest.approx(values @ [2.0, 1.0])
     first = table.slice(0, 1).to_pylist()[0]
-    answer = Answer("d", "", "", "", first["prompt"], first["ids"])
+    answer = SampledAnswer("d", "", "", "", first["prompt"], first["ids"])
     assert first["rewards"] == pytest.approx(
         [scores(folder)([answer])[0], float(first["generated"] == WORDS[first["prompt"][0]])]
     )

@@ -18,7 +18,7 @@ from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
 from raymill.training.records.finished import refuse_or_delete_other_training
 from raymill.training.records.job import Job
-from raymill.training.rollouts.rewards import Answer, advantages, rewards_of
+from raymill.training.rollouts.rewards import SampledAnswer, advantages, rewards_of
 from raymill.training.rollouts.sampling import sample_answers, uniforms
 from raymill.training.rollouts.steps import rows_of
 from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until, state_of
@@ -340,7 +340,7 @@ def forks(answer):
 def ends(answer):
     os._exit(3)
 """
-ANSWERS = [Answer(f"d{at}", "p", "a", text) for at, text in enumerate("ab")]
+ANSWERS = [SampledAnswer(f"d{at}", "p", "a", text) for at, text in enumerate("ab")]
 
 
 def of_the_user(folder: Path, name: str, *others: dict, **more) -> Grpo:
@@ -391,7 +391,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
     ],
 )
 def test_rewards_of_the_form_of_an_answer(use, answers, expected):
-    made = [Answer("d", "p", "", text) for text in answers]
+    made = [SampledAnswer("d", "p", "", text) for text in answers]
     if expected is None:  # a reference to another file is not followed
         with pytest.raises(ConfigError, match=r"grpo.rewards: json_schema: the reference http://example.com/a.json"):
             rewards_of(Grpo(rewards=[use]), made)
@@ -401,7 +401,7 @@ def test_rewards_of_the_form_of_an_answer(use, answers, expected):
 
 def test_a_pattern_that_takes_too_long_is_worth_nothing():
     how = Grpo(rewards=[{"pattern": "(a|a)*b"}], reward_s=0.5)
-    made = [Answer("d", "p", "", text) for text in ("aab", "a" * 60, "b")]
+    made = [SampledAnswer("d", "p", "", text) for text in ("aab", "a" * 60, "b")]
     assert listed(rewards_of(how, made)) == ([[1], [0], [1]], [False, True, False])
 
 
@@ -442,6 +442,9 @@ def test_rollouts_that_others_changed_are_refused(packed, tmp_path):
     for changed, seen in (
         (repeated, "it has more answers than the step"),
         (bomb, "takes far more memory"),
+        (table.slice(0, 0), "it has answers to other prompts"),
+        (table.slice(8), "it has answers to other prompts"),
+        (table.take([*range(8, 16), *range(8), *range(16, len(table))]), "it has answers to other prompts"),
         (table.set_column(at, table.schema.field(at), nulls), "other values"),
     ):
         pq.write_table(changed, file)
