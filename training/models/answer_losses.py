@@ -16,7 +16,7 @@ Letters: A answers of a micro-batch, P pairs. Answers 2 p and 2 p + 1 are the ch
     kto      desirable: w (1 - f(b (r - z)));  undesirable: w (1 - f(b (z - r)))
     reward   -log f(R(chosen) - R(rejected) - margin) + c (R(chosen) + R(rejected))^2
     grpo     of a token: -min(p A, clip(p, 1 - low, 1 + high) A) + b (e^g - g - 1)
-             p: its probability by that of the model that sampled it, A: advantage, g: log-probability by the model
+             p: its probability divided by its value when it was sampled, A: advantage, g: log-probability by the model
              without its adapter less that by this one
 
 z of kto is the mean of r over answers that stand after prompts of other records, and 0 if that is negative.

@@ -195,7 +195,7 @@ class RolloutLoss(NextToken):
     """The loss of sampled answers (rollouts/steps.py).
 
     With one update for each sampling and no penalty it is a cross entropy weighted by advantages, whose gradient is
-    that of the policy. Else it is the clipped loss, which compares with the log-probabilities of the time of sampling.
+    the policy gradient. Else it is the clipped loss, which compares with the log-probabilities of the time of sampling.
 
     how: settings of objective grpo. The others are as in NextToken.
     """
