@@ -184,9 +184,17 @@ def describe_schema(schema: pa.Schema) -> dict[str, Any]:
 
 
 def _read_schema(arrow_schema: str) -> pa.Schema:
-    found = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(arrow_schema)))
+    found = read_schema(base64.b64decode(arrow_schema))
     refuse_pickled(found)
     return found
+
+
+def read_schema(data: bytes) -> pa.Schema:
+    """The schema in Arrow's IPC form. Raises ValueError: it is none."""
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(data))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"no schema of Arrow: {error}") from error
 
 
 def manifest_file(store: Store, uri: str, name: str = MANIFEST) -> RecordFile[Manifest]:

@@ -50,7 +50,7 @@ def custom_score(plugin: Plugin, answer: Mapping[str, Any], setting: str, fix: s
     Raises:
         DataError: the score raised an exception, or returned something else than a finite number.
     """
-    made = plugin.make()
+    made, raised = plugin.make(), None
     try:
         found = call(getattr(made, "score", made), dict(answer))
         with suppress(OverflowError):  # as an int of the digits of an answer
@@ -58,8 +58,8 @@ def custom_score(plugin: Plugin, answer: Mapping[str, Any], setting: str, fix: s
                 return value
         seen = f"returned {found!r:.80}"
     except PluginError as error:
-        seen = str(error)
+        seen, raised = str(error), error.__cause__
     raise DataError(
         f"{setting}: {plugin.use}: {seen}, for the answer {answer['generated'][:60]!r} to document "
         f"{answer['document']}; wanted a finite number. {fix}"
-    )
+    ) from raised

@@ -594,7 +594,9 @@ class CorpusSettings(TypedDict, total=False):
     training.
     """
     name: str | None
-    """Name of the corpus in logs and reports; null: corpus-0, corpus-1 and so on."""
+    """Name of the corpus in logs and reports, other than reference and tokenizer; null: corpus-0, corpus-1 and so
+    on.
+    """
     weight: float | None
     """Weight of the corpus among the tokens of the mixture; null: `epochs`, `tokens` or the corpus's own size
     decides.

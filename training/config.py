@@ -369,7 +369,10 @@ class TrainConfig(WithLaterSettings):
         names = self.corpus_names
         if len(set(names)) < len(names):
             raise ValueError(f"corpus: the names {', '.join(names)} are not all different")
-
+        if taken := {"reference", "tokenizer"} & {*names}:
+            raise ValueError(
+                f"corpus: the name {taken.pop()} is taken by a folder beside the packed rows; give another"
+            )
         if self.order == "shuffled" and not self.phases and any(columns.stage for columns in self.all_columns):
             raise ValueError(
                 "columns.stage: only the orders curriculum, reverse and mixed use curriculum stages; set `order`"

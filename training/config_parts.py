@@ -258,7 +258,8 @@ class Corpus(DocumentFiles):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="Name of the corpus in logs and reports; null: corpus-0, corpus-1 and so on",
+        description="Name of the corpus in logs and reports, other than reference and tokenizer; null: corpus-0, "
+        "corpus-1 and so on",
     )
     weight: float | None = Field(
         None,

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raymill.cluster.artifact import read_schema
 from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.readers.inputs import Input
 from raymill.cluster.readers.listing import InputListing
@@ -106,7 +107,7 @@ def read_inputs(root: str, record: Mapping[str, Any], store: Store) -> InputMani
         NotFound: inputs.parquet is missing.
     """
     try:
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record["carried_schema"])))
+        schema = read_schema(base64.b64decode(record["carried_schema"]))
         refuse_pickled(schema)
         rows = _read(store, root).to_pylist()
         files = {(row["source"], row["uri"]): InputFile(*(row[name] for name in _COLUMNS_OF_FILE)) for row in rows}

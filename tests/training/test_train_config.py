@@ -140,6 +140,7 @@ def test_a_setting_of_several_types_is_refused_in_one_line_by_its_own_name(tmp_p
         ({"model": {"config": {"model_type": "llama"}, "tokenizer": "train"}}, "config.vocab_size: a tokenizer that"),
         ({"corpus": [{"path": "a", "weight": 1, "epochs": 1}]}, "every corpus of the list a weight"),
         ({"corpus": [{"path": "a", "weight": 1}, {"path": "b", "tokens": 1}]}, "every corpus of the list a weight"),
+        ({"corpus": [{"path": "a", "name": "reference"}]}, "the name reference is taken by a folder"),
         ({"corpus": [{"path": "a", "name": "corpus-1"}, "b"]}, "the names corpus-1, corpus-1 are not all different"),
         ({"method": "prompt"}, "method prompt puts virtual tokens before a row"),
         ({"method": "probe", "columns": {"text": "a", "label": "b"}}, "method probe classifies whole documents"),

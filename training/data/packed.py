@@ -69,6 +69,9 @@ NO_TARGET = -100
 # latency of a request to an object store matters little.
 _GROUP_TOKENS = 1 << 18
 
+# A margin is a difference of scores. One far larger decides the loss of a whole step.
+MOST_MARGIN = 1000.0
+
 _OPEN_FILES = 64
 _CACHE_BYTES = 64 << 20
 
@@ -192,6 +195,11 @@ class RowBounds:
                 return "an answer without a token to train on"
             if self.records == "pairs" and (counts[0] % 2).any():
                 return "an answer without the other one of its pair"
+            judgements = table["judgements"].combine_chunks().flatten().to_numpy()
+            if self.records == "pairs" and (np.abs(judgements) > MOST_MARGIN).any():
+                return f"a margin beyond {MOST_MARGIN:,.0f}"
+            if self.records == "labelled" and not np.isin(judgements, (0, 1)).all():
+                return "a judgement that is neither 0 nor 1"
         return None
 
 

@@ -318,7 +318,7 @@ def delete_replaced(run: TrainingFolder, keep: int, progress: TrainingProgress, 
     those of later steps, which an earlier start wrote.
     """
     folders = _folders(run)
-    finished = {one for one, files in folders.items() if f"{one}/{MANIFEST}" in files and is_folder_name(one)}
+    finished = {one for one, files in folders.items() if f"{one}/{MANIFEST}" in files}
     by_step = {step_of(folder): folder for folder in sorted(finished, key=lambda folder: (folder == own, folder))}
     best = progress.best.step if progress.best else None
     steps = kept([step for step in by_step if step <= progress.step], keep, best)
@@ -328,10 +328,12 @@ def delete_replaced(run: TrainingFolder, keep: int, progress: TrainingProgress, 
 
 
 def _folders(run: TrainingFolder) -> dict[str, list[str]]:
-    """Folder of each checkpoint -> URIs of its files."""
+    """Folder of each checkpoint, also of one that is not finished -> URIs of its files. Others are not ours."""
     folders: dict[str, list[str]] = {}
     for file in run.store.list_files(run.checkpoints):
-        folders.setdefault(file.uri.rpartition("/")[0], []).append(file.uri)
+        folder = file.uri.rpartition("/")[0]
+        if folder.rpartition("/")[0] == run.checkpoints and is_folder_name(folder):
+            folders.setdefault(folder, []).append(file.uri)
     return folders
 
 

@@ -45,11 +45,18 @@ def add_tokens(store: Store, name: str, revision: str | None, output: str, token
     first = len(tokenizer)
     known = tokenizer.get_vocab()
     for token in tokens:
+        if any("\ud800" <= character <= "\udfff" for character in token):
+            raise ConfigError(f"--token {token!r} is no text in UTF-8. Give it in UTF-8.")
         if not token.strip() or token in known or tokens.count(token) > 1:
             why = "is given twice" if tokens.count(token) > 1 else "is a token already" if token.strip() else "is empty"
             raise ConfigError(f"--token {token!r} {why}. Leave it out.")
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     base: Any = load_base(store, model, 0, stored_dtype(store, model), None)
+    if first > (rows := len(base.get_input_embeddings().weight)):
+        raise ConfigError(
+            f"{name}: the tokenizer has {first:,} tokens, and the model {rows:,} embeddings. They do not belong "
+            "together."
+        )
     embeddings = max(len(tokenizer), len(base.get_input_embeddings().weight))
     if embeddings > len(base.get_input_embeddings().weight):
         # With transformers' own means, rows are random draws around the mean.

@@ -36,7 +36,7 @@ from raymill.cluster.readers.streams import (
     PROBLEMS_OF_WHOLE_FILES,
 )
 from raymill.training.config_parts import ReadColumns
-from raymill.training.data.packed import MAX_STAGE
+from raymill.training.data.packed import MAX_STAGE, MOST_MARGIN
 from raymill.training.objectives import Records
 from raymill.training.pack.corpus import LIMITS, CorpusReading, FrozenCorpus, SplitSpan, Unit
 from raymill.training.pack.loss_keys import (
@@ -294,8 +294,9 @@ def _documents(row: Row, columns: ReadColumns, file_split: str | None, records: 
         return found
     margin = _value(row, columns.named.get("margin"))
     number = math.nan if margin is None else number_in(margin)
-    if margin is not None and not math.isfinite(number):
-        raise _Refused("bad_margin", f"column {columns.named['margin']} is {margin!r:.200}; wanted a number")
+    if margin is not None and not abs(number) <= MOST_MARGIN:
+        wanted = f"a number from -{MOST_MARGIN:,.0f} to {MOST_MARGIN:,.0f}"
+        raise _Refused("bad_margin", f"column {columns.named['margin']} is {margin!r:.200}; wanted {wanted}")
     return [_document(TwoAnswers(chosen, rejected, number), row, columns, file_split, _question(chosen))]
 
 

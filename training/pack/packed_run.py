@@ -11,6 +11,7 @@ _work/shuffle/CORPUS/LEVEL     files between examples and rows, removed when the
 This module loads no tokenizer library; load_tokenizer.py makes and loads tokenizers.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, Self
@@ -37,6 +38,7 @@ from raymill.training.pack.corpus_files import PreparedRun
 
 FOLDER = "tokenizer"
 REFERENCES, ROWS_DIGITS = "reference", 32
+_DIGITS = re.compile(f"[0-9a-f]{{{ROWS_DIGITS}}}")
 RECORD = "prepared.json"
 
 
@@ -298,8 +300,8 @@ def discard_references(store: Store, packed: PackedRun) -> None:
     """Delete the log-probabilities of answers of rows that are no longer there."""
     folder = paths.join(packed.uri, REFERENCES)
     kept = {artifact.manifest.digest[:ROWS_DIGITS] for artifact in packed.artifacts}
-    files = [one.uri for one in store.list_files(folder)]
-    store.delete_listed(folder, [uri for uri in files if uri.removeprefix(f"{folder}/").split("/")[0] not in kept])
+    of_rows = [(one.uri, one.uri.removeprefix(f"{folder}/").split("/")[0]) for one in store.list_files(folder)]
+    store.delete_listed(folder, [uri for uri, rows in of_rows if rows not in kept and _DIGITS.fullmatch(rows)])
 
 
 def _artifacts(root: str, corpora: Iterable[str]) -> list[str]:

@@ -491,9 +491,19 @@ def step_of(uri: str) -> int:
 
 
 def at_step(run: TrainingFolder, step: int) -> str:
-    """URI of the newest finished checkpoint of a step."""
+    """URI of the newest finished checkpoint of a step.
+
+    Raises:
+        DataError: there is none.
+    """
     name = folder_name(step, "")
-    return next(uri for uri in reversed(checkpoint_folders(run)) if uri.rpartition("/")[2].startswith(name))
+    for uri in reversed(checkpoint_folders(run)):
+        if uri.rpartition("/")[2].startswith(name):
+            return uri
+    raise DataError(
+        f"{run.checkpoints}: the checkpoint of step {step} is gone, which had the lowest validation loss. Bring it "
+        "back, or add --replace to start again."
+    )
 
 
 def newest(run: TrainingFolder, damaged: dict[str, str]) -> Checkpoint | None:

@@ -15,7 +15,7 @@ from jsonschema.validators import Draft202012Validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from raymill.cluster.score_plugins import custom_score
 from raymill.training.evaluation.scores import exact_match, numbers, rouge, word_f1
@@ -108,7 +108,12 @@ def _guarded(use: RewardUse, answer: SampledAnswer) -> float:
             ) from None
     assert use.custom is not None
     given = {name: getattr(answer, name) for name in ("document", "prompt", "reference", "generated")}
-    return custom_score(use.custom.loaded(), given, "grpo.rewards", _FIX)
+    try:
+        return custom_score(use.custom.loaded(), given, "grpo.rewards", _FIX)
+    except DataError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise MemoryError from error  # the bound of the child process was reached
+        raise
 
 
 _FENCED = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)

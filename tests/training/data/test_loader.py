@@ -203,6 +203,10 @@ JUDGED_CHANGES = {
     "one name": ({"documents": ["a"]}, "pairs", "other numbers of documents"),
     "no judgement": ({"judgements": None}, "pairs", "null in judgements"),
     "an answer without a label": ({"labels": [False, True, False, False]}, "labelled", "an answer without a token"),
+    "an endless margin": ({"judgements": [math.inf, math.inf]}, "pairs", "a margin beyond 1,000"),
+    "a large margin": ({"judgements": [1e30, 1e30]}, "pairs", "a margin beyond 1,000"),
+    "half a judgement": ({"judgements": [0.5, 1.0]}, "labelled", "a judgement that is neither 0 nor 1"),
+    "no number": ({"judgements": [math.nan, 1.0]}, "labelled", "a judgement that is neither 0 nor 1"),
     "one answer": (
         {"ids": [5, 6], "labels": [False, True], "lengths": [2], "documents": ["a"], "judgements": [1.0]},
         "pairs",
@@ -213,7 +217,7 @@ JUDGED_CHANGES = {
 
 @pytest.mark.parametrize(("change", "records", "seen"), JUDGED_CHANGES.values(), ids=JUDGED_CHANGES)
 def test_rows_of_answers_that_pack_does_not_write_are_refused(change, records, seen):
-    whole = TWO | {"judgements": [math.nan, math.nan]}
+    whole = TWO | {"judgements": [0.0, 1.0] if records == "labelled" else [math.nan, math.nan]}
     bounds = RowBounds(8, 300, records=records)
     bounds.refuse_wrong(pa.Table.from_pylist([whole], packed.JUDGED_PACKED), "here")
     with pytest.raises(DataError, match=f"^here: {seen}"):

@@ -702,6 +702,35 @@ def test_folders_of_other_names_are_no_checkpoints(tmp_path, name):
     assert Path(written).is_dir() and other.is_dir()
 
 
+def test_files_of_others_among_checkpoints_are_left_alone(tmp_path):
+    """A training that continued deleted every file in a folder without a manifest."""
+    job = make_job(tmp_path)
+    written = Path(write(job, 2))
+    places = (
+        "plain.txt",
+        "my-notes/thesis.txt",
+        "step-00000001/a.txt",
+        "other/step-00000001-ab/a.txt",
+        f"{written.name}/x/y",
+    )
+    kept = [written.parent / place for place in places]
+    unfinished = written.parent / "step-00000003-ab" / "part.safetensors"
+    for file in (*kept, unfinished):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    Saver(job.folder, 1, Ranks(0, 1, torch.device("cpu")), "a", lambda: None).close()
+    saving.delete_replaced(job.folder, 1, TrainingProgress(step=2), str(written))
+    assert all(file.exists() for file in kept) and not unfinished.exists()
+
+
+def test_a_checkpoint_that_is_gone_is_named(tmp_path):
+    job = make_job(tmp_path)
+    written = write(job, 2)
+    assert checkpoint_format.at_step(job.folder, 2) == written
+    with pytest.raises(DataError, match="the checkpoint of step 1 is gone"):
+        checkpoint_format.at_step(job.folder, 1)
+
+
 def test_pieces_on_the_same_bytes_are_refused(tmp_path):
     """A small file of which all pieces are the same bytes stood for a model of any size."""
     uri = write(make_job(tmp_path), 1)

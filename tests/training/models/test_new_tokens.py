@@ -49,7 +49,12 @@ def test_each_is_one_token_with_the_mean_embedding_and_nothing_else_changes(tmp_
 
 @pytest.mark.parametrize(
     ("tokens", "why"),
-    [(["<a>", "<a>"], "is given twice"), (["<|im_end|>"], "is a token already"), (["<a>", " "], "is empty")],
+    [
+        (["<a>", "<a>"], "is given twice"),
+        (["<|im_end|>"], "is a token already"),
+        (["<a>", " "], "is empty"),
+        (["\udcff"], "no text in UTF-8"),
+    ],
 )
 def test_what_is_no_new_token_is_refused_and_nothing_is_written(tmp_path, tokens, why):
     base = saved(tmp_path / "base", 300)
@@ -58,6 +63,17 @@ def test_what_is_no_new_token_is_refused_and_nothing_is_written(tmp_path, tokens
     assert not (tmp_path / "more").exists()
     with pytest.raises(ConfigError, match="there are files already"):
         raymill.add_tokens(base, base, ["<b>"])
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path):
+    """The rows between were random, and the new token the mean of them."""
+    base = saved(tmp_path / "base", 300)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens([f"<{number}>" for number in range(100)])
+    tokenizer.save_pretrained(base)
+    with pytest.raises(ConfigError, match=r"and the model 300 embeddings\. They do not belong together"):
+        raymill.add_tokens(base, tmp_path / "more", ["<a>"])
+    assert not (tmp_path / "more").exists()
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -147,6 +147,7 @@ def test_what_cannot_be_compared_is_left_out_for_a_reason(tmp_path):
         {"prompt": "a?", "chosen": "", "rejected": "b"},
         {"prompt": "a?", "chosen": "b", "rejected": None},
         {"prompt": "a?", "chosen": "b", "rejected": "c", "margin": "wide"},
+        *({"prompt": "a?", "chosen": "b", "rejected": "c", "margin": margin} for margin in (1e308, 1e39, -1001, "nan")),
         {"prompt": "a?", "chosen": turns("a?", "b"), "rejected": turns("d?", "c")},
         {"prompt": "a?", "chosen": "long " * 200, "rejected": "c"},
     ]
@@ -157,7 +158,7 @@ def test_what_cannot_be_compared_is_left_out_for_a_reason(tmp_path):
         for name, count in run.tokenised("corpus-0").items()
         if name.startswith("left_out/")
     }
-    assert reasons == {"equal_answers": 1, "empty": 2, "bad_margin": 1, "different_questions": 1}
+    assert reasons == {"equal_answers": 1, "empty": 2, "bad_margin": 5, "different_questions": 1}
     assert run.packed("corpus-0")["documents_dropped"] == 1
     assert {one["id"] for one in documents_of(run)} == {"p0", "p1", "p2", "p3"}
 

@@ -339,6 +339,9 @@ def forks(answer):
 
 def ends(answer):
     os._exit(3)
+
+def large(answer):
+    return float(len(bytearray(8 << 30 if answer["generated"] == "b" else 1)))
 """
 ANSWERS = [SampledAnswer(f"d{at}", "p", "a", text) for at, text in enumerate("ab")]
 
@@ -361,6 +364,7 @@ def listed(found) -> tuple[list, list]:
         ("slow", {"reward_s": 1.0}, ([[1], [0]], [False, True])),
         ("loud", {}, ([[2], [2]], [False, False])),
         ("forks", {}, ([[3], [3]], [False, False])),
+        ("large", {}, ([[1], [0]], [False, True])),
     ],
 )
 def test_rewards_of_functions_of_the_user(tmp_path, name, more, expected):
