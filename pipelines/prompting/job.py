@@ -9,7 +9,6 @@ nothing again that has an answer.
 """
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,52 +16,36 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
 from raymill.cluster.artifact import Artifact, fingerprint
-from raymill.cluster.asking.answers import Answers, run_name
-from raymill.cluster.asking.backends import Backends, located
-from raymill.cluster.asking.compaction import compact
+from raymill.cluster.asking.backends import located
 from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.money import TokenCounts
-from raymill.cluster.asking.requests import boundaries
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
-from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.formats import money, plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
-from raymill.cluster.output import Output, changed_run
-from raymill.cluster.output_folder import path_below, refuse_output_in_folder
+from raymill.cluster.output import changed_run
 from raymill.cluster.readers.inputs import STORES
 from raymill.cluster.report.sections import Tile
 from raymill.cluster.run import RunFolder
 from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
-from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.embedder import check_models, require_models
+from raymill.pipelines.prompting.asking import MOST_RANGES, ask_variants, refuse_unusable
 from raymill.pipelines.prompting.compare import compared, ranked_by
 from raymill.pipelines.prompting.config import PromptConfig
-from raymill.pipelines.prompting.stages import (
-    ANSWERS_SCHEMA,
-    EXAMPLES,
-    EXAMPLES_SCHEMA,
-    ITEMS,
-    ITEMS_SCHEMA,
-    AskModel,
-    Draft,
-)
-from raymill.pipelines.prompting.variants import Item, PromptVariant, refuse_wrong_prompts, variants_of
+from raymill.pipelines.prompting.stages import EXAMPLES, ITEMS
+from raymill.pipelines.prompting.variants import Item, PromptVariant, variants_of
 
 VERSION = "3"
 BEST = "best.yaml"
-_MOST_RANGES = 64
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
-_NO_COLUMNS = pa.schema([])
 _LARGEST = 1 << 31  # of tokens and seconds of an answer
 
 
@@ -176,74 +159,13 @@ class PromptJob(RunJob[PromptConfig]):
         Raises:
             UserError: one cannot be used.
         """
-        refuse_wrong_prompts(self.config.prompts)
-        for one in self.config.custom:
-            one.loaded()
-        read = {"data": self.config.data} | {f"models.{name}": one.path for name, one in self.config.models.items()}
-        for named, path in read.items():
-            if path is None:
-                continue
-            refuse_output_in_folder("output", self.root, named, path, (f"{ITEMS}/part.parquet",), "prompt")
-            if path_below(path, self.root) is not None:
-                raise ConfigError(
-                    f"output: {self.root} contains {named}, and a run may not write above what it reads. Choose a "
-                    "folder that is not above it."
-                )
         _ = self.models, self.inputs()
-        used: dict[str, str] = {self.config.split: "items"}
-        if any(one.examples for one in self.variants):
-            used["train"] = "examples"
-        for split, what in used.items():
-            if not Artifact.load(self.store, paths.join(self.config.data, split)).rows:
-                raise DataError(
-                    f"{paths.join(self.config.data, split)}: no record, and {what} are records of this split. Prepare "
-                    "the data set with more records, or another `split`."
-                )
-
-    def _answers(self, name: str) -> Answers:
-        """The answer store of a model. Its tries have the run's name, the model's, and a hash of the output."""
-        return Answers(self.store, self.config.answer_store, run_name(f"{self.config.name}-{name}", self.root))
+        refuse_unusable(self.config, self.root, self.variants, "data", self.kind)
 
     def make(self, making: Making) -> Made:
         config = self.config
         made_from = fingerprint([VERSION, self.settings(), self.inputs()])
-        records = Artifact.load(self.store, paths.join(config.data, config.split)).rows
-        items = min(config.items or records, records)
-        backends, firsts = dict[str, Backends](), dict[str, tuple[str, ...]]()
-        for name, model in self.models.items():
-            throttle = f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}"
-            secret = config.models[name].secret(f"models.{name}")
-            one = Backends(model, config.sampling, config.budget, self._answers(name), throttle, secret)
-            requests = items * sum(variant.model == name for variant in self.variants)
-            backends[name], firsts[name] = one, tuple(boundaries(one.ranges(requests, _MOST_RANGES)))
-        draft = Draft(config, self.models, firsts, self.embedding_run)
-        outputs = (
-            Output(ITEMS, ITEMS_SCHEMA),
-            Output(EXAMPLES, EXAMPLES_SCHEMA),
-            *(Output(f"_work/requests.{name}", _NO_COLUMNS) for name in self.models),
-        )
-        artifacts = dict(making.run(Stage("items", outputs, (0,), draft, made_from, self.store, memory=2 * GIB)))
-        for name, one in backends.items():
-            uris = tuple(artifacts[f"_work/requests.{name}"].file_uris)
-            ask = AskModel(name, one, uris, firsts[name], config.sampling.max_tokens, config.execution.max_unanswered)
-            artifacts |= making.run(
-                Stage(
-                    f"ask.{name}",
-                    (Output(f"answers_of.{name}", ANSWERS_SCHEMA),),
-                    range(len(firsts[name])),
-                    ask,
-                    f"{made_from}/{name}",
-                    self.store,
-                    memory=2 * GIB,
-                    watch=one.watch(artifacts[ITEMS].rows * sum(variant.model == name for variant in self.variants)),
-                    setup=one.setup,
-                    cpus=one.cpus,
-                    gpus=one.gpus,
-                )
-            )
-        for name in self.models:
-            self._answers(name).close()
-        compact(self.store, config.answer_store)
+        artifacts = ask_variants(config, self.root, self.models, self.variants, self.embedding_run, made_from, making)
         report = self._report(artifacts)
         if asked := self.embedding_run.close([*config.embedding_models.values()]):
             report["embeddings"] = asked
@@ -394,7 +316,7 @@ class PromptJob(RunJob[PromptConfig]):
         return about + yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
 
     def unit_count(self) -> int:
-        return 1 + _MOST_RANGES * len(self.config.models)
+        return 1 + MOST_RANGES * len(self.config.models)
 
     def machines(self, seconds: float | None) -> Machines:
         gpus = max(one.worker_gpus for one in self.config.models.values())

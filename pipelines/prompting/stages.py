@@ -18,10 +18,11 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.output import changed, read_slices, table_of, table_slice
 from raymill.cluster.stage import Scratch
+from raymill.cluster.store.store import Store
 from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.prompting.choose import Pool
 from raymill.pipelines.prompting.config import PromptConfig
-from raymill.pipelines.prompting.variants import Item, PromptVariant, items_of, messages_of, variants_of
+from raymill.pipelines.prompting.variants import Item, PromptVariant, items_of, messages_of
 
 # It loads scikit-learn.
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
@@ -48,6 +49,7 @@ ANSWERS_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
+SECONDS_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.int32()), ("seconds", pa.float64())])
 EXAMPLES_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.string()), ("examples", pa.list_(pa.string()))])
 ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), ("answer", pa.large_string())])
 
@@ -61,6 +63,7 @@ class Draft:
 
     config: PromptConfig
     models: Mapping[str, ModelSettings]
+    variants: tuple[PromptVariant, ...]
     firsts: Mapping[str, tuple[str, ...]]
     embedding: EmbeddingRun
 
@@ -69,7 +72,7 @@ class Draft:
         config, store = self.config, self.config.store
         items = items_of(store, config.data, config.split, config.sampling.seed, config.items)
         scratch.write(ITEMS, pa.Table.from_pylist([vars(one) for one in items], ITEMS_SCHEMA))
-        variants = variants_of(config)
+        variants = self.variants
         shown = examples_of(config, items, self.embedding) if any(one.examples for one in variants) else None
         by_model: dict[str, list[list[dict[str, Any]]]] = {
             name: [[] for _ in keys] for name, keys in self.firsts.items()
@@ -129,6 +132,7 @@ class AskModel:
     """The work of a stage `ask.MODEL`.
 
     name: of the model. uris: the sliced files with its requests. firsts: the first key of each range of these.
+    seconds_apart: whether the seconds of answers are in an artifact of their own.
     """
 
     name: str
@@ -137,6 +141,7 @@ class AskModel:
     firsts: tuple[str, ...]
     max_tokens: int
     most_unanswered: float
+    seconds_apart: bool = False
 
     def __call__(self, unit: int, scratch: Scratch, backend: Connected) -> Counters:
         """Counters: `asked`, different requests.
@@ -144,9 +149,7 @@ class AskModel:
         Raises:
             DataError: a request does not have the key of its body, or is of another range.
         """
-        store = self.backends.answers.store
-        tables = [one for one in read_slices(store, self.uris, unit, table_of) if one is not None]
-        rows = pa.concat_tables([REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()
+        rows = request_rows(self.backends.answers.store, self.uris, unit)
         requests = {row["key"]: self._request(row, unit) for row in rows}
         last = self.firsts[unit + 1] if unit + 1 < len(self.firsts) else ""
         keys = AnswerRange(self.firsts[unit], last)
@@ -171,7 +174,11 @@ class AskModel:
                 }
             )
         if made:
-            scratch.write(f"answers_of.{self.name}", pa.Table.from_pylist(made, ANSWERS_SCHEMA))
+            table = pa.Table.from_pylist(made, ANSWERS_SCHEMA)
+            if self.seconds_apart:
+                scratch.write(f"_work/seconds.{self.name}", table.select(SECONDS_SCHEMA.names))
+                table = table.drop_columns("seconds")
+            scratch.write(f"answers_of.{self.name}", table)
         return {"asked": len(requests)}
 
     def _request(self, row: Mapping[str, Any], unit: int) -> ModelRequest:
@@ -187,3 +194,9 @@ class AskModel:
         if (made.key, made.body) != (row["key"], row["body"]) or range_of(made.key, self.firsts) != unit:
             raise changed(self.uris[0])
         return made
+
+
+def request_rows(store: Store, uris: Sequence[str], unit: int) -> list[dict[str, Any]]:
+    """The requests of a range, as rows of REQUESTS_SCHEMA. uris: the sliced files with the requests."""
+    tables = [one for one in read_slices(store, uris, unit, table_of) if one is not None]
+    return pa.concat_tables([REQUESTS_SCHEMA.empty_table(), *tables]).to_pylist()

@@ -40,7 +40,7 @@ def test_requests_of_a_changed_file_are_refused(name, asked, config, server, mon
         "another item": first(item=-1),
     }[name]
     with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
-        patch.setattr("raymill.pipelines.prompting.job.AskModel", stopped)
+        patch.setattr("raymill.pipelines.prompting.asking.AskModel", stopped)
         run(config, monkeypatch)
     change_slices(tmp_path / "out/_work/requests.small", edit)
     with pytest.raises(DataError, match=r"changed after (it was|they were) written\. Delete the folder"):
