@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.annotate.job import AnnotateRun
+    from raymill.pipelines.compare.job import CompareRun
     from raymill.pipelines.curate.job import CurateRun
     from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.errors.job import ErrorsRun
@@ -504,6 +505,71 @@ class ColumnsSettings(TypedDict, total=False):
     """
     ignore: Sequence[str] | None
     """Names of columns and of keys of messages that are not read; null: the config's `ignore`."""
+
+
+class ComparedModelSettings(TypedDict, total=False):
+    """A model, what it is asked, and the examples before an item."""
+
+    endpoint: str | None
+    """Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; null: `path` is
+    given.
+    """
+    path: str | None
+    """Output of `train`, or folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
+    name: str
+    """Name of the model at the endpoint."""
+    revision: str
+    """Revision of the model at the endpoint; another one is asked anew."""
+    key_env: str | None
+    """Name of the environment variable with the endpoint's key; null: it needs none."""
+    concurrency: int
+    """Largest number of requests in flight, on all machines of the run together."""
+    requests_per_minute: float | None
+    """Largest number of requests in a minute; null: as many as the server takes."""
+    tokens_per_minute: float | None
+    """Largest number of tokens in a minute, of prompts and answers; null: any number."""
+    timeout_s: float
+    """Seconds within which the whole answer to a request has to arrive."""
+    tries: int
+    """Number of times that a request is sent when the server fails or is overloaded; tries without a connection
+    count only before the first answer of a run.
+    """
+    give_up_s: float
+    """Seconds without any answer to any request after which the run is stopped."""
+    extra: Mapping[str, Any]
+    """Further fields of each request, such as {top_k: 20} or {chat_template_kwargs: {..}} of vLLM."""
+    engine: Literal["transformers", "vllm"]
+    """What computes the answers of `path`: transformers, one at a time, on CPUs or a GPU; or vllm, a server beside
+    each worker (`pip install vllm`).
+    """
+    gpus: int | None
+    """Number of GPUs that each worker reserves for `path`, over which vllm divides the model; null: 1 for vllm, else
+    none.
+    """
+    prices: TokenPricesSettings | None
+    """Prices of the model, for a million tokens; null: it costs nothing."""
+    terms: str | None
+    """Short name of the terms for the model's answers, such as no-training; it is written to every record; null:
+    none.
+    """
+    licence: str | None
+    """Licence of the model's answers; null: the one of the seeds."""
+    structured: Literal["json_schema", "json_object", "none"]
+    """How the endpoint is told the form of the answer: json_schema, json_object (older servers), or none (by the
+    prompt alone).
+    """
+    batch: bool
+    """Whether requests are sent in batch files, which the provider answers within a day, at the price
+    `prices.batch`.
+    """
+    system: str
+    """Jinja2 template of the system message; empty: none."""
+    prompt: str
+    """Jinja2 template of the user's message, of the item's {{ prompt }}, as in `prompts` of `prompt`."""
+    examples: int
+    """Number of records of the split train shown before an item."""
+    by: Literal["random", "similar", "diverse", "both"]
+    """How the examples are chosen, as in `examples.by` of `prompt`."""
 
 
 class ComplexityWeightsSettings(TypedDict, total=False):
@@ -1032,6 +1098,19 @@ class FormUseSettings(TypedDict, total=False):
     """
     code: str | None
     """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
+
+
+class GateBoundsSettings(TypedDict, total=False):
+    """Bounds on the gain of the first model in one measure: its difference, or minus that where less is better."""
+
+    least_gain: float | None
+    """Gain that the 95% interval has to be above; 0: any gain; null: no bound."""
+    most_loss: float | None
+    """Loss that the 95% interval must not reach; null: no bound."""
+    most_slice_loss: float | None
+    """Loss in a slice, of `score` alone, above which the gate fails if its interval and its corrected p show it;
+    null: no bound.
+    """
 
 
 class GatesSettings(TypedDict, total=False):
@@ -1752,6 +1831,17 @@ class PagingSettings(TypedDict, total=False):
     """Number of records of a page that is requested; null: the server's default."""
     size_parameter: str
     """Name of the query parameter with the number of records of a page."""
+
+
+class PairJudgeSettings(TypedDict, total=False):
+    """A model that says which of two answers is better, asked in both orders."""
+
+    model: Required[ModelSettingsSettings]
+    """Model that is asked."""
+    criterion: str
+    """What makes an answer better, in words."""
+    sampling: SamplingSettings
+    """How answers are drawn from the model."""
 
 
 class PeopleScoresSettings(TypedDict, total=False):
@@ -3525,6 +3615,99 @@ def errors(
     )
     options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
     return _run_of("errors", config, settings, override=override, **options)
+
+
+@with_known_keywords
+def compare(
+    config: AnyConfig = None,
+    *,
+    name: str = NOT_GIVEN,
+    models: Place | Sequence[Place | ComparedModelSettings] = NOT_GIVEN,
+    on: Place = NOT_GIVEN,
+    items: int | None = NOT_GIVEN,
+    group: str | None = NOT_GIVEN,
+    answer: Literal["text", "label", "number"] = NOT_GIVEN,
+    custom: Sequence[str | Callable[..., Any] | ScoreUseSettings] = NOT_GIVEN,
+    likelihood: bool = NOT_GIVEN,
+    judge: PairJudgeSettings | None = NOT_GIVEN,
+    gate: Mapping[str, GateBoundsSettings] = NOT_GIVEN,
+    sampling: SamplingSettings = NOT_GIVEN,
+    budget: float | None = NOT_GIVEN,
+    answers: Place | None = NOT_GIVEN,
+    output: str | os.PathLike[str] = NOT_GIVEN,
+    execution: AskingExecutionSettings = NOT_GIVEN,
+    storage: StorageOptionsSettings = NOT_GIVEN,
+    override: Changes = None,
+    address: str | None = None,
+    replace: bool = False,
+    verify: bool = False,
+    progress: ShownProgress = None,
+) -> CompareRun:
+    """Compare models on the same items of a data set, and decide whether the first is better.
+
+    A second run continues where the first stopped, and asks nothing again that has an answer. Report:
+    OUTPUT/report.html
+
+    Keywords replace the settings of `config`.
+
+    Args:
+        config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
+        name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
+            `output`.
+        models: Models, called A, B and so on: the first is compared with each other one; a path is short for
+            {path: PATH}.
+        on: Output of `raymill prepare`, of which the split test is taken, or the folder of a split in it.
+        items: Largest number of items, drawn by their ids; null: all of the split.
+        group: Metadata field whose values are drawn together in intervals, such as the document of several
+            questions; null: each item is drawn by itself.
+        answer: Comparison of answers with references, the measure `score`: text (F1 of words), label (equal),
+            or number (the one after `####`, else the last).
+        custom: Scores of your own, as in `custom` of `prompt`.
+        likelihood: Whether model folders also measure the log-likelihood of references and of their own
+            answers, for `bits_per_byte` and the calibration.
+        judge: Model that judges pairs of answers; null: none.
+        gate: Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model has to meet beside
+            each other one; else the command ends with exit code 2.
+        sampling: How answers are drawn from the models.
+        budget: Money that the run may spend on each model, by its `prices`; null: any amount.
+        answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
+        output: Folder or URI below which the run writes everything.
+        execution: Retries and CPU cores; no effect on the result.
+        storage: Credentials, address and timeouts of the object store.
+        override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
+            last.
+        address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.
+        replace: Delete results made with other settings and make them again.
+        verify: Compare the sha256 of finished files, not only their sizes.
+        progress: False: none; True or None: bars in a terminal, text in a notebook; or a function that is
+            called with each ProgressUpdate.
+
+    Raises:
+        UserError: a mistake that you can correct; finished units are kept.
+        ClusterError: machines failed; the same call continues.
+    """
+    settings = given(
+        {
+            "name": name,
+            "models": models,
+            "on": on,
+            "items": items,
+            "group": group,
+            "answer": answer,
+            "custom": custom,
+            "likelihood": likelihood,
+            "judge": judge,
+            "gate": gate,
+            "sampling": sampling,
+            "budget": budget,
+            "answers": answers,
+            "output": output,
+            "execution": execution,
+            "storage": storage,
+        }
+    )
+    options = {"address": address, "replace": replace, "verify": verify, "progress": progress}
+    return _run_of("compare", config, settings, override=override, **options)
 
 
 @with_known_keywords

@@ -26,6 +26,8 @@ DryRun = Annotated[
 
 def verb_of(kind: Kind) -> Callable[..., int]:
     """The function of the command line that makes a run of this kind."""
+    if kind.command is not None:
+        return kind.command.load()
 
     def call(
         config: ConfigFile,

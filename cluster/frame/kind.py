@@ -30,8 +30,9 @@ class Kind:
     **options)` is the plan as an `Answer`. dry_run: `dry_run(settings, address)` yields lines on what a run would do.
     Without these, those of a run over files are used. of: another kind, whose configs can be given too.
     extra: optional dependencies that it needs. call: the function of the Python API, with the settings as keywords;
-    None: one that takes any. verbs: further verbs. actions: what can be done with a finished run, by the word that
-    follows the kind's name in place of a config: `raymill NAME ACTION ...`.
+    None: one that takes any. command: the function of the command line; None: one that takes a config. verbs: further
+    verbs. actions: what can be done with a finished run, by the word that follows the kind's name in place of a config:
+    `raymill NAME ACTION ...`.
     files, folders: names that its runs have below their output besides the artifacts of stages.
     All files in such folders are the run's. made_of: folders whose files are made of an artifact of the run, below the
     first 32 digits of its digest; they are left over when the run has no artifact with this digest.
@@ -47,6 +48,7 @@ class Kind:
     of: str | None = None
     extra: str | None = None
     call: Entry | None = None
+    command: Entry | None = None
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     actions: Mapping[str, Verb] = field(default_factory=dict)
     files: tuple[str, ...] = ()

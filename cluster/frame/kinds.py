@@ -27,6 +27,7 @@ _OURS = {
         ("prompt", "raymill.pipelines.prompting.kind:PROMPT"),
         ("annotate", "raymill.pipelines.annotate.kind:ANNOTATE"),
         ("errors", "raymill.pipelines.errors.kind:ERRORS"),
+        ("compare", "raymill.pipelines.compare.kind:COMPARE"),
         ("promote", "raymill.training.promote.kind:PROMOTE"),
         ("run", "raymill.cluster.chain.kind:RUN"),
     )

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _ADVICE = "Point `run` at the output of `raymill train` or `raymill prompt`."
 _LABELS = ("annotations.", "metadata.")  # columns of a data set that hold a class
 _HALF_PAIR = re.compile("[\ud800-\udfff]")  # half of a surrogate pair, which cannot be written
-_NO_SLICES = {"id", "annotators", "annotator", "parents"}
+NO_SLICES = {"id", "annotators", "annotator", "parents"}
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _with_record(item: EvaluatedItem, record: TrainingRecord | None) -> Evaluate
     """The item with the content and the fields of its record, as the tokens of a prompt have marks of turns."""
     if record is None:
         return item
-    fields = {name: value for name, value in record.fields.items() if name not in _NO_SLICES}
+    fields = {name: value for name, value in record.fields.items() if name not in NO_SLICES}
     return replace(item, prompt=record.question, expected=record.answer, fields={**fields, **item.fields})
 
 

@@ -1,14 +1,15 @@
 """What a comparison of prompts takes, before it runs: requests, tokens and money of each model. Asks nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raymill.cluster.answer import Answer
+from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.formats import count, money, plural
 from raymill.pipelines.prompting.config import PromptConfig
 from raymill.pipelines.prompting.job import PromptJob, shown_examples
 from raymill.pipelines.prompting.stages import examples_of
-from raymill.pipelines.prompting.variants import items_of, messages_of
+from raymill.pipelines.prompting.variants import PromptVariant, items_of, messages_of
 
 _SAMPLED = 20  # items whose prompts are made
 _TOKEN_BYTES = 4.0  # of texts of many languages by tokenizers of large vocabularies, about
@@ -23,13 +24,23 @@ def plan_prompts(settings: PromptConfig) -> Answer:
     """
     job = PromptJob(settings)
     job.check_config()
+    items, models = asked_of(settings, job.variants, job.embedding_run)
+    lines = [f"plan of {settings.name}: {plural(len(job.variants), 'variant')} on {plural(items, 'item')}"]
+    lines += asked_lines(models)
+    return Answer({"variants": len(job.variants), "items": items, "models": models}, "\n".join(lines))
+
+
+def asked_of(
+    settings: PromptConfig, variants: Sequence[PromptVariant], embedding: EmbeddingRun
+) -> tuple[int, dict[str, dict[str, Any]]]:
+    """(number of items, `requests`, `input_tokens`, `output_tokens` and `cost` of each model). Asks nothing."""
     items = items_of(settings.store, settings.data, settings.split, settings.sampling.seed, settings.items)
     sample = items[:: max(1, len(items) // _SAMPLED)][:_SAMPLED]
     # Prompts are as long with any examples, so no endpoint is asked for vectors.
     plain = settings.model_copy(update={"examples": settings.examples.model_copy(update={"model": None})})
-    shown = examples_of(plain, sample, job.embedding_run) if any(one.examples for one in job.variants) else None
+    shown = examples_of(plain, sample, embedding) if any(one.examples for one in variants) else None
     tokens = dict.fromkeys(settings.models, 0.0)
-    for variant in job.variants:
+    for variant in variants:
         for at, item in enumerate(sample):
             examples = shown(variant, at) if shown and variant.examples else []
             messages = messages_of(settings.prompts[variant.prompt], item.question, examples)
@@ -38,21 +49,26 @@ def plan_prompts(settings: PromptConfig) -> Answer:
     models: dict[str, dict[str, Any]] = {}
     for name, model in settings.models.items():
         prices = model.request_prices
-        requests = len(items) * sum(one.model == name for one in job.variants)
+        requests = len(items) * sum(one.model == name for one in variants)
         output = requests * settings.sampling.max_tokens * _ANSWERED
         cost = (tokens[name] * prices.input + output * prices.output) / 1e6 if prices else None
         models[name] = {"requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost}
-    lines = [f"plan of {settings.name}: {plural(len(job.variants), 'variant')} on {plural(len(items), 'item')}"]
+    return len(items), models
+
+
+def asked_lines(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The models of `asked_of` as lines of a plan."""
+    lines = []
     for name, one in models.items():
         price = "not known: it has no `prices`" if one["cost"] is None else money(one["cost"])
         lines.append(
             f"{name}: {plural(one['requests'], 'request')}, about {count(round(one['input_tokens']))} tokens in and "
             f"{count(round(one['output_tokens']))} out, cost {price}"
         )
-    lines.append(
-        "Tokens are estimated by bytes, answers as half of `sampling.max_tokens`. Stored answers cost nothing."
-    )
-    return Answer({"variants": len(job.variants), "items": len(items), "models": models}, "\n".join(lines))
+    return [
+        *lines,
+        "Tokens are estimated by bytes, answers as half of `sampling.max_tokens`. Stored answers cost nothing.",
+    ]
 
 
 def dry_run(settings: PromptConfig, address: str | None = None) -> Iterator[str]:

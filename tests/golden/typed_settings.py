@@ -19,7 +19,9 @@ from raymill.cluster.plugins import PluginUse
 from raymill.cluster.store.paths import AbsolutePath
 
 FILE = Path(__file__).parents[2] / "raymill" / "typed_settings.py"
-KINDS = ("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors", "promote", "run")
+KINDS = (
+    *("curate", "prepare", "train", "generate", "distil", "prompt", "annotate", "errors", "compare", "promote", "run"),
+)
 _WIDTH = 120
 
 _HEAD = '''\
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress
     from raymill.cluster.frame.job import Run
     from raymill.pipelines.annotate.job import AnnotateRun
+    from raymill.pipelines.compare.job import CompareRun
     from raymill.pipelines.curate.job import CurateRun
     from raymill.pipelines.distil.job import DistilRun
     from raymill.pipelines.errors.job import ErrorsRun

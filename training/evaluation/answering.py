@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -44,6 +44,7 @@ class ModelFolder:
         self._stops, self._pad = stop_ids(self._tokenizer), pad_id(self._tokenizer)
         self._longest = int(getattr(self._model.config, "max_position_embeddings", 0) or 1 << 30)
         self._rendered = Guard(partial(prompt_ids, self._tokenizer))
+        self._both = Guard(partial(_prompt_and_answer, self._tokenizer))
         try:  # otherwise each request would take as long
             self._rendered([{"role": "user", "content": "a"}], OF_A_CHECK)
         except Exceeded as error:
@@ -58,6 +59,26 @@ class ModelFolder:
     async def send(self, body: str) -> Reply:
         """The answer to a request. Its seconds are those of the computation, without the wait for earlier requests."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, json.loads(body))
+
+    def log_likelihood(self, messages: Sequence[Mapping[str, Any]], answer: str) -> tuple[float, int]:
+        """(sum of the log-probabilities of an answer's tokens after a prompt, their number), without an end of turn.
+
+        If prompt and answer are longer than the model takes, the prompt loses its beginning. NaN for an answer without
+        tokens, or that is longer by itself, and where the chat template or tokenizer fails.
+        """
+        try:  # the template and the tokenizer are programs of whoever made the folder
+            prompt, wanted = self._both((messages, answer), OF_A_PROMPT)
+        except Exception:
+            return float("nan"), 0
+        if not wanted or len(wanted) >= self._longest or problem_of(self._model, [*prompt, *wanted]):
+            return float("nan"), 0
+        ids = [*prompt[-(self._longest - len(wanted)) :], *wanted]
+        with torch.inference_mode():
+            logits = self._model(input_ids=torch.tensor([ids], device=self._model.device)).logits[0]
+        # From the end: virtual tokens of an adapter stand before the prompt.
+        found = logits[-len(wanted) - 1 : -1].float().log_softmax(-1)
+        at = torch.tensor(wanted, device=found.device)
+        return float(found.gather(1, at[:, None]).sum()), len(wanted)
 
     def _timed(self, request: Mapping[str, Any]) -> Reply:
         started = time.monotonic()
@@ -94,6 +115,12 @@ class ModelFolder:
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(output)}
         plain = {"model": request["model"], "choices": [choice], "usage": usage}
         return judged(200, {}, json.dumps(plain).encode(), 0.0)
+
+
+def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], str]) -> tuple[list[int], list[int]]:
+    """(the tokens of a conversation, those of the answer after it). For a Guard."""
+    messages, answer = both
+    return prompt_ids(tokenizer, messages), list(tokenizer(answer, add_special_tokens=False)["input_ids"])
 
 
 def link_model(store: Store, name: str, into: Path) -> None:

@@ -118,6 +118,18 @@ def bleu(references: Sequence[str], answers: Sequence[str]) -> float:
     return float(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)
 
 
+def bleu_sums(reference: str, answer: str) -> list[float]:
+    """What corpus BLEU adds up over answers: matches and n-grams for n from 1 to 4, words of answer and reference."""
+    found = sacrebleu.sentence_bleu(answer, [reference])
+    return [*found.counts, *found.totals, found.sys_len, found.ref_len]
+
+
+def bleu_of_sums(sums: Sequence[float]) -> float:
+    """Corpus BLEU, 0 to 100, of the sums of `bleu_sums`."""
+    matches, grams = [int(one) for one in sums[:4]], [int(one) for one in sums[4:8]]
+    return float(sacrebleu.BLEU.compute_bleu(matches, grams, int(sums[8]), int(sums[9]), "exp").score)
+
+
 def rouge(references: Sequence[str], answers: Sequence[str]) -> dict[str, float]:
     """Mean F-measures of ROUGE-1, ROUGE-2 and ROUGE-L. Source: Lin 2004, https://aclanthology.org/W04-1013.
 

@@ -1,0 +1,1 @@
+"""Models on the same items, compared: the kind `compare`."""

@@ -1,0 +1,389 @@
+"""The stage `scores`: the measures of each answer, and the differences of the first model to each other one.
+
+Only workers import this module. A measure is a number for each item (NaN: not measured, and left out for both models);
+BLEU is a function of sums over all items. P-values are corrected by Holm in three families: `score` over the models
+that A is compared with, all other measures of all comparisons, and all slices of all comparisons.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
+from raymill.cluster.asking.money import TokenCounts
+from raymill.cluster.entry import Entry
+from raymill.cluster.output import Output
+from raymill.cluster.stage import Scratch, Stage
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB
+from raymill.pipelines.agreement import wilson
+from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
+from raymill.pipelines.compare.stages import by_item
+from raymill.pipelines.errors.runs import NO_SLICES, records_of
+from raymill.pipelines.errors.slices import candidates
+from raymill.pipelines.language import identification
+from raymill.pipelines.language.identification import LanguageId
+from raymill.pipelines.paired import (
+    Calibration,
+    PairedDifference,
+    calibration,
+    corpus_difference,
+    holm,
+    mean_interval,
+    paired_difference,
+)
+from raymill.pipelines.prompting.compare import by_item as scored_by_item
+from raymill.pipelines.prompting.compare import own_scores, ranked_by
+from raymill.pipelines.prompting.stages import ITEMS
+from raymill.pipelines.prompting.variants import Item
+from raymill.pipelines.text.texts import Texts
+
+_rouge = Entry("raymill.training.evaluation.scores:rouge")
+_bleu_sums = Entry("raymill.training.evaluation.scores:bleu_sums")
+_bleu_of_sums = Entry("raymill.training.evaluation.scores:bleu_of_sums")
+
+VERSION = "1"
+FACTS, SCORES = "_work/facts", "scores"
+FACTS_SCHEMA = pa.schema([("facts", pa.large_string())])
+SCORES_SCHEMA = pa.schema(
+    [("model", pa.string()), ("item", pa.string()), ("measure", pa.string()), ("value", pa.float64())]
+)
+_WORST = 10  # regressions with text
+_EXCERPT = 2000  # characters of each of their texts
+_MEASURED_AGAIN = ("seconds", "cost")  # other in another call, so they are not in the artifact
+
+
+@dataclass(frozen=True)
+class ModelAnswers:
+    """Files of a model's artifacts. likelihood: None of an endpoint."""
+
+    answers: tuple[str, ...]
+    seconds: tuple[str, ...]
+    likelihood: tuple[str, ...] | None
+
+
+def analysis_stage(
+    config: CompareConfig, artifacts: Mapping[str, Artifact], letters: Sequence[str], judged: Mapping[str, Artifact]
+) -> Stage:
+    """The stage. judged: a judge's records about A and each other model, by its letter."""
+    models, used = {}, [artifacts[ITEMS], *judged.values()]
+    for letter in letters:
+        named = [f"answers_of.{letter}", f"_work/seconds.{letter}", f"likelihood_of.{letter}"]
+        found = [artifacts.get(name) for name in named]
+        used += [one for one in found if one is not None]
+        models[letter] = ModelAnswers(*(None if one is None else tuple(one.file_uris) for one in found))  # type: ignore[arg-type]
+    work = Analyse(
+        config,
+        config.store,
+        tuple(artifacts[ITEMS].file_uris),
+        models,
+        {letter: tuple(one.file_uris) for letter, one in judged.items()},
+    )
+    decisive = config.model_dump(mode="json", include={"on", "group", "answer", "custom"})
+    prices = [None if one.request_prices is None else one.request_prices.model_dump() for one in config.models]
+    made_from = fingerprint([VERSION, decisive, prices, [*judged], [one.manifest.digest for one in used]])
+    outputs = Output(SCORES, SCORES_SCHEMA), Output(FACTS, FACTS_SCHEMA)
+    return Stage("scores", outputs, (0,), work, made_from, config.store, memory=4 * GIB)
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """The work of the stage.
+
+    models: by letter, A first. judged: files with a judge's records about A (a) and another model (b), by its letter.
+    """
+
+    config: CompareConfig
+    store: Store
+    items: tuple[str, ...]
+    models: Mapping[str, ModelAnswers]
+    judged: Mapping[str, tuple[str, ...]]
+
+    def __call__(self, _: int, scratch: Scratch) -> Counters:
+        """Counters: `items`."""
+        rows = [row for table in read_tables(self.store, self.items) for row in table.to_pylist()]
+        items = [Item(**row) for row in rows]
+        measured = {name: _Measured(self, name, items) for name in self.models}
+        analysis = _Analysis(self, items, measured)
+        for name, one in measured.items():
+            for measure, values in one.by_measure.items():
+                if measure not in _MEASURED_AGAIN:
+                    columns = [[name] * len(items), [row["id"] for row in rows], [measure] * len(items), values]
+                    scratch.write(SCORES, pa.table(columns, schema=SCORES_SCHEMA))
+        scratch.write(FACTS, pa.table([[json.dumps(analysis.facts(), ensure_ascii=False)]], FACTS_SCHEMA))
+        return {"items": len(items)}
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The answers of a model and their measures."""
+
+    work: Analyse
+    name: str
+    items: Sequence[Item]
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        return by_item(self.work.store, self.work.models[self.name].answers, len(self.items))
+
+    @cached_property
+    def answers(self) -> list[str | None]:
+        return [row["content"] for row in self.rows]
+
+    @cached_property
+    def bytes(self) -> np.ndarray:
+        """float64[N]: bytes of the references."""
+        return np.array([len(one.answer.encode("utf-8", "surrogatepass")) for one in self.items], float)
+
+    @cached_property
+    def likelihood(self) -> dict[str, np.ndarray] | None:
+        """Column of LIKELIHOOD_SCHEMA -> float64[N]; None of an endpoint."""
+        uris = self.work.models[self.name].likelihood
+        if uris is None:
+            return None
+        rows = by_item(self.work.store, uris, len(self.items))
+        return {column: np.array([row[column] for row in rows], float) for column in rows[0]}
+
+    @cached_property
+    def bleu(self) -> np.ndarray:
+        """float64[N, 10]: what BLEU adds up."""
+        sums = _bleu_sums.load()
+        return np.array([sums(one.answer, two or "") for one, two in zip(self.items, self.answers, strict=True)])
+
+    @cached_property
+    def by_measure(self) -> dict[str, np.ndarray]:
+        """Measure -> float64[N]. A score without an answer is 0; NaN: not measured."""
+        config, references = self.work.config, [one.answer for one in self.items]
+        found = {"score": scored_by_item(config.answer, references, self.answers)}
+        for name, kind in (("exact_match", "label"), ("f1", "text")):
+            if name != ranked_by(config.answer):
+                found[name] = scored_by_item(kind, references, self.answers)
+        rouge = _rouge.load()
+        each = [rouge([one], [two or ""]) for one, two in zip(references, self.answers, strict=True)]
+        found |= {name: np.array([one[name] for one in each]) for name in each[0]}
+        found |= own_scores([one.loaded() for one in config.custom], self.items, self.answers)
+        if self.likelihood is not None:
+            tokens = np.maximum(self.likelihood["reference_tokens"], 1)
+            found["log_likelihood"] = self.likelihood["reference_log"] / tokens
+            found["bits_per_byte"] = -self.likelihood["reference_log"] / np.log(2) / np.maximum(self.bytes, 1)
+        found["output_tokens"] = np.array([row["tokens"]["output"] for row in self.rows], float)
+        seconds = by_item(self.work.store, self.work.models[self.name].seconds, len(self.items))
+        found["seconds"] = np.array([row["seconds"] for row in seconds], float)
+        prices = config.letters[self.name].request_prices
+        if prices is not None:
+            found["cost"] = np.array([TokenCounts(**row["tokens"]).cost(prices) for row in self.rows], float)
+        return found
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Confidence: exp of the mean log-probability of the answer's tokens. Right: equal to the reference."""
+        if self.likelihood is None:
+            return None
+        kind = "number" if self.work.config.answer == "number" else "label"
+        right = scored_by_item(kind, [one.answer for one in self.items], self.answers)
+        confidence = np.exp(self.likelihood["answer_log"] / np.maximum(self.likelihood["answer_tokens"], 1))
+        there = np.isfinite(confidence)
+        return calibration(np.minimum(confidence[there], 1), right[there]) if there.sum() > 1 else None
+
+
+@dataclass(frozen=True)
+class _Analysis:
+    """What is found of all models."""
+
+    work: Analyse
+    items: Sequence[Item]
+    measured: Mapping[str, _Measured]
+
+    @cached_property
+    def fields(self) -> dict[str, list[str | None]]:
+        """Metadata field -> its value for each item."""
+        data, split = self.work.config.data
+        known = {one.id: one.fields for one in records_of(self.work.store, data, (split,), None,
+                                                          {one.id for one in self.items})}  # fmt: skip
+        names = sorted({name for one in known.values() for name in one} - NO_SLICES)
+        return {name: [known.get(one.id, {}).get(name) for one in self.items] for name in names}
+
+    @cached_property
+    def groups(self) -> list[Any] | None:
+        """The group of each item; None: each is one. An item without a value is one by itself."""
+        if (name := self.work.config.group) is None:
+            return None
+        values = self.fields.get(name, [None] * len(self.items))
+        return [(value, 0 if value is not None else at) for at, value in enumerate(values)]
+
+    def _groups(self, there: np.ndarray) -> list[Any] | None:
+        return (
+            None if self.groups is None else [one for one, is_there in zip(self.groups, there, strict=True) if is_there]
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Content of FACTS: `models`, `comparisons`."""
+        first, *others = self.measured
+        pairs = {other: (self.measured[first], self.measured[other]) for other in others}
+        judged = {other: self._judged(other, *pair) for other, pair in pairs.items()}
+        measures = {(other, name): one for other, pair in pairs.items() for name, one in self._measures(*pair).items()}
+        measures |= {(other, "judge"): one[0] for other, one in judged.items() if one is not None}
+        rows = _rows({key: one for key, one in measures.items() if key[1] == "score"}, first)
+        rows |= _rows({key: one for key, one in measures.items() if key[1] != "score"}, first)
+        slices = {
+            (other, "score", by, rule): one
+            for other, pair in pairs.items()
+            for (by, rule), one in self._slices(*pair).items()
+        }
+        of_slices = _rows(slices, first)
+        comparisons = [
+            {
+                "a": first,
+                "b": other,
+                "measures": {key[1]: row for key, row in rows.items() if key[0] == other},
+                "slices": sorted(
+                    ({"by": key[2], "slice": key[3]} | row for key, row in of_slices.items() if key[0] == other),
+                    key=lambda row: (row["difference"], row["slice"]),
+                ),
+                "judge": one[1] if (one := judged[other]) is not None else None,
+                **self._changes(*pair),
+            }
+            for other, pair in pairs.items()
+        ]
+        return {
+            "groups": None if self.groups is None else len({*self.groups}),
+            "models": {name: self._of_model(one) for name, one in self.measured.items()},
+            "comparisons": comparisons,
+        }
+
+    def _of_model(self, one: _Measured) -> dict[str, Any]:
+        measures: dict[str, dict[str, float | None]] = {}
+        for name, values in one.by_measure.items():
+            there = np.isfinite(values)
+            if not there.any():
+                continue
+            bounds = (0.0, 1.0) if _is_fraction(name, values[there]) else None
+            low, high = mean_interval(values[there], self._groups(there), bounds)
+            measures[name] = {"value": float(values[there].mean()), "low": low, "high": high}
+        measures["bleu"] = {"value": _bleu_of_sums(one.bleu.sum(axis=0)), "low": None, "high": None}
+        return {
+            "measures": measures,
+            "answered": sum(answer is not None for answer in one.answers),
+            "truncated": sum(row["finish"] == "length" for row in one.rows),
+            "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
+            "calibration": None if one.calibration is None else vars(one.calibration),
+        }
+
+    def _measures(self, a: _Measured, b: _Measured) -> dict[str, PairedDifference]:
+        found: dict[str, PairedDifference] = {}
+        for name, values in a.by_measure.items():
+            if name not in b.by_measure:
+                continue
+            pair = np.stack([values, b.by_measure[name]])
+            there = np.isfinite(pair).all(axis=0)
+            if there.any():
+                of_bytes = name == "bits_per_byte"
+                left, right = (pair * a.bytes if of_bytes else pair)[:, there]
+                found[name] = paired_difference(
+                    left,
+                    right,
+                    self._groups(there),
+                    weights=a.bytes[there] if of_bytes else None,
+                    scale=float(_is_fraction(name, pair[:, there])),
+                )
+        return found | {"bleu": corpus_difference(a.bleu, b.bleu, _bleu_of_sums.load(), self.groups)}
+
+    def _changes(self, a: _Measured, b: _Measured) -> dict[str, Any]:
+        gains = a.by_measure["score"] - b.by_measure["score"]
+        worst = sorted(np.flatnonzero(gains < 0).tolist(), key=lambda at: (gains[at], self.items[at].id))
+        return {
+            "improved": int((gains > 0).sum()),
+            "regressed": len(worst),
+            "regressions": [self._regression(at, a, b) for at in worst[:_WORST]],
+        }
+
+    def _regression(self, at: int, a: _Measured, b: _Measured) -> dict[str, Any]:
+        item = self.items[at]
+        texts = {"prompt": item.question, "reference": item.answer, "a": a.answers[at], "b": b.answers[at]}
+        scores = {f"score_{name}": float(one.by_measure["score"][at]) for name, one in (("a", a), ("b", b))}
+        return {"id": item.id, **scores, **{name: (text or "")[:_EXCERPT] for name, text in texts.items()}}
+
+    @cached_property
+    def _languages(self) -> list[str]:
+        settings = LanguageId()
+        classifier = identification.load(Store(), settings)
+        texts = Texts.from_strings([one.question for one in self.items])
+        return identification.identify(texts, classifier, settings.max_chars)[0].to_pylist()
+
+    def _slices(self, a: _Measured, b: _Measured) -> dict[tuple[str, str], PairedDifference]:
+        """(by, rule) -> the difference of `score` in the slice; of slices with the same items the first."""
+        lengths = np.array([len(one.question) for one in self.items], np.int64)
+        pair = np.stack([a.by_measure["score"], b.by_measure["score"]])
+        found, seen = dict[tuple[str, str], PairedDifference](), set[bytes]()
+        for one in candidates(self.fields, lengths, self._languages, []):
+            inside = one.members
+            if inside.all() or inside.sum() < 2 or inside.tobytes() in seen:
+                continue
+            seen.add(inside.tobytes())
+            found[one.by, one.rule] = paired_difference(pair[0, inside], pair[1, inside], self._groups(inside))
+        return found
+
+    def _judged(self, other: str, a: _Measured, b: _Measured) -> tuple[PairedDifference, dict[str, Any]] | None:
+        """The verdicts of the judge. An answer beside none wins; equal ones, and without a readable verdict, tie."""
+        if other not in self.work.judged:
+            return None
+        verdicts: dict[int, dict[str, str]] = {}
+        for table in read_tables(self.work.store, self.work.judged[other]):
+            for row in table.to_pylist():
+                verdicts[int(row["provenance"]["parents"][0])] = row
+        won = np.zeros(len(self.items))
+        unread = asked = 0
+        for at, (one, two) in enumerate(zip(a.answers, b.answers, strict=True)):
+            left, right = bool((one or "").strip()), bool((two or "").strip())
+            if left and right and one != two:
+                asked += 1
+                better = verdicts[at]["better"] if at in verdicts else "tie"
+                unread += at not in verdicts
+                won[at] = (better == "a") - (better == "b")
+            else:
+                won[at] = left - right
+        shown = [(row["in_order"], row["swapped"], at) for at, row in verdicts.items()]
+        first_seat = sum((in_order == "A") + (swapped == "B") for in_order, swapped, _ in shown)
+        decided = sum((in_order != "tie") + (swapped != "tie") for in_order, swapped, _ in shown)
+        longer = [
+            (len(a.answers[at] or "") > len(b.answers[at] or "")) == (won[at] > 0)
+            for at in verdicts
+            if won[at] and len(a.answers[at] or "") != len(b.answers[at] or "")
+        ]
+        return paired_difference(won, np.zeros(len(won)), self.groups), {
+            "win_rate": float((1 + won.mean()) / 2),
+            "wins": int((won > 0).sum()),
+            "ties": int((won == 0).sum()),
+            "losses": int((won < 0).sum()),
+            "asked": asked,
+            "unread": unread,
+            "flipped": sum(in_order != swapped for in_order, swapped, _ in shown),
+            "first_seat": _share(first_seat, decided),
+            "longer_wins": _share(sum(longer), len(longer)),
+        }
+
+
+def _share(count: int, total: int) -> dict[str, Any]:
+    low, high = wilson(count, total)
+    return {"share": count / total if total else None, "low": low, "high": high, "of": total}
+
+
+def _is_fraction(name: str, values: np.ndarray) -> bool:
+    """Whether a measure is a fraction, by its name, or of the user's scores by its values."""
+    return name not in ("log_likelihood", *LESS_IS_BETTER) and bool(((values >= 0) & (values <= 1)).all())
+
+
+def _rows(family: Mapping[Any, PairedDifference], first: str) -> dict[Any, dict[str, Any]]:
+    """The differences of a family as rows, with `p_corrected` and the better model. Keys: (other, measure, ...)."""
+    found = {}
+    for (key, one), corrected in zip(family.items(), holm([one.p for one in family.values()]), strict=True):
+        verdict = one.verdict(corrected)
+        if verdict != "undecided":
+            verdict = first if (verdict == "A") != (key[1] in LESS_IS_BETTER) else key[0]
+        found[key] = vars(one) | {"p_corrected": corrected, "verdict": verdict}
+    return found

@@ -1,0 +1,201 @@
+"""The settings of a `kind: compare` config."""
+
+import string
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from raymill.cluster.asking.answers import ANSWERS
+from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
+from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.frame.run_name import RunName, named_after_output, run_name
+from raymill.cluster.readers.inputs import WithShortForm
+from raymill.cluster.score_plugins import ScoreUse, names_once
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.store import Store
+from raymill.pipelines.prompting.config import ByMethod, PromptConfig, PromptText, ShownExamples
+
+# Measures of which less is better, and all that are no scores of answers.
+LESS_IS_BETTER = ("bits_per_byte", "seconds", "output_tokens", "cost")
+MEASURES = ("score", "log_likelihood", "judge", *LESS_IS_BETTER)
+
+
+class ComparedModel(ModelSettings, WithShortForm):
+    """A model, what it is asked, and the examples before an item."""
+
+    short_form: ClassVar[str] = "path"
+
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="Output of `train`, or folder or URI of a model, as `model` of `train`; null: `endpoint` is given",
+    )
+    system: str = Field("", description="Jinja2 template of the system message; empty: none")
+    prompt: str = Field(
+        "{{ prompt }}",
+        min_length=1,
+        description="Jinja2 template of the user's message, of the item's {{ prompt }}, as in `prompts` of `prompt`",
+    )
+    examples: int = Field(0, ge=0, le=1000, description="Number of records of the split train shown before an item")
+    by: ByMethod = Field("similar", description="How the examples are chosen, as in `examples.by` of `prompt`")
+
+    @property
+    def title(self) -> str:
+        """Its name in the report."""
+        parts = (self.path or "").rstrip("/").split("/")
+        last = self.name if self.endpoint else "/".join(parts[-3:] if parts[-2:-1] == ["export"] else parts[-2:])
+        return f"{last}, {self.examples} examples" if self.examples else last
+
+
+class PairJudge(BaseModel, extra="forbid", frozen=True):
+    """A model that says which of two answers is better, asked in both orders."""
+
+    model: ModelSettings = Field(description="Model that is asked")
+    criterion: str = Field(
+        "more correct, more helpful, clearer", min_length=1, description="What makes an answer better, in words"
+    )
+    sampling: Sampling = Field(Sampling(temperature=0.0), description="How answers are drawn from the model")
+
+
+class GateBounds(BaseModel, extra="forbid", frozen=True):
+    """Bounds on the gain of the first model in one measure: its difference, or minus that where less is better."""
+
+    least_gain: float | None = Field(
+        None, ge=0, description="Gain that the 95% interval has to be above; 0: any gain; null: no bound"
+    )
+    most_loss: float | None = Field(None, ge=0, description="Loss that the 95% interval must not reach; null: no bound")
+    most_slice_loss: float | None = Field(
+        None,
+        ge=0,
+        description="Loss in a slice, of `score` alone, above which the gate fails if its interval and its corrected p "
+        "show it; null: no bound",
+    )
+
+
+class CompareConfig(BaseModel, extra="forbid", frozen=True):
+    """Models on the same items of a data set, compared."""
+
+    kind: Literal["compare"] = Field(description="Kind of run: compare")
+    name: RunName = ""
+    models: tuple[ComparedModel, ...] = Field(
+        min_length=2,
+        max_length=26,
+        description="Models, called A, B and so on: the first is compared with each other one; a path is short for "
+        "{path: PATH}",
+    )
+    on: paths.AbsolutePath = Field(
+        description="Output of `raymill prepare`, of which the split test is taken, or the folder of a split in it"
+    )
+    items: int | None = Field(
+        1000, ge=1, description="Largest number of items, drawn by their ids; null: all of the split"
+    )
+    group: str | None = Field(
+        None,
+        description="Metadata field whose values are drawn together in intervals, such as the document of several "
+        "questions; null: each item is drawn by itself",
+    )
+    answer: Literal["text", "label", "number"] = Field(
+        "text",
+        description="Comparison of answers with references, the measure `score`: text (F1 of words), label (equal), or "
+        "number (the one after `####`, else the last)",
+    )
+    custom: tuple[ScoreUse, ...] = Field((), description="Scores of your own, as in `custom` of `prompt`")
+    likelihood: bool = Field(
+        True,
+        description="Whether model folders also measure the log-likelihood of references and of their own answers, for "
+        "`bits_per_byte` and the calibration",
+    )
+    judge: PairJudge | None = Field(None, description="Model that judges pairs of answers; null: none")
+    gate: dict[str, GateBounds] = Field(
+        {},
+        description="Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model has to meet beside "
+        "each other one; else the command ends with exit code 2",
+    )
+    sampling: Sampling = Field(
+        Sampling(temperature=0, max_tokens=256), description="How answers are drawn from the models"
+    )
+    budget: float | None = Field(
+        None, gt=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
+    )
+    answers: paths.AbsolutePath | None = Field(
+        None,
+        description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
+    )
+    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    execution: AskingExecution = Field(AskingExecution(), description="Retries and CPU cores; no effect on the result")
+    storage: StorageOptions = Field(
+        StorageOptions(), description="Credentials, address and timeouts of the object store"
+    )  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_output(cls, settings: Any) -> Any:
+        return named_after_output(settings, "comparison")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.budget is not None and (free := [one.title for one in self.models if one.prices is None]):
+            raise ValueError(f"budget: goes with `prices` of each model; {', '.join(free)} has none")
+        names_once(self.custom)
+        named = [one.plugin.name for one in self.custom if one.plugin]
+        if taken := sorted({*named} & {*MEASURES}):
+            raise ValueError(f"custom: {taken[0]} is a measure of `compare`; give the score another `name`")
+        for measure, bounds in self.gate.items():
+            if measure not in self.measures:
+                raise ValueError(f"gate: {measure} is not measured of all models; there are {', '.join(self.measures)}")
+            if bounds.most_slice_loss is not None and measure != "score":
+                raise ValueError(f"gate.{measure}.most_slice_loss: slices are compared by `score`; give it there")
+        return self
+
+    @property
+    def store(self) -> Store:
+        """The store of the output and of the data set."""
+        return Store(self.storage)
+
+    @property
+    def data(self) -> tuple[str, str]:
+        """(output of `prepare`, split)."""
+        root, _, last = self.on.rstrip("/").rpartition("/")
+        return (root, last) if last in SPLITS else (self.on, "test")
+
+    @property
+    def measures(self) -> list[str]:
+        """What is measured of all models and can have a bound."""
+        own = [one.plugin.name if one.plugin else str(one) for one in self.custom]
+        found = ["score", "exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", *own, "output_tokens", "seconds"]
+        if self.likelihood and all(one.path for one in self.models):
+            found += ["log_likelihood", "bits_per_byte"]
+        found += ["judge"] if self.judge else []
+        return found + (["cost"] if all(one.request_prices for one in self.models) else [])
+
+    @property
+    def letters(self) -> dict[str, ComparedModel]:
+        """Letter -> model."""
+        return dict(zip(string.ascii_uppercase, self.models, strict=False))
+
+    @property
+    def prompting(self) -> PromptConfig:
+        """The models as variants of one set of items, each with a prompt of its own."""
+        data, split = self.data
+        return PromptConfig.model_construct(
+            kind="prompt",
+            name=self.name or run_name(self.output, "comparison"),
+            data=data,
+            split=split,  # type: ignore[arg-type]
+            items=self.items,
+            models=dict(self.letters),
+            prompts={
+                letter: PromptText(system=one.system, prompt=one.prompt, examples=one.examples, by=one.by)
+                for letter, one in self.letters.items()
+            },
+            examples=ShownExamples(),
+            answer=self.answer,
+            custom=self.custom,
+            sampling=self.sampling,
+            budget=self.budget,
+            answers=self.answers or paths.join(paths.absolute(self.output), ANSWERS),
+            output=self.output,
+            execution=self.execution,
+            storage=self.storage,
+        )

@@ -1,0 +1,57 @@
+"""The decision of a gate: bounds on the intervals of paired differences."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from raymill.cluster.formats import plural
+from raymill.pipelines.compare.config import LESS_IS_BETTER, GateBounds
+
+_LEVEL = 0.05
+_FOUND = (1.959964 + 0.841621) / 1.959964  # half-widths of an interval that a difference found in 80 of 100 has
+
+
+def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`gate`, a row for each bound and comparison, `decision` and `passed`; null without a gate.
+
+    promote: all bounds are met. keep: one is not, the interval is beyond it. undecided: one interval contains it.
+    comparisons: of the report, the first model with each other one.
+    """
+    rows = [row for one in comparisons for name, bounds in gate.items() for row in _of_measure(name, bounds, one)]
+    states = {row["state"] for row in rows}
+    decision = "keep" if "failed" in states else "undecided" if "undecided" in states else "promote"
+    return {"gate": rows, "decision": decision if rows else None, "passed": decision == "promote" if rows else None}
+
+
+def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    row = compared["measures"][name]
+    sign = -1 if name in LESS_IS_BETTER else 1
+    gain, (low, high) = sign * row["difference"], sorted((sign * row["low"], sign * row["high"]))
+    about = {"measure": name, "beside": compared["b"], "gain": gain, "low": low, "high": high, "items": row["items"]}
+    shown = f"{name}: gain over {compared['b']} {gain:+.4g} ({low:+.4g} to {high:+.4g})"
+    for bound, least in (("least_gain", bounds.least_gain), ("most_loss", bounds.most_loss)):
+        if least is None:
+            continue
+        least = least if bound == "least_gain" else -least
+        state = "passed" if low > least else "failed" if high < least else "undecided"
+        text, needed = f"{shown}, wanted above {least:+.4g}", None
+        if state == "undecided" and gain != least:
+            enough = row["items"] * (_FOUND * (high - low) / 2 / (gain - least)) ** 2
+            needed = max(1, math.ceil(enough) - row["items"])
+            text += f"; about {plural(needed, 'more item')} decide it"
+        yield about | {"bound": bound, "least": least, "state": state, "needed": needed, "text": text}
+    if bounds.most_slice_loss is not None:
+        worse = [
+            one for one in compared["slices"] if one["high"] < -bounds.most_slice_loss and one["p_corrected"] <= _LEVEL
+        ]
+        text = f"{name} in slices: {plural(len(worse), 'slice')} with a loss above {bounds.most_slice_loss:g}"
+        if worse:
+            first = worse[0]
+            text += f", such as {first['slice']} ({first['low']:+.4g} to {first['high']:+.4g})"
+        yield about | {
+            "bound": "most_slice_loss",
+            "least": -bounds.most_slice_loss,
+            "state": "failed" if worse else "passed",
+            "needed": None,
+            "text": text,
+        }

@@ -1,0 +1,347 @@
+"""The main job of `raymill compare`: models on the same items of a data set.
+
+    items             the items, and the examples before each                        -> items, examples
+    ask.A             the answers of model A                                         -> answers_of.A
+    likelihood.A      log-probabilities of references and answers, of model folders  -> likelihood_of.A
+    pairs.B, judges/B pairs of answers of A and B, and a run of `generate` on them   -> pairs_of.B
+    scores            measures of each answer, differences of A to each other model  -> scores
+    report            the gate's decision, then the report                           -> decision.json, report.json
+
+Answers are in the answer store as soon as they come, by the fingerprint of the model, the request and the sampling: the
+same command continues a run that was stopped, and a run with another gate, judge or further model asks nothing again.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property, partial
+from typing import Any
+
+from raymill import cluster
+from raymill.cluster.artifact import Artifact, fingerprint
+from raymill.cluster.asking.backends import located
+from raymill.cluster.asking.embeddings import EmbeddingRun
+from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.entry import Entry, require_extra
+from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.formats import plural
+from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
+from raymill.cluster.output import Output
+from raymill.cluster.readers.inputs import STORES, Input
+from raymill.cluster.record import json_bytes, read_json
+from raymill.cluster.report.page import page
+from raymill.cluster.run import RUN_MANIFEST, RunFolder, exported_folders
+from raymill.cluster.secret_values import shortened
+from raymill.cluster.session import Session
+from raymill.cluster.stage import Stage
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.compare.config import CompareConfig
+from raymill.pipelines.compare.gate import decided
+from raymill.pipelines.compare.page import sections
+from raymill.pipelines.compare.stages import (
+    LIKELIHOOD_SCHEMA,
+    PAIRS_SCHEMA,
+    MakePairs,
+    MeasureLikelihood,
+    load_model,
+)
+from raymill.pipelines.generate.config import GenerateConfig, GenerateExecution, Make
+from raymill.pipelines.generate.job import GenerateJob
+from raymill.pipelines.generate.stages import RECORDS
+from raymill.pipelines.prompting.asking import MOST_RANGES, ask_variants, refuse_unusable, requests_of
+from raymill.pipelines.prompting.compare import ranked_by
+from raymill.pipelines.prompting.stages import ITEMS
+from raymill.pipelines.prompting.variants import PromptVariant
+
+_analysis = Entry("raymill.pipelines.compare.analyse:analysis_stage")  # it loads scipy
+
+VERSION = "1"
+DECISION = "decision.json"
+_NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
+# In the order of preference.
+_EXPORTED = ("full", "merged")
+
+
+class CompareRun(Run):
+    """A finished comparison."""
+
+    @property
+    def exit_code(self) -> int:
+        return UserError.exit_code if self.report["passed"] is False else 0
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """`difference`, `low`, `high`, `p`, `items`, `verdict`, `needed` and `passed`; all of them in `comparisons`."""
+        found = [
+            {"a": one["a"], "b": one["b"], "difference": row["difference"], "low": row["low"], "high": row["high"],
+             "p": row["p_corrected"], "items": row["items"], "verdict": row["verdict"], "needed": row["needed"]}
+            for one in self.report["comparisons"]
+            for row in (one["measures"]["score"],)
+        ]  # fmt: skip
+        return found[0] | {"passed": self.report["passed"], "comparisons": found}
+
+    @property
+    def summary(self) -> str:
+        report = self.report
+        lines = [f"{letter}: {one['title']}" for letter, one in report["models"].items()]
+        lines.append(f"{plural(report['items'], 'item')}, score {report['score']}")
+        for one in self.outcome["comparisons"]:
+            more = "" if one["verdict"] != "undecided" else f", {needed_text(one['needed'])}"
+            lines.append(
+                f"{one['a']} - {one['b']}: {one['difference']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}), "
+                f"p {one['p']:.2g}: {one['verdict']}{more}"
+            )
+        if report["decision"]:
+            lines += [f"gate {row['state']}: {row['text']}" for row in report["gate"]]
+            lines.append(f"decision: {report['decision']}")
+        return "\n".join(lines)
+
+    @property
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The differences of the score."""
+        rows = [
+            (f"{one['a']} - {one['b']}", f"{one['difference']:+.4f}", f"{one['low']:+.4f} to {one['high']:+.4f}",
+             f"{one['p']:.2g}", one["verdict"])
+            for one in self.outcome["comparisons"]
+        ]  # fmt: skip
+        return ("models", "difference", "95%", "p", "better"), rows
+
+    @property
+    def _results(self) -> dict[str, str]:
+        return super()._results | {"decision": paths.join(self.uri, DECISION)}
+
+
+def needed_text(needed: int | None) -> str:
+    """The items that are still needed, in words."""
+    if needed is None:
+        return "no difference was seen"
+    return f"about {plural(needed, 'more item')} decide a difference of this size"
+
+
+class CompareJob(RunJob[CompareConfig]):
+    """Compare models on the same items of a data set, and decide whether the first is better.
+
+    A second run continues where the first stopped, and asks nothing again that has an answer. Report:
+    OUTPUT/report.html
+    """
+
+    kind, run_type = "compare", CompareRun
+
+    @cached_property
+    def models(self) -> dict[str, ModelSettings]:
+        """Letter -> the model; of a folder with its place, and the fingerprint of its files as its revision."""
+        return {letter: located(self.store, exported(self.store, one)) for letter, one in self.config.letters.items()}
+
+    @cached_property
+    def variants(self) -> list[PromptVariant]:
+        """A variant for each model."""
+        return [
+            PromptVariant(letter, letter, one.examples, one.by if one.examples else "")
+            for letter, one in self.config.letters.items()
+        ]
+
+    @property
+    def embedding_run(self) -> EmbeddingRun:
+        """None of the examples is chosen by an endpoint for vectors."""
+        return EmbeddingRun.of(self.store, self.root, self.config.name, [])
+
+    def judge_of(self, letter: str) -> GenerateJob:
+        """The run of the judge on answers of the first model and another one."""
+        config, judge = self.config, self.config.judge
+        assert judge is not None
+        pairs = Input(
+            source="pairs", path=paths.join(self.root, f"pairs_of.{letter}"), id="id", columns=("a", "b"),
+            storage=config.storage,
+        )  # fmt: skip
+        return GenerateJob(
+            GenerateConfig(
+                kind="generate",
+                name=f"{config.name}-judge-{letter}"[:100],
+                inputs=(pairs,),
+                model=judge.model,
+                make=Make.model_validate({"template": "compare", "criterion": judge.criterion}),
+                sampling=judge.sampling,
+                dedup=None,
+                answers=config.prompting.answers,
+                output=paths.join(self.root, "judges", letter),
+                execution=GenerateExecution.model_validate(config.execution.model_dump()),
+                storage=config.storage,
+            )
+        )
+
+    def settings(self) -> dict[str, Any]:
+        plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, exclude_none=True))
+        return plain | {"models": [one.decisive for one in self.models.values()]}
+
+    def inputs(self) -> str | None:
+        data, split = self.config.data
+        found = RunFolder(self.store, data).require("prepare", "Point `on` at the output of `raymill prepare`.")
+        return fingerprint([found["digest"], split])
+
+    def input_changes(self) -> str:
+        return f"the data set {self.config.on} was made again"
+
+    def variables(self) -> tuple[str, ...]:
+        asked = (*self.config.models, *([self.config.judge.model] if self.config.judge else []))
+        return tuple(dict.fromkeys(one.key_env for one in asked if one.key_env))
+
+    def require_extras(self, *, computes: bool = True) -> None:
+        require_extra("train", "raymill compare")
+
+    def check(self, session: Session, replace: bool) -> None:
+        self.check_config()
+        for letter, model in self.config.letters.items():
+            model.secret(f"models.{letter}")
+        if self.config.judge:
+            self.config.judge.model.secret("judge.model")
+
+    def check_config(self) -> None:
+        """Verify the models, the data set and the output.
+
+        Raises:
+            UserError: one cannot be used.
+        """
+        _ = self.models, self.inputs()
+        refuse_unusable(self.config.prompting, self.root, self.variants, "on", self.kind)
+
+    def make(self, making: Making) -> Made:
+        config, prompting = self.config, self.config.prompting
+        asked = {
+            "models": [one.decisive for one in self.models.values()],
+            **config.model_dump(mode="json", include={"items", "sampling"}),
+        }
+        made_from = fingerprint([VERSION, asked, self.inputs()])
+        artifacts = ask_variants(
+            prompting, self.root, self.models, self.variants, self.embedding_run, made_from, making, seconds_apart=True
+        )
+        if config.likelihood:
+            for letter, model in self.models.items():
+                if model.path is not None:
+                    artifacts |= making.run(self._likelihood(letter, model, artifacts))
+        judged = {}
+        if config.judge:
+            for letter in [*self.models][1:]:
+                artifacts |= making.run(self._pairs(letter, artifacts))
+                if artifacts[f"pairs_of.{letter}"].rows:
+                    # Changed answers replace the records of the judge; its answers stay in the store.
+                    made = self.judge_of(letter).run(making.session, making.progress, replace=True)
+                    judged[letter] = made.artifact(RECORDS)
+        artifacts |= making.run(_analysis(config, artifacts, [*self.models], judged))
+        report = self._report(artifacts)
+        decision = {
+            "decision": report["decision"],
+            "passed": report["passed"],
+            "gate": report["gate"],
+            "models": {letter: one["revision"] for letter, one in report["models"].items()},
+            "data": {"on": config.on, "digest": self.inputs(), "items": report["items"]},
+            "finished": report["finished"],
+        }
+        self.store.write_bytes(paths.join(self.root, DECISION), json_bytes(decision))
+        results = {name: one for name, one in artifacts.items() if not name.startswith("_")}
+        told = {"verdict": report["comparisons"][0]["measures"]["score"]["verdict"]}
+        return Made(report, digests_of(results), {"finished": report["finished"], "told": told})
+
+    def _likelihood(self, letter: str, model: ModelSettings, artifacts: Mapping[str, Artifact]) -> Stage:
+        requests, answers = artifacts[requests_of(letter)], artifacts[f"answers_of.{letter}"]
+        items, ranges = artifacts[ITEMS], 1 + max((file.unit for file in answers.manifest.files), default=0)
+        work = MeasureLikelihood(letter, self.store, tuple(requests.file_uris), tuple(items.file_uris))
+        return Stage(
+            f"likelihood.{letter}",
+            (Output(f"likelihood_of.{letter}", LIKELIHOOD_SCHEMA),),
+            [(number, files) for number, files in enumerate(answers.files_by_unit(ranges)) if files],
+            work,
+            fingerprint([VERSION, model.decisive, items.manifest.digest, answers.manifest.digest]),
+            self.store,
+            memory=2 * GIB,
+            setup=partial(load_model, self.store, model.path),
+            gpus=model.worker_gpus,
+        )
+
+    def _pairs(self, letter: str, artifacts: Mapping[str, Artifact]) -> Stage:
+        used = [artifacts[name] for name in (ITEMS, "answers_of.A", f"answers_of.{letter}")]
+        work = MakePairs(letter, self.store, *(tuple(one.file_uris) for one in used))
+        made_from = fingerprint([VERSION, *(one.manifest.digest for one in used)])
+        return Stage(
+            f"pairs.{letter}", (Output(f"pairs_of.{letter}", PAIRS_SCHEMA),), (0,), work, made_from, self.store,
+            small=True,
+        )  # fmt: skip
+
+    def _report(self, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+        config, items = self.config, artifacts[ITEMS].rows
+        (row,) = artifacts["_work/facts"].table().to_pylist()
+        facts = json.loads(row["facts"])
+        models, warnings = {}, []
+        for letter, one in config.letters.items():
+            found = facts["models"][letter]
+            models[letter] = {
+                "title": one.title,
+                "at": one.endpoint or one.path,
+                "revision": self.models[letter].revision,
+                **{name: value for name, value in found.items() if name != "first_reason"},
+            }
+            if (without := items - found["answered"]) > 0:
+                first = shortened((found["first_reason"] or "the answer has no text").rstrip("."), 200)
+                warnings.append(
+                    f"{letter}: {plural(without, 'item')} without an answer, with the score 0; the first: {first!r}."
+                )
+            if found["truncated"] > items / 10:
+                warnings.append(
+                    f"{letter}: {plural(found['truncated'], 'answer')} truncated at `sampling.max_tokens`. Raise it."
+                )
+        if all(one["measures"]["score"]["value"] == 0 for one in models.values()):
+            warnings.append(
+                "No model has a correct answer. State in `prompt` what an answer looks like, or choose another "
+                "`answer`."
+            )
+        gate = decided(config.gate, facts["comparisons"])
+        return {
+            "name": config.name,
+            "on": config.on,
+            "items": items,
+            "groups": facts["groups"],
+            "score": ranked_by(config.answer),
+            "models": models,
+            "comparisons": facts["comparisons"],
+            **gate,
+            "warnings": warnings,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def page(self, made: Made) -> str:
+        config = self.config.model_dump(mode="json", by_alias=True, exclude=STORES)
+        shown = sections(made.report, config)
+        return page(
+            "Report of compare", self.config.name, made.report["finished"], cluster.__version__, self.root, shown
+        )
+
+    def unit_count(self) -> int:
+        return 2 + 2 * (MOST_RANGES + 1) * len(self.config.models)
+
+    def machines(self, seconds: float | None) -> Machines:
+        gpus = max(one.worker_gpus for one in self.config.models)
+        return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
+
+
+def exported(store: Store, model: ModelSettings) -> ModelSettings:
+    """The model; of the output of `train` the whole model that it exported.
+
+    Raises:
+        DataError: the training exported no whole model.
+    """
+    if model.path is None or not model.is_folder:
+        return model
+    found = read_json(store, paths.join(model.path, RUN_MANIFEST), "the manifest of a run")
+    if found is None:
+        return model
+    if found.get("kind") != "train" or "export" not in found:
+        return model
+    folders = exported_folders(found)
+    for name in _EXPORTED:
+        if name in folders:
+            return model.model_copy(update={"path": paths.join(model.path, "export", folders[name])})
+    raise DataError(
+        f"{model.path}: its export has {', '.join(folders)}, and no whole model. Train with `export.merged`, "
+        "or compare the scores of its own report."
+    )

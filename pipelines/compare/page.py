@@ -1,0 +1,185 @@
+"""The page of the report. Texts of items and answers are data and are escaped."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from raymill.cluster.formats import count, money
+from raymill.cluster.report.sections import (
+    Content,
+    DataTable,
+    Fold,
+    Passage,
+    Section,
+    Tiles,
+    config_section,
+    heading,
+    join,
+    name,
+    note,
+    outside,
+    sentence,
+    styled,
+    table_section,
+    warnings_section,
+    wrapped,
+)
+
+_SLICES_SHOWN = 30
+_DIFFERENCES = (
+    "A less the other model, on the same items. Intervals of 95%: bootstrap over {}. p: exact tests (McNemar, sign "
+    "flips; BLEU: swapped answers), corrected by Holm, `score` apart from all others. Better: both the interval and p "
+    "decide. Needed: further items that find a difference of this size in 80 of 100 cases."
+)
+_SLICES = (
+    "The difference of the score in slices by field, language and length of the question, the largest loss first; p is "
+    "corrected for all of them."
+)
+_CALIBRATION = (
+    "Confidence: the geometric mean of the probabilities of an answer's tokens. Right: equal to the reference. ECE: "
+    "expected calibration error, in ten bins of equal width, with a 95% interval."
+)
+
+
+def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Section | None]:
+    """The sections of the page."""
+    found: list[Section | None] = [warnings_section(report["warnings"]), _result(report), _gate(report["gate"])]
+    found.append(_models(report["models"]))
+    for one in report["comparisons"]:
+        found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
+    return [*found, _calibration(report["models"]), config_section(config)]
+
+
+def _result(report: Mapping[str, Any]) -> Section:
+    tiles = []
+    for one in report["comparisons"]:
+        row = one["measures"]["score"]
+        verdict = row["verdict"] if row["verdict"] == "undecided" else f"{row['verdict']} is better"
+        tiles.append((f"{one['a']} beside {one['b']}", verdict, f"{row['difference']:+.4f} ({_interval(row)})"))
+    tiles.append(("Items", count(report["items"]), "" if not report["groups"] else f"in {report['groups']:,} groups"))
+    if report["decision"]:
+        tiles.append(("Gate", report["decision"], ""))
+    return Section("result", "Result", [Tiles(tiles)])
+
+
+def _gate(rows: Sequence[Mapping[str, Any]]) -> Section | None:
+    if not rows:
+        return None
+    shown = [[one["measure"], one["beside"], one["bound"], one["state"], wrapped(one["text"])] for one in rows]
+    return Section("gate", "Gate", [DataTable(None, ["Measure", "Beside", "Bound", "State", "Seen"], shown)])
+
+
+def _models(models: Mapping[str, Any]) -> Section:
+    measures = dict.fromkeys(measure for one in models.values() for measure in one["measures"])
+    columns = ["Model", "At", ">Answered", ">Truncated", *(f">{measure}" for measure in measures)]
+    rows = [
+        [
+            f"{letter}: {one['title']}",
+            name(str(one["at"])),
+            one["answered"],
+            one["truncated"],
+            *(_mean(measure, one["measures"].get(measure)) for measure in measures),
+        ]
+        for letter, one in models.items()
+    ]
+    words = "Means over items, with 95% intervals. seconds and cost: of an answer; bits_per_byte: mean over references."
+    return table_section("models", "Models", DataTable(None, columns, rows), words=words, none="None.")
+
+
+def _mean(measure: str, found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    if measure == "cost":
+        return money(found["value"])
+    interval = "" if found["low"] is None else f" ({_number(found['low'])} to {_number(found['high'])})"
+    return f"{_number(found['value'])}{interval}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    return f"{row['low']:+.4g} to {row['high']:+.4g}"
+
+
+def _differences(one: Mapping[str, Any], report: Mapping[str, Any]) -> Section:
+    columns = ["Measure", ">Difference", ">95%", ">p (Holm)", "Better", ">Items", ">Needed"]
+    rows = [
+        [measure, f"{row['difference']:+.4g}", _interval(row), f"{row['p_corrected']:.2g}", row["verdict"],
+         row["items"], row["needed"] if row["verdict"] == "undecided" else None]
+        for measure, row in one["measures"].items()
+    ]  # fmt: skip
+    groups = "items" if report["groups"] is None else "groups of items"
+    title = f"Differences {one['a']} - {one['b']}"
+    words = f"score is {report['score']}. {_DIFFERENCES.format(groups)}"
+    return table_section(
+        f"differences-{one['b'].lower()}", title, DataTable(None, columns, rows), words=words, none="None."
+    )
+
+
+def _slices(one: Mapping[str, Any]) -> Section:
+    columns = ["Slice", "By", ">Items", ">Difference", ">95%", ">p (Holm)", "Better"]
+    rows = [
+        [name(row["slice"]), row["by"], row["items"], f"{row['difference']:+.4g}", _interval(row),
+         f"{row['p_corrected']:.2g}", row["verdict"]]
+        for row in one["slices"][:_SLICES_SHOWN]
+    ]  # fmt: skip
+    none = "No slice has enough items (10)."
+    title = f"Slices {one['a']} - {one['b']}"
+    return table_section(f"slices-{one['b'].lower()}", title, DataTable(None, columns, rows), words=_SLICES, none=none)
+
+
+def _judge(one: Mapping[str, Any]) -> Section | None:
+    judge = one["judge"]
+    if judge is None:
+        return None
+    tiles = [
+        (f"{one['a']} wins", count(judge["wins"]), f"win rate {judge['win_rate']:.1%}, ties as half"),
+        ("Ties", count(judge["ties"]), f"{judge['flipped']:,} of {judge['asked']:,} verdicts flip with the order"),
+        (f"{one['b']} wins", count(judge["losses"]), f"{judge['unread']:,} verdicts unreadable, as ties"),
+        *(
+            (title, "-" if found["share"] is None else f"{found['share']:.1%}",
+             f"of {found['of']:,} ({found['low']:.1%} to {found['high']:.1%})")
+            for title, found in (("First shown wins", judge["first_seat"]), ("Longer wins", judge["longer_wins"]))
+        ),
+    ]  # fmt: skip
+    words = note("Both orders are asked; a win is one in both, else a tie.")
+    return Section(f"judge-{one['b'].lower()}", f"Judge {one['a']} - {one['b']}", [words, Tiles(tiles)])
+
+
+def _regressions(one: Mapping[str, Any]) -> Section:
+    content: list[Content] = [
+        note(f"{one['a']} is better in {one['improved']:,} items and worse in {one['regressed']:,}; the worst of them:")
+    ]
+    for number, row in enumerate(one["regressions"]):
+        boxes = []
+        for key, title, style in (
+            ("prompt", "Prompt", "prompt"), ("reference", "Reference", "reference"), ("a", one["a"], "generated"),
+            ("b", one["b"], "generated"),
+        ):  # fmt: skip
+            shown = Passage([row[key]]) if row[key].strip() else sentence("Empty: no visible text.")
+            boxes.append(styled(style, Markup("<h4>{}</h4>").format(title), shown, tag="div"))
+        scores = f"{one['a']} {row['score_a']:.3f}, {one['b']} {row['score_b']:.3f}"
+        content.append(
+            Fold([heading(outside(row["id"]), scores)], [join(styled("answer", *boxes, tag="div"))], number < 2)
+        )
+    title = f"Regressions {one['a']} - {one['b']}"
+    return Section(f"regressions-{one['b'].lower()}", title, content if one["regressions"] else [sentence("None.")])
+
+
+def _calibration(models: Mapping[str, Any]) -> Section | None:
+    measured = {letter: one["calibration"] for letter, one in models.items() if one["calibration"]}
+    if not measured:
+        return None
+    content: list[Content] = [note(_CALIBRATION)]
+    rows = [
+        [letter, f"{one['error']:.3f} ({one['low']:.3f} to {one['high']:.3f})", f"{one['brier']:.3f}"]
+        for letter, one in measured.items()
+    ]
+    content.append(DataTable(None, ["Model", ">ECE (95%)", ">Brier"], rows))
+    for letter, one in measured.items():
+        bins = [[f"from {low:.1f}", items, f"{sure:.3f}", f"{right:.3f}"] for low, items, sure, right in one["bins"]]
+        content.append(DataTable(f"Reliability of {letter}", ["Confidence", ">Items", ">Mean", ">Right"], bins))
+    return Section("calibration", "Calibration", content)

@@ -1,0 +1,212 @@
+"""Comparisons of planted models: verdicts, slices, the judge, the gate, and runs that are stopped."""
+
+import json
+
+import pytest
+
+from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.frame.calls import config_of
+from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.pipelines.compare.config import CompareConfig, GateBounds
+from raymill.pipelines.compare.gate import decided
+from raymill.pipelines.compare.plan import plan_comparison
+from tests.support import inline
+from tests.support.compare_inline import compare_inline as run
+from tests.support.compare_inline import planted
+from tests.support.generate_inline import rows
+
+
+def score(made, at=0):
+    return made.report["comparisons"][at]["measures"]["score"]
+
+
+def test_a_better_model_is_found_and_a_worse_one(config, server, monkeypatch, tmp_path):
+    made = run(config, monkeypatch)
+    found = made.outcome
+    assert found["verdict"] == "A" and found["low"] > 0 and found["p"] < 0.001
+    assert found["items"] == made.report["items"] == 240
+    answers = {name: rows(made, f"answers_of.{name}") for name in "AB"}
+    right = {name: sum(one["content"] != "I do not know" for one in some) for name, some in answers.items()}
+    assert found["difference"] == pytest.approx((right["A"] - right["B"]) / 240, abs=1e-9)
+    assert server.stats()["requests"] == 480
+    turned = config | {"models": config["models"][::-1], "output": str(tmp_path / "turned")}
+    other = run(turned, monkeypatch).outcome
+    assert (other["verdict"], other["low"], other["high"]) == (
+        "B",
+        pytest.approx(-found["high"]),
+        pytest.approx(-found["low"]),
+    )
+
+
+def test_a_model_against_itself_is_undecided(config, server, monkeypatch):
+    made = run(
+        config | {"models": [planted(server, "right-90")] * 2, "gate": {"score": {"least_gain": 0}}}, monkeypatch
+    )
+    assert made.outcome["verdict"] == "undecided" and made.outcome["needed"] is None
+    assert (made.report["decision"], made.report["passed"], made.exit_code) == ("undecided", False, 2)
+    assert all(row["verdict"] == "undecided" for row in made.report["comparisons"][0]["slices"])
+
+
+def test_three_models_are_corrected_for_two_comparisons(config, server, monkeypatch):
+    made = run(config | {"models": [*config["models"], planted(server, "right-89")]}, monkeypatch)
+    p = [score(made, at)["p"] for at in (0, 1)]
+    assert [score(made, at)["p_corrected"] for at in (0, 1)] == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
+    assert made.outcome["comparisons"][1]["b"] == "C"
+
+
+def test_slices_by_field_find_where_a_model_is_worse(config, server, monkeypatch):
+    """The first model is wrong on the phone alone; the gate's guard of slices stops it."""
+    models = [planted(server, "right-30-of-phone"), planted(server, "right-100")]
+    gate = {"score": {"most_loss": 0.5, "most_slice_loss": 0.1}}
+    made = run(config | {"models": models, "gate": gate}, monkeypatch)
+    first = made.report["comparisons"][0]["slices"][0]
+    assert first["slice"] == "channel = phone" and first["verdict"] == "B" and first["high"] < -0.4
+    (mail,) = [one for one in made.report["comparisons"][0]["slices"] if one["slice"] == "channel = mail"]
+    assert mail["difference"] == 0 and mail["verdict"] == "undecided"
+    loss, slices = made.report["gate"]
+    assert (loss["state"], slices["state"], made.report["decision"]) == ("passed", "failed", "keep")
+    assert "channel = phone" in slices["text"]
+
+
+def test_regressions_have_their_texts(config, monkeypatch, tmp_path):
+    made = run(config | {"models": config["models"][::-1]}, monkeypatch)
+    found = made.report["comparisons"][0]
+    assert found["regressed"] > found["improved"] and len(found["regressions"]) == 10
+    worst = found["regressions"][0]
+    assert (worst["a"], worst["b"], worst["score_a"], worst["score_b"]) == ("I do not know", worst["reference"], 0, 1)
+    page = (tmp_path / "out/report.html").read_text()
+    assert worst["prompt"].replace("'", "&#39;") in page and "Regressions A - B" in page
+
+
+def test_groups_are_drawn_together(config, monkeypatch):
+    made = run(config | {"group": "channel"}, monkeypatch)
+    assert made.report["groups"] == 2 and score(made)["groups"] == 2
+    assert made.outcome["verdict"] == "undecided", "two groups cannot decide: p is 0.5 at least"
+
+
+def test_the_judge_is_asked_in_both_orders_and_a_flip_is_a_tie(config, server, monkeypatch, tmp_path):
+    made = run(config | {"judge": {"model": planted(server, "judge")}}, monkeypatch)
+    judge, row = made.report["comparisons"][0]["judge"], made.report["comparisons"][0]["measures"]["judge"]
+    assert row["difference"] == pytest.approx(score(made)["difference"], abs=1e-9), "it prefers the right answer"
+    assert (judge["flipped"], judge["unread"]) == (0, 0) and row["verdict"] == "A"
+    assert judge["wins"] + judge["ties"] + judge["losses"] == 240
+    asked = server.stats()["requests"] - 480
+    assert asked == 2 * judge["asked"], "equal answers are not judged"
+    seat = run(config | {"judge": {"model": planted(server, "first")}, "output": str(tmp_path / "seat")}, monkeypatch)
+    judge = seat.report["comparisons"][0]["judge"]
+    assert judge["flipped"] == judge["asked"] and judge["wins"] == judge["losses"] == 0
+    assert judge["first_seat"]["share"] == 1
+    assert seat.report["comparisons"][0]["measures"]["judge"]["verdict"] == "undecided"
+
+
+def test_a_gate_promotes_keeps_or_is_undecided_and_its_decision_is_a_file(config, monkeypatch, tmp_path):
+    made = run(config | {"gate": {"score": {"least_gain": 0.0}}}, monkeypatch)
+    assert (made.report["decision"], made.report["passed"], made.exit_code) == ("promote", True, 0)
+    decision = json.loads((tmp_path / "out/decision.json").read_text())
+    assert decision["passed"] is True and decision["gate"][0]["least"] == 0 and len(decision["data"]["digest"]) == 32
+    more = run(config | {"gate": {"score": {"least_gain": 0.9}}, "output": str(tmp_path / "keep")}, monkeypatch)
+    assert (more.report["decision"], more.exit_code) == ("keep", 2)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "row", "state"),
+    [
+        ({"least_gain": 0.0}, (0.01, 0.05), "passed"),
+        ({"least_gain": 0.0}, (0.0, 0.05), "undecided"),
+        ({"least_gain": 0.02}, (0.01, 0.05), "undecided"),
+        ({"least_gain": 0.06}, (0.01, 0.05), "failed"),
+        ({"most_loss": 0.01}, (-0.005, 0.02), "passed"),
+        ({"most_loss": 0.01}, (-0.02, 0.02), "undecided"),
+        ({"most_loss": 0.01}, (-0.05, -0.02), "failed"),
+    ],
+)
+def test_bounds_of_a_gate_by_hand(bounds, row, state):
+    low, high = row
+    measure = {"difference": (low + high) / 2, "low": low, "high": high, "items": 100, "p_corrected": 1.0}
+    compared = [{"b": "B", "measures": {"score": measure}, "slices": []}]
+    assert decided({"score": GateBounds(**bounds)}, compared)["gate"][0]["state"] == state
+
+
+def test_of_seconds_less_is_a_gain():
+    measure = {"difference": 0.4, "low": 0.3, "high": 0.5, "items": 100, "p_corrected": 0.0}
+    compared = [{"b": "B", "measures": {"seconds": measure}, "slices": []}]
+    (row,) = decided({"seconds": GateBounds(most_loss=0.2)}, compared)["gate"]
+    assert (row["state"], row["gain"], row["low"], row["high"]) == ("failed", -0.4, -0.5, -0.3)
+
+
+def test_the_same_command_and_another_gate_or_model_ask_nothing_twice(config, server, monkeypatch):
+    run(config, monkeypatch)
+    asked = server.stats()["requests"]
+    assert run(config, monkeypatch).fresh is False
+    made = run(config | {"gate": {"score": {"least_gain": 0.0}}}, monkeypatch, replace=True)
+    assert made.fresh and made.report["passed"] and server.stats()["requests"] == asked
+    run(config | {"models": [*config["models"], planted(server, "right-50")]}, monkeypatch, replace=True)
+    assert server.stats()["requests"] == asked + 240
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_digest(config, server, monkeypatch, tmp_path):
+    whole = run(config | {"output": str(tmp_path / "whole")}, monkeypatch)
+
+    def stopped(*_):
+        raise UserError("stopped")
+
+    for at in ("raymill.pipelines.prompting.asking.AskModel", "raymill.pipelines.compare.job.decided"):
+        with monkeypatch.context() as patch, pytest.raises(UserError, match="stopped"):
+            patch.setattr(at, stopped)
+            run(config, monkeypatch)
+    made = run(config, monkeypatch)
+    assert (
+        made.manifest["artifacts"] == whole.manifest["artifacts"]
+        and made.manifest["digest"] == whole.manifest["digest"]
+    )
+
+
+def test_examples_are_shown_to_one_model_alone(config, server, monkeypatch):
+    models = [planted(server, "right-90", examples=3, by="random"), planted(server, "right-90")]
+    made = run(config | {"models": models}, monkeypatch)
+    shown = {(one["variant"], len(one["examples"])) for one in rows(made, "examples")}
+    assert shown == {(0, 3), (1, 0)} and made.report["models"]["A"]["title"] == "right-90, 3 examples"
+
+
+def test_an_item_without_an_answer_scores_0_and_is_a_warning(config, monkeypatch, server):
+    server.share, server.faults = 0.2, ("refused",)
+    made = run(config | {"models": [planted(server, "right-100"), planted(server, "right-99")]}, monkeypatch)
+    one = made.report["models"]["A"]
+    assert one["answered"] < 240 and one["measures"]["score"]["value"] == pytest.approx(one["answered"] / 240)
+    assert any(warning.startswith("A: ") and "without an answer" in warning for warning in made.report["warnings"])
+
+
+def test_a_plan_and_a_dry_run_ask_nothing(config, server):
+    settings = CompareConfig.model_validate(
+        {"kind": "compare"} | config | {"judge": {"model": planted(server, "judge")}}
+    )
+    plan = plan_comparison(settings)
+    assert plan["models"]["A"]["requests"] == 240 and "judge: at most 480 requests" in str(plan)
+    assert "to be made" in "\n".join(dry_run_lines(settings))
+    assert server.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gate": {"bleurt": {"least_gain": 0}}}, "bleurt is not measured of all models"),
+        ({"gate": {"bits_per_byte": {"least_gain": 0}}}, "bits_per_byte is not measured of all models"),
+        ({"gate": {"f1": {"most_slice_loss": 0.1}}}, "slices are compared by `score`"),
+        ({"models": ["one"]}, "at least 2 items"),
+        ({"budget": 1}, "goes with `prices` of each model"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(config, changes, said):
+    with pytest.raises(ConfigError, match=said):
+        config_of(None, config | changes, None, "compare")
+
+
+def test_the_command_with_models_and_data_prints_json(config, server, data, monkeypatch, tmp_path, run_cli):
+    monkeypatch.chdir(tmp_path)
+    inline.without_ray(monkeypatch)
+    models = [json.dumps(one) for one in config["models"]]
+    code, out, _ = run_cli("compare", *models, "--on", f"{data}/test", "-o", "answer=label", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["verdict"] == "A"
+    assert {"difference", "low", "high", "p", "items", "verdict"} <= found.keys()
+    assert run_cli("compare", *models)[0] == 2
