@@ -23,11 +23,9 @@ FLAGS = frozenset(
 OPTIONS = FLAGS | {
     "adapter", "address", "annotator", "as", "base", "bounds", "config", "consensus", "context", "cores", "cpu",
     "documents", "duplicates", "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "host", "image",
-    "into", "job", "languages", "mfu", "name", "namespace", "note", "older-than", "output", "overlay", "peak-tflops",
-    "port", "posterior", "preview", "price-per-gpu-hour", "prices", "registry", "repeated-pages", "revision", "rows",
-    "sample",
-    "seed", "step", "to", "token",
-    "token-file", "where", "width", "within",
+    "into", "job", "languages", "mfu", "name", "namespace", "note", "older-than", "on", "output", "overlay",
+    "peak-tflops", "port", "posterior", "preview", "price-per-gpu-hour", "prices", "registry", "repeated-pages",
+    "revision", "rows", "sample", "seed", "step", "to", "token", "token-file", "where", "width", "within",
 }  # fmt: skip
 _NAMES = {"adapter": "adapters", "as": "version", "consensus": "method", "token": "tokens"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}

@@ -33,6 +33,7 @@ GUIDES = {
     "pipelines/generate/README.md": "how-to/generate.md",
     "pipelines/distil/README.md": "how-to/distil.md",
     "pipelines/prompting/README.md": "how-to/prompt.md",
+    "pipelines/compare/README.md": "how-to/compare.md",
     "pipelines/annotate/README.md": "how-to/annotate.md",
     "pipelines/errors/README.md": "how-to/errors.md",
     "pipelines/prepare/assess/README.md": "reference/assess.md",

@@ -43,7 +43,19 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
     from raymill.training.promote.commands import alias_at as alias
-    from raymill.typed_settings import annotate, curate, distil, errors, generate, prepare, promote, prompt, run, train
+    from raymill.typed_settings import (
+        annotate,
+        compare,
+        curate,
+        distil,
+        errors,
+        generate,
+        prepare,
+        promote,
+        prompt,
+        run,
+        train,
+    )
 
 # Public names besides the verbs -> module, or module:name.
 _OTHERS = {
@@ -76,6 +88,7 @@ __all__ = [
     "annotate",
     "assess",
     "cancel",
+    "compare",
     "compose",
     "config",
     "cross_validate",

@@ -77,7 +77,7 @@ def analysis_stage(
         found = [artifacts.get(name) for name in named]
         used += [one for one in found if one is not None]
         models[letter] = ModelAnswers(*(None if one is None else tuple(one.file_uris) for one in found))  # type: ignore[arg-type]
-    work = Analyse(
+    work = ScoreAnswers(
         config,
         config.store,
         tuple(artifacts[ITEMS].file_uris),
@@ -92,7 +92,7 @@ def analysis_stage(
 
 
 @dataclass(frozen=True)
-class Analyse:
+class ScoreAnswers:
     """The work of the stage.
 
     models: by letter, A first. judged: files with a judge's records about A (a) and another model (b), by its letter.
@@ -123,7 +123,7 @@ class Analyse:
 class _Measured:
     """The answers of a model and their measures."""
 
-    work: Analyse
+    work: ScoreAnswers
     name: str
     items: Sequence[Item]
 
@@ -195,7 +195,7 @@ class _Measured:
 class _Analysis:
     """What is found of all models."""
 
-    work: Analyse
+    work: ScoreAnswers
     items: Sequence[Item]
     measured: Mapping[str, _Measured]
 

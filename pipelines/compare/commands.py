@@ -27,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="print the difference, its in
 
 
 def compare(
-    given: Given,
+    config: Given,
     on: On = None,
     output: Output = None,
     json_: Json = False,
@@ -42,12 +42,12 @@ def compare(
     A second run continues where the first stopped, and asks nothing again that has an answer. Exit code 2: the gate of
     the config is not passed.
     """
-    config, settings = settings_of(given, on, output)
+    file, settings = settings_of(config, on, output)
     if dry_run:
-        for line in dry_run_lines(config_of(config, settings, override, "compare"), address):
+        for line in dry_run_lines(config_of(file, settings, override, "compare"), address):
             print(line)
         return 0
-    run: Run = run_of("compare", config, settings, override=override, address=address, replace=replace, verify=verify)
+    run: Run = run_of("compare", file, settings, override=override, address=address, replace=replace, verify=verify)
     if json_:
         print(json.dumps(run.outcome, indent=1))
     else:

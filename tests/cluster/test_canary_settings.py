@@ -52,6 +52,7 @@ SMALLEST = {
         "output": "/out",
     },
     "errors": {"inputs": [{"path": "/in"}], "columns": {"score": "s"}, "output": "/out"},
+    "compare": {"models": ["/a", "/b"], "on": "/data", "output": "/out"},
     "prompt": {"data": "/data", "models": {"m": {"endpoint": "http://127.0.0.1/v1", "name": "m"}}, "output": "/out"},
     "train": {"corpus": "/in", "model": "/model", "output": "/out", "name": "n", "steps": 1},
     "run": {"steps": {"a": {"kind": "curate", "inputs": [{"path": "/in"}]}}, "output": "/out"},

@@ -172,13 +172,13 @@ def test_a_mistake_is_one_line_with_its_fix(read, added, line):
         (
             "kind: curat\n",
             [
-                "c.yaml, kind: 'curat' given; wanted one of: curate, prepare, train, cross-validate, generate, distil, prompt, annotate, errors, promote, run. Did you mean curate?"
+                "c.yaml, kind: 'curat' given; wanted one of: curate, prepare, train, cross-validate, generate, distil, prompt, annotate, errors, compare, promote, run. Did you mean curate?"
             ],
         ),
         (
             "name: x\n",
             [
-                "c.yaml, kind: nothing given; wanted one of: curate, prepare, train, cross-validate, generate, distil, prompt, annotate, errors, promote, run."
+                "c.yaml, kind: nothing given; wanted one of: curate, prepare, train, cross-validate, generate, distil, prompt, annotate, errors, compare, promote, run."
             ],
         ),
         (

@@ -33,6 +33,7 @@ GIVEN_BY_THE_USER = {
     "pipelines/ray_data/documents.py:settings_of": "the arguments of an operator",
     "training/commands.py:_checked": "the argument config",
     "pipelines/annotate/commands.py:round_of": "the argument CONFIG",
+    "pipelines/compare/commands.py:compare": "the arguments CONFIG or MODELS, and --on",
 }
 
 

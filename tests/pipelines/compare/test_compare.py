@@ -192,7 +192,7 @@ def test_a_plan_and_a_dry_run_ask_nothing(config, server):
         ({"gate": {"bleurt": {"least_gain": 0}}}, "bleurt is not measured of all models"),
         ({"gate": {"bits_per_byte": {"least_gain": 0}}}, "bits_per_byte is not measured of all models"),
         ({"gate": {"f1": {"most_slice_loss": 0.1}}}, "slices are compared by `score`"),
-        ({"models": ["one"]}, "at least 2 items"),
+        ({"models": ["one"]}, "wanted at least 2 in the list"),
         ({"budget": 1}, "goes with `prices` of each model"),
     ],
 )

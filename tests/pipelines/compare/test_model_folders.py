@@ -1,0 +1,150 @@
+"""Comparisons of model folders: log-likelihoods by hand, a model against itself, outputs of `train`, kills."""
+
+import json
+
+import numpy as np
+import pytest
+import sacrebleu
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from raymill.cluster.engine import Engine
+from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.store.store import Store
+from raymill.pipelines.compare.config import ComparedModel
+from raymill.pipelines.compare.job import exported
+from raymill.training.evaluation.answering import ModelFolder
+from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
+from raymill.training.pack.template import CHATML
+from tests.support.compare_inline import compare_inline as run
+from tests.support.compare_inline import tickets
+from tests.support.generate_inline import rows
+from tests.support.inline import InlineEngine
+from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.train_inline import train_inline, write_corpus
+
+
+def model(path, seed):
+    """A model of some thousand random weights, with a tokenizer and a chat template."""
+    path.mkdir()
+    tokenizer = tiny(CHATML)
+    saved(path, tokenizer)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return [model(root / f"m{seed}", seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        return tickets(tmp_path_factory.mktemp("tickets"), patch, 30)
+
+
+@pytest.fixture
+def config(folders, data, tmp_path):
+    return {"models": folders, "on": str(data), "sampling": {"temperature": 0, "max_tokens": 6},
+            "output": str(tmp_path / "out")}  # fmt: skip
+
+
+def test_log_likelihoods_are_those_of_the_tokens_one_by_one(folders):
+    messages, answer = [{"role": "user", "content": "What is it?"}], "the lazy dog"
+    found, count = ModelFolder(Store(), folders[0]).log_likelihood(messages, answer)
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    loaded, expected = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float32).eval(), 0.0
+    wanted = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    for token in wanted:
+        with torch.no_grad():
+            expected += float(loaded(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token])
+        ids = [*ids, token]
+    assert count == len(wanted) and found == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_answer_without_tokens_has_no_log_likelihood(folders):
+    found, count = ModelFolder(Store(), folders[0]).log_likelihood([{"role": "user", "content": "What?"}], "")
+    assert np.isnan(found) and count == 0
+
+
+def test_folders_have_likelihoods_and_calibration(config, monkeypatch):
+    made = run(config, monkeypatch)
+    likelihoods = rows(made, "likelihood_of.A")
+    assert len(likelihoods) == made.report["items"] == 24
+    by_item = {one["item"]: one for one in likelihoods}
+    items = rows(made, "items")
+    bits = sum(-by_item[at]["reference_log"] for at in range(24)) / np.log(2)
+    others = {one["item"]: one for one in rows(made, "likelihood_of.B")}
+    of_b = sum(-others[at]["reference_log"] for at in range(24)) / np.log(2)
+    size = sum(len(one["answer"]) for one in items)
+    found = made.report["comparisons"][0]["measures"]["bits_per_byte"]
+    assert found["difference"] == pytest.approx((bits - of_b) / size, abs=1e-9)
+    better = "A" if found["difference"] < 0 else "B"
+    assert found["verdict"] in (better, "undecided"), "of bits per byte less is better"
+    assert 0 <= made.report["models"]["A"]["calibration"]["error"] <= 1
+    assert made.report["models"]["A"]["revision"].startswith("weights-")
+
+
+def test_a_folder_against_itself_differs_in_nothing(config, folders, monkeypatch):
+    made = run(config | {"models": [folders[0], folders[0]]}, monkeypatch)
+    for name, row in made.report["comparisons"][0]["measures"].items():
+        assert row["verdict"] == "undecided", name
+        assert row["difference"] == 0 or name == "seconds", name
+
+
+def test_a_run_that_was_killed_between_any_two_units_ends_with_the_same_bytes(config, monkeypatch, tmp_path):
+    whole = run(config | {"output": str(tmp_path / "whole")}, monkeypatch)
+    tries = 0
+
+    class Killed(InlineEngine):
+        """Does two units of a stage, and ends."""
+
+        def _round(self, stage, missing, records, failures):
+            super()._round(stage, list(missing)[:2], records, failures)
+            if len(missing) > 2:
+                raise UserError("killed")
+
+    while True:
+        try:
+            made = run(config, monkeypatch, engine=Killed)
+            break
+        except UserError as error:
+            assert str(error) == "killed"
+            tries += 1
+    assert tries > 3 and issubclass(Killed, Engine)
+    assert made.manifest["artifacts"] == whole.manifest["artifacts"]
+
+
+def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp_path):
+    made = train_inline(
+        {
+            "corpus": {"path": write_corpus(tmp_path), "columns": {"text": "text"}},
+            "output": str(tmp_path / "lora"),
+            "steps": 1,
+            "method": "lora",
+        },
+        monkeypatch,
+    )
+    assert exported(Store(), ComparedModel(path=made.uri)).path == f"{made.uri}/export/merged"
+    manifest = json.loads((tmp_path / "lora/manifest.json").read_text())
+    del manifest["export"]["folders"]["merged"]
+    (tmp_path / "lora/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="no whole model"):
+        exported(Store(), ComparedModel(path=made.uri))
+
+
+def test_bleu_of_sums_is_the_one_of_the_corpus():
+    references = ["the cat sat on the mat", "a dog barks at night", "no"]
+    answers = ["the cat sat on a mat", "dogs bark at night loudly", ""]
+    sums = np.array([bleu_sums(*pair) for pair in zip(references, answers, strict=True)]).sum(axis=0)
+    assert bleu_of_sums(sums) == pytest.approx(bleu(references, answers), abs=1e-9)
+    assert bleu_of_sums(sums) == pytest.approx(sacrebleu.corpus_bleu(answers, [references]).score, abs=1e-9)
