@@ -23,6 +23,8 @@ import pyarrow.compute as pc
 
 from raymill.cluster.artifact import Artifact, Counters, open_parquet
 from raymill.cluster.errors import DataError
+from raymill.cluster.store import paths
+from raymill.cluster.store.shared_tables import SharedTables
 from raymill.cluster.stored_parquet import StoredParquet
 from raymill.training.objectives import Records
 
@@ -74,6 +76,9 @@ MOST_MARGIN = 1000.0
 
 _OPEN_FILES = 64
 _CACHE_BYTES = 64 << 20
+# Row groups of an artifact that the processes of a machine share: about 1 MiB each.
+_SHARED_GROUPS = 256
+_NAME_DIGITS = 32
 
 
 def shuffle_key(hashed: int, stage: int | None) -> int:
@@ -210,11 +215,21 @@ class PackedRows:
     are kept in an LRU cache of `cache_bytes`, so with an order that takes neighbours at about the same time (order.py)
     each is fetched about once per epoch. Not thread-safe.
 
-    bounds: of the rows.
+    bounds: of the rows. shared: whether other processes of this machine read the same rows at about the same time; of
+    an object store, one then fetches and decodes each row group for all.
     """
 
-    def __init__(self, artifact: Artifact, cache_bytes: int = _CACHE_BYTES, *, bounds: RowBounds | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        cache_bytes: int = _CACHE_BYTES,
+        *,
+        bounds: RowBounds | None = None,
+        shared: bool = False,
+    ) -> None:
         self.artifact = artifact
+        name = f"rows-{artifact.manifest.digest[:_NAME_DIGITS]}"
+        self._shared = SharedTables(name, _SHARED_GROUPS) if shared and paths.is_remote(artifact.uri) else None
         self.bounds = bounds or RowBounds()
         self.rows = artifact.manifest.rows
         self.cache_bytes = cache_bytes
@@ -261,6 +276,9 @@ class PackedRows:
             self._files.popitem()[1][0].close()
         self._groups.clear()
         self._cached_bytes = 0
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _row(self, index: int) -> pa.Table:
         file = int(np.searchsorted(self._file_starts, index, "right")) - 1
@@ -273,6 +291,18 @@ class PackedRows:
         if (found := self._groups.get((file, group))) is not None:
             self._groups.move_to_end((file, group))
             return found
+        if self._shared is None:
+            table = self._fetched(file, group)
+        else:
+            table = self._shared.table(f"{self._uris[file]} {group}", lambda: self._fetched(file, group))
+        self.bounds.refuse_wrong(table, f"{self._uris[file]}: row group {group}")
+        self._groups[file, group] = table
+        self._cached_bytes += table.nbytes
+        while self._cached_bytes > self.cache_bytes and len(self._groups) > 1:
+            self._cached_bytes -= self._groups.popitem(last=False)[1].nbytes
+        return table
+
+    def _fetched(self, file: int, group: int) -> pa.Table:
         try:
             parquet, _ = self._open(file)
             parquet.fetch_ahead([group])
@@ -282,12 +312,7 @@ class PackedRows:
                 f"{self._uris[file]}: row group {group} cannot be read ({error}). It was damaged after it was written: "
                 "run the same command with --verify to pack it again."
             ) from error
-        self.bounds.refuse_wrong(table, f"{self._uris[file]}: row group {group}")
         self.fetched_groups += 1
-        self._groups[file, group] = table
-        self._cached_bytes += table.nbytes
-        while self._cached_bytes > self.cache_bytes and len(self._groups) > 1:
-            self._cached_bytes -= self._groups.popitem(last=False)[1].nbytes
         return table
 
     def _open(self, file: int) -> tuple[StoredParquet, np.ndarray]:

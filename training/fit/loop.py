@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import statistics
 import time
 import uuid
@@ -299,7 +300,8 @@ class Training:
                 log.info("measured %s %s training: %s", ", ".join(found), when, duration(seconds))
 
     def _rows(self, artifact: Artifact) -> PackedRows | ReferencedRows:
-        rows = PackedRows(artifact, bounds=self.job.row_bounds(self.embedded))
+        shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
+        rows = PackedRows(artifact, bounds=self.job.row_bounds(self.embedded), shared=shared)
         reference = self.references.get(artifact.uri)
         return rows if reference is None else ReferencedRows(rows, reference)
 
