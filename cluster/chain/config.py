@@ -3,7 +3,7 @@
     ${STEP.output}     output of a step: OUTPUT/STEP
     ${STEP.outputs}    outputs of all runs of a step that has a matrix, as a list
     ${STEP.digest}     digest of the finished run
-    ${STEP.FIELD}      value of its report.json, such as `passed` or `scores.accuracy`
+    ${STEP.FIELD}      value of its report.json, such as `passed`, `scores.accuracy` or `fits.0.after.test.loss`
 
 A step is made after the steps that it refers to. Outputs are known beforehand; digests and fields when the step is
 finished, so a setting that has one is validated then.
@@ -237,6 +237,9 @@ def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) 
         return manifest["digest"]
     found: Any = report
     for key in field.split("."):
+        if isinstance(found, list) and re.fullmatch(r"-?\d+", key) and -len(found) <= int(key) < len(found):
+            found = found[int(key)]
+            continue
         if not isinstance(found, Mapping) or key not in found:
             known = ", ".join(name for name, one in report.items() if not isinstance(one, dict | list))
             raise DataError(f"{uri}: its report has no {field}. It has: {known or 'no single values'}.")

@@ -32,14 +32,15 @@ def test_references_are_found_and_filled_with_values_of_their_type():
 
 
 def test_a_field_is_a_value_of_the_report_or_the_digest():
-    manifest, report = {"digest": "d1"}, {"passed": True, "scores": {"best": 0.5}, "rows": [1]}
+    manifest, report = {"digest": "d1"}, {"passed": True, "scores": {"best": 0.5}, "rows": [1, {"a": 2}]}
     assert [field_value(one, manifest, report, "/o") for one in ("digest", "passed", "scores.best")] == [
         "d1",
         True,
         0.5,
     ]
-    with pytest.raises(DataError, match=r"^/o: its report has no scores\.worst\. It has: passed\.$"):
-        field_value("scores.worst", manifest, report, "/o")
+    for field in ("scores.worst", "rows.2", "rows.a"):
+        with pytest.raises(DataError, match=rf"^/o: its report has no {field}\. It has: passed\.$"):
+            field_value(field, manifest, report, "/o")
 
 
 def test_steps_are_ordered_by_references_then_as_in_the_file(raymill):
