@@ -1,0 +1,98 @@
+"""A run file from records to a promoted model: as calls without Ray, and as a command on Ray that is killed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import raymill
+from raymill.cluster.errors import DataError
+from raymill.cluster.store.store import Store
+from tests.support.inline import without_ray
+from tests.support.processes import Command, end_commands, wait_until
+from tests.support.train_inline import PLAIN, sentences, train_without_ray
+
+
+def write_records(path: Path, count: int) -> None:
+    rows = ({"id": row["id"], "prompt": row["question"], "completion": row["answer"]} for row in sentences(count))
+    path.write_text("\n".join(map(json.dumps, rows)))
+
+
+def run_file(folder: Path, output: str, limit: float, **training) -> dict:
+    """data -> sft -> publish, if the loss on the test split is below the limit."""
+    data = {
+        "kind": "prepare", "inputs": [{"path": str(folder / "in.jsonl"), "id": "id"}], "records": {"shape": "pairs"},
+        "dedup": None, "validate": {"answer_chars": [1, 100], "answer_in_question": None}, "execution": {"cpus": 2},
+    }  # fmt: skip
+    sft = {name: value for name, value in PLAIN.items() if name != "name"} | {"corpus": "${data.output}"} | training
+    publish = {
+        "kind": "promote", "model": "${sft.output}", "alias": "champion", "folder": str(folder / "models"),
+        "evidence": "${sft.output}", "if": "${sft.fits.-1.after.test.loss} < " + str(limit),
+    }  # fmt: skip
+    steps = {"publish": publish, "sft": sft, "data": data}
+    return {"kind": "run", "name": "rivers", "output": str(folder / output), "steps": steps}
+
+
+def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    train_without_ray(monkeypatch)
+    write_records(Path("in.jsonl"), 80)
+    plan = raymill.plan(run_file(tmp_path, "run", 1))
+    assert list(plan["steps"]) == ["data"] and list(plan["unknown"]) == ["sft", "publish"]
+    dry = raymill.dry_run(run_file(tmp_path, "run", 1))
+    assert "step sft (train): open, waits for data" in dry and not Path("run").exists()
+
+    run = raymill.run(run_file(tmp_path, "run", 0.1), progress=False)
+    assert [one["state"] for one in run.report["steps"]] == ["finished", "finished", "not made"]
+    assert ", and < 0.1 was wanted" in run.report["steps"][2]["reason"] and not Path("models").exists()
+    run = raymill.run(run_file(tmp_path, "run", 100), progress=False)
+    found = raymill.alias("models", "champion")
+    assert found["digest"] == run.step("sft").manifest["digest"] == found["evidence"]["digest"]
+    assert not raymill.run(run_file(tmp_path, "run", 100), progress=False).fresh
+    assert raymill.gc("run", "1s").unknown == []
+
+    write_records(Path("in.jsonl"), 90)
+    with pytest.raises(DataError, match=r"^step data: .*the input files changed"):
+        raymill.run(run_file(tmp_path, "run", 100), progress=False)
+    raymill.run(run_file(tmp_path, "run", 100), progress=False, replace=True)
+    moved = raymill.alias("models", "champion")
+    assert moved["version"] == 2 and moved["digest"] != found["digest"]
+
+
+def test_a_learning_rate_of_a_middle_step_leaves_the_data_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    train_without_ray(monkeypatch)
+    write_records(Path("in.jsonl"), 80)
+    before = raymill.run(run_file(tmp_path, "run", 100), progress=False).manifest["artifacts"]
+    change = {"steps.sft.optimizer.learning_rate": 1e-3}
+    with pytest.raises(DataError, match=r"^step sft: .*optimizer.learning_rate was 0.003, now 0.001"):
+        raymill.run(run_file(tmp_path, "run", 100), override=change, progress=False)
+    after = raymill.run(run_file(tmp_path, "run", 100), override=change, replace=True, progress=False)
+    changed = [name for name, digest in after.manifest["artifacts"].items() if digest != before[name]]
+    assert changed == ["publish", "sft"] and not after.step("data").fresh
+    assert raymill.alias("models", "champion")["digest"] == after.manifest["artifacts"]["sft"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_killed_while_it_trains_the_command_continues_with_equal_digests(tmp_path):
+    write_records(tmp_path / "in.jsonl", 80)
+    training = {"steps": 60, "workers": {"count": 2}}
+    for output in ("whole", "killed"):
+        (tmp_path / f"{output}.json").write_text(json.dumps(run_file(tmp_path, output, 100, **training)))
+    try:
+        code, _, err = Command("run", str(tmp_path / "whole.json")).wait(400)
+        assert code == 0, err
+        first = Command("run", str(tmp_path / "killed.json"))
+        checkpoints = str(tmp_path / "killed" / "sft" / "checkpoints")
+        assert wait_until(lambda: Store().holds_files(checkpoints), 300)
+        first.end_all()
+        assert not (tmp_path / "killed" / "sft" / "manifest.json").exists()
+        code, _, err = Command("run", str(tmp_path / "killed.json")).wait(400)
+    finally:
+        end_commands()
+    assert code == 0, err
+    whole, killed = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("whole", "killed"))
+    assert whole["artifacts"] == killed["artifacts"] and whole["digest"] == killed["digest"]
