@@ -42,6 +42,7 @@ GUIDES = {
     "training/REFERENCE.md": "reference/train.md",
     "pipelines/rules/README.md": "how-to/rules.md",
     "training/README.md": "how-to/train.md",
+    "cluster/chain/README.md": "how-to/run-files.md",
     "cluster/store/README.md": "how-to/storage.md",
     "cluster/submit/README.md": "how-to/submit.md",
     "k8s/README.md": "how-to/kubernetes.md",

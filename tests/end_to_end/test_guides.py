@@ -38,8 +38,8 @@ def test_the_configs_in_the_guides_load(tmp_path):
         name = load(str(path)).name
         names += [name] * is_whole
     assert names == [
-        "web", "helpdesk", "helpdesk-lora", "helpdesk-dpo", "web", "round-1", "sms", "tickets", "peps", "multilingual",
-        "crawl", "best", "upsampled", "site", "articles", "clean",
+        "web", "helpdesk", "helpdesk-lora", "helpdesk-dpo", "helpdesk-model", "helpdesk-model", "web", "round-1", "sms",
+        "tickets", "peps", "multilingual", "crawl", "best", "upsampled", "site", "articles", "clean",
         "educational", "lessons", "lessons-by-meaning", "tickets-errors", "log-errors", "slice-1", "more",
         "manuals-qa", "friendly", "manuals-checked",
         "intents-paraphrased",
