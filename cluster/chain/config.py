@@ -236,14 +236,15 @@ def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) 
     if field == "digest":
         return manifest["digest"]
     found: Any = report
-    for key in field.split("."):
-        if isinstance(found, list) and re.fullmatch(r"-?\d+", key) and -len(found) <= int(key) < len(found):
+    for number, key in enumerate(keys := field.split(".")):
+        if isinstance(found, Mapping) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and re.fullmatch(r"-?\d+", key) and -len(found) <= int(key) < len(found):
             found = found[int(key)]
-            continue
-        if not isinstance(found, Mapping) or key not in found:
-            known = ", ".join(name for name, one in report.items() if not isinstance(one, dict | list))
-            raise DataError(f"{uri}: its report has no {field}. It has: {known or 'no single values'}.")
-        found = found[key]
+        else:
+            there = [*found] if isinstance(found, Mapping) else range(len(found)) if isinstance(found, list) else ()
+            at = ".".join(keys[:number]) or "It"
+            raise DataError(f"{uri}: its report has no {field}. {at} has: {', '.join(map(str, there)) or 'nothing'}.")
     return found
 
 

@@ -419,7 +419,7 @@ def _by_message(outcomes: list[Outcome]) -> tuple[str, str]:
 # Runs with a changed record or file.
 AREAS = (
     *("curated", "saved", "prepared", "versions", "trained", "continued", "annotated"),
-    *("answered", "prompted", "logs", "errors_of_logs"),
+    *("answered", "prompted", "logs", "errors_of_logs", "models", "promoted", "chained"),
 )
 
 KINDS: dict[str, Kind] = {

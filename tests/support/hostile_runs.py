@@ -35,6 +35,7 @@ FILES_OF_RECORDS = {
     "raymill.cluster.readers.formats.hub:saved_files": "saved/*/state.json",
     "raymill.pipelines.prepare.fetch.snapshot:record_of": "prepared/fetched/**/*.json",
     "raymill.pipelines.prepare.versions.registry:_file": "versions/**/*.json",
+    "raymill.training.promote.alias:read": "models/aliases/*/*.json",
     "raymill.cluster.readers.recorded:inputs_file": "*/inputs.json",
     "raymill.training.continuing:recorded_parent": "continued/parent.json",
     "raymill.training.pack.packed_run:manifest_file": "**/pack.json",
@@ -100,11 +101,19 @@ def build(run: Path, call: Call) -> None:
         "errors_of_answered": {"kind": "errors", "run": str(out / "answered")},
         "errors_of_prompted": {"kind": "errors", "run": str(out / "prompted")},
         "errors_of_logs": logged,
+        "promoted": {"kind": "promote", "model": str(out / "trained"), "alias": "best", "folder": str(out / "models"),
+                     "evidence": str(out / "trained")},
+        "again": {"kind": "promote", "model": str(out / "continued"), "alias": "best", "folder": str(out / "models")},
+        "chained": {"kind": "run", "steps": {
+            "first": {"kind": "curate", "inputs": [{"path": str(run / "texts")}], "dedup": None},
+            "second": {"kind": "curate", "inputs": [{"path": "${first.output}/corpus"}], "dedup": None,
+                       "if": "${first.totals.corpus.documents} > 0"}}},
     }  # fmt: skip
     for name, settings in configs.items():
         (run / f"{name}.json").write_text(json.dumps({"name": "hostile", "output": str(out / name)} | settings))
     for verb, name in (("curate", "curated"), ("prepare", "prepared"), ("train", "trained"), ("train", "continued"),
-                       ("annotate", "annotated"), ("prepare", "topics"), ("train", "answered")):  # fmt: skip
+                       ("annotate", "annotated"), ("prepare", "topics"), ("train", "answered"),
+                       ("promote", "promoted"), ("promote", "again"), ("run", "chained")):  # fmt: skip
         call(verb, str(run / f"{name}.json"))
     with FaultyServer() as server:
         asked = configs["prompted"] | {"models": {"small": {"endpoint": server.url, "name": "small"}}}
@@ -188,6 +197,14 @@ def commands(run: Path, area: str, draw: random.Random) -> list[tuple[tuple[str,
             for area, name in OF_ERRORS.items()
         },
         "errors_of_logs": of_run("errors", "errors_of_logs"),
+        "models": [
+            (("alias", str(out / "models"), "best"), ""),
+            (("alias", str(out / "models"), "best", "--rollback"), "models"),
+            (("promote", str(run / "promoted.json"), "--dry-run"), ""),
+            (("promote", str(run / "promoted.json"), "--replace"), "."),
+        ],
+        "promoted": [(words, "." if words[0] == "promote" else at) for words, at in of_run("promote", "promoted")],
+        "chained": of_run("run", "chained"),
     }  # fmt: skip
     return found[area]
 

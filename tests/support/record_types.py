@@ -28,6 +28,7 @@ from raymill.pipelines.prepare.fetch import (
 from raymill.pipelines.prepare.versions.registry import Version
 from raymill.training.pack import packed_run
 from raymill.training.pack.packed_run import TokenizerRecord
+from raymill.training.promote.alias import AliasVersion
 from raymill.training.records import finished
 from raymill.training.records.checkpoint import CheckpointManifest
 
@@ -106,6 +107,13 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
          "records": dict.fromkeys(SPLITS, 0)},
         {"name", "version"},
         {"output"},
+    ),
+    "raymill.training.promote.alias:read": (
+        AliasVersion.parse,
+        {"version": 2, "promoted": 1, "model": URI, "digest": "d", "moved": "t",
+         "evidence": {"run": URI, "digest": "d", "passed": True}},
+        set(),
+        {"model", "evidence.run"},
     ),
     "raymill.cluster.readers.recorded:inputs_file": (
         raymill.cluster.readers.recorded._parse,

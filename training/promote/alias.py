@@ -54,7 +54,8 @@ class AliasVersion:
             raise ValueError("version and promoted are numbers from 1, and digest and moved are text")
         if not isinstance(plain["evidence"], dict | None):
             raise ValueError("evidence is no mapping")
-        return cls(**plain | {"model": paths.RecordedUri(plain["model"])})
+        evidence = plain["evidence"] and plain["evidence"] | {"run": paths.RecordedUri(plain["evidence"]["run"])}
+        return cls(**plain | {"model": paths.RecordedUri(plain["model"]), "evidence": evidence})
 
 
 def models_folder() -> str:
@@ -109,6 +110,9 @@ class Alias:
         if now.promoted == 1:
             raise DataError(f"{self.uri}: no model was promoted before {now.model}. Promote another one.")
         before = self.read(self.read(now.promoted - 1).promoted)
+        # Whoever wrote the record could else choose where requests with the user's keys go.
+        if paths.store_of(before.model) != paths.store_of(self.folder):
+            raise DataError(f"{before.model}: is on another store than the aliases. Promote it by its config.")
         if (seen := model_digest(self.store, before.model)) != before.digest:
             raise DataError(f"{before.model}: has digest {seen}, and {before.digest} was promoted. It was made again.")
         number = now.version + 1
@@ -126,7 +130,10 @@ class Alias:
 
     def read(self, number: int) -> AliasVersion:
         """The record with this number. Raises DataError: it is gone or damaged."""
-        file = RecordFile(self.store, self._uri(number), "the record of an alias", AliasVersion.parse, of_folder=False)
+        fix = "Restore it; or delete it, then the record before it holds."
+        file = RecordFile(
+            self.store, self._uri(number), "the record of an alias", AliasVersion.parse, fix, of_folder=False
+        )
         if (found := file.read()) is None:
             raise DataError(f"{file.uri}: is gone. Records of aliases are never removed: restore it, or promote again.")
         return found

@@ -38,8 +38,8 @@ def test_a_field_is_a_value_of_the_report_or_the_digest():
         True,
         0.5,
     ]
-    for field in ("scores.worst", "rows.2", "rows.a"):
-        with pytest.raises(DataError, match=rf"^/o: its report has no {field}\. It has: passed\.$"):
+    for field, there in (("scores.worst", "scores has: best"), ("rows.2", "rows has: 0, 1"), ("no", "It has: passed")):
+        with pytest.raises(DataError, match=rf"^/o: its report has no {field}\. {there}"):
             field_value(field, manifest, report, "/o")
 
 
