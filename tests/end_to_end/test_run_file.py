@@ -75,6 +75,34 @@ def test_a_learning_rate_of_a_middle_step_leaves_the_data_alone(tmp_path, monkey
     assert raymill.alias("models", "champion")["digest"] == after.manifest["artifacts"]["sft"]
 
 
+@pytest.mark.parametrize("judged_better", [True, False])
+def test_the_model_that_passes_its_comparison_is_promoted(tmp_path, monkeypatch, judged_better):
+    """The one with 40 steps against the one with 1 step, in bits of the references, and the other way round."""
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    train_without_ray(monkeypatch)
+    write_records(Path("in.jsonl"), 160)
+    given = run_file(tmp_path, "run", 100, steps=40)
+    steps = {"base": given["steps"]["sft"] | {"steps": 1, "evaluate": {}, "checkpoint": {}}} | given["steps"]
+    models = ["${sft.output}", "${base.output}"]
+    steps["judged"] = {
+        "kind": "compare", "models": models if judged_better else models[::-1], "on": "${data.output}/test",
+        "sampling": {"temperature": 0, "max_tokens": 8}, "gate": {"bits_per_byte": {"least_gain": 0.0}},
+    }  # fmt: skip
+    steps["publish"] |= {"if": "${judged.passed}", "evidence": "${judged.output}"}
+    run = raymill.run(given | {"steps": steps}, progress=False)
+    *made, published = run.report["steps"]
+    assert [one["state"] for one in made] == ["finished"] * 4 and run.exit_code == (0 if judged_better else 2)
+    if judged_better:
+        found = raymill.alias("models", "champion")
+        assert found["digest"] == run.step("sft").manifest["digest"]
+        assert found["evidence"]["digest"] == run.step("judged").manifest["digest"] and found["evidence"]["passed"]
+    else:
+        assert (published["state"], published["reason"]) == ("not made", "judged.passed is false")
+        assert not Path("models").exists()
+    assert not raymill.run(given | {"steps": steps}, progress=False).fresh
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_killed_while_it_trains_the_command_continues_with_equal_digests(tmp_path):
