@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 FINISHED, OPEN, NOT_MADE = "finished", "open", "not made"
 _FACTS = 3  # lines of a run's summary in the report
+_CHARACTERS = 100  # of them on the terminal
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ class ChainJob(RunJob[ChainConfig]):
                 code(one["kind"]),
                 one["state"],
                 "" if one["seconds"] is None else duration(one["seconds"]),
-                wrapped(one["reason"] or one["facts"].replace("\n", "; ")),
+                wrapped(_shown(one)),
                 code((one["digest"] or "")[:12]),
             ]
             for one in entries
@@ -380,6 +381,11 @@ def naming(step: str) -> Iterator[None]:
         if not error.as_written.startswith(f"step {step}"):
             error.args = (f"step {step}: {error.as_written}", *error.args[1:])
         raise
+
+
+def _shown(entry: Mapping[str, Any]) -> str:
+    """Why a step is as it is, or what its run found, in a line."""
+    return entry["reason"] or "; ".join(" ".join(line.split()) for line in entry["facts"].splitlines())
 
 
 def _values_of(runs: Mapping[str, Run]) -> ValueOf:

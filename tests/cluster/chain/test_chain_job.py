@@ -15,6 +15,7 @@ from raymill.cluster.frame.opening import open as open_run
 from raymill.cluster.frame.work import work_of
 from raymill.cluster.garbage import find_garbage
 from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB, Machines
 from tests.support import inline, words_kind
 
 
@@ -205,6 +206,17 @@ def test_it_is_submitted_as_one_job_with_absolute_paths_and_references(raymill, 
     assert after.finished and after.run_id == work.run_id
     Path("job.yaml").write_text(json.dumps(work.config))
     assert "finished before, nothing to do" in raymill("run", "job.yaml")[1]
+
+
+def test_steps_of_other_machines_have_a_group_of_their_own(raymill, monkeypatch):
+    def machines(self, seconds):
+        gpu = Machines("gpu", cpus=8, memory=64 * GIB, disk=GIB, gpus=2, least=1, most=4)
+        return gpu if self.config.lower else Machines("cpu", cpus=self.unit_count(), memory=GIB, disk=GIB)
+
+    monkeypatch.setattr(words_kind.WordsJob, "machines", machines)
+    raymill("run", "w.yaml")
+    groups = work_of("w.yaml", [], None, None).workers
+    assert [(one.name, one.gpus, one.cpus) for one in groups] == [("cpu", 0, 4), ("gpu", 2, 8)]
 
 
 def test_what_is_left_over_in_steps_is_found(raymill, tmp_path):

@@ -25,6 +25,7 @@ from raymill.cluster.readers.recorded import read_inputs, write_inputs
 from raymill.cluster.readers.streams import Span
 from raymill.cluster.readers.units import InputManifest, read_unit
 from raymill.cluster.store.store import Store
+from tests.support.inline import curate_inline
 from tests.support.input_rows import rows_of
 
 MIB = 1 << 20
@@ -815,6 +816,26 @@ def test_the_fingerprint_follows_files_and_settings(folder, change):
         (folder / "a.jsonl").rename(folder / "aa.jsonl")
     after = frozen(folder, path="*.jsonl", licence="CC0" if change == "setting" else None).fingerprint
     assert after != before
+
+
+def test_an_artifact_that_was_made_again_is_the_same_input_unless_a_file_is_cut_or_added(tmp_path):
+    """The second one has other names of files and other times."""
+    runs = {}
+    for name in ("before", "after"):
+        monkey = pytest.MonkeyPatch()
+        (tmp_path / "in.jsonl").write_text(LINE)
+        settings = {"inputs": [{"path": str(tmp_path / "in.jsonl")}], "output": str(tmp_path / name)}
+        runs[name] = curate_inline(settings | {"language": None, "rules": None, "dedup": None}, monkey)
+        (tmp_path / name / "corpus").rename(tmp_path / "corpus")
+        runs[name] = [path.name for path in (tmp_path / "corpus").glob("*.parquet")], frozen(tmp_path, path="corpus")
+        if name == "before":
+            (tmp_path / "corpus").rename(tmp_path / "old")
+    (names_before, before), (names_after, after) = runs.values()
+    assert names_before != names_after and before.fingerprint == after.fingerprint
+    (file,) = (tmp_path / "corpus").glob("*.parquet")
+    (tmp_path / "corpus" / "more.parquet").write_bytes(file.read_bytes())
+    assert frozen(tmp_path, path="corpus").fingerprint != after.fingerprint
+    assert frozen(tmp_path, path="corpus", licence="CC0").fingerprint != after.fingerprint
 
 
 def test_the_fingerprint_does_not_depend_on_the_size_of_units(folder):
