@@ -30,7 +30,7 @@ from raymill.cluster.output import Output
 from raymill.cluster.readers.inputs import STORES, Input
 from raymill.cluster.record import json_bytes, read_json
 from raymill.cluster.report.page import page
-from raymill.cluster.run import RUN_MANIFEST, RunFolder, exported_folders
+from raymill.cluster.run import RUN_MANIFEST, RunFolder, exported_folders, reading_report
 from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
@@ -61,7 +61,7 @@ VERSION = "1"
 DECISION = "decision.json"
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 # In the order of preference.
-_EXPORTED = ("full", "merged")
+_EXPORTED = ("full", "merged", "adapter", "probe")
 
 
 class CompareRun(Run):
@@ -279,6 +279,7 @@ class CompareJob(RunJob[CompareConfig]):
                 "title": one.title,
                 "at": one.endpoint or one.path,
                 "revision": self.models[letter].revision,
+                "training": training_facts(self.store, one),
                 **{name: value for name, value in found.items() if name != "first_reason"},
             }
             if (without := items - found["answered"]) > 0:
@@ -325,23 +326,49 @@ class CompareJob(RunJob[CompareConfig]):
 
 
 def exported(store: Store, model: ModelSettings) -> ModelSettings:
-    """The model; of the output of `train` the whole model that it exported.
+    """The model; of the output of `train` what it exported: a whole model, else an adapter or a classification head.
 
     Raises:
-        DataError: the training exported no whole model.
+        DataError: the training has several phases, or exported none of these.
     """
     if model.path is None or not model.is_folder:
         return model
     found = read_json(store, paths.join(model.path, RUN_MANIFEST), "the manifest of a run")
     if found is None:
         return model
-    if found.get("kind") != "train" or "export" not in found:
+    if found.get("kind") != "train":
         return model
-    folders = exported_folders(found)
+    folders = exported_folders(found) if "export" in found else {}
     for name in _EXPORTED:
         if name in folders:
             return model.model_copy(update={"path": paths.join(model.path, "export", folders[name])})
-    raise DataError(
-        f"{model.path}: its export has {', '.join(folders)}, and no whole model. Train with `export.merged`, "
-        "or compare the scores of its own report."
-    )
+    raise DataError(f"{model.path}: no exported model is there. Of several phases, give the folder of the last one.")
+
+
+def training_facts(store: Store, model: ModelSettings) -> dict[str, Any] | None:
+    """What a training took, from its report; None of another model.
+
+    seconds: on all workers together. memory_gib: largest peak of a worker. general: set or split that it measured ->
+    loss before and after.
+    """
+    if model.path is None or not model.is_folder:
+        return None
+    found = read_json(store, paths.join(model.path, RUN_MANIFEST), "the manifest of a run")
+    if found is None or found.get("kind") != "train":
+        return None
+    with reading_report(model.path):
+        fits = RunFolder(store, model.path).report("fits")["fits"]
+        totals, last = [one["totals"] for one in fits], fits[-1]
+        peaks = [peak for one in fits for _, peak in one["curves"]["memory_gib"]]
+        return {
+            "method": last["recipe"]["method"],
+            "seconds": sum(one["seconds"] * max(one["workers"], default=1) for one in totals),
+            "tokens": sum(one["tokens"] for one in totals),
+            "trainable_parameters": max(one["trainable_parameters"] for one in totals),
+            "memory_gib": max(peaks, default=None),
+            "losses": {
+                name: [fits[0]["before"][name]["loss"], one["loss"]]
+                for name, one in last["after"].items()
+                if name in fits[0]["before"]
+            },
+        }

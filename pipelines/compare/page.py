@@ -45,7 +45,7 @@ _CALIBRATION = (
 def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Section | None]:
     """The sections of the page."""
     found: list[Section | None] = [warnings_section(report["warnings"]), _result(report), _gate(report["gate"])]
-    found.append(_models(report["models"]))
+    found += [_models(report["models"]), _training(report["models"])]
     for one in report["comparisons"]:
         found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
     return [*found, _calibration(report["models"]), config_section(config)]
@@ -85,6 +85,37 @@ def _models(models: Mapping[str, Any]) -> Section:
     ]
     words = "Means over items, with 95% intervals. seconds and cost: of an answer; bits_per_byte: mean over references."
     return table_section("models", "Models", DataTable(None, columns, rows), words=words, none="None.")
+
+
+def _training(models: Mapping[str, Any]) -> Section | None:
+    trained = {letter: one["training"] for letter, one in models.items() if one["training"]}
+    if not trained:
+        return None
+    losses = dict.fromkeys(name for one in trained.values() for name in one["losses"])
+    columns = ["Model", "Method", ">Score", ">Worker seconds", ">Tokens", ">Trained parameters", ">Memory GiB",
+               ">Seconds of an answer", *(f">Loss {name}" for name in losses)]  # fmt: skip
+    rows: list[list[Content]] = []
+    for letter, one in models.items():
+        took = one["training"] or {"method": "-", "seconds": 0, "tokens": 0, "trainable_parameters": 0, "losses": {}}
+        peak, losses_of = took.get("memory_gib"), [took["losses"].get(name) for name in losses]
+        rows.append(
+            [
+                f"{letter}: {one['title']}",
+                took["method"],
+                _mean("score", one["measures"]["score"]),
+                round(took["seconds"]),
+                took["tokens"],
+                took["trainable_parameters"],
+                "-" if peak is None else f"{peak:.2f}",
+                f"{one['measures']['seconds']['value']:.3g}",
+                *("" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}" for pair in losses_of),
+            ]
+        )
+    words = (
+        "What each training took, from its own report. Memory: largest peak of a worker. Losses: of held-out splits "
+        "and sets (`evaluate.sets` of train), before and after; one that grows on general text is forgetting."
+    )
+    return table_section("training", "Cost of training", DataTable(None, columns, rows), words=words, none="None.")
 
 
 def _mean(measure: str, found: Mapping[str, Any] | None) -> str:

@@ -27,7 +27,7 @@ PAIRS_SCHEMA = pa.schema(
     [("id", pa.string()), ("text", pa.large_string()), ("a", pa.large_string()), ("b", pa.large_string())]
 )
 _DIGITS = 6  # of log-probabilities, whose last bits depend on the number of threads
-load_model = Entry("raymill.training.evaluation.answering:ModelFolder")  # it loads transformers
+load_model = Entry("raymill.training.evaluation.answering:folder_model")  # it loads transformers
 
 
 @dataclass(frozen=True)

@@ -11,23 +11,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from raymill.cluster.asking.endpoint import Reply, judged
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Exceeded, Guard
+from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import OF_A_PROMPT, problem_of, prompt_ids, stop_ids
-from raymill.training.model_folder.folder import link_data, model_folder, weight_files
-from raymill.training.models.base import load_base
+from raymill.training.evaluation.label_model import LabelModel
+from raymill.training.model_folder.folder import (
+    addition_in,
+    link_data,
+    model_folder,
+    read_shapes,
+    refuse_foreign_files,
+    weight_files,
+)
+from raymill.training.models.base import load_base, named_config
 from raymill.training.pack.template import OF_A_CHECK
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 
 class ModelFolder:
-    """The model in a folder. Its answers are those of OpenAI's interface: content, end and counts of tokens.
+    """The model in a folder, whole or an adapter on its base.
+
+    Its answers are those of OpenAI's interface: content, end and counts of tokens.
 
     One request is computed at a time, with the seed that it states, so that its answer does not depend on others.
 
@@ -38,11 +51,15 @@ class ModelFolder:
     def __init__(self, store: Store, folder: str) -> None:
         self._tokenizer: Any = load_tokenizer(store, folder)
         on_gpu = torch.cuda.is_available()
-        model: Any = load_base(store, Model(name=folder), 0, torch.bfloat16 if on_gpu else torch.float32, None)
+        model = _whole_or_adapted(store, folder, torch.bfloat16 if on_gpu else torch.float32)
         self._model = model.to("cuda" if on_gpu else "cpu").eval()
-        self._model.generation_config = GenerationConfig()
+        # peft also uses the generation config of the model that it wraps.
+        for holder in (self._model, *([model.get_base_model()] if isinstance(model, PeftModel) else [])):
+            holder.generation_config = GenerationConfig()
         self._stops, self._pad = stop_ids(self._tokenizer), pad_id(self._tokenizer)
         self._longest = int(getattr(self._model.config, "max_position_embeddings", 0) or 1 << 30)
+        if isinstance(model, PeftModel):
+            self._longest -= int(getattr(model.active_peft_config, "num_virtual_tokens", None) or 0)
         self._rendered = Guard(partial(prompt_ids, self._tokenizer))
         self._both = Guard(partial(_prompt_and_answer, self._tokenizer))
         try:  # otherwise each request would take as long
@@ -117,6 +134,70 @@ class ModelFolder:
         return judged(200, {}, json.dumps(plain).encode(), 0.0)
 
 
+class ProbeFolder:
+    """The classification head in a folder, on its base. An answer is the likeliest label of the user's last message."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        found = addition_in(store, folder)
+        assert found is not None
+        self._labels = [str(one) for one in found.settings.get("labels", ())]
+        config = named_config(store, found.base).get_text_config()
+        longest = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+        self._model = LabelModel(store, folder, self._labels, longest)
+        self._thread = ThreadPoolExecutor(1)
+
+    async def send(self, body: str) -> Reply:
+        """The answer to a request."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._answer, json.loads(body))
+
+    def _answer(self, request: Mapping[str, Any]) -> Reply:
+        started = time.monotonic()
+        found = self._probabilities(request["messages"])
+        if not np.isfinite(found).all():
+            return _refused("the tokenizer makes nothing of the prompt")
+        message = {"role": "assistant", "content": self._labels[int(found.argmax())]}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        plain = {"model": request["model"], "choices": [choice], "usage": {"prompt_tokens": 0, "completion_tokens": 1}}
+        return replace(judged(200, {}, json.dumps(plain).encode(), 0.0), seconds=time.monotonic() - started)
+
+    def log_likelihood(self, messages: Sequence[Mapping[str, Any]], answer: str) -> tuple[float, int]:
+        """(log-probability of the label, 1); NaN of what is no label."""
+        if answer not in self._labels:
+            return float("nan"), 0
+        return float(np.log(self._probabilities(messages)[self._labels.index(answer)])), 1
+
+    def _probabilities(self, messages: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        return self._model.probabilities([messages[-1]["content"]])[0]
+
+
+def folder_model(store: Store, folder: str) -> ModelFolder | ProbeFolder:
+    """The model in a folder: whole, an adapter on its base, or a classification head."""
+    found = addition_in(store, folder)
+    return ProbeFolder(store, folder) if found and "labels" in found.settings else ModelFolder(store, folder)
+
+
+def _whole_or_adapted(store: Store, folder: str, dtype: torch.dtype) -> Any:
+    """The causal language model of a folder, or of its adapter on the base.
+
+    Raises:
+        DataError: the adapter is none of a causal language model, or its settings are of other sizes than its tensors.
+    """
+    if (found := addition_in(store, folder)) is None:
+        return load_base(store, Model(name=folder), 0, dtype, None)
+    sizes = {size for shape in read_shapes(store, found.tensors).values() for size in shape}
+    stated = {one for name in ("r", "num_virtual_tokens") if (one := found.settings.get(name)) is not None}
+    kind, task = found.settings.get("peft_type"), found.settings.get("task_type")
+    if kind not in ("LORA", "PREFIX_TUNING", "PROMPT_TUNING") or task != "CAUSAL_LM" or not stated <= sizes:
+        raise DataError(
+            f"{folder}: its adapter ({kind}, {task}) is none that `raymill train` exports for a language model. Export "
+            "the run again, or give its merged model."
+        )
+    local = Path(local_folder(store, folder))
+    refuse_foreign_files(local)
+    base = load_base(store, found.base, 0, dtype, None)
+    return PeftModel.from_pretrained(base, str(local), local_files_only=True)
+
+
 def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], str]) -> tuple[list[int], list[int]]:
     """(the tokens of a conversation, those of the answer after it). For a Guard."""
     messages, answer = both
@@ -147,12 +228,12 @@ def _refused(reason: str) -> Reply:
     return Reply("refused", reason, 400, json.dumps({"error": {"message": reason}}).encode())
 
 
-def loaded(store: Store, folder: str) -> Callable[[], AbstractAsyncContextManager[ModelFolder]]:
+def loaded(store: Store, folder: str) -> Callable[[], AbstractAsyncContextManager[ModelFolder | ProbeFolder]]:
     """What opens the model in a folder, which is loaded once."""
-    model = ModelFolder(store, folder)
+    model = folder_model(store, folder)
 
     @asynccontextmanager
-    async def opened() -> AsyncIterator[ModelFolder]:
+    async def opened() -> AsyncIterator[ModelFolder | ProbeFolder]:
         yield model
 
     return opened

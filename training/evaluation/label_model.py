@@ -23,7 +23,7 @@ from raymill.training.config_parts import Model
 from raymill.training.data.packed import PACKED
 from raymill.training.evaluation.job import batches, class_probabilities
 from raymill.training.methods import CLASSIFIER
-from raymill.training.model_folder.folder import model_folder, read_object, read_shapes
+from raymill.training.model_folder.folder import base_below, model_folder, read_object, read_shapes
 from raymill.training.models.base import load_base
 from raymill.training.models.objective import NextToken, RowClassifier
 from raymill.training.pack.documents import Document, Pair
@@ -111,15 +111,9 @@ def _probe(store: Store, folder: str, on_gpu: bool, how: dict[str, Any]) -> tupl
     plain = read_object(store, at, {"base": dict, "pool": str, "labels": list})
     if plain["pool"] not in _POOLS:
         raise DataError(f"{at}: pool is {plain['pool']!r:.40}, and none of {', '.join(_POOLS)}. Export the run again.")
-    # A random base is part of the export, which may have been moved since.
-    own = paths.join(folder.rpartition("/")[0], "base")
-    name = own if store.list_files(own) else str(plain["base"].get("name"))
-    revision = None if name == own else plain["base"].get("revision")
-    if paths.is_remote(name) and paths.store_of(name) != paths.store_of(folder):
-        # Whoever wrote the run would choose where requests with the user's keys go.
-        raise DataError(f"{at}: its base {name} is on another store. Copy the base to {own}.")
+    base = base_below(store, folder, at, plain["base"])
     try:
-        model: Any = load_base(store, Model(name=name, revision=revision), kind=AutoModel, **how)
+        model: Any = load_base(store, base, kind=AutoModel, **how)
         head = model_folder(store, Model(name=folder)) / "head.safetensors"
         hidden, labels = model.config.get_text_config().hidden_size, len(plain["labels"])
         wanted: dict[str, tuple[int, ...]] = {"weight": (labels, hidden), "bias": (labels,)}

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +306,67 @@ def located_with_fingerprint(store: Store, name: str) -> tuple[str, str]:
     """
     model = located(Model(name=name))
     assert model.name is not None
-    return model.name, model_fingerprint(store, model)
+    if (found := addition_in(store, model.name)) is None:
+        return model.name, model_fingerprint(store, model)
+    of_base = model_fingerprint(store, located(found.base))
+    plain = {key: one for key, one in found.settings.items() if key not in ("base", *_NAMES_OF_BASE)}
+    return model.name, "on-base-" + _sha256(canonical_json([plain, of_base]) + _sampled(store, found.tensors))
+
+
+@dataclass(frozen=True)
+class Addition:
+    """An adapter or a classification head, in a folder without its base.
+
+    Attributes:
+        settings: content of adapter_config.json or probe.json. tensors: URI of its weights. base: the model below it.
+    """
+
+    settings: dict[str, Any]
+    tensors: str
+    base: Model
+
+
+_NAMES_OF_BASE = ("base_model_name_or_path", "revision")
+ADAPTER, PROBE = "adapter_config.json", "probe.json"
+
+
+def addition_in(store: Store, folder: str) -> Addition | None:
+    """The adapter or classification head in a folder; None if a whole model is there, or it is a name on the hub.
+
+    Raises:
+        DataError: its files are damaged, or it names a base on another store.
+    """
+    if on_hub(Model(name=folder)) or store.exists(paths.join(folder, "config.json")):
+        return None
+    for file, tensors in ((ADAPTER, "adapter_model.safetensors"), (PROBE, "head.safetensors")):
+        at = paths.join(folder, file)
+        if store.exists(at):
+            settings = read_object(store, at)
+            named = (
+                settings.get("base")
+                if file == PROBE
+                else {"name": settings.get(_NAMES_OF_BASE[0]), "revision": settings.get(_NAMES_OF_BASE[1])}
+            )
+            if not isinstance(named, dict) or not isinstance(named.get("name"), str):
+                raise DataError(f"{at}: names no base model. Export the run again.")
+            return Addition(settings, paths.join(folder, tensors), base_below(store, folder, at, named))
+    return None
+
+
+def base_below(store: Store, folder: str, at: str, named: Mapping[str, Any]) -> Model:
+    """The base of an exported adapter or head: the random one beside the folder, which may have been moved, or `named`.
+
+    Raises:
+        DataError: it is on another store: whoever wrote the run would choose where requests with the user's keys go.
+    """
+    own = paths.join(folder.rpartition("/")[0], "base")
+    if store.list_files(own):
+        return Model(name=own)
+    name = str(named["name"])
+    if paths.is_remote(name) and paths.store_of(name) != paths.store_of(folder):
+        raise DataError(f"{at}: its base {name} is on another store. Copy the base to {own}.")
+    revision = named.get("revision")
+    return Model(name=name, revision=revision if isinstance(revision, str) else None)
 
 
 def _weights_fingerprint(store: Store, folder: str) -> str:

@@ -1,6 +1,7 @@
 """Comparisons of model folders: log-likelihoods by hand, a model against itself, outputs of `train`, kills."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,16 +13,17 @@ from raymill.cluster.engine import Engine
 from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.config import ComparedModel
-from raymill.pipelines.compare.job import exported
-from raymill.training.evaluation.answering import ModelFolder
+from raymill.pipelines.compare.job import exported, training_facts
+from raymill.training.evaluation.answering import ModelFolder, folder_model
 from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
+from raymill.training.model_folder.folder import located_with_fingerprint
 from raymill.training.pack.template import CHATML
 from tests.support.compare_inline import compare_inline as run
 from tests.support.compare_inline import tickets
 from tests.support.generate_inline import rows
 from tests.support.inline import InlineEngine
 from tests.support.tiny_tokenizers import saved, tiny
-from tests.support.train_inline import train_inline, write_corpus
+from tests.support.train_inline import MODEL, train_inline, write_corpus
 
 
 def model(path, seed):
@@ -135,11 +137,46 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
         monkeypatch,
     )
     assert exported(Store(), ComparedModel(path=made.uri)).path == f"{made.uri}/export/merged"
-    manifest = json.loads((tmp_path / "lora/manifest.json").read_text())
-    del manifest["export"]["folders"]["merged"]
-    (tmp_path / "lora/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match="no whole model"):
-        exported(Store(), ComparedModel(path=made.uri))
+    facts = training_facts(Store(), ComparedModel(path=made.uri))
+    assert facts["method"].startswith("lora") and facts["tokens"] > 0 < facts["seconds"]
+    assert {*facts["losses"]} == {"test"} and facts["trainable_parameters"] < 100_000
+    # The adapter alone, on the random base beside it, computes what the merged model computes.
+    merged, adapter = (folder_model(Store(), f"{made.uri}/export/{name}") for name in ("merged", "adapter"))
+    asked = [{"role": "user", "content": "How long is river 4?"}], "12"
+    assert adapter.log_likelihood(*asked)[0] == pytest.approx(merged.log_likelihood(*asked)[0], abs=1e-3)
+    _, first = located_with_fingerprint(Store(), f"{made.uri}/export/adapter")
+    moved = shutil.copytree(tmp_path / "lora/export", tmp_path / "moved")
+    assert located_with_fingerprint(Store(), f"{moved}/adapter")[1] == first
+    settings = json.loads((moved / "adapter/adapter_config.json").read_text())
+    for wrong in ({"r": 10**9}, {"task_type": None}, {"peft_type": "VERA"}):
+        (moved / "adapter/adapter_config.json").write_text(json.dumps(settings | wrong))
+        with pytest.raises(DataError, match=r"is none that `raymill.train` exports"):
+            folder_model(Store(), f"{moved}/adapter")
+
+
+def test_prompt_tuning_and_a_probe_are_compared_with_their_base(monkeypatch, tmp_path, data):
+    """They have no whole model: virtual tokens on a base, and a head of three labels."""
+    rows_of = [json.loads(line) for line in (data.parent / "a.jsonl").read_text().splitlines()]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": one["prompt"], "label": one["completion"]}) + "\n"
+                                              for one in rows_of * 8))  # fmt: skip
+    usual = {"corpus": {"path": str(tmp_path / "a.jsonl")}, "steps": 20,
+             "model": {"config": MODEL | {"max_position_embeddings": 256}, "tokenizer": "train"},
+             "tokens_per_step": 1024,
+             "evaluate": {"every_steps": 10}, "checkpoint": {"every_steps": 10},
+             "packing": {"mode": "none", "overflow": "truncate"}}  # fmt: skip
+    of_probe = {"method": "probe", "columns": {"text": "text", "label": "label"}, "output": str(tmp_path / "probe")}
+    of_tuned = {"method": "prompt", "columns": {"text": "text"}, "output": str(tmp_path / "tuned")}
+    probe, tuned = (train_inline(usual | own, monkeypatch) for own in (of_probe, of_tuned))
+    models = [probe.uri, tuned.uri, f"{tuned.uri}/export/base"]
+    config = {"models": models, "on": str(data), "answer": "label", "sampling": {"temperature": 0, "max_tokens": 4}}
+    made = run(config | {"output": str(tmp_path / "out")}, monkeypatch)
+    assert {one["content"] for one in rows(made, "answers_of.A")} <= {"billing", "delivery", "login"}
+    assert made.report["models"]["A"]["training"]["method"].startswith("probe")
+    assert made.report["models"]["B"]["training"]["method"].startswith("prompt")
+    assert made.report["models"]["C"]["training"] is None
+    logs = {letter: [one["reference_log"] for one in rows(made, f"likelihood_of.{letter}")] for letter in "ABC"}
+    assert np.isfinite([*logs["A"], *logs["B"], *logs["C"]]).all() and logs["B"] != logs["C"]
+    assert "Cost of training" in (tmp_path / "out/report.html").read_text()
 
 
 def test_bleu_of_sums_is_the_one_of_the_corpus():
