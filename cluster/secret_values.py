@@ -366,7 +366,7 @@ def take_out(
                 isinstance(key, str)
                 and isinstance(inner, str)
                 and not is_own((*at, key))
-                and _is_secret_setting(at, key, inner)
+                and (_is_secret_setting(at, key, inner) or ("use" in value and _is_secret_of_plugin(key, inner)))
             ):
                 found.append((where, "by its name"))
                 taken[name] = HIDDEN
@@ -400,6 +400,11 @@ def _is_secret_setting(at: Loc, name: str, value: str) -> bool:
         and looks_random(value.ljust(20, "_"))
         and len(value) > 11
     )
+
+
+def _is_secret_of_plugin(name: str, value: str) -> bool:
+    """Whether a setting of a plug-in, whose names are those of its author, is a secret."""
+    return is_secret_pair(name, value) and not _DIGEST.fullmatch(value)
 
 
 def _names_one_in_json(value: str) -> bool:

@@ -192,6 +192,14 @@ def test_secrets_are_taken_out_of_settings_and_named_by_their_place():
     assert taken["storage"] == given["storage"] and taken["***"] == 1
 
 
+def test_a_secret_setting_of_a_plugin_is_taken_out_however_ordinary_it_is():
+    plain = {"use": "mine:Notify", "code": "ab" * 32, "column": "token", "session": "morning"}
+    given = {"callbacks": [plain | {"password": "hunter2", "api_key": "abcdefgh", "token": ""}]}
+    taken, found = take_out(given)
+    assert taken == {"callbacks": [plain | {"password": "***", "api_key": "***", "token": ""}]}
+    assert found == [(("callbacks", 0, name), "by its name") for name in ("password", "api_key")]
+
+
 @pytest.mark.parametrize("value", ['{"password": "hunter2"}', '[{"a": {"b": [{"apiKey": "Tr0ub4dor"}]}}]'])
 def test_a_secret_in_a_parameter_that_is_json_is_taken_out(value):
     assert take_out({"parameters": {"filter": value}}) == (

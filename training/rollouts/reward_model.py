@@ -1,5 +1,6 @@
 """Scores of answers by a model of rewards, a sequence classifier with one label."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.models.base import load_base
@@ -29,7 +30,7 @@ class RewardModelScores:
     def __init__(
         self, store: Store, folder: str, tokenizer: PreTrainedTokenizerFast, device: torch.device, bf16: bool
     ) -> None:
-        setting = f"grpo.rewards: model {folder}"
+        setting = self._name = f"grpo.rewards: model {folder}"
         if load_tokenizer(store, folder).get_vocab() != tokenizer.get_vocab():
             raise ConfigError(
                 f"{setting}: has another tokenizer than the trained model, so it cannot score its tokens. Train the "
@@ -40,17 +41,25 @@ class RewardModelScores:
         model = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
         if model.config.num_labels != 1:
             raise ConfigError(f"{setting}: has {model.config.num_labels} labels, and a model of rewards has one score")
+        if (rows := len(model.get_input_embeddings().weight)) < len(tokenizer):
+            raise ConfigError(f"{setting}: has {rows:,} embeddings, and its tokenizer {len(tokenizer):,} tokens")
         self._model: Any = model.eval().requires_grad_(False)
         self._model.to(device)
 
     @torch.no_grad()
     def __call__(self, answers: Sequence[SampledAnswer]) -> list[float]:
-        """The score of each answer, of the hidden state of its last token."""
+        """The score of each answer, of the hidden state of its last token.
+
+        Raises:
+            DataError: a score is not finite.
+        """
         ids = [[*answer.prompt_ids, *answer.ids] for answer in answers]
         scores: list[float] = []
         together = max(1, _BATCH_TOKENS // max(map(len, ids), default=1))
         for start in range(0, len(ids), together):
             scores += self._scores(ids[start : start + together]).tolist()
+        if not all(map(math.isfinite, scores)):
+            raise DataError(f"{self._name}: gives scores that are not finite. Its training diverged: use another one.")
         return scores
 
     def _scores(self, ids: Sequence[Sequence[int]]) -> Tensor:

@@ -62,8 +62,8 @@ def rewards_of(
             case "model":
                 found[:, number] = next(left)(answers)
             case "program":
-                texts = [f"{_code(answer.generated)}\n\n{answer.reference}\n" for answer in answers]
-                for at, seen in enumerate(run_programs(texts, how.reward_s, _BYTES)):
+                programs = [(_code(answer.generated), answer.reference) for answer in answers]
+                for at, seen in enumerate(run_programs(programs, how.reward_s, _BYTES)):
                     found[at, number], slow[at] = seen is True, slow[at] | (seen is None)
             case _:
                 bounds = [WorkBounds(how.reward_s, _BYTES)] * len(answers)

@@ -33,6 +33,19 @@ PROGRAMS = {
     "the network": (False, "import socket; socket.create_connection(('127.0.0.1', 22), 1)"),
     "interfaces": (True, "import socket; assert [name for _, name in socket.if_nameindex()] in (['lo'], [])"),
     "the environment": (True, "import os; assert not {'HOME', 'PATH', 'AWS_SECRET_ACCESS_KEY'} & {*os.environ}"),
+    "threads": (True, "import threading; one = threading.Thread(target=print); one.start(); one.join()"),
+    "a fork": (False, "import os; os.fork()"),
+    "another program": (False, "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"),
+    "shared memory": (False, "open('/dev/shm/a', 'wb').write(b'a')"),
+    "a file at the root": (False, "open('/a', 'wb').write(b'a')"),
+    "memory of the System V kind": (False, "import ctypes; assert ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600) >= 0"),
+    "a namespace of its own": (False, "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0"),
+    "many files": (False, "for n in range(60): open(str(n), 'wb').write(bytes(1 << 20))"),
+    "looks for the token": (
+        False,
+        "import sys, os\nfor c in sys._getframe().f_code.co_consts:\n    print(c)\nsys.stdout.flush(); os._exit(0)",
+    ),
+    "reads its input": (False, "print(input()); import os; os._exit(0)"),
     "processes": (True, "import os; assert os.getpid() < 10 and not os.path.exists('/proc/1')"),
 }
 
@@ -40,16 +53,8 @@ PROGRAMS = {
 @isolated
 def test_what_programs_come_to(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    found = run_programs([program for _, program in PROGRAMS.values()], SECONDS, MEMORY)
+    found = run_programs([(program, "") for _, program in PROGRAMS.values()], SECONDS, MEMORY)
     assert dict(zip(PROGRAMS, found, strict=True)) == {name: outcome for name, (outcome, _) in PROGRAMS.items()}
-
-
-@isolated
-def test_a_process_that_a_program_leaves_behind_is_ended(tmp_path):
-    left = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(1000.25)\n"
-    assert run_programs([left], SECONDS, MEMORY) == [True]
-    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
-    assert not any(str(programs._PROCESSES).encode() in one and b"--nproc" in one for one in running)
 
 
 @isolated
@@ -72,4 +77,4 @@ def test_an_answer_is_right_if_its_program_passes_the_tests_of_the_reference():
 def test_without_isolation_no_program_runs(monkeypatch, found):
     monkeypatch.setattr(programs.shutil, "which", lambda name: found)
     with pytest.raises(ConfigError, match=r"grpo.rewards: program: .*bubblewrap"):
-        run_programs(["open('/tmp/ran', 'w')"], SECONDS, MEMORY)
+        run_programs([("open('/tmp/ran', 'w')", "")], SECONDS, MEMORY)

@@ -53,12 +53,25 @@ def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
         scores(saved(tmp_path / "three", num_labels=3))
     with pytest.raises(DataError, match="1 weights are missing"):
         scores(saved(tmp_path / "causal", LlamaForCausalLM))
+    with pytest.raises(ConfigError, match=f"has 8 embeddings, and its tokenizer {len(WORDS)} tokens"):
+        scores(saved(tmp_path / "small", num_labels=1, vocab_size=8))
     other = saved(tmp_path / "other", num_labels=1)
     smaller = tokenizer()
     smaller.add_tokens(["more"])
     smaller.save_pretrained(other)
     with pytest.raises(ConfigError, match="has another tokenizer than the trained model"):
         scores(other)
+
+
+def test_scores_that_are_not_finite_name_the_model(tmp_path):
+    folder = saved(tmp_path, num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.score.weight.fill_(3e38)
+        model.model.norm.weight.fill_(1e6)
+    model.save_pretrained(folder)
+    with pytest.raises(DataError, match="model .* gives scores that are not finite"):
+        scores(folder)([SampledAnswer("d", "", "", "", [1, 2], [3])])
 
 
 def test_a_training_by_the_scores_of_a_model(tmp_path):
