@@ -3626,6 +3626,7 @@ def compare(
     on: Place = NOT_GIVEN,
     items: int | None = NOT_GIVEN,
     group: str | None = NOT_GIVEN,
+    gaps: Sequence[str] = NOT_GIVEN,
     answer: Literal["text", "label", "number"] = NOT_GIVEN,
     custom: Sequence[str | Callable[..., Any] | ScoreUseSettings] = NOT_GIVEN,
     likelihood: bool = NOT_GIVEN,
@@ -3660,6 +3661,8 @@ def compare(
         items: Largest number of items, drawn by their ids; null: all of the split.
         group: Metadata field whose values are drawn together in intervals, such as the document of several
             questions; null: each item is drawn by itself.
+        gaps: Metadata fields, such as a customer group, between whose values gaps of score, errors, missing
+            answers and length are reported for each model, and of labels demographic parity and equalised odds.
         answer: Comparison of answers with references, the measure `score`: text (F1 of words), label (equal),
             or number (the one after `####`, else the last).
         custom: Scores of your own, as in `custom` of `prompt`.
@@ -3693,6 +3696,7 @@ def compare(
             "on": on,
             "items": items,
             "group": group,
+            "gaps": gaps,
             "answer": answer,
             "custom": custom,
             "likelihood": likelihood,

@@ -6,6 +6,7 @@ that A is compared with, all other measures of all comparisons, and all slices o
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB
 from raymill.pipelines.agreement import wilson
 from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
+from raymill.pipelines.compare.fairness import group_gaps
 from raymill.pipelines.compare.stages import by_item
 from raymill.pipelines.errors.runs import NO_SLICES, records_of
 from raymill.pipelines.errors.slices import candidates
@@ -43,6 +45,7 @@ from raymill.pipelines.prompting.stages import ITEMS
 from raymill.pipelines.prompting.variants import Item
 from raymill.pipelines.text.texts import Texts
 
+_normalised = Entry("raymill.training.evaluation.scores:normalised")
 _rouge = Entry("raymill.training.evaluation.scores:rouge")
 _bleu_sums = Entry("raymill.training.evaluation.scores:bleu_sums")
 _bleu_of_sums = Entry("raymill.training.evaluation.scores:bleu_of_sums")
@@ -53,6 +56,7 @@ FACTS_SCHEMA = pa.schema([("facts", pa.large_string())])
 SCORES_SCHEMA = pa.schema(
     [("model", pa.string()), ("item", pa.string()), ("measure", pa.string()), ("value", pa.float64())]
 )
+_LABELS = 10  # the most frequent ones, whose parity is measured
 _WORST = 10  # regressions with text
 _EXCERPT = 2000  # characters of each of their texts
 _MEASURED_AGAIN = ("seconds", "cost")  # other in another call, so they are not in the artifact
@@ -84,7 +88,7 @@ def analysis_stage(
         models,
         {letter: tuple(one.file_uris) for letter, one in judged.items()},
     )
-    decisive = config.model_dump(mode="json", include={"on", "group", "answer", "custom"})
+    decisive = config.model_dump(mode="json", include={"on", "group", "gaps", "answer", "custom"})
     prices = [None if one.request_prices is None else one.request_prices.model_dump() for one in config.models]
     made_from = fingerprint([VERSION, decisive, prices, [*judged], [one.manifest.digest for one in used]])
     outputs = Output(SCORES, SCORES_SCHEMA), Output(FACTS, FACTS_SCHEMA)
@@ -180,12 +184,17 @@ class _Measured:
         return found
 
     @cached_property
+    def right(self) -> np.ndarray:
+        """float64[N]: 1 of an answer that is equal to the reference, else 0."""
+        kind = "number" if self.work.config.answer == "number" else "label"
+        return scored_by_item(kind, [one.answer for one in self.items], self.answers)
+
+    @cached_property
     def calibration(self) -> Calibration | None:
         """Confidence: exp of the mean log-probability of the answer's tokens. Right: equal to the reference."""
         if self.likelihood is None:
             return None
-        kind = "number" if self.work.config.answer == "number" else "label"
-        right = scored_by_item(kind, [one.answer for one in self.items], self.answers)
+        right = self.right
         confidence = np.exp(self.likelihood["answer_log"] / np.maximum(self.likelihood["answer_tokens"], 1))
         there = np.isfinite(confidence)
         return calibration(np.minimum(confidence[there], 1), right[there]) if there.sum() > 1 else None
@@ -272,7 +281,29 @@ class _Analysis:
             "truncated": sum(row["finish"] == "length" for row in one.rows),
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
             "calibration": None if one.calibration is None else vars(one.calibration),
+            "gaps": self._gaps(one),
         }
+
+    def _gaps(self, one: _Measured) -> list[dict[str, Any]]:
+        """The gaps of the model between the values of each field of `gaps`."""
+        config = self.work.config
+        measures = {
+            "score": one.by_measure["score"],
+            "errors": 1 - one.right,
+            "without an answer": np.array([answer is None for answer in one.answers], float),
+            "output_tokens": one.by_measure["output_tokens"],
+        }
+        labels = []
+        if config.answer == "label":
+            same = _normalised.load()
+            true, given = [same(item.answer) for item in self.items], [same(answer or "") for answer in one.answers]
+            for label, _ in Counter(true).most_common(_LABELS):
+                labels.append((label, np.array([x == label for x in true]), np.array([x == label for x in given])))
+        return [
+            {"field": field} | row
+            for field in config.gaps
+            for row in group_gaps(measures, labels, self.fields.get(field, [None] * len(self.items)))
+        ]
 
     def _measures(self, a: _Measured, b: _Measured) -> dict[str, PairedDifference]:
         found: dict[str, PairedDifference] = {}

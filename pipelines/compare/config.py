@@ -95,6 +95,11 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         description="Metadata field whose values are drawn together in intervals, such as the document of several "
         "questions; null: each item is drawn by itself",
     )
+    gaps: tuple[str, ...] = Field(
+        (),
+        description="Metadata fields, such as a customer group, between whose values gaps of score, errors, missing "
+        "answers and length are reported for each model, and of labels demographic parity and equalised odds",
+    )
     answer: Literal["text", "label", "number"] = Field(
         "text",
         description="Comparison of answers with references, the measure `score`: text (F1 of words), label (equal), or "

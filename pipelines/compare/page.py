@@ -48,7 +48,7 @@ def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Secti
     found += [_models(report["models"]), _training(report["models"])]
     for one in report["comparisons"]:
         found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
-    return [*found, _calibration(report["models"]), config_section(config)]
+    return [*found, _gaps(report["models"]), _calibration(report["models"]), config_section(config)]
 
 
 def _result(report: Mapping[str, Any]) -> Section:
@@ -198,6 +198,26 @@ def _regressions(one: Mapping[str, Any]) -> Section:
         )
     title = f"Regressions {one['a']} - {one['b']}"
     return Section(f"regressions-{one['b'].lower()}", title, content if one["regressions"] else [sentence("None.")])
+
+
+def _gaps(models: Mapping[str, Any]) -> Section | None:
+    rows: list[list[Content]] = []
+    for letter, one in models.items():
+        for row in one["gaps"]:
+            ranked = sorted(row["groups"], key=row["groups"].__getitem__)
+            ends = [f"{group} ({_number(row['groups'][group])})" for group in (*ranked[:1], *ranked[-1:])]
+            shown: list[Content] = [name(end) for end in ends]
+            interval = f"{_number(row['gap'])} ({_number(row['low'])} to {_number(row['high'])})"
+            rows.append([letter, name(row["field"]), name(row["measure"]), interval, *(shown or ["", ""])])
+    if not rows:
+        return None
+    words = (
+        "Largest less smallest mean of the groups with at least 20 items, with a 95% interval (bootstrap within "
+        "groups). Parity: fraction of answers that are the label; equalised odds: the larger gap of its true and false "
+        "positive rates."
+    )
+    columns = ["Model", "Field", "Measure", ">Gap (95%)", "Smallest", "Largest"]
+    return table_section("gaps", "Gaps between groups", DataTable(None, columns, rows), words=words, none="None.")
 
 
 def _calibration(models: Mapping[str, Any]) -> Section | None:

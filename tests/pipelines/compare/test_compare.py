@@ -54,11 +54,15 @@ def test_three_models_are_corrected_for_two_comparisons(config, server, monkeypa
     assert made.outcome["comparisons"][1]["b"] == "C"
 
 
-def test_slices_by_field_find_where_a_model_is_worse(config, server, monkeypatch):
+def test_slices_by_field_find_where_a_model_is_worse(config, server, monkeypatch, tmp_path):
     """The first model is wrong on the phone alone; the gate's guard of slices stops it."""
     models = [planted(server, "right-30-of-phone"), planted(server, "right-100")]
     gate = {"score": {"most_loss": 0.5, "most_slice_loss": 0.1}}
-    made = run(config | {"models": models, "gate": gate}, monkeypatch)
+    made = run(config | {"models": models, "gate": gate, "gaps": ["channel"]}, monkeypatch)
+    gaps = {(letter, row["measure"]): row for letter in "AB" for row in made.report["models"][letter]["gaps"]}
+    assert gaps["A", "score"]["low"] > 0.4 and gaps["A", "score"]["groups"]["mail"] == 1
+    assert gaps["A", "equalised odds of login"]["gap"] > 0.4 and gaps["B", "score"]["gap"] == 0
+    assert "Gaps between groups" in (tmp_path / "out/report.html").read_text()
     first = made.report["comparisons"][0]["slices"][0]
     assert first["slice"] == "channel = phone" and first["verdict"] == "B" and first["high"] < -0.4
     (mail,) = [one for one in made.report["comparisons"][0]["slices"] if one["slice"] == "channel = mail"]

@@ -1,0 +1,42 @@
+"""Gaps between groups: Fairlearn's values by hand, and planted and absent gaps."""
+
+import numpy as np
+import pytest
+
+from raymill.pipelines.compare.fairness import gap, group_gaps, odds_gap
+
+# Two groups of five: their right answers and the answers, 1 for the label.
+TRUE = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0, 0], bool)
+GIVEN = np.array([1, 1, 0, 1, 0, 1, 0, 1, 0, 0], bool)
+GROUPS = np.array(["a"] * 5 + ["b"] * 5)
+
+
+def test_demographic_parity_and_equalised_odds_by_hand():
+    """3/5 and 2/5 of the answers are the label; TPR 2/3 and 1/2, FPR 1/2 and 1/3."""
+    assert gap(GIVEN.astype(float), GROUPS) == pytest.approx(0.2, abs=1e-9)
+    assert odds_gap(TRUE, GIVEN, GROUPS) == pytest.approx(1 / 6, abs=1e-9)
+
+
+def test_groups_of_few_items_are_not_compared():
+    assert group_gaps({"score": np.ones(10)}, [], [*GROUPS]) == []
+    assert group_gaps({"score": np.ones(60)}, [], ["a"] * 40 + [None] * 20) == []
+
+
+def test_a_planted_gap_has_an_interval_above_0_and_none_without_it():
+    random, above, planted = np.random.default_rng(6), 0, 0
+    groups = ["a"] * 150 + ["b"] * 150
+    for _ in range(60):
+        equal = (random.random(300) < 0.7).astype(float)
+        above += group_gaps({"score": equal}, [], groups)[0]["low"] > 0
+        biased = np.concatenate([random.random(150) < 0.9, random.random(150) < 0.6]).astype(float)
+        (row,) = group_gaps({"score": biased}, [], groups)
+        planted += row["low"] > 0.1 and row["groups"]["a"] > row["groups"]["b"]
+    assert above <= 6 and planted >= 57
+
+
+def test_labels_have_parity_and_odds():
+    true, given = np.tile(TRUE, 8), np.tile(GIVEN, 8)
+    found = group_gaps({}, [("yes", true, given)], [*GROUPS] * 8)
+    assert [(one["measure"], one["gap"]) for one in found] == [
+        ("parity of yes", pytest.approx(0.2)), ("equalised odds of yes", pytest.approx(1 / 6)),
+    ]  # fmt: skip
