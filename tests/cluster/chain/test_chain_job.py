@@ -7,15 +7,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raymill.cluster import cli
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.failpoints import VARIABLE
+from raymill.cluster.frame.functions import function_of
 from raymill.cluster.frame.opening import open as open_run
 from raymill.cluster.frame.work import work_of
 from raymill.cluster.garbage import find_garbage
+from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, Machines
+from tests.cluster.chain.conftest import WORDS
 from tests.support import inline, words_kind
 
 
@@ -241,6 +245,31 @@ def test_a_matrix_makes_a_run_of_each_combination(raymill):
     code, _, _ = raymill("run", "w.yaml")
     assert code == 0 and list(digests()) == ["again-1", "again-2", "count", "last"]
     assert report()["last"]["facts"] == "11 words"
+
+
+def test_all_steps_use_the_store_of_the_run_file(raymill, s3_server, s3_root, monkeypatch):
+    """On an object store, with keys in the run file: an alias is moved, and no record or page has a key."""
+    storage = {"endpoint_url": s3_server, "access_key_id": "key", "secret_access_key": "hunter2hunter2"}
+    config = yaml.safe_load(WORDS) | {"output": f"{s3_root}/out", "storage": storage}
+    for path, step in (("count", "again"), ("again", "last")):
+        assert config["steps"][step]["inputs"][0]["path"].startswith(f"${{{path}.output}}")
+    config["steps"]["count"]["inputs"] = [{"path": f"{s3_root}/in"}]
+    config["steps"]["publish"] = {
+        "kind": "promote", "model": "${last.output}", "alias": "best", "folder": f"{s3_root}/models",
+        "if": "${last.words} == 5",
+    }  # fmt: skip
+    store = Store(StorageOptions.model_validate(storage))
+    for name in ("a", "b"):
+        store.write_bytes(f"{s3_root}/in/{name}.txt", Path(f"in/{name}.txt").read_bytes())
+    inline.without_ray(monkeypatch)
+    run = function_of("run")(config, progress=False)
+    assert run.fresh and not function_of("run")(config, progress=False).fresh
+    found = function_of("alias")(f"{s3_root}/models", "best", override={f"storage.{k}": v for k, v in storage.items()})
+    assert (found["model"], found["digest"]) == (f"{s3_root}/out/last", run.manifest["artifacts"]["last"])
+    for file in store.list_files(s3_root):
+        assert b"hunter2" not in store.read_bytes(file.uri), file.uri
+    with pytest.raises(ConfigError, match=r"storage\.secret_access_key \(a key of a store\)"):
+        work_of(config, None, None, None)
 
 
 def killed_at(passed: int, points: Path) -> bool:
