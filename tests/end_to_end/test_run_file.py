@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 import raymill
+from raymill.cluster.chain.job import ChainJob
 from raymill.cluster.errors import DataError
+from raymill.cluster.frame import kinds
+from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
 from tests.support.inline import without_ray
 from tests.support.processes import Command, end_commands, wait_until
@@ -31,6 +34,43 @@ def run_file(folder: Path, output: str, limit: float, **training) -> dict:
     }  # fmt: skip
     steps = {"publish": publish, "sft": sft, "data": data}
     return {"kind": "run", "name": "rivers", "output": str(folder / output), "steps": steps}
+
+
+ASKED = {"endpoint": "http://127.0.0.1:1/v1", "name": "m"}
+READS = [{"path": "${data.output}/train"}]
+TRAINED = {name: value for name, value in PLAIN.items() if name != "name"} | {"corpus": "${data.output}"}
+# Kind -> settings that refer to the outputs of `data` and `sft`, which are not there yet.
+WAITING = {
+    "curate": [{"inputs": READS, "language": None}],
+    "prepare": [{"inputs": [{"path": "${sft.output}"}]},
+                {"inputs": [{"path": "in.jsonl"}], "split": {"keep": ["${data.output}"]}}],
+    "train": [TRAINED | {"continue_from": "${sft.output}"},
+              TRAINED | {"model": "${sft.output}/export/merged", "method": "lora"}],
+    "cross-validate": [TRAINED],
+    "generate": [{"inputs": READS, "model": {"path": "${sft.output}"}, "make": {"template": "qa"}}],
+    "distil": [{"inputs": READS, "judges": [{"model": ASKED}]}],
+    "prompt": [{"data": "${data.output}", "models": {"m": {"path": "${sft.output}"}}}],
+    "annotate": [{"inputs": READS, "annotators": [{"name": "a"}],
+                  "task": {"type": "classify", "show": ["prompt"], "labels": ["a", "b"]}}],
+    "errors": [{"run": "${sft.output}"}, {"inputs": READS, "columns": {"score": "s"}, "data": "${data.output}"}],
+    "compare": [{"models": ["${sft.output}", "${sft.output}/export/full"], "on": "${data.output}"}],
+    "promote": [{"model": "${sft.output}", "alias": "champion", "evidence": "${sft.output}"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds.names() if kind != "run"])
+def test_a_step_of_any_kind_may_wait_for_outputs_of_others(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    write_records(Path("in.jsonl"), 20)
+    for settings in WAITING[kind]:
+        given = run_file(tmp_path, "run", 1)
+        given["steps"]["more"] = {"kind": kind} | settings
+        job = ChainJob(raymill.config.check(given))
+        job.require_extras()
+        job.check(Session(), replace=False)
+        assert f"step more ({kind}): open, waits for " in raymill.dry_run(given)
+        assert job.work().config["steps"]["more"]["kind"] == kind
+    assert not Path("run").exists()
 
 
 def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monkeypatch):
