@@ -64,7 +64,7 @@ def test_a_step_of_any_kind_may_wait_for_outputs_of_others(tmp_path, monkeypatch
     write_records(Path("in.jsonl"), 20)
     for settings in WAITING[kind]:
         given = run_file(tmp_path, "run", 1)
-        given["steps"]["more"] = {"kind": kind} | settings
+        given["steps"]["more"] = settings | {"kind": kind}
         job = ChainJob(raymill.config.check(given))
         job.require_extras()
         job.check(Session(), replace=False)
