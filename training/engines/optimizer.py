@@ -148,7 +148,9 @@ def take_step(
     """Clip, update the weights, clear the gradients, and return the gradient norm before clipping.
 
     A norm that is not finite changes no weight. sharded, group: see `gradient_norm`.
-    Clipping multiplies by clip / (norm + 1e-6) where that is below 1, as torch.nn.utils.clip_grad_norm_ does.
+    Clipping divides by (norm + 1e-6) / clip where that is above 1; torch.nn.utils.clip_grad_norm_ multiplies by the
+    inverse. AdamW's fused kernel does both, clip and skip, in its own pass over the gradients, if these are plain
+    tensors; then the norm is read when the update is already queued.
     """
     gradients = [
         local_values(parameter.grad)
@@ -157,11 +159,16 @@ def take_step(
         if parameter.grad is not None
     ]
     norm = gradient_norm(gradients, sharded, group)
-    size = norm.item()
-    if math.isfinite(size):
-        if clip is not None and gradients:
-            torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
-        set_learning_rate(optimizer, learning_rate)
+    divisor = None if clip is None else ((norm + 1e-6) / clip).clamp(min=1.0)
+    set_learning_rate(optimizer, learning_rate)
+    if sharded or isinstance(optimizer, MuonAdamW):
+        if math.isfinite(norm.item()):
+            if divisor is not None and gradients:
+                torch._foreach_div_(gradients, divisor)
+            optimizer.step()
+    else:
+        how: Any = optimizer  # torch's fused kernel takes these two, which torch.amp.GradScaler sets
+        how.grad_scale, how.found_inf = divisor, (~norm.isfinite()).float()
         optimizer.step()
     optimizer.zero_grad(set_to_none=sharded)
-    return size
+    return norm.item()

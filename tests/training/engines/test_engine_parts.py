@@ -104,6 +104,25 @@ def test_a_norm_that_is_not_finite_changes_nothing_but_the_gradient(value):
     assert not module.weight.grad.any()
 
 
+@pytest.mark.parametrize("clip", [None, 1.0, 1e4])
+def test_clipping_inside_of_adamws_kernel_gives_the_bits_of_clipping_before_it(clip, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda square, group: None)
+    found = []
+    for sharded in (False, True):  # sharded gradients are clipped before
+        module = torch.nn.Linear(300, 70)
+        optimizer = make_optimizer(Case().config(), module)
+        start_state(optimizer, module.parameters())
+        generator = torch.Generator().manual_seed(3)
+        for _ in range(3):
+            for parameter in module.parameters():
+                parameter.data = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            take_step(optimizer, 0.25, clip, sharded)
+        found.append([one for p in module.parameters() for one in (p.detach(), *optimizer.state[p].values())])
+    for inside, before in zip(*found, strict=True):
+        assert torch.equal(inside, before)
+
+
 def test_the_norm_is_over_all_gradients_and_the_shards_of_all_workers(monkeypatch):
     gradients = [torch.tensor([1.0, 2.0]), torch.tensor([[2.0]])]
     assert float(gradient_norm(gradients, False)) == pytest.approx(3.0)
