@@ -35,7 +35,7 @@ class PairedDifference:
         low, high: its interval.
         p: of the exact test, not corrected for other comparisons.
         items, groups: numbers of them.
-        needed: further items with which a difference of this size is decided; None of the difference 0.
+        square: mean square of the groups' mean differences; None of a corpus measure.
     """
 
     difference: float
@@ -44,11 +44,19 @@ class PairedDifference:
     p: float
     items: int
     groups: int
-    needed: int | None
+    square: float | None
 
-    def verdict(self, corrected: float, level: float = LEVEL) -> str:
+    def needed(self, comparisons: int = 1) -> int | None:
+        """Further items that decide a difference of this size in 80 of 100 cases; None: none was seen, or no square.
+
+        comparisons: number of them that p is corrected for.
+        """
+        enough = None if self.square is None else items_needed(self.square, self.difference, LEVEL / comparisons)
+        return None if enough is None else max(1, round(enough * self.items / self.groups) - self.items)
+
+    def verdict(self, corrected: float) -> str:
         """`A` or `B` where the interval and the corrected p decide for one, else `undecided`."""
-        if corrected > level or self.low <= 0 <= self.high:
+        if corrected > LEVEL or self.low <= 0 <= self.high:
             return "undecided"
         return "A" if self.low > 0 else "B"
 
@@ -60,7 +68,6 @@ def paired_difference(
     *,
     weights: np.ndarray | None = None,
     scale: float = 1.0,
-    level: float = LEVEL,
 ) -> PairedDifference:
     """The difference of two models' numbers.
 
@@ -69,19 +76,16 @@ def paired_difference(
         groups: of each item.
         weights: float64[N], such as bytes of an item: the difference is sum(first - second) / sum(weights); None: 1.
         scale: largest difference for each weight, used where no item differs; 0 of a measure without bounds.
-        level: 1 - the coverage of the interval.
     """
     ones = np.ones(len(first)) if weights is None else weights
     sums, sizes = _by_group(np.column_stack([first - second, ones]), groups).T
     differing = sums[sums != 0]
     usual = float(sizes.mean())
     further = float(np.sqrt((differing**2).mean())) if len(differing) else scale * usual
-    low, high = _interval(sums, sizes, [further, -further], usual, level)
+    low, high = _interval(sums, sizes, [further, -further], usual)
     difference = float(sums.sum() / sizes.sum())
     square = float((sums**2).sum() / sizes.sum() / usual)  # of the mean of a group
-    enough = items_needed(square, difference, level)
-    needed = None if enough is None else max(1, round(enough * len(first) / len(sums)) - len(first))
-    return PairedDifference(difference, low, high, sign_flips(sums), len(first), len(sums), needed)
+    return PairedDifference(difference, low, high, sign_flips(sums), len(first), len(sums), square)
 
 
 def corpus_difference(
@@ -89,7 +93,7 @@ def corpus_difference(
 ) -> PairedDifference:
     """The difference of a measure of a whole corpus, such as BLEU. first, second: float64[N, K].
 
-    The test swaps the answers of groups (approximate randomisation, Riezler and Maxwell 2005); needed is None.
+    The test swaps the answers of groups (approximate randomisation, Riezler and Maxwell 2005).
     """
     count = first.shape[1]
     table = _by_group(np.hstack([first, second]), groups)
@@ -99,7 +103,7 @@ def corpus_difference(
 
     seen = of(table.sum(axis=0))
     drawn = np.array([of(row) for rows in _resampled(table) for row in rows])
-    tail = _tail(len(table), LEVEL)
+    tail = _tail(len(table))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     differs, as_extreme = table[:, :count] - table[:, count:], 0
     random, whole = np.random.default_rng(_SEED), table.sum(axis=0)
@@ -116,7 +120,7 @@ def mean_interval(
     """The 95% interval of a mean. values: float64[N]. bounds: of the values, which two further items have."""
     sums, sizes = _by_group(np.column_stack([values, np.ones(len(values))]), groups).T
     usual = float(sizes.mean())
-    return _interval(sums, sizes, [one * usual for one in bounds or ()], usual, LEVEL)
+    return _interval(sums, sizes, [one * usual for one in bounds or ()], usual)
 
 
 def sign_flips(differences: np.ndarray) -> float:
@@ -208,25 +212,23 @@ def _by_group(table: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray:
     return found
 
 
-def _interval(
-    sums: np.ndarray, sizes: np.ndarray, further: Sequence[float], usual: float, level: float
-) -> tuple[float, float]:
+def _interval(sums: np.ndarray, sizes: np.ndarray, further: Sequence[float], usual: float) -> tuple[float, float]:
     """The interval of sum(sums) / sum(sizes). further: sums of further groups, each of the size `usual`."""
     sums, sizes = np.concatenate([sums, further]), np.concatenate([sizes, [usual] * len(further)])
     if (sizes == usual).all():
         drawn = np.concatenate(list(_resampled(sums / usual))) / len(sums)
     else:
         drawn = np.concatenate([rows[:, 0] / rows[:, 1] for rows in _resampled(np.column_stack([sums, sizes]))])
-    tail = _tail(len(sums), level)
+    tail = _tail(len(sums))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _tail(groups: int, level: float) -> float:
-    """The fraction of draws beyond each end of an interval: level / 2, less of few groups."""
+def _tail(groups: int) -> float:
+    """The fraction of draws beyond each end of an interval: LEVEL / 2, less of few groups."""
     if groups < 2:
         return 0.0
-    return float(norm.cdf(t.ppf(level / 2, groups - 1) * (groups / (groups - 1)) ** 0.5))
+    return float(norm.cdf(t.ppf(LEVEL / 2, groups - 1) * (groups / (groups - 1)) ** 0.5))
 
 
 def _resampled(table: np.ndarray) -> Iterator[np.ndarray]:

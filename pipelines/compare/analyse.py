@@ -416,5 +416,6 @@ def _rows(family: Mapping[Any, PairedDifference], first: str) -> dict[Any, dict[
         verdict = one.verdict(corrected)
         if verdict != "undecided":
             verdict = first if (verdict == "A") != (key[1] in LESS_IS_BETTER) else key[0]
-        found[key] = vars(one) | {"p_corrected": corrected, "verdict": verdict}
+        plain = {name: value for name, value in vars(one).items() if name != "square"}
+        found[key] = plain | {"p_corrected": corrected, "verdict": verdict, "needed": one.needed(len(family))}
     return found

@@ -207,12 +207,12 @@ def test_the_number_of_items_needed_finds_the_difference_in_80_of_100(few_draws)
 def test_a_model_against_itself_is_never_decided(scores):
     found = paired_difference(scores, scores)
     assert (found.difference, found.p, found.verdict(found.p)) == (0, 1, "undecided")
-    assert found.low < 0 < found.high and found.needed is None, "few items show little"
+    assert found.low < 0 < found.high and found.needed() is None, "few items show little"
 
 
 def test_an_undecided_difference_needs_more_items():
     found = paired_difference(*outcomes(60, 40, 500, 400))
-    assert found.verdict(found.p) == "undecided" and found.needed == 963
+    assert found.verdict(found.p) == "undecided" and found.needed() == 963 < found.needed(2)
 
 
 def test_a_corpus_measure_is_paired_by_item():
