@@ -11,13 +11,14 @@ content of what it reads changed. Steps are made one after the other: the units 
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from markupsafe import Markup
+from typing_extensions import TypedDict
 
 from raymill import cluster
 from raymill.cluster.artifact import fingerprint
@@ -30,7 +31,15 @@ from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.frame.opening import open as open_run
 from raymill.cluster.record import OtherSettings, json_bytes, read_json
 from raymill.cluster.report.page import page
-from raymill.cluster.report.sections import DataTable, Section, code, config_section, table_section, wrapped
+from raymill.cluster.report.sections import (
+    DataTable,
+    Section,
+    code,
+    config_section,
+    table_section,
+    warnings_section,
+    wrapped,
+)
 from raymill.cluster.run import RUN_REPORT, other_settings
 from raymill.cluster.session import Session
 from raymill.cluster.store import paths
@@ -59,6 +68,24 @@ class ChainStep:
     run: Run | None = None
     job: RunJob[Any] | None = None
     reason: str = ""
+
+
+class _EntryBefore(TypedDict):
+    step: str
+    kind: str
+    state: str
+    seconds: float | None
+    output: str
+    digest: str | None
+    exit_code: int
+    reason: str
+    facts: str
+
+
+class _ReportBefore(TypedDict):
+    """What is used of the report of an earlier call."""
+
+    steps: list[_EntryBefore]
 
 
 class ChainRun(Run):
@@ -256,10 +283,12 @@ class ChainJob(RunJob[ChainConfig]):
 
     def _entries_before(self) -> dict[str, Any]:
         """The entries of the report of an earlier call, by step; a damaged one is left out."""
-        with suppress(DataError):
-            found = read_json(self.store, paths.join(self.root, RUN_REPORT), "the report of a run", "steps")
-            return {one["step"]: one for one in found["steps"]} if found else {}
-        return {}
+        uri = paths.join(self.root, RUN_REPORT)
+        try:
+            found = read_json(self.store, uri, "the report of a run", "steps", kind=_ReportBefore)
+        except DataError:
+            found = None
+        return {one["step"]: one for one in found["steps"]} if found else {}
 
     def _entry(self, step: ChainStep, before: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
         """A step in the report. seconds: that this call took to finish it; None: it was finished before."""
@@ -310,6 +339,7 @@ class ChainJob(RunJob[ChainConfig]):
             f"{done} of {plural(len(entries), 'step')} finished. Time: of the call that finished a step, for it alone."
         )
         shown: list[Section | None] = [
+            warnings_section(made.report["warnings"]),
             table_section("steps", "Steps", table, words=words, none="No steps."),
             config_section(self.config.model_dump(mode="json", exclude={"storage"}, exclude_none=True)),
         ]

@@ -160,6 +160,16 @@ def test_a_damaged_file_of_a_step_is_made_again(raymill):
     assert raymill("run", "w.yaml")[0] == 0 and Path("out/report.html").exists() and digests() == before
 
 
+@pytest.mark.parametrize("steps", [5, "x", [1], [{"step": 1}], [{"step": "count", "digest": []}]])
+def test_a_report_that_somebody_changed_is_written_again(raymill, steps):
+    raymill("run", "w.yaml", "-o", "until=count")
+    Path("out/report.json").write_text(json.dumps({"steps": steps}))
+    assert raymill("run", "w.yaml")[0] == 0 and [*report()] == ["count", "again", "last"]
+    Path("out/report.json").write_text(json.dumps({"steps": steps, "warnings": []}))
+    code, _, err = raymill("run", "w.yaml")
+    assert code == 2 and "not the report of this run" in err
+
+
 def test_a_mistake_in_a_later_step_is_found_before_the_first_begins(raymill, monkeypatch):
     """An error about the output of a step that is not made yet, as of `last`, is none."""
 
