@@ -3,9 +3,10 @@
 Letters: N items, G groups of items that are drawn together (without groups each item is one), K sums of a measure.
 
     interval   bootstrap over groups, percentiles expanded for small G (Hesterberg 2015, What teachers should know about
-               the bootstrap), after two further groups of which each model wins one. For scores of 0 and 1 these are
-               Bonett and Price 2012 (Adjusted Wald intervals for a difference of binomial proportions based on paired
-               data); without them the interval of items without any difference has the width 0.
+               the bootstrap). Where few groups differ, or all that do have one size, two further groups are added, of
+               which each model wins one: for scores of 0 and 1 as in Bonett and Price 2012 (Adjusted Wald intervals for
+               a difference of binomial proportions based on paired data). Without them the interval of items without
+               any difference has the width 0.
     p          two-sided sign flips of the groups' differences; where all that differ have one size, as for scores of
                0 and 1, the binomial distribution (McNemar, exact)
     needed     (z of the level + z of the power)^2 x mean square of the differences / difference^2
@@ -21,6 +22,7 @@ from scipy.stats import binom, norm, t
 LEVEL, POWER = 0.05, 0.8
 _DRAWS, _FLIPS, _SEED = 2000, 9999, 0
 _ENUMERATED = 16  # groups that differ, up to which all sign flips are tried
+_FEW = 20  # groups that differ, below which two further groups are added
 _AT_ONCE = 2_000_000  # numbers of drawn groups in memory
 
 CorpusMeasure = Callable[[np.ndarray], float]  # float64[K], sums over items -> the measure
@@ -81,8 +83,9 @@ def paired_difference(
     sums, sizes = _by_group(np.column_stack([first - second, ones]), groups).T
     differing = sums[sums != 0]
     usual = float(sizes.mean())
-    further = float(np.sqrt((differing**2).mean())) if len(differing) else scale * usual
-    low, high = _interval(sums, sizes, [further, -further], usual)
+    usual_size = float(np.sqrt((differing**2).mean())) if len(differing) else scale * usual
+    is_sparse = len(differing) < _FEW or np.allclose(np.abs(differing), usual_size, rtol=1e-9, atol=0)
+    low, high = _interval(sums, sizes, [usual_size, -usual_size] if is_sparse else [], usual)
     difference = float(sums.sum() / sizes.sum())
     square = float((sums**2).sum() / sizes.sum() / usual)  # of the mean of a group
     return PairedDifference(difference, low, high, sign_flips(sums), len(first), len(sums), square)

@@ -417,5 +417,6 @@ def _rows(family: Mapping[Any, PairedDifference], first: str) -> dict[Any, dict[
         if verdict != "undecided":
             verdict = first if (verdict == "A") != (key[1] in LESS_IS_BETTER) else key[0]
         plain = {name: value for name, value in vars(one).items() if name != "square"}
-        found[key] = plain | {"p_corrected": corrected, "verdict": verdict, "needed": one.needed(len(family))}
+        needed = one.needed(len(family)) if verdict == "undecided" else 0
+        found[key] = plain | {"p_corrected": corrected, "verdict": verdict, "needed": needed}
     return found

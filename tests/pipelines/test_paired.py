@@ -130,13 +130,21 @@ def of_f1(random, count):
     return np.where(random.random(count) < 0.5, 0.0, a - b), 0.5 * (2 / 3 - 1 / 2)
 
 
+def of_large(random, count):
+    return random.normal(3, 1, count), 3
+
+
+def of_few_graded(random, count):
+    return np.where(random.random(count) < 0.15, random.uniform(-0.5, 1, count), 0.0), 0.15 * 0.25
+
+
 def of_skewed(random, count):
     return random.exponential(1, count) - 0.7, 0.3
 
 
 @pytest.mark.parametrize(
     ("draw", "count"), [(of_zero_and_one, 60), (of_zero_and_one, 400), (of_few_that_differ, 200), (of_f1, 50),
-                        (of_skewed, 60)],
+                        (of_skewed, 60), (of_large, 50), (of_few_graded, 250)],
 )  # fmt: skip
 def test_intervals_cover_the_difference(draw, count, few_draws):
     random, held, times = np.random.default_rng(11), 0, 2000
