@@ -85,8 +85,7 @@ class CompareRun(Run):
     @property
     def summary(self) -> str:
         report = self.report
-        lines = [f"{letter}: {one['title']}" for letter, one in report["models"].items()]
-        lines.append(f"{plural(report['items'], 'item')}, score {report['score']}")
+        lines = []
         for one in self.outcome["comparisons"]:
             more = "" if one["verdict"] != "undecided" else f", {needed_text(one['needed'])}"
             lines.append(
@@ -96,6 +95,8 @@ class CompareRun(Run):
         if report["decision"]:
             lines += [f"gate {row['state']}: {row['text']}" for row in report["gate"]]
             lines.append(f"decision: {report['decision']}")
+        lines.append(f"{plural(report['items'], 'item')}, score {report['score']}")
+        lines += [f"{letter}: {one['title']}" for letter, one in report["models"].items()]
         return "\n".join(lines)
 
     @property
