@@ -15,18 +15,22 @@ _DESIRABLE = {"desirable": "label"}
 _CHAT = {"tools": "tools", "system": "system"} | _DESIRABLE
 _OLDER = {"tools": "functions"}  # of OpenAI
 _ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
+_RANKED = {"chosen": "completions", "rejected": "completions"}  # the best and the worst of them
+_COMPARED = {"system": "system", "margin": "margin"}
 _TURNS = {"system": "system", "history": "history"} | _DESIRABLE
 # `messages` as chat templates and OpenAI have them, `conversations` of ShareGPT, pairs and preferences of TRL, Alpaca's
 # instructions. `text` is the last: in data sets that have both (Alpaca's), it is the conversation as one text.
 FORMS: tuple[Form, ...] = (
     ({"messages": "messages"}, _CHAT),
     ({"messages": "conversations"}, _CHAT),
-    ({"prompt": "prompt"} | _ANSWERS, {"system": "system"}),
+    ({"prompt": "prompt"} | _ANSWERS, _COMPARED),
     # Of LLaMA-Factory, with Alpaca's and ShareGPT's questions.
-    ({"prompt": "instruction"} | _ANSWERS, {"input": "input", "system": "system"}),
-    ({"prompt": "conversations"} | _ANSWERS, {"system": "system"}),
-    ({"prompt": "question"} | _ANSWERS, {"system": "system"}),
-    (_ANSWERS, {"system": "system"}),
+    ({"prompt": "instruction"} | _ANSWERS, {"input": "input"} | _COMPARED),
+    ({"prompt": "conversations"} | _ANSWERS, _COMPARED),
+    ({"prompt": "question"} | _ANSWERS, _COMPARED),
+    (_ANSWERS, _COMPARED),
+    # Ranked answers: `context` of NeMo RL, `instruction` of UltraFeedback.
+    *(({"prompt": name} | _RANKED, _COMPARED) for name in ("prompt", "context", "instruction", "question")),
     ({"prompt": "prompt", "completion": "completion"}, _TURNS),
     ({"prompt": "instruction", "completion": "output"}, {"input": "input"} | _TURNS),
     ({"prompt": "question", "completion": "answer"}, {}),

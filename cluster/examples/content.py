@@ -5,6 +5,8 @@
                  question and its answer is a chat of one exchange
     Preference   messages that end with a question, a chosen answer and a rejected one
 
+The answer of a chat may have been judged, as for KTO, and a preference may have a margin.
+
 Rows of a source become one of them by `content_of` (rows.py), and columns of a shape by `to_shape`; `from_shape` reads
 them back. The texts that are cleaned are those of texts.py. A conversion between shapes keeps all of the content. A
 record that does not fit a shape is refused with a reason, unless the config has a conversion for it: texts become
@@ -14,7 +16,7 @@ questions and answers by `records.templates`, chats become texts by `records.cha
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -23,11 +25,11 @@ from raymill.cluster.examples.messages import standard_tools
 
 # What a speaker is; the messages of `skip` are left out.
 Role = Literal["system", "user", "assistant", "skip"]
-Shape = Literal["text", "pairs", "instruction", "messages", "preference"]
+Shape = Literal["text", "pairs", "instruction", "messages", "preference", "preference_messages"]
 # Fields of a source's row that are the content of a record.
 FIELDS = (
     *("text", "prompt", "completion", "input", "system", "messages", "chosen", "rejected", "desirable"),
-    *("tools", "history"),
+    *("tools", "history", "margin"),
 )
 _TEXT = pa.large_string()
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -51,15 +53,20 @@ _MESSAGES = pa.list_(
         ]
     )
 )
+# Messages of preferences, which are plain.
+_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", _TEXT)]))
+# Whether an answer is desirable, and the difference of the scores of two, by the names that TRL reads.
+_LABEL, _MARGIN = {"label": pa.bool_()}, {"margin": pa.float64()}
 # Columns and keys of messages that only some records need; others are written without them, see `columns_in_use`.
-OPTIONAL = ("tools", "tool_calls", *KEYS)
+OPTIONAL = ("tools", "tool_calls", "label", "margin", *KEYS)
 # The columns of each shape.
 COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "text": {"text": _TEXT},
-    "pairs": {"system": _TEXT, "prompt": _TEXT, "completion": _TEXT},
-    "instruction": {"system": _TEXT, "instruction": _TEXT, "input": _TEXT, "output": _TEXT},
-    "messages": {"messages": _MESSAGES, "tools": _TEXT},
-    "preference": {"system": _TEXT, "prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT},
+    "pairs": {"system": _TEXT, "prompt": _TEXT, "completion": _TEXT} | _LABEL,
+    "instruction": {"system": _TEXT, "instruction": _TEXT, "input": _TEXT, "output": _TEXT} | _LABEL,
+    "messages": {"messages": _MESSAGES, "tools": _TEXT} | _LABEL,
+    "preference": {"system": _TEXT, "prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT} | _MARGIN,
+    "preference_messages": {"prompt": _TURNS, "chosen": _TURNS, "rejected": _TURNS} | _MARGIN,
 }
 ROLES = ("system", "user", "assistant", "tool")
 # Why a row is no record, or a record has no such shape.
@@ -80,7 +87,12 @@ REASONS = {
     "no_prompt": "a chosen and a rejected answer without a `prompt`, and no conversations that begin with a question",
     "different_questions": "a chosen and a rejected answer to different questions",
     "equal_answers": "a chosen and a rejected answer that are the same, which say nothing of what is better",
-    "undesirable": "an answer that the column `label`, or the field `desirable`, marks as undesirable, as for KTO",
+    "undesirable": "an answer that the column `label`, or the field `desirable`, marks as undesirable, as for KTO; "
+    "`records.undesirable: keep` keeps it",
+    "bad_label": "a `label`, or field `desirable`, that is neither true nor false",
+    "bad_margin": "a `margin` that is no finite number",
+    "bad_ranking": "ranked answers that are no list of two or more {completion, rank} or {response, overall_score}",
+    "tied_answers": "ranked answers of which none is better than another",
     "bytes_not_utf8": "a field of bytes that are not UTF-8 text",
     "missing_field": "a field that the template names is missing or empty",
     "bad_quality_score": "a `quality_score` that is no finite number",
@@ -140,12 +152,14 @@ class Chat:
     Results of tools stand between an assistant's message and the next one.
 
     input: the part of the only question that stood apart, of instruction records. It is the end of that question, after
-    a blank line. tools: that the assistant can call, a list as JSON text; empty without any.
+    a blank line. tools: that the assistant can call, a list as JSON text; empty without any. desirable: the judgement
+    of the last answer; None: it was not judged.
     """
 
     messages: tuple[Message, ...]
     input: str = ""
     tools: str = ""
+    desirable: bool | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -157,13 +171,18 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A question and two answers. system: may be empty. earlier: the turns before the question, as in `Chat`."""
+    """A question and two answers.
+
+    system: may be empty. earlier: the turns before the question, texts alone. margin: the difference of the answers'
+    scores; None if it is not known.
+    """
 
     system: str
     prompt: str
     chosen: str
     rejected: str
     earlier: tuple[Message, ...] = ()
+    margin: float | None = None
 
 
 Content = str | Chat | Preference
@@ -193,22 +212,26 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
         return {"text": content}
     if isinstance(content, str):
         raise Unusable("no_answer")
-    if shape == "preference":
+    if shape in ("preference", "preference_messages"):
         if isinstance(content, Chat):
             raise Unusable("not_a_preference")
+        margin = {} if content.margin is None else {"margin": content.margin}
+        if shape == "preference_messages":
+            *asked, chosen = (_as_dict(one) for one in with_answer(content, content.chosen).messages)
+            return {
+                "prompt": asked,
+                "chosen": [chosen],
+                "rejected": [chosen | {"content": content.rejected}],
+            } | margin
         if content.earlier:
             raise Unusable("several_turns")
-        return {
-            "system": content.system,
-            "prompt": content.prompt,
-            "chosen": content.chosen,
-            "rejected": content.rejected,
-        }
+        return {name: getattr(content, name) for name in ("system", "prompt", "chosen", "rejected")} | margin
     if isinstance(content, Preference):
         raise Unusable("a_preference")
+    label = {} if content.desirable is None else {"label": content.desirable}
     if shape == "messages":
         tools = {"tools": content.tools} if content.tools else {}
-        return {"messages": [_as_dict(one) for one in content.messages]} | tools
+        return {"messages": [_as_dict(one) for one in content.messages]} | tools | label
     if not content.is_plain:
         raise Unusable("other_keys")
     *first, question, answer = content.messages
@@ -216,9 +239,9 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
         raise Unusable("several_turns")
     system = first[0].content if first else ""
     if shape == "pairs":
-        return {"system": system, "prompt": question.content, "completion": answer.content}
+        return {"system": system, "prompt": question.content, "completion": answer.content} | label
     instruction = question.content[: -len(content.input) - 2] if content.input else question.content
-    return {"system": system, "instruction": instruction, "input": content.input, "output": answer.content}
+    return {"system": system, "instruction": instruction, "input": content.input, "output": answer.content} | label
 
 
 def _as_dict(message: Message) -> dict[str, Any]:
@@ -250,10 +273,10 @@ def columns_in_use(shape: Shape, used: Collection[str]) -> dict[str, pa.DataType
 
 
 def as_columns(content: Content) -> dict[str, Any]:
-    """Its columns in the shape that all contents of its kind fit: text, messages or preference."""
-    return to_shape(
-        content, "text" if isinstance(content, str) else "messages" if isinstance(content, Chat) else "preference"
-    )
+    """Its columns as text, messages or preference; as preference_messages of a preference of several turns."""
+    if isinstance(content, Preference):
+        return to_shape(content, "preference_messages" if content.earlier else "preference")
+    return to_shape(content, "text" if isinstance(content, str) else "messages")
 
 
 def with_answer(preference: Preference, answer: str) -> Chat:
@@ -268,14 +291,21 @@ def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:
     match shape:
         case "text":
             return values["text"]
+        case "preference":
+            chosen, rejected = values["chosen"], values["rejected"]
+            return Preference(values["system"], values["prompt"], chosen, rejected, margin=values.get("margin"))
+        case "preference_messages":
+            *earlier, last = map(_from_dict, values["prompt"])
+            system = earlier.pop(0).content if earlier and earlier[0].role == "system" else ""
+            chosen, rejected = (values[name][0]["content"] for name in ("chosen", "rejected"))
+            return Preference(system, last.content, chosen, rejected, tuple(earlier), values.get("margin"))
         case "pairs":
-            return pair(values["system"], values["prompt"], "", values["completion"])
+            chat = pair(values["system"], values["prompt"], "", values["completion"])
         case "instruction":
-            return pair(values["system"], values["instruction"], values["input"], values["output"])
-        case "messages":
-            return Chat(tuple(map(_from_dict, values["messages"])), tools=values.get("tools") or "")
+            chat = pair(values["system"], values["instruction"], values["input"], values["output"])
         case _:
-            return Preference(values["system"], values["prompt"], values["chosen"], values["rejected"])
+            chat = Chat(tuple(map(_from_dict, values["messages"])), tools=values.get("tools") or "")
+    return chat if values.get("label") is None else replace(chat, desirable=values["label"])
 
 
 def _from_dict(message: Mapping[str, Any]) -> Message:
@@ -315,8 +345,8 @@ class Sides:
 
     Attributes:
         system: system message and tools.
-        question: a plain text; of a chat all that precedes the last answer, without the system message.
-        answer: the last answer; empty for a plain text.
+        question: a plain text; of others all that precedes the last answer, without the system message.
+        answer: the last answer, of two the chosen one; empty for a plain text.
         turns: number of questions.
     """
 
@@ -342,13 +372,19 @@ def sides_of(content: Content) -> Sides:
         assert isinstance(content, str)
         return Sides("", content, "", 0)
     assert isinstance(content, Preference)
-    return Sides(content.system, *asked, 1)
+    question = "\n".join([*(one.text for one in content.earlier), content.prompt])
+    return Sides(content.system, question, content.chosen, 1 + sum(one.role == "user" for one in content.earlier))
 
 
 def tool_names(tools: str) -> list[str]:
     """The names of a record's tools. tools: a JSON list of OpenAI's form, or empty."""
     functions = (one.get("function", one) for one in standard_tools(json.loads(tools or "[]")))
     return [str(one.get("name")) for one in functions if isinstance(one, dict)]
+
+
+def judgement(value: object) -> bool | None:
+    """Whether a value says that an answer is desirable: true, false, 1 or 0, or their texts; None of others."""
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
 
 
 def wanted(value: str | None) -> str:

@@ -1,6 +1,7 @@
 """A row of a source as the content of a record, from any of the forms in which data sets have examples."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from raymill.cluster.examples.content import (
     ToolCall,
     Unusable,
     is_empty,
+    judgement,
     pair,
     wanted,
     with_input,
@@ -30,6 +32,7 @@ from raymill.cluster.examples.messages import (
     with_standard_calls,
     without_nulls,
 )
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.readers.inputs import Cut
 
 # The first letters of the roles of a conversation.
@@ -37,24 +40,44 @@ _ORDER = re.compile(r"s?(?:ua(?:t+a)*)+")
 # Keys of a message in exports of chats, of which the first that it has is its speaker or its text.
 _SPEAKERS = ("speaker", "role", "from", "author", "author_id", "sender", "name", "user")
 _TEXTS = ("content", "text", "body", "plain_body", "message", "value")
+# Keys of ranked answers with the answer, and with its score.
+_RANKED = ("completion", "response", "answer", "text")
+_SCORES = ("overall_score", "score", "rating")
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant): ?")
 _DIALOGUE_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def content_of(
-    row: Mapping[str, str | None], roles: Mapping[str, Role] | None = None, cut: list[Cut] | None = None
+    row: Mapping[str, str | None],
+    roles: Mapping[str, Role] | None = None,
+    cut: list[Cut] | None = None,
+    keeps_undesirable: bool = False,
 ) -> Content:
     """The content of a source's row.
 
     Args:
         row: FIELDS that the source has; lists of messages as JSON text. roles: of the speakers of messages, `*` of any
-            other; None: messages have roles. cut: messages that `roles` leave out are added to it.
+            other; None: messages have roles. cut: messages that `roles` leave out are added to it. keeps_undesirable:
+            answers that were judged have their judgement; else undesirable ones are refused.
 
     Raises:
         Unusable: the row is no record.
     """
-    if _optional(row.get("desirable")).strip().lower() == "false":
+    if not keeps_undesirable or "desirable" not in row:
+        if _optional(row.get("desirable")).strip().lower() == "false":
+            raise Unusable("undesirable")
+        return _content(row, roles, cut)
+    if (desirable := judgement(row["desirable"])) is None:
+        raise Unusable("bad_label")
+    content = _content(row, roles, cut)
+    if isinstance(content, Chat):
+        return replace(content, desirable=desirable)
+    if not desirable:  # a text and two answers have no place for it
         raise Unusable("undesirable")
+    return content
+
+
+def _content(row: Mapping[str, str | None], roles: Mapping[str, Role] | None, cut: list[Cut] | None) -> Content:
     if "messages" in row:
         spoken = _spoken(row["messages"], roles, [] if cut is None else cut) if roles else _messages(row["messages"])
         system = _optional(row.get("system"))
@@ -63,14 +86,23 @@ def content_of(
         return _chat(spoken, _tools(row.get("tools")))
     if "chosen" in row:
         chosen, rejected = (wanted(row.get(name)) for name in ("chosen", "rejected"))
+        margin = None
+        if chosen == rejected and (answers := _ranked(chosen)):
+            chosen, rejected, margin = _best_and_worst(answers)
+        if stated := _optional(row.get("margin")):
+            margin = number_in(stated)
+            if not math.isfinite(margin):
+                raise Unusable("bad_margin")
         if "prompt" not in row:
             # Two conversations that differ in their last message: the messages before it are the question.
             both = [_messages(text) if _is_messages(text) else _dialogue(text) for text in (chosen, rejected)]
             if any(not one or one[0]["role"] not in ("system", "user") for one in both):
                 raise Unusable("no_prompt")
-            return _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
-        prompt = with_input(wanted(row.get("prompt")), _optional(row.get("input")))
-        return _preference(_optional(row.get("system")), prompt, chosen, rejected)
+            found = _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
+        else:
+            prompt = with_input(wanted(row.get("prompt")), _optional(row.get("input")))
+            found = _preference(_optional(row.get("system")), prompt, chosen, rejected)
+        return found if margin is None else replace(found, margin=margin)
     if "prompt" in row:
         system, input = _optional(row.get("system")), _optional(row.get("input"))
         whole = pair(system, wanted(row["prompt"]), input, wanted(row["completion"]))
@@ -121,7 +153,46 @@ def _of_chats(system: str, chats: list[Chat]) -> Preference:
     if before[0].role == "system":
         system, *before = before[0].content or system, *before[1:]
     *earlier, question = before
-    return Preference(system, question.content, answer.content, worse.content, tuple(earlier))
+    turns = tuple(Message(one.role, one.content) for one in earlier)  # without names
+    return Preference(system, question.content, answer.content, worse.content, turns)
+
+
+def _ranked(text: str) -> list[dict[str, Any]]:
+    """Ranked answers, from a list of objects that are no messages as JSON text; empty for another text."""
+    try:
+        answers = json.loads(text) if text.lstrip().startswith("[") else None
+    except (ValueError, RecursionError):
+        return []
+    if not isinstance(answers, list) or not all(isinstance(one, dict) for one in answers):
+        return []
+    return [] if any({"role", "from"} & one.keys() for one in answers) else answers
+
+
+def _best_and_worst(answers: list[dict[str, Any]]) -> tuple[str, str, float | None]:
+    """(the best answer, the worst one, the difference of their scores; None where they have ranks).
+
+    Answers are texts, or messages as JSON text. Best is the lowest rank, or the highest score; of equals the first.
+
+    Sources: NeMo RL (`completion`, `rank`), UltraFeedback (`response`, `overall_score`), Nectar (`answer`, `rank`).
+
+    Raises:
+        Unusable: they are no ranked answers, or all are equally good.
+    """
+    found = []
+    has_ranks = all("rank" in one for one in answers)
+    for one in answers:
+        answer = next((one[key] for key in _RANKED if one.get(key)), None)
+        value = number_in(next((one[key] for key in (("rank",) if has_ranks else _SCORES) if key in one), None))
+        if not math.isfinite(value):
+            raise Unusable("bad_ranking")
+        text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False) if answer else ""
+        found.append((-value if has_ranks else value, text))
+    best, worst = (choose(found, key=lambda one: one[0]) for choose in (max, min))
+    if len(found) < 2:
+        raise Unusable("bad_ranking")
+    if best[0] == worst[0]:
+        raise Unusable("tied_answers")
+    return wanted(best[1]), wanted(worst[1]), None if has_ranks else best[0] - worst[0]
 
 
 def _is_message(text: str) -> bool:

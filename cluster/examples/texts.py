@@ -131,7 +131,7 @@ def with_texts(content: Content, texts: list[str]) -> Content:
     if isinstance(content, Preference):
         prompt, chosen, rejected, *earlier = (wanted(text) for text in texts[1:])
         turns = (replace(old, content=text) for old, text in zip(content.earlier, earlier, strict=True))
-        found = Preference(texts[0], prompt, chosen, rejected, tuple(turns))
+        found = replace(content, system=texts[0], prompt=prompt, chosen=chosen, rejected=rejected, earlier=tuple(turns))
         if found.chosen.strip() == found.rejected.strip():
             raise Unusable("equal_answers")
         return found
@@ -160,4 +160,5 @@ def with_texts(content: Content, texts: list[str]) -> Content:
         raise Unusable("empty")
     # Cleaning may change where an input begins in its question; then it stays a part of the question alone.
     question = next(one.content for one in messages if one.role == "user")
-    return Chat(tuple(messages), input if input and question.endswith(f"\n\n{input}") else "", tools)
+    input = input if input and question.endswith(f"\n\n{input}") else ""
+    return replace(content, messages=tuple(messages), input=input, tools=tools)

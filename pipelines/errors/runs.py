@@ -261,7 +261,8 @@ def answer_field(store: Store, data: str, label: str | None) -> str:
     """The field of `columns` of prepare that the answers of a data set are, as a patch names it."""
     if label is not None:
         return label.rpartition(".")[2]
-    return {"preference": "chosen", "text": "text"}.get(_shape(store, data), "completion")
+    fields = {"preference": "chosen", "preference_messages": "chosen", "text": "text"}
+    return fields.get(_shape(store, data), "completion")
 
 
 def _shape(store: Store, data: str) -> Any:

@@ -41,6 +41,7 @@ from raymill.pipelines.prepare.assess.job import ASSESSMENT
 from raymill.pipelines.prepare.assess.score import Assessment, failed
 from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.records.clean import Clean
+from raymill.pipelines.prepare.records.conversion import Records
 from raymill.pipelines.prepare.records.validate import Validate
 from raymill.pipelines.prepare.report.page import assessment_text
 from raymill.pipelines.prepare.sources import fields_of, fields_of_settings, with_corpora
@@ -95,7 +96,7 @@ def configs_of(
         else:
             named = {word for one in overrides for word in _FIELD.findall(text_of(one))}
         found = with_corpora([Source.model_validate(source)], store)
-        unread = fields_of(found, store, "")[0].unread
+        unread = fields_of(found, store, "", Records())[0].unread
         read = [one for one in unread if one in (*USUAL, *named) and _FIELD.fullmatch(one)]
         source |= {"columns": {one: one for one in read}} | ({"id": "id"} if "id" in unread else {})
     values["inputs"] = [source]
@@ -109,8 +110,9 @@ def configs_of(
         )
         of_config |= {"clean": {"terminology": settings.clean.terminology}, "storage": settings.storage}
         wanted = PrepareConfig.model_validate(values | of_config, context=context_of(plugins_in(settings)))
-    fields = fields_of(with_corpora(wanted.inputs, store), store, output)[0]
-    forms: dict[str, Shape] = {"text": "text", "chosen": "preference", "messages": "messages", "prompt": "pairs"}
+    fields = fields_of(with_corpora(wanted.inputs, store), store, output, Records())[0]
+    forms: dict[str, Shape] = {"text": "text", "chosen": "preference_messages"}
+    forms |= {"messages": "messages", "prompt": "pairs"}
     shape = next((shape for field, shape in forms.items() if field in fields.columns), None)
     if shape is None:
         raise ConfigError(f"{fields.main}: no content. Name the columns: -o inputs.0.columns.prompt=COLUMN.")

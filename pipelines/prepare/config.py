@@ -272,7 +272,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
                 f"inputs: {len(shares)} of {len(self.inputs)} have a share, and these sum to {sum(shares):g}; give "
                 "every input one, which sum to 1, or none"
             )
-        says_no_pair = self.records.shape == "preference" or (
+        says_no_pair = self.records.has_two_answers or (
             self.records.shape == "text" and self.records.chats_as_text is None
         )
         if any(one.table for one in self.inputs) and says_no_pair:

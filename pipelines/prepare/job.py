@@ -272,7 +272,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
                 )
             refuse_impossible_output(self.root)
             of_files = with_corpora([one for one in self.config.inputs if not one.connection], self.store)
-            fields_of(of_files, self.store, self.root, self.config.records.shape)
+            fields_of(of_files, self.store, self.root, self.config.records)
             self.store.require_conditional_writes(self.root)
             with leased(self.store, self.root, self.config, session, progress, replace) as making:
                 for one in missing:
@@ -600,7 +600,7 @@ def listed_inputs(
     """
     store, root = config.store, paths.absolute(config.output)
     sources = with_corpora(config.inputs if sources is None else sources, store)
-    fields = fields_of(sources, store, root, config.records.shape)
+    fields = fields_of(sources, store, root, config.records)
     inputs = [as_input(source, of_source, root) for source, of_source in zip(sources, fields, strict=True)]
     settings = CollectSettings.of(config.model_copy(update={"inputs": sources}), fields, key)
     listing = list_inputs(store, inputs)

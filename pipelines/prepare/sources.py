@@ -22,7 +22,7 @@ from pydantic import Field
 
 from raymill.cluster.errors import ConfigError, DataError, Problem, UserError
 from raymill.cluster.examples.columns import no_content, recognised
-from raymill.cluster.examples.content import COLUMNS, FIELDS, Shape
+from raymill.cluster.examples.content import COLUMNS, FIELDS
 from raymill.cluster.examples.terms import GENERATED, generated_columns
 from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, near_names, no_column, other_separator
 from raymill.cluster.readers.formats import READERS
@@ -37,8 +37,9 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.stages.write_corpus import CORPUS
 from raymill.pipelines.prepare.config import BASE_METADATA, PrepareConfig, Source
 from raymill.pipelines.prepare.fetch.snapshot import folder_of, is_fetched
+from raymill.pipelines.prepare.records.conversion import Records
 from raymill.pipelines.prepare.records.fields import PROVENANCE
-from raymill.pipelines.prepare.records.forms import OPTIONAL, WANTED, is_content
+from raymill.pipelines.prepare.records.forms import JUDGEMENTS, OPTIONAL, WANTED, is_content
 from raymill.pipelines.prepare.records.tables import check_table
 from raymill.pipelines.prepare.stages.split import FOUND
 
@@ -146,10 +147,10 @@ def with_corpora(sources: Sequence[Source], store: Store) -> tuple[Source, ...]:
     return tuple(found)
 
 
-def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape = "messages") -> tuple[Fields, ...]:
+def fields_of(sources: Sequence[Source], store: Store, root: str, records: Records) -> tuple[Fields, ...]:
     """The fields of each source. Reads the beginning of one file of a source without `columns`.
 
-    root: the output. shape: of the records; of several known contents, the one that fits it is read.
+    root: the output. records: of several known contents, the one that fits their shape is read.
 
     Raises:
         ConfigError: no column has a usual name, the columns say nothing together, or an expression of a table is wrong.
@@ -168,16 +169,22 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, shape: Shape =
             found.append(Fields(columns, main))
             continue
         columns, unread = dict(source.columns), tuple[str, ...]()
-        if not {*columns} & {*FIELDS} and source.pages:
+        is_recognised = not {*columns} & {*FIELDS} - JUDGEMENTS
+        if is_recognised and source.pages:
             columns = {"text": "text"} | columns
-        elif not {*columns} & {*FIELDS}:
-            columns, unread = _recognised(where, source, of_source, root, shape)
+        elif is_recognised:
+            columns, unread = _recognised(where, source, of_source, root, records)
         absent = _absent(where, source, of_source, root)
         content = {field for field in columns if field in FIELDS}
         if not is_content(content) and source.form is None:
             raise _misspelt(where, source) or ConfigError(
                 f"{where}, columns: {', '.join(sorted(content)) or 'no field of the content'} given; wanted one of: "
                 f"{WANTED}."
+            )
+        if "margin" in content and "chosen" not in content and source.form is None:
+            raise ConfigError(
+                f"{where}, columns.margin: is content of records with a chosen and a rejected answer, and these have "
+                "none. Give the metadata another name, as in `columns: {profit_margin: margin}`."
             )
         main = _main([columns[field] for field in FIELDS if field in (content - OPTIONAL or content)])
         _refuse_reserved(f"{where}, columns", source, columns, main)
@@ -282,7 +289,7 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
 
 
 def _recognised(
-    where: str, source: Source, store: Store, root: str, shape: Shape
+    where: str, source: Source, store: Store, root: str, records: Records
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """(the columns of a source by their usual names, with the metadata that the config names; its other columns)."""
     input = as_input(source, TEXT, root)
@@ -300,14 +307,16 @@ def _recognised(
     except UserError as error:
         raise type(error)(f"{where}: {error}") from error
     # Forms that the shape takes as they are come before the others.
-    fitting = {"text": "text", "preference": "chosen", "pairs": "completion", "instruction": "completion"}.get(shape)
+    of_shapes = {"text": "text", "pairs": "completion", "instruction": "completion"}
+    fitting = "chosen" if records.has_two_answers else of_shapes.get(records.shape)
     usual = recognised(names, FIELDS, later=lambda form: fitting is not None and fitting not in form[0])
     if usual is not None:
         columns = usual | source.columns
         if "label" in source.columns.values():  # what the config calls something else is no mark of KTO
             columns.pop("desirable", None)
         content = input.model_copy(update={"text": next(iter(usual.values()))}).texts_in(names)
-        read = {*(name for field, name in columns.items() if field != "desirable"), *content, source.id}
+        judged = records.undesirable == "keep"
+        read = {*(name for field, name in columns.items() if judged or field != "desirable"), *content, source.id}
         is_open = reader.columns != "fixed"
         return columns, tuple(name for name in names if is_open and name not in read)
     if misspelt := _misspelt(where, source):

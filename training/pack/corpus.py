@@ -87,7 +87,8 @@ _TYPES = {
     **dict.fromkeys(("id", "group"), ("text whole", "text or whole numbers")),
     "split": ("text", "train, validation or test"),
     **dict.fromkeys(("fold", "stage"), ("whole", "whole numbers")),
-    **dict.fromkeys(("copies", "margin"), ("whole float", "numbers")),
+    "copies": ("whole float", "numbers"),
+    "margin": ("whole float list", "numbers, or ranked answers"),
 }
 # Threads that read footers of remote files; they wait for the network.
 _THREADS = 16
@@ -168,14 +169,20 @@ def _recognised(store: Store, corpus: Corpus | HeldOutSet, classifies: bool, obj
     found = found or {}
     if (label := found.pop("desirable", None)) is not None:
         found["label"] = label
-    elif objective.name == "reward" and "margin" in names:
-        found["margin"] = "margin"
+    elif objective.name == "reward" and (margin := _margin(found, names)):
+        found["margin"] = margin
     if "chosen" not in found and (records == "pairs" or "label" not in found):
         raise ConfigError(
             f"{corpus.path}: no columns of answers that were {_JUDGED[records]}; it has {', '.join(names[:20])}. Name "
             f"them, as in `columns: {_COLUMNS_OF[records]}`."
         )
     return Columns(**found)
+
+
+def _margin(found: Mapping[str, str], names: Sequence[str]) -> str | None:
+    """The column of margins: `margin`, or ranked answers, the scores of which differ; None: there is none."""
+    is_ranked = "chosen" in found and found["chosen"] == found["rejected"]
+    return "margin" if "margin" in names else found["chosen"] if is_ranked else None
 
 
 def _labelled(store: Store, corpus: Corpus | HeldOutSet, columns: Columns) -> Columns:

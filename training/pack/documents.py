@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import REASONS, Preference, Unusable, with_answer
+from raymill.cluster.examples.content import REASONS, Preference, Unusable, judgement, with_answer
 from raymill.cluster.examples.copies import MAX_COPIES
 from raymill.cluster.examples.messages import (
     BadMessage,
@@ -77,7 +77,6 @@ _PROBLEMS = (
         "large_block": f"its zstd window is over {LIMITS.max_block_mib} MiB; compress it again without `--long`",
     }
 )
-_JUDGEMENTS = {"true": True, "1": True, "false": False, "0": False}  # in lower case
 FIRST_LEFT_OUT = "first_left_out/"  # counters REASON/POSITION: the first row of a unit that is left out for a reason
 # Keys of an assistant's message that are trained on besides its content.
 REASONING = ("reasoning_content", "reasoning", "thinking")
@@ -277,7 +276,7 @@ def _documents(row: Row, columns: ReadColumns, file_split: str | None, records: 
     if "chosen" not in columns.named:
         content = _last_answer(_content(row, columns))
         judged = _value(row, columns.named["label"])
-        desirable = _JUDGEMENTS.get(str(judged).strip().lower())
+        desirable = judgement(judged)
         if desirable is None:
             raise _Refused("bad_label", f"column {columns.named['label']} is {judged!r:.200}; wanted true or false")
         return [replace(_document(content, row, columns, file_split, _question(content)), desirable=desirable)]
@@ -293,6 +292,8 @@ def _documents(row: Row, columns: ReadColumns, file_split: str | None, records: 
             found.append(replace(document, id=id, desirable=desirable))
         return found
     margin = _value(row, columns.named.get("margin"))
+    if isinstance(margin, list):  # ranked answers, whose scores differ
+        margin = both.margin
     number = math.nan if margin is None else number_in(margin)
     if margin is not None and not abs(number) <= MOST_MARGIN:
         wanted = f"a number from -{MOST_MARGIN:,.0f} to {MOST_MARGIN:,.0f}"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from raymill.cluster.examples.content import (
     Chat,
@@ -123,6 +123,11 @@ class Records(BaseModel, extra="forbid", frozen=True):
         description="Treatment of preference records in shapes with one answer: refuse (quarantine), or chosen (keep "
         "the chosen answer)",
     )
+    undesirable: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="Treatment of answers that a column `label` marks as undesirable, as for KTO: refuse (quarantine), "
+        "or keep (all judged answers, with the judgement in the column `label`)",
+    )
     chats_as_text: ChatTemplate | None = Field(
         None, description="Form of chats as plain text, for `shape: text`; null: chats are quarantined"
     )
@@ -131,9 +136,20 @@ class Records(BaseModel, extra="forbid", frozen=True):
     def _consistent(self) -> Self:
         if self.chats_as_text is not None and self.shape != "text":
             raise ValueError(f"chats_as_text: goes with `shape: text`, and the shape is {self.shape}; leave it out")
-        if self.preferences == "chosen" and self.shape == "preference":
-            raise ValueError("preferences: chosen goes with other shapes than preference; leave it out")
+        if self.preferences == "chosen" and self.has_two_answers:
+            raise ValueError(f"preferences: chosen goes with other shapes than {self.shape}; leave it out")
+        if self.undesirable == "keep" and (self.has_two_answers or self.shape == "text"):
+            raise ValueError(f"undesirable: keep needs one answer a record: messages or pairs, not {self.shape}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _plain(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `undesirable` where it is the default, so that records of earlier versions are equal."""
+        return {name: value for name, value in handler(self).items() if name != "undesirable" or value != "refuse"}
+
+    @property
+    def has_two_answers(self) -> bool:
+        return self.shape in ("preference", "preference_messages")
 
     def template(self, task_type: TaskType) -> Template:
         """The template of a task type, with defaults applied."""
@@ -215,7 +231,7 @@ class Conversion:
         Raises:
             Unusable: it does not fit the shape, or the template names an empty field.
         """
-        chosen = isinstance(given, Preference) and self.preferences == "chosen" and self.shape != "preference"
+        chosen = isinstance(given, Preference) and self.preferences == "chosen"
         content = with_answer(given, given.chosen) if chosen and isinstance(given, Preference) else given
         operation = "chosen" if chosen else ""
         if isinstance(content, str) and self.shape != "text":

@@ -14,7 +14,8 @@ from raymill.cluster.readers.reader import as_json_text
 
 # Sets of fields that are complete content.
 _FORMS = ({"text"}, {"messages"}, {"prompt", "completion"}, {"prompt", "chosen", "rejected"}, {"chosen", "rejected"})
-OPTIONAL = {"system", "input", "desirable", "tools", "history"}
+JUDGEMENTS = {"desirable", "margin"}  # of answers
+OPTIONAL = {"system", "input", "tools", "history", *JUDGEMENTS}
 WANTED = "text; messages; prompt and completion; prompt, chosen and rejected; chosen and rejected"
 
 

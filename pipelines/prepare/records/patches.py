@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.examples.content import Chat, Content, Preference
+from raymill.cluster.examples.content import Content, Preference
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records.fields import ANNOTATIONS, as_text, listed, refuse_origin
@@ -171,4 +171,4 @@ def _with_text(content: Content, name: str, edit: Edit) -> Content | None:
     messages = list(content.messages)
     messages[places[-1]] = replace(messages[places[-1]], content=edit.new)
     # The input is a part of the question that was replaced.
-    return Chat(tuple(messages), "" if role == "user" else content.input, content.tools)
+    return replace(content, messages=tuple(messages), input="" if role == "user" else content.input)

@@ -611,7 +611,11 @@ def _text_of(content: str) -> str:
     lines = []
     for name, value in columns.items():
         turns = value if isinstance(value, list) else [{"role": name, "content": value}]
-        said = [(one.get("role", name), str(one.get("content"))) for one in turns if isinstance(one, dict)]
+        said = [
+            (name if name in ("chosen", "rejected") else one.get("role", name), str(one.get("content")))
+            for one in turns
+            if isinstance(one, dict)
+        ]
         # Marks of Markdown count at the beginning of a line.
         lines += [role + (":\n\n" if "\n" in text else ": ") + text for role, text in said]
     return "\n\n".join(lines)[:EXAMPLE_SHOWN]

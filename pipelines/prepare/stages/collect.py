@@ -24,7 +24,18 @@ import pyarrow as pa
 from raymill.cluster.artifact import Counters, fingerprint
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.errors import DataError
-from raymill.cluster.examples.content import COLUMNS, FIELDS, OPTIONAL, Role, Sides, Unusable, sides_of, to_shape
+from raymill.cluster.examples.content import (
+    COLUMNS,
+    FIELDS,
+    OPTIONAL,
+    Chat,
+    Content,
+    Role,
+    Sides,
+    Unusable,
+    sides_of,
+    to_shape,
+)
 from raymill.cluster.examples.plain_numbers import number_in
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
@@ -199,9 +210,10 @@ class CollectSettings:
     @property
     def keys_schema(self) -> pa.Schema:
         """The columns of KEYS: the source by number; the time of `split.by_time` in microseconds from 1970 (0 without
-        it); hashes of 64 bits, 0 for a record without the group or answer, and of its parents; and what outliers are
-        found by, NaN for a record without such a text. `augment` is the class that variants are numbered by, `asked`
-        the question, or the text, which no variant may repeat; `synthetic` is whether a model or `augment` made it.
+        it); hashes of 64 bits, 0 for a record without the group or answer and for undesirable answers, and of its
+        parents; and what outliers are found by, NaN for a record without such a text. `augment` is the class that
+        variants are numbered by, `asked` the question, or the text, which no variant may repeat; `synthetic` is
+        whether a model or `augment` made it.
         """
         hashes = ["id", "stratum", "class", *(f"group/{name}" for name in self.config.split.group), "question"]
         hashes += ["answer"] if self.config.duplicates.contradictory != "ignore" else []
@@ -254,6 +266,8 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "split": [config.metadata, config.split.stratify, config.split.group, settings.balance, config.split.by_time],
         "augment": config.augment and config.augment.by,
     }
+    if config.records.undesirable == "keep":
+        depends_on["undesirable"] = "keep"
     if settings.patches.by_id:
         depends_on["patches"] = settings.patches.fingerprint
     if any(one.form for one in sources):
@@ -368,7 +382,8 @@ class _Unit:
                 if self.source.form is not None:
                     content = formed(self.source.form.loaded(), fields)
                 metadata = self._standardised(metadata)
-                found = content_of(content, _roles(self.source.speakers, metadata), cut)
+                keeps_undesirable = self.config.records.undesirable == "keep"
+                found = content_of(content, _roles(self.source.speakers, metadata), cut, keeps_undesirable)
                 before, made = provenance_of(own)
                 made = (*made, "thread") if parents else made
                 before = tuple(self._ids(before, "provenance"))
@@ -611,6 +626,8 @@ class _Unit:
         stay, dedup = [record for record, _ in passed], self.config.dedup
         sides = [sides_of(one.content) for one in stay]
         texts = ["\n".join(filter(None, compared_texts(one.content))) for one in stay]
+        # Backwards, an undesirable answer is like other undesirable ones, and like no desirable one.
+        texts = [text[::-1] if _is_undesirable(one.content) else text for one, text in zip(stay, texts, strict=True)]
         self._write_attributes(ATTRIBUTES, stay, texts, dedup, key=str)
         answered = [at for at, one in enumerate(sides) if one.turns]
         for output, asked in ((QUESTIONS, self.config.duplicates.questions), (ANSWERS, self.config.duplicates.answers)):
@@ -674,7 +691,10 @@ class _Unit:
             columns[f"group/{name}"] = [hash64(value) if value else 0 for value in values]
         columns["question"] = [question_hash(one) if one.turns else 0 for one in sides]
         if self.config.duplicates.contradictory != "ignore":
-            columns["answer"] = [hash64(same(one.answer)) if one.turns else 0 for one in sides]
+            columns["answer"] = [
+                hash64(same(side.answer)) if side.turns and not _is_undesirable(one.content) else 0
+                for one, side in zip(records, sides, strict=True)
+            ]
         if outliers := self.config.validation.outliers:
             columns["outliers"] = hashed(outliers.by)
             columns |= {f"measure/{name}": measure(name, sides) for name in outliers.measures}
@@ -738,6 +758,10 @@ class _Unit:
             self.scratch.write(QUARANTINE, pa.table(columns, schema=QUARANTINE_SCHEMA))
             self.counters["quarantined"] += len(rows)
             self.counters.update(f"problem/{self.unit.source}/{problem}" for problem in problems)
+
+
+def _is_undesirable(content: Content) -> bool:
+    return isinstance(content, Chat) and content.desirable is False
 
 
 def _roles(speakers: Mapping[str, Role], metadata: Mapping[str, str | None]) -> dict[str, Role]:

@@ -580,10 +580,11 @@ def contradictions(questions: np.ndarray, answers: np.ndarray, stays: np.ndarray
     """int64[N]: a number from 1 for the records of each question with different answers, in order of their first
     records, 0 for others.
 
-    questions, answers: uint64[N], hashes; question 0: none. stays: bool[N], the records that are compared.
+    questions, answers: uint64[N], hashes; 0: none, or an undesirable answer. stays: bool[N], the records that are
+    compared.
     """
     groups = np.zeros(len(questions), np.int64)
-    compared = np.flatnonzero(stays & (questions != 0))
+    compared = np.flatnonzero(stays & (questions != 0) & (answers != 0))
     found = compared[contradictory(questions[compared], answers[compared])]
     if len(found):
         _, first, inverse = np.unique(questions[found], return_index=True, return_inverse=True)

@@ -13,6 +13,7 @@ from raymill.cluster.examples.content import FIELDS
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import Source
+from raymill.pipelines.prepare.records.conversion import Records
 from raymill.pipelines.prepare.sources import Fields, fields_of
 from raymill.pipelines.prepare.stages.collect import _roles
 from tests.support.inline import prepare_inline
@@ -160,7 +161,7 @@ def test_speakers_that_the_metadata_names_go_before_those_of_the_config():
 def test_columns_are_recognised_by_their_usual_names(tmp_path, columns, given, found):
     (tmp_path / "a.jsonl").write_text(json.dumps(dict.fromkeys([*columns, *given.values()], "x")) + "\n")
     source = Source(path=str(tmp_path / "a.jsonl"), columns=given)
-    (fields,) = fields_of([source], Store(), str(tmp_path / "out"))
+    (fields,) = fields_of([source], Store(), str(tmp_path / "out"), Records())
     assert fields.columns == found and fields.main == next(found[one] for one in FIELDS if one in found and one not in (
         "input", "system"))  # fmt: skip
 
@@ -175,7 +176,7 @@ def test_sources_that_cannot_be_read_are_named_with_their_number(tmp_path):
     ):
         sources = [Source(**good), Source(source="b", path=str(tmp_path / path))]
         with pytest.raises((ConfigError, DataError), match=message):
-            fields_of(sources, Store(), str(tmp_path / "out"))
+            fields_of(sources, Store(), str(tmp_path / "out"), Records())
 
 
 def test_values_of_any_column_are_texts():
@@ -208,11 +209,11 @@ def test_a_stated_shape_decides_which_of_several_contents_is_read(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
     source = Source(path=str(tmp_path / "a.jsonl"))
     wanted = {
-        "preference": {"prompt", "chosen", "rejected"}, "messages": {"messages"}, "pairs": {"prompt", "completion"},
-        "text": {"text"},
+        "preference": {"prompt", "chosen", "rejected"}, "preference_messages": {"prompt", "chosen", "rejected"},
+        "messages": {"messages"}, "pairs": {"prompt", "completion"}, "text": {"text"},
     }  # fmt: skip
     for shape, fields in wanted.items():
-        (found,) = fields_of([source], Store(), str(tmp_path / "out"), shape)
+        (found,) = fields_of([source], Store(), str(tmp_path / "out"), Records(shape=shape))
         assert set(found.columns) == fields, shape
 
 

@@ -153,6 +153,7 @@ FORMS = {
     "messages, several": Chat(tuple(Message(ROLES[1 + at % 2], text) for at, text in enumerate(("a", "b", "c", "d")))),
     "messages with tools": Chat((Message("user", "Why?"), Message("assistant", "", (ToolCall("search", "{}"),)))),
     "preference": Preference("Be brief.", "Why?", "So.", "No."),
+    "preference, several": Preference("", "Why?", "So.", "No.", (Message("user", "How?"), Message("assistant", "Thus."))),
 }  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def test_the_guide_says_what_becomes_of_every_form_in_every_shape():
     rows = [[form, *(converted(content, shape) for shape in shapes)] for form, content in FORMS.items()]
     lines = [
         "| from \\ to | " + " | ".join(shapes) + " |",
-        "|" + "---|" * 6,
+        "|" + "---|" * (1 + len(shapes)),
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
     assert "\n".join(lines) in GUIDES["pipelines/prepare/REFERENCE.md"], "\n".join(lines)
@@ -192,4 +193,7 @@ def test_the_settings_of_conversions_change_these_entries():
         assert as_text == (of_chat if chat else converted(content, "text")), form
         for shape in ("pairs", "instruction", "messages"):
             chosen = converted(content, shape, preferences="chosen")
-            assert chosen == ("chosen" if preference else converted(content, shape)), (form, shape)
+            becomes = (
+                "chosen" if shape == "messages" or not preference or not content.earlier else "refused: `several_turns`"
+            )
+            assert chosen == (becomes if preference else converted(content, shape)), (form, shape)

@@ -95,7 +95,7 @@ def test_a_file_of_pairs_is_assessed_as_it_is(tmp_path, assess):
         ({"text": "The router is in the cellar."}, "text"),
         ({"instruction": "Sum up.", "input": "A text of three lines.", "output": "Three lines."}, "instruction"),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]}, "messages"),
-        ({"prompt": "Why?", "chosen": "So it is.", "rejected": "No."}, "preference"),
+        ({"prompt": "Why?", "chosen": "So it is.", "rejected": "No."}, "preference_messages"),
     ],
 )
 def test_a_folder_of_parquet_is_assessed_in_the_shape_of_its_columns(tmp_path, assess, row, shape):
