@@ -1,13 +1,16 @@
 """Every shape that a content fits keeps all of it, and rows without content are refused with the reason."""
 
 import json
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from raymill.cluster.examples.columns import recognised
 from raymill.cluster.examples.content import (
+    COLUMNS,
     FIELDS,
     REASONS,
     Chat,
@@ -24,7 +27,7 @@ from raymill.cluster.examples.content import (
 )
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import texts_of, with_texts
-from tests.support.contents import chats, maybe, preferences, some_text
+from tests.support.contents import chats, maybe, preferences, preferences_of_turns, some_text
 
 EARLIER = (Message("user", "a?"), Message("assistant", "b."))
 
@@ -70,7 +73,31 @@ def test_a_preference_is_the_same_again(given_preference):
     assert content_of(columns) == given_preference
 
 
-@given(st.one_of(some_text, chats, preferences))
+@given(preferences_of_turns)
+def test_a_preference_of_several_turns_with_its_margin_is_the_same_again(preference):
+    columns = to_shape(preference, "preference_messages")
+    assert from_shape(columns, "preference_messages") == preference
+    stored = {
+        name: pa.array([value], COLUMNS["preference_messages"][name])[0].as_py() for name, value in columns.items()
+    }
+    assert from_shape(stored, "preference_messages") == preference
+    assert content_of({name: json.dumps(value) for name, value in columns.items()}) == preference
+
+
+@given(chats, st.booleans(), st.sampled_from(["messages", "pairs", "instruction"]))
+def test_a_judged_answer_keeps_its_judgement(chat, desirable, shape):
+    judged = replace(chat, desirable=desirable)
+    assume(shape == "messages" or sides_of(chat).turns == 1)
+    columns = to_shape(judged, shape)
+    assert columns["label"] is desirable and from_shape(columns, shape) == judged
+    assert with_texts(judged, texts_of(judged)) == judged
+    row = {"messages": json.dumps(to_shape(chat, "messages")["messages"]), "desirable": str(desirable)}
+    assert content_of(row, keeps_undesirable=True) == judged
+    if desirable:
+        assert content_of(row) == chat and "label" not in to_shape(chat, shape)
+
+
+@given(st.one_of(some_text, chats, preferences_of_turns))
 def test_texts_taken_out_and_put_back_change_nothing(content):
     assume(not isinstance(content, Preference) or content.chosen.strip() != content.rejected.strip())
     assert with_texts(content, texts_of(content)) == content
@@ -275,6 +302,7 @@ def test_what_a_record_says():
     assert sides_of(SPOKEN) == Sides("s", "a?\nb.\nc?", "d.", 2) and sides_of(CHAT) == Sides("", "a?\nb.\nc?", "d.", 2)
     assert sides_of(pair("s", "a?", "in", "b.")) == Sides("s", "a?\n\nin", "b.", 1)
     assert sides_of(Preference("s", "a?", "b.", "c.")) == Sides("s", "a?", "b.", 1)
+    assert sides_of(Preference("s", "c?", "d.", "e.", EARLIER)) == Sides("s", "a?\nb.\nc?", "d.", 2)
     assert sides_of("t") == Sides("", "t", "", 0)
     assert [sides_of(one).text for one in (CHAT, "t")] == ["a?\nb.\nc?\nd.", "t"]
     assert texts_of(Preference("s", "a?", "b.", "c.")) == ["s", "a?", "b.", "c."]
@@ -341,7 +369,7 @@ def test_what_speakers_say_outside_of_questions_and_answers_is_kept_apart():
     assert cut == [("skipped_speaker", "secret"), ("before_question", "Hello."), ("after_answer", "Thanks.")]
 
 
-def test_of_a_preference_all_turns_are_cleaned_and_no_shape_has_columns_for_earlier_ones():
+def test_of_a_preference_all_turns_are_cleaned_and_shape_preference_has_no_columns_for_earlier_ones():
     content = Preference("s", "c?", "d.", "e.", EARLIER)
     assert texts_of(content) == ["s", "c?", "d.", "e.", "a?", "b."]
     louder = with_texts(content, [text.upper() for text in texts_of(content)])
@@ -355,6 +383,80 @@ def test_of_a_preference_all_turns_are_cleaned_and_no_shape_has_columns_for_earl
     )
     with pytest.raises(Unusable, match="several_turns"):
         to_shape(content, "preference")
+
+
+RANKED = [{"rank": 2, "completion": "b."}, {"rank": 0, "completion": "d."}, {"rank": 1, "completion": "c."}]
+SCORED = [{"response": "b.", "overall_score": 3.5}, {"response": "d.", "overall_score": 8}]
+
+
+def said(text: str, role: str = "assistant") -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers", "wanted"),
+    [
+        ("a?", RANKED, Preference("", "a?", "d.", "b.")),
+        ("a?", SCORED, Preference("", "a?", "d.", "b.", margin=4.5)),
+        ("a?", [one | {"overall_score": 8} for one in SCORED], "tied_answers"),
+        ("a?", [*SCORED, {"response": "e.", "overall_score": 8}], Preference("", "a?", "d.", "b.", margin=4.5)),
+        ("a?", SCORED[:1], "bad_ranking"),
+        ("a?", [*SCORED, {"response": "e."}], "bad_ranking"),
+        ("a?", [*SCORED, {"response": "e.", "overall_score": "N/A"}], "bad_ranking"),
+        ("a?", [{"rank": 0, "completion": " "}, RANKED[0]], "empty"),
+        ("a?", [{"rank": 0, "completion": None}, RANKED[0]], "empty"),
+        (said("a?", "user"), [{"rank": at, "completion": said(text)} for at, text in enumerate(("b.", "c."))],
+         Preference("", "a?", "b.", "c.")),
+        ("a?", [{"answer": "b.", "rank": 1.0}, {"answer": "c.", "rank": "2"}], Preference("", "a?", "b.", "c.")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["prompt", "context", "instruction"])
+def test_of_ranked_answers_the_best_and_the_worst_are_a_preference(name, prompt, answers, wanted):
+    row = {name: prompt, "completions": answers}
+    columns = recognised(row, FIELDS)
+    texts = {role: row[name] for role, name in columns.items()}
+    given = {role: one if isinstance(one, str) else json.dumps(one) for role, one in texts.items()}
+    if isinstance(wanted, str):
+        with pytest.raises(Unusable) as refused:
+            content_of(given)
+        assert refused.value.reason == wanted
+    else:
+        assert content_of(given) == wanted
+        assert content_of(given | {"margin": "1"}).margin == 1
+
+
+@pytest.mark.parametrize(
+    ("margin", "wanted"),
+    [("0.25", 0.25), ("-1e-3", -0.001), (" ", None), (None, None)]
+    + [(one, "bad_margin") for one in ("wide", "nan", "1e999")],
+)
+def test_a_margin_is_a_finite_number_or_is_missing(margin, wanted):
+    row = {"prompt": "a?", "chosen": "b.", "rejected": "c.", "margin": margin}
+    if isinstance(wanted, str):
+        with pytest.raises(Unusable, match=wanted):
+            content_of(row)
+    else:
+        assert content_of(row).margin == wanted
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"prompt": "a?", "completion": "b.", "desirable": "1"}, True),
+        ({"prompt": "a?", "completion": "b.", "desirable": " False"}, False),
+        ({"prompt": "a?", "completion": "b."}, None),
+        ({"prompt": "a?", "completion": "b.", "desirable": "good"}, "bad_label"),
+        ({"prompt": "a?", "completion": "b.", "desirable": None}, "bad_label"),
+        ({"text": "b.", "desirable": "0"}, "undesirable"),
+        ({"prompt": "a?", "chosen": "b.", "rejected": "c.", "desirable": "0"}, "undesirable"),
+    ],
+)
+def test_a_judgement_is_true_or_false_and_belongs_to_one_answer(row, wanted):
+    if isinstance(wanted, str):
+        with pytest.raises(Unusable, match=wanted):
+            content_of(row, keeps_undesirable=True)
+    else:
+        assert content_of(row, keeps_undesirable=True).desirable is wanted
 
 
 def test_a_preference_with_equal_answers_is_none():

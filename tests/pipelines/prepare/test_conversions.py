@@ -153,7 +153,7 @@ FORMS = {
     "messages, several": Chat(tuple(Message(ROLES[1 + at % 2], text) for at, text in enumerate(("a", "b", "c", "d")))),
     "messages with tools": Chat((Message("user", "Why?"), Message("assistant", "", (ToolCall("search", "{}"),)))),
     "preference": Preference("Be brief.", "Why?", "So.", "No."),
-    "preference, several": Preference("", "Why?", "So.", "No.", (Message("user", "How?"), Message("assistant", "Thus."))),
+    "preference, several": Preference("", "Why?", "So.", "No.", (Message("user", "a"), Message("assistant", "b"))),
 }  # fmt: skip
 
 
