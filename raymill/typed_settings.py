@@ -1954,7 +1954,7 @@ class RecordRuleUseSettings(TypedDict, total=False):
 class RecordsSettings(TypedDict, total=False):
     """The form of the records that are written."""
 
-    shape: Literal["text", "pairs", "instruction", "messages", "preference"]
+    shape: Literal["text", "pairs", "instruction", "messages", "preference", "preference_messages"]
     """Columns of the written records."""
     task_type: Literal["qa", "summarisation", "classification", "generation", "policy", "procedure"]
     """Task type of sources without one; it selects the template for plain texts."""
@@ -1969,6 +1969,10 @@ class RecordsSettings(TypedDict, total=False):
     preferences: Literal["refuse", "chosen"]
     """Treatment of preference records in shapes with one answer: refuse (quarantine), or chosen (keep the chosen
     answer).
+    """
+    undesirable: Literal["refuse", "keep"]
+    """Treatment of answers that a column `label` marks as undesirable, as for KTO: refuse (quarantine), or keep (all
+    judged answers, with the judgement in the column `label`).
     """
     chats_as_text: ChatTemplateSettings | None
     """Form of chats as plain text, for `shape: text`; null: chats are quarantined."""
