@@ -243,12 +243,13 @@ def test_contradictions_are_numbered_in_order(records):
         dict(zip(found.tolist(), one, strict=True)) for one in (places.tolist(), found[partners].tolist())
     )
     number: dict[int, int] = {}
-    for at, (question, answer, stays) in enumerate(records):
-        others = [one for one in records if one[2] and one[0] == question]
-        if not (stays and question and any(one[1] != answer for one in others)):
+    compared = [stays and answer > 0 for _, answer, stays in records]
+    for at, (question, answer, _) in enumerate(records):
+        alike = [n for n, one in enumerate(records) if compared[n] and one[0] == question]
+        differing = [n for n in alike if records[n][1] != answer]
+        if not (compared[at] and question and differing):
             assert groups[at] == 0
         else:
             assert groups[at] == number.setdefault(question, len(number) + 1)
-            assert place[at] == sum(one[2] and one[0] == question for one in records[:at])
-            differing = [n for n, one in enumerate(records) if one[2] and one[0] == question and one[1] != answer]
+            assert place[at] == alike.index(at)
             assert partner[at] == differing[0]
