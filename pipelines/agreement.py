@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from raymill.cluster.proportions import wilson
+
 _DRAWS, _SEED, _INTERVAL = 2000, 0, (2.5, 97.5)
 Weights = Literal["nominal", "linear", "quadratic"]
 
@@ -57,17 +59,6 @@ def interval(table: np.ndarray, measure: Callable[[np.ndarray], float | None]) -
     values = [value for one in drawn if (value := measure(one)) is not None]
     low, high = np.percentile(values, _INTERVAL)
     return float(low), float(high)
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95% interval of a fraction (Wilson score interval)."""
-    if not total:
-        return 0.0, 1.0
-    z, share = 1.959964, count / total
-    middle = share + z * z / (2 * total)
-    around = z * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    below = 1 + z * z / total
-    return max(0.0, (middle - around) / below), min(1.0, (middle + around) / below)
 
 
 def agreement(between: str, table: np.ndarray, weights: Weights = "quadratic") -> dict[str, Any]:

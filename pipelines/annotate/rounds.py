@@ -19,10 +19,11 @@ from raymill.cluster.config import read_config
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.formats import duration, money, plural
 from raymill.cluster.frame.job import Run
+from raymill.cluster.proportions import wilson
 from raymill.cluster.record import json_bytes
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
-from raymill.pipelines.agreement import cross_table, kappa, wilson
+from raymill.pipelines.agreement import cross_table, kappa
 from raymill.pipelines.annotate.annotations import latest
 from raymill.pipelines.annotate.config import AnnotateConfig
 from raymill.pipelines.annotate.finish import finish_round

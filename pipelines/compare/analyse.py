@@ -19,10 +19,10 @@ from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_table
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.entry import Entry
 from raymill.cluster.output import Output
+from raymill.cluster.proportions import wilson
 from raymill.cluster.stage import Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB
-from raymill.pipelines.agreement import wilson
 from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
 from raymill.pipelines.compare.fairness import group_gaps
 from raymill.pipelines.compare.stages import by_item

@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 from raymill.cluster.artifact import Counters, read_tables
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.examples.splits import hash64
+from raymill.cluster.proportions import wilson
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
-from raymill.pipelines.agreement import wilson
 from raymill.pipelines.embedder import Embedder, embedder_of
 from raymill.pipelines.errors.causes import (
     CAUSES,

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import hypergeom
 from sklearn.tree import DecisionTreeClassifier
 
-from raymill.pipelines.agreement import wilson
+from raymill.cluster.proportions import wilson
 from raymill.pipelines.paired import holm
 
 _LEAST = 10  # items inside and outside of a slice that is tested

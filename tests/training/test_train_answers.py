@@ -82,6 +82,8 @@ def test_the_examples_of_preferences_train(tmp_path, monkeypatch, name):
     contract = {"loss", "reward_chosen", "reward_rejected", "reward_margin", "reward_accuracy"}
     contract |= {"logp_chosen", "logp_rejected"} if name == "dpo" else set()
     assert all(contract <= line.keys() for line in measured if "loss" in line)
+    page = Path(run.uri, "report.html").read_text()
+    assert "Held-out pairs by the length of the chosen answer" in page and "Error of the split" in page
 
 
 def run_command(tmp_path, monkeypatch, capsys, corpus: list[dict], **more) -> tuple[int, str]:

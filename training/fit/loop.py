@@ -290,6 +290,7 @@ class Training:
                 with self.engine.averaged():
                     one = measurement.measure(self.engine.module, self.objective)
                 if one is not None:
+                    one.update(measurement.tables)  # type: ignore[typeddict-item]
                     found[name] = one
             finally:
                 measurement.loader.close()

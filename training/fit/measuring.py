@@ -30,7 +30,7 @@ class Measurement:
             mean of the sources.
         mismatched, context: as of Loader.
 
-    seconds: duration of the last measurement.
+    seconds: duration of the last measurement. tables: see `Objective.tables`, of the last measurement.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Measurement:
         self.what = what
         self.ranks = ranks
         self.seconds = 0.0
+        self.tables: dict[str, Any] = {}
         held_out = HeldOut(rows, micro_rows * (ranks.world // context))
         self.steps = len(held_out)
         self.loader = Loader(
@@ -94,6 +95,7 @@ class Measurement:
         found = measured(*sums[:4])
         if found:
             found |= objective.means(sums[4:], sums[2])  # type: ignore[typeddict-item]
+            self.tables = objective.tables(sums[4:])
         return found
 
     def _baseline(self, call: Callable[..., Any], objective: AnswerLoss) -> float:

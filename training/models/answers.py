@@ -11,7 +11,9 @@ then the weighted cross entropy of NextToken, by its kernels. The logits are com
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
@@ -37,6 +39,11 @@ def baseline_of(sums: Sequence[Sequence[float]]) -> float:
     return max(0.0, total / count) if count else 0.0
 
 
+_MEANS = 7  # sums of which `means` are made
+_CONFIDENCES = 10  # intervals of the probability that the answer with the higher reward wins, 0.5 to 1
+_LENGTHS = ("shorter", "equal", "longer")  # the chosen answer beside the rejected one, in tokens
+
+
 class OfAnswers(NextToken):
     """Base class of the objectives of answers that were compared or judged.
 
@@ -46,7 +53,7 @@ class OfAnswers(NextToken):
     def __init__(self, per_loss: int, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.per_loss = per_loss
-        self.measures = Measures(7)
+        self.measures = Measures(_MEANS + 3 * _CONFIDENCES + 2 * len(_LENGTHS))
 
     def loss_denominator(self, batch: Batch) -> float:
         """The number of pairs; of kto the number of answers."""
@@ -64,7 +71,7 @@ class OfAnswers(NextToken):
 
     def means(self, sums: Sequence[float], labels: float) -> dict[str, float]:
         """See Objective; by the names of PAIR_MEASURES."""
-        reward, logp, count, worse_reward, worse_logp, worse_count, right = sums
+        reward, logp, count, worse_reward, worse_logp, worse_count, right = sums[:_MEANS]
         found = {"reward_accuracy": right / labels}
         if count:
             found |= {"reward_chosen": reward / count, "logp_chosen": logp / count}
@@ -74,14 +81,42 @@ class OfAnswers(NextToken):
             found["reward_margin"] = found["reward_chosen"] - found["reward_rejected"]
         return found
 
-    def _measure(self, values: Tensor, is_better: Tensor, right: Tensor) -> None:
-        """Add to `measures`.
+    def tables(self, sums: Sequence[float]) -> dict[str, Any]:
+        """See Objective. Of pairs: by confidence, and by which answer is the longer one; see Measured."""
+        if self.per_loss == 1:
+            return {}
+        by_confidence = np.reshape(sums[_MEANS : _MEANS + 3 * _CONFIDENCES], (_CONFIDENCES, 3))
+        by_length = np.reshape(sums[_MEANS + 3 * _CONFIDENCES :], (-1, 2))
+        return {
+            "calibration": [[int(n), total / n, right / n] for n, total, right in by_confidence.tolist() if n],
+            "by_length": {
+                name: [int(n), right / n] for name, (n, right) in zip(_LENGTHS, by_length.tolist(), strict=True) if n
+            },
+        }
 
-        values: float64[K, A], such as rewards and log-probabilities. is_better: bool[A], whether an answer is chosen or
-        desirable. right: number of right pairs or answers.
+    def _measure(self, values: Tensor, is_better: Tensor, gains: Tensor, answer_tokens: Tensor) -> Tensor:
+        """Add to `measures`. Returns the number of right pairs or answers.
+
+        Args:
+            values: float64[2, A], rewards and log-probabilities. is_better: bool[A], whether an answer is chosen or
+                desirable.
+            gains: of each pair or answer, positive if it is right.
         """
+        right = (gains > 0).double() + 0.5 * (gains == 0).double()
         values = torch.cat([values, torch.ones_like(values[:1])])
-        self.measures.add(torch.cat([values[:, is_better].sum(1), values[:, ~is_better].sum(1), right[None]]))
+        sums = [values[:, is_better].sum(1), values[:, ~is_better].sum(1), right.sum()[None]]
+        if self.training or self.per_loss == 1:
+            sums.append(sums[0].new_zeros(3 * _CONFIDENCES + 2 * len(_LENGTHS)))
+        else:
+            confidence, ones = gains.abs().sigmoid(), torch.ones_like(right)
+            bins = ((confidence - 0.5) * 2 * _CONFIDENCES).long().clamp(max=_CONFIDENCES - 1)
+            order = (answer_tokens[0::2] - answer_tokens[1::2]).sign() + 1
+            for at, kinds, columns in (
+                (bins, _CONFIDENCES, (ones, confidence, right)), (order, len(_LENGTHS), (ones, right)),
+            ):  # fmt: skip
+                sums.append((F.one_hot(at, kinds).double().T @ torch.stack(columns, 1)).flatten())
+        self.measures.add(torch.cat(sums))
+        return right.sum()
 
 
 class AnswerLoss(OfAnswers):
@@ -149,11 +184,10 @@ class AnswerLoss(OfAnswers):
             rewards, value = rewards.detach(), total.detach()
             if self.name == "kto":
                 is_better = judgements > 0.5
-                right = halves(torch.where(is_better, rewards, -rewards))
+                gains = torch.where(is_better, rewards, -rewards)
             else:
-                is_better = torch.arange(len(rewards), device=rewards.device) % 2 == 0
-                right = halves(rewards[0::2] - rewards[1::2])
-            self._measure(torch.stack([rewards, logp]), is_better, right)
+                is_better, gains = _is_chosen(rewards), rewards[0::2] - rewards[1::2]
+            right = self._measure(torch.stack([rewards, logp]), is_better, gains, answer_tokens)
             loss = value.float()
             if torch.is_grad_enabled():
                 factors = -slope
@@ -186,9 +220,9 @@ class AnswerLoss(OfAnswers):
                 return kto(answers, judgements > 0.5, self.baseline, self.how)
 
 
-def halves(gains: Tensor) -> Tensor:
-    """The number of positive gains, with zeros as halves: float64 scalar."""
-    return ((gains > 0).double() + 0.5 * (gains == 0).double()).sum()
+def _is_chosen(values: Tensor) -> Tensor:
+    """Whether each answer is the chosen one of its pair, bool[A]. values: [A]."""
+    return torch.arange(len(values), device=values.device) % 2 == 0
 
 
 class RolloutLoss(NextToken):
@@ -289,6 +323,7 @@ class RewardModel(OfAnswers):
         position_ids: Tensor,
         starts: Tensor,
         answer_ends: Tensor,
+        answer_tokens: Tensor,
         judgements: Tensor,
         real: Tensor | None = None,
         noise: Tensor | None = None,
@@ -303,9 +338,8 @@ class RewardModel(OfAnswers):
         # Without answers, as of padding, the sum is zero and still has a gradient, which engines wait for.
         loss = bradley_terry(scores, margins, self.centring).sum() + 0 * scores.sum() + 0 * hidden[:1].sum()
         found = scores.detach().double()
-        right = halves(found[0::2] - found[1::2])
-        is_better = torch.arange(len(found), device=found.device) % 2 == 0
-        self._measure(torch.stack([found, torch.zeros_like(found)]), is_better, right)
+        values = torch.stack([found, torch.zeros_like(found)])
+        right = self._measure(values, _is_chosen(found), found[0::2] - found[1::2], answer_tokens)
         return self._balanced(loss, output, real), right
 
     def means(self, sums: Sequence[float], labels: float) -> dict[str, float]:

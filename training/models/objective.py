@@ -119,6 +119,10 @@ class Objective(nn.Module):
         """
         return {}
 
+    def tables(self, sums: Sequence[float]) -> dict[str, Any]:
+        """What is measured of held-out rows besides means, by keys of Measured. sums: as of `means`."""
+        return {}
+
     @contextmanager
     def as_base_model(self) -> Iterator[None]:
         """Inside this context, an untrained objective gives the base model's loss."""

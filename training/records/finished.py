@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from raymill import cluster
 from raymill.cluster.artifact import changed_files, fingerprint
 from raymill.cluster.errors import DataError, ErrorRecord, RaymillError, as_record, from_record
-from raymill.cluster.record import RecordFile, json_bytes, json_with, read_json, with_paths
+from raymill.cluster.record import RecordFile, check_types, json_bytes, json_with, read_json, with_paths
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
 from raymill.cluster.store.paths import FileName, RecordedUri, RelativePath
@@ -164,8 +164,9 @@ def parse_evaluation(data: bytes) -> Any:
         ValueError: a measurement lacks one of its numbers, or something else has another type.
     """
     found = json_with("before", "after")(data)
-    measured = [*found["before"].values(), *found["after"].values()]
-    numbers = [one[name] for one in measured for name in {*Measured.__required_keys__, *one}]
+    for side in ("before", "after"):
+        check_types(dict[str, Measured], found[side])
+    numbers: list[Any] = []
     for scores in (found.get("generation", {}), *found.get("set_generation", {}).values()):
         numbers += scores.values()
     texts = list(found.get("notes", []))
@@ -173,7 +174,7 @@ def parse_evaluation(data: bytes) -> Any:
         texts += [value for name, value in answer.items() if name != "confidence"]
         numbers.append(answer.get("confidence", 0))
     if not all(isinstance(one, int | float) for one in numbers) or not all(isinstance(one, str) for one in texts):
-        raise ValueError("measurements and scores are numbers, answers and notes are text")
+        raise ValueError("scores are numbers, answers and notes are text")
     return found
 
 

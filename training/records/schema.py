@@ -25,6 +25,11 @@ class Measured(TypedDict):
     loss: mean over its label tokens, weighted by their weights, in nats. perplexity: e to the loss. accuracy: share of
     label tokens that are the model's most probable token. With a classifier the means are over rows instead of label
     tokens; of answers that were compared or judged, over pairs or answers, with the means of PAIR_MEASURES.
+
+    Of held-out pairs: calibration: [number of pairs, mean probability that the answer with the higher reward is better,
+    share of pairs where it is] for each interval of that probability, the logistic function of the difference of
+    rewards. by_length: [number of pairs, share of right ones] by the chosen answer beside the rejected one: shorter,
+    equal or longer, in tokens.
     """
 
     loss: float
@@ -37,6 +42,8 @@ class Measured(TypedDict):
     reward_accuracy: NotRequired[float]
     logp_chosen: NotRequired[float]
     logp_rejected: NotRequired[float]
+    calibration: NotRequired[list[list[float]]]
+    by_length: NotRequired[dict[str, list[float]]]
 
 
 def measured(loss_sum: float, correct: float, denominator: float, labels: float) -> Measured | None:

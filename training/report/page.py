@@ -11,6 +11,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from raymill.cluster.formats import count, decimal, duration, plural, share, short
+from raymill.cluster.proportions import wilson
 from raymill.cluster.report.charts import BarSegment, Line, Mark, Point, bar, is_spread, line_chart, line_key, thinned
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import (
@@ -307,7 +308,36 @@ def evaluation(fit: Fit) -> Contents:
         if value is not None
     )
     checked = note(f"The merged model's logits against those with the adapter: {check}.") if check else None
-    return [note(f"{words} {means.accuracy}"), table, *notes, checked]
+    return [note(f"{words} {means.accuracy}"), table, *_of_pairs(fit["after"]), *notes, checked]
+
+
+def _of_pairs(after: Mapping[str, Measured]) -> Contents:
+    """How right rewards are by the length of answers and by their own confidence, on held-out pairs."""
+    lengths, bins = [], []
+    for split, found in after.items():
+        for order, (number, right) in found.get("by_length", {}).items():
+            low, high = wilson(round(right * number), int(number))
+            lengths.append((name(split), order, int(number), share(right, 1), f"{share(low, 1)} to {share(high, 1)}"))
+        calibrated = found.get("calibration", [])
+        total = sum(number for number, _, _ in calibrated)
+        error = sum(number * abs(right - confidence) for number, confidence, right in calibrated) / (total or 1)
+        for number, confidence, right in calibrated:
+            bins.append((name(split), share(confidence, 1), share(right, 1), int(number), share(error, 1)))
+    if not bins:
+        return []
+    return [
+        DataTable(
+            "Held-out pairs by the length of the chosen answer beside the other one",
+            ["Held out", "Chosen answer", ">Pairs", ">Right", ">95% interval"],
+            lengths,
+        ),
+        DataTable(
+            "Held-out pairs by the probability that rewards give to the answer with the higher one; the error is the "
+            "mean distance of both columns",
+            ["Held out", ">Probability", ">Right", ">Pairs", ">Error of the split"],
+            bins,
+        ),
+    ]
 
 
 def measured_row(split: str, before: Measured | None, after: Measured, means: MetricWords) -> tuple[Content, ...]:

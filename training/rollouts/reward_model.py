@@ -38,12 +38,12 @@ class RewardModelScores:
             )
         kind = AutoModelForSequenceClassification
         dtype = torch.bfloat16 if bf16 else torch.float32
-        model = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
+        model: Any = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
         if model.config.num_labels != 1:
             raise ConfigError(f"{setting}: has {model.config.num_labels} labels, and a model of rewards has one score")
         if (rows := len(model.get_input_embeddings().weight)) < len(tokenizer):
             raise ConfigError(f"{setting}: has {rows:,} embeddings, and its tokenizer {len(tokenizer):,} tokens")
-        self._model: Any = model.eval().requires_grad_(False)
+        self._model = model.eval().requires_grad_(False)
         self._model.to(device)
 
     @torch.no_grad()

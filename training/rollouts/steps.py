@@ -410,8 +410,10 @@ def _tokens(rollout: Mapping[str, Any]) -> int:
 class RewardMeasurement:
     """Measures the rewards of greedy answers to held-out prompts, in place of a Measurement of losses.
 
-    rollouts: of the training. what, sources, rows: as of Measurement. seconds: duration of the last measurement.
+    rollouts: of the training. what, sources, rows, tables, seconds: as of Measurement.
     """
+
+    tables: Mapping[str, Any] = {}
 
     def __init__(self, what: str, sources: Sequence[PackedRows], rows: Sequence[int], rollouts: Rollouts) -> None:
         self.what, self.seconds = what, 0.0

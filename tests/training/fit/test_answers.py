@@ -1,11 +1,15 @@
 """Trainings on answers that were compared or judged, against a plain loop, and alike however they are computed."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from raymill.training.models.answers import OfAnswers
+from raymill.training.models.objective import Measures
 from tests.support.answer_jobs import LENGTH, STEPS, answer_job, pack_answers, plain_losses
 from tests.support.fit_jobs import column, fit_alone, fit_here, lines
 from tests.support.ranks import RankPool
@@ -64,6 +68,46 @@ def test_what_is_measured_of_pairs(packed, tmp_path):
     validated = last["validation"]
     assert validated["reward_accuracy"] == validated["accuracy"] > 0.9
     assert validated["label_tokens"] == 12  # pairs
+
+
+@pytest.mark.parametrize("objective", ["dpo", "reward", "kto"])
+def test_held_out_pairs_are_measured_by_confidence_and_by_length(packed, tmp_path, objective):
+    job = answer_job(packed, objective, output=str(tmp_path / "run"), steps=4)
+    fit_alone(job)
+    (found,) = json.loads(Path(job.folder.held_out, "after.json").read_text())["measured"].values()
+    if objective == "kto":
+        assert not {"calibration", "by_length"} & found.keys()
+        return
+    for table in (found["calibration"], found["by_length"].values()):
+        assert sum(row[0] for row in table) == found["label_tokens"]
+        assert sum(row[0] * row[-1] for row in table) / found["label_tokens"] == pytest.approx(found["accuracy"])
+    confidences = [confidence for _, confidence, _ in found["calibration"]]
+    assert confidences == sorted(confidences) and 0.5 <= confidences[0] <= confidences[-1] <= 1
+
+
+def test_the_tables_of_pairs_by_hand():
+    """Gains of three pairs: 2, right, of equal lengths; 0, half right; -1, wrong; chosen longer, then shorter."""
+    objective = OfAnswers.__new__(OfAnswers)
+    torch.nn.Module.__init__(objective)
+    objective.per_loss, objective.training, objective.measures = 2, False, Measures(43)
+    rewards = torch.tensor([3.0, 1.0, 0.5, 0.5, -2.0, -1.0], dtype=torch.float64)
+    tokens = torch.tensor([4, 4, 5, 2, 1, 2])
+    is_chosen = torch.tensor([True, False] * 3)
+    right = objective._measure(
+        torch.stack([rewards, -rewards]), is_chosen, torch.tensor([2.0, 0.0, -1.0]).double(), tokens
+    )
+    assert right == 1.5
+    sums = objective.measures.take()
+    expected = {
+        "calibration": [(1, 0.5, 0.5), (1, 0.731059, 0), (1, 0.880797, 1)],
+        "by_length": {"shorter": [1, 0], "equal": [1, 1], "longer": [1, 0.5]},
+    }
+    tables = objective.tables(sums)
+    assert tables["by_length"] == expected["by_length"]
+    assert [tuple(one) for one in tables["calibration"]] == [
+        pytest.approx(one, abs=1e-6) for one in expected["calibration"]
+    ]
+    assert objective.means(sums, 3)["reward_chosen"] == pytest.approx(0.5)
 
 
 WAYS = {
