@@ -1,8 +1,8 @@
 """Runs programs that a model wrote, each isolated by bubblewrap (https://github.com/containers/bubblewrap).
 
-Such a program sees Python and the system's libraries, and an empty folder for its files; no other file, no network, no
-process and no environment variable. It has bounds on time, memory and files. It is one process, which can start no
-other one, and can keep no memory but its own, so the bounds hold for all that it does.
+Such a program sees Python and the system's libraries; no other file, no network, no process and no environment
+variable. It has bounds on time and memory, and writes no file. It is one process, which can start no other one and
+makes no system call that keeps memory elsewhere, so the bounds hold for all that it does.
 """
 
 import errno
@@ -17,13 +17,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import once
 
-_FOLDER_BYTES = 16 << 20
-_FILE_BYTES = 1 << 20  # of what it prints, too
+_PRINTED_BYTES = 1 << 20
 _OPEN_FILES = 64
 _SIGNALLED = 128 + 9, 128 + 24  # exit statuses of a program that took too long: SIGKILL, SIGXCPU
 # Runs the program, then its tests, and then prints what it reads from the pipe: a program that ends before its tests
@@ -61,7 +59,7 @@ def run_programs(programs: Sequence[tuple[str, str]], seconds: float, memory: in
 
 def _command(seconds: float, memory: int) -> list[str]:
     isolate = shutil.which("bwrap")
-    if isolate is None or platform.machine() not in _CALLS:
+    if isolate is None or platform.machine() not in _MACHINES:
         raise ConfigError(
             "grpo.rewards: program: programs that a model wrote run in bubblewrap, which this machine lacks. Install "
             "it on every machine of the cluster: apt-get install bubblewrap (x86-64 and ARM)."
@@ -71,10 +69,10 @@ def _command(seconds: float, memory: int) -> list[str]:
     return [
         isolate, "--unshare-all", "--die-with-parent", "--as-pid-1", "--new-session", "--clearenv", "--cap-drop", "ALL",
         *(part for folder in seen for part in ("--ro-bind-try", folder, folder)),
-        "--dev", "/dev", "--remount-ro", "/dev", "--size", str(_FOLDER_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp",
-        "--remount-ro", "/", "--seccomp", "{filter}",
+        "--dev", "/dev", "--remount-ro", "/dev", "--dir", "/tmp", "--chdir", "/tmp", "--remount-ro", "/",
+        "--seccomp", "{filter}",
         "prlimit", f"--cpu={max(1, round(seconds))}", f"--as={memory}", f"--nofile={_OPEN_FILES}",
-        f"--fsize={_FILE_BYTES}", "--core=0", python, "-I", "-S", "-c", _HARNESS,
+        f"--fsize={_PRINTED_BYTES}", "--core=0", python, "-I", "-S", "-c", _HARNESS,
     ]  # fmt: skip
 
 
@@ -101,25 +99,29 @@ def _run(command: Sequence[str], program: str, tests: str, seconds: float) -> bo
     return None if ended.returncode in _SIGNALLED else ran
 
 
-# Numbers of system calls. fork, vfork, shmget and unshare start processes, or keep memory that no bound counts, and so
-# does clone but for a thread.
-class _Calls(NamedTuple):
-    machine: int  # as seccomp names it
-    clone: int
-    clone3: int
-    refused: tuple[int, ...]
-
-
-_CALLS = {
-    "x86_64": _Calls(0xC000003E, 56, 435, (57, 58, 29, 272)),
-    "aarch64": _Calls(0xC00000B7, 220, 435, (194, 97)),
-}
+# The system calls that a program may make, with their numbers on x86-64 and on ARM. All others are unknown to it: they
+# start processes, or keep memory in the kernel that no bound counts, such as semaphores, queues, keys and files.
+_ALLOWED = """
+access 21 -, arch_prctl 158 -, brk 12 214, clock_getres 229 114, clock_gettime 228 113, clock_nanosleep 230 115, close
+3 57, dup 32 23, dup2 33 -, dup3 292 24, epoll_create1 291 20, epoll_ctl 233 21, epoll_pwait 281 22, epoll_wait 232 -,
+execve 59 221, exit 60 93, exit_group 231 94, faccessat 269 48, faccessat2 439 439, fcntl 72 25, fstat 5 80, futex 202
+98, getcwd 79 17, getdents64 217 61, getegid 108 177, geteuid 107 175, getgid 104 176, getpid 39 172, getppid 110 173,
+getrandom 318 278, getrusage 98 165, getsockname 51 204, getsockopt 55 209, gettid 186 178, gettimeofday 96 169,
+getuid 102 174, ioctl 16 29, lseek 8 62, lstat 6 -, madvise 28 233, membarrier 324 283, mmap 9 222, mprotect 10 226,
+mremap 25 216, munmap 11 215, nanosleep 35 101, newfstatat 262 79, open 2 -, openat 257 56, pipe 22 -, pipe2 293 59,
+poll 7 -, ppoll 271 73, pread64 17 67, prlimit64 302 261, pselect6 270 72, read 0 63, readlink 89 -, readlinkat 267
+78, readv 19 65, recvfrom 45 207, restart_syscall 219 128, rseq 334 293, rt_sigaction 13 134, rt_sigprocmask 14 135,
+rt_sigreturn 15 139, sched_getaffinity 204 123, sched_yield 24 124, select 23 -, sendto 44 206, set_robust_list 273
+99, set_tid_address 218 96, setsockopt 54 208, shutdown 48 210, sigaltstack 131 132, socketpair 53 199, stat 4 -,
+statx 332 291, sysinfo 99 179, tgkill 234 131, time 201 -, times 100 153, uname 63 160, write 1 64, writev 20 66
+"""
+_MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as seccomp names them
+_CLONE = {"x86_64": 56, "aarch64": 220}
 # Opcodes of classic BPF, and what a filter of seccomp reads and returns (linux/seccomp.h).
-_LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _IF_EQUAL, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
 _NUMBER_AT, _MACHINE_AT, _FLAGS_AT = 0, 4, 16
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_ALLOW, _KILL, _UNKNOWN = 0x7FFF0000, 0x80000000, 0x00050000 | errno.ENOSYS
 _CLONE_THREAD = 0x00010000
-_SECOND_TABLE = 0x40000000  # of system calls, that x86-64 has for 32-bit pointers
 
 
 def _filter() -> bytes:
@@ -127,25 +129,24 @@ def _filter() -> bytes:
 
     Each instruction is (opcode, places to skip if true, if false, value).
     """
-    calls = _CALLS[platform.machine()]
-    rules: list[tuple[int, int, int, int]] = [
+    machine = platform.machine()
+    at = 1 + list(_MACHINES).index(machine)
+    allowed = [row.split()[at] for row in _ALLOWED.split(",")]
+    rules = [
         (_LOAD, 0, 0, _MACHINE_AT),
-        (_IF_EQUAL, 1, 0, calls.machine),
+        (_IF_EQUAL, 1, 0, _MACHINES[machine]),
         (_RETURN, 0, 0, _KILL),  # a call of another architecture, such as 32 bits
         (_LOAD, 0, 0, _NUMBER_AT),
-        (_IF_AT_LEAST, 0, 1, _SECOND_TABLE),
-        (_RETURN, 0, 0, _KILL),
     ]
-    for number in calls.refused:
-        rules += [(_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
-    # Its flags are in memory, which a filter cannot read; the C library then uses clone.
-    rules += [(_IF_EQUAL, 0, 1, calls.clone3), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
+    for number in allowed:
+        rules += [] if number == "-" else [(_IF_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _ALLOW)]
+    # clone starts a thread or a process. The flags of clone3 cannot be read here; the C library then uses clone.
     rules += [
-        (_IF_EQUAL, 1, 0, calls.clone),
-        (_RETURN, 0, 0, _ALLOW),
+        (_IF_EQUAL, 1, 0, _CLONE[machine]),
+        (_RETURN, 0, 0, _UNKNOWN),
         (_LOAD, 0, 0, _FLAGS_AT),
         (_IF_ANY_BIT, 0, 1, _CLONE_THREAD),
         (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
+        (_RETURN, 0, 0, _UNKNOWN),
     ]
     return b"".join(struct.pack("<HBBI", *rule) for rule in rules)
