@@ -13,7 +13,7 @@ Form = tuple[dict[str, str], dict[str, str]]  # role -> column: those that it ne
 # As TRL names whether an answer is desirable, in data for KTO. Other values of this column are labels of another kind.
 _DESIRABLE = {"desirable": "label"}
 _CHAT = {"tools": "tools", "system": "system"} | _DESIRABLE
-_OLDER = {"tools": "functions"}  # of OpenAI
+_OTHERS = {"tools": "functions", "desirable": "kto_tag"}  # of OpenAI's older interface, of LLaMA-Factory
 _ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
 _RANKED = {"chosen": "completions", "rejected": "completions"}  # the best and the worst of them
 _COMPARED = {"system": "system", "margin": "margin"}
@@ -54,8 +54,8 @@ def recognised(
     """
     for needed, optional in sorted(FORMS, key=later):
         if needed.keys() <= {*roles} and {*needed.values()} <= {*names}:
-            older = _OLDER if "tools" in optional else {}
-            others = (older | {role: name for role, name in optional.items() if name in names}).items()
+            known = {role: name for role, name in _OTHERS.items() if role in optional}
+            others = (known | {role: name for role, name in optional.items() if name in names}).items()
             return needed | {role: name for role, name in others if role in roles and name in names}
     return None
 

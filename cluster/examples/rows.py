@@ -105,11 +105,17 @@ def _content(row: Mapping[str, str | None], roles: Mapping[str, Role] | None, cu
         return found if margin is None else replace(found, margin=margin)
     if "prompt" in row:
         system, input = _optional(row.get("system")), _optional(row.get("input"))
-        whole = pair(system, wanted(row["prompt"]), input, wanted(row["completion"]))
+        asked, answer = wanted(row["prompt"]), wanted(row["completion"])
+        if any(map(_is_messages, (asked, answer))):  # as TRL has conversations
+            spoken = _as_messages(with_input(asked, input), "user") + _as_messages(answer, "assistant")
+            if system and spoken[0]["role"] != "system":
+                spoken = [{"role": "system", "content": system}, *spoken]
+            return _chat(spoken, _tools(row.get("tools")))
+        whole = pair(system, asked, input, answer)
         earlier, tools = _history(row.get("history")), _tools(row.get("tools"))
         if earlier:
-            *before, question, answer = whole.messages
-            whole = Chat((*before, *earlier, question, answer))
+            *before, question, last = whole.messages
+            whole = Chat((*before, *earlier, question, last))
         return replace(whole, tools=tools) if tools else whole
     return wanted(row.get("text"))
 
@@ -122,10 +128,7 @@ def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Prefere
     if not any(map(_is_messages, texts)):
         return Preference(system, texts[0], texts[1], texts[2])
     roles = ("user", "assistant", "assistant")
-    question, *answers = (
-        _messages(text) if _is_messages(text) else [{"role": role, "content": text}]
-        for role, text in zip(roles, texts, strict=True)
-    )
+    question, *answers = map(_as_messages, texts, roles)
     return _of_chats(system, [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers])
 
 
@@ -213,6 +216,11 @@ def _is_messages(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return bool(messages) and all(isinstance(one, dict) and {"role", "from"} & one.keys() for one in messages)
+
+
+def _as_messages(text: str, role: str) -> list[dict[str, Any]]:
+    """The messages of a list as JSON text; another text as one message of this role."""
+    return _messages(text) if _is_messages(text) else [{"role": role, "content": text}]
 
 
 def _chat(messages: list[dict[str, Any]], tools: str = "") -> Chat:

@@ -312,7 +312,7 @@ def _recognised(
     usual = recognised(names, FIELDS, later=lambda form: fitting is not None and fitting not in form[0])
     if usual is not None:
         columns = usual | source.columns
-        if "label" in source.columns.values():  # what the config calls something else is no mark of KTO
+        if usual.get("desirable") in source.columns.values():  # what the config calls something else is no mark of KTO
             columns.pop("desirable", None)
         content = input.model_copy(update={"text": next(iter(usual.values()))}).texts_in(names)
         judged = records.undesirable == "keep"

@@ -442,6 +442,33 @@ def test_a_margin_is_a_finite_number_or_is_missing(margin, wanted):
 @pytest.mark.parametrize(
     ("row", "wanted"),
     [
+        ({"prompt": said("a?", "user"), "completion": said("b.")}, pair("", "a?", "", "b.")),
+        ({"prompt": "a?", "completion": said("b."), "system": "s"}, pair("s", "a?", "", "b.")),
+        ({"prompt": said("s", "system") + said("a?", "user"), "completion": "b."}, pair("s", "a?", "", "b.")),
+        ({"prompt": json.loads(turns("a?", "b.", "c?")), "completion": said("d.")}, CHAT),
+        ({"prompt": said("a?", "user"), "completion": said("b?", "user")}, "wrong_order"),
+        ({"prompt": said("a?", "user"), "completion": said(" ")}, "empty"),
+    ],
+)
+def test_a_question_and_its_answer_may_be_messages(row, wanted):
+    given = {name: one if isinstance(one, str) else json.dumps(one) for name, one in row.items()}
+    if isinstance(wanted, str):
+        with pytest.raises(Unusable, match=wanted):
+            content_of(given)
+    else:
+        assert content_of(given) == wanted
+        assert content_of(given | {"desirable": "false"}, keeps_undesirable=True) == replace(wanted, desirable=False)
+
+
+def test_the_judgement_of_llama_factory_is_recognised():
+    names = ["instruction", "input", "output", "kto_tag"]
+    assert recognised(names, FIELDS)["desirable"] == "kto_tag"
+    assert recognised([*names, "label"], FIELDS)["desirable"] == "label"
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
         ({"prompt": "a?", "completion": "b.", "desirable": "1"}, True),
         ({"prompt": "a?", "completion": "b.", "desirable": " False"}, False),
         ({"prompt": "a?", "completion": "b."}, None),
