@@ -41,7 +41,7 @@ from raymill.training.config_parts import Model, ReadColumns
 from raymill.training.model_folder.checks import check_template_variables, no_tokenizer
 from raymill.training.model_folder.folder import hub_copy, refuse_foreign_files
 from raymill.training.pack.corpus import FrozenCorpus
-from raymill.training.pack.documents import Chat, LeftOut, Pair, documents_of
+from raymill.training.pack.documents import Chat, LeftOut, Pair, TwoAnswers, documents_of
 from raymill.training.pack.packed_run import RECORD, TokenizerRecord
 from raymill.training.pack.split import Cuts, split_of
 from raymill.training.pack.template import CHATML, TURN_END, TURN_START, render_checked, with_defaults
@@ -114,6 +114,8 @@ def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[s
                         yield document.content.completion
                     case Chat(messages):
                         yield from (one["content"] for one in messages if isinstance(one.get("content"), str))
+                    case TwoAnswers(chosen, rejected):
+                        yield from (one["content"] for one in (*chosen.messages, rejected.messages[-1]))
             left -= document.bytes
             if share < 1 and left <= 0:
                 break

@@ -84,6 +84,13 @@ def test_a_pair_is_two_documents_of_one_row_that_begin_with_the_same_question(tm
     assert all(len(ids) <= 256 for ids in rows["ids"].to_pylist())
 
 
+def test_a_tokenizer_is_fitted_to_the_question_and_both_answers(tmp_path):
+    rows = [{"prompt": f"lighthouse {at}", "chosen": f"harbour {at}", "rejected": f"meadow {at}"} for at in range(99)]
+    run = packed(tmp_path, rows)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(run.tokenizer_uri)
+    assert all(len(tokenizer.tokenize(word)) == 1 for word in ("lighthouse", "harbour", "meadow"))
+
+
 FORMS = {
     "messages beside a prompt": {
         "prompt": turns("a b c?"),
