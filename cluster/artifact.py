@@ -147,6 +147,9 @@ class Manifest:
         if not all(isinstance(one, str) for one in columns) or any(len(column) != 2 for column in found.schema):
             raise ValueError("schema is not a list of names and types")
         check_counters(found.counters)
+        # Names of folders are made of it, and artifacts of one digest stand for each other.
+        if found.digest != replace(found, digest="").digest:
+            raise ValueError("digest is another one than of its files and counters")
         return found
 
     @property

@@ -22,14 +22,15 @@ _LOCKS = 64
 
 
 class SharedTables:
-    """The tables of one name. kept: number of files that stay.
+    """The tables of one name, any text. kept: number of files that stay.
 
     Where no file can be written or locked, each process makes its own tables.
     """
 
     def __init__(self, name: str, kept: int) -> None:
-        self.folder, self.kept = own_folder() / name, kept
-        self._users = (own_folder() / f"{name}.users").open("a")
+        hashed = f"shared-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        self.folder, self.kept = own_folder() / hashed, kept
+        self._users = (own_folder() / f"{hashed}.users").open("a")
         fcntl.flock(self._users, fcntl.LOCK_SH)
 
     def table(self, key: str, make: Callable[[], pa.Table]) -> pa.Table:

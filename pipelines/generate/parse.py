@@ -134,6 +134,8 @@ def _checked_value(schema: Mapping[str, Any], validator: Draft202012Validator, c
             raise Refusal("other_form", error.message)
     except RecursionError as error:
         raise Refusal("other_form", "nested too deeply") from error
+    except ArithmeticError as error:  # multipleOf of a number without a float
+        raise Refusal("other_form", "a number is too large") from error
     if not isinstance(value, dict):
         raise Refusal("other_form", f"{type(value).__name__}, wanted an object")
     return value

@@ -104,6 +104,15 @@ def test_a_manifest_with_a_damaged_schema_cannot_be_read():
     assert refused > 10
 
 
+@pytest.mark.parametrize("digest", ["../../../../victim/", "0" * 64, 5])
+def test_a_manifest_with_another_digest_than_of_its_content_cannot_be_read(digest):
+    """Folders were written and deleted at the place that a digest with `..` named."""
+    plain = json.loads(manifest().to_json())
+    assert Manifest.from_json(json.dumps(plain).encode()).digest == manifest().digest
+    with pytest.raises(ValueError, match="digest is another one"):
+        Manifest.from_json(json.dumps(plain | {"digest": digest}).encode())
+
+
 @pytest.mark.parametrize("wrong", [{"counters": {"a": "1"}}, {"schema": [[None, "int64"]]}, {"schema": [["a"]]}])
 def test_a_manifest_with_values_of_another_type_cannot_be_read(wrong):
     plain = json.loads(manifest().to_json()) | wrong

@@ -78,7 +78,6 @@ _OPEN_FILES = 64
 _CACHE_BYTES = 64 << 20
 # Row groups of an artifact that the processes of a machine share: about 1 MiB each.
 _SHARED_GROUPS = 256
-_NAME_DIGITS = 32
 
 
 def shuffle_key(hashed: int, stage: int | None) -> int:
@@ -228,8 +227,11 @@ class PackedRows:
         shared: bool = False,
     ) -> None:
         self.artifact = artifact
-        name = f"rows-{artifact.manifest.digest[:_NAME_DIGITS]}"
-        self._shared = SharedTables(name, _SHARED_GROUPS) if shared and paths.is_remote(artifact.uri) else None
+        self._shared = None
+        if shared and paths.is_remote(artifact.uri):
+            # Two stores may have objects of one name.
+            name = f"{artifact.store.endpoint_of(artifact.uri)} {artifact.manifest.digest}"
+            self._shared = SharedTables(name, _SHARED_GROUPS)
         self.bounds = bounds or RowBounds()
         self.rows = artifact.manifest.rows
         self.cache_bytes = cache_bytes

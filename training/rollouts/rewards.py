@@ -99,7 +99,7 @@ def _guarded(use: RewardUse, answer: SampledAnswer) -> float:
             # Without a registry of its own, jsonschema loads references from the network.
             validator = Draft202012Validator(use.json_schema, registry=Registry())
             return float(validator.is_valid(json.loads(answer.generated)))
-        except (ValueError, RecursionError):
+        except (ValueError, ArithmeticError, RecursionError):  # multipleOf of a number without a float
             return 0.0
         except Unresolvable as error:
             raise ConfigError(

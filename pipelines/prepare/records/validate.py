@@ -618,6 +618,8 @@ def _checked_answer(schema: SchemaValidator, answer: str) -> FailedRule | None:
         wrong = best_match(schema.iter_errors(value))
     except RecursionError:
         return FailedRule("not_in_schema", "nested too deeply", "less nesting")
+    except ArithmeticError:  # multipleOf of a number without a float
+        return FailedRule("not_in_schema", "a number that is too large", "a smaller number")
     except Unresolvable as error:
         raise ConfigError(
             f"validate.json_schema: the reference {error.ref} is not part of the schema, and references to other "

@@ -214,6 +214,8 @@ def test_an_answer_of_a_schema_is_judged_by_nothing_else():
 def test_a_schema_that_leads_too_deep_is_no_crash():
     nested = pair("", QUESTION, "", "[" * 400 + "]" * 400)
     assert reason(nested, json_schema={"type": "array", "items": {"$ref": "#"}}) == "not_in_schema"
+    large = pair("", QUESTION, "", "1" + "0" * 400)
+    assert reason(large, json_schema={"multipleOf": 0.5}) == "not_in_schema"
 
 
 def test_an_answer_that_takes_the_expression_of_a_schema_too_long_is_left_out_alone(monkeypatch):

@@ -41,18 +41,19 @@ def test_a_table_is_made_once_and_read_by_all(folder):
         assert shared.table("a 1", lambda: made.append(1) or table(1, 2)).equals(table(1, 2))
     assert shared.table("a 2", lambda: table(3)).equals(table(3)) and made == [1]
     one.close()
-    assert list((folder / "rows").glob("*.arrow")), "another process uses them"
+    assert list(one.folder.glob("*.arrow")), "another process uses them"
     other.close()
-    assert not (folder / "rows").exists()
+    assert not one.folder.exists()
 
 
 def test_the_newest_files_stay_and_one_that_is_gone_or_cut_short_is_made_again(folder):
-    shared, made = SharedTables("rows", 2), []
+    shared, made = SharedTables("../rows/..", 2), []
+    assert shared.folder.parent == folder and ".." not in shared.folder.parts
     for key in ["a", "b", "c", "a"]:
         found = shared.table(key, lambda key=key: made.append(key) or pa.table({"key": [key]}))
         assert found["key"].to_pylist() == [key]
-    assert made == ["a", "b", "c", "a"] and len(list(folder.glob("rows/*.arrow"))) == 2
-    newest = max(folder.glob("rows/*.arrow"), key=lambda path: path.stat().st_mtime_ns)
+    assert made == ["a", "b", "c", "a"] and len(list(folder.glob("*/*.arrow"))) == 2
+    newest = max(folder.glob("*/*.arrow"), key=lambda path: path.stat().st_mtime_ns)
     newest.write_bytes(newest.read_bytes()[:100])
     assert shared.table("a", lambda: table(5)).equals(table(5))
     shared.close()
@@ -130,5 +131,5 @@ def test_a_training_shares_rows_of_an_object_store_among_the_workers_of_a_machin
     training = SimpleNamespace(job=SimpleNamespace(row_bounds=lambda embedded: None), embedded=1, references={})
     rows = Training._rows(training, made)
     assert rows.read([0])[0]["documents"].to_pylist() == [["d"]]
-    assert bool(list(tmp_path.glob("rows-*/*.arrow"))) == shared
+    assert bool(list(tmp_path.glob("shared-*/*.arrow"))) == shared
     rows.close()

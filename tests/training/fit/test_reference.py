@@ -170,6 +170,7 @@ def write(folder: Path, table: pa.Table, with_manifest: bool = True) -> None:
         path = folder / "_manifest.json"
         manifest = json.loads(path.read_text())
         data = part.read_bytes()
+        manifest["digest"] = ""  # computed
         manifest["files"][0] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows": len(table)}
         path.write_text(json.dumps(manifest))
 

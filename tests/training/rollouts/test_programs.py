@@ -78,7 +78,7 @@ def test_no_process_is_left_of_a_program_that_waits():
         lines = [one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"])]
         return not any(programs._HARNESS in line for line in lines)
 
-    wait_until(is_gone)
+    assert wait_until(is_gone, 60)
 
 
 @isolated

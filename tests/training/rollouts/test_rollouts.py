@@ -391,6 +391,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required"
     [
         ({"pattern": "<think>.*</think>[0-9]+"}, ["<think>a\nb</think>12", "12", "<think></think>1 "], [1, 0, 0]),
         ({"json_schema": SCHEMA}, ['{"n": 1}', '{"n": "1"}', "{", "[" * 100_000, "NaN"], [1, 0, 0, 0, 0]),
+        ({"json_schema": {"multipleOf": 0.5}}, ["1" + "0" * 400, "1.5", "1.7"], [0, 1, 0]),
         ({"json_schema": {"$ref": "http://example.com/a.json"}}, ["{}"], None),
     ],
 )
