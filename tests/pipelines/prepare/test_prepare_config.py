@@ -95,6 +95,12 @@ CHAT_TEMPLATES = [
     ({"shape": "messages", "chats_as_text": {}}, r"chats_as_text: goes with `shape: text`, and the shape is messages"),
     ({"shape": "preference", "preferences": "chosen"}, "preferences: chosen goes with other shapes than preference"),
     (
+        {"shape": "preference_messages", "preferences": "chosen"},
+        "chosen goes with other shapes than preference_messages",
+    ),
+    ({"shape": "preference_messages", "undesirable": "keep"}, "undesirable: keep needs one answer a record"),
+    ({"shape": "text", "undesirable": "keep"}, "undesirable: keep needs one answer a record"),
+    (
         {"shape": "text", "chats_as_text": {"user": "{text}"}},
         r"user: wanted a text with \{content\}, and no other name",
     ),
