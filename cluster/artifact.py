@@ -17,15 +17,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError, Problem
 from raymill.cluster.formats import byte_size, plural
-from raymill.cluster.record import RecordFile, json_bytes, record_json
+from raymill.cluster.record import RecordFile, check_types, json_bytes, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound, first_line
 from raymill.cluster.store.store import Store
@@ -110,6 +112,16 @@ class ArtifactFile(str):
         return "has other columns than were written"
 
 
+class _Facts(TypedDict):
+    """Entries of a manifest that are shown or compared as they are."""
+
+    kind: str
+    fingerprint: str
+    seconds: Annotated[float, Field(allow_inf_nan=False)]
+    made: str
+    version: str
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Contents of an artifact.
@@ -141,6 +153,7 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         plain = record_json(data)
+        check_types(_Facts, plain)
         found = cls(**plain | {"files": [DataFile.from_plain(file) for file in plain["files"]]})
         _read_schema(found.arrow_schema)
         columns = [one for column in found.schema for one in column]

@@ -113,10 +113,14 @@ def test_a_manifest_with_another_digest_than_of_its_content_cannot_be_read(diges
         Manifest.from_json(json.dumps(plain | {"digest": digest}).encode())
 
 
-@pytest.mark.parametrize("wrong", [{"counters": {"a": "1"}}, {"schema": [[None, "int64"]]}, {"schema": [["a"]]}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"counters": {"a": "1"}}, {"schema": [[None, "int64"]]}, {"schema": [["a"]]}, {"kind": 5}, {"fingerprint": ["f"]},
+     {"made": None}, {"version": {}}, {"seconds": "1"}, {"seconds": float("nan")}],
+)  # fmt: skip
 def test_a_manifest_with_values_of_another_type_cannot_be_read(wrong):
     plain = json.loads(manifest().to_json()) | wrong
-    with pytest.raises(ValueError, match=r"is no number|names and types"):
+    with pytest.raises(ValueError, match=r"is no number|names and types|input should be"):
         Manifest.from_json(json.dumps(plain).encode())
 
 

@@ -10,7 +10,9 @@ import pytest
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import StorageError
 from raymill.cluster.store import shared_tables
+from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.shared_tables import SharedTables
+from raymill.cluster.store.store import Store
 from raymill.training.data import packed
 from raymill.training.data.batch import Loader
 from raymill.training.data.order import Order
@@ -44,6 +46,29 @@ def test_a_table_is_made_once_and_read_by_all(folder):
     assert list(one.folder.glob("*.arrow")), "another process uses them"
     other.close()
     assert not one.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["rows/../../own", "../own", "{tmp}/own", "x" * 5000, "a/b"])
+def test_a_name_of_others_leads_to_no_other_folder(monkeypatch, tmp_path, name):
+    (tmp_path / "copies").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/thesis.txt").write_text("thesis")
+    monkeypatch.setattr(shared_tables, "own_folder", lambda: tmp_path / "copies")
+    shared = SharedTables(name.format(tmp=tmp_path), 2)
+    assert shared.table("a", lambda: table(1)).equals(table(1)) and len(list(tmp_path.glob("copies/*/*.arrow"))) == 1
+    shared.close()
+    assert [*(tmp_path / "own").iterdir()] == [tmp_path / "own/thesis.txt"]
+
+
+def test_rows_of_another_store_are_not_shared(monkeypatch, tmp_path):
+    """A bucket of the same name on another store has other rows, whatever its manifests state."""
+    made = pack_examples(str(tmp_path), write_examples(str(tmp_path), [document("d", 16)]), config())["train"]
+    names = []
+    monkeypatch.setattr(packed, "SharedTables", lambda name, kept: names.append(name))
+    for port in (1, 2, 1):
+        store = Store(StorageOptions(endpoint_url=f"http://store:{port}"))
+        PackedRows(Artifact(store, "s3://b/p", made.manifest), shared=True)
+    assert names[0] != names[1] and names[0] == names[2]
 
 
 def test_the_newest_files_stay_and_one_that_is_gone_or_cut_short_is_made_again(folder):
