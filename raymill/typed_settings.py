@@ -3633,6 +3633,7 @@ def compare(
     gaps: Sequence[str] = NOT_GIVEN,
     answer: Literal["text", "label", "number"] = NOT_GIVEN,
     custom: Sequence[str | Callable[..., Any] | ScoreUseSettings] = NOT_GIVEN,
+    refusals: Sequence[str] = NOT_GIVEN,
     likelihood: bool = NOT_GIVEN,
     judge: PairJudgeSettings | None = NOT_GIVEN,
     gate: Mapping[str, GateBoundsSettings] = NOT_GIVEN,
@@ -3670,6 +3671,7 @@ def compare(
         answer: Comparison of answers with references, the measure `score`: text (F1 of words), label (equal),
             or number (the one after `####`, else the last).
         custom: Scores of your own, as in `custom` of `prompt`.
+        refusals: Phrases with which an answer that refuses begins, in any case, for the measure `refused`.
         likelihood: Whether model folders also measure the log-likelihood of references and of their own
             answers, for `bits_per_byte` and the calibration.
         judge: Model that judges pairs of answers; null: none.
@@ -3703,6 +3705,7 @@ def compare(
             "gaps": gaps,
             "answer": answer,
             "custom": custom,
+            "refusals": refusals,
             "likelihood": likelihood,
             "judge": judge,
             "gate": gate,

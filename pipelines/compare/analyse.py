@@ -167,6 +167,7 @@ class _Measured:
         for name, kind in (("exact_match", "label"), ("f1", "text")):
             if name != ranked_by(config.answer):
                 found[name] = scored_by_item(kind, references, self.answers)
+        found["refused"] = np.array([self._refuses(row) for row in self.rows], float)
         rouge = _rouge.load()
         each = [rouge([one], [two or ""]) for one, two in zip(references, self.answers, strict=True)]
         found |= {name: np.array([one[name] for one in each]) for name in each[0]}
@@ -182,6 +183,14 @@ class _Measured:
         if prices is not None:
             found["cost"] = np.array([TokenCounts(**row["tokens"]).cost(prices) for row in self.rows], float)
         return found
+
+    def _refuses(self, row: Mapping[str, Any]) -> float:
+        """1 if an answer is a refusal, or was withheld by the model or a filter; NaN: there was no answer."""
+        if row["outcome"] != "answered":
+            return np.nan
+        answer = (row["content"] or "").lower().replace("’", "'").lstrip("*_\"' \n")
+        phrases = tuple(one.lower() for one in self.work.config.refusals)
+        return float(row["content"] is None or answer.startswith(phrases))
 
     @cached_property
     def right(self) -> np.ndarray:

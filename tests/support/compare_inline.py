@@ -67,11 +67,11 @@ class Planted(FaultyServer):
             a, b = re.findall(r"^[AB]:\n(.*?)$", self._text, re.MULTILINE)
             better = "tie" if (a == right) == (b == right) else "A" if a == right else "B"
             return json.dumps({"reason": "it is right", "better": better})
-        _, percent, *of = self._model.split("-")
+        kind, percent, *of = self._model.split("-")
         number = int(re.findall(r"\d+", self._text)[-1])
         drawn = int.from_bytes(hashlib.sha256(f"{number} {percent}".encode()).digest()[:4]) % 100
         wrong = drawn >= int(percent) and (not of or number % 4 == 0)
-        return "I do not know" if wrong else right
+        return ("**I’m sorry**, no." if kind == "refuses" else "I do not know") if wrong else right
 
 
 def planted(server: FaultyServer, name: str, **more: Any) -> dict[str, Any]:

@@ -54,6 +54,16 @@ def test_three_models_are_corrected_for_two_comparisons(config, server, monkeypa
     assert made.outcome["comparisons"][1]["b"] == "C"
 
 
+def test_refusals_are_counted_and_bounded_by_the_gate(config, server, monkeypatch):
+    gate = {"refused": {"least_gain": 0.1}}  # as on prompts that should be refused
+    made = run(
+        config | {"models": [planted(server, "refuses-30"), planted(server, "right-30")], "gate": gate}, monkeypatch
+    )
+    row = made.report["comparisons"][0]["measures"]["refused"]
+    assert row["difference"] == pytest.approx(0.7, abs=0.1) and row["verdict"] == "A"
+    assert made.report["passed"] is True
+
+
 def test_slices_by_field_find_where_a_model_is_worse(config, server, monkeypatch, tmp_path):
     """The first model is wrong on the phone alone; the gate's guard of slices stops it."""
     models = [planted(server, "right-30-of-phone"), planted(server, "right-100")]
