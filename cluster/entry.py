@@ -17,7 +17,7 @@ from raymill.cluster.errors import ConfigError
 
 # extra -> import names of the libraries that are looked for; pyproject.toml has all that an extra installs.
 EXTRAS = {
-    "train": ("torch", "transformers", "tokenizers", "peft", "safetensors"),
+    "train": ("torch", "transformers", "tokenizers", "peft", "safetensors", "aiohttp"),
     "sql": ("sqlalchemy",),
     "qlora": ("bitsandbytes",),
     "embeddings": ("sentence_transformers",),

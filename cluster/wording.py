@@ -17,15 +17,16 @@ from contextlib import contextmanager
 
 # Options of the command line: those without a value, and the others. What they are called in Python, if otherwise.
 FLAGS = frozenset(
-    {"all", "check", "delete", "detach", "dry-run", "follow", "gate", "insecure-http", "json", "merged", "open",
-     "predictions", "public", "replace", "rollback", "ship-code", "text", "verify"}
+    {"all", "check", "delete", "detach", "dry-run", "follow", "gate", "insecure-http", "json", "log-content", "merged",
+     "open", "predictions", "public", "replace", "rollback", "ship-code", "text", "verify"}
 )  # fmt: skip
 OPTIONS = FLAGS | {
-    "adapter", "address", "annotator", "as", "base", "bounds", "config", "consensus", "context", "cores", "cpu",
-    "documents", "duplicates", "extrinsic", "folder", "folds", "format", "gpu", "gpu-memory-gib", "host", "image",
-    "into", "job", "languages", "mfu", "name", "namespace", "note", "older-than", "on", "output", "overlay",
-    "peak-tflops", "port", "posterior", "preview", "price-per-gpu-hour", "prices", "registry", "repeated-pages",
-    "revision", "rows", "sample", "seed", "step", "to", "token", "token-file", "where", "width", "within",
+    "adapter", "address", "alias", "annotator", "as", "base", "batch", "bounds", "concurrent", "config",
+    "consensus", "context", "cores", "cpu", "documents", "duplicates", "extrinsic", "folder", "folds", "format",
+    "gpu", "gpu-memory-gib", "host", "image", "into", "job", "languages", "max-context", "max-tokens", "mfu",
+    "name", "namespace", "note", "older-than", "on", "output", "overlay", "peak-tflops", "port", "posterior",
+    "preview", "price-per-gpu-hour", "prices", "registry", "repeated-pages", "revision", "rows", "sample", "seed",
+    "step", "timeout-s", "to", "token", "token-file", "where", "width", "within",
 }  # fmt: skip
 _NAMES = {"adapter": "adapters", "as": "version", "consensus": "method", "token": "tokens"}
 _SHORT = {"-f": "--follow", "-n": "--rows"}

@@ -43,6 +43,7 @@ GUIDES = {
     "pipelines/rules/README.md": "how-to/rules.md",
     "training/README.md": "how-to/train.md",
     "cluster/chain/README.md": "how-to/run-files.md",
+    "training/serving/README.md": "how-to/try-a-model.md",
     "cluster/store/README.md": "how-to/storage.md",
     "cluster/submit/README.md": "how-to/submit.md",
     "k8s/README.md": "how-to/kubernetes.md",

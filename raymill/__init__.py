@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from raymill.training.model_commands import push_run as push
     from raymill.training.model_commands import run_tune_demo as tune_demo
     from raymill.training.promote.commands import alias_at as alias
+    from raymill.training.serving.commands import answer_requests as answer
     from raymill.typed_settings import (
         annotate,
         compare,
@@ -86,6 +87,7 @@ __all__ = [
     "add_tokens",
     "alias",
     "annotate",
+    "answer",
     "assess",
     "cancel",
     "compare",

@@ -25,6 +25,12 @@ TRAIN = Kind(
             call=Entry("raymill.training.commands:export_config"),
             extra="train",
         ),
+        "answer": Verb(
+            Entry("raymill.training.serving.commands:answer"),
+            "serve a model with OpenAI's interface, to try it",
+            call=Entry("raymill.training.serving.commands:answer_requests"),
+            extra="train",
+        ),
         "push": Verb(
             Entry("raymill.training.model_commands:push"),
             "an exported model to the Hugging Face hub, with its card",

@@ -44,26 +44,32 @@ class ModelFolder:
 
     One request is computed at a time, with the seed that it states, so that its answer does not depend on others.
 
+    Attributes:
+        model: on its device. tokenizer: of the folder.
+        stops: ids of tokens that end an answer. pad: id of padding.
+        longest: tokens of a prompt with its answer, at most.
+        prompt: the Guard that makes tokens of a text or a conversation (`prompt_ids`).
+
     Raises:
         DataError: the chat template or tokenizer goes beyond its bounds on a word.
     """
 
     def __init__(self, store: Store, folder: str) -> None:
-        self._tokenizer: Any = load_tokenizer(store, folder)
+        self.tokenizer: Any = load_tokenizer(store, folder)
         on_gpu = torch.cuda.is_available()
         model = _whole_or_adapted(store, folder, torch.bfloat16 if on_gpu else torch.float32)
-        self._model = model.to("cuda" if on_gpu else "cpu").eval()
+        self.model: Any = model.to("cuda" if on_gpu else "cpu").eval()
         # peft also uses the generation config of the model that it wraps.
-        for holder in (self._model, *([model.get_base_model()] if isinstance(model, PeftModel) else [])):
+        for holder in (self.model, *([model.get_base_model()] if isinstance(model, PeftModel) else [])):
             holder.generation_config = GenerationConfig()
-        self._stops, self._pad = stop_ids(self._tokenizer), pad_id(self._tokenizer)
-        self._longest = int(getattr(self._model.config, "max_position_embeddings", 0) or 1 << 30)
+        self.stops, self.pad = stop_ids(self.tokenizer), pad_id(self.tokenizer)
+        self.longest = int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
         if isinstance(model, PeftModel):
-            self._longest -= int(getattr(model.active_peft_config, "num_virtual_tokens", None) or 0)
-        self._rendered = Guard(partial(prompt_ids, self._tokenizer))
-        self._both = Guard(partial(_prompt_and_answer, self._tokenizer))
+            self.longest -= int(getattr(model.active_peft_config, "num_virtual_tokens", None) or 0)
+        self.prompt = Guard(partial(prompt_ids, self.tokenizer))
+        self._both = Guard(partial(_prompt_and_answer, self.tokenizer))
         try:  # otherwise each request would take as long
-            self._rendered([{"role": "user", "content": "a"}], OF_A_CHECK)
+            self.prompt([{"role": "user", "content": "a"}], OF_A_CHECK)
         except Exceeded as error:
             raise DataError(
                 f"{folder}: its chat template or tokenizer goes beyond its bounds on a word ({error}). Look at the "
@@ -87,11 +93,11 @@ class ModelFolder:
             prompt, wanted = self._both((messages, answer), OF_A_PROMPT)
         except Exception:
             return float("nan"), 0
-        if not wanted or len(wanted) >= self._longest or problem_of(self._model, [*prompt, *wanted]):
+        if not wanted or len(wanted) >= self.longest or problem_of(self.model, [*prompt, *wanted]):
             return float("nan"), 0
-        ids = [*prompt[-(self._longest - len(wanted)) :], *wanted]
+        ids = [*prompt[-(self.longest - len(wanted)) :], *wanted]
         with torch.inference_mode():
-            logits = self._model(input_ids=torch.tensor([ids], device=self._model.device)).logits[0]
+            logits = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits[0]
         # From the end: virtual tokens of an adapter stand before the prompt.
         found = logits[-len(wanted) - 1 : -1].float().log_softmax(-1)
         at = torch.tensor(wanted, device=found.device)
@@ -103,14 +109,14 @@ class ModelFolder:
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
         try:  # the template and the tokenizer are programs of whoever made the folder
-            ids = self._rendered(request["messages"], OF_A_PROMPT)
+            ids = self.prompt(request["messages"], OF_A_PROMPT)
         except Exception as error:
             return _refused(f"the chat template or tokenizer fails ({type(error).__name__}: {error})")
-        if problem := problem_of(self._model, ids):
+        if problem := problem_of(self.model, ids):
             return _refused(problem)
-        most = min(request["max_tokens"], self._longest - len(ids))
+        most = min(request["max_tokens"], self.longest - len(ids))
         if most < 1:
-            return _refused(f"the prompt has {len(ids):,} tokens; the model takes {self._longest:,} with the answer")
+            return _refused(f"the prompt has {len(ids):,} tokens; the model takes {self.longest:,} with the answer")
         torch.manual_seed(request["seed"])
         drawn = request["temperature"] > 0
         how = GenerationConfig(
@@ -118,16 +124,16 @@ class ModelFolder:
             temperature=request["temperature"] if drawn else None,
             top_p=request["top_p"] if drawn else None,
             max_new_tokens=most,
-            eos_token_id=self._stops or None,
-            pad_token_id=self._pad,
+            eos_token_id=self.stops or None,
+            pad_token_id=self.pad,
         )
-        given = torch.tensor([ids], device=self._model.device)
+        given = torch.tensor([ids], device=self.model.device)
         with torch.inference_mode():
-            output = self._model.generate(
-                input_ids=given, attention_mask=torch.ones_like(given), generation_config=how
-            )[0, len(ids) :].tolist()
-        end = next((at for at, token in enumerate(output) if token in self._stops), None)
-        message = {"role": "assistant", "content": self._tokenizer.decode(output[:end], skip_special_tokens=True)}
+            output = self.model.generate(input_ids=given, attention_mask=torch.ones_like(given), generation_config=how)[
+                0, len(ids) :
+            ].tolist()
+        end = next((at for at, token in enumerate(output) if token in self.stops), None)
+        message = {"role": "assistant", "content": self.tokenizer.decode(output[:end], skip_special_tokens=True)}
         choice = {"index": 0, "message": message, "finish_reason": "length" if end is None else "stop"}
         usage = {"prompt_tokens": len(ids), "completion_tokens": len(output)}
         plain = {"model": request["model"], "choices": [choice], "usage": usage}

@@ -17,8 +17,7 @@ from raymill.cluster.inspection import is_run, read_run_manifest
 from raymill.cluster.record import RecordFile, json_bytes, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
-from raymill.training.config_parts import Model
-from raymill.training.model_folder.folder import model_fingerprint
+from raymill.training.model_folder.folder import located_with_fingerprint
 from raymill.training.records.finished import EXPORT, export_damage
 
 MODELS = "RAYMILL_MODELS"
@@ -110,16 +109,24 @@ class Alias:
         if now.promoted == 1:
             raise DataError(f"{self.uri}: no model was promoted before {now.model}. Promote another one.")
         before = self.read(self.read(now.promoted - 1).promoted)
-        # Whoever wrote the record could else choose where requests with the user's keys go.
-        if paths.store_of(before.model) != paths.store_of(self.folder):
-            raise DataError(f"{before.model}: is on another store than the aliases. Promote it by its config.")
-        if (seen := model_digest(self.store, before.model)) != before.digest:
-            raise DataError(f"{before.model}: has digest {seen}, and {before.digest} was promoted. It was made again.")
+        self.check(before)
         number = now.version + 1
         found = AliasVersion(number, before.version, before.model, before.digest, before.evidence, _now())
         if not self.store.create(self._uri(number), json_bytes(asdict(found))):
             raise BusyError(f"{self.uri}: another program moved this alias meanwhile. Look at it and try again.")
         return found
+
+    def check(self, record: AliasVersion) -> None:
+        """Verify that the model of a record is the one that was promoted.
+
+        Raises:
+            DataError: it is gone, changed, or on another store than the aliases.
+        """
+        # Whoever wrote the record could else choose where requests with the user's keys go.
+        if paths.store_of(record.model) != paths.store_of(self.folder):
+            raise DataError(f"{record.model}: is on another store than the aliases. Promote it by its config.")
+        if (seen := model_digest(self.store, record.model)) != record.digest:
+            raise DataError(f"{record.model}: has digest {seen}, and {record.digest} was promoted. It was made again.")
 
     def missing(self) -> ConfigError:
         """The error of an alias without a record."""
@@ -140,7 +147,7 @@ class Alias:
 
 
 def model_digest(store: Store, model: str) -> str:
-    """The digest of a finished run, or the fingerprint of a model folder.
+    """The digest of a finished run, or the fingerprint of a folder with a model, an adapter or a classification head.
 
     Raises:
         DataError: an exported file of the run is damaged, or it is no model.
@@ -148,7 +155,7 @@ def model_digest(store: Store, model: str) -> str:
     """
     manifest = read_run_manifest(store, model)
     if not is_run(manifest):
-        return model_fingerprint(store, Model(name=model))
+        return located_with_fingerprint(store, model)[1]
     if "export" in manifest and (damage := export_damage(store, paths.join(model, EXPORT), manifest["export"])):
         uri, seen = next(iter(damage.items()))
         raise DataError(f"{uri}: {seen}. Run the command that made the model again.")

@@ -1,0 +1,189 @@
+"""Requests, answers and errors of OpenAI's interface: /v1/models, /v1/chat/completions and /v1/completions.
+
+Of the interface what a language model by itself can do: one choice, its text, sampling, stop texts and streams. A
+parameter beyond it is refused by name, unless it has the value that asks for nothing; an ignored one would change
+answers without an error. Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+import json
+import secrets
+import time
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from raymill.training.serving.completion import Completion
+from raymill.training.serving.served import ServedModel
+
+MOST_MESSAGES = 10_000
+_MOST_STOPS, _LONGEST_STOP = 4, 200  # as OpenAI's; characters
+_SHOWN = 300  # characters of a reason
+
+_Zero = Annotated[float, Field(ge=0, le=0)]
+
+
+class ApiError(Exception):
+    """An error in OpenAI's form. status: of HTTP. kind: `type` there. code, param: as there, or null."""
+
+    def __init__(
+        self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None,
+        param: str | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status, self.kind, self.code = status, kind, code
+        self.body = {"error": {"message": message[:_SHOWN], "type": kind, "param": param, "code": code}}
+
+
+class _Part(BaseModel, extra="forbid"):
+    type: Literal["text"]
+    text: str
+
+
+def _listed(value: Any) -> Any:
+    """A list of a single text; so that a wrong value has one problem, not one of each form."""
+    return [value] if isinstance(value, str) else value
+
+
+def _in_parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+_StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+
+
+class _Message(BaseModel, extra="forbid"):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[_Part], BeforeValidator(_in_parts)]
+    name: str | None = None
+
+
+class _StreamOptions(BaseModel, extra="forbid"):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class _Request(BaseModel):
+    """What both interfaces take."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    model: str
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    stop: Annotated[list[_StopText] | None, BeforeValidator(_listed), Field(max_length=_MOST_STOPS)] = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    # Names of the user's, which decide nothing.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+    # At these values they ask for nothing.
+    n: Literal[1] | None = None
+    frequency_penalty: _Zero | None = None
+    presence_penalty: _Zero | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+
+    @property
+    def wanted(self) -> int | None:
+        """The most tokens of the answer; None: not stated."""
+        return self.max_tokens
+
+
+class ChatRequest(_Request):
+    """The body of a request to /v1/chat/completions."""
+
+    messages: Annotated[list[_Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_choice: Literal["none"] | None = None
+    response_format: dict[Literal["type"], Literal["text"]] | None = None
+
+    @property
+    def wanted(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def prompt_given(self) -> str | list[dict[str, str]]:
+        """The conversation, for the chat template."""
+        return [{"role": one.role, "content": "".join(part.text for part in one.content)} for one in self.messages]
+
+
+class TextRequest(_Request):
+    """The body of a request to /v1/completions."""
+
+    prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1, max_length=1)]
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    logprobs: None = None
+    suffix: Literal[""] | None = None
+
+    @property
+    def prompt_given(self) -> str | list[dict[str, str]]:
+        """The text."""
+        return self.prompt[0]
+
+
+def parsed(data: bytes, kind: type[ChatRequest] | type[TextRequest]) -> ChatRequest | TextRequest:
+    """The request in a body. Raises ApiError: it is none."""
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON ({type(error).__name__})") from error
+    try:
+        return kind.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(one) for one in first["loc"])
+        extra = first["type"] == "extra_forbidden"
+        said = "this parameter is not supported here" if extra else first["msg"]
+        code = "unsupported_parameter" if extra else "invalid_value"
+        raise ApiError(400, f"{param or 'body'}: {said}", code=code, param=param[:100] or None) from error
+
+
+class AnswerForm:
+    """The answers to one request, whole or in chunks, in the form of its interface."""
+
+    def __init__(self, served: ServedModel, is_chat: bool) -> None:
+        self.id = f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}"
+        self._is_chat = is_chat
+        name = "chat.completion" if is_chat else "text_completion"
+        self._frame = {"id": self.id, "created": int(time.time()), "model": served.name}
+        self._frame |= {"system_fingerprint": served.fingerprint}
+        self._whole, self._chunk = name, f"{name}.chunk" if is_chat else name
+
+    def whole(self, text: str, completion: Completion) -> dict[str, Any]:
+        """The answer that is not streamed."""
+        content: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": text, "refusal": None}} if self._is_chat else {"text": text}
+        )
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": completion.finish}
+        return self._frame | {"object": self._whole, "choices": [choice], "usage": usage(completion)}
+
+    def first(self) -> list[dict[str, Any]]:
+        """The chunks before the text."""
+        return [self._with({"delta": {"role": "assistant", "content": ""}}, None)] if self._is_chat else []
+
+    def part(self, text: str) -> dict[str, Any]:
+        """The chunk with a part of the text."""
+        return self._with({"delta": {"content": text}} if self._is_chat else {"text": text}, None)
+
+    def last(self, completion: Completion, with_usage: bool) -> list[dict[str, Any]]:
+        """The chunks after the text: the reason of its end, and the counts if they are wanted."""
+        chunks = [self._with({"delta": {}} if self._is_chat else {"text": ""}, completion.finish)]
+        if with_usage:
+            chunks.append(self._frame | {"object": self._chunk, "choices": [], "usage": usage(completion)})
+        return chunks
+
+    def _with(self, content: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+        return self._frame | {"object": self._chunk, "choices": [choice]}
+
+
+def usage(completion: Completion) -> dict[str, int]:
+    """Tokens of the prompt, of the answer with the token that ends it, and their sum."""
+    prompt, answer = len(completion.ids), len(completion.output)
+    return {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}

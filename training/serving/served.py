@@ -1,0 +1,74 @@
+"""The model that an endpoint serves: found by its folder, its run or its alias, with its digest."""
+
+from dataclasses import dataclass
+
+from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.inspection import is_run, read_run_manifest
+from raymill.cluster.store import paths
+from raymill.cluster.store.store import Store
+from raymill.training.promote.alias import Alias, model_digest
+from raymill.training.records.finished import EXPORT
+
+# The first of these that a training exported is served: whole models answer faster than an adapter on its base.
+_PREFERRED = ("full", "merged", "adapter")
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model to serve.
+
+    Attributes:
+        name: its id in requests: the alias, else the name of the run or folder.
+        folder: URI of the folder with the model or adapter.
+        digest: of the run, or the fingerprint of the folder.
+        version: of the alias; None without one.
+    """
+
+    name: str
+    folder: str
+    digest: str
+    version: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """`system_fingerprint` of answers: `ALIAS/VERSION/DIGEST`, or the digest alone."""
+        return self.digest if self.version is None else f"{self.name}/{self.version}/{self.digest}"
+
+
+def find_served(store: Store, model: str, alias: str | None) -> ServedModel:
+    """The model in a folder, that a training exported, or that an alias names.
+
+    Args:
+        model: URI of a model folder or of a finished training; with `alias` the folder of the models.
+
+    Raises:
+        ConfigError: there is no such alias, or the training exported nothing that answers with text.
+        DataError: the model of the alias is not the one that was promoted, or a file of the model is damaged.
+        StorageError: nothing is there.
+    """
+    if alias is not None:
+        named = Alias(store, model, alias)
+        if (record := named.current()) is None:
+            raise named.missing()
+        named.check(record)
+        return ServedModel(alias, _folder(store, record.model), record.digest, record.version)
+    return ServedModel(model.rstrip("/").rpartition("/")[2], _folder(store, model), model_digest(store, model))
+
+
+def _folder(store: Store, model: str) -> str:
+    """The folder of the model: the first of _PREFERRED of a training, else the URI itself."""
+    manifest = read_run_manifest(store, model)
+    if not is_run(manifest):
+        return model
+    if "export" not in manifest:
+        raise DataError(
+            f"{model}: this run exported no model. Of a training of phases, give the folder of the last one."
+        )
+    folders = manifest["export"]["folders"]
+    for name in _PREFERRED:
+        if name in folders:
+            return paths.join(model, EXPORT, folders[name])
+    raise ConfigError(
+        f"{model}: exported {', '.join(folders)}, and none of {', '.join(_PREFERRED)}, which answer with text. Give "
+        "another model."
+    )
