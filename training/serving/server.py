@@ -5,7 +5,7 @@ HAProxy among them, and a Ray to be started, for a server that has one process w
 
     request -> access -> body, parsed -> prompt to tokens in a child process -> a batch of completions -> answer
 
-A refusal costs no work of the model. What a request may take is bounded by `RequestBounds`; beyond them it is refused in
+What a request may take is bounded by `RequestBounds`; beyond them it is refused, without work of the model, in
 OpenAI's form, with `x-should-retry: false` where the same request would fail again.
 """
 
