@@ -532,6 +532,14 @@ def _real_loc(model: type[BaseModel], entry: Mapping[str, Any]) -> tuple[Loc, Lo
     return tuple(real), at, label
 
 
+def types_at(model: type[BaseModel], loc: Loc) -> list[Any]:
+    """The types that a setting can have, alternatives one by one; empty if there is no such setting."""
+    reached: list[Any] = [model]
+    for step in loc:
+        reached = [found for candidate in reached for found in _step(candidate, step)]
+    return reached
+
+
 def _models_at(model: type[BaseModel], loc: Loc) -> list[Any]:
     reached: list[Any] = [model]
     for step in loc:

@@ -5,20 +5,27 @@
     ${STEP.digest}     digest of the finished run
     ${STEP.FIELD}      value of its report.json, such as `passed`, `scores.accuracy` or `fits.0.after.test.loss`
 
+Outputs and digests are computed here. A field is of a report, which anybody may have written: it gives a number, true,
+false or a short text, to conditions and to settings whose values are numbers, true and false, or fixed words. So no
+report chooses a path, an address, a variable or code.
+
 A step is made after the steps that it refers to. Outputs are known beforehand; digests and fields when the step is
 finished, so a setting that has one is validated then.
 """
 
 import itertools
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from raymill.cluster.config import load_part, model_of
+from raymill.cluster.artifact import fingerprint
+from raymill.cluster.config import Loc, load_part, model_of, types_at
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.execution import Execution
@@ -30,6 +37,11 @@ from raymill.cluster.store.store import Store
 
 KIND = "run"
 _MOST_RUNS = 100  # of a matrix
+_MOST_CHARACTERS = 200  # of a text of a report
+_NAMES_SHOWN = 20  # of a report, in an error
+_COMPUTED = ("output", "outputs", "digest")  # fields that are no values of a report
+_PLAIN = (int, float, bool, NoneType)
+_WORD = re.compile(r"[A-Za-z0-9][\w-]{0,59}\Z", re.ASCII)
 _REFERENCE = re.compile(r"\$\{([A-Za-z0-9][\w-]*)\.([\w.-]+)\}")
 _CONDITION = re.compile(rf"({_REFERENCE.pattern})(?:\s*(==|!=|<=|>=|<|>)\s*(\S.*))?")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -127,16 +139,26 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
 
     def fields(self, name: str) -> list[tuple[str, str]]:
         """The references of a step whose values are not known before the run, without those of its `if`."""
-        given = {key: value for key, value in self.steps[name].items() if key != "if"}
-        return [(step, field) for step, field in references(given) if field != "output"]
+        return [(step, field) for step, field in references(_settings(self.steps[name])) if field != "output"]
 
     def step_config(self, name: str, value_of: ValueOf) -> Any:
         """The config of a step, as its kind has it. value_of: values of the fields that it refers to.
 
         Raises:
-            ConfigError: lists all mistakes.
+            ConfigError: lists all mistakes; or a value of a report is no number, and no word.
         """
-        given = {key: value for key, value in self.steps[name].items() if key != "if"}
+
+        def checked(step: str, field: str) -> Any:
+            found = value_of(step, field)
+            if field in _COMPUTED or isinstance(found, int | float) or (isinstance(found, str) and _WORD.match(found)):
+                return found
+            seen = f"{json.dumps(found)} given, of the report of step {step}"
+            raise ConfigError.about(Problem.of(f"step {name}, ${{{step}.{field}}}", seen, "a number or a word"))
+
+        return self._step_config(name, checked)
+
+    def _step_config(self, name: str, value_of: ValueOf) -> Any:
+        given = _settings(self.steps[name])
         found = filled(given, lambda step, field: self.output_of(step) if field == "output" else value_of(step, field))
         settings = {"name": f"{self.name}-{name}"[:100]} | found | {"output": self.output_of(name)}
         config = load_part(model_of(given["kind"]), settings, f"step {name}", self._context)
@@ -146,7 +168,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         """Why a step is not made by its `if`; None if it is made.
 
         Raises:
-            ConfigError: the value is not true or false, or cannot be compared.
+            ConfigError: the value is not true or false, or cannot be compared. `<` and `>` compare numbers alone.
         """
         if (text := self.steps[name].get("if")) is None:
             return None
@@ -158,10 +180,11 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
                 raise ConfigError(f"if: {seen}; wanted true or false. Compare it, as in `{reference} >= 1`.")
             return None if value else seen
         other = _value(wanted)
-        try:
-            return None if _OPERATORS[sign](value, other) else f"{seen}, and {sign} {wanted} was wanted"
-        except TypeError as error:
-            raise ConfigError(f"if: {seen}, which cannot be compared with {wanted}.") from error
+        numbers = [type(one) in (int, float) and math.isfinite(one) for one in (value, other)]
+        alike = sign in ("==", "!=") and isinstance(value, bool) == isinstance(other, bool)  # in Python true equals 1
+        if not (all(numbers) or alike):
+            raise ConfigError(f"if: {seen}, which cannot be compared with {wanted} by `{sign}`.")
+        return None if _OPERATORS[sign](value, other) else f"{seen}, and {sign} {wanted} was wanted"
 
     def _problems_of_references(self, name: str) -> Iterator[Problem]:
         given, at = self.steps[name], f"step {name}"
@@ -186,6 +209,19 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
                 fix = f"It has a matrix: refer to ${{{step}.outputs}} or to {runs[0]}." if runs else ""
                 there = "" if runs else f"one of: {', '.join(one for one in self.steps if one != name)}"
                 yield Problem.of(at, f"${{{step}.{field}}} refers to no step", there, fix)
+        if given.get("kind") in names():
+            yield from self._problems_of_fields(name)
+
+    def _problems_of_fields(self, name: str) -> Iterator[Problem]:
+        model = model_of(self.steps[name]["kind"])
+        for loc, text in texts(_settings(self.steps[name])):
+            fields = [field for _, field in _REFERENCE.findall(text) if field not in _COMPUTED]
+            kinds = types_at(model, loc)
+            takes = bool(kinds) and all(one in _PLAIN or get_origin(one) is Literal for one in kinds)
+            if fields and not (takes and "storage" not in loc and _REFERENCE.fullmatch(text)):
+                where = f"step {name}, {'.'.join(map(str, loc))}"
+                wanted = "such a value only as the whole of a setting that is a number, true or false or a fixed word"
+                yield Problem.of(where, f"{text!r:.80} given, a value of a report, which anybody may write", wanted)
 
     def _circle(self) -> list[Problem]:
         left = [name for name in self.steps if name not in self.model_copy(update={"until": None}).order]
@@ -194,7 +230,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
 
     def _problems_of_settings(self, name: str) -> list[Problem]:
         try:
-            self.step_config(name, lambda step, field: f"${{{step}.{field}}}")
+            self._step_config(name, lambda step, field: f"${{{step}.{field}}}")
         except ConfigError as error:
             # A setting that refers to a field has its value when the step of the field is finished.
             is_open = bool(self.fields(name))
@@ -202,16 +238,24 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         return []
 
 
+def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a step that its kind has."""
+    return {key: value for key, value in step.items() if key != "if"}
+
+
+def texts(value: Any, at: Loc = ()) -> Iterator[tuple[Loc, str]]:
+    """(keys that lead to it, text) of each text in settings."""
+    if isinstance(value, Mapping | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from texts(inner, (*at, key))
+    elif isinstance(value, str):
+        yield at, value
+
+
 def references(value: Any) -> Iterator[tuple[str, str]]:
     """(step, field) of each reference in settings."""
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            yield from references(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from references(inner)
-    elif isinstance(value, str):
-        yield from _REFERENCE.findall(value)
+    for _, text in texts(value):
+        yield from _REFERENCE.findall(text)
 
 
 def filled(value: Any, value_of: ValueOf) -> Any:
@@ -228,13 +272,13 @@ def filled(value: Any, value_of: ValueOf) -> Any:
 
 
 def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) -> Any:
-    """The value of `${STEP.FIELD}` of a finished run.
+    """The value of `${STEP.FIELD}` of a finished run: a number, true, false or null, or text of one line.
 
     Raises:
         DataError: its report has no such value.
     """
     if field == "digest":
-        return manifest["digest"]
+        return fingerprint(manifest["artifacts"])
     found: Any = report
     for number, key in enumerate(keys := field.split(".")):
         if isinstance(found, Mapping) and key in found:
@@ -242,10 +286,22 @@ def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) 
         elif isinstance(found, list) and re.fullmatch(r"-?\d+", key) and -len(found) <= int(key) < len(found):
             found = found[int(key)]
         else:
-            there = [*found] if isinstance(found, Mapping) else range(len(found)) if isinstance(found, list) else ()
             at = ".".join(keys[:number]) or "It"
-            raise DataError(f"{uri}: its report has no {field}. {at} has: {', '.join(map(str, there)) or 'nothing'}.")
+            raise DataError(f"{uri}: its report has no {field}. {at} has: {_names_in(found)}.")
+    if isinstance(found, Mapping | list):
+        raise DataError(f"{uri}: {field} of its report is no single value. It has: {_names_in(found)}.")
+    if isinstance(found, str) and not (len(found) <= _MOST_CHARACTERS and found.isprintable()):
+        raise DataError(f"{uri}: {field} of its report is no text of one line: {found[:_MOST_CHARACTERS]!a}.")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise DataError(f"{uri}: {field} of its report is {found}, no finite number.")
     return found
+
+
+def _names_in(value: Any) -> str:
+    """The names, or the numbers, of the values in a group or list of a report, as far as they are shown."""
+    there = [*value] if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list) else ()
+    shown = [f"{one!s:.60}" for one in there[:_NAMES_SHOWN]]
+    return ", ".join([*shown, *["..."] * (len(there) > _NAMES_SHOWN)]) or "nothing"
 
 
 def without_matrices(steps: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,11 @@
 """The settings of a run file: references, conditions, matrices, and what is refused before anything starts."""
 
+import re
+
 import pytest
 import yaml
 
+from raymill.cluster.artifact import fingerprint
 from raymill.cluster.chain.config import ChainConfig, field_value, filled, references, without_matrices
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError
@@ -32,15 +35,77 @@ def test_references_are_found_and_filled_with_values_of_their_type():
 
 
 def test_a_field_is_a_value_of_the_report_or_the_digest():
-    manifest, report = {"digest": "d1"}, {"passed": True, "scores": {"best": 0.5}, "rows": [1, {"a": 2}]}
-    assert [field_value(one, manifest, report, "/o") for one in ("digest", "passed", "scores.best")] == [
-        "d1",
-        True,
-        0.5,
-    ]
+    manifest = {"digest": "../../../x", "artifacts": {"words": "d1"}}
+    report = {"passed": True, "scores": {"best": 0.5}, "rows": [1, {"a": 2}], "none": None}
+    found = [field_value(one, manifest, report, "/o") for one in ("digest", "passed", "scores.best", "none")]
+    assert found == [fingerprint({"words": "d1"}), True, 0.5, None], "digests are computed"
     for field, there in (("scores.worst", "scores has: best"), ("rows.2", "rows has: 0, 1"), ("no", "It has: passed")):
         with pytest.raises(DataError, match=rf"^/o: its report has no {field}\. {there}"):
             field_value(field, manifest, report, "/o")
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ({"path": "/x", "format": "cProfile:run"}, r"no single value. It has: path, format\.$"),
+        (["a"], r"no single value. It has: 0\.$"),
+        ("a\nb", r"no text of one line: 'a\\nb'"),
+        ("\x1b[2J", "no text of one line"),
+        ("a\u202eb", "no text of one line"),
+        ("x" * 201, "no text of one line: 'x{200}'"),
+        (float("nan"), "nan, no finite number"),
+        (float("inf"), "inf, no finite number"),
+        ({f"k{number}": 0 for number in range(10_000)}, r"no single value. It has: k0, .*, k19, \.\.\.\.$"),
+    ],
+)
+def test_a_field_is_no_group_list_long_text_or_infinite_number(value, seen):
+    with pytest.raises(DataError, match=rf"^/o: best of its report (is )?{seen}"):
+        field_value("best", {}, {"best": value}, "/o")
+
+
+# Paths, mappings, plug-ins, addresses, variables, `storage`, free text, and parts of a text.
+@pytest.mark.parametrize(
+    ("kind", "setting", "given"),
+    [
+        ("prepare", "inputs", "${a.best}"),
+        ("prepare", "inputs.0", ["${a.best}"]),
+        ("prepare", "inputs.0.path", [{"path": "${a.best}"}]),
+        ("prepare", "inputs.0.path", [{"path": "${a.output}/${a.best}"}]),
+        ("prepare", "inputs.0.format", [{"path": "in", "format": "${a.best}"}]),
+        ("prepare", "inputs.0.storage", [{"path": "s3://b/x", "storage": "${a.best}"}]),
+        ("prepare", "inputs.0.storage.anonymous", [{"path": "s3://b/x", "storage": {"anonymous": "${a.best}"}}]),
+        ("train", "corpus", "${a.best}"),
+        ("train", "model", "${a.best}"),
+        ("train", "model.name", {"name": "${a.best}"}),
+        ("train", "nothing_of_this_name", "${a.best}"),
+        ("compare", "models.1", ["m", "${a.best}"]),
+        ("compare", "models.0.key_env", [{"endpoint": "http://h/v1", "name": "x", "key_env": "${a.best}"}]),
+        ("compare", "models.0.endpoint", [{"endpoint": "${a.best}", "name": "x"}]),
+        ("compare", "custom", ["${a.best}"]),
+        ("promote", "evidence", "${a.best}"),
+        ("words", "lower", "not ${a.best}"),
+        ("words", "name", "${a.best}"),
+    ],
+)
+def test_a_value_of_a_report_fills_no_other_setting(raymill, kind, setting, given):
+    seen = refused({"a": words(), "b": {"kind": kind, setting.partition(".")[0]: given}})
+    assert re.search(rf"step b, {re.escape(setting)}(\.0)?: '.*\$\{{a.best\}}' given, a value of a report", seen)
+
+
+@pytest.mark.parametrize("value", ["../x", "/etc/passwd", "s3://b/x", "cProfile:run", "a b", "", "x\n", None, "x" * 61])
+def test_a_value_of_a_report_that_is_no_number_and_no_word_fills_no_setting(raymill, value):
+    config = of({"a": words(), "b": words(lower="${a.lower}")})
+    with pytest.raises(ConfigError, match=r"step b, \$\{a.lower\}: .* given, of the report of step a"):
+        config.step_config("b", lambda step, field: value)
+
+
+def test_numbers_and_fixed_words_of_a_report_fill_settings(raymill):
+    train = {"kind": "train", "corpus": "${a.output}", "model": "m", "steps": 1, "method": "${a.method}"}
+    train |= {"optimizer": {"learning_rate": "${a.rate}"}}
+    config = of({"a": words(), "b": train, "c": words("${a.output}/${a.digest}")})
+    found = config.step_config("b", lambda step, field: {"rate": 0.25, "method": "lora"}[field])
+    assert (found.optimizer.learning_rate, found.method, found.corpus[0].path) == (0.25, "lora", "/runs/a/a")
+    assert config.step_config("c", lambda step, field: "d1").inputs[0].path == "/runs/a/a/d1"
 
 
 def test_steps_are_ordered_by_references_then_as_in_the_file(raymill):
@@ -97,7 +162,11 @@ def test_a_condition_gives_the_reason_for_which_a_step_is_not_made(raymill, cond
     assert config.condition("a", None) is None
 
 
-@pytest.mark.parametrize(("condition", "value"), [("${a.passed}", 1), ("${a.passed} < 2", "x")])
+@pytest.mark.parametrize(
+    ("condition", "value"),
+    [("${a.passed}", 1), ("${a.passed} < 2", "x"), ("${a.passed} >= 1", True), ("${a.passed} == 1", True),
+     ("${a.passed} == true", 1), ("${a.passed} < b", "a"), ("${a.passed} > null", 1), ("${a.passed} < NaN", 1)],
+)  # fmt: skip
 def test_a_condition_on_another_value_is_refused(raymill, condition, value):
     with pytest.raises(ConfigError, match=r"if: a\.passed is"):
         of({"a": words(), "b": words(**{"if": condition})}).condition("b", lambda step, field: value)
