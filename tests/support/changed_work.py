@@ -21,7 +21,7 @@ def change(folder, edit) -> None:
     data = path.read_bytes()
     rows = pq.read_metadata(path).num_rows
     named |= {"rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    at.write_text(json.dumps(manifest))
+    at.write_text(json.dumps(manifest | {"digest": ""}))  # computed
 
 
 def change_slices(folder, edit) -> None:
@@ -38,4 +38,4 @@ def change_slices(folder, edit) -> None:
     write_slices(path, made)
     data = path.read_bytes()
     named |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    at.write_text(json.dumps(manifest))
+    at.write_text(json.dumps(manifest | {"digest": ""}))  # computed
