@@ -177,9 +177,14 @@ class LocalStore:
                 elif not path.isprintable() and not _encodable(path):
                     yield os.fsencode(path).decode(errors="backslashreplace"), NOT_UTF8
 
-    def link_out(self, folder: str) -> tuple[str, str] | None:
-        """(a link below the folder that leads out of it, its target); None if there is none, or no such folder."""
+    def link_out(self, folder: str, within: str | None = None) -> tuple[str, str] | None:
+        """(a link below the folder that leads out of it, its target); None if there is none, or no such folder.
+
+        within: a folder above it; a link between the two is returned, too.
+        """
         root = os.path.realpath(folder)
+        if within is not None and root != os.path.join(os.path.realpath(within), os.path.relpath(folder, within)):
+            return folder, root
         folders = [root]
         while folders:
             with suppress(OSError), os.scandir(folders.pop()) as entries:  # removed while we looked, or not readable

@@ -183,13 +183,18 @@ class Store:
         if wanted := set(uris):
             self.delete(file.uri for file in self.list_files(folder) if file.uri in wanted)
 
-    def refuse_links_out(self, folder: str) -> None:
+    def refuse_links_out(self, folder: str, *, within: str | None = None) -> None:
         """Verify that no link below a local folder leads out of it. Object stores have no links.
+
+        within: a folder above it, between which and the folder is no link either.
 
         Raises:
             StorageError: one does.
         """
-        if not paths.is_remote(folder) and (found := LOCAL.link_out(paths.absolute(folder))):
+        if paths.is_remote(folder):
+            return
+        above = within if within is None else paths.absolute(within)
+        if found := LOCAL.link_out(paths.absolute(folder), above):
             raise StorageError(
                 f"{found[0]}: a link to {found[1]}, outside of {folder}, where Raymill neither reads nor deletes. Copy "
                 "what it leads to into the folder, or remove the link."

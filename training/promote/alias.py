@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from raymill.cluster.errors import BusyError, ConfigError, DataError
 from raymill.cluster.frame.run_name import NAME
 from raymill.cluster.inspection import is_run, read_run_manifest
-from raymill.cluster.record import RecordFile, json_bytes, record_json
+from raymill.cluster.record import RecordFile, check_types, json_bytes, record_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.model_folder.folder import located_with_fingerprint
@@ -22,7 +25,28 @@ from raymill.training.records.finished import EXPORT, export_damage
 
 MODELS = "RAYMILL_MODELS"
 ALIASES = "aliases"
-_RECORD = re.compile(r"/(\d{8})\.json$")
+_RECORD = re.compile(r"\d{8}\.json")
+_HIGHEST = 99_999_999  # number of a record
+_LARGEST = 64 << 10  # bytes of a record
+_TRIES = 100
+
+_Number = Annotated[int, Field(ge=1, le=_HIGHEST)]
+_Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@/-]{1,300}$")]  # of a model of the hub it has its name
+
+
+class _Evidence(TypedDict):
+    run: str
+    digest: _Digest
+    passed: bool | None
+
+
+class _Record(TypedDict):
+    version: _Number
+    promoted: _Number
+    model: str
+    digest: _Digest
+    evidence: _Evidence | None
+    moved: Annotated[str, Field(max_length=40)]
 
 
 @dataclass(frozen=True)
@@ -48,11 +72,9 @@ class AliasVersion:
     def parse(cls, data: bytes) -> Self:
         """From the content of its file."""
         plain = record_json(data)
-        numbers, texts = (plain["version"], plain["promoted"]), (plain["digest"], plain["moved"])
-        if not all(type(one) is int and one > 0 for one in numbers) or not all(isinstance(one, str) for one in texts):
-            raise ValueError("version and promoted are numbers from 1, and digest and moved are text")
-        if not isinstance(plain["evidence"], dict | None):
-            raise ValueError("evidence is no mapping")
+        check_types(_Record, plain)
+        if plain["promoted"] > plain["version"]:
+            raise ValueError("promoted is above version")
         evidence = plain["evidence"] and plain["evidence"] | {"run": paths.RecordedUri(plain["evidence"]["run"])}
         return cls(**plain | {"model": paths.RecordedUri(plain["model"]), "evidence": evidence})
 
@@ -80,22 +102,37 @@ class Alias:
         return paths.join(self.folder, ALIASES, self.name)
 
     def current(self) -> AliasVersion | None:
-        """The record that holds; None if there is none."""
-        files = self.store.list_files(self.uri, skip_bad_names=True)
-        numbers = [int(match[1]) for file in files if (match := _RECORD.search(file.uri))]
+        """The record that holds; None if there is none.
+
+        Raises:
+            DataError: it is damaged.
+            StorageError: it or its folder is a link that leads out of the folder of models.
+        """
+        self.store.refuse_links_out(self.uri, within=self.folder)
+        files = [file.uri.removeprefix(f"{self.uri}/") for file in self.store.list_files(self.uri, skip_bad_names=True)]
+        numbers = [int(name[:8]) for name in files if _RECORD.fullmatch(name)]
         return self.read(max(numbers)) if numbers else None
 
     def move(self, model: str, digest: str, evidence: Mapping[str, Any] | None) -> AliasVersion:
-        """Name a model. If the alias names it already for the same evidence, nothing is written."""
-        while True:  # another program may move it at the same time
+        """Name a model. If the alias names it already for the same evidence, nothing is written.
+
+        Raises:
+            BusyError: other programs moved the alias each time, or something else has the name of the next record.
+            DataError: a record of the alias is damaged, or has the highest number.
+        """
+        for _ in range(_TRIES):  # another program may move it at the same time
             now = self.current()
             given = None if evidence is None else dict(evidence)
             if now is not None and (now.model, now.digest, now.evidence) == (model, digest, given):
                 return now
-            number = now.version + 1 if now else 1
+            number = self._after(now)
             wanted = AliasVersion(number, number, paths.RecordedUri(model), digest, given, _now())
-            if self.store.create(self._uri(number), json_bytes(asdict(wanted))):
+            if self._create(wanted):
                 return wanted
+        raise BusyError(
+            f"{self._uri(number)}: cannot be created, and is no record ({_TRIES} tries). Remove what is there, or wait "
+            "until no other program moves this alias."
+        )
 
     def rollback(self) -> AliasVersion:
         """Name the model again that was promoted before the current one.
@@ -110,9 +147,9 @@ class Alias:
             raise DataError(f"{self.uri}: no model was promoted before {now.model}. Promote another one.")
         before = self.read(self.read(now.promoted - 1).promoted)
         self.check(before)
-        number = now.version + 1
+        number = self._after(now)
         found = AliasVersion(number, before.version, before.model, before.digest, before.evidence, _now())
-        if not self.store.create(self._uri(number), json_bytes(asdict(found))):
+        if not self._create(found):
             raise BusyError(f"{self.uri}: another program moved this alias meanwhile. Look at it and try again.")
         return found
 
@@ -132,17 +169,36 @@ class Alias:
         """The error of an alias without a record."""
         return ConfigError(f"{self.uri}: there is no alias {self.name} here. Promote a model, or give another folder.")
 
+    def _after(self, now: AliasVersion | None) -> int:
+        """The number of the next record."""
+        number = now.version + 1 if now else 1
+        if number > _HIGHEST:
+            raise DataError(f"{self._uri(_HIGHEST)}: has the highest number. Delete it: then the record before holds.")
+        return number
+
+    def _create(self, record: AliasVersion) -> bool:
+        """Create a record, and read it back; False if there is one with its number."""
+        if not self.store.create(self._uri(record.version), json_bytes(asdict(record))):
+            return False
+        now = self.current()
+        if now is None or now.version < record.version or self.read(record.version) != record:
+            raise DataError(f"{self._uri(record.version)}: was written and is not found. Look at the folder's files.")
+        return True
+
     def _uri(self, number: int) -> str:
         return paths.join(self.uri, f"{number:08d}.json")
 
     def read(self, number: int) -> AliasVersion:
         """The record with this number. Raises DataError: it is gone or damaged."""
         fix = "Restore it; or delete it, then the record before it holds."
+        what = "the record of an alias"
         file = RecordFile(
-            self.store, self._uri(number), "the record of an alias", AliasVersion.parse, fix, of_folder=False
+            self.store, self._uri(number), what, AliasVersion.parse, fix, of_folder=False, largest=_LARGEST
         )
         if (found := file.read()) is None:
             raise DataError(f"{file.uri}: is gone. Records of aliases are never removed: restore it, or promote again.")
+        if found.version != number:
+            raise DataError(f"{file.uri}: not {what} (version is {found.version}). {fix}")
         return found
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import raymill
 from raymill.cluster import cli
-from raymill.cluster.errors import BusyError, ConfigError, DataError
+from raymill.cluster.errors import BusyError, ConfigError, DataError, StorageError
 from raymill.cluster.failpoints import VARIABLE
 from raymill.cluster.frame.work import work_of
 from raymill.cluster.garbage import find_garbage
@@ -134,13 +134,91 @@ def test_a_rollback_that_another_program_overtakes_changes_nothing(tmp_path, mon
         alias.rollback()
 
 
+RECORDS = Path("models/aliases/champion")
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 0}', b"[1]"])
 def test_a_record_of_others_is_refused(tmp_path, content):
     promote()
-    Path("models/aliases/champion/00000002.json").write_bytes(content)
+    (RECORDS / "00000002.json").write_bytes(content)
     with pytest.raises(DataError, match="not the record of an alias"):
         raymill.alias("models", "champion")
-    Path("models/aliases/champion/notes.txt").touch()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"version": 1}, {"version": 3}, {"version": 99_999_999}, {"version": 100_000_000}, {"version": True},
+     {"promoted": 3}, {"promoted": 0}, {"digest": "x" * 5_000}, {"digest": "a\nb"}, {"digest": 5}, {"moved": "x" * 50},
+     {"model": "relative"}, {"evidence": []}, {"evidence": {"run": "/x"}},
+     {"evidence": {"run": "/x", "digest": "d", "passed": "yes"}},
+     {"evidence": {"run": "x", "digest": "d", "passed": True}}],
+)  # fmt: skip
+def test_a_record_with_other_values_is_refused_by_every_verb(tmp_path, changed):
+    """One whose `version` was lower than the number of its file made a promotion try for ever."""
+    plain = json.loads(json.dumps(promote().report | {"version": 2, "promoted": 2}))
+    plain = {name: plain[name] for name in ("version", "promoted", "model", "digest", "evidence", "moved")}
+    (RECORDS / "00000002.json").write_text(json.dumps(plain))
+    assert raymill.alias("models", "champion")["version"] == 2
+    (RECORDS / "00000002.json").write_text(json.dumps(plain | changed))
+    for call in (
+        lambda: raymill.alias("models", "champion"),
+        lambda: raymill.alias("models", "champion", rollback=True),
+        lambda: promote("two", "p2"),
+    ):
+        with pytest.raises(DataError, match=r"00000002.json: not the record of an alias .*delete it"):
+            call()
+    assert sorted(path.name for path in RECORDS.iterdir()) == ["00000001.json", "00000002.json"]
+
+
+def test_after_the_highest_number_nothing_is_promoted_and_the_record_is_named(tmp_path):
+    """The next record had nine digits, and was not found."""
+    first = promote().report
+    plain = {name: first[name] for name in ("model", "digest", "evidence", "moved")}
+    (RECORDS / "99999999.json").write_text(json.dumps({"version": 99_999_999, "promoted": 1, **plain}))
+    assert raymill.alias("models", "champion")["version"] == 99_999_999
+    with pytest.raises(DataError, match=r"99999999.json: has the highest number. Delete it"):
+        promote("two", "p2")
+    (RECORDS / "99999999.json").unlink()
+    assert promote("two", "p2").report["version"] == 2
+
+
+def test_other_files_beside_and_below_the_records_are_left_alone(tmp_path):
+    promote()
+    (RECORDS / "old").mkdir()
+    for name in ("notes.txt", "00000009.json.bak", "000000009.json", "old/00000009.json"):
+        (RECORDS / name).write_text("x")
+    assert raymill.alias("models", "champion")["version"] == 1 and promote("two", "p2").report["version"] == 2
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path.with_name("gone"))])
+def test_something_else_in_the_place_of_the_next_record_ends_the_promotion(tmp_path, make):
+    promote()
+    make(RECORDS / "00000002.json")
+    with pytest.raises(BusyError, match=r"00000002.json: cannot be created, and is no record"):
+        promote("two", "p2")
+
+
+@pytest.mark.parametrize("link", ["models/aliases", "models/aliases/champion"])
+def test_a_link_in_place_of_the_folder_of_aliases_is_refused(tmp_path, link):
+    Path("elsewhere").mkdir()
+    Path(link).parent.mkdir(parents=True)
+    Path(link).symlink_to(tmp_path / "elsewhere")
+    for call in (promote, lambda: raymill.alias("models", "champion")):
+        with pytest.raises(StorageError, match=r"aliases/champion: a link to "):
+            call()
+    assert not [*Path("elsewhere").iterdir()]
+
+
+def test_a_link_in_place_of_a_record_is_refused_and_the_folder_of_models_may_be_one(tmp_path):
+    Path("disk").mkdir()
+    Path("models").symlink_to("disk")
+    content = json.dumps({**{name: promote().report[name] for name in ("model", "digest", "evidence", "moved")},
+                          "version": 2, "promoted": 2})  # fmt: skip
+    assert Path("disk/aliases/champion/00000001.json").exists()
+    Path("mine.json").write_text(content)
+    (RECORDS / "00000002.json").symlink_to(tmp_path / "mine.json")
+    with pytest.raises(StorageError, match=r"00000002.json: a link to "):
+        raymill.alias("models", "champion")
 
 
 def test_killed_anywhere_it_continues_with_one_version_and_an_equal_digest(tmp_path):
