@@ -21,6 +21,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Corpus, Model
+from raymill.training.export.servers import refused_adapter, vllm_command
 from raymill.training.methods import FOLDERS, MetricWords
 from raymill.training.model_folder.loading import Base, loading
 from raymill.training.pack.corpus_files import PreparedRun
@@ -128,7 +129,7 @@ class CardFacts:
     """The facts from which a card is made.
 
     dtype: number type of exported full or merged weights. base: the model on which an adapter is loaded. chat: see
-    `loading`.
+    `loading`. experts: whether the base is a mixture of experts.
     """
 
     config: TrainConfig
@@ -142,6 +143,7 @@ class CardFacts:
     evaluation: Evaluation | None = None
     merged_check: MergedCheck | None = None
     classes: Sequence[str] = field(default_factory=tuple)
+    experts: bool = False
 
 
 def card(facts: CardFacts, folder: str) -> str:
@@ -154,6 +156,7 @@ def card(facts: CardFacts, folder: str) -> str:
         "what": FOLDERS[folder].what,
         "base": _base_name(config.model, config.seed),
         "code": loading(folder, facts.base, facts.chat, config.objective == "reward"),
+        "server": _server(facts, folder),
         "numbers": list(_numbers(facts)),
         "check": facts.merged_check,
         "facts": facts,
@@ -184,6 +187,19 @@ def card(facts: CardFacts, folder: str) -> str:
         "fingerprint": outcome["fingerprint"],
     }
     return hub_card(__package__, _front_matter(facts, folder), values)
+
+
+def _server(facts: CardFacts, folder: str) -> dict[str, Any] | None:
+    """How a server takes the folder; None of one that answers with no text."""
+    config = facts.config
+    if config.objective == "reward" or folder in ("base", "probe"):
+        return None
+    return {
+        "command": vllm_command(config, folder, facts.base, facts.experts),
+        "refused": refused_adapter(config, facts.experts),
+        "merged": config.training_method.merges and config.export.merged,
+        "copied": folder == "adapter" and paths.is_remote(facts.base.name) and not facts.base.shown,
+    }
 
 
 def _objective_rows(config: TrainConfig) -> list[tuple[str, str]]:

@@ -6,9 +6,10 @@
     probe/    a classification head                                                      probe
     base/     the random base of adapter/ or probe/                                      if the model is `model.config`
 
-Each folder has the tokenizer and a README.md. manifest.json lists every file and is written last. The export runs in
-one process on the CPU. Weights go from the checkpoint to files on this machine's disk, tensor by tensor, so memory
-holds a few copies of the largest tensor; of a base whose files have tensors of several number types it holds all.
+Each folder has the tokenizer and a README.md; serve.yaml beside them is an application of Ray Serve LLM. manifest.json
+lists every file and is written last. The export runs in one process on the CPU. Weights go from the checkpoint to files
+on this machine's disk, tensor by tensor, so memory holds a few copies of the largest tensor; of a base whose files have
+tensors of several number types it holds all.
 """
 
 import copy
@@ -39,6 +40,7 @@ from raymill.training.evaluation.generate import stop_ids
 from raymill.training.evaluation.job import evaluate, load_trained
 from raymill.training.export.card import CardFacts, CorpusFacts, card, lineage
 from raymill.training.export.merging import OnDisk, merge
+from raymill.training.export.servers import SERVE_FILE, serve_application
 from raymill.training.model_folder.loading import Base
 from raymill.training.models.answers import score_head
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
@@ -185,6 +187,8 @@ def _written(job: Job, outcome: Outcome, packed: PackedRun, root: str) -> dict[s
             (folder / "README.md").write_bytes(_encoded(card(writer.facts(), folder.name)))
             files += put_folder(store, folder, root)
             folders.append(folder.name)
+        if application := serve_application(job.config, folders, writer.base, writer.experts, root):
+            files.append(put_file(store, root, SERVE_FILE, application.encode()))
         manifest = {
             "kind": "export",
             "made_from": export_fingerprint(job, outcome),
@@ -212,6 +216,8 @@ class FolderWriter:
         self.own_tokenizer = self.config.model.name is not None and self.config.model.tokenizer is None
         self.base = base_of(self.config.model, job.folder.fingerprint_parts["model"], root)
         self.dtype = self.config.export.dtype or base_dtype(job.folder.store, self.config.model)
+        text = transformers_config(job.folder.store, self.config.model).get_text_config()
+        self.experts = (getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 0) > 1
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:
@@ -349,6 +355,7 @@ class FolderWriter:
             steps=list(read_steps(self.job.folder.store, self.job.folder.step_log)),
             evaluation=read_evaluation(self.job.folder),
             classes=self.job.classes,
+            experts=self.experts,
             continues=self.job.parent,
         )
 

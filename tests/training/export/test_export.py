@@ -228,7 +228,8 @@ def test_the_manifest_lists_every_file_and_none_can_run_code(lora):
     manifest = json.loads((lora.export / "manifest.json").read_text())
     there = {path.relative_to(lora.export).as_posix() for path in lora.export.rglob("*") if path.is_file()}
     assert {file["path"] for file in manifest["files"]} == there - {"manifest.json"}
-    assert {path.rpartition(".")[2] for path in there} <= {"json", "safetensors", "md", "jinja"}
+    endings = {path.rpartition(".")[2] for path in there - {"serve.yaml"}}
+    assert "serve.yaml" in there and endings <= {"json", "safetensors", "md", "jinja"}
     assert all((lora.export / file["path"]).stat().st_size == file["bytes"] for file in manifest["files"])
     assert not re.search("raymill|sdpa", (lora.export / "merged" / "config.json").read_text())
 

@@ -126,12 +126,13 @@ def test_nothing_a_run_is_called_becomes_markup(name, prepared):
         text = card(given, folder)
         front_matter(text)
         ast.parse(code_of(text))
-        assert text.count("```") == 2
-        outside = text.split("---\n", 2)[2].replace(code_of(text), "")
+        command = re.search(r"^```shell\n(vllm serve [ -~]*)\n```$", text, re.MULTILINE)
+        assert text.count("```") == (4 if folder == "adapter" else 2) and (folder == "adapter") == bool(command)
+        outside = text.split("---\n", 2)[2].replace(code_of(text), "").replace(command[1] if command else "", "")
         assert "<" not in outside
         lines = outside.splitlines()
         assert {line for line in lines if line.startswith("#")} == {"# demo"} | {
-            f"## {title}" for title in ("Load", "Numbers", "Recipe", "Data")
+            f"## {title}" for title in ("Load", *["Serve"] * bool(command), "Numbers", "Recipe", "Data")
         }
 
 

@@ -1,0 +1,110 @@
+"""How vLLM and Ray Serve LLM serve an export: the command on a card, serve.yaml, and adapters that they refuse.
+
+Sources: vLLM 0.11 to 0.21, `lora/peft_helper.py` (DoRA, modules_to_save), `config/lora.py` (ranks), its #9280, #32599;
+Ray 2.60, `ray.serve.llm`: adapters are read from object stores alone, at PATH/ID, and requests name MODEL:ID.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from raymill.cluster.store import paths
+from raymill.training.config import TrainConfig
+from raymill.training.model_folder.loading import Base
+
+SERVE_FILE = "serve.yaml"
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of --max-lora-rank
+_ADAPTERS = 16  # that a replica of Ray Serve LLM holds, its default
+_BUCKETS = ("s3", "gs", "abfss")
+_PLAIN = re.compile(r"[\w@%+=:,./~-]+", re.ASCII)  # a word that is safe in a fenced block
+
+
+def adapter_rank(config: TrainConfig) -> int:
+    """The rank of the exported adapter: twice the trained one with PiSSA."""
+    return config.lora.rank * (2 if config.lora.init == "pissa" else 1)
+
+
+def refused_adapter(config: TrainConfig, experts: bool) -> str:
+    """Why vLLM refuses the adapter of a training, or would answer otherwise with it; empty if it takes it.
+
+    experts: whether the base is a mixture of experts.
+    """
+    lora = config.lora
+    if config.training_method.virtual:
+        return "it has virtual tokens, and vLLM takes LoRA alone"
+    if lora.dora:
+        return "it is a DoRA adapter"
+    if lora.modules_to_save:
+        return f"it has modules that are trained in full, {', '.join(lora.modules_to_save)}"
+    if experts and lora.target == "all-linear":
+        return "it has matrices of experts, which vLLM does not read"
+    if "lm_head" in lora.targets:
+        return "it has an adapter of the lm_head"
+    if adapter_rank(config) > _RANKS[-1]:
+        return f"its rank is {adapter_rank(config)}, and vLLM takes at most {_RANKS[-1]}"
+    return ""
+
+
+def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) -> str:
+    """The command that serves an exported folder, from inside of it; empty if vLLM refuses it."""
+    if folder in ("full", "merged"):
+        return f"vllm serve . --served-model-name {config.name}"
+    if folder != "adapter" or refused_adapter(config, experts):
+        return ""
+    name = base.shown or base.name
+    shown = name.rstrip("/").rpartition("/")[2] if paths.is_remote(name) else name
+    words = [shown if _PLAIN.fullmatch(shown) else "BASE"]
+    words += ["--revision", shlex.quote(base.revision)] if base.revision and _PLAIN.fullmatch(base.revision) else []
+    rank = next(one for one in _RANKS if one >= adapter_rank(config))
+    # The tokenizer here has the chat template of the training.
+    words += ["--tokenizer", ".", "--enable-lora", "--lora-modules", f"{config.name}=.", "--max-lora-rank", str(rank)]
+    return " ".join(["vllm serve", *words])
+
+
+def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, experts: bool, root: str) -> str:
+    """serve.yaml of an export, for `serve run serve.yaml`: the whole model, else the adapter on its base.
+
+    Empty for models that answer with no text, and for an adapter alone that vLLM refuses or that lies on no object
+    store.
+
+    Args:
+        folders: names of those exported. experts: whether the base is a mixture of experts. root: URI of the export.
+    """
+    if config.objective == "reward" or config.training_method.classifies:
+        return ""
+    whole = next((name for name in ("full", "merged") if name in folders), None)
+    if whole is not None:
+        if (source := _source(paths.join(root, whole))) is None:
+            return ""
+        one: dict[str, Any] = {"model_loading_config": {"model_id": config.name, "model_source": source}}
+        asked = config.name
+    else:
+        source = _source(base.name)
+        if refused_adapter(config, experts) or paths.scheme(root) not in _BUCKETS or source is None or base.shown:
+            return ""
+        rank = next(one for one in _RANKS if one >= adapter_rank(config))
+        kwargs: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": _ADAPTERS}
+        one = {
+            "model_loading_config": {"model_id": f"{config.name}-base", "model_source": source},
+            "engine_kwargs": kwargs | ({"revision": base.revision} if base.revision else {}),
+            "lora_config": {"dynamic_lora_loading_path": root, "max_num_adapters_per_replica": _ADAPTERS},
+        }
+        asked = f"{config.name}-base:adapter"
+    application = {
+        "name": config.name,
+        "route_prefix": "/",
+        "import_path": "ray.serve.llm:build_openai_app",
+        "args": {"llm_configs": [one]},
+    }
+    head = f"# pip install 'ray[llm]'; serve run {SERVE_FILE}; requests name the model {asked}.\n"
+    return head + yaml.safe_dump({"applications": [application]}, sort_keys=False)
+
+
+def _source(name: str) -> str | dict[str, str] | None:
+    """`model_source` of a model; None of an object store that Ray Serve LLM does not read."""
+    if not paths.is_remote(name):
+        return name
+    return {"bucket_uri": name} if paths.scheme(name) in _BUCKETS else None
