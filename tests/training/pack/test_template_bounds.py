@@ -106,7 +106,7 @@ def test_a_prompt_that_the_template_of_a_folder_does_not_end_for_is_an_error(tmp
 RENDERING = {
     "render", "written", "marked_renderings", "closing_token", "prompt_ids", "_end_ids", "_end_of",
     "_work", "_next_role_ends_turns", "_next_token", "_marked", "_turn", "_found", "_cut_out", "_thinks_by_default",
-    "_require_all_rendered",
+    "_require_all_rendered", "_prompt_and_answer",
 }  # fmt: skip
 
 
