@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from raymill.cluster.answer import Answer
-from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, require_files
+from raymill.cluster.artifact import EARLIER_MANIFEST, MANIFEST, Artifact, fingerprint, require_files
 from raymill.cluster.asking.answers import ANSWERS, OUTCOMES
 from raymill.cluster.asking.compaction import StoreFacts, stores_below, summary
 from raymill.cluster.config import load_storage, schema
@@ -146,6 +146,7 @@ def _parse(data: bytes) -> Any:
     manifest = record_json(data)
     if is_run(manifest):
         manifest["artifacts"] = {paths.RelativePath(name): digest for name, digest in manifest["artifacts"].items()}
+        manifest["digest"] = fingerprint(manifest["artifacts"])  # whatever is stated
         if "export" in manifest:
             manifest["export"]["folders"] = exported_folders(manifest)
     return manifest

@@ -159,6 +159,7 @@ def _parse(data: bytes) -> dict[str, Any]:
     if not all(isinstance(manifest[name], str) for name in _TEXTS):
         raise ValueError(f"{', '.join(_TEXTS)} are text")
     manifest["artifacts"] = {paths.RelativePath(name): one for name, one in manifest.get("artifacts", {}).items()}
+    manifest["digest"] = fingerprint(manifest["artifacts"])  # whatever is stated
     if "export" in manifest:
         manifest["export"]["files"] = with_paths(manifest["export"]["files"])
         manifest["export"]["folders"] = exported_folders(manifest)

@@ -3750,8 +3750,8 @@ def promote(
         model: Output of a run, or model folder, that the alias names.
         alias: The alias, such as champion.
         folder: Folder or URI with the aliases; null: $RAYMILL_MODELS, else ./models.
-        evidence: Output of the run that speaks for the model, such as a comparison; refused if its report has
-            `passed: false`; null: none.
+        evidence: Output of a run with `passed: true` in its report, such as a comparison of the model, as its
+            first one, with others; null: none.
         output: Folder or URI of the record of this promotion.
         execution: Tries and CPUs; a promotion has no units of work.
         storage: Access to the store.

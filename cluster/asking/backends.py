@@ -22,6 +22,8 @@ from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural, share
+from raymill.cluster.inspection import is_run, read_run_manifest
+from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
 # Imported in workers alone: Ray, and transformers.
@@ -36,6 +38,27 @@ _model_folder = Entry("raymill.training.evaluation.answering:loaded")
 RANGE_REQUESTS = 250
 # The same for a folder with transformers: a worker computes one request at a time, for seconds.
 FOLDER_RANGE_REQUESTS = 4
+
+# What a training exports, in the order of preference.
+_EXPORTED = ("full", "merged", "adapter", "probe")
+
+
+def exported(store: Store, model: ModelSettings) -> ModelSettings:
+    """The model; of the output of `train` what it exported: a whole model, else an adapter or a classification head.
+
+    Raises:
+        DataError: the training has several phases, or exported none of these; or its manifest is damaged.
+    """
+    if model.path is None or not model.is_folder:
+        return model
+    found = read_run_manifest(store, model.path)
+    if not is_run(found) or found.get("kind") != "train":
+        return model
+    folders = found["export"]["folders"] if "export" in found else {}
+    for name in _EXPORTED:
+        if name in folders:
+            return model.model_copy(update={"path": paths.join(model.path, "export", folders[name])})
+    raise DataError(f"{model.path}: no exported model is there. Of several phases, give the folder of the last one.")
 
 
 def located(store: Store, model: ModelSettings) -> ModelSettings:

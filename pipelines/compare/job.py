@@ -19,18 +19,19 @@ from typing import Any
 
 from raymill import cluster
 from raymill.cluster.artifact import Artifact, fingerprint
-from raymill.cluster.asking.backends import located
+from raymill.cluster.asking.backends import exported, located
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.errors import UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
+from raymill.cluster.inspection import is_run, read_run_manifest
 from raymill.cluster.output import Output
 from raymill.cluster.readers.inputs import STORES, Input
-from raymill.cluster.record import json_bytes, read_json
+from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
-from raymill.cluster.run import RUN_MANIFEST, RunFolder, exported_folders, reading_report
+from raymill.cluster.run import RunFolder, reading_report
 from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
@@ -60,8 +61,6 @@ _analysis = Entry("raymill.pipelines.compare.analyse:analysis_stage")  # it load
 VERSION = "1"
 DECISION = "decision.json"
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
-# In the order of preference.
-_EXPORTED = ("full", "merged", "adapter", "probe")
 
 
 class CompareRun(Run):
@@ -69,7 +68,8 @@ class CompareRun(Run):
 
     @property
     def exit_code(self) -> int:
-        return UserError.exit_code if self.report["passed"] is False else 0
+        passed = not self.manifest["config"].get("gate") or self.report.get("passed") is True
+        return 0 if passed else UserError.exit_code
 
     @property
     def outcome(self) -> dict[str, Any]:
@@ -326,26 +326,6 @@ class CompareJob(RunJob[CompareConfig]):
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
 
-def exported(store: Store, model: ModelSettings) -> ModelSettings:
-    """The model; of the output of `train` what it exported: a whole model, else an adapter or a classification head.
-
-    Raises:
-        DataError: the training has several phases, or exported none of these.
-    """
-    if model.path is None or not model.is_folder:
-        return model
-    found = read_json(store, paths.join(model.path, RUN_MANIFEST), "the manifest of a run")
-    if found is None:
-        return model
-    if found.get("kind") != "train":
-        return model
-    folders = exported_folders(found) if "export" in found else {}
-    for name in _EXPORTED:
-        if name in folders:
-            return model.model_copy(update={"path": paths.join(model.path, "export", folders[name])})
-    raise DataError(f"{model.path}: no exported model is there. Of several phases, give the folder of the last one.")
-
-
 def training_facts(store: Store, model: ModelSettings) -> dict[str, Any] | None:
     """What a training took, from its report; None of another model.
 
@@ -354,8 +334,8 @@ def training_facts(store: Store, model: ModelSettings) -> dict[str, Any] | None:
     """
     if model.path is None or not model.is_folder:
         return None
-    found = read_json(store, paths.join(model.path, RUN_MANIFEST), "the manifest of a run")
-    if found is None or found.get("kind") != "train":
+    found = read_run_manifest(store, model.path)
+    if not is_run(found) or found.get("kind") != "train":
         return None
     with reading_report(model.path):
         fits = RunFolder(store, model.path).report("fits")["fits"]

@@ -30,7 +30,7 @@ def run_file(folder: Path, output: str, limit: float, **training) -> dict:
     sft = {name: value for name, value in PLAIN.items() if name != "name"} | {"corpus": "${data.output}"} | training
     publish = {
         "kind": "promote", "model": "${sft.output}", "alias": "champion", "folder": str(folder / "models"),
-        "evidence": "${sft.output}", "if": "${sft.fits.-1.after.test.loss} < " + str(limit),
+        "if": "${sft.fits.-1.after.test.loss} < " + str(limit),
     }  # fmt: skip
     steps = {"publish": publish, "sft": sft, "data": data}
     return {"kind": "run", "name": "rivers", "output": str(folder / output), "steps": steps}
@@ -54,7 +54,7 @@ WAITING = {
                   "task": {"type": "classify", "show": ["prompt"], "labels": ["a", "b"]}}],
     "errors": [{"run": "${sft.output}"}, {"inputs": READS, "columns": {"score": "s"}, "data": "${data.output}"}],
     "compare": [{"models": ["${sft.output}", "${sft.output}/export/full"], "on": "${data.output}"}],
-    "promote": [{"model": "${sft.output}", "alias": "champion", "evidence": "${sft.output}"}],
+    "promote": [{"model": "${sft.output}", "alias": "champion", "evidence": "${data.output}"}],
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monke
     assert ", and < 0.1 was wanted" in run.report["steps"][2]["reason"] and not Path("models").exists()
     run = raymill.run(run_file(tmp_path, "run", 100), progress=False)
     found = raymill.alias("models", "champion")
-    assert found["digest"] == run.step("sft").manifest["digest"] == found["evidence"]["digest"]
+    assert found["digest"] == run.step("sft").manifest["digest"] and found["evidence"] is None
     assert not raymill.run(run_file(tmp_path, "run", 100), progress=False).fresh
     assert raymill.gc("run", "1s").unknown == []
 

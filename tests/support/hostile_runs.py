@@ -101,8 +101,7 @@ def build(run: Path, call: Call) -> None:
         "errors_of_answered": {"kind": "errors", "run": str(out / "answered")},
         "errors_of_prompted": {"kind": "errors", "run": str(out / "prompted")},
         "errors_of_logs": logged,
-        "promoted": {"kind": "promote", "model": str(out / "trained"), "alias": "best", "folder": str(out / "models"),
-                     "evidence": str(out / "trained")},
+        "promoted": {"kind": "promote", "model": str(out / "trained"), "alias": "best", "folder": str(out / "models")},
         "again": {"kind": "promote", "model": str(out / "continued"), "alias": "best", "folder": str(out / "models")},
         "chained": {"kind": "run", "steps": {
             "first": {"kind": "curate", "inputs": [{"path": str(run / "texts")}], "dedup": None},

@@ -4,6 +4,7 @@ The model and the run that speaks for it are recorded by digest. A promotion tha
 after the alias was moved on or rolled back.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -13,12 +14,14 @@ from pydantic import BaseModel, Field, model_validator
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.artifact import fingerprint
+from raymill.cluster.asking.backends import exported, located
+from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.execution import Execution
 from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob
 from raymill.cluster.frame.run_name import NAME, RunName, named_after_output
 from raymill.cluster.inspection import is_run, nothing_here, read_run_manifest
-from raymill.cluster.run import RUN_REPORT, RunFolder
+from raymill.cluster.run import RUN_REPORT, RunFolder, reading_report
 from raymill.cluster.session import Session
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import StorageOptions
@@ -39,8 +42,8 @@ class PromoteConfig(BaseModel, extra="forbid", frozen=True):
     )
     evidence: paths.AbsolutePath | None = Field(
         None,
-        description="Output of the run that speaks for the model, such as a comparison; refused if its report has "
-        "`passed: false`; null: none",
+        description="Output of a run with `passed: true` in its report, such as a comparison of the model, as its "
+        "first one, with others; null: none",
     )
     output: str = Field(min_length=1, description="Folder or URI of the record of this promotion")
     execution: Execution = Field(Execution(), description="Tries and CPUs; a promotion has no units of work")  # type: ignore[call-arg]
@@ -93,10 +96,32 @@ class PromoteJob(RunJob[PromoteConfig]):
         manifest = read_run_manifest(self.store, uri)
         if not is_run(manifest):
             raise nothing_here(self.store, uri, "no finished run, which `evidence` names")
-        passed = RunFolder(self.store, uri).report().get("passed")
-        if passed not in (True, None):
-            raise ConfigError(f"evidence: {uri} has `passed: {passed}` in its report, so the model is not promoted.")
-        return {"run": uri, "digest": manifest["digest"], "passed": passed}
+        report = RunFolder(self.store, uri).report()
+        if (passed := report.get("passed")) is not True:
+            seen = f"evidence: {uri} has `passed: {json.dumps(passed)[:40]}` in its report"
+            raise ConfigError(
+                f"{seen}, so the model is not promoted; true is wanted, as of a comparison with a `gate`."
+            )
+        if manifest.get("kind") == "compare":
+            self._refuse_other_model(uri, report)
+        return {"run": uri, "digest": manifest["digest"], "passed": True}
+
+    def _refuse_other_model(self, uri: str, report: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            ConfigError: the first model of a comparison is another one than the one to be promoted, or was made again.
+        """
+        with reading_report(uri):
+            first = report["models"]["A"]
+            compared = first["at"], first["revision"]
+        model = exported(self.store, ModelSettings(path=self.config.model))
+        revision = located(self.store, model).revision
+        if compared not in ((self.config.model, revision), (model.path, revision)):
+            seen = f"{compared[0]!s:.500} (fingerprint {compared[1]!s:.24})"
+            raise ConfigError(
+                f"evidence: {uri} compared {seen} with others, and {self.config.model} (fingerprint {revision[:24]}) "
+                "is to be promoted. Compare it as the first of the models."
+            )
 
     def settings(self) -> dict[str, Any]:
         return {"alias": self.config.alias, "folder": self.alias.folder}

@@ -92,7 +92,7 @@ def test_a_probe_that_was_trained_again_makes_another_round(probe, tmp_path, mon
     annotate_inline(settings, monkeypatch)
     manifest = json.loads((probe / "manifest.json").read_text())
     try:
-        (probe / "manifest.json").write_text(json.dumps(manifest | {"digest": "0" * 32}))
+        (probe / "manifest.json").write_text(json.dumps(manifest | {"artifacts": {"export": "0" * 32}}))
         with pytest.raises(OtherSettings, match="classifier"):
             annotate_inline(settings, monkeypatch)
     finally:

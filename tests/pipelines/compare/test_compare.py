@@ -1,6 +1,7 @@
 """Comparisons of planted models: verdicts, slices, the judge, the gate, and runs that are stopped."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -120,6 +121,8 @@ def test_a_gate_promotes_keeps_or_is_undecided_and_its_decision_is_a_file(config
     assert decision["passed"] is True and decision["gate"][0]["least"] == 0 and len(decision["data"]["digest"]) == 32
     more = run(config | {"gate": {"score": {"least_gain": 0.9}}, "output": str(tmp_path / "keep")}, monkeypatch)
     assert (more.report["decision"], more.exit_code) == ("keep", 2)
+    for passed in ("false", 0, 1, None, []):
+        assert replace(made, report=made.report | {"passed": passed}).exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -29,11 +29,18 @@ def here(tmp_path, monkeypatch):
     judged("judged", passed=True)
 
 
-def judged(output: str, **report) -> None:
+def judged(output: str, kind: str = "words", **report) -> None:
     """A finished run with this report."""
     Path(output).mkdir()
     Path(output, "report.json").write_text(json.dumps(report))
-    RunFolder(Store(), str(Path(output).absolute())).put("words", output, {}, "in", {"words": json.dumps(report)})
+    RunFolder(Store(), str(Path(output).absolute())).put(kind, output, {}, "in", {"words": json.dumps(report)})
+
+
+def compared(output: str, model: Path, **more) -> None:
+    """A finished comparison, of which this is the first model, and folder `two` the other."""
+    models = {letter: {"at": str(at), "revision": model_digest(Store(), str(at))}
+              for letter, at in (("A", model), ("B", Path("two").absolute()))}  # fmt: skip
+    judged(output, "compare", **{"passed": True, "models": models} | more)
 
 
 def promote(model="one", output="p1", **more):
@@ -53,6 +60,45 @@ def test_a_model_is_promoted_once_with_its_evidence(tmp_path):
     assert promote(evidence="judged", output="p2").report["version"] == 1, "it names this model already"
     assert "champion" in Path("p1/report.html").read_text()
     assert not find_garbage(Store(), str(tmp_path / "p1"), 0).unknown
+
+
+def test_a_comparison_speaks_for_its_first_model_alone(tmp_path):
+    compared("cmp", tmp_path / "one")
+    with pytest.raises(
+        ConfigError, match=r"cmp compared .*/one \(fingerprint weights-\w{16}\) with others, and .*/two .* is to be"
+    ):
+        promote("two", "p2", evidence="cmp")
+    assert not Path("models").exists()
+    assert promote(evidence="cmp").report["evidence"]["run"] == str(tmp_path / "cmp")
+    shutil.copytree("one", "copy")
+    with pytest.raises(ConfigError, match="Compare it as the first"):
+        promote("copy", "p2", evidence="cmp")
+    shutil.rmtree("one")
+    folder(tmp_path / "one", hidden_size=48)
+    with pytest.raises(ConfigError, match="Compare it as the first"):
+        promote("one", "p2", evidence="cmp")
+
+
+@pytest.mark.parametrize(
+    "models",
+    [None, [], {}, {"A": 5}, {"A": {}}, {"A": {"at": "/x", "revision": None}}, {"A": {"at": {}, "revision": []}}],
+)
+def test_a_comparison_with_other_values_speaks_for_no_model(tmp_path, models):
+    compared("cmp", tmp_path / "one", models=models)
+    with pytest.raises((ConfigError, DataError), match=r"not the report of this run|Compare it as the first"):
+        promote(evidence="cmp")
+    assert not Path("models").exists()
+
+
+@pytest.mark.parametrize("kind", ["compare", "words"])
+@pytest.mark.parametrize("passed", [None, False, "true", 1, 1.0, [True], {}, "gone"])
+def test_a_run_that_did_not_pass_speaks_for_no_model(tmp_path, kind, passed):
+    judged("run", kind, **({} if passed == "gone" else {"passed": passed}))
+    with pytest.raises(
+        ConfigError, match=r"has `passed: .*` in its report, so the model is not promoted; true is wanted"
+    ):
+        promote(evidence="run")
+    assert not Path("models").exists()
 
 
 def test_the_newest_holds_and_a_rollback_names_the_one_before(tmp_path, capsys):
