@@ -176,12 +176,15 @@ class _Measured:
             tokens = np.maximum(self.likelihood["reference_tokens"], 1)
             found["log_likelihood"] = self.likelihood["reference_log"] / tokens
             found["bits_per_byte"] = -self.likelihood["reference_log"] / np.log(2) / np.maximum(self.bytes, 1)
-        found["output_tokens"] = np.array([row["tokens"]["output"] for row in self.rows], float)
+        counted = [row if _is_counted(row) else None for row in self.rows]
+        found["output_tokens"] = np.array([row["tokens"]["output"] if row else np.nan for row in counted], float)
         seconds = by_item(self.work.store, self.work.models[self.name].seconds, len(self.items))
         found["seconds"] = np.array([row["seconds"] for row in seconds], float)
         prices = config.letters[self.name].request_prices
         if prices is not None:
-            found["cost"] = np.array([TokenCounts(**row["tokens"]).cost(prices) for row in self.rows], float)
+            found["cost"] = np.array(
+                [TokenCounts(**row["tokens"]).cost(prices) if row else np.nan for row in counted], float
+            )
         return found
 
     def _refuses(self, row: Mapping[str, Any]) -> float:
@@ -207,6 +210,11 @@ class _Measured:
         confidence = np.exp(self.likelihood["answer_log"] / np.maximum(self.likelihood["answer_tokens"], 1))
         there = np.isfinite(confidence)
         return calibration(np.minimum(confidence[there], 1), right[there]) if there.sum() > 1 else None
+
+
+def _is_counted(row: Mapping[str, Any]) -> bool:
+    """Whether the server counted the tokens of a request, and of its answer if it has a text."""
+    return row["tokens"]["input"] > 0 and (row["tokens"]["output"] > 0 or not row["content"])
 
 
 @dataclass(frozen=True)
@@ -288,6 +296,7 @@ class _Analysis:
             "measures": measures,
             "answered": sum(answer is not None for answer in one.answers),
             "truncated": sum(row["finish"] == "length" for row in one.rows),
+            "uncounted": sum(row["outcome"] == "answered" and not _is_counted(row) for row in one.rows),
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
             "calibration": None if one.calibration is None else vars(one.calibration),
             "gaps": self._gaps(one),

@@ -24,7 +24,12 @@ def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, A
 
 
 def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    row = compared["measures"][name]
+    if (row := compared["measures"].get(name)) is None:
+        about = {"measure": name, "beside": compared["b"], "gain": None, "low": None, "high": None, "items": 0}
+        text = f"{name}: no item has a finite value of both models, so it is not known"
+        for bound, least in bounds.model_dump(exclude_none=True).items():
+            yield about | {"bound": bound, "least": least, "state": "undecided", "needed": None, "text": text}
+        return
     sign = -1 if name in LESS_IS_BETTER else 1
     gain, (low, high) = sign * row["difference"], sorted((sign * row["low"], sign * row["high"]))
     about = {"measure": name, "beside": compared["b"], "gain": gain, "low": low, "high": high, "items": row["items"]}

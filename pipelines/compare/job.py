@@ -288,6 +288,11 @@ class CompareJob(RunJob[CompareConfig]):
                 warnings.append(
                     f"{letter}: {plural(without, 'item')} without an answer, with the score 0; the first: {first!r}."
                 )
+            if found["uncounted"]:
+                warnings.append(
+                    f"{letter}: {plural(found['uncounted'], 'answer')} without the numbers of tokens, which the server "
+                    "does not state. Output tokens and cost of these items are left out for all models beside it."
+                )
             if found["truncated"] > items / 10:
                 warnings.append(
                     f"{letter}: {plural(found['truncated'], 'answer')} truncated at `sampling.max_tokens`. Raise it."

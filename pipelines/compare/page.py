@@ -107,7 +107,7 @@ def _training(models: Mapping[str, Any]) -> Section | None:
                 took["tokens"],
                 took["trainable_parameters"],
                 "-" if peak is None else f"{peak:.2f}",
-                f"{one['measures']['seconds']['value']:.3g}",
+                f"{one['measures']['seconds']['value']:.3g}" if "seconds" in one["measures"] else "-",
                 *("" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}" for pair in losses_of),
             ]
         )

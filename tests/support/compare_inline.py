@@ -51,13 +51,16 @@ def tickets(folder: Path, monkeypatch, count: int = 300) -> Path:
 class Planted(FaultyServer):
     """Models by their names: `right-90` answers 90 of 100 tickets rightly, the same ones each time; `right-60-of-phone`
     answers those of item numbers that are multiples of 4 so, and all others rightly. `judge` prefers the right answer;
-    `first` the one that it is shown first.
+    `first` the one that it is shown first. `silent-90` answers as `right-90`, and counts no tokens.
     """
 
     def _answer(self, request, name, fault):
         self._model = request["model"]
         self._text = "\n".join(str(one.get("content")) for one in request["messages"])
-        return super()._answer(request, name, fault)
+        answer = super()._answer(request, name, fault)
+        if self._model.startswith("silent"):
+            answer["usage"] = dict.fromkeys(answer["usage"], 0)
+        return answer
 
     def said(self, schema, text, draw) -> str:
         right = next(topic for topic, words in TOPICS.items() if words.split("{")[0] in self._text)

@@ -144,6 +144,28 @@ def test_bounds_of_a_gate_by_hand(bounds, row, state):
     assert decided({"score": GateBounds(**bounds)}, compared)["gate"][0]["state"] == state
 
 
+def test_a_model_whose_server_counts_no_tokens_wins_no_gate_on_them(config, server, monkeypatch):
+    """Zero tokens at zero cost were less than those of the other model."""
+    prices = {"input": 1.0, "output": 2.0}
+    models = [planted(server, name, prices=prices) for name in ("silent-90", "right-90")]
+    gate = {name: {"least_gain": 0.0} for name in ("output_tokens", "cost")}
+    made = run(config | {"models": models, "gate": gate}, monkeypatch)
+    assert {row["state"] for row in made.report["gate"]} == {"undecided"} and made.exit_code == 2
+    assert not {"output_tokens", "cost"} & made.report["models"]["A"]["measures"].keys()
+    assert {"output_tokens", "cost"} <= made.report["models"]["B"]["measures"].keys()
+    assert made.report["models"]["A"]["uncounted"] == 240 and made.report["models"]["B"]["uncounted"] == 0
+    assert "A: 240 answers without the numbers of tokens" in made.warnings[0] and "output_tokens: no item" in str(made)
+
+
+def test_a_bound_on_what_is_not_measured_is_undecided():
+    bounds = GateBounds(least_gain=0.0, most_loss=0.1, most_slice_loss=0.2)
+    found = decided({"cost": bounds}, [{"b": "B", "measures": {}, "slices": []}])
+    assert [(row["bound"], row["state"]) for row in found["gate"]] == [
+        (name, "undecided") for name in ("least_gain", "most_loss", "most_slice_loss")
+    ]
+    assert (found["decision"], found["passed"]) == ("undecided", False)
+
+
 def test_of_seconds_less_is_a_gain():
     measure = {"difference": 0.4, "low": 0.3, "high": 0.5, "items": 100, "p_corrected": 0.0}
     compared = [{"b": "B", "measures": {"seconds": measure}, "slices": []}]
