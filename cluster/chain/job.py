@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from markupsafe import Markup
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from raymill import cluster
@@ -29,7 +30,7 @@ from raymill.cluster.formats import duration, plural
 from raymill.cluster.frame.job import REPORT_HTML, FoundRun, Made, Making, Run, RunJob
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.frame.opening import open as open_run
-from raymill.cluster.record import OtherSettings, json_bytes, read_json
+from raymill.cluster.record import OtherSettings, check_types, json_bytes, read_json
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import (
     DataTable,
@@ -74,10 +75,10 @@ class _EntryBefore(TypedDict):
     step: str
     kind: str
     state: str
-    seconds: float | None
+    seconds: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None
     output: str
     digest: str | None
-    exit_code: int
+    exit_code: Annotated[int, Field(ge=0, le=255)]
     reason: str
     facts: str
 
@@ -114,7 +115,9 @@ class ChainRun(Run):
     @property
     def exit_code(self) -> int:
         """The exit code of the first step that has one other than 0, such as a failed gate."""
-        return next((one["exit_code"] for one in self.report["steps"] if one["exit_code"]), 0)
+        with self._reading_report():
+            check_types(_ReportBefore, self.report)
+            return next((one["exit_code"] for one in self.report["steps"] if one["exit_code"]), 0)
 
     def step(self, name: str) -> Run:
         """The run of a step.

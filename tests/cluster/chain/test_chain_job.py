@@ -170,6 +170,22 @@ def test_a_report_that_somebody_changed_is_written_again(raymill, steps):
     assert code == 2 and "not the report of this run" in err
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"exit_code": 10**18}, {"exit_code": "evil"}, {"exit_code": -1}, {"seconds": float("nan")},
+     {"seconds": float("inf")}, {"seconds": 1e300}, {"seconds": "x"}, {"facts": 5}],
+)  # fmt: skip
+def test_an_entry_of_others_is_written_again_and_gives_no_exit_code(raymill, wrong):
+    raymill("run", "w.yaml")
+    whole = json.loads(Path("out/report.json").read_text())
+    Path("out/report.json").write_text(json.dumps(whole | {"steps": [one | wrong for one in whole["steps"]]}))
+    assert raymill("run", "w.yaml")[0] == 2
+    assert raymill("run", "w.yaml", "-o", "until=count")[0] == 0
+    Path("out/report.json").write_text(json.dumps(whole | {"steps": [one | wrong for one in whole["steps"]]}))
+    Path("out/manifest.json").unlink()
+    assert raymill("run", "w.yaml")[0] == 0 and [one["exit_code"] for one in report().values()] == [0, 0, 0]
+
+
 def test_a_mistake_in_a_later_step_is_found_before_the_first_begins(raymill, monkeypatch):
     """An error about the output of a step that is not made yet, as of `last`, is none."""
 
