@@ -65,8 +65,9 @@ def main(output: str = "out", model: str = "", override: dict[str, Any] | None =
     folder = Path(output).absolute()
     base = folder / "models" / "base"
     (folder / "models").mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE.parent / "support_bot" / "tickets.csv", folder)
-    shutil.copy(HERE / "run.yaml", folder)
+    for file in (HERE.parent / "support_bot" / "tickets.csv", HERE / "run.yaml"):
+        if not (folder / file.name).exists():  # a second start finds the steps finished
+            shutil.copy(file, folder)
     if not base.exists():
         if model:
             base.symlink_to(Path(model).absolute(), target_is_directory=True)
