@@ -12,10 +12,13 @@ same command continues a run that was stopped, and a run with another gate, judg
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
+
+from typing_extensions import TypedDict
 
 from raymill import cluster
 from raymill.cluster.artifact import Artifact, fingerprint
@@ -23,13 +26,13 @@ from raymill.cluster.asking.backends import exported, located
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import UserError
+from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.inspection import is_run, read_run_manifest
 from raymill.cluster.output import Output
 from raymill.cluster.readers.inputs import STORES, Input
-from raymill.cluster.record import json_bytes
+from raymill.cluster.record import check_types, json_bytes
 from raymill.cluster.report.page import page
 from raymill.cluster.run import RunFolder, reading_report
 from raymill.cluster.secret_values import shortened
@@ -275,12 +278,16 @@ class CompareJob(RunJob[CompareConfig]):
         facts = json.loads(row["facts"])
         models, warnings = {}, []
         for letter, one in config.letters.items():
-            found = facts["models"][letter]
+            found, training = facts["models"][letter], None
+            try:
+                training = training_facts(self.store, one)
+            except DataError as error:
+                warnings.append(f"{letter}: what its training took is left out. {shortened(str(error), 300)}")
             models[letter] = {
                 "title": one.title,
                 "at": one.endpoint or one.path,
                 "revision": self.models[letter].revision,
-                "training": training_facts(self.store, one),
+                "training": training,
                 **{name: value for name, value in found.items() if name != "first_reason"},
             }
             if (without := items - found["answered"]) > 0:
@@ -331,11 +338,26 @@ class CompareJob(RunJob[CompareConfig]):
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
 
-def training_facts(store: Store, model: ModelSettings) -> dict[str, Any] | None:
+class TrainingFacts(TypedDict):
+    """What a training took.
+
+    seconds: on all workers together. memory_gib: largest peak of a worker. losses: set or split that it measured ->
+    loss before and after.
+    """
+
+    method: str
+    seconds: float
+    tokens: int
+    trainable_parameters: int
+    memory_gib: float | None
+    losses: dict[str, list[float]]
+
+
+def training_facts(store: Store, model: ModelSettings) -> TrainingFacts | None:
     """What a training took, from its report; None of another model.
 
-    seconds: on all workers together. memory_gib: largest peak of a worker. general: set or split that it measured ->
-    loss before and after.
+    Raises:
+        DataError: its report has other values.
     """
     if model.path is None or not model.is_folder:
         return None
@@ -346,7 +368,7 @@ def training_facts(store: Store, model: ModelSettings) -> dict[str, Any] | None:
         fits = RunFolder(store, model.path).report("fits")["fits"]
         totals, last = [one["totals"] for one in fits], fits[-1]
         peaks = [peak for one in fits for _, peak in one["curves"]["memory_gib"]]
-        return {
+        facts: dict[str, Any] = {
             "method": last["recipe"]["method"],
             "seconds": sum(one["seconds"] * max(one["workers"], default=1) for one in totals),
             "tokens": sum(one["tokens"] for one in totals),
@@ -358,3 +380,8 @@ def training_facts(store: Store, model: ModelSettings) -> dict[str, Any] | None:
                 if name in fits[0]["before"]
             },
         }
+        check_types(TrainingFacts, facts)
+        losses = [one for pair in facts["losses"].values() for one in pair]
+        if not all(map(math.isfinite, (facts["seconds"], facts["memory_gib"] or 0, *losses))):
+            raise ValueError("a number is not finite")
+        return cast(TrainingFacts, facts)

@@ -114,8 +114,8 @@ def _sample(corpora: Sequence[FrozenCorpus], cuts: Sequence[Cuts]) -> Iterator[s
                         yield document.content.completion
                     case Chat(messages):
                         yield from (one["content"] for one in messages if isinstance(one.get("content"), str))
-                    case TwoAnswers(chosen, rejected):
-                        yield from (one["content"] for one in (*chosen.messages, rejected.messages[-1]))
+                    case TwoAnswers(better, worse):
+                        yield from (one["content"] for one in (*better.messages, worse.messages[-1]))
             left -= document.bytes
             if share < 1 and left <= 0:
                 break

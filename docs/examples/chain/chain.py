@@ -90,4 +90,4 @@ def main(output: str = "out", model: str = "", override: dict[str, Any] | None =
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(sys.argv[1], *sys.argv[2:3])

@@ -1,7 +1,9 @@
 """Comparisons of model folders: log-likelihoods by hand, a model against itself, outputs of `train`, kills."""
 
 import json
+import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +142,15 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
     facts = training_facts(Store(), ComparedModel(path=made.uri))
     assert facts["method"].startswith("lora") and facts["tokens"] > 0 < facts["seconds"]
     assert {*facts["losses"]} == {"test"} and facts["trainable_parameters"] < 100_000
+    report = Path(made.uri, "report.json")
+    whole = json.loads(report.read_text())
+    for wrong in (math.nan, "long", [1]):  # by others
+        changed = json.loads(json.dumps(whole))
+        changed["fits"][0]["totals"]["seconds"] = wrong
+        report.write_text(json.dumps(changed))
+        with pytest.raises(DataError, match="not the report of this run"):
+            training_facts(Store(), ComparedModel(path=made.uri))
+    report.write_text(json.dumps(whole))
     # The adapter alone, on the random base beside it, computes what the merged model computes.
     merged, adapter = (folder_model(Store(), f"{made.uri}/export/{name}") for name in ("merged", "adapter"))
     asked = [{"role": "user", "content": "How long is river 4?"}], "12"
