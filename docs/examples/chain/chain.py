@@ -90,4 +90,5 @@ def main(output: str = "out", model: str = "", override: dict[str, Any] | None =
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *sys.argv[2:3])
+    where, used = [*sys.argv[1:], "", ""][:2]
+    main(where or "out", used)
