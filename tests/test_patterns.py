@@ -42,6 +42,9 @@ _HEADING = "headings, of which at most 1,000 characters are read, of at most 100
 _LITERAL = "alternatives without any repeat, or one set of characters"
 # Patterns of longer time, or of local values -> why they take none with the square of a text that comes from outside.
 EXCEPTIONS = {
+    "raymill.cluster.chain.config._problems_of_references": _LITERAL,
+    "raymill.training.objectives._is_one": _OF_THE_USER,
+    "raymill.training.rollouts.rewards._guarded": "an expression of the user, in a child process with a bound on time",
     "raymill.cluster.secret_values._SCHEME": "the 31 characters before ://",
     "raymill.cluster.secret_values._any_of": _LITERAL,
     "raymill.cluster.store.paths.glob_regex": _OF_THE_USER,
