@@ -63,7 +63,8 @@ class ParentRun:
         """Samples of the mixture up to the checkpoint."""
         tokens = json.loads(self.settings["settings.tokens_per_step"])
         rows_per_step = tokens // json.loads(self.settings["settings.sequence_length"])
-        return self.before.get("samples", 0) + self.checkpoint.step * rows_per_step
+        steps_per_row = json.loads(self.settings.get("settings.grpo", "{}")).get("updates", 1)
+        return self.before.get("samples", 0) + -(-self.checkpoint.step // steps_per_row) * rows_per_step
 
 
 def find_parent(config: TrainConfig) -> ParentRun | None:

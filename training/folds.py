@@ -29,8 +29,9 @@ from raymill.cluster.run import RunFolder
 from raymill.cluster.session import Session
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import Machines, job_config
-from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config import TrainConfig
 from raymill.training.job import TrainJob, run_damage, run_settings
+from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.work import with_absolute_paths
 
 _MOST_FOLDS = 100  # that `split.folds` of `prepare` takes

@@ -23,13 +23,14 @@ from raymill.cluster.session import Session, in_worker
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.submit.work import Machines, job_config, largest
-from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model, Workers
 from raymill.training.continuing import find_parent, parent_of, write_parent
 from raymill.training.data.order import Order
 from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
 from raymill.training.model_folder.checks import check_model
 from raymill.training.model_folder.folder import model_fingerprint, on_hub
+from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack import summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from raymill.training.pack.job import PackJob, located_config, pack_settings

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.frame.job import Run
 from raymill.training.config import TrainConfig
-from raymill.training.continuing import find_parent
+from raymill.training.continuing import ParentRun, find_parent
 from raymill.training.data.order import Order, Position
 from raymill.training.job import TrainJob, packed_job
 from raymill.training.pack.packed_run import PackedRun
@@ -50,6 +51,15 @@ def steps_of(run: str) -> list[dict]:
 
 def losses(run: str) -> list[float]:
     return [record["loss"] for record in steps_of(run)]
+
+
+def test_steps_on_the_same_prompts_count_their_samples_once():
+    """Of grpo with 4 updates: 5 steps of 8 rows take the prompts of 2 samplings."""
+    plain = {"settings.tokens_per_step": "64", "settings.sequence_length": "8"}
+    of_grpo = plain | {"settings.grpo": '{"updates": 4}'}
+    for settings, samples in ((plain, 40 + 3), (of_grpo, 16 + 3)):
+        parent = SimpleNamespace(settings=settings, before={"samples": 3}, checkpoint=SimpleNamespace(step=5))
+        assert ParentRun.samples.fget(parent) == samples
 
 
 def test_a_continued_run_has_the_losses_and_rows_of_an_undisturbed_one(folder, parent, monkeypatch):

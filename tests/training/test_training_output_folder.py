@@ -9,8 +9,9 @@ from raymill.cluster.frame.commands import verb_of
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
-from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config import TrainConfig
 from raymill.training.job import train
+from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack.job import located_config, pack
 from tests.support.train_inline import PLAIN
 

@@ -127,8 +127,7 @@ class Order:
             assert config.tokens is not None
             samples = config.tokens / self.tokens_per_row
         # 1e-9: a quotient that floating point puts slightly above a whole number is that number.
-        updates = config.grpo.updates if config.objective == "grpo" else 1
-        return updates * max(1, math.ceil(samples / self.rows_per_step - 1e-9))
+        return config.steps_per_row * max(1, math.ceil(samples / self.rows_per_step - 1e-9))
 
     def step(self, step: int) -> list[tuple[int, int]]:
         """(corpus, row) of each row of a step, counted from 0."""

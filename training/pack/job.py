@@ -33,10 +33,11 @@ from raymill.cluster.stage import Stage, from_scratch
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
-from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Form, Split
 from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.model_folder.folder import located
+from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack import loss_keys, summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
 from raymill.training.pack.documents import check_corpora

@@ -177,7 +177,7 @@ def short_documents(facts: PlannedTraining) -> Iterator[str]:
 
 def many_epochs(facts: PlannedTraining) -> Iterator[str]:
     """Up to 4 epochs are worth almost as much as new data: Muennighoff et al. 2023, arXiv 2305.16264."""
-    epochs = facts.data.epochs(facts.steps)
+    epochs = facts.data.epochs(facts.steps // facts.config.steps_per_row)
     if epochs > 4:
         yield f"epochs: {epochs:.1f} passes over the data; after about 4 each further one improves the model less."
 

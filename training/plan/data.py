@@ -166,7 +166,7 @@ class Data:
         return self.order.tokens_per_row
 
     def epochs(self, steps: int) -> float:
-        """Number of passes over the data in that many steps, on average over corpora."""
+        """Number of passes over the data in that many steps with rows of their own, on average over corpora."""
         return steps * self.order.rows_per_step / self.order.rows_per_pass
 
 

@@ -25,10 +25,11 @@ from raymill.cluster.plan.plan import (
     wrapped,
 )
 from raymill.training.compile_choice import refuse_selective
-from raymill.training.config import TrainConfig, refuse_output_among_inputs
+from raymill.training.config import TrainConfig
 from raymill.training.continuing import planned_words
 from raymill.training.folds import fold_configs
 from raymill.training.gpus import AssumedGpu, gpu_named
+from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.plan.advice import PlannedTraining, advise
 from raymill.training.plan.data import Data, find_data
 from raymill.training.plan.memory import (
@@ -134,7 +135,7 @@ def plan_phase(
         "continues": planned_words(config),
         "steps": steps,
         "tokens": tokens,
-        "epochs": data.epochs(steps),
+        "epochs": data.epochs(steps // config.steps_per_row),
         "rows_per_step": config.rows_per_step,
         "micro_batch": rows,
         "accumulation": -(-config.rows_of_worker(least) // rows),

@@ -13,6 +13,7 @@ import torch
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import context_for
 from raymill.training.config import TrainConfig
+from raymill.training.data.order import Order
 from raymill.training.engines.engine import STATES
 from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
@@ -266,6 +267,14 @@ def test_a_killed_training_goes_on_between_two_updates_of_the_same_rollouts(pack
     assert [path.name for path in sorted(file_of(job, 1).parent.iterdir())] == [file_of(job, s).name for s in (1, 5)]
     assert all(np.array_equal(weights[name], again[name]) for name in weights)
     assert column(job, "clipped")[0] == 0
+
+
+def test_an_epoch_has_as_many_passes_with_several_updates():
+    """400 prompts in steps of 16, 25 samplings, each with 3 steps."""
+    order = Order([400], [400.0], 16, 8, 1, [4.0])
+    for updates, steps in ((1, 25), (3, 75)):
+        how = {"samples": 8, "max_new_tokens": 1, "rewards": SCORE, "updates": updates}
+        assert order.steps(settings("nowhere", steps=None, epochs=1, grpo=how)) == steps
 
 
 def test_rollouts_of_other_settings_are_not_used(packed, tmp_path):
