@@ -2032,7 +2032,7 @@ class RewardUseSettings(TypedDict, total=False):
     as assert statements), runs without an error, else 0; null: another kind of reward.
     """
     model: str | None
-    """Folder of a model of rewards with the tokenizer of the trained model, such as the export `full` or `merged` of
+    """Folder of a reward model with the tokenizer of the trained model, such as the export `full` or `merged` of
     objective reward, whose score is the reward; null: another kind of reward.
     """
     custom: str | Callable[..., Any] | ScoreUseSettings | None

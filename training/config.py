@@ -304,7 +304,7 @@ class TrainConfig(WithLaterSettings):
         for number, phase in enumerate(self.phases):
             whole = self.phase(phase)
             if number + 1 < len(self.phases) and whole.objective == "reward":
-                raise ValueError(f"phases: {phase['name']} trains a model of rewards, from which no phase can start")
+                raise ValueError(f"phases: {phase['name']} trains a reward model, from which no phase can start")
             if number + 1 < len(self.phases) and not whole.exports_whole_weights:
                 raise ValueError(
                     f"phases: {phase['name']} exports no full weights, which the next phase starts from; "

@@ -153,7 +153,7 @@ class RewardUse(_Block):
     )
     model: str | None = Field(
         None,
-        description="Folder of a model of rewards with the tokenizer of the trained model, such as the export `full` "
+        description="Folder of a reward model with the tokenizer of the trained model, such as the export `full` "
         "or `merged` of objective reward, whose score is the reward; null: another kind of reward",
     )
     custom: ScoreUse | None = Field(
@@ -363,7 +363,7 @@ def check_objective(config: "TrainConfig") -> None:
             "out (drop); increase sequence_length to keep more"
         )
     if name == "reward" and config.generate:
-        raise ValueError("generate: a model of rewards (objective reward) generates no text; remove `generate`")
+        raise ValueError("generate: a reward model (objective reward) generates no text; remove `generate`")
     if name != "grpo":
         return
     how, length = config.grpo, config.sequence_length

@@ -52,7 +52,7 @@ def _inputs(config: TrainConfig) -> list[tuple[str, str, Store]]:
         earlier = paths.absolute(config.continue_from.run)
         found.append((f"the run to continue ({earlier})", earlier, config.store))
     models = [("model", config.model.name), ("tokenizer", config.model.tokenizer)]
-    models += [("model of rewards", one.model) for one in config.grpo.rewards]
+    models += [("reward model", one.model) for one in config.grpo.rewards]
     for what, place in models:
         if place and (paths.is_remote(place) or Path(paths.absolute(place)).is_dir()):
             found.append((f"the {what} ({paths.absolute(place)})", paths.absolute(place), config.store))

@@ -16,4 +16,4 @@ def test_preferences_and_rewards_repair_what_wrong_examples_taught(tmp_path, mon
     sys.modules.pop("align")
     assert 0.2 < found["sft"] < 0.7
     assert min(found["dpo"], found["grpo"], found["reward"]) > 0.9
-    assert "the model of rewards prefers the right answer" in capsys.readouterr().out
+    assert "the reward model prefers the right answer" in capsys.readouterr().out

@@ -238,7 +238,7 @@ class FolderWriter:
             modules["score"] = score_head(base)
         if method.trains_base:
             for parameter in base.parameters():
-                if parameter.requires_grad:  # the lm_head of a model of rewards is not trained
+                if parameter.requires_grad:  # the lm_head of a reward model is not trained
                     parameter.data = on_disk.empty(parameter.shape, dtype)
             modules["model"] = base
             load_trained(modules, self.job.folder, self.outcome)

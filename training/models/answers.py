@@ -295,7 +295,7 @@ def score_head(causal: Any) -> Float32Linear:
     if type(settings) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ConfigError(
             f"objective: reward: transformers has no sequence classifier of model type {settings.model_type}, and a "
-            "model of rewards is exported as one. Use another base model."
+            "reward model is exported as one. Use another base model."
         )
     width = settings.get_text_config().hidden_size
     score = Float32Linear(width, 1, bias=False)

@@ -1,4 +1,4 @@
-"""Scores of answers by a model of rewards, a sequence classifier with one label."""
+"""Scores of answers by a reward model, a sequence classifier with one label."""
 
 import math
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ _BATCH_TOKENS = 32_768
 class RewardModelScores:
     """The scores of answers by the model of a folder. Its weights stay on the device, in bf16 in a bf16 run.
 
-    tokenizer: of the trained model, whose tokens the model of rewards gets as they are.
+    tokenizer: of the trained model, whose tokens the reward model gets as they are.
 
     Raises:
-        ConfigError: it is no model of rewards, or its tokenizer is another one.
+        ConfigError: it is no reward model, or its tokenizer is another one.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class RewardModelScores:
         if load_tokenizer(store, folder).get_vocab() != tokenizer.get_vocab():
             raise ConfigError(
                 f"{setting}: has another tokenizer than the trained model, so it cannot score its tokens. Train the "
-                "model of rewards from the same base model."
+                "reward model from the same base model."
             )
         kind = AutoModelForSequenceClassification
         dtype = torch.bfloat16 if bf16 else torch.float32
         model: Any = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
         if model.config.num_labels != 1:
-            raise ConfigError(f"{setting}: has {model.config.num_labels} labels, and a model of rewards has one score")
+            raise ConfigError(f"{setting}: has {model.config.num_labels} labels, and a reward model has one score")
         if (rows := len(model.get_input_embeddings().weight)) < len(tokenizer):
             raise ConfigError(f"{setting}: has {rows:,} embeddings, and its tokenizer {len(tokenizer):,} tokens")
         self._model = model.eval().requires_grad_(False)

@@ -39,7 +39,7 @@ class SampledAnswer:
     ids: Sequence[int] = ()
 
 
-Scores = Callable[[Sequence[SampledAnswer]], Sequence[float]]  # of a model of rewards
+Scores = Callable[[Sequence[SampledAnswer]], Sequence[float]]  # of a reward model
 
 
 def rewards_of(

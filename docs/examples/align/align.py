@@ -105,7 +105,7 @@ def main(output: str = "out") -> dict[str, float]:
     for name, share in right.items():
         print(f"  {name:6} {share:.0%}")
     pairs = reward.report["fits"][0]["after"]["test"]["accuracy"]
-    print(f"the model of rewards prefers the right answer in {pairs:.0%} of held-out pairs")
+    print(f"the reward model prefers the right answer in {pairs:.0%} of held-out pairs")
     return right | {"reward": pairs}
 
 

@@ -1,4 +1,4 @@
-"""A model of rewards is exported as a sequence classifier that transformers and peft load, with equal scores."""
+"""A reward model is exported as a sequence classifier that transformers and peft load, with equal scores."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rewards by a model of rewards that this package trained and exported."""
+"""Rewards by a reward model that this package trained and exported."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_an_answer_has_the_score_of_its_last_token(tmp_path):
 
 
 def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="has 3 labels, and a model of rewards has one score"):
+    with pytest.raises(ConfigError, match="has 3 labels, and a reward model has one score"):
         scores(saved(tmp_path / "three", num_labels=3))
     with pytest.raises(DataError, match="1 weights are missing"):
         scores(saved(tmp_path / "causal", LlamaForCausalLM))
