@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
+import torch.distributed as dist
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import StorageError
@@ -106,8 +107,6 @@ def test_what_fails_is_tried_again_and_without_room_for_files_each_makes_its_own
 
 def read_steps(artifact: Artifact, shared: bool, temporary: str) -> tuple[int, list[list[int]]]:
     """On a rank: (row groups that it fetched, tokens of each row of its steps)."""
-    import torch.distributed as dist
-
     shared_tables.own_folder = lambda: Path(temporary)
     order = Order([ROWS], [ROWS], ROWS_PER_STEP, GROUP_ROWS, seed=1)
     rows = PackedRows(artifact, shared=shared)
