@@ -197,7 +197,7 @@ class Rollouts:
             raise DataError(
                 f"step {step + 1}: none of its {prompts} prompts leaves room for grpo.max_new_tokens "
                 f"({self.how.max_new_tokens}) in sequence_length ({self.length}). Increase sequence_length, or "
-                "decrease max_new_tokens; `raymill preview` shows prompts with their tokens."
+                "decrease max_new_tokens; `raymill pack CONFIG --preview 3` shows some."
             )
         self.measures = self._measured(rollouts, prompts, time.perf_counter() - began)
         rows = rows_of(rollouts, self.how, self.length)
