@@ -429,6 +429,13 @@ def test_every_command_in_the_guides_is_one(command):
     assert options - known - {"--debug", "--verbose", "--help"} == set()
 
 
+def test_every_verb_that_a_message_or_docstring_names_is_one():
+    """An error named a command that there is not."""
+    sources = [path for name in PACKAGES for path in (ROOT / name).rglob("*.py")]
+    named = {(verb, path.name) for path in sources for verb in re.findall(r"`raymill ([a-z][a-z-]*)", path.read_text())}
+    assert {one for one in named if cli.find_verb(one[0]) is None} == set() and len(named) > 50
+
+
 def test_the_guides_show_the_verbs_of_a_whole_run():
     verbs = {shlex.split(command)[1] for command in guide_commands()}
     assert {"curate", "what-if", "explain", "sample", "inspect", "pack", "plan", "train"} <= verbs
