@@ -170,7 +170,7 @@ class Asking:
         elif reply.unreachable and one.tries >= self._most_tries and not (made.answered or self._grant.established):
             made.stop = made.stop or (
                 f"{reply.reason}; {one.tries:,} tries, and no request of this call has an answer. Start the "
-                "server, or correct `model.endpoint`, and run the same command again"
+                "server, or correct the model's `endpoint`, and run the same command again"
             )
             self._ready.appendleft(one)
         elif reply.outcome == "again" and one.connected < self._most_tries:

@@ -39,7 +39,7 @@ _OVERLOADED = (429, 503, 529)
 _LOOK_AT = {
     401: "Look at `model.key_env`, the variable with the key.",
     403: "Look at `model.key_env`, the variable with the key, and at what the key may do.",
-    404: "Look at `model.endpoint`, which ends with the version as in /v1, and at `model.name`.",
+    404: "Look at the model's `endpoint`, which ends with the version as in /v1, and at its `name`.",
     429: "All answers are stored: raise the limit of the account, and run the same command again.",
 }
 # A refused rate with one of these codes or types is about money, and waiting does not help.

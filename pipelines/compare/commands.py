@@ -59,12 +59,17 @@ def settings_of(given: list[str], on: str | None, output: str | None) -> tuple[s
     """(the config file, settings beside it).
 
     Raises:
-        ConfigError: several words without `--on`, or a model that is no YAML.
+        ConfigError: several words without `--on`, one with it, or a model that is no YAML.
     """
     if on is None:
         if len(given) > 1:
             raise ConfigError(f"--on: missing beside {len(given)} models; give the data set that they answer.")
         return given[0], {} if output is None else {"output": output}
+    if len(given) < 2:
+        raise ConfigError(
+            f"--on: goes with two models or more, and {given[0]} alone is given. The data set of a config is its "
+            "setting `on`, as in -o on=FOLDER."
+        )
     models = []
     for one in given:
         try:

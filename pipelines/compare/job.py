@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, cast
 
+import pyarrow as pa
 from typing_extensions import TypedDict
 
 from raymill import cluster
@@ -26,7 +27,7 @@ from raymill.cluster.asking.backends import exported, located
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.inspection import is_run, read_run_manifest
@@ -51,9 +52,11 @@ from raymill.pipelines.compare.stages import (
     MeasureLikelihood,
     load_model,
 )
+from raymill.pipelines.errors.runs import NO_SLICES
 from raymill.pipelines.generate.config import GenerateConfig, GenerateExecution, Make
 from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.stages import RECORDS
+from raymill.pipelines.prepare.records.fields import ANNOTATIONS
 from raymill.pipelines.prompting.asking import MOST_RANGES, ask_variants, refuse_unusable, requests_of
 from raymill.pipelines.prompting.compare import ranked_by
 from raymill.pipelines.prompting.stages import ITEMS
@@ -208,7 +211,21 @@ class CompareJob(RunJob[CompareConfig]):
             UserError: one cannot be used.
         """
         _ = self.models, self.inputs()
+        self._refuse_unknown_fields()
         refuse_unusable(self.config.prompting, self.root, self.variants, "on", self.kind)
+
+    def _refuse_unknown_fields(self) -> None:
+        """Check that the items have the fields of `group` and `gaps`. Without them, intervals would be too narrow."""
+        data, split = self.config.data
+        schema = Artifact.load(self.store, paths.join(data, split)).schema
+        metadata = schema.field("metadata").type if "metadata" in schema.names else pa.struct([])
+        known = {*ANNOTATIONS, *(field.name for field in metadata)} - NO_SLICES
+        wanted = {"group": self.config.group, **{f"gaps.{at}": one for at, one in enumerate(self.config.gaps)}}
+        for setting, name in wanted.items():
+            if name is not None and name not in known:
+                raise ConfigError(
+                    f"{setting}: the items have no field {name}. Their fields are {', '.join(sorted(known)) or 'none'}."
+                )
 
     def make(self, making: Making) -> Made:
         config, prompting = self.config, self.config.prompting

@@ -250,7 +250,7 @@ def test_an_address_without_the_interface_stops_the_run_and_names_the_setting(as
     with FaultyServer() as server:
         monkeypatch.setattr(type(server), "url", f"http://127.0.0.1:{server.port}{path}")
         with pytest.raises(
-            AskingStopped, match=r"status 404 \(Not Found\)\. Look at `model.endpoint`, which ends with"
+            AskingStopped, match=r"status 404 \(Not Found\)\. Look at the model's `endpoint`, which ends with"
         ):
             asked.ask(server)
 

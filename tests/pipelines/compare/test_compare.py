@@ -240,6 +240,25 @@ def test_settings_that_cannot_be_used_are_named(config, changes, said):
         config_of(None, config | changes, None, "compare")
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"group": "customer"}, "group: the items have no field customer. Their fields are .*channel"),
+        ({"gaps": ["channel", "id"]}, "gaps.1: the items have no field id"),
+    ],
+)
+def test_fields_that_the_items_do_not_have_are_refused_before_anything_is_asked(config, server, changes, said):
+    settings = CompareConfig.model_validate({"kind": "compare"} | config | changes)
+    with pytest.raises(ConfigError, match=said):
+        list(dry_run_lines(settings))
+    assert server.stats()["requests"] == 0
+
+
+def test_one_model_or_a_config_with_a_data_set_beside_it_is_refused(run_cli):
+    code, out, err = run_cli("compare", "compare.yaml", "--on", "data")
+    assert code == 2 and "--on: goes with two models or more, and compare.yaml alone is given" in out + err
+
+
 def test_the_command_with_models_and_data_prints_json(config, server, data, monkeypatch, tmp_path, run_cli):
     monkeypatch.chdir(tmp_path)
     inline.without_ray(monkeypatch)

@@ -343,7 +343,7 @@ def test_a_server_that_refuses_every_request_is_named_and_asked_again_when_it_is
     assert generate_inline(settings, monkeypatch).report["records"] > 0 and server.stats()["requests"] == 24
 
 
-@pytest.mark.parametrize(("status", "setting"), [(401, "model.key_env"), (404, "model.endpoint")])
+@pytest.mark.parametrize(("status", "setting"), [(401, "model.key_env"), (404, "the model's `endpoint`")])
 def test_a_server_that_stops_the_run_is_named_with_what_to_look_at(settings, server, monkeypatch, status, setting):
     server.status = status
     with pytest.raises(
