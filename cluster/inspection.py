@@ -139,7 +139,8 @@ def _store_lines(uri: str, facts: StoreFacts, runs: Mapping[str, Mapping[str, in
 def read_run_manifest(store: Store, uri: str) -> Any:
     """The content of the folder's manifest.json; None if there is no such file."""
     at = paths.join(uri, RUN_MANIFEST)
-    return RecordFile(store, at, "JSON", _parse, "Raymill did not write it.").read()
+    fix = "If a run of Raymill wrote it, delete it and start that run again; else point elsewhere."
+    return RecordFile(store, at, "JSON", _parse, fix).read()
 
 
 def _parse(data: bytes) -> Any:
