@@ -201,10 +201,14 @@ def test_a_split_and_what_is_made_again_have_the_data_set_that_was_packed(prepar
         frozen = freeze_corpus(Store(), Corpus(path=path), Columns(text="prompt"), 1 << 20)
         assert (frozen.prepared.name, frozen.prepared.output, frozen.prepared.digest) == ("test", run.uri, digest)
     # The manifest of another run, with another train, stands above a split.
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    written = tmp_path / "out" / "manifest.json"
+    own = written.read_text()
+    manifest = json.loads(own)
     manifest["artifacts"]["train"] = "another"
-    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+    written.write_text(json.dumps(manifest))
     assert freeze_corpus(Store(), Corpus(path=f"{run.uri}/train"), Columns(text="prompt"), 1 << 20).prepared is None
+    assert lineage(Store(), Corpus(path=run.uri), frozen.prepared).licences == {}
+    written.write_text(own)
     known = lineage(Store(), Corpus(path=run.uri), frozen.prepared)
     assert known.licences == {"input": None} and known.digest == digest
     later = lineage(Store(), Corpus(path=run.uri), replace(frozen.prepared, digest="of before"), ["a:v1"])
