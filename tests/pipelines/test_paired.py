@@ -78,6 +78,22 @@ def test_groups_are_one_observation_each():
     assert together.high - together.low > each.high - each.low
 
 
+def test_a_group_of_two_equal_items_says_as_much_as_one_item():
+    a, b = outcomes(60, 40, 500, 400)
+    one, two = paired_difference(a, b), paired_difference(a.repeat(2), b.repeat(2), np.arange(1000).repeat(2))
+    assert (two.low, two.high, two.p, two.square) == pytest.approx((one.low, one.high, one.p, one.square), abs=1e-9)
+    assert two.needed() == 2 * one.needed() == 1926
+    none, same = paired_difference(a, a), paired_difference(a.repeat(2), a.repeat(2), np.arange(1000).repeat(2))
+    assert (same.low, same.high) == pytest.approx((none.low, none.high), abs=1e-9)
+
+
+def test_groups_of_other_sizes_have_a_ratio_of_sums_in_every_draw():
+    """40 groups of 1 or 2 items, of which each differs by 1: so does each mean that is drawn."""
+    groups = np.repeat(np.arange(40), [1, 2] * 20)
+    found = paired_difference(np.ones(60), np.zeros(60), groups)
+    assert (found.difference, found.low, found.high) == (1, 1, 1)
+
+
 def test_weights_make_a_ratio_of_sums():
     found = paired_difference(np.array([3.0, 8.0]), np.array([1.0, 9.0]), weights=np.array([2.0, 8.0]), scale=0)
     assert found.difference == pytest.approx(0.1, abs=1e-9)

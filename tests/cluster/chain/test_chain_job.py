@@ -238,6 +238,18 @@ def test_it_is_submitted_as_one_job_with_absolute_paths_and_references(raymill, 
     assert "finished before, nothing to do" in raymill("run", "job.yaml")[1]
 
 
+def test_a_submitted_step_refers_to_the_step_of_its_path_and_keeps_its_condition(raymill, tmp_path):
+    steps = {
+        "a": {"kind": "words", "inputs": [{"path": "in"}]},
+        "ab": {"kind": "words", "inputs": [{"path": "in"}], "if": "${a.words} > 5"},
+        "c": {"kind": "words", "inputs": [{"path": "${ab.output}/words", "text": "word"}]},
+    }
+    Path("w.yaml").write_text(yaml.safe_dump({"kind": "run", "output": "out", "steps": steps}, sort_keys=False))
+    found = work_of("w.yaml", [], None, None).config["steps"]
+    assert found["c"]["inputs"][0]["path"] == "${ab.output}/words", "OUTPUT/a is how OUTPUT/ab begins"
+    assert (found["ab"]["inputs"][0]["path"], found["ab"]["if"]) == (str(tmp_path / "in"), "${a.words} > 5")
+
+
 def test_steps_of_other_machines_have_a_group_of_their_own(raymill, monkeypatch):
     def machines(self, seconds):
         gpu = Machines("gpu", cpus=8, memory=64 * GIB, disk=GIB, gpus=2, least=1, most=4)

@@ -144,6 +144,33 @@ def test_bounds_of_a_gate_by_hand(bounds, row, state):
     assert decided({"score": GateBounds(**bounds)}, compared)["gate"][0]["state"] == state
 
 
+def measured(low, high, **more):
+    return {"difference": (low + high) / 2, "low": low, "high": high, "items": 100, "p_corrected": 1.0} | more
+
+
+def test_the_items_that_decide_a_bound_by_hand():
+    """An interval of half-width 0.04 around 0.02, 0.01 above the bound: 100 (1.4294 x 0.04 / 0.01)^2 items."""
+    compared = [{"b": "B", "measures": {"score": measured(-0.02, 0.06)}, "slices": []}]
+    (row,) = decided({"score": GateBounds(least_gain=0.01)}, compared)["gate"]
+    assert row["needed"] == 3270 - 100 and "; about 3,170 more items decide it" in row["text"]
+
+
+@pytest.mark.parametrize(
+    ("high", "p", "state"), [(-0.11, 0.05, "failed"), (-0.11, 0.06, "passed"), (-0.09, 0.05, "passed")]
+)
+def test_a_slice_stops_a_model_if_its_interval_is_beyond_the_bound_and_its_p_is_small(high, p, state):
+    slices = [measured(-0.3, high, p_corrected=p, slice="channel = phone")]
+    compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": slices}]
+    (row,) = decided({"score": GateBounds(most_slice_loss=0.1)}, compared)["gate"]
+    assert row["state"] == state
+
+
+def test_a_failed_bound_decides_beside_an_undecided_one():
+    measures = {"score": measured(-0.2, -0.1), "f1": measured(-0.1, 0.1)}
+    gate = {"f1": GateBounds(least_gain=0.0), "score": GateBounds(least_gain=0.0)}
+    assert decided(gate, [{"b": "B", "measures": measures, "slices": []}])["decision"] == "keep"
+
+
 def test_a_model_whose_server_counts_no_tokens_wins_no_gate_on_them(config, server, monkeypatch):
     """Zero tokens at zero cost were less than those of the other model."""
     prices = {"input": 1.0, "output": 2.0}

@@ -119,6 +119,32 @@ def test_the_newest_holds_and_a_rollback_names_the_one_before(tmp_path, capsys):
     assert raymill.alias("models", "champion", rollback=True)["promoted"] == 1, "the model before"
 
 
+def test_a_second_rollback_names_the_model_before_that_one(tmp_path):
+    models = [tmp_path / name for name in ("one", "two", "three")]
+    folder(models[2], hidden_size=48)
+    for model in models:
+        promote(model.name, f"of-{model.name}")
+    found = [raymill.alias("models", "champion", rollback=True) for _ in range(2)]
+    assert [(one["version"], one["promoted"], one["model"]) for one in found] == [
+        (4, 2, str(models[1])), (5, 1, str(models[0])),
+    ]  # fmt: skip
+
+
+def test_the_same_model_with_other_evidence_is_a_new_version():
+    promote()
+    assert promote(output="p2", evidence="judged").report["version"] == 2
+
+
+def test_a_model_on_another_store_than_the_aliases_is_not_named(tmp_path):
+    """A request with the user's keys would go where the record says."""
+    promote()
+    record = RECORDS / "00000001.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"model": "s3://others/model"}))
+    alias = Alias(Store(), str(tmp_path / "models"), "champion")
+    with pytest.raises(DataError, match="s3://others/model: is on another store than the aliases"):
+        alias.check(alias.current())
+
+
 def test_a_model_that_changed_is_not_named_again(tmp_path):
     promote()
     promote("two", "p2")

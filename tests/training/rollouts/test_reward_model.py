@@ -15,6 +15,7 @@ from transformers import (
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
+from raymill.training.rollouts import reward_model
 from raymill.training.rollouts.reward_model import RewardModelScores
 from raymill.training.rollouts.rewards import SampledAnswer
 from tests.support.fit_jobs import column, fit_alone
@@ -34,7 +35,9 @@ def scores(folder: str) -> RewardModelScores:
     return RewardModelScores(Store(), folder, tokenizer(), torch.device("cpu"), False)
 
 
-def test_an_answer_has_the_score_of_its_last_token(tmp_path):
+@pytest.mark.parametrize("together", [32_768, 10])
+def test_an_answer_has_the_score_of_its_last_token(tmp_path, monkeypatch, together):
+    monkeypatch.setattr(reward_model, "_BATCH_TOKENS", together)
     folder = saved(tmp_path, num_labels=1)
     made = [
         SampledAnswer("d", "", "", "", prompt, ids)

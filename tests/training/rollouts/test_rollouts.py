@@ -13,6 +13,7 @@ import torch
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.plugins import context_for
 from raymill.training.config import TrainConfig
+from raymill.training.data.batch import POLICY
 from raymill.training.data.order import Order
 from raymill.training.engines.engine import STATES
 from raymill.training.models.build import build_objective
@@ -93,6 +94,21 @@ def test_the_weight_of_each_token_in_the_loss(mean, expected):
     assert weights.tolist() == pytest.approx(expected, rel=1e-6)
     assert row["documents"] == ["d#0", "d#1"] and row["lengths"] == [5, 3]
     assert len(rows_of(rollouts((2, 0.0), (3, 0.0)), how, 16)) == 0
+
+
+def test_several_updates_have_advantages_and_log_probabilities_beside_the_weight_of_each_token():
+    """As above, over 2 answers: 1 / (2 x 3) of each token of the first, 1 / 2 of the second's, without advantages."""
+    how = Grpo(mean="answers", max_new_tokens=5, rewards=SCORE, updates=2, kl=0.1)
+    made = rollouts((3, 2.0), (1, -1.0))
+    for one, sampled, base in zip(made, ([-1.0, -2.0, -3.0], [-4.0]), ([-5.0, -6.0, -7.0], [-8.0]), strict=True):
+        one |= {"sampled_logp": sampled, "base_logp": base}
+    (row,) = rows_of(made, how, 16).to_pylist()
+    labels = np.array(row["labels"])
+    weights = np.array(row["weights"])[labels] / labels.sum()
+    assert weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2], rel=1e-6)
+    assert np.array([row[name] for name in POLICY])[:, labels].tolist() == [
+        [2, 2, 2, -1], [-1, -2, -3, -4], [-5, -6, -7, -8],
+    ]  # fmt: skip
 
 
 def test_answers_are_drawn_from_the_models_distribution_up_to_a_stop_token():
