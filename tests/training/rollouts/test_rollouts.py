@@ -20,9 +20,10 @@ from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
 from raymill.training.records.finished import refuse_or_delete_other_training
 from raymill.training.records.job import Job
+from raymill.training.rollouts import steps as rollout_steps
 from raymill.training.rollouts.rewards import SampledAnswer, advantages, rewards_of
 from raymill.training.rollouts.sampling import sample_answers, uniforms
-from raymill.training.rollouts.steps import rows_of
+from raymill.training.rollouts.steps import ROLLOUTS, Rollouts, rows_of
 from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until, state_of
 from tests.support.pack_runs import packed_by, write_lines
 from tests.support.ranks import RankPool
@@ -325,6 +326,16 @@ def test_prompts_without_room_for_an_answer_are_counted(packed, tmp_path):
         fit_alone(job)
 
 
+def test_answers_that_are_sampled_in_several_batches_are_those_of_one(packed, tmp_path, monkeypatch):
+    found = []
+    for name, tokens in (("one", 32_768), ("several", 24)):  # the rows have 8 tokens: 3 answers at once
+        monkeypatch.setattr(rollout_steps, "_BATCH_TOKENS", tokens)
+        job = rollout_job(packed, output=str(tmp_path / name), steps=1)
+        fit_alone(job)
+        found.append(pq.read_table(file_of(job, 1), columns=["document", "sample", "ids", "reward"]))
+    assert found[0].equals(found[1]) and len(found[0]) == 128
+
+
 def test_a_step_in_which_all_answers_are_worth_the_same_changes_nothing(packed, tmp_path):
     how = {"samples": 4, "max_new_tokens": 1, "rewards": [{"score": "f1", "weight": 0.0}]}
     job = rollout_job(packed, output=str(tmp_path / "run"), steps=2, grpo=how)
@@ -502,6 +513,54 @@ def test_what_cannot_be_is_refused(changes, seen):
     with pytest.raises(ValueError) as refused:
         settings("nowhere", **changes)
     assert seen in str(refused.value)
+
+
+def of_two_groups() -> list[dict]:
+    """Four answers to two prompts by two rewards: of the first group one is right, of the second both."""
+    return [
+        {"document": "d", "sample": at % 2, "prompt": [1, 2], "ids": [3] * size, "ended": ended, "generated": "x",
+         "rewards": [right, 0.5], "reward": right, "failed": False, "advantage": advantage,
+         "sampled_logp": [-1.0] * size if advantage else None, "base_logp": None}
+        for at, (size, ended, right, advantage) in enumerate(
+            [(3, False, 1.0, 0.5), (1, True, 0.0, -0.5), (2, True, 1.0, 0.0), (2, True, 1.0, 0.0)]
+        )
+    ]  # fmt: skip
+
+
+def rollouts_of(**how) -> Rollouts:
+    made = Rollouts.__new__(Rollouts)
+    made.how = Grpo(rewards=[*SCORE, {"score": "f1"}], samples=2, max_new_tokens=3, **how)
+    made.length = 5
+    return made
+
+
+def test_what_is_measured_of_answers_by_hand():
+    """Deviations of the groups: of 1 and 0 it is 0.7071, of 1 and 1 it is 0."""
+    found = rollouts_of()._measured(of_two_groups(), 5, 1.5)
+    assert found == {
+        "reward_mean": 0.75, "reward_std": pytest.approx(0.5**0.5 / 2), "groups_without_spread": 1, "truncated": 0.25,
+        "answer_tokens": 2, "rewards_failed": 0, "prompts_too_long": 3, "rollout_s": 1.5,
+        "rewards": {"exact_match": 0.75, "f1": 0.5},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "kl"),
+    [
+        ({"rewards": [1.0]}, 0.0),
+        ({"reward": math.inf}, 0.0),
+        ({"sampled_logp": [math.nan] * 3}, 0.0),
+        ({"sampled_logp": [-1.0] * 2}, 0.0),
+        ({"sampled_logp": None}, 0.0),
+        ({"ids": [3] * 4, "sampled_logp": [-1.0] * 4}, 0.0),
+        ({}, 0.1),  # log-probabilities by the base model are missing
+    ],
+)
+def test_values_that_no_training_writes_are_no_rollouts(changes, kl):
+    first, *others = of_two_groups()
+    assert rollouts_of(updates=2)._is_of_rollouts(pa.Table.from_pylist([first, *others], ROLLOUTS))
+    wrong = pa.Table.from_pylist([first | changes, *others], ROLLOUTS)
+    assert not rollouts_of(updates=2, kl=kl)._is_of_rollouts(wrong)
 
 
 def test_texts_without_prompts_are_refused(tmp_path):

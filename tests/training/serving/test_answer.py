@@ -140,12 +140,29 @@ def test_the_bound_on_tokens_holds_and_is_the_length_of_an_answer_without_one(se
     assert chat(server, max_tokens=3).usage.completion_tokens == 3
     found = chat(server, max_tokens=openai.NOT_GIVEN, temperature=1, seed=3, max_completion_tokens=5)
     assert found.usage.completion_tokens <= 5
+    assert chat(server, max_tokens=24, max_completion_tokens=3).usage.completion_tokens == 3
     assert chat(server, max_tokens=openai.NOT_GIVEN).usage.completion_tokens <= 100
     with pytest.raises(openai.BadRequestError, match=r"max_tokens is 101, and the server gives at most 100"):
         chat(server, max_tokens=101)
     with pytest.raises(openai.BadRequestError, match="together they may have 256") as caught:
         chat(server, [{"role": "user", "content": "word " * 400}])
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_an_answer_without_a_bound_takes_what_its_prompt_leaves_of_the_context(server, folder):
+    context = chat(server).usage.prompt_tokens + 4
+    with raymill.answer(folder, port=0, max_context=context) as short:
+        found = chat(short, max_tokens=openai.NOT_GIVEN)
+        assert (found.usage.completion_tokens, found.choices[0].finish_reason) == (4, "length")
+        with pytest.raises(openai.BadRequestError, match=rf"the answer 5; together they may have {context}"):
+            chat(short, max_tokens=5)
+
+
+def test_without_a_temperature_an_answer_is_drawn_at_1(server):
+    given = {"model": "small", "messages": USER, "max_tokens": 24, "seed": 3}
+    found = client(server).chat.completions.create(**given).choices[0].message.content
+    greedy = chat(server).choices[0].message.content
+    assert found == chat(server, temperature=1, seed=3).choices[0].message.content != greedy
 
 
 def test_parts_of_text_and_names_are_read(server):
@@ -343,12 +360,16 @@ def test_a_template_that_does_not_end_costs_its_bound_and_the_next_request_is_an
 def test_a_client_that_leaves_ends_its_completion(folder):
     seen = []
     with raymill.answer(folder, port=0, log=seen.append, max_tokens=240) as server:
+        completions, add = [], server._model.add
+        server._model.add = lambda one: (completions.append(one), add(one))
         stream = chat(server, stream=True, max_tokens=200, temperature=1.5, seed=1)
         next(iter(stream))
         stream.close()
         until = time.monotonic() + 30
         while not seen and time.monotonic() < until:
             time.sleep(0.01)
+        chat(server, max_tokens=1)  # after the batch before it
+        assert len(completions[0].output) < 200
     assert seen[0]["error.type"] == "client_closed_request" and seen[0]["http.response.status_code"] == 499
     assert seen[0]["gen_ai.usage.output_tokens"] < 200
 
