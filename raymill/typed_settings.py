@@ -3754,7 +3754,7 @@ def promote(
             first one, with others; null: none.
         output: Folder or URI of the record of this promotion.
         execution: Tries and CPUs; a promotion has no units of work.
-        storage: Access to the store.
+        storage: Credentials, address and timeouts of the object store.
         override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
             last.
         address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.

@@ -8,7 +8,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from raymill.cluster.examples.terms import GenerationTerms
 from raymill.cluster.plugins import context_of, plugins_in
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store import paths
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import (
     CallbackUse,
@@ -252,7 +253,7 @@ class TrainConfig(WithLaterSettings):
     packed: str | None = Field(
         None, description="Folder or URI of packed rows, which several runs may share; null: below `output`"
     )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    output: paths.OutputFolder
     phases: tuple[dict[str, Any], ...] = Field(
         (),
         description="Trainings in sequence, each with a name and the settings that differ; each starts from the "
@@ -261,9 +262,7 @@ class TrainConfig(WithLaterSettings):
     execution: PackExecution = Field(
         PackExecution(), description="Retries, CPU cores, and units of work of packing; no effect on the result"
     )
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

@@ -21,12 +21,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from raymill.cluster.artifact import read_tables
 from raymill.cluster.asking.money import TokenCounts, TokenPrices
@@ -70,6 +71,10 @@ OUTCOMES = {
 }
 FINAL = ("answered", "refused")
 ANSWERS = "answers"  # folder of a run's answer store, below its output
+AnswerFolder = Annotated[
+    paths.AbsolutePath | None,
+    Field(description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers"),
+]
 
 _NUMBER = re.compile(r"[0-9]{6,12}")  # of a journal, in its name
 _GROUP_ROWS, _GROUP_BYTES = 2000, 32 << 20

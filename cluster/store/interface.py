@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -82,6 +82,9 @@ class StorageOptions(BaseModel):
         """The settings that are not the defaults, as JSON values, without secret keys, for the records of a run."""
         return self.model_dump(mode="json", exclude_defaults=True, exclude=set(SECRETS))
 
+
+# The setting `storage` of a run.
+Storage = Annotated[StorageOptions, Field(description="Credentials, address and timeouts of the object store")]
 
 # Of a listing, in bytes of memory: some ten million files. A file takes some bytes besides its name.
 MOST_LISTED, _LISTED_BYTES = 4 << 30, 300

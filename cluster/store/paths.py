@@ -113,6 +113,9 @@ def _absolute_setting(uri: str) -> str:
 # settings wherever they lie, and a job in another working directory reads the same file.
 AbsolutePath = Annotated[str, Field(min_length=1), AfterValidator(_absolute_setting)]
 
+# The setting `output` of a run.
+OutputFolder = Annotated[str, Field(min_length=1, description="Folder or URI below which the run writes everything")]
+
 
 def store_of(uri: str) -> str:
     """The bucket of a URI, with its scheme; "this machine" for a local path."""

@@ -5,14 +5,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from raymill.cluster.asking.answers import ANSWERS
+from raymill.cluster.asking.answers import ANSWERS, AnswerFolder
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.frame.run_name import RunName, named_after_output, run_name
 from raymill.cluster.readers.inputs import WithShortForm
 from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prompting.config import ByMethod, PromptConfig, PromptText, ShownExamples
 
@@ -128,15 +128,10 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
     budget: float | None = Field(
         None, gt=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
     )
-    answers: paths.AbsolutePath | None = Field(
-        None,
-        description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
-    )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    answers: AnswerFolder = None
+    output: paths.OutputFolder
     execution: AskingExecution = Field(AskingExecution(), description="Retries and CPU cores; no effect on the result")
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

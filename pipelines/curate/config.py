@@ -21,7 +21,7 @@ from raymill.cluster.examples.copies import COPIES
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.curate.assumed_repeats import AssumedRepeats
 from raymill.pipelines.curate.copies import DUPLICATE_COUNT, DocumentCopies
@@ -98,7 +98,7 @@ class CurateConfig(_CurateSettings):
     inputs: Annotated[tuple[Input, ...], BeforeValidator(as_list)] = Field(
         min_length=1, description="Sources of raw text: their files, formats and columns"
     )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    output: paths.OutputFolder
     language: LanguageId | None = Field(
         LanguageId(),
         description="Language identification, and the languages to keep; null: languages are not identified",
@@ -124,9 +124,7 @@ class CurateConfig(_CurateSettings):
         FilesExecution(), description="Retries, CPU cores, and units of work; no effect on the corpus"
     )
     report: ReportOptions = Field(ReportOptions(), description="Numbers of examples and warnings in the HTML report")
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -4,12 +4,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from raymill.cluster.asking.answers import AnswerFolder
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.settings import ModelSettings, Sampling
 from raymill.cluster.frame.run_name import NAME, RunName, named_after_output, run_name
 from raymill.cluster.readers.inputs import Input, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.config import GenerateExecution, Make
@@ -109,20 +110,15 @@ class DistilConfig(BaseModel, extra="forbid", frozen=True):
     budget: float | None = Field(
         None, gt=0, description="Money that all judges together may cost, by their `model.prices`; null: any amount"
     )
-    answers: paths.AbsolutePath | None = Field(
-        None,
-        description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
-    )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    answers: AnswerFolder = None
+    output: paths.OutputFolder
     limits: Limits = Field(
         Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
     )
     execution: GenerateExecution = Field(
         GenerateExecution(), description="Retries, CPU cores, and units of work; no effect on the result"
     )
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import Input, Limits, as_list, long_form
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 
 Compare = Literal["text", "label", "number"]
@@ -72,16 +72,14 @@ class ErrorsConfig(BaseModel, extra="forbid", frozen=True):
         description="Model that computes vectors of texts: the folder, URI or hub name of a sentence-transformers "
         "model, or settings with an `endpoint`; null: TF-IDF with truncated SVD",
     )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    output: paths.OutputFolder
     limits: Limits = Field(
         Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
     )
     execution: FilesExecution = Field(
         FilesExecution(), description="Retries, CPU cores, and units of work; no effect on the result"
     )
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from raymill.cluster.asking.answers import ANSWERS
+from raymill.cluster.asking.answers import ANSWERS, AnswerFolder
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import Input, Limits, as_list
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.draw import DrawSetting
@@ -70,20 +70,15 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
         gt=0,
         description="Money that the run may spend, by `model.prices`; no effect on the records; null: any amount",
     )
-    answers: paths.AbsolutePath | None = Field(
-        None,
-        description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
-    )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    answers: AnswerFolder = None
+    output: paths.OutputFolder
     limits: Limits = Field(
         Limits(), description="Bounds on the size of documents and files, and on the time for parsing them"
     )
     execution: GenerateExecution = Field(
         GenerateExecution(), description="Retries, CPU cores, and units of work; no effect on the records"
     )
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

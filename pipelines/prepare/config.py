@@ -21,7 +21,7 @@ from raymill.cluster.frame.execution import FilesExecution
 from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.readers.inputs import ENCODING, Encoding, FormatOrReader, Limits, WithShortForm, as_list
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.prepare.assess.settings import Assess, Gates
@@ -175,7 +175,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     inputs: Annotated[tuple[Source, ...], BeforeValidator(as_list)] = Field(
         min_length=1, description="Sources of records: files, databases, APIs and web pages"
     )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    output: paths.OutputFolder
     records: Records = Field(Records(), description="Form of the written records, and how texts become records")
     mixture: Mixture = Field(Mixture(), description="Number of records of the data set, if sources have a `share`")
     clean: Clean = Field(Clean(), description="Changes to texts and labels")
@@ -207,9 +207,7 @@ class PrepareConfig(BaseModel, extra="forbid", frozen=True):
     execution: FilesExecution = Field(
         FilesExecution(), description="Retries, CPU cores, and units of work; no effect on the data set"
     )
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

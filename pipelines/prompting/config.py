@@ -11,14 +11,14 @@ from pydantic import (
     model_validator,
 )
 
-from raymill.cluster.asking.answers import ANSWERS
+from raymill.cluster.asking.answers import ANSWERS, AnswerFolder
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.run_name import RunName
 from raymill.cluster.readers.inputs import as_list
 from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 
 ByMethod = Literal["random", "similar", "diverse", "both"]
@@ -114,15 +114,10 @@ class PromptConfig(BaseModel, extra="forbid", frozen=True):
     budget: float | None = Field(
         None, gt=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
     )
-    answers: paths.AbsolutePath | None = Field(
-        None,
-        description="Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers",
-    )
-    output: str = Field(min_length=1, description="Folder or URI below which the run writes everything")
+    answers: AnswerFolder = None
+    output: paths.OutputFolder
     execution: AskingExecution = Field(AskingExecution(), description="Retries and CPU cores; no effect on the result")
-    storage: StorageOptions = Field(
-        StorageOptions(), description="Credentials, address and timeouts of the object store"
-    )  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -24,7 +24,7 @@ from raymill.cluster.inspection import is_run, nothing_here, read_run_manifest
 from raymill.cluster.run import RUN_REPORT, RunFolder, reading_report
 from raymill.cluster.session import Session
 from raymill.cluster.store import paths
-from raymill.cluster.store.interface import StorageOptions
+from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.training.promote.alias import Alias, model_digest, models_folder
@@ -47,7 +47,7 @@ class PromoteConfig(BaseModel, extra="forbid", frozen=True):
     )
     output: str = Field(min_length=1, description="Folder or URI of the record of this promotion")
     execution: Execution = Field(Execution(), description="Tries and CPUs; a promotion has no units of work")  # type: ignore[call-arg]
-    storage: StorageOptions = Field(StorageOptions(), description="Access to the store")  # type: ignore[call-arg]
+    storage: Storage = StorageOptions()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod
