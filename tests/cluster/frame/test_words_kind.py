@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from raymill.cluster import cli
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import StageError, StorageError
 from raymill.cluster.frame import kinds
@@ -17,33 +16,15 @@ from raymill.cluster.garbage import FINISHED, UNNAMED, find_garbage
 from raymill.cluster.lease import held
 from raymill.cluster.store.store import Store
 from tests.support import inline, words_kind
+from tests.support.words_commands import words_commands
 
 
 @pytest.fixture
 def raymill(tmp_path, monkeypatch, capsys):
-    """Call the command line with the kind installed as a package's entry point, on two files, without Ray."""
-    about = tmp_path / "site" / "words-1.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: words\nVersion: 1\n")
-    (about / "entry_points.txt").write_text(f"[{kinds.GROUP}]\nwords = tests.support.words_kind:WORDS\n")
-    monkeypatch.syspath_prepend(str(about.parent))
-    for cached in (kinds._named, kinds.kind_of):
-        cached.cache_clear()
-    monkeypatch.chdir(tmp_path)
-    Path("in").mkdir()
-    Path("in/a.txt").write_text("the cat and the dog")
-    Path("in/b.txt").write_text("The end")
-    Path("w.yaml").write_text("{kind: words, name: pets, inputs: [{path: in}], output: run}")
-
-    def call(*words: str, engine=inline.InlineEngine) -> tuple[int, str, str]:
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as leaving:
-            inline.without_ray(patch, engine)
-            cli.main(words)
-        return leaving.value.code, *capsys.readouterr()
-
-    yield call
-    for cached in (kinds._named, kinds.kind_of):
-        cached.cache_clear()
+    """Call the command line with one run over two files in w.yaml."""
+    config = "{kind: words, name: pets, inputs: [{path: in}], output: run}"
+    with words_commands(tmp_path, monkeypatch, capsys, config) as call:
+        yield call
 
 
 def test_its_verb_counts_and_a_second_run_does_nothing(raymill):
