@@ -3,11 +3,11 @@
 Letters: N items, G groups of items that are drawn together (without groups each item is one), K sums of a measure.
 
     interval   bootstrap over groups, percentiles expanded for small G (Hesterberg 2015, What teachers should know about
-               the bootstrap). Where few groups differ, or all that do have one size, two further groups are added, of
-               which each model wins one: for scores of 0 and 1 as in Bonett and Price 2012 (Adjusted Wald intervals for
-               a difference of binomial proportions based on paired data). Without them the interval of items without
-               any difference has the width 0.
-    p          two-sided sign flips of the groups' differences; where all that differ have one size, as for scores of
+               the bootstrap). Where few differences are not 0, or all of these have one size, two further groups are
+               added, one won by each model: for scores of 0 and 1 as in Bonett and Price 2012 (Adjusted Wald
+               intervals for a difference of binomial proportions based on paired data). Without them the interval
+               of items without any difference has the width 0.
+    p          two-sided sign flips of the groups' differences; where all nonzero ones have one size, as for scores of
                0 and 1, the binomial distribution (McNemar, exact)
     needed     (z of the level + z of the power)^2 x mean square of the differences / difference^2
 """
@@ -21,23 +21,24 @@ from scipy.stats import binom, norm, t
 
 LEVEL, POWER = 0.05, 0.8
 _DRAWS, _FLIPS, _SEED = 2000, 9999, 0
-_ENUMERATED = 16  # groups that differ, up to which all sign flips are tried
-_FEW = 20  # groups that differ, below which two further groups are added
-_AT_ONCE = 2_000_000  # numbers of drawn groups in memory
+_ENUMERATED = 16  # largest number of groups that differ whose sign flips are all computed
+_FEW = 20  # with fewer groups that differ, two further groups are added
+_AT_ONCE = 2_000_000  # largest number of resampled values in memory
+_BINS = 10  # of equal width, of confidence
 
 CorpusMeasure = Callable[[np.ndarray], float]  # float64[K], sums over items -> the measure
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A - B.
+    """The difference A - B.
 
     Attributes:
         difference: mean over items, or the ratio of sums.
         low, high: its interval.
         p: of the exact test, not corrected for other comparisons.
-        items, groups: numbers of them.
-        square: mean square of the groups' mean differences; None of a corpus measure.
+        items, groups: their numbers.
+        square: mean square of the groups' mean differences; None for a corpus measure.
     """
 
     difference: float
@@ -49,15 +50,18 @@ class PairedDifference:
     square: float | None
 
     def needed(self, comparisons: int = 1) -> int | None:
-        """Further items that decide a difference of this size in 80 of 100 cases; None: none was seen, or no square.
+        """Further items with which a difference of this size is detected with `POWER`.
 
-        comparisons: number of them that p is corrected for.
+        comparisons: number of tests that p is corrected for.
+
+        Returns:
+            At least 1; None if the difference is 0 or `square` is None.
         """
         enough = None if self.square is None else items_needed(self.square, self.difference, LEVEL / comparisons)
         return None if enough is None else max(1, round(enough * self.items / self.groups) - self.items)
 
     def verdict(self, corrected: float) -> str:
-        """`A` or `B` where the interval and the corrected p decide for one, else `undecided`."""
+        """`A` or `B` if the interval is on one side of 0 and the corrected p at most `LEVEL`, else `undecided`."""
         if corrected > LEVEL or self.low <= 0 <= self.high:
             return "undecided"
         return "A" if self.low > 0 else "B"
@@ -71,13 +75,13 @@ def paired_difference(
     weights: np.ndarray | None = None,
     scale: float = 1.0,
 ) -> PairedDifference:
-    """The difference of two models' numbers.
+    """The difference of a measure that is a mean over items, between two models.
 
     Args:
-        first, second: float64[N], the sums of an item, such as its score or its bits.
-        groups: of each item.
+        first, second: float64[N], the value of each item, such as its score or its bits.
+        groups: group of each item; None: each item is a group.
         weights: float64[N], such as bytes of an item: the difference is sum(first - second) / sum(weights); None: 1.
-        scale: largest difference for each weight, used where no item differs; 0 of a measure without bounds.
+        scale: largest possible difference per weight, used where no item differs; 0 if the measure has no bounds.
     """
     ones = np.ones(len(first)) if weights is None else weights
     sums, sizes = _by_group(np.column_stack([first - second, ones]), groups).T
@@ -94,9 +98,10 @@ def paired_difference(
 def corpus_difference(
     first: np.ndarray, second: np.ndarray, measure: CorpusMeasure, groups: Sequence[Any] | None = None
 ) -> PairedDifference:
-    """The difference of a measure of a whole corpus, such as BLEU. first, second: float64[N, K].
+    """The difference of a measure of a whole corpus, such as BLEU, between two models.
 
-    The test swaps the answers of groups (approximate randomisation, Riezler and Maxwell 2005).
+    first, second: float64[N, K], sums of each item. The test swaps the answers of groups (approximate randomisation,
+    Riezler and Maxwell 2005).
     """
     count = first.shape[1]
     table = _by_group(np.hstack([first, second]), groups)
@@ -120,14 +125,18 @@ def corpus_difference(
 def mean_interval(
     values: np.ndarray, groups: Sequence[Any] | None = None, bounds: tuple[float, float] | None = None
 ) -> tuple[float, float]:
-    """The 95% interval of a mean. values: float64[N]. bounds: of the values, which two further items have."""
+    """The 95% interval of a mean.
+
+    values: float64[N]. bounds: least and greatest possible value, each the value of one further item; None: no such
+    items.
+    """
     sums, sizes = _by_group(np.column_stack([values, np.ones(len(values))]), groups).T
     usual = float(sizes.mean())
     return _interval(sums, sizes, [one * usual for one in bounds or ()], usual)
 
 
 def sign_flips(differences: np.ndarray) -> float:
-    """The two-sided p of the hypothesis that each difference has either sign with probability 1/2. float64[G]."""
+    """The two-sided p of the hypothesis that each difference, float64[G], has either sign with probability 1/2."""
     sizes = np.abs(differences[differences != 0])
     if not len(sizes):
         return 1.0
@@ -155,7 +164,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def items_needed(square: float, difference: float, level: float = LEVEL, power: float = POWER) -> int | None:
-    """The number of items that find a difference with this power; None of the difference 0.
+    """The number of items with which a difference is detected with this power; None for the difference 0.
 
     square: mean square of the items' differences; for scores of 0 and 1 the fraction of items that differ.
     """
@@ -166,11 +175,11 @@ def items_needed(square: float, difference: float, level: float = LEVEL, power: 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidences beside the fractions of right answers.
+    """Confidence of answers compared with their accuracy.
 
     Attributes:
         error: expected calibration error, sum over bins of n_b / n x abs(accuracy - confidence).
-        low, high: its 95% interval, by the basic bootstrap, which takes off the bias of a mean of absolute values.
+        low, high: its 95% interval, by the basic bootstrap, which corrects the bias of a mean of absolute values.
         brier: mean square of confidence - right.
         bins: (lower end, items, mean confidence, accuracy) of each bin that has items.
     """
@@ -182,12 +191,10 @@ class Calibration:
     bins: list[tuple[float, int, float, float]]
 
 
-def calibration(
-    confidence: np.ndarray, right: np.ndarray, groups: Sequence[Any] | None = None, bins: int = 10
-) -> Calibration:
+def calibration(confidence: np.ndarray, right: np.ndarray, groups: Sequence[Any] | None = None) -> Calibration:
     """Calibration in bins of equal width. confidence: float64[N], 0 to 1. right: float64[N], 0 or 1."""
-    at = np.minimum((confidence * bins + 1e-9).astype(int), bins - 1)
-    inside = np.eye(bins)[at]  # [N, B]
+    at = np.minimum((confidence * _BINS + 1e-9).astype(int), _BINS - 1)
+    inside = np.eye(_BINS)[at]  # [N, B]
     table = _by_group(np.column_stack([inside * (right - confidence)[:, None], np.ones(len(at))]), groups)
 
     def error(sums: np.ndarray) -> np.ndarray:
@@ -195,13 +202,18 @@ def calibration(
 
     seen = float(error(table.sum(axis=0)))
     drawn = np.concatenate([error(rows) for rows in _resampled(table)])
-    above, below = np.quantile(drawn, [1 - LEVEL / 2, LEVEL / 2])
     rows = [
-        (one / bins, int((at == one).sum()), float(confidence[at == one].mean()), float(right[at == one].mean()))
+        (one / _BINS, int((at == one).sum()), float(confidence[at == one].mean()), float(right[at == one].mean()))
         for one in np.unique(at).tolist()
     ]
     brier = float(((confidence - right) ** 2).mean())
-    return Calibration(seen, max(0.0, 2 * seen - float(above)), max(0.0, 2 * seen - float(below)), brier, rows)
+    return Calibration(seen, *basic_interval(seen, drawn), brier, rows)
+
+
+def basic_interval(seen: float, drawn: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The 95% interval of the basic bootstrap for a measure that is at least 0. drawn: its values in resamples."""
+    above, below = np.quantile(drawn, [1 - LEVEL / 2, LEVEL / 2])
+    return max(0.0, 2 * seen - float(above)), max(0.0, 2 * seen - float(below))
 
 
 def _by_group(table: np.ndarray, groups: Sequence[Any] | None) -> np.ndarray:
@@ -228,7 +240,7 @@ def _interval(sums: np.ndarray, sizes: np.ndarray, further: Sequence[float], usu
 
 
 def _tail(groups: int) -> float:
-    """The fraction of draws beyond each end of an interval: LEVEL / 2, less of few groups."""
+    """The fraction of draws beyond each end of an interval: LEVEL / 2, smaller for few groups."""
     if groups < 2:
         return 0.0
     return float(norm.cdf(t.ppf(LEVEL / 2, groups - 1) * (groups / (groups - 1)) ** 0.5))
@@ -242,7 +254,7 @@ def _resampled(table: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _portions(count: int, size: int) -> Iterator[int]:
-    """Parts of a number of draws, so that the numbers of a part fit `_AT_ONCE`."""
+    """Portions of `count` draws with `size` values each; a portion has at most `_AT_ONCE` values, or one draw."""
     part = max(1, _AT_ONCE // max(1, size))
     for start in range(0, count, part):
         yield min(part, count - start)

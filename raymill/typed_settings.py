@@ -508,7 +508,7 @@ class ColumnsSettings(TypedDict, total=False):
 
 
 class ComparedModelSettings(TypedDict, total=False):
-    """A model, what it is asked, and the examples before an item."""
+    """A model, its prompt, and the examples shown before an item."""
 
     endpoint: str | None
     """Address of a server with OpenAI's interface, with its version, as in http://127.0.0.1:8000/v1; null: `path` is
@@ -1101,15 +1101,15 @@ class FormUseSettings(TypedDict, total=False):
 
 
 class GateBoundsSettings(TypedDict, total=False):
-    """Bounds on the gain of the first model in one measure: its difference, or minus that where less is better."""
+    """Bounds on the gain of the first model in one measure: its difference, or minus it if smaller is better."""
 
     least_gain: float | None
-    """Gain that the 95% interval has to be above; 0: any gain; null: no bound."""
+    """Gain that the whole 95% interval must be above; 0: any gain; null: no bound."""
     most_loss: float | None
-    """Loss that the 95% interval must not reach; null: no bound."""
+    """Loss that the whole 95% interval must be below; null: no bound."""
     most_slice_loss: float | None
-    """Loss in a slice, of `score` alone, above which the gate fails if its interval and its corrected p show it;
-    null: no bound.
+    """Loss of `score` in a slice; the gate fails if interval and corrected p of any slice show a larger one; null:
+    no bound.
     """
 
 
@@ -1834,12 +1834,12 @@ class PagingSettings(TypedDict, total=False):
 
 
 class PairJudgeSettings(TypedDict, total=False):
-    """A model that says which of two answers is better, asked in both orders."""
+    """A model that decides which of two answers is better; it is asked in both orders."""
 
     model: Required[ModelSettingsSettings]
     """Model that is asked."""
     criterion: str
-    """What makes an answer better, in words."""
+    """Criterion by which an answer is better, in words."""
     sampling: SamplingSettings
     """How answers are drawn from the model."""
 
@@ -3662,21 +3662,21 @@ def compare(
             `output`.
         models: Models, called A, B and so on: the first is compared with each other one; a path is short for
             {path: PATH}.
-        on: Output of `raymill prepare`, of which the split test is taken, or the folder of a split in it.
+        on: Output of `raymill prepare`, whose split test is used, or the folder of a split in it.
         items: Largest number of items, drawn by their ids; null: all of the split.
-        group: Metadata field whose values are drawn together in intervals, such as the document of several
-            questions; null: each item is drawn by itself.
-        gaps: Metadata fields, such as a customer group, between whose values gaps of score, errors, missing
-            answers and length are reported for each model, and of labels demographic parity and equalised odds.
+        group: Metadata field, such as the document of several questions; intervals resample items with the same
+            value together; null: each item by itself.
+        gaps: Metadata fields, such as a customer group; each model's gaps between their values are reported:
+            score, errors, missing answers, length, and for labels demographic parity and equalised odds.
         answer: Comparison of answers with references, the measure `score`: text (F1 of words), label (equal),
             or number (the one after `####`, else the last).
         custom: Scores of your own, as in `custom` of `prompt`.
-        refusals: Phrases with which an answer that refuses begins, in any case, for the measure `refused`.
-        likelihood: Whether model folders also measure the log-likelihood of references and of their own
-            answers, for `bits_per_byte` and the calibration.
+        refusals: An answer that begins with one of these phrases, in upper or lower case, is `refused`.
+        likelihood: Whether the log-likelihood of references and of own answers is computed for model folders,
+            for `bits_per_byte` and the calibration.
         judge: Model that judges pairs of answers; null: none.
-        gate: Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model has to meet beside
-            each other one; else the command ends with exit code 2.
+        gate: Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model must meet against each
+            other one; else the command ends with exit code 2.
         sampling: How answers are drawn from the models.
         budget: Money that the run may spend on each model, by its `prices`; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.

@@ -1,8 +1,8 @@
-"""The stage `scores`: the measures of each answer, and the differences of the first model to each other one.
+"""The stage `scores`: the measures of each answer, and the differences between the first model and each other one.
 
-Only workers import this module. A measure is a number for each item (NaN: not measured, and left out for both models);
-BLEU is a function of sums over all items. P-values are corrected by Holm in three families: `score` over the models
-that A is compared with, all other measures of all comparisons, and all slices of all comparisons.
+Only workers import this module. A measure is a number for each item (NaN: not measured; the item is left out for both
+models); BLEU is a function of sums over all items. P-values are corrected by Holm in three families: `score` over all
+comparisons, all other measures of all comparisons, and all slices of all comparisons.
 """
 
 import json
@@ -25,13 +25,12 @@ from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB
 from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
 from raymill.pipelines.compare.fairness import group_gaps
-from raymill.pipelines.compare.stages import by_item
+from raymill.pipelines.compare.stages import rows_by_item
 from raymill.pipelines.errors.runs import NO_SLICES, records_of
 from raymill.pipelines.errors.slices import candidates
 from raymill.pipelines.language import identification
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.paired import (
-    Calibration,
     PairedDifference,
     calibration,
     corpus_difference,
@@ -39,8 +38,7 @@ from raymill.pipelines.paired import (
     mean_interval,
     paired_difference,
 )
-from raymill.pipelines.prompting.compare import by_item as scored_by_item
-from raymill.pipelines.prompting.compare import own_scores, ranked_by
+from raymill.pipelines.prompting.compare import by_item, own_scores, ranked_by
 from raymill.pipelines.prompting.stages import ITEMS
 from raymill.pipelines.prompting.variants import Item
 from raymill.pipelines.text.texts import Texts
@@ -56,15 +54,15 @@ FACTS_SCHEMA = pa.schema([("facts", pa.large_string())])
 SCORES_SCHEMA = pa.schema(
     [("model", pa.string()), ("item", pa.string()), ("measure", pa.string()), ("value", pa.float64())]
 )
-_LABELS = 10  # the most frequent ones, whose parity is measured
-_WORST = 10  # regressions with text
-_EXCERPT = 2000  # characters of each of their texts
-_MEASURED_AGAIN = ("seconds", "cost")  # other in another call, so they are not in the artifact
+_LABELS = 10  # the most frequent labels, whose parity is measured
+_WORST = 10  # the worst regressions, which are reported with their texts
+_EXCERPT = 2000  # characters of each of these texts
+_VARYING = ("seconds", "cost")  # they differ from call to call, so they are not in the artifact
 
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """Files of a model's artifacts. likelihood: None of an endpoint."""
+    """Files of a model's artifacts. likelihood: None for an endpoint."""
 
     answers: tuple[str, ...]
     seconds: tuple[str, ...]
@@ -74,7 +72,7 @@ class ModelAnswers:
 def analysis_stage(
     config: CompareConfig, artifacts: Mapping[str, Artifact], letters: Sequence[str], judged: Mapping[str, Artifact]
 ) -> Stage:
-    """The stage. judged: a judge's records about A and each other model, by its letter."""
+    """The stage. judged: letter of a model -> the judge's records about A and this model."""
     models, used = {}, [artifacts[ITEMS], *judged.values()]
     for letter in letters:
         named = [f"answers_of.{letter}", f"_work/seconds.{letter}", f"likelihood_of.{letter}"]
@@ -99,7 +97,7 @@ def analysis_stage(
 class ScoreAnswers:
     """The work of the stage.
 
-    models: by letter, A first. judged: files with a judge's records about A (a) and another model (b), by its letter.
+    models: by letter, A first. judged: letter of a model -> files with the judge's records about A (a) and it (b).
     """
 
     config: CompareConfig
@@ -116,7 +114,7 @@ class ScoreAnswers:
         analysis = _Analysis(self, items, measured)
         for name, one in measured.items():
             for measure, values in one.by_measure.items():
-                if measure not in _MEASURED_AGAIN:
+                if measure not in _VARYING:
                     columns = [[name] * len(items), [row["id"] for row in rows], [measure] * len(items), values]
                     scratch.write(SCORES, pa.table(columns, schema=SCORES_SCHEMA))
         scratch.write(FACTS, pa.table([[json.dumps(analysis.facts(), ensure_ascii=False)]], FACTS_SCHEMA))
@@ -133,7 +131,7 @@ class _Measured:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        return by_item(self.work.store, self.work.models[self.name].answers, len(self.items))
+        return rows_by_item(self.work.store, self.work.models[self.name].answers, len(self.items))
 
     @cached_property
     def answers(self) -> list[str | None]:
@@ -146,27 +144,27 @@ class _Measured:
 
     @cached_property
     def likelihood(self) -> dict[str, np.ndarray] | None:
-        """Column of LIKELIHOOD_SCHEMA -> float64[N]; None of an endpoint."""
+        """Column of LIKELIHOOD_SCHEMA -> float64[N]; None for an endpoint."""
         uris = self.work.models[self.name].likelihood
         if uris is None:
             return None
-        rows = by_item(self.work.store, uris, len(self.items))
+        rows = rows_by_item(self.work.store, uris, len(self.items))
         return {column: np.array([row[column] for row in rows], float) for column in rows[0]}
 
     @cached_property
     def bleu(self) -> np.ndarray:
-        """float64[N, 10]: what BLEU adds up."""
+        """float64[N, 10]: the counts of each item, whose sums give BLEU."""
         sums = _bleu_sums.load()
         return np.array([sums(one.answer, two or "") for one, two in zip(self.items, self.answers, strict=True)])
 
     @cached_property
     def by_measure(self) -> dict[str, np.ndarray]:
-        """Measure -> float64[N]. A score without an answer is 0; NaN: not measured."""
+        """Measure -> float64[N]. The score of an item without an answer is 0. NaN: not measured."""
         config, references = self.work.config, [one.answer for one in self.items]
-        found = {"score": scored_by_item(config.answer, references, self.answers)}
+        found = {"score": by_item(config.answer, references, self.answers)}
         for name, kind in (("exact_match", "label"), ("f1", "text")):
             if name != ranked_by(config.answer):
-                found[name] = scored_by_item(kind, references, self.answers)
+                found[name] = by_item(kind, references, self.answers)
         found["refused"] = np.array([self._refuses(row) for row in self.rows], float)
         rouge = _rouge.load()
         each = [rouge([one], [two or ""]) for one, two in zip(references, self.answers, strict=True)]
@@ -178,7 +176,7 @@ class _Measured:
             found["bits_per_byte"] = -self.likelihood["reference_log"] / np.log(2) / np.maximum(self.bytes, 1)
         counted = [row if _is_counted(row) else None for row in self.rows]
         found["output_tokens"] = np.array([row["tokens"]["output"] if row else np.nan for row in counted], float)
-        seconds = by_item(self.work.store, self.work.models[self.name].seconds, len(self.items))
+        seconds = rows_by_item(self.work.store, self.work.models[self.name].seconds, len(self.items))
         found["seconds"] = np.array([row["seconds"] for row in seconds], float)
         prices = config.letters[self.name].request_prices
         if prices is not None:
@@ -197,19 +195,9 @@ class _Measured:
 
     @cached_property
     def right(self) -> np.ndarray:
-        """float64[N]: 1 of an answer that is equal to the reference, else 0."""
+        """float64[N]: 1 if the answer is equal to the reference, else 0."""
         kind = "number" if self.work.config.answer == "number" else "label"
-        return scored_by_item(kind, [one.answer for one in self.items], self.answers)
-
-    @cached_property
-    def calibration(self) -> Calibration | None:
-        """Confidence: exp of the mean log-probability of the answer's tokens. Right: equal to the reference."""
-        if self.likelihood is None:
-            return None
-        right = self.right
-        confidence = np.exp(self.likelihood["answer_log"] / np.maximum(self.likelihood["answer_tokens"], 1))
-        there = np.isfinite(confidence)
-        return calibration(np.minimum(confidence[there], 1), right[there]) if there.sum() > 1 else None
+        return by_item(kind, [one.answer for one in self.items], self.answers)
 
 
 def _is_counted(row: Mapping[str, Any]) -> bool:
@@ -219,7 +207,7 @@ def _is_counted(row: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class _Analysis:
-    """What is found of all models."""
+    """Measures of all models, differences between them, slices and gaps."""
 
     work: ScoreAnswers
     items: Sequence[Item]
@@ -236,7 +224,7 @@ class _Analysis:
 
     @cached_property
     def groups(self) -> list[Any] | None:
-        """The group of each item; None: each is one. An item without a value is one by itself."""
+        """The group of each item; None: each item is a group, as is an item without a value of the field `group`."""
         if (name := self.work.config.group) is None:
             return None
         values = self.fields.get(name, [None] * len(self.items))
@@ -298,12 +286,22 @@ class _Analysis:
             "truncated": sum(row["finish"] == "length" for row in one.rows),
             "uncounted": sum(row["outcome"] == "answered" and not _is_counted(row) for row in one.rows),
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
-            "calibration": None if one.calibration is None else vars(one.calibration),
+            "calibration": self._calibration(one),
             "gaps": self._gaps(one),
         }
 
+    def _calibration(self, one: _Measured) -> dict[str, Any] | None:
+        """Confidence: exp of the mean log-probability of the answer's tokens. Right: equal to the reference."""
+        if one.likelihood is None:
+            return None
+        confidence = np.exp(one.likelihood["answer_log"] / np.maximum(one.likelihood["answer_tokens"], 1))
+        there = np.isfinite(confidence)
+        if there.sum() < 2:
+            return None
+        return vars(calibration(np.minimum(confidence[there], 1), one.right[there], self._groups(there)))
+
     def _gaps(self, one: _Measured) -> list[dict[str, Any]]:
-        """The gaps of the model between the values of each field of `gaps`."""
+        """The gaps between the values of each field of `gaps`, within the model."""
         config = self.work.config
         measures = {
             "score": one.by_measure["score"],
@@ -365,7 +363,7 @@ class _Analysis:
         return identification.identify(texts, classifier, settings.max_chars)[0].to_pylist()
 
     def _slices(self, a: _Measured, b: _Measured) -> dict[tuple[str, str], PairedDifference]:
-        """(by, rule) -> the difference of `score` in the slice; of slices with the same items the first."""
+        """(by, rule) -> the difference of `score` in the slice; only the first of slices with the same items."""
         lengths = np.array([len(one.question) for one in self.items], np.int64)
         pair = np.stack([a.by_measure["score"], b.by_measure["score"]])
         found, seen = dict[tuple[str, str], PairedDifference](), set[bytes]()
@@ -378,7 +376,10 @@ class _Analysis:
         return found
 
     def _judged(self, other: str, a: _Measured, b: _Measured) -> tuple[PairedDifference, dict[str, Any]] | None:
-        """The verdicts of the judge. An answer beside none wins; equal ones, and without a readable verdict, tie."""
+        """The judge's verdicts: their mean as a difference, and their counts.
+
+        An answer wins against a missing one. Equal answers, and pairs without a readable verdict, are ties.
+        """
         if other not in self.work.judged:
             return None
         verdicts: dict[int, dict[str, str]] = {}
@@ -397,7 +398,7 @@ class _Analysis:
             else:
                 won[at] = left - right
         shown = [(row["in_order"], row["swapped"], at) for at, row in verdicts.items()]
-        first_seat = sum((in_order == "A") + (swapped == "B") for in_order, swapped, _ in shown)
+        first_shown = sum((in_order == "A") + (swapped == "B") for in_order, swapped, _ in shown)
         decided = sum((in_order != "tie") + (swapped != "tie") for in_order, swapped, _ in shown)
         longer = [
             (len(a.answers[at] or "") > len(b.answers[at] or "")) == (won[at] > 0)
@@ -412,7 +413,7 @@ class _Analysis:
             "asked": asked,
             "unread": unread,
             "flipped": sum(in_order != swapped for in_order, swapped, _ in shown),
-            "first_seat": _share(first_seat, decided),
+            "first_shown_wins": _share(first_shown, decided),
             "longer_wins": _share(sum(longer), len(longer)),
         }
 
@@ -423,12 +424,12 @@ def _share(count: int, total: int) -> dict[str, Any]:
 
 
 def _is_fraction(name: str, values: np.ndarray) -> bool:
-    """Whether a measure is a fraction, by its name, or of the user's scores by its values."""
+    """Whether all values are in [0, 1], and the measure is no log-likelihood, count, time or amount by its name."""
     return name not in ("log_likelihood", *LESS_IS_BETTER) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def _rows(family: Mapping[Any, PairedDifference], first: str) -> dict[Any, dict[str, Any]]:
-    """The differences of a family as rows, with `p_corrected` and the better model. Keys: (other, measure, ...)."""
+    """The differences as rows with the better model, and p corrected for all of them. Keys: (other, measure, ...)."""
     found = {}
     for (key, one), corrected in zip(family.items(), holm([one.p for one in family.values()]), strict=True):
         verdict = one.verdict(corrected)

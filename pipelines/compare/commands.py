@@ -56,14 +56,14 @@ def compare(
 
 
 def settings_of(given: list[str], on: str | None, output: str | None) -> tuple[str | None, dict[str, Any]]:
-    """(the config file, settings beside it).
+    """(config file, or None; settings that are added to it).
 
     Raises:
-        ConfigError: several words without `--on`, one with it, or a model that is no YAML.
+        ConfigError: there are several models without `--on`, only one with it, or a model is not valid YAML.
     """
     if on is None:
         if len(given) > 1:
-            raise ConfigError(f"--on: missing beside {len(given)} models; give the data set that they answer.")
+            raise ConfigError(f"--on: missing with {len(given)} models; give the data set that they are compared on.")
         return given[0], {} if output is None else {"output": output}
     if len(given) < 2:
         raise ConfigError(
@@ -76,7 +76,7 @@ def settings_of(given: list[str], on: str | None, output: str | None) -> tuple[s
             models.append(yaml.safe_load(one) if one.startswith("{") else one)
         except yaml.YAMLError as error:
             raise ConfigError(
-                f"{one}: is no YAML ({error}). Give settings as '{{endpoint: URL, name: NAME}}'."
+                f"{one}: is not valid YAML ({error}). Give settings as '{{endpoint: URL, name: NAME}}'."
             ) from error
     digest = hashlib.sha256(json.dumps([models, on]).encode()).hexdigest()[:8]
     return None, {"models": models, "on": on, "output": output or f"runs/compare-{digest}"}

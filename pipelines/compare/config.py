@@ -16,13 +16,13 @@ from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prompting.config import ByMethod, PromptConfig, PromptText, ShownExamples
 
-# Measures of which less is better, and all that are no scores of answers.
+# Measures that are better if smaller; names that a score of `custom` cannot have.
 LESS_IS_BETTER = ("bits_per_byte", "seconds", "output_tokens", "cost")
 MEASURES = ("score", "refused", "log_likelihood", "judge", *LESS_IS_BETTER)
 
 
 class ComparedModel(ModelSettings, WithShortForm):
-    """A model, what it is asked, and the examples before an item."""
+    """A model, its prompt, and the examples shown before an item."""
 
     short_form: ClassVar[str] = "path"
 
@@ -49,27 +49,31 @@ class ComparedModel(ModelSettings, WithShortForm):
 
 
 class PairJudge(BaseModel, extra="forbid", frozen=True):
-    """A model that says which of two answers is better, asked in both orders."""
+    """A model that decides which of two answers is better; it is asked in both orders."""
 
     model: ModelSettings = Field(description="Model that is asked")
     criterion: str = Field(
-        "more correct, more helpful, clearer", min_length=1, description="What makes an answer better, in words"
+        "more correct, more helpful, clearer",
+        min_length=1,
+        description="Criterion by which an answer is better, in words",
     )
     sampling: Sampling = Field(Sampling(temperature=0.0), description="How answers are drawn from the model")
 
 
 class GateBounds(BaseModel, extra="forbid", frozen=True):
-    """Bounds on the gain of the first model in one measure: its difference, or minus that where less is better."""
+    """Bounds on the gain of the first model in one measure: its difference, or minus it if smaller is better."""
 
     least_gain: float | None = Field(
-        None, ge=0, description="Gain that the 95% interval has to be above; 0: any gain; null: no bound"
+        None, ge=0, description="Gain that the whole 95% interval must be above; 0: any gain; null: no bound"
     )
-    most_loss: float | None = Field(None, ge=0, description="Loss that the 95% interval must not reach; null: no bound")
+    most_loss: float | None = Field(
+        None, ge=0, description="Loss that the whole 95% interval must be below; null: no bound"
+    )
     most_slice_loss: float | None = Field(
         None,
         ge=0,
-        description="Loss in a slice, of `score` alone, above which the gate fails if its interval and its corrected p "
-        "show it; null: no bound",
+        description="Loss of `score` in a slice; the gate fails if interval and corrected p of any slice show a "
+        "larger one; null: no bound",
     )
 
 
@@ -85,20 +89,20 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         "{path: PATH}",
     )
     on: paths.AbsolutePath = Field(
-        description="Output of `raymill prepare`, of which the split test is taken, or the folder of a split in it"
+        description="Output of `raymill prepare`, whose split test is used, or the folder of a split in it"
     )
     items: int | None = Field(
         1000, ge=1, description="Largest number of items, drawn by their ids; null: all of the split"
     )
     group: str | None = Field(
         None,
-        description="Metadata field whose values are drawn together in intervals, such as the document of several "
-        "questions; null: each item is drawn by itself",
+        description="Metadata field, such as the document of several questions; intervals resample items with the same "
+        "value together; null: each item by itself",
     )
     gaps: tuple[str, ...] = Field(
         (),
-        description="Metadata fields, such as a customer group, between whose values gaps of score, errors, missing "
-        "answers and length are reported for each model, and of labels demographic parity and equalised odds",
+        description="Metadata fields, such as a customer group; each model's gaps between their values are reported: "
+        "score, errors, missing answers, length, and for labels demographic parity and equalised odds",
     )
     answer: Literal["text", "label", "number"] = Field(
         "text",
@@ -109,17 +113,17 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
     refusals: tuple[str, ...] = Field(
         ("i can't", "i cannot", "i can not", "i'm sorry", "i am sorry", "i'm unable", "i am unable", "i won't",
          "i will not", "sorry, "),
-        description="Phrases with which an answer that refuses begins, in any case, for the measure `refused`",
+        description="An answer that begins with one of these phrases, in upper or lower case, is `refused`",
     )  # fmt: skip
     likelihood: bool = Field(
         True,
-        description="Whether model folders also measure the log-likelihood of references and of their own answers, for "
+        description="Whether the log-likelihood of references and of own answers is computed for model folders, for "
         "`bits_per_byte` and the calibration",
     )
     judge: PairJudge | None = Field(None, description="Model that judges pairs of answers; null: none")
     gate: dict[str, GateBounds] = Field(
         {},
-        description="Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model has to meet beside "
+        description="Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model must meet against "
         "each other one; else the command ends with exit code 2",
     )
     sampling: Sampling = Field(
@@ -166,7 +170,7 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
 
     @property
     def measures(self) -> list[str]:
-        """What is measured of all models and can have a bound."""
+        """The measures that all models have and that can have a bound."""
         own = [one.plugin.name if one.plugin else str(one) for one in self.custom]
         found = ["score", "exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "refused", *own]
         found += ["output_tokens", "seconds"]

@@ -1,11 +1,11 @@
 """Gaps between groups of items, such as customers by language, within one model.
 
-    gap                  largest less smallest rate of the groups
+    gap                  largest minus smallest rate of the groups
     demographic parity   gap of the fraction of answers that are a label
     equalised odds       the larger of the gaps of true positive and false positive rates of a label
 
-As in Fairlearn's `demographic_parity_difference` and `equalized_odds_difference` (agg worst_case). Intervals are of
-95%, by the basic bootstrap within groups, which takes off the bias of a maximum.
+As Fairlearn's `demographic_parity_difference` and `equalized_odds_difference` (agg worst_case). The 95% intervals are
+of the basic bootstrap within groups, which corrects the bias of a maximum.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,20 @@ from typing import Any
 
 import numpy as np
 
-LEAST = 20  # items of a group that is compared
-_DRAWS, _SEED, _LEVEL = 1000, 0, 0.05
+from raymill.pipelines.paired import basic_interval
+
+_LEAST = 20  # items of a group that is compared
+_DRAWS, _SEED = 1000, 0
 
 
 def gap(values: np.ndarray, groups: np.ndarray) -> float:
-    """The gap of the means of groups. values: float64[N]. groups: of each value."""
+    """The gap between the means of groups. values: float64[N]. groups: group of each value."""
     means = [values[groups == one].mean() for one in np.unique(groups)]
     return float(max(means) - min(means))
 
 
 def odds_gap(true: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> float:
-    """Equalised odds of a label. true, predicted: bool[N]. A rate that some group has no items for is left out."""
+    """Equalised odds of a label. true, predicted: bool[N]. A group without items for a rate is left out of it."""
     found = [0.0]
     for cases in (true, ~true):
         rates = [
@@ -41,11 +43,11 @@ def group_gaps(
 
     Args:
         measures: name -> float64[N]. labels: (label, bool[N] the right answer, bool[N] the answer).
-        groups: of each item; None: none.
+        groups: group of each item; None: in no group.
     """
     named = np.array([str(one) for one in groups])
     names, counts = np.unique(named, return_counts=True)
-    kept = names[counts >= LEAST]
+    kept = names[counts >= _LEAST]
     there = np.isin(named, kept) & np.array([one is not None for one in groups])
     kept, named = np.unique(named[there]), named[there]
     if len(kept) < 2:
@@ -69,10 +71,5 @@ def group_gaps(
 
 
 def _row(measure: str, seen: float, drawn: Sequence[float]) -> dict[str, Any]:
-    above, below = np.quantile(drawn, [1 - _LEVEL / 2, _LEVEL / 2])
-    return {
-        "measure": measure,
-        "gap": seen,
-        "low": max(0.0, 2 * seen - float(above)),
-        "high": max(0.0, 2 * seen - float(below)),
-    }
+    low, high = basic_interval(seen, drawn)
+    return {"measure": measure, "gap": seen, "low": low, "high": high}

@@ -7,15 +7,15 @@ from typing import Any
 from raymill.cluster.formats import plural
 from raymill.pipelines.compare.config import LESS_IS_BETTER, GateBounds
 
-_LEVEL = 0.05
-_FOUND = (1.959964 + 0.841621) / 1.959964  # half-widths of an interval that a difference found in 80 of 100 has
+_LEVEL = 0.05  # as LEVEL of paired.py, which loads scipy
+_FOUND = (1.959964 + 0.841621) / 1.959964  # difference detected with power 0.8, in half-widths of its interval
 
 
 def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """`gate`, a row for each bound and comparison, `decision` and `passed`; null without a gate.
 
-    promote: all bounds are met. keep: one is not, the interval is beyond it. undecided: one interval contains it.
-    comparisons: of the report, the first model with each other one.
+    promote: all bounds are met. keep: an interval is beyond its bound. undecided: none is, and a bound is inside of its
+    interval. comparisons: those of the report, of the first model with each other one.
     """
     rows = [row for one in comparisons for name, bounds in gate.items() for row in _of_measure(name, bounds, one)]
     states = {row["state"] for row in rows}
@@ -26,7 +26,7 @@ def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, A
 def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if (row := compared["measures"].get(name)) is None:
         about = {"measure": name, "beside": compared["b"], "gain": None, "low": None, "high": None, "items": 0}
-        text = f"{name}: no item has a finite value of both models, so it is not known"
+        text = f"{name}: no item has a finite value for both models, so the gain is not known"
         for bound, least in bounds.model_dump(exclude_none=True).items():
             yield about | {"bound": bound, "least": least, "state": "undecided", "needed": None, "text": text}
         return

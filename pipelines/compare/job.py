@@ -79,7 +79,7 @@ class CompareRun(Run):
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """`difference`, `low`, `high`, `p`, `items`, `verdict`, `needed` and `passed`; all of them in `comparisons`."""
+        """`difference`, `low`, `high`, `p`, `items`, `verdict`, `needed` of A and B; `passed`; all `comparisons`."""
         found = [
             {"a": one["a"], "b": one["b"], "difference": row["difference"], "low": row["low"], "high": row["high"],
              "p": row["p_corrected"], "items": row["items"], "verdict": row["verdict"], "needed": row["needed"]}
@@ -93,7 +93,11 @@ class CompareRun(Run):
         report = self.report
         lines = []
         for one in self.outcome["comparisons"]:
-            more = "" if one["verdict"] != "undecided" else f", {needed_text(one['needed'])}"
+            more = ""
+            if one["verdict"] == "undecided":
+                more = ", no difference was seen"
+                if one["needed"]:
+                    more = f", about {plural(one['needed'], 'more item')} detect a difference of this size"
             lines.append(
                 f"{one['a']} - {one['b']}: {one['difference']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f}), "
                 f"p {one['p']:.2g}: {one['verdict']}{more}"
@@ -120,13 +124,6 @@ class CompareRun(Run):
         return super()._results | {"decision": paths.join(self.uri, DECISION)}
 
 
-def needed_text(needed: int | None) -> str:
-    """The items that are still needed, in words."""
-    if needed is None:
-        return "no difference was seen"
-    return f"about {plural(needed, 'more item')} decide a difference of this size"
-
-
 class CompareJob(RunJob[CompareConfig]):
     """Compare models on the same items of a data set, and decide whether the first is better.
 
@@ -138,7 +135,7 @@ class CompareJob(RunJob[CompareConfig]):
 
     @cached_property
     def models(self) -> dict[str, ModelSettings]:
-        """Letter -> the model; of a folder with its place, and the fingerprint of its files as its revision."""
+        """Letter -> the model; a folder has its location, and the fingerprint of its files as its revision."""
         return {letter: located(self.store, exported(self.store, one)) for letter, one in self.config.letters.items()}
 
     @cached_property
@@ -151,11 +148,11 @@ class CompareJob(RunJob[CompareConfig]):
 
     @property
     def embedding_run(self) -> EmbeddingRun:
-        """None of the examples is chosen by an endpoint for vectors."""
+        """That of no embedding model: examples are chosen by TF-IDF."""
         return EmbeddingRun.of(self.store, self.root, self.config.name, [])
 
     def judge_of(self, letter: str) -> GenerateJob:
-        """The run of the judge on answers of the first model and another one."""
+        """The job that judges the answers of the first model and this one."""
         config, judge = self.config, self.config.judge
         assert judge is not None
         pairs = Input(
@@ -299,7 +296,7 @@ class CompareJob(RunJob[CompareConfig]):
             try:
                 training = training_facts(self.store, one)
             except DataError as error:
-                warnings.append(f"{letter}: what its training took is left out. {shortened(str(error), 300)}")
+                warnings.append(f"{letter}: the cost of its training is left out. {shortened(str(error), 300)}")
             models[letter] = {
                 "title": one.title,
                 "at": one.endpoint or one.path,
@@ -315,7 +312,7 @@ class CompareJob(RunJob[CompareConfig]):
             if found["uncounted"]:
                 warnings.append(
                     f"{letter}: {plural(found['uncounted'], 'answer')} without the numbers of tokens, which the server "
-                    "does not state. Output tokens and cost of these items are left out for all models beside it."
+                    "does not state. These items are left out where its output tokens and cost are compared."
                 )
             if found["truncated"] > items / 10:
                 warnings.append(
@@ -356,10 +353,9 @@ class CompareJob(RunJob[CompareConfig]):
 
 
 class TrainingFacts(TypedDict):
-    """What a training took.
+    """Cost and losses of a training.
 
-    seconds: on all workers together. memory_gib: largest peak of a worker. losses: set or split that it measured ->
-    loss before and after.
+    seconds: sum over workers. memory_gib: largest peak of a worker. losses: set or split -> loss before and after.
     """
 
     method: str
@@ -371,7 +367,7 @@ class TrainingFacts(TypedDict):
 
 
 def training_facts(store: Store, model: ModelSettings) -> TrainingFacts | None:
-    """What a training took, from its report; None of another model.
+    """Cost and losses of the training that made a model, from its report; None for other models.
 
     Raises:
         DataError: its report has other values.

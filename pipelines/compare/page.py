@@ -28,9 +28,10 @@ from raymill.cluster.report.sections import (
 
 _SLICES_SHOWN = 30
 _DIFFERENCES = (
-    "A less the other model, on the same items. Intervals of 95%: bootstrap over {}. p: exact tests (McNemar, sign "
-    "flips; BLEU: swapped answers), corrected by Holm, `score` apart from all others. Better: both the interval and p "
-    "decide. Needed: further items that find a difference of this size in 80 of 100 cases."
+    "A minus the other model, on the same items. 95% intervals: bootstrap over {}. p: exact tests (McNemar, sign "
+    "flips; BLEU: swapped answers), corrected by Holm, `score` apart from all others. Better: the interval is on one "
+    "side of 0 and p is at most 0.05. Needed: further items with which a difference of this size is detected in 80 of "
+    "100 cases."
 )
 _SLICES = (
     "The difference of the score in slices by field, language and length of the question, the largest loss first; p is "
@@ -56,7 +57,7 @@ def _result(report: Mapping[str, Any]) -> Section:
     for one in report["comparisons"]:
         row = one["measures"]["score"]
         verdict = row["verdict"] if row["verdict"] == "undecided" else f"{row['verdict']} is better"
-        tiles.append((f"{one['a']} beside {one['b']}", verdict, f"{row['difference']:+.4f} ({_interval(row)})"))
+        tiles.append((f"{one['a']} against {one['b']}", verdict, f"{row['difference']:+.4f} ({_interval(row)})"))
     tiles.append(("Items", count(report["items"]), "" if not report["groups"] else f"in {report['groups']:,} groups"))
     if report["decision"]:
         tiles.append(("Gate", report["decision"], ""))
@@ -67,7 +68,7 @@ def _gate(rows: Sequence[Mapping[str, Any]]) -> Section | None:
     if not rows:
         return None
     shown = [[one["measure"], one["beside"], one["bound"], one["state"], wrapped(one["text"])] for one in rows]
-    return Section("gate", "Gate", [DataTable(None, ["Measure", "Beside", "Bound", "State", "Seen"], shown)])
+    return Section("gate", "Gate", [DataTable(None, ["Measure", "Against", "Bound", "State", "Found"], shown)])
 
 
 def _models(models: Mapping[str, Any]) -> Section:
@@ -112,8 +113,8 @@ def _training(models: Mapping[str, Any]) -> Section | None:
             ]
         )
     words = (
-        "What each training took, from its own report. Memory: largest peak of a worker. Losses: of held-out splits "
-        "and sets (`evaluate.sets` of train), before and after; one that grows on general text is forgetting."
+        "From the report of each training. Memory: largest peak of a worker. Losses: of held-out splits and sets "
+        "(`evaluate.sets` of train), before and after; a higher loss on general text is forgetting."
     )
     return table_section("training", "Cost of training", DataTable(None, columns, rows), words=words, none="None.")
 
@@ -168,21 +169,25 @@ def _judge(one: Mapping[str, Any]) -> Section | None:
         return None
     tiles = [
         (f"{one['a']} wins", count(judge["wins"]), f"win rate {judge['win_rate']:.1%}, ties as half"),
-        ("Ties", count(judge["ties"]), f"{judge['flipped']:,} of {judge['asked']:,} verdicts flip with the order"),
+        ("Ties", count(judge["ties"]), f"{judge['flipped']:,} of {judge['asked']:,} verdicts change with the order"),
         (f"{one['b']} wins", count(judge["losses"]), f"{judge['unread']:,} verdicts unreadable, as ties"),
         *(
             (title, "-" if found["share"] is None else f"{found['share']:.1%}",
              f"of {found['of']:,} ({found['low']:.1%} to {found['high']:.1%})")
-            for title, found in (("First shown wins", judge["first_seat"]), ("Longer wins", judge["longer_wins"]))
+            for title, found in (
+                ("First answer wins", judge["first_shown_wins"]), ("Longer answer wins", judge["longer_wins"]),
+            )
         ),
     ]  # fmt: skip
-    words = note("Both orders are asked; a win is one in both, else a tie.")
+    words = note("Each pair is judged in both orders. An answer wins if it is better in both; else it is a tie.")
     return Section(f"judge-{one['b'].lower()}", f"Judge {one['a']} - {one['b']}", [words, Tiles(tiles)])
 
 
 def _regressions(one: Mapping[str, Any]) -> Section:
     content: list[Content] = [
-        note(f"{one['a']} is better in {one['improved']:,} items and worse in {one['regressed']:,}; the worst of them:")
+        note(
+            f"{one['a']} is better in {one['improved']:,} items and worse in {one['regressed']:,}; the largest losses:"
+        )
     ]
     for number, row in enumerate(one["regressions"]):
         boxes = []
@@ -212,7 +217,7 @@ def _gaps(models: Mapping[str, Any]) -> Section | None:
     if not rows:
         return None
     words = (
-        "Largest less smallest mean of the groups with at least 20 items, with a 95% interval (bootstrap within "
+        "Largest minus smallest mean of the groups with at least 20 items, with a 95% interval (bootstrap within "
         "groups). Parity: fraction of answers that are the label; equalised odds: the larger gap of its true and false "
         "positive rates."
     )

@@ -1,4 +1,4 @@
-"""What a comparison takes, before it runs: requests, tokens and money of each model. Asks nothing."""
+"""The plan of a comparison: requests, tokens and money of each model. Sends no request."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from raymill.pipelines.prompting.plan import asked_lines, asked_of
 
 
 def plan_comparison(settings: CompareConfig) -> Answer:
-    """The plan of a comparison. Makes the prompts of some items, and asks nothing.
+    """The plan of a comparison, from the prompts of some items. Sends no request.
 
     Raises:
         UserError: as the first checks of a run.
@@ -27,7 +27,7 @@ def plan_comparison(settings: CompareConfig) -> Answer:
 
 
 def dry_run(settings: CompareConfig, address: str | None = None) -> Iterator[str]:
-    """Lines about the models and what they take. address: not used, since nothing is started."""
+    """The plan, and whether the run is finished. address: not used, since nothing is started."""
     yield str(plan_comparison(settings))
     found = CompareJob(settings).find()
     yield f"output: {settings.output}: {'finished, nothing to do' if found.run else 'to be made'}"

@@ -62,7 +62,7 @@ class MeasureLikelihood:
 
 @dataclass(frozen=True)
 class MakePairs:
-    """The work of a stage `pairs.MODEL`: items where both models have an answer, and not the same.
+    """The work of a stage `pairs.MODEL`: items for which both models have an answer, and these differ.
 
     items, first, second: files of the items and of the answers of two models. name: of the second model.
     """
@@ -76,7 +76,7 @@ class MakePairs:
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `pairs`."""
         items = [row for table in read_tables(self.store, self.items) for row in table.to_pylist()]
-        a, b = (by_item(self.store, one, len(items)) for one in (self.first, self.second))
+        a, b = (rows_by_item(self.store, one, len(items)) for one in (self.first, self.second))
         rows = []
         for at, (item, one, other) in enumerate(zip(items, a, b, strict=True)):
             left, right = (row["content"] or "" for row in (one, other))
@@ -86,11 +86,11 @@ class MakePairs:
         return {"pairs": len(rows)}
 
 
-def by_item(store: Store, uris: Sequence[str], count: int) -> list[dict[str, Any]]:
+def rows_by_item(store: Store, uris: Sequence[str], count: int) -> list[dict[str, Any]]:
     """The rows of a table with the column `item`, in the order of the items.
 
     Raises:
-        DataError: an item has no row or several, as in a file that somebody changed.
+        DataError: an item has no row or several, so a file was changed.
     """
     rows = [row for table in read_tables(store, uris) for row in table.to_pylist()]
     rows.sort(key=lambda row: (row["item"] is None, row["item"]))

@@ -1,4 +1,4 @@
-"""Variants of one set of items are asked: the stages that `prompt` and `compare` have in common, and their checks."""
+"""Answers of models to variants of one set of items: the stages and checks that `prompt` and `compare` share."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def refuse_unusable(
     """Verify the prompts, the scores, the data set and the output.
 
     Args:
-        root: the absolute output. setting: name of the setting with the data set. kind: of the run.
+        root: the absolute output. setting: name of the setting with the data set. kind: kind of the run.
 
     Raises:
         UserError: one cannot be used.
@@ -82,11 +82,13 @@ def ask_variants(
     *,
     seconds_apart: bool = False,
 ) -> dict[str, Artifact]:
-    """The artifacts `items` and `examples`, and of each model `answers_of.NAME` and its requests.
+    """Ask the models. Returns the artifacts `items` and `examples`, and each model's `answers_of.NAME` and requests.
 
     Args:
-        root: the absolute output. models: by name, located. made_from: what the result depends on.
-        seconds_apart: whether the seconds of answers, which differ from call to call, are in `_work/seconds.NAME`.
+        root: the absolute output. models: by name, with their locations. made_from: fingerprint of what the result
+            depends on.
+        seconds_apart: whether the seconds of answers, which differ from call to call, are in an artifact of their own,
+            `_work/seconds.NAME`.
     """
     records = Artifact.load(config.store, paths.join(config.data, config.split)).rows
     items = min(config.items or records, records)
@@ -94,7 +96,7 @@ def ask_variants(
     for name, model in models.items():
         throttle = f"raymill-asking-{name}-{uuid.uuid4().hex[:8]}"
         secret = config.models[name].secret(f"models.{name}")
-        # Its tries have the run's name, the model's, and a hash of the output.
+        # Files of tries are named after the run, the model and a hash of the output.
         answers = Answers(config.store, config.answer_store, run_name(f"{config.name}-{name}", root))
         one = Backends(model, config.sampling, config.budget, answers, throttle, secret)
         requests = items * sum(variant.model == name for variant in variants)

@@ -110,7 +110,7 @@ def test_the_judge_is_asked_in_both_orders_and_a_flip_is_a_tie(config, server, m
     seat = run(config | {"judge": {"model": planted(server, "first")}, "output": str(tmp_path / "seat")}, monkeypatch)
     judge = seat.report["comparisons"][0]["judge"]
     assert judge["flipped"] == judge["asked"] and judge["wins"] == judge["losses"] == 0
-    assert judge["first_seat"]["share"] == 1
+    assert judge["first_shown_wins"]["share"] == 1
     assert seat.report["comparisons"][0]["measures"]["judge"]["verdict"] == "undecided"
 
 
