@@ -102,6 +102,12 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + more
 
 
+def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row, with cells padded to the width of their column. All rows have as many cells."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
 def ascii_text(words: str) -> str:
     """The text with a hyphen for each dash, and `?` for other characters than printable ASCII, for terminals."""
     return _NOT_ASCII.sub("?", words.replace("–", "-"))

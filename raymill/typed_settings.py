@@ -3739,7 +3739,7 @@ def promote(
     verify: bool = False,
     progress: ShownProgress = None,
 ) -> PromoteRun:
-    """Move an alias, such as champion, to a model. `raymill alias FOLDER NAME` reads it.
+    """Point an alias, such as champion, to a model. `raymill alias FOLDER NAME` reads it.
 
     Keywords replace the settings of `config`.
 
@@ -3747,11 +3747,11 @@ def promote(
         config: A file (YAML or JSON), a dict, or a config object; None: the keywords are all settings.
         name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
             `output`.
-        model: Output of a run, or model folder, that the alias names.
+        model: Output of a run, or model folder, that the alias is pointed to.
         alias: The alias, such as champion.
         folder: Folder or URI with the aliases; null: $RAYMILL_MODELS, else ./models.
-        evidence: Output of a run with `passed: true` in its report, such as a comparison of the model, as its
-            first one, with others; null: none.
+        evidence: Output of a run with `passed: true` in its report, such as a comparison whose first model is
+            the promoted one; null: none.
         output: Folder or URI of the record of this promotion.
         execution: Tries and CPUs; a promotion has no units of work.
         storage: Credentials, address and timeouts of the object store.
@@ -3811,12 +3811,11 @@ def run(
         name: Name of the run in logs and reports; empty: the last part of `output`; default: the last part of
             `output`.
         output: Folder or URI; each step has the folder of its name in it.
-        steps: Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, lists of
-            values of settings, of which each combination is a run. `${STEP.output}` and `${STEP.FIELD}` refer
-            to an earlier step.
-        until: Last step to make, with the steps that it needs; null: all steps are made.
-        execution: `cpus` of it, of this machine; each step has its own.
-        storage: Access to the store, of all steps.
+        steps: Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, setting
+            -> list of values: a run of each combination. `${STEP.output}` and `${STEP.FIELD}` refer to others.
+        until: Make only this step and the steps that it needs; null: all steps.
+        execution: Its `cpus` are used, on one machine; each step has its own `execution`.
+        storage: Access to the object store, for all steps.
         override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
             last.
         address: HOST:PORT of a Ray cluster; None: the Ray of this process, else one on this machine.

@@ -5,12 +5,11 @@
     ${STEP.digest}     digest of the finished run
     ${STEP.FIELD}      value of its report.json, such as `passed`, `scores.accuracy` or `fits.0.after.test.loss`
 
-Outputs and digests are computed here. A field is of a report, which anybody may have written: it gives a number, true,
-false or a short text, to conditions and to settings whose values are numbers, true and false, or fixed words. So no
-report chooses a path, an address, a variable or code.
+Outputs and digests are computed here. Anybody may have written a report, so its values are used only in conditions and
+in settings that are numbers, true or false, or fixed words; never in a path, an address, a variable or code.
 
-A step is made after the steps that it refers to. Outputs are known beforehand; digests and fields when the step is
-finished, so a setting that has one is validated then.
+A step is made after the steps that it refers to. Digests and fields have values when the step is finished, so a setting
+with one is validated then.
 """
 
 import itertools
@@ -36,10 +35,10 @@ from raymill.cluster.store.interface import SECRETS, StorageOptions
 from raymill.cluster.store.store import Store
 
 KIND = "run"
-_MOST_RUNS = 100  # of a matrix
-_MOST_CHARACTERS = 200  # of a text of a report
-_NAMES_SHOWN = 20  # of a report, in an error
-_COMPUTED = ("output", "outputs", "digest")  # fields that are no values of a report
+_MOST_RUNS = 100  # per matrix
+_MOST_CHARACTERS = 200  # in a text of a report
+_NAMES_SHOWN = 20  # names in a report, listed in an error
+_COMPUTED = ("output", "outputs", "digest")  # fields that are not in the report
 _PLAIN = (int, float, bool, NoneType)
 _WORD = re.compile(r"[A-Za-z0-9][\w-]{0,59}\Z", re.ASCII)
 _REFERENCE = re.compile(r"\$\{([A-Za-z0-9][\w-]*)\.([\w.-]+)\}")
@@ -52,13 +51,13 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_OF_FILE = {  # settings that a step cannot have -> why
+_OF_RUN_FILE = {  # settings that a step cannot have -> why
     "output": "the output of a step is OUTPUT/STEP",
     "storage": "all steps use the `storage` of the run file",
 }
 
 StepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
-ValueOf = Callable[[str, str], Any]  # of a step's field
+ValueOf = Callable[[str, str], Any]  # (step, field) -> value
 
 
 class ChainConfig(BaseModel, extra="forbid", frozen=True):
@@ -70,15 +69,14 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
     steps: dict[StepName, dict[str, Any]] = Field(
         min_length=1,
         max_length=1000,
-        description="Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, lists of "
-        "values of settings, of which each combination is a run. `${STEP.output}` and `${STEP.FIELD}` refer to an "
-        "earlier step",
+        description="Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, setting "
+        "-> list of values: a run of each combination. `${STEP.output}` and `${STEP.FIELD}` refer to others",
     )
-    until: str | None = Field(
-        None, description="Last step to make, with the steps that it needs; null: all steps are made"
-    )
-    execution: Execution = Field(Execution(), description="`cpus` of it, of this machine; each step has its own")  # type: ignore[call-arg]
-    storage: StorageOptions = Field(StorageOptions(), description="Access to the store, of all steps")  # type: ignore[call-arg]
+    until: str | None = Field(None, description="Make only this step and the steps that it needs; null: all steps")
+    execution: Execution = Field(
+        Execution(), description="Its `cpus` are used, on one machine; each step has its own `execution`"
+    )  # type: ignore[call-arg]
+    storage: StorageOptions = Field(StorageOptions(), description="Access to the object store, for all steps")  # type: ignore[call-arg]
 
     _context: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -117,7 +115,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
 
     @property
     def order(self) -> list[str]:
-        """The steps, each after those that it needs; else as in the file. With `until`, only that step and those."""
+        """The steps, each after those that it needs; else as in the file. With `until`, that step and its needs."""
         found: list[str] = []
         while ready := [name for name in self.steps if name not in found and self.needs(name) <= {*found}]:
             found.append(ready[0])
@@ -138,14 +136,14 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         return paths.join(self.root, name)
 
     def fields(self, name: str) -> list[tuple[str, str]]:
-        """The references of a step whose values are not known before the run, without those of its `if`."""
+        """(step, field) of the references, without those of `if`, that have a value when their step is finished."""
         return [(step, field) for step, field in references(_settings(self.steps[name])) if field != "output"]
 
     def step_config(self, name: str, value_of: ValueOf) -> Any:
-        """The config of a step, as its kind has it. value_of: values of the fields that it refers to.
+        """The validated config of a step. value_of: values of the fields that it refers to.
 
         Raises:
-            ConfigError: lists all mistakes; or a value of a report is no number, and no word.
+            ConfigError: lists all mistakes; or a value of a report is neither a number nor a word.
         """
 
         def checked(step: str, field: str) -> Any:
@@ -165,7 +163,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         return config.model_copy(update={"storage": self.storage})
 
     def condition(self, name: str, value_of: ValueOf) -> str | None:
-        """Why a step is not made by its `if`; None if it is made.
+        """The reason if a step is not made because of its `if`; None if it is made.
 
         Raises:
             ConfigError: the value is not true or false, or cannot be compared. `<` and `>` compare numbers alone.
@@ -191,7 +189,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         if given.get("kind") not in {*names()} - {KIND}:
             wanted = ", ".join(one for one in names() if one != KIND)
             yield Problem.of(f"{at}, kind", f"{given.get('kind')!r:.60} given", f"one of: {wanted}")
-        for setting, why in _OF_FILE.items():
+        for setting, why in _OF_RUN_FILE.items():
             if setting in given:
                 yield Problem.of(f"{at}, {setting}", why, fix="Leave it out.")
         if any(key in SECRETS for key in _keys(given)):
@@ -220,7 +218,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
             takes = bool(kinds) and all(one in _PLAIN or get_origin(one) is Literal for one in kinds)
             if fields and not (takes and "storage" not in loc and _REFERENCE.fullmatch(text)):
                 where = f"step {name}, {'.'.join(map(str, loc))}"
-                wanted = "such a value only as the whole of a setting that is a number, true or false or a fixed word"
+                wanted = "such a value only as the whole of a setting that is a number, true or false, or a fixed word"
                 yield Problem.of(where, f"{text!r:.80} given, a value of a report, which anybody may write", wanted)
 
     def _circle(self) -> list[Problem]:
@@ -232,14 +230,14 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         try:
             self._step_config(name, lambda step, field: f"${{{step}.{field}}}")
         except ConfigError as error:
-            # A setting that refers to a field has its value when the step of the field is finished.
+            # The value of a setting that refers to a field exists when the step of the field is finished.
             is_open = bool(self.fields(name))
             return [one for one in error.problems if not (is_open and "${" in one.message)]
         return []
 
 
 def _settings(step: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a step that its kind has."""
+    """The settings of a step without `if`."""
     return {key: value for key, value in step.items() if key != "if"}
 
 
@@ -260,15 +258,22 @@ def references(value: Any) -> Iterator[tuple[str, str]]:
 
 def filled(value: Any, value_of: ValueOf) -> Any:
     """Settings with values in place of references. A text that is one reference becomes the value with its type."""
+
+    def filled_text(text: str) -> Any:
+        if whole := _REFERENCE.fullmatch(text):
+            return value_of(whole[1], whole[2])
+        return _REFERENCE.sub(lambda found: str(value_of(found[1], found[2])), text)
+
+    return with_texts(value, filled_text)
+
+
+def with_texts(value: Any, change: Callable[[str], Any]) -> Any:
+    """Settings with `change(text)` in place of each text."""
     if isinstance(value, Mapping):
-        return {key: filled(inner, value_of) for key, inner in value.items()}
+        return {key: with_texts(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
-        return [filled(inner, value_of) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if whole := _REFERENCE.fullmatch(value):
-        return value_of(whole[1], whole[2])
-    return _REFERENCE.sub(lambda found: str(value_of(found[1], found[2])), value)
+        return [with_texts(inner, change) for inner in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) -> Any:
@@ -298,14 +303,14 @@ def field_value(field: str, manifest: Mapping[str, Any], report: Any, uri: str) 
 
 
 def _names_in(value: Any) -> str:
-    """The names, or the numbers, of the values in a group or list of a report, as far as they are shown."""
+    """The first names in a group, or positions in a list, of a report."""
     there = [*value] if isinstance(value, Mapping) else range(len(value)) if isinstance(value, list) else ()
     shown = [f"{one!s:.60}" for one in there[:_NAMES_SHOWN]]
     return ", ".join([*shown, *["..."] * (len(there) > _NAMES_SHOWN)]) or "nothing"
 
 
 def without_matrices(steps: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The steps with a step STEP-1, STEP-2 and so on for each combination of a `matrix`, the last setting fastest.
+    """The steps, with STEP-1, STEP-2 and so on in place of a STEP with a `matrix`, the last setting changing fastest.
 
     `${STEP.outputs}`, alone or in a list, becomes the list of their outputs.
 

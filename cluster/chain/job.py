@@ -23,10 +23,10 @@ from typing_extensions import TypedDict
 
 from raymill import cluster
 from raymill.cluster.artifact import fingerprint
-from raymill.cluster.chain.config import ChainConfig, ValueOf, field_value
+from raymill.cluster.chain.config import ChainConfig, ValueOf, field_value, with_texts
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import DataError, RaymillError, UserError
-from raymill.cluster.formats import duration, plural
+from raymill.cluster.formats import duration, plural, table_lines
 from raymill.cluster.frame.job import REPORT_HTML, FoundRun, Made, Making, Run, RunJob
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.frame.opening import open as open_run
@@ -50,12 +50,11 @@ log = logging.getLogger(__name__)
 
 FINISHED, OPEN, NOT_MADE = "finished", "open", "not made"
 _FACTS = 3  # lines of a run's summary in the report
-_CHARACTERS = 100  # of them on the terminal
 
 
 @dataclass(frozen=True)
 class ChainStep:
-    """A step of a run file, as it is now.
+    """State of a step of a run file.
 
     Attributes:
         state: finished, open (to be made or continued), or not made (by a condition, its own or of a step before).
@@ -95,11 +94,7 @@ class ChainRun(Run):
     @property
     def summary(self) -> str:
         head, rows = self.table
-        cells = [head, *rows]
-        widths = [max(len(row[column]) for row in cells) + 2 for column in range(len(head) - 1)]
-        return "\n".join(
-            "".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)) + row[-1] for row in cells
-        )
+        return "\n".join(table_lines([head, *rows]))
 
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
@@ -149,14 +144,13 @@ class ChainJob(RunJob[ChainConfig]):
         return _fingerprint(self._made or [*self.walk()])
 
     def walk(self, *, replace: bool = False, verify: bool = False, making: Making | None = None) -> Iterator[ChainStep]:
-        """Each step as it is; open ones are made if `making` is given.
+        """Each step with its state. With `making`, open steps are made first.
 
         Raises:
             OtherSettings: a step was made with other settings or inputs, and not `replace`; the message names it.
         """
         runs: dict[str, Run] = {}
         not_made = set[str]()
-
         value_of = _values_of(runs)
         for name in self.config.order:
             needed = sorted(self.config.needs(name), key=self.config.order.index)
@@ -188,13 +182,12 @@ class ChainJob(RunJob[ChainConfig]):
 
     @cached_property
     def states(self) -> list[ChainStep]:
-        """Each step as it was before this call."""
+        """Each step with its state before this call."""
         return [*self.walk(replace=True)]
 
     @cached_property
     def jobs(self) -> dict[str, RunJob[Any]]:
-        """The job of each step, by name, also of those whose inputs do not exist yet; without those whose settings
-        refer to a field of a step that is not finished."""
+        """Step -> job. Inputs need not exist; steps that refer to a field of an unfinished step are left out."""
         runs = {one.name: one.run for one in self.states if one.run}
         found = {}
         for name in self.config.order:
@@ -217,7 +210,7 @@ class ChainJob(RunJob[ChainConfig]):
                 job.require_extras(computes=computes)
 
     def find(self, *, replace: bool = False, verify: bool = False) -> FoundRun:
-        """As of `RunJob`. A manifest of other steps is no obstacle: the records of the steps are what is replaced."""
+        """As `RunJob.find`, but a manifest with other steps is no error: each step is checked by its own records."""
         manifest = self.folder.manifest_file.read()
         if manifest is not None and manifest["kind"] != self.kind and not replace:
             seen = [f"its kind is {manifest['kind']}, not {self.kind}"]
@@ -229,17 +222,12 @@ class ChainJob(RunJob[ChainConfig]):
             or (manifest["config"], manifest["inputs"]) != (self.settings(), inputs)
         ):
             return FoundRun()
-        gone = [
-            uri
-            for uri in (paths.join(self.root, one) for one in (RUN_REPORT, REPORT_HTML))
-            if not self.store.exists(uri)
-        ]
-        if gone:
-            return FoundRun(damage=dict.fromkeys(gone, "is gone"))
+        if gone := self.missing_reports():
+            return FoundRun(damage=gone)
         return FoundRun(self._run(manifest, self.read_report(), fresh=False))
 
     def check(self, session: Session, replace: bool) -> None:
-        """Make the checks of each step that waits for others, so that a mistake in the last step is found at once."""
+        """Check each step that waits for others, so that mistakes in the last are found before the first is made."""
         waiting = [one.name for one in self.walk(replace=replace) if one.run is None]
         jobs = self.jobs
         for name in waiting:
@@ -249,7 +237,7 @@ class ChainJob(RunJob[ChainConfig]):
 
     @contextmanager
     def missing_outputs_allowed(self, steps: Sequence[str]) -> Iterator[None]:
-        """Leave out an error about the output of one of these steps, which is not there yet."""
+        """Suppress an error about the output of one of these steps, which does not exist yet."""
         try:
             yield
         except UserError as error:
@@ -281,7 +269,7 @@ class ChainJob(RunJob[ChainConfig]):
         if self.config.until:
             manifest = {"kind": self.kind, "name": self.config.name, "artifacts": digests, **made.more}
             return self._run(manifest, made.report, fresh=True)
-        self.folder.manifest_file.discard()  # of the steps of an earlier run file
+        self.folder.manifest_file.discard()  # it may list the steps of an earlier run file
         return made
 
     def _entries_before(self) -> dict[str, Any]:
@@ -294,7 +282,7 @@ class ChainJob(RunJob[ChainConfig]):
         return {one["step"]: one for one in found["steps"]} if found else {}
 
     def _entry(self, step: ChainStep, before: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
-        """A step in the report. seconds: that this call took to finish it; None: it was finished before."""
+        """The entry of a step in the report. seconds: time of this call for it; None: an earlier call finished it."""
         digest = step.run.manifest["digest"] if step.run else None
         known = before.get(step.name, {})
         if seconds is None and digest is not None and known.get("digest") == digest:
@@ -338,9 +326,7 @@ class ChainJob(RunJob[ChainConfig]):
         ]
         done = sum(one["state"] == FINISHED for one in entries)
         table = DataTable(None, ("Step", "Kind", "State", ">Time", "Facts", "Digest"), rows)
-        words = (
-            f"{done} of {plural(len(entries), 'step')} finished. Time: of the call that finished a step, for it alone."
-        )
+        words = f"{done} of {plural(len(entries), 'step')} finished. Time: of the step in the call that finished it."
         shown: list[Section | None] = [
             warnings_section(made.report["warnings"]),
             table_section("steps", "Steps", table, words=words, none="No steps."),
@@ -353,31 +339,27 @@ class ChainJob(RunJob[ChainConfig]):
     def submitted(self) -> dict[str, Any]:
         steps = {name: dict(given) for name, given in self.config.steps.items()}
         for name, job in self.jobs.items():
-            if self.config.fields(name):  # its settings would lose the reference
+            if self.config.fields(name):  # its settings have values in place of references
                 continue
             own = {key: value for key, value in job.submitted().items() if key not in ("output", "storage")}
             kept = {"if": steps[name]["if"]} if "if" in steps[name] else {}
-            steps[name] = self._with_references(own) | kept
+            steps[name] = with_texts(own, self._with_reference) | kept
         return job_config(self.config) | {"output": self.root, "steps": steps}
 
-    def _with_references(self, value: Any) -> Any:
-        """Settings with references in place of the outputs of steps, which order the steps."""
-        if isinstance(value, dict):
-            return {key: self._with_references(inner) for key, inner in value.items()}
-        if isinstance(value, list):
-            return [self._with_references(inner) for inner in value]
+    def _with_reference(self, text: str) -> str:
+        """A path with a reference in place of the output of a step: references order the steps."""
         for name in self.config.steps:
             output = self.config.output_of(name)
-            if isinstance(value, str) and (value == output or value.startswith(f"{output}/")):
-                return f"${{{name}.output}}{value.removeprefix(output)}"
-        return value
+            if text == output or text.startswith(f"{output}/"):
+                return f"${{{name}.output}}{text.removeprefix(output)}"
+        return text
 
     def _known(self) -> dict[str, RunJob[Any]]:
-        """The jobs of the steps whose inputs are there."""
+        """The jobs of the steps whose inputs exist."""
         return {one.name: self.jobs[one.name] for one in self.states if one.job or one.run}
 
     def identity(self) -> list[Any]:
-        """Of the settings of all steps, and of the inputs of those that need no other step."""
+        """The settings of all steps, and the identities of those that need no other step."""
         first = {name: job.identity() for name, job in self.jobs.items() if not self.config.needs(name)}
         return [self.submitted()["steps"], self.config.until, first]
 
@@ -407,7 +389,7 @@ class ChainJob(RunJob[ChainConfig]):
 
 @contextmanager
 def naming(step: str) -> Iterator[None]:
-    """Name a step in the errors of its run."""
+    """Begin errors of its run with the name of the step."""
     try:
         yield
     except RaymillError as error:
@@ -417,7 +399,7 @@ def naming(step: str) -> Iterator[None]:
 
 
 def _shown(entry: Mapping[str, Any]) -> str:
-    """Why a step is as it is, or what its run found, in a line."""
+    """In one line, the reason of the state of a step, or the main results of its run."""
     return entry["reason"] or "; ".join(" ".join(line.split()) for line in entry["facts"].splitlines())
 
 
@@ -426,7 +408,7 @@ def _values_of(runs: Mapping[str, Run]) -> ValueOf:
 
 
 def _fingerprint(steps: Sequence[ChainStep]) -> str | None:
-    """Fingerprint of what the steps were made of; None if one is open."""
+    """Fingerprint of the inputs and results of the steps; None if one is open."""
     if any(one.state == OPEN for one in steps):
         return None
     parts = (one.run and [one.run.manifest["inputs"], one.run.manifest["digest"]] for one in steps)

@@ -1,11 +1,11 @@
-"""`raymill plan` and the dry run of a run file: those of its steps, each by its kind. Writes nothing."""
+"""The plan and the dry run of a run file, made of those of its steps. Writes nothing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raymill.cluster.answer import Answer
 from raymill.cluster.chain.config import ChainConfig
-from raymill.cluster.chain.job import FINISHED, OPEN, ChainJob, naming
+from raymill.cluster.chain.job import OPEN, ChainJob, naming
 from raymill.cluster.formats import duration
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.cluster.frame.kinds import kind_of
@@ -24,27 +24,23 @@ def plan_chain(
     mfu: float | None = None,
     price_per_gpu_hour: float | None = None,
 ) -> Answer:
-    """The plans of the steps that can start now, and their sum. The others are listed as unknown.
+    """The plans of the steps that can start now, and their sum. Other steps are listed as unknown.
 
     Args:
         gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour: for the steps whose kind takes them.
 
     Returns:
-        {kind, name, steps, unknown, on_cores}. steps: name -> plan of its kind, null of a step that is not to be made.
-        unknown: name -> why. on_cores: sums for each number of cores; `seconds` and `money` are null where a plan
+        {kind, name, steps, unknown, on_cores}. steps: name -> plan of its kind; null if finished or not made. unknown:
+        name -> reason. on_cores: sums for each number of cores; `seconds` and `money` are null where a plan
         states none.
 
     Raises:
         UserError: as the first checks of a run.
     """
     given: dict[str, Any] = {
-        "prices": prices,
-        "gpu": gpu,
-        "gpu_memory_gib": gpu_memory_gib,
-        "peak_tflops": peak_tflops,
-        "mfu": mfu,
-    }
-    given |= {"cores": cores, "price_per_gpu_hour": price_per_gpu_hour}
+        "cores": cores, "prices": prices, "gpu": gpu, "gpu_memory_gib": gpu_memory_gib, "peak_tflops": peak_tflops,
+        "mfu": mfu, "price_per_gpu_hour": price_per_gpu_hour,
+    }  # fmt: skip
     job = ChainJob(settings)
     steps: dict[str, Any] = {}
     unknown: dict[str, str] = {}
@@ -62,7 +58,7 @@ def plan_chain(
             lines += ["", f"step {step.name}: unknown, as it {step.reason}"]
         else:
             steps[step.name] = None
-            lines += ["", f"step {step.name}: {step.state if step.state == FINISHED else step.reason}, nothing to do"]
+            lines += ["", f"step {step.name}: {step.reason or step.state}, nothing to do"]
     sums = [_sum([one for one in steps.values() if one], count) for count in cores]
     lines += ["", f"sum of {'the steps that are known' if unknown else 'all steps'}, one after the other"]
     lines += [f"  {one['cores']:>5,} cores  {duration(one['seconds']):<14}{_money(one['money'])}" for one in sums]
@@ -71,8 +67,8 @@ def plan_chain(
 
 
 def dry_run(settings: ChainConfig, address: str | None = None) -> Iterator[str]:
-    """Lines about each step: its state, and what its kind would do. An error about the output of a step that does not
-    exist yet is none.
+    """Lines about each step: its state, and the dry run of its kind. Errors about outputs of steps that do not exist
+    yet are left out.
 
     Raises:
         UserError: as the run of a step; the message names it.
@@ -93,7 +89,7 @@ def dry_run(settings: ChainConfig, address: str | None = None) -> Iterator[str]:
 
 
 def _sum(plans: Sequence[Mapping[str, Any]], cores: int) -> dict[str, Any]:
-    """Seconds and money of plans on this number of cores. A plan without a time for it has one for any number."""
+    """Sums of the seconds and money of plans on this number of cores. A plan without `on_cores` has one for all."""
     seconds: list[float | None] = []
     amounts: list[float | None] = []
     for plan in plans:

@@ -316,8 +316,12 @@ class RunJob(ABC, Generic[Config]):
                 uri = paths.join(self.root, name)
                 artifact = Artifact.find(self.store, uri)
                 found |= {uri: "is gone"} if artifact is None else artifact.damage(compare_sha256=compare_sha256)
+        return found | self.missing_reports()
+
+    def missing_reports(self) -> dict[str, str]:
+        """URI -> that it is gone, of the reports of a finished run."""
         reports = [paths.join(self.root, name) for name in (RUN_REPORT, REPORT_HTML)]
-        return found | {uri: "is gone" for uri in reports if not self.store.exists(uri)}
+        return {uri: "is gone" for uri in reports if not self.store.exists(uri)}
 
     def parts(self) -> tuple[Run, ...]:
         """The finished runs that this one consists of."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from raymill.cluster.formats import plural
+from raymill.cluster.formats import plural, table_lines
 from raymill.cluster.progress import clock
 from raymill.cluster.submit.backend import Attempt, AttemptLost, Backend, State, first_attempts
 from raymill.cluster.submit.calls import find_job, submit_to
@@ -111,9 +111,7 @@ def runs(
         (one.name[:_MOST_CHARACTERS], one.state, _moment(one.started), _duration(one), one.output[:_MOST_CHARACTERS])
         for one in shown
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(table_lines(rows)))
     if len(shown) < len(attempts):
         _print_message(f"{plural(len(attempts) - len(shown), 'older attempt')} not shown (--all shows them).")
 

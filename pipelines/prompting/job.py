@@ -26,7 +26,7 @@ from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import require_extra
-from raymill.cluster.formats import money, plural
+from raymill.cluster.formats import money, plural, table_lines
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import changed_run
 from raymill.cluster.readers.inputs import STORES
@@ -62,12 +62,9 @@ class PromptRun(Run):
 
     @property
     def summary(self) -> str:
-        lines = [f"{plural(self.report['items'], 'item')}, score {self.report['score']}; best first:"]
         head, rows = self.table
-        wide = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
-        for row in (head, *rows):
-            lines.append("  ".join(cell.ljust(size) for cell, size in zip(row, wide, strict=True)).rstrip())
-        return "\n".join(lines)
+        first = f"{plural(self.report['items'], 'item')}, score {self.report['score']}; best first:"
+        return "\n".join([first, *table_lines([head, *rows])])
 
     @property
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

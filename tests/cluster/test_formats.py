@@ -92,3 +92,11 @@ def test_the_names_that_a_message_lists_are_few_and_short():
 
 def test_a_text_for_terminals_has_no_character_that_a_terminal_executes():
     assert formats.ascii_text("a\tb\x1b[1m~ ü – ’") == "a?b?[1m~ ? - ?"
+
+
+def test_table_lines_pad_cells_to_their_column_and_end_without_spaces():
+    assert formats.table_lines([("step", "state"), ("a", "finished"), ("b", "")]) == [
+        "step  state",
+        "a     finished",
+        "b",
+    ]

@@ -61,6 +61,17 @@ def test_items_needed_with_a_tenth_that_differ(difference, items):
     assert items_needed(0.10, difference) == items
 
 
+def test_calibration_of_copies_in_groups_is_as_certain_as_without_the_copies():
+    random = np.random.default_rng(3)
+    confidence = random.random(60)
+    right = (random.random(60) < confidence).astype(float)
+    once = calibration(confidence, right)
+    copies, numbers = [np.repeat(one, 4) for one in (confidence, right)], np.repeat(np.arange(60), 4).tolist()
+    grouped, apart = calibration(*copies, numbers), calibration(*copies)
+    assert (grouped.low, grouped.high) == pytest.approx((once.low, once.high))
+    assert apart.high - apart.low < 0.8 * (once.high - once.low)
+
+
 def test_calibration_by_hand():
     confidence = np.array([0.9] * 5 + [0.6] * 5)
     right = np.array([1, 1, 1, 1, 0, 1, 1, 1, 0, 0], float)

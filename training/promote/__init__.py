@@ -1,1 +1,1 @@
-"""The kind `promote`, which moves an alias of a model, such as `champion`, and the verb `alias`, which reads it."""
+"""The kind `promote`, which points an alias, such as `champion`, to a model, and the verb `alias`, which reads it."""

@@ -1,7 +1,7 @@
-"""The records of an alias: FOLDER/aliases/NAME/00000001.json and so on; the one with the highest number holds.
+"""The records of an alias: FOLDER/aliases/NAME/00000001.json, ...; that with the highest number is current.
 
-A record is created once (put-if-absent) and never changed, so of two programs that move an alias at the same time one
-is first, and a reader sees the model of one of them, whole. A rollback is a record too.
+A record is created once (put-if-absent) and never changed. If two programs move an alias at the same time, one is
+first, and a reader sees one whole record. A rollback is a record, too.
 """
 
 import os
@@ -31,7 +31,7 @@ _LARGEST = 64 << 10  # bytes of a record
 _TRIES = 100
 
 _Number = Annotated[int, Field(ge=1, le=_HIGHEST)]
-_Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@/-]{1,300}$")]  # of a model of the hub it has its name
+_Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@/-]{1,300}$")]  # that of a model of the hub has the model's name
 
 
 class _Evidence(TypedDict):
@@ -57,7 +57,7 @@ class AliasVersion:
         version: its number, from 1.
         promoted: number of the record that promoted the model; another one than `version` after a rollback.
         model: URI of a run or a model folder. digest: of the run, or the fingerprint of the folder.
-        evidence: URI of the run that speaks for the model, its digest and its `passed`; null: none was given.
+        evidence: the run that justified the promotion: its URI, digest and `passed`; None: none was given.
         moved: UTC time.
     """
 
@@ -102,7 +102,7 @@ class Alias:
         return paths.join(self.folder, ALIASES, self.name)
 
     def current(self) -> AliasVersion | None:
-        """The record that holds; None if there is none.
+        """The current record; None if there is none.
 
         Raises:
             DataError: it is damaged.
@@ -114,7 +114,7 @@ class Alias:
         return self.read(max(numbers)) if numbers else None
 
     def move(self, model: str, digest: str, evidence: Mapping[str, Any] | None) -> AliasVersion:
-        """Name a model. If the alias names it already for the same evidence, nothing is written.
+        """Point the alias to a model. If it does already, with the same evidence, nothing is written.
 
         Raises:
             BusyError: other programs moved the alias each time, or something else has the name of the next record.
@@ -135,7 +135,7 @@ class Alias:
         )
 
     def rollback(self) -> AliasVersion:
-        """Name the model again that was promoted before the current one.
+        """Return to the model that was promoted before the current one, in a new record.
 
         Raises:
             DataError: there is none, or it is gone or changed.
@@ -159,7 +159,7 @@ class Alias:
         Raises:
             DataError: it is gone, changed, or on another store than the aliases.
         """
-        # Whoever wrote the record could else choose where requests with the user's keys go.
+        # Otherwise whoever wrote the record could direct requests with the user's keys to any store.
         if paths.store_of(record.model) != paths.store_of(self.folder):
             raise DataError(f"{record.model}: is on another store than the aliases. Promote it by its config.")
         if (seen := model_digest(self.store, record.model)) != record.digest:
@@ -173,7 +173,9 @@ class Alias:
         """The number of the next record."""
         number = now.version + 1 if now else 1
         if number > _HIGHEST:
-            raise DataError(f"{self._uri(_HIGHEST)}: has the highest number. Delete it: then the record before holds.")
+            raise DataError(
+                f"{self._uri(_HIGHEST)}: has the highest number. Delete it; then the record before it is current."
+            )
         return number
 
     def _create(self, record: AliasVersion) -> bool:
@@ -190,7 +192,7 @@ class Alias:
 
     def read(self, number: int) -> AliasVersion:
         """The record with this number. Raises DataError: it is gone or damaged."""
-        fix = "Restore it; or delete it, then the record before it holds."
+        fix = "Restore it; or delete it, then the record before it is current."
         what = "the record of an alias"
         file = RecordFile(
             self.store, self._uri(number), what, AliasVersion.parse, fix, of_folder=False, largest=_LARGEST

@@ -17,13 +17,13 @@ def alias(
     folder: Annotated[str, typer.Argument(help="folder or URI of the models, `folder` of the promotion")],
     name: Annotated[str, typer.Argument(help="the alias, such as champion")],
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="name the model promoted before the current one")
+        bool, typer.Option("--rollback", help="return to the model promoted before the current one")
     ] = False,
     config: RunConfig = None,
     override: StorageOverrides = None,
     json_: Annotated[bool, typer.Option("--json", help="print values for a program")] = False,
 ) -> None:
-    """Print the model that an alias names, its digest, and the evidence for it."""
+    """Print the model of an alias, its digest, and the evidence for it."""
     found = alias_at(folder, name, rollback, config, override)
     print(json.dumps(found, indent=1) if json_ else found)
 
@@ -35,18 +35,18 @@ def alias_at(
     config: AnyConfig = None,
     override: Changes = None,
 ) -> Answer:
-    """The model that an alias names: {version, promoted, model, digest, evidence, moved}.
+    """The current record of an alias: {version, promoted, model, digest, evidence, moved}.
 
     Args:
         folder: folder or URI of the models.
         name: the alias.
-        rollback: name the model again that was promoted before the current one.
+        rollback: first return to the model that was promoted before the current one.
         config: a config, for its `storage` settings.
         override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
 
     Raises:
         ConfigError: there is no such alias.
-        DataError: there is no model to name again, or it changed.
+        DataError: there is no model to return to, or it changed.
     """
     with store_for(folder, config, override) as (store, at):
         one = Alias(store, at, name)

@@ -1,7 +1,7 @@
-"""The main job of `raymill promote`: an alias of a folder of models names another model.
+"""The main job of `raymill promote`: it points an alias to a model.
 
-The model and the run that speaks for it are recorded by digest. A promotion that is finished is not repeated, also not
-after the alias was moved on or rolled back.
+The digests of the model and of the run that is the evidence for it are recorded. A finished promotion is not repeated,
+also not after the alias was moved on or rolled back.
 """
 
 import json
@@ -18,10 +18,10 @@ from raymill.cluster.asking.backends import exported, located
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.execution import Execution
-from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob
+from raymill.cluster.frame.job import Made, Making, Run, RunJob
 from raymill.cluster.frame.run_name import NAME, RunName, named_after_output
 from raymill.cluster.inspection import is_run, nothing_here, read_run_manifest
-from raymill.cluster.run import RUN_REPORT, RunFolder, reading_report
+from raymill.cluster.run import RunFolder, reading_report
 from raymill.cluster.session import Session
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import Storage, StorageOptions
@@ -31,19 +31,19 @@ from raymill.training.promote.alias import Alias, model_digest, models_folder
 
 
 class PromoteConfig(BaseModel, extra="forbid", frozen=True):
-    """A model that an alias names from now on."""
+    """A model, and the alias that is pointed to it."""
 
     kind: Literal["promote"] = Field(description="Kind of run: promote")
     name: RunName = ""
-    model: paths.AbsolutePath = Field(description="Output of a run, or model folder, that the alias names")
+    model: paths.AbsolutePath = Field(description="Output of a run, or model folder, that the alias is pointed to")
     alias: str = Field(pattern=NAME, max_length=100, description="The alias, such as champion")
     folder: paths.AbsolutePath | None = Field(
         None, description="Folder or URI with the aliases; null: $RAYMILL_MODELS, else ./models"
     )
     evidence: paths.AbsolutePath | None = Field(
         None,
-        description="Output of a run with `passed: true` in its report, such as a comparison of the model, as its "
-        "first one, with others; null: none",
+        description="Output of a run with `passed: true` in its report, such as a comparison whose first model is the "
+        "promoted one; null: none",
     )
     output: str = Field(min_length=1, description="Folder or URI of the record of this promotion")
     execution: Execution = Field(Execution(), description="Tries and CPUs; a promotion has no units of work")  # type: ignore[call-arg]
@@ -74,7 +74,7 @@ class PromoteRun(Run):
 
 
 class PromoteJob(RunJob[PromoteConfig]):
-    """Move an alias, such as champion, to a model. `raymill alias FOLDER NAME` reads it."""
+    """Point an alias, such as champion, to a model. `raymill alias FOLDER NAME` reads it."""
 
     kind, run_type = "promote", PromoteRun
 
@@ -90,7 +90,7 @@ class PromoteJob(RunJob[PromoteConfig]):
 
     @cached_property
     def evidence(self) -> dict[str, Any] | None:
-        """The run that speaks for the model: its URI, its digest and `passed` of its report."""
+        """The evidence: URI of the run, its digest, and `passed` of its report."""
         if (uri := self.config.evidence) is None:
             return None
         manifest = read_run_manifest(self.store, uri)
@@ -107,9 +107,10 @@ class PromoteJob(RunJob[PromoteConfig]):
         return {"run": uri, "digest": manifest["digest"], "passed": True}
 
     def _refuse_other_model(self, uri: str, report: Mapping[str, Any]) -> None:
-        """
+        """Verify that the first model of a comparison is the promoted one.
+
         Raises:
-            ConfigError: the first model of a comparison is another one than the one to be promoted, or was made again.
+            ConfigError: it is another one, or was made again after the comparison.
         """
         with reading_report(uri):
             first = report["models"]["A"]
@@ -144,8 +145,7 @@ class PromoteJob(RunJob[PromoteConfig]):
         return Made(report | asdict(now), digests, {"finished": now.moved})
 
     def damage(self, manifest: Mapping[str, Any], compare_sha256: bool) -> dict[str, str]:
-        reports = [paths.join(self.root, name) for name in (RUN_REPORT, REPORT_HTML)]
-        return {uri: "is gone" for uri in reports if not self.store.exists(uri)}
+        return self.missing_reports()
 
     def page_facts(self, report: dict[str, Any]) -> dict[str, Any]:
         shown = {name: report[name] for name in ("alias", "model", "digest", "before", "moved")}
@@ -175,7 +175,7 @@ def plan_promotion(settings: PromoteConfig) -> Answer:
 
 
 def dry_run(settings: PromoteConfig, address: str | None = None) -> Iterator[str]:
-    """Lines about what the alias names now and would name. address: not used, since nothing is started.
+    """Lines about the model, the evidence and the alias. address: not used, since nothing is started.
 
     Raises:
         UserError: as the run.

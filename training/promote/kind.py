@@ -1,4 +1,4 @@
-"""The kind of run `promote`: a model becomes the one that an alias names."""
+"""The kind of run `promote`: points an alias to a model."""
 
 from raymill.cluster.entry import Entry
 from raymill.cluster.frame.kind import Kind, Verb
@@ -6,7 +6,7 @@ from raymill.cluster.frame.kind import Kind, Verb
 PROMOTE = Kind(
     name="promote",
     call=Entry("raymill.typed_settings:promote"),
-    text="move an alias, such as champion, to a model, with the evidence for it",
+    text="point an alias, such as champion, to a model, with the evidence for it",
     config=Entry("raymill.training.promote.job:PromoteConfig"),
     job=Entry("raymill.training.promote.job:PromoteJob"),
     own_plan=Entry("raymill.training.promote.job:plan_promotion"),
@@ -14,7 +14,7 @@ PROMOTE = Kind(
     verbs={
         "alias": Verb(
             Entry("raymill.training.promote.commands:alias"),
-            "the model that an alias names, with its digest; --rollback names the one before again",
+            "the model of an alias, with its digest; --rollback returns to the model before",
             call=Entry("raymill.training.promote.commands:alias_at"),
         ),
     },

@@ -62,7 +62,7 @@ def test_a_model_is_promoted_once_with_its_evidence(tmp_path):
     assert not find_garbage(Store(), str(tmp_path / "p1"), 0).unknown
 
 
-def test_a_comparison_speaks_for_its_first_model_alone(tmp_path):
+def test_a_comparison_is_evidence_for_its_first_model_alone(tmp_path):
     compared("cmp", tmp_path / "one")
     with pytest.raises(
         ConfigError, match=r"cmp compared .*/one \(fingerprint weights-\w{16}\) with others, and .*/two .* is to be"
@@ -83,7 +83,7 @@ def test_a_comparison_speaks_for_its_first_model_alone(tmp_path):
     "models",
     [None, [], {}, {"A": 5}, {"A": {}}, {"A": {"at": "/x", "revision": None}}, {"A": {"at": {}, "revision": []}}],
 )
-def test_a_comparison_with_other_values_speaks_for_no_model(tmp_path, models):
+def test_a_comparison_with_other_values_is_evidence_for_no_model(tmp_path, models):
     compared("cmp", tmp_path / "one", models=models)
     with pytest.raises((ConfigError, DataError), match=r"not the report of this run|Compare it as the first"):
         promote(evidence="cmp")
@@ -92,7 +92,7 @@ def test_a_comparison_with_other_values_speaks_for_no_model(tmp_path, models):
 
 @pytest.mark.parametrize("kind", ["compare", "words"])
 @pytest.mark.parametrize("passed", [None, False, "true", 1, 1.0, [True], {}, "gone"])
-def test_a_run_that_did_not_pass_speaks_for_no_model(tmp_path, kind, passed):
+def test_a_run_that_did_not_pass_is_evidence_for_no_model(tmp_path, kind, passed):
     judged("run", kind, **({} if passed == "gone" else {"passed": passed}))
     with pytest.raises(
         ConfigError, match=r"has `passed: .*` in its report, so the model is not promoted; true is wanted"
