@@ -1,7 +1,7 @@
-"""How vLLM and Ray Serve LLM serve an export: the command on a card, serve.yaml, and adapters that they refuse.
+"""Serving an export with vLLM and Ray Serve LLM: the command on a card, serve.yaml, and adapters that they refuse.
 
 Sources: vLLM 0.11 to 0.21, `lora/peft_helper.py` (DoRA, modules_to_save), `config/lora.py` (ranks), its #9280, #32599;
-Ray 2.60, `ray.serve.llm`: adapters are read from object stores alone, at PATH/ID, and requests name MODEL:ID.
+Ray 2.60, `ray.serve.llm`: adapters are read only from object stores, at PATH/ID, and requests name MODEL:ID.
 """
 
 import re
@@ -16,8 +16,8 @@ from raymill.training.config import TrainConfig
 from raymill.training.model_folder.loading import Base
 
 SERVE_FILE = "serve.yaml"
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of --max-lora-rank
-_ADAPTERS = 16  # that a replica of Ray Serve LLM holds, its default
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values of --max-lora-rank
+_ADAPTERS = 16  # per replica, the default of Ray Serve LLM
 _BUCKETS = ("s3", "gs", "abfss")
 _PLAIN = re.compile(r"[\w@%+=:,./~-]+", re.ASCII)  # a word that is safe in a fenced block
 
@@ -27,8 +27,13 @@ def adapter_rank(config: TrainConfig) -> int:
     return config.lora.rank * (2 if config.lora.init == "pissa" else 1)
 
 
+def _max_lora_rank(config: TrainConfig) -> int:
+    """The smallest bound of vLLM on ranks that allows the adapter."""
+    return next(one for one in _RANKS if one >= adapter_rank(config))
+
+
 def refused_adapter(config: TrainConfig, experts: bool) -> str:
-    """Why vLLM refuses the adapter of a training, or would answer otherwise with it; empty if it takes it.
+    """The reason why vLLM refuses the adapter of a training, or gives other answers; empty if it supports it.
 
     experts: whether the base is a mixture of experts.
     """
@@ -49,7 +54,7 @@ def refused_adapter(config: TrainConfig, experts: bool) -> str:
 
 
 def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) -> str:
-    """The command that serves an exported folder, from inside of it; empty if vLLM refuses it."""
+    """The command that serves an exported folder, run inside of it; empty if vLLM refuses it."""
     if folder in ("full", "merged"):
         return f"vllm serve . --served-model-name {config.name}"
     if folder != "adapter" or refused_adapter(config, experts):
@@ -58,8 +63,8 @@ def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) ->
     shown = name.rstrip("/").rpartition("/")[2] if paths.is_remote(name) else name
     words = [shown if _PLAIN.fullmatch(shown) else "BASE"]
     words += ["--revision", shlex.quote(base.revision)] if base.revision and _PLAIN.fullmatch(base.revision) else []
-    rank = next(one for one in _RANKS if one >= adapter_rank(config))
-    # The tokenizer here has the chat template of the training.
+    rank = _max_lora_rank(config)
+    # The exported tokenizer has the chat template of the training.
     words += ["--tokenizer", ".", "--enable-lora", "--lora-modules", f"{config.name}=.", "--max-lora-rank", str(rank)]
     return " ".join(["vllm serve", *words])
 
@@ -67,11 +72,11 @@ def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) ->
 def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, experts: bool, root: str) -> str:
     """serve.yaml of an export, for `serve run serve.yaml`: the whole model, else the adapter on its base.
 
-    Empty for models that answer with no text, and for an adapter alone that vLLM refuses or that lies on no object
-    store.
+    Empty for models that do not generate text, and if there is only an adapter that vLLM refuses or that is not on an
+    object store.
 
     Args:
-        folders: names of those exported. experts: whether the base is a mixture of experts. root: URI of the export.
+        folders: those that are exported. experts: whether the base is a mixture of experts. root: URI of the export.
     """
     if config.objective == "reward" or config.training_method.classifies:
         return ""
@@ -85,8 +90,9 @@ def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, e
         source = _source(base.name)
         if refused_adapter(config, experts) or paths.scheme(root) not in _BUCKETS or source is None or base.shown:
             return ""
-        rank = next(one for one in _RANKS if one >= adapter_rank(config))
-        kwargs: dict[str, Any] = {"enable_lora": True, "max_lora_rank": rank, "max_loras": _ADAPTERS}
+        kwargs: dict[str, Any] = {
+            "enable_lora": True, "max_lora_rank": _max_lora_rank(config), "max_loras": _ADAPTERS,
+        }  # fmt: skip
         one = {
             "model_loading_config": {"model_id": f"{config.name}-base", "model_source": source},
             "engine_kwargs": kwargs | ({"revision": base.revision} if base.revision else {}),
@@ -104,7 +110,7 @@ def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, e
 
 
 def _source(name: str) -> str | dict[str, str] | None:
-    """`model_source` of a model; None of an object store that Ray Serve LLM does not read."""
+    """`model_source` of a model; None for an object store that Ray Serve LLM does not read."""
     if not paths.is_remote(name):
         return name
     return {"bucket_uri": name} if paths.scheme(name) in _BUCKETS else None

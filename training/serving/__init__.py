@@ -1,1 +1,1 @@
-"""A model behind an endpoint with OpenAI's interface, to try it: the verb `raymill answer`."""
+"""The verb `raymill answer`: serves a model with OpenAI's interface, to try it."""

@@ -1,8 +1,9 @@
 """Requests, answers and errors of OpenAI's interface: /v1/models, /v1/chat/completions and /v1/completions.
 
-Of the interface what a language model by itself can do: one choice, its text, sampling, stop texts and streams. A
-parameter beyond it is refused by name, unless it has the value that asks for nothing; an ignored one would change
-answers without an error. Source: https://platform.openai.com/docs/api-reference/chat
+Supported: one choice of text, sampling parameters, stop texts and streams. Any other parameter is refused by name,
+unless it has the value that changes nothing: if it were ignored, answers would differ without an error.
+
+Source: https://platform.openai.com/docs/api-reference/chat
 """
 
 import json
@@ -17,13 +18,13 @@ from raymill.training.serving.served import ServedModel
 
 MOST_MESSAGES = 10_000
 _MOST_STOPS, _LONGEST_STOP = 4, 200  # as OpenAI's; characters
-_SHOWN = 300  # characters of a reason
+_SHOWN = 300  # characters of an error message
 
 _Zero = Annotated[float, Field(ge=0, le=0)]
 
 
 class ApiError(Exception):
-    """An error in OpenAI's form. status: of HTTP. kind: `type` there. code, param: as there, or null."""
+    """An error in OpenAI's form. status: HTTP status. kind: its `type`. code, param: as there, or None."""
 
     def __init__(
         self, status: int, message: str, kind: str = "invalid_request_error", code: str | None = None,
@@ -40,7 +41,7 @@ class _Part(BaseModel, extra="forbid"):
 
 
 def _listed(value: Any) -> Any:
-    """A list of a single text; so that a wrong value has one problem, not one of each form."""
+    """A single text as a list. With a union of both types, a wrong value would have an error for each."""
     return [value] if isinstance(value, str) else value
 
 
@@ -63,7 +64,7 @@ class _StreamOptions(BaseModel, extra="forbid"):
 
 
 class _Request(BaseModel):
-    """What both interfaces take."""
+    """Parameters of both kinds of completion."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -75,11 +76,11 @@ class _Request(BaseModel):
     stop: Annotated[list[_StopText] | None, BeforeValidator(_listed), Field(max_length=_MOST_STOPS)] = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
-    # Names of the user's, which decide nothing.
+    # Labels for the caller's own use.
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: Literal[False] | None = None
-    # At these values they ask for nothing.
+    # Only the values that change nothing are allowed.
     n: Literal[1] | None = None
     frequency_penalty: _Zero | None = None
     presence_penalty: _Zero | None = None
@@ -87,7 +88,7 @@ class _Request(BaseModel):
 
     @property
     def wanted(self) -> int | None:
-        """The most tokens of the answer; None: not stated."""
+        """Largest number of tokens of the answer; None: not stated."""
         return self.max_tokens
 
 
@@ -128,7 +129,7 @@ class TextRequest(_Request):
 
 
 def parsed(data: bytes, kind: type[ChatRequest] | type[TextRequest]) -> ChatRequest | TextRequest:
-    """The request in a body. Raises ApiError: it is none."""
+    """The request in a body. Raises ApiError: the body is not a valid request."""
     try:
         plain = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -139,9 +140,9 @@ def parsed(data: bytes, kind: type[ChatRequest] | type[TextRequest]) -> ChatRequ
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(one) for one in first["loc"])
         extra = first["type"] == "extra_forbidden"
-        said = "this parameter is not supported here" if extra else first["msg"]
+        problem = "this parameter is not supported here" if extra else first["msg"]
         code = "unsupported_parameter" if extra else "invalid_value"
-        raise ApiError(400, f"{param or 'body'}: {said}", code=code, param=param[:100] or None) from error
+        raise ApiError(400, f"{param or 'body'}: {problem}", code=code, param=param[:100] or None) from error
 
 
 class AnswerForm:
@@ -150,13 +151,14 @@ class AnswerForm:
     def __init__(self, served: ServedModel, is_chat: bool) -> None:
         self.id = f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}"
         self._is_chat = is_chat
-        name = "chat.completion" if is_chat else "text_completion"
-        self._frame = {"id": self.id, "created": int(time.time()), "model": served.name}
-        self._frame |= {"system_fingerprint": served.fingerprint}
-        self._whole, self._chunk = name, f"{name}.chunk" if is_chat else name
+        self._frame = {
+            "id": self.id, "created": int(time.time()), "model": served.name, "system_fingerprint": served.fingerprint,
+        }  # fmt: skip
+        self._whole = "chat.completion" if is_chat else "text_completion"
+        self._chunk = "chat.completion.chunk" if is_chat else "text_completion"
 
     def whole(self, text: str, completion: Completion) -> dict[str, Any]:
-        """The answer that is not streamed."""
+        """The whole answer, for a request without `stream`."""
         content: dict[str, Any] = (
             {"message": {"role": "assistant", "content": text, "refusal": None}} if self._is_chat else {"text": text}
         )
@@ -172,7 +174,7 @@ class AnswerForm:
         return self._with({"delta": {"content": text}} if self._is_chat else {"text": text}, None)
 
     def last(self, completion: Completion, with_usage: bool) -> list[dict[str, Any]]:
-        """The chunks after the text: the reason of its end, and the counts if they are wanted."""
+        """The chunks after the text: the finish reason, and the token counts if requested."""
         chunks = [self._with({"delta": {}} if self._is_chat else {"text": ""}, completion.finish)]
         if with_usage:
             chunks.append(self._frame | {"object": self._chunk, "choices": [], "usage": usage(completion)})

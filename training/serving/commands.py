@@ -23,23 +23,24 @@ _completer = Entry("raymill.training.evaluation.completing:Completer")
 def answer(
     model: Annotated[
         str,
-        typer.Argument(help="model folder, or output of a finished training; with --alias the folder of the models"),
+        typer.Argument(help="model folder, or output of a finished training; with --alias: the folder of the aliases"),
     ],
-    alias: Annotated[str | None, typer.Option(help="serve the model that this alias names, such as champion")] = None,
-    host: Annotated[str, typer.Option(help="address to listen on; another one than loopback needs a token")] = (
-        "127.0.0.1"
-    ),
+    alias: Annotated[str | None, typer.Option(help="serve the model of this alias, such as champion")] = None,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; requests need a token if it is not a loopback address")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="port to listen on; 0: any that is free")] = 8000,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="requests that are computed together, at most")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=256, help="largest number of requests computed together")] = 8,
     max_tokens: Annotated[
-        int, typer.Option(min=1, help="tokens of an answer, at most, and where a request states none")
+        int, typer.Option(min=1, help="largest number of tokens of an answer, and the number if a request states none")
     ] = 1024,
-    max_context: Annotated[int, typer.Option(min=2, help="tokens of a prompt with its answer, at most")] = 8192,
+    max_context: Annotated[int, typer.Option(min=2, help="largest number of tokens of a prompt and its answer")] = 8192,
     concurrent: Annotated[
-        int, typer.Option(min=1, max=10_000, help="requests that are answered or wait, at most")
+        int, typer.Option(min=1, max=10_000, help="largest number of requests in work or waiting")
     ] = 64,
     timeout_s: Annotated[
-        float, typer.Option("--timeout-s", min=0.1, help="seconds from a request to the end of its answer, at most")
+        float,
+        typer.Option("--timeout-s", min=0.1, help="largest number of seconds from a request to the end of its answer"),
     ] = 300.0,
     log_content: Annotated[
         bool, typer.Option("--log-content", help="also log prompts and answers, which may be personal")
@@ -49,8 +50,9 @@ def answer(
 ) -> None:
     """Serve a model with OpenAI's interface, to try and test it: chat and text completions, streamed or whole.
 
-    Standard output has a JSON line for each request, in OpenTelemetry's names. The token of requests is read from
-    RAYMILL_ANSWER_TOKEN; without it one is made and shown where others can reach the address. Ctrl-C ends it.
+    Standard output has a JSON line for each request, with the names of OpenTelemetry. The token that requests need is
+    read from RAYMILL_ANSWER_TOKEN; if it is not set and the address is not loopback, one is made and shown. Ctrl-C
+    stops it.
     """
     server = answer_requests(
         model, alias, host=host, port=port, batch=batch, max_tokens=max_tokens, max_context=max_context,
@@ -88,29 +90,29 @@ def answer_requests(
     config: AnyConfig = None,
     override: Changes = None,
 ) -> AnswerServer:
-    """A model behind an endpoint with OpenAI's interface, until it is closed: `with raymill.answer(...) as server`.
+    """Serve a model with OpenAI's interface until the server is closed: `with raymill.answer(...) as server`.
 
     The model is loaded before the function returns, on a GPU if this process sees one.
 
     Args:
-        model: model folder, or output of a finished training; with `alias` the folder of the models.
-        alias: serve the model that this alias names.
-        host: address to listen on. Requests need the token of the variable RAYMILL_ANSWER_TOKEN if it is set; without
-            it one is made for an address that others can reach.
+        model: model folder, or output of a finished training; with `alias` the folder of the aliases.
+        alias: serve the model of this alias.
+        host: address to listen on. Requests need the token in the variable RAYMILL_ANSWER_TOKEN; if it is not set, one
+            is made for addresses other than loopback, and loopback needs none.
         port: port to listen on; 0: any that is free.
-        batch: requests that are computed together, at most.
-        max_tokens: tokens of an answer, at most, and where a request states none.
-        max_context: tokens of a prompt with its answer, at most.
-        concurrent: requests that are answered or wait, at most.
-        timeout_s: seconds from a request to the end of its answer, at most.
-        log: called with a record of each request, in OpenTelemetry's names, from another thread.
-        log_content: records have prompts and answers, too.
+        batch: largest number of requests computed together.
+        max_tokens: largest number of tokens of an answer, and the number if a request states none.
+        max_context: largest number of tokens of a prompt and its answer.
+        concurrent: largest number of requests in work or waiting.
+        timeout_s: largest number of seconds from a request to the end of its answer.
+        log: called from another thread with a record of each request, with the names of OpenTelemetry.
+        log_content: whether records contain prompts and answers.
         config: a config, for its `storage` settings.
         override: changes of single settings, as in {"storage.endpoint_url": "http://HOST:PORT"}.
 
     Raises:
-        ConfigError: there is no such alias, the model answers with no text, or the port is taken.
-        DataError: a file of the model is damaged, or it is not the one that was promoted.
+        ConfigError: there is no such alias, the model does not generate text, or the port is taken.
+        DataError: a file of the model is damaged, or the model of the alias changed after its promotion.
         StorageError: nothing is there.
     """
     require_extra("train", "raymill answer")

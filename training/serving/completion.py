@@ -1,4 +1,4 @@
-"""One completion that is asked for, and its text as it grows."""
+"""A requested completion, and its text as it is generated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -6,19 +6,21 @@ from dataclasses import dataclass, field
 
 @dataclass(eq=False)
 class Completion:
-    """A prompt that is completed.
+    """A prompt and its completion.
 
     Attributes:
         ids: tokens of the prompt.
-        most: tokens of the completion, at most.
-        temperature: 0 takes the most probable token. top_p: probability of the tokens that are drawn from.
-        seed: of the drawn tokens.
-        stop: texts that end the completion, and are not part of it.
-        streams: whether `on_text` is called for parts, else once for the whole text.
-        on_text: called with each part of the text, in another thread; with None at the end.
-        cancelled: set by who asks; the completion ends at its next token.
-        output: tokens so far, with the one that ends it. finish: `stop` or `length` at the end.
-        error: why it failed, or None.
+        most: largest number of tokens of the completion.
+        temperature: sampling temperature; 0: greedy.
+        top_p: probability mass of nucleus sampling.
+        seed: random seed of the sampling.
+        stop: texts that end the completion and are not part of it.
+        streams: whether `on_text` is called with parts of the text; else with the whole text.
+        on_text: called with text, from another thread; with None at the end.
+        cancelled: set by the caller; the completion ends at its next token.
+        output: tokens so far, with the end-of-sequence token.
+        finish: `stop` or `length` at the end.
+        error: the exception if it failed.
     """
 
     ids: Sequence[int]
@@ -36,13 +38,13 @@ class Completion:
 
 
 class GrowingText:
-    """The text of a completion, whose parts are sent as soon as no later token can change them.
+    """Detokenised text of a completion; a part is sent as soon as no later token can change it.
 
-    The parts together are `text_of` of all tokens, up to the first stop text.
+    The concatenated parts equal `text_of` all tokens, up to the first stop text.
 
     Args:
         text_of: the text of tokens, without special tokens.
-        is_cleaned: whether it removes spaces before marks, such as ` .`, as tokenizers can do.
+        is_cleaned: whether `text_of` removes spaces before punctuation (`clean_up_tokenization_spaces`).
     """
 
     def __init__(self, completion: Completion, text_of: Callable[[list[int]], str], is_cleaned: bool) -> None:
@@ -51,9 +53,9 @@ class GrowingText:
         self.text = ""
 
     def grow(self, tokens: list[int], is_last: bool) -> bool:
-        """Send what these tokens, all so far, add. Returns whether a stop text has ended it.
+        """Send the new text of these tokens, which are all so far. Returns whether a stop text ended the completion.
 
-        Tokens are read only if parts are wanted, there are stop texts, or they are the last.
+        Tokens are decoded only if text is streamed, there are stop texts, or the completion is at its end.
         """
         one = self._completion
         if not (one.streams or one.stop or is_last):
@@ -65,7 +67,7 @@ class GrowingText:
         if ends or is_last:
             self._send(len(self.text))
         elif one.streams:
-            # A character of several tokens is U+FFFD until its last one, and a stop text may have begun.
+            # An incomplete character is decoded to U+FFFD, and the end may be the beginning of a stop text.
             kept = self.text.rstrip("\ufffd")
             if self._is_cleaned:  # the longest of what is replaced, ` ' `, has two spaces
                 kept = kept[: max(0, kept.rfind(" ", 0, max(0, kept.rfind(" "))))]
@@ -79,5 +81,5 @@ class GrowingText:
 
 
 def _begun(text: str, stops: Sequence[str]) -> int:
-    """Characters at the end of a text that may be the beginning of a stop text."""
+    """Number of characters at the end of a text that may be the beginning of a stop text."""
     return max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)

@@ -1,6 +1,7 @@
-"""The log of requests: a record each, in the names of OpenTelemetry's conventions for generative AI.
+"""The log of requests: a record for each, with the names of OpenTelemetry's conventions for generative AI.
 
-Content is left out unless it is asked for. Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/ (2026-05).
+Prompts and answers are left out unless requested.
+Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/ (2026-05).
 """
 
 import time
@@ -14,7 +15,7 @@ from raymill.training.serving.served import ServedModel
 
 
 class RequestRecord:
-    """What is logged of one request, gathered while it is answered.
+    """The log record of one request, filled while it is processed.
 
     with_content: whether prompts and answers are logged.
     """
@@ -32,7 +33,7 @@ class RequestRecord:
         }
 
     def asked(self, request: ChatRequest | TextRequest) -> None:
-        """Add what was asked for."""
+        """Add the parameters of the request."""
         given = {
             "model": request.model, "max_tokens": request.wanted, "temperature": request.temperature,
             "top_p": request.top_p, "seed": request.seed, "stream": request.stream,
@@ -44,11 +45,11 @@ class RequestRecord:
             self._fields["gen_ai.input.messages"] = [_message(one["role"], one["content"]) for one in turns]
 
     def first_chunk(self) -> None:
-        """Note the time to the first part of the text."""
+        """Measure the time to the first part of the text."""
         self._first = self._first or time.monotonic()
 
     def answered(self, id: str, text: str, completion: Completion) -> None:
-        """Add the answer, whole or up to where it failed."""
+        """Add the answer, or the part before it failed."""
         self._fields |= {
             "gen_ai.response.id": id,
             "gen_ai.usage.input_tokens": len(completion.ids),
@@ -62,7 +63,7 @@ class RequestRecord:
             ]
 
     def ended(self, status: int, error: ApiError | None = None, kind: str | None = None) -> Mapping[str, Any]:
-        """The record. kind: `error.type` where no error was sent, such as of a client that is gone."""
+        """The record. kind: `error.type` if no error was sent, as after a client disconnected."""
         now = time.monotonic()
         self._fields |= {
             "end_time": datetime.now(UTC).isoformat(timespec="milliseconds"),

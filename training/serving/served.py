@@ -1,4 +1,4 @@
-"""The model that an endpoint serves: found by its folder, its run or its alias, with its digest."""
+"""The model to serve: found by its folder, its run or its alias, with its digest."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.promote.alias import Alias, model_digest
 from raymill.training.records.finished import EXPORT
 
-# The first of these that a training exported is served: whole models answer faster than an adapter on its base.
+# In order of preference: a whole model generates faster than an adapter on its base.
 _PREFERRED = ("full", "merged", "adapter")
 
 
@@ -36,14 +36,14 @@ class ServedModel:
 
 
 def find_served(store: Store, model: str, alias: str | None) -> ServedModel:
-    """The model in a folder, that a training exported, or that an alias names.
+    """The model in a folder, of a finished training, or of an alias.
 
     Args:
-        model: URI of a model folder or of a finished training; with `alias` the folder of the models.
+        model: URI of a model folder or of a finished training; with `alias` the folder of the aliases.
 
     Raises:
-        ConfigError: there is no such alias, or the training exported nothing that answers with text.
-        DataError: the model of the alias is not the one that was promoted, or a file of the model is damaged.
+        ConfigError: there is no such alias, or the training exported no model that generates text.
+        DataError: the model of the alias changed after its promotion, or a file of the model is damaged.
         StorageError: nothing is there.
     """
     if alias is not None:
@@ -62,13 +62,13 @@ def _folder(store: Store, model: str) -> str:
         return model
     if "export" not in manifest:
         raise DataError(
-            f"{model}: this run exported no model. Of a training of phases, give the folder of the last one."
+            f"{model}: this run exported no model. If it is a training with phases, give the folder of the last phase."
         )
     folders = manifest["export"]["folders"]
     for name in _PREFERRED:
         if name in folders:
             return paths.join(model, EXPORT, folders[name])
     raise ConfigError(
-        f"{model}: exported {', '.join(folders)}, and none of {', '.join(_PREFERRED)}, which answer with text. Give "
+        f"{model}: exported {', '.join(folders)}, and none of {', '.join(_PREFERRED)}, which generate text. Give "
         "another model."
     )

@@ -1,12 +1,12 @@
-"""The HTTP server of `raymill answer`: a model behind /v1/models, /v1/chat/completions and /v1/completions.
+"""The HTTP server of `raymill answer`: /v1/models, /v1/chat/completions and /v1/completions for one model.
 
-aiohttp, which `datasets` and Ray's dashboard bring anyway, in place of Ray Serve: `ray[serve]` adds ten packages, an
-HAProxy among them, and a Ray to be started, for a server that has one process with one model.
+It uses aiohttp, which `datasets` and Ray's dashboard depend on. Ray Serve would add ten packages, HAProxy among them,
+and the start of Ray, for one process with one model.
 
-    request -> access -> body, parsed -> prompt to tokens in a child process -> a batch of completions -> answer
+    request -> check of access -> parsed body -> tokens of the prompt, in a child process -> batch -> answer
 
-What a request may take is bounded by `RequestBounds`; beyond them it is refused, without work of the model, in
-OpenAI's form, with `x-should-retry: false` where the same request would fail again.
+A request that exceeds `RequestBounds` is refused before the model is used, with an error in OpenAI's form, and
+`x-should-retry: false` if the same request would fail again.
 """
 
 import asyncio
@@ -38,22 +38,22 @@ log = logging.getLogger(__name__)
 
 _BODY_BYTES = 4 << 20
 _CHAT, _TEXT, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
-_CLOSING_S = 5.0  # for the answers under way when the server is closed
-_HOST = re.compile(r":\d+$")  # the port, of the header Host
-_LAST_WORD_S = 1.0  # for the error at the end of a stream
+_CLOSING_S = 5.0  # time for unfinished answers when the server is closed
+_PORT = re.compile(r":\d+$")  # in the header Host
+_ERROR_EVENT_S = 1.0  # time for sending the error at the end of a stream
 _RECORD = web.RequestKey("record", RequestRecord)
 _FAILED = web.RequestKey("failed", str)  # `error.type` of a stream that ended with an error
 
 
 @dataclass(frozen=True)
 class RequestBounds:
-    """What requests may take.
+    """Bounds on requests.
 
     Attributes:
-        max_tokens: tokens of an answer; also its length where a request states none.
-        max_context: tokens of a prompt with its answer, at most those that the model takes.
-        concurrent: requests that are answered or wait at a time.
-        timeout_s: seconds of a request from its arrival to the end of its answer.
+        max_tokens: tokens of an answer, and the number if a request states none.
+        max_context: tokens of a prompt and its answer; the model's own bound holds, too.
+        concurrent: requests in work or waiting.
+        timeout_s: seconds from the arrival of a request to the end of its answer.
     """
 
     max_tokens: int
@@ -73,11 +73,11 @@ class Completes(Protocol):
 
 
 class AnswerServer:
-    """A model behind an endpoint, until it is closed. Use it in a `with`, or call `close`.
+    """A running server with a model. Use it in a `with`, or call `close`.
 
     Attributes:
-        url: of the endpoint, such as http://127.0.0.1:8000/v1.
-        token: that requests have to bear; None: none.
+        url: base URL of the endpoint, such as http://127.0.0.1:8000/v1.
+        token: bearer token that requests must have; None: none is needed.
         served: the model, its digest and the version of its alias.
     """
 
@@ -118,11 +118,11 @@ class AnswerServer:
         self.close()
 
     def wait(self) -> None:
-        """Return when the server was closed."""
+        """Wait until the server is closed."""
         self._thread.join()
 
     def close(self) -> None:
-        """End the answers under way, and free the port and the model."""
+        """Stop unfinished answers, and free the port and the model."""
         self._model.close()
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -130,7 +130,7 @@ class AnswerServer:
         self._prompts.shutdown(cancel_futures=True)
 
     def sockets(self) -> list[socket.socket]:
-        """The sockets that it listens on and answers through."""
+        """The listening socket and those of open connections."""
         connections = self._runner.server.connections if self._runner and self._runner.server else []
         found = [one.transport.get_extra_info("socket") for one in connections if one.transport is not None]
         return [self._listening, *filter(None, found)]
@@ -142,7 +142,7 @@ class AnswerServer:
         application.router.add_get(_MODELS + "/{model}", self._one_model)
         application.router.add_post(_CHAT, self._chat)
         application.router.add_post(_TEXT, self._text)
-        # A handler is cancelled when its client is gone.
+        # handler_cancellation: a handler is cancelled when its client disconnects.
         self._runner = web.AppRunner(
             application, access_log=None, handler_cancellation=True, auto_decompress=False,
             shutdown_timeout=_CLOSING_S,
@@ -163,7 +163,7 @@ class AnswerServer:
     async def _guarded(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Check who asks, and send errors in OpenAI's form."""
+        """Check access, send errors in OpenAI's form, and log requests."""
         record = request[_RECORD] = RequestRecord(self.served, request.path, self._with_content)
         error: ApiError | None = None
         kind, status = None, 0
@@ -186,7 +186,7 @@ class AnswerServer:
             raise
         except Exception as found:
             log.warning("a request failed: %s", type(found).__name__)
-            error = ApiError(500, "the server failed; its log has the class of the error", "server_error")
+            error = ApiError(500, "internal error; the log of the server has its class", "server_error")
         finally:
             if request.method == "POST" and self._on_request is not None:
                 self._on_request(record.ended(error.status if error else status, error, kind))
@@ -199,14 +199,14 @@ class AnswerServer:
             kind, _, given = request.headers.get("Authorization", "").partition(" ")
             given_bytes, wanted = given.strip().encode("utf-8", "replace"), self.token.encode()
             if kind.lower() != "bearer" or not hmac.compare_digest(given_bytes, wanted):
-                raise ApiError(
-                    401, "the request bears no token, or another one", "authentication_error", "invalid_api_key"
-                )
-        elif not is_loopback(_HOST.sub("", request.host).strip("[]")):
-            # A page of the web whose name leads to this machine, opened in a browser here.
-            raise ApiError(403, f"the server answers for loopback addresses, not for {request.host}", "access_error")
+                raise ApiError(401, "the bearer token is missing or wrong", "authentication_error", "invalid_api_key")
+        elif not is_loopback(_PORT.sub("", request.host).strip("[]")):
+            # DNS rebinding: a web page in a browser here, whose host name resolves to this machine.
+            raise ApiError(
+                403, f"without a token, answers are for loopback hosts only, not for {request.host}", "access_error"
+            )
         if request.method == "POST" and request.content_type != "application/json":
-            # Any page may send forms and text from a browser; JSON it may not.
+            # Browsers let any page send forms and plain text to other origins, but not JSON.
             raise ApiError(415, f"the body is {request.content_type}; wanted application/json")
 
     # --- models
@@ -225,8 +225,8 @@ class AnswerServer:
 
     def _check_model(self, name: str) -> None:
         if name != self.served.name:
-            said = f"there is no model {name[:100]!r} here; it is {self.served.name!r}"
-            raise ApiError(404, said, code="model_not_found", param="model")
+            message = f"there is no model {name[:100]!r} here; it is {self.served.name!r}"
+            raise ApiError(404, message, code="model_not_found", param="model")
 
     # --- completions
 
@@ -238,8 +238,8 @@ class AnswerServer:
 
     async def _answer(self, request: web.Request, kind: type[ChatRequest] | type[TextRequest]) -> web.StreamResponse:
         if self._open >= self._bounds.concurrent:
-            said = f"{self._open} requests are answered or wait, and the server takes no more"
-            raise ApiError(429, said, "rate_limit_error", "rate_limit_exceeded")
+            message = f"{self._open} requests are in work or waiting, which is the bound of the server"
+            raise ApiError(429, message, "rate_limit_error", "rate_limit_exceeded")
         self._open += 1
         try:
             return await self._answer_within_bounds(request, kind)
@@ -289,26 +289,26 @@ class AnswerServer:
                 raise error from None
             http[_FAILED] = error.code or error.kind
             with suppress(TimeoutError):  # the client may have stopped reading
-                async with asyncio.timeout(_LAST_WORD_S):
+                async with asyncio.timeout(_ERROR_EVENT_S):
                     await _send(stream, error.body)
         finally:
             if completion is not None:
-                completion.cancelled = True  # if it is not at its end
+                completion.cancelled = True  # no effect on one that is finished
                 record.answered(form.id, text, completion)
         await stream.write(b"data: [DONE]\n\n")
         await stream.write_eof()
         return stream
 
     async def _completion(self, asked: ChatRequest | TextRequest, parts: "asyncio.Queue[str | None]") -> Completion:
-        """The completion that a request asks for. Raises ApiError: it has no place in the model."""
+        """The completion of a request. Raises ApiError: its prompt is invalid, or it has too many tokens."""
         try:
             ids = await self._loop.run_in_executor(self._prompts, self._model.prompt, asked.prompt_given)
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid_prompt") from error
         most = self._bounds.max_tokens
         if (asked.wanted or 0) > most:
-            said = f"max_tokens is {asked.wanted:,}, and the server gives at most {most:,}"
-            raise ApiError(400, said, code="invalid_value", param="max_tokens")
+            message = f"max_tokens is {asked.wanted:,}, and the server gives at most {most:,}"
+            raise ApiError(400, message, code="invalid_value", param="max_tokens")
         context = min(self._bounds.max_context, self._model.longest)
         room = context - len(ids)
         if room < (asked.wanted or 1):
@@ -329,7 +329,7 @@ class AnswerServer:
         )
 
     def _later(self, parts: "asyncio.Queue[str | None]", part: str | None) -> None:
-        """Give a part to its request, from another thread."""
+        """Pass a part of the text to its request, from another thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(parts.put_nowait, part)
 
@@ -352,7 +352,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as in an address, is this machine for itself alone."""
+    """Whether a host name or address is loopback."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -363,7 +363,7 @@ _servers: "weakref.WeakSet[AnswerServer]" = weakref.WeakSet()
 
 
 def _close_in_child() -> None:
-    """Close the sockets of servers in a forked process, such as a child of a Guard: it would keep port and clients."""
+    """Close inherited sockets in a forked process, such as a child of a Guard, so that ports and clients are freed."""
     with suppress(OSError, RuntimeError):  # a set that another thread changed at the fork
         nowhere, _ = os.pipe()
         for server in list(_servers):
