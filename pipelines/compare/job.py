@@ -148,7 +148,7 @@ class CompareJob(RunJob[CompareConfig]):
 
     @property
     def embedding_run(self) -> EmbeddingRun:
-        """That of no embedding model: examples are chosen by TF-IDF."""
+        """A run without embedding models: examples are chosen by TF-IDF."""
         return EmbeddingRun.of(self.store, self.root, self.config.name, [])
 
     def judge_of(self, letter: str) -> GenerateJob:

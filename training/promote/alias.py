@@ -31,7 +31,7 @@ _LARGEST = 64 << 10  # bytes of a record
 _TRIES = 100
 
 _Number = Annotated[int, Field(ge=1, le=_HIGHEST)]
-_Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@/-]{1,300}$")]  # that of a model of the hub has the model's name
+_Digest = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@/-]{1,300}$")]  # a model on the hub: NAME@COMMIT
 
 
 class _Evidence(TypedDict):
