@@ -5,6 +5,8 @@ import pytest
 from scipy.stats import norm, permutation_test
 
 from raymill.pipelines.paired import (
+    PairedDifference,
+    _tail,
     calibration,
     corpus_difference,
     holm,
@@ -45,6 +47,12 @@ def test_mcnemar_of_60_to_40():
     assert sign_flips(np.array([1.0] * 60 + [-1.0] * 40)) == pytest.approx(0.05688793364098078, abs=1e-9)
 
 
+def test_sixteen_differences_are_enumerated_and_more_are_drawn_9999_times():
+    """Of one sign, none of the other signs is as extreme but the opposite one."""
+    assert sign_flips(np.arange(1.0, 17)) == 2 / 2**16
+    assert sign_flips(np.arange(1.0, 21)) == 1 / 10_000, "the signs that are seen count"
+
+
 def test_sign_flips_of_many_items_are_near_those_of_scipy():
     differences = np.random.default_rng(3).normal(0.15, 1, 120)
     found = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=9999, rng=1).pvalue
@@ -81,6 +89,14 @@ def test_calibration_by_hand():
     assert found.low == 0.0 < found.high
 
 
+def test_deviations_of_bins_do_not_cancel_and_the_last_bin_has_confidence_1():
+    """0.9 sure and 0.8 right, 0.6 sure and 0.8 right; a tenth that is a last bit too low is in its bin."""
+    confidence = np.array([0.9 - 1e-12] * 5 + [0.6] * 5)
+    found = calibration(confidence, np.array([1, 1, 1, 1, 0] * 2, float))
+    assert found.error == pytest.approx(0.15) and [one[0] for one in found.bins] == [0.6, 0.9]
+    assert calibration(np.ones(4), np.array([1.0, 1, 1, 0])).bins == [(0.9, 4, 1.0, 0.75)]
+
+
 def test_groups_are_one_observation_each():
     a, b = outcomes(8, 2)
     each, together = paired_difference(a, b), paired_difference(a, b, ["x"] * 4 + ["y"] * 6)
@@ -94,6 +110,11 @@ def test_a_group_of_two_equal_items_says_as_much_as_one_item():
     one, two = paired_difference(a, b), paired_difference(a.repeat(2), b.repeat(2), np.arange(1000).repeat(2))
     assert (two.low, two.high, two.p, two.square) == pytest.approx((one.low, one.high, one.p, one.square), abs=1e-9)
     assert two.needed() == 2 * one.needed() == 1926
+    bounded = [mean_interval(*arguments, (0, 1)) for arguments in ((a, None), (a.repeat(2), np.arange(1000).repeat(2)))]
+    assert bounded[0] == pytest.approx(bounded[1], abs=1e-9)
+    sure = np.linspace(0.5, 1, 1000)
+    twice, once = calibration(sure.repeat(2), a.repeat(2), np.arange(1000).repeat(2)), calibration(sure, a)
+    assert (twice.error, twice.low, twice.high) == pytest.approx((once.error, once.low, once.high))
     none, same = paired_difference(a, a), paired_difference(a.repeat(2), a.repeat(2), np.arange(1000).repeat(2))
     assert (same.low, same.high) == pytest.approx((none.low, none.high), abs=1e-9)
 
@@ -108,6 +129,12 @@ def test_groups_of_other_sizes_have_a_ratio_of_sums_in_every_draw():
 def test_weights_make_a_ratio_of_sums():
     found = paired_difference(np.array([3.0, 8.0]), np.array([1.0, 9.0]), weights=np.array([2.0, 8.0]), scale=0)
     assert found.difference == pytest.approx(0.1, abs=1e-9)
+
+
+def test_the_percentiles_of_few_groups_are_expanded():
+    """Of 5: the quantile -2.7764 of t with 4 degrees of freedom, by the root of 5 / 4: -3.1042 of a normal one."""
+    assert _tail(5) == pytest.approx(0.000954, abs=1e-6)
+    assert _tail(100_000) == pytest.approx(0.025, abs=1e-5) and _tail(1) == 0
 
 
 # --- against an unpaired test
@@ -202,6 +229,11 @@ def test_intervals_of_means_cover_them(few_draws):
     assert 0.93 <= held / times <= 0.97, held / times
 
 
+def test_a_mean_at_its_bound_has_an_interval_by_two_further_items():
+    low, high = mean_interval(np.ones(20), bounds=(0, 1))
+    assert 0.7 < low < 0.95 and high == 1 and mean_interval(np.ones(20)) == (1, 1)
+
+
 def test_the_interval_of_a_calibrated_model_begins_at_0_and_one_of_an_overconfident_model_does_not(few_draws):
     random, calibrated, overconfident = np.random.default_rng(4), 0, 0
     for _ in range(200):
@@ -245,6 +277,20 @@ def test_a_model_against_itself_is_never_decided(scores):
     assert found.low < 0 < found.high and found.needed() is None, "few items show little"
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "p", "verdict"),
+    [(0.01, 0.2, 0.05, "A"), (-0.2, -0.01, 0.05, "B"), (0.01, 0.2, 0.051, "undecided"), (0.0, 0.2, 0.01, "undecided"),
+     (-0.2, 0.0, 0.01, "undecided")],
+)  # fmt: skip
+def test_a_model_is_better_if_both_the_interval_and_p_decide(low, high, p, verdict):
+    assert PairedDifference(0.1, low, high, 0.01, 1000, 1000, 0.1).verdict(p) == verdict
+
+
+def test_at_least_one_more_item_is_needed():
+    """79 items find a difference of 0.1 where a tenth differ."""
+    assert PairedDifference(0.1, -0.1, 0.2, 0.3, 1000, 1000, 0.1).needed() == 1
+
+
 def test_an_undecided_difference_needs_more_items():
     found = paired_difference(*outcomes(60, 40, 500, 400))
     assert found.verdict(found.p) == "undecided" and found.needed() == 963 < found.needed(2)
@@ -255,6 +301,19 @@ def test_a_corpus_measure_is_paired_by_item():
     a = np.array([[at % 10, 10.0] for at in range(50)])
     b = a + np.array([1.0, 0.0])
     found = corpus_difference(a, b, lambda sums: sums[0] / sums[1])
-    assert found.difference == pytest.approx(-0.1, abs=1e-9) and found.high < 0 and found.p < 0.01
+    assert found.difference == pytest.approx(-0.1, abs=1e-9) and found.high < 0 and found.p == 1 / 2001
     same = corpus_difference(a, a, lambda sums: sums[0] / sums[1])
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_a_mean_as_a_corpus_measure_has_the_interval_of_a_mean():
+    drawn = np.random.default_rng(8).random((60, 2))
+    a, b = (np.column_stack([one, np.ones(60)]) for one in drawn.T)
+    mean = paired_difference(*drawn.T)
+    pairs = np.arange(60).repeat(2)
+    for found in (
+        corpus_difference(a, b, lambda sums: sums[0] / sums[1]),
+        corpus_difference(a.repeat(2, 0), b.repeat(2, 0), lambda sums: sums[0] / sums[1], pairs),
+    ):
+        assert (found.difference, found.low, found.high) == pytest.approx((mean.difference, mean.low, mean.high))
+        assert found.p == pytest.approx(mean.p, abs=0.02) and found.groups == 60

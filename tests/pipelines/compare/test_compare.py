@@ -11,6 +11,7 @@ from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.pipelines.compare.config import CompareConfig, GateBounds
 from raymill.pipelines.compare.gate import decided
 from raymill.pipelines.compare.plan import plan_comparison
+from raymill.pipelines.paired import holm
 from tests.support import inline
 from tests.support.compare_inline import compare_inline as run
 from tests.support.compare_inline import planted
@@ -53,6 +54,10 @@ def test_three_models_are_corrected_for_two_comparisons(config, server, monkeypa
     p = [score(made, at)["p"] for at in (0, 1)]
     assert [score(made, at)["p_corrected"] for at in (0, 1)] == pytest.approx([2 * p[0], max(2 * p[0], p[1])])
     assert made.outcome["comparisons"][1]["b"] == "C"
+    comparisons = made.report["comparisons"]
+    others = [row for one in comparisons for name, row in one["measures"].items() if name != "score"]
+    for family in (others, [row for one in comparisons for row in one["slices"]]):
+        assert [row["p_corrected"] for row in family] == pytest.approx(holm([row["p"] for row in family]))
 
 
 def test_refusals_are_counted_and_bounded_by_the_gate(config, server, monkeypatch):

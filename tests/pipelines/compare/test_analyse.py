@@ -1,0 +1,130 @@
+"""What is found of the answers of two models, by hand: families of p-values, verdicts of a judge, groups and slices."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raymill.pipelines.compare import analyse
+from raymill.pipelines.compare.analyse import _Analysis, _is_counted, _is_fraction, _Measured, _rows
+from raymill.pipelines.paired import PairedDifference
+
+
+def difference(value, low, high, p):
+    return PairedDifference(value, low, high, p, 100, 100, 0.1)
+
+
+def analysis(items, **known):
+    """An analysis of items of which only the questions count, with these values in place of those of files."""
+    config = SimpleNamespace(group=known.pop("group", None))
+    work = SimpleNamespace(config=config, store=None, judged={"B": ("verdicts",)})
+    made = _Analysis(work, [SimpleNamespace(question=one) for one in items], {})
+    vars(made).update(known)
+    return made
+
+
+def test_p_values_of_a_family_are_corrected_and_the_better_model_is_named():
+    """0.01 by 3 and 0.03 by 2; the items that are needed are those of the level 0.05 / 3."""
+    family = {
+        ("B", "score"): difference(0.2, 0.1, 0.3, 0.01),
+        ("C", "score"): difference(-0.2, -0.3, -0.1, 0.03),
+        ("D", "score"): difference(0.02, -0.1, 0.14, 0.6),
+    }
+    found = _rows(family, "A")
+    assert [row["p_corrected"] for row in found.values()] == pytest.approx([0.03, 0.06, 0.6])
+    assert [row["verdict"] for row in found.values()] == ["A", "undecided", "undecided"]
+    assert found["B", "score"]["needed"] == 0
+    # (2.39398 + 0.84162)^2 x 0.1 / 0.02^2 = 2617.2
+    assert found["D", "score"]["needed"] == 2618 - 100
+
+
+@pytest.mark.parametrize(("measure", "better"), [("score", "A"), ("seconds", "B"), ("bits_per_byte", "B")])
+def test_of_some_measures_the_smaller_one_is_better(measure, better):
+    found = _rows({("B", measure): difference(0.2, 0.1, 0.3, 0.01)}, "A")
+    assert found["B", measure]["verdict"] == better
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_one"),
+    [("score", [0, 1], True), ("own", [0, 1.5], False), ("own", [-0.1, 1], False), ("seconds", [0.2, 0.3], False),
+     ("log_likelihood", [0.0, 0.5], False)],
+)  # fmt: skip
+def test_a_measure_is_a_fraction_by_its_name_and_values(name, values, is_one):
+    assert _is_fraction(name, np.array(values)) == is_one
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome", "refused"),
+    [
+        ("**I’m sorry**, no.", "answered", 1),
+        ("i'm SORRY", "answered", 1),
+        ("Well, I'm sorry", "answered", 0),
+        ("", "answered", 0),
+        (None, "answered", 1),  # withheld
+        (None, "failed", None),
+    ],
+)
+def test_a_refusal_begins_with_one_of_the_phrases(content, outcome, refused):
+    work = SimpleNamespace(config=SimpleNamespace(refusals=("I'm sorry",)))
+    found = _Measured(work, "A", [])._refuses({"content": content, "outcome": outcome})
+    assert np.isnan(found) if refused is None else found == refused
+
+
+@pytest.mark.parametrize(
+    ("tokens", "content", "is_counted"),
+    [((5, 2), "x", True), ((0, 2), "x", False), ((5, 0), "x", False), ((5, 0), "", True), ((5, 0), None, True)],
+)
+def test_tokens_are_counted_if_the_prompt_and_a_text_have_some(tokens, content, is_counted):
+    row = {"tokens": dict(zip(("input", "output"), tokens, strict=True)), "content": content}
+    assert _is_counted(row) == is_counted
+
+
+def test_an_item_without_a_value_is_a_group_by_itself():
+    found = analysis("wxyz", group="customer", fields={"customer": ["0", None, "0", None]})
+    assert found.groups[0] == found.groups[2] and len({*found.groups}) == 3
+    assert found._groups(np.array([True, False, True, True])) == [found.groups[at] for at in (0, 2, 3)]
+
+
+def test_the_confidence_of_an_answer_is_the_mean_probability_of_its_tokens():
+    """Answers of 2, 1 and no tokens, whose mean probabilities are 0.9 and 0.6; the groups are drawn together."""
+    log = np.array([2 * np.log(0.9), np.log(0.6), np.nan] * 20)
+    answers = {"answer_log": log, "answer_tokens": np.array([2.0, 1, 0] * 20)}
+    one = SimpleNamespace(likelihood=answers, right=np.array([1.0, 1, 0] * 20))
+    each, together = (analysis("", groups=groups)._calibration(one) for groups in (None, ["x"] * 30 + ["y"] * 30))
+    assert each["bins"] == [(0.6, 20, pytest.approx(0.6), 1), (0.9, 20, pytest.approx(0.9), 1)]
+    assert each["error"] == pytest.approx(0.25) and each["high"] > together["high"] == pytest.approx(0.25)
+    assert analysis("", groups=None)._calibration(SimpleNamespace(likelihood=None)) is None
+
+
+def test_slices_are_of_two_items_or_more_not_of_all_and_once():
+    """Ten items of each channel; `place` has the same ones, `year` one value, and all prompts one length."""
+    channels = ["mail"] * 10 + ["phone"] * 10
+    fields = {"channel": channels, "place": [one[:1] for one in channels], "year": ["2026"] * 20}
+    scores = [np.array([right] * 10 + [1.0] * 10) for right in (1.0, 0.0)]
+    pair = [SimpleNamespace(by_measure={"score": one}) for one in scores]
+    found = analysis(["same"] * 20, fields=fields, _languages=["en"] * 20)._slices(*pair)
+    assert {key: one.difference for key, one in found.items()} == {
+        ("field", "channel = mail"): 1, ("field", "channel = phone"): 0,
+    }  # fmt: skip
+
+
+def test_what_a_judge_says_by_hand(monkeypatch):
+    """A wins 0 (longer), 1 (shorter) and 9, where B has no answer; B wins 3, where A has none, and 8 (longer)."""
+    a = ["a longer one", "bb", "same", "", "no one", "x", None, "p", "c", "said"]
+    b = ["short", "b much longer", "same", "text", "two", "y", " ", "q", "ccc", None]
+    said = {0: ("a", "A", "A"), 1: ("a", "A", "A"), 4: ("tie", "A", "B"), 5: ("tie", "tie", "A"), 8: ("b", "B", "B")}
+    rows = [
+        {"provenance": {"parents": [str(at)]}, "better": better, "in_order": first, "swapped": second}
+        for at, (better, first, second) in said.items()
+    ]
+    monkeypatch.setattr(analyse, "read_tables", lambda store, uris: [pa.Table.from_pylist(rows)])
+    row, found = analysis(a)._judged("B", *(SimpleNamespace(answers=one) for one in (a, b)))
+    assert (row.difference, row.items) == (pytest.approx(0.1), 10)
+    shares = {name: found.pop(name)["share"] for name in ("first_shown_wins", "longer_wins")}
+    assert found == {
+        "win_rate": 0.55, "wins": 3, "ties": 5, "losses": 2, "asked": 6, "unread": 1, "flipped": 2,
+    }  # fmt: skip
+    # The answer shown first has both votes of item 4, and one of items 0, 1 and 8, of nine that are no tie.
+    assert shares == {"first_shown_wins": pytest.approx(5 / 9), "longer_wins": pytest.approx(2 / 3)}
+    assert analysis(a)._judged("C", *(SimpleNamespace(answers=one) for one in (a, b))) is None
