@@ -1336,6 +1336,15 @@ class HeldOutSetSettings(TypedDict, total=False):
     """Name of the split to measure, of documents with splits; null: test, or all documents without a split."""
 
 
+class HourPricesSettings(TypedDict, total=False):
+    """Prices of machines, in the money of the models' `prices`."""
+
+    core: Required[float]
+    """Price of a CPU core for an hour."""
+    gpu: float | None
+    """Price of a GPU for an hour; null: not known."""
+
+
 class InappropriateContentSettings(TypedDict, total=False):
     """A fastText classifier of texts that no record may have."""
 
@@ -3639,6 +3648,7 @@ def compare(
     gate: Mapping[str, GateBoundsSettings] = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
+    hour_prices: HourPricesSettings | None = NOT_GIVEN,
     answers: Place | None = NOT_GIVEN,
     output: str | os.PathLike[str] = NOT_GIVEN,
     execution: AskingExecutionSettings = NOT_GIVEN,
@@ -3679,6 +3689,8 @@ def compare(
             other one; else the command ends with exit code 2.
         sampling: How answers are drawn from the models.
         budget: Money that the run may spend on each model, by its `prices`; null: any amount.
+        hour_prices: Prices of machines for an hour, for the cost of trainings and of answers of model folders
+            in the table of approaches; null: their money is not known.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
         output: Folder or URI below which the run writes everything.
         execution: Retries and CPU cores; no effect on the result.
@@ -3711,6 +3723,7 @@ def compare(
             "gate": gate,
             "sampling": sampling,
             "budget": budget,
+            "hour_prices": hour_prices,
             "answers": answers,
             "output": output,
             "execution": execution,

@@ -5,6 +5,7 @@ models); BLEU is a function of sums over all items. P-values are corrected by Ho
 comparisons, all other measures of all comparisons, and all slices of all comparisons.
 """
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ _rouge = Entry("raymill.training.evaluation.scores:rouge")
 _bleu_sums = Entry("raymill.training.evaluation.scores:bleu_sums")
 _bleu_of_sums = Entry("raymill.training.evaluation.scores:bleu_of_sums")
 
-VERSION = "1"
+VERSION = "2"
 FACTS, SCORES = "_work/facts", "scores"
 FACTS_SCHEMA = pa.schema([("facts", pa.large_string())])
 SCORES_SCHEMA = pa.schema(
@@ -185,6 +186,12 @@ class _Measured:
             )
         return found
 
+    @cached_property
+    def input_tokens(self) -> float | None:
+        """Mean tokens of a prompt; None if the server states none."""
+        counted = [row["tokens"]["input"] for row in self.rows if _is_counted(row)]
+        return float(np.mean(counted)) if counted else None
+
     def _refuses(self, row: Mapping[str, Any]) -> float:
         """1 if an answer is a refusal, or was withheld by the model or a filter; NaN: there was no answer."""
         if row["outcome"] != "answered":
@@ -266,9 +273,36 @@ class _Analysis:
         ]
         return {
             "groups": None if self.groups is None else len({*self.groups}),
+            "standing": self._standing(),
             "models": {name: self._of_model(one) for name, one in self.measured.items()},
             "comparisons": comparisons,
         }
+
+    def _standing(self) -> dict[str, Any]:
+        """The model with the highest score, and each other one beside it.
+
+        P-values are corrected by Holm for all pairs of models, since the best one is chosen by the same scores.
+        """
+        scores = {name: one.by_measure["score"] for name, one in self.measured.items()}
+        best = max(scores, key=lambda name: scores[name].mean())
+        pairs = {tuple(sorted(two, key=lambda name: name == best)): None for two in itertools.combinations(scores, 2)}
+        found = {
+            (a, b): paired_difference(scores[a], scores[b], self.groups, scale=float(_is_fraction("score", scores[b])))
+            for a, b in pairs
+        }
+        others = {}
+        for ((name, other), one), corrected in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
+            if other == best:
+                worse = one.verdict(corrected) == "B"
+                others[name] = {
+                    "difference": one.difference,
+                    "low": one.low,
+                    "high": one.high,
+                    "p_corrected": corrected,
+                    "worse": worse,
+                    "needed": 0 if worse else one.needed(len(found)),
+                }
+        return {"best": best, "others": others}
 
     def _of_model(self, one: _Measured) -> dict[str, Any]:
         measures: dict[str, dict[str, float | None]] = {}
@@ -282,6 +316,7 @@ class _Analysis:
         measures["bleu"] = {"value": _bleu_of_sums(one.bleu.sum(axis=0)), "low": None, "high": None}
         return {
             "measures": measures,
+            "input_tokens": one.input_tokens,
             "answered": sum(answer is not None for answer in one.answers),
             "truncated": sum(row["finish"] == "length" for row in one.rows),
             "uncounted": sum(row["outcome"] == "answered" and not _is_counted(row) for row in one.rows),

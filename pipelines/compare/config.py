@@ -48,6 +48,19 @@ class ComparedModel(ModelSettings, WithShortForm):
         return f"{last}, {self.examples} examples" if self.examples else last
 
 
+class HourPrices(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """Prices of machines, in the money of the models' `prices`."""
+
+    core: float = Field(ge=0, description="Price of a CPU core for an hour")
+    gpu: float | None = Field(None, ge=0, description="Price of a GPU for an hour; null: not known")
+
+    def money(self, cpu_hours: float, gpu_hours: float) -> float | None:
+        """What these hours cost; None if the price of a GPU is needed and not known."""
+        if not gpu_hours:
+            return cpu_hours * self.core
+        return None if self.gpu is None else cpu_hours * self.core + gpu_hours * self.gpu
+
+
 class PairJudge(BaseModel, extra="forbid", frozen=True):
     """A model that decides which of two answers is better; it is asked in both orders."""
 
@@ -131,6 +144,11 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
     )
     budget: float | None = Field(
         None, gt=0, description="Money that the run may spend on each model, by its `prices`; null: any amount"
+    )
+    hour_prices: HourPrices | None = Field(
+        None,
+        description="Prices of machines for an hour, for the cost of trainings and of answers of model folders in the "
+        "table of approaches; null: their money is not known",
     )
     answers: AnswerFolder = None
     output: paths.OutputFolder

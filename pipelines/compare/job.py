@@ -12,14 +12,12 @@ same command continues a run that was stopped, and a run with another gate, judg
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
-from typing_extensions import TypedDict
 
 from raymill import cluster
 from raymill.cluster.artifact import Artifact, fingerprint
@@ -30,21 +28,21 @@ from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
-from raymill.cluster.inspection import is_run, read_run_manifest
 from raymill.cluster.output import Output
 from raymill.cluster.readers.inputs import STORES, Input
-from raymill.cluster.record import check_types, json_bytes
+from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
-from raymill.cluster.run import RunFolder, reading_report
+from raymill.cluster.run import RunFolder
 from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import Stage
 from raymill.cluster.store import paths
-from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB, Machines
+from raymill.pipelines.compare.approaches import approach, stored_bytes, training_facts, training_root
 from raymill.pipelines.compare.config import CompareConfig
 from raymill.pipelines.compare.gate import decided
 from raymill.pipelines.compare.page import sections
+from raymill.pipelines.compare.recommend import recommended
 from raymill.pipelines.compare.stages import (
     LIKELIHOOD_SCHEMA,
     PAIRS_SCHEMA,
@@ -79,14 +77,20 @@ class CompareRun(Run):
 
     @property
     def outcome(self) -> dict[str, Any]:
-        """`difference`, `low`, `high`, `p`, `items`, `verdict`, `needed` of A and B; `passed`; all `comparisons`."""
+        """`difference`, `low`, `high`, `p`, `items`, `verdict`, `needed` and `passed`, of all pairs in
+        `comparisons`; `recommendation` and `approaches`."""
         found = [
             {"a": one["a"], "b": one["b"], "difference": row["difference"], "low": row["low"], "high": row["high"],
              "p": row["p_corrected"], "items": row["items"], "verdict": row["verdict"], "needed": row["needed"]}
             for one in self.report["comparisons"]
             for row in (one["measures"]["score"],)
         ]  # fmt: skip
-        return found[0] | {"passed": self.report["passed"], "comparisons": found}
+        return found[0] | {
+            "passed": self.report["passed"],
+            "recommendation": self.report["recommendation"],
+            "approaches": self.report["approaches"],
+            "comparisons": found,
+        }
 
     @property
     def summary(self) -> str:
@@ -105,6 +109,9 @@ class CompareRun(Run):
         if report["decision"]:
             lines += [f"gate {row['state']}: {row['text']}" for row in report["gate"]]
             lines.append(f"decision: {report['decision']}")
+        chosen = report["recommendation"]["model"]
+        lines.append(f"recommended: {'none' if chosen is None else chosen}")
+        lines += [f"  {one}" for one in report["recommendation"]["reasons"]]
         lines.append(f"{plural(report['items'], 'item')}, score {report['score']}")
         lines += [f"{letter}: {one['title']}" for letter, one in report["models"].items()]
         return "\n".join(lines)
@@ -290,13 +297,17 @@ class CompareJob(RunJob[CompareConfig]):
         config, items = self.config, artifacts[ITEMS].rows
         (row,) = artifacts["_work/facts"].table().to_pylist()
         facts = json.loads(row["facts"])
-        models, warnings = {}, []
+        models, rows, warnings = {}, [], []
         for letter, one in config.letters.items():
-            found, training = facts["models"][letter], None
+            found, training, is_trained, size = facts["models"][letter], None, True, None
             try:
-                training = training_facts(self.store, one)
+                root = training_root(self.store, one)
+                is_trained = root is not None
+                size = stored_bytes(self.store, self.models[letter], root)
+                training = training_facts(self.store, root) if root is not None else None
             except DataError as error:
                 warnings.append(f"{letter}: the cost of its training is left out. {shortened(str(error), 300)}")
+            rows.append(approach(letter, one, found, training, is_trained, size, config.hour_prices))
             models[letter] = {
                 "title": one.title,
                 "at": one.endpoint or one.path,
@@ -330,6 +341,8 @@ class CompareJob(RunJob[CompareConfig]):
             "items": items,
             "groups": facts["groups"],
             "score": ranked_by(config.answer),
+            "recommendation": recommended(rows, facts["standing"], None),
+            "approaches": rows,
             "models": models,
             "comparisons": facts["comparisons"],
             **gate,
@@ -350,51 +363,3 @@ class CompareJob(RunJob[CompareConfig]):
     def machines(self, seconds: float | None) -> Machines:
         gpus = max(one.worker_gpus for one in self.config.models)
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
-
-
-class TrainingFacts(TypedDict):
-    """Cost and losses of a training.
-
-    seconds: sum over workers. memory_gib: largest peak of a worker. losses: set or split -> loss before and after.
-    """
-
-    method: str
-    seconds: float
-    tokens: int
-    trainable_parameters: int
-    memory_gib: float | None
-    losses: dict[str, list[float]]
-
-
-def training_facts(store: Store, model: ModelSettings) -> TrainingFacts | None:
-    """Cost and losses of the training that made a model, from its report; None for other models.
-
-    Raises:
-        DataError: its report has other values.
-    """
-    if model.path is None or not model.is_folder:
-        return None
-    found = read_run_manifest(store, model.path)
-    if not is_run(found) or found.get("kind") != "train":
-        return None
-    with reading_report(model.path):
-        fits = RunFolder(store, model.path).report("fits")["fits"]
-        totals, last = [one["totals"] for one in fits], fits[-1]
-        peaks = [peak for one in fits for _, peak in one["curves"]["memory_gib"]]
-        facts: dict[str, Any] = {
-            "method": last["recipe"]["method"],
-            "seconds": sum(one["seconds"] * max(one["workers"], default=1) for one in totals),
-            "tokens": sum(one["tokens"] for one in totals),
-            "trainable_parameters": max(one["trainable_parameters"] for one in totals),
-            "memory_gib": max(peaks, default=None),
-            "losses": {
-                name: [fits[0]["before"][name]["loss"], one["loss"]]
-                for name, one in last["after"].items()
-                if name in fits[0]["before"]
-            },
-        }
-        check_types(TrainingFacts, facts)
-        losses = [one for pair in facts["losses"].values() for one in pair]
-        if not all(map(math.isfinite, (facts["seconds"], facts["memory_gib"] or 0, *losses))):
-            raise ValueError("a number is not finite")
-        return cast(TrainingFacts, facts)

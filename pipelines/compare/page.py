@@ -1,15 +1,16 @@
 """The page of the report. Texts of items and answers are data and are escaped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from raymill.cluster.formats import count, money
+from raymill.cluster.formats import byte_size, count, decimal, money
 from raymill.cluster.report.sections import (
     Content,
     DataTable,
     Fold,
+    Items,
     Passage,
     Section,
     Tiles,
@@ -37,6 +38,17 @@ _SLICES = (
     "The difference of the score in slices by field, language and length of the question, the largest loss first; p is "
     "corrected for all of them."
 )
+_UNKNOWN = "-"
+_RECOMMENDED = (
+    "Of the models that are not decidedly worse than the best, the one that costs least to answer, then least to "
+    "train. Decided: both the interval and p show it, p corrected by Holm for all pairs of models. Costs are money "
+    "where it is known of all that are compared, else seconds."
+)
+_APPROACHES = (
+    "What a training took is from its own report. Memory: largest peak of a worker. Money: of tokens by `prices`, of "
+    "machines by `hour_prices`. Stored: files of the model; adapters and heads are used on their base. Examples: "
+    "documents that were trained on. Tokens: with repetitions. -: not known."
+)
 _CALIBRATION = (
     "Confidence: the geometric mean of the probabilities of an answer's tokens. Right: equal to the reference. ECE: "
     "expected calibration error, in ten bins of equal width, with a 95% interval."
@@ -45,8 +57,8 @@ _CALIBRATION = (
 
 def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Section | None]:
     """The sections of the page."""
-    found: list[Section | None] = [warnings_section(report["warnings"]), _result(report), _gate(report["gate"])]
-    found += [_models(report["models"]), _training(report["models"])]
+    found: list[Section | None] = [warnings_section(report["warnings"]), _result(report), _recommendation(report)]
+    found += [_gate(report["gate"]), _approaches(report), _models(report["models"])]
     for one in report["comparisons"]:
         found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
     return [*found, _gaps(report["models"]), _calibration(report["models"]), config_section(config)]
@@ -88,35 +100,78 @@ def _models(models: Mapping[str, Any]) -> Section:
     return table_section("models", "Models", DataTable(None, columns, rows), words=words, none="None.")
 
 
-def _training(models: Mapping[str, Any]) -> Section | None:
-    trained = {letter: one["training"] for letter, one in models.items() if one["training"]}
-    if not trained:
-        return None
-    losses = dict.fromkeys(name for one in trained.values() for name in one["losses"])
-    columns = ["Model", "Method", ">Score", ">Worker seconds", ">Tokens", ">Trained parameters", ">Memory GiB",
-               ">Seconds of an answer", *(f">Loss {name}" for name in losses)]  # fmt: skip
-    rows: list[list[Content]] = []
-    for letter, one in models.items():
-        took = one["training"] or {"method": "-", "seconds": 0, "tokens": 0, "trainable_parameters": 0, "losses": {}}
-        peak, losses_of = took.get("memory_gib"), [took["losses"].get(name) for name in losses]
-        rows.append(
+def _recommendation(report: Mapping[str, Any]) -> Section:
+    chosen = report["recommendation"]["model"]
+    title = "No recommendation" if chosen is None else f"{chosen}: {report['models'][chosen]['title']}"
+    content: list[Content] = [
+        Tiles([("Recommended", title, "")]),
+        Items(report["recommendation"]["reasons"]),
+        note(_RECOMMENDED),
+    ]
+    return Section("recommendation", "Recommendation", content)
+
+
+def _approaches(report: Mapping[str, Any]) -> Section:
+    answers = ["Model", "Method", ">Score (95%)", ">Seconds of an answer", ">Tokens in", ">Tokens out",
+               ">Money for 1,000 answers", ">Stored"]  # fmt: skip
+    trainings = ["Model", "Method", ">Worker seconds", ">CPU hours", ">GPU hours", ">Money", ">Memory GiB",
+                 ">Trained values", ">Examples", ">Tokens"]  # fmt: skip
+    of_answers: list[list[Content]] = []
+    of_trainings: list[list[Content]] = []
+    for one in report["approaches"]:
+        answer, took = one["answer"], one["training"] or {}
+        money_of_answers = None if answer["money"] is None else 1000 * answer["money"]
+        heads: list[Content] = [f"{one['model']}: {one['title']}", one["method"] or _UNKNOWN]
+        of_answers.append(
             [
-                f"{letter}: {one['title']}",
-                took["method"],
-                _mean("score", one["measures"]["score"]),
-                round(took["seconds"]),
-                took["tokens"],
-                took["trainable_parameters"],
-                "-" if peak is None else f"{peak:.2f}",
-                f"{one['measures']['seconds']['value']:.3g}" if "seconds" in one["measures"] else "-",
-                *("" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}" for pair in losses_of),
+                *heads,
+                _mean("score", one["score"]),
+                _known(answer["seconds"], lambda value: f"{value:.3g}"),
+                _known(answer["input_tokens"], lambda value: f"{value:,.1f}"),
+                _known(answer["output_tokens"], lambda value: f"{value:,.1f}"),
+                _known(money_of_answers, money),
+                _known(one["stored_bytes"], byte_size),
             ]
         )
-    words = (
-        "From the report of each training. Memory: largest peak of a worker. Losses: of held-out splits and sets "
-        "(`evaluate.sets` of train), before and after; a higher loss on general text is forgetting."
-    )
-    return table_section("training", "Cost of training", DataTable(None, columns, rows), words=words, none="None.")
+        shown = f"{one['examples_shown']:,} shown" if one["examples_shown"] else "0"
+        examples = _known(took.get("examples"), count) if one["is_trained"] else shown
+        if not one["is_trained"]:
+            took = dict.fromkeys(("seconds", "cpu_hours", "gpu_hours", "money", "trainable_parameters", "tokens"), 0)
+        of_trainings.append(
+            [
+                *heads,
+                _known(took.get("seconds"), lambda value: f"{value:,.1f}"),
+                _known(took.get("cpu_hours"), decimal),
+                _known(took.get("gpu_hours"), decimal),
+                _known(took.get("money"), money),
+                _known(took.get("memory_gib"), lambda value: f"{value:.2f}") if one["is_trained"] else "",
+                _known(took.get("trainable_parameters"), count),
+                examples,
+                _known(took.get("tokens"), count),
+            ]
+        )
+    content: list[Content] = [
+        note(_APPROACHES),
+        DataTable("Score and cost to answer", answers, of_answers),
+        DataTable("Cost to train, and data", trainings, of_trainings),
+    ]
+    return Section("approaches", "Approaches", [*content, _held_out(report["models"])])
+
+
+def _known(value: Any, shown: Callable[[Any], str]) -> str:
+    return _UNKNOWN if value is None else shown(value)
+
+
+def _held_out(models: Mapping[str, Any]) -> DataTable | None:
+    """The losses that trainings measured of held-out splits and sets."""
+    trained = {letter: one["training"]["losses"] for letter, one in models.items() if one["training"]}
+    sets = dict.fromkeys(name for losses in trained.values() for name in losses)
+    rows: list[list[Content]] = [
+        [letter, *("" if (pair := losses.get(one)) is None else f"{pair[0]:.3f} to {pair[1]:.3f}" for one in sets)]
+        for letter, losses in trained.items()
+    ]
+    columns = ["Model", *(f">{one}" for one in sets)]
+    return DataTable("Losses that trainings measured, before and after", columns, rows) if sets else None
 
 
 def _mean(measure: str, found: Mapping[str, Any] | None) -> str:

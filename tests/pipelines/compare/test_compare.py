@@ -60,6 +60,33 @@ def test_three_models_are_corrected_for_two_comparisons(config, server, monkeypa
         assert [row["p_corrected"] for row in family] == pytest.approx(holm([row["p"] for row in family]))
 
 
+def test_a_cheaper_model_that_is_not_decidedly_worse_is_recommended(config, server, monkeypatch, tmp_path):
+    prices = [{"input": one, "output": one} for one in (9.0, 1.0, 0.1)]
+    names = "right-90", "right-88", "right-60"
+    models = [planted(server, name, prices=price) for name, price in zip(names, prices, strict=True)]
+    made = run(config | {"models": models}, monkeypatch)
+    found, rows_ = made.outcome["recommendation"], made.outcome["approaches"]
+    assert found["model"] == "B" and any("C is decidedly worse than" in one for one in found["reasons"])
+    assert [row["method"] for row in rows_] == ["endpoint"] * 3 and rows_[0]["stored_bytes"] is None
+    answer = rows_[1]["answer"]
+    assert answer["money"] == pytest.approx((answer["input_tokens"] + answer["output_tokens"]) * 1e-6)
+    assert rows_[1]["training"] is None and rows_[1]["forgetting"] is None
+    for said in ("recommended: B", *found["reasons"]):
+        assert said in str(made)
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.index("Recommendation") < page.index("Approaches") and found["reasons"][-1] in page
+
+
+def test_pairs_of_models_beside_the_best_are_corrected_for_all_of_them(config, server, monkeypatch):
+    """A is not the best: C is, and each of the three pairs counts."""
+    models = [planted(server, f"right-{one}") for one in (60, 61, 90)]
+    made = run(config | {"models": models}, monkeypatch)
+    assert made.outcome["recommendation"]["reasons"][0].startswith("C has the highest score")
+    beside = score(made, 1)  # A - C
+    (reason,) = [one for one in made.outcome["recommendation"]["reasons"] if one.startswith("A is decidedly worse")]
+    assert f"{beside['difference']:+.3f}" in reason and made.outcome["recommendation"]["model"] == "C"
+
+
 def test_refusals_are_counted_and_bounded_by_the_gate(config, server, monkeypatch):
     gate = {"refused": {"least_gain": 0.1}}  # as on prompts that should be refused
     made = run(

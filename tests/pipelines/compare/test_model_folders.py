@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from raymill.cluster.engine import Engine
 from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.store.store import Store
+from raymill.pipelines.compare.approaches import training_facts, training_root
 from raymill.pipelines.compare.config import ComparedModel
-from raymill.pipelines.compare.job import exported, training_facts
+from raymill.pipelines.compare.job import exported
 from raymill.training.evaluation.answering import ModelFolder, folder_model
 from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
 from raymill.training.model_folder.folder import located_with_fingerprint
@@ -139,17 +140,32 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
         monkeypatch,
     )
     assert exported(Store(), ComparedModel(path=made.uri)).path == f"{made.uri}/export/merged"
-    facts = training_facts(Store(), ComparedModel(path=made.uri))
+    for path in (made.uri, f"{made.uri}/export/merged"):
+        assert training_root(Store(), ComparedModel(path=path)) == made.uri
+    assert training_root(Store(), ComparedModel(path=f"{made.uri}/export/base")) is None
+    facts = training_facts(Store(), made.uri)
     assert facts["method"].startswith("lora") and facts["tokens"] > 0 < facts["seconds"]
     assert {*facts["losses"]} == {"test"} and facts["trainable_parameters"] < 100_000
     report = Path(made.uri, "report.json")
     whole = json.loads(report.read_text())
-    for wrong in (math.nan, "long", [1]):  # by others
+    assert (facts["examples"], facts["gpu_hours"], facts["cpu_hours"]) == (64, 0, facts["seconds"] / 3600)
+    for *place, wrong in (  # by others
+        *(("fits", 0, "totals", "seconds", one) for one in (math.nan, "long", [1], -1)),
+        ("fits", 0, "recipe", "method", "lora\x1b[31m"),
+        ("fits", 0, "corpora", 0, "splits", 0, "documents", "64"),
+        ("fits", 0, "curves", "memory_gib", [[1, "2"]]),
+        ("run", "config", "workers", "cpus_each", "1"),
+        ("run", "config", {}),
+        ("fits", []),
+    ):
         changed = json.loads(json.dumps(whole))
-        changed["fits"][0]["totals"]["seconds"] = wrong
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = wrong
         report.write_text(json.dumps(changed))
         with pytest.raises(DataError, match="not the report of this run"):
-            training_facts(Store(), ComparedModel(path=made.uri))
+            training_facts(Store(), made.uri)
     report.write_text(json.dumps(whole))
     # The adapter alone, on the random base beside it, computes what the merged model computes.
     merged, adapter = (folder_model(Store(), f"{made.uri}/export/{name}") for name in ("merged", "adapter"))
@@ -187,7 +203,18 @@ def test_prompt_tuning_and_a_probe_are_compared_with_their_base(monkeypatch, tmp
     assert made.report["models"]["C"]["training"] is None
     logs = {letter: [one["reference_log"] for one in rows(made, f"likelihood_of.{letter}")] for letter in "ABC"}
     assert np.isfinite([*logs["A"], *logs["B"], *logs["C"]]).all() and logs["B"] != logs["C"]
-    assert "Cost of training" in (tmp_path / "out/report.html").read_text()
+    assert "Cost to train" in (tmp_path / "out/report.html").read_text()
+    of_probe, of_tuned, of_base = made.report["approaches"]
+    head, virtual = of_probe["training"]["trainable_parameters"], of_tuned["training"]["trainable_parameters"]
+    assert (head, virtual) == (3 * 32 + 3, 20 * 32) and of_probe["training"]["examples"] > 0
+    assert of_probe["stored_bytes"] < of_tuned["stored_bytes"] < of_base["stored_bytes"]
+    assert (of_base["method"], of_base["training"], of_base["is_trained"]) == ("base", None, False)
+    report = tmp_path / "probe/report.json"
+    report.write_text(report.read_text().replace('"seconds":', '"seconds": -1, "of":'))
+    damaged = run(config | {"output": str(tmp_path / "damaged"), "likelihood": False}, monkeypatch)
+    of_probe = damaged.report["approaches"][0]
+    assert (of_probe["method"], of_probe["training"], of_probe["is_trained"]) == (None, None, True)
+    assert any("A: the cost of its training is left out" in one for one in damaged.warnings)
 
 
 def test_bleu_of_sums_is_the_one_of_the_corpus():
