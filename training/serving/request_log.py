@@ -46,7 +46,7 @@ class RequestRecord:
 
     def first_chunk(self) -> None:
         """Measure the time to the first part of the text."""
-        self._first = self._first or time.monotonic()
+        self._first = time.monotonic()
 
     def answered(self, id: str, text: str, completion: Completion) -> None:
         """Add the answer, or the part before it failed."""

@@ -129,6 +129,8 @@ def test_a_false_condition_ends_its_branch_with_the_reason(raymill):
     assert "count.words is 7, and &gt; 100 was wanted" in Path("out/report.html").read_text()
     assert "again     count.words is 7" in raymill("inspect", "out")[1]
     assert "finished before, nothing to do" in raymill("run", "w.yaml")[1]
+    raymill("run", "w.yaml", "-o", "steps.again.if=${count.words} > 200")
+    assert report()["again"]["reason"] == "count.words is 7, and > 200 was wanted"
     code, _, err = raymill("run", "w.yaml", "-o", "steps.again.if=${count.words} > 5")
     assert code == 0 and steps_made(err) == ["again", "last"]
 
@@ -142,6 +144,18 @@ def test_until_makes_a_step_and_those_that_it_needs(raymill):
     code, _, err = raymill("run", "w.yaml", "-o", "until=count")
     assert code == 0 and not steps_made(err) and Path("out/manifest.json").read_bytes() == content
     assert [one["state"] for one in report().values()] == ["finished"] * 3
+
+
+def test_the_time_of_a_step_is_kept_while_its_digest_is_the_same(raymill):
+    raymill("run", "w.yaml")
+    whole = json.loads(Path("out/report.json").read_text())
+    for one, seconds in zip(whole["steps"], (11, 12, 13), strict=True):
+        one["seconds"] = seconds
+    whole["steps"][1]["digest"] = "of-another-run"
+    Path("out/report.json").write_text(json.dumps(whole))
+    Path("out/manifest.json").unlink()
+    assert raymill("run", "w.yaml")[0] == 0
+    assert [one["seconds"] for one in report().values()] == [11, None, 13]
 
 
 def test_the_exit_code_is_the_one_of_the_first_step_that_has_one(raymill, monkeypatch):

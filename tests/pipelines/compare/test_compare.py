@@ -163,6 +163,7 @@ def test_a_gate_promotes_keeps_or_is_undecided_and_its_decision_is_a_file(config
         ({"least_gain": 0.0}, (0.01, 0.05), "passed"),
         ({"least_gain": 0.0}, (0.0, 0.05), "undecided"),
         ({"least_gain": 0.02}, (0.01, 0.05), "undecided"),
+        ({"least_gain": 0.05}, (0.01, 0.05), "undecided"),
         ({"least_gain": 0.06}, (0.01, 0.05), "failed"),
         ({"most_loss": 0.01}, (-0.005, 0.02), "passed"),
         ({"most_loss": 0.01}, (-0.02, 0.02), "undecided"),
@@ -185,10 +186,14 @@ def test_the_items_that_decide_a_bound_by_hand():
     compared = [{"b": "B", "measures": {"score": measured(-0.02, 0.06)}, "slices": []}]
     (row,) = decided({"score": GateBounds(least_gain=0.01)}, compared)["gate"]
     assert row["needed"] == 3270 - 100 and "; about 3,170 more items decide it" in row["text"]
+    # 100 (1.4294 x 0.0355 / 0.06)^2 = 71.5, of an interval that is longer below than above
+    compared = [{"b": "B", "measures": {"score": measured(-0.01, 0.061, difference=0.06)}, "slices": []}]
+    (row,) = decided({"score": GateBounds(least_gain=0.0)}, compared)["gate"]
+    assert (row["state"], row["needed"]) == ("undecided", 1)
 
 
 @pytest.mark.parametrize(
-    ("high", "p", "state"), [(-0.11, 0.05, "failed"), (-0.11, 0.06, "passed"), (-0.09, 0.05, "passed")]
+    ("high", "p", "state"), [(-0.11, 0.05, "failed"), (-0.11, 0.06, "passed"), (-0.1, 0.05, "passed")]
 )
 def test_a_slice_stops_a_model_if_its_interval_is_beyond_the_bound_and_its_p_is_small(high, p, state):
     slices = [measured(-0.3, high, p_corrected=p, slice="channel = phone")]

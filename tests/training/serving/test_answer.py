@@ -317,6 +317,8 @@ def test_requests_beyond_the_bound_are_refused_and_late_ones_end(folder):
                 break
             except openai.APIStatusError:
                 continue
+        else:
+            pytest.fail("a request that ended is counted still")
 
 
 def test_a_stream_that_fails_ends_with_the_error(folder, records):
