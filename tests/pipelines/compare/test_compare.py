@@ -230,6 +230,11 @@ def test_a_bound_on_what_is_not_measured_is_undecided():
     assert (found["decision"], found["passed"]) == ("undecided", False)
 
 
+def test_without_a_gate_nothing_is_decided():
+    compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": []}]
+    assert decided({}, compared) == {"gate": [], "decision": None, "passed": None}
+
+
 def test_of_seconds_less_is_a_gain():
     measure = {"difference": 0.4, "low": 0.3, "high": 0.5, "items": 100, "p_corrected": 0.0}
     compared = [{"b": "B", "measures": {"seconds": measure}, "slices": []}]
