@@ -17,6 +17,33 @@ def test_demographic_parity_and_equalised_odds_by_hand():
     assert odds_gap(TRUE, GIVEN, GROUPS) == pytest.approx(1 / 6, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ([1, 1, 0, 0, 1, 0, 0, 0], 0.5),  # TPR 1 and 1/2
+        ([1, 1, 0, 0, 1, 1, 1, 0], 0.5),  # FPR 0 and 1/2
+    ],
+)
+def test_equalised_odds_are_the_larger_gap_of_both_rates(given, seen):
+    true, groups = np.array([1, 1, 0, 0] * 2, bool), np.array(["a"] * 4 + ["b"] * 4)
+    assert odds_gap(true, np.array(given, bool), groups) == seen
+
+
+def test_a_group_without_items_of_a_rate_is_left_out_of_it():
+    """No item of `a` has the label; of `b` it is found, of `c` it is not."""
+    true, given = np.array([0, 0, 1, 0, 1, 0], bool), np.array([0, 0, 1, 0, 0, 0], bool)
+    assert odds_gap(true, given, np.array([*"aabbcc"])) == 1
+
+
+def test_items_without_a_group_are_left_out_and_groups_are_drawn_apart():
+    """All items of `a` have 1 and all of `b` 0, so each draw has the gap 1."""
+    groups, values = [None] * 20 + ["a"] * 20 + ["b"] * 20, np.array([0.0] * 20 + [1.0] * 20 + [0.0] * 20)
+    score, parity, odds = group_gaps({"score": values}, [("yes", np.ones(60, bool), values == 1)], groups)
+    for row in (score, parity, odds):
+        assert (row["gap"], row["low"], row["high"]) == (1, 1, 1)
+    assert score["groups"] == parity["groups"] == {"a": 1, "b": 0}
+
+
 def test_groups_of_few_items_are_not_compared():
     assert group_gaps({"score": np.ones(10)}, [], [*GROUPS]) == []
     assert group_gaps({"score": np.ones(60)}, [], ["a"] * 40 + [None] * 20) == []

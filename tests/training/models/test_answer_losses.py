@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from raymill.training.models.answer_losses import AnswerScores, bradley_terry, dpo, ipo, kto, log_odds, orpo, simpo
+from raymill.training.models.answers import baseline_of
 from raymill.training.objectives import Dpo, Ipo, Kto, Orpo, Simpo
 
 # The chosen answer gained 1 over the reference, the rejected one lost 1; 5 and 4 tokens.
@@ -52,6 +53,23 @@ def test_orpo_of_a_pair() -> None:
     assert orpo(B, Orpo())[0].item() == pytest.approx(0.532030, abs=1e-6)
 
 
+def test_a_pair_beyond_the_margin_of_hinge_has_no_loss() -> None:
+    assert dpo(A, Dpo(loss="hinge", beta=0.75))[0].item() == 0
+
+
+def test_the_baseline_of_kto_is_the_mean_over_all_workers_and_not_negative() -> None:
+    assert baseline_of([(3.0, 2.0), (1.0, 2.0)]) == 1
+    assert baseline_of([(-3.0, 2.0), (1.0, 2.0)]) == baseline_of([(0.0, 0.0)]) == 0
+
+
+def test_rewards_are_beta_times_what_the_loss_compares() -> None:
+    """Ratios 1 and -1, over 5 and 4 tokens; mean log-probabilities -0.5 and -1."""
+    assert ipo(A, Ipo(beta=0.5, by_length=False))[1].tolist() == [0.5, -0.5]
+    assert ipo(A, Ipo(beta=0.5))[1].tolist() == [0.1, -0.125]
+    assert simpo(B, Simpo(beta=2, gamma=1))[1].tolist() == [-1, -2]
+    assert orpo(B, Orpo(beta=0.5))[1].tolist() == [-0.25, -0.5]
+
+
 def test_kto_of_a_desirable_and_an_undesirable_answer() -> None:
     losses, rewards = kto(A, torch.tensor([True, False]), 0.2, Kto())
     assert losses.tolist() == pytest.approx([0.480011, 0.470036], abs=1e-6)
@@ -78,7 +96,7 @@ def test_the_gradient_of_dpo() -> None:
     assert logp.grad.tolist() == pytest.approx([-0.0450166, 0.0450166], abs=1e-7)
 
 
-@pytest.mark.parametrize("m", [-1e-300, -1e-12, -0.1, -math.log(2), -5.0, -700.0])
+@pytest.mark.parametrize("m", [-1e-300, -1e-12, -1e-6, -0.1, -math.log(2), -5.0, -700.0])
 def test_log_odds_are_exact_everywhere(m: float) -> None:
     values = torch.tensor([m], dtype=torch.float64, requires_grad=True)
     found = log_odds(values)
