@@ -55,7 +55,8 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 
 long: setup  ## the tests that are too long for `make test`, and the cases that its samples leave out
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' tests/pipelines tests/training/pack tests/training/fit \
-		tests/training/report tests/training/test_train.py tests/end_to_end/test_cross_validation.py tests/end_to_end/test_run_file.py tests/docs/test_site.py tests/docs/test_chain.py
+		tests/training/rollouts tests/training/report tests/training/test_train.py tests/docs/test_site.py tests/docs/test_chain.py \
+		tests/end_to_end/test_cross_validation.py tests/end_to_end/test_run_file.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/engines tests/training/models \
