@@ -135,6 +135,12 @@ def test_the_same_model_with_other_evidence_is_a_new_version():
     assert promote(output="p2", evidence="judged").report["version"] == 2
 
 
+def test_a_changed_digest_or_another_folder_is_a_new_version(tmp_path):
+    alias = Alias(Store(), str(tmp_path / "models"), "champion")
+    moves = [("/m", "d"), ("/m", "d"), ("/m", "e"), ("/n", "e")]
+    assert [alias.move(model, digest, None).version for model, digest in moves] == [1, 1, 2, 3]
+
+
 def test_a_model_on_another_store_than_the_aliases_is_not_named(tmp_path):
     """A request with the user's keys would go where the record says."""
     promote()
