@@ -1156,6 +1156,29 @@ class GatesSettings(TypedDict, total=False):
     """Minimum score of the data set, from 0 to 1; null: no gate."""
 
 
+class GeneralTextSettings(TypedDict, total=False):
+    """Plain texts on which forgetting is measured."""
+
+    path: Required[Place]
+    """Corpus of plain texts of no task: folder, glob, file or URI as in `inputs` of `curate`, such as the artifact
+    `corpus` of its output.
+    """
+    text: str
+    """Name of the column with the text, in formats with columns."""
+    documents: int
+    """Number of documents, drawn by their hashes."""
+    characters: int
+    """Characters at the beginning of each document that are measured."""
+    base: str | None
+    """Folder, URI or hub name of the model that every training started from; null: the base that each training
+    states.
+    """
+    most_loss: float
+    """Rise of bits per byte that is allowed: a model whose 95% interval is above it is recommended only if each
+    candidate is.
+    """
+
+
 class GenerateExecutionSettings(TypedDict, total=False):
     """Those of a run over files that asks a model."""
 
@@ -3644,6 +3667,7 @@ def compare(
     custom: Sequence[str | Callable[..., Any] | ScoreUseSettings] = NOT_GIVEN,
     refusals: Sequence[str] = NOT_GIVEN,
     likelihood: bool = NOT_GIVEN,
+    general: Place | GeneralTextSettings | None = NOT_GIVEN,
     judge: PairJudgeSettings | None = NOT_GIVEN,
     gate: Mapping[str, GateBoundsSettings] = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
@@ -3684,6 +3708,8 @@ def compare(
         refusals: An answer that begins with one of these phrases, in upper or lower case, is `refused`.
         likelihood: Whether the log-likelihood of references and of own answers is computed for model folders,
             for `bits_per_byte` and the calibration.
+        general: General text on which the bits per byte of each trained model are compared with those of its
+            base, for forgetting; a path is short for {path: PATH}; null: forgetting is not measured.
         judge: Model that judges pairs of answers; null: none.
         gate: Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model must meet against each
             other one; else the command ends with exit code 2.
@@ -3719,6 +3745,7 @@ def compare(
             "custom": custom,
             "refusals": refusals,
             "likelihood": likelihood,
+            "general": general,
             "judge": judge,
             "gate": gate,
             "sampling": sampling,

@@ -26,6 +26,7 @@ from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB
 from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
 from raymill.pipelines.compare.fairness import group_gaps
+from raymill.pipelines.compare.forgetting import GENERAL, forgetting
 from raymill.pipelines.compare.stages import rows_by_item
 from raymill.pipelines.errors.runs import NO_SLICES, records_of
 from raymill.pipelines.errors.slices import candidates
@@ -71,25 +72,38 @@ class ModelAnswers:
 
 
 def analysis_stage(
-    config: CompareConfig, artifacts: Mapping[str, Artifact], letters: Sequence[str], judged: Mapping[str, Artifact]
+    config: CompareConfig,
+    artifacts: Mapping[str, Artifact],
+    letters: Sequence[str],
+    judged: Mapping[str, Artifact],
+    general: Mapping[str, tuple[str, str]],
 ) -> Stage:
-    """The stage. judged: letter of a model -> the judge's records about A and this model."""
+    """The stage.
+
+    judged: letter of a model -> the judge's records about A and this model. general: letter of a trained model -> the
+    artifacts with the log-probabilities of general text by it and by its base.
+    """
     models, used = {}, [artifacts[ITEMS], *judged.values()]
     for letter in letters:
         named = [f"answers_of.{letter}", f"_work/seconds.{letter}", f"likelihood_of.{letter}"]
         found = [artifacts.get(name) for name in named]
         used += [one for one in found if one is not None]
         models[letter] = ModelAnswers(*(None if one is None else tuple(one.file_uris) for one in found))  # type: ignore[arg-type]
+    texts = artifacts[GENERAL].file_uris if GENERAL in artifacts else []
+    used += [artifacts[name] for name in ((GENERAL,) if texts else ())]
+    used += [artifacts[name] for pair in general.values() for name in pair]
     work = ScoreAnswers(
         config,
         config.store,
         tuple(artifacts[ITEMS].file_uris),
         models,
         {letter: tuple(one.file_uris) for letter, one in judged.items()},
+        tuple(texts),
+        {letter: tuple(tuple(artifacts[name].file_uris) for name in pair) for letter, pair in general.items()},
     )
     decisive = config.model_dump(mode="json", include={"on", "group", "gaps", "answer", "custom"})
     prices = [None if one.request_prices is None else one.request_prices.model_dump() for one in config.models]
-    made_from = fingerprint([VERSION, decisive, prices, [*judged], [one.manifest.digest for one in used]])
+    made_from = fingerprint([VERSION, decisive, prices, [*judged], [*general], [one.manifest.digest for one in used]])
     outputs = Output(SCORES, SCORES_SCHEMA), Output(FACTS, FACTS_SCHEMA)
     return Stage("scores", outputs, (0,), work, made_from, config.store, memory=4 * GIB)
 
@@ -99,6 +113,8 @@ class ScoreAnswers:
     """The work of the stage.
 
     models: by letter, A first. judged: letter of a model -> files with the judge's records about A (a) and it (b).
+    texts: files of the general texts. general: letter of a trained model -> files of their log-probabilities by it, and
+    by its base.
     """
 
     config: CompareConfig
@@ -106,6 +122,8 @@ class ScoreAnswers:
     items: tuple[str, ...]
     models: Mapping[str, ModelAnswers]
     judged: Mapping[str, tuple[str, ...]]
+    texts: tuple[str, ...]
+    general: Mapping[str, tuple[tuple[str, ...], ...]]
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `items`."""
@@ -274,6 +292,7 @@ class _Analysis:
         return {
             "groups": None if self.groups is None else len({*self.groups}),
             "standing": self._standing(),
+            "forgetting": self._forgetting(),
             "models": {name: self._of_model(one) for name, one in self.measured.items()},
             "comparisons": comparisons,
         }
@@ -303,6 +322,17 @@ class _Analysis:
                     "needed": 0 if worse else one.needed(len(found)),
                 }
         return {"best": best, "others": others}
+
+    def _forgetting(self) -> dict[str, Any]:
+        """Letter of a trained model -> its bits per byte of general text beside those of its base."""
+        store = self.work.store
+        texts = [text for table in read_tables(store, self.work.texts) for text in table["text"].to_pylist()]
+
+        def logs(uris: Sequence[str]) -> np.ndarray:
+            return np.array([row["log"] for row in rows_by_item(store, uris, len(texts))], float)
+
+        pairs = {letter: (logs(after), logs(before)) for letter, (after, before) in self.work.general.items()}
+        return forgetting(texts, pairs, paired_difference, holm)
 
     def _of_model(self, one: _Measured) -> dict[str, Any]:
         measures: dict[str, dict[str, float | None]] = {}

@@ -175,5 +175,4 @@ def approach(
             "output_tokens": found["measures"].get("output_tokens", {}).get("value"),
             "money": cost,
         },
-        "forgetting": None,
     }

@@ -61,6 +61,34 @@ class HourPrices(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
         return None if self.gpu is None else cpu_hours * self.core + gpu_hours * self.gpu
 
 
+class GeneralText(WithShortForm, extra="forbid", frozen=True):
+    """Plain texts on which forgetting is measured."""
+
+    short_form: ClassVar[str] = "path"
+
+    path: paths.AbsolutePath = Field(
+        description="Corpus of plain texts of no task: folder, glob, file or URI as in `inputs` of `curate`, such as "
+        "the artifact `corpus` of its output"
+    )
+    text: str = Field("text", min_length=1, description="Name of the column with the text, in formats with columns")
+    documents: int = Field(200, ge=2, le=100_000, description="Number of documents, drawn by their hashes")
+    characters: int = Field(
+        2000, ge=1, le=100_000, description="Characters at the beginning of each document that are measured"
+    )
+    base: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder, URI or hub name of the model that every training started from; null: the base that each "
+        "training states",
+    )
+    most_loss: float = Field(
+        0.05,
+        ge=0,
+        description="Rise of bits per byte that is allowed: a model whose 95% interval is above it is recommended only "
+        "if each candidate is",
+    )
+
+
 class PairJudge(BaseModel, extra="forbid", frozen=True):
     """A model that decides which of two answers is better; it is asked in both orders."""
 
@@ -132,6 +160,11 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         True,
         description="Whether the log-likelihood of references and of own answers is computed for model folders, for "
         "`bits_per_byte` and the calibration",
+    )
+    general: GeneralText | None = Field(
+        None,
+        description="General text on which the bits per byte of each trained model are compared with those of its "
+        "base, for forgetting; a path is short for {path: PATH}; null: forgetting is not measured",
     )
     judge: PairJudge | None = Field(None, description="Model that judges pairs of answers; null: none")
     gate: dict[str, GateBounds] = Field(

@@ -4,6 +4,7 @@
     ask.A             the answers of model A                                         -> answers_of.A
     likelihood.A      log-probabilities of references and answers, of model folders  -> likelihood_of.A
     pairs.B, judges/B pairs of answers of A and B, and a run of `generate` on them   -> pairs_of.B
+    texts, general.A  general texts, their log-probabilities by models and bases     -> general, general_of.A
     scores            measures of each answer, differences of A to each other model  -> scores
     report            the gate's decision, then the report                           -> decision.json, report.json
 
@@ -12,6 +13,7 @@ same command continues a run that was stopped, and a run with another gate, judg
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -25,11 +27,14 @@ from raymill.cluster.asking.backends import exported, located
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
-from raymill.cluster.errors import ConfigError, DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
 from raymill.cluster.output import Output
+from raymill.cluster.output_folder import refuse_output_in_folder
+from raymill.cluster.readers.freeze import freeze
 from raymill.cluster.readers.inputs import STORES, Input
+from raymill.cluster.readers.units import InputManifest
 from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
 from raymill.cluster.run import RunFolder
@@ -40,6 +45,16 @@ from raymill.cluster.store import paths
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.compare.approaches import approach, stored_bytes, training_facts, training_root
 from raymill.pipelines.compare.config import CompareConfig
+from raymill.pipelines.compare.forgetting import (
+    DOCUMENTS,
+    GENERAL,
+    GENERAL_SCHEMA,
+    MEASURED_SCHEMA,
+    DrawTexts,
+    MeasureTexts,
+    base_of,
+    is_classifier,
+)
 from raymill.pipelines.compare.gate import decided
 from raymill.pipelines.compare.page import sections
 from raymill.pipelines.compare.recommend import recommended
@@ -186,13 +201,53 @@ class CompareJob(RunJob[CompareConfig]):
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, exclude_none=True))
         return plain | {"models": [one.decisive for one in self.models.values()]}
 
-    def inputs(self) -> str | None:
+    @cached_property
+    def data_digest(self) -> str:
+        """Fingerprint of the data set and the split."""
         data, split = self.config.data
         found = RunFolder(self.store, data).require("prepare", "Point `on` at the output of `raymill prepare`.")
         return fingerprint([found["digest"], split])
 
+    @cached_property
+    def general_texts(self) -> InputManifest:
+        """The files of `general`."""
+        assert self.config.general is not None
+        given = self.config.general
+        return freeze(self.store, [Input(source=GENERAL, path=given.path, text=given.text)])
+
+    @cached_property
+    def bases(self) -> tuple[dict[str, ModelSettings], list[str]]:
+        """(letter of a trained model -> the base that its forgetting is measured from, located; warnings)."""
+        found, warnings = dict[str, ModelSettings](), []
+        given = self.config.general
+        for letter, model in self.models.items():
+            if given is None or model.path is None or is_classifier(self.store, model):
+                continue
+            base, root = None, training_root(self.store, self.config.letters[letter])
+            try:
+                if given.base is not None:
+                    base = located(self.store, model.model_copy(update={"path": given.base}))
+                elif root is not None:
+                    base = base_of(self.store, root, model)
+                    if base is None:
+                        warnings.append(f"{letter}: started from random weights, so forgetting is not measured.")
+            except (DataError, StorageError) as error:
+                if given.base is not None:
+                    raise
+                warnings.append(f"{letter}: forgetting is not measured. {shortened(str(error), 300)}")
+            if base is not None and base.revision != model.revision:
+                found[letter] = base
+        return found, warnings
+
+    def inputs(self) -> str | None:
+        if self.config.general is None:
+            return self.data_digest
+        bases = {letter: one.revision for letter, one in self.bases[0].items()}
+        return fingerprint([self.data_digest, self.general_texts.fingerprint, bases])
+
     def input_changes(self) -> str:
-        return f"the data set {self.config.on} was made again"
+        also = ", or its general text or a base changed" if self.config.general else ""
+        return f"the data set {self.config.on} was made again{also}"
 
     def variables(self) -> tuple[str, ...]:
         asked = (*self.config.models, *([self.config.judge.model] if self.config.judge else []))
@@ -215,6 +270,9 @@ class CompareJob(RunJob[CompareConfig]):
             UserError: one cannot be used.
         """
         _ = self.models, self.inputs()
+        if self.config.general is not None:
+            path = self.config.general.path
+            refuse_output_in_folder("output", self.root, "general.path", path, ("general/part.parquet",), self.kind)
         self._refuse_unknown_fields()
         refuse_unusable(self.config.prompting, self.root, self.variants, "on", self.kind)
 
@@ -237,7 +295,7 @@ class CompareJob(RunJob[CompareConfig]):
             "models": [one.decisive for one in self.models.values()],
             **config.model_dump(mode="json", include={"items", "sampling"}),
         }
-        made_from = fingerprint([VERSION, asked, self.inputs()])
+        made_from = fingerprint([VERSION, asked, self.data_digest])
         artifacts = ask_variants(
             prompting, self.root, self.models, self.variants, self.embedding_run, made_from, making, seconds_apart=True
         )
@@ -253,14 +311,15 @@ class CompareJob(RunJob[CompareConfig]):
                     # Changed answers replace the records of the judge; its answers stay in the store.
                     made = self.judge_of(letter).run(making.session, making.progress, replace=True)
                     judged[letter] = made.artifact(RECORDS)
-        artifacts |= making.run(_analysis(config, artifacts, [*self.models], judged))
+        general = self._measure_forgetting(making, artifacts) if config.general else {}
+        artifacts |= making.run(_analysis(config, artifacts, [*self.models], judged, general))
         report = self._report(artifacts)
         decision = {
             "decision": report["decision"],
             "passed": report["passed"],
             "gate": report["gate"],
             "models": {letter: one["revision"] for letter, one in report["models"].items()},
-            "data": {"on": config.on, "digest": self.inputs(), "items": report["items"]},
+            "data": {"on": config.on, "digest": self.data_digest, "items": report["items"]},
             "finished": report["finished"],
         }
         self.store.write_bytes(paths.join(self.root, DECISION), json_bytes(decision))
@@ -284,6 +343,36 @@ class CompareJob(RunJob[CompareConfig]):
             gpus=model.worker_gpus,
         )
 
+    def _measure_forgetting(self, making: Making, artifacts: dict[str, Artifact]) -> dict[str, tuple[str, str]]:
+        """Letter of a trained model -> artifacts with the log-probabilities by it and by its base; adds artifacts."""
+        given = self.config.general
+        assert given is not None
+        draw = DrawTexts(given, self.general_texts)
+        decisive = given.model_dump(include={"text", "documents", "characters"})
+        made_from = fingerprint([VERSION, decisive, self.general_texts.fingerprint])
+        output = Output(GENERAL, GENERAL_SCHEMA)
+        artifacts |= making.run(Stage("texts", (output,), (0,), draw, made_from, self.store, memory=2 * GIB))
+        texts, named = artifacts[GENERAL], dict[str, str]()  # revision -> artifact
+        for letter, base in self.bases[0].items():
+            for name, model in ((letter, self.models[letter]), (f"{letter}-base", base)):
+                if model.revision in named:
+                    continue
+                named[model.revision] = f"general_of.{name}"
+                stage = Stage(
+                    f"general.{name}",
+                    (Output(named[model.revision], MEASURED_SCHEMA),),
+                    range(math.ceil(texts.rows / DOCUMENTS)),
+                    MeasureTexts(name, self.store, tuple(texts.file_uris)),
+                    fingerprint([VERSION, model.revision, texts.manifest.digest]),
+                    self.store,
+                    memory=2 * GIB,
+                    setup=partial(load_model, self.store, model.path),
+                    gpus=model.worker_gpus,
+                )
+                artifacts |= making.run(stage)
+        return {letter: (named[self.models[letter].revision], named[base.revision])
+                for letter, base in self.bases[0].items()}  # fmt: skip
+
     def _pairs(self, letter: str, artifacts: Mapping[str, Artifact]) -> Stage:
         used = [artifacts[name] for name in (ITEMS, "answers_of.A", f"answers_of.{letter}")]
         work = MakePairs(letter, self.store, *(tuple(one.file_uris) for one in used))
@@ -297,7 +386,7 @@ class CompareJob(RunJob[CompareConfig]):
         config, items = self.config, artifacts[ITEMS].rows
         (row,) = artifacts["_work/facts"].table().to_pylist()
         facts = json.loads(row["facts"])
-        models, rows, warnings = {}, [], []
+        models, rows, warnings = {}, [], [*self.bases[1]]
         for letter, one in config.letters.items():
             found, training, is_trained, size = facts["models"][letter], None, True, None
             try:
@@ -307,7 +396,8 @@ class CompareJob(RunJob[CompareConfig]):
                 training = training_facts(self.store, root) if root is not None else None
             except DataError as error:
                 warnings.append(f"{letter}: the cost of its training is left out. {shortened(str(error), 300)}")
-            rows.append(approach(letter, one, found, training, is_trained, size, config.hour_prices))
+            row = approach(letter, one, found, training, is_trained, size, config.hour_prices)
+            rows.append(row | {"forgetting": facts["forgetting"].get(letter)})
             models[letter] = {
                 "title": one.title,
                 "at": one.endpoint or one.path,
@@ -341,7 +431,9 @@ class CompareJob(RunJob[CompareConfig]):
             "items": items,
             "groups": facts["groups"],
             "score": ranked_by(config.answer),
-            "recommendation": recommended(rows, facts["standing"], None),
+            "recommendation": recommended(
+                rows, facts["standing"], config.general.most_loss if config.general else None
+            ),
             "approaches": rows,
             "models": models,
             "comparisons": facts["comparisons"],
@@ -358,7 +450,9 @@ class CompareJob(RunJob[CompareConfig]):
         )
 
     def unit_count(self) -> int:
-        return 2 + 2 * (MOST_RANGES + 1) * len(self.config.models)
+        found = self.config.general
+        of_texts = 0 if found is None else 1 + 2 * math.ceil(found.documents / DOCUMENTS)
+        return 2 + (2 * (MOST_RANGES + 1) + of_texts) * len(self.config.models)
 
     def machines(self, seconds: float | None) -> Machines:
         gpus = max(one.worker_gpus for one in self.config.models)

@@ -155,7 +155,18 @@ def _approaches(report: Mapping[str, Any]) -> Section:
         DataTable("Score and cost to answer", answers, of_answers),
         DataTable("Cost to train, and data", trainings, of_trainings),
     ]
-    return Section("approaches", "Approaches", [*content, _held_out(report["models"])])
+    return Section("approaches", "Approaches", [*content, _forgetting(report), _held_out(report["models"])])
+
+
+def _forgetting(report: Mapping[str, Any]) -> DataTable | None:
+    rows: list[list[Content]] = [
+        [one["model"], f"{row['before']:.4f}", f"{row['after']:.4f}", f"{row['difference']:+.4f}",
+         f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p_corrected']:.2g}", row["documents"]]
+        for one in report["approaches"]
+        if (row := one["forgetting"]) is not None
+    ]  # fmt: skip
+    columns = ["Model", ">Its base", ">After training", ">Difference", ">95%", ">p (Holm)", ">Documents"]
+    return DataTable("Forgetting: bits per byte of general text", columns, rows) if rows else None
 
 
 def _known(value: Any, shown: Callable[[Any], str]) -> str:

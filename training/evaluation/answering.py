@@ -36,6 +36,8 @@ from raymill.training.models.base import load_base, named_config
 from raymill.training.pack.template import OF_A_CHECK
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
+_WINDOW = 2048  # tokens of a text that are computed at once
+
 
 class ModelFolder:
     """The model in a folder, whole or an adapter on its base.
@@ -68,6 +70,7 @@ class ModelFolder:
             self.longest -= int(getattr(model.active_peft_config, "num_virtual_tokens", None) or 0)
         self.prompt = Guard(partial(prompt_ids, self.tokenizer))
         self._both = Guard(partial(_prompt_and_answer, self.tokenizer))
+        self._text = Guard(partial(_text_ids, self.tokenizer))
         try:  # otherwise each request would take as long
             self.prompt([{"role": "user", "content": "a"}], OF_A_CHECK)
         except Exceeded as error:
@@ -95,13 +98,36 @@ class ModelFolder:
             return float("nan"), 0
         if not wanted or len(wanted) >= self.longest or problem_of(self.model, [*prompt, *wanted]):
             return float("nan"), 0
-        ids = [*prompt[-(self.longest - len(wanted)) :], *wanted]
+        return self._log_of([*prompt[-(self.longest - len(wanted)) :], *wanted], len(wanted)), len(wanted)
+
+    def text_log_likelihood(self, text: str) -> tuple[float, int]:
+        """(sum of the log-probabilities of the tokens of a plain text, their number), without the chat template.
+
+        The first token comes after the token that begins texts, else the one that ends them; without either it is not
+        counted. A long text is computed in windows, of which the first token has the one before it alone as context.
+        NaN for a text without tokens, and where the tokenizer fails. As `loglikelihood_rolling` of
+        lm-evaluation-harness with a context of one token.
+        """
+        try:
+            ids = self._text(text, OF_A_PROMPT)
+        except Exception:
+            return float("nan"), 0
+        starts = [one for one in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if one is not None]
+        ids = [*starts[:1], *ids]
+        if len(ids) < 2 or problem_of(self.model, ids):
+            return float("nan"), 0
+        window = min(self.longest, _WINDOW) - 1
+        windows = [ids[at : at + window + 1] for at in range(0, len(ids) - 1, window)]
+        return sum(self._log_of(one, len(one) - 1) for one in windows), len(ids) - 1
+
+    def _log_of(self, ids: Sequence[int], count: int) -> float:
+        """Sum of the log-probabilities of the last `count` tokens, each after those before it."""
         with torch.inference_mode():
             logits = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits[0]
         # From the end: virtual tokens of an adapter stand before the prompt.
-        found = logits[-len(wanted) - 1 : -1].float().log_softmax(-1)
-        at = torch.tensor(wanted, device=found.device)
-        return float(found.gather(1, at[:, None]).sum()), len(wanted)
+        found = logits[-count - 1 : -1].float().log_softmax(-1)
+        at = torch.tensor(ids[-count:], device=found.device)
+        return float(found.gather(1, at[:, None]).sum())
 
     def _timed(self, request: Mapping[str, Any]) -> Reply:
         started = time.monotonic()
@@ -163,7 +189,8 @@ class ProbeFolder:
             return _refused("the tokenizer makes nothing of the prompt")
         message = {"role": "assistant", "content": self._labels[int(found.argmax())]}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        plain = {"model": request["model"], "choices": [choice], "usage": {"prompt_tokens": 0, "completion_tokens": 1}}
+        usage = {"prompt_tokens": self._model.tokens(request["messages"][-1]["content"]), "completion_tokens": 1}
+        plain = {"model": request["model"], "choices": [choice], "usage": usage}
         return replace(judged(200, {}, json.dumps(plain).encode(), 0.0), seconds=time.monotonic() - started)
 
     def log_likelihood(self, messages: Sequence[Mapping[str, Any]], answer: str) -> tuple[float, int]:
@@ -171,6 +198,10 @@ class ProbeFolder:
         if answer not in self._labels:
             return float("nan"), 0
         return float(np.log(self._probabilities(messages)[self._labels.index(answer)])), 1
+
+    def text_log_likelihood(self, text: str) -> tuple[float, int]:
+        """(NaN, 0): a classification head has no probabilities of tokens."""
+        return float("nan"), 0
 
     def _probabilities(self, messages: Sequence[Mapping[str, Any]]) -> np.ndarray:
         return self._model.probabilities([messages[-1]["content"]])[0]
@@ -208,6 +239,11 @@ def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], 
     """(the tokens of a conversation, those of the answer after it). For a Guard."""
     messages, answer = both
     return prompt_ids(tokenizer, messages), list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+
+
+def _text_ids(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of a text. For a Guard."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def link_model(store: Store, name: str, into: Path) -> None:

@@ -75,6 +75,10 @@ class LabelModel:
         total = found.sum(axis=1, keepdims=True)
         return found / np.where(total > 0, total, np.nan)
 
+    def tokens(self, text: str) -> int:
+        """The number of tokens of a text that are read for its probabilities."""
+        return sum(min(len(one.ids), self._length) for one in self._encoded([text]))
+
     def _of_classes(self, model: RowClassifier, texts: Sequence[str]) -> np.ndarray:
         """float64[N, L]: the probability of each label that is a class of the probe; 0 of the others."""
         found = np.full((len(texts), len(self._labels)), np.nan)

@@ -16,7 +16,9 @@ from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.approaches import training_facts, training_root
 from raymill.pipelines.compare.config import ComparedModel
+from raymill.pipelines.compare.forgetting import base_of, forgetting
 from raymill.pipelines.compare.job import exported
+from raymill.pipelines.paired import holm, paired_difference
 from raymill.training.evaluation.answering import ModelFolder, folder_model
 from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
 from raymill.training.model_folder.folder import located_with_fingerprint
@@ -74,6 +76,53 @@ def test_log_likelihoods_are_those_of_the_tokens_one_by_one(folders):
             expected += float(loaded(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token])
         ids = [*ids, token]
     assert count == len(wanted) and found == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("longest", [256, 5])
+def test_a_plain_text_is_measured_token_by_token_in_windows(folders, longest):
+    measured = ModelFolder(Store(), folders[0])
+    measured.longest = longest
+    text = "the quick brown fox jumps over the lazy dog"
+    found, count = measured.text_log_likelihood(text)
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    loaded, expected = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float32).eval(), 0.0
+    for at in range(1, len(ids)):
+        first = (at - 1) // (longest - 1) * (longest - 1)  # of its window
+        with torch.no_grad():
+            expected += float(loaded(torch.tensor([ids[first:at]])).logits[0, -1].log_softmax(-1)[ids[at]])
+    assert count == len(ids) - 1 > 5 and found == pytest.approx(expected, abs=1e-4)
+    assert np.isnan(measured.text_log_likelihood("")[0])
+
+
+def test_forgetting_is_the_rise_of_bits_per_byte_beside_the_base(folders, config, monkeypatch, tmp_path):
+    """A model whose scores are five times as large is as unsure of the text, and surer of the wrong tokens."""
+    changed = Path(shutil.copytree(folders[0], tmp_path / "changed"))
+    loaded = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float32)
+    with torch.no_grad():
+        loaded.lm_head.weight *= 20
+    loaded.save_pretrained(changed)
+    texts = [f"the quick brown fox {n} jumps over the lazy dog" * (1 + n % 3) for n in range(60)]
+    (tmp_path / "general.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in [*texts, "  "]))
+    general = {"path": str(tmp_path / "general.jsonl"), "documents": 50, "characters": 60, "base": folders[0]}
+    config |= {"models": [str(changed), folders[0]], "items": 2, "likelihood": False, "general": general}
+    made = run(config, monkeypatch)
+    read = [one["text"] for one in rows(made, "general")]
+    assert len(read) == 50 == len({*read}) and max(map(len, read)) == 60
+    assert {*read} <= {one[:60] for one in texts}
+    sizes = sum(map(len, read))
+    after, before = (sum(-one["log"] for one in rows(made, f"general_of.{name}")) / np.log(2) / sizes
+                     for name in ("A", "A-base"))  # fmt: skip
+    of_changed, of_base = (one["forgetting"] for one in made.report["approaches"])
+    assert (of_changed["after"], of_changed["before"]) == (pytest.approx(after), pytest.approx(before))
+    assert of_changed["difference"] == pytest.approx(after - before) and of_changed["low"] > 0.05
+    assert of_changed["p_corrected"] < 0.001 and of_changed["documents"] == 50 and of_base is None
+    assert f"{after - before:+.4f}" in (tmp_path / "out/report.html").read_text()
+    assert run(config, monkeypatch).fresh is False
+    with (tmp_path / "general.jsonl").open("a") as file:
+        file.write('{"text": "another"}\n')
+    with pytest.raises(DataError, match="general text or a base changed"):
+        run(config, monkeypatch)
 
 
 def test_an_answer_without_tokens_has_no_log_likelihood(folders):
@@ -167,6 +216,27 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
         with pytest.raises(DataError, match="not the report of this run"):
             training_facts(Store(), made.uri)
     report.write_text(json.dumps(whole))
+    exported_one = exported(Store(), ComparedModel(path=made.uri))
+    assert base_of(Store(), made.uri, exported_one).path == f"{made.uri}/export/base"
+    moved = Path(made.uri, "export/base").rename(tmp_path / "moved-base")
+    manifest = Path(made.uri, "manifest.json")
+    kept = manifest.read_text()
+    for base, said in (
+        ({"name": "s3://others/base", "revision": None}, "on another store"),
+        ({"name": ["base"], "revision": None}, "no name and revision"),
+        ({"name": str(moved), "revision": "f" * 40}, "is not at the revision"),
+        ({}, "not the report of this run"),
+    ):
+        plain = json.loads(kept)
+        plain["export"]["base"] = base
+        manifest.write_text(json.dumps(plain))
+        with pytest.raises(DataError, match=said):
+            base_of(Store(), made.uri, exported_one)
+    plain["export"]["base"] = {"name": None, "revision": None}
+    manifest.write_text(json.dumps(plain))
+    assert base_of(Store(), made.uri, exported_one) is None, "random weights that were not exported"
+    manifest.write_text(kept)
+    moved.rename(f"{made.uri}/export/base")
     # The adapter alone, on the random base beside it, computes what the merged model computes.
     merged, adapter = (folder_model(Store(), f"{made.uri}/export/{name}") for name in ("merged", "adapter"))
     asked = [{"role": "user", "content": "How long is river 4?"}], "12"
@@ -195,12 +265,14 @@ def test_prompt_tuning_and_a_probe_are_compared_with_their_base(monkeypatch, tmp
     of_tuned = {"method": "prompt", "columns": {"text": "text"}, "output": str(tmp_path / "tuned")}
     probe, tuned = (train_inline(usual | own, monkeypatch) for own in (of_probe, of_tuned))
     models = [probe.uri, tuned.uri, f"{tuned.uri}/export/base"]
-    config = {"models": models, "on": str(data), "answer": "label", "sampling": {"temperature": 0, "max_tokens": 4}}
+    config = {"models": models, "on": str(data), "answer": "label", "sampling": {"temperature": 0, "max_tokens": 4},
+              "general": {"path": str(tmp_path / "a.jsonl"), "documents": 20}}  # fmt: skip
     made = run(config | {"output": str(tmp_path / "out")}, monkeypatch)
     assert {one["content"] for one in rows(made, "answers_of.A")} <= {"billing", "delivery", "login"}
     assert made.report["models"]["A"]["training"]["method"].startswith("probe")
     assert made.report["models"]["B"]["training"]["method"].startswith("prompt")
     assert made.report["models"]["C"]["training"] is None
+    assert made.report["models"]["A"]["uncounted"] == 0 < made.report["approaches"][0]["answer"]["input_tokens"]
     logs = {letter: [one["reference_log"] for one in rows(made, f"likelihood_of.{letter}")] for letter in "ABC"}
     assert np.isfinite([*logs["A"], *logs["B"], *logs["C"]]).all() and logs["B"] != logs["C"]
     assert "Cost to train" in (tmp_path / "out/report.html").read_text()
@@ -209,12 +281,24 @@ def test_prompt_tuning_and_a_probe_are_compared_with_their_base(monkeypatch, tmp
     assert (head, virtual) == (3 * 32 + 3, 20 * 32) and of_probe["training"]["examples"] > 0
     assert of_probe["stored_bytes"] < of_tuned["stored_bytes"] < of_base["stored_bytes"]
     assert (of_base["method"], of_base["training"], of_base["is_trained"]) == ("base", None, False)
+    assert (of_probe["forgetting"], of_base["forgetting"]) == (None, None), "its base is as it was"
+    assert of_tuned["forgetting"]["documents"] == 20 and of_tuned["forgetting"]["difference"] != 0
     report = tmp_path / "probe/report.json"
     report.write_text(report.read_text().replace('"seconds":', '"seconds": -1, "of":'))
     damaged = run(config | {"output": str(tmp_path / "damaged"), "likelihood": False}, monkeypatch)
     of_probe = damaged.report["approaches"][0]
     assert (of_probe["method"], of_probe["training"], of_probe["is_trained"]) == (None, None, True)
     assert any("A: the cost of its training is left out" in one for one in damaged.warnings)
+
+
+def test_forgetting_by_hand():
+    """8 and 16 bits beside 4 and 8, of documents of 4 and 8 bytes; the third was not measured."""
+    after, before = (np.array([-bits * np.log(2) for bits in some]) for some in ((8, 16, 1), (4, 8, np.nan)))
+    found = forgetting(["four", "eight888", "x"], {"A": (after, before)}, paired_difference, holm)["A"]
+    assert (found["after"], found["before"], found["difference"]) == pytest.approx((2, 1, 1))
+    assert found["documents"] == 2 and found["p_corrected"] == pytest.approx(0.5)
+    nothing = np.full(3, np.nan)
+    assert forgetting(["a", "b", "c"], {"B": (nothing, nothing)}, paired_difference, holm) == {"B": None}
 
 
 def test_bleu_of_sums_is_the_one_of_the_corpus():
