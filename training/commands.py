@@ -35,8 +35,12 @@ log = logging.getLogger(__name__)
 
 def dry_run(settings: TrainConfig, address: str | None = None) -> Iterator[str]:
     """Lines about the settings, steps, memory and time of a training. address: of a Ray cluster; None: this machine."""
+    for one in settings.trainings:
+        for warning in check_model(one):
+            log.warning("%s", warning)
+    plan = str(plan_training(settings))
     yield settings.model_dump_json(indent=1, exclude_unset=True)
-    yield str(plan_training(settings))
+    yield plan
     with opened(address, settings.execution.cpus) as session:  # never started
         for one in (settings, *settings.trainings):
             check_machine(one.workers, session)

@@ -133,8 +133,9 @@ class TrainJob(RunJob[TrainConfig]):
         trains = self._trains(replace)  # after a training by torchrun on other machines, only the export is left
         if trains:
             check_machine(self.config.workers, session)
-        if on_hub(self.located.model):
-            model_fingerprint(self.store, self.located.model)  # downloads the model; the only check that takes longer
+        for model in (self.located.model, *_reward_models(self.located)):
+            if on_hub(model):
+                model_fingerprint(self.store, model)  # downloads the model; the only check that takes longer
         if trains:
             find_parent(self.located)
         for warning in check_model(self.located):
@@ -286,10 +287,11 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     shares = [[name, c.weight, c.epochs, c.tokens] for name, c in zip(config.corpus_names, config.corpus, strict=True)]
     parts = {
         "model": model_fingerprint(config.store, config.model, config.seed),
-        **_reward_models(config),
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
+    if scored_by := [model_fingerprint(config.store, model, 0) for model in _reward_models(config)]:
+        parts["rewards"] = canonical_json(scored_by).decode()
     sets = {name: artifact.manifest.digest for name, artifact in packed.sets.items()}
     parent = parent_of(config, packed)
     if parent is not None:
@@ -298,11 +300,9 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
     return Job(config, folder, packed.uri, packed.classes, steps, sets, parent)
 
 
-def _reward_models(config: TrainConfig) -> dict[str, str]:
-    """Fingerprints of the models whose scores are rewards."""
-    models = [one.model for one in config.grpo.rewards if one.model] if config.objective == "grpo" else []
-    found = [model_fingerprint(config.store, Model(name=model), 0) for model in models]
-    return {"rewards": canonical_json(found).decode()} if found else {}
+def _reward_models(config: TrainConfig) -> list[Model]:
+    """The models whose scores are rewards."""
+    return [Model(name=one.model) for one in config.grpo.rewards if one.model] if config.objective == "grpo" else []
 
 
 def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:

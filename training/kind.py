@@ -70,6 +70,12 @@ TRAIN = Kind(
         "tokenizer",
     ),
     made_of=("reference",),
+    report=(
+        "schema",
+        "run",
+        "fits",
+        "warnings",
+    ),
 )
 
 CROSS_VALIDATE = Kind(
@@ -83,4 +89,10 @@ CROSS_VALIDATE = Kind(
     dry_run=Entry("raymill.training.commands:dry_run"),
     extra="train",
     files=("folds.json",),
+    report=(
+        "name",
+        "datasets",
+        "folds",
+        "scores",
+    ),
 )

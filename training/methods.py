@@ -93,6 +93,7 @@ class MetricWords:
         accuracy: a sentence about accuracy.
         scores: caption of the table of scores.
         perplexity: whether it is meaningful.
+        is_reward: whether the loss is minus a mean reward, which is shown in its place.
     """
 
     labels: str
@@ -100,6 +101,7 @@ class MetricWords:
     accuracy: str
     scores: str
     perplexity: bool
+    is_reward: bool = False
 
 
 _OF_TOKENS = MetricWords(

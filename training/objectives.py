@@ -309,6 +309,7 @@ _OF_SAMPLES = MetricWords(
     accuracy="The loss is minus the mean reward of greedy answers; accuracy is the share with a positive reward.",
     scores=_OF_PAIRS.scores,
     perplexity=False,
+    is_reward=True,
 )
 # Of grpo, of the sampled answers of a step: mean reward, mean standard deviation within groups, groups whose answers
 # all have one reward and so teach nothing, fraction of answers that were cut at `max_new_tokens`, mean tokens, answers

@@ -12,6 +12,7 @@ A step is made after the steps that it refers to. Digests and fields have values
 with one is validated then.
 """
 
+import difflib
 import itertools
 import json
 import math
@@ -28,7 +29,7 @@ from raymill.cluster.config import Loc, load_part, model_of, types_at
 from raymill.cluster.errors import ConfigError, DataError, Problem
 from raymill.cluster.formats import plural
 from raymill.cluster.frame.execution import Execution
-from raymill.cluster.frame.kinds import names
+from raymill.cluster.frame.kinds import kind_of, names
 from raymill.cluster.frame.run_name import RunName, named_after_output
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import SECRETS, StorageOptions
@@ -38,10 +39,12 @@ KIND = "run"
 _MOST_RUNS = 100  # per matrix
 _MOST_CHARACTERS = 200  # in a text of a report
 _NAMES_SHOWN = 20  # names in a report, listed in an error
+_NEAR = 0.75  # similarity of a name that is suggested
 _COMPUTED = ("output", "outputs", "digest")  # fields that are not in the report
 _PLAIN = (int, float, bool, NoneType)
 _WORD = re.compile(r"[A-Za-z0-9][\w-]{0,59}\Z", re.ASCII)
 _REFERENCE = re.compile(r"\$\{([A-Za-z0-9][\w-]*)\.([\w.-]+)\}")
+_NAME_ONLY = re.compile(r"\$\{([\w-]+)\}")
 _CONDITION = re.compile(rf"({_REFERENCE.pattern})(?:\s*(==|!=|<=|>=|<|>)\s*(\S.*))?")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
@@ -207,17 +210,42 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
                 fix = f"It has a matrix: refer to ${{{step}.outputs}} or to {runs[0]}." if runs else ""
                 there = "" if runs else f"one of: {', '.join(one for one in self.steps if one != name)}"
                 yield Problem.of(at, f"${{{step}.{field}}} refers to no step", there, fix)
+            elif (known := self._known_fields(step)) and (first := field.partition(".")[0]) not in known:
+                near = difflib.get_close_matches(first, known, 1, _NEAR)
+                seen = f"${{{step}.{field}}} given, and the report of a {self.steps[step]['kind']} has no {first}"
+                fix = f"Did you mean ${{{step}.{near[0]}}}?" if near else ""
+                yield Problem.of(at, seen, "" if near else f"one of: {', '.join(known)}", fix)
+        for loc, text in texts(_settings(given)):
+            for named in _NAME_ONLY.findall(text):
+                where = f"{at}, {'.'.join(map(str, loc))}"
+                seen = f"${{{named}}} names no field of a step, and variables of the environment are not read in steps"
+                fix = f"Did you mean ${{{named}.output}}?" if named in self.steps else ""
+                yield Problem.of(where, seen, "" if fix else "the value itself", fix)
         if given.get("kind") in names():
             yield from self._problems_of_fields(name)
+
+    def _known_fields(self, step: str) -> tuple[str, ...]:
+        """The names at which a reference to a step can begin; empty if they are not known."""
+        kind = self.steps.get(step, {}).get("kind")
+        report = kind_of(kind).report if kind in names() else ()
+        return (*_COMPUTED, *report) if report else ()
 
     def _problems_of_fields(self, name: str) -> Iterator[Problem]:
         model = model_of(self.steps[name]["kind"])
         for loc, text in texts(_settings(self.steps[name])):
-            fields = [field for _, field in _REFERENCE.findall(text) if field not in _COMPUTED]
+            fields = [
+                (step, field)
+                for step, field in _REFERENCE.findall(text)
+                if field not in _COMPUTED and field.partition(".")[0] in (self._known_fields(step) or field.split("."))
+            ]
             kinds = types_at(model, loc)
             takes = bool(kinds) and all(one in _PLAIN or get_origin(one) is Literal for one in kinds)
             if fields and not (takes and "storage" not in loc and _REFERENCE.fullmatch(text)):
                 where = f"step {name}, {'.'.join(map(str, loc))}"
+                step, field = fields[0]
+                if near := difflib.get_close_matches(field, _COMPUTED, 1, _NEAR):
+                    yield Problem.of(where, f"{text!r:.80} given", fix=f"Did you mean ${{{step}.{near[0]}}}?")
+                    continue
                 wanted = "such a value only as the whole of a setting that is a number, true or false, or a fixed word"
                 yield Problem.of(where, f"{text!r:.80} given, a value of a report, which anybody may write", wanted)
 

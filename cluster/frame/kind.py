@@ -36,6 +36,7 @@ class Kind:
     files, folders: names that its runs have below their output besides the artifacts of stages.
     All files in such folders are the run's. made_of: folders whose files are made of an artifact of the run, below the
     first 32 digits of its digest; they are left over when the run has no artifact with this digest.
+    report: names at the top of its report.json, to which run files can refer; empty: not known.
     """
 
     name: str
@@ -54,3 +55,4 @@ class Kind:
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     made_of: tuple[str, ...] = ()
+    report: tuple[str, ...] = ()

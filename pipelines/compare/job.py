@@ -13,6 +13,7 @@ same command continues a run that was stopped, and a run with another gate, judg
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -76,6 +77,8 @@ from raymill.pipelines.prompting.stages import ITEMS
 from raymill.pipelines.prompting.variants import PromptVariant
 
 _analysis = Entry("raymill.pipelines.compare.analyse:analysis_stage")  # it loads scipy
+
+log = logging.getLogger(__name__)
 
 VERSION = "1"
 DECISION = "decision.json"
@@ -269,10 +272,14 @@ class CompareJob(RunJob[CompareConfig]):
         Raises:
             UserError: one cannot be used.
         """
-        _ = self.models, self.inputs()
+        _ = self.inputs()
         if self.config.general is not None:
             path = self.config.general.path
             refuse_output_in_folder("output", self.root, "general.path", path, ("general/part.parquet",), self.kind)
+        first, *others = self.models.items()
+        for letter, model in others:
+            if model.decisive == first[1].decisive:
+                log.warning("models: %s is the same model as %s, with the same prompt", letter, first[0])
         self._refuse_unknown_fields()
         refuse_unusable(self.config.prompting, self.root, self.variants, "on", self.kind)
 

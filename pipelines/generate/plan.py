@@ -89,6 +89,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
         "input_tokens": vars(inputs),
         "output_tokens": vars(outputs),
         "cost": cost,
+        "is_folder": model.endpoint is None,
         "budget": settings.budget,
         "answers_measured": seen,
         "notes": [*job.frozen.notes],
@@ -125,6 +126,8 @@ def _text(found: dict[str, Any]) -> str:
         + (
             f"{money(cost['expected'])} ({money(cost['low'])} to {money(cost['high'])}), without tries that fail"
             if cost
+            else "none: the model is computed here; the time is not estimated"
+            if found["is_folder"]
             else "not known: the model has no `prices`"
         ),
     ]

@@ -14,4 +14,13 @@ PROMPT = Kind(
     extra="train",
     files=("best.yaml",),
     folders=("answers",),
+    report=(
+        "name",
+        "items",
+        "split",
+        "score",
+        "variants",
+        "warnings",
+        "finished",
+    ),
 )

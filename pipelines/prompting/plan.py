@@ -33,7 +33,9 @@ def plan_prompts(settings: PromptConfig) -> Answer:
 def asked_of(
     settings: PromptConfig, variants: Sequence[PromptVariant], embedding: EmbeddingRun
 ) -> tuple[int, dict[str, dict[str, Any]]]:
-    """(number of items, `requests`, `input_tokens`, `output_tokens` and `cost` of each model). Asks nothing."""
+    """(number of items, facts of each model: `requests`, `input_tokens`, `output_tokens`, `cost`, and whether it
+    `is_folder`, which this cluster computes). Asks nothing.
+    """
     items = items_of(settings.store, settings.data, settings.split, settings.sampling.seed, settings.items)
     sample = items[:: max(1, len(items) // _SAMPLED)][:_SAMPLED]
     # Prompts are as long with any examples, so no endpoint is asked for vectors.
@@ -52,7 +54,10 @@ def asked_of(
         requests = len(items) * sum(one.model == name for one in variants)
         output = requests * settings.sampling.max_tokens * _ANSWERED
         cost = (tokens[name] * prices.input + output * prices.output) / 1e6 if prices else None
-        models[name] = {"requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost}
+        models[name] = {
+            "requests": requests, "input_tokens": tokens[name], "output_tokens": output, "cost": cost,
+            "is_folder": model.endpoint is None,
+        }  # fmt: skip
     return len(items), models
 
 
@@ -60,10 +65,12 @@ def asked_lines(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The models of `asked_of` as lines of a plan."""
     lines = []
     for name, one in models.items():
-        price = "not known: it has no `prices`" if one["cost"] is None else money(one["cost"])
+        price = "cost not known: it has no `prices`" if one["cost"] is None else f"cost {money(one['cost'])}"
+        if one["is_folder"]:
+            price = "computed here; the time is not estimated"
         lines.append(
             f"{name}: {plural(one['requests'], 'request')}, about {count(round(one['input_tokens']))} tokens in and "
-            f"{count(round(one['output_tokens']))} out, cost {price}"
+            f"{count(round(one['output_tokens']))} out, {price}"
         )
     return [
         *lines,

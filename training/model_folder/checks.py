@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raymill.cluster.entry import Entry
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.model_settings import is_tokenizer_file
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
@@ -83,11 +83,12 @@ def check_model(config: TrainConfig) -> list[str]:
 
     Raises:
         ConfigError: transformers has no causal language model of this type, or `lora.target`, `sequence_length`,
-            `workers.context` or the tokenizer does not fit it.
+            `workers.context` or the tokenizer does not fit it; or a model in `grpo.rewards` is not a reward model.
         DataError: a file of the model's folder is missing, damaged, or does not fit its config.json.
         StorageError: there is no such folder.
     """
     store, model = config.store, config.model
+    _check_reward_models(config)
     folder = _folder(model)
     if model.config is None and folder is None:
         return []
@@ -120,6 +121,29 @@ def check_model(config: TrainConfig) -> list[str]:
         if has_weights:
             _check_weights(config, folder, names, plain)
     return [*warnings, *check_tokenizer(store, model, folder, size)]
+
+
+def _check_reward_models(config: TrainConfig) -> None:
+    """Check that the models in `grpo.rewards` have a score as head. Hub names are looked up as those of base models."""
+    for number, reward in enumerate(config.grpo.rewards):
+        if reward.model is None:
+            continue
+        setting = f"grpo.rewards.{number}.model"
+        try:
+            if (folder := _folder(Model(name=reward.model))) is None:
+                continue
+            names = {file.uri.removeprefix(folder).lstrip("/") for file in config.store.list_files(folder)}
+            require_safetensors(folder, names)
+            head = weight_shapes(config.store, folder, names).get("score.weight")
+        except UserError as error:
+            error.args = (f"{setting}: {error.as_written}", *error.args[1:])
+            raise
+        if head is None or head[0] != 1:
+            seen = "no score.weight" if head is None else f"a score.weight of {shape_text(head)}"
+            raise ConfigError(
+                f"{setting}: {reward.model} is not a reward model: it has {seen}. Give one with one score, such as the "
+                "export of a training with objective: reward."
+            )
 
 
 def embedded_tokens(store: Store, model: Model) -> int | None:

@@ -26,6 +26,7 @@ from raymill.cluster.artifact import canonical_json
 from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.hub_client import checked_hub, hub_folder
 from raymill.cluster.model_settings import is_tokenizer_file, refuse_hostile, without_file_arguments
+from raymill.cluster.run import RUN_MANIFEST
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.interface import NotFound
@@ -500,6 +501,10 @@ def refuse_adapter(folder: str, names: Collection[str]) -> None:
         )
 
 
+# Exported models that load without a base, below the output of a training or its export; the preferred ones first.
+_WHOLE = tuple(f"{folder}{kind}" for folder in ("export/", "") for kind in ("full", "merged"))
+
+
 def require_safetensors(folder: str, names: Collection[str]) -> None:
     """Check the file names of a model's folder.
 
@@ -507,6 +512,10 @@ def require_safetensors(folder: str, names: Collection[str]) -> None:
         DataError: they are not those of a model in safetensors.
     """
     if "config.json" not in names:
+        whole = [f"{folder}/{name}" for name in _WHOLE if f"{name}/config.json" in names]
+        if whole or RUN_MANIFEST in names:
+            there = f"Give its model, {whole[0]}." if whole else f"Give a model in it, such as {folder}/export/full."
+            raise DataError(f"model {folder}: this is the output of a run. {there}")
         if "adapter_config.json" in names:
             raise DataError(
                 f"model {folder}: this is an adapter; a base model is needed. Give the folder of the merged model "

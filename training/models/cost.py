@@ -28,19 +28,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM
 
-from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import once
-from raymill.cluster.hub_client import checked_hub
-from raymill.cluster.model_settings import check_size, refuse_hostile
+from raymill.cluster.model_settings import check_size
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.gpus import peak_flops
 from raymill.training.methods import METHODS
-from raymill.training.model_folder.folder import is_path, no_folder, read_object
+from raymill.training.model_folder.folder import hub_copy, is_path, no_folder, read_object
 from raymill.training.models.attention import VARLEN, choose_attention
 from raymill.training.models.base import decoder_layers, named_config, without_memory
 from raymill.training.models.build import objective_around
@@ -160,20 +159,8 @@ def transformers_config(store: Store, model: Model) -> Any:
             return named_config(store, model.model_copy(update={"name": folder}))
     if is_path(model.name):
         raise no_folder(model.name)
-    try:
-        with checked_hub():
-            plain, _ = PreTrainedConfig.get_config_dict(model.name, revision=model.revision)
-            refuse_hostile(plain, f"model {model.name}: config.json")
-            return AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=False)
-    except ConfigError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise StorageError(
-            f"model {model.name}: no folder of that name here, and the hub does not give its config.json "
-            f"({reason}). Check the name; without a network, put the model's folder "
-            "on this machine or an object store and give its path or URI."
-        ) from error
+    folder = hub_copy(model.name, model.revision, ["config.json"])
+    return named_config(store, model.model_copy(update={"name": str(folder)}))
 
 
 def _is_remote(model: Model) -> bool:

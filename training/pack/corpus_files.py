@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, NamedTuple, Self
@@ -156,10 +157,16 @@ def find_files(store: Store, corpus: Corpus | HeldOutSet, splits: Sequence[str] 
             raise DataError(f"{root}: a run's folder; its corpus is one folder below. Write corpus: {root}/corpus")
         if store.list_files(paths.join(root, "_commits")):
             raise DataError(f"{root}: a run that is not finished. Run its command again: it continues.")
-        if store.list_files(paths.join(posixpath.dirname(root), "_commits")):
+        (above, name), run = posixpath.split(root), None
+        with suppress(DataError):  # a file of another program has the name of the manifest
+            run = RunFolder(store, above).manifest_file.read()
+        if run is not None:
+            there = ", ".join(name for name in run["artifacts"] if "/" not in name)
+            raise DataError(f"{root}: the run of `raymill {run['kind']}` in {above} has no {name}. It has: {there}.")
+        if store.list_files(paths.join(above, "_commits")):
             raise DataError(
-                f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run "
-                "`raymill curate` with its config again: it continues."
+                f"{root}: no finished artifact ({MANIFEST} is missing), but the run beside it was started. Run its "
+                "command again: it continues."
             )
     return _of_paths(store, corpus, root)
 

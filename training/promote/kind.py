@@ -18,4 +18,5 @@ PROMOTE = Kind(
             call=Entry("raymill.training.promote.commands:alias_at"),
         ),
     },
+    report=("alias", "folder", "before", "version", "promoted", "model", "digest", "evidence", "moved"),
 )

@@ -79,10 +79,11 @@ FIT = {
     "continues?": [str],  # lines about the run that this one continues
     # unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
     # steps; null if not measured. compile_s, validation_s: the parts of `seconds` in torch.compile and in validation.
+    # steps_without_spread: of objective grpo, steps that trained nothing, as each group's answers had one reward.
     "totals": {
         "steps": int, "planned_steps": int, "unlogged_steps": int, "tokens": int, "label_tokens": int,
         "seconds": float, "tokens_per_s": float | None, "mfu": float | None, "compile_s": float, "validation_s": float,
-        "workers": [int], "trainable_parameters": int, "all_parameters": int,
+        "workers": [int], "trainable_parameters": int, "all_parameters": int, "steps_without_spread?": int,
     },
     "validation": [{"step": int, **_MEASURED}],  # after `step` steps
     "curves": dict.fromkeys(_CURVES, _POINTS) | dict.fromkeys((f"{name}?" for name in _OF_ANSWERS), _POINTS),
@@ -162,6 +163,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
             "workers": sorted(set(log.workers)),
             "trainable_parameters": outcome["trainable_parameters"],
             "all_parameters": outcome["all_parameters"],
+            **({"steps_without_spread": log.without_spread} if log.without_spread else {}),
         },
         "validation": log.validation,
         "curves": log.curves(),
@@ -303,7 +305,7 @@ class Log:
         self.steps, self.workers = array("q"), array("i")
         self.values = {name: array("d") for name in _VALUES}
         self.validation: list[dict[str, Any]] = []
-        self.tokens = self.label_tokens = self.lines = 0
+        self.tokens = self.label_tokens = self.lines = self.without_spread = 0
         self.compile_s = self.validation_s = 0.0
         self.slowest: dict[int, array] = {}  # rank -> its time / the median worker's, of each step in which it was last
         for record in records:
@@ -313,6 +315,7 @@ class Log:
             if (measured := record.get("validation")) is not None:
                 self.validation.append({"step": record["step"], **measured})
             if "loss" not in record:
+                self.without_spread += "groups_without_spread" in record
                 continue
             if record.get("median_forward_s"):
                 ratio = record["forward_s"] / record["median_forward_s"]

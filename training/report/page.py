@@ -44,6 +44,7 @@ from raymill.training.report.text import (
     Fit,
     TrainReport,
     exported_validation,
+    loss_or_reward,
     loss_words,
     perplexity_words,
 )
@@ -105,10 +106,13 @@ def tiles(fit: Fit) -> Tiles:
     found = []
     if validation and (best := exported_validation(fit)):
         first, words = validation[0], recipe_words(fit["recipe"])
-        right = f"{words.right} right {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
-        at = f"{'lowest at' if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
-        fell = f"{loss_words(first['loss'])} → {loss_words(best['loss'])}"
-        found.append(("Validation loss", fell, at if words.perplexity else f"{at}; {right}"))
+        right = words.right if words.is_reward else f"{words.right} right"
+        right += f" {share(first['accuracy'], 1)} → {share(best['accuracy'], 1)}"
+        best_at = "highest at" if words.is_reward else "lowest at"
+        at = f"{best_at if best['loss'] < first['loss'] else 'exported:'} step {count(best['step'])}"
+        changed = " → ".join(loss_or_reward(one["loss"], words) for one in (first, best))
+        title = "Validation reward" if words.is_reward else "Validation loss"
+        found.append((title, changed, at if words.perplexity else f"{at}; {right}"))
         if words.perplexity:
             fell = f"{perplexity_words(first['perplexity'])} → {perplexity_words(best['perplexity'])}"
             found.append(("Perplexity", fell, right))

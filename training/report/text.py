@@ -19,6 +19,7 @@ _MAX_DATA_WAIT = 0.1
 _MIN_SLOW_STEPS, _MAX_SLOW = 0.5, 1.2
 # A chosen answer whose log-probability fell by a tenth is worth a warning.
 _MOST_FALLEN = 1.1
+_MAX_WITHOUT_SPREAD = 0.5  # fraction of the steps of objective grpo that trained nothing
 _MAX_RISE = 0.02  # nats: rise of the validation loss above its lowest value
 
 _WIDTH = 100
@@ -57,7 +58,14 @@ def _interruptions(fit: Fit) -> Iterator[str]:
             f"steps.jsonl lacks {count(lost)} of the {count(totals['steps'])} steps. Tokens, curves and the first loss "
             "shown here are those of the other steps."
         )
-    if fit["unmoved"]:
+    without_spread = totals.get("steps_without_spread", 0)
+    if without_spread > _MAX_WITHOUT_SPREAD * totals["steps"]:
+        yield (
+            f"In {count(without_spread)} of {count(totals['steps'])} steps the answers to each prompt had equal "
+            "rewards, so nothing was trained. Start from a model that earns a reward with some of its answers, take "
+            "easier prompts, or add a reward that distinguishes the answers."
+        )
+    if fit["unmoved"] and without_spread < totals["steps"]:
         named = ", ".join(fit["unmoved"][:3]) + (", …" if len(fit["unmoved"]) > 3 else "")
         yield f"{count(len(fit['unmoved']))} of the trained matrices did not change: {named}."
     waited = [value for _, value in fit["curves"]["data_wait"]]
@@ -88,15 +96,26 @@ def _loss(fit: Fit) -> Iterator[str]:
             "than before. A cross entropy of the chosen answers (`sft` of the objective), a lower learning rate or a "
             "larger beta keep it up."
         )
+    metrics = recipe_words(fit["recipe"])
+    what, improved, worsened = (
+        ("mean reward", "rose above", "fell") if metrics.is_reward else ("loss", "fell below", "rose")
+    )
+    initial, exported, final = (loss_or_reward(one["loss"], metrics) for one in (first, best, last))
     if best is not first and best["loss"] >= first["loss"]:
+        is_same = best["loss"] == first["loss"]
         yield (
-            f"The validation loss never fell below its initial value, {loss_words(first['loss'])}. The exported "
-            f"weights, of step {count(best['step'])}, have {loss_words(best['loss'])}, so the base model is better."
+            f"The validation {what} never {improved} its initial value, {initial}. The exported weights, of step "
+            f"{count(best['step'])}, have "
+            + (
+                "the same, so they are no better than the base model."
+                if is_same
+                else f"{exported}, so the base model is better."
+            )
         )
     elif last["loss"] > best["loss"] + _MAX_RISE:
         yield (
-            f"The validation loss was lowest at step {count(best['step'])} ({loss_words(best['loss'])}) and rose to "
-            f"{loss_words(last['loss'])} by the end; the weights of step {count(best['step'])} are exported."
+            f"The validation {what} was {'highest' if metrics.is_reward else 'lowest'} at step {count(best['step'])} "
+            f"({exported}) and {worsened} to {final} by the end; the weights of that step are exported."
         )
 
 
@@ -165,11 +184,18 @@ def _lines(fit: Fit) -> list[str]:
 
 
 def _change(before: Mapping[str, Any], after: Mapping[str, Any], metrics: MetricWords) -> str:
-    parts = [f"loss {loss_words(before['loss'])} -> {loss_words(after['loss'])}"]
+    values = " -> ".join(loss_or_reward(one["loss"], metrics) for one in (before, after))
+    parts = [f"{'mean reward' if metrics.is_reward else 'loss'} {values}"]
     if metrics.perplexity:
         before_after = [perplexity_words(one["perplexity"]) for one in (before, after)]
         parts.append(f"perplexity {' -> '.join(before_after)}")
-    return ", ".join([*parts, f"accuracy {share(before['accuracy'], 1)} -> {share(after['accuracy'], 1)}"])
+    accuracy = metrics.right if metrics.is_reward else "accuracy"
+    return ", ".join([*parts, f"{accuracy} {share(before['accuracy'], 1)} -> {share(after['accuracy'], 1)}"])
+
+
+def loss_or_reward(loss: float, metrics: MetricWords) -> str:
+    """The loss; of sampled answers the mean reward, which is minus the loss."""
+    return loss_words(0.0 - loss if metrics.is_reward else loss)
 
 
 def loss_words(loss: float) -> str:

@@ -1,5 +1,6 @@
 """The settings of a run file: references, conditions, matrices, and what is refused before anything starts."""
 
+import importlib
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from raymill.cluster.artifact import fingerprint
 from raymill.cluster.chain.config import ChainConfig, field_value, filled, references, without_matrices
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.frame.kinds import kind_of
 from tests.cluster.chain.conftest import WORDS
 
 
@@ -135,6 +137,52 @@ def test_what_is_wrong_is_named_with_its_step(raymill):
         {"a": {"kind": "words", "inputs": [{"path": "/in", "storage": {"secret_access_key": "hunter2hu"}}]}}
     )
     assert "step a: the key of a store is given, and steps are recorded" in hidden and "hunter2hu" not in hidden
+
+
+def test_a_reference_without_a_field_and_one_with_a_misspelt_field_are_one_mistake_each(raymill):
+    def only(**settings):
+        (line,) = refused({"a": words(), "b": words() | settings}).splitlines()
+        return line
+
+    assert "step b, inputs.0.path: '${a.outptu}/test' given. Did you mean ${a.output}?" in only(
+        inputs=[{"path": "${a.outptu}/test"}]
+    )
+    assert "Did you mean ${a.digest}?" in only(name="${a.digets}")
+    assert "step b, inputs.0.path: ${a} names no field of a step" in (seen := only(inputs=[{"path": "${a}/test"}]))
+    assert "Did you mean ${a.output}?" in seen
+    assert "${HOME} names no field of a step" in only(inputs=[{"path": "${HOME}/test"}])
+    assert "step b, if: '${a}' given; wanted a field of a step" in only(**{"if": "${a}"})
+
+
+def test_a_field_that_no_report_of_the_kind_has_is_refused_with_the_nearest(raymill):
+    judged = {"kind": "compare", "models": ["/m", "/n"], "on": "/in", "gate": {"score": {"least_gain": 0}}}
+
+    def of_condition(text):
+        (line,) = refused({"judged": judged, "a": words(**{"if": text})}).splitlines()
+        return line
+
+    pased = of_condition("${judged.pased}")
+    assert (
+        "step a: ${judged.pased} given, and the report of a compare has no pased. Did you mean ${judged.passed}?"
+        in pased
+    )
+    assert "has no zzz; wanted one of: output, outputs, digest, name, on, items" in of_condition("${judged.zzz.a} > 1")
+    assert "Did you mean ${judged.output}?" in refused({"judged": judged, "a": words("${judged.outptu}")})
+    assert of({"judged": judged, "a": words(**{"if": "${judged.comparisons.0.items} > 5"})}).order == ["judged", "a"]
+    assert of({"w": words(), "a": words(**{"if": "${w.zzz} > 5"})}).order == ["w", "a"], "its report is not known"
+
+
+@pytest.mark.parametrize(
+    ("kind", "report"),
+    [
+        ("curate", "raymill.pipelines.curate.report.gather"),
+        ("prepare", "raymill.pipelines.prepare.report.gather"),
+        ("train", "raymill.training.report.gather"),
+    ],
+)
+def test_the_names_in_a_report_of_a_kind_are_those_of_its_schema(kind, report):
+    schema = importlib.import_module(report).REPORT
+    assert kind_of(kind).report == tuple(name.removesuffix("?") for name in schema)
 
 
 def test_a_setting_that_refers_to_a_field_is_validated_when_the_field_is_known(raymill):

@@ -13,11 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from raymill.cluster.engine import Engine
 from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.approaches import training_facts, training_root
-from raymill.pipelines.compare.config import ComparedModel
+from raymill.pipelines.compare.config import CompareConfig, ComparedModel
 from raymill.pipelines.compare.forgetting import base_of, forgetting
 from raymill.pipelines.compare.job import exported
+from raymill.pipelines.compare.plan import plan_comparison
 from raymill.pipelines.paired import holm, paired_difference
 from raymill.training.evaluation.answering import ModelFolder, folder_model
 from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
@@ -148,8 +150,23 @@ def test_folders_have_likelihoods_and_calibration(config, monkeypatch):
     assert made.report["models"]["A"]["revision"].startswith("weights-")
 
 
+def test_two_folders_of_one_model_are_a_warning_and_folders_have_no_prices(config, folders, caplog, tmp_path):
+    copied = shutil.copytree(folders[0], tmp_path / "copied")
+
+    def warned(*models) -> list[str]:
+        caplog.clear()
+        plan = plan_comparison(CompareConfig.model_validate({"kind": "compare"} | config | {"models": models}))
+        assert "out, computed here; the time is not estimated" in str(plan) and "prices" not in str(plan)
+        return [one.getMessage() for one in caplog.records]
+
+    assert warned(*folders) == []
+    assert warned(*folders, str(copied)) == ["models: C is the same model as A, with the same prompt"]
+    assert warned(folders[0], {"path": str(copied), "system": "Be brief."}) == []
+
+
 def test_a_folder_against_itself_differs_in_nothing(config, folders, monkeypatch):
     made = run(config | {"models": [folders[0], folders[0]]}, monkeypatch)
+    assert tuple(made.report) == kind_of("compare").report
     for name, row in made.report["comparisons"][0]["measures"].items():
         assert row["verdict"] == "undecided", name
         assert row["difference"] == 0 or name == "seconds", name

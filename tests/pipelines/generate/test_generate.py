@@ -18,6 +18,7 @@ from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.garbage import collect_garbage
 from raymill.cluster.inspection import describe
 from raymill.cluster.output import Output
@@ -289,6 +290,7 @@ def test_a_plan_asks_nothing_and_equals_what_a_run_then_costs(settings, server, 
     assert server.stats()["requests"] == 0 and not (tmp_path / "out").exists() and before["requests"] == 12
     assert before["output_tokens"]["high"] == 12 * 400 and "estimated by bytes" in str(before)
     report = generate_inline(settings, monkeypatch).report
+    assert tuple(report) == kind_of("generate").report
     assert before["input_tokens"]["low"] < report["tokens"]["input"] < before["input_tokens"]["high"]
     assert before["cost"]["low"] < report["cost"] < before["cost"]["high"]
     after = plan_generation(config)

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
+from raymill.training.commands import dry_run
 from raymill.training.commands import pack as pack_verb
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model, Workers
@@ -203,6 +206,56 @@ def test_weights_that_are_not_safetensors_are_refused_by_pack_and_its_preview(tm
     with pytest.raises(DataError, match=r"holds pytorch_model\.bin; \*\.safetensors is needed"):
         pack_verb(str(tmp_path / "train.yaml"), preview=preview)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", ["run", "run/export", "run/export/adapter"])
+def test_of_the_output_of_a_training_the_folder_of_its_model_is_named(tmp_path, given):
+    run = tmp_path / "run"
+    (run / "export" / "adapter").mkdir(parents=True)
+    (run / "export" / "adapter" / "adapter_config.json").write_text("{}")
+    (run / "manifest.json").write_text("{}")
+    named = "such as .*/run/export/full" if given == "run" else "merged"
+    if given != "run/export":
+        with pytest.raises(DataError, match=named):
+            check_model(config(model=str(tmp_path / given)))
+    merged = folder(run / "export" / "merged", tokens=300)
+    if given != "run/export/adapter":
+        with pytest.raises(DataError, match=f"the output of a run. Give its model, {merged}"):
+            check_model(config(model=str(tmp_path / given)))
+
+
+def test_a_folder_without_weights_is_refused_by_the_dry_run_of_a_training(tmp_path):
+    plain = PLAIN | {"corpus": write_corpus(tmp_path), "output": str(tmp_path / "run")}
+    plain["model"] = folder(tmp_path / "base", tokens=280)
+    assert "plan of" in "\n".join(dry_run(TrainConfig.model_validate(plain)))
+    (tmp_path / "base" / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"has a config.json but no \*.safetensors"):
+        list(dry_run(TrainConfig.model_validate(plain)))
+
+
+# --- reward models
+
+
+def test_a_model_without_one_score_is_refused_as_a_reward_with_the_name_of_the_setting(tmp_path):
+    def check(model: str) -> list[str]:
+        grpo = {"rewards": [{"score": "exact_match"}, {"model": model}], "max_new_tokens": 1}
+        columns = {"prompt": "prompt", "completion": "completion"}
+        return check_model(config(objective="grpo", grpo=grpo, columns=columns, packing={"mode": "none"}))
+
+    def refused(model: str) -> str:
+        with pytest.raises((ConfigError, DataError, StorageError)) as found:
+            check(model)
+        assert str(found.value).startswith("grpo.rewards.1.model: ")
+        return str(found.value)
+
+    base = folder(tmp_path / "base")
+    assert "is not a reward model: it has no score.weight" in refused(base)
+    scores = folder(tmp_path / "scores")
+    save_file({"score.weight": np.zeros((2, 32), np.float32)}, f"{scores}/model.safetensors")
+    assert "a score.weight of 2 x 32" in refused(scores)
+    save_file({"score.weight": np.zeros((1, 32), np.float32)}, f"{scores}/model.safetensors")
+    assert check(scores) == []
+    assert "no such folder" in refused(str(tmp_path / "none"))
 
 
 # --- workers

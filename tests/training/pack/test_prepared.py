@@ -109,6 +109,15 @@ def test_an_unfinished_data_set_is_not_trained_on(prepared, tmp_path):
         freeze_corpus(Store(), Corpus(path=run.uri), Columns(messages="messages"), 1 << 20)
 
 
+def test_a_split_that_a_data_set_does_not_have_is_refused_with_those_that_it_has(prepared):
+    run = prepared("messages")
+    with pytest.raises(DataError, match=r"the run of `raymill.prepare` in .* has no dev. It has: .*\btrain\b"):
+        freeze_corpus(Store(), Corpus(path=f"{run.uri}/dev"), Columns(messages="messages"), 1 << 20)
+    (Path(run.uri) / "manifest.json").unlink()
+    with pytest.raises(DataError, match=r"but the run beside it was started\. Run its command again"):
+        freeze_corpus(Store(), Corpus(path=f"{run.uri}/dev"), Columns(messages="messages"), 1 << 20)
+
+
 # --- classes of method probe
 
 PROBE = {"method": "probe", "packing": {"mode": "none", "overflow": "truncate"}}

@@ -527,12 +527,18 @@ def test_a_model_on_a_store_is_described_by_its_config_alone(s3_root, s3_store):
     assert transformers_config(s3_store, Model(name=f"{s3_root}/model")).hidden_size == 64
 
 
-def test_a_hub_name_that_cannot_be_reached_says_so(monkeypatch):
-    import huggingface_hub.constants
+def test_a_hub_name_that_cannot_be_reached_is_refused_after_one_try(monkeypatch, caplog):
+    asked = []
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(StorageError, match="nobody/nothing-of-this-name: no folder of that name here"):
-        transformers_config(Store(), Model(name="nobody/nothing-of-this-name"))
+    def unreachable(self, name, **how):
+        asked.append(name)
+        raise OSError("the name has no address")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", unreachable)
+    name = "nobody/nothing-of-this-name"
+    with pytest.raises(StorageError, match=f"{name}: no folder of that name here.*cannot be reached: the name has no"):
+        transformers_config(Store(), Model(name=name))
+    assert asked == [name] and caplog.records == []
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are():

@@ -440,6 +440,10 @@ def test_a_probe_is_reported_in_documents_and_classes_and_has_no_perplexity(repo
             {"validation": validated(3.0, 3.1, 3.2), "best_step": 10},
             "below its initial value, 3.000. The exported weights, of step 10",
         ),
+        (
+            {"validation": validated(3.0, 3.0), "best_step": 10},
+            "have the same, so they are no better than the base model",
+        ),
         ({"validation": validated(3.0, 2.0, 2.5), "best_step": 10}, "lowest at step 10 (2.000) and rose to 2.500"),
         ({"unmoved": ["a.lora_A", "b.lora_A"]}, "2 of the trained matrices did not change: a.lora_A, b.lora_A."),
         ({"events": [{"step": 4, "words": "restart"}] * 2}, "restarted 2 times"),
@@ -458,6 +462,25 @@ def test_a_probe_is_reported_in_documents_and_classes_and_has_no_perplexity(repo
 )
 def test_what_stands_out_is_said(changes, said):
     assert any(said in caution for caution in cautions(fit(**changes)))
+
+
+def test_of_sampled_answers_the_report_has_mean_rewards_and_steps_without_different_ones():
+    """The loss is minus the mean reward. Steps whose answers have equal rewards have no loss in steps.jsonl."""
+    equal = {"step": 1, "workers": 1, "reward_mean": 0.0, "groups_without_spread": 4.0}
+    assert Log([equal, equal | {"step": 2}, equal | {"step": 3, "loss": -0.5}]).without_spread == 2
+    before = fit()
+    recipe = before["recipe"] | {"objective": "grpo"}
+    totals = before["totals"] | {"steps": 2, "planned_steps": 2, "steps_without_spread": 2}
+    found = before | {"recipe": recipe, "totals": totals, "validation": validated(0.0, 0.0), "best_step": 10}
+    said = " ".join(cautions(found | {"unmoved": ["a"]}))
+    assert "In 2 of 2 steps the answers to each prompt had equal rewards, so nothing was trained." in said
+    assert "did not change" not in said and "is better" not in said
+    assert "mean reward never rose above its initial value, 0. " in said
+    rewarded = found | {"validation": validated(-0.25, -0.75), "totals": totals | {"steps_without_spread": 1}}
+    assert "mean reward 0.250 -> 0.750, positive reward" in summary_text({"fits": [rewarded]})
+    assert not any("equal rewards" in one for one in cautions(rewarded))
+    page = render(made.report() | {"fits": [rewarded]})
+    assert "Validation reward" in page and "0.250 → 0.750" in page and "highest at step 10" in page
 
 
 def test_a_single_row_that_could_not_be_read_is_said():
