@@ -159,8 +159,8 @@ def transformers_config(store: Store, model: Model) -> Any:
             return named_config(store, model.model_copy(update={"name": folder}))
     if is_path(model.name):
         raise no_folder(model.name)
-    folder = hub_copy(model.name, model.revision, ["config.json"])
-    return named_config(store, model.model_copy(update={"name": str(folder)}))
+    copy = hub_copy(model.name, model.revision, ["config.json"])
+    return named_config(store, model.model_copy(update={"name": str(copy)}))
 
 
 def _is_remote(model: Model) -> bool:
