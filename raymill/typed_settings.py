@@ -318,9 +318,7 @@ class CheckpointingSettings(TypedDict, total=False):
     every_steps: int | None
     """Number of optimizer steps between two checkpoints; null: none by steps."""
     every_minutes: float | None
-    """Minutes between two checkpoints, besides those by steps; null: none by time, or 2.5 if `workers.count` is a
-    range, whose growth restarts training from a checkpoint.
-    """
+    """Minutes between two checkpoints, besides those by steps; null: none by time."""
     keep: int
     """Number of newest checkpoints to keep, besides the one with the best validation loss."""
 

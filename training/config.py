@@ -55,8 +55,6 @@ ZERO = ("zero1", "zero2", "zero3")
 _NOT_RESULT = {"output", "packed", "storage", "execution", "workers", "engine", "offload", "micro_batch", "checkpoint",
               "callbacks", "failures", "track", "device_memory_gib", "compile", "deterministic",
               "shard", "reduce_every_micro_batch", "loss_chunk_tokens"}  # fmt: skip
-# Workers are added at most this often: training then restarts from the last checkpoint.
-GROW_EVERY_S = 600.0
 # Positions of a micro-batch if neither `micro_batch` nor the limit of the device's memory is known.
 _MICRO_TOKENS = 8192
 # Settings that are used only after the last training step.
@@ -427,18 +425,6 @@ class TrainConfig(WithLaterSettings):
             raise ValueError("workers.context: the noise of neftune_alpha is drawn for whole rows; remove one of both")
         if self.attention in ("eager", "flash_attention_2"):
             raise ValueError(f"workers.context: attention {self.attention} is not for shared rows; use attention: auto")
-
-    @property
-    def checkpoint_minutes(self) -> float | None:
-        """Minutes between two checkpoints, besides those by steps; None: none by time.
-
-        With a range of workers Ray starts them again, without notice, when there is room for more. It does so every
-        GROW_EVERY_S at most, and what was trained since the last checkpoint is trained again.
-        """
-        least, most = self.workers.range
-        if self.checkpoint.every_minutes is None and least < most:
-            return GROW_EVERY_S / 60 / 4
-        return self.checkpoint.every_minutes
 
     @property
     def loss_chunk(self) -> int:

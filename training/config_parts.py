@@ -535,8 +535,7 @@ class Checkpointing(Settings):
     every_minutes: float | None = Field(
         None,
         gt=0,
-        description="Minutes between two checkpoints, besides those by steps; null: none by time, or 2.5 if "
-        "`workers.count` is a range, whose growth restarts training from a checkpoint",
+        description="Minutes between two checkpoints, besides those by steps; null: none by time",
     )
     keep: int = Field(
         2, ge=1, description="Number of newest checkpoints to keep, besides the one with the best validation loss"

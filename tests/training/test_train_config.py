@@ -9,7 +9,7 @@ from raymill.cluster.config import load
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.calls import config_of
 from raymill.cluster.wording import of_the_command
-from raymill.training.config import GROW_EVERY_S, TrainConfig
+from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Optimizer
 from raymill.training.methods import Lora
 from raymill.training.records.job import Job, TrainingFolder
@@ -358,16 +358,6 @@ def test_a_probe_wants_a_label_of_every_corpus(tmp_path):
     probe = {"method": "probe", "packing": {"mode": "none"}, "probe": {}}
     found = refusal(tmp_path, corpus=[plain, {"path": "b", "columns": {"messages": "messages"}}], **probe)
     assert "columns: method probe needs {text: COLUMN, label: COLUMN}" in found
-
-
-@pytest.mark.parametrize(
-    ("count", "minutes", "found"), [(4, None, None), ({"min": 2, "max": 8}, None, 2.5), ({"min": 2, "max": 8}, 30, 30)]
-)
-def test_a_training_whose_workers_grow_has_checkpoints_by_time(count, minutes, found):
-    """Ray adds workers every ten minutes at most, without notice: 2.5 minutes are lost at most."""
-    checkpoint = {"every_steps": 500, "every_minutes": minutes}
-    assert GROW_EVERY_S == 600
-    assert config(workers={"count": count}, checkpoint=checkpoint).checkpoint_minutes == found
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ checkpoint there. Workers also report each checkpoint to Ray Train (`Ranks.repor
 nothing is read back from its record, which depends on Ray's version.
 """
 
+import itertools
 import math
 import queue
 import shutil
@@ -33,7 +34,9 @@ from raymill.training.records.finished import WorkerErrors, read_outcome, refuse
 from raymill.training.records.job import Job, StopRequest, TrainingFolder
 from raymill.training.records.schema import Outcome
 
-_make_trainer = Entry("raymill.training.fit.ray_trainer:make_trainer")  # imports Ray Train; called once Ray has started
+# They import Ray, and are called once it has started.
+_make_trainer = Entry("raymill.training.fit.ray_trainer:make_trainer")
+_growth = Entry("raymill.training.driver.growth:Growth")
 
 Afterwards = Callable[[Job, Outcome], object]
 
@@ -94,7 +97,9 @@ def _run(
     lease: Lease | None,
     afterwards: Afterwards | None = None,
 ) -> BaseException | None:
-    """Run Ray Train in a thread and show progress in this one. Returns Ray Train's exception, if any.
+    """Run Ray Train in a thread, again with more workers when there is room, and show progress in this one.
+
+    Returns Ray Train's exception, if any.
 
     Interrupts are handled in the main thread; Ray Train would end as if it had succeeded. Returns at once after a final
     error, which Ray Train would answer by starting all workers again.
@@ -103,16 +108,29 @@ def _run(
     folder = temporary_folder("fit")
     arguments = {"job": job, "submission": submission, "afterwards": afterwards}
     workers, failures = job.config.workers, job.config.failures
-    trainer = _make_trainer(
-        arguments, workers, failures, name=submission, folder=str(folder), embedded=session.embedded
-    )
+    growth = _growth(workers, job.folder) if workers.range[0] < workers.range[1] else None
+    stop = StopRequest(job.folder, submission)
+    starts = itertools.count()
+
+    def start() -> None:
+        name = f"{submission}-{next(starts)}"
+        trainer = _make_trainer(arguments, workers, failures, name=name, folder=str(folder), embedded=session.embedded)
+        threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
+
     console = StepProgress(job, progress.writer) if progress.writer is not None else None
     last_step_at: float | None = None  # time at which the outcome of the last step was found
-    threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
+    start()
     try:
         while True:
             try:
-                return ended.get(timeout=_LOOK_EVERY_S)
+                failure = ended.get(timeout=_LOOK_EVERY_S)
+                if growth is None or not growth.reserved:  # else the workers were stopped for more to start
+                    return failure
+                if failure is not None or read_outcome(job.folder) is not None:
+                    return failure
+                stop.delete()
+                growth.release()
+                start()
             except queue.Empty:
                 if console:
                     console.update()
@@ -123,6 +141,9 @@ def _run(
                     if console:
                         console.finish()
                     progress.say("training: all steps are done; export and evaluation follow")
+                if growth and not growth.reserved and last_step_at is None and (more := growth.reserve()):
+                    progress.say(f"training: room for {plural(more, 'more worker')}; it goes on with them")
+                    stop.make()
             if lease is not None:
                 lease.check()
             if session.dead():
@@ -132,9 +153,11 @@ def _run(
                 )
     except KeyboardInterrupt:
         if read_outcome(job.folder) is None:
-            _stop_workers(job.folder, submission, ended, progress)
+            _stop_workers(job.folder, stop, ended, progress)
         raise
     finally:
+        if growth:
+            growth.release()
         if last_step_at is not None:
             progress.say(f"export and evaluation: took {duration(time.monotonic() - last_step_at)}")
         elif console:
@@ -143,10 +166,9 @@ def _run(
 
 
 def _stop_workers(
-    run: TrainingFolder, submission: str, ended: "queue.Queue[BaseException | None]", progress: Progress
+    run: TrainingFolder, request: StopRequest, ended: "queue.Queue[BaseException | None]", progress: Progress
 ) -> None:
     """Have the workers write a checkpoint and end, and wait for them. Another interrupt ends the wait."""
-    request = StopRequest(run, submission)
     progress.say(f"interrupted: writing a checkpoint, for {STOP_WAIT_S:.0f} s at most; interrupt again to end at once")
     try:
         request.make()

@@ -384,7 +384,7 @@ class Training:
 
     def _exchange(self, batches: Sequence[Batch]) -> Counts:
         """The counts of a step over all workers. batches: those of this worker. A collective."""
-        minutes = self.config.checkpoint_minutes
+        minutes = self.config.checkpoint.every_minutes
         due = self.ranks.first and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         digest = sum(batch.digest for batch in batches)
         mine = [

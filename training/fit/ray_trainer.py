@@ -6,6 +6,7 @@ recorded like every other of a worker; after an error no worker waits for the ot
 group is the same under torchrun.
 """
 
+import math
 import os
 from importlib import metadata
 from typing import Any
@@ -15,7 +16,6 @@ from ray.train.backend import Backend
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raymill.cluster.entry import Entry
-from raymill.training.config import GROW_EVERY_S
 
 _fit_in_worker = Entry("raymill.training.fit.__main__:fit_in_worker")
 
@@ -66,7 +66,7 @@ def make_trainer(
         torch_config=OwnProcessGroup(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # its stub has the fields of an older version
             num_workers=least if least == most else (least, most),  # type: ignore[arg-type]
-            elastic_resize_monitor_interval_s=GROW_EVERY_S,
+            elastic_resize_monitor_interval_s=math.inf,  # see driver/growth.py
             use_gpu=gpus > 0,
             resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": gpus} if gpus else {}),
             accelerator_type=workers.accelerator_type,
