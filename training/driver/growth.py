@@ -19,7 +19,7 @@ GROW_EVERY_S = 600.0
 _RESERVE_S = 5.0
 
 
-class Growth:
+class WorkerGrowth:
     """Room for further workers, reserved for them.
 
     Args:

@@ -36,7 +36,7 @@ from raymill.training.records.schema import Outcome
 
 # They import Ray, and are called once it has started.
 _make_trainer = Entry("raymill.training.fit.ray_trainer:make_trainer")
-_growth = Entry("raymill.training.driver.growth:Growth")
+_growth = Entry("raymill.training.driver.growth:WorkerGrowth")
 
 Afterwards = Callable[[Job, Outcome], object]
 
