@@ -200,7 +200,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
             yield Problem.of(at, "the key of a store is given, and steps are recorded", fix=fix)
         condition = given.get("if")
         if condition is not None and not (isinstance(condition, str) and _CONDITION.fullmatch(condition.strip())):
-            wanted = "a field of a step, as in `${judged.passed}` or `${sft.loss} < 2`"
+            wanted = "a field of a step, as in `${judged.passed}` or `${judged.items} > 99`"
             yield Problem.of(f"{at}, if", f"{condition!r:.80} given", wanted)
         for step, field in dict.fromkeys(references(given)):
             if field == "outputs":  # those of a step with a matrix are replaced already
