@@ -11,12 +11,15 @@ import secrets
 import time
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from raymill.training.serving.completion import Completion
 from raymill.training.serving.served import ServedModel
 
 MOST_MESSAGES = 10_000
+MOST_VALUES = 200_000  # values and names of a body; MOST_MESSAGES with a name and one part each have 120,000
+_MOST_NAMES = 64  # of an object
 _MOST_STOPS, _LONGEST_STOP = 4, 200  # as OpenAI's; characters
 _SHOWN = 300  # characters of an error message
 
@@ -50,11 +53,12 @@ def _in_parts(content: Any) -> Any:
 
 
 _StopText = Annotated[str, Field(min_length=1, max_length=_LONGEST_STOP)]
+_Stops = Annotated[list[_StopText], Field(fail_fast=True, max_length=_MOST_STOPS)]
 
 
 class _Message(BaseModel, extra="forbid"):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[_Part], BeforeValidator(_in_parts)]
+    content: Annotated[list[_Part], Field(fail_fast=True), BeforeValidator(_in_parts)]
     name: str | None = None
 
 
@@ -73,7 +77,7 @@ class _Request(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
-    stop: Annotated[list[_StopText] | None, BeforeValidator(_listed), Field(max_length=_MOST_STOPS)] = None
+    stop: Annotated[_Stops | None, BeforeValidator(_listed)] = None
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     # Labels for the caller's own use.
@@ -95,7 +99,7 @@ class _Request(BaseModel):
 class ChatRequest(_Request):
     """The body of a request to /v1/chat/completions."""
 
-    messages: Annotated[list[_Message], Field(min_length=1, max_length=MOST_MESSAGES)]
+    messages: Annotated[list[_Message], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: Literal[False] | None = None
     top_logprobs: Literal[0] | None = None
@@ -116,7 +120,7 @@ class ChatRequest(_Request):
 class TextRequest(_Request):
     """The body of a request to /v1/completions."""
 
-    prompt: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1, max_length=1)]
+    prompt: Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=1), BeforeValidator(_listed)]
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
     logprobs: None = None
@@ -129,9 +133,15 @@ class TextRequest(_Request):
 
 
 def parsed(data: bytes, kind: type[ChatRequest] | type[TextRequest]) -> ChatRequest | TextRequest:
-    """The request in a body. Raises ApiError: the body is not a valid request."""
+    """The request in a body. Raises ApiError: the body is not a valid request.
+
+    The number of values is bounded before they become objects, and pydantic makes an error of each wrong one: lists
+    end at their first, and objects have few names.
+    """
+    if _values(data) > MOST_VALUES:
+        raise ApiError(400, f"the body has more than {MOST_VALUES:,} values")
     try:
-        plain = json.loads(data)
+        plain = json.loads(data.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON ({type(error).__name__})") from error
     try:
@@ -143,6 +153,22 @@ def parsed(data: bytes, kind: type[ChatRequest] | type[TextRequest]) -> ChatRequ
         problem = "this parameter is not supported here" if extra else first["msg"]
         code = "unsupported_parameter" if extra else "invalid_value"
         raise ApiError(400, f"{param or 'body'}: {problem}", code=code, param=param[:100] or None) from error
+
+
+def _values(data: bytes) -> int:
+    """A bound on the number of values and names in JSON of UTF-8: 1 and those after `[`, `{`, `,` and `:` in no string.
+
+    After the first error of the JSON the number is of no use, and the parser does not come that far.
+    """
+    plain = np.frombuffer(data.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
+    is_in_string = np.bitwise_xor.accumulate(plain == ord('"'))
+    return 1 + int(np.isin(plain[~is_in_string], list(b"[{,:")).sum())
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > _MOST_NAMES:
+        raise ApiError(400, f"the body has an object with more than {_MOST_NAMES} names")
+    return dict(pairs)
 
 
 class AnswerForm:

@@ -29,6 +29,8 @@ from raymill.training.evaluation.answering import ModelFolder
 from raymill.training.evaluation.answers import answer_prompts
 from raymill.training.pack.template import CHATML
 from raymill.training.promote.alias import model_digest
+from raymill.training.serving import api
+from raymill.training.serving.api import ApiError, ChatRequest, TextRequest, parsed
 from raymill.training.serving.served import find_served
 from tests.support.tiny_tokenizers import saved, tiny
 
@@ -254,6 +256,59 @@ def test_a_huge_body_is_refused_before_it_is_parsed(server):
     packed = post(server, b"\x1f\x8b\x08", headers={"Content-Type": "application/json", "Content-Encoding": "gzip"})
     assert packed.status_code == 400
     assert chat(server).choices[0].message.content
+
+
+def body_of(start, one, count, end):
+    return b'{"model": "small", ' + start + b", ".join([one] * count) + end
+
+
+@pytest.mark.parametrize(
+    ("start", "one", "end"),
+    [
+        (b'"messages": [{"role": "user", "content": [', b"1", b"]}]}"),
+        (b'"messages": [{"role": "user", "content": [', b"{}", b"]}]}"),
+        (b'"messages": [', b"[1]", b"]}"),
+        (b'"stop": [', b"1", b"]}"),
+        (b'"tools": [', b'"[\\", \\\\"', b"]}"),
+        (b'"metadata": {', b'"a": 1', b"}}"),
+        (b"", b'"messages": [""]', b"}"),
+    ],
+)
+def test_a_body_of_many_values_is_refused_before_they_become_objects(monkeypatch, start, one, end):
+    monkeypatch.setattr(api.json, "loads", lambda *data, **how: pytest.fail("it was parsed"))
+    with pytest.raises(ApiError, match="more than 200,000 values"):
+        parsed(body_of(start, one, 200_000, end), ChatRequest)
+
+
+@pytest.mark.parametrize("kind", [ChatRequest, TextRequest])
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of(b'"messages": [{"role": "user", "content": [', b"1", 100_000, b"]}]}"),
+        body_of(b'"messages": [', b"{}", 20_000, b"]}"),
+        body_of(b'"stop": [', b"[1, {}]", 20_000, b"]}"),
+        body_of(b'"prompt": [', b"1", 20_000, b"]}"),
+        b'{"metadata": {' + b", ".join(b'"%d": 1' % one for one in range(64)) + b"}}",
+        b"{" + b", ".join(b'"%d": 1' % one for one in range(64)) + b"}",
+    ],
+)
+def test_few_of_many_errors_in_a_body_are_made(kind, body):
+    with pytest.raises(ApiError) as caught:
+        parsed(body, kind)
+    assert caught.value.__cause__.error_count() <= 70
+
+
+def test_an_object_of_many_names_is_refused_and_long_texts_are_no_values():
+    names = b", ".join(b'"%d": 1' % one for one in range(65))
+    for body in (b"{" + names + b"}", b'{"model": "m", "metadata": {' + names + b"}}"):
+        with pytest.raises(ApiError, match="an object with more than 64 names"):
+            parsed(body, ChatRequest)
+    long = json.dumps(asked(messages=[{"role": "user", "content": '{"a": [1, "\\\\"]}, ' * 100_000}])).encode()
+    most = json.dumps(
+        asked(messages=[{"role": "user", "name": "n", "content": [{"type": "text", "text": ""}]}] * 10_000)
+    )
+    assert len(parsed(long, ChatRequest).prompt_given[0]["content"]) == 1_800_000
+    assert len(parsed(most.encode(), ChatRequest).messages) == 10_000
 
 
 def test_pages_of_the_web_in_a_browser_get_no_answer(server):
