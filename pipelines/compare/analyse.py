@@ -279,7 +279,11 @@ class _Analysis:
             {
                 "a": first,
                 "b": other,
-                "measures": {key[1]: row for key, row in rows.items() if key[0] == other},
+                "measures": {
+                    key[1]: row | {"one_sided": self._one_sided(key[1], *pair)}
+                    for key, row in rows.items()
+                    if key[0] == other
+                },
                 "slices": sorted(
                     ({"by": key[2], "slice": key[3]} | row for key, row in of_slices.items() if key[0] == other),
                     key=lambda row: (row["difference"], row["slice"]),
@@ -383,7 +387,11 @@ class _Analysis:
         return [
             {"field": field} | row
             for field in config.gaps
-            for row in group_gaps(measures, labels, self.fields.get(field, [None] * len(self.items)))
+            for row in group_gaps(
+                {name: one for name, one in measures.items() if np.isfinite(one).all()},
+                labels,
+                self.fields.get(field, [None] * len(self.items)),
+            )
         ]
 
     def _measures(self, a: _Measured, b: _Measured) -> dict[str, PairedDifference]:
@@ -404,6 +412,12 @@ class _Analysis:
                     scale=float(_is_fraction(name, pair[:, there])),
                 )
         return found | {"bleu": corpus_difference(a.bleu, b.bleu, _bleu_of_sums.load(), self.groups)}
+
+    def _one_sided(self, name: str, a: _Measured, b: _Measured) -> int:
+        """Number of items with a value for one of both models; the model without one may be the worse one there."""
+        if name not in a.by_measure:  # BLEU, and the judge's verdicts
+            return 0
+        return int((np.isfinite(a.by_measure[name]) != np.isfinite(b.by_measure[name])).sum())
 
     def _changes(self, a: _Measured, b: _Measured) -> dict[str, Any]:
         gains = a.by_measure["score"] - b.by_measure["score"]

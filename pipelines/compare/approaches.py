@@ -51,6 +51,32 @@ class _Workers(TypedDict):
     gpus_each: int
 
 
+class _Totals(TypedDict):
+    seconds: float
+    workers: list[int]
+    tokens: int
+    trainable_parameters: int
+
+
+class _Curves(TypedDict):
+    memory_gib: list[list[float]]
+
+
+class _Split(TypedDict):
+    split: str
+    documents: int
+
+
+class _Corpus(TypedDict):
+    splits: list[_Split]
+
+
+class _Fit(TypedDict):
+    totals: _Totals
+    curves: _Curves
+    corpora: list[_Corpus]
+
+
 def training_root(store: Store, model: ModelSettings) -> str | None:
     """The output of `train` that made a model: the model's path, or two levels above `export/NAME`; None of another.
 
@@ -80,6 +106,7 @@ def training_facts(store: Store, root: str) -> TrainingFacts:
         report = RunFolder(store, root).report("fits", "run")
         fits, workers = report["fits"], report["run"]["config"]["workers"]
         check_types(_Workers, workers)
+        check_types(list[_Fit], fits)  # before anything is computed: a text times a number takes any memory
         totals, last = [one["totals"] for one in fits], fits[-1]
         peaks = [peak for one in fits for _, peak in one["curves"]["memory_gib"]]
         seconds = sum(one["seconds"] * max(one["workers"], default=1) for one in totals)

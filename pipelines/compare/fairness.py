@@ -8,6 +8,7 @@ As Fairlearn's `demographic_parity_difference` and `equalized_odds_difference` (
 of the basic bootstrap within groups, which corrects the bias of a maximum.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,24 +17,20 @@ import numpy as np
 from raymill.pipelines.paired import basic_interval
 
 _LEAST = 20  # items of a group that is compared
+_LONGEST = 100  # characters of a value that is a group, as of a slice
 _DRAWS, _SEED = 1000, 0
 
 
 def gap(values: np.ndarray, groups: np.ndarray) -> float:
-    """The gap between the means of groups. values: float64[N]. groups: group of each value."""
-    means = [values[groups == one].mean() for one in np.unique(groups)]
-    return float(max(means) - min(means))
+    """The gap between the means of groups. values: float64[N]. groups: int64[N], the number of each value's group."""
+    counts = np.bincount(groups)
+    means = np.bincount(groups, values)[counts > 0] / counts[counts > 0]
+    return float(means.max() - means.min()) if len(means) else 0.0
 
 
 def odds_gap(true: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> float:
     """Equalised odds of a label. true, predicted: bool[N]. A group without items for a rate is left out of it."""
-    found = [0.0]
-    for cases in (true, ~true):
-        rates = [
-            predicted[cases & (groups == one)].mean() for one in np.unique(groups) if (cases & (groups == one)).any()
-        ]
-        found.append(float(max(rates) - min(rates)) if len(rates) > 1 else 0.0)
-    return max(found)
+    return max(gap(predicted[cases], groups[cases]) for cases in (true, ~true))
 
 
 def group_gaps(
@@ -43,26 +40,27 @@ def group_gaps(
 
     Args:
         measures: name -> float64[N]. labels: (label, bool[N] the right answer, bool[N] the answer).
-        groups: group of each item; None: in no group.
+        groups: group of each item; None, or longer than 100 characters: in no group.
     """
-    named = np.array([str(one) for one in groups])
-    names, counts = np.unique(named, return_counts=True)
-    kept = names[counts >= _LEAST]
-    there = np.isin(named, kept) & np.array([one is not None for one in groups])
-    kept, named = np.unique(named[there]), named[there]
+    counts = Counter(str(one) for one in groups if one is not None)
+    kept = sorted(name for name, count in counts.items() if count >= _LEAST and len(name) <= _LONGEST)
     if len(kept) < 2:
         return []
-    random, places = np.random.default_rng(_SEED), [np.flatnonzero(named == one) for one in kept]
+    numbers = {name: number for number, name in enumerate(kept)}
+    numbered = np.array([-1 if one is None else numbers.get(str(one), -1) for one in groups])
+    there = numbered >= 0
+    named = numbered[there]
+    random, places = np.random.default_rng(_SEED), [np.flatnonzero(named == one) for one in range(len(kept))]
     draws = [np.concatenate([random.choice(some, len(some)) for some in places]) for _ in range(_DRAWS)]
     found = []
     for name, values in measures.items():
         inside = values[there]
-        of_groups = {str(one): float(inside[named == one].mean()) for one in kept}
+        of_groups = {name: float(inside[at].mean()) for name, at in zip(kept, places, strict=True)}
         drawn = [gap(inside[at], named[at]) for at in draws]
         found.append(_row(name, gap(inside, named), drawn) | {"groups": of_groups})
     for label, true, answered in labels:
         right, given = true[there], answered[there]
-        of_groups = {str(one): float(given[named == one].mean()) for one in kept}
+        of_groups = {name: float(given[at].mean()) for name, at in zip(kept, places, strict=True)}
         parity = [gap(given[at].astype(float), named[at]) for at in draws]
         found.append(_row(f"parity of {label}", gap(given.astype(float), named), parity) | {"groups": of_groups})
         odds = [odds_gap(right[at], given[at], named[at]) for at in draws]

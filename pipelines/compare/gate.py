@@ -24,9 +24,19 @@ def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, A
 
 
 def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    if (row := compared["measures"].get(name)) is None:
-        about = {"measure": name, "beside": compared["b"], "gain": None, "low": None, "high": None, "items": 0}
-        text = f"{name}: no item has a finite value for both models, so the gain is not known"
+    row = compared["measures"].get(name, {"items": 0, "one_sided": 0})
+    if not row["items"] or row["one_sided"]:
+        about = {
+            "measure": name,
+            "beside": compared["b"],
+            "gain": None,
+            "low": None,
+            "high": None,
+            "items": row["items"],
+        }
+        seen = f"{plural(row['one_sided'], 'item')} with" if row["one_sided"] else "no item has"
+        models = "one of both models" if row["one_sided"] else "both models"
+        text = f"{name}: {seen} a finite value for {models}, so the gain is not known"
         for bound, least in bounds.model_dump(exclude_none=True).items():
             yield about | {"bound": bound, "least": least, "state": "undecided", "needed": None, "text": text}
         return

@@ -287,8 +287,11 @@ class CompareJob(RunJob[CompareConfig]):
         """Check that the items have the fields of `group` and `gaps`. Without them, intervals would be too narrow."""
         data, split = self.config.data
         schema = Artifact.load(self.store, paths.join(data, split)).schema
-        metadata = schema.field("metadata").type if "metadata" in schema.names else pa.struct([])
-        known = {*ANNOTATIONS, *(field.name for field in metadata)} - NO_SLICES
+        metadata = schema.field("metadata").type if schema.names.count("metadata") == 1 else pa.struct([])
+        names = [field.name for field in metadata] if pa.types.is_struct(metadata) else None
+        if names is None or len(names) != len({*names}):
+            raise DataError(f"on: {data}: its column metadata is none that `raymill prepare` writes. Prepare it again.")
+        known = {*ANNOTATIONS, *names} - NO_SLICES
         wanted = {"group": self.config.group, **{f"gaps.{at}": one for at, one in enumerate(self.config.gaps)}}
         for setting, name in wanted.items():
             if name is not None and name not in known:
@@ -425,6 +428,13 @@ class CompareJob(RunJob[CompareConfig]):
             if found["truncated"] > items / 10:
                 warnings.append(
                     f"{letter}: {plural(found['truncated'], 'answer')} truncated at `sampling.max_tokens`. Raise it."
+                )
+        for one in facts["comparisons"]:
+            partly = [f"{name} {row['one_sided']:,}" for name, row in one["measures"].items() if row["one_sided"]]
+            if partly:
+                warnings.append(
+                    f"{one['a']} and {one['b']}: items with a value for one of both models are left out where it is "
+                    f"compared, and a bound of the gate on it is not met: {', '.join(partly)}."
                 )
         if all(one["measures"]["score"]["value"] == 0 for one in models.values()):
             warnings.append(

@@ -288,19 +288,19 @@ def records_of(
     for split in splits:
         artifact = Artifact.load(store, paths.join(data, split))
         names = [one for one in artifact.schema.names if one in (*COLUMNS[shape], "metadata", "annotations")]
-        for row in (row for table in artifact.tables(["id", *names]) for row in rows_of(table)):
-            if ids is not None and row["id"] not in ids:
-                continue
-            try:
-                record = _record(row, shape, label) if found.wants(row["id"]) else None
-            except (TypeError, ValueError, KeyError, AttributeError, IndexError, StopIteration) as error:
-                raise DataError(
-                    f"{artifact.uri}: the record {row['id']!r:.80} is none that `raymill prepare` writes "
-                    f"({type(error).__name__}). Make the data set again."
-                ) from error
-            if record is not None and found.get(record.id) is None:
-                texts = (record.question, record.answer, *record.fields.values())
-                found.put(record.id, record, sum(map(sys.getsizeof, texts)))
+        try:
+            for row in (row for table in artifact.tables(["id", *names]) for row in rows_of(table)):
+                if (ids is not None and row["id"] not in ids) or not found.wants(row["id"]):
+                    continue
+                record = _record(row, shape, label)
+                if record is not None and found.get(record.id) is None:
+                    texts = (record.question, record.answer, *record.fields.values())
+                    found.put(record.id, record, sum(map(sys.getsizeof, texts)))
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, StopIteration) as error:
+            raise DataError(
+                f"{artifact.uri}: a record is none that `raymill prepare` writes ({type(error).__name__}). "
+                "Make the data set again."
+            ) from error
     return found.values()
 
 

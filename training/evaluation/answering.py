@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ from raymill.training.pack.template import OF_A_CHECK
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 
 _WINDOW = 2048  # tokens of a text that are computed at once
+LEAST_LOG = math.log(2.0**-149)  # of the smallest float32: log-probabilities below it, as of 0, count as this
 
 
 class ModelFolder:
@@ -127,7 +129,7 @@ class ModelFolder:
         # From the end: virtual tokens of an adapter stand before the prompt.
         found = logits[-count - 1 : -1].float().log_softmax(-1)
         at = torch.tensor(ids[-count:], device=found.device)
-        return float(found.gather(1, at[:, None]).sum())
+        return float(found.gather(1, at[:, None]).clamp(min=LEAST_LOG).sum())
 
     def _timed(self, request: Mapping[str, Any]) -> Reply:
         started = time.monotonic()
@@ -194,10 +196,9 @@ class ProbeFolder:
         return replace(judged(200, {}, json.dumps(plain).encode(), 0.0), seconds=time.monotonic() - started)
 
     def log_likelihood(self, messages: Sequence[Mapping[str, Any]], answer: str) -> tuple[float, int]:
-        """(log-probability of the label, 1); NaN of what is no label."""
-        if answer not in self._labels:
-            return float("nan"), 0
-        return float(np.log(self._probabilities(messages)[self._labels.index(answer)])), 1
+        """(log-probability of the label, 1). What is no label has the probability 0."""
+        found = self._probabilities(messages)[self._labels.index(answer)] if answer in self._labels else 0.0
+        return float(np.log(np.maximum(found, np.exp(LEAST_LOG)))), 1
 
     def text_log_likelihood(self, text: str) -> tuple[float, int]:
         """(NaN, 0): a classification head has no probabilities of tokens."""

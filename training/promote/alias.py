@@ -46,7 +46,7 @@ class _Record(TypedDict):
     model: str
     digest: _Digest
     evidence: _Evidence | None
-    moved: Annotated[str, Field(max_length=40)]
+    moved: Annotated[str, Field(pattern=r"^[0-9T:.+-]{1,40}$")]
 
 
 @dataclass(frozen=True)

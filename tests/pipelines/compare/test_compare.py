@@ -1,11 +1,16 @@
 """Comparisons of planted models: verdicts, slices, the judge, the gate, and runs that are stopped."""
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from raymill.cluster.errors import ConfigError, UserError
+from raymill.cluster.artifact import describe_schema
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.calls import config_of
 from raymill.cluster.frame.dry_run import dry_run_lines
 from raymill.pipelines.compare.config import CompareConfig, GateBounds
@@ -172,13 +177,14 @@ def test_a_gate_promotes_keeps_or_is_undecided_and_its_decision_is_a_file(config
 )
 def test_bounds_of_a_gate_by_hand(bounds, row, state):
     low, high = row
-    measure = {"difference": (low + high) / 2, "low": low, "high": high, "items": 100, "p_corrected": 1.0}
+    measure = measured(low, high)
     compared = [{"b": "B", "measures": {"score": measure}, "slices": []}]
     assert decided({"score": GateBounds(**bounds)}, compared)["gate"][0]["state"] == state
 
 
 def measured(low, high, **more):
-    return {"difference": (low + high) / 2, "low": low, "high": high, "items": 100, "p_corrected": 1.0} | more
+    found = {"difference": (low + high) / 2, "low": low, "high": high, "items": 100, "one_sided": 0, "p_corrected": 1.0}
+    return found | more
 
 
 def test_the_items_that_decide_a_bound_by_hand():
@@ -230,13 +236,20 @@ def test_a_bound_on_what_is_not_measured_is_undecided():
     assert (found["decision"], found["passed"]) == ("undecided", False)
 
 
+def test_a_bound_on_what_one_model_lacks_for_some_items_is_undecided():
+    """A model has no value where its template fails, which may be where it is worse."""
+    compared = [{"b": "B", "measures": {"f1": measured(0.1, 0.2, one_sided=1)}, "slices": []}]
+    (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
+    assert row["state"] == "undecided" and row["text"].startswith("f1: 1 item with a finite value for one of both")
+
+
 def test_without_a_gate_nothing_is_decided():
     compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": []}]
     assert decided({}, compared) == {"gate": [], "decision": None, "passed": None}
 
 
 def test_of_seconds_less_is_a_gain():
-    measure = {"difference": 0.4, "low": 0.3, "high": 0.5, "items": 100, "p_corrected": 0.0}
+    measure = measured(0.3, 0.5)
     compared = [{"b": "B", "measures": {"seconds": measure}, "slices": []}]
     (row,) = decided({"seconds": GateBounds(most_loss=0.2)}, compared)["gate"]
     assert (row["state"], row["gain"], row["low"], row["high"]) == ("failed", -0.4, -0.5, -0.3)
@@ -319,6 +332,29 @@ def test_settings_that_cannot_be_used_are_named(config, changes, said):
 def test_fields_that_the_items_do_not_have_are_refused_before_anything_is_asked(config, server, changes, said):
     settings = CompareConfig.model_validate({"kind": "compare"} | config | changes)
     with pytest.raises(ConfigError, match=said):
+        list(dry_run_lines(settings))
+    assert server.stats()["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [pa.int64(), pa.string(), pa.list_(pa.string()), pa.struct([("channel", pa.string()), ("channel", pa.string())])],
+)
+def test_items_with_metadata_of_others_are_refused_before_anything_is_asked(config, server, tmp_path, metadata):
+    shutil.copytree(config["on"], tmp_path / "on")
+    folder = tmp_path / "on" / "test"
+    manifest = json.loads((folder / "_manifest.json").read_text())
+    for file in manifest["files"]:
+        table = pq.read_table(folder / file["path"])
+        at = table.schema.get_field_index("metadata")
+        table = table.set_column(at, "metadata", pa.nulls(len(table), metadata))
+        pq.write_table(table, folder / file["path"])
+        content = (folder / file["path"]).read_bytes()
+        file |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest |= describe_schema(table.schema) | {"digest": ""}
+    (folder / "_manifest.json").write_text(json.dumps(manifest))
+    settings = CompareConfig.model_validate({"kind": "compare"} | config | {"on": str(tmp_path / "on")})
+    with pytest.raises(DataError, match="column metadata is none that `raymill.prepare` writes"):
         list(dry_run_lines(settings))
     assert server.stats()["requests"] == 0
 

@@ -21,7 +21,7 @@ from raymill.pipelines.compare.forgetting import base_of, forgetting
 from raymill.pipelines.compare.job import exported
 from raymill.pipelines.compare.plan import plan_comparison
 from raymill.pipelines.paired import holm, paired_difference
-from raymill.training.evaluation.answering import ModelFolder, folder_model
+from raymill.training.evaluation.answering import LEAST_LOG, ModelFolder, folder_model
 from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
 from raymill.training.model_folder.folder import located_with_fingerprint
 from raymill.training.pack.template import CHATML
@@ -127,6 +127,15 @@ def test_forgetting_is_the_rise_of_bits_per_byte_beside_the_base(folders, config
         run(config, monkeypatch)
 
 
+def test_a_probability_of_0_counts_as_the_smallest_float(folders):
+    """A model that is sure of something else is not measured less often, and is not infinitely worse."""
+    messages, answer = [{"role": "user", "content": "What is it?"}], "the lazy dog"
+    sure = ModelFolder(Store(), folders[0])
+    sure.model.lm_head.weight.data *= 1e30
+    found, count = sure.log_likelihood(messages, answer)
+    assert pytest.approx(-103.2789, abs=1e-4) == LEAST_LOG and found == pytest.approx(LEAST_LOG * count)
+
+
 def test_an_answer_without_tokens_has_no_log_likelihood(folders):
     found, count = ModelFolder(Store(), folders[0]).log_likelihood([{"role": "user", "content": "What?"}], "")
     assert np.isnan(found) and count == 0
@@ -217,6 +226,7 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
     assert (facts["examples"], facts["gpu_hours"], facts["cpu_hours"]) == (64, 0, facts["seconds"] / 3600)
     for *place, wrong in (  # by others
         *(("fits", 0, "totals", "seconds", one) for one in (math.nan, "long", [1], -1)),
+        ("fits", 0, "totals", {"seconds": 10**18, "workers": ["a"], "tokens": 1, "trainable_parameters": 1}),
         ("fits", 0, "recipe", "method", "lora\x1b[31m"),
         ("fits", 0, "corpora", 0, "splits", 0, "documents", "64"),
         ("fits", 0, "curves", "memory_gib", [[1, "2"]]),
