@@ -62,7 +62,7 @@ class PairedDifference:
 
     def verdict(self, corrected: float) -> str:
         """`A` or `B` if the interval is on one side of 0 and the corrected p at most `LEVEL`, else `undecided`."""
-        if corrected > LEVEL or self.low <= 0 <= self.high:
+        if corrected > LEVEL or not (self.low > 0 or self.high < 0):
             return "undecided"
         return "A" if self.low > 0 else "B"
 

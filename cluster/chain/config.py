@@ -54,6 +54,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+# Settings that decide what of others is reached: no value of a report fills them.
+_GUARDS = frozenset(["storage", "follow_links", "allow_private"])
 _OF_RUN_FILE = {  # settings that a step cannot have -> why
     "output": "the output of a step is OUTPUT/STEP",
     "storage": "all steps use the `storage` of the run file",
@@ -240,7 +242,7 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
             ]
             kinds = types_at(model, loc)
             takes = bool(kinds) and all(one in _PLAIN or get_origin(one) is Literal for one in kinds)
-            if fields and not (takes and "storage" not in loc and _REFERENCE.fullmatch(text)):
+            if fields and not (takes and _GUARDS.isdisjoint(loc) and _REFERENCE.fullmatch(text)):
                 where = f"step {name}, {'.'.join(map(str, loc))}"
                 step, field = fields[0]
                 if near := difflib.get_close_matches(field, _COMPUTED, 1, _NEAR):

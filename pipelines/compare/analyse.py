@@ -59,6 +59,7 @@ SCORES_SCHEMA = pa.schema(
 _LABELS = 10  # the most frequent labels, whose parity is measured
 _WORST = 10  # the worst regressions, which are reported with their texts
 _EXCERPT = 2000  # characters of each of these texts
+_LARGEST = 1e100  # of a value, as of a score of a number in an answer; squares of larger ones overflow
 _VARYING = ("seconds", "cost")  # they differ from call to call, so they are not in the artifact
 
 
@@ -202,7 +203,7 @@ class _Measured:
             found["cost"] = np.array(
                 [TokenCounts(**row["tokens"]).cost(prices) if row else np.nan for row in counted], float
             )
-        return found
+        return {name: np.clip(values, -_LARGEST, _LARGEST) for name, values in found.items()}
 
     @cached_property
     def input_tokens(self) -> float | None:
@@ -280,7 +281,7 @@ class _Analysis:
                 "a": first,
                 "b": other,
                 "measures": {
-                    key[1]: row | {"one_sided": self._one_sided(key[1], *pair)}
+                    key[1]: row | _undecided(self._one_sided(key[1], *pair))
                     for key, row in rows.items()
                     if key[0] == other
                 },
@@ -495,6 +496,11 @@ class _Analysis:
             "first_shown_wins": _share(first_shown, decided),
             "longer_wins": _share(sum(longer), len(longer)),
         }
+
+
+def _undecided(one_sided: int) -> dict[str, Any]:
+    """Further fields of a compared measure: what one model lacks for some items decides nothing."""
+    return {"one_sided": one_sided} | ({"verdict": "undecided", "needed": None} if one_sided else {})
 
 
 def _share(count: int, total: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Paired differences: hand cases, the coverage of intervals by simulation, and planted differences."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import norm, permutation_test
@@ -280,7 +282,7 @@ def test_a_model_against_itself_is_never_decided(scores):
 @pytest.mark.parametrize(
     ("low", "high", "p", "verdict"),
     [(0.01, 0.2, 0.05, "A"), (-0.2, -0.01, 0.05, "B"), (0.01, 0.2, 0.051, "undecided"), (0.0, 0.2, 0.01, "undecided"),
-     (-0.2, 0.0, 0.01, "undecided")],
+     (-0.2, 0.0, 0.01, "undecided"), (math.nan, math.nan, 0.01, "undecided")],
 )  # fmt: skip
 def test_a_model_is_better_if_both_the_interval_and_p_decide(low, high, p, verdict):
     assert PairedDifference(0.1, low, high, 0.01, 1000, 1000, 0.1).verdict(p) == verdict

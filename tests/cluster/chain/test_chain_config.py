@@ -75,6 +75,7 @@ def test_a_field_is_no_group_list_long_text_or_infinite_number(value, seen):
         ("prepare", "inputs.0.path", [{"path": "${a.output}/${a.best}"}]),
         ("prepare", "inputs.0.format", [{"path": "in", "format": "${a.best}"}]),
         ("prepare", "inputs.0.storage", [{"path": "s3://b/x", "storage": "${a.best}"}]),
+        ("prepare", "inputs.0.follow_links", [{"path": "/in", "follow_links": "${a.best}"}]),
         ("prepare", "inputs.0.storage.anonymous", [{"path": "s3://b/x", "storage": {"anonymous": "${a.best}"}}]),
         ("train", "corpus", "${a.best}"),
         ("train", "model", "${a.best}"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -10,11 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from raymill.cluster.artifact import describe_schema
+from raymill.cluster.config import load_values
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.calls import config_of
 from raymill.cluster.frame.dry_run import dry_run_lines
+from raymill.cluster.progress import Progress
+from raymill.cluster.session import Session
 from raymill.pipelines.compare.config import CompareConfig, GateBounds
 from raymill.pipelines.compare.gate import decided
+from raymill.pipelines.compare.job import CompareJob
 from raymill.pipelines.compare.plan import plan_comparison
 from raymill.pipelines.paired import holm
 from tests.support import inline
@@ -243,6 +248,23 @@ def test_a_bound_on_what_one_model_lacks_for_some_items_is_undecided():
     assert row["state"] == "undecided" and row["text"].startswith("f1: 1 item with a finite value for one of both")
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_large_number_in_an_answer_counts_as_a_large_one(config, server, monkeypatch, tmp_path, first):
+    """Squares of 1e200 are infinite, and intervals of them no numbers."""
+    (tmp_path / "nearness.py").write_text(
+        "def near(record):\n    return -1e200 * record['generated'].startswith('I')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    models = [planted(server, name) for name in ("right-90", "right-10")]
+    settings = config | {"models": models[::-1] if first else models, "custom": ["nearness:near"]}
+    plain = load_values({"kind": "compare"} | settings | {"gate": {"near": {"least_gain": 0.0}}}, "compare")
+    with monkeypatch.context() as patch:
+        inline.without_ray(patch, None)
+        made = CompareJob(plain).run(Session(), Progress())
+    row = made.report["comparisons"][0]["measures"]["near"]
+    assert row["verdict"] == "AB"[first] and math.isfinite(row["low"]) and made.report["passed"] is (first == 0)
+
+
 def test_without_a_gate_nothing_is_decided():
     compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": []}]
     assert decided({}, compared) == {"gate": [], "decision": None, "passed": None}
@@ -354,7 +376,7 @@ def test_items_with_metadata_of_others_are_refused_before_anything_is_asked(conf
     manifest |= describe_schema(table.schema) | {"digest": ""}
     (folder / "_manifest.json").write_text(json.dumps(manifest))
     settings = CompareConfig.model_validate({"kind": "compare"} | config | {"on": str(tmp_path / "on")})
-    with pytest.raises(DataError, match="column metadata is none that `raymill.prepare` writes"):
+    with pytest.raises(DataError, match="column metadata is none that"):
         list(dry_run_lines(settings))
     assert server.stats()["requests"] == 0
 
