@@ -80,6 +80,15 @@ class Completer:
                 return
         _cancel(completion)
 
+    def cancel(self, completion: Completion) -> None:
+        """End it before its next token, or now if it waits. No effect on one that is finished."""
+        completion.cancelled = True
+        with self._changed:
+            if completion not in self._waiting:
+                return
+            self._waiting.remove(completion)
+        _cancel(completion)
+
     def close(self) -> None:
         """End the thread, with the completions that it computes."""
         with self._changed:
@@ -97,7 +106,10 @@ class Completer:
                     row.error = row.error or error
             for row in rows:
                 row.on_text(None)
-        for row in self._waiting:
+        with self._changed:
+            waiting = [*self._waiting]
+            self._waiting.clear()
+        for row in waiting:
             _cancel(row)
 
     def _next(self) -> list[Completion]:

@@ -17,7 +17,7 @@ class Completion:
         stop: texts that end the completion and are not part of it.
         streams: whether `on_text` is called with parts of the text; else with the whole text.
         on_text: called with text, from another thread; with None at the end.
-        cancelled: set by the caller; the completion ends at its next token.
+        cancelled: the completion ends before its next token.
         output: tokens so far, with the end-of-sequence token.
         finish: `stop` or `length` at the end.
         error: the exception if it failed.

@@ -52,7 +52,8 @@ class RequestBounds:
     Attributes:
         max_tokens: tokens of an answer, and the number if a request states none.
         max_context: tokens of a prompt and its answer; the model's own bound holds, too.
-        concurrent: requests in work or waiting.
+        concurrent: requests in work or waiting, with those whose client left or got an error until the model or its
+            tokenizer is done with them.
         timeout_s: seconds from the arrival of a request to the end of its answer.
     """
 
@@ -69,6 +70,7 @@ class Completes(Protocol):
 
     def prompt(self, given: str | list[dict[str, str]]) -> list[int]: ...
     def add(self, completion: Completion) -> None: ...
+    def cancel(self, completion: Completion) -> None: ...
     def close(self) -> None: ...
 
 
@@ -241,14 +243,23 @@ class AnswerServer:
             message = f"{self._open} requests are in work or waiting, which is the bound of the server"
             raise ApiError(429, message, "rate_limit_error", "rate_limit_exceeded")
         self._open += 1
+        work: list[asyncio.Future[Any]] = []
         try:
-            return await self._answer_within_bounds(request, kind)
+            return await self._answer_within_bounds(request, kind, work)
         finally:
-            self._open -= 1
+            # The completion begins after its prompt has ended, so the last one ends last.
+            if work and not work[-1].done():
+                work[-1].add_done_callback(self._end)
+            else:
+                self._end()
+
+    def _end(self, work: object = None) -> None:
+        self._open -= 1
 
     async def _answer_within_bounds(
-        self, http: web.Request, kind: type[ChatRequest] | type[TextRequest]
+        self, http: web.Request, kind: type[ChatRequest] | type[TextRequest], work: list[asyncio.Future[Any]]
     ) -> web.StreamResponse:
+        """The answer. work: gets what other threads do for it."""
         record = http[_RECORD]
         form = AnswerForm(self.served, kind is ChatRequest)
         parts: asyncio.Queue[str | None] = asyncio.Queue()
@@ -260,7 +271,7 @@ class AnswerServer:
                 asked = parsed(await http.read(), kind)
                 record.asked(asked)
                 self._check_model(asked.model)
-                completion = await self._completion(asked, parts)
+                completion = await self._completion(asked, parts, work)
                 self._model.add(completion)
                 part = await parts.get()
                 record.first_chunk()
@@ -293,18 +304,31 @@ class AnswerServer:
                     await _send(stream, error.body)
         finally:
             if completion is not None:
-                completion.cancelled = True  # no effect on one that is finished
+                self._model.cancel(completion)
                 record.answered(form.id, text, completion)
         await stream.write(b"data: [DONE]\n\n")
         await stream.write_eof()
         return stream
 
-    async def _completion(self, asked: ChatRequest | TextRequest, parts: "asyncio.Queue[str | None]") -> Completion:
+    async def _completion(
+        self,
+        asked: ChatRequest | TextRequest,
+        parts: "asyncio.Queue[str | None]",
+        work: list[asyncio.Future[Any]],
+    ) -> Completion:
         """The completion of a request. Raises ApiError: its prompt is invalid, or it has too many tokens."""
+        left = threading.Event()
+
+        def prompt() -> list[int]:
+            return [] if left.is_set() else self._model.prompt(asked.prompt_given)
+
+        work.append(self._loop.run_in_executor(self._prompts, prompt))
         try:
-            ids = await self._loop.run_in_executor(self._prompts, self._model.prompt, asked.prompt_given)
+            ids = await asyncio.shield(work[-1])
         except ValueError as error:
             raise ApiError(400, str(error), code="invalid_prompt") from error
+        finally:
+            left.set()
         most = self._bounds.max_tokens
         if (asked.wanted or 0) > most:
             message = f"max_tokens is {asked.wanted:,}, and the server gives at most {most:,}"
@@ -317,6 +341,7 @@ class AnswerServer:
                 400, f"the prompt has {len(ids):,} tokens{answer}; together they may have {context:,}",
                 code="context_length_exceeded",
             )  # fmt: skip
+        work.append(ended := self._loop.create_future())
         return Completion(
             ids=ids,
             most=asked.wanted or min(most, room),
@@ -325,13 +350,16 @@ class AnswerServer:
             seed=secrets.randbits(63) if asked.seed is None else asked.seed,
             stop=asked.stop or (),
             streams=bool(asked.stream),
-            on_text=lambda part: self._later(parts, part),
+            on_text=lambda part: self._later(parts, ended, part),
         )
 
-    def _later(self, parts: "asyncio.Queue[str | None]", part: str | None) -> None:
+    def _later(self, parts: "asyncio.Queue[str | None]", ended: "asyncio.Future[None]", part: str | None) -> None:
         """Pass a part of the text to its request, from another thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(parts.put_nowait, part)
+        if self._loop.is_closed():
+            return
+        if part is None:
+            self._loop.call_soon_threadsafe(ended.set_result, None)
+        self._loop.call_soon_threadsafe(parts.put_nowait, part)
 
 
 async def _send(response: web.StreamResponse, *events: Mapping[str, Any]) -> None:

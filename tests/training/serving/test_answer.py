@@ -32,6 +32,7 @@ from raymill.training.promote.alias import model_digest
 from raymill.training.serving import api
 from raymill.training.serving.api import ApiError, ChatRequest, TextRequest, parsed
 from raymill.training.serving.served import find_served
+from tests.support.processes import wait_until
 from tests.support.tiny_tokenizers import saved, tiny
 
 USER = [{"role": "user", "content": "Hello there."}]
@@ -363,7 +364,6 @@ def test_requests_beyond_the_bound_are_refused_and_late_ones_end(folder):
             chat(server)
         assert caught.value.code == "rate_limit_exceeded"
         thread.join()
-        assert server._open == 0, "a request that ended is not counted"
         assert outcomes["first"].status_code == 504 and "no whole answer within 1.5 s" in str(outcomes["first"])
         server._model._complete = slow
         until = time.monotonic() + 30
@@ -373,6 +373,77 @@ def test_requests_beyond_the_bound_are_refused_and_late_ones_end(folder):
                 break
             except openai.APIStatusError:
                 continue
+        assert wait_until(lambda: server._open == 0, 30), "a request that ended is not counted"
+
+
+def leaving(server, **changes):
+    """A client that sends a request, and leaves when it is closed."""
+    body = json.dumps(asked(**changes)).encode()
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    one = socket.create_connection(("127.0.0.1", port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    one.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+    return one
+
+
+@pytest.mark.parametrize("timeout_s", [60.0, 0.5])
+def test_requests_that_ended_leave_the_models_queue_and_count_while_it_computes_them(folder, timeout_s):
+    """The model is at the first of three; their clients leave, or are told that they are late."""
+    free, begun, records = threading.Event(), [], []
+    with raymill.answer(folder, port=0, concurrent=3, batch=1, timeout_s=timeout_s, log=records.append) as server:
+        model, complete = server._model, server._model._complete
+        model._complete = lambda rows: (begun.append(len(rows)), free.wait(60), complete(rows))
+        clients = [leaving(server)]
+        assert wait_until(lambda: begun == [1], 30)
+        clients += [leaving(server), leaving(server, stream=True)]
+        assert timeout_s < 1 or wait_until(lambda: len(model._waiting) == 2, 30)
+        for one in clients if timeout_s > 1 else ():
+            one.close()
+        assert wait_until(lambda: len(records) == 3 and server._open == 1, 30)
+        assert not model._waiting and begun == [1]
+        kind = "timeout" if timeout_s < 1 else "client_closed_request"
+        assert [one["error.type"] for one in records] == [kind] * 3
+        if timeout_s > 1:
+            clients += [leaving(server), leaving(server)]
+            assert wait_until(lambda: server._open == 3, 30)
+            with pytest.raises(openai.RateLimitError):
+                chat(server)
+        free.set()
+        assert wait_until(lambda: server._open == 0, 30)
+        for one in clients:
+            one.close()
+
+
+def test_prompts_whose_clients_left_are_not_rendered_and_count_until_they_leave_the_queue(folder):
+    free, rendered, records = threading.Event(), [], []
+    with raymill.answer(folder, port=0, concurrent=3, log=records.append) as server:
+        prompt = server._model.prompt
+        server._model.prompt = lambda given: (rendered.append(given), free.wait(60), prompt(given))[2]
+        clients = [leaving(server) for _ in range(3)]
+        assert wait_until(lambda: server._open == 3 and rendered, 30)
+        for one in clients:
+            one.close()
+        assert wait_until(lambda: len(records) == 3, 30)
+        assert server._open == 3 and len(rendered) == 1
+        with pytest.raises(openai.RateLimitError):
+            chat(server)
+        free.set()
+        assert wait_until(lambda: server._open == 0, 30) and len(rendered) == 1
+        assert chat(server).choices[0].message.content
+
+
+def test_a_server_that_is_closed_ends_the_requests_that_wait(folder):
+    free, ended = threading.Event(), []
+    server = raymill.answer(folder, port=0, batch=1, log=ended.append)
+    model, complete = server._model, server._model._complete
+    model._complete = lambda rows: (free.wait(60), complete(rows))
+    clients = [leaving(server) for _ in range(3)]
+    assert wait_until(lambda: len(model._waiting) == 2, 30)
+    threading.Timer(0.5, free.set).start()
+    server.close()
+    assert [one["http.response.status_code"] for one in ended] == [500] * 3
+    for one in clients:
+        one.close()
 
 
 def test_a_stream_that_fails_ends_with_the_error(folder, records):
