@@ -36,6 +36,8 @@ from raymill.training.serving.served import ServedModel
 
 log = logging.getLogger(__name__)
 
+_http_log = logging.getLogger(f"{__name__}.http")
+
 _BODY_BYTES = 4 << 20
 _CHAT, _TEXT, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 _CLOSING_S = 5.0  # time for unfinished answers when the server is closed
@@ -43,6 +45,17 @@ _PORT = re.compile(r":\d+$")  # in the header Host
 _ERROR_EVENT_S = 1.0  # time for sending the error at the end of a stream
 _RECORD = web.RequestKey("record", RequestRecord)
 _FAILED = web.RequestKey("failed", str)  # `error.type` of a stream that ended with an error
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """A filter of log records. aiohttp logs the exception of what is no HTTP, which has bytes of the request."""
+    if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
+        record.msg, record.args = f"{record.getMessage()}: {type(record.exc_info[1]).__name__}", ()
+    record.exc_info = None
+    return True
+
+
+_http_log.addFilter(_without_traceback)
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class AnswerServer:
         application.router.add_post(_TEXT, self._text)
         # handler_cancellation: a handler is cancelled when its client disconnects.
         self._runner = web.AppRunner(
-            application, access_log=None, handler_cancellation=True, auto_decompress=False,
+            application, access_log=None, logger=_http_log, handler_cancellation=True, auto_decompress=False,
             shutdown_timeout=_CLOSING_S,
         )  # fmt: skip
         self._loop.run_until_complete(self._runner.setup())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -535,6 +536,27 @@ def test_content_is_logged_if_it_is_asked_for(folder):
 
 
 # --- what is served
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /v1/chat/completions HTTP/1.1\nHost: localhost\nAuthorization: Bearer hidden\n\n"
+        + b'{"prompt": "hidden"}',
+        b"POST /hidden HTTP/1.1\r\nHost: a\r\nX: " + b"hidden" * 10_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: hidden\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nhidden\r\n",
+        b"hidden\r\n\r\n",
+    ],
+)
+def test_a_request_that_is_no_http_is_at_most_a_line_of_the_log_without_its_bytes(server, capfd, caplog, data):
+    port = int(server.url.rpartition(":")[2].partition("/")[0])
+    with socket.create_connection(("127.0.0.1", port)) as one:
+        one.sendall(data)
+        assert re.match(rb"HTTP/1.[01] 4", one.recv(1 << 16))
+    seen = caplog.text + "".join(capfd.readouterr())
+    assert "hidden" not in seen and "Traceback" not in seen
+    assert len(caplog.records) <= 1
 
 
 def test_an_alias_is_served_with_its_version_and_refused_once_its_model_changed(tmp_path, monkeypatch):
