@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo align-demo chain-demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
+.PHONY: setup demo align-demo approaches-demo chain-demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
 
 setup: $(DONE)
 
@@ -28,6 +28,9 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 
 align-demo: setup  ## a tiny model learns from examples, preferences and rewards, four minutes
 	$(BIN)/python docs/examples/align/align.py build/align
+
+approaches-demo: setup  ## full training, LoRA, prompt tuning, a probe, few-shot and the base of a tiny model in one table, five minutes
+	$(BIN)/python docs/examples/approaches/approaches.py build/approaches
 
 MODEL ?=
 chain-demo: setup  ## tickets to a promoted model that answers, from one run file, four minutes; MODEL=FOLDER for a real one
@@ -56,6 +59,7 @@ faults: setup  ## at least N faults, ten a seed, in curate, prepare, pack and tr
 long: setup  ## the tests that are too long for `make test`, and the cases that its samples leave out
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'slow and not rgw' tests/pipelines tests/training/pack tests/training/fit \
 		tests/training/rollouts tests/training/report tests/training/test_train.py tests/docs/test_site.py tests/docs/test_chain.py \
+		tests/docs/test_approaches.py \
 		tests/end_to_end/test_cross_validation.py tests/end_to_end/test_run_file.py
 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop

@@ -102,15 +102,14 @@ class MeasureTexts:
         return {"measured": len(rows)}
 
 
-def base_of(store: Store, root: str, model: ModelSettings) -> ModelSettings | None:
-    """The base that the training at `root` started from, located; None if it had random weights that it did not export.
+def base_named(store: Store, root: str) -> tuple[str, str | None] | None:
+    """(place of the base that the training at `root` started from, its revision), which need not exist.
 
-    model: what was exported, with its settings for workers.
+    Returns:
+        None if it had random weights that it did not export.
 
     Raises:
-        DataError: the export's record has other values, or names a base on another store, or the base is another one
-            now.
-        StorageError: the base is gone.
+        DataError: the export's record has other values, or names a base on another store.
     """
     manifest = read_run_manifest(store, root)
     with reading_report(root):
@@ -121,9 +120,24 @@ def base_of(store: Store, root: str, model: ModelSettings) -> ModelSettings | No
             return None
     export = paths.join(root, "export")
     base = _base_below.load()(store, paths.join(export, "full"), export, named)
-    found = located(store, model.model_copy(update={"path": base.name}))
-    if base.revision and found.revision != f"{base.name}@{base.revision}":
-        raise DataError(f"{base.name}: is not at the revision {base.revision} any more. State `general.base`.")
+    return base.name, base.revision
+
+
+def base_of(store: Store, root: str, model: ModelSettings) -> ModelSettings | None:
+    """The base that the training at `root` started from, located; None as from `base_named`.
+
+    model: what was exported, with its settings for workers.
+
+    Raises:
+        DataError: as `base_named`, or the base is another one now.
+        StorageError: the base is gone.
+    """
+    if (named := base_named(store, root)) is None:
+        return None
+    name, revision = named
+    found = located(store, model.model_copy(update={"path": name}))
+    if revision and found.revision != f"{name}@{revision}":
+        raise DataError(f"{name}: is not at the revision {revision} any more. State `general.base`.")
     return found
 
 

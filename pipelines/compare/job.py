@@ -16,6 +16,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
@@ -53,6 +54,7 @@ from raymill.pipelines.compare.forgetting import (
     MEASURED_SCHEMA,
     DrawTexts,
     MeasureTexts,
+    base_named,
     base_of,
     is_classifier,
 )
@@ -212,6 +214,20 @@ class CompareJob(RunJob[CompareConfig]):
         return fingerprint([found["digest"], split])
 
     @cached_property
+    def roots(self) -> dict[str, str | None]:
+        """Letter -> output of the training that made the model; None without one, and if other trainings started there.
+
+        Raises:
+            DataError: the manifest of a training is damaged.
+        """
+        found = {letter: training_root(self.store, one) for letter, one in self.config.letters.items()}
+        bases = set()
+        for root in filter(None, found.values()):
+            with suppress(DataError):  # `bases` names it
+                bases.add((base_named(self.store, root) or ("",))[0])
+        return {letter: None if self.models[letter].path in bases else root for letter, root in found.items()}
+
+    @cached_property
     def general_texts(self) -> InputManifest:
         """The files of `general`."""
         assert self.config.general is not None
@@ -226,7 +242,7 @@ class CompareJob(RunJob[CompareConfig]):
         for letter, model in self.models.items():
             if given is None or model.path is None or is_classifier(self.store, model):
                 continue
-            base, root = None, training_root(self.store, self.config.letters[letter])
+            base, root = None, self.roots[letter]
             try:
                 if given.base is not None:
                     base = located(self.store, model.model_copy(update={"path": given.base}))
@@ -398,15 +414,13 @@ class CompareJob(RunJob[CompareConfig]):
         facts = json.loads(row["facts"])
         models, rows, warnings = {}, [], [*self.bases[1]]
         for letter, one in config.letters.items():
-            found, training, is_trained, size = facts["models"][letter], None, True, None
+            found, training, root = facts["models"][letter], None, self.roots[letter]
+            size = stored_bytes(self.store, self.models[letter], root)
             try:
-                root = training_root(self.store, one)
-                is_trained = root is not None
-                size = stored_bytes(self.store, self.models[letter], root)
                 training = training_facts(self.store, root) if root is not None else None
             except DataError as error:
                 warnings.append(f"{letter}: the cost of its training is left out. {shortened(str(error), 300)}")
-            row = approach(letter, one, found, training, is_trained, size, config.hour_prices)
+            row = approach(letter, one, found, training, root is not None, size, config.hour_prices)
             rows.append(row | {"forgetting": facts["forgetting"].get(letter)})
             models[letter] = {
                 "title": one.title,

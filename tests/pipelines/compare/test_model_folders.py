@@ -18,7 +18,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.approaches import training_facts, training_root
 from raymill.pipelines.compare.config import CompareConfig, ComparedModel
 from raymill.pipelines.compare.forgetting import base_of, forgetting
-from raymill.pipelines.compare.job import exported
+from raymill.pipelines.compare.job import CompareJob, exported
 from raymill.pipelines.compare.plan import plan_comparison
 from raymill.pipelines.paired import holm, paired_difference
 from raymill.training.evaluation.answering import LEAST_LOG, ModelFolder, folder_model
@@ -262,6 +262,13 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
     plain["export"]["base"] = {"name": None, "revision": None}
     manifest.write_text(json.dumps(plain))
     assert base_of(Store(), made.uri, exported_one) is None, "random weights that were not exported"
+    # A training that started from this one makes it a base, whose own training is no cost of the comparison.
+    second = shutil.copytree(made.uri, tmp_path / "second")
+    plain["export"]["base"] = {"name": exported_one.path, "revision": None}
+    (second / "manifest.json").write_text(json.dumps(plain))
+    models = [str(second), {"path": exported_one.path, "examples": 2}]
+    compared = {"kind": "compare", "models": models, "on": str(tmp_path), "output": str(tmp_path / "out")}
+    assert CompareJob(CompareConfig.model_validate(compared)).roots == {"A": str(second), "B": None}
     manifest.write_text(kept)
     moved.rename(f"{made.uri}/export/base")
     # The adapter alone, on the random base beside it, computes what the merged model computes.
