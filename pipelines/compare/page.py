@@ -24,6 +24,7 @@ from raymill.cluster.report.sections import (
     styled,
     table_section,
     warnings_section,
+    with_code,
     wrapped,
 )
 
@@ -151,7 +152,7 @@ def _approaches(report: Mapping[str, Any]) -> Section:
             ]
         )
     content: list[Content] = [
-        note(_APPROACHES),
+        note(with_code(_APPROACHES)),
         DataTable("Score and cost to answer", answers, of_answers),
         DataTable("Cost to train, and data", trainings, of_trainings),
     ]

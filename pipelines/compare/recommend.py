@@ -65,8 +65,8 @@ def _without_forgetting(
             kept.append(letter)
             continue
         reasons.append(
-            f"Against {letter}: it needs {found['difference']:.3f} bits per byte more of general text than its base "
-            f"({found['low']:.3f} to {found['high']:.3f}), and {bound:g} are allowed."
+            f"Against {letter}: its loss on general text is {found['difference']:.3f} bits per byte above the loss of "
+            f"its base ({found['low']:.3f} to {found['high']:.3f}); {bound:g} are allowed."
         )
     if not kept:
         return candidates, [*reasons, "Each of them has forgotten, so this does not decide."]

@@ -71,7 +71,7 @@ def test_a_model_that_has_decidedly_forgotten_is_named_and_passed_over(p, model)
     standing = {"best": "A", "others": {"B": beside(0.0, worse=False)}}
     found = recommended(rows, standing, 0.05)
     assert found["model"] == model
-    words = "Against A: it needs 0.200 bits per byte more of general text than its base (0.180 to 0.220), and 0.05 are"
+    words = "Against A: its loss on general text is 0.200 bits per byte above the loss of its base (0.180 to 0.220);"
     assert any(words in one for one in found["reasons"]) == (model == "B")
     assert recommended(rows, standing, 0.19)["model"] == "A", "a bound inside the interval is not decided"
 
