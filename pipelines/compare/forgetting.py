@@ -149,7 +149,8 @@ def is_classifier(store: Store, model: ModelSettings) -> bool:
 def forgetting(
     texts: Sequence[str], pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], difference: Any, holm: Any
 ) -> dict[str, dict[str, Any] | None]:
-    """Letter -> its bits per byte beside the base's, with the difference's interval; None if nothing was measured.
+    """Letter -> its bits per byte beside the base's, with the difference's interval; None if nothing was measured,
+    or a text by one of both alone.
 
     Args:
         texts: N documents. pairs: letter -> float64[N] log-probabilities by the model and by its base, NaN where none.
@@ -159,10 +160,11 @@ def forgetting(
     found: dict[str, Any] = {}
     for letter, logs in pairs.items():
         bits = -np.stack(logs) / math.log(2)
-        there = np.isfinite(bits).all(axis=0)
-        if there.any():
-            after, before = bits[:, there]
-            found[letter] = (difference(after, before, weights=sizes[there]), after, before, sizes[there].sum())
+        there = np.isfinite(bits)
+        if (there[0] == there[1]).all() and there.any():  # a text that only one of both measured decides nothing
+            after, before = bits[:, there[0]]
+            size = sizes[there[0]]
+            found[letter] = (difference(after, before, weights=size), after, before, size.sum())
     corrected = holm([one.p for one, *_ in found.values()])
     rows: dict[str, dict[str, Any] | None] = dict.fromkeys(pairs)
     for p, (letter, (one, after, before, size)) in zip(corrected, found.items(), strict=True):

@@ -326,13 +326,15 @@ def test_prompt_tuning_and_a_probe_are_compared_with_their_base(monkeypatch, tmp
 
 
 def test_forgetting_by_hand():
-    """8 and 16 bits beside 4 and 8, of documents of 4 and 8 bytes; the third was not measured."""
-    after, before = (np.array([-bits * np.log(2) for bits in some]) for some in ((8, 16, 1), (4, 8, np.nan)))
+    """8 and 16 bits beside 4 and 8, of documents of 4 and 8 bytes; neither measured the third."""
+    after, before = (np.array([-bits * np.log(2) for bits in some]) for some in ((8, 16, np.nan), (4, 8, np.nan)))
     found = forgetting(["four", "eight888", "x"], {"A": (after, before)}, paired_difference, holm)["A"]
     assert (found["after"], found["before"], found["difference"]) == pytest.approx((2, 1, 1))
     assert found["documents"] == 2 and found["p_corrected"] == pytest.approx(0.5)
     nothing = np.full(3, np.nan)
-    assert forgetting(["a", "b", "c"], {"B": (nothing, nothing)}, paired_difference, holm) == {"B": None}
+    for one_sided in (nothing, np.array([-1, -1, np.nan])):
+        pairs = {"B": (one_sided, nothing), "C": (after, np.array([-1, np.nan, np.nan]))}
+        assert forgetting(["a", "b", "c"], pairs, paired_difference, holm) == {"B": None, "C": None}
 
 
 def test_bleu_of_sums_is_the_one_of_the_corpus():
