@@ -1,12 +1,13 @@
 """Runs programs that a model wrote, each isolated by bubblewrap (https://github.com/containers/bubblewrap).
 
 Such a program sees Python and the system's libraries; no other file, no network, no process and no environment
-variable. It has bounds on time and memory, and writes no file. It is one process, which can start no other one and
-makes no system call that keeps memory elsewhere, so the bounds hold for all that it does.
+variable. It has bounds on time and memory, and writes no file. It is one process of one thread, which can start no
+other one and makes no system call that keeps memory elsewhere, so the bounds hold for all that it does.
 """
 
 import errno
 import json
+import logging
 import os
 import platform
 import secrets
@@ -15,12 +16,16 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import once
 
+log = logging.getLogger(__name__)
+
+_WAITS_S = 0.1, 1.0, 5.0  # before each further try to start a program
 _PRINTED_BYTES = 1 << 20
 _OPEN_FILES = 64
 _SIGNALLED = 128 + 9, 128 + 24  # exit statuses of a program that took too long: SIGKILL, SIGXCPU
@@ -38,23 +43,31 @@ os.write(1, os.read(pipe, 100))
 
 
 def run_programs(programs: Sequence[tuple[str, str]], seconds: float, memory: int) -> list[bool | None]:
-    """Whether each Python program and its tests ran to the end without an error; None: they took too long.
+    """Whether each Python program and its tests ran to the end without an error; None: they took too long, or
+    this machine started no process for them in several tries, which is logged with the reason.
 
     Args:
         programs: (program, tests) of each.
         seconds: of processor time, and of wall time, for each program. memory: bytes of address space.
 
     Raises:
-        ConfigError: this machine has no bubblewrap, or its kernel does not let this user isolate a process.
+        ConfigError: this machine has no bubblewrap, or its kernel does not let this user isolate a process, or it
+            starts none.
     """
     command = _command(seconds, memory)
-    if not once(("isolates", command[0]), lambda: _run(command, "", "", seconds)):
+    try:
+        isolates = once(("isolates", command[0]), lambda: _retried(command, "", "", seconds))
+    except OSError as error:
+        raise ConfigError(
+            f"grpo.rewards: program: this machine starts no process ({error}). Find what uses it."
+        ) from error
+    if not isolates:
         raise ConfigError(
             "grpo.rewards: program: bubblewrap cannot isolate a process here, and programs that a model wrote are not "
             "run without it. Allow user namespaces to the workers, or use another reward."
         )
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # they wait for the processes
-        return list(threads.map(lambda one: _run(command, one[0], one[1], seconds), programs))
+        return list(threads.map(lambda one: _outcome(command, one[0], one[1], seconds), programs))
 
 
 def _command(seconds: float, memory: int) -> list[str]:
@@ -76,12 +89,30 @@ def _command(seconds: float, memory: int) -> list[str]:
     ]  # fmt: skip
 
 
+def _outcome(command: Sequence[str], program: str, tests: str, seconds: float) -> bool | None:
+    try:
+        return _retried(command, program, tests, seconds)
+    except OSError as error:
+        log.warning("a program was not started, so its reward is 0: %s", error)
+        return None
+
+
+def _retried(command: Sequence[str], program: str, tests: str, seconds: float) -> bool | None:
+    """What `_run` returns. Raises OSError: no process was started in several tries."""
+    for wait in _WAITS_S:
+        try:
+            return _run(command, program, tests, seconds)
+        except OSError:  # no memory, processes or files are left for now
+            time.sleep(wait)
+    return _run(command, program, tests, seconds)
+
+
 def _run(command: Sequence[str], program: str, tests: str, seconds: float) -> bool | None:
     token = secrets.token_hex().encode()
-    reading, writing = os.pipe()
     with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as rules:
         rules.write(_filter())
         rules.seek(0)
+        reading, writing = os.pipe()
         os.write(writing, token)
         os.close(writing)
         try:
@@ -100,7 +131,8 @@ def _run(command: Sequence[str], program: str, tests: str, seconds: float) -> bo
 
 
 # The system calls that a program may make, with their numbers on x86-64 and on ARM. All others are unknown to it: they
-# start processes, or keep memory in the kernel that no bound counts, such as semaphores, queues, keys and files.
+# start processes or threads, of which one program could take all that the machine has, or keep memory in the kernel
+# that no bound counts, such as semaphores, queues, keys and files.
 _ALLOWED = """
 access 21 -, arch_prctl 158 -, brk 12 214, clock_getres 229 114, clock_gettime 228 113, clock_nanosleep 230 115, close
 3 57, dup 32 23, dup2 33 -, dup3 292 24, epoll_create1 291 20, epoll_ctl 233 21, epoll_pwait 281 22, epoll_wait 232 -,
@@ -116,12 +148,10 @@ rt_sigreturn 15 139, sched_getaffinity 204 123, sched_yield 24 124, select 23 -,
 statx 332 291, sysinfo 99 179, tgkill 234 131, time 201 -, times 100 153, uname 63 160, write 1 64, writev 20 66
 """
 _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as seccomp names them
-_CLONE = {"x86_64": 56, "aarch64": 220}
 # Opcodes of classic BPF, and what a filter of seccomp reads and returns (linux/seccomp.h).
-_LOAD, _IF_EQUAL, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
-_NUMBER_AT, _MACHINE_AT, _FLAGS_AT = 0, 4, 16
+_LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_NUMBER_AT, _MACHINE_AT = 0, 4
 _ALLOW, _KILL, _UNKNOWN = 0x7FFF0000, 0x80000000, 0x00050000 | errno.ENOSYS
-_CLONE_THREAD = 0x00010000
 
 
 def _filter() -> bytes:
@@ -140,13 +170,5 @@ def _filter() -> bytes:
     ]
     for number in allowed:
         rules += [] if number == "-" else [(_IF_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _ALLOW)]
-    # clone starts a thread or a process. The flags of clone3 cannot be read here; the C library then uses clone.
-    rules += [
-        (_IF_EQUAL, 1, 0, _CLONE[machine]),
-        (_RETURN, 0, 0, _UNKNOWN),
-        (_LOAD, 0, 0, _FLAGS_AT),
-        (_IF_ANY_BIT, 0, 1, _CLONE_THREAD),
-        (_RETURN, 0, 0, _ALLOW),
-        (_RETURN, 0, 0, _UNKNOWN),
-    ]
+    rules.append((_RETURN, 0, 0, _UNKNOWN))
     return b"".join(struct.pack("<HBBI", *rule) for rule in rules)

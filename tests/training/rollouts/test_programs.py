@@ -1,5 +1,6 @@
 """Programs that a model wrote: what they come to, and what they cannot reach."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -21,10 +22,10 @@ PROGRAMS = {
     "prints": (True, "print(12)"),
     "much of the library": (
         True,
-        "import asyncio, sqlite3, unittest, uuid\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "import asyncio, concurrent.futures, sqlite3, threading, unittest, uuid\n"
         "async def one():\n    await asyncio.sleep(0.01)\n    return 1\n"
-        "assert asyncio.run(one()) == 1\nwith ThreadPoolExecutor(4) as threads:\n"
-        "    assert list(threads.map(abs, [-1])) == [1]\nsqlite3.connect(':memory:').execute('create table a(b)')",
+        "with threading.Lock():\n    assert asyncio.run(one()) == 1\n"
+        "sqlite3.connect(':memory:').execute('create table a(b)')",
     ),
     "a file of its own": (False, "open('x', 'w').write('a')"),
     "wrong": (False, "assert 1 == 2"),
@@ -40,7 +41,21 @@ PROGRAMS = {
     "modes": (False, "import os; os.chmod(os.__file__, 0o777)"),
     "the network": (False, "import socket; socket.create_connection(('127.0.0.1', 22), 1)"),
     "the environment": (True, "import os; assert not {'HOME', 'PATH', 'AWS_SECRET_ACCESS_KEY'} & {*os.environ}"),
-    "threads": (True, "import threading; one = threading.Thread(target=print); one.start(); one.join()"),
+    "threads": (False, "import threading; one = threading.Thread(target=print); one.start(); one.join()"),
+    "threads whose error is caught": (
+        True,
+        "import threading\ntry:\n    threading.Thread(target=print).start()\nexcept RuntimeError as error:\n"
+        "    assert 'start new thread' in str(error)\nelse:\n    raise SystemExit",
+    ),
+    "a pool of threads": (
+        False,
+        "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(4).submit(print).result()",
+    ),
+    "threads of the C library": (
+        False,
+        "import ctypes; c = ctypes.CDLL(None); one = ctypes.c_ulong()\n"
+        "assert c.pthread_create(ctypes.byref(one), None, ctypes.cast(c.pause, ctypes.c_void_p), None) == 0",
+    ),
     "a fork": (False, "import os; os.fork()"),
     "another program": (False, "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"),
     "shared memory": (False, "open('/dev/shm/a', 'wb').write(b'a')"),
@@ -79,6 +94,35 @@ def test_no_process_is_left_of_a_program_that_waits():
         return not any(programs._HARNESS in line for line in lines)
 
     assert wait_until(is_gone, 60)
+
+
+@isolated
+def test_a_program_that_is_not_started_is_tried_again_and_fails_alone_with_the_reason(monkeypatch, caplog):
+    run_programs([], SECONDS, MEMORY)
+    monkeypatch.setattr(programs, "_WAITS_S", (0, 0, 0))
+    tries, run = [], programs.subprocess.run
+
+    def failing(*command, input, **options):
+        program = json.loads(input)[0]
+        tries.append(program)
+        if program == "never" or (program == "late = 1" and tries.count(program) < 4):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return run(*command, input=input, **options)
+
+    monkeypatch.setattr(programs.subprocess, "run", failing)
+    found = run_programs([("never", ""), ("late = 1", "assert late"), ("assert 0", "")], SECONDS, MEMORY)
+    assert found == [None, True, False]
+    assert (tries.count("never"), tries.count("late = 1"), len(tries)) == (4, 4, 9)
+    assert [one.getMessage() for one in caplog.records] == [
+        "a program was not started, so its reward is 0: [Errno 11] Resource temporarily unavailable"
+    ]
+
+
+def test_a_machine_that_starts_no_process_is_named(monkeypatch):
+    monkeypatch.setattr(programs, "_WAITS_S", ())
+    monkeypatch.setattr(programs.shutil, "which", lambda name: "/nowhere/bwrap")
+    with pytest.raises(ConfigError, match=r"grpo.rewards: program: this machine starts no process \(.*/nowhere/bwrap"):
+        run_programs([("", "")], SECONDS, MEMORY)
 
 
 @isolated
