@@ -1,9 +1,15 @@
-"""Scores of answers by a reward model, a sequence classifier with one label."""
+"""Scores of answers by a reward model, a sequence classifier with one label.
+
+In training the score is that of the last token of a conversation, as the chat template writes it. Many templates write
+a line feed after the token that ends an answer, which no model generates: it is added to answers that end with this
+token, so that an answer has the same score wherever it is from.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
@@ -12,48 +18,68 @@ from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.models.base import load_base
+from raymill.training.pack.documents import Chat, Document
+from raymill.training.pack.encode import Encoder, Example
 from raymill.training.rollouts.rewards import SampledAnswer
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
 _BATCH_TOKENS = 32_768
+_SHORT = Chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
 
 
 class RewardModelScores:
     """The scores of answers by the model of a folder. Its weights stay on the device, in bf16 in a bf16 run.
 
-    tokenizer: of the trained model, whose tokens the reward model gets as they are.
+    tokenizer: of the trained model, whose tokens the reward model gets as they are. setting: that names the folder.
 
     Raises:
         ConfigError: it is no reward model, or its tokenizer is another one.
     """
 
     def __init__(
-        self, store: Store, folder: str, tokenizer: PreTrainedTokenizerFast, device: torch.device, bf16: bool
+        self,
+        store: Store,
+        folder: str,
+        tokenizer: PreTrainedTokenizerFast,
+        device: torch.device,
+        bf16: bool,
+        setting: str = "grpo.rewards: model",
     ) -> None:
-        setting = self._name = f"grpo.rewards: model {folder}"
+        self._name = f"{setting} {folder}"
         if load_tokenizer(store, folder).get_vocab() != tokenizer.get_vocab():
             raise ConfigError(
-                f"{setting}: has another tokenizer than the trained model, so it cannot score its tokens. Train the "
+                f"{self._name}: has another tokenizer than the trained model, so it cannot score its tokens. Train the "
                 "reward model from the same base model."
             )
         kind = AutoModelForSequenceClassification
         dtype = torch.bfloat16 if bf16 else torch.float32
         model: Any = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
         if model.config.num_labels != 1:
-            raise ConfigError(f"{setting}: has {model.config.num_labels} labels, and a reward model has one score")
+            raise ConfigError(f"{self._name}: has {model.config.num_labels} labels, and a reward model has one score")
         if (rows := len(model.get_input_embeddings().weight)) < len(tokenizer):
-            raise ConfigError(f"{setting}: has {rows:,} embeddings, and its tokenizer {len(tokenizer):,} tokens")
+            raise ConfigError(f"{self._name}: has {rows:,} embeddings, and its tokenizer {len(tokenizer):,} tokens")
         self._model = model.eval().requires_grad_(False)
         self._model.to(device)
+        self.longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        self.encoder = Encoder(tokenizer)
+        self._end, self._after = _end_of_turn(self.encoder)
 
     @torch.no_grad()
     def __call__(self, answers: Sequence[SampledAnswer]) -> list[float]:
-        """The score of each answer, of the hidden state of its last token.
+        """The score of each answer.
 
         Raises:
             DataError: a score is not finite.
         """
-        ids = [[*answer.prompt_ids, *answer.ids] for answer in answers]
+        return self.of_ids([self._whole(answer) for answer in answers])
+
+    @torch.no_grad()
+    def of_ids(self, ids: Sequence[Sequence[int]]) -> list[float]:
+        """The score of the hidden state of the last of each row's tokens.
+
+        Raises:
+            DataError: a score is not finite.
+        """
         scores: list[float] = []
         together = max(1, _BATCH_TOKENS // max(map(len, ids), default=1))
         for start in range(0, len(ids), together):
@@ -61,6 +87,10 @@ class RewardModelScores:
         if not all(map(math.isfinite, scores)):
             raise DataError(f"{self._name}: gives scores that are not finite. Its training diverged: use another one.")
         return scores
+
+    def _whole(self, answer: SampledAnswer) -> list[int]:
+        after = self._after if answer.ids and answer.ids[-1] == self._end else ()
+        return [*answer.prompt_ids, *answer.ids, *after]
 
     def _scores(self, ids: Sequence[Sequence[int]]) -> Tensor:
         width, device = max(map(len, ids)), self._model.device
@@ -70,3 +100,54 @@ class RewardModelScores:
         body = getattr(self._model, self._model.base_model_prefix)
         hidden = body(input_ids=padded, use_cache=False).last_hidden_state[torch.arange(len(ids), device=device), ends]
         return torch.nn.functional.linear(hidden.float(), self._model.score.weight.float()).squeeze(-1)
+
+
+def _end_of_turn(encoder: Encoder) -> tuple[int | None, list[int]]:
+    """(the token that ends an answer, those that the chat template writes after it); (None, []) without a template."""
+    found = _encoded(encoder, [_SHORT])[0] if encoder.tokenizer.chat_template else None
+    if found is None:
+        return None, []
+    last = int(np.flatnonzero(found.trained)[-1])
+    return int(found.ids[last]), found.ids[last + 1 :].tolist()
+
+
+def _encoded(encoder: Encoder, chats: Sequence[Chat]) -> list[Example | None]:
+    """Each conversation as `train` reads it, in the rendering with its last answer; None if it cannot be one."""
+    documents = [
+        Document(str(at), one, sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in one.messages),
+                 0, "", None)
+        for at, one in enumerate(chats)
+    ]  # fmt: skip
+    found = {one.document: one for one in sorted(encoder.encode(documents).examples, key=lambda one: one.piece)}
+    return [found.get(at) for at in range(len(chats))]
+
+
+class RewardFolder:
+    """The reward model in a folder, for conversations as texts. On a GPU if this process sees one.
+
+    Raises:
+        ConfigError: it is no reward model, or has no chat template.
+        DataError: its files are damaged.
+    """
+
+    def __init__(self, store: Store, folder: str) -> None:
+        tokenizer = load_tokenizer(store, folder)
+        if not tokenizer.chat_template:
+            raise ConfigError(f"reward model {folder}: has no chat template, so a conversation has no tokens.")
+        on_gpu = torch.cuda.is_available()
+        device = torch.device("cuda" if on_gpu else "cpu")
+        self._scores = RewardModelScores(store, folder, tokenizer, device, on_gpu, "reward model")
+
+    def scores(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
+        """The score of the last message of each conversation; NaN if it is longer than the model takes, or the chat
+        template or tokenizer fails.
+
+        conversations: messages {role, content}, of which the last is of the assistant.
+
+        Raises:
+            DataError: a score is not finite.
+        """
+        made = _encoded(self._scores.encoder, [Chat([dict(one) for one in messages]) for messages in conversations])
+        fit = [at for at, one in enumerate(made) if one is not None and len(one.ids) <= self._scores.longest]
+        found = dict(zip(fit, self._scores.of_ids([made[at].ids.tolist() for at in fit]), strict=True))  # type: ignore[union-attr]
+        return [found.get(at, math.nan) for at in range(len(made))]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
@@ -16,9 +17,10 @@ from transformers import (
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store.store import Store
 from raymill.training.rollouts import reward_model
-from raymill.training.rollouts.reward_model import RewardModelScores
+from raymill.training.rollouts.reward_model import RewardFolder, RewardModelScores
 from raymill.training.rollouts.rewards import SampledAnswer
 from tests.support.fit_jobs import column, fit_alone
+from tests.support.reward_folders import reward_folder, scores_by_transformers
 from tests.support.rollout_jobs import MODEL, WORDS, pack_prompts, rollout_job, tokenizer
 
 torch.set_num_threads(1)
@@ -49,6 +51,34 @@ def test_an_answer_has_the_score_of_its_last_token(tmp_path, monkeypatch, togeth
         with torch.no_grad():
             expected = model(input_ids=torch.tensor([[*answer.prompt_ids, *answer.ids]])).logits.item()
         assert score == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_conversation_and_its_sampled_answer_have_the_score_that_training_gives(tmp_path):
+    """That of the line feed which ChatML writes after the end of a turn, and which no model generates."""
+    folder = reward_folder(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": "what is it"}, {"role": "assistant", "content": "the lazy dog"}]
+    ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False), add_special_tokens=False)["input_ids"]
+    (expected,) = scores_by_transformers(folder, [messages])
+    other = [messages[0], {"role": "assistant", "content": "a quick fox jumps"}]
+    found = RewardFolder(Store(), folder).scores([messages, other])
+    assert found[0] == pytest.approx(expected, abs=1e-6) and found[1] != pytest.approx(expected, abs=1e-3)
+    end = ids.index(tokenizer.convert_tokens_to_ids("<|im_end|>"), -3)
+    sampled = SampledAnswer("d", "", "", "", ids[: end - 4], ids[end - 4 : end + 1])
+    cut = SampledAnswer("d", "", "", "", ids[: end - 4], ids[end - 4 : end])
+    of_training = RewardModelScores(Store(), folder, tokenizer, torch.device("cpu"), False)
+    ended, unended = of_training([sampled, cut])
+    assert ended == pytest.approx(expected, abs=1e-6) and unended != pytest.approx(expected, abs=1e-3)
+    assert of_training.longest == 256
+
+
+def test_a_conversation_that_is_too_long_has_no_score_and_a_folder_needs_a_template(tmp_path):
+    long = [{"role": "user", "content": "hello " * 300}, {"role": "assistant", "content": "world"}]
+    short = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]
+    first, second = RewardFolder(Store(), reward_folder(tmp_path / "m")).scores([long, short])
+    assert np.isnan(first) and np.isfinite(second)
+    with pytest.raises(ConfigError, match="has no chat template"):
+        RewardFolder(Store(), reward_folder(tmp_path / "plain", template=None))
 
 
 def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
