@@ -2037,6 +2037,25 @@ class ReportOptionsSettings(TypedDict, total=False):
     """Fraction of a source's documents above which the report warns of their removal."""
 
 
+class RewardSelectionSettings(TypedDict, total=False):
+    """A reward model that scores the records, and which of them are kept."""
+
+    path: Required[str]
+    """Reward model: output of `train` with objective reward, or folder, URI or hub name of a sequence classifier
+    with one label and a chat template.
+    """
+    gpus: int
+    """Number of GPUs that each worker with the reward model reserves."""
+    per_seed: int | None
+    """Number of records of each seed that are kept, those with the highest scores; 1 with `samples: 8` is best of 8;
+    null: all.
+    """
+    min_score: float | None
+    """Lowest score of a record that is kept; null: any."""
+    fraction: float | None
+    """Fraction, of the records that meet the bounds above, that is kept: those with the highest scores; null: all."""
+
+
 class RewardSettings(TypedDict, total=False):
     """A reward model by Bradley and Terry's probability that the chosen answer wins."""
 
@@ -3212,6 +3231,7 @@ def generate(
     samples: int = NOT_GIVEN,
     languages: Sequence[str] = NOT_GIVEN,
     validate: ValidateSettings | None = NOT_GIVEN,
+    reward: Place | RewardSelectionSettings | None = NOT_GIVEN,
     dedup: DedupSettings | None = NOT_GIVEN,
     budget: float | None = NOT_GIVEN,
     answers: Place | None = NOT_GIVEN,
@@ -3249,6 +3269,8 @@ def generate(
         languages: Languages that records may have, by ISO 639-1; empty: any.
         validate: Rules of `prepare` that records must meet, with its default rules if it is {}; others are in
             the ledger, with the reason; null: none.
+        reward: Reward model that scores each record, as column `reward`, before `dedup`, and the records that
+            are kept by it; a path is short for {path: PATH}; null: none.
         dedup: Removal of records that are like others; null: none.
         budget: Money that the run may spend, by `model.prices`; no effect on the records; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
@@ -3280,6 +3302,7 @@ def generate(
             "samples": samples,
             "languages": languages,
             "validate": validate,
+            "reward": reward,
             "dedup": dedup,
             "budget": budget,
             "answers": answers,

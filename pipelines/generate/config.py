@@ -15,6 +15,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.draw import DrawSetting
 from raymill.pipelines.prepare.records.validate import Validate
+from raymill.pipelines.reward_model import RewardModel
 
 
 class Make(BaseModel, extra="allow", frozen=True):
@@ -33,6 +34,27 @@ class Make(BaseModel, extra="allow", frozen=True):
 
 class GenerateExecution(AskingExecution, FilesExecution):
     """Those of a run over files that asks a model."""
+
+
+class RewardSelection(RewardModel):
+    """A reward model that scores the records, and which of them are kept."""
+
+    per_seed: int | None = Field(
+        None,
+        ge=1,
+        description="Number of records of each seed that are kept, those with the highest scores; 1 with `samples: 8` "
+        "is best of 8; null: all",
+    )
+    min_score: float | None = Field(
+        None, allow_inf_nan=False, description="Lowest score of a record that is kept; null: any"
+    )
+    fraction: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Fraction, of the records that meet the bounds above, that is kept: those with the highest scores; "
+        "null: all",
+    )
 
 
 class GenerateConfig(BaseModel, extra="forbid", frozen=True):
@@ -63,6 +85,11 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
         alias="validate",
         description="Rules of `prepare` that records must meet, with its default rules if it is {}; others are in the "
         "ledger, with the reason; null: none",
+    )
+    reward: RewardSelection | None = Field(
+        None,
+        description="Reward model that scores each record, as column `reward`, before `dedup`, and the records that "
+        "are kept by it; a path is short for {path: PATH}; null: none",
     )
     dedup: Dedup | None = Field(Dedup(threshold=0.7), description="Removal of records that are like others; null: none")
     budget: float | None = Field(

@@ -47,6 +47,7 @@ from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
 from raymill.pipelines.agreement import agreement, agreement_text
 from raymill.pipelines.embedder import check_models, require_models
+from raymill.pipelines.generate.choose import CHOICES
 from raymill.pipelines.generate.config import GenerateConfig
 from raymill.pipelines.generate.draw import Choices, load_choices
 from raymill.pipelines.generate.parse import meaning
@@ -55,6 +56,7 @@ from raymill.pipelines.generate.stages import (
     QUARANTINE,
     RECORDS,
     REMOVED,
+    REWARD,
     CommonFacts,
     GenerateSettings,
     run_stages,
@@ -91,6 +93,7 @@ _PAGE_NOTES = {
     "`cached` are some of the input, `reasoning` some of the output.",
     "prices": "Money for a million tokens; `batch` is the fraction of them that a batch file costs.",
     "removed": "Rows of `removed/` by reason, with what was seen first.",
+    "reward": "By the reward model: means of all scored records, and of those that were kept.",
     "agreement": "Of both orders, with 95% intervals. Kappa: 1 is full agreement, 0 is agreement by chance.",
 }
 
@@ -133,6 +136,9 @@ class GenerateRun(Run):
             f"{count(report['tries'])} tries, {count(tokens['input'])} tokens in, {count(tokens['output'])} out{cost}",
         ]
         lines += [f"removed: {removed_text([one])}" for one in report["removed"]]
+        if (found := report.get("reward")) and found["kept"]:
+            kept, scored = plural(found["kept"], "record"), count(found["scored"])
+            lines.append(f"mean reward {found['mean_kept']:.4g} of the {kept} chosen, {found['mean']:.4g} of {scored}")
         lines += map(agreement_text, report.get("agreement", ()))
         return "\n".join(lines)
 
@@ -182,6 +188,12 @@ class GenerateJob(FilesJob[GenerateConfig]):
             del plain["validate"]  # as in records of earlier versions
         else:
             plain["validate"]["json_schema"] = self.validator.schema
+        if (reward := self.config.reward) is None:
+            del plain["reward"]  # the same
+        else:
+            assert self.reward_model is not None
+            chosen = reward.model_dump(mode="json", exclude={"path", "gpus"})
+            plain["reward"] = chosen | {"revision": self.reward_model.revision}
         plain["model"] = self.model.decisive
         if not isinstance(self.config.make.template, str):
             del plain["make"]["template"]  # the same as the next one
@@ -232,6 +244,28 @@ class GenerateJob(FilesJob[GenerateConfig]):
                         "Carry a column of the seeds (`carry`), or leave it out."
                     )
 
+    @cached_property
+    def reward_model(self) -> ModelSettings | None:
+        """The reward model, with its place, and the fingerprint of its files as its revision; None: none."""
+        return None if self.config.reward is None else self.config.reward.located(self.store)
+
+    def _refuse_unscored(self) -> None:
+        """Verify that records can be scored.
+
+        Raises:
+            ConfigError: they have no answer, or a column with the name of the score.
+        """
+        shape = self.asker.shape
+        if self.config.reward is None:
+            return
+        if shape not in ("pairs", "messages"):
+            raise ConfigError(
+                f"reward: scores the answer to a question, and records of shape {shape} have none. Take a template "
+                "whose record has prompt and completion, or messages."
+            )
+        if REWARD in {*self.asker.template.record, *self.config.carry, *self.choices}:
+            raise ConfigError("reward: records have a field `reward` already, the name of the score; rename that one.")
+
     @property
     def secret(self) -> str:
         """The endpoint's key; empty without one. Raises ConfigError: its environment variable is not set."""
@@ -240,11 +274,14 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def check(self, session: Session, replace: bool) -> None:
         _ = self.frozen, self.asker, self.secret, self.validator
         self._refuse_unknown_fields()
+        self._refuse_unscored()
         check_models(self._embedding_models, self.store)
 
     def require_extras(self, *, computes: bool = True) -> None:
         if self.config.model.path is not None:
             require_extra("train", "model.path")
+        if self.config.reward is not None:
+            require_extra("train", "reward")
         if computes:
             require_models(self._embedding_models)
 
@@ -296,6 +333,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
             ),
             validator=self.validator,
             rules_memory=rules_memory(self.store, config.validation) if config.validation else 0,
+            reward=config.reward,
+            reward_model=self.reward_model,
         )
 
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
@@ -361,6 +400,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
                 {"reason": reason, "count": number, "meaning": meaning(reason), "first": seen.get(reason)}
                 for reason, number in sorted(removed.items(), key=lambda one: (-one[1], one[0]))
             ],
+            "reward": self._rewarded(artifacts[CHOICES]) if CHOICES in artifacts else None,
             "agreement": self._agreement(artifacts[RECORDS]),
             "examples": self._examples(artifacts[RECORDS]),
             "warnings": warnings,
@@ -375,7 +415,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
             "prices": {name: one for name, one in (report["prices"] or {}).items() if one is not None},
         }
         free = set() if report["prices"] else {"cost", "cost_uncounted"}
-        absent = {name for name in ("prices", "agreement", "examples", "removed") if not facts.get(name)}
+        absent = {name for name in ("prices", "reward", "agreement", "examples", "removed") if not facts.get(name)}
         order = dict.fromkeys(["examples", "removed"]) | facts
         return {name: facts[name] for name in order if name not in free | absent}
 
@@ -389,6 +429,14 @@ class GenerateJob(FilesJob[GenerateConfig]):
             if len(found) >= _EXAMPLES:
                 break
         return found
+
+    def _rewarded(self, chosen: Artifact) -> dict[str, Any]:
+        """The mean score of all scored records, and of those that were kept, before duplicates were removed."""
+        found = chosen.manifest.counters
+        means = {name: found[f"{one}_sum"] / found[one] if found[one] else None
+                 for name, one in (("mean", "scored"), ("mean_kept", "kept"))}  # fmt: skip
+        assert self.reward_model is not None
+        return {"model": self.reward_model.revision, **{one: int(found[one]) for one in ("scored", "kept")}, **means}
 
     def _agreement(self, records: Artifact) -> list[dict[str, Any]]:
         """The agreement of the fields that the template names."""
@@ -404,7 +452,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return [agreement(" and ".join(names), counted, "nominal")]
 
     def machines(self, seconds: float | None) -> Machines:
-        gpus = self.config.model.worker_gpus
+        gpus = max(self.config.model.worker_gpus, self.config.reward.gpus if self.config.reward else 0)
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
     # Of a dry run
@@ -414,3 +462,5 @@ class GenerateJob(FilesJob[GenerateConfig]):
         yield "template", f"{template.about or 'of the config'}; {plural(len(template.steps), 'request')} a record"
         yield "model", model_text(model)
         yield "records", f"of shape {template.shape}"
+        if self.config.reward is not None:
+            yield "reward", f"by {self.config.reward.path}, computed by the run's own workers"

@@ -25,6 +25,7 @@ GENERATE = Kind(
         "cost_uncounted",
         "records",
         "removed",
+        "reward",
         "agreement",
         "examples",
         "warnings",

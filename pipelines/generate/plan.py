@@ -21,6 +21,7 @@ from raymill.pipelines.generate.template import Refusal
 # Bytes of a token, of texts of many languages by tokenizers of large vocabularies: expected, most, fewest.
 _TOKEN_BYTES = (4.0, 6.0, 2.0)
 _SAMPLED = 500
+_SCORED = "Records are scored by the reward model, computed here; its time is not estimated."
 _INTERVAL = 1.96  # standard errors
 
 
@@ -92,7 +93,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
         "is_folder": model.endpoint is None,
         "budget": settings.budget,
         "answers_measured": seen,
-        "notes": [*job.frozen.notes],
+        "notes": [*job.frozen.notes, *([_SCORED] if settings.reward else [])],
     }
     return Answer(found, _text(found))
 

@@ -5,6 +5,8 @@
              with several steps, ask.1 and so on follow
     ask.N    the last of them makes records of the answers                            -> _work/records, and what is
                                                                                          compared of them
+    reward,  scores of the records by a reward model, and which of them stay,     -> _work/rewards, _work/choices
+    choose   if the settings name one: see choose.py
     group    finds records that are like others                                       -> _work/groups
     write    the records that stay, and the ledger of the others                      -> records, removed
 
@@ -27,6 +29,7 @@ from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.pending import Answered
 from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
+from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
@@ -40,6 +43,16 @@ from raymill.cluster.stage import RunStageIn, Scratch, Stage, files_from
 from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.group import GROUPS, group_stage
 from raymill.pipelines.dedup.settings import Dedup
+from raymill.pipelines.generate.choose import (
+    CHOICES,
+    CHOICES_SCHEMA,
+    NOT_CHOSEN,
+    REWARDS,
+    REWARDS_SCHEMA,
+    Choose,
+    ScoreRecords,
+)
+from raymill.pipelines.generate.config import RewardSelection
 from raymill.pipelines.generate.parse import AnswerReader, AnswerRules
 from raymill.pipelines.generate.rows import Asker, Row, items, seeds_of, with_item
 from raymill.pipelines.generate.template import PROVENANCE, Refusal
@@ -54,11 +67,13 @@ from raymill.pipelines.prepare.stages.duplicates import (
     DuplicateGroups,
     attributes,
 )
+from raymill.pipelines.reward_model import load_reward_model
 from raymill.pipelines.text.texts import Texts
 
 VERSION = "1"
 RECORDS, REMOVED, QUARANTINE = GENERATED, "removed", "quarantine"
 _MADE, _ATTRIBUTES, _VERDICTS = "_work/records", "_work/attributes", "_work/verdicts"
+REWARD = "reward"  # column of the records
 _MOST_RANGES = 256
 _SHORT_SEED = 100  # bytes
 _RANGE_BYTES = 64 << 20  # of seeds, about
@@ -118,6 +133,7 @@ class GenerateSettings:
 
     samples: of each seed. validator: the rules that records must meet; None: none. rules_memory: bytes of the models
     and lists that it loads. made_from: everything that the requests and records depend on, besides the seeds.
+    reward, reward_model: the reward model, and where it is; None: none.
     """
 
     asker: Asker
@@ -131,9 +147,11 @@ class GenerateSettings:
     made_from: str
     validator: Validator | None = None
     rules_memory: int = 0
+    reward: RewardSelection | None = None
+    reward_model: ModelSettings | None = None
 
     def schema(self) -> pa.Schema:
-        """The columns of the records."""
+        """The columns of the records, before they are scored."""
         content = columns_in_use(self.asker.shape, ())
         own = dict.fromkeys([*self.asker.carried, *self.asker.template.metadata, *self.asker.choices], pa.string())
         return pa.schema({"id": pa.string(), **content, **own, **PROVENANCE})
@@ -191,10 +209,15 @@ def run_stages(
         if asked.get("rows") != wanted:
             raise changed_run(artifacts[QUARANTINE].uri.removesuffix(f"/{QUARANTINE}"), "_work")
         wanted = asked["next"]
-    repeats = None
+    repeats, chosen, verdicts = None, [list[str]()] * count, artifacts[_VERDICTS]
+    schema = settings.schema()
+    if settings.reward:
+        artifacts |= _choose(settings.reward, settings, artifacts[_MADE], count, run)
+        chosen, verdicts = artifacts[CHOICES].files_by_unit(count), artifacts[NOT_CHOSEN]
+        schema = schema.append(pa.field(REWARD, pa.float64()))
     if settings.dedup:
         compared = artifacts[_ATTRIBUTES]
-        group = group_stage(settings.dedup, inputs.inputs, compared, artifacts[_VERDICTS], count)
+        group = group_stage(settings.dedup, inputs.inputs, compared, verdicts, count)
         repeats = DuplicateGroups(run(group)[GROUPS], compared, "remove")
     removed = [artifacts[f"_work/removed.{number}"].files_by_unit(count) for number in range(last + 1)]
     drafted = artifacts["_work/removed.draft"].files_by_unit(len(units))
@@ -203,15 +226,35 @@ def run_stages(
             artifacts[_MADE].files_by_unit(count)[number],
             repeats.files_by_unit(count)[number] if repeats else [],
             [*(uri for files in removed for uri in files[number]), *(u for one in drafted[number::count] for u in one)],
+            chosen[number],
             number,
         )
         for number in range(count)
     ]
-    written = (Output(RECORDS, settings.schema()), Output(REMOVED, REMOVED_SCHEMA))
+    written = (Output(RECORDS, schema), Output(REMOVED, REMOVED_SCHEMA))
     write_from = fingerprint([made_from, settings.dedup and settings.dedup.model_dump(mode="json")])
     artifacts |= run(Stage("write", written, parts, partial(write, store), write_from, store))
     _refuse_other_rows(artifacts, last)
     return artifacts
+
+
+def _choose(
+    how: RewardSelection, settings: GenerateSettings, made: Artifact, units: int, run: RunStageIn
+) -> dict[str, Artifact]:
+    """The artifacts of the stages `reward` and `choose`. made: the records, of `units` units."""
+    store, model, shape = made.store, settings.reward_model, settings.asker.shape
+    assert model is not None
+    made_from = fingerprint([VERSION, made.manifest.fingerprint, model.revision])
+    parts = made.files_by_unit(units)
+    rewards = Stage(
+        "reward", (Output(REWARDS, REWARDS_SCHEMA),), parts, ScoreRecords(store, shape), made_from, store,
+        memory=2 << 30, setup=partial(load_reward_model, store, model.path), gpus=model.worker_gpus,
+    )  # fmt: skip
+    found = dict(run(rewards))
+    scores = found[REWARDS].files_by_unit(units)
+    outputs = Output(CHOICES, CHOICES_SCHEMA), Output(NOT_CHOSEN, VERDICTS_SCHEMA)
+    made_from = fingerprint([made_from, how.model_dump(mode="json", exclude={"path", "gpus"})])
+    return found | run(Stage("choose", outputs, (0,), Choose(store, how, scores), made_from, store, memory=2 << 30))
 
 
 def _refuse_other_rows(artifacts: Mapping[str, Artifact], last: int) -> None:
@@ -225,7 +268,11 @@ def _refuse_other_rows(artifacts: Mapping[str, Artifact], last: int) -> None:
     before = [artifacts["_work/removed.draft"], *(artifacts[f"_work/removed.{number}"] for number in range(last + 1))]
     asked = before[-1].manifest.counters
     if not (
-        made.rows == artifacts[_ATTRIBUTES].rows == asked["records"] == kept.rows + repeated
+        made.rows
+        == artifacts[_ATTRIBUTES].rows
+        == artifacts.get(CHOICES, made).rows
+        == asked["records"]
+        == kept.rows + repeated
         and removed.rows == sum(one.rows for one in before) + repeated
     ):
         raise changed_run(kept.uri.removesuffix(f"/{RECORDS}"), "_work")
@@ -491,18 +538,27 @@ def _sample_of(row: Row) -> int:
     return int(row.name.split(".")[2])
 
 
-def write(store: Store, unit: tuple[list[str], list[str], list[str], int], scratch: Scratch) -> Counters:
+def write(store: Store, unit: tuple[list[str], list[str], list[str], list[str], int], scratch: Scratch) -> Counters:
     """The work of the stage `write`. unit: the files with its records, those with duplicates of them and others, those
-    with what was removed before, and its number. Counters: `records`, `removed/REASON` of duplicates.
+    with what was removed before, those with the scores of its records, and its number. Counters: `records`,
+    `removed/REASON` of records that were not chosen, and of duplicates.
     """
-    records, groups, removed, number = unit
+    records, groups, removed, chosen, number = unit
     partners: dict[int, dict[str, Any]] = {}
+    scores: list[float] = []
+    for table in read_tables(store, chosen):
+        for score, reason in zip(table["score"].to_pylist(), table["reason"].to_pylist(), strict=True):
+            if reason is not None:
+                partners[len(scores)] = {"step": REWARD, "reason": reason, "value": f"{score:.6g}"}
+            scores.append(score)
     for table in read_tables(store, groups):
         own = table.filter(pc.and_(pc.equal(table["unit"], number), table["reason"].is_valid()))
         partners |= {row["row"]: row for row in own.to_pylist()}
     counters, first = Counter[str]({"records": 0}), 0
     for table in read_tables(store, records):
         at = [partners.get(first + row) for row in range(table.num_rows)]
+        if chosen:
+            table = table.append_column(REWARD, pa.array(scores[first : first + table.num_rows], pa.float64()))
         kept = table.filter(pa.array([one is None for one in at]))
         gone = table.filter(pa.array([one is not None for one in at]))
         first += table.num_rows
@@ -511,17 +567,18 @@ def write(store: Store, unit: tuple[list[str], list[str], list[str], int], scrat
         counters["records"] += kept.num_rows
         rows = []
         for record, partner in zip(gone.to_pylist(), filter(None, at), strict=True):
-            content = {name: one for name, one in record.items() if name not in PROVENANCE}
+            content = {name: one for name, one in record.items() if name not in (*PROVENANCE, REWARD)}
             rows.append(
                 {
                     "seed": record["provenance"]["parents"][0],
                     "source": record["source"],
-                    "step": "duplicates",
+                    "step": partner.get("step", "duplicates"),
                     "key": record["requests"][-1],
                     "requests": record["requests"],
                     "reason": partner["reason"],
-                    "partner": partner["partner"],
-                    "similarity": partner["similarity"],
+                    "value": partner.get("value"),
+                    "partner": partner.get("partner"),
+                    "similarity": partner.get("similarity"),
                     "content": canonical(content),
                 }
             )

@@ -113,11 +113,10 @@ def _end_of_turn(encoder: Encoder) -> tuple[int | None, list[int]]:
 
 def _encoded(encoder: Encoder, chats: Sequence[Chat]) -> list[Example | None]:
     """Each conversation as `train` reads it, in the rendering with its last answer; None if it cannot be one."""
+    sizes = [len("".join(str(message["content"]) for message in one.messages).encode(errors="replace")) for one in chats]
     documents = [
-        Document(str(at), one, sum(len(message["content"].encode("utf-8", "surrogatepass")) for message in one.messages),
-                 0, "", None)
-        for at, one in enumerate(chats)
-    ]  # fmt: skip
+        Document(str(at), one, size, 0, "", None) for at, (one, size) in enumerate(zip(chats, sizes, strict=True))
+    ]
     found = {one.document: one for one in sorted(encoder.encode(documents).examples, key=lambda one: one.piece)}
     return [found.get(at) for at in range(len(chats))]
 

@@ -405,7 +405,7 @@ def test_duplicates_are_found_in_files_of_several_row_groups(tmp_path):
     group = {"unit": 0, "row": 2, "reason": "exact_duplicate", "partner": "0", "similarity": 1.0}
     for name, table in (("records", records), ("groups", pa.Table.from_pylist([group]))):
         pq.write_table(table, tmp_path / name, row_group_size=1)
-    unit = ([str(tmp_path / "records")], [str(tmp_path / "groups")], [], 0)
+    unit = ([str(tmp_path / "records")], [str(tmp_path / "groups")], [], [], 0)
     with Scratch((Output("records", records.schema), Output("removed", REMOVED_SCHEMA))) as scratch:
         write(Store(), unit, scratch)
         files = scratch.finish()
