@@ -15,7 +15,7 @@ _DIGITS = 6  # of scores, whose last bits depend on the number of threads
 load_reward_model = Entry("raymill.training.rollouts.reward_model:RewardFolder")  # it loads transformers
 
 
-class RewardModel(WithShortForm, extra="forbid", frozen=True):
+class ScoringModel(WithShortForm, extra="forbid", frozen=True):
     """A reward model: a sequence classifier with one label and a chat template."""
 
     short_form: ClassVar[str] = "path"

@@ -47,7 +47,7 @@ class ScoreRecords:
 
 
 @dataclass(frozen=True)
-class Choose:
+class ChooseRecords:
     """The work of the stage `choose`. units: files with the scores of each unit of records."""
 
     store: Store

@@ -15,7 +15,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.draw import DrawSetting
 from raymill.pipelines.prepare.records.validate import Validate
-from raymill.pipelines.reward_model import RewardModel
+from raymill.pipelines.reward_model import ScoringModel
 
 
 class Make(BaseModel, extra="allow", frozen=True):
@@ -36,7 +36,7 @@ class GenerateExecution(AskingExecution, FilesExecution):
     """Those of a run over files that asks a model."""
 
 
-class RewardSelection(RewardModel):
+class RewardSelection(ScoringModel):
     """A reward model that scores the records, and which of them are kept."""
 
     per_seed: int | None = Field(

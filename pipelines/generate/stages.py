@@ -49,7 +49,7 @@ from raymill.pipelines.generate.choose import (
     NOT_CHOSEN,
     REWARDS,
     REWARDS_SCHEMA,
-    Choose,
+    ChooseRecords,
     ScoreRecords,
 )
 from raymill.pipelines.generate.config import RewardSelection
@@ -254,7 +254,9 @@ def _choose(
     scores = found[REWARDS].files_by_unit(units)
     outputs = Output(CHOICES, CHOICES_SCHEMA), Output(NOT_CHOSEN, VERDICTS_SCHEMA)
     made_from = fingerprint([made_from, how.model_dump(mode="json", exclude={"path", "gpus"})])
-    return found | run(Stage("choose", outputs, (0,), Choose(store, how, scores), made_from, store, memory=2 << 30))
+    return found | run(
+        Stage("choose", outputs, (0,), ChooseRecords(store, how, scores), made_from, store, memory=2 << 30)
+    )
 
 
 def _refuse_other_rows(artifacts: Mapping[str, Artifact], last: int) -> None:

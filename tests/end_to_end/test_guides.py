@@ -42,7 +42,7 @@ def test_the_configs_in_the_guides_load(tmp_path):
         "tickets", "peps", "multilingual", "crawl", "best", "upsampled", "site", "articles", "clean",
         "educational", "lessons", "lessons-by-meaning", "tickets-errors", "log-errors", "slice-1", "more",
         "manuals-qa", "friendly", "manuals-checked",
-        "intents-paraphrased",
+        "manuals-best", "intents-paraphrased",
         "manuals-personas", "faq", "helpdesk", "machines",
         "support", "exports", "intents", "tickets-data", "tickets", "tickets-test", "gsm8k-lora",
     ]  # fmt: skip

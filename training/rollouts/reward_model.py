@@ -1,8 +1,8 @@
 """Scores of answers by a reward model, a sequence classifier with one label.
 
-In training the score is that of the last token of a conversation, as the chat template writes it. Many templates write
-a line feed after the token that ends an answer, which no model generates: it is added to answers that end with this
-token, so that an answer has the same score wherever it is from.
+Training scores the last token of a conversation, as the chat template writes it. Many templates write a line feed after
+the token that ends an answer, which no model generates: it is added to answers that end with this token, so that an
+answer has the same score wherever it is from.
 """
 
 import math
@@ -113,7 +113,9 @@ def _end_of_turn(encoder: Encoder) -> tuple[int | None, list[int]]:
 
 def _encoded(encoder: Encoder, chats: Sequence[Chat]) -> list[Example | None]:
     """Each conversation as `train` reads it, in the rendering with its last answer; None if it cannot be one."""
-    sizes = [len("".join(str(message["content"]) for message in one.messages).encode(errors="replace")) for one in chats]
+    sizes = [
+        len("".join(str(message["content"]) for message in one.messages).encode(errors="replace")) for one in chats
+    ]
     documents = [
         Document(str(at), one, size, 0, "", None) for at, (one, size) in enumerate(zip(chats, sizes, strict=True))
     ]

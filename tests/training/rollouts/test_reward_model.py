@@ -54,7 +54,7 @@ def test_an_answer_has_the_score_of_its_last_token(tmp_path, monkeypatch, togeth
 
 
 def test_a_conversation_and_its_sampled_answer_have_the_score_that_training_gives(tmp_path):
-    """That of the line feed which ChatML writes after the end of a turn, and which no model generates."""
+    """It is read at the line feed which ChatML writes after the end of a turn, and which no model generates."""
     folder = reward_folder(tmp_path / "m")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     messages = [{"role": "user", "content": "what is it"}, {"role": "assistant", "content": "the lazy dog"}]
