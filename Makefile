@@ -29,7 +29,7 @@ demo: setup  ## curate real text found on this machine, fine-tune a tiny model o
 align-demo: setup  ## a tiny model learns from examples, preferences and rewards, four minutes
 	$(BIN)/python docs/examples/align/align.py build/align
 
-approaches-demo: setup  ## full training, LoRA, prompt tuning, a probe, few-shot and the base of a tiny model in one table, five minutes
+approaches-demo: setup  ## full training, LoRA, prompt tuning, a probe, few-shot and the base of a tiny model in one table, seven minutes
 	$(BIN)/python docs/examples/approaches/approaches.py build/approaches
 
 MODEL ?=
