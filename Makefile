@@ -10,7 +10,7 @@ TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDON
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo align-demo approaches-demo chain-demo test cluster cluster-faults faults long matrix fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
+.PHONY: setup demo align-demo approaches-demo chain-demo test cluster cluster-faults faults long matrix float8 fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
 
 setup: $(DONE)
 
@@ -65,6 +65,10 @@ long: setup  ## the tests that are too long for `make test`, and the cases that 
 matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/engines tests/training/models \
 		tests/training/plan tests/training/bench tests/end_to_end/test_learning.py
+
+float8: setup  ## matrix products in float8, with torchao in a folder of its own
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/float8 'torchao>=0.18'
+	$(TEST_ENV) PYTHONPATH=build/float8 $(BIN)/python -m pytest tests/training/models/test_float8.py
 
 fuzz: SEED := $(shell date +%s)
 fuzz: setup  ## property tests with examples drawn by SEED, another at each call; what fails becomes an `@example`

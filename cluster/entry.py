@@ -20,6 +20,7 @@ EXTRAS = {
     "train": ("torch", "transformers", "tokenizers", "peft", "safetensors", "aiohttp"),
     "sql": ("sqlalchemy",),
     "qlora": ("bitsandbytes",),
+    "float8": ("torchao",),
     "embeddings": ("sentence_transformers",),
     "synonyms": ("wordfreq",),
     "k8s": ("kubernetes",),

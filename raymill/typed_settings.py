@@ -3012,7 +3012,7 @@ def train(
     shard: Literal["all", "machine"] = NOT_GIVEN,
     reduce_every_micro_batch: bool = NOT_GIVEN,
     offload: Literal["none", "optimizer", "parameters"] = NOT_GIVEN,
-    precision: Literal["auto", "float32", "bf16"] = NOT_GIVEN,
+    precision: Literal["auto", "float32", "bf16", "float8"] = NOT_GIVEN,
     attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = NOT_GIVEN,
     activation_checkpointing: Literal["selective"] | bool = NOT_GIVEN,
     compile: Literal["auto"] | bool = NOT_GIVEN,
@@ -3092,8 +3092,9 @@ def train(
         reduce_every_micro_batch: Whether engine fsdp2 reduces gradients after every micro-batch; false: once a
             step, and until then every worker has all gradients in memory.
         offload: State of a ZeRO engine in CPU memory: none, optimizer, or parameters (with the optimizer's).
-        precision: Number type of matrix products; weights are float32 in any case; auto: bf16 on GPUs, float32
-            on CPUs.
+        precision: Number type of matrix products; weights are float32 in any case; float8: of those of the
+            layers, with a scale for each row, the others in bf16 (method full); auto: bf16 on GPUs, float32 on
+            CPUs.
         attention: Implementation of attention; auto: variable-length FlashAttention in bf16 on GPUs, else
             transformers' choice.
         activation_checkpointing: Whether activations are computed again in the backward pass, which takes less

@@ -152,10 +152,10 @@ class TrainConfig(WithLaterSettings):
         "none",
         description="State of a ZeRO engine in CPU memory: none, optimizer, or parameters (with the optimizer's)",
     )
-    precision: Literal["auto", "float32", "bf16"] = Field(
+    precision: Literal["auto", "float32", "bf16", "float8"] = Field(
         "auto",
-        description="Number type of matrix products; weights are float32 in any case; auto: bf16 on GPUs, float32 on "
-        "CPUs",
+        description="Number type of matrix products; weights are float32 in any case; float8: of those of the layers, "
+        "with a scale for each row, the others in bf16 (method full); auto: bf16 on GPUs, float32 on CPUs",
     )
     attention: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"] = Field(
         "auto",
@@ -388,6 +388,14 @@ class TrainConfig(WithLaterSettings):
                     f"optimizer.algorithm: {self.engine} flattens and cuts matrices, and muon needs whole ones; use "
                     "engine fsdp2 or ddp"
                 )
+        if self.precision == "float8":
+            if not self.training_method.trains_base or self.training_method.classifies:
+                raise ValueError(f"precision: float8 is for method full; the method is {self.method}")
+            if self.sequence_length % 16:
+                raise ValueError(
+                    f"precision: products in float8 need rows of a multiple of 16 tokens; sequence_length is "
+                    f"{self.sequence_length}"
+                )
         if self.training_method.four_bit and self.engine != "ddp":
             raise ValueError(f"engine: {self.engine} cannot shard 4-bit weights; qlora needs engine ddp")
         if self.compile is True and self.engine == "zero3":
@@ -585,9 +593,14 @@ class TrainConfig(WithLaterSettings):
         return self.training_method.trains_base or (self.training_method.merges and self.export.merged)
 
     @property
+    def number_type(self) -> str:
+        """Number type of the layers' matrix products: float32, bf16 or float8."""
+        return "float8" if self.precision == "float8" else "bf16" if self.bf16 else "float32"
+
+    @property
     def bf16(self) -> bool:
-        """Whether matrix products are bf16."""
-        return self.precision == "bf16" or (self.precision == "auto" and self.workers.gpus_each > 0)
+        """Whether matrix products are bf16, of float8 those outside of the layers."""
+        return self.precision in ("bf16", "float8") or (self.precision == "auto" and self.workers.gpus_each > 0)
 
     @property
     def training_method(self) -> TrainingMethod:

@@ -33,6 +33,7 @@ from raymill.training.models.base import decoder_layers, load_base, named_config
 from raymill.training.models.compiling import compile_layers, elementwise_part
 from raymill.training.models.context import ContextParallel
 from raymill.training.models.experts import compute_experts_in_bf16
+from raymill.training.models.float8 import compute_in_float8
 from raymill.training.models.neftune import EmbeddingNoise
 from raymill.training.models.objective import NextToken, Objective, RowClassifier, body_name
 from raymill.training.models.pissa import begin_with_principal_parts
@@ -126,6 +127,8 @@ def objective_around(config: TrainConfig, model: Any, classes: int, device: torc
             model.enable_input_require_grads()
     if config.bf16 and config.engine == "ddp" and method.trains_base:
         compute_experts_in_bf16(model)
+    if config.precision == "float8":
+        compute_in_float8(decoder_layers(model), config.workers.gpus_each > 0)
     objective: Objective
     if method.classifies:
         with torch.random.fork_rng(devices=[]):

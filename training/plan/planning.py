@@ -121,7 +121,7 @@ def plan_phase(
         "method": config.method,
         "engine": config.engine,
         "offload": config.offload,
-        "precision": "bf16" if config.bf16 else "float32",
+        "precision": config.number_type,
         "workers": [least, most],
         "gpus": most * config.workers.gpus_each,
         "data": {

@@ -220,7 +220,7 @@ def _recipe(config: TrainConfig, attempts: Sequence[StartRecord]) -> dict[str, A
         "base_model": _base_model(config.model),
         "method": config.training_method.description(config),
         "engine": config.engine if config.offload == "none" else f"{config.engine}, {config.offload} offloaded",
-        "precision": "bf16" if config.bf16 else "float32",
+        "precision": config.number_type,
         "attention": " and ".join(sorted({attempt["attention"] for attempt in attempts})),
         "attention_warning": next((one for attempt in attempts if (one := attempt["attention_warning"])), None),
         "sequence_length": config.sequence_length,
