@@ -264,6 +264,7 @@ FUNCTION_LEVEL_IMPORTS = {
     ("training/fit/step_log.py", "torch.utils.tensorboard"): _SLOW,
     ("training/fit/tracker_process.py", "mlflow"): _OPTIONAL,
     ("training/fit/tracker_process.py", "wandb"): _OPTIONAL,
+    ("training/models/float8.py", "torchao.float8"): _OPTIONAL,
     ("training/model_folder/checks.py", "transformers.models.auto.configuration_auto"): _SLOW,
     ("training/model_folder/checks.py", "transformers.models.auto.modeling_auto"): _SLOW,
 }

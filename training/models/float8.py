@@ -24,7 +24,7 @@ def compute_in_float8(layers: Iterable[nn.Module], on_gpu: bool) -> None:
         ConfigError: torchao is not installed, the GPU has no float8, or the layers have experts or no such module.
     """
     require_extra("float8", "precision: float8", "Or use precision bf16.")
-    from torchao.float8 import Float8LinearConfig, convert_to_float8_training  # an extra
+    from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
     if on_gpu and torch.cuda.get_device_capability() < _CAPABILITY:
         raise ConfigError(
