@@ -24,16 +24,23 @@ from raymill.training.rollouts.rewards import SampledAnswer
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 
 _BATCH_TOKENS = 32_768
+_CHECKED = 16  # tokens of the rows of which hidden states are compared
+_ROUNDING = 2e-2  # of the largest hidden state; bf16 rounds less
 _SHORT = Chat([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
 
 
 class RewardModelScores:
     """The scores of answers by the model of a folder. Its weights stay on the device, in bf16 in a bf16 run.
 
-    tokenizer: of the trained model, whose tokens the reward model gets as they are. setting: that names the folder.
+    Args:
+        tokenizer: of the trained model, whose tokens the reward model gets as they are.
+        length: tokens of a row that it has to take; 0: rows that are too long are left out by the caller.
+        setting: that names the folder.
+
+    longest: tokens that it takes.
 
     Raises:
-        ConfigError: it is no reward model, or its tokenizer is another one.
+        ConfigError: it is no causal model with one score, takes fewer tokens, or has another tokenizer.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class RewardModelScores:
         tokenizer: PreTrainedTokenizerFast,
         device: torch.device,
         bf16: bool,
+        length: int = 0,
         setting: str = "grpo.rewards: model",
     ) -> None:
         self._name = f"{setting} {folder}"
@@ -56,11 +64,23 @@ class RewardModelScores:
         model: Any = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
         if model.config.num_labels != 1:
             raise ConfigError(f"{self._name}: has {model.config.num_labels} labels, and a reward model has one score")
+        if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+            raise ConfigError(
+                f"{self._name}: its {model.config.model_type} has no linear `score` of the last token. Give a causal "
+                "model with one, such as the export of objective reward."
+            )
+        positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        if positions < length and not _is_extended(model):
+            raise ConfigError(
+                f"{self._name}: has {positions:,} positions, and sequence_length is {length:,}. Set sequence_length to "
+                f"{positions:,} or less, or use another reward model."
+            )
+        self.longest = max(positions, length)
         if (rows := len(model.get_input_embeddings().weight)) < len(tokenizer):
             raise ConfigError(f"{self._name}: has {rows:,} embeddings, and its tokenizer {len(tokenizer):,} tokens")
         self._model = model.eval().requires_grad_(False)
         self._model.to(device)
-        self.longest = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        self._check(len(tokenizer))
         self.encoder = Encoder(tokenizer)
         self._end, self._after = _end_of_turn(self.encoder)
 
@@ -69,7 +89,7 @@ class RewardModelScores:
         """The score of each answer.
 
         Raises:
-            DataError: a score is not finite.
+            DataError: as by `of_ids`.
         """
         return self.of_ids([self._whole(answer) for answer in answers])
 
@@ -78,28 +98,71 @@ class RewardModelScores:
         """The score of the hidden state of the last of each row's tokens.
 
         Raises:
-            DataError: a score is not finite.
+            DataError: a score is not finite, or the model fails on the tokens.
         """
         scores: list[float] = []
         together = max(1, _BATCH_TOKENS // max(map(len, ids), default=1))
         for start in range(0, len(ids), together):
-            scores += self._scores(ids[start : start + together]).tolist()
+            try:
+                scores += self._scores(ids[start : start + together]).tolist()
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # the settings of a folder of others decide what its layers compute
+                raise DataError(
+                    f"{self._name}: fails on an answer ({type(error).__name__}: {error!s:.300}). Use another one."
+                ) from error
         if not all(map(math.isfinite, scores)):
             raise DataError(f"{self._name}: gives scores that are not finite. Its training diverged: use another one.")
         return scores
 
     def _whole(self, answer: SampledAnswer) -> list[int]:
         after = self._after if answer.ids and answer.ids[-1] == self._end else ()
-        return [*answer.prompt_ids, *answer.ids, *after]
+        return [*answer.prompt_ids, *answer.ids, *after][: self.longest]
 
     def _scores(self, ids: Sequence[Sequence[int]]) -> Tensor:
         width, device = max(map(len, ids)), self._model.device
         # Padding on the right is not attended to, because the model is causal.
         padded = torch.tensor([[*one, *[0] * (width - len(one))] for one in ids], device=device)
         ends = torch.tensor([len(one) - 1 for one in ids], device=device)
-        body = getattr(self._model, self._model.base_model_prefix)
-        hidden = body(input_ids=padded, use_cache=False).last_hidden_state[torch.arange(len(ids), device=device), ends]
+        hidden = self._hidden(padded)[torch.arange(len(ids), device=device), ends]
         return torch.nn.functional.linear(hidden.float(), self._model.score.weight.float()).squeeze(-1)
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """The hidden states of the last layer, [rows, tokens, size]. ids: int64[rows, tokens]."""
+        body = getattr(self._model, self._model.base_model_prefix)
+        hidden: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    @torch.no_grad()
+    def _check(self, tokens: int) -> None:
+        """Compute two rows that differ in their second halves.
+
+        Raises:
+            ConfigError: the model fails, or the hidden states of the first halves differ.
+        """
+        first = torch.arange(min(_CHECKED, self.longest), device=self._model.device) % tokens
+        half = (len(first) + 1) // 2
+        second = torch.cat([first[:half], (first[half:] + 7) % tokens])
+        try:
+            self._scores([first.tolist()])
+            one, other = self._hidden(torch.stack([first, second]))[:, :half].float()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{self._name}: fails on a row of tokens ({type(error).__name__}: {error!s:.300}). Use another one."
+            ) from error
+        if (one - other).abs().max() > _ROUNDING * one.abs().max():
+            raise ConfigError(
+                f"{self._name}: the hidden states of its {self._model.config.model_type} depend on later tokens, so "
+                "its scores depend on padding. Give a causal model."
+            )
+
+
+def _is_extended(model: Any) -> bool:
+    """Whether the model scales its rotary positions, so that it runs on more than its config states."""
+    kinds = getattr(getattr(getattr(model, model.base_model_prefix), "rotary_emb", None), "rope_type", "default")
+    return any(one != "default" for one in (kinds.values() if isinstance(kinds, dict) else [kinds]))
 
 
 def _end_of_turn(encoder: Encoder) -> tuple[int | None, list[int]]:
@@ -137,7 +200,7 @@ class RewardFolder:
             raise ConfigError(f"reward model {folder}: has no chat template, so a conversation has no tokens.")
         on_gpu = torch.cuda.is_available()
         device = torch.device("cuda" if on_gpu else "cpu")
-        self._scores = RewardModelScores(store, folder, tokenizer, device, on_gpu, "reward model")
+        self._scores = RewardModelScores(store, folder, tokenizer, device, on_gpu, setting="reward model")
 
     def scores(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[float]:
         """The score of the last message of each conversation; NaN if it is longer than the model takes, or the chat

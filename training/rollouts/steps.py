@@ -168,7 +168,7 @@ class Rollouts:
         self.stops, self.pad = stop_ids(tokenizer), pad_id(tokenizer)
         self.bounds = prompts[0].bounds
         self.models = [
-            RewardModelScores(config.store, one.model, tokenizer, ranks.device, config.bf16)
+            RewardModelScores(config.store, one.model, tokenizer, ranks.device, config.bf16, self.length)
             for one in self.how.rewards
             if one.model is not None
         ]

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import transformers
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -21,7 +22,7 @@ from raymill.training.rollouts.reward_model import RewardFolder, RewardModelScor
 from raymill.training.rollouts.rewards import SampledAnswer
 from tests.support.fit_jobs import column, fit_alone
 from tests.support.reward_folders import reward_folder, scores_by_transformers
-from tests.support.rollout_jobs import MODEL, WORDS, pack_prompts, rollout_job, tokenizer
+from tests.support.rollout_jobs import LENGTH, MODEL, WORDS, pack_prompts, rollout_job, tokenizer
 
 torch.set_num_threads(1)
 
@@ -33,8 +34,8 @@ def saved(folder: Path, kind: type = LlamaForSequenceClassification, **more) -> 
     return str(folder)
 
 
-def scores(folder: str) -> RewardModelScores:
-    return RewardModelScores(Store(), folder, tokenizer(), torch.device("cpu"), False)
+def scores(folder: str, length: int = LENGTH, bf16: bool = False) -> RewardModelScores:
+    return RewardModelScores(Store(), folder, tokenizer(), torch.device("cpu"), bf16, length)
 
 
 @pytest.mark.parametrize("together", [32_768, 10])
@@ -70,6 +71,8 @@ def test_a_conversation_and_its_sampled_answer_have_the_score_that_training_give
     ended, unended = of_training([sampled, cut])
     assert ended == pytest.approx(expected, abs=1e-6) and unended != pytest.approx(expected, abs=1e-3)
     assert of_training.longest == 256
+    of_training.longest = end + 1  # no position is left for the line feed
+    assert of_training([sampled]) == of_training.of_ids([ids[: end + 1]]) != [ended]
 
 
 def test_a_conversation_that_is_too_long_has_no_score_and_a_folder_needs_a_template(tmp_path):
@@ -94,6 +97,100 @@ def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
     smaller.save_pretrained(other)
     with pytest.raises(ConfigError, match="has another tokenizer than the trained model"):
         scores(other)
+
+
+SMALL = {"num_labels": 1, "vocab_size": len(WORDS)}
+GPT2 = SMALL | {"n_embd": 16, "n_layer": 1, "n_head": 2}
+BERT = SMALL | {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+# The class of the model in the folder, its settings, and what is said of it; None: it gives scores.
+MODELS = {
+    "positions of a table": (
+        lambda: transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**GPT2, n_positions=LENGTH)), None,
+    ),
+    "a table that is too short": (
+        lambda: transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**GPT2, n_positions=LENGTH - 1)),
+        f"has 7 positions, and sequence_length is {LENGTH}",
+    ),
+    "a short table with a setting of rotary positions": (
+        lambda: transformers.GPT2ForSequenceClassification(
+            transformers.GPT2Config(**GPT2, n_positions=LENGTH - 1, rope_scaling={"rope_type": "linear", "factor": 9.0})
+        ),
+        f"has 7 positions, and sequence_length is {LENGTH}",
+    ),
+    "positions of OPT": (
+        lambda: transformers.OPTForSequenceClassification(
+            transformers.OPTConfig(
+                **SMALL, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=32, word_embed_proj_dim=16,
+                max_position_embeddings=LENGTH - 1,
+            )
+        ),
+        "has 7 positions",
+    ),
+    "an encoder": (
+        lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**BERT)),
+        "its bert has no linear `score`",
+    ),
+    "an encoder with a decoder": (
+        lambda: transformers.T5ForSequenceClassification(
+            transformers.T5Config(**SMALL, d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8)
+        ),
+        "its t5 has no linear `score`",
+    ),
+    "rotary positions": (
+        lambda: LlamaForSequenceClassification(LlamaConfig(**MODEL | SMALL | {"max_position_embeddings": LENGTH - 1})),
+        "has 7 positions",
+    ),
+    "rotary positions that are scaled": (
+        lambda: LlamaForSequenceClassification(
+            LlamaConfig(
+                **MODEL | SMALL | {"max_position_embeddings": LENGTH - 1},
+                rope_parameters={"rope_type": "linear", "factor": 9.0, "rope_theta": 10_000.0},
+            )
+        ),
+        None,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_that_cannot_score_every_row_are_refused_before_the_first_step(tmp_path, name):
+    build, said = MODELS[name]
+    torch.manual_seed(2)
+    build().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    answer = SampledAnswer("d", "", "", "", [1] * (LENGTH - 2), [3, 4])
+    if said is None:
+        assert len(scores(str(tmp_path))([answer])) == 1
+    else:
+        with pytest.raises(ConfigError, match=f"grpo.rewards: model .*: {said}"):
+            scores(str(tmp_path))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_model_whose_hidden_states_depend_on_later_tokens_is_refused(tmp_path, monkeypatch, bf16):
+    folder = saved(tmp_path, num_labels=1)
+    scores(folder, bf16=bf16)
+    hidden = RewardModelScores._hidden
+    monkeypatch.setattr(
+        RewardModelScores, "_hidden", lambda self, ids: hidden(self, ids) + hidden(self, ids).mean(1, keepdim=True)
+    )
+    with pytest.raises(ConfigError, match="the hidden states of its llama depend on later tokens"):
+        scores(folder, bf16=bf16)
+
+
+def test_a_model_that_fails_on_a_row_is_refused(tmp_path, monkeypatch):
+    def failing(self, ids):
+        raise RuntimeError("sizes of tensors must match")
+
+    monkeypatch.setattr(RewardModelScores, "_hidden", failing)
+    with pytest.raises(ConfigError, match=r"model .* fails on a row of tokens \(RuntimeError: sizes of tensors"):
+        scores(saved(tmp_path, num_labels=1))
+
+
+def test_a_model_that_fails_on_an_answer_is_named(tmp_path):
+    model = scores(saved(tmp_path, num_labels=1))
+    with pytest.raises(DataError, match=r"grpo.rewards: model .* fails on an answer \(IndexError: index out of range"):
+        model([SampledAnswer("d", "", "", "", [1], [len(WORDS)])])
 
 
 def test_scores_that_are_not_finite_name_the_model(tmp_path):
