@@ -55,6 +55,9 @@ from raymill.training.tokenizer.load_tokenizer import pad_id
 _BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
 _DELETE = "Delete it and run the same command again."
 _LOGP = pa.list_(pa.float32())
+# A token of a lower probability than exp(-80) is not sampled, and exp(80) is below the largest float32. The bound above
+# allows for rounding.
+_LEAST_LOGP, _MOST_LOGP = {"sampled_logp": -80.0, "base_logp": -10_000.0}, 0.01
 ROLLOUTS = pa.schema(
     [
         ("document", pa.string()),
@@ -261,7 +264,13 @@ class Rollouts:
         ]
         if flat:
             rewards = np.array([one["reward"] for one in flat]).reshape(-1, self.how.samples)
-            found = advantages(rewards, self.how.advantage)
+            with np.errstate(all="ignore"):
+                found = advantages(rewards, self.how.advantage)
+            if not np.isfinite(found).all():
+                raise DataError(
+                    f"grpo.rewards: rewards between {rewards.min():g} and {rewards.max():g} are too large for their "
+                    "mean and deviation. Scale them down with `weight`."
+                )
             for one, advantage in zip(flat, found.ravel().tolist(), strict=True):
                 one["advantage"] = advantage
         if self.how.needs_log_probabilities:
@@ -374,11 +383,35 @@ class Rollouts:
         sizes = {name: pc.list_value_length(one).fill_null(-1).to_numpy() for name, one in lists.items()}
         needed = optional[: self.how.needs_log_probabilities + (self.how.kl > 0)]
         trained = (table["advantage"].to_numpy() != 0) | (self.how.kl > 0)
-        return bool(
+        if not (
             (sizes["prompt"] + sizes["ids"] <= self.length).all()
+            and (sizes["ids"] <= self.how.max_new_tokens).all()
             and (sizes["rewards"] == len(self.how.rewards)).all()
             and all((sizes[name] == sizes["ids"])[trained].all() for name in needed)
-        )
+            and all(
+                ((least <= one) & (one <= _MOST_LOGP)).all()
+                for name, least in _LEAST_LOGP.items()
+                for one in [lists[name].flatten().to_numpy()]
+            )
+        ):
+            return False
+        for ids, ended in zip(lists["ids"].to_pylist(), table["ended"].to_pylist(), strict=True):
+            if not ids or (ids[-1] in self.stops) != ended or not set(self.stops).isdisjoint(ids[:-1]):
+                return False
+            if not ended and len(ids) < self.how.max_new_tokens:
+                return False
+        return self._are_sums(lists["rewards"], table["reward"].to_numpy(), table["advantage"].to_numpy())
+
+    def _are_sums(self, rewards: pa.ListArray, reward: np.ndarray, advantage: np.ndarray) -> bool:
+        """Whether rewards, their weighted sums and the advantages of groups agree. rewards: one list an answer."""
+        each = rewards.flatten().to_numpy().reshape(-1, len(self.how.rewards))
+        bounded = [one.kind not in ("model", "custom") for one in self.how.rewards]
+        if not ((each[:, bounded] >= 0) & (each[:, bounded] <= 1)).all():
+            return False
+        with np.errstate(all="ignore"):  # sums of other values may overflow, and then they differ
+            expected = advantages(reward.reshape(-1, self.how.samples), self.how.advantage).ravel()
+            # Other machines round sums otherwise.
+            return np.allclose(reward, self.total(each)) and np.allclose(advantage, expected)
 
     def _measured(self, rollouts: Sequence[Mapping[str, Any]], prompts: int, seconds: float) -> dict[str, Any]:
         rewards = np.array([one["reward"] for one in rollouts]).reshape(-1, self.how.samples)

@@ -519,8 +519,9 @@ def test_what_cannot_be_is_refused(changes, seen):
 def of_two_groups() -> list[dict]:
     """Four answers to two prompts by two rewards: of the first group one is right, of the second both."""
     return [
-        {"document": "d", "sample": at % 2, "prompt": [1, 2], "ids": [3] * size, "ended": ended, "generated": "x",
-         "rewards": [right, 0.5], "reward": right, "failed": False, "advantage": advantage,
+        {"document": "d", "sample": at % 2, "prompt": [1, 2], "ids": [3] * (size - 1) + [9 if ended else 3],
+         "ended": ended, "generated": "x", "rewards": [right, 0.5], "reward": right + 0.25, "failed": False,
+         "advantage": advantage,
          "sampled_logp": [-1.0] * size if advantage else None, "base_logp": None}
         for at, (size, ended, right, advantage) in enumerate(
             [(3, False, 1.0, 0.5), (1, True, 0.0, -0.5), (2, True, 1.0, 0.0), (2, True, 1.0, 0.0)]
@@ -530,8 +531,9 @@ def of_two_groups() -> list[dict]:
 
 def rollouts_of(**how) -> Rollouts:
     made = Rollouts.__new__(Rollouts)
-    made.how = Grpo(rewards=[*SCORE, {"score": "f1"}], samples=2, max_new_tokens=3, **how)
-    made.length = 5
+    rewards = [*SCORE, {"score": "f1", "weight": 0.5}]
+    made.how = Grpo(rewards=rewards, samples=2, max_new_tokens=3, advantage="centred", **how)
+    made.length, made.stops = 6, [9]
     return made
 
 
@@ -539,7 +541,7 @@ def test_what_is_measured_of_answers_by_hand():
     """Deviations of the groups: of 1 and 0 it is 0.7071, of 1 and 1 it is 0."""
     found = rollouts_of()._measured(of_two_groups(), 5, 1.5)
     assert found == {
-        "reward_mean": 0.75, "reward_std": pytest.approx(0.5**0.5 / 2), "groups_without_spread": 1, "truncated": 0.25,
+        "reward_mean": 1.0, "reward_std": pytest.approx(0.5**0.5 / 2), "groups_without_spread": 1, "truncated": 0.25,
         "answer_tokens": 2, "rewards_failed": 0, "prompts_too_long": 3, "rollout_s": 1.5,
         "rewards": {"exact_match": 0.75, "f1": 0.5},
     }  # fmt: skip
@@ -553,8 +555,23 @@ def test_what_is_measured_of_answers_by_hand():
         ({"sampled_logp": [math.nan] * 3}, 0.0),
         ({"sampled_logp": [-1.0] * 2}, 0.0),
         ({"sampled_logp": None}, 0.0),
-        ({"ids": [3] * 4, "sampled_logp": [-1.0] * 4}, 0.0),
+        ({"ids": [3] * 5, "sampled_logp": [-1.0] * 5}, 0.0),  # longer than a row
         ({}, 0.1),  # log-probabilities by the base model are missing
+        ({"ids": [3] * 4, "sampled_logp": [-1.0] * 4}, 0.0),  # longer than max_new_tokens
+        ({"ids": [3] * 2, "sampled_logp": [-1.0] * 2}, 0.0),  # cut before max_new_tokens
+        ({"ids": [3, 3, 9]}, 0.0),  # ended
+        ({"ids": [9, 3, 3]}, 0.0),  # goes on after its end
+        ({"ended": True}, 0.0),
+        ({"ids": [], "sampled_logp": []}, 0.0),
+        ({"sampled_logp": [-1.0, 1.0, -1.0]}, 0.0),
+        ({"sampled_logp": [-1.0, -3e38, -1.0]}, 0.0),
+        ({"base_logp": [-3e38] * 3}, 0.0),
+        ({"advantage": 1e6}, 0.0),
+        ({"advantage": -0.5}, 0.0),
+        ({"reward": 1e6}, 0.0),
+        ({"rewards": [0.5, 0.5]}, 0.0),
+        ({"rewards": [0.5, 1.5]}, 0.0),  # with the right sum
+        ({"rewards": [1e308, 1e308], "reward": 1.5e308}, 0.0),
     ],
 )
 def test_values_that_no_training_writes_are_no_rollouts(changes, kl):
@@ -562,6 +579,35 @@ def test_values_that_no_training_writes_are_no_rollouts(changes, kl):
     assert rollouts_of(updates=2)._is_of_rollouts(pa.Table.from_pylist([first, *others], ROLLOUTS))
     wrong = pa.Table.from_pylist([first | changes, *others], ROLLOUTS)
     assert not rollouts_of(updates=2, kl=kl)._is_of_rollouts(wrong)
+
+
+@pytest.mark.parametrize("how", ["normalised", "centred", "leave_one_out"])
+@pytest.mark.parametrize("others", [[], [0.1] * 7])
+def test_rollouts_of_any_setting_are_their_own(how, others):
+    """Rewards of a function of the user may have any value; sums are the same to the last places."""
+    made = Rollouts.__new__(Rollouts)
+    made.how = Grpo(
+        rewards=[{"model": "m", "weight": 0.1}, *({"score": "f1", "weight": one} for one in others)], samples=3,
+        max_new_tokens=1, advantage=how,
+    )  # fmt: skip
+    made.length, made.stops = 8, [9]
+    each = np.array([[value, *[0.3] * len(others)] for value in (1e9, -7.3, 0.1, 5, 5, 5)])
+    sums = made.total(each)
+    found = advantages(sums.reshape(-1, 3), how).ravel().tolist()
+    table = [
+        {"document": "d", "sample": at % 3, "prompt": [1], "ids": [9], "ended": True, "generated": "", "failed": False,
+         "rewards": each[at].tolist(), "reward": float(sums[at]), "advantage": found[at], "sampled_logp": None,
+         "base_logp": None}
+        for at in range(6)
+    ]  # fmt: skip
+    assert made._is_of_rollouts(pa.Table.from_pylist(table, ROLLOUTS))
+
+
+def test_rewards_whose_deviation_is_too_large_are_named(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(Rollouts, "total", lambda self, rewards: np.where(rewards[:, 0] > 0, 1e308, -1e308))
+    job = rollout_job(packed, output=str(tmp_path / "run"), steps=1)
+    with pytest.raises(DataError, match=r"grpo.rewards: rewards between -1e\+308 and 1e\+308 are too large"):
+        fit_alone(job)
 
 
 def test_texts_without_prompts_are_refused(tmp_path):
