@@ -19,7 +19,8 @@ SERVE_FILE = "serve.yaml"
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values of --max-lora-rank
 _ADAPTERS = 16  # per replica, the default of Ray Serve LLM
 _BUCKETS = ("s3", "gs", "abfss")
-_PLAIN = re.compile(r"[\w@%+=:,./~-]+", re.ASCII)  # a word that is safe in a fenced block
+# A word that is safe in a fenced block, is no option of the command and no user's home folder.
+_PLAIN = re.compile(r"(?![~-])[\w@%+=:,./~-]+", re.ASCII)
 
 
 def adapter_rank(config: TrainConfig) -> int:

@@ -41,6 +41,14 @@ def test_an_adapter_is_served_on_its_base_with_a_rank_that_vllm_knows():
     assert adapter_command(Base("/models/`rm`\n"))[2] == "BASE"
 
 
+@pytest.mark.parametrize("name", ["--trust-remote-code", "-x", "~root", "~"])
+def test_a_name_that_a_shell_or_the_command_reads_otherwise_is_no_word_of_it(name):
+    for base in (Base(f"s3://b/{name}"), Base(name), Base("/models/b", shown=name)):
+        assert adapter_command(base)[:5] == ["vllm", "serve", "BASE", "--tokenizer", "."]
+    assert "--revision" not in adapter_command(Base("org/model", revision=name))
+    assert adapter_command(Base(f"/models/{name}"))[2] == f"/models/{name}"
+
+
 @pytest.mark.parametrize(
     ("lora", "said"),
     [
