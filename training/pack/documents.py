@@ -416,6 +416,8 @@ def _content(row: Row, columns: ReadColumns) -> Content:
             if not text or text.isspace():
                 raise _Refused("empty")
             return text
+        case "pair" if any(isinstance(_value(row, column(role)), list) for role in ("prompt", "completion")):
+            return _conversation(row, columns)
         case "pair":
             system = _optional(row, column("system")) or columns.system_prompt
             prompt = _string(row, column("prompt"))
@@ -433,15 +435,30 @@ def _content(row: Row, columns: ReadColumns) -> Content:
             both = _preference(row, columns)
             return _as_chat(both, both.chosen)
         case _:
-            messages = _messages(row, columns)
-            system = _optional(row, column("system"))
-            if system and messages[0]["role"] not in ("system", "developer"):
-                messages = [{"role": "system", "content": system}, *messages]
-            tools = _listed(row, column("tools"), "tools")
-            try:
-                return Chat(messages, standard_tools(tools) if tools else None)
-            except BadMessage as error:
-                raise _Refused("bad_tools", error.seen) from error
+            return _chat(_messages(row, columns), row, columns)
+
+
+def _conversation(row: Row, columns: ReadColumns) -> Chat:
+    """A prompt and a completion that are messages, as TRL has them. Answers in the prompt are not trained on."""
+    spoken = []
+    for role, speaker in (("prompt", "user"), ("completion", "assistant")):
+        value = _value(row, columns.named[role])
+        spoken.append(value if isinstance(value, list) else [{"role": speaker, "content": value}])
+    asked, answered = ([without_nulls(one) for one in some] for some in spoken)
+    asked = [{"weight": 0} | one if isinstance(one, dict) and one.get("role") == "assistant" else one for one in asked]
+    return _chat(_standard([*asked, *answered], columns), row, columns)
+
+
+def _chat(messages: list[dict[str, Any]], row: Row, columns: ReadColumns) -> Chat:
+    """The messages with the system prompt and the tools of the row."""
+    system = _optional(row, columns.named.get("system"))
+    if system and messages[0]["role"] not in ("system", "developer"):
+        messages = [{"role": "system", "content": system}, *messages]
+    tools = _listed(row, columns.named.get("tools"), "tools")
+    try:
+        return Chat(messages, standard_tools(tools) if tools else None)
+    except BadMessage as error:
+        raise _Refused("bad_tools", error.seen) from error
 
 
 def _preference(row: Row, columns: ReadColumns) -> Preference:
@@ -507,6 +524,10 @@ def _messages(row: Row, columns: ReadColumns) -> list[dict[str, Any]]:
     messages = _listed(row, name, "messages")
     if messages is None:
         raise _Refused("null" if name in row else "missing", f"column {name}")
+    return _standard(messages, columns)
+
+
+def _standard(messages: list[Any], columns: ReadColumns) -> list[dict[str, Any]]:
     if not messages:
         raise _Refused("empty")
     try:

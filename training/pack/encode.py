@@ -121,6 +121,7 @@ TEMPLATE_REASONS = (
     "tokenizer_error",
     "tokenizer_too_slow",
     "tokenizer_too_large",
+    "no_chat_template",
     "unknown_role",
     "prompt_is_no_prefix",
     "no_end_of_turn",
@@ -337,6 +338,9 @@ class Encoder:
         if not self.tokenizer.chat_template:
             for number, document in enumerate(documents):
                 pair = document.content
+                if isinstance(pair, Chat):
+                    encoded.misfits.append(Misfit(number, "no_chat_template", str(pair.messages[0])))
+                    continue
                 assert isinstance(pair, Pair)
                 text = pair.prompt + pair.completion
                 owners.append((number, 0))

@@ -347,6 +347,7 @@ def _refuse_template(documents: int, failed: int, misfits: Sequence[Misfit], fai
         "tokenizer_error": "The tokenizer fails for these documents.",
         "tokenizer_too_slow": "An expression of the tokenizer takes too long for these documents.",
         "tokenizer_too_large": "The tokenizer takes too much memory for these documents.",
+        "no_chat_template": "Prompt and completion are messages, which a chat template writes, and there is none.",
         "unknown_role": "Rename the roles in the data, or give a template that has them.",
         "prompt_is_no_prefix": "The template begins an assistant's turn differently from its generation prompt.",
         "no_end_of_turn": "An assistant's turn does not end with a special token, so a model could not learn to stop.",

@@ -20,8 +20,10 @@ from raymill.training.config_parts import Columns, Corpus, Split
 from raymill.training.pack.corpus import freeze_corpus, with_columns
 from raymill.training.pack.documents import Chat, LeftOut, Pair, all_documents, check_corpora, documents_of
 from raymill.training.pack.split import MAX_RANKED, choose_cuts, survey_here
+from raymill.training.pack.template import CHATML
 from tests.support.pack_surveys import classes_of, survey
 from tests.support.stages import run_inline
+from tests.support.tiny_tokenizers import encoder_of, shown, tiny
 
 TEXT = Columns(text="text")
 
@@ -696,3 +698,32 @@ def test_json_lines_that_end_too_early_lose_a_row_with_its_place_compressed_or_n
     assert reason == ("broken_json" if ending == "jsonl" else "truncated")
     assert where.startswith(f"{tmp_path}/in.{ending} ")
     assert left_out.counters == {f"left_out/{reason}": 1, f"first_left_out/{reason}/{where}": 1}
+
+
+def test_a_prompt_and_a_completion_that_are_messages_are_one_conversation(tmp_path):
+    """As TRL has them; an answer in the prompt is not trained on."""
+    user, one, more, two = (
+        {"role": role, "content": text}
+        for role, text in (("user", "hello"), ("assistant", "world"), ("user", "what is it"), ("assistant", "the dog"))
+    )
+    jsonl(
+        tmp_path / "a.jsonl",
+        {"prompt": [user, one, more], "completion": [two]},
+        {"prompt": "hello", "completion": [one]},
+        {"prompt": "hello", "completion": "world"},
+        {"prompt": [user], "completion": [{"role": "assistant", "content": " "}]},
+        {"prompt": [user], "completion": [{"role": "assistant", "content": 5}]},
+    )
+    frozen, left_out = freeze(tmp_path, Columns(prompt="prompt", completion="completion")), LeftOut()
+    found = [document for unit in frozen.units for document in documents_of(frozen.reading, unit, left_out)]
+    assert [one.content for one in found] == [
+        Chat([user, {"weight": 0} | one, more, two]), Chat([user, one]), Pair("hello", "world"),
+    ]  # fmt: skip
+    assert sum(left_out.reasons.values()) == 2 and left_out.reasons["empty_completion"] == 1
+    tokenizer = tiny(CHATML)
+    first, second, third = encoder_of(tokenizer).encode(found).examples
+    assert second.ids.tolist() == third.ids.tolist() and second.trained.tolist() == third.trained.tolist()
+    trained = first.trained if first.weights is None else first.trained & (first.weights > 0)
+    assert shown(tokenizer, first.ids, trained).count("[") == 1 and "[the dog" in shown(tokenizer, first.ids, trained)
+    without = encoder_of(tiny()).encode(found)
+    assert [one.reason for one in without.misfits] == ["no_chat_template"] * 2 and len(without.examples) == 1
