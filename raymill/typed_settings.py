@@ -3685,6 +3685,7 @@ def compare(
     items: int | None = NOT_GIVEN,
     group: str | None = NOT_GIVEN,
     gaps: Sequence[str] = NOT_GIVEN,
+    swaps: Sequence[tuple[str, str]] | Place | None = NOT_GIVEN,
     answer: Literal["text", "label", "number"] = NOT_GIVEN,
     custom: Sequence[str | Callable[..., Any] | ScoreUseSettings] = NOT_GIVEN,
     refusals: Sequence[str] = NOT_GIVEN,
@@ -3723,7 +3724,10 @@ def compare(
         group: Metadata field, such as the document of several questions; intervals resample items with the same
             value together; null: each item by itself.
         gaps: Metadata fields, such as a customer group; each model's gaps between their values are reported:
-            score, errors, missing answers, length, and for labels demographic parity and equalised odds.
+            score, `custom`, errors, missing answers, refusals, length, and for labels parity and equalised
+            odds.
+        swaps: Pairs of words such as [he, she], or the path of a YAML file with these: items with such a word
+            are asked a second time with the words exchanged, and answers and scores compared; null: none.
         answer: Comparison of answers with references, the measure `score`: text (F1 of words), label (equal),
             or number (the one after `####`, else the last).
         custom: Scores of your own, as in `custom` of `prompt`.
@@ -3763,6 +3767,7 @@ def compare(
             "items": items,
             "group": group,
             "gaps": gaps,
+            "swaps": swaps,
             "answer": answer,
             "custom": custom,
             "refusals": refusals,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pyarrow as pa
 from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_tables
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.entry import Entry
-from raymill.cluster.output import Output
+from raymill.cluster.output import Output, changed
 from raymill.cluster.proportions import wilson
 from raymill.cluster.stage import Scratch, Stage
 from raymill.cluster.store.store import Store
@@ -28,6 +29,7 @@ from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
 from raymill.pipelines.compare.fairness import group_gaps
 from raymill.pipelines.compare.forgetting import GENERAL, forgetting
 from raymill.pipelines.compare.stages import rows_by_item
+from raymill.pipelines.compare.swaps import SwappedAnswers, WordSwaps
 from raymill.pipelines.errors.runs import NO_SLICES, records_of
 from raymill.pipelines.errors.slices import candidates
 from raymill.pipelines.language import identification
@@ -41,7 +43,7 @@ from raymill.pipelines.paired import (
     paired_difference,
 )
 from raymill.pipelines.prompting.compare import by_item, own_scores, ranked_by
-from raymill.pipelines.prompting.stages import ITEMS
+from raymill.pipelines.prompting.stages import ITEMS, SWAPPED
 from raymill.pipelines.prompting.variants import Item
 from raymill.pipelines.text.texts import Texts
 
@@ -50,7 +52,7 @@ _rouge = Entry("raymill.training.evaluation.scores:rouge")
 _bleu_sums = Entry("raymill.training.evaluation.scores:bleu_sums")
 _bleu_of_sums = Entry("raymill.training.evaluation.scores:bleu_of_sums")
 
-VERSION = "2"
+VERSION = "3"
 FACTS, SCORES = "_work/facts", "scores"
 FACTS_SCHEMA = pa.schema([("facts", pa.large_string())])
 SCORES_SCHEMA = pa.schema(
@@ -65,11 +67,12 @@ _VARYING = ("seconds", "cost")  # they differ from call to call, so they are not
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """Files of a model's artifacts. likelihood: None for an endpoint."""
+    """Files of a model's artifacts. likelihood: None for an endpoint. swapped: None without `swaps`."""
 
     answers: tuple[str, ...]
     seconds: tuple[str, ...]
     likelihood: tuple[str, ...] | None
+    swapped: tuple[str, ...] | None
 
 
 def analysis_stage(
@@ -78,20 +81,23 @@ def analysis_stage(
     letters: Sequence[str],
     judged: Mapping[str, Artifact],
     general: Mapping[str, tuple[str, str]],
+    swap: WordSwaps | None,
 ) -> Stage:
     """The stage.
 
     judged: letter of a model -> the judge's records about A and this model. general: letter of a trained model -> the
-    artifacts with the log-probabilities of general text by it and by its base.
+    artifacts with the log-probabilities of general text by it and by its base. swap: of the setting `swaps`.
     """
     models, used = {}, [artifacts[ITEMS], *judged.values()]
     for letter in letters:
-        named = [f"answers_of.{letter}", f"_work/seconds.{letter}", f"likelihood_of.{letter}"]
+        named = [f"answers_of.{letter}", f"_work/seconds.{letter}", f"likelihood_of.{letter}",
+                 f"swapped_answers_of.{letter}"]  # fmt: skip
         found = [artifacts.get(name) for name in named]
         used += [one for one in found if one is not None]
         models[letter] = ModelAnswers(*(None if one is None else tuple(one.file_uris) for one in found))  # type: ignore[arg-type]
     texts = artifacts[GENERAL].file_uris if GENERAL in artifacts else []
-    used += [artifacts[name] for name in ((GENERAL,) if texts else ())]
+    swapped = artifacts[SWAPPED].file_uris if swap else []
+    used += [artifacts[name] for name, files in ((GENERAL, texts), (SWAPPED, swapped)) if files]
     used += [artifacts[name] for pair in general.values() for name in pair]
     work = ScoreAnswers(
         config,
@@ -101,6 +107,8 @@ def analysis_stage(
         {letter: tuple(one.file_uris) for letter, one in judged.items()},
         tuple(texts),
         {letter: tuple(tuple(artifacts[name].file_uris) for name in pair) for letter, pair in general.items()},
+        swap,
+        tuple(swapped),
     )
     decisive = config.model_dump(mode="json", include={"on", "group", "gaps", "answer", "custom"})
     prices = [None if one.request_prices is None else one.request_prices.model_dump() for one in config.models]
@@ -115,7 +123,7 @@ class ScoreAnswers:
 
     models: by letter, A first. judged: letter of a model -> files with the judge's records about A (a) and it (b).
     texts: files of the general texts. general: letter of a trained model -> files of their log-probabilities by it, and
-    by its base.
+    by its base. swap: of the setting `swaps`; swapped: files of the swapped questions.
     """
 
     config: CompareConfig
@@ -125,6 +133,8 @@ class ScoreAnswers:
     judged: Mapping[str, tuple[str, ...]]
     texts: tuple[str, ...]
     general: Mapping[str, tuple[tuple[str, ...], ...]]
+    swap: WordSwaps | None
+    swapped: tuple[str, ...]
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `items`."""
@@ -185,7 +195,7 @@ class _Measured:
         for name, kind in (("exact_match", "label"), ("f1", "text")):
             if name != ranked_by(config.answer):
                 found[name] = by_item(kind, references, self.answers)
-        found["refused"] = np.array([self._refuses(row) for row in self.rows], float)
+        found["refused"] = np.array([self.refuses(row) for row in self.rows], float)
         rouge = _rouge.load()
         each = [rouge([one], [two or ""]) for one, two in zip(references, self.answers, strict=True)]
         found |= {name: np.array([one[name] for one in each]) for name in each[0]}
@@ -211,7 +221,7 @@ class _Measured:
         counted = [row["tokens"]["input"] for row in self.rows if _is_counted(row)]
         return float(np.mean(counted)) if counted else None
 
-    def _refuses(self, row: Mapping[str, Any]) -> float:
+    def refuses(self, row: Mapping[str, Any]) -> float:
         """1 if an answer is a refusal, or was withheld by the model or a filter; NaN: there was no answer."""
         if row["outcome"] != "answered":
             return np.nan
@@ -294,11 +304,12 @@ class _Analysis:
             }
             for other, pair in pairs.items()
         ]
+        swaps = self._swaps()
         return {
             "groups": None if self.groups is None else len({*self.groups}),
             "standing": self._standing(),
             "forgetting": self._forgetting(),
-            "models": {name: self._of_model(one) for name, one in self.measured.items()},
+            "models": {name: self._of_model(one) | {"swaps": swaps[name]} for name, one in self.measured.items()},
             "comparisons": comparisons,
         }
 
@@ -339,6 +350,71 @@ class _Analysis:
         pairs = {letter: (logs(after), logs(before)) for letter, (after, before) in self.work.general.items()}
         return forgetting(texts, pairs, paired_difference, holm)
 
+    def _swaps(self) -> dict[str, dict[str, Any] | None]:
+        """Letter -> its answers to swapped prompts beside those to the originals; None without `swaps`.
+
+        P-values are corrected by Holm for all models and measures.
+        """
+        if self.work.swap is None:
+            return dict.fromkeys(self.measured)
+        questions = [row for table in read_tables(self.work.store, self.work.swapped) for row in table.to_pylist()]
+        sides = {name: self._swapped(one, questions) for name, one in self.measured.items()}
+        family = {
+            (name, *key): one
+            for name, side in sides.items()
+            for key, one in side.differences(paired_difference, _is_fraction).items()
+        }
+        corrected = dict(zip(family, holm([one.p for one in family.values()]), strict=True))
+        return {
+            name: side.facts(mean_interval)
+            | {
+                "differences": [
+                    {"measure": measure, "by": by, "items": one.items, "difference": one.difference, "low": one.low,
+                     "high": one.high, "p": one.p, "p_corrected": corrected[letter, measure, by]}
+                    for (letter, measure, by), one in family.items()
+                    if letter == name
+                ]
+            }
+            for name, side in sides.items()
+        }  # fmt: skip
+
+    def _swapped(self, one: _Measured, questions: Sequence[Mapping[str, Any]]) -> SwappedAnswers:
+        """A model's answers to the swapped questions. Items whose request failed are left out."""
+        config, swap = self.work.config, self.work.swap
+        uris = self.work.models[one.name].swapped
+        assert swap is not None and uris is not None
+        answers = {row["item"]: row for table in read_tables(self.work.store, uris) for row in table.to_pylist()}
+        if answers.keys() != {row["item"] for row in questions}:
+            raise changed(uris[0] if uris else self.work.swapped[0])
+        asked = [
+            (row["item"], row["question"]) for row in questions
+            if one.rows[row["item"]]["outcome"] == answers[row["item"]]["outcome"] == "answered"
+        ]  # fmt: skip
+        at = np.array([item for item, _ in asked], int)
+        items = [Item(self.items[item].id, question, swap(self.items[item].answer)) for item, question in asked]
+        after = [answers[item]["content"] for item in at]
+        before = [one.answers[item] for item in at]
+        wanted = ["" if text is None else swap(text) for text in before]
+        same = by_item(config.answer, wanted, ["" if text is None else text for text in after])
+        measures = {
+            "score": by_item(config.answer, [item.answer for item in items], after),
+            "refused": np.array([one.refuses(answers[item]) for item in at], float),
+            **own_scores([plugin.loaded() for plugin in config.custom], items, after),
+        }
+        return SwappedAnswers(
+            [item.id for item in items],
+            [(self.items[item].question, question) for item, question in asked],
+            [*zip(before, after, strict=True)],
+            [swap.exchange(self.items[item].question)[1] for item in at],
+            np.where([text == new for text, new in zip(wanted, after, strict=True)], 1.0, same),
+            {
+                name: (one.by_measure[name][at], np.clip(values, -_LARGEST, _LARGEST))
+                for name, values in measures.items()
+            },
+            None if self.groups is None else [self.groups[item] for item in at],
+            len(questions),
+        )
+
     def _of_model(self, one: _Measured) -> dict[str, Any]:
         measures: dict[str, dict[str, float | None]] = {}
         for name, values in one.by_measure.items():
@@ -377,7 +453,8 @@ class _Analysis:
             "score": one.by_measure["score"],
             "errors": 1 - one.right,
             "without an answer": np.array([answer is None for answer in one.answers], float),
-            "output_tokens": one.by_measure["output_tokens"],
+            **{name: one.by_measure[name] for name in ("refused", "output_tokens")},
+            **{plugin.name: one.by_measure[plugin.name] for plugin in map(methodcaller("loaded"), config.custom)},
         }
         labels = []
         if config.answer == "label":
@@ -388,11 +465,7 @@ class _Analysis:
         return [
             {"field": field} | row
             for field in config.gaps
-            for row in group_gaps(
-                {name: one for name, one in measures.items() if np.isfinite(one).all()},
-                labels,
-                self.fields.get(field, [None] * len(self.items)),
-            )
+            for row in group_gaps(measures, labels, self.fields.get(field, [None] * len(self.items)))
         ]
 
     def _measures(self, a: _Measured, b: _Measured) -> dict[str, PairedDifference]:

@@ -14,6 +14,7 @@ from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
+from raymill.pipelines.compare.swaps import check_pairs
 from raymill.pipelines.prompting.config import ByMethod, PromptConfig, PromptText, ShownExamples
 
 # Measures that are better if smaller; names that a score of `custom` cannot have.
@@ -143,7 +144,12 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
     gaps: tuple[str, ...] = Field(
         (),
         description="Metadata fields, such as a customer group; each model's gaps between their values are reported: "
-        "score, errors, missing answers, length, and for labels demographic parity and equalised odds",
+        "score, `custom`, errors, missing answers, refusals, length, and for labels parity and equalised odds",
+    )
+    swaps: tuple[tuple[str, str], ...] | paths.AbsolutePath | None = Field(
+        None,
+        description="Pairs of words such as [he, she], or the path of a YAML file with these: items with such a word "
+        "are asked a second time with the words exchanged, and answers and scores compared; null: none",
     )
     answer: Literal["text", "label", "number"] = Field(
         "text",
@@ -197,6 +203,8 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
     def _consistent(self) -> Self:
         if self.budget is not None and (free := [one.title for one in self.models if one.prices is None]):
             raise ValueError(f"budget: goes with `prices` of each model; {', '.join(free)} has none")
+        if isinstance(self.swaps, tuple):
+            check_pairs(self.swaps)
         names_once(self.custom)
         named = [one.plugin.name for one in self.custom if one.plugin]
         if taken := sorted({*named} & {*MEASURES}):

@@ -36,36 +36,55 @@ def odds_gap(true: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> flo
 def group_gaps(
     measures: Mapping[str, np.ndarray], labels: Sequence[tuple[str, np.ndarray, np.ndarray]], groups: Sequence[Any]
 ) -> list[dict[str, Any]]:
-    """The gap of each measure between the groups with enough items, with its interval; empty with fewer than two.
+    """The gap of each measure between the groups with enough items, with its interval; none with fewer than two groups.
 
     Args:
-        measures: name -> float64[N]. labels: (label, bool[N] the right answer, bool[N] the answer).
+        measures: name -> float64[N]; items with NaN are left out. labels: (label, bool[N] the right answer, bool[N] the
+            answer).
         groups: group of each item; None, or longer than 100 characters: in no group.
     """
-    counts = Counter(str(one) for one in groups if one is not None)
+    found = []
+    for name, values in measures.items():
+        if compared := _compared_groups(groups, np.isfinite(values)):
+            kept, there, named, draws = compared
+            inside = values[there]
+            drawn = [gap(inside[at], named[at]) for at in draws]
+            found.append(_row(name, gap(inside, named), drawn) | {"groups": _means(inside, named, kept)})
+    if labels and (compared := _compared_groups(groups, np.ones(len(groups), bool))):
+        kept, there, named, draws = compared
+        for label, true, answered in labels:
+            right, given = true[there], answered[there]
+            parity = [gap(given[at].astype(float), named[at]) for at in draws]
+            row = _row(f"parity of {label}", gap(given.astype(float), named), parity)
+            found.append(row | {"groups": _means(given, named, kept)})
+            odds = [odds_gap(right[at], given[at], named[at]) for at in draws]
+            found.append(_row(f"equalised odds of {label}", odds_gap(right, given, named), odds) | {"groups": {}})
+    return found
+
+
+def _compared_groups(
+    groups: Sequence[Any], measured: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray, list[np.ndarray]] | None:
+    """The groups with enough measured items; None with fewer than two.
+
+    Returns:
+        (names; bool[N], the items of these groups; the number of the group of each of these items; draws of them)
+    """
+    counts = Counter(str(one) for one, is_there in zip(groups, measured, strict=True) if is_there and one is not None)
     kept = sorted(name for name, count in counts.items() if count >= _LEAST and len(name) <= _LONGEST)
     if len(kept) < 2:
-        return []
+        return None
     numbers = {name: number for number, name in enumerate(kept)}
     numbered = np.array([-1 if one is None else numbers.get(str(one), -1) for one in groups])
-    there = numbered >= 0
+    there = measured & (numbered >= 0)
     named = numbered[there]
     random, places = np.random.default_rng(_SEED), [np.flatnonzero(named == one) for one in range(len(kept))]
     draws = [np.concatenate([random.choice(some, len(some)) for some in places]) for _ in range(_DRAWS)]
-    found = []
-    for name, values in measures.items():
-        inside = values[there]
-        of_groups = {name: float(inside[at].mean()) for name, at in zip(kept, places, strict=True)}
-        drawn = [gap(inside[at], named[at]) for at in draws]
-        found.append(_row(name, gap(inside, named), drawn) | {"groups": of_groups})
-    for label, true, answered in labels:
-        right, given = true[there], answered[there]
-        of_groups = {name: float(given[at].mean()) for name, at in zip(kept, places, strict=True)}
-        parity = [gap(given[at].astype(float), named[at]) for at in draws]
-        found.append(_row(f"parity of {label}", gap(given.astype(float), named), parity) | {"groups": of_groups})
-        odds = [odds_gap(right[at], given[at], named[at]) for at in draws]
-        found.append(_row(f"equalised odds of {label}", odds_gap(right, given, named), odds) | {"groups": {}})
-    return found
+    return kept, there, named, draws
+
+
+def _means(values: np.ndarray, named: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    return {name: float(values[named == number].mean()) for number, name in enumerate(names)}
 
 
 def _row(measure: str, seen: float, drawn: Sequence[float]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The main job of `raymill compare`: models on the same items of a data set.
 
-    items             the items, and the examples before each                        -> items, examples
+    items             the items, the examples before each, and swapped prompts       -> items, examples, swapped
     ask.A             the answers of model A                                         -> answers_of.A
     likelihood.A      log-probabilities of references and answers, of model folders  -> likelihood_of.A
     pairs.B, judges/B pairs of answers of A and B, and a run of `generate` on them   -> pairs_of.B
@@ -68,6 +68,7 @@ from raymill.pipelines.compare.stages import (
     MeasureLikelihood,
     load_model,
 )
+from raymill.pipelines.compare.swaps import WordSwaps, load_pairs
 from raymill.pipelines.errors.runs import NO_SLICES
 from raymill.pipelines.generate.config import GenerateConfig, GenerateExecution, Make
 from raymill.pipelines.generate.job import GenerateJob
@@ -173,6 +174,12 @@ class CompareJob(RunJob[CompareConfig]):
             for letter, one in self.config.letters.items()
         ]
 
+    @cached_property
+    def swap(self) -> WordSwaps | None:
+        """The exchange of words; None without `swaps`."""
+        swaps = self.config.swaps
+        return WordSwaps(load_pairs(self.store, swaps)) if swaps else None
+
     @property
     def embedding_run(self) -> EmbeddingRun:
         """A run without embedding models: examples are chosen by TF-IDF."""
@@ -204,6 +211,8 @@ class CompareJob(RunJob[CompareConfig]):
 
     def settings(self) -> dict[str, Any]:
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, exclude_none=True))
+        if self.swap is not None:
+            plain["swaps"] = [[*pair] for pair in self.swap.pairs]
         return plain | {"models": [one.decisive for one in self.models.values()]}
 
     @cached_property
@@ -288,7 +297,7 @@ class CompareJob(RunJob[CompareConfig]):
         Raises:
             UserError: one cannot be used.
         """
-        _ = self.inputs()
+        _ = self.inputs(), self.swap
         if self.config.general is not None:
             path = self.config.general.path
             refuse_output_in_folder("output", self.root, "general.path", path, ("general/part.parquet",), self.kind)
@@ -321,10 +330,13 @@ class CompareJob(RunJob[CompareConfig]):
             "models": [one.decisive for one in self.models.values()],
             **config.model_dump(mode="json", include={"items", "sampling"}),
         }
+        if self.swap is not None:
+            asked["swaps"] = self.swap.pairs
         made_from = fingerprint([VERSION, asked, self.data_digest])
         artifacts = ask_variants(
-            prompting, self.root, self.models, self.variants, self.embedding_run, made_from, making, seconds_apart=True
-        )
+            prompting, self.root, self.models, self.variants, self.embedding_run, made_from, making, seconds_apart=True,
+            swap=self.swap,
+        )  # fmt: skip
         if config.likelihood:
             for letter, model in self.models.items():
                 if model.path is not None:
@@ -338,7 +350,7 @@ class CompareJob(RunJob[CompareConfig]):
                     made = self.judge_of(letter).run(making.session, making.progress, replace=True)
                     judged[letter] = made.artifact(RECORDS)
         general = self._measure_forgetting(making, artifacts) if config.general else {}
-        artifacts |= making.run(_analysis(config, artifacts, [*self.models], judged, general))
+        artifacts |= making.run(_analysis(config, artifacts, [*self.models], judged, general, self.swap))
         report = self._report(artifacts)
         decision = {
             "decision": report["decision"],
@@ -455,6 +467,8 @@ class CompareJob(RunJob[CompareConfig]):
                 "No model has a correct answer. State in `prompt` what an answer looks like, or choose another "
                 "`answer`."
             )
+        if any(one["swaps"] and not one["swaps"]["items"] for one in models.values()):
+            warnings.append("No item has a word of `swaps`, so nothing was swapped.")
         gate = decided(config.gate, facts["comparisons"])
         return {
             "name": config.name,

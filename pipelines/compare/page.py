@@ -50,6 +50,12 @@ _APPROACHES = (
     "machines by `hour_prices`. Stored: files of the model; adapters and heads are used on their base. Examples: "
     "documents that were trained on. Tokens: with repetitions. -: not known."
 )
+_SWAPS = (
+    "Items whose prompts have a word of `swaps` are asked a second time with these words exchanged. Same answer: equal "
+    "to the first one with its words exchanged; of texts the F1 of words. Swapped: swapped prompts minus originals. "
+    "Words: prompts with words of the first column minus those of the second, of items with words of one column. 95% "
+    "intervals; p corrected by Holm for all rows."
+)
 _CALIBRATION = (
     "Confidence: the geometric mean of the probabilities of an answer's tokens. Right: equal to the reference. ECE: "
     "expected calibration error, in ten bins of equal width, with a 95% interval."
@@ -62,7 +68,8 @@ def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Secti
     found += [_gate(report["gate"]), _approaches(report), _models(report["models"])]
     for one in report["comparisons"]:
         found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
-    return [*found, _gaps(report["models"]), _calibration(report["models"]), config_section(config)]
+    found += [_gaps(report["models"]), _swaps(report["models"]), _calibration(report["models"])]
+    return [*found, config_section(config)]
 
 
 def _result(report: Mapping[str, Any]) -> Section:
@@ -257,19 +264,55 @@ def _regressions(one: Mapping[str, Any]) -> Section:
         )
     ]
     for number, row in enumerate(one["regressions"]):
-        boxes = []
-        for key, title, style in (
-            ("prompt", "Prompt", "prompt"), ("reference", "Reference", "reference"), ("a", one["a"], "generated"),
-            ("b", one["b"], "generated"),
-        ):  # fmt: skip
-            shown = Passage([row[key]]) if row[key].strip() else sentence("Empty: no visible text.")
-            boxes.append(styled(style, Markup("<h4>{}</h4>").format(title), shown, tag="div"))
+        texts = [("Prompt", "prompt", row["prompt"]), ("Reference", "reference", row["reference"]),
+                 (one["a"], "generated", row["a"]), (one["b"], "generated", row["b"])]  # fmt: skip
         scores = f"{one['a']} {row['score_a']:.3f}, {one['b']} {row['score_b']:.3f}"
-        content.append(
-            Fold([heading(outside(row["id"]), scores)], [join(styled("answer", *boxes, tag="div"))], number < 2)
-        )
+        content.append(_texts_of_item(row["id"], scores, texts, is_open=number < 2))
     title = f"Regressions {one['a']} - {one['b']}"
     return Section(f"regressions-{one['b'].lower()}", title, content if one["regressions"] else [sentence("None.")])
+
+
+def _texts_of_item(id: str, aside: str, texts: Sequence[tuple[str, str, str]], *, is_open: bool) -> Fold:
+    """texts: (title, style, text)."""
+    boxes = []
+    for title, style, text in texts:
+        shown = Passage([text]) if text.strip() else sentence("Empty: no visible text.")
+        boxes.append(styled(style, Markup("<h4>{}</h4>").format(title), shown, tag="div"))
+    return Fold([heading(outside(id), aside)], [join(styled("answer", *boxes, tag="div"))], is_open)
+
+
+def _swaps(models: Mapping[str, Any]) -> Section | None:
+    measured = {letter: one["swaps"] for letter, one in models.items() if one["swaps"]}
+    if not measured:
+        return None
+    same: list[list[Content]] = [
+        [
+            letter,
+            one["items"],
+            one["compared"],
+            _mean("consistency", one["consistency"]) if one["compared"] else _UNKNOWN,
+        ]
+        for letter, one in measured.items()
+    ]
+    rows: list[list[Content]] = [
+        [letter, name(row["measure"]), row["by"], row["items"], f"{row['difference']:+.4g}", _interval(row),
+         f"{row['p_corrected']:.2g}"]
+        for letter, one in measured.items()
+        for row in one["differences"]
+    ]  # fmt: skip
+    content: list[Content] = [
+        note(_SWAPS),
+        DataTable(None, ["Model", ">Items swapped", ">Both answered", ">Same answer (95%)"], same),
+        DataTable(None, ["Model", "Measure", "Of", ">Items", ">Difference", ">95%", ">p (Holm)"], rows),
+    ]
+    for letter, one in measured.items():
+        for row in one["changed"]:
+            texts = [("Prompt", "prompt", row["original"]), ("Swapped", "prompt", row["swapped"]),
+                     ("Answer", "generated", row["answer_original"]),
+                     ("Answer to the swapped prompt", "generated", row["answer_swapped"])]  # fmt: skip
+            aside = f"{letter}: same {row['consistency']:.3f}, scores {row['score_original']:.3f}, "
+            content.append(_texts_of_item(row["id"], f"{aside}{row['score_swapped']:.3f}", texts, is_open=False))
+    return Section("swaps", "Swapped words", content)
 
 
 def _gaps(models: Mapping[str, Any]) -> Section | None:

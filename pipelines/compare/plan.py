@@ -17,7 +17,7 @@ def plan_comparison(settings: CompareConfig) -> Answer:
     """
     job = CompareJob(settings)
     job.check_config()
-    items, models = asked_of(settings.prompting, job.variants, job.embedding_run)
+    items, models = asked_of(settings.prompting, job.variants, job.embedding_run, job.swap)
     lines = [f"plan of {settings.name}: {plural(len(models), 'model')} on {plural(items, 'item')}"]
     lines += [f"{letter}: {one.title}" for letter, one in settings.letters.items()]
     lines += asked_lines(models)

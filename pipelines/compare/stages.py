@@ -45,11 +45,11 @@ class MeasureLikelihood:
     def __call__(self, unit: tuple[int, Sequence[str]], scratch: Scratch, model: Any) -> Counters:
         """unit: (number of the range of requests, files with the answers to them). Counters: `measured`."""
         number, answers = unit
-        asked = {row["item"]: row["body"] for row in request_rows(self.store, self.requests, number)}
+        asked = {(row["variant"], row["item"]): row["body"] for row in request_rows(self.store, self.requests, number)}
         references = [one for table in read_tables(self.store, self.items) for one in table["answer"].to_pylist()]
         rows = []
         for row in (row for table in read_tables(self.store, answers) for row in table.to_pylist()):
-            messages = json.loads(asked[row["item"]])["messages"]
+            messages = json.loads(asked[row["variant"], row["item"]])["messages"]
             found = {"item": row["item"]}
             for side, text in (("reference", references[row["item"]]), ("answer", row["content"] or "")):
                 log, tokens = model.log_likelihood(messages, text)

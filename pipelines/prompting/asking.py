@@ -1,7 +1,7 @@
 """Answers of models to variants of one set of items: the stages and checks that `prompt` and `compare` share."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -27,6 +27,8 @@ from raymill.pipelines.prompting.stages import (
     ITEMS,
     ITEMS_SCHEMA,
     SECONDS_SCHEMA,
+    SWAPPED,
+    SWAPPED_SCHEMA,
     AskModel,
     Draft,
 )
@@ -81,6 +83,7 @@ def ask_variants(
     making: Making,
     *,
     seconds_apart: bool = False,
+    swap: Callable[[str], str] | None = None,
 ) -> dict[str, Artifact]:
     """Ask the models. Returns the artifacts `items` and `examples`, and each model's `answers_of.NAME` and requests.
 
@@ -89,6 +92,7 @@ def ask_variants(
             depends on.
         seconds_apart: whether the seconds of answers, which differ from call to call, are in an artifact of their own,
             `_work/seconds.NAME`.
+        swap: changes the question of some items, as of `Draft`: the artifacts `swapped` and `swapped_answers_of.NAME`.
     """
     records = Artifact.load(config.store, paths.join(config.data, config.split)).rows
     items = min(config.items or records, records)
@@ -99,24 +103,29 @@ def ask_variants(
         # Files of tries are named after the run, the model and a hash of the output.
         answers = Answers(config.store, config.answer_store, run_name(f"{config.name}-{name}", root))
         one = Backends(model, config.sampling, config.budget, answers, throttle, secret)
-        requests = items * sum(variant.model == name for variant in variants)
+        requests = (1 if swap is None else 2) * items * sum(variant.model == name for variant in variants)
         backends[name], firsts[name] = one, tuple(boundaries(one.ranges(requests, MOST_RANGES)))
     outputs = (
         Output(ITEMS, ITEMS_SCHEMA),
         Output(EXAMPLES, EXAMPLES_SCHEMA),
+        *((Output(SWAPPED, SWAPPED_SCHEMA),) if swap else ()),
         *(Output(requests_of(name), _NO_COLUMNS) for name in models),
     )
-    draft = Draft(config, models, tuple(variants), firsts, embedding)
+    draft = Draft(config, models, tuple(variants), firsts, embedding, swap)
     artifacts = dict(making.run(Stage("items", outputs, (0,), draft, made_from, config.store, memory=2 * GIB)))
+    asked = artifacts[ITEMS].rows + (artifacts[SWAPPED].rows if swap else 0)
+    without_seconds = pa.schema([field for field in ANSWERS_SCHEMA if field.name != "seconds"])
     for name, one in backends.items():
         uris = tuple(artifacts[requests_of(name)].file_uris)
         ask = AskModel(
-            name, one, uris, firsts[name], config.sampling.max_tokens, config.execution.max_unanswered, seconds_apart
-        )
+            name, one, uris, firsts[name], config.sampling.max_tokens, config.execution.max_unanswered, seconds_apart,
+            len(variants) if swap else None,
+        )  # fmt: skip
         written = [Output(f"answers_of.{name}", ANSWERS_SCHEMA)]
         if seconds_apart:
-            without = pa.schema([field for field in ANSWERS_SCHEMA if field.name != "seconds"])
-            written = [Output(f"answers_of.{name}", without), Output(f"_work/seconds.{name}", SECONDS_SCHEMA)]
+            written = [Output(f"answers_of.{name}", without_seconds), Output(f"_work/seconds.{name}", SECONDS_SCHEMA)]
+        if swap:
+            written.append(Output(f"swapped_answers_of.{name}", without_seconds))
         artifacts |= making.run(
             Stage(
                 f"ask.{name}",
@@ -126,7 +135,7 @@ def ask_variants(
                 f"{made_from}/{name}",
                 config.store,
                 memory=2 * GIB,
-                watch=one.watch(artifacts[ITEMS].rows * sum(variant.model == name for variant in variants)),
+                watch=one.watch(asked * sum(variant.model == name for variant in variants)),
                 setup=one.setup,
                 cpus=one.cpus,
                 gpus=one.gpus,

@@ -1,6 +1,6 @@
 """What a comparison of prompts takes, before it runs: requests, tokens and money of each model. Asks nothing."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raymill.cluster.answer import Answer
@@ -31,12 +31,18 @@ def plan_prompts(settings: PromptConfig) -> Answer:
 
 
 def asked_of(
-    settings: PromptConfig, variants: Sequence[PromptVariant], embedding: EmbeddingRun
+    settings: PromptConfig,
+    variants: Sequence[PromptVariant],
+    embedding: EmbeddingRun,
+    swap: Callable[[str], str] | None = None,
 ) -> tuple[int, dict[str, dict[str, Any]]]:
     """(number of items, facts of each model: `requests`, `input_tokens`, `output_tokens`, `cost`, and whether it
     `is_folder`, which this cluster computes). Asks nothing.
+
+    swap: changes the questions of some items, which are asked a second time.
     """
     items = items_of(settings.store, settings.data, settings.split, settings.sampling.seed, settings.items)
+    asked = len(items) + sum(swap(one.question) != one.question for one in items if swap)
     sample = items[:: max(1, len(items) // _SAMPLED)][:_SAMPLED]
     # Prompts are as long with any examples, so no endpoint is asked for vectors.
     plain = settings.model_copy(update={"examples": settings.examples.model_copy(update={"model": None})})
@@ -47,11 +53,11 @@ def asked_of(
             examples = shown(variant, at) if shown and variant.examples else []
             messages = messages_of(settings.prompts[variant.prompt], item.question, examples)
             size = sum(len(one["content"].encode()) for one in messages)
-            tokens[variant.model] += size / _TOKEN_BYTES * len(items) / len(sample)
+            tokens[variant.model] += size / _TOKEN_BYTES * asked / len(sample)
     models: dict[str, dict[str, Any]] = {}
     for name, model in settings.models.items():
         prices = model.request_prices
-        requests = len(items) * sum(one.model == name for one in variants)
+        requests = asked * sum(one.model == name for one in variants)
         output = requests * settings.sampling.max_tokens * _ANSWERED
         cost = (tokens[name] * prices.input + output * prices.output) / 1e6 if prices else None
         models[name] = {

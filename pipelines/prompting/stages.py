@@ -27,7 +27,7 @@ from raymill.pipelines.prompting.variants import Item, PromptVariant, items_of, 
 # It loads scikit-learn.
 _fit_embedding = Entry("raymill.pipelines.prepare.assess.vectors:fit_embedding")
 
-ITEMS, EXAMPLES = "items", "examples"
+ITEMS, EXAMPLES, SWAPPED = "items", "examples", "swapped"
 _DIMENSIONS = 128  # of vectors
 _MOST_CHARACTERS = 1 << 30  # of all requests, which the stage that makes them holds
 
@@ -52,6 +52,7 @@ ANSWERS_SCHEMA = pa.schema(
 SECONDS_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.int32()), ("seconds", pa.float64())])
 EXAMPLES_SCHEMA = pa.schema([("variant", pa.int32()), ("item", pa.string()), ("examples", pa.list_(pa.string()))])
 ITEMS_SCHEMA = pa.schema([("id", pa.string()), ("question", pa.large_string()), ("answer", pa.large_string())])
+SWAPPED_SCHEMA = pa.schema([("item", pa.int32()), ("question", pa.large_string())])
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Draft:
     """The work of the stage `items`.
 
     firsts: the first key of each range of requests, by model. embedding: the endpoints for vectors.
+    swap: changes the questions of some items, which are asked a second time. These requests have the number of their
+        variant plus the number of variants.
     """
 
     config: PromptConfig
@@ -66,6 +69,7 @@ class Draft:
     variants: tuple[PromptVariant, ...]
     firsts: Mapping[str, tuple[str, ...]]
     embedding: EmbeddingRun
+    swap: Callable[[str], str] | None = None
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `items`, `pool`, `requests`, and `fewer`, requests with fewer examples than wanted."""
@@ -77,12 +81,19 @@ class Draft:
         by_model: dict[str, list[list[dict[str, Any]]]] = {
             name: [[] for _ in keys] for name, keys in self.firsts.items()
         }
+        swapped = [
+            (at, new) for at, one in enumerate(items) if self.swap and (new := self.swap(one.question)) != one.question
+        ]
+        if self.swap:
+            rows = [{"item": at, "question": text} for at, text in swapped]
+            scratch.write(SWAPPED, pa.Table.from_pylist(rows, SWAPPED_SCHEMA))
+        asked = [(0, at, one.question) for at, one in enumerate(items)] + [(len(variants), *one) for one in swapped]
         chosen, fewer, size = [], 0, 0
         for number, variant in enumerate(variants):
-            for at, item in enumerate(items):
+            for offset, at, question in asked:
+                item = items[at]
                 examples = shown(variant, at) if shown and variant.examples else []
-                fewer += len(examples) < variant.examples
-                messages = messages_of(config.prompts[variant.prompt], item.question, examples)
+                messages = messages_of(config.prompts[variant.prompt], question, examples)
                 one = self.models[variant.model].request(config.sampling, messages)
                 if (size := size + len(one.body)) > _MOST_CHARACTERS:
                     raise DataError(
@@ -91,14 +102,16 @@ class Draft:
                         f"answers there are too long (the item {item.id!r:.80} has {len(item.question):,}). Lower "
                         "`items` or `examples.number`, or leave long records out of the data set."
                     )
-                row = {"variant": number, "item": at, "key": one.key, "body": one.body}
+                row = {"variant": offset + number, "item": at, "key": one.key, "body": one.body}
                 by_model[variant.model][range_of(one.key, self.firsts[variant.model])].append(row)
-                chosen.append({"variant": number, "item": item.id, "examples": [one.id for one in examples]})
+                if not offset:
+                    fewer += len(examples) < variant.examples
+                    chosen.append({"variant": number, "item": item.id, "examples": [one.id for one in examples]})
         scratch.write(EXAMPLES, pa.Table.from_pylist(chosen, EXAMPLES_SCHEMA))
         for name, ranges in by_model.items():
             tables = (pa.Table.from_pylist(rows, REQUESTS_SCHEMA) if rows else None for rows in ranges)
             scratch.write_slices(f"_work/requests.{name}", [b"" if one is None else table_slice(one) for one in tables])
-        return {"items": len(items), "requests": len(chosen), "fewer": fewer}
+        return {"items": len(items), "requests": len(asked) * len(variants), "fewer": fewer}
 
 
 def examples_of(
@@ -133,6 +146,7 @@ class AskModel:
 
     name: of the model. uris: the sliced files with its requests. firsts: the first key of each range of these.
     seconds_apart: whether the seconds of answers are in an artifact of their own.
+    variants: number of variants; answers of higher ones are to swapped questions, in an artifact of their own.
     """
 
     name: str
@@ -142,6 +156,7 @@ class AskModel:
     max_tokens: int
     most_unanswered: float
     seconds_apart: bool = False
+    variants: int | None = None
 
     def __call__(self, unit: int, scratch: Scratch, backend: Connected) -> Counters:
         """Counters: `asked`, different requests.
@@ -173,6 +188,12 @@ class AskModel:
                     "seconds": reply.seconds,
                 }
             )
+        if self.variants is not None:
+            swapped = [row for row in made if row["variant"] >= self.variants]
+            made = [row for row in made if row["variant"] < self.variants]
+            if swapped:
+                table = pa.Table.from_pylist(swapped, ANSWERS_SCHEMA)
+                scratch.write(f"swapped_answers_of.{self.name}", table.drop_columns("seconds"))
         if made:
             table = pa.Table.from_pylist(made, ANSWERS_SCHEMA)
             if self.seconds_apart:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ def compare_inline(config: dict, monkeypatch, *, engine=None, **how) -> CompareR
         return job.run(Session(), Progress(), **how)
 
 
-def tickets(folder: Path, monkeypatch, count: int = 300) -> Path:
-    """A data set of tickets with their topic as answer, most of them in the split test, of two channels."""
+def tickets(folder: Path, monkeypatch, count: int = 300, writers: Sequence[str] = ("",)) -> Path:
+    """A data set of tickets with their topic as answer, most of them in the split test, of two channels.
+
+    writers: words before the questions, each before as many of each topic.
+    """
     asked, labels = questions(count)
+    asked = [f"{writers[n // 3 % len(writers)]}{one}" for n, one in enumerate(asked)]
     rows = [
         {"id": f"r{n}", "prompt": one, "completion": label, "channel": ("mail", "phone")[n % 4 == 0]}
         for n, (one, label) in enumerate(zip(asked, labels, strict=True))
@@ -51,7 +56,8 @@ def tickets(folder: Path, monkeypatch, count: int = 300) -> Path:
 class Planted(FaultyServer):
     """Models by their names: `right-90` answers 90 of 100 tickets rightly, the same ones each time; `right-60-of-phone`
     answers those of item numbers that are multiples of 4 so, and all others rightly. `judge` prefers the right answer;
-    `first` the one that it is shown first. `silent-90` answers as `right-90`, and counts no tokens.
+    `first` the one that it is shown first. `silent-90` answers as `right-90`, and counts no tokens. `unfair-90` does so
+    and answers no ticket of Maria.
     """
 
     def _answer(self, request, name, fault):
@@ -74,6 +80,7 @@ class Planted(FaultyServer):
         number = int(re.findall(r"\d+", self._text)[-1])
         drawn = int.from_bytes(hashlib.sha256(f"{number} {percent}".encode()).digest()[:4]) % 100
         wrong = drawn >= int(percent) and (not of or number % 4 == 0)
+        wrong |= kind == "unfair" and "Maria" in self._text
         return ("**I’m sorry**, no." if kind == "refuses" else "I do not know") if wrong else right
 
 

@@ -67,7 +67,7 @@ def test_a_measure_is_a_fraction_by_its_name_and_values(name, values, is_one):
 )
 def test_a_refusal_begins_with_one_of_the_phrases(content, outcome, refused):
     work = SimpleNamespace(config=SimpleNamespace(refusals=("I'm sorry",)))
-    found = _Measured(work, "A", [])._refuses({"content": content, "outcome": outcome})
+    found = _Measured(work, "A", []).refuses({"content": content, "outcome": outcome})
     assert np.isnan(found) if refused is None else found == refused
 
 

@@ -44,6 +44,16 @@ def test_items_without_a_group_are_left_out_and_groups_are_drawn_apart():
     assert score["groups"] == parity["groups"] == {"a": 1, "b": 0}
 
 
+def test_items_without_a_value_are_left_out_and_a_group_needs_20_with_one():
+    """Refusals are not known where a request failed: of `a` 20 items are, of `b` 20, of `c` 19."""
+    groups = ["a"] * 25 + ["b"] * 20 + ["c"] * 20
+    values = np.array([np.nan] * 5 + [0.5] * 20 + [0.25] * 20 + [np.nan] + [9.0] * 19)
+    (row,) = group_gaps({"refused": values}, [], groups)
+    assert (row["gap"], row["groups"]) == (0.25, {"a": 0.5, "b": 0.25})
+    values[5] = np.nan
+    assert group_gaps({"refused": values}, [], groups) == []
+
+
 def test_groups_of_few_items_are_not_compared():
     assert group_gaps({"score": np.ones(10)}, [], [*GROUPS]) == []
     assert group_gaps({"score": np.ones(60)}, [], ["a"] * 40 + [None] * 20) == []
