@@ -78,7 +78,7 @@ _PAGE_NOTES = {
     "calibration": "Mean scores of the test part, in ranges of the score by the classifier.",
     "examples": "The first documents of each score, with the reason of the first judge.",
     "judges": "Requests and tries of each judge, documents with and without a score, and tokens. `Cost uncounted` is "
-    "the most that tries without an answer can have cost.",
+    "the most that tries without a count of tokens can have cost.",
 }
 
 

@@ -411,7 +411,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         facts = report | {
             "records": Tile(report["records"], f"of shape {self.asker.shape}"),
             "cost": Tile(money(report["cost"]), "as the server counted tokens"),
-            "cost_uncounted": Tile(money(report["cost_uncounted"]), "at most, of tries without an answer"),
+            "cost_uncounted": Tile(money(report["cost_uncounted"]), "at most, of tries without a count of tokens"),
             "prices": {name: one for name, one in (report["prices"] or {}).items() if one is not None},
         }
         free = set() if report["prices"] else {"cost", "cost_uncounted"}

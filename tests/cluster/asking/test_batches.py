@@ -14,7 +14,7 @@ from raymill.cluster.asking.ask import ask_all
 from raymill.cluster.asking.batch_files import BatchEndpoint, BatchRefused
 from raymill.cluster.asking.endpoint import Endpoint
 from raymill.cluster.asking.faulty_server import FaultyServer
-from raymill.cluster.asking.money import TokenPrices
+from raymill.cluster.asking.money import TokenCounts, TokenPrices, most_tokens
 from raymill.cluster.asking.pending import AskingStopped
 from raymill.cluster.asking.requests import request_of
 from raymill.cluster.asking.throttle import AskingBounds, Throttle
@@ -208,6 +208,18 @@ def test_a_budget_limits_the_requests_of_a_batch_and_stops(answers):
         assert answers.spending().most(PRICES) <= 20 * each
         found = ask(server, answers, budget=100.0)
         assert len(found) == 60 and server.stats()["twice"] == 0
+
+
+def test_a_budget_holds_for_batches_whose_answers_count_no_tokens(answers, monkeypatch):
+    monkeypatch.setattr("raymill.cluster.asking.endpoint.tokens_of", lambda usage: TokenCounts())
+    each = [most_tokens(one.body, 50).cost(PRICES.in_batches) for one in REQUESTS.values()]
+    with FaultyServer() as server:
+        with pytest.raises(AskingStopped, match="the budget of"):
+            ask(server, answers, budget=20.5 * max(each))
+        assert 20 <= server.stats()["requests"] < 23
+        assert 20 * min(each) <= answers.spending().most(PRICES) <= 20.5 * max(each)
+        assert len(ask(server, answers, budget=100.0)) == 60
+    assert answers.spending().most(PRICES) == pytest.approx(sum(each))
 
 
 def test_ranges_and_runs_have_batches_of_their_own(answers, tmp_path):

@@ -168,6 +168,7 @@ def test_what_an_answer_must_have(body, outcome):
     reply = judged_embeddings('{"input": ["a", "b"]}', 200, {}, body, 0.1)
     assert reply.outcome == outcome
     assert outcome == "again" or len(json.loads(reply.content)["data"]) == 2
+    assert reply.billed == (outcome == "again" or b"prompt_tokens" not in body), "it may have cost the most"
 
 
 @pytest.mark.parametrize("scale", [1e-45, 1e-30, 1.0, 3.4e38])

@@ -112,6 +112,27 @@ def test_an_answer_has_content_refusal_and_end(changes, content, refusal, finish
 
 
 @pytest.mark.parametrize(
+    ("usage", "content", "counted"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 2}, "Yes.", True),
+        ({"prompt_tokens": 7, "completion_tokens": 0}, None, True),
+        ({"prompt_tokens": 7, "completion_tokens": 0}, "Yes.", False),
+        ({"prompt_tokens": 7}, "Yes.", False),
+        ({"completion_tokens": 2}, "Yes.", False),
+        ({"prompt_tokens": -7, "completion_tokens": 2}, "Yes.", False),
+        ({"prompt_tokens": 1 << 31, "completion_tokens": 2}, "Yes.", False),
+        ({}, "Yes.", False),
+        (None, "Yes.", False),
+    ],
+)
+def test_an_answer_without_a_count_of_its_tokens_may_have_cost_the_most(usage, content, counted):
+    choice = {"finish_reason": "stop", "message": {"content": content}}
+    reply = judged(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode(), 0.1)
+    assert (reply.outcome, reply.billed) == ("answered", not counted)
+    assert reply.tokens == (TokenCounts(7, 0, usage["completion_tokens"]) if counted else TokenCounts())
+
+
+@pytest.mark.parametrize(
     "body",
     [b"", b"{", b"null", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": [{"message": 1}]}',
      b"<html>", b"\xff", b"[" * 100_000],
@@ -322,6 +343,21 @@ def test_a_budget_is_not_exceeded_and_a_larger_one_continues(asked, budget):
         before = server.stats()["answered"]
         assert len(asked.ask(server, budget=5.0)) == 40
         assert server.stats()["requests"] == 40 and before < 40
+
+
+def test_a_budget_holds_for_a_server_that_counts_no_tokens(asked, monkeypatch):
+    """The most that a request can cost: each byte of it, and 50 tokens of the answer."""
+    monkeypatch.setattr("raymill.cluster.asking.endpoint.tokens_of", lambda usage: TokenCounts())
+    each = [len(one.body.encode()) / 1e6 + 50 * 10 / 1e6 for one in asked.requests.values()]
+    with FaultyServer() as server:
+        with pytest.raises(AskingStopped, match=r"the budget of .* has no room"):
+            asked.ask(server, budget=20.5 * max(each))
+        spent = asked.answers.spending()
+        answered = server.stats()["answered"]
+        assert spent.tokens == TokenCounts() and 20 <= answered < 23
+        assert answered * min(each) - 1e-12 <= spent.most(PRICES) <= 20.5 * max(each)
+        assert len(asked.ask(server, budget=5.0)) == 40
+    assert asked.answers.spending().most(PRICES) == pytest.approx(sum(each))
 
 
 def test_the_rate_of_a_minute_holds(asked):
