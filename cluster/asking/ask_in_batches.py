@@ -81,7 +81,7 @@ class AskingInBatches:
                     self._read.append(batch)  # by a call that was killed before it deleted the files
             for try_id, key in in_flight.items():
                 if try_id not in begun:
-                    self._end(key, try_id, replace(_NOT_COMPUTED, reason="the batch was not begun"))
+                    self._end(key, try_id, replace(_NOT_COMPUTED, reason="the batch was not begun"), TokenCounts())
             not_before = 0.0
             while self._left:
                 for id in list(self._batches):
@@ -179,20 +179,21 @@ class AskingInBatches:
     def _drop(self, id: str, reason: str) -> None:
         """A batch of which nothing was computed."""
         for key, try_id in self._batches.pop(id).items():
-            self._end(key, try_id, replace(_NOT_COMPUTED, reason=reason))
+            self._end(key, try_id, replace(_NOT_COMPUTED, reason=reason), TokenCounts())
 
-    def _end(self, key: str, try_id: str, reply: Reply) -> None:
-        """Store the end of a try."""
-        self._journal.add(as_try(key, try_id, self._run, reply, TokenCounts(), 0.0))
+    def _end(self, key: str, try_id: str, reply: Reply, most: TokenCounts) -> None:
+        """Store the end of a try. most: the tokens that it can have taken."""
+        self._journal.add(as_try(key, try_id, self._run, reply, most, 0.0))
 
     def _take(self, key: str, try_id: str, reply: Reply) -> None:
-        self._end(key, try_id, reply)
-        failpoint("answer_stored", key)
         one = self._left.get(key)
+        self._end(key, try_id, reply, one.most if one else TokenCounts())
+        failpoint("answer_stored", key)
         if one is None:
             return
         one.tries += 1
         self._made.tokens += reply.tokens
+        self._made.unknown += one.most.cost(self._prices) if reply.billed else 0.0
         if reply.outcome in FINAL or one.tries >= self._most_tries:
             self._made.answered += reply.outcome in FINAL
             self.found[key] = Answered(replace(reply, body=b""), try_id)

@@ -256,7 +256,9 @@ def judged_embeddings(request: str, status: int, headers: Mapping[str, str], bod
         usage = plain.get("usage")
         tokens = tokens_of(usage if isinstance(usage, dict) else None)
         text = json_text(body)
-        return Reply("answered", status=200, body=body, seconds=seconds, content=text, tokens=tokens)
+        return Reply(
+            "answered", status=200, body=body, billed=not tokens.input, seconds=seconds, content=text, tokens=tokens
+        )
 
     return judged(status, headers, body, seconds, of_answer)
 

@@ -62,7 +62,8 @@ class Reply:
         outcome: of answers.OUTCOMES. reason: in words, without a full stop.
         status: of HTTP; 0 without an answer. body: as received.
         unreachable: there was no connection.
-        billed: whether it may have been billed although the tokens are not known.
+        billed: whether it may have been billed although the tokens are not known. An answer whose `usage` lacks a
+            number is: its largest cost counts, so that a budget holds.
         wait: seconds to wait before the next try; None: as usual. overloaded: the limit is to be lowered.
         seconds: from the request to the last byte.
         content: the text of the answer; None: it has none. finish: finish_reason.
@@ -253,15 +254,18 @@ def _of_chat(plain: Any, body: bytes, seconds: float) -> Reply:
         finish = choice.get("finish_reason")
     except (TypeError, KeyError, IndexError, AttributeError):
         return no_answer("`choices`", body, seconds)
+    tokens = tokens_of(plain.get("usage"))
+    counted = tokens.input > 0 and (tokens.output > 0 or not content)
     return Reply(
         "answered",
         status=200,
         body=body,
+        billed=not counted,
         seconds=seconds,
         content=valid_text(content) if isinstance(content, str) else None,
         refusal=valid_text(refusal) if isinstance(refusal, str) else "",
         finish=valid_text(finish[:_LONGEST_NAME]) if isinstance(finish, str) else "",
-        tokens=tokens_of(plain.get("usage")),
+        tokens=tokens if counted else TokenCounts(),
     )
 
 
