@@ -147,10 +147,16 @@ rt_sigreturn 15 139, sched_getaffinity 204 123, sched_yield 24 124, select 23 -,
 99, set_tid_address 218 96, setsockopt 54 208, shutdown 48 210, sigaltstack 131 132, socketpair 53 199, stat 4 -,
 statx 332 291, sysinfo 99 179, tgkill 234 131, time 201 -, times 100 153, uname 63 160, write 1 64, writev 20 66
 """
+# Of these calls only with such a second argument: to ask what a file is, and to set flags of its number. Others reserve
+# disk space that no bound counts, or have the kernel watch files.
+_COMMANDS = {
+    "ioctl": (0x5401, 0x5451, 0x5421),  # TCGETS, FIOCLEX, FIONBIO
+    "fcntl": (0, 1, 2, 3, 4, 1030),  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC
+}
 _MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # as seccomp names them
 # Opcodes of classic BPF, and what a filter of seccomp reads and returns (linux/seccomp.h).
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_NUMBER_AT, _MACHINE_AT = 0, 4
+_NUMBER_AT, _MACHINE_AT, _SECOND_AT = 0, 4, 24
 _ALLOW, _KILL, _UNKNOWN = 0x7FFF0000, 0x80000000, 0x00050000 | errno.ENOSYS
 
 
@@ -161,14 +167,20 @@ def _filter() -> bytes:
     """
     machine = platform.machine()
     at = 1 + list(_MACHINES).index(machine)
-    allowed = [row.split()[at] for row in _ALLOWED.split(",")]
+    allowed = [(row.split()[0], row.split()[at]) for row in _ALLOWED.split(",")]
     rules = [
         (_LOAD, 0, 0, _MACHINE_AT),
         (_IF_EQUAL, 1, 0, _MACHINES[machine]),
         (_RETURN, 0, 0, _KILL),  # a call of another architecture, such as 32 bits
         (_LOAD, 0, 0, _NUMBER_AT),
     ]
-    for number in allowed:
-        rules += [] if number == "-" else [(_IF_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _ALLOW)]
+    for name, number in allowed:
+        if number == "-":
+            continue
+        then = [(_RETURN, 0, 0, _ALLOW)]
+        if commands := _COMMANDS.get(name):
+            each = [rule for one in commands for rule in ((_IF_EQUAL, 0, 1, one), then[0])]
+            then = [(_LOAD, 0, 0, _SECOND_AT), *each, (_RETURN, 0, 0, _UNKNOWN)]
+        rules += [(_IF_EQUAL, 0, len(then), int(number)), *then]
     rules.append((_RETURN, 0, 0, _UNKNOWN))
     return b"".join(struct.pack("<HBBI", *rule) for rule in rules)

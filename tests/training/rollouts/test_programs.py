@@ -65,6 +65,12 @@ PROGRAMS = {
     "semaphores": (False, "import ctypes; assert ctypes.CDLL(None).semget(0, 32000, 0o1600) >= 0"),
     "queues": (False, "import ctypes; assert ctypes.CDLL(None).msgget(0, 0o1600) >= 0"),
     "a file in memory": (False, "import os; os.memfd_create('a')"),
+    "disk space of its output": (
+        False,
+        "import fcntl, struct\nfcntl.ioctl(1, 0x40305828, struct.pack('hhqqiI4i', 0, 0, 0, 1 << 20, 0, 0, 0, 0, 0, 0))",
+    ),
+    "a lease on a file": (False, "import fcntl, os; fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)"),
+    "flags of its output": (True, "import fcntl, sys; assert fcntl.fcntl(1, fcntl.F_GETFL) and not sys.stdin.isatty()"),
     "keys": (False, "import ctypes; assert ctypes.CDLL(None).syscall(248, b'user', b'a', b'b', 1, -2) >= 0"),
     "the signal at its end": (False, "import ctypes; assert ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0"),
     "looks for the token": (
