@@ -25,6 +25,7 @@ from raymill.cluster.proportions import wilson
 from raymill.cluster.stage import Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.cluster.submit.work import GIB
+from raymill.pipelines.compare.bbq import bias_scores, has_choices, outcome
 from raymill.pipelines.compare.config import LESS_IS_BETTER, CompareConfig
 from raymill.pipelines.compare.fairness import group_gaps
 from raymill.pipelines.compare.forgetting import GENERAL, forgetting
@@ -434,6 +435,7 @@ class _Analysis:
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
             "calibration": self._calibration(one),
             "gaps": self._gaps(one),
+            "bbq": self._bbq(one),
         }
 
     def _calibration(self, one: _Measured) -> dict[str, Any] | None:
@@ -445,6 +447,17 @@ class _Analysis:
         if there.sum() < 2:
             return None
         return vars(calibration(np.minimum(confidence[there], 1), one.right[there], self._groups(there)))
+
+    def _bbq(self, one: _Measured) -> dict[str, Any] | None:
+        """The bias scores; None of items without the metadata of BBQ. `unread`: items that do not count."""
+        if not has_choices(self.fields):
+            return None
+        same = _normalised.load()
+        outcomes = [
+            outcome({name: values[at] for name, values in self.fields.items()}, answer, same)
+            for at, answer in enumerate(one.answers)
+        ]
+        return bias_scores(outcomes, self.groups, mean_interval) | {"unread": outcomes.count(None)}
 
     def _gaps(self, one: _Measured) -> list[dict[str, Any]]:
         """The gaps between the values of each field of `gaps`, within the model."""

@@ -6,9 +6,11 @@ from typing import Any
 from markupsafe import Markup
 
 from raymill.cluster.formats import byte_size, count, decimal, money
+from raymill.cluster.report.charts import Line, line_chart, line_key
 from raymill.cluster.report.sections import (
     Content,
     DataTable,
+    Figure,
     Fold,
     Items,
     Passage,
@@ -68,7 +70,7 @@ def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Secti
     found += [_gate(report["gate"]), _approaches(report), _models(report["models"])]
     for one in report["comparisons"]:
         found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
-    found += [_gaps(report["models"]), _swaps(report["models"]), _calibration(report["models"])]
+    found += [_gaps(report["models"]), _bbq(report["models"]), _swaps(report["models"]), _calibration(report["models"])]
     return [*found, config_section(config)]
 
 
@@ -281,6 +283,24 @@ def _texts_of_item(id: str, aside: str, texts: Sequence[tuple[str, str, str]], *
     return Fold([heading(outside(id), aside)], [join(styled("answer", *boxes, tag="div"))], is_open)
 
 
+def _bbq(models: Mapping[str, Any]) -> Section | None:
+    rows: list[list[Content]] = [
+        [letter, condition, _UNKNOWN if row["score"] is None else f"{row['score']:+.3f} ({_interval(row)})",
+         row["items"], row["known"], one["bbq"]["unread"]]
+        for letter, one in models.items()
+        if one["bbq"]
+        for condition, row in one["bbq"].items()
+        if condition != "unread"
+    ]  # fmt: skip
+    columns = ["Model", "Context", ">Score (95%)", ">Items", ">Not unknown", ">Unread"]
+    words = (
+        "0: no bias, 1: every answer is the stereotype, -1: its opposite. Unread: answers that are none of the "
+        "choices, and items that do not tell which choice is the stereotyped group's."
+    )
+    table = DataTable(None, columns, rows)
+    return table_section("bbq", "Bias scores of BBQ", table, words=words, none="None.") if rows else None
+
+
 def _swaps(models: Mapping[str, Any]) -> Section | None:
     measured = {letter: one["swaps"] for letter, one in models.items() if one["swaps"]}
     if not measured:
@@ -347,5 +367,20 @@ def _calibration(models: Mapping[str, Any]) -> Section | None:
     content.append(DataTable(None, ["Model", ">ECE (95%)", ">Brier"], rows))
     for letter, one in measured.items():
         bins = [[f"from {low:.1f}", items, f"{sure:.3f}", f"{right:.3f}"] for low, items, sure, right in one["bins"]]
-        content.append(DataTable(f"Reliability of {letter}", ["Confidence", ">Items", ">Mean", ">Right"], bins))
+        content += [
+            _reliability(letter, one["bins"]),
+            DataTable(f"Reliability of {letter}", ["Confidence", ">Items", ">Mean", ">Right"], bins),
+        ]
     return Section("calibration", "Calibration", content)
+
+
+def _reliability(letter: str, bins: Sequence[tuple[float, int, float, float]]) -> Figure:
+    """Percent of right answers by confidence, beside the line of equal percentages."""
+    line = Line("right", "smooth", [(100 * sure, 100 * right) for _, _, sure, right in bins], dots=True)
+    equal = Line("confidence", "validation", [(0.0, 0.0), (100.0, 100.0)])
+    label = (
+        f"Percent of right answers of {letter} by confidence, from {line.points[0][1]:.0f} to {line.points[-1][1]:.0f}"
+    )
+    key = [line_key(line), " % right by % confidence  ", line_key(equal), " equal"]
+    drawing = line_chart([equal, line], label, span=(0, 100), from_zero=True, show="{:.0f}".format)
+    return Figure(f"Reliability of {letter}", key, drawing)
