@@ -2268,6 +2268,17 @@ class ScoreUseSettings(TypedDict, total=False):
     """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
 
 
+class ScoringModelSettings(TypedDict, total=False):
+    """A reward model: a sequence classifier with one label and a chat template."""
+
+    path: Required[str]
+    """Reward model: output of `train` with objective reward, or folder, URI or hub name of a sequence classifier
+    with one label and a chat template.
+    """
+    gpus: int
+    """Number of GPUs that each worker with the reward model reserves."""
+
+
 class SentimentSettings(TypedDict, total=False):
     """A classifier of texts, by whose scores the values of `groups` are compared."""
 
@@ -3691,6 +3702,8 @@ def compare(
     refusals: Sequence[str] = NOT_GIVEN,
     likelihood: bool = NOT_GIVEN,
     general: Place | GeneralTextSettings | None = NOT_GIVEN,
+    rewards: Mapping[str, Place | ScoringModelSettings] = NOT_GIVEN,
+    kl_from: str | None = NOT_GIVEN,
     judge: PairJudgeSettings | None = NOT_GIVEN,
     gate: Mapping[str, GateBoundsSettings] = NOT_GIVEN,
     sampling: SamplingSettings = NOT_GIVEN,
@@ -3736,6 +3749,10 @@ def compare(
             for `bits_per_byte` and the calibration.
         general: General text on which the bits per byte of each trained model are compared with those of its
             base, for forgetting; a path is short for {path: PATH}; null: forgetting is not measured.
+        rewards: Reward models, by the name of the measure that each makes: its score of each answer to the
+            item's question; a path is short for {path: PATH}.
+        kl_from: Folder, URI or hub name of the model from which the divergence (KL) of each model folder is
+            estimated, such as the base; null: not measured.
         judge: Model that judges pairs of answers; null: none.
         gate: Bounds by measure, such as {score: {least_gain: 0.0}}, that the first model must meet against each
             other one; else the command ends with exit code 2.
@@ -3773,6 +3790,8 @@ def compare(
             "refusals": refusals,
             "likelihood": likelihood,
             "general": general,
+            "rewards": rewards,
+            "kl_from": kl_from,
             "judge": judge,
             "gate": gate,
             "sampling": sampling,

@@ -68,12 +68,16 @@ _VARYING = ("seconds", "cost")  # they differ from call to call, so they are not
 
 @dataclass(frozen=True)
 class ModelAnswers:
-    """Files of a model's artifacts. likelihood: None for an endpoint. swapped: None without `swaps`."""
+    """Files of a model's artifacts. likelihood: None for an endpoint. swapped: None without `swaps`. kl: None without
+    `kl_from`. rewards: by their names.
+    """
 
     answers: tuple[str, ...]
     seconds: tuple[str, ...]
     likelihood: tuple[str, ...] | None
     swapped: tuple[str, ...] | None
+    kl: tuple[str, ...] | None
+    rewards: Mapping[str, tuple[str, ...]]
 
 
 def analysis_stage(
@@ -92,10 +96,14 @@ def analysis_stage(
     models, used = {}, [artifacts[ITEMS], *judged.values()]
     for letter in letters:
         named = [f"answers_of.{letter}", f"_work/seconds.{letter}", f"likelihood_of.{letter}",
-                 f"swapped_answers_of.{letter}"]  # fmt: skip
+                 f"swapped_answers_of.{letter}", f"kl_of.{letter}"]  # fmt: skip
         found = [artifacts.get(name) for name in named]
-        used += [one for one in found if one is not None]
-        models[letter] = ModelAnswers(*(None if one is None else tuple(one.file_uris) for one in found))  # type: ignore[arg-type]
+        rewards = {name: artifacts[f"reward_of.{name}.{letter}"] for name in config.rewards}
+        used += [*(one for one in found if one is not None), *rewards.values()]
+        models[letter] = ModelAnswers(
+            *(None if one is None else tuple(one.file_uris) for one in found),  # type: ignore[arg-type]
+            {name: tuple(one.file_uris) for name, one in rewards.items()},
+        )
     texts = artifacts[GENERAL].file_uris if GENERAL in artifacts else []
     swapped = artifacts[SWAPPED].file_uris if swap else []
     used += [artifacts[name] for name, files in ((GENERAL, texts), (SWAPPED, swapped)) if files]
@@ -113,7 +121,8 @@ def analysis_stage(
     )
     decisive = config.model_dump(mode="json", include={"on", "group", "gaps", "answer", "custom"})
     prices = [None if one.request_prices is None else one.request_prices.model_dump() for one in config.models]
-    made_from = fingerprint([VERSION, decisive, prices, [*judged], [*general], [one.manifest.digest for one in used]])
+    names = [[*config.rewards], [*judged], [*general]]
+    made_from = fingerprint([VERSION, decisive, prices, *names, [one.manifest.digest for one in used]])
     outputs = Output(SCORES, SCORES_SCHEMA), Output(FACTS, FACTS_SCHEMA)
     return Stage("scores", outputs, (0,), work, made_from, config.store, memory=4 * GIB)
 
@@ -136,6 +145,11 @@ class ScoreAnswers:
     general: Mapping[str, tuple[tuple[str, ...], ...]]
     swap: WordSwaps | None
     swapped: tuple[str, ...]
+
+    def is_fraction(self, name: str, values: np.ndarray) -> bool:
+        """Whether all values are in [0, 1], and the measure is no log-likelihood, reward, count, time or amount."""
+        unbounded = ("log_likelihood", *LESS_IS_BETTER, *self.config.rewards)
+        return name not in unbounded and bool(((values >= 0) & (values <= 1)).all())
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `items`."""
@@ -201,6 +215,9 @@ class _Measured:
         each = [rouge([one], [two or ""]) for one, two in zip(references, self.answers, strict=True)]
         found |= {name: np.array([one[name] for one in each]) for name in each[0]}
         found |= own_scores([one.loaded() for one in config.custom], self.items, self.answers)
+        for name, uris in self.work.models[self.name].rewards.items():
+            scores = rows_by_item(self.work.store, uris, len(self.items))
+            found[name] = np.array([row["score"] for row in scores], float)
         if self.likelihood is not None:
             tokens = np.maximum(self.likelihood["reference_tokens"], 1)
             found["log_likelihood"] = self.likelihood["reference_log"] / tokens
@@ -323,7 +340,9 @@ class _Analysis:
         best = max(scores, key=lambda name: scores[name].mean())
         pairs = {tuple(sorted(two, key=lambda name: name == best)): None for two in itertools.combinations(scores, 2)}
         found = {
-            (a, b): paired_difference(scores[a], scores[b], self.groups, scale=float(_is_fraction("score", scores[b])))
+            (a, b): paired_difference(
+                scores[a], scores[b], self.groups, scale=float(self.work.is_fraction("score", scores[b]))
+            )
             for a, b in pairs
         }
         others = {}
@@ -363,7 +382,7 @@ class _Analysis:
         family = {
             (name, *key): one
             for name, side in sides.items()
-            for key, one in side.differences(paired_difference, _is_fraction).items()
+            for key, one in side.differences(paired_difference, self.work.is_fraction).items()
         }
         corrected = dict(zip(family, holm([one.p for one in family.values()]), strict=True))
         return {
@@ -422,7 +441,7 @@ class _Analysis:
             there = np.isfinite(values)
             if not there.any():
                 continue
-            bounds = (0.0, 1.0) if _is_fraction(name, values[there]) else None
+            bounds = (0.0, 1.0) if self.work.is_fraction(name, values[there]) else None
             low, high = mean_interval(values[there], self._groups(there), bounds)
             measures[name] = {"value": float(values[there].mean()), "low": low, "high": high}
         measures["bleu"] = {"value": _bleu_of_sums(one.bleu.sum(axis=0)), "low": None, "high": None}
@@ -434,6 +453,7 @@ class _Analysis:
             "uncounted": sum(row["outcome"] == "answered" and not _is_counted(row) for row in one.rows),
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
             "calibration": self._calibration(one),
+            "kl": self._kl(one),
             "gaps": self._gaps(one),
             "bbq": self._bbq(one),
         }
@@ -458,6 +478,31 @@ class _Analysis:
             for at, answer in enumerate(one.answers)
         ]
         return bias_scores(outcomes, self.groups, mean_interval) | {"unread": outcomes.count(None)}
+
+    def _kl(self, one: _Measured) -> dict[str, Any] | None:
+        """The mean log ratio of the probabilities of the model's own answers, by it and by the model of `kl_from`, in
+        nats for each token; None if that model has another tokenizer, or nothing was measured.
+        """
+        uris = self.work.models[one.name].kl
+        if uris is None or one.likelihood is None:
+            return None
+        rows = rows_by_item(self.work.store, uris, len(self.items))
+        base, tokens = (np.array([row[name] for row in rows], float) for name in ("answer_log", "answer_tokens"))
+        own = one.likelihood["answer_log"]
+        there = np.isfinite(own) & np.isfinite(base)
+        if not there.any() or (tokens != one.likelihood["answer_tokens"])[there].any():
+            return None
+        # The token that ends an answer is no part of its text.
+        written = np.array([row["tokens"]["output"] - (row["finish"] == "stop") for row in one.rows], float)
+        found = paired_difference(own[there], base[there], self._groups(there), weights=tokens[there])
+        return {
+            "value": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "answers": int(there.sum()),
+            "tokens": int(tokens[there].sum()),
+            "tokenised_otherwise": int((written != tokens)[there].sum()),
+        }
 
     def _gaps(self, one: _Measured) -> list[dict[str, Any]]:
         """The gaps between the values of each field of `gaps`, within the model."""
@@ -496,7 +541,7 @@ class _Analysis:
                     right,
                     self._groups(there),
                     weights=a.bytes[there] if of_bytes else None,
-                    scale=float(_is_fraction(name, pair[:, there])),
+                    scale=float(self.work.is_fraction(name, pair[:, there])),
                 )
         return found | {"bleu": corpus_difference(a.bleu, b.bleu, _bleu_of_sums.load(), self.groups)}
 
@@ -592,11 +637,6 @@ def _undecided(one_sided: int) -> dict[str, Any]:
 def _share(count: int, total: int) -> dict[str, Any]:
     low, high = wilson(count, total)
     return {"share": count / total if total else None, "low": low, "high": high, "of": total}
-
-
-def _is_fraction(name: str, values: np.ndarray) -> bool:
-    """Whether all values are in [0, 1], and the measure is no log-likelihood, count, time or amount by its name."""
-    return name not in ("log_likelihood", *LESS_IS_BETTER) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def _rows(family: Mapping[Any, PairedDifference], first: str) -> dict[Any, dict[str, Any]]:

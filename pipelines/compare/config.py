@@ -1,7 +1,7 @@
 """The settings of a `kind: compare` config."""
 
 import string
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -16,9 +16,11 @@ from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.swaps import check_pairs
 from raymill.pipelines.prompting.config import ByMethod, PromptConfig, PromptText, ShownExamples
+from raymill.pipelines.reward_model import ScoringModel
 
 # Measures that are better if smaller; names that a score of `custom` cannot have.
 LESS_IS_BETTER = ("bits_per_byte", "seconds", "output_tokens", "cost")
+_OF_REFERENCES = ("exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL")
 MEASURES = ("score", "refused", "log_likelihood", "judge", *LESS_IS_BETTER)
 
 
@@ -172,6 +174,17 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         description="General text on which the bits per byte of each trained model are compared with those of its "
         "base, for forgetting; a path is short for {path: PATH}; null: forgetting is not measured",
     )
+    rewards: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ScoringModel] = Field(
+        {},
+        description="Reward models, by the name of the measure that each makes: its score of each answer to the "
+        "item's question; a path is short for {path: PATH}",
+    )
+    kl_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder, URI or hub name of the model from which the divergence (KL) of each model folder is "
+        "estimated, such as the base; null: not measured",
+    )
     judge: PairJudge | None = Field(None, description="Model that judges pairs of answers; null: none")
     gate: dict[str, GateBounds] = Field(
         {},
@@ -209,6 +222,10 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         named = [one.plugin.name for one in self.custom if one.plugin]
         if taken := sorted({*named} & {*MEASURES}):
             raise ValueError(f"custom: {taken[0]} is a measure of `compare`; give the score another `name`")
+        if taken := sorted({*self.rewards} & {*self._own_measures, *LESS_IS_BETTER, *MEASURES, *_OF_REFERENCES}):
+            raise ValueError(f"rewards: {taken[0]} is another measure; give the reward another name")
+        if self.kl_from is not None and not self.likelihood:
+            raise ValueError("kl_from: compares log-probabilities; set likelihood: true")
         for measure, bounds in self.gate.items():
             if measure not in self.measures:
                 raise ValueError(f"gate: {measure} is not measured of all models; there are {', '.join(self.measures)}")
@@ -228,10 +245,13 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         return (root, last) if last in SPLITS else (self.on, "test")
 
     @property
+    def _own_measures(self) -> list[str]:
+        return [one.plugin.name if one.plugin else str(one) for one in self.custom]
+
+    @property
     def measures(self) -> list[str]:
         """The measures that all models have and that can have a bound."""
-        own = [one.plugin.name if one.plugin else str(one) for one in self.custom]
-        found = ["score", "exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "refused", *own]
+        found = ["score", *_OF_REFERENCES, "refused", *self._own_measures, *self.rewards]
         found += ["output_tokens", "seconds"]
         if self.likelihood and all(one.path for one in self.models):
             found += ["log_likelihood", "bits_per_byte"]

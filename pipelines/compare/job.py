@@ -3,6 +3,8 @@
     items             the items, the examples before each, and swapped prompts       -> items, examples, swapped
     ask.A             the answers of model A                                         -> answers_of.A
     likelihood.A      log-probabilities of references and answers, of model folders  -> likelihood_of.A
+    kl.A              log-probabilities of A's answers by the model of `kl_from`     -> kl_of.A
+    reward.NAME.A     scores of A's answers by a reward model                        -> reward_of.NAME.A
     pairs.B, judges/B pairs of answers of A and B, and a run of `generate` on them   -> pairs_of.B
     texts, general.A  general texts, their log-probabilities by models and bases     -> general, general_of.A
     scores            measures of each answer, differences of A to each other model  -> scores
@@ -62,10 +64,13 @@ from raymill.pipelines.compare.gate import decided
 from raymill.pipelines.compare.page import sections
 from raymill.pipelines.compare.recommend import recommended
 from raymill.pipelines.compare.stages import (
+    BASE_SCHEMA,
     LIKELIHOOD_SCHEMA,
     PAIRS_SCHEMA,
+    REWARD_SCHEMA,
     MakePairs,
     MeasureLikelihood,
+    ScoreAnswersByModel,
     load_model,
 )
 from raymill.pipelines.compare.swaps import WordSwaps, load_pairs
@@ -78,12 +83,14 @@ from raymill.pipelines.prompting.asking import MOST_RANGES, ask_variants, refuse
 from raymill.pipelines.prompting.compare import ranked_by
 from raymill.pipelines.prompting.stages import ITEMS
 from raymill.pipelines.prompting.variants import PromptVariant
+from raymill.pipelines.reward_model import load_reward_model
 
 _analysis = Entry("raymill.pipelines.compare.analyse:analysis_stage")  # it loads scipy
 
 log = logging.getLogger(__name__)
 
 VERSION = "1"
+_MOST_OTHERWISE = 0.05  # fraction of answers, without a warning
 DECISION = "decision.json"
 _NO_EFFECT_ON_RESULT = STORES | dict.fromkeys(("output", "answers", "budget", "execution", "models"), True)
 
@@ -213,7 +220,24 @@ class CompareJob(RunJob[CompareConfig]):
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, exclude_none=True))
         if self.swap is not None:
             plain["swaps"] = [[*pair] for pair in self.swap.pairs]
+        for name, model in self.reward_models.items():
+            plain["rewards"][name] = model.revision
+        if not plain["rewards"]:
+            del plain["rewards"]  # as in records of earlier versions
+        if self.kl_model is not None:
+            plain["kl_from"] = self.kl_model.revision
         return plain | {"models": [one.decisive for one in self.models.values()]}
+
+    @cached_property
+    def reward_models(self) -> dict[str, ModelSettings]:
+        """Name of the measure -> the reward model, located."""
+        return {name: one.located(self.store) for name, one in self.config.rewards.items()}
+
+    @cached_property
+    def kl_model(self) -> ModelSettings | None:
+        """The model of `kl_from`, located; None: there is none."""
+        given = self.config.kl_from
+        return None if given is None else located(self.store, exported(self.store, ModelSettings(path=given)))
 
     @cached_property
     def data_digest(self) -> str:
@@ -337,10 +361,14 @@ class CompareJob(RunJob[CompareConfig]):
             prompting, self.root, self.models, self.variants, self.embedding_run, made_from, making, seconds_apart=True,
             swap=self.swap,
         )  # fmt: skip
-        if config.likelihood:
-            for letter, model in self.models.items():
-                if model.path is not None:
-                    artifacts |= making.run(self._likelihood(letter, model, artifacts))
+        for letter, model in self.models.items():
+            if config.likelihood and model.path is not None:
+                artifacts |= making.run(self._likelihood(f"likelihood.{letter}", letter, model, artifacts))
+                if self.kl_model is not None and self.kl_model.revision != model.revision:
+                    base = self.kl_model.model_copy(update={"gpus": model.worker_gpus})
+                    artifacts |= making.run(self._likelihood(f"kl.{letter}", letter, base, artifacts))
+            for name in self.reward_models:
+                artifacts |= making.run(self._reward(name, letter, artifacts))
         judged = {}
         if config.judge:
             for letter in [*self.models][1:]:
@@ -365,19 +393,38 @@ class CompareJob(RunJob[CompareConfig]):
         told = {"verdict": report["comparisons"][0]["measures"]["score"]["verdict"]}
         return Made(report, digests_of(results), {"finished": report["finished"], "told": told})
 
-    def _likelihood(self, letter: str, model: ModelSettings, artifacts: Mapping[str, Artifact]) -> Stage:
-        requests, answers = artifacts[requests_of(letter)], artifacts[f"answers_of.{letter}"]
-        items, ranges = artifacts[ITEMS], 1 + max((file.unit for file in answers.manifest.files), default=0)
-        work = MeasureLikelihood(letter, self.store, tuple(requests.file_uris), tuple(items.file_uris))
+    def _likelihood(self, name: str, letter: str, model: ModelSettings, artifacts: Mapping[str, Artifact]) -> Stage:
+        """The stage `likelihood.LETTER` or `kl.LETTER`, whose log-probabilities are by `model`."""
+        requests, answers, items = artifacts[requests_of(letter)], artifacts[f"answers_of.{letter}"], artifacts[ITEMS]
+        output = Output(name.replace(".", "_of.", 1), BASE_SCHEMA if name.startswith("kl.") else LIKELIHOOD_SCHEMA)
+        work = MeasureLikelihood(
+            output.name, output.schema, self.store, tuple(requests.file_uris), tuple(items.file_uris)
+        )
         return Stage(
-            f"likelihood.{letter}",
-            (Output(f"likelihood_of.{letter}", LIKELIHOOD_SCHEMA),),
-            [(number, files) for number, files in enumerate(answers.files_by_unit(ranges)) if files],
+            name,
+            (output,),
+            [(number, files) for number, files in enumerate(_files_of_ranges(answers)) if files],
             work,
             fingerprint([VERSION, model.decisive, items.manifest.digest, answers.manifest.digest]),
             self.store,
             memory=2 * GIB,
             setup=partial(load_model, self.store, model.path),
+            gpus=model.worker_gpus,
+        )
+
+    def _reward(self, name: str, letter: str, artifacts: Mapping[str, Artifact]) -> Stage:
+        """The stage `reward.NAME.LETTER`."""
+        answers, items, model = artifacts[f"answers_of.{letter}"], artifacts[ITEMS], self.reward_models[name]
+        output = Output(f"reward_of.{name}.{letter}", REWARD_SCHEMA)
+        return Stage(
+            f"reward.{name}.{letter}",
+            (output,),
+            [files for files in _files_of_ranges(answers) if files],
+            ScoreAnswersByModel(output.name, self.store, tuple(items.file_uris)),
+            fingerprint([VERSION, model.revision, items.manifest.digest, answers.manifest.digest]),
+            self.store,
+            memory=2 * GIB,
+            setup=partial(load_reward_model, self.store, model.path),
             gpus=model.worker_gpus,
         )
 
@@ -446,6 +493,17 @@ class CompareJob(RunJob[CompareConfig]):
                 warnings.append(
                     f"{letter}: {plural(without, 'item')} without an answer, with the score 0; the first: {first!r}."
                 )
+            kl = found["kl"]
+            if f"kl_of.{letter}" in artifacts and kl is None:
+                warnings.append(
+                    f"{letter}: its divergence from `kl_from` is not measured; no answer has tokens, or the tokenizers "
+                    "differ."
+                )
+            elif kl is not None and kl["tokenised_otherwise"] > _MOST_OTHERWISE * kl["answers"]:
+                warnings.append(
+                    f"{letter}: {kl['tokenised_otherwise']:,} of {plural(kl['answers'], 'answer')} have other tokens "
+                    "when their text is tokenised than the model wrote, so its divergence may be wrong."
+                )
             if found["uncounted"]:
                 warnings.append(
                     f"{letter}: {plural(found['uncounted'], 'answer')} without the numbers of tokens, which the server "
@@ -497,8 +555,16 @@ class CompareJob(RunJob[CompareConfig]):
     def unit_count(self) -> int:
         found = self.config.general
         of_texts = 0 if found is None else 1 + 2 * math.ceil(found.documents / DOCUMENTS)
-        return 2 + (2 * (MOST_RANGES + 1) + of_texts) * len(self.config.models)
+        stages = 2 + len(self.config.rewards) + (self.config.kl_from is not None)
+        return 2 + (stages * (MOST_RANGES + 1) + of_texts) * len(self.config.models)
 
     def machines(self, seconds: float | None) -> Machines:
-        gpus = max(one.worker_gpus for one in self.config.models)
+        gpus = max(
+            *(one.worker_gpus for one in self.config.models), *(one.gpus for one in self.config.rewards.values())
+        )
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
+
+
+def _files_of_ranges(answers: Artifact) -> list[list[str]]:
+    """The files with answers to each range of requests."""
+    return answers.files_by_unit(1 + max((file.unit for file in answers.manifest.files), default=0))

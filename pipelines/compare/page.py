@@ -58,6 +58,11 @@ _SWAPS = (
     "Words: prompts with words of the first column minus those of the second, of items with words of one column. 95% "
     "intervals; p corrected by Holm for all rows."
 )
+_OVER_OPTIMISED = (
+    "With 95% intervals. Over-optimisation: a reward that a model was trained on rises with the divergence from the "
+    "base, while other rewards and the judge fall. KL: mean log ratio of the probabilities of a model's own answers, "
+    "by it and by the model of `kl_from`; an estimate of the divergence if answers are drawn at temperature 1."
+)
 _CALIBRATION = (
     "Confidence: the geometric mean of the probabilities of an answer's tokens. Right: equal to the reference. ECE: "
     "expected calibration error, in ten bins of equal width, with a 95% interval."
@@ -70,7 +75,8 @@ def sections(report: Mapping[str, Any], config: Mapping[str, Any]) -> list[Secti
     found += [_gate(report["gate"]), _approaches(report), _models(report["models"])]
     for one in report["comparisons"]:
         found += [_differences(one, report), _slices(one), _judge(one), _regressions(one)]
-    found += [_gaps(report["models"]), _bbq(report["models"]), _swaps(report["models"]), _calibration(report["models"])]
+    found += [_over_optimisation(report, config), _gaps(report["models"]), _bbq(report["models"])]
+    found += [_swaps(report["models"]), _calibration(report["models"])]
     return [*found, config_section(config)]
 
 
@@ -333,6 +339,27 @@ def _swaps(models: Mapping[str, Any]) -> Section | None:
             aside = f"{letter}: same {row['consistency']:.3f}, scores {row['score_original']:.3f}, "
             content.append(_texts_of_item(row["id"], f"{aside}{row['score_swapped']:.3f}", texts, is_open=False))
     return Section("swaps", "Swapped words", content)
+
+
+def _over_optimisation(report: Mapping[str, Any], config: Mapping[str, Any]) -> Section | None:
+    """Rewards beside the judge and the divergence from the base, which no model was trained on."""
+    rewards, models = [*config["rewards"]], report["models"]
+    if not rewards and all(one["kl"] is None for one in models.values()):
+        return None
+    wins = {one["b"]: 1 - one["judge"]["win_rate"] for one in report["comparisons"] if one["judge"]}
+    rows: list[list[Content]] = [
+        [
+            f"{letter}: {one['title']}",
+            _known(one["kl"], lambda kl: f"{kl['value']:.4f} ({kl['low']:.4f} to {kl['high']:.4f})"),
+            *(_mean(reward, one["measures"].get(reward)) for reward in rewards),
+            f"{wins[letter]:.1%}" if letter in wins else "",
+        ]
+        for letter, one in models.items()
+    ]
+    columns = ["Model", ">KL, nats a token", *(f">{reward}" for reward in rewards), ">Wins against A, ties as half"]
+    return table_section(
+        "rewards", "Rewards and divergence", DataTable(None, columns, rows), words=_OVER_OPTIMISED, none="None."
+    )
 
 
 def _gaps(models: Mapping[str, Any]) -> Section | None:

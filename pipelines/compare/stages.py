@@ -1,4 +1,4 @@
-"""The stages of `raymill compare` after the answers: log-likelihoods, and the pairs that a judge is shown."""
+"""The stages of `raymill compare` after the answers: log-likelihoods, rewards, and the pairs that a judge is shown."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from raymill.cluster.output import changed
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prompting.stages import request_rows
+from raymill.pipelines.reward_model import scored
 
 LIKELIHOOD_SCHEMA = pa.schema(
     [
@@ -23,6 +24,8 @@ LIKELIHOOD_SCHEMA = pa.schema(
         ("answer_tokens", pa.int32()),
     ]
 )
+BASE_SCHEMA = pa.schema([LIKELIHOOD_SCHEMA.field(name) for name in ("item", "answer_log", "answer_tokens")])
+REWARD_SCHEMA = pa.schema([("item", pa.int32()), ("score", pa.float64())])  # NaN: none
 PAIRS_SCHEMA = pa.schema(
     [("id", pa.string()), ("text", pa.large_string()), ("a", pa.large_string()), ("b", pa.large_string())]
 )
@@ -32,12 +35,15 @@ load_model = Entry("raymill.training.evaluation.answering:folder_model")  # it l
 
 @dataclass(frozen=True)
 class MeasureLikelihood:
-    """The work of a stage `likelihood.MODEL`: the log-probabilities of references and of the model's own answers.
+    """The work of the stages `likelihood.MODEL`, the log-probabilities of references and of the model's own answers,
+    and `kl.MODEL`, those of its answers by another model.
 
-    requests: sliced files with the requests to the model. items: files of the artifact `items`.
+    output: name of the artifact. schema: LIKELIHOOD_SCHEMA or BASE_SCHEMA. requests: sliced files with the requests to
+    the model. items: files of the artifact `items`.
     """
 
-    name: str
+    output: str
+    schema: pa.Schema
     store: Store
     requests: tuple[str, ...]
     items: tuple[str, ...]
@@ -52,12 +58,42 @@ class MeasureLikelihood:
             messages = json.loads(asked[row["variant"], row["item"]])["messages"]
             found = {"item": row["item"]}
             for side, text in (("reference", references[row["item"]]), ("answer", row["content"] or "")):
+                if f"{side}_log" not in self.schema.names:
+                    continue
                 log, tokens = model.log_likelihood(messages, text)
                 found |= {f"{side}_log": round(log, _DIGITS), f"{side}_tokens": tokens}
             rows.append(found)
         if rows:
-            scratch.write(f"likelihood_of.{self.name}", pa.Table.from_pylist(rows, LIKELIHOOD_SCHEMA))
+            scratch.write(self.output, pa.Table.from_pylist(rows, self.schema))
         return {"measured": len(rows)}
+
+
+@dataclass(frozen=True)
+class ScoreAnswersByModel:
+    """The work of a stage `reward.NAME.MODEL`: the scores of a model's answers to the items' questions, by a reward
+    model. output: name of the artifact. items: files of the artifact `items`.
+    """
+
+    output: str
+    store: Store
+    items: tuple[str, ...]
+
+    def __call__(self, answers: Sequence[str], scratch: Scratch, model: Any) -> Counters:
+        """answers: files with some of the model's answers. Counters: `measured`."""
+        asked = [one for table in read_tables(self.store, self.items) for one in table["question"].to_pylist()]
+        rows = [row for table in read_tables(self.store, answers) for row in table.to_pylist()]
+        there = [row for row in rows if row["content"] is not None]
+        scores = scored(
+            model,
+            [
+                [{"role": "user", "content": asked[row["item"]]}, {"role": "assistant", "content": row["content"]}]
+                for row in there
+            ],
+        )
+        of_item = {row["item"]: score for row, score in zip(there, scores, strict=True)}
+        found = [{"item": row["item"], "score": of_item.get(row["item"], float("nan"))} for row in rows]
+        scratch.write(self.output, pa.Table.from_pylist(found, REWARD_SCHEMA))
+        return {"measured": len(there)}
 
 
 @dataclass(frozen=True)
