@@ -39,10 +39,10 @@ def test_the_configs_in_the_guides_load(tmp_path):
         names += [name] * is_whole
     assert names == [
         "web", "helpdesk", "helpdesk-lora", "helpdesk-dpo", "helpdesk-model", "helpdesk-model", "web", "round-1", "sms",
-        "tickets", "bbq", "peps", "multilingual", "crawl", "best", "upsampled", "site", "articles", "clean",
+        "tickets", "over-optimisation", "harmful", "bbq", "peps", "multilingual", "crawl", "best", "upsampled", "site",
+        "articles", "clean",
         "educational", "lessons", "lessons-by-meaning", "tickets-errors", "log-errors", "slice-1", "more",
-        "manuals-qa", "friendly", "manuals-checked",
-        "manuals-best", "intents-paraphrased",
+        "manuals-qa", "friendly", "manuals-checked", "manuals-best", "intents-paraphrased",
         "manuals-personas", "faq", "helpdesk", "machines",
         "support", "exports", "intents", "tickets-data", "tickets", "tickets-test", "gsm8k-lora",
     ]  # fmt: skip

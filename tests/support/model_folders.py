@@ -1,4 +1,4 @@
-"""Folders of models as hubs have them: config.json, a tokenizer, and weights that are zeros."""
+"""Folders of models as hubs have them: config.json, a tokenizer, and weights that are zeros or random."""
 
 import json
 from functools import cache
@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from raymill.training.model_folder.folder import SINGLE
+from raymill.training.pack.template import CHATML
+from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import MODEL
 
 
@@ -43,3 +45,16 @@ def write_weights(path: Path, **changed: tuple[int, ...] | None) -> None:
     shapes = dict(shapes_of((path / "config.json").read_text()))
     shapes |= {name.replace("__", "."): shape for name, shape in changed.items()}
     save_file({name: np.zeros(shape, np.float16) for name, shape in shapes.items() if shape}, path / SINGLE)
+
+
+def chat_model(path: Path, seed: int) -> str:
+    """A model of some thousand random weights, with a tokenizer and a chat template."""
+    tokenizer = tiny(CHATML)
+    saved(path, tokenizer)
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(path)
+    return str(path)

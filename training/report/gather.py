@@ -86,6 +86,9 @@ FIT = {
         "workers": [int], "trainable_parameters": int, "all_parameters": int, "steps_without_spread?": int,
     },
     "validation": [{"step": int, **_MEASURED}],  # after `step` steps
+    # Of objective grpo, at each validation: the mean reward of greedy answers to held-out prompts; of the steps since
+    # the one before, the mean reward of the sampled answers and the divergence from the base, null if not measured.
+    "rewards?": [{"step": int, "validation": float, "sampled": float | None, "kl": float | None}],
     "curves": dict.fromkeys(_CURVES, _POINTS) | dict.fromkeys((f"{name}?" for name in _OF_ANSWERS), _POINTS),
     "events": [{"step": int, "words": str}],  # a restart of the workers after `step`, or a step that was skipped
     "damaged_checkpoints": [str],  # a sentence for each that could not be read, with the steps that were repeated
@@ -166,6 +169,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
             **({"steps_without_spread": log.without_spread} if log.without_spread else {}),
         },
         "validation": log.validation,
+        **({"rewards": log.rewards} if config.objective == "grpo" else {}),
         "curves": log.curves(),
         "events": restarts(attempts, outcome["skipped"]),
         "damaged_checkpoints": [line for attempt in attempts for line in damage_lines(attempt)],
@@ -307,13 +311,22 @@ class Log:
         self.validation: list[dict[str, Any]] = []
         self.tokens = self.label_tokens = self.lines = self.without_spread = 0
         self.compile_s = self.validation_s = 0.0
+        self.rewards: list[dict[str, Any]] = []  # at each validation
+        since: dict[str, list[float]] = {"reward_mean": [], "kl": []}  # of the steps after the last one
         self.slowest: dict[int, array] = {}  # rank -> its time / the median worker's, of each step in which it was last
         for record in records:
             self.lines += record["step"] > 0
             self.compile_s += record.get("compile_s", 0.0)
             self.validation_s += record.get("validation_s", 0.0)
+            for name, values_since in since.items():
+                if (one := record.get(name)) is not None:
+                    values_since.append(float(one))  # type: ignore[arg-type]
             if (measured := record.get("validation")) is not None:
                 self.validation.append({"step": record["step"], **measured})
+                sampled, kl = (statistics.fmean(found) if found else None for found in since.values())
+                reward = 0.0 - measured["loss"]
+                self.rewards.append({"step": record["step"], "validation": reward, "sampled": sampled, "kl": kl})
+                since = {name: [] for name in since}
             if "loss" not in record:
                 self.without_spread += "groups_without_spread" in record
                 continue

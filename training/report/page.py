@@ -189,7 +189,7 @@ def curves(fit: Fit) -> Contents:
     )
     loss = styled("loss-chart", _loss(fit, validation, span, marks), *_events(fit), tag="div")
     answers = (_of_answers(fit, title, words, names, span, marks) for title, words, names in _ANSWER_CHARTS)
-    return [note(words), loss, styled("charts", *answers, *charts, tag="div"), _as_table(fit)]
+    return [note(words), loss, styled("charts", *answers, *charts, tag="div"), _rewards(fit), _as_table(fit)]
 
 
 # Title, words and lines (curve -> class and name) of the charts of answers.
@@ -262,6 +262,26 @@ def _events(fit: Fit) -> Contents:
     rest = len(items) - _MAX_EVENTS
     shown = Items(items[:_MAX_EVENTS], "events", ordered=True) if items else None
     return [shown, note(f"And {plural(rest, 'more interruption')}.") if rest > 0 else None]
+
+
+def _rewards(fit: Fit) -> DataTable | None:
+    """Rewards of held-out prompts beside those that were trained on, and the divergence from the base."""
+    if not (found := fit.get("rewards")):
+        return None
+    rows = [
+        [
+            count(one["step"]),
+            *("" if one[key] is None else decimal(one[key]) for key in ("validation", "sampled", "kl")),
+        ]
+        for one in found
+    ]
+    columns = [">Step", ">Held-out prompts", ">Sampled answers", ">KL"]
+    words = (
+        "Mean rewards at each validation: of greedy answers to held-out prompts, and of the answers sampled since the "
+        "validation before. Where the second rises and the first does not, the training went too far. A reward that is "
+        "no measure of your own goal shows it in neither: compare checkpoints by a judge."
+    )
+    return DataTable(words, columns, rows)
 
 
 def _as_table(fit: Fit) -> Fold:

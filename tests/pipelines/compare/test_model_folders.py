@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import sacrebleu
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymill.cluster.engine import Engine
 from raymill.cluster.errors import DataError, UserError
@@ -24,33 +24,18 @@ from raymill.pipelines.paired import holm, paired_difference
 from raymill.training.evaluation.answering import LEAST_LOG, ModelFolder, folder_model
 from raymill.training.evaluation.scores import bleu, bleu_of_sums, bleu_sums
 from raymill.training.model_folder.folder import located_with_fingerprint
-from raymill.training.pack.template import CHATML
 from tests.support.compare_inline import compare_inline as run
 from tests.support.compare_inline import tickets
 from tests.support.generate_inline import rows
 from tests.support.inline import InlineEngine
-from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.model_folders import chat_model
 from tests.support.train_inline import MODEL, train_inline, write_corpus
-
-
-def model(path, seed):
-    """A model of some thousand random weights, with a tokenizer and a chat template."""
-    path.mkdir()
-    tokenizer = tiny(CHATML)
-    saved(path, tokenizer)
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=256,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    return [model(root / f"m{seed}", seed) for seed in (1, 2)]
+    return [chat_model(root / f"m{seed}", seed) for seed in (1, 2)]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from raymill.pipelines.compare.config import CompareConfig
 from raymill.training.pack.template import CHATML
-from tests.pipelines.compare.test_model_folders import model
 from tests.support.compare_inline import compare_inline as run
 from tests.support.compare_inline import planted
 from tests.support.generate_inline import rows
+from tests.support.model_folders import chat_model
 from tests.support.reward_folders import reward_folder, scores_by_transformers
 from tests.support.tiny_tokenizers import tiny
 
@@ -65,7 +65,7 @@ def digits_model(path: Path, chances: list[float]) -> str:
     """A model that writes the digits 0 to 3 with these probabilities, whatever stands before: all tokens have one
     embedding, so that all hidden states are equal. No two digits are one token.
     """
-    folder = model(path, 1)
+    folder = chat_model(path, 1)
     loaded, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), tiny(CHATML)
     with torch.no_grad():
         loaded.model.embed_tokens.weight[:] = loaded.model.embed_tokens.weight[5].clone()
@@ -98,7 +98,7 @@ def test_the_divergence_is_the_mean_log_ratio_of_a_models_own_answers(config, mo
 
 def test_answers_that_are_other_tokens_when_they_are_read_again_are_a_warning(config, monkeypatch, tmp_path):
     """A model of random weights writes tokens that no tokenizer makes of their text."""
-    folders = [model(tmp_path / f"m{seed}", seed) for seed in (1, 2)]
+    folders = [chat_model(tmp_path / f"m{seed}", seed) for seed in (1, 2)]
     other = {"models": folders, "kl_from": folders[1], "items": 10, "sampling": {"temperature": 1, "max_tokens": 8}}
     made = run(config | other, monkeypatch)
     assert made.report["models"]["A"]["kl"]["tokenised_otherwise"] > 1

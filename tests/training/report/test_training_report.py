@@ -483,6 +483,24 @@ def test_of_sampled_answers_the_report_has_mean_rewards_and_steps_without_differ
     assert "Validation reward" in page and "0.250 → 0.750" in page and "highest at step 10" in page
 
 
+def test_rewards_that_were_trained_on_stand_beside_those_of_held_out_prompts():
+    """Step 3 had equal rewards, so it has no loss. The divergence is measured with a penalty alone."""
+    measured = validated(-0.25, -0.75, -0.5)
+    steps = [
+        {"step": 0, "workers": 1, "validation": measured[0]},
+        {"step": 1, "workers": 1, "loss": 0.1, "reward_mean": 0.25, "kl": 0.01},
+        {"step": 2, "workers": 1, "loss": 0.1, "reward_mean": 0.5, "kl": 0.03, "validation": measured[1]},
+        {"step": 3, "workers": 1, "reward_mean": 1.0, "validation": measured[2]},
+    ]
+    found = Log(steps).rewards
+    assert [tuple(one.values()) for one in found] == [
+        (0, 0.25, None, None), (2, 0.75, 0.375, 0.02), (3, 0.5, 1.0, None),
+    ]  # fmt: skip
+    page = render(made.report() | {"fits": [fit() | {"rewards": found}]})
+    assert "Held-out prompts" in page and "0.375" in page
+    assert "Held-out prompts" not in render(made.report())
+
+
 def test_a_single_row_that_could_not_be_read_is_said():
     odd = fit()
     odd["corpora"][0]["left_out"] = {"broken_json": 1, "empty": 2}
