@@ -147,9 +147,8 @@ class ScoreAnswers:
     swapped: tuple[str, ...]
 
     def is_fraction(self, name: str, values: np.ndarray) -> bool:
-        """Whether all values are in [0, 1], and the measure is no log-likelihood, reward, count, time or amount."""
-        unbounded = ("log_likelihood", *LESS_IS_BETTER, *self.config.rewards)
-        return name not in unbounded and bool(((values >= 0) & (values <= 1)).all())
+        """As `_is_fraction`; rewards are none."""
+        return name not in self.config.rewards and _is_fraction(name, values)
 
     def __call__(self, _: int, scratch: Scratch) -> Counters:
         """Counters: `items`."""
@@ -637,6 +636,11 @@ def _undecided(one_sided: int) -> dict[str, Any]:
 def _share(count: int, total: int) -> dict[str, Any]:
     low, high = wilson(count, total)
     return {"share": count / total if total else None, "low": low, "high": high, "of": total}
+
+
+def _is_fraction(name: str, values: np.ndarray) -> bool:
+    """Whether all values are in [0, 1], and the measure is no log-likelihood, count, time or amount by its name."""
+    return name not in ("log_likelihood", *LESS_IS_BETTER) and bool(((values >= 0) & (values <= 1)).all())
 
 
 def _rows(family: Mapping[Any, PairedDifference], first: str) -> dict[Any, dict[str, Any]]:
