@@ -39,6 +39,7 @@ GUIDES = {
     "pipelines/prepare/assess/README.md": "reference/assess.md",
     "pipelines/curate/REFERENCE.md": "reference/curate.md",
     "pipelines/prepare/REFERENCE.md": "reference/prepare.md",
+    "pipelines/compare/REFERENCE.md": "reference/compare.md",
     "training/REFERENCE.md": "reference/train.md",
     "pipelines/rules/README.md": "how-to/rules.md",
     "training/README.md": "how-to/train.md",

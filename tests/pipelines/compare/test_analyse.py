@@ -6,8 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raymill.cluster.errors import DataError
 from raymill.pipelines.compare import analyse
 from raymill.pipelines.compare.analyse import _Analysis, _is_counted, _is_fraction, _Measured, _rows
+from raymill.pipelines.compare.swaps import WordSwaps
 from raymill.pipelines.paired import PairedDifference
 
 
@@ -128,3 +130,15 @@ def test_what_a_judge_says_by_hand(monkeypatch):
     # The answer shown first has both votes of item 4, and one of items 0, 1 and 8, of nine that are no tie.
     assert shares == {"first_shown_wins": pytest.approx(5 / 9), "longer_wins": pytest.approx(2 / 3)}
     assert analysis(a)._judged("C", *(SimpleNamespace(answers=one) for one in (a, b))) is None
+
+
+@pytest.mark.parametrize("answered", [[0], [0, 1, 2], [0, 2]])
+def test_answers_to_other_prompts_than_the_swapped_ones_are_of_a_changed_file(monkeypatch, answered):
+    rows = pa.table({"item": answered, "outcome": ["answered"] * len(answered), "content": ["x"] * len(answered)})
+    monkeypatch.setattr(analyse, "read_tables", lambda store, uris: [rows])
+    found = analysis("wx")
+    vars(found.work).update(swap=WordSwaps((("w", "x"),)), swapped=("out/swapped/part.parquet",))
+    vars(found.work)["models"] = {"A": SimpleNamespace(swapped=("out/swapped_answers_of.A/part.parquet",))}
+    questions = [{"item": 0, "question": "x"}, {"item": 1, "question": "w"}]
+    with pytest.raises(DataError, match=r"swapped_answers_of.A/part.parquet: was changed after it was written"):
+        found._swapped(SimpleNamespace(name="A"), questions)

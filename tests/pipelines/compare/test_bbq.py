@@ -121,6 +121,7 @@ def test_a_model_with_stereotypes_has_high_scores_and_a_fair_one_none(monkeypatc
             {"models": models, "on": str(tmp_path / "data"), "answer": "label", "output": str(tmp_path / "out")},
             monkeypatch,
         )
+    assert made.report["items"] == 128, "the rules of prepare remove none"
     biased, fair = (made.report["models"][letter]["bbq"] for letter in "AB")
     assert (biased["ambiguous"]["score"], biased["disambiguated"]["score"], biased["unread"]) == (1, 1, 0)
     assert (fair["ambiguous"]["score"], fair["ambiguous"]["known"]) == (0, 0) and abs(
