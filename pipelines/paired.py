@@ -12,6 +12,7 @@ Letters: N items, G groups of items that are drawn together (without groups each
     needed     (z of the level + z of the power)^2 x mean square of the differences / difference^2
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ _DRAWS, _FLIPS, _SEED = 2000, 9999, 0
 _ENUMERATED = 16  # largest number of groups that differ whose sign flips are all computed
 _FEW = 20  # with fewer groups that differ, two further groups are added
 _AT_ONCE = 2_000_000  # largest number of resampled values in memory
+_MOST_NEEDED = 1e12  # items
 _BINS = 10  # of equal width, of confidence
 
 CorpusMeasure = Callable[[np.ndarray], float]  # float64[K], sums over items -> the measure
@@ -164,13 +166,15 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def items_needed(square: float, difference: float, level: float = LEVEL, power: float = POWER) -> int | None:
-    """The number of items with which a difference is detected with this power; None for the difference 0.
+    """The number of items with which a difference is detected with this power; None for the difference 0, and if it is
+    above 10^12.
 
     square: mean square of the items' differences; for scores of 0 and 1 the fraction of items that differ.
     """
     if not difference:
         return None
-    return int(np.ceil((norm.ppf(1 - level / 2) + norm.ppf(power)) ** 2 * square / difference**2))
+    root = float(norm.ppf(1 - level / 2) + norm.ppf(power)) * (math.sqrt(square) / abs(difference))
+    return math.ceil(root * root) if root < _MOST_NEEDED**0.5 else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from raymill.cluster.formats import plural
 from raymill.pipelines.compare.config import LESS_IS_BETTER, GateBounds
 
 _LEVEL = 0.05  # as LEVEL of paired.py, which loads scipy
+_MOST_TIMES = 1e4  # the interval beside the distance from the bound, of which the number of items is stated
 _FOUND = (1.959964 + 0.841621) / 1.959964  # difference detected with power 0.8, in half-widths of its interval
 
 
@@ -51,9 +52,10 @@ def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> I
         state = "passed" if low > least else "failed" if high < least else "undecided"
         text, needed = f"{shown}, wanted above {least:+.4g}", None
         if state == "undecided" and gain != least:
-            enough = row["items"] * (_FOUND * (high - low) / 2 / (gain - least)) ** 2
-            needed = max(1, math.ceil(enough) - row["items"])
-            text += f"; about {plural(needed, 'more item')} decide it"
+            root = abs(_FOUND * (high - low) / 2 / (gain - least))
+            if root < _MOST_TIMES:
+                needed = max(1, math.ceil(row["items"] * root * root) - row["items"])
+                text += f"; about {plural(needed, 'more item')} decide it"
         yield about | {"bound": bound, "least": least, "state": state, "needed": needed, "text": text}
     if bounds.most_slice_loss is not None:
         worse = [

@@ -480,7 +480,14 @@ class CompareJob(RunJob[CompareConfig]):
             except DataError as error:
                 warnings.append(f"{letter}: the cost of its training is left out. {shortened(str(error), 300)}")
             row = approach(letter, one, found, training, root is not None, size, config.hour_prices)
-            rows.append(row | {"forgetting": facts["forgetting"].get(letter)})
+            forgot = facts["forgetting"].get(letter)
+            is_unknown = letter in facts["forgetting"] and forgot is None
+            if is_unknown:
+                warnings.append(
+                    f"{letter}: forgetting is not known. Some texts of `general` are measured by it or by its base "
+                    "alone, or by neither, as where its tokenizer loses a part of the text."
+                )
+            rows.append(row | {"forgetting": forgot, "forgetting_unknown": is_unknown})
             models[letter] = {
                 "title": one.title,
                 "at": one.endpoint or one.path,

@@ -41,7 +41,7 @@ def recommended(rows: Sequence[Row], standing: Mapping[str, Any], most_forgettin
         if one["worse"]:
             reasons.append(f"{letter} is decidedly worse than {best}: {seen}, p {one['p_corrected']:.2g}).")
         else:
-            more = "no difference was seen"
+            more = "no difference was seen" if not one["difference"] else "no number of items is known to decide it"
             if one["needed"] is not None:
                 more = f"about {plural(one['needed'], 'more item')} decide a difference of this size"
             reasons.append(f"{letter} is not decidedly worse than {best}: {seen}); {more}.")
@@ -61,6 +61,11 @@ def _without_forgetting(
     kept, reasons = [], []
     for letter in candidates:
         found = by_letter[letter]["forgetting"]
+        if bound is not None and by_letter[letter].get("forgetting_unknown"):
+            reasons.append(
+                f"Against {letter}: its forgetting is not known, as some texts are measured by it or by its base alone."
+            )
+            continue
         if bound is None or found is None or found["low"] <= bound or found["p_corrected"] > _LEVEL:
             kept.append(letter)
             continue
@@ -69,7 +74,7 @@ def _without_forgetting(
             f"its base ({found['low']:.3f} to {found['high']:.3f}); {bound:g} are allowed."
         )
     if not kept:
-        return candidates, [*reasons, "Each of them has forgotten, so this does not decide."]
+        return candidates, [*reasons, "This is so of each of them, so this does not decide."]
     return kept, reasons
 
 

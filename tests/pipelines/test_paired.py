@@ -319,3 +319,19 @@ def test_a_mean_as_a_corpus_measure_has_the_interval_of_a_mean():
     ):
         assert (found.difference, found.low, found.high) == pytest.approx((mean.difference, mean.low, mean.high))
         assert found.p == pytest.approx(mean.p, abs=0.02) and found.groups == 60
+
+
+@pytest.mark.parametrize(
+    ("square", "difference", "needed"),
+    [
+        (0.25, 0.1, 197),
+        (1e200, 1e-60, None),
+        (1e-340, 1e-170, 0),
+        (0.25, 1e-7, None),
+        (0.0, 1e-170, 0),
+        (1.0, 0.0, None),
+    ],
+)
+def test_items_needed_of_values_of_any_size(square, difference, needed):
+    """(1.95996 + 0.84162)^2 x 0.25 / 0.01 = 196.2; above 10^12 none are stated, and squares of 1e-170 are 0."""
+    assert items_needed(square, difference) == needed

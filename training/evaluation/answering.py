@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -92,7 +93,7 @@ class ModelFolder:
         """(sum of the log-probabilities of an answer's tokens after a prompt, their number), without an end of turn.
 
         If prompt and answer are longer than the model takes, the prompt loses its beginning. NaN for an answer without
-        tokens, or that is longer by itself, and where the chat template or tokenizer fails.
+        tokens, or that is longer by itself, and where the chat template or tokenizer fails or loses a part of it.
         """
         try:  # the template and the tokenizer are programs of whoever made the folder
             prompt, wanted = self._both((messages, answer), OF_A_PROMPT)
@@ -107,8 +108,8 @@ class ModelFolder:
 
         The first token comes after the token that begins texts, else the one that ends them; without either it is not
         counted. A long text is computed in windows, of which the first token has the one before it alone as context.
-        NaN for a text without tokens, and where the tokenizer fails. As `loglikelihood_rolling` of
-        lm-evaluation-harness with a context of one token.
+        NaN for a text without tokens, and where the tokenizer fails or loses a part of it. As
+        `loglikelihood_rolling` of lm-evaluation-harness with a context of one token.
         """
         try:
             ids = self._text(text, OF_A_PROMPT)
@@ -239,12 +240,21 @@ def _whole_or_adapted(store: Store, folder: str, dtype: torch.dtype) -> Any:
 def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], str]) -> tuple[list[int], list[int]]:
     """(the tokens of a conversation, those of the answer after it). For a Guard."""
     messages, answer = both
-    return prompt_ids(tokenizer, messages), list(tokenizer(answer, add_special_tokens=False)["input_ids"])
+    return prompt_ids(tokenizer, messages), _text_ids(tokenizer, answer)
 
 
 def _text_ids(tokenizer: Any, text: str) -> list[int]:
-    """The tokens of a text. For a Guard."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    """The tokens of a text; none if they lose a part of it, since their probability is that of another text.
+
+    Spaces and compatibility characters (NFKC) may differ. For a Guard.
+    """
+    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    read = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return ids if _plain(read) == _plain(text) else []
+
+
+def _plain(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).split())
 
 
 def link_model(store: Store, name: str, into: Path) -> None:

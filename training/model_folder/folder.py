@@ -327,6 +327,9 @@ class Addition:
     base: Model
 
 
+# A name of a base in a record: no control characters, no half of a surrogate pair, and no other user's home.
+_NAME = re.compile("[^\x00-\x1f\x7f\ud800-\udfff~][^\x00-\x1f\x7f\ud800-\udfff]{0,1023}")
+_LONGEST_PART = 255  # bytes of a file's name
 _NAMES_OF_BASE = ("base_model_name_or_path", "revision")
 ADAPTER, PROBE = "adapter_config.json", "probe.json"
 
@@ -358,12 +361,15 @@ def base_below(store: Store, folder: str, at: str, named: Mapping[str, Any]) -> 
     """The base of an exported adapter or head: the random one beside the folder, which may have been moved, or `named`.
 
     Raises:
-        DataError: it is on another store: whoever wrote the run would choose where requests with the user's keys go.
+        DataError: it is on another store: whoever wrote the run would choose where requests with the user's keys go;
+            or it is no name of a model.
     """
     own = paths.join(folder.rpartition("/")[0], "base")
     if store.list_files(own):
         return Model(name=own)
     name = str(named["name"])
+    if not _NAME.fullmatch(name) or any(len(part.encode()) > _LONGEST_PART for part in name.split("/")):
+        raise DataError(f"{at}: its base {name!r:.80} is no name of a model. Copy the base to {own}.")
     if paths.is_remote(name) and paths.store_of(name) != paths.store_of(folder):
         raise DataError(f"{at}: its base {name} is on another store. Copy the base to {own}.")
     revision = named.get("revision")

@@ -265,6 +265,14 @@ def test_a_large_number_in_an_answer_counts_as_a_large_one(config, server, monke
     assert row["verdict"] == "AB"[first] and math.isfinite(row["low"]) and made.report["passed"] is (first == 0)
 
 
+@pytest.mark.parametrize("far", [1e-170, 1e100])
+def test_items_beyond_all_bounds_are_not_stated(far):
+    """The interval is 1e4 times as long as its distance from the bound, or more, of any size."""
+    compared = [{"b": "B", "measures": {"f1": measured(-far, far, difference=far * 1e-60)}, "slices": []}]
+    (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
+    assert (row["state"], row["needed"]) == ("undecided", None) and "more item" not in row["text"]
+
+
 def test_without_a_gate_nothing_is_decided():
     compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": []}]
     assert decided({}, compared) == {"gate": [], "decision": None, "passed": None}

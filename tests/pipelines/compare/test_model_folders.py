@@ -121,6 +121,18 @@ def test_a_probability_of_0_counts_as_the_smallest_float(folders):
     assert pytest.approx(-103.2789, abs=1e-4) == LEAST_LOG and found == pytest.approx(LEAST_LOG * count)
 
 
+def test_what_a_tokenizer_loses_has_no_log_likelihood(folders, tmp_path):
+    """The probability of what is left would be that of another text."""
+    changed = Path(shutil.copytree(folders[0], tmp_path / "changed"))
+    tokenizer = json.loads((changed / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": " lazy"}, "content": ""}
+    (changed / "tokenizer.json").write_text(json.dumps(tokenizer))
+    lossy, messages = ModelFolder(Store(), str(changed)), [{"role": "user", "content": "What?"}]
+    assert np.isnan(lossy.log_likelihood(messages, "the lazy dog")[0])
+    assert np.isnan(lossy.text_log_likelihood("the lazy dog")[0])
+    assert np.isfinite([lossy.log_likelihood(messages, "the dog")[0], lossy.text_log_likelihood("the dog")[0]]).all()
+
+
 def test_an_answer_without_tokens_has_no_log_likelihood(folders):
     found, count = ModelFolder(Store(), folders[0]).log_likelihood([{"role": "user", "content": "What?"}], "")
     assert np.isnan(found) and count == 0
@@ -236,6 +248,7 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
     for base, said in (
         ({"name": "s3://others/base", "revision": None}, "on another store"),
         ({"name": ["base"], "revision": None}, "no name and revision"),
+        *(({"name": one, "revision": None}, "is no name of a model") for one in ("x" * 300, "~root/x", "/x\0y", "a\n")),
         ({"name": str(moved), "revision": "f" * 40}, "is not at the revision"),
         ({}, "not the report of this run"),
     ):

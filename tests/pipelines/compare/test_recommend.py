@@ -76,10 +76,19 @@ def test_a_model_that_has_decidedly_forgotten_is_named_and_passed_over(p, model)
     assert recommended(rows, standing, 0.19)["model"] == "A", "a bound inside the interval is not decided"
 
 
+def test_a_model_of_which_forgetting_is_not_known_is_passed_over():
+    """As one whose tokenizer loses some texts, which its base measures."""
+    rows = [row("A", 0.9, 0.1) | {"forgetting_unknown": True}, row("B", 0.9, 0.3, forgetting=forgot(0.0, 1))]
+    standing = {"best": "A", "others": {"B": beside(0.0, worse=False)}}
+    found = recommended(rows, standing, 0.05)
+    assert found["model"] == "B" and any("Against A: its forgetting is not known" in one for one in found["reasons"])
+    assert recommended(rows, standing, None)["model"] == "A"
+
+
 def test_if_each_has_forgotten_that_does_not_decide():
     rows = [row(letter, 0.9, cost, trained=1, forgetting=forgot(0.2)) for letter, cost in (("A", 0.1), ("B", 0.3))]
     found = recommended(rows, {"best": "B", "others": {"A": beside(0.0, worse=False)}}, 0.05)
-    assert found["model"] == "A" and "Each of them has forgotten, so this does not decide." in found["reasons"]
+    assert found["model"] == "A" and "This is so of each of them, so this does not decide." in found["reasons"]
 
 
 def test_money_decides_where_it_is_known_of_all_else_seconds():

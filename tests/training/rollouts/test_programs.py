@@ -69,6 +69,7 @@ PROGRAMS = {
         False,
         "import fcntl, struct\nfcntl.ioctl(1, 0x40305828, struct.pack('hhqqiI4i', 0, 0, 0, 1 << 20, 0, 0, 0, 0, 0, 0))",
     ),
+    "moves the place of its output": (False, "import os; os.lseek(1, 1 << 40, 0); os._exit(0)"),
     "a lease on a file": (False, "import fcntl, os; fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)"),
     "flags of its output": (True, "import fcntl, sys; assert fcntl.fcntl(1, fcntl.F_GETFL) and not sys.stdin.isatty()"),
     "keys": (False, "import ctypes; assert ctypes.CDLL(None).syscall(248, b'user', b'a', b'b', 1, -2) >= 0"),
