@@ -244,7 +244,7 @@ def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], 
 
 
 def _text_ids(tokenizer: Any, text: str) -> list[int]:
-    """The tokens of a text; none if they lose a part of it, since their probability is that of another text.
+    """The tokens of a text; none if they lose a part of it, since their probability is the one of another text.
 
     Spaces and compatibility characters (NFKC) may differ. For a Guard.
     """

@@ -122,7 +122,7 @@ def test_a_probability_of_0_counts_as_the_smallest_float(folders):
 
 
 def test_what_a_tokenizer_loses_has_no_log_likelihood(folders, tmp_path):
-    """The probability of what is left would be that of another text."""
+    """What is left is another text, and so is its probability."""
     changed = Path(shutil.copytree(folders[0], tmp_path / "changed"))
     tokenizer = json.loads((changed / "tokenizer.json").read_text())
     tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": " lazy"}, "content": ""}
