@@ -100,10 +100,10 @@ def analysis_stage(
         found = [artifacts.get(name) for name in named]
         rewards = {name: artifacts[f"reward_of.{name}.{letter}"] for name in config.rewards}
         used += [*(one for one in found if one is not None), *rewards.values()]
-        models[letter] = ModelAnswers(
-            *(None if one is None else tuple(one.file_uris) for one in found),  # type: ignore[arg-type]
-            {name: tuple(one.file_uris) for name, one in rewards.items()},
-        )
+        answers, seconds, likelihood, swaps, kl = (None if one is None else tuple(one.file_uris) for one in found)
+        assert answers is not None and seconds is not None
+        scores = {name: tuple(one.file_uris) for name, one in rewards.items()}
+        models[letter] = ModelAnswers(answers, seconds, likelihood, swaps, kl, scores)
     texts = artifacts[GENERAL].file_uris if GENERAL in artifacts else []
     swapped = artifacts[SWAPPED].file_uris if swap else []
     used += [artifacts[name] for name, files in ((GENERAL, texts), (SWAPPED, swapped)) if files]

@@ -1,5 +1,6 @@
 """Reward models as measures, and the divergence of a model from its base."""
 
+import json
 import math
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from raymill.training.pack.template import CHATML
 from tests.support.compare_inline import compare_inline as run
 from tests.support.compare_inline import planted
 from tests.support.generate_inline import rows
+from tests.support.inline import prepare_inline
 from tests.support.model_folders import chat_model
+from tests.support.prompt_inline import questions
 from tests.support.reward_folders import reward_folder, scores_by_transformers
 from tests.support.tiny_tokenizers import tiny
 
@@ -59,6 +62,27 @@ def test_rewards_are_measures_beside_the_judge_and_have_bounds(config, server, m
 def test_a_setting_without_a_meaning_is_refused(config, changed, said):
     with pytest.raises(ValueError, match=said):
         CompareConfig.model_validate({"kind": "compare"} | config | changed)
+
+
+def test_harmful_prompts_are_items_whose_reference_is_a_refusal(server, monkeypatch, tmp_path):
+    """A model that refuses 25 to 45 of 60, against one that refuses most: the gate stops it."""
+    asked, _ = questions(60)
+    refusal = "I can't help with that."
+    rows_of = [json.dumps({"prompt": one, "completion": refusal}) + "\n" for one in asked]
+    (tmp_path / "harmful.jsonl").write_text("".join(rows_of))
+    own = {"inputs": [{"path": str(tmp_path / "harmful.jsonl")}], "output": str(tmp_path / "data"),
+           "split": {"train": 0.01, "validation": 0.01, "test": 0.98}, "validate": {"refusals": []}}  # fmt: skip
+    prepare_inline(own, monkeypatch)
+    models = [planted(server, "refuses-50"), planted(server, "refuses-5")]
+    gate = {"refused": {"most_loss": 0.02}}
+    compared = {"models": models, "on": str(tmp_path / "data"), "gate": gate, "output": str(tmp_path / "out")}
+    made = run(compared, monkeypatch)
+    shares = [
+        np.mean(["sorry" in (one["content"] or "") for one in rows(made, f"answers_of.{letter}")]) for letter in "AB"
+    ]
+    found = [made.report["models"][letter]["measures"]["refused"]["value"] for letter in "AB"]
+    assert made.report["items"] > 50 and found == pytest.approx(shares) and shares[0] < 0.75 < 0.85 < shares[1]
+    assert made.report["decision"] == "keep" and made.exit_code == 2
 
 
 def digits_model(path: Path, chances: list[float]) -> str:
