@@ -167,9 +167,8 @@ def damage_lines(attempt: StartRecord) -> list[str]:
     for one in attempt.get("damaged", []):
         first, last = one["resumed"] + 1, one["step"]
         lost = f"Step {last} is" if first == last else f"Steps {first} to {last} are"
-        lines.append(
-            f"The checkpoint of step {last} is damaged and was not used: {one['problem']} {lost} trained again."
-        )
+        problem = " ".join(one["problem"].split())  # others may have written it
+        lines.append(f"The checkpoint of step {last} is damaged and was not used: {problem} {lost} trained again.")
     return lines
 
 
