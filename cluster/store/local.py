@@ -26,6 +26,7 @@ LEADS_OUT = "link out of the folder"
 NOT_UTF8 = "name that is not UTF-8"
 
 _OPENED_BY_THE_SHELL = ("/dev/fd/", "/dev/stdin")
+_UMASK = re.compile(r"^Umask:\s*(\d+)", re.MULTILINE)
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
 
 
@@ -102,6 +103,9 @@ class LocalStore:
     def upload(self, path: Path, key: str, *, new: bool = False) -> None:
         _make_folder(key)
         try:
+            # As files that are written here have. safetensors lets the owner alone read what it writes.
+            with suppress(FileNotFoundError):  # outside of Linux
+                os.chmod(path, 0o666 & ~int(_UMASK.search(Path("/proc/self/status").read_text())[1], 8))  # type: ignore[index]
             _flush(path)
             os.replace(path, key)
         except OSError as error:

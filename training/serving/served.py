@@ -62,7 +62,8 @@ def _folder(store: Store, model: str) -> str:
         return model
     if "export" not in manifest:
         raise DataError(
-            f"{model}: this run exported no model. If it is a training with phases, give the folder of the last phase."
+            f"{model}: this run of kind {manifest['kind']} exported no model. Give the folder of a training, "
+            "which in a run file is one of its steps, and with phases the last phase."
         )
     folders = manifest["export"]["folders"]
     for name in _PREFERRED:

@@ -626,3 +626,13 @@ def test_the_scheme_tells_what_lies_in_a_bucket(uri, scheme, remote):
 )
 def test_a_pattern_matches_whole_paths(pattern, matched, others):
     assert [path for path in matched + others if paths.matches(pattern, path)] == matched
+
+
+def test_an_uploaded_file_has_the_mode_of_others_that_are_written(tmp_path):
+    """safetensors lets the owner alone read what it writes; a server runs as another user."""
+    made = tmp_path / "made"
+    made.touch(mode=0o600)
+    Store().upload(made, f"{tmp_path}/out/model.safetensors")
+    Store().write_bytes(f"{tmp_path}/out/config.json", b"{}")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1 and modes != {0o600}
