@@ -78,14 +78,14 @@ from raymill.pipelines.prepare.assess.job import (
     check_models,
     read_assessment,
 )
-from raymill.pipelines.prepare.assess.score import Assessment, read_trained
+from raymill.pipelines.prepare.assess.score import Assessment, failed, read_trained
 from raymill.pipelines.prepare.augment.thesaurus import PACKAGE, files_of
 from raymill.pipelines.prepare.config import PrepareConfig, Source
 from raymill.pipelines.prepare.fetch.settings import Database
 from raymill.pipelines.prepare.fetch.snapshot import fetch, is_fetched, record_of, secret
 from raymill.pipelines.prepare.records.validate import Validate
 from raymill.pipelines.prepare.report.gather import REQUIRED, PrepareReport, counts_below, gather
-from raymill.pipelines.prepare.report.page import assessment_text, render, render_assessment, report_text
+from raymill.pipelines.prepare.report.page import assessment_text, gate_warning, render, render_assessment, report_text
 from raymill.pipelines.prepare.sources import (
     as_input,
     fields_of,
@@ -161,6 +161,11 @@ class PrepareRun(Run):
     def tag(self, name: str, version: str | None = None, note: str = "", *, registry: str | None = None) -> Any:
         """Name the data set. Returns its `Version`. Arguments: as of `raymill.dataset.tag`."""
         return _tag(name, self, version, note, registry=registry)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings of its report, and the gates that its last assessment failed."""
+        return [*super().warnings, *map(gate_warning, failed(self.assessment) if self.assessment else ())]
 
     @property
     def exit_code(self) -> int:
@@ -306,11 +311,12 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
         artifacts, config = self.stages(making.run), self.named
         refuse_lost_records(self.root, artifacts)
         splits = [artifacts[name] for name in SPLITS]
-        assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
+        assessment = assess(*_judged(config, config.clean.terminology, self.judge), self.root, splits, making.run_again)
         on_columns = notes_on_columns(config.inputs, self.collecting.fields, config.validation.require)
         absent = warnings_on_columns(config.inputs, self.collecting.fields)
         corrections = self.collecting.patches
         report = gather(config, self.frozen, artifacts, self.root, self.fetched, on_columns, absent, corrections)
+        report["passed"] = not failed(assessment)
         more: dict[str, Any] = {"shape": config.records.shape, "finished": report["finished"]}
         if corrections.edits:
             more["corrections"] = report["patches"]["applied"]

@@ -52,6 +52,7 @@ PREPARE = Kind(
         "patches",
         "embeddings",
         "classes",
+        "passed",
         "warnings",
         "notes",
         "config",

@@ -110,7 +110,7 @@ RECORDS: dict[str, tuple[Callable[[bytes], Any], Any, set[str], set[str]]] = {
     ),
     "raymill.training.promote.alias:read": (
         AliasVersion.parse,
-        {"version": 2, "promoted": 1, "model": URI, "digest": "d", "moved": "t",
+        {"version": 2, "promoted": 1, "model": URI, "digest": "d", "moved": "2026-11-28T00:00:00+00:00",
          "evidence": {"run": URI, "digest": "d", "passed": True}},
         set(),
         {"model", "evidence.run"},

@@ -89,6 +89,7 @@ REPORT = {
         "cost_uncounted": float | None,
     }],
     "classes?": dict[str, list],  # of each field that has few values: stages.classes.ClassCounts
+    "passed?": bool,  # whether no gate failed when the data set was made
     "warnings": [str],
     "notes": [str],
     "config": dict[str, Any],

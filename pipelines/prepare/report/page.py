@@ -345,6 +345,11 @@ class Verdict:
     reasons: list[str]
 
 
+def gate_warning(gate: Gate) -> str:
+    """A failed gate as a sentence."""
+    return f"`{gate['name']}` is {gate_value(gate)}; wanted {bound_text(gate)}."
+
+
 def verdict_of(report: PrepareReport, assessment: Assessment) -> Verdict:
     """Not fit: an empty split that has a share, a failed gate, or questions of validation or test in train.
 
@@ -358,7 +363,7 @@ def verdict_of(report: PrepareReport, assessment: Assessment) -> Verdict:
             f"{count(leaked)} of {plural(leaks['compared'], 'record')} for validation and testing have a question "
             "that is in train, so scores on them are too high."
         )
-    against += [f"`{gate['name']}` is {gate_value(gate)}; wanted {bound_text(gate)}." for gate in failed(assessment)]
+    against += map(gate_warning, failed(assessment))
     warnings = [f"{one.partition(_FIRST_SENTENCE)[0].rstrip('.')}." for one in report["warnings"]]
     if passed := [gate for gate in assessment["gates"] if gate["state"] == "passed"]:
         names = ", ".join(f"`{gate['name']}`" for gate in passed)

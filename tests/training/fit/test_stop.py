@@ -88,7 +88,7 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
 
     worker = threading.Thread(target=work)
     worker.start()
-    launch._stop_workers(job.folder, "s", ended, Said())
+    launch._stop_workers(job.folder, StopRequest(job.folder, "s"), ended, Said())
     worker.join()
     assert [step_of(uri) for uri in checkpoint_folders(job.folder)] == [1]
     assert said[-1] == "interrupted: checkpoints up to step 1 are kept; the same command continues"
@@ -98,7 +98,7 @@ def test_an_interrupted_driver_asks_the_workers_to_stop_and_waits_for_their_chec
 def test_a_driver_waits_for_no_longer_than_the_bound(root, monkeypatch):
     monkeypatch.setattr(launch, "STOP_WAIT_S", 0.1)
     job = tiny_job(root, output=f"{root}/bound")
-    launch._stop_workers(job.folder, "s", queue.Queue(), Progress())
+    launch._stop_workers(job.folder, StopRequest(job.folder, "s"), queue.Queue(), Progress())
     assert not StopRequest(job.folder, "s").made()
 
 

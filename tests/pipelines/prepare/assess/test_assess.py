@@ -147,7 +147,9 @@ def test_the_score_leaves_out_what_is_not_measured(settings, monkeypatch):
 
 
 def test_failed_gates_name_records_and_a_command(settings, monkeypatch):
-    assessment = prepare_inline(settings | {"gates": {"completeness": 0.9, "consistency": 1}}, monkeypatch).assessment
+    run = prepare_inline(settings | {"gates": {"completeness": 0.9, "consistency": 1}}, monkeypatch)
+    assessment = run.assessment
+    assert run.report["passed"] is False and any("`duplication` is " in one for one in run.warnings)
     states = {one["name"]: one["state"] for one in assessment["gates"]}
     assert states == {
         "coverage": "failed", "duplication": "failed", "language_quality": "failed", "source_diversity": "failed",
