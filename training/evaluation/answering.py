@@ -246,7 +246,7 @@ def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], 
 def _text_ids(tokenizer: Any, text: str) -> list[int]:
     """The tokens of a text; none if they lose a part of it, since their probability is the one of another text.
 
-    Spaces and compatibility characters (NFKC) may differ. For a Guard.
+    Numbers of spaces and compatibility characters (NFKC) may differ. For a Guard.
     """
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     read = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -254,7 +254,7 @@ def _text_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _plain(text: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", text).split())
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def link_model(store: Store, name: str, into: Path) -> None:
