@@ -23,6 +23,8 @@ from xdist.scheduler import LoadFileScheduling
 
 from raymill.cluster import cli
 from raymill.cluster.asking.faulty_server import FaultyServer
+from raymill.cluster.frame.job import Made, Run, RunJob
+from raymill.cluster.frame.kinds import kind_of, names
 from raymill.cluster.session import Session
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
@@ -43,6 +45,16 @@ os.fsync = lambda file: None  # type: ignore[assignment]
 settings.register_profile("fuzz", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("raymill", parent=settings.get_profile("fuzz"), derandomize=True)
 settings.load_profile("raymill")
+
+
+def _published(job: RunJob[Any], made: Made, publish: Callable[..., Run] = RunJob._publish) -> Run:
+    """Every report that a test makes has only names of its kind, which run files may refer to."""
+    known = kind_of(job.kind).report if job.kind in names() else ()
+    assert not known or made.report.keys() <= {*known}, "names of the report that its Kind does not have"
+    return publish(job, made)
+
+
+RunJob._publish = _published  # type: ignore[method-assign]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -28,7 +28,6 @@ from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.engine import Engine, RetryLimits
 from raymill.cluster.errors import DataError, RaymillError, StageError
 from raymill.cluster.formats import plural
-from raymill.cluster.frame.kinds import kind_of, names
 from raymill.cluster.lease import Lease, held
 from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings, json_bytes
@@ -525,8 +524,6 @@ class RunJob(ABC, Generic[Config]):
 
     def _publish(self, made: Made) -> Run:
         """Write the report and its page, then the run's manifest."""
-        known = kind_of(self.kind).report if self.kind in names() else ()
-        assert not known or made.report.keys() <= {*known}, "names of the report that its Kind does not have"
         self.store.write_bytes(paths.join(self.root, RUN_REPORT), json_bytes(made.report))
         self.store.write_bytes(paths.join(self.root, REPORT_HTML), self.page(made).encode())
         inputs = self.inputs()

@@ -28,6 +28,7 @@ GENERATE = Kind(
         "reward",
         "agreement",
         "examples",
+        "embeddings",
         "warnings",
         "finished",
     ),

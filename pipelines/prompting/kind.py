@@ -20,6 +20,7 @@ PROMPT = Kind(
         "split",
         "score",
         "variants",
+        "embeddings",
         "warnings",
         "finished",
     ),
