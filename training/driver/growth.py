@@ -41,9 +41,10 @@ class WorkerGrowth:
             return 0
         running = read_json(self.run.store, started[-1], "the record of a start", kind=StartRecord)["workers"]
         labels = [self.workers.labels] if self.workers.labels else None
+        least, most = self.workers.range
         groups = [
             placement_group([self.workers.resources], bundle_label_selector=labels)
-            for _ in range(self.workers.range[1] - running)
+            for _ in range(min(most - running, most - least))  # others may have changed the record
         ]
         until = time.monotonic() + _RESERVE_S
         for group in groups:

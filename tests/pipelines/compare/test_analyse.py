@@ -1,5 +1,6 @@
 """What is found of the answers of two models, by hand: families of p-values, verdicts of a judge, groups and slices."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,6 +81,16 @@ def test_a_refusal_begins_with_one_of_the_phrases(content, outcome, refused):
 def test_tokens_are_counted_if_the_prompt_and_a_text_have_some(tokens, content, is_counted):
     row = {"tokens": dict(zip(("input", "output"), tokens, strict=True)), "content": content}
     assert _is_counted(row) == is_counted
+
+
+def test_items_with_a_value_of_one_model_alone_decide_nothing():
+    """A is measured for three items, B for two of these and a fourth one: two items are one-sided."""
+    nan = math.nan
+    a, b = (SimpleNamespace(by_measure={"f1": np.array(one)}) for one in ([1, 1, 1, nan, nan], [1, 0, nan, 1, nan]))
+    found = analysis("vwxyz")
+    assert found._one_sided("f1", a, b) == 2 and found._one_sided("f1", a, a) == found._one_sided("bleu", a, b) == 0
+    assert analyse._undecided(2) == {"one_sided": 2, "verdict": "undecided", "needed": None}
+    assert analyse._undecided(0) == {"one_sided": 0}
 
 
 def test_an_item_without_a_value_is_a_group_by_itself():

@@ -6,7 +6,6 @@ import shutil
 import time
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -18,22 +17,12 @@ from raymill.training.evaluation.answering import ModelFolder, loaded
 from raymill.training.evaluation.answers import answer_prompts
 from raymill.training.pack.template import CHATML
 from tests.support.generate_inline import generate_inline, rows
-from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.model_folders import chat_model
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model of some thousand random weights, with a tokenizer and a chat template."""
-    path = tmp_path_factory.mktemp("model")
-    tokenizer = tiny(CHATML)
-    saved(path, tokenizer)
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=256,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(path)
-    return str(path)
+    return chat_model(tmp_path_factory.mktemp("model"), 1)
 
 
 @pytest.fixture(scope="module")
