@@ -41,7 +41,7 @@ OUT_OF_MEMORY = 99  # exit status of the child
 _WALL_TIME_FACTOR = 30
 _POLL_MS = 1000
 _PARENT_MS = 5000  # how often an idle child looks whether its parent is still there
-# A child of a process with many threads was seen to crash at its start, three times in a row, and once in 15,000 tests.
+# In one test of 15,000, children of a process with many threads crashed at their start three times in a row.
 _MOST_STARTS = 10
 _WAIT_S = 0.02
 _STDERR = 2

@@ -26,24 +26,17 @@ def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, A
 
 def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     row = compared["measures"].get(name, {"items": 0, "one_sided": 0})
+    about = {"measure": name, "beside": compared["b"], "gain": None, "low": None, "high": None, "items": row["items"]}
     if not row["items"] or row["one_sided"]:
-        about = {
-            "measure": name,
-            "beside": compared["b"],
-            "gain": None,
-            "low": None,
-            "high": None,
-            "items": row["items"],
-        }
-        seen = f"{plural(row['one_sided'], 'item')} with" if row["one_sided"] else "no item has"
-        models = "one of both models" if row["one_sided"] else "both models"
-        text = f"{name}: {seen} a finite value for {models}, so the gain is not known"
+        lacking = f"{plural(row['one_sided'], 'item')} with a finite value for one model only"
+        why = lacking if row["one_sided"] else "no item has a finite value for both models"
+        text = f"{name}: {why}, so the gain is not known"
         for bound, least in bounds.model_dump(exclude_none=True).items():
             yield about | {"bound": bound, "least": least, "state": "undecided", "needed": None, "text": text}
         return
     sign = -1 if name in LESS_IS_BETTER else 1
     gain, (low, high) = sign * row["difference"], sorted((sign * row["low"], sign * row["high"]))
-    about = {"measure": name, "beside": compared["b"], "gain": gain, "low": low, "high": high, "items": row["items"]}
+    about |= {"gain": gain, "low": low, "high": high}
     shown = f"{name}: gain over {compared['b']} {gain:+.4g} ({low:+.4g} to {high:+.4g})"
     for bound, least in (("least_gain", bounds.least_gain), ("most_loss", bounds.most_loss)):
         if least is None:

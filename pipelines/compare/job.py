@@ -484,8 +484,8 @@ class CompareJob(RunJob[CompareConfig]):
             is_unknown = letter in facts["forgetting"] and forgot is None
             if is_unknown:
                 warnings.append(
-                    f"{letter}: forgetting is not known. Some texts of `general` are measured by it or by its base "
-                    "alone, or by neither, as where its tokenizer loses a part of the text."
+                    f"{letter}: forgetting is not known. Some texts of `general` have a value for it or its base only, "
+                    "or for neither, for example because its tokenizer loses a part of the text."
                 )
             rows.append(row | {"forgetting": forgot, "forgetting_unknown": is_unknown})
             models[letter] = {
@@ -524,8 +524,8 @@ class CompareJob(RunJob[CompareConfig]):
             partly = [f"{name} {row['one_sided']:,}" for name, row in one["measures"].items() if row["one_sided"]]
             if partly:
                 warnings.append(
-                    f"{one['a']} and {one['b']}: items with a value for one of both models are left out where it is "
-                    f"compared, and a bound of the gate on it is not met: {', '.join(partly)}."
+                    f"{one['a']} and {one['b']}: items with a value for one model only are left out, and bounds of the "
+                    f"gate on these measures are not met: {', '.join(partly)}."
                 )
         if all(one["measures"]["score"]["value"] == 0 for one in models.values()):
             warnings.append(

@@ -62,9 +62,8 @@ def _without_forgetting(
     for letter in candidates:
         found = by_letter[letter]["forgetting"]
         if bound is not None and by_letter[letter].get("forgetting_unknown"):
-            reasons.append(
-                f"Against {letter}: its forgetting is not known, as some texts are measured by it or by its base alone."
-            )
+            why = "some texts have a value for it or its base only"
+            reasons.append(f"Against {letter}: its forgetting is not known, because {why}.")
             continue
         if bound is None or found is None or found["low"] <= bound or found["p_corrected"] > _LEVEL:
             kept.append(letter)
@@ -74,7 +73,7 @@ def _without_forgetting(
             f"its base ({found['low']:.3f} to {found['high']:.3f}); {bound:g} are allowed."
         )
     if not kept:
-        return candidates, [*reasons, "This is so of each of them, so this does not decide."]
+        return candidates, [*reasons, "All candidates are affected, so forgetting does not decide."]
     return kept, reasons
 
 

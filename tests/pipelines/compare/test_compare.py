@@ -245,7 +245,7 @@ def test_a_bound_on_what_one_model_lacks_for_some_items_is_undecided():
     """A model has no value where its template fails, which may be where it is worse."""
     compared = [{"b": "B", "measures": {"f1": measured(0.1, 0.2, one_sided=1)}, "slices": []}]
     (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
-    assert row["state"] == "undecided" and row["text"].startswith("f1: 1 item with a finite value for one of both")
+    assert row["state"] == "undecided" and row["text"].startswith("f1: 1 item with a finite value for one model only")
 
 
 @pytest.mark.parametrize("first", [0, 1])

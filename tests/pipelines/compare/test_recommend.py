@@ -88,7 +88,7 @@ def test_a_model_of_which_forgetting_is_not_known_is_passed_over():
 def test_if_each_has_forgotten_that_does_not_decide():
     rows = [row(letter, 0.9, cost, trained=1, forgetting=forgot(0.2)) for letter, cost in (("A", 0.1), ("B", 0.3))]
     found = recommended(rows, {"best": "B", "others": {"A": beside(0.0, worse=False)}}, 0.05)
-    assert found["model"] == "A" and "This is so of each of them, so this does not decide." in found["reasons"]
+    assert found["model"] == "A" and "All candidates are affected, so forgetting does not decide." in found["reasons"]
 
 
 def test_money_decides_where_it_is_known_of_all_else_seconds():
