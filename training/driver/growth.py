@@ -17,6 +17,8 @@ from raymill.training.records.schema import StartRecord
 # A restart takes up to minutes, so there is one in this time at most.
 GROW_EVERY_S = 600.0
 _RESERVE_S = 5.0
+# Ray Train learns of a node up to this late. Workers that start before are as many as those that were stopped.
+_KNOWN_AFTER_S = 30.0
 
 
 class WorkerGrowth:
@@ -52,6 +54,8 @@ class WorkerGrowth:
                 self.reserved.append(group)
             else:
                 remove_placement_group(group)
+        if self.reserved:
+            time.sleep(_KNOWN_AFTER_S)
         return len(self.reserved)
 
     def release(self) -> None:
