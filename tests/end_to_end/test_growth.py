@@ -24,7 +24,7 @@ import os, time
 
 def slow_at_first(record):
     if len(os.listdir("{attempts}")) == 1:
-        time.sleep(1)
+        time.sleep(3)
 """
 
 
