@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.guard import once
@@ -125,9 +126,12 @@ def _run(command: Sequence[str], program: str, tests: str, seconds: float) -> bo
             return None
         finally:
             os.close(reading)
+        if ended.returncode in _SIGNALLED:
+            return None
         size = os.fstat(printed.fileno()).st_size  # the program may have moved the place of its output
-        ran = ended.returncode == 0 and os.pread(printed.fileno(), len(token), max(0, size - len(token))) == token
-    return None if ended.returncode in _SIGNALLED else ran
+        with suppress(OSError):  # or set flags of it, with which it cannot be read so
+            return ended.returncode == 0 and os.pread(printed.fileno(), len(token), max(0, size - len(token))) == token
+        return False
 
 
 # The system calls that a program may make, with their numbers on x86-64 and on ARM. All others are unknown to it: they

@@ -70,6 +70,10 @@ PROGRAMS = {
         "import fcntl, struct\nfcntl.ioctl(1, 0x40305828, struct.pack('hhqqiI4i', 0, 0, 0, 1 << 20, 0, 0, 0, 0, 0, 0))",
     ),
     "moves the place of its output": (False, "import os; os.lseek(1, 1 << 40, 0); os._exit(0)"),
+    "output that is read in blocks alone": (
+        False,
+        "import fcntl, os; os.write(1, b'a' * 100); fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT | os.O_RDWR); os._exit(0)",
+    ),
     "a lease on a file": (False, "import fcntl, os; fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)"),
     "flags of its output": (True, "import fcntl, sys; assert fcntl.fcntl(1, fcntl.F_GETFL) and not sys.stdin.isatty()"),
     "keys": (False, "import ctypes; assert ctypes.CDLL(None).syscall(248, b'user', b'a', b'b', 1, -2) >= 0"),
@@ -84,10 +88,14 @@ PROGRAMS = {
 
 
 @isolated
-def test_what_programs_come_to(monkeypatch):
+def test_what_programs_come_to_in_one_try(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    run_programs([], SECONDS, MEMORY)
+    runs, run = [], programs.subprocess.run
+    monkeypatch.setattr(programs.subprocess, "run", lambda *given, **more: runs.append(1) or run(*given, **more))
     found = run_programs([(program, "") for _, program in PROGRAMS.values()], SECONDS, MEMORY)
     assert dict(zip(PROGRAMS, found, strict=True)) == {name: outcome for name, (outcome, _) in PROGRAMS.items()}
+    assert len(runs) == len(PROGRAMS)
 
 
 @isolated
