@@ -35,11 +35,15 @@ from raymill.training.model_folder.folder import (
     weight_files,
 )
 from raymill.training.models.base import load_base, named_config
-from raymill.training.pack.template import OF_A_CHECK
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
+from raymill.training.tokenizer.text_bounds import TextBounds
 
 _WINDOW = 2048  # tokens of a text that are computed at once
 LEAST_LOG = math.log(2.0**-149)  # of the smallest float32: log-probabilities below it, as of 0, count as this
+
+
+class _Failed(Exception):
+    """The chat template or tokenizer of a folder fails on a text."""
 
 
 class ModelFolder:
@@ -56,11 +60,13 @@ class ModelFolder:
         prompt: the Guard that makes tokens of a text or a conversation (`prompt_ids`).
 
     Raises:
-        DataError: the chat template or tokenizer goes beyond its bounds on a word.
+        DataError: the chat template goes beyond its bounds on a few words; later: it or the tokenizer does on many
+            texts in a row.
     """
 
     def __init__(self, store: Store, folder: str) -> None:
         self.tokenizer: Any = load_tokenizer(store, folder)
+        self._bounds = TextBounds(self.tokenizer, folder)
         on_gpu = torch.cuda.is_available()
         model = _whole_or_adapted(store, folder, torch.bfloat16 if on_gpu else torch.float32)
         self.model: Any = model.to("cuda" if on_gpu else "cpu").eval()
@@ -74,15 +80,6 @@ class ModelFolder:
         self.prompt = Guard(partial(prompt_ids, self.tokenizer))
         self._both = Guard(partial(_prompt_and_answer, self.tokenizer))
         self._text = Guard(partial(_text_ids, self.tokenizer))
-        try:  # otherwise each request would take as long
-            self.prompt([{"role": "user", "content": "a"}], OF_A_CHECK)
-        except Exceeded as error:
-            raise DataError(
-                f"{folder}: its chat template or tokenizer goes beyond its bounds on a word ({error}). Look at the "
-                "files of the folder."
-            ) from error
-        except Exception:  # with other messages it may do, as with a system message
-            pass
         self._thread = ThreadPoolExecutor(1)
 
     async def send(self, body: str) -> Reply:
@@ -95,9 +92,9 @@ class ModelFolder:
         If prompt and answer are longer than the model takes, the prompt loses its beginning. NaN for an answer without
         tokens, or that is longer by itself, and where the chat template or tokenizer fails or loses a part of it.
         """
-        try:  # the template and the tokenizer are programs of whoever made the folder
-            prompt, wanted = self._both((messages, answer), OF_A_PROMPT)
-        except Exception:
+        try:
+            prompt, wanted = self._made(self._both, (messages, answer))
+        except _Failed:
             return float("nan"), 0
         if not wanted or len(wanted) >= self.longest or problem_of(self.model, [*prompt, *wanted]):
             return float("nan"), 0
@@ -112,8 +109,8 @@ class ModelFolder:
         `loglikelihood_rolling` of lm-evaluation-harness with a context of one token.
         """
         try:
-            ids = self._text(text, OF_A_PROMPT)
-        except Exception:
+            ids = self._made(self._text, text)
+        except _Failed:
             return float("nan"), 0
         starts = [one for one in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if one is not None]
         ids = [*starts[:1], *ids]
@@ -122,6 +119,21 @@ class ModelFolder:
         window = min(self.longest, _WINDOW) - 1
         windows = [ids[at : at + window + 1] for at in range(0, len(ids) - 1, window)]
         return sum(self._log_of(one, len(one) - 1) for one in windows), len(ids) - 1
+
+    def _made(self, child: Guard[Any, Any], item: Any) -> Any:
+        """What the chat template and tokenizer, which are programs of whoever made the folder, make of an item.
+
+        Raises:
+            _Failed: they fail.
+            DataError: they go beyond their bounds on many items in a row.
+        """
+        try:
+            found = child(item, OF_A_PROMPT)
+        except Exception as error:
+            self._bounds.count(error if isinstance(error, Exceeded) else None)
+            raise _Failed(f"the chat template or tokenizer fails ({type(error).__name__}: {error})") from error
+        self._bounds.count(None)
+        return found
 
     def _log_of(self, ids: Sequence[int], count: int) -> float:
         """Sum of the log-probabilities of the last `count` tokens, each after those before it."""
@@ -137,10 +149,10 @@ class ModelFolder:
         return replace(self._answer(request), seconds=time.monotonic() - started)
 
     def _answer(self, request: Mapping[str, Any]) -> Reply:
-        try:  # the template and the tokenizer are programs of whoever made the folder
-            ids = self.prompt(request["messages"], OF_A_PROMPT)
-        except Exception as error:
-            return _refused(f"the chat template or tokenizer fails ({type(error).__name__}: {error})")
+        try:
+            ids = self._made(self.prompt, request["messages"])
+        except _Failed as error:
+            return _refused(str(error))
         if problem := problem_of(self.model, ids):
             return _refused(problem)
         most = min(request["max_tokens"], self.longest - len(ids))

@@ -29,8 +29,10 @@ from raymill.training.models.objective import NextToken, RowClassifier
 from raymill.training.pack.documents import Document, Pair
 from raymill.training.pack.encode import Encoder, Example
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
+from raymill.training.tokenizer.text_bounds import TextBounds
 
 _CHUNK = 1024  # positions whose logits are in memory at once
+_TOGETHER = 32  # texts that are tokenised before it is counted how many go beyond their bounds
 _POOLS = ("last", "mean")
 # Attention takes time and memory by the square, and the run that states its length may be of others.
 _MOST_TOKENS = 8192  # of a text
@@ -44,7 +46,8 @@ class LabelModel:
             tokens of a row in the training. Longer texts are cut, also those of over 8,192 tokens.
 
     Raises:
-        DataError: the folder is damaged, or its probe predicts none of the labels.
+        DataError: the folder is damaged, or its probe predicts none of the labels; later: its chat template or
+            tokenizer goes beyond its bounds on many texts in a row.
     """
 
     def __init__(self, store: Store, folder: str, labels: Sequence[str], length: int) -> None:
@@ -53,6 +56,7 @@ class LabelModel:
         self._device = torch.device("cuda" if on_gpu else "cpu")
         how: dict[str, Any] = {"seed": 0, "dtype": torch.bfloat16 if on_gpu else torch.float32, "attention": None}
         tokenizer = load_tokenizer(store, folder)
+        self._bounds = TextBounds(tokenizer, folder)
         self._classes: list[str] = []
         self._model: RowClassifier | NextToken
         if folder.rpartition("/")[2] == CLASSIFIER:
@@ -106,7 +110,12 @@ class LabelModel:
             text = one if isinstance(one, str) else one.prompt + one.completion
             return Document("", one, len(text.encode("utf-8", "surrogatepass")), 0, "", None)
 
-        return self._encoder.encode([document(one) for one in contents]).examples
+        found: list[Example] = []
+        for start in range(0, len(contents), _TOGETHER):
+            encoded = self._encoder.encode([document(one) for one in contents[start : start + _TOGETHER]])
+            found += (one._replace(document=start + one.document) for one in encoded.examples)
+            self._bounds.count_encoded(encoded, min(_TOGETHER, len(contents) - start))
+        return found
 
 
 def _probe(store: Store, folder: str, on_gpu: bool, how: dict[str, Any]) -> tuple[RowClassifier, list[str]]:

@@ -12,7 +12,7 @@ from datetime import date
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
-from raymill.cluster.guard import Guard, WorkBounds, once
+from raymill.cluster.guard import Exceeded, Guard, WorkBounds, once
 from raymill.cluster.readers.inputs import Limits
 from raymill.training.pack.documents import REASONING, Chat
 
@@ -211,12 +211,19 @@ def render_checked(tokenizer: "PreTrainedTokenizerFast") -> None:
 
     Raises:
         Exceeded: one takes too much time or memory.
-        Exception: what the template raises.
+        Exception: what the template raises of the first that it refuses.
     """
-    guard = Guard(partial(written, tokenizer))
+    guard, refused = Guard(partial(written, tokenizer)), list[Exception]()
     settings = json.dumps([tokenizer.chat_template, tokenizer.special_tokens_map], default=str)
     for one in CHECKED:
-        once(("rendering", settings, json.dumps(one)), partial(guard, one, OF_A_CHECK))
+        try:
+            once(("rendering", settings, json.dumps(one)), partial(guard, one, OF_A_CHECK))
+        except Exceeded:
+            raise
+        except Exception as error:  # it may not end for another one
+            refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def written(tokenizer: "PreTrainedTokenizerFast", conversation: tuple[Sequence[Mapping[str, Any]], bool]) -> str:

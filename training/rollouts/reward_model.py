@@ -19,9 +19,10 @@ from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.models.base import load_base
 from raymill.training.pack.documents import Chat, Document
-from raymill.training.pack.encode import Encoder, Example
+from raymill.training.pack.encode import Encoded, Encoder, Example
 from raymill.training.rollouts.rewards import SampledAnswer
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
+from raymill.training.tokenizer.text_bounds import TextBounds
 
 _BATCH_TOKENS = 32_768
 _CHECKED = 16  # tokens of the rows of which hidden states are compared
@@ -37,10 +38,11 @@ class RewardModelScores:
         length: tokens of a row that it has to take; 0: rows that are too long are left out by the caller.
         setting: that names the folder.
 
-    longest: tokens that it takes.
+    longest: tokens that it takes. bounds: of its chat template and tokenizer.
 
     Raises:
         ConfigError: it is no causal model with one score, takes fewer tokens, or has another tokenizer.
+        DataError: its chat template goes beyond its bounds on a few words.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class RewardModelScores:
         setting: str = "grpo.rewards: model",
     ) -> None:
         self._name = f"{setting} {folder}"
-        if load_tokenizer(store, folder).get_vocab() != tokenizer.get_vocab():
+        own = load_tokenizer(store, folder)
+        self.bounds = TextBounds(own, self._name)
+        if own.get_vocab() != tokenizer.get_vocab():
             raise ConfigError(
                 f"{self._name}: has another tokenizer than the trained model, so it cannot score its tokens. Train the "
                 "reward model from the same base model."
@@ -167,23 +171,22 @@ def _is_extended(model: Any) -> bool:
 
 def _end_of_turn(encoder: Encoder) -> tuple[int | None, list[int]]:
     """(the token that ends an answer, those that the chat template writes after it); (None, []) without a template."""
-    found = _encoded(encoder, [_SHORT])[0] if encoder.tokenizer.chat_template else None
+    found = _last(_encoded(encoder, _SHORT)) if encoder.tokenizer.chat_template else None
     if found is None:
         return None, []
     last = int(np.flatnonzero(found.trained)[-1])
     return int(found.ids[last]), found.ids[last + 1 :].tolist()
 
 
-def _encoded(encoder: Encoder, chats: Sequence[Chat]) -> list[Example | None]:
-    """Each conversation as `train` reads it, in the rendering with its last answer; None if it cannot be one."""
-    sizes = [
-        len("".join(str(message["content"]) for message in one.messages).encode(errors="replace")) for one in chats
-    ]
-    documents = [
-        Document(str(at), one, size, 0, "", None) for at, (one, size) in enumerate(zip(chats, sizes, strict=True))
-    ]
-    found = {one.document: one for one in sorted(encoder.encode(documents).examples, key=lambda one: one.piece)}
-    return [found.get(at) for at in range(len(chats))]
+def _encoded(encoder: Encoder, chat: Chat) -> Encoded:
+    """The conversation as `train` reads it."""
+    size = len("".join(str(message["content"]) for message in chat.messages).encode(errors="replace"))
+    return encoder.encode([Document("", chat, size, 0, "", None)])
+
+
+def _last(encoded: Encoded) -> Example | None:
+    """The rendering of a conversation with its last answer; None if there is none."""
+    return max(encoded.examples, key=lambda one: one.piece, default=None)
 
 
 class RewardFolder:
@@ -209,9 +212,14 @@ class RewardFolder:
         conversations: messages {role, content}, of which the last is of the assistant.
 
         Raises:
-            DataError: a score is not finite.
+            DataError: a score is not finite, or the chat template or tokenizer goes beyond its bounds on many
+                conversations in a row.
         """
-        made = _encoded(self._scores.encoder, [Chat([dict(one) for one in messages]) for messages in conversations])
+        made = []
+        for messages in conversations:
+            encoded = _encoded(self._scores.encoder, Chat([dict(one) for one in messages]))
+            self._scores.bounds.count_encoded(encoded, 1)
+            made.append(_last(encoded))
         fit = [at for at, one in enumerate(made) if one is not None and len(one.ids) <= self._scores.longest]
         found = dict(zip(fit, self._scores.of_ids([made[at].ids.tolist() for at in fit]), strict=True))  # type: ignore[union-attr]
         return [found.get(at, math.nan) for at in range(len(made))]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shutil
 import time
 
@@ -12,9 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store.store import Store
-from raymill.training.evaluation import answering, generate
+from raymill.training.evaluation import answering
 from raymill.training.evaluation.answering import ModelFolder, loaded
 from raymill.training.evaluation.answers import answer_prompts
+from raymill.training.pack import template
 from raymill.training.pack.template import CHATML
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.model_folders import chat_model
@@ -110,11 +112,11 @@ def test_a_folder_is_known_by_its_weights_and_not_by_its_path(folder, tmp_path, 
     assert tries("c", "copied") == 1, "trained further, it is another model"
 
 
-def changed(folder, tmp_path, template=CHATML, tokens=None):
+def changed(folder, tmp_path, jinja=CHATML, tokens=None):
     """The folder with another template, or with fewer tokens in the model."""
     path = tmp_path / "changed"
     shutil.copytree(folder, path)
-    (path / "chat_template.jinja").write_text(template)
+    (path / "chat_template.jinja").write_text(jinja)
     if tokens is not None:
         config = LlamaConfig.from_pretrained(path, vocab_size=tokens)
         LlamaForCausalLM(config).save_pretrained(path)
@@ -133,9 +135,29 @@ def test_a_prompt_that_the_model_cannot_take_is_refused(folder, tmp_path, templa
         answer_prompts(Store(), path, ["Hello"], 3, chat=True)
 
 
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
 def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder, tmp_path, monkeypatch):
-    for module in (answering, generate):
-        monkeypatch.setattr(module, "OF_A_CHECK", WorkBounds(1, 512 << 20))
-    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    with pytest.raises(DataError, match=r"goes beyond its bounds on a word \(too_slow"):
-        ModelFolder(Store(), changed(folder, tmp_path, loop))
+    monkeypatch.setattr(answering, "load_base", None)
+    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(1, 512 << 20))
+    with pytest.raises(DataError, match=r"goes beyond its bounds on a conversation of a few words \(too_slow"):
+        ModelFolder(Store(), changed(folder, tmp_path, "{% if messages | length == 3 %}" + LOOP + "{% endif %}"))
+
+
+def test_a_template_that_does_not_end_for_many_prompts_in_a_row_is_refused(folder, tmp_path, monkeypatch):
+    """It costs its bound on each, so a thousand items would take hours."""
+    monkeypatch.setattr(answering, "OF_A_PROMPT", WorkBounds(0.2, 1 << 30))
+    loop = "{% if messages[0].content[:4] == 'Slow' %}" + LOOP + "{% endif %}" + CHATML
+    model = ModelFolder(Store(), changed(folder, tmp_path, loop))
+
+    def send(text):
+        return asyncio.run(model.send(request(text)))
+
+    for _ in range(2):
+        assert {send("Slow.").outcome for _ in range(5)} == {"refused"}
+        assert math.isnan(model.log_likelihood([{"role": "user", "content": "Slow."}], "yes")[0])
+        assert send("Hello.").outcome == "answered"
+    with pytest.raises(DataError, match=r"changed: its chat template .* on 10 texts in a row \(too_slow \(over 0.2 s"):
+        for _ in range(10):
+            send("Slow.")

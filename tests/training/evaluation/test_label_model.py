@@ -9,9 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymill.cluster.errors import DataError
+from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store.store import Store
 from raymill.training.evaluation import label_model
 from raymill.training.evaluation.label_model import LabelModel
+from raymill.training.pack import encode
 from tests.support.train_inline import LENGTH, sentences, train_inline, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -95,6 +97,19 @@ def test_a_text_is_cut_whatever_length_the_run_states(probe, monkeypatch):
     monkeypatch.setattr(label_model, "class_probabilities", measured)
     found = model.probabilities(["The river is 3 long " * 20, "The river"])
     assert max(rows) == 16 and not np.isnan(found).any()
+
+
+def test_a_tokenizer_that_goes_beyond_its_bounds_on_many_texts_in_a_row_is_refused(probe, monkeypatch):
+    model = LabelModel(Store(), str(probe / "export/probe"), KINDS, LENGTH)
+    texts = [f"The river is {at} long" for at in range(40)]
+    alone = np.concatenate([model.probabilities([one]) for one in texts])
+    np.testing.assert_allclose(model.probabilities(texts), alone, atol=1e-5)
+    monkeypatch.setattr(encode, "_bounds", lambda size: WorkBounds(0.01, 1 << 30))
+    slow = "The river is long " * 50_000
+    found = model.probabilities([*[slow] * 9, "The river", *[slow] * 9])
+    assert np.isfinite(found).all(axis=1).nonzero()[0].tolist() == [9]
+    with pytest.raises(DataError, match=r"export/probe: its chat template or tokenizer .* 10 texts in a row"):
+        model.probabilities([slow])
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

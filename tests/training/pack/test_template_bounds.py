@@ -56,8 +56,16 @@ def test_a_conversation_that_a_template_takes_too_long_for_is_left_out_with_its_
         "{% if add_generation_prompt %}" + LOOPS + "{% endif %}",
         "{% if messages[0].role == 'system' %}" + LOOPS + "{% endif %}",
         "{% if messages[-1].role == 'assistant' %}" + LOOPS + "{% endif %}",
+        "{% if messages | length == 1 %}{{ raise_exception('no question alone') }}{% endif %}" + LOOPS,
     ],
-    ids=["loops", "grows", "loops for a prompt", "loops after a system message", "loops for an answer"],
+    ids=[
+        "loops",
+        "grows",
+        "loops for a prompt",
+        "loops after a system message",
+        "loops for an answer",
+        "refuses a question alone",
+    ],
 )
 def test_a_template_that_does_not_end_is_refused_when_the_config_is_checked(tmp_path, monkeypatch, program):
     monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(1, 512 << 20))

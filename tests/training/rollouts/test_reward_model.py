@@ -16,7 +16,11 @@ from transformers import (
 )
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.guard import WorkBounds
+from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store.store import Store
+from raymill.training.pack import encode, template
+from raymill.training.pack.template import CHATML
 from raymill.training.rollouts import reward_model
 from raymill.training.rollouts.reward_model import RewardFolder, RewardModelScores
 from raymill.training.rollouts.rewards import SampledAnswer
@@ -82,6 +86,36 @@ def test_a_conversation_that_is_too_long_has_no_score_and_a_folder_needs_a_templ
     assert np.isnan(first) and np.isfinite(second)
     with pytest.raises(ConfigError, match="has no chat template"):
         RewardFolder(Store(), reward_folder(tmp_path / "plain", template=None))
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("before", ["", "{% if messages | length == 1 %}{{ raise_exception('no answer') }}{% endif %}"])
+def test_a_template_that_does_not_end_is_refused_before_any_record_is_scored(tmp_path, monkeypatch, before):
+    monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(1, 512 << 20))
+    folder = reward_folder(tmp_path / "m", template=before + LOOP)
+    monkeypatch.setattr(reward_model, "load_base", None)
+    with pytest.raises(
+        DataError, match=r"reward model .*/m: its chat template .* conversation of a few words \(too_slow"
+    ):
+        RewardFolder(Store(), folder)
+
+
+def test_a_template_that_does_not_end_for_many_records_in_a_row_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3))
+    folder = reward_folder(
+        tmp_path / "m", template="{% if messages[0].content[:1] == 'w' %}" + LOOP + "{% endif %}" + CHATML
+    )
+    model = RewardFolder(Store(), folder)
+    slow, good = ([{"role": "user", "content": word}, {"role": "assistant", "content": "b"}] for word in ("we", "he"))
+    for _ in range(2):
+        found = model.scores([slow] * 9 + [good])
+        assert np.isnan(found[:9]).all() and np.isfinite(found[9])
+    with pytest.raises(
+        DataError, match=r"/m: its chat template .* beyond its bounds on 10 texts in a row \(template_too"
+    ):
+        model.scores([slow] * 99)
 
 
 def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
