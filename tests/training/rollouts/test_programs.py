@@ -72,7 +72,7 @@ PROGRAMS = {
     "moves the place of its output": (False, "import os; os.lseek(1, 1 << 40, 0); os._exit(0)"),
     "output that is read in blocks alone": (
         False,
-        "import fcntl, os\nos.write(1, b'a' * 100); fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT | os.O_RDWR)\nos._exit(0)",
+        "import fcntl, os\nos.write(1, b'a' * 100); fcntl.fcntl(1, fcntl.F_SETFL, os.O_DIRECT | 2); os._exit(0)",
     ),
     "a lease on a file": (False, "import fcntl, os; fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)"),
     "flags of its output": (True, "import fcntl, sys; assert fcntl.fcntl(1, fcntl.F_GETFL) and not sys.stdin.isatty()"),

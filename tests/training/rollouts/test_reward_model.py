@@ -96,25 +96,20 @@ def test_a_template_that_does_not_end_is_refused_before_any_record_is_scored(tmp
     monkeypatch.setattr(template, "OF_A_CHECK", WorkBounds(1, 512 << 20))
     folder = reward_folder(tmp_path / "m", template=before + LOOP)
     monkeypatch.setattr(reward_model, "load_base", None)
-    with pytest.raises(
-        DataError, match=r"reward model .*/m: its chat template .* conversation of a few words \(too_slow"
-    ):
+    with pytest.raises(DataError, match=r"reward model .*/m: its chat template .* of a few words \(too_slow"):
         RewardFolder(Store(), folder)
 
 
 def test_a_template_that_does_not_end_for_many_records_in_a_row_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3))
-    folder = reward_folder(
-        tmp_path / "m", template="{% if messages[0].content[:1] == 'w' %}" + LOOP + "{% endif %}" + CHATML
-    )
+    of_one_word = "{% if messages[0].content == 'we' %}" + LOOP + "{% endif %}"
+    folder = reward_folder(tmp_path / "m", template=of_one_word + CHATML)
     model = RewardFolder(Store(), folder)
     slow, good = ([{"role": "user", "content": word}, {"role": "assistant", "content": "b"}] for word in ("we", "he"))
     for _ in range(2):
         found = model.scores([slow] * 9 + [good])
         assert np.isnan(found[:9]).all() and np.isfinite(found[9])
-    with pytest.raises(
-        DataError, match=r"/m: its chat template .* beyond its bounds on 10 texts in a row \(template_too"
-    ):
+    with pytest.raises(DataError, match=r"/m: its chat template .* on 10 texts in a row \(template_too_slow"):
         model.scores([slow] * 99)
 
 
