@@ -89,6 +89,12 @@ def card(package: str, front: Mapping[str, Any], values: Mapping[str, Any]) -> s
         front: the entries of the front matter.
         values: what the template names.
     """
+    matter = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True)
+    return f"---\n{matter}---\n\n{rendered(package, 'card.md', values)}"
+
+
+def rendered(package: str, template: str, values: Mapping[str, Any]) -> str:
+    """The text of a document of which `template`, a file of the package, is the template. values: what it names."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader("raymill.cluster.report")]),
         autoescape=True,
@@ -96,9 +102,8 @@ def card(package: str, front: Mapping[str, Any], values: Mapping[str, Any]) -> s
         trim_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup("" if value is None else escaped(value)),
     )
-    body = environment.get_template("card.md").render(values)
-    matter = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True)
-    return f"---\n{matter}---\n\n{_BLANK_LINES.sub(chr(10) * 2, body).strip()}\n"
+    body = environment.get_template(template).render(values)
+    return f"{_BLANK_LINES.sub(chr(10) * 2, body).strip()}\n"
 
 
 def escaped(value: object) -> str:

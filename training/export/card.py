@@ -5,7 +5,7 @@ documents. card.md is the template.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,12 @@ from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.hub import HubName, is_hub_data
 from raymill.cluster.report.markdown import card as hub_card
-from raymill.cluster.run import RunFolder
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Corpus, Model
 from raymill.training.export.servers import refused_adapter, vllm_command
+from raymill.training.export.training_content import MadeBy, made_by
 from raymill.training.methods import FOLDERS, MetricWords
 from raymill.training.model_folder.loading import Base, loading
 from raymill.training.pack.corpus_files import PreparedRun
@@ -29,7 +29,6 @@ from raymill.training.records.finished import MergedCheck
 from raymill.training.records.job import Parent
 from raymill.training.records.schema import Evaluation, Measured, Outcome, StepRecord
 
-_HUB = "hf://"
 # A hub name of a model or data set: ORGANISATION/NAME or NAME.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _MOST_CLASSES = 100
@@ -47,8 +46,9 @@ class Lineage:
     """The origin of a corpus. All fields except `path` are empty if the corpus is not an artifact.
 
     digest: of the content. run: name of the run. version: of Raymill that made it. licences: by source name, None if
-    not stated. datasets: hub data sets among the sources. prepared: whether it is a data set of `raymill prepare`.
-    tags: NAME:VERSION of those that were tagged with its digest. report: URI of its report.
+    not stated; sources of runs before it are named SOURCE/SOURCE. datasets: hub data sets among the sources. prepared:
+    whether it is a data set of `raymill prepare`. tags: NAME:VERSION of those that were tagged with its digest. report:
+    URI of its report. made: what the run states about the content.
     """
 
     path: str
@@ -60,6 +60,7 @@ class Lineage:
     prepared: bool = False
     tags: tuple[str, ...] = ()
     report: str = ""
+    made: MadeBy | None = None
 
 
 def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, tags: Sequence[str] = ()) -> Lineage:
@@ -68,17 +69,18 @@ def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, t
     prepared: the data set that was packed, if it is one. tags: NAME:VERSION of those with its digest.
     """
     if prepared is not None:
-        run = _run(store, prepared.output, "prepare")
+        # A run that was made again since may have other inputs.
+        made = made_by(store, prepared.output, prepared.digest)
         return Lineage(
             path=corpus.path,
             digest=prepared.digest,
             run=prepared.name,
             version=prepared.version,
-            # A run that was made again since may have other inputs.
-            **_sources(run if run.get("digest") == prepared.digest else {}),
+            **_sources(made),
             prepared=True,
             tags=tuple(tags),
             report=prepared.report,
+            made=made,
         )
     if is_hub_data(corpus.path):
         return Lineage(corpus.path, datasets=(HubName.of(corpus.path).name,))
@@ -88,32 +90,24 @@ def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, t
         artifact = None
     if artifact is None:
         return Lineage(corpus.path)
-    run = _run(store, paths.absolute(corpus.path).rpartition("/")[0], "curate")
+    made = made_by(store, paths.absolute(corpus.path).rpartition("/")[0])
     return Lineage(
         path=corpus.path,
         digest=artifact.manifest.digest,
-        run=str(run.get("name", "")),
+        run=made.name if made else "",
         version=artifact.manifest.version,
-        **_sources(run),
+        **_sources(made),
+        made=made,
     )
 
 
-def _sources(run: Mapping[str, Any]) -> dict[str, Any]:
-    """`licences` and `datasets` of a run's inputs. run: its manifest, or empty."""
-    inputs = run.get("config", {}).get("inputs", [])
-    read = [str(one.get("path", "")) for one in inputs]
+def _sources(made: MadeBy | None) -> dict[str, Any]:
+    """`licences` and `datasets` of the sources of a run."""
+    found = list(made.leaves) if made else []
     return {
-        "licences": {str(one.get("source", "input")): one.get("licence") for one in inputs},
-        "datasets": tuple("/".join(one.removeprefix(_HUB).split("/")[:2]) for one in read if one.startswith(_HUB)),
+        "licences": {one.name: one.licence for one in found},
+        "datasets": tuple(one.place for one in found if one.way == "hub"),
     }
-
-
-def _run(store: Store, folder: str, kind: str) -> dict[str, Any]:
-    """The manifest of the run of this kind in a folder; empty if there is none."""
-    try:
-        return RunFolder(store, folder).finished(kind) or {}
-    except (StorageError, DataError):
-        return {}
 
 
 @dataclass(frozen=True)
@@ -154,7 +148,7 @@ def card(facts: CardFacts, folder: str) -> str:
         "folder": folder,
         "name": config.name,
         "what": FOLDERS[folder].what,
-        "base": _base_name(config.model, config.seed),
+        "base": base_name(config.model, config.seed),
         "code": loading(folder, facts.base, facts.chat, config.objective == "reward"),
         "server": _server(facts, folder),
         "numbers": list(_numbers(facts)),
@@ -235,7 +229,7 @@ def _is_hub_name(name: str) -> bool:
     return not paths.is_remote(name) and _HUB_NAME.fullmatch(name) is not None
 
 
-def _base_name(model: Model, seed: int) -> str:
+def base_name(model: Model, seed: int) -> str:
     """The base model's name in the card; of a local folder, only the last part of its path."""
     if model.config is not None:
         return f"{model.config['model_type']} with random weights, seed {seed}"
@@ -302,3 +296,6 @@ def _origin(lineage: Lineage) -> Iterator[str]:
         yield f"artifact{run}, Raymill {lineage.version}, content digest {lineage.digest}"
     for source, licence in lineage.licences.items():
         yield f"source {source}: licence {licence or 'not stated'}"
+    for made in lineage.made.with_earlier() if lineage.made else ():
+        for model, terms, number in made.generated:
+            yield f"{number:,} {made.unit} of {made.name} generated by {model}, terms {terms or 'not stated'}"

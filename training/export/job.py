@@ -6,8 +6,9 @@
     probe/    a classification head                                                      probe
     base/     the random base of adapter/ or probe/                                      if the model is `model.config`
 
-Each folder has the tokenizer and a README.md; serve.yaml beside them is an application of Ray Serve LLM. manifest.json
-lists every file and is written last. The export runs in one process on the CPU. Weights go from the checkpoint to files
+Each folder has the tokenizer and a README.md; serve.yaml beside them is an application of Ray Serve LLM,
+training-content.md a draft of the summary that Article 53(1)(d) of the AI Act asks for. manifest.json lists every file
+and is written last. The export runs in one process on the CPU. Weights go from the checkpoint to files
 on this machine's disk, tensor by tensor, so memory holds a few copies of the largest tensor; of a base whose files have
 tensors of several number types it holds all.
 """
@@ -38,9 +39,11 @@ from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import stop_ids
 from raymill.training.evaluation.job import evaluate, load_trained
-from raymill.training.export.card import CardFacts, CorpusFacts, card, lineage
+from raymill.training.export.card import CardFacts, CorpusFacts, base_name, card, lineage
 from raymill.training.export.merging import OnDisk, merge
 from raymill.training.export.servers import SERVE_FILE, serve_application
+from raymill.training.export.training_content import FILE as CONTENT_FILE
+from raymill.training.export.training_content import ContentCorpus, ContentTraining, earlier_trainings, training_content
 from raymill.training.model_folder.loading import Base
 from raymill.training.models.answers import score_head
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
@@ -189,6 +192,7 @@ def _written(job: Job, outcome: Outcome, packed: PackedRun, root: str) -> dict[s
             folders.append(folder.name)
         if application := serve_application(job.config, folders, writer.base, writer.experts, root):
             files.append(put_file(store, root, SERVE_FILE, application.encode()))
+        files.append(put_file(store, root, CONTENT_FILE, _encoded(writer.training_content())))
         manifest = {
             "kind": "export",
             "made_from": export_fingerprint(job, outcome),
@@ -336,6 +340,22 @@ class FolderWriter:
     def facts(self) -> CardFacts:
         """The facts for a card; with the check of the merged model after merging."""
         return replace(self._facts, merged_check=self.check)
+
+    def training_content(self) -> str:
+        """The text of training-content.md."""
+        corpora = [
+            ContentCorpus(
+                name,
+                one.lineage.path,
+                int(one.counters.get("documents/train", 0)),
+                int(one.counters.get("tokens/train", 0)),
+                one.lineage.made,
+            )
+            for name, one in self._facts.corpora.items()
+        ]
+        this = ContentTraining(self.config.name, base_name(self.config.model, self.config.seed), corpora)
+        before = earlier_trainings(self.job.folder.store, self.config.model_dump(mode="json"))
+        return training_content(self.config.name, self.outcome["fingerprint"], [*before, this])
 
     @cached_property
     def _facts(self) -> CardFacts:

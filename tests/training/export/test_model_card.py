@@ -1,6 +1,7 @@
 """The model card: what it says, that it is escaped, and that no document's text gets into it."""
 
 import ast
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymill.cluster.artifact import Artifact
+from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Corpus
 from raymill.training.export.card import Lineage, card, lineage
@@ -170,19 +172,24 @@ def test_a_curated_corpus_tells_its_run_licences_and_data_sets(tmp_path, monkeyp
     assert found.licences == {"foxes": "CC0-1.0"}
 
 
-def test_data_sets_of_the_hub_are_those_of_the_inputs_by_organisation_and_name(monkeypatch):
-    inputs = [
-        {"path": "hf://org/data/folder/*.parquet", "source": "web", "licence": "CC0-1.0"},
-        {"path": "hf://org/other"},
-        {"path": "s3://hf://org/none"},
-    ]
-    run = {"name": "demo", "config": {"inputs": inputs}}
-    monkeypatch.setattr("raymill.training.export.card._run", lambda *_: run)
+def test_data_sets_of_the_hub_are_those_of_all_sources_by_organisation_and_name(tmp_path, monkeypatch):
+    """Of the run of the corpus, and of a run whose output that one read."""
+    first = [("web", "hf://org/data/config@main"), ("none", "s3://hf://org/none")]
+    for name, inputs in (("first", first), ("out", [("other", "hf://org/other"), ("first", f"{tmp_path}/first")])):
+        sources = [{"source": source, "licence": "CC0-1.0", "splits": {"train": 1}} for source, _ in inputs]
+        settings = [{"source": source, "path": path, "columns": {}} for source, path in inputs]
+        report = {
+            "sources": sources, "splits": {"train": 2}, "totals": {"personal_data": 0}, "config": {"inputs": settings},
+        }  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+        RunFolder(Store(), f"{tmp_path}/{name}").put("prepare", name, {}, "i", {"train": "d"})
     manifest = SimpleNamespace(digest="d1", version="0.3")
-    monkeypatch.setattr(Artifact, "find", lambda *_: SimpleNamespace(manifest=manifest))
-    assert lineage(Store(), Corpus(path="/out/corpus")) == Lineage(
-        "/out/corpus", "d1", "demo", "0.3", {"web": "CC0-1.0", "input": None}, ("org/data", "org/other")
-    )
+    found = SimpleNamespace(manifest=manifest)
+    monkeypatch.setattr(Artifact, "find", lambda _, uri: found if uri.endswith("corpus") else None)
+    known = lineage(Store(), Corpus(path=f"{tmp_path}/out/corpus"))
+    assert (known.digest, known.run, known.datasets) == ("d1", "out", ("org/other", "org/data"))
+    assert known.licences == dict.fromkeys(("other", "first/web", "first/none"), "CC0-1.0")
 
 
 def test_a_plain_folder_has_no_lineage(tmp_path: Path):

@@ -9,6 +9,7 @@ import yaml
 from raymill.training.export.card import card
 from raymill.training.export.job import export
 from raymill.training.export.servers import SERVE_FILE, serve_application
+from raymill.training.export.training_content import FILE as CONTENT_FILE
 from raymill.training.model_folder.loading import Base
 from tests.support.card_cases import config, facts
 from tests.support.export_runs import make_run
@@ -113,4 +114,4 @@ def test_the_application_lies_beside_the_folders_and_stays(tmp_path):
     manifest = export(run.job, run.outcome, run.packed)
     one = yaml.safe_load((run.export / SERVE_FILE).read_text())["applications"][0]["args"]["llm_configs"][0]
     assert one["model_loading_config"]["model_source"] == str(run.export / "merged")
-    assert [file["path"] for file in manifest["files"] if "/" not in file["path"]] == [SERVE_FILE]
+    assert [file["path"] for file in manifest["files"] if "/" not in file["path"]] == [SERVE_FILE, CONTENT_FILE]

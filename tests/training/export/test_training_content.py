@@ -1,0 +1,171 @@
+"""The summary of training content: what runs state, with their numbers; the rest is marked for the author."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from raymill.cluster.report.markdown import escaped
+from raymill.cluster.store.store import Store
+from raymill.training.export.training_content import (
+    ContentCorpus,
+    ContentTraining,
+    Crawl,
+    MadeBy,
+    Origin,
+    made_by,
+    training_content,
+)
+from tests.pipelines.generate.conftest import SENTENCES
+from tests.support.generate_inline import generate_inline
+from tests.support.inline import curate_inline, prepare_inline
+from tests.support.train_inline import train_inline
+from tests.support.web_server import Reply, as_html, web_server
+
+ARTICLE = "<article><h1>Leave</h1>" + "<p>Everybody has thirty days of leave in {}, and more in some years.</p>" * 5
+
+
+def section(text: str, number: str) -> str:
+    """The text below the heading with this number, up to the next heading."""
+    return re.search(rf"^#+ {re.escape(number)} .*?$(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)[1]
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The rows of the table whose head begins with `first`."""
+    found = re.search(rf"^\| {first} \|.*\n\|[-|]*\n\n?((?:\|.*\n+)*)", text, re.MULTILINE)[1]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in found.splitlines() if line]
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch, server):
+    """{name: run} of a corpus, generated records, fetched pages and files, and a training on all of them."""
+    monkeypatch.setattr("raymill.pipelines.prepare.fetch.client.pause", lambda seconds: None)
+    (tmp_path / "docs").mkdir()
+    for number in range(12):
+        said = [SENTENCES[(number + at) % 5] for at in range(3)]
+        words = f"Guide number {number} is about the router.\n\n" + "\n".join(said)
+        (tmp_path / "docs" / f"{number}.md").write_text(words)
+    curated = curate_inline(
+        {
+            "inputs": [{"path": f"{tmp_path}/docs", "source": "guides", "licence": "CC-BY-4.0"}],
+            "output": f"{tmp_path}/corpus", "rules": {"packs": []}, "dedup": None,
+        },
+        monkeypatch,
+    )  # fmt: skip
+    generated = generate_inline(
+        {
+            "inputs": [{"source": "seeds", "path": f"{curated.uri}/corpus"}],
+            "model": {"endpoint": server.url, "name": "small", "terms": "apache-2.0"},
+            "make": {"template": "qa", "per_document": 3}, "output": f"{tmp_path}/generated",
+        },
+        monkeypatch,
+    )  # fmt: skip
+    pairs = [(f"Where is cable {n} kept?", f"Cable {n} is in drawer number {n}.") for n in range(40)]
+    people = "".join(json.dumps({"prompt": one, "completion": two}) + "\n" for one, two in pairs)
+    (tmp_path / "people.jsonl").write_text(people)
+    inputs = [{"source": "made", "path": generated.uri},
+              {"source": "people", "path": f"{tmp_path}/people.jsonl", "licence": "MIT"}]  # fmt: skip
+    asked = prepare_inline({"inputs": inputs, "output": f"{tmp_path}/asked", "dedup": None}, monkeypatch)
+    with web_server() as site:
+        site.answers["/robots.txt"] = Reply("User-agent: *\nDisallow: /private/", kind="text/plain")
+        for path in ("/a", "/b", "/c"):
+            site.answers[path] = as_html(ARTICLE.replace("{}", path))
+        other = site.url.replace("127.0.0.1", "localhost")
+        urls = [f"{site.url}/a", f"{site.url}/b", f"{other}/c", f"{site.url}/private/d"]
+        pages = {"source": "intranet", "pages": {"urls": urls, "allow_private": True, "delay_s": 0}}
+        limit = {"execution": {"max_bad_documents": 1.0}}
+        read = {"inputs": [pages, {"source": "guides", "path": curated.uri}], "records": {"shape": "text"}}
+        texts = prepare_inline(
+            read
+            | limit
+            | {"output": f"{tmp_path}/texts", "dedup": None, "split": {"train": 1.0, "validation": 0.0, "test": 0.0}},
+            monkeypatch,
+        )
+    trained = train_inline(
+        {
+            "corpus": [{"path": asked.uri, "name": "asked"}, {"path": texts.uri, "name": "texts"}],
+            "packing": {"overflow": "truncate"}, "output": f"{tmp_path}/run", "steps": 2,
+        },
+        monkeypatch,
+    )  # fmt: skip
+    return {"curate": curated, "generate": generated, "asked": asked, "texts": texts, "train": trained}
+
+
+def test_a_summary_has_the_numbers_of_the_reports_and_blanks_for_the_author(runs, tmp_path):
+    text = Path(runs["train"].uri, "export", "training-content.md").read_text()
+    fit = runs["train"].report["fits"][0]
+    packed = {one["name"]: next(of for of in one["splits"] if of["split"] == "train") for one in fit["corpora"]}
+    (asked, texts) = ([name, f"{packed[name]['documents']:,}", f"{packed[name]['tokens']:,}"] for name in packed)
+    assert [row[1:4] for row in table(section(text, "1.3"), "Training")] == [asked, texts]
+    tokens = sum(one["tokens"] for one in packed.values())
+    assert f"less than 1 billion tokens ({tokens:,} tokens of" in section(text, "1.3")
+
+    # Each run's sources add up to its report.
+    intro = section(text, "2.")
+    found = dict(re.findall(r"^Sources of (?:prepare|curate) test, digest (\w+), .*; together (\d+):", intro, re.M))
+    assert found == {
+        runs["asked"].manifest["digest"]: str(runs["asked"].report["splits"]["train"]),
+        runs["texts"].manifest["digest"]: str(runs["texts"].report["splits"]["train"]),
+        runs["curate"].manifest["digest"]: str(runs["curate"].report["totals"]["corpus"]["documents"]),
+    }
+    for run, name in ((runs["asked"], "asked"), (runs["texts"], "texts")):
+        rows = table(intro[intro.index(run.manifest["digest"]) :], "Source")
+        numbers = [int(row[3]) for row in rows]
+        assert numbers == [one["splits"]["train"] for one in run.report["sources"]], name
+        assert sum(numbers) == run.report["splits"]["train"] == packed[name]["documents"], name
+    licences = {(row[0], row[2]) for row in re.findall(r"^\| (\w+) \| (.*?) \| (.*?) \| \S+ \|$", intro, re.M)}
+    assert {("people", "MIT"), ("guides", "CC-BY-4.0"), ("intranet", "TO BE COMPLETED: not stated")} <= licences
+
+    crawled = section(text, "2.3")
+    assert "a list of 4 addresses, no links followed" in crawled and "forbids 1 address of them" in crawled
+    record = json.loads(Path(runs["texts"].uri, "fetched", "intranet.json").read_text())
+    assert f"{record['began']} to {record['ended']}" in crawled.replace("\\", "")
+    assert [row[:2] for row in table(crawled, "Domain")] == [["127.0.0.1", "2"], ["localhost", "1"]]
+
+    (of_set,) = runs["asked"].report["generated"]
+    rows = table(section(text, "2.5"), "Run")
+    assert ["prepare test", "small", "apache-2.0", f"{of_set['splits']['train']} records for training"] in rows
+    assert len(rows) == 1, "the same records once"
+    assert "people.jsonl" in section(text, "2.6") and "robots.txt was obeyed" in section(text, "3.1")
+    for number in ("1.1", "2.2", "2.4", "3.2"):
+        assert "TO BE COMPLETED" in section(text, number)
+    assert "no legal advice" in text and str(tmp_path) not in text
+
+    card = Path(runs["train"].uri, "export", "full", "README.md").read_text()
+    assert "asked: source people: licence MIT" in card and "texts: source guides/guides: licence CC-BY-4.0" in card
+    assert "asked: source made/seeds/guides: licence CC-BY-4.0" in card
+    assert f"{of_set['splits']['train']} records for training of test generated by small, terms apache-2.0" in card
+
+
+def test_a_summary_has_the_trainings_before(runs, monkeypatch, tmp_path):
+    settings = {"corpus": [{"path": runs["asked"].uri, "name": "asked"}], "packing": {"overflow": "truncate"}}
+    model = {"model": f"{runs['train'].uri}/export/full", "name": "second", "steps": 1}
+    later = train_inline(settings | model | {"output": f"{tmp_path}/later"}, monkeypatch)
+    text = Path(later.uri, "export", "training-content.md").read_text()
+    rows = table(section(text, "1.3"), "Training")
+    assert [row[:2] for row in rows] == [["tiny", "asked"], ["tiny", "texts"], ["second", "asked"]]
+    assert "localhost" in section(text, "2.3"), "of a corpus of the first training alone"
+    assert "Model dependencies: llama with random weights" in text
+    assert text.count(f"digest {runs['asked'].manifest['digest']}, in records") == 1
+
+
+def test_a_run_that_was_made_again_or_has_another_report_states_nothing(runs):
+    run, store = runs["asked"], Store()
+    assert made_by(store, run.uri, run.manifest["digest"]).total == run.report["splits"]["train"]
+    assert made_by(store, run.uri, "another") is None
+    Path(run.uri, "report.json").write_text('{"splits": 7}')
+    assert made_by(store, run.uri) is None
+
+
+def test_the_hosts_with_the_most_text_are_listed_and_names_are_no_markup():
+    domains = {f"h{number}.org": (1, 1000 - number) for number in range(205)}
+    name = "<b>|x"
+    crawl = Crawl("raymill/0", "2026-01-01", "2026-01-02", 205, 0, domains)
+    source = Origin(name, "pages", "", name, 205, crawl=crawl)
+    made = MadeBy("prepare", name, "d1", "records for training", 205, (source,))
+    text = training_content(name, "f1", [ContentTraining(name, name, [ContentCorpus(name, "c", 205, 10**9, made)])])
+    rows = table(section(text, "2.3"), "Domain")
+    assert len(rows) == 21 and rows[-1] == ["h20.org", "1", "980"]
+    assert "1 billion to 10 trillion tokens" in text
+    assert "<" not in text and escaped(name) in text
