@@ -41,12 +41,11 @@ OUT_OF_MEMORY = 99  # exit status of the child
 _WALL_TIME_FACTOR = 30
 _POLL_MS = 1000
 _PARENT_MS = 5000  # how often an idle child looks whether its parent is still there
-# In one test of 15,000, children of a process with many threads crashed at their start three times in a row.
-_MOST_STARTS = 10
-_WAIT_S = 0.02
+_MOST_STARTS = 3
 _STDERR = 2
 
 _children: "weakref.WeakSet[_Child]" = weakref.WeakSet()  # for processor_seconds
+_forking = threading.Lock()
 _found_once: dict[tuple[Any, ...], Any] = {}  # for once
 
 
@@ -129,7 +128,6 @@ class Guard(Generic[Item, Result]):
                     starts += 1
                     if starts == _MOST_STARTS:
                         raise RuntimeError(f"a child process ended {starts} times before its work ({outcome.seen})")
-                    time.sleep(_WAIT_S * starts)
                 elif outcome.problem == "too_slow" or waiting[outcome.at] in tried:
                     failed[waiting.pop(outcome.at)] = Failed(Exceeded(outcome.problem, outcome.seen))
                 else:
@@ -341,15 +339,27 @@ def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results
 
 
 def _fork() -> int:
-    with warnings.catch_warnings():
+    """As os.fork. The garbage of this process is not collected in the child, now or later.
+
+    Finalizers of libraries may crash there, because it has none of the threads of this process. Besides, a collection
+    would copy every page.
+    """
+    with _forking, warnings.catch_warnings():
         # Python warns of locks that other threads hold at the fork. The child needs none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            if not (pid := os.fork()):
+                gc.freeze()
+            return pid
+        finally:
+            if collects:
+                gc.enable()
 
 
 def _begin() -> int:
     """What a child does first. Returns the bytes of its address space, as `_address_space`."""
-    gc.freeze()  # or the first collection would copy every page of the parent
     faulthandler.disable()  # a crash is an outcome here, and needs no traceback
     _hide_traces()
     timers = (signal.SIGPROF, signal.SIGALRM, signal.SIGTERM)

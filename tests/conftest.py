@@ -167,9 +167,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_process_group_of_others() -> None:
-    """Destroy a process group that a test of another file left in this process."""
+    """Destroy a process group that a test of another file left in this process, also where DTensor's cache holds it."""
     if (distributed := sys.modules.get("torch.distributed")) and distributed.is_initialized():
         distributed.destroy_process_group()
+    if torch := sys.modules.get("torch"):
+        torch._C._clear_DTensor_sharding_propagator_cache()
 
 
 _shared_sessions: list[Session] = []  # at most one

@@ -1,5 +1,6 @@
 """One item that takes too long, too much memory, or ends the process costs that item, and no other."""
 
+import gc
 import os
 import re
 import resource
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import psutil
@@ -202,6 +203,33 @@ def test_a_child_that_was_killed_from_outside_is_started_again():
     assert guard("b", ROOMY) == first, "one child does many items"
     os.kill(int(first), signal.SIGKILL)
     assert guard("c", ROOMY) not in (first, str(os.getpid()))
+
+
+class _CrashesElsewhere:
+    """As an object of a library whose finalizer needs the threads of the process that made it."""
+
+    def __init__(self):
+        self.process, self.itself = os.getpid(), self
+
+    def __del__(self):
+        if os.getpid() != self.process:
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+
+_after_fork: list[Callable[[], object]] = []
+os.register_at_fork(after_in_child=lambda: [one() for one in _after_fork])
+
+
+def test_garbage_of_this_process_is_not_collected_in_the_child(monkeypatch):
+    thresholds = gc.get_threshold()
+    monkeypatch.setattr(sys.modules[__name__], "_after_fork", [lambda: [[] for _ in range(200_000)]])
+    gc.collect()
+    gc.set_threshold(100_000)  # it is reached in the child alone
+    try:
+        _CrashesElsewhere()
+        assert Guard(lambda item: (gc.collect(), item)[1])(1, ROOMY) == 1 and gc.isenabled()
+    finally:
+        gc.set_threshold(*thresholds)
 
 
 def test_the_child_ends_with_its_guard():

@@ -57,7 +57,7 @@ def own_group(gpus_each: int, timeout_s: float = TIMEOUT_S) -> Iterator[Ranks]:
         with _ranks(rank, world, device, timeout_s, under_ray=False) as ranks:
             yield ranks
     finally:
-        dist.destroy_process_group()
+        _destroy_group()
         for name in added:
             os.environ.pop(name, None)
 
@@ -91,10 +91,20 @@ def ray_group(gpus_each: int, timeout_s: float) -> Iterator[Ranks]:
     dist.init_process_group(_BACKENDS[gpus_each > 0], store=store, rank=rank, world_size=world, timeout=wait)
     with _ranks(rank, world, device, timeout_s, under_ray=True) as ranks:
         yield ranks
-    dist.destroy_process_group()
+    _destroy_group()
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()  # export and evaluation follow in this process
+
+
+def _destroy_group() -> None:
+    """Destroy the process group, also where DTensor's cache of this thread holds it.
+
+    Otherwise a fork in another thread, such as a child of a Guard, destroys it in the child, which hangs or crashes:
+    Python clears the other threads there, and the group waits for threads that the child does not have.
+    """
+    dist.destroy_process_group()
+    torch._C._clear_DTensor_sharding_propagator_cache()
 
 
 def ray_environment(context: Any, device: torch.device) -> dict[str, str]:
