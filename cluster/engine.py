@@ -133,6 +133,7 @@ class Engine:
             StageError: some units have no result after the last round. The other units are committed.
         """
         self.check()
+        self.session.raise_if_interrupted()
         if self.replace:
             discard_stale(stage, self.root)
         discard_damaged(stage, self.root)
@@ -336,6 +337,7 @@ class Engine:
         yield from workers(run, units, options, self.limits.losses, run.stage.concurrency, wait_s)
 
     def _check_ray(self) -> None:
+        self.session.raise_if_interrupted()
         if self.session.dead():
             raise ClusterError(
                 "Ray on this machine died (its raylet or control process is gone). Finished units are kept: "

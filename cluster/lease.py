@@ -123,7 +123,9 @@ class Lease:
         self._thread.join()
         if self._lost is None:
             try:
-                self.store.write_bytes(_uri(self.root, self.number), _to_json(replace(self.holder, released=True)))
+                self.store.write_bytes(
+                    _uri(self.root, self.number), _to_json(replace(self.holder, refreshed=time.time(), released=True))
+                )
             except StorageError as error:
                 log.warning("the lease was not released: %s", error)
 
@@ -190,6 +192,17 @@ def require_free(store: Store, root: str) -> None:
     """
     if (newest := _newest(store, root)) is not None:
         _require_gone(store, root, *newest)
+
+
+def last_held(store: Store, root: str) -> float | None:
+    """Unix time at which the last holder of the lease of an output refreshed or released it, every 10 s; None if there
+    is none.
+
+    Raises:
+        DataError: the lease cannot be read.
+    """
+    newest = _newest(store, root)
+    return None if newest is None else newest[1].refreshed
 
 
 def _acquire(store: Store, root: str) -> Lease:

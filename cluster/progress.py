@@ -61,6 +61,7 @@ class ProgressUpdate:
         documents_per_s: documents per second since this call began the stage; 0 before its first unit.
         bytes_per_s: bytes of text per second, in the same way.
         left_s: estimated seconds until the end of the stage; None while there is no estimate.
+        step: name of the step of a run file that is made beside others; else empty.
     """
 
     text: str
@@ -70,6 +71,7 @@ class ProgressUpdate:
     documents_per_s: float = 0.0
     bytes_per_s: float = 0.0
     left_s: float | None = None
+    step: str = ""
 
 
 class LineWriter:

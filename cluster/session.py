@@ -62,6 +62,7 @@ WORKER_ENVIRONMENT = {
 _OBJECT_STORE_BYTES = 256 << 20
 
 _CONNECT_S = 10
+_LOOK_S = 2.0
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Besides WORKER_ENVIRONMENT, what a session, a training or `ray.init` sets in this process.
 _VARIABLES = (
@@ -88,6 +89,11 @@ class Session:
 
     # Whether the process is ended, with a message, when the control process of its Ray has died.
     _ends_process: ClassVar = True
+    # Whether several runs of this process use the Ray at the same time, so that units and workers may wait for each
+    # other's room.
+    shared: ClassVar = False
+    # Bytes that the workers of a training reserve together, beside other runs; 0: none.
+    workers_memory: float = 0
 
     def __init__(self, address: str | None = None, cpus: int | None = None, progress: Progress | None = None) -> None:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
@@ -190,12 +196,14 @@ class Session:
             self._folder = None
 
     def could_run(self, wanted: Resources) -> bool:
-        """Whether the cluster that was joined has a node with room for a unit now. True for the embedded Ray.
+        """Whether a node has room for a unit now. True for an embedded Ray that no other run uses.
 
         wanted: what a unit reserves.
         """
-        if self.embedded:
+        if self.embedded and not self.shared:
             return True
+        if self.embedded:  # a larger unit runs alone
+            wanted = {**wanted, "memory": min(wanted.get("memory", 0), self.memory())}
         free = private("available_resources_per_node")()
         nodes = candidates(self.nodes(), wanted)
         return any(replace(node, has=free[node.id]).takes(wanted) for node in nodes if node.id in free)
@@ -215,6 +223,13 @@ class Session:
             return False
         node = private("_global_node")
         return node is None or bool(node.dead_processes())
+
+    def raise_if_interrupted(self) -> None:
+        """Looked at every few seconds, because an interrupt reaches the main thread alone.
+
+        Raises:
+            KeyboardInterrupt: the run has to end, as after Ctrl-C.
+        """
 
     def _start_embedded(self) -> None:
         # A token for this session, in the environment, because Ray would write one to the user's home. Ray reads the
@@ -301,6 +316,42 @@ class Session:
         logger = logging.getLogger("ray")
         logger.setLevel(logging.CRITICAL)
         logger.propagate = False
+
+
+class SharedSession(Session):
+    """The session of one of several runs that a process makes at the same time, each in a thread.
+
+    session: its Ray is started, and ends with it. So a stage that stalls does not restart Ray: its units are ended and
+    begun again. interrupted: set to end the run as after Ctrl-C. workers_memory: as of `Session`.
+    """
+
+    shared = True
+
+    def __init__(self, session: Session, interrupted: threading.Event, workers_memory: float = 0) -> None:
+        super().__init__(session.address, session.cpus, session.progress)
+        self._session, self._interrupted, self.workers_memory = session, interrupted, workers_memory
+        self.started = True
+
+    @property
+    def embedded(self) -> bool:
+        return self._session.embedded
+
+    @property
+    def task_options(self) -> dict[str, Any]:
+        return self._session.task_options
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+    def memory(self) -> float:
+        return self._session.memory()
+
+    def dead(self) -> bool:
+        return self._session.dead()
+
+    def raise_if_interrupted(self) -> None:
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
 
 
 class GuestSession(Session):
@@ -532,7 +583,10 @@ def in_worker(session: Session, function: Callable[..., T], *arguments: Any, cpu
     # One retry: a worker that died twice, often out of memory, will die again.
     task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=1, **session.task_options)(_call)
     try:
-        failure, result = ray.get(task.remote(function, arguments))
+        answer = task.remote(function, arguments)
+        while not ray.wait([answer], timeout=_LOOK_S)[0]:
+            session.raise_if_interrupted()
+        failure, result = ray.get(answer)
     except ray.exceptions.RayError as error:
         raise ClusterError(
             f"{_name(function)}: its worker failed: {(str(error).strip().splitlines() or ['?'])[-1]} "

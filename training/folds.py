@@ -21,6 +21,7 @@ from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame.calls import AnyConfig, Changes, ShownProgress, run_of
 from raymill.cluster.frame.job import Made, Making, Run, RunJob
+from raymill.cluster.nodes import Resources
 from raymill.cluster.progress import Progress
 from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
@@ -207,6 +208,9 @@ class CrossValidateJob(RunJob[TrainConfig]):
 
     def machines(self, seconds: float | None) -> Machines:
         return self.trainings[0].machines(seconds)
+
+    def reserved(self, *, memory: bool) -> Resources:
+        return self.trainings[0].reserved(memory=memory)
 
     def must_exist(self) -> tuple[str, ...]:
         return self.trainings[0].must_exist()

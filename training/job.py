@@ -17,6 +17,7 @@ from raymill.cluster.artifact import canonical_json, fingerprint
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob
+from raymill.cluster.nodes import Resources
 from raymill.cluster.progress import Progress
 from raymill.cluster.run import RUN_REPORT, RunFolder
 from raymill.cluster.session import Session, in_worker
@@ -248,6 +249,18 @@ class TrainJob(RunJob[TrainConfig]):
     def machines(self, seconds: float | None) -> Machines:
         """`seconds` has no effect, because `workers` is a setting that the user decides."""
         return largest([machines(one, corpora) for one, corpora in self._frozen])
+
+    def reserved(self, *, memory: bool) -> Resources:
+        """The resources of the fewest workers. Torch is loaded for their memory."""
+        largest: dict[str, float] = {}
+        for one, corpora in self._frozen:
+            least = one.workers.range[0]
+            of_worker = dict(one.workers.resources)
+            if memory:
+                of_worker["memory"] = machines(one, corpora).largest_task
+            for name, amount in of_worker.items():
+                largest[name] = max(largest.get(name, 0), least * amount)
+        return largest
 
     def must_exist(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(uri for one, corpora in self._frozen for uri in files_that_must_exist(one, corpora)))

@@ -65,6 +65,18 @@ StepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_leng
 ValueOf = Callable[[str, str], Any]  # (step, field) -> value
 
 
+class ChainExecution(Execution):
+    """Also how many steps are made at once."""
+
+    steps_at_once: int | None = Field(
+        None,
+        ge=1,
+        le=_MOST_RUNS,
+        description="Maximum number of independent steps that are made at the same time; null: as many as the machines "
+        "have the CPUs and GPUs for that the steps reserve, and this machine's own Ray the memory",
+    )
+
+
 class ChainConfig(BaseModel, extra="forbid", frozen=True):
     """A run file: steps, each a run of another kind, in the order of their references."""
 
@@ -78,8 +90,9 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
         "-> list of values: a run of each combination. `${STEP.output}` and `${STEP.FIELD}` refer to others",
     )
     until: str | None = Field(None, description="Make only this step and the steps that it needs; null: all steps")
-    execution: Execution = Field(
-        Execution(), description="Its `cpus` are used, on one machine; each step has its own `execution`"
+    execution: ChainExecution = Field(
+        ChainExecution(),
+        description="Its `steps_at_once`, and on one machine `cpus`, are used; each step has its own `execution`",
     )  # type: ignore[call-arg]
     storage: StorageOptions = Field(StorageOptions(), description="Access to the object store, for all steps")  # type: ignore[call-arg]
 

@@ -1,28 +1,31 @@
 """The job of a run file: its steps in order, each found finished, continued or made by its own kind.
 
     OUTPUT/STEP                 the run of a step
-    OUTPUT/report.json, .html   state of every step, written after each
+    OUTPUT/report.json, .html   state of every step, written when one begins or ends
     OUTPUT/manifest.json        digest of each step's run; written last
 
 Each kind decides by its own records whether a run is finished, so a step is made again only if its settings or the
-content of what it reads changed. Steps are made one after the other: the units of each use all machines of the session.
+content of what it reads changed. Steps that do not refer to each other are made at the same time (at_once.py), if the
+machines have room for them together. When one fails, those that do not need it are made all the same.
 """
 
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any
 
 from markupsafe import Markup
 from pydantic import Field
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from raymill import cluster
+from raymill.cluster import logs
 from raymill.cluster.artifact import fingerprint
+from raymill.cluster.chain.at_once import StepsAtOnce
 from raymill.cluster.chain.config import ChainConfig, ValueOf, field_value, with_texts
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import DataError, RaymillError, UserError
@@ -30,6 +33,8 @@ from raymill.cluster.formats import duration, plural, table_lines
 from raymill.cluster.frame.job import REPORT_HTML, FoundRun, Made, Making, Run, RunJob
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.frame.opening import open as open_run
+from raymill.cluster.lease import last_held
+from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings, check_types, json_bytes, read_json
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import (
@@ -48,7 +53,7 @@ from raymill.cluster.submit.work import Machines, job_config, largest
 
 log = logging.getLogger(__name__)
 
-FINISHED, OPEN, NOT_MADE = "finished", "open", "not made"
+FINISHED, OPEN, STARTED, FAILED, NOT_MADE = "finished", "open", "started", "failed", "not made"
 _FACTS = 3  # lines of a run's summary in the report
 
 
@@ -57,10 +62,12 @@ class ChainStep:
     """State of a step of a run file.
 
     Attributes:
-        state: finished, open (to be made or continued), or not made (by a condition, its own or of a step before).
+        state: finished, open (to be made or continued), failed in this call, or not made (by a condition, its own or of
+            a step before).
         run: the finished run.
         job: the job of an open step whose references have values.
-        reason: why it is not made, or what it waits for.
+        reason: why it is not made, what it waits for, or its error.
+        error: of a failed step.
     """
 
     name: str
@@ -68,6 +75,7 @@ class ChainStep:
     run: Run | None = None
     job: RunJob[Any] | None = None
     reason: str = ""
+    error: RaymillError | None = None
 
 
 class _EntryBefore(TypedDict):
@@ -75,6 +83,7 @@ class _EntryBefore(TypedDict):
     kind: str
     state: str
     seconds: Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None
+    began: NotRequired[Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)] | None]
     output: str
     digest: str | None
     exit_code: Annotated[int, Field(ge=0, le=255)]
@@ -143,42 +152,31 @@ class ChainJob(RunJob[ChainConfig]):
     def inputs(self) -> str | None:
         return _fingerprint(self._made or [*self.walk()])
 
-    def walk(self, *, replace: bool = False, verify: bool = False, making: Making | None = None) -> Iterator[ChainStep]:
-        """Each step with its state. With `making`, open steps are made first.
+    def walk(self, *, replace: bool = False, verify: bool = False) -> Iterator[ChainStep]:
+        """Each step with its state.
 
         Raises:
             OtherSettings: a step was made with other settings or inputs, and not `replace`; the message names it.
         """
-        runs: dict[str, Run] = {}
-        not_made = set[str]()
-        value_of = _values_of(runs)
+        before: dict[str, ChainStep] = {}
         for name in self.config.order:
-            needed = sorted(self.config.needs(name), key=self.config.order.index)
-            if stopped := [one for one in needed if one in not_made]:
-                not_made.add(name)
-                yield ChainStep(name, NOT_MADE, reason=f"step {stopped[0]} was not made")
-            elif missing := [one for one in needed if one not in runs]:
-                yield ChainStep(name, OPEN, reason=f"waits for {' and '.join(missing)}")
-            else:
-                with naming(name):
-                    if reason := self.config.condition(name, value_of):
-                        not_made.add(name)
-                        yield ChainStep(name, NOT_MADE, reason=reason)
-                        continue
-                    job = self._job(name, value_of)
-                    if making is None:
-                        run = job.find(replace=replace, verify=verify).run
-                    else:
-                        making.lease.check()
-                        making.progress.say(f"step {name} ({job.kind})")
-                        run = job.run(making.session, making.progress, replace=replace, verify=verify)
-                        if run.fresh and making.session.embedded:
-                            job.after()
-                if run is None:
-                    yield ChainStep(name, OPEN, job=job)
-                else:
-                    runs[name] = run
-                    yield ChainStep(name, FINISHED, run)
+            before[name] = self._found(name, before, replace, verify)
+            yield before[name]
+
+    def _found(self, name: str, before: Mapping[str, ChainStep], replace: bool, verify: bool) -> ChainStep:
+        """A step with its state. before: the steps that it needs. Raises as `walk`."""
+        needed = [before[one] for one in sorted(self.config.needs(name), key=self.config.order.index)]
+        if stopped := [one.name for one in needed if one.state == NOT_MADE]:
+            return ChainStep(name, NOT_MADE, reason=f"step {stopped[0]} was not made")
+        if missing := [one.name for one in needed if one.run is None]:
+            return ChainStep(name, OPEN, reason=f"waits for {' and '.join(missing)}")
+        value_of = _values_of({one.name: one.run for one in needed if one.run})
+        with naming(name):
+            if reason := self.config.condition(name, value_of):
+                return ChainStep(name, NOT_MADE, reason=reason)
+            job = self._job(name, value_of)
+            run = job.find(replace=replace, verify=verify).run
+        return ChainStep(name, OPEN, job=job) if run is None else ChainStep(name, FINISHED, run)
 
     @cached_property
     def states(self) -> list[ChainStep]:
@@ -253,45 +251,149 @@ class ChainJob(RunJob[ChainConfig]):
         entries = {name: later.get(name) or self._entry(ChainStep(name, OPEN), before) for name in every}
         self._made = []
         self._write(entries)
-        began = time.monotonic()
-        for step in self.walk(replace=making.replace, verify=making.verify, making=making):
-            took = None
-            if step.run and step.run.fresh:
-                self.folder.manifest_file.discard()
-                took = time.monotonic() - began
-            self._made.append(step)
-            entries[step.name] = self._entry(step, before, took)
-            self._write(entries)
-            began = time.monotonic()
+        began: dict[str, float] = {}
+        steps = StepsAtOnce(making, partial(self._make_step, making), self.config.execution.steps_at_once)
+        try:
+            made = self._make_all(making, steps, before, entries, began)
+        finally:
+            steps.interrupt()  # after an error that ends them all; else none is running
+            if began:
+                with suppress(RaymillError):
+                    making.lease.check()
+                    for name in began:
+                        entries[name] = self._entry(ChainStep(name, STARTED), before, time.time() - began[name])
+                    self._write(entries)
+        self._made = [made[name] for name in self.config.order if name in made]
+        if errors := [one.error for one in self._made if one.error]:
+            errors[0].args = ("\n".join(one.as_written for one in errors), *errors[0].args[1:])
+            raise errors[0]
         digests = {one.name: one.run.manifest["digest"] for one in self._made if one.run}
         told = {one.name: one.reason for one in self._made if one.reason}
-        made = Made(self._report(entries), digests, {"finished": _now(), "told": told})
+        found = Made(self._report(entries), digests, {"finished": _now(), "told": told})
         if self.config.until:
-            manifest = {"kind": self.kind, "name": self.config.name, "artifacts": digests, **made.more}
-            return self._run(manifest, made.report, fresh=True)
+            manifest = {"kind": self.kind, "name": self.config.name, "artifacts": digests, **found.more}
+            return self._run(manifest, found.report, fresh=True)
         self.folder.manifest_file.discard()  # it may list the steps of an earlier run file
-        return made
+        return found
+
+    def _make_all(
+        self,
+        making: Making,
+        steps: StepsAtOnce,
+        before: Mapping[str, Any],
+        entries: dict[str, dict[str, Any]],
+        began: dict[str, float],
+    ) -> dict[str, ChainStep]:
+        """Make the steps, each when those that it needs have ended. Returns them with their states.
+
+        Args:
+            before: entries of the report of an earlier call. entries: of this one's, which is written when a step
+                begins or ends. began: Unix time of the begin of each running step.
+        """
+        made: dict[str, ChainStep] = {}
+        ready: dict[str, RunJob[Any]] = {}  # not begun
+
+        def ended(step: ChainStep) -> None:
+            made[step.name] = step
+            since = began.pop(step.name, None)
+            if step.run and step.run.fresh:
+                self.folder.manifest_file.discard()
+            if step.error and (began or ready):
+                steps.say(f"failed, others go on: {step.reason}")
+            self._made = [made[name] for name in self.config.order if name in made]
+            entries[step.name] = self._entry(step, before, None if since is None else time.time() - since)
+            self._write(entries)
+
+        while True:
+            for name in self.config.order:
+                if name in made or name in began or name in ready or not self.config.needs(name) <= {*made}:
+                    continue
+                try:
+                    step = self._found(name, made, making.replace, making.verify)
+                except RaymillError as error:
+                    step = _failed(name, error)
+                if step.job is None:
+                    ended(step)
+                else:
+                    ready[name] = step.job
+            if making.session.dead():
+                ready.clear()  # each would fail
+            chosen = steps.fitting([*ready.items()])
+            if not chosen and not began:
+                return made
+            for name, job in chosen:
+                making.lease.check()
+                steps.say(f"step {name} ({job.kind})")
+                del ready[name]
+                began[name] = time.time()
+                entries[name] = self._entry(ChainStep(name, STARTED), before, 0, began[name])
+            if chosen:
+                self._write(entries)
+            run: Run | BaseException
+            if len(began) == 1 and chosen:
+                name, job = chosen[0]
+                try:
+                    run = steps.run_here(name, job)
+                except RaymillError as error:
+                    run = error
+            else:
+                for name, job in chosen:
+                    steps.begin(name, job)
+                name, run = steps.next_end()
+            if isinstance(run, RaymillError):
+                ended(_failed(name, run))
+            elif isinstance(run, BaseException):
+                raise run
+            else:
+                ended(ChainStep(name, FINISHED, run))
+
+    def _make_step(self, making: Making, name: str, job: RunJob[Any], session: Session, progress: Progress) -> Run:
+        with logs.about(step=name), naming(name):
+            run = job.run(session, progress, replace=making.replace, verify=making.verify)
+            if run.fresh and session.embedded:
+                job.after()
+        return run
 
     def _entries_before(self) -> dict[str, Any]:
-        """The entries of the report of an earlier call, by step; a damaged one is left out."""
+        """The entries of the report of an earlier call, by step; a damaged one is left out.
+
+        `seconds` of a step in which that call was killed contains the time until it last refreshed the step's lease.
+        """
         uri = paths.join(self.root, RUN_REPORT)
         try:
             found = read_json(self.store, uri, "the report of a run", "steps", kind=_ReportBefore)
         except DataError:
             found = None
-        return {one["step"]: one for one in found["steps"]} if found else {}
+        entries = {one["step"]: one for one in found["steps"]} if found else {}
+        for name, one in entries.items():
+            if (began := one.get("began")) is not None and name in self.config.steps:
+                with suppress(DataError):
+                    until = last_held(self.store, self.config.output_of(name)) or 0
+                    one["seconds"] = (one["seconds"] or 0) + max(until - began, 0)
+        return entries
 
-    def _entry(self, step: ChainStep, before: Mapping[str, Any], seconds: float | None = None) -> dict[str, Any]:
-        """The entry of a step in the report. seconds: time of this call for it; None: an earlier call finished it."""
+    def _entry(
+        self, step: ChainStep, before: Mapping[str, Any], seconds: float | None = None, began: float | None = None
+    ) -> dict[str, Any]:
+        """The entry of a step in the report.
+
+        Args:
+            seconds: time of this call for it; None: none. Those of earlier calls are added, unless their result was
+                another one. began: Unix time of its begin, while it is made.
+        """
         digest = step.run.manifest["digest"] if step.run else None
         known = before.get(step.name, {})
-        if seconds is None and digest is not None and known.get("digest") == digest:
-            seconds = known.get("seconds")
+        earlier = known.get("seconds") if known.get("digest") in (None, digest) else None
+        if step.state == NOT_MADE:
+            earlier = None
+        if seconds is not None:
+            earlier = (earlier or 0) + seconds
         return {
             "step": step.name,
             "kind": self.config.steps[step.name]["kind"],
             "state": step.state,
-            "seconds": None if seconds is None else round(seconds, 1),
+            "seconds": None if earlier is None else round(earlier, 1),
+            "began": began,
             "output": self.config.output_of(step.name),
             "digest": digest,
             "exit_code": step.run.exit_code if step.run else 0,
@@ -326,7 +428,7 @@ class ChainJob(RunJob[ChainConfig]):
         ]
         done = sum(one["state"] == FINISHED for one in entries)
         table = DataTable(None, ("Step", "Kind", "State", ">Time", "Facts", "Digest"), rows)
-        words = f"{done} of {plural(len(entries), 'step')} finished. Time: of the step in the call that finished it."
+        words = f"{done} of {plural(len(entries), 'step')} finished. Time: of the step in all calls that made it."
         shown: list[Section | None] = [
             warnings_section(made.report["warnings"]),
             table_section("steps", "Steps", table, words=words, none="No steps."),
@@ -364,20 +466,22 @@ class ChainJob(RunJob[ChainConfig]):
         return [self.submitted()["steps"], self.config.until, first]
 
     def unit_count(self) -> int:
-        return max((job.unit_count() for job in self._known().values()), default=0)
+        return sum(job.unit_count() for job in self._known().values())
 
     def machines(self, seconds: float | None) -> Machines:
         return self.machine_groups(seconds)[0]
 
     def machine_groups(self, seconds: float | None) -> tuple[Machines, ...]:
-        groups: dict[str, Machines] = {}
+        groups: dict[str, list[Machines]] = {}
         for job in self._known().values():
             for one in job.machine_groups(seconds):
-                groups[one.name] = largest([groups[one.name], one]) if one.name in groups else one
+                groups.setdefault(one.name, []).append(one)
         for step in self.states:
             if step.state == OPEN and step.job is None:
                 log.warning("step %s: its machines are not known, as it %s", step.name, step.reason)
-        return tuple(groups.values())
+        at_once = self.config.execution.steps_at_once or 1
+        most = {name: sum(sorted(one.most for one in found)[-at_once:]) for name, found in groups.items()}
+        return tuple(replace(largest(found), most=most[name]) for name, found in groups.items())
 
     def must_exist(self) -> tuple[str, ...]:
         found = [uri for job in self._known().values() for uri in job.must_exist()]
@@ -385,6 +489,10 @@ class ChainJob(RunJob[ChainConfig]):
 
     def variables(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one for job in self.jobs.values() for one in job.variables()))
+
+
+def _failed(name: str, error: RaymillError) -> ChainStep:
+    return ChainStep(name, FAILED, reason=" ".join(error.as_written.split()), error=error)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from raymill.cluster.engine import Engine, RetryLimits
 from raymill.cluster.errors import DataError, RaymillError, StageError
 from raymill.cluster.formats import plural
 from raymill.cluster.lease import Lease, held
+from raymill.cluster.nodes import Resources
 from raymill.cluster.progress import Progress
 from raymill.cluster.record import OtherSettings, json_bytes
 from raymill.cluster.report.page import page
@@ -374,6 +375,12 @@ class RunJob(ABC, Generic[Config]):
     def machine_groups(self, seconds: float | None) -> tuple[Machines, ...]:
         """Groups of different machines; by default one."""
         return (self.machines(seconds),)
+
+    def reserved(self, *, memory: bool) -> Resources:
+        """The resources that the run needs at least while it is made, by Ray's names. Units, which by default one is
+        counted of, use what is free beyond. memory: with bytes of memory."""
+        machines = self.machines(None)
+        return {"CPU": 1, "GPU": machines.gpus} | ({"memory": machines.largest_task} if memory else {})
 
     def must_exist(self) -> tuple[str, ...]:
         """URIs of files that the machines read."""

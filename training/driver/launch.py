@@ -114,7 +114,7 @@ def _run(
 
     def start() -> None:
         name = f"{submission}-{next(starts)}"
-        trainer = _make_trainer(arguments, workers, failures, name=name, folder=str(folder), embedded=session.embedded)
+        trainer = _make_trainer(arguments, workers, failures, name=name, folder=str(folder), session=session)
         threading.Thread(target=_fit, args=(trainer, ended), daemon=True, name="ray-train").start()
 
     console = StepProgress(job, progress.writer) if progress.writer is not None else None
@@ -146,6 +146,7 @@ def _run(
                     stop.make()
             if lease is not None:
                 lease.check()
+            session.raise_if_interrupted()
             if session.dead():
                 raise ClusterError(
                     "Ray on this machine died (its raylet or control process is gone). "
