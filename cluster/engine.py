@@ -290,7 +290,7 @@ class Engine:
                     yield answer
                     continue
                 could_run, can_run = can_run, answer.running or self.session.could_run(stage.wanted)
-                if could_run and not can_run:
+                if could_run and not can_run and not self.session.shared:
                     log.warning("waiting: no node of the cluster has a free CPU and memory for a unit")
                 if not (could_run and can_run):
                     last = now

@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from markupsafe import Markup
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from raymill import cluster
 from raymill.cluster import logs

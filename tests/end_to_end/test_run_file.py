@@ -1,6 +1,7 @@
 """A run file from records to a promoted model: as calls without Ray, and as a command on Ray that is killed."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,44 @@ def test_killed_while_it_trains_the_command_continues_with_equal_digests(tmp_pat
     assert code == 0, err
     whole, killed = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("whole", "killed"))
     assert whole["artifacts"] == killed["artifacts"] and whole["digest"] == killed["digest"]
+
+
+def held(output: Path) -> tuple[float, float]:
+    """(begin, end) of the last run at an output, as Unix time of its lease."""
+    (lease,) = (json.loads(file.read_text()) for file in (output / "_lease").iterdir())
+    return datetime.fromisoformat(lease["since"]).timestamp(), lease["refreshed"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_steps_at_the_same_time_killed_and_continued_have_the_digests_of_one_after_the_other(tmp_path):
+    """Two data sets and a training on each, with two CPUs. The first call is killed while both trainings run."""
+    write_records(tmp_path / "in.jsonl", 80)
+    for output, at_once in (("one", 1), ("killed", None)):
+        given = run_file(tmp_path, output, 100, steps=60)
+        data, sft = given["steps"]["data"], given["steps"]["sft"]
+        sets = {f"data-{seed}": data | {"split": {"seed": seed}} for seed in (1, 2)}
+        trainings = {f"sft-{seed}": sft | {"corpus": f"${{data-{seed}.output}}"} for seed in (1, 2)}
+        execution = {"cpus": 2, "steps_at_once": at_once}
+        whole = given | {"steps": sets | trainings, "execution": execution}
+        (tmp_path / f"{output}.json").write_text(json.dumps(whole))
+    killed, both = tmp_path / "killed", ("sft-1", "sft-2")
+    try:
+        code, _, err = Command("run", str(tmp_path / "one.json")).wait(400)
+        assert code == 0, err
+        first = Command("run", str(tmp_path / "killed.json"))
+        assert wait_until(lambda: all(Store().holds_files(str(killed / one / "checkpoints")) for one in both), 300)
+        first.end_all()
+        before = {one["step"]: one for one in json.loads((killed / "report.json").read_text())["steps"]}
+        assert {before[one]["state"] for one in both} <= {"started", "finished"}
+        code, _, err = Command("run", str(tmp_path / "killed.json")).wait(400)
+    finally:
+        end_commands()
+    assert code == 0, err
+    assert "sft-1: training: " in err and "sft-2: training: " in err, "each line names its step"
+    one, two = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("one", "killed"))
+    assert one["artifacts"] == two["artifacts"] and one["digest"] == two["digest"]
+    (began_1, ended_1), (began_2, ended_2) = (held(killed / step) for step in both)
+    assert began_1 < ended_2 and began_2 < ended_1, "they ran at the same time"
+    (_, ended_1), (began_2, _) = (held(tmp_path / "one" / step) for step in both)
+    assert ended_1 < began_2 + 1  # `since` has whole seconds
