@@ -89,11 +89,11 @@ class NoRay(Session):
         return self.cpus_come_after < 0
 
 
-def without_ray(patch, engine: type[Engine] | None = None, cpus: int = 2) -> None:
-    """Have the stages of a run in the frame run in this process. cpus: of the machine, for steps of a run file."""
+def without_ray(patch, engine: type[Engine] | None = None) -> None:
+    """Have the stages of a run in the frame run in this process, of a machine with two CPUs."""
     patch.setattr(frame, "Engine", engine or InlineEngine)
     patch.setattr(Session, "start", lambda self: None)
-    patch.setattr(Session, "nodes", lambda self: [Node("here", {"CPU": float(cpus)})])
+    patch.setattr(Session, "nodes", lambda self: [Node("here", {"CPU": 2.0})])
 
 
 def curate_inline(
