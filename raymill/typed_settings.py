@@ -299,6 +299,25 @@ class CaseSettings(TypedDict, total=False):
     """
 
 
+class ChainExecutionSettings(TypedDict, total=False):
+    """Also how many steps are made at once."""
+
+    attempts: int
+    """Maximum number of tries of a unit of work that fails; then the run ends with its error."""
+    losses: int
+    """Maximum number of further tries of a unit of work whose worker or machine was lost."""
+    stall_s: float
+    """Seconds without a committed or failed unit of work after which Ray is restarted; time in which no unit could
+    run does not count.
+    """
+    cpus: int | None
+    """Number of this machine's CPU cores for the Ray that the command starts; null: all."""
+    steps_at_once: int | None
+    """Maximum number of independent steps that are made at the same time; null: as many as the machines have the
+    CPUs and GPUs for that the steps reserve, and this machine's own Ray the memory.
+    """
+
+
 class ChatTemplateSettings(TypedDict, total=False):
     """A text made of a chat: a form with {content} for the messages of each role. An empty one leaves them out."""
 
@@ -3877,7 +3896,7 @@ def run(
     output: str | os.PathLike[str] = NOT_GIVEN,
     steps: Mapping[str, Mapping[str, Any]] = NOT_GIVEN,
     until: str | None = NOT_GIVEN,
-    execution: ExecutionSettings = NOT_GIVEN,
+    execution: ChainExecutionSettings = NOT_GIVEN,
     storage: StorageOptionsSettings = NOT_GIVEN,
     override: Changes = None,
     address: str | None = None,
@@ -3900,7 +3919,7 @@ def run(
         steps: Name of each step -> its config, without `output`; also `if`, a condition, and `matrix`, setting
             -> list of values: a run of each combination. `${STEP.output}` and `${STEP.FIELD}` refer to others.
         until: Make only this step and the steps that it needs; null: all steps.
-        execution: Its `cpus` are used, on one machine; each step has its own `execution`.
+        execution: Its `steps_at_once`, and on one machine `cpus`, are used; each step has its own `execution`.
         storage: Access to the object store, for all steps.
         override: Changes of single settings, as in {"rules.gopher_quality.min_words": 30}; they are applied
             last.

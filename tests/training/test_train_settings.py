@@ -2,13 +2,16 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.engine import RetryLimits
+from raymill.cluster.session import Session, SharedSession
 from raymill.cluster.store.store import Store
+from raymill.cluster.submit.work import GIB
 from raymill.training.config_parts import Failures, Workers
 from raymill.training.evaluation import job as evaluation
 from raymill.training.fit.ray_trainer import make_trainer
@@ -71,7 +74,7 @@ def test_settings_of_a_run_are_found_in_what_it_leaves(tmp_path, monkeypatch):
 )
 def test_the_settings_of_workers_and_failures_reach_ray_train(tmp_path, workers, number, resources, gpu):
     failures = Failures(max=4, max_preemptions=9)
-    trainer = make_trainer({}, Workers(**workers), failures, name="x", folder=str(tmp_path), embedded=False)
+    trainer = make_trainer({}, Workers(**workers), failures, name="x", folder=str(tmp_path), session=Session("HOST:1"))
     scaling, run = trainer.scaling_config, trainer.run_config
     assert (scaling.num_workers, scaling.resources_per_worker, scaling.use_gpu) == (number, resources, gpu)
     assert (run.failure_config.max_failures, run.failure_config.max_preemption_failures) == (4, 9)
@@ -81,7 +84,9 @@ def test_the_settings_of_workers_and_failures_reach_ray_train(tmp_path, workers,
 
 def test_workers_are_placed_by_type_labels_and_strategy(tmp_path):
     workers = Workers(gpus_each=1, accelerator_type="H100", labels={"zone": "a"}, placement="strict_spread")
-    scaling = make_trainer({}, workers, Failures(), name="x", folder=str(tmp_path), embedded=False).scaling_config
+    scaling = make_trainer(
+        {}, workers, Failures(), name="x", folder=str(tmp_path), session=Session("HOST:1")
+    ).scaling_config
     assert (scaling.accelerator_type, scaling.label_selector) == ("H100", {"zone": "a"})
     assert scaling.placement_strategy == "STRICT_SPREAD"
     assert workers.resources == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
@@ -92,5 +97,23 @@ def test_rays_own_pace_of_health_checks_holds_on_clusters(tmp_path, embedded, wa
     name = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
     monkeypatch.setenv(name, "")  # so that it is as before afterwards
     monkeypatch.delenv(name)
-    make_trainer({}, Workers(), Failures(), name="x", folder=str(tmp_path), embedded=embedded)
+    session = Session("local" if embedded else "HOST:1")
+    make_trainer({}, Workers(), Failures(), name="x", folder=str(tmp_path), session=session)
     assert os.environ.get(name) == wanted
+
+
+def test_beside_other_runs_workers_reserve_their_memory_and_wait_for_room_as_long_as_it_takes(tmp_path, monkeypatch):
+    """Two workers that need 6 GiB together, on a machine whose Ray has 4: they reserve all of it, and so run alone."""
+    name = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+    monkeypatch.setattr(Session, "memory", lambda self: 4 * GIB)
+    alone = Session("local")
+    beside = SharedSession(alone, threading.Event(), workers_memory=6 * GIB)
+    for session, memory, seconds in ((alone, {}, 600), (beside, {"memory": 2 * GIB}, 30 * 24 * 3600)):
+        trainer = make_trainer({}, Workers(count=2), Failures(), name="x", folder=str(tmp_path), session=session)
+        assert trainer.scaling_config.resources_per_worker == {"CPU": 1} | memory
+        assert os.environ[name] == str(seconds)
+    monkeypatch.setenv(name, "77")
+    make_trainer({}, Workers(), Failures(), name="x", folder=str(tmp_path), session=beside)
+    assert os.environ[name] == "77"
