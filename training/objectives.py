@@ -18,10 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import Draft202012Validator
 from pydantic import BaseModel, Field, model_validator
 
+from raymill.cluster.json_schema import check_json_schema
 from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.training.methods import MetricWords, metric_words
 
@@ -176,9 +175,9 @@ class RewardUse(_Block):
                 raise ValueError(f"pattern: no regular expression ({error})") from None
         if self.json_schema is not None:
             try:
-                Draft202012Validator.check_schema(self.json_schema)
-            except SchemaError as error:
-                raise ValueError(f"json_schema: {error.json_path}: {error.message:.200}") from None
+                check_json_schema(self.json_schema)
+            except ValueError as error:
+                raise ValueError(f"json_schema: {error}") from None
         return self
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 
 from jsonschema.exceptions import best_match
 from jsonschema.validators import Draft202012Validator
+from referencing import Registry
 
 from raymill.cluster.asking.endpoint import Reply, valid_text
 from raymill.cluster.guard import Exceeded, Guard, WorkBounds
@@ -121,7 +122,8 @@ class AnswerReader:
 def _reader_of_values(schema: str) -> Guard[str, Any]:
     """What reads the values of an answer, in a child process that the units of this process share. schema: as JSON."""
     plain = json.loads(schema)
-    return Guard(partial(_checked_value, plain, Draft202012Validator(plain)))
+    # Without a registry of its own, jsonschema loads references from the network.
+    return Guard(partial(_checked_value, plain, Draft202012Validator(plain, registry=Registry())))
 
 
 def _checked_value(schema: Mapping[str, Any], validator: Draft202012Validator, content: str) -> dict[str, Any]:

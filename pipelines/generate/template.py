@@ -25,7 +25,6 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Self
 
-import jsonschema
 import pyarrow as pa
 import yaml
 from jinja2 import PackageLoader, StrictUndefined, Template, TemplateError, meta, nodes
@@ -34,6 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from raymill.cluster.config import load_part
 from raymill.cluster.errors import ConfigError, Problem
+from raymill.cluster.json_schema import check_json_schema
 from raymill.cluster.store.store import Store
 from raymill.pipelines.generate.draw import Choices
 from raymill.pipelines.prepare.augment.pieces import Kept
@@ -107,9 +107,9 @@ class Step(BaseModel, extra="forbid", frozen=True):
     def _is_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
         if schema is not None:
             try:
-                jsonschema.Draft202012Validator.check_schema(schema)
-            except jsonschema.SchemaError as error:
-                raise ValueError(f"is no JSON schema: {error.message}") from error
+                check_json_schema(schema)
+            except ValueError as error:
+                raise ValueError(f"is no JSON schema: {error}") from None
             if schema.get("type") != "object":
                 raise ValueError("type: wanted object, which all servers can be asked for")
         return schema

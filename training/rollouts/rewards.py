@@ -13,9 +13,8 @@ from functools import partial
 import numpy as np
 from jsonschema.validators import Draft202012Validator
 from referencing import Registry
-from referencing.exceptions import Unresolvable
 
-from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Exceeded, Failed, Guard, WorkBounds
 from raymill.cluster.score_plugins import custom_score
 from raymill.training.evaluation.scores import exact_match, numbers, rouge, word_f1
@@ -51,7 +50,7 @@ def rewards_of(
 
     Raises:
         DataError: a reward of the user raised an exception, or returned something else than a finite number.
-        ConfigError: a schema cannot be used, or this machine cannot isolate a program.
+        ConfigError: this machine cannot isolate a program.
     """
     found, slow = np.zeros((len(answers), len(how.rewards))), np.zeros(len(answers), bool)
     left = iter(models)
@@ -101,11 +100,6 @@ def _guarded(use: RewardUse, answer: SampledAnswer) -> float:
             return float(validator.is_valid(json.loads(answer.generated)))
         except (ValueError, ArithmeticError, RecursionError):  # multipleOf of a number without a float
             return 0.0
-        except Unresolvable as error:
-            raise ConfigError(
-                f"grpo.rewards: json_schema: the reference {error.ref} is not part of the schema, and references to "
-                "other files are not followed. Put what it names under `$defs`."
-            ) from None
     assert use.custom is not None
     given = {name: getattr(answer, name) for name in ("document", "prompt", "reference", "generated")}
     try:

@@ -9,12 +9,11 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from jsonschema.exceptions import SchemaError, best_match
+from jsonschema.exceptions import best_match
 from jsonschema.protocols import Validator as SchemaValidator
 from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
@@ -23,6 +22,7 @@ from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import Chat, Content, as_columns, question_and_answer
 from raymill.cluster.examples.texts import texts_of
 from raymill.cluster.guard import Exceeded, Failed, Guard
+from raymill.cluster.json_schema import check_json_schema
 from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store import paths
@@ -336,11 +336,9 @@ def load_validator(
         if schema is not None:
             if not isinstance(schema, dict):
                 raise ValueError('it is no JSON object; wanted a schema such as {"type": "object"}')
-            validator_for(schema, Draft202012Validator).check_schema(schema)
-    except SchemaError as error:
-        raise ConfigError(f"{where}: {error.message} (at {error.json_path}). Correct the schema.") from error
+            check_json_schema(schema, of_any_draft=True)
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}. Correct the file.") from error
+        raise ConfigError(f"{where}: {error}. Correct the schema.") from error
     validator = Validator(settings, store, schema, by_time, tuple(forbidden_terms), embedding)
     validator.check_files()
     return validator
@@ -620,11 +618,6 @@ def _checked_answer(schema: SchemaValidator, answer: str) -> FailedRule | None:
         return FailedRule("not_in_schema", "nested too deeply", "less nesting")
     except ArithmeticError:  # multipleOf of a number without a float
         return FailedRule("not_in_schema", "a number that is too large", "a smaller number")
-    except Unresolvable as error:
-        raise ConfigError(
-            f"validate.json_schema: the reference {error.ref} is not part of the schema, and references to other "
-            "files are not followed. Put what it names under `$defs`."
-        ) from error
     if wrong is None:
         return None
     return FailedRule("not_in_schema", f"{wrong.json_path}: {wrong.message}"[: 4 * _SHOWN], str(wrong.validator))

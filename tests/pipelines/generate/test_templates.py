@@ -141,8 +141,9 @@ def test_a_template_of_a_file_that_is_none_is_refused(tmp_path):
         assert raised.value.exit_code == 2
     with pytest.raises(ConfigError, match="agreement: b is no field of `record`"):
         load_template({"prompt": "x", "record": {"text": "x", "a": "y"}, "agreement": ["a", "b"]}, Store())
-    with pytest.raises(ConfigError, match="is no JSON schema"):
-        load_template({"prompt": "x", "answer": {"type": "thing"}, "record": {"text": "x"}}, Store())
+    for answer in ({"type": "thing"}, {"type": "object", "properties": {"a": {"$ref": "http://localhost:9/x"}}}):
+        with pytest.raises(ConfigError, match="is no JSON schema"):
+            load_template({"prompt": "x", "answer": answer, "record": {"text": "x"}}, Store())
 
 
 def test_templates_reach_nothing_of_python():

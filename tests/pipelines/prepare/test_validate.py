@@ -243,7 +243,7 @@ def test_a_record_says_where_its_answer_differs_from_the_schema():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "Correct the file"), ("[]", "no JSON object"), ('{"type": 5}', r"5 is not valid .*\$\.type.* the schema")],
+    [("{", "Correct the schema"), ("[]", "no JSON object"), ('{"type": 5}', r"\$\.type: 5 is not valid .* the schema")],
 )
 def test_a_schema_that_is_none(tmp_path, content, message):
     path = tmp_path / "schema.json"
@@ -252,10 +252,11 @@ def test_a_schema_that_is_none(tmp_path, content, message):
         load_validator(Store(), Validate(json_schema=str(path)))
 
 
-def test_references_of_a_schema_are_not_loaded():
-    record = pair("", QUESTION, "", '{"city": "Bonn", "n": 1}')
-    with pytest.raises(ConfigError, match=r"the reference http://localhost:9/x is not part of the schema"):
-        reason(record, json_schema={"$ref": "http://localhost:9/x"})
+def test_a_reference_to_no_part_of_a_schema_is_refused_before_the_first_answer():
+    for reference in ("http://localhost:9/x", "#/$defs/b"):
+        schema = {"properties": {"rare": {"$ref": reference}}, "$defs": {"a": {}}}
+        with pytest.raises(ConfigError, match=r"json_schema: the reference .* is not part of the schema"):
+            load_validator(Store(), Validate(json_schema=schema))
 
 
 GERMAN = "Das Passwort wird in den Einstellungen des Kontos unter Sicherheit ge\u00e4ndert."
