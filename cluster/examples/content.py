@@ -91,6 +91,7 @@ REASONS = {
     "`records.undesirable: keep` keeps it",
     "bad_label": "a `label`, or field `desirable`, that is neither true nor false",
     "bad_margin": "a `margin` that is no finite number",
+    "bad_choices": "choices of which one is empty, or a right answer that is the number of none",
     "bad_ranking": "ranked answers that are no list of two or more {completion, rank} or {response, overall_score}",
     "tied_answers": "ranked answers of which none is better than another",
     "bytes_not_utf8": "a field of bytes that are not UTF-8 text",

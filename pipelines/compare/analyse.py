@@ -452,6 +452,11 @@ class _Analysis:
             "uncounted": sum(row["outcome"] == "answered" and not _is_counted(row) for row in one.rows),
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
             "calibration": self._calibration(one),
+            "beyond": {
+                name: count
+                for name, values in one.by_measure.items()
+                if (count := int((np.abs(values) >= _LARGEST).sum()))
+            },
             "kl": self._kl(one),
             "gaps": self._gaps(one),
             "bbq": self._bbq(one),

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from raymill.cluster.examples.content import Unusable
+
 _CHOICES = ("ans0", "ans1", "ans2")
 _NEEDED = (*_CHOICES, "answer_info", "context_condition", "question_polarity")
 _CONDITIONS = {"disambig": "disambiguated", "ambig": "ambiguous"}
@@ -31,10 +33,16 @@ def multiple_choice(fields: Mapping[str, Any]) -> dict[str, str]:
     """The question and its right answer of a row of BBQ, a form of `prepare`.
 
     fields: `text`, which is the context, `question`, `ans0` to `ans2`, and `gold`, the number of the right one.
+
+    Raises:
+        Unusable: a choice is empty, or `gold` is the number of none.
     """
     choices = [fields[one] for one in _CHOICES]
+    right = dict(zip("012", choices, strict=True)).get(str(fields["gold"]).strip())
+    if not all(choices) or right is None:
+        raise Unusable("bad_choices")
     prompt = f"{fields['text']}\n\n{fields['question']}\n\n" + "".join(f"- {one}\n" for one in choices)
-    return {"prompt": f"{prompt}\nAnswer with one of these lines.", "completion": choices[int(fields["gold"])]}
+    return {"prompt": f"{prompt}\nAnswer with one of these lines.", "completion": right}
 
 
 def has_choices(fields: Mapping[str, Sequence[str | None]]) -> bool:

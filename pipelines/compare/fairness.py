@@ -9,7 +9,7 @@ of the basic bootstrap within groups, which corrects the bias of a maximum.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,29 +46,29 @@ def group_gaps(
     found = []
     for name, values in measures.items():
         if compared := _compared_groups(groups, np.isfinite(values)):
-            kept, there, named, draws = compared
+            kept, there, named = compared
             inside = values[there]
-            drawn = [gap(inside[at], named[at]) for at in draws]
+            drawn = [gap(inside[at], named[at]) for at in _draws(named)]
             found.append(_row(name, gap(inside, named), drawn) | {"groups": _means(inside, named, kept)})
     if labels and (compared := _compared_groups(groups, np.ones(len(groups), bool))):
-        kept, there, named, draws = compared
+        kept, there, named = compared
         for label, true, answered in labels:
             right, given = true[there], answered[there]
-            parity = [gap(given[at].astype(float), named[at]) for at in draws]
+            parity, odds = [], []
+            for at in _draws(named):
+                parity.append(gap(given[at].astype(float), named[at]))
+                odds.append(odds_gap(right[at], given[at], named[at]))
             row = _row(f"parity of {label}", gap(given.astype(float), named), parity)
             found.append(row | {"groups": _means(given, named, kept)})
-            odds = [odds_gap(right[at], given[at], named[at]) for at in draws]
             found.append(_row(f"equalised odds of {label}", odds_gap(right, given, named), odds) | {"groups": {}})
     return found
 
 
-def _compared_groups(
-    groups: Sequence[Any], measured: np.ndarray
-) -> tuple[list[str], np.ndarray, np.ndarray, list[np.ndarray]] | None:
+def _compared_groups(groups: Sequence[Any], measured: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray] | None:
     """The groups with enough measured items; None with fewer than two.
 
     Returns:
-        (names; bool[N], the items of these groups; the number of the group of each of these items; draws of them)
+        (names; bool[N], the items of these groups; the number of the group of each of these items)
     """
     counts = Counter(str(one) for one, is_there in zip(groups, measured, strict=True) if is_there and one is not None)
     kept = sorted(name for name, count in counts.items() if count >= _LEAST and len(name) <= _LONGEST)
@@ -77,10 +77,19 @@ def _compared_groups(
     numbers = {name: number for number, name in enumerate(kept)}
     numbered = np.array([-1 if one is None else numbers.get(str(one), -1) for one in groups])
     there = measured & (numbered >= 0)
-    named = numbered[there]
-    random, places = np.random.default_rng(_SEED), [np.flatnonzero(named == one) for one in range(len(kept))]
-    draws = [np.concatenate([random.choice(some, len(some)) for some in places]) for _ in range(_DRAWS)]
-    return kept, there, named, draws
+    return kept, there, numbered[there]
+
+
+def _draws(named: np.ndarray) -> Iterator[np.ndarray]:
+    """The items, int64[N], of each resample: as many of each group as there are, drawn from it with replacement.
+
+    named: int64[N], the number of each item's group. One resample is in memory at a time.
+    """
+    random, ordered = np.random.default_rng(_SEED), np.argsort(named, kind="stable")
+    sizes = np.bincount(named)
+    firsts, counts = np.repeat(np.cumsum(sizes) - sizes, sizes), np.repeat(sizes, sizes)
+    for _ in range(_DRAWS):
+        yield ordered[firsts + random.integers(0, counts)]
 
 
 def _means(values: np.ndarray, named: np.ndarray, names: Sequence[str]) -> dict[str, float]:

@@ -493,12 +493,17 @@ class CompareJob(RunJob[CompareConfig]):
                 "at": one.endpoint or one.path,
                 "revision": self.models[letter].revision,
                 "training": training,
-                **{name: value for name, value in found.items() if name != "first_reason"},
+                **{name: value for name, value in found.items() if name not in ("first_reason", "beyond")},
             }
             if (without := items - found["answered"]) > 0:
                 first = shortened((found["first_reason"] or "the answer has no text").rstrip("."), 200)
                 warnings.append(
                     f"{letter}: {plural(without, 'item')} without an answer, with the score 0; the first: {first!r}."
+                )
+            if beyond := [f"{name} {count:,}" for name, count in found["beyond"].items()]:
+                warnings.append(
+                    f"{letter}: values above 1e100 count as 1e100, so models that have them may count as equal: "
+                    f"{', '.join(beyond)}."
                 )
             kl = found["kl"]
             if f"kl_of.{letter}" in artifacts and kl is None:

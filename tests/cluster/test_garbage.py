@@ -285,6 +285,9 @@ def test_the_list_adds_up_by_folder_and_cause_and_counts_what_stays(unknown, del
         ["Younger than 24h, left: 1 file, 5 B."],
         *[[f"Not ours, left: {count} ({names})."]] * (unknown > 0),
     ]
+    forged = Garbage([Leftover(FileInfo("/r/a\nb/1", 1, ""), "a\nb", UNNAMED)], [], ["/r/c\r\nremoved\u2028d/x"])
+    lines = _text(forged, "/r", "24h", delete).splitlines()
+    assert len(lines) == 5 + delete and lines[2].startswith("a b/") and lines[-1].endswith("(c removed d/x).")
     local = [one for one in old if one.why != UPLOAD] + [Leftover(Upload("/r/b/3", 0.0, "", 7), "b", UPLOAD)]
     assert "multipart" not in _text(Garbage(local), "/r", "24h", delete)
     assert _text(Garbage(), "/r", "7d", delete) == "/r\nNothing older than 7d to remove."

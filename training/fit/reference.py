@@ -54,6 +54,7 @@ _VERSION = 2
 _LISTS = pa.list_(pa.float64())  # so that equal models have a ratio of exactly zero
 # A row for each packed row: of each of its documents, and of these with the answer of the next one (objective kto).
 REFERENCE = pa.schema([("reference", _LISTS), ("reference_mismatched", _LISTS)])
+_LEAST_LOGP = -10_000.0  # of a token; sums of many such are finite as float32
 _PART_TOKENS = 4 << 20
 # At most, in a part: of the file, and of an answer's two numbers with the levels of their lists.
 _FILE_BYTES, _ANSWER_BYTES = 64 << 10, 64
@@ -132,13 +133,15 @@ def _table(store: Store, uri: str, files: Sequence[ArtifactFile]) -> pa.Table:
 def _problem(table: pa.Table, lengths: pa.ChunkedArray) -> str:
     """What is wrong in a table of REFERENCE; empty if nothing is. lengths: of the documents of the same rows."""
     counts = pc.list_value_length(lengths).combine_chunks()
+    # Answers of other rows, as of KTO, are no longer than the longest document.
+    least = _LEAST_LOGP * (pc.max(pc.list_flatten(lengths)).as_py() or 0)
     for name in REFERENCE.names:
         lists = table[name].combine_chunks()
         values = lists.flatten()
         if lists.null_count or values.null_count or not pc.list_value_length(lists).equals(counts):
             return f"does not have a number for each answer in column {name}"
         numbers = values.to_numpy()
-        if not (np.isfinite(numbers) & (numbers <= 0)).all():
+        if not ((numbers >= least) & (numbers <= 0)).all():
             return f"has numbers in column {name} that are no log-probabilities"
     return ""
 

@@ -378,9 +378,12 @@ def base_below(store: Store, folder: str, at: str, named: Mapping[str, Any]) -> 
 
 def _weights_fingerprint(store: Store, folder: str) -> str:
     """As `model_fingerprint`, of a folder on this machine or on a store, from which only the samples are read."""
+    if not store.exists(paths.join(folder, "config.json")):  # the folder of others may have any number of files
+        if not store.holds_files(folder):
+            raise NotFound(folder, "no files below it")
+        known = (RUN_MANIFEST, ADAPTER, *(f"{name}/config.json" for name in _WHOLE))
+        require_safetensors(folder, {name for name in known if store.exists(paths.join(folder, name))})
     names = {file.uri.removeprefix(f"{folder}/") for file in store.list_files(folder)}
-    if not names:
-        raise NotFound(folder, "no files below it")
     require_safetensors(folder, names)
     weight_shapes(store, folder, names)
     files = sorted(name for name in names if "/" not in name and name.endswith(".safetensors"))

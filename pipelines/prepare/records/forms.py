@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import FIELDS, Unusable
-from raymill.cluster.plugins import Plugin, PluginKind, PluginUse, call
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
 from raymill.cluster.readers.reader import as_json_text
 
 # Sets of fields that are complete content.
@@ -39,7 +39,12 @@ def formed(form: Plugin, fields: Mapping[str, str | None]) -> dict[str, str | No
         DataError: the form returned a value that is no such content.
     """
     made = form.make()
-    found = call(getattr(made, "record", made), dict(fields))
+    try:
+        found = call(getattr(made, "record", made), dict(fields))
+    except PluginError as error:
+        if isinstance(error.__cause__, Unusable):
+            raise error.__cause__ from None
+        raise
     if found is None:
         raise Unusable("empty")
     if not isinstance(found, Mapping) or not found.keys() <= {*FIELDS} or not is_content(found):

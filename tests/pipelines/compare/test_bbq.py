@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from raymill.cluster.examples.content import Unusable
+from raymill.cluster.plugins import load_plugin
 from raymill.pipelines.compare.bbq import bias_scores, has_choices, multiple_choice, outcome
 from raymill.pipelines.paired import mean_interval
+from raymill.pipelines.prepare.records.forms import FormUse, formed
 from tests.support.compare_inline import Planted, planted
 from tests.support.compare_inline import compare_inline as run
 from tests.support.inline import prepare_inline
@@ -37,6 +40,17 @@ def test_a_row_is_a_question_with_its_right_answer():
     assert found["prompt"].startswith(
         f"{ROW['text']}\n\n{ROW['question']}\n\n- The grandfather\n- The grandson\n- Can't"
     )
+
+
+@pytest.mark.parametrize(
+    "change", [{"gold": bad} for bad in ("-1", "3", "x", None, "1.5", "1" * 5000)] + [{"ans0": None}]
+)
+def test_a_row_without_a_right_choice_is_no_record(change):
+    """Python's last choice is choices[-1]; the reason is the row's, not of a form of the user."""
+    assert multiple_choice(ROW | {"gold": "0"})["completion"] == ROW["ans0"]
+    with pytest.raises(Unusable) as refused:
+        formed(load_plugin(FormUse.kind, multiple_choice, "bbq", {}), ROW | change)
+    assert refused.value.reason == "bad_choices"
 
 
 @pytest.mark.parametrize(

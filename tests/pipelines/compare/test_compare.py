@@ -262,6 +262,7 @@ def test_a_large_number_in_an_answer_counts_as_a_large_one(config, server, monke
         inline.without_ray(patch, None)
         made = CompareJob(plain).run(Session(), Progress())
     row = made.report["comparisons"][0]["measures"]["near"]
+    assert any("values above 1e100 count as 1e100" in one and "near" in one for one in made.report["warnings"])
     assert row["verdict"] == "AB"[first] and math.isfinite(row["low"]) and made.report["passed"] is (first == 0)
 
 

@@ -1,9 +1,11 @@
 """Gaps between groups: Fairlearn's values by hand, and planted and absent gaps."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from raymill.pipelines.compare.fairness import gap, group_gaps, odds_gap
+from raymill.pipelines.compare.fairness import _draws, gap, group_gaps, odds_gap
 
 # Two groups of five: their right answers and the answers, 1 for the label.
 TRUE = np.array([1, 1, 1, 0, 0, 1, 1, 0, 0, 0], bool)
@@ -52,6 +54,19 @@ def test_items_without_a_value_are_left_out_and_a_group_needs_20_with_one():
     assert (row["gap"], row["groups"]) == (0.25, {"a": 0.5, "b": 0.25})
     values[5] = np.nan
     assert group_gaps({"refused": values}, [], groups) == []
+
+
+def test_each_group_is_drawn_from_itself_and_one_resample_is_in_memory():
+    named = np.tile([2, 0, 1, 2], 1000)
+    tracemalloc.start()
+    means = []
+    for at in _draws(named):
+        assert np.bincount(named[at]).tolist() == [1000, 1000, 2000]
+        means.append(np.bincount(at, minlength=4000))
+    assert tracemalloc.get_traced_memory()[1] - sum(one.nbytes for one in means) < 1 << 20
+    tracemalloc.stop()
+    counts = np.mean(means, axis=0)
+    assert abs(counts - 1).max() < 0.2, "each item is drawn once on average"
 
 
 def test_groups_of_few_items_are_not_compared():

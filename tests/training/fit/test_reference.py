@@ -190,6 +190,10 @@ CHANGES = {
     ),
     "NaN": (lambda t: with_first(t, "reference", [float("nan")] * len(t["reference"][0])), "no log-probabilities"),
     "above 0": (lambda t: with_first(t, "reference", [3.0] * len(t["reference"][0])), "no log-probabilities"),
+    "no loss of float32": (
+        lambda t: with_first(t, "reference", [-1e38] * len(t["reference"][0])),
+        "in column reference that are no log-probabilities",
+    ),
     "infinite, of others' answers": (
         lambda t: with_first(t, "reference_mismatched", [-float("inf")] * len(t["reference"][0])),
         "in column reference_mismatched that are no log-probabilities",

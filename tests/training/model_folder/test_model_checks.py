@@ -24,7 +24,7 @@ from raymill.training.config_parts import Model, Workers
 from raymill.training.driver.launch import check_machine
 from raymill.training.job import train
 from raymill.training.model_folder.checks import LINEAR_NAMES, check_model
-from raymill.training.model_folder.folder import model_folder
+from raymill.training.model_folder.folder import located_with_fingerprint, model_folder
 from raymill.training.models.base import load_base
 from raymill.training.models.cost import module_names, shape_of
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer
@@ -222,6 +222,18 @@ def test_of_the_output_of_a_training_the_folder_of_its_model_is_named(tmp_path, 
     if given != "run/export/adapter":
         with pytest.raises(DataError, match=f"the output of a run. Give its model, {merged}"):
             check_model(config(model=str(tmp_path / given)))
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [("a/b.txt", "has no config.json"), ("manifest.json", "the output of a run")]
+)
+def test_a_folder_that_is_no_model_is_refused_without_a_list_of_its_files(tmp_path, monkeypatch, there, said):
+    """A record of others names the folder, such as the root of a large disk."""
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("{}")
+    monkeypatch.setattr(Store, "list_files", None)
+    with pytest.raises(DataError, match=said):
+        located_with_fingerprint(Store(), str(tmp_path))
 
 
 def test_a_folder_without_weights_is_refused_by_the_dry_run_of_a_training(tmp_path):
