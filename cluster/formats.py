@@ -26,6 +26,14 @@ def byte_size(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
+def amount_of_bytes(size: float) -> str:
+    """Bytes in powers of 1,000; a dash for 0."""
+    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= 0.9995 * unit:
+            return f"{size / unit:,.{0 if size >= 99.95 * unit else 1}f} {name}"
+    return f"{size:,.0f} B" if size else "-"
+
+
 def share(part: float, whole: float) -> str:
     """A percentage with one decimal; shares near 0 and 1 become <0.1% and >99.9%."""
     if not whole:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from raymill.cluster import logs
 from raymill.cluster.answer import Text
-from raymill.cluster.formats import plural
+from raymill.cluster.formats import amount_of_bytes, plural
 from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.first_look import first_look
@@ -40,7 +40,7 @@ def files_dry_run(settings: Any, address: str | None = None) -> Iterator[str]:
     if found.run is None:
         check_output(job.store, job.root)
     files, size = plural(len(inputs.files), "file"), sum(unit.bytes for unit in inputs.units)
-    yield f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {size / 1e6:,.1f} MB of text"
+    yield f"inputs   {files}, {plural(len(inputs.units), 'unit')}, about {amount_of_bytes(size)} of text"
     for name, line in job.about():
         yield f"{name:<9}{line}"
     yield for_the_caller(f"output   {job.root}: {state}")

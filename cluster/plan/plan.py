@@ -20,7 +20,7 @@ from raymill.cluster.artifact import Artifact
 from raymill.cluster.cost import REQUEST_CORE_S, REQUEST_S, Cost
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.formats import duration, plural, short
+from raymill.cluster.formats import amount_of_bytes, duration, plural, short
 from raymill.cluster.frame.calls import AnyConfig, Changes, config_of, shown_config
 from raymill.cluster.frame.files import FilesJob
 from raymill.cluster.frame.kind import Kind
@@ -269,14 +269,6 @@ def core_time(seconds: float) -> str:
         if seconds >= 2 * unit:
             return f"{seconds / unit:,.{0 if seconds >= 100 * unit else 1}f} {name}"
     return f"{seconds:.1f} s"
-
-
-def amount_of_bytes(size: float) -> str:
-    """Bytes in powers of 1,000; a dash for 0."""
-    for unit, name in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= 0.9995 * unit:
-            return f"{size / unit:,.{0 if size >= 99.95 * unit else 1}f} {name}"
-    return f"{size:,.0f} B" if size else "-"
 
 
 def money(amount: float) -> str:

@@ -6,7 +6,7 @@ plan runs all stages on it, from Parquet files on the local disk.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -41,6 +41,7 @@ _FEW_ROWS, _MOST_TABLES = 10, 3
 class SampledUnit:
     """The first documents of a unit.
 
+    columns: those whose bytes are text.
     documents: the readable rows, with the columns of `read_unit` except `row`; the text is empty where it was not
     extracted. unreadable: number of the other rows.
     read_s: processor seconds of reading the documents; 0 for Parquet, because the sample is stored as Parquet and its
@@ -49,6 +50,7 @@ class SampledUnit:
     """
 
     source: str
+    columns: Sequence[str]
     documents: pa.Table
     unreadable: int
     read_s: float
@@ -68,7 +70,7 @@ class Sample:
 
     @property
     def text_bytes(self) -> int:
-        return sum(text_bytes(piece.documents) for piece in self.pieces)
+        return sum(text_bytes(piece.documents, piece.columns) for piece in self.pieces)
 
     @property
     def unreadable(self) -> int:
@@ -171,28 +173,34 @@ def document_count(inputs: InputManifest, document_bytes: float = 2000) -> int:
     return counted + math.ceil(size / document_bytes)
 
 
-def text_bytes(documents: pa.Table) -> int:
-    """Bytes of the column `text` in UTF-8."""
-    return pc.sum(pc.binary_length(documents["text"])).as_py() or 0
+def text_bytes(documents: pa.Table, columns: Sequence[str]) -> int:
+    """Bytes of these columns in UTF-8."""
+    return sum(pc.sum(pc.binary_length(documents[name])).as_py() or 0 for name in columns)
 
 
 def draw_sample(
-    inputs: InputManifest, limits: Limits, piece_bytes: int = _PIECE_BYTES, unwanted: Unwanted | None = None
+    inputs: InputManifest,
+    limits: Limits,
+    piece_bytes: int = _PIECE_BYTES,
+    unwanted: Unwanted | None = None,
+    content: Mapping[str, Sequence[str]] | None = None,
 ) -> Sample:
     """Read the sample: about `piece_bytes` of text from each of at most 16 units.
 
-    unwanted: as of `read_unit`.
+    unwanted: as of `read_unit`. content: source -> the carried columns that are text besides `text`; of other sources,
+    none is.
 
     Raises:
         DataError: no document could be read.
         StorageError: the store failed.
     """
     chosen = spread([unit.bytes for unit in inputs.units], _PIECES)
-    _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes, unwanted)  # loads what the reader needs
+    content = content or {}
+    _read_first(inputs, inputs.units[chosen[0]], limits, piece_bytes, unwanted, content)  # loads what the reader needs
     pieces: list[SampledUnit] = []
     began = processor_seconds()
     for index in chosen:
-        pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes, unwanted))
+        pieces.append(_read_first(inputs, inputs.units[index], limits, piece_bytes, unwanted, content))
         if processor_seconds() - began > _MOST_READING_S:
             break
     lost = sum(piece.unreadable for piece in pieces if not piece.documents.num_rows)
@@ -217,9 +225,14 @@ def spread(sizes: Sequence[int], count: int) -> list[int]:
 
 
 def _read_first(
-    inputs: InputManifest, unit: Unit, limits: Limits, piece_bytes: int, unwanted: Unwanted | None
+    inputs: InputManifest,
+    unit: Unit,
+    limits: Limits,
+    piece_bytes: int,
+    unwanted: Unwanted | None,
+    content: Mapping[str, Sequence[str]],
 ) -> SampledUnit:
-    reading = inputs.reading
+    reading, columns = inputs.reading, ["text", *content.get(unit.source, ())]
     store, input = reading.store_of(unit.source), reading.input_of(unit.source).leaving_out(unwanted)
     tables: list[pa.Table] = []
     read = held = unreadable = estimated = known = 0
@@ -244,14 +257,14 @@ def _read_first(
             is_known = False
         elif is_known:
             estimated += expanded_size(end - span.start, span.uri)  # as the manifest estimates its text
-            known += text_bytes(table if end == span.end else table.slice(0, len(table) - 1))
-        read += text_bytes(table)
+            known += text_bytes(table if end == span.end else table.slice(0, len(table) - 1), columns)
+        read += text_bytes(table, columns)
         table = _cut(table, piece_bytes - held)
         readable = conformed(table.filter(pc.is_null(table["problem"])), reading.carried)
         at = readable.column_names.index("text")
         readable = readable.set_column(at, "text", pc.fill_null(readable["text"], ""))
         unreadable += table.num_rows - readable.num_rows
-        held += text_bytes(readable)
+        held += text_bytes(readable, columns)
         tables.append(readable)
         if held >= piece_bytes:
             break
@@ -259,6 +272,7 @@ def _read_first(
     is_parquet = unit.spans[0].format == "parquet"
     return SampledUnit(
         unit.source,
+        columns if tables else ["text"],
         documents,
         unreadable,
         0.0 if is_parquet else spent * (held / read if read else 1.0),

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError
+from raymill.cluster.examples.content import FIELDS
 from raymill.cluster.examples.splits import SPLITS
 from raymill.cluster.formats import plural, share
 from raymill.cluster.plan.plan import Subject
@@ -20,6 +21,7 @@ from raymill.cluster.plan.whole import Whole
 from raymill.cluster.readers.freeze import freeze_listing
 from raymill.cluster.readers.quarantine import allow_more
 from raymill.cluster.readers.reader import what_to_correct
+from raymill.cluster.readers.units import InputManifest
 from raymill.pipelines.dedup.cost import LEAST_DUPLICATES
 from raymill.pipelines.kernel_cache import say_if_compiling
 from raymill.pipelines.prepare.assess.job import assess_stages
@@ -46,7 +48,7 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
     refuse_unfetched(config)
     config, settings, frozen = job.named.without_endpoints(), job.collecting, job.frozen
     say_if_compiling()
-    sample = draw_sample(frozen, config.limits, _PIECE_BYTES)
+    sample = draw_sample(frozen, config.limits, _PIECE_BYTES, content=_content(config, settings, frozen))
     inputs, input, is_exact = planned_input(frozen, sample, config.execution.unit_bytes, documents)
 
     def try_out_part(trial: Trial, every: int) -> Mapping[str, Artifact]:
@@ -63,6 +65,21 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
         lambda cores: machine_of(config, inputs, cores, input.rows).memory,
         [f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer."],
     )  # fmt: skip
+
+
+def _content(config: PrepareConfig, settings: CollectSettings, frozen: InputManifest) -> dict[str, list[str]]:
+    """The columns of the content of each source, besides the main one."""
+    texts = {
+        field.name for field in frozen.carried if pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
+    }
+    return {
+        source.source: [
+            column
+            for field, column in fields.columns.items()
+            if field in FIELDS and column != fields.main and column in texts
+        ]
+        for source, fields in zip(config.inputs, settings.fields, strict=True)
+    }
 
 
 @dataclass(frozen=True)

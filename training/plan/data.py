@@ -15,6 +15,7 @@ from typing import Any
 from raymill.cluster.artifact import Artifact, Counters
 from raymill.cluster.cost import Cost
 from raymill.cluster.errors import UserError
+from raymill.cluster.formats import amount_of_bytes
 from raymill.cluster.plan.trial import Trial, sampled
 from raymill.cluster.plan.whole import PlannedInput, Whole
 from raymill.cluster.readers.reader import ReaderCounts
@@ -26,7 +27,9 @@ from raymill.training.config import TrainConfig
 from raymill.training.data.order import Order, shares
 from raymill.training.data.packed import rows_per_group
 from raymill.training.model_folder.checks import embedded_tokens
+from raymill.training.model_folder.folder import located
 from raymill.training.pack.corpus import FrozenCorpus, SplitSpan, freeze_corpora, freeze_sets, with_columns
+from raymill.training.pack.corpus_files import CONTENT
 from raymill.training.pack.job import pack_settings, packing_rule, prepare_tokenizer
 from raymill.training.pack.packed_run import (
     PackedRun,
@@ -43,7 +46,7 @@ from raymill.training.pack.tokenise import refuse_no_examples, tokenise_stage
 _UNITS, _UNIT_BYTES = 8, 64 << 10  # of the sample of a corpus, and the text of each
 
 # A row, the split of its file, and its bytes as `FrozenCorpus.unit_bytes` counts them.
-SampledRow = tuple[dict[str, Any], str | None, int]
+SampledRow = tuple[dict[str, Any], str | None, float]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Pla
 
             def try_out(trial: Trial, every: int, name=name, corpus=corpus) -> Mapping[str, Artifact]:  # type: ignore[no-untyped-def]
                 part = rows[name][::every]
-                trial.rows = sum(size for _, _, size in part)
+                trial.rows = round(sum(size for _, _, size in part))
                 sample = _sample(corpus, part, trial.input_folder.rstrip("/"), trial.store)
                 return stages(name, sample, surveys[name], trial.run)
 
@@ -97,22 +100,39 @@ def plan_packing(config: TrainConfig, frozen: Mapping[str, FrozenCorpus]) -> Pla
                 made = stages(name, corpus, surveys[name], whole.run)
             counters[name] = made[f"{name}/train"].manifest.counters
             costs += whole.costs
-    return PlannedPacking(costs, counters, sum(size for of_corpus in rows.values() for _, _, size in of_corpus))
+    return PlannedPacking(costs, counters, round(sum(size for of_corpus in rows.values() for _, _, size in of_corpus)))
 
 
 def _first_rows(corpus: FrozenCorpus) -> Iterator[SampledRow]:
-    """The beginnings of some units."""
-    count = len(corpus.units)
+    """The beginnings of some units; the bytes of the rows of a unit that is read to its end sum up to the unit's."""
+    count, named = len(corpus.units), corpus.reading.columns.named
+    content = {named[role] for role in CONTENT if role in named}
     for number in sorted({count * part // _UNITS for part in range(_UNITS)}):
-        taken, counts = 0, ReaderCounts()
+        found, taken, counts = list[SampledRow](), 0, ReaderCounts()
         for span, row, _ in corpus.reading.rows(corpus.units[number], counts):
             if isinstance(row, dict):
-                texts = row.values() if span.format in ("parquet", "hf") else [json.dumps(row, default=str)]
-                size = round(counts.row_bytes) or sum(len(str(value).encode()) for value in texts if value is not None)
-                yield row, getattr(span, "split", None), size
+                texts = (value for name, value in row.items() if name in content)
+                of_row = (
+                    sum(map(_text_bytes, texts))
+                    if span.format in ("parquet", "hf")
+                    else len(json.dumps(row, default=str))
+                )
+                size = round(counts.row_bytes) or of_row
+                found.append((row, getattr(span, "split", None), size))
                 taken += size
                 if taken >= _UNIT_BYTES:
+                    yield from found
                     break
+        else:
+            scale = corpus.unit_bytes[number] / max(taken, 1)
+            yield from ((row, split, size * scale) for row, split, size in found)
+
+
+def _text_bytes(value: Any) -> int:
+    """Bytes of the texts of a value in UTF-8, also of those inside of it."""
+    if isinstance(value, dict | list):
+        return sum(map(_text_bytes, value.values() if isinstance(value, dict) else value))
+    return 0 if value is None else len(str(value).encode(errors="replace"))
 
 
 def _sample(corpus: FrozenCorpus, rows: Sequence[SampledRow], folder: str, store: Store) -> FrozenCorpus:
@@ -124,7 +144,7 @@ def _sample(corpus: FrozenCorpus, rows: Sequence[SampledRow], folder: str, store
         span = Span(f"{folder}/{number}.jsonl", len(data), "", "jsonl", 0, len(data))
         store.write_bytes(span.uri, data)
         units.append((span if split is None else SplitSpan(**asdict(span), split=split),))
-        sizes.append(sum(size for _, size in part))
+        sizes.append(round(sum(size for _, size in part)))
     input = corpus.reading.input.model_copy(update={"path": folder, "format": None})
     reading = replace(corpus.reading, store=store, input=input)
     return replace(corpus, reading=reading, units=tuple(units), unit_bytes=tuple(sizes), fingerprint="sample")
@@ -181,7 +201,7 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
     Raises:
         DataError, ConfigError, StorageError: a corpus or a column is missing.
     """
-    config = with_columns(config)
+    config = with_columns(config.model_copy(update={"model": located(config.model)}))
     unit_bytes = config.execution.unit_mib << 20
     frozen = freeze_corpora(config, unit_bytes)
     root, store = packed_uri(config.packed, config.output), config.store
@@ -225,8 +245,8 @@ def _guessed(config: TrainConfig, text_bytes: dict[str, int], vocabulary: int) -
     ratio = bytes_per_token(vocabulary)
     tokens = {name: max(1, round(size * config.split.train / ratio)) for name, size in text_bytes.items()}
     how = (
-        f"estimated: {sum(text_bytes.values()) / 1e6:,.1f} MB of documents at {ratio:.1f} bytes a token (a guess for "
-        f"{vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
+        f"estimated: {amount_of_bytes(sum(text_bytes.values()))} of documents at {ratio:.1f} bytes a token (a guess "
+        f"for {vocabulary:,} tokens of vocabulary and English), {config.split.train:.0%} of them to train on; "
         "`raymill pack` counts them"
     )
     if any(config.overflow(form) == "drop" for form in config.forms):
@@ -241,9 +261,10 @@ def _sampled(config: TrainConfig, text_bytes: dict[str, int], packing: PlannedPa
     pieces = {name: max(1, round(one["pieces/train"])) for name, one in found.items()}
     rows = pieces if config.packing.mode == "none" else _rows(config, tokens)
     how = (
-        f"estimated: {sum(text_bytes.values()) / 1e6:,.1f} MB of documents, of which {packing.sample_bytes / 1e6:,.2f} "
-        f"MB were packed here: {sum(text_bytes.values()) / sum(tokens.values()):.2f} bytes for each token to train on; "
-        "`raymill pack` counts them"
+        f"estimated: {amount_of_bytes(sum(text_bytes.values()))} of documents, of which "
+        f"{amount_of_bytes(packing.sample_bytes)} were packed here: "
+        f"{sum(text_bytes.values()) / sum(tokens.values()):.2f} bytes for each token to train on; `raymill pack` "
+        "counts them"
     )
     documents = round(sum(one["documents/train"] for one in found.values()))
     labels = sum(one["label_tokens/train"] for one in found.values()) / sum(tokens.values())

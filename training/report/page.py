@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from raymill.cluster.formats import count, decimal, duration, plural, share, short
+from raymill.cluster.formats import amount_of_bytes, count, decimal, duration, plural, share, short
 from raymill.cluster.proportions import wilson
 from raymill.cluster.report.charts import BarSegment, Line, Mark, Point, bar, is_spread, line_chart, line_key, thinned
 from raymill.cluster.report.page import page
@@ -443,7 +443,7 @@ def data(fit: Fit) -> Contents:
 
 
 def _read(corpus: dict[str, Any], output: str) -> Markup:
-    text = f": {plural(corpus['documents'], 'document')}, {corpus['text_bytes'] / 1e6:,.1f} MB of text, from "
+    text = f": {plural(corpus['documents'], 'document')}, {amount_of_bytes(corpus['text_bytes'])} of text, from "
     rows = "; ".join(f"{stage}: {count(number)}" for stage, number in corpus.get("stages", {}).items())
     stages = f". Rows of each stage: {rows}" if rows else ""
     data_set = _data_set(corpus["prepared"], output) if "prepared" in corpus else None

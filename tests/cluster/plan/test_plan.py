@@ -7,7 +7,8 @@ import pytest
 
 from raymill.cluster.cost import Cost
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.plan.plan import Prices, amount_of_bytes, core_time, load_prices, money, plan_text
+from raymill.cluster.formats import amount_of_bytes
+from raymill.cluster.plan.plan import Prices, core_time, load_prices, money, plan_text
 
 
 def test_numbers_of_a_plan_are_short_and_keep_their_unit():

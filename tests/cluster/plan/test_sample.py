@@ -131,7 +131,9 @@ def test_pages_of_an_archive_that_begins_with_a_very_long_one_are_counted(tmp_pa
 
 
 def piece_of(texts, unreadable=0, read_s=0.0, text_share=None, source="a"):
-    return SampledUnit(source, pa.table({"text": pa.array(texts, pa.large_string())}), unreadable, read_s, text_share)
+    return SampledUnit(
+        source, ["text"], pa.table({"text": pa.array(texts, pa.large_string())}), unreadable, read_s, text_share
+    )
 
 
 def test_a_sample_is_the_sum_of_its_pieces():

@@ -63,6 +63,24 @@ def test_tokens_rows_and_units_of_a_sample_are_those_of_the_packing(packed, corp
     assert "were packed here" in planned.how and "`raymill pack` counts them" in planned.how
 
 
+def test_a_corpus_of_chats_that_is_sampled_whole_has_its_tokens(packed, folder, monkeypatch):
+    """Parquet has equal values once, and rows have the names of the parts of messages. The model is a relative path."""
+    turns = [("user", f"What is {number} plus 1?") for number in range(60)]
+    chats = [[{"role": role, "content": text}, {"role": "assistant", "content": story(at)[:90]}]
+             for at, (role, text) in enumerate(turns)]  # fmt: skip
+    pq.write_table(pa.table({"messages": chats, "note": ["n" * 500] * 60}), folder / "chats.parquet")
+    monkeypatch.chdir(folder)
+    settings = packed(
+        "chats.parquet", columns={"messages": "messages"}, split={"train": 1.0, "validation": 0, "test": 0}
+    )
+    model = {"config": TINY, "tokenizer": "first/packed/tokenizer", "chat_template": "chatml"}
+    settings = type(settings).model_validate(settings.model_dump(mode="json", exclude_defaults=True) | {"model": model})
+    planned = find_data(settings, 320)
+    job.PackJob.of(settings, replace=False).run(Session(), Progress())
+    found = find_data(settings, 320)
+    assert found.exact and planned.tokens["corpus-0"] == pytest.approx(found.tokens["corpus-0"], rel=0.02)
+
+
 def test_a_plan_has_what_packing_takes_until_the_corpora_are_packed(packed):
     settings = packed("a.jsonl")
     plan = plan_run(settings, AssumedGpu(), cores=(4,))

@@ -176,7 +176,7 @@ def test_an_estimate_is_the_text_over_its_bytes_a_token_in_rows_that_are_not_qui
     filled = [tokens[name] / found.rows[name] for name in tokens]
     assert found.tokens_per_row == pytest.approx(1 / (0.75 / filled[0] + 0.25 / filled[1]))
     assert (found.exact, found.documents, found.documents_per_row, found.label_share) == (False, None, None, 1.0)
-    assert "0.1 MB of documents at 1.8 bytes a token" in found.how and "90% of them to train on" in found.how
+    assert "100 kB of documents at 1.8 bytes a token" in found.how and "90% of them to train on" in found.how
     assert "leaves out" not in found.how
     assert _guessed(settings, {"corpus-0": 0, "corpus-1": 0}, 256).rows == {"corpus-0": 1, "corpus-1": 1}
     assert found.epochs(10) == pytest.approx(10 * 8 / sum(found.rows.values()))
