@@ -32,7 +32,7 @@ from raymill.pipelines.compare.forgetting import GENERAL, forgetting
 from raymill.pipelines.compare.stages import rows_by_item
 from raymill.pipelines.compare.swaps import SwappedAnswers, WordSwaps
 from raymill.pipelines.errors.runs import NO_SLICES, records_of
-from raymill.pipelines.errors.slices import candidates
+from raymill.pipelines.errors.slices import LEAST, candidates, frequent
 from raymill.pipelines.language import identification
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.paired import (
@@ -312,6 +312,8 @@ class _Analysis:
                     for key, row in rows.items()
                     if key[0] == other
                 },
+                # Fields of which no value has enough items for a slice.
+                "unsliced": sorted(name for name, values in self.fields.items() if not frequent(values)),
                 "slices": sorted(
                     ({"by": key[2], "slice": key[3]} | row for key, row in of_slices.items() if key[0] == other),
                     key=lambda row: (row["difference"], row["slice"]),
@@ -337,25 +339,29 @@ class _Analysis:
         """
         scores = {name: one.by_measure["score"] for name, one in self.measured.items()}
         best = max(scores, key=lambda name: scores[name].mean())
-        pairs = {tuple(sorted(two, key=lambda name: name == best)): None for two in itertools.combinations(scores, 2)}
+        # In the order of the letters, as the comparisons: the interval of A and B is the same in both places.
         found = {
             (a, b): paired_difference(
                 scores[a], scores[b], self.groups, scale=float(self.work.is_fraction("score", scores[b]))
             )
-            for a, b in pairs
+            for a, b in itertools.combinations(scores, 2)
         }
         others = {}
-        for ((name, other), one), corrected in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
-            if other == best:
-                worse = one.verdict(corrected) == "B"
-                others[name] = {
-                    "difference": one.difference,
-                    "low": one.low,
-                    "high": one.high,
-                    "p_corrected": corrected,
-                    "worse": worse,
-                    "needed": 0 if worse else one.needed(len(found)),
-                }
+        for ((a, b), one), corrected in zip(found.items(), holm([one.p for one in found.values()]), strict=True):
+            if best not in (a, b):
+                continue
+            low, difference, high = one.low, one.difference, one.high
+            if a == best:
+                low, difference, high = -high, -difference, -low
+            worse = one.verdict(corrected) == ("A" if a == best else "B")
+            others[b if a == best else a] = {
+                "difference": difference,
+                "low": low,
+                "high": high,
+                "p_corrected": corrected,
+                "worse": worse,
+                "needed": 0 if worse else one.needed(len(found)),
+            }
         return {"best": best, "others": others}
 
     def _forgetting(self) -> dict[str, Any]:
@@ -584,7 +590,7 @@ class _Analysis:
         found, seen = dict[tuple[str, str], PairedDifference](), set[bytes]()
         for one in candidates(self.fields, lengths, self._languages, []):
             inside = one.members
-            if inside.all() or inside.sum() < 2 or inside.tobytes() in seen:
+            if inside.all() or inside.sum() < LEAST or inside.tobytes() in seen:
                 continue
             seen.add(inside.tobytes())
             found[one.by, one.rule] = paired_difference(pair[0, inside], pair[1, inside], self._groups(inside))

@@ -38,8 +38,8 @@ _DIFFERENCES = (
     "100 cases."
 )
 _SLICES = (
-    "The difference of the score in slices by field, language and length of the question, the largest loss first; p is "
-    "corrected for all of them."
+    "The difference of the score in slices of at least 10 items by field, language and length of the question, the "
+    "largest loss first; p is corrected for all of them."
 )
 _UNKNOWN = "-"
 _RECOMMENDED = (
@@ -242,7 +242,9 @@ def _slices(one: Mapping[str, Any]) -> Section:
     ]  # fmt: skip
     none = "No slice has enough items (10)."
     title = f"Slices {one['a']} - {one['b']}"
-    return table_section(f"slices-{one['b'].lower()}", title, DataTable(None, columns, rows), words=_SLICES, none=none)
+    lacking = one.get("unsliced", ())
+    words = _SLICES + (f" No value of {', '.join(lacking)} has 10 items." if lacking else "")
+    return table_section(f"slices-{one['b'].lower()}", title, DataTable(None, columns, rows), words=words, none=none)
 
 
 def _judge(one: Mapping[str, Any]) -> Section | None:

@@ -21,7 +21,7 @@ from sklearn.tree import DecisionTreeClassifier
 from raymill.cluster.proportions import wilson
 from raymill.pipelines.paired import holm
 
-_LEAST = 10  # items inside and outside of a slice that is tested
+LEAST = 10  # items inside and outside of a slice that is tested
 _MOST_VALUES = 50  # slices of a field, the most frequent values
 _DEPTH, _LEAVES = 3, 8  # of the tree
 _LONGEST_VALUE = 100  # characters of a value that is a slice
@@ -54,20 +54,21 @@ def candidates(
     """
     everything = np.ones(len(lengths), bool)
     for name, values in fields.items():
-        for value in _frequent(values):
+        for value in frequent(values):
             yield ErrorSlice("field", f"{name} = {value}", _equal(values, value), everything)
     for low, high in deciles(lengths):
         rule = f"prompt of {low:,} to {high:,} characters"
         yield ErrorSlice("length", rule, (lengths >= low) & (lengths <= high), everything)
     for by, of_items in (("language", languages), ("cluster", clusters)):
-        for value in _frequent(of_items):
+        for value in frequent(of_items):
             yield ErrorSlice(by, f"{by} {value}", _equal(of_items, value), everything)
 
 
-def _frequent(values: Sequence[str | None]) -> list[str]:
+def frequent(values: Sequence[str | None]) -> list[str]:
+    """The values with enough items for a slice, the most frequent first."""
     counts = Counter(one for one in values if one is not None and len(one) <= _LONGEST_VALUE)
     ranked = sorted(counts, key=lambda one: (-counts[one], one))
-    return [one for one in ranked[:_MOST_VALUES] if counts[one] >= _LEAST]
+    return [one for one in ranked[:_MOST_VALUES] if counts[one] >= LEAST]
 
 
 def _equal(values: Sequence[str | None], value: str) -> np.ndarray:
@@ -99,14 +100,14 @@ def leaves(
     columns, names = [lengths.astype(float)], ["prompt"]
     named = [(f"{name} = ", values) for name, values in fields.items()]
     for begins, values in (*named, ("language ", languages), ("cluster ", clusters)):
-        for value in _frequent(values):
+        for value in frequent(values):
             columns.append(_equal(values, value).astype(float))
             names.append(begins + value)
-    if min(first.sum(), (~first).sum()) < 2 * _LEAST or len(np.unique(errors[first])) < 2:
+    if min(first.sum(), (~first).sum()) < 2 * LEAST or len(np.unique(errors[first])) < 2:
         return
     matrix = np.stack(columns, axis=1)
     tree = DecisionTreeClassifier(
-        max_depth=_DEPTH, max_leaf_nodes=_LEAVES, min_samples_leaf=max(_LEAST, int(first.sum()) // 50), random_state=0
+        max_depth=_DEPTH, max_leaf_nodes=_LEAVES, min_samples_leaf=max(LEAST, int(first.sum()) // 50), random_state=0
     ).fit(matrix[first], errors[first])
     place, rules = tree.apply(matrix), dict(_rules(tree.tree_, names))
     for leaf in np.unique(place).tolist():
@@ -144,7 +145,7 @@ def compared(slices: Sequence[ErrorSlice], errors: np.ndarray) -> list[tuple[Err
         inside, outside = one.members & one.tested, ~one.members & one.tested
         counts = [int(one.sum()) for one in (inside, errors & inside, outside, errors & outside)]
         key = np.packbits(one.members).tobytes() + np.packbits(one.tested).tobytes()
-        if min(counts[0], counts[2]) < _LEAST or key in seen:
+        if min(counts[0], counts[2]) < LEAST or key in seen:
             continue
         seen.add(key)
         found.append((one, _numbers(*counts)))
