@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Annotated, Any, Self
 
 from pydantic import Field
@@ -167,7 +168,12 @@ class Alias:
 
     def missing(self) -> ConfigError:
         """The error of an alias without a record."""
-        return ConfigError(f"{self.uri}: there is no alias {self.name} here. Promote a model, or give another folder.")
+        folder = paths.join(self.folder, ALIASES)
+        files = self.store.list_files(folder, skip_bad_names=True)
+        known = sorted({file.uri.removeprefix(f"{folder}/").partition("/")[0] for file in files})
+        near = get_close_matches(self.name, known, 1)
+        fix = f"Did you mean {near[0]}?" if near else "Promote a model, or give another folder."
+        return ConfigError(f"{self.uri}: there is no alias {self.name} here. {fix}")
 
     def _after(self, now: AliasVersion | None) -> int:
         """The number of the next record."""

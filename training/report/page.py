@@ -389,7 +389,7 @@ def _plain(value: Any) -> str:
 def answers(fit: Fit) -> Contents:
     """Scores and examples of generated answers, or scores of predicted classes."""
     if not fit["answers"] and not fit["generation"] and not fit.get("set_generation"):
-        return [sentence("This run generated no answers (`generate` is not set).")]
+        return [sentence("This run generated no answers: the setting generate is not set.")]
     caption = recipe_words(fit["recipe"]).scores
     of_sets = fit.get("set_generation", {}).items()
     scored = [(caption, fit["generation"]), *((join(caption, ": set ", outside(set)), of) for set, of in of_sets)]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Self
 
 from raymill.cluster.artifact import Artifact
@@ -137,9 +138,11 @@ class Registry:
             ConfigError: there is none.
         """
         if not (found := self.known(name)):
-            raise ConfigError(
-                f"{name}: no data set of this name in {self.uri}. Tag one: `raymill dataset tag {name} OUTPUT`."
-            )
+            files = self.store.list_files(self.uri, skip_bad_names=True)
+            names = sorted({file.uri.removeprefix(f"{self.uri}/").partition("/")[0] for file in files})
+            near = get_close_matches(name, names, 1)
+            fix = f"Did you mean {near[0]}?" if near else f"Tag one: `raymill dataset tag {name} OUTPUT`."
+            raise ConfigError(f"{name}: no data set of this name in {self.uri}. {fix}")
         return found
 
     def find(self, reference: str) -> Version:

@@ -177,6 +177,8 @@ def test_what_cannot_be_promoted_is_refused_and_leaves_the_alias(capsys):
     assert raymill.alias("models", "champion")["version"] == 1
     with pytest.raises(ConfigError, match="there is no alias best here"):
         raymill.alias("models", "best")
+    with pytest.raises(ConfigError, match=r"no alias chmpion here\. Did you mean champion\?"):
+        raymill.alias("models", "chmpion")
 
 
 def test_another_model_at_the_same_output_is_refused_or_replaces():
