@@ -18,17 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from raymill.cluster.asking.answer_index import AnswerIndex
-from raymill.cluster.asking.answers import ANSWERS, AnswerRange, Answers, Spending, run_name
-from raymill.cluster.asking.ask import ask_all
-from raymill.cluster.asking.backends import reporting
+from raymill.cluster.asking.answers import ANSWERS, Answers, Spending, run_name
+from raymill.cluster.asking.calls import Calls
 from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import EmbeddingModel
 from raymill.cluster.asking.endpoint import Endpoint, Reply, json_text, judged, no_answer
 from raymill.cluster.asking.money import tokens_of
-from raymill.cluster.asking.pending import ReportTo
 from raymill.cluster.asking.requests import ModelRequest, address_class, canonical, request_of
-from raymill.cluster.asking.throttle import Throttle
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.secret_values import shortened
@@ -104,10 +100,11 @@ class EndpointEmbedder:
     """Computes vectors of texts at an endpoint. setting: path of the setting with the model, for errors."""
 
     def __init__(self, answers: Answers, model: EmbeddingModel, key: str, throttle: str, setting: str) -> None:
-        self._answers, self._model, self._key, self._setting = answers, model, key, setting
-        self._index = AnswerIndex(answers)
-        self._throttle = f"raymill-embedding-{answers.run}-{throttle}"
-        self._report_to: ReportTo | None = None
+        self._model, self._key, self._setting = model, key, setting
+        self._calls = Calls(
+            answers, model, model.prices, model.budget, self._open, f"raymill-embedding-{answers.run}-{throttle}",
+            judged_embeddings, 0, most_bytes(_MOST_TEXTS),
+        )  # fmt: skip
         self._size = 0  # of a vector; 0 before the first
         self._refusal = ""  # reason of the last one
         self._last: dict[str, np.ndarray] = {}  # the vectors of the last call
@@ -152,22 +149,7 @@ class EndpointEmbedder:
         """(the vector of each text, the batches that the model refuses)."""
         made = [(self._request(batch), batch) for batch in batches]
         requests, of_key = {one.key: one for one, _ in made}, {one.key: batch for one, batch in made}
-        call = hashlib.blake2b("".join(sorted(requests)).encode(), digest_size=8).hexdigest()
-        keys, replies = AnswerRange("", "", call), dict[str, Reply]()
-        for key, one in self._index.answered(requests, most_bytes(_MOST_TEXTS)).items():
-            reply = judged_embeddings(requests[key].body, one.status, {}, one.body, one.seconds)
-            if reply.outcome == "answered":
-                replies[key] = reply
-        missing = {key: one for key, one in requests.items() if key not in replies}
-        if missing:
-            model = self._model
-            self._report_to = self._report_to or reporting(self._throttle, self._new_throttle)
-            found = ask_all(
-                missing, self._open, self._answers, keys, self._report_to, model.prices, model.tries, 0,
-                judged_embeddings, most_bytes(_MOST_TEXTS), bool(replies or self._size),
-            )  # fmt: skip
-            self._answers.settle_call(keys)
-            replies |= {key: one.reply for key, one in found.items()}
+        replies = self._calls.replies(requests)
         vectors, refused = dict[str, np.ndarray](), []
         for key, reply in replies.items():
             if reply.outcome == "answered":
@@ -199,11 +181,6 @@ class EndpointEmbedder:
         assert model.endpoint is not None
         body = {"model": model.name, "input": list(texts), "encoding_format": "base64", **model.extra}
         return request_of({"at": address_class(model.endpoint), "revision": model.revision}, body)
-
-    def _new_throttle(self) -> Throttle:
-        model = self._model
-        spent = 0.0 if model.budget is None else self._answers.spending().most(model.prices)
-        return Throttle(model.bounds(model.budget, model.prices), spent)
 
     @asynccontextmanager
     async def _open(self) -> Any:
