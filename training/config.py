@@ -642,11 +642,21 @@ class TrainConfig(WithLaterSettings):
         settings = self.without_stores(_NOT_RESULT | _AFTER_TRAINING | {"name", "phases"})
         for name in ("test_tokens", "sets"):  # used after the last step
             del settings["evaluate"][name]
-        return settings
+        return self._with_decisive_rewards(settings)
 
     def run_settings(self) -> dict[str, Any]:
         """The settings that decide a run's results, as JSON values."""
-        return self.without_stores(_NOT_RESULT)
+        return self._with_decisive_rewards(self.without_stores(_NOT_RESULT))
+
+    def _with_decisive_rewards(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with what of judges decides their scores, and without kinds that records of before lack."""
+        for use, plain in zip(self.grpo.rewards, settings.get("grpo", {}).get("rewards", ()), strict=False):
+            for name in ("length", "language", "judge"):
+                if plain[name] is None:
+                    del plain[name]
+            if use.judge is not None:
+                plain["judge"] = use.judge.decisive
+        return settings
 
     def without_stores(self, left_out: Collection[str] = (), **how: Any) -> dict[str, Any]:
         """The settings as JSON values without `storage`, so that no credentials are in records and reports.

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from raymill.cluster.answer_rewards import JudgeReward
 from raymill.cluster.artifact import canonical_json, fingerprint
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
@@ -30,7 +31,7 @@ from raymill.training.continuing import find_parent, parent_of, write_parent
 from raymill.training.data.order import Order
 from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
 from raymill.training.model_folder.checks import check_model
-from raymill.training.model_folder.folder import model_fingerprint, on_hub
+from raymill.training.model_folder.folder import located_with_fingerprint, model_fingerprint, on_hub
 from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack import summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
@@ -139,6 +140,8 @@ class TrainJob(RunJob[TrainConfig]):
                 model_fingerprint(self.store, model)  # downloads the model; the only check that takes longer
         if trains:
             find_parent(self.located)
+        for number, judge in _judges(self.config).items():
+            judge.model.secret(f"grpo.rewards.{number}.judge.model")
         for warning in check_model(self.located):
             log.warning("%s", warning)
 
@@ -185,6 +188,8 @@ class TrainJob(RunJob[TrainConfig]):
             exported = in_worker(session, _export_and_evaluate, job, outcome, gpus=config.workers.gpus_each)
         making.lease.check()
         report = gather(job, packed, outcome)
+        if judged := [job.judge(number, one).close() for number, one in _judges(config).items()]:
+            report["fits"][0]["judges"] = judged
         packed_here = packed.artifacts if config.packed is None else ()
         digests = {one.uri.removeprefix(f"{job.folder.uri}/"): one.manifest.digest for one in packed_here}
         folders = export_digests(self.store, paths.join(self.root, EXPORT), exported)
@@ -242,6 +247,10 @@ class TrainJob(RunJob[TrainConfig]):
         if (before := self.config.continue_from) is not None:
             parts.append([paths.absolute(before.run), before.checkpoint])
         return parts + [pack_settings(with_columns(one), corpora) for one, corpora in self._frozen]
+
+    def variables(self) -> tuple[str, ...]:
+        judges = [judge for one in self.config.trainings for judge in _judges(one).values()]
+        return tuple(dict.fromkeys(one.model.key_env for one in judges if one.model.key_env))
 
     def unit_count(self) -> int:
         return 2 * sum(len(corpus.units) for _, corpora in self._frozen for corpus in corpora.values())
@@ -303,19 +312,31 @@ def make_job(config: TrainConfig, packed: PackedRun) -> Job:
         "data": packed.fingerprint,
         "corpora": canonical_json(shares).decode(),
     } | {f"settings.{key}": canonical_json(value).decode() for key, value in settings.items()}
-    if scored_by := [model_fingerprint(config.store, model, 0) for model in _reward_models(config)]:
+    if scored_by := [located_with_fingerprint(config.store, one.name or "")[1] for one in _reward_models(config)]:
         parts["rewards"] = canonical_json(scored_by).decode()
+    judges = _judges(config).values()
+    keys = {one.model.key_env or "": one.model.secret("grpo.rewards: judge.model") for one in judges}
     sets = {name: artifact.manifest.digest for name, artifact in packed.sets.items()}
     parent = parent_of(config, packed)
     if parent is not None:
         parts["parent"] = parent.identity
     folder = TrainingFolder(config.store, paths.absolute(config.output), parts)
-    return Job(config, folder, packed.uri, packed.classes, steps, sets, parent)
+    return Job(config, folder, packed.uri, packed.classes, steps, sets, parent, keys)
 
 
 def _reward_models(config: TrainConfig) -> list[Model]:
-    """The models whose scores are rewards."""
-    return [Model(name=one.model) for one in config.grpo.rewards if one.model] if config.objective == "grpo" else []
+    """The reward models and judges in folders."""
+    if config.objective != "grpo":
+        return []
+    named = [one.model or (one.judge and one.judge.model.path) for one in config.grpo.rewards]
+    return [Model(name=one) for one in named if one]
+
+
+def _judges(config: TrainConfig) -> dict[int, JudgeReward]:
+    """Place in `grpo.rewards` -> the judge there."""
+    if config.objective != "grpo":
+        return {}
+    return {number: one.judge for number, one in enumerate(config.grpo.rewards) if one.judge is not None}
 
 
 def report_overflow(packed: PackedRun, length: int, progress: Progress) -> None:

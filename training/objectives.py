@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from raymill.cluster.answer_rewards import JudgeReward, LanguageReward, LengthReward
 from raymill.cluster.json_schema import check_json_schema
 from raymill.cluster.score_plugins import ScoreUse, names_once
 from raymill.training.methods import MetricWords, metric_words
@@ -152,8 +153,21 @@ class RewardUse(_Block):
     )
     model: str | None = Field(
         None,
-        description="Folder of a reward model with the tokenizer of the trained model, such as the export `full` "
-        "or `merged` of objective reward, whose score is the reward; null: another kind of reward",
+        description="Reward model with the tokenizer of the trained model, whose score is the reward: output of "
+        "`train` with objective reward, or folder of its export `full`, `merged` or `adapter`; null: another kind of "
+        "reward",
+    )
+    length: LengthReward | None = Field(
+        None,
+        description="Reward by length, 0 or negative, such as {max: 256, soft: 64}; null: another kind of reward",
+    )
+    language: LanguageReward | None = Field(
+        None, description="Language that the answer should have, such as de; null: another kind of reward"
+    )
+    judge: JudgeReward | None = Field(
+        None,
+        description="Judge that gives points by a rubric, from 0 to 1; answers that it does not score are not trained "
+        "on; null: another kind of reward",
     )
     custom: ScoreUse | None = Field(
         None,
@@ -312,13 +326,15 @@ _OF_SAMPLES = MetricWords(
 )
 # Of grpo, of the sampled answers of a step: mean reward, mean standard deviation within groups, groups whose answers
 # all have one reward and so teach nothing, fraction of answers that were cut at `max_new_tokens`, mean tokens, answers
-# with a reward that took too long, prompts that leave no room for an answer, and seconds of sampling.
+# with a reward that took too long, answers without a reward, prompts that leave no room for an answer, and seconds of
+# sampling.
 SAMPLE_MEASURES = (
     *("reward_mean", "reward_std", "groups_without_spread", "truncated", "answer_tokens", "rewards_failed"),
-    *("prompts_too_long", "rollout_s"),
+    *("rewards_missing", "prompts_too_long", "rollout_s"),
 )
-# Of grpo with several updates or a penalty: fraction of an update's tokens that are not trained any more, and mean
-# estimate of the divergence from the model without its adapter.
+# Of grpo: with several updates or a penalty the fraction of an update's tokens that are not trained any more; with an
+# adapter the mean estimate of the divergence from the model without it, of the tokens of an update, or without a
+# penalty of the first answer to each prompt when it was sampled.
 UPDATE_MEASURES = ("clipped", "kl")
 # Of pairs, means over a step or split. Rewards are beta times the log-probability ratio to the reference (of simpo and
 # orpo: times the mean log-probability; of reward: the score).

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from raymill.cluster.answer_rewards import ScoringReward
 from raymill.cluster.asking.answers import ANSWERS, AnswerFolder
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.examples.splits import SPLITS
@@ -16,7 +17,6 @@ from raymill.cluster.store.interface import Storage, StorageOptions
 from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.swaps import check_pairs
 from raymill.pipelines.prompting.config import ByMethod, PromptConfig, PromptText, ShownExamples
-from raymill.pipelines.reward_model import ScoringModel
 
 # Measures that are better if smaller; names that a score of `custom` cannot have.
 LESS_IS_BETTER = ("bits_per_byte", "seconds", "output_tokens", "cost")
@@ -174,10 +174,10 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
         description="General text on which the bits per byte of each trained model are compared with those of its "
         "base, for forgetting; a path is short for {path: PATH}; null: forgetting is not measured",
     )
-    rewards: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ScoringModel] = Field(
+    rewards: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ScoringReward] = Field(
         {},
-        description="Reward models, by the name of the measure that each makes: its score of each answer to the "
-        "item's question; a path is short for {path: PATH}",
+        description="Rewards of answers to the items' questions, by the name of the measure that each makes: reward "
+        "models, length, language or judges; a path is short for {path: PATH}",
     )
     kl_from: str | None = Field(
         None,

@@ -4,7 +4,7 @@
     ask.A             the answers of model A                                         -> answers_of.A
     likelihood.A      log-probabilities of references and answers, of model folders  -> likelihood_of.A
     kl.A              log-probabilities of A's answers by the model of `kl_from`     -> kl_of.A
-    reward.NAME.A     scores of A's answers by a reward model                        -> reward_of.NAME.A
+    reward.NAME.A     rewards of A's answers                                         -> reward_of.NAME.A
     pairs.B, judges/B pairs of answers of A and B, and a run of `generate` on them   -> pairs_of.B
     texts, general.A  general texts, their log-probabilities by models and bases     -> general, general_of.A
     scores            measures of each answer, differences of A to each other model  -> scores
@@ -70,7 +70,7 @@ from raymill.pipelines.compare.stages import (
     REWARD_SCHEMA,
     MakePairs,
     MeasureLikelihood,
-    ScoreAnswersByModel,
+    RewardAnswers,
     load_model,
 )
 from raymill.pipelines.compare.swaps import WordSwaps, load_pairs
@@ -83,7 +83,7 @@ from raymill.pipelines.prompting.asking import MOST_RANGES, ask_variants, refuse
 from raymill.pipelines.prompting.compare import ranked_by
 from raymill.pipelines.prompting.stages import ITEMS
 from raymill.pipelines.prompting.variants import PromptVariant
-from raymill.pipelines.reward_model import load_reward_model
+from raymill.pipelines.rewards import RunReward
 
 _analysis = Entry("raymill.pipelines.compare.analyse:analysis_stage")  # it loads scipy
 
@@ -220,8 +220,8 @@ class CompareJob(RunJob[CompareConfig]):
         plain = json.loads(self.config.model_dump_json(exclude=_NO_EFFECT_ON_RESULT, exclude_none=True))
         if self.swap is not None:
             plain["swaps"] = [[*pair] for pair in self.swap.pairs]
-        for name, model in self.reward_models.items():
-            plain["rewards"][name] = model.revision
+        for name, reward in self.rewards.items():
+            plain["rewards"][name] = reward.identity
         if not plain["rewards"]:
             del plain["rewards"]  # as in records of earlier versions
         if self.kl_model is not None:
@@ -229,9 +229,12 @@ class CompareJob(RunJob[CompareConfig]):
         return plain | {"models": [one.decisive for one in self.models.values()]}
 
     @cached_property
-    def reward_models(self) -> dict[str, ModelSettings]:
-        """Name of the measure -> the reward model, located."""
-        return {name: one.located(self.store) for name, one in self.config.rewards.items()}
+    def rewards(self) -> dict[str, RunReward]:
+        """Name of the measure -> the reward."""
+        return {
+            name: RunReward.of(self.store, self.root, self.config.name, one, f"rewards.{name}")
+            for name, one in self.config.rewards.items()
+        }
 
     @cached_property
     def kl_model(self) -> ModelSettings | None:
@@ -302,7 +305,8 @@ class CompareJob(RunJob[CompareConfig]):
         return f"the data set {self.config.on} was made again{also}"
 
     def variables(self) -> tuple[str, ...]:
-        asked = (*self.config.models, *([self.config.judge.model] if self.config.judge else []))
+        judges = [one for one in (self.config.judge, *(each.judge for each in self.config.rewards.values())) if one]
+        asked = (*self.config.models, *(one.model for one in judges))
         return tuple(dict.fromkeys(one.key_env for one in asked if one.key_env))
 
     def require_extras(self, *, computes: bool = True) -> None:
@@ -314,6 +318,8 @@ class CompareJob(RunJob[CompareConfig]):
             model.secret(f"models.{letter}")
         if self.config.judge:
             self.config.judge.model.secret("judge.model")
+        for reward in self.rewards.values():
+            reward.check()
 
     def check_config(self) -> None:
         """Verify the models, the data set and the output.
@@ -367,7 +373,7 @@ class CompareJob(RunJob[CompareConfig]):
                 if self.kl_model is not None and self.kl_model.revision != model.revision:
                     base = self.kl_model.model_copy(update={"gpus": model.worker_gpus})
                     artifacts |= making.run(self._likelihood(f"kl.{letter}", letter, base, artifacts))
-            for name in self.reward_models:
+            for name in self.rewards:
                 artifacts |= making.run(self._reward(name, letter, artifacts))
         judged = {}
         if config.judge:
@@ -380,6 +386,8 @@ class CompareJob(RunJob[CompareConfig]):
         general = self._measure_forgetting(making, artifacts) if config.general else {}
         artifacts |= making.run(_analysis(config, artifacts, [*self.models], judged, general, self.swap))
         report = self._report(artifacts)
+        if judges := [one.judge.close() for one in self.rewards.values() if one.judge]:
+            report["judges_of_rewards"] = judges
         decision = {
             "decision": report["decision"],
             "passed": report["passed"],
@@ -414,18 +422,18 @@ class CompareJob(RunJob[CompareConfig]):
 
     def _reward(self, name: str, letter: str, artifacts: Mapping[str, Artifact]) -> Stage:
         """The stage `reward.NAME.LETTER`."""
-        answers, items, model = artifacts[f"answers_of.{letter}"], artifacts[ITEMS], self.reward_models[name]
+        answers, items, reward = artifacts[f"answers_of.{letter}"], artifacts[ITEMS], self.rewards[name]
         output = Output(f"reward_of.{name}.{letter}", REWARD_SCHEMA)
         return Stage(
             f"reward.{name}.{letter}",
             (output,),
             [files for files in _files_of_ranges(answers) if files],
-            ScoreAnswersByModel(output.name, self.store, tuple(items.file_uris)),
-            fingerprint([VERSION, model.revision, items.manifest.digest, answers.manifest.digest]),
+            RewardAnswers(output.name, self.store, tuple(items.file_uris)),
+            fingerprint([VERSION, reward.identity, items.manifest.digest, answers.manifest.digest]),
             self.store,
             memory=2 * GIB,
-            setup=partial(load_reward_model, self.store, model.path),
-            gpus=model.worker_gpus,
+            setup=reward.setup,
+            gpus=reward.gpus,
         )
 
     def _measure_forgetting(self, making: Making, artifacts: dict[str, Artifact]) -> dict[str, tuple[str, str]]:
@@ -571,9 +579,7 @@ class CompareJob(RunJob[CompareConfig]):
         return 2 + (stages * (MOST_RANGES + 1) + of_texts) * len(self.config.models)
 
     def machines(self, seconds: float | None) -> Machines:
-        gpus = max(
-            *(one.worker_gpus for one in self.config.models), *(one.gpus for one in self.config.rewards.values())
-        )
+        gpus = max(*(one.worker_gpus for one in self.config.models), *(one.gpus for one in self.rewards.values()))
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
 

@@ -23,6 +23,9 @@ def plan_comparison(settings: CompareConfig) -> Answer:
     lines += asked_lines(models)
     if settings.judge:
         lines.append(f"judge: at most {plural(2 * items * (len(models) - 1), 'request')}, two for each pair of answers")
+    for name, reward in settings.rewards.items():
+        if reward.judge:
+            lines.append(f"rewards.{name}: at most {plural(items * len(models), 'request')}, one for each answer")
     return Answer({"items": items, "models": models}, "\n".join(lines))
 
 

@@ -13,7 +13,7 @@ from raymill.cluster.output import changed
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prompting.stages import request_rows
-from raymill.pipelines.reward_model import scored
+from raymill.pipelines.rewards import Scoring, scored
 
 LIKELIHOOD_SCHEMA = pa.schema(
     [
@@ -69,22 +69,23 @@ class MeasureLikelihood:
 
 
 @dataclass(frozen=True)
-class ScoreAnswersByModel:
-    """The work of a stage `reward.NAME.MODEL`: the scores of a model's answers to the items' questions, by a reward
-    model. output: name of the artifact. items: files of the artifact `items`.
+class RewardAnswers:
+    """The work of a stage `reward.NAME.MODEL`: the rewards of a model's answers to the items' questions.
+
+    output: name of the artifact. items: files of the artifact `items`.
     """
 
     output: str
     store: Store
     items: tuple[str, ...]
 
-    def __call__(self, answers: Sequence[str], scratch: Scratch, model: Any) -> Counters:
+    def __call__(self, answers: Sequence[str], scratch: Scratch, reward: Scoring) -> Counters:
         """answers: files with some of the model's answers. Counters: `measured`."""
         asked = [one for table in read_tables(self.store, self.items) for one in table["question"].to_pylist()]
         rows = [row for table in read_tables(self.store, answers) for row in table.to_pylist()]
         there = [row for row in rows if row["content"] is not None]
         scores = scored(
-            model,
+            reward,
             [
                 [{"role": "user", "content": asked[row["item"]]}, {"role": "assistant", "content": row["content"]}]
                 for row in there

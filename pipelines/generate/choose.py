@@ -1,6 +1,6 @@
-"""The records that a reward model prefers, before duplicates are removed.
+"""The records with the highest rewards, before duplicates are removed.
 
-reward   the score of each record of a unit                                   -> _work/rewards
+reward   the reward of each record of a unit                                   -> _work/rewards
 choose   one unit: which records are kept, by the scores of all               -> _work/choices, _work/not-chosen
 """
 
@@ -18,7 +18,7 @@ from raymill.cluster.examples.content import Shape, from_shape, to_shape
 from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.generate.config import RewardSelection
-from raymill.pipelines.reward_model import scored
+from raymill.pipelines.rewards import Scoring, scored
 
 REWARDS, CHOICES, NOT_CHOSEN = "_work/rewards", "_work/choices", "_work/not-chosen"
 REWARDS_SCHEMA = pa.schema([("source", pa.string()), ("seed", pa.string()), ("score", pa.float64())])
@@ -33,7 +33,7 @@ class ScoreRecords:
     store: Store
     shape: Shape
 
-    def __call__(self, uris: Sequence[str], scratch: Scratch, model: Any) -> Counters:
+    def __call__(self, uris: Sequence[str], scratch: Scratch, reward: Scoring) -> Counters:
         """uris: files with the records of a unit. Counters: `records`."""
         records = 0
         for table in read_tables(self.store, uris):
@@ -41,7 +41,7 @@ class ScoreRecords:
                 rows = table.slice(at, _TOGETHER).to_pylist()
                 asked = [to_shape(from_shape(row, self.shape), "messages")["messages"] for row in rows]
                 columns = [[row["source"] for row in rows], [row["provenance"]["parents"][0] for row in rows]]
-                scratch.write(REWARDS, pa.table([*columns, scored(model, asked)], schema=REWARDS_SCHEMA))
+                scratch.write(REWARDS, pa.table([*columns, scored(reward, asked)], schema=REWARDS_SCHEMA))
                 records += len(rows)
         return {"records": records}
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
+from raymill.cluster.answer_rewards import ScoringReward
 from raymill.cluster.asking.answers import ANSWERS, AnswerFolder
 from raymill.cluster.asking.settings import AskingExecution, ModelSettings, Sampling
 from raymill.cluster.frame.execution import FilesExecution
@@ -15,7 +16,6 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.dedup.settings import Dedup
 from raymill.pipelines.generate.draw import DrawSetting
 from raymill.pipelines.prepare.records.validate import Validate
-from raymill.pipelines.reward_model import ScoringModel
 
 
 class Make(BaseModel, extra="allow", frozen=True):
@@ -36,8 +36,8 @@ class GenerateExecution(AskingExecution, FilesExecution):
     """Those of a run over files that asks a model."""
 
 
-class RewardSelection(ScoringModel):
-    """A reward model that scores the records, and which of them are kept."""
+class RewardSelection(ScoringReward):
+    """A reward of the records, and which of them are kept by it."""
 
     per_seed: int | None = Field(
         None,
@@ -55,6 +55,11 @@ class RewardSelection(ScoringModel):
         description="Fraction, of the records that meet the bounds above, that is kept: those with the highest scores; "
         "null: all",
     )
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """The bounds alone."""
+        return self.model_dump(mode="json", include={"per_seed", "min_score", "fraction"})
 
 
 class GenerateConfig(BaseModel, extra="forbid", frozen=True):
@@ -88,8 +93,8 @@ class GenerateConfig(BaseModel, extra="forbid", frozen=True):
     )
     reward: RewardSelection | None = Field(
         None,
-        description="Reward model that scores each record, as column `reward`, before `dedup`, and the records that "
-        "are kept by it; a path is short for {path: PATH}; null: none",
+        description="Reward of each record (a reward model, length, language or a judge), as column `reward`, before "
+        "`dedup`, and the records that are kept by it; a path is short for {path: PATH}; null: none",
     )
     dedup: Dedup | None = Field(Dedup(threshold=0.7), description="Removal of records that are like others; null: none")
     budget: float | None = Field(

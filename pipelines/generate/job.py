@@ -71,6 +71,7 @@ from raymill.pipelines.generate.template import (
 )
 from raymill.pipelines.prepare.records.validate import Validator, load_validator
 from raymill.pipelines.prepare.stages.collect import rules_memory
+from raymill.pipelines.rewards import RunReward
 
 log = logging.getLogger(__name__)
 _EXAMPLES, _EXCERPT = 3, 300  # records in the report, and characters shown of each of their fields
@@ -93,7 +94,8 @@ _PAGE_NOTES = {
     "`cached` are some of the input, `reasoning` some of the output.",
     "prices": "Money for a million tokens; `batch` is the fraction of them that a batch file costs.",
     "removed": "Rows of `removed/` by reason, with what was seen first.",
-    "reward": "By the reward model: means of all scored records, and of those that were kept.",
+    "reward": "Means of all scored records, and of those that were kept. `model`: fingerprint of the reward model, or "
+    "settings of another reward.",
     "agreement": "Of both orders, with 95% intervals. Kappa: 1 is full agreement, 0 is agreement by chance.",
 }
 
@@ -191,9 +193,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         if (reward := self.config.reward) is None:
             del plain["reward"]  # the same
         else:
-            assert self.reward_model is not None
-            chosen = reward.model_dump(mode="json", exclude={"path", "gpus"})
-            plain["reward"] = chosen | {"revision": self.reward_model.revision}
+            assert self.reward is not None
+            plain["reward"] = reward.selection | {"revision": self.reward.identity}
         plain["model"] = self.model.decisive
         if not isinstance(self.config.make.template, str):
             del plain["make"]["template"]  # the same as the next one
@@ -201,7 +202,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return plain | {"template": json.loads(template_text(self.template)), "draw": drawn}
 
     def variables(self) -> tuple[str, ...]:
-        asked = (self.config.model, *self._embedding_models.values())
+        judge = self.config.reward and self.config.reward.judge
+        asked = (self.config.model, *([judge.model] if judge else []), *self._embedding_models.values())
         return tuple(dict.fromkeys(one.key_env for one in asked if one.key_env))
 
     def must_exist(self) -> tuple[str, ...]:
@@ -245,9 +247,10 @@ class GenerateJob(FilesJob[GenerateConfig]):
                     )
 
     @cached_property
-    def reward_model(self) -> ModelSettings | None:
-        """The reward model, with its place, and the fingerprint of its files as its revision; None: none."""
-        return None if self.config.reward is None else self.config.reward.located(self.store)
+    def reward(self) -> RunReward | None:
+        """What computes rewards; None: nothing."""
+        given = self.config.reward
+        return None if given is None else RunReward.of(self.store, self.root, self.config.name, given, "reward")
 
     def _refuse_unscored(self) -> None:
         """Verify that records can be scored.
@@ -275,12 +278,14 @@ class GenerateJob(FilesJob[GenerateConfig]):
         _ = self.frozen, self.asker, self.secret, self.validator
         self._refuse_unknown_fields()
         self._refuse_unscored()
+        if self.reward is not None:
+            self.reward.check()
         check_models(self._embedding_models, self.store)
 
     def require_extras(self, *, computes: bool = True) -> None:
         if self.config.model.path is not None:
             require_extra("train", "model.path")
-        if self.config.reward is not None:
+        if (reward := self.config.reward) and (reward.path or (reward.judge and reward.judge.model.path)):
             require_extra("train", "reward")
         if computes:
             require_models(self._embedding_models)
@@ -333,8 +338,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
             ),
             validator=self.validator,
             rules_memory=rules_memory(self.store, config.validation) if config.validation else 0,
-            reward=config.reward,
-            reward_model=self.reward_model,
+            chosen=config.reward,
+            reward=self.reward,
         )
 
     def stages(self, run: RunStageIn) -> dict[str, Artifact]:
@@ -435,8 +440,14 @@ class GenerateJob(FilesJob[GenerateConfig]):
         found = chosen.manifest.counters
         means = {name: found[f"{one}_sum"] / found[one] if found[one] else None
                  for name, one in (("mean", "scored"), ("mean_kept", "kept"))}  # fmt: skip
-        assert self.reward_model is not None
-        return {"model": self.reward_model.revision, **{one: int(found[one]) for one in ("scored", "kept")}, **means}
+        assert self.reward is not None
+        judged = {"judge": self.reward.judge.close()} if self.reward.judge else {}
+        return {
+            "model": self.reward.identity,
+            **judged,
+            **{one: int(found[one]) for one in ("scored", "kept")},
+            **means,
+        }
 
     def _agreement(self, records: Artifact) -> list[dict[str, Any]]:
         """The agreement of the fields that the template names."""
@@ -452,7 +463,7 @@ class GenerateJob(FilesJob[GenerateConfig]):
         return [agreement(" and ".join(names), counted, "nominal")]
 
     def machines(self, seconds: float | None) -> Machines:
-        gpus = max(self.config.model.worker_gpus, self.config.reward.gpus if self.config.reward else 0)
+        gpus = max(self.config.model.worker_gpus, self.reward.gpus if self.reward else 0)
         return Machines("gpu" if gpus else "cpu", cpus=2, memory=8 * GIB, disk=8 * GIB, gpus=gpus, largest_task=2 * GIB)
 
     # Of a dry run
@@ -463,4 +474,4 @@ class GenerateJob(FilesJob[GenerateConfig]):
         yield "model", model_text(model)
         yield "records", f"of shape {template.shape}"
         if self.config.reward is not None:
-            yield "reward", f"by {self.config.reward.path}, computed by the run's own workers"
+            yield "reward", self.config.reward.words

@@ -46,9 +46,10 @@ REASONS = {
     "not_kept": "the template's condition `keep` is not met",
     "language_not_kept": "the record is not in a language of `languages`, or of `validate.language.keep`",
     "other_sample": "another answer to the same prompt, which the template needs too, cannot be used",
-    "not_scored": "it is longer than the reward model takes, or the chat template or tokenizer of that model fails",
-    "not_best": "other records of the seed have a higher score by the reward model (`reward.per_seed`)",
-    "low_reward": "the score by the reward model is below `reward.min_score`, or not in `reward.fraction`",
+    "not_scored": "it has no reward: it is longer than the reward model takes, the chat template or tokenizer of that "
+    "model fails, or the judge's answer has no points",
+    "not_best": "other records of the seed have a higher reward (`reward.per_seed`)",
+    "low_reward": "the reward is below `reward.min_score`, or not in `reward.fraction`",
     "exact_duplicate": "another record has the same text",
     "near_duplicate": "another record has nearly the same text",
 }

@@ -22,6 +22,7 @@ from raymill.pipelines.generate.template import Refusal
 _TOKEN_BYTES = (4.0, 6.0, 2.0)
 _SAMPLED = 500
 _SCORED = "Records are scored by the reward model, computed here; its time is not estimated."
+_JUDGED = "The judge of `reward` is asked once about each record besides; its tokens are not estimated."
 _INTERVAL = 1.96  # standard errors
 
 
@@ -93,7 +94,7 @@ def plan_generation(settings: GenerateConfig, *, documents: float | None = None)
         "is_folder": model.endpoint is None,
         "budget": settings.budget,
         "answers_measured": seen,
-        "notes": [*job.frozen.notes, *([_SCORED] if settings.reward else [])],
+        "notes": [*job.frozen.notes, *([_JUDGED if settings.reward.judge else _SCORED] if settings.reward else [])],
     }
     return Answer(found, _text(found))
 

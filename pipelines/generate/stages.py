@@ -5,7 +5,7 @@
              with several steps, ask.1 and so on follow
     ask.N    the last of them makes records of the answers                            -> _work/records, and what is
                                                                                          compared of them
-    reward,  scores of the records by a reward model, and which of them stay,     -> _work/rewards, _work/choices
+    reward,  rewards of the records, and which of them stay,                      -> _work/rewards, _work/choices
     choose   if the settings name one: see choose.py
     group    finds records that are like others                                       -> _work/groups
     write    the records that stay, and the ledger of the others                      -> records, removed
@@ -29,7 +29,6 @@ from raymill.cluster.asking.answers import AnswerRange, Answers
 from raymill.cluster.asking.backends import Backends
 from raymill.cluster.asking.pending import Answered
 from raymill.cluster.asking.requests import ModelRequest, boundaries, canonical, range_of
-from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.examples.content import Content, columns_in_use, to_shape
 from raymill.cluster.examples.terms import GENERATED
 from raymill.cluster.examples.texts import compared_texts, texts_of
@@ -67,7 +66,7 @@ from raymill.pipelines.prepare.stages.duplicates import (
     DuplicateGroups,
     attributes,
 )
-from raymill.pipelines.reward_model import load_reward_model
+from raymill.pipelines.rewards import RunReward
 from raymill.pipelines.text.texts import Texts
 
 VERSION = "1"
@@ -133,7 +132,7 @@ class GenerateSettings:
 
     samples: of each seed. validator: the rules that records must meet; None: none. rules_memory: bytes of the models
     and lists that it loads. made_from: everything that the requests and records depend on, besides the seeds.
-    reward, reward_model: the reward model, and where it is; None: none.
+    chosen, reward: which records are kept by their reward, and what computes it; None: all, nothing.
     """
 
     asker: Asker
@@ -147,8 +146,8 @@ class GenerateSettings:
     made_from: str
     validator: Validator | None = None
     rules_memory: int = 0
-    reward: RewardSelection | None = None
-    reward_model: ModelSettings | None = None
+    chosen: RewardSelection | None = None
+    reward: RunReward | None = None
 
     def schema(self) -> pa.Schema:
         """The columns of the records, before they are scored."""
@@ -211,8 +210,8 @@ def run_stages(
         wanted = asked["next"]
     repeats, chosen, verdicts = None, [list[str]()] * count, artifacts[_VERDICTS]
     schema = settings.schema()
-    if settings.reward:
-        artifacts |= _choose(settings.reward, settings, artifacts[_MADE], count, run)
+    if settings.chosen:
+        artifacts |= _choose(settings.chosen, settings, artifacts[_MADE], count, run)
         chosen, verdicts = artifacts[CHOICES].files_by_unit(count), artifacts[NOT_CHOSEN]
         schema = schema.append(pa.field(REWARD, pa.float64()))
     if settings.dedup:
@@ -242,18 +241,18 @@ def _choose(
     how: RewardSelection, settings: GenerateSettings, made: Artifact, units: int, run: RunStageIn
 ) -> dict[str, Artifact]:
     """The artifacts of the stages `reward` and `choose`. made: the records, of `units` units."""
-    store, model, shape = made.store, settings.reward_model, settings.asker.shape
-    assert model is not None
-    made_from = fingerprint([VERSION, made.manifest.fingerprint, model.revision])
+    store, reward, shape = made.store, settings.reward, settings.asker.shape
+    assert reward is not None
+    made_from = fingerprint([VERSION, made.manifest.fingerprint, reward.identity])
     parts = made.files_by_unit(units)
     rewards = Stage(
         "reward", (Output(REWARDS, REWARDS_SCHEMA),), parts, ScoreRecords(store, shape), made_from, store,
-        memory=2 << 30, setup=partial(load_reward_model, store, model.path), gpus=model.worker_gpus,
+        memory=2 << 30, setup=reward.setup, gpus=reward.gpus,
     )  # fmt: skip
     found = dict(run(rewards))
     scores = found[REWARDS].files_by_unit(units)
     outputs = Output(CHOICES, CHOICES_SCHEMA), Output(NOT_CHOSEN, VERDICTS_SCHEMA)
-    made_from = fingerprint([made_from, how.model_dump(mode="json", exclude={"path", "gpus"})])
+    made_from = fingerprint([made_from, how.selection])
     return found | run(
         Stage("choose", outputs, (0,), ChooseRecords(store, how, scores), made_from, store, memory=2 << 30)
     )

@@ -24,10 +24,13 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.context_heads import refuse_heads
 from raymill.training.model_folder.folder import (
+    Addition,
     Shapes,
+    addition_in,
     cached_folder,
     on_hub,
     read_object,
+    read_shapes,
     refuse_adapter,
     refuse_foreign_files,
     require_safetensors,
@@ -130,6 +133,9 @@ def _check_reward_models(config: TrainConfig) -> None:
             continue
         setting = f"grpo.rewards.{number}.model"
         try:
+            if (found := addition_in(config.store, reward.model)) is not None:
+                refuse_other_adapter(config.store, reward.model, found)
+                continue
             if (folder := _folder(Model(name=reward.model))) is None:
                 continue
             names = {file.uri.removeprefix(folder).lstrip("/") for file in config.store.list_files(folder)}
@@ -144,6 +150,23 @@ def _check_reward_models(config: TrainConfig) -> None:
                 f"{setting}: {reward.model} is not a reward model: it has {seen}. Give one with one score, such as the "
                 "export of a training with objective: reward."
             )
+
+
+def refuse_other_adapter(store: Store, folder: str, found: Addition) -> None:
+    """Check that an adapter is one of a reward model.
+
+    Raises:
+        DataError: it is not, or its settings are of other sizes than its tensors.
+    """
+    shapes = read_shapes(store, found.tensors)
+    sizes = {size for shape in shapes.values() for size in shape}
+    kind, task = found.settings.get("peft_type"), found.settings.get("task_type")
+    heads = [shape for name, shape in shapes.items() if name.endswith(".score.weight")]
+    if (kind, task) != ("LORA", "SEQ_CLS") or found.settings.get("r") not in sizes or [one[0] for one in heads] != [1]:
+        raise DataError(
+            f"{folder}: its adapter ({kind}, {task}) is none of a reward model. Give the export of a training with "
+            "objective: reward."
+        )
 
 
 def embedded_tokens(store: Store, model: Model) -> int | None:

@@ -5,7 +5,7 @@ run.
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def load_base(
     attention: str | None,
     *,
     kind: Any = AutoModelForCausalLM,
+    may_lack: Collection[str] = (),
     **how: Any,
 ) -> PreTrainedModel:
     """The base model with its lm_head, on the CPU unless `how` has a device_map.
@@ -52,6 +53,7 @@ def load_base(
             machine and for every dtype.
         attention: transformers' name of the attention; None for its default.
         kind: class of transformers that makes the model, such as AutoModel for one without the lm_head.
+        may_lack: names of weights that the files need not have.
         how: further arguments of `from_pretrained` (quantisation, device_map).
 
     Raises:
@@ -100,7 +102,7 @@ def load_base(
             f"model {model.name}: transformers cannot load it as {kind.__name__.removeprefix('Auto')} ({reason}). "
             "Give a causal language model that transformers itself supports; code from a model's folder is never run."
         ) from error
-    missing = sorted(seen["missing_keys"])
+    missing = sorted({*seen["missing_keys"]} - {*may_lack})
     if missing:
         raise DataError(
             f"model {model.name}: {len(missing)} weights are missing in its files, for example {missing[0]}. "

@@ -18,6 +18,8 @@ from typing import Any, Self
 
 from raymill import cluster
 from raymill.cluster.artifact import Artifact, Counters, fingerprint
+from raymill.cluster.asking.backends import exported
+from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.engine import Engine
 from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError, Problem
@@ -37,6 +39,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Form, Split
 from raymill.training.model_folder.checks import embedded_tokens
 from raymill.training.model_folder.folder import located
+from raymill.training.objectives import RewardUse
 from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack import loss_keys, summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
@@ -326,13 +329,22 @@ def located_config(config: TrainConfig) -> TrainConfig:
     }
     if config.packed:
         update["packed"] = paths.absolute(config.packed)
-    rewards = tuple(
-        one.model_copy(update={"model": paths.absolute(one.model)}) if one.model else one for one in config.grpo.rewards
-    )
+    rewards = tuple(_located_reward(config.store, one) for one in config.grpo.rewards)
     update["grpo"] = config.grpo.model_copy(update={"rewards": rewards})
     if (before := config.continue_from) is not None:
         update["continue_from"] = before.model_copy(update={"run": paths.absolute(before.run)})
     return config.model_copy(update=update)
+
+
+def _located_reward(store: Store, use: RewardUse) -> RewardUse:
+    """The reward with the folder that a training exported, where `model` is the training's output."""
+    if use.model is not None:
+        found = exported(store, ModelSettings(path=paths.absolute(use.model))).path
+        return use.model_copy(update={"model": found})
+    if use.judge is not None:
+        judge = use.judge.model_copy(update={"model": exported(store, use.judge.model)})
+        return use.model_copy(update={"judge": judge})
+    return use
 
 
 def packing_rule(config: TrainConfig, form: Form) -> PackingRule:

@@ -1,12 +1,17 @@
 """The job that each worker of a training gets, the run that it continues, and the request to stop. Imports no torch."""
 
 import json
+import os
+import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
+from raymill.cluster.answer_rewards import JudgeReward
 from raymill.cluster.artifact import canonical_json, fingerprint
+from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.record import json_bytes
 from raymill.cluster.run import RunFolder, differences
@@ -66,6 +71,7 @@ class Parent:
         return cls(**plain | uris | {"position": position, "words": tuple(plain["words"])})
 
 
+_run_judge = Entry("raymill.pipelines.rewards:RunJudge")
 _SETTING = "settings."  # begins the name of a setting among the fingerprint parts
 OUTCOME, CHECKPOINTS, STEP_LOG = "fit.json", "checkpoints", "steps.jsonl"
 
@@ -154,7 +160,8 @@ class Job:
 
     config: of this phase. folder: of the run. packed: URI of the folder with the packed rows. classes: those that are
     predicted, in the order of their indices. steps: optimizer steps of the whole training. sets: the digest of the rows
-    of each of `evaluate.sets`, which do not decide the weights. parent: the run that this one continues, if any.
+    of each of `evaluate.sets`, which do not decide the weights. parent: the run that this one continues, if any. keys:
+    name of an environment variable -> the key in it, of endpoints. call: id of the call, which its workers share.
     """
 
     config: TrainConfig
@@ -164,6 +171,16 @@ class Job:
     steps: int
     sets: dict[str, str] = field(default_factory=dict)
     parent: Parent | None = None
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    call: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def judge(self, number: int, how: JudgeReward) -> Any:
+        """The `RunJudge` of a reward. number: in `grpo.rewards`."""
+        name = how.model.key_env or ""
+        setting, key = f"grpo.rewards.{number}.judge", self.keys.get(name) or os.environ.get(name, "")
+        store, output = self.config.store, self.folder.uri
+        kind: Any = _run_judge.load()
+        return kind.of(store, output, self.config.name, how, setting, key=key, throttle=self.call)
 
     def row_bounds(self, vocabulary: int) -> RowBounds:
         """The bounds of the packed rows. vocabulary: number of tokens that the model has embeddings for."""

@@ -112,6 +112,7 @@ class StepRecord(TypedDict):
     truncated: NotRequired[float]
     answer_tokens: NotRequired[float]
     rewards_failed: NotRequired[float]
+    rewards_missing: NotRequired[float]
     prompts_too_long: NotRequired[float]
     rewards: NotRequired[dict[str, float]]
     clipped: NotRequired[float]

@@ -79,16 +79,19 @@ FIT = {
     "continues?": [str],  # lines about the run that this one continues
     # unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
     # steps; null if not measured. compile_s, validation_s: the parts of `seconds` in torch.compile and in validation.
-    # steps_without_spread: of objective grpo, steps that trained nothing, as each group's answers had one reward.
+    # steps_without_spread: of objective grpo, steps that trained nothing, as each group's answers had one reward;
+    # rewards_missing: sampled answers that a judge did not score.
     "totals": {
         "steps": int, "planned_steps": int, "unlogged_steps": int, "tokens": int, "label_tokens": int,
         "seconds": float, "tokens_per_s": float | None, "mfu": float | None, "compile_s": float, "validation_s": float,
         "workers": [int], "trainable_parameters": int, "all_parameters": int, "steps_without_spread?": int,
+        "rewards_missing?": int,
     },
     "validation": [{"step": int, **_MEASURED}],  # after `step` steps
     # Of objective grpo, at each validation: the mean reward of greedy answers to held-out prompts; of the steps since
     # the one before, the mean reward of the sampled answers and the divergence from the base, null if not measured.
     "rewards?": [{"step": int, "validation": float, "sampled": float | None, "kl": float | None}],
+    "judges?": [dict[str, Any]],  # of objective grpo: setting, model, tries, tokens and cost of each
     "curves": dict.fromkeys(_CURVES, _POINTS) | dict.fromkeys((f"{name}?" for name in _OF_ANSWERS), _POINTS),
     "events": [{"step": int, "words": str}],  # a restart of the workers after `step`, or a step that was skipped
     "damaged_checkpoints": [str],  # a sentence for each that could not be read, with the steps that were repeated
@@ -167,6 +170,7 @@ def fit_of(job: Job, packed: PackedRun, outcome: Outcome) -> Fit:
             "trainable_parameters": outcome["trainable_parameters"],
             "all_parameters": outcome["all_parameters"],
             **({"steps_without_spread": log.without_spread} if log.without_spread else {}),
+            **({"rewards_missing": log.rewards_missing} if log.rewards_missing else {}),
         },
         "validation": log.validation,
         **({"rewards": log.rewards} if config.objective == "grpo" else {}),
@@ -309,13 +313,14 @@ class Log:
         self.steps, self.workers = array("q"), array("i")
         self.values = {name: array("d") for name in _VALUES}
         self.validation: list[dict[str, Any]] = []
-        self.tokens = self.label_tokens = self.lines = self.without_spread = 0
+        self.tokens = self.label_tokens = self.lines = self.without_spread = self.rewards_missing = 0
         self.compile_s = self.validation_s = 0.0
         self.rewards: list[dict[str, Any]] = []  # at each validation
         since: dict[str, list[float]] = {"reward_mean": [], "kl": []}  # of the steps after the last one
         self.slowest: dict[int, array] = {}  # rank -> its time / the median worker's, of each step in which it was last
         for record in records:
             self.lines += record["step"] > 0
+            self.rewards_missing += int(record.get("rewards_missing", 0))
             self.compile_s += record.get("compile_s", 0.0)
             self.validation_s += record.get("validation_s", 0.0)
             for name, values_since in since.items():

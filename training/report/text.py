@@ -65,6 +65,11 @@ def _interruptions(fit: Fit) -> Iterator[str]:
             "rewards, so nothing was trained. Start from a model that earns a reward with some of its answers, take "
             "easier prompts, or add a reward that distinguishes the answers."
         )
+    if missing := totals.get("rewards_missing"):
+        yield (
+            f"{count(missing)} sampled answers were not scored by the judge, and not trained on; the answer store has "
+            "what it said."
+        )
     if fit["unmoved"] and without_spread < totals["steps"]:
         named = ", ".join(fit["unmoved"][:3]) + (", …" if len(fit["unmoved"]) > 3 else "")
         yield f"{count(len(fit['unmoved']))} of the trained matrices did not change: {named}."

@@ -1,4 +1,4 @@
-"""Scores of answers by a reward model, a sequence classifier with one label.
+"""Scores of answers by a reward model, a sequence classifier with one label, or an adapter of one on its base.
 
 Training scores the last token of a conversation, as the chat template writes it. Many templates write a line feed after
 the token that ends an answer, which no model generates: it is added to answers that end with this token, so that an
@@ -7,16 +7,21 @@ answer has the same score wherever it is from.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from raymill.cluster.errors import ConfigError, DataError
+from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
+from raymill.training.model_folder.checks import refuse_other_adapter
+from raymill.training.model_folder.folder import addition_in, refuse_foreign_files
 from raymill.training.models.base import load_base
 from raymill.training.pack.documents import Chat, Document
 from raymill.training.pack.encode import Encoded, Encoder, Example
@@ -63,9 +68,7 @@ class RewardModelScores:
                 f"{self._name}: has another tokenizer than the trained model, so it cannot score its tokens. Train the "
                 "reward model from the same base model."
             )
-        kind = AutoModelForSequenceClassification
-        dtype = torch.bfloat16 if bf16 else torch.float32
-        model: Any = load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
+        model = _classifier(store, folder, torch.bfloat16 if bf16 else torch.float32)
         if model.config.num_labels != 1:
             raise ConfigError(f"{self._name}: has {model.config.num_labels} labels, and a reward model has one score")
         if not isinstance(getattr(model, "score", None), torch.nn.Linear):
@@ -161,6 +164,24 @@ class RewardModelScores:
                 f"{self._name}: the hidden states of its {self._model.config.model_type} depend on later tokens, so "
                 "its scores depend on padding. Give a causal model."
             )
+
+
+def _classifier(store: Store, folder: str, dtype: torch.dtype) -> Any:
+    """The sequence classifier of a folder, or of its adapter with a score, which is merged with the base in float32.
+
+    Raises:
+        DataError: the adapter is none of a reward model, or its settings are of other sizes than its tensors.
+    """
+    kind = AutoModelForSequenceClassification
+    if (found := addition_in(store, folder)) is None:
+        return load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
+    refuse_other_adapter(store, folder, found)
+    local = Path(local_folder(store, folder))
+    refuse_foreign_files(local)
+    base = load_base(
+        store, found.base, 0, torch.float32, "sdpa", kind=kind, may_lack={"score.weight"}, num_labels=1
+    )  # fmt: skip
+    return PeftModel.from_pretrained(base, str(local), local_files_only=True).merge_and_unload().to(dtype)
 
 
 def _is_extended(model: Any) -> bool:

@@ -38,28 +38,34 @@ class SampledAnswer:
     ids: Sequence[int] = ()
 
 
-Scores = Callable[[Sequence[SampledAnswer]], Sequence[float]]  # of a reward model
+Scores = Callable[[Sequence[SampledAnswer]], Sequence[float]]
+LOADED = ("model", "language", "judge")  # kinds of rewards that are computed by a Scores
 
 
 def rewards_of(
-    how: Grpo, answers: Sequence[SampledAnswer], models: Sequence[Scores] = ()
+    how: Grpo, answers: Sequence[SampledAnswer], scores: Sequence[Scores] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """(float64[answers, rewards] before their weights, bool[answers]: whether a reward took too long and counts as 0).
 
-    models: of the rewards of kind `model`, in their order.
+    A reward is NaN where the judge gave none. scores: of the rewards of the kinds LOADED, in their order.
 
     Raises:
         DataError: a reward of the user raised an exception, or returned something else than a finite number.
         ConfigError: this machine cannot isolate a program.
     """
     found, slow = np.zeros((len(answers), len(how.rewards))), np.zeros(len(answers), bool)
-    left = iter(models)
+    left = iter(scores)
     for number, use in enumerate(how.rewards):
         match use.kind:
             case "score":
                 found[:, number] = [_score(str(use.score), answer) for answer in answers]
-            case "model":
+            case "model" | "language" | "judge":
                 found[:, number] = next(left)(answers)
+            case "length":
+                assert use.length is not None
+                in_tokens = use.length.unit == "tokens"
+                sizes = [len(answer.ids if in_tokens else answer.generated) for answer in answers]
+                found[:, number] = [use.length.of(size) for size in sizes]
             case "program":
                 programs = [(_code(answer.generated), answer.reference) for answer in answers]
                 for at, seen in enumerate(run_programs(programs, how.reward_s, _BYTES)):
@@ -120,13 +126,19 @@ def _code(answer: str) -> str:
 
 
 def advantages(rewards: np.ndarray, how: str) -> np.ndarray:
-    """Advantages of the answers of groups, float64[groups, samples]. rewards: of the same shape. how: see Grpo."""
-    centred = rewards - rewards.mean(1, keepdims=True)
+    """Advantages of the answers of groups, float64[groups, samples].
+
+    rewards: of the same shape; an answer with NaN is not in its group, and has advantage 0. how: see Grpo.
+    """
+    scored = ~np.isnan(rewards)
+    count = scored.sum(1, keepdims=True)
+    mean = np.where(scored, rewards, 0).sum(1, keepdims=True) / np.maximum(count, 1)
+    centred = np.where(scored, rewards - mean, 0)
+    others = np.maximum(count - 1, 1)
     match how:
         case "normalised":
-            return centred / (rewards.std(1, ddof=1, keepdims=True) + _EPSILON)
+            return centred / (np.sqrt((centred**2).sum(1, keepdims=True) / others) + _EPSILON)
         case "centred":
             return centred
         case _:
-            count = rewards.shape[1]
-            return centred * count / (count - 1)
+            return centred * count / others

@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.artifact import open_parquet
+from raymill.cluster.entry import Entry
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
@@ -48,11 +50,15 @@ from raymill.training.pack.best_fit import best_fit
 from raymill.training.records.job import Job
 from raymill.training.records.schema import Measured, measured
 from raymill.training.rollouts.reward_model import RewardModelScores
-from raymill.training.rollouts.rewards import SampledAnswer, advantages, rewards_of
+from raymill.training.rollouts.rewards import LOADED, SampledAnswer, Scores, advantages, rewards_of
 from raymill.training.rollouts.sampling import sample_answers, sampling_mode, uniforms
 from raymill.training.tokenizer.load_tokenizer import pad_id
 
 _BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
+_language_scores = Entry("raymill.pipelines.rewards:LanguageScores")  # it compiles kernels
+_judge_scores = Entry("raymill.pipelines.rewards:JudgeScores")
+# Least and largest value of rewards of a kind, by default 0 and 1.
+_RANGES = {"model": (-np.inf, np.inf), "custom": (-np.inf, np.inf), "length": (-1.0, 0.0)}
 _DELETE = "Delete it and run the same command again."
 _LOGP = pa.list_(pa.float32())
 # A token of a lower probability than exp(-80) is not sampled, and exp(80) is below the largest float32. The bound above
@@ -66,11 +72,12 @@ ROLLOUTS = pa.schema(
         ("ids", pa.list_(pa.int32())),  # of the answer, with the token that ends it
         ("ended", pa.bool_()),  # false: it was cut
         ("generated", pa.string()),
-        ("rewards", pa.list_(pa.float64())),  # in the order of `grpo.rewards`, before their weights
-        ("reward", pa.float64()),
+        ("rewards", pa.list_(pa.float64())),  # in the order of `grpo.rewards`, before their weights; null: no reward
+        ("reward", pa.float64()),  # null: one of them is
         ("failed", pa.bool_()),  # a reward took too long, and counts as 0
         ("advantage", pa.float64()),
-        # Of each token of an answer that is trained on, if the loss needs them (`needs_log_probabilities`).
+        # Of each token of an answer that is trained on, if the loss needs them (`needs_log_probabilities`); and of the
+        # first answers of groups, if the divergence is measured.
         ("sampled_logp", _LOGP),  # by the model that sampled it
         ("base_logp", _LOGP),  # by the model without its adapter
     ]
@@ -87,39 +94,51 @@ class PromptOfStep:
     reference: str
 
 
-def _placed(rollouts: Sequence[Mapping[str, Any]], how: Grpo, length: int) -> list[list[int]]:
-    """The numbers of the answers in each packed row: those with an influence on the loss."""
-    kept = [at for at, one in enumerate(rollouts) if one["ids"] and (one["advantage"] or how.kl)]
-    sizes = np.array([len(rollouts[at]["prompt"]) + len(rollouts[at]["ids"]) for at in kept], np.int64)
-    places, count = best_fit(sizes, length) if kept else (sizes, 0)
-    rows: list[list[int]] = [[] for _ in range(count)]
-    for at, place in zip(kept, places.tolist(), strict=True):
-        rows[place].append(at)
+def _placed(rollouts: Sequence[dict[str, Any]], length: int) -> list[list[dict[str, Any]]]:
+    """The answers in each packed row."""
+    sizes = np.array([len(one["prompt"]) + len(one["ids"]) for one in rollouts], np.int64)
+    places, count = best_fit(sizes, length) if rollouts else (sizes, 0)
+    rows: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    for one, place in zip(rollouts, places.tolist(), strict=True):
+        rows[place].append(one)
     return rows
 
 
-def rows_of(rollouts: Sequence[Mapping[str, Any]], how: Grpo, length: int) -> pa.Table:
-    """Rows of schema PACKED, with the columns of POLICY if the loss needs them, in an order that their tokens decide.
+def _trained(rollouts: Sequence[dict[str, Any]], how: Grpo) -> list[dict[str, Any]]:
+    """The answers with an influence on the loss."""
+    return [one for one in rollouts if one["reward"] is not None and one["ids"] and (one["advantage"] or how.kl)]
+
+
+def rows_of(rollouts: Sequence[dict[str, Any]], how: Grpo, length: int) -> pa.Table:
+    """The answers that are trained on, as rows of schema PACKED, in an order that their tokens decide.
+
+    With the columns of POLICY if the loss needs them.
 
     The loss of a step is the weighted sum of the tokens' losses divided by the number of label tokens in these rows.
-    So a token's weight is what `how.mean` asks for, times that number; without POLICY also times its advantage.
+    So a token's weight is what `how.mean` asks for, times that number; without POLICY also times its advantage. Answers
+    without a reward count in no mean.
     """
-    placed = _placed(rollouts, how, length)
-    labels = sum(len(rollouts[at]["ids"]) for row in placed for at in row)
+    scored, trained = [one for one in rollouts if one["reward"] is not None], _trained(rollouts, how)
+    labels = sum(len(one["ids"]) for one in trained)
     whole = {
-        "tokens": sum(len(one["ids"]) for one in rollouts),
-        "answers": len(rollouts),
-        "length": len(rollouts) * how.max_new_tokens,
+        "tokens": sum(len(one["ids"]) for one in scored),
+        "answers": len(scored),
+        "length": len(scored) * how.max_new_tokens,
     }[how.mean]
+    return _packed(trained, how, length, labels / whole if trained else 0.0)
+
+
+def _packed(rollouts: Sequence[dict[str, Any]], how: Grpo, length: int, scale: float) -> pa.Table:
+    """Answers after their prompts as rows. scale: weight of a token; with `mean: answers` divided by its answer's."""
     schema = PACKED
     for name in POLICY if how.needs_log_probabilities else ():
         schema = schema.append(pa.field(name, _LOGP))
     rows = []
-    for numbers in placed:
+    for placed in _placed(rollouts, length):
         row: dict[str, Any] = {name: [] for name in schema.names} | {"label": None}
-        for one in map(rollouts.__getitem__, numbers):
+        for one in placed:
             prompt, answer, advantage = one["prompt"], one["ids"], one["advantage"]
-            weight = labels / whole / (len(answer) if how.mean == "answers" else 1)
+            weight = scale / (len(answer) if how.mean == "answers" else 1)
             row["ids"] += prompt + answer
             row["labels"] += [False] * len(prompt) + [True] * len(answer)
             row["lengths"].append(len(prompt) + len(answer))
@@ -170,11 +189,9 @@ class Rollouts:
         self.micro_rows, self.length = micro_rows, config.sequence_length
         self.stops, self.pad = stop_ids(tokenizer), pad_id(tokenizer)
         self.bounds = prompts[0].bounds
-        self.models = [
-            RewardModelScores(config.store, one.model, tokenizer, ranks.device, config.bf16, self.length)
-            for one in self.how.rewards
-            if one.model is not None
-        ]
+        # Without a penalty, whose loss measures it.
+        self.measures_kl = not (config.training_method.trains_base or config.lora.init == "pissa" or self.how.kl)
+        self.scores = [self._scores(at) for at, one in enumerate(self.how.rewards) if one.kind in LOADED]
         self.measures: dict[str, Any] = {}
         self.waited_s = 0.0
 
@@ -182,6 +199,18 @@ class Rollouts:
         """Close the files of prompts."""
         for rows in self.prompts:
             rows.close()
+
+    def _scores(self, number: int) -> Scores:
+        """What computes a reward of the kinds LOADED. number: in `grpo.rewards`."""
+        use, config, setting = self.how.rewards[number], self.config, f"grpo.rewards.{number}"
+        if use.model is not None:
+            return RewardModelScores(
+                config.store, use.model, self.tokenizer, self.ranks.device, config.bf16, self.length
+            )
+        if use.language is not None:
+            return partial(_of_texts, _language_scores(config.store, use.language, f"{setting}.language"))
+        assert use.judge is not None
+        return partial(_of_texts, _judge_scores(self.job.judge(number, use.judge)))
 
     def micro_batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step, counted from 0, equally many on each worker."""
@@ -263,17 +292,17 @@ class Rollouts:
             if one["at"] == at // self.ranks.world
         ]
         if flat:
-            rewards = np.array([one["reward"] for one in flat]).reshape(-1, self.how.samples)
+            rewards = np.array([one["reward"] for one in flat], float).reshape(-1, self.how.samples)
             with np.errstate(all="ignore"):
                 found = advantages(rewards, self.how.advantage)
             if not np.isfinite(found).all():
                 raise DataError(
-                    f"grpo.rewards: rewards between {rewards.min():g} and {rewards.max():g} are too large for their "
-                    "mean and deviation. Scale them down with `weight`."
+                    f"grpo.rewards: rewards between {np.nanmin(rewards):g} and {np.nanmax(rewards):g} are too large "
+                    "for their mean and deviation. Scale them down with `weight`."
                 )
             for one, advantage in zip(flat, found.ravel().tolist(), strict=True):
                 one["advantage"] = advantage
-        if self.how.needs_log_probabilities:
+        if self.how.needs_log_probabilities or self.measures_kl:
             self.ranks.reached(f"step {step + 1}, log-probabilities")
             self._add_log_probabilities(flat)
         if not self.ranks.first:
@@ -286,22 +315,33 @@ class Rollouts:
         return data, ""
 
     def _add_log_probabilities(self, rollouts: Sequence[dict[str, Any]]) -> None:
-        """Add `sampled_logp` and, with a penalty, `base_logp` to the answers that are trained on."""
+        """Add log-probabilities by the model that samples and by its base to the answers that need them.
+
+        For the loss those of all answers that are trained on; else, to measure the divergence, of the first answer of
+        each group, which costs two passes without gradients over one in `samples` of the answers.
+        """
         for one in rollouts:
             one["sampled_logp"] = one["base_logp"] = None
-        placed = _placed(rollouts, self.how, self.length)
-        batches = self._batches(rows_of(rollouts, self.how, self.length))
+        trained = _trained(rollouts, self.how)
+        first = [one for one in rollouts if one["sample"] == 0 and self.measures_kl]
         self.objective.eval()
-        columns = ["sampled_logp"] + ["base_logp"] * (self.how.kl > 0)
-        for name in columns:
+        for name, is_needed in (("sampled_logp", self.how.needs_log_probabilities), ("base_logp", self.how.kl > 0)):
             with self.objective.model.disable_adapter() if name == "base_logp" else nullcontext():
-                mine = [self.objective.log_probabilities(batch, self.ranks.device).tolist() for batch in batches]
-            everyone = [iter([value for batch in one for value in batch]) for one in self.ranks.gather(mine)]
-            for row, numbers in enumerate(placed):
-                values = everyone[row % self.ranks.world]
-                for at in numbers:
-                    rollouts[at][name] = [next(values) for _ in rollouts[at]["ids"]]
+                if is_needed:
+                    self._add(name, trained)
+                self._add(name, [one for one in first if one[name] is None])
         self.objective.train()
+
+    def _add(self, name: str, rollouts: Sequence[dict[str, Any]]) -> None:
+        """Add the log-probabilities of the tokens of answers, computed in packed rows by the weights of this moment."""
+        placed = _placed(rollouts, self.length)
+        batches = self._batches(_packed(rollouts, self.how, self.length, 1.0)) if rollouts else []
+        mine = [self.objective.log_probabilities(batch, self.ranks.device).tolist() for batch in batches]
+        everyone = [iter([value for batch in one for value in batch]) for one in self.ranks.gather(mine)]
+        for row, answers in enumerate(placed):
+            values = everyone[row % self.ranks.world]
+            for one in answers:
+                one[name] = [next(values) for _ in one["ids"]]
 
     def prompt(self, corpus: int, row: int) -> PromptOfStep:
         """The prompt of a packed row."""
@@ -330,11 +370,12 @@ class Rollouts:
             SampledAnswer(one.document, one.text, one.reference, self.text(ids), one.ids, ids)
             for one, ids in zip(prompts, answers, strict=True)
         ]
-        with torch.no_grad(), self.autocast():
-            return [one.generated for one in made], *rewards_of(self.how, made, self.models)
+        # A judge in a folder draws by torch's random numbers, which those of dropout must not depend on.
+        with torch.no_grad(), self.autocast(), torch.random.fork_rng():
+            return [one.generated for one in made], *rewards_of(self.how, made, self.scores)
 
     def total(self, rewards: np.ndarray) -> np.ndarray:
-        """The reward of each answer. rewards: float64[answers, rewards]."""
+        """The reward of each answer; NaN if it lacks one. rewards: float64[answers, rewards], NaN: none."""
         return rewards @ np.array([one.weight for one in self.how.rewards])
 
     def _sampled(self, sampling: int, prompts: Sequence[PromptOfStep]) -> list[dict[str, Any]]:
@@ -362,7 +403,8 @@ class Rollouts:
             {
                 "at": at, "document": prompt.document, "sample": number, "prompt": prompt.ids, "ids": answers[one],
                 "ended": answers[one][-1] in self.stops, "generated": generated[one],
-                "rewards": rewards[one].tolist(), "reward": float(totals[one]), "failed": bool(slow[one]),
+                "rewards": _without_nan(rewards[one]), "reward": _without_nan(totals[one : one + 1])[0],
+                "failed": bool(slow[one]),
             }
             for one, (at, prompt, number) in enumerate(wanted)
         ]  # fmt: skip
@@ -372,22 +414,24 @@ class Rollouts:
         optional = ("sampled_logp", "base_logp")
         if not table.schema.equals(ROLLOUTS) or len(table) % self.how.samples:
             return False
-        if any(table[name].null_count for name in ROLLOUTS.names if name not in optional):
+        if any(table[name].null_count for name in ROLLOUTS.names if name not in ("reward", *optional)):
             return False
         lists = {name: table[name].combine_chunks() for name in ("prompt", "ids", "rewards", *optional)}
-        if any(one.flatten().null_count for one in lists.values()):
+        if any(one.flatten().null_count for name, one in lists.items() if name != "rewards"):
             return False
         values = [table["reward"], table["advantage"], *(lists[name].flatten() for name in ("rewards", *optional))]
-        if not all(np.isfinite(one.to_numpy()).all() for one in values):
+        if not all(np.isfinite(one.drop_null().to_numpy()).all() for one in values):
             return False
         sizes = {name: pc.list_value_length(one).fill_null(-1).to_numpy() for name, one in lists.items()}
         needed = optional[: self.how.needs_log_probabilities + (self.how.kl > 0)]
-        trained = (table["advantage"].to_numpy() != 0) | (self.how.kl > 0)
+        scored = table["reward"].is_valid().to_numpy()
+        trained = scored & ((table["advantage"].to_numpy() != 0) | (self.how.kl > 0))
         if not (
             (sizes["prompt"] + sizes["ids"] <= self.length).all()
             and (sizes["ids"] <= self.how.max_new_tokens).all()
             and (sizes["rewards"] == len(self.how.rewards)).all()
             and all((sizes[name] == sizes["ids"])[trained].all() for name in needed)
+            and all(((sizes[name] == sizes["ids"]) | (sizes[name] < 0)).all() for name in optional)
             and all(
                 ((least <= one) & (one <= _MOST_LOGP)).all()
                 for name, least in _LEAST_LOGP.items()
@@ -404,25 +448,36 @@ class Rollouts:
 
     def _are_sums(self, rewards: pa.ListArray, reward: np.ndarray, advantage: np.ndarray) -> bool:
         """Whether rewards, their weighted sums and the advantages of groups agree. rewards: one list an answer."""
-        each = rewards.flatten().to_numpy().reshape(-1, len(self.how.rewards))
-        bounded = [one.kind not in ("model", "custom") for one in self.how.rewards]
-        if not ((each[:, bounded] >= 0) & (each[:, bounded] <= 1)).all():
-            return False
+        each = rewards.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(self.how.rewards))
+        for use, values in zip(self.how.rewards, each.T, strict=True):
+            least, most = _RANGES.get(use.kind, (0.0, 1.0))
+            if use.kind == "judge":
+                values = values[~np.isnan(values)]
+            if not ((values >= least) & (values <= most)).all():
+                return False
         with np.errstate(all="ignore"):  # sums of other values may overflow, and then they differ
             expected = advantages(reward.reshape(-1, self.how.samples), self.how.advantage).ravel()
             # Other machines round sums otherwise.
-            return np.allclose(reward, self.total(each)) and np.allclose(advantage, expected)
+            return np.allclose(reward, self.total(each), equal_nan=True) and np.allclose(advantage, expected)
 
     def _measured(self, rollouts: Sequence[Mapping[str, Any]], prompts: int, seconds: float) -> dict[str, Any]:
-        rewards = np.array([one["reward"] for one in rollouts]).reshape(-1, self.how.samples)
-        spread = rewards.std(1, ddof=1)
+        rewards = np.array([one["reward"] for one in rollouts], float).reshape(-1, self.how.samples)
+        scored = ~np.isnan(rewards)
+        missing = int((~scored).sum())
+        spread = np.array([row[there].std(ddof=1) if there.sum() > 1 else 0.0
+                           for row, there in zip(rewards, scored, strict=True)])  # fmt: skip
         cut, tokens = (np.mean([value(one) for one in rollouts]) for value in (_is_cut, _tokens))
         failed, too_long = sum(one["failed"] for one in rollouts), prompts - len(rewards)
-        values = (rewards.mean(), spread.mean(), (spread == 0).sum(), cut, tokens, failed, too_long, seconds)
-        found: dict[str, Any] = {name: float(value) for name, value in zip(SAMPLE_MEASURES, values, strict=True)}
+        values = (_mean(rewards), spread.mean(), (spread == 0).sum(), cut, tokens, failed, missing, too_long, seconds)
+        found: dict[str, Any] = {
+            name: float(value) for name, value in zip(SAMPLE_MEASURES, values, strict=True) if value is not None
+        }
         if len(self.how.rewards) > 1:
-            means = np.mean([one["rewards"] for one in rollouts], 0).tolist()
-            found["rewards"] = dict(zip(self.how.names, means, strict=True))
+            means = map(_mean, np.array([one["rewards"] for one in rollouts], float).T)
+            found["rewards"] = {name: one for name, one in zip(self.how.names, means, strict=True) if one is not None}
+        if self.measures_kl and (gaps := [_gaps(one) for one in rollouts if one["base_logp"] and one["sampled_logp"]]):
+            gap = np.concatenate(gaps)
+            found["kl"] = float((np.exp(gap) - gap - 1).mean())
         return found
 
 
@@ -430,6 +485,30 @@ def _raise_first(errors: Sequence[Exception | None]) -> None:
     for error in errors:
         if error is not None:
             raise error
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """The mean of those that are not NaN; None: there are none."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else None
+
+
+def _without_nan(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(one) else one for one in values.tolist()]
+
+
+def _gaps(rollout: Mapping[str, Any]) -> np.ndarray:
+    """Log ratios of an answer's tokens, base to model, float64[tokens]."""
+    return np.array(rollout["base_logp"], float) - np.array(rollout["sampled_logp"], float)
+
+
+def _of_texts(reward: Any, answers: Sequence[SampledAnswer]) -> list[float]:
+    """The rewards of answers by an object of pipelines/rewards.py."""
+    asked = [
+        [{"role": "user", "content": one.prompt}, {"role": "assistant", "content": one.generated}] for one in answers
+    ]
+    found: list[float] = reward.scores(asked)
+    return found
 
 
 def _is_cut(rollout: Mapping[str, Any]) -> bool:
@@ -472,6 +551,7 @@ class RewardMeasurement:
             found = complete_prompts(objective.model, ids, of.how.max_new_tokens, of.stops, of.pad, padded=True)
         try:
             rewards = of.total(of.rewards(prompts, found)[1])
+            rewards = rewards[~np.isnan(rewards)]
         except (DataError, ConfigError) as raised:
             error = raised
         _raise_first(ranks.gather(error))

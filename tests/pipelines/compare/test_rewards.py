@@ -16,6 +16,7 @@ from tests.support.compare_inline import planted
 from tests.support.generate_inline import rows
 from tests.support.inline import prepare_inline
 from tests.support.model_folders import chat_model
+from tests.support.points_server import PointsServer, judge
 from tests.support.prompt_inline import questions
 from tests.support.reward_folders import reward_folder, scores_by_transformers
 from tests.support.tiny_tokenizers import tiny
@@ -48,6 +49,24 @@ def test_rewards_are_measures_beside_the_judge_and_have_bounds(config, server, m
     asked_before = server.stats()["requests"]
     run(config | {"rewards": {"gold": other}, "gate": {}}, monkeypatch, replace=True)
     assert server.stats()["requests"] == asked_before
+
+
+def test_rewards_of_a_language_a_length_and_a_judge_are_measures(config, monkeypatch, tmp_path):
+    """Answers are labels and `I do not know`, which the judge gives no point."""
+    with PointsServer() as points:
+        config |= {"items": 20, "rewards": {"english": {"language": {"code": "en", "min_score": 0.3}},
+                   "short": {"length": {"max": 10, "unit": "characters"}}, "points": {"judge": judge(points)}}}  # fmt: skip
+        made = run(config, monkeypatch)
+        assert points.stats()["requests"] >= 20
+    for letter in "AB":
+        answers = [one["content"] for one in rows(made, f"answers_of.{letter}")]
+        found = made.report["models"][letter]["measures"]
+        assert found["points"]["value"] == 0
+        assert found["short"]["value"] == pytest.approx(-np.mean([len(one) > 10 for one in answers]))
+        assert 0 <= found["english"]["value"] <= 1
+    assert made.report["models"]["B"]["measures"]["short"]["value"] < 0
+    (judged,) = made.report["judges_of_rewards"]
+    assert judged["setting"] == "rewards.points.judge" and judged["tries"] == points.stats()["requests"]
 
 
 @pytest.mark.parametrize(

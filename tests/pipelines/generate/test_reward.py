@@ -1,5 +1,6 @@
 """Records that a reward model scores: best of several samples, and filters by the score."""
 
+import json
 import math
 from collections import defaultdict
 
@@ -12,6 +13,7 @@ from raymill.pipelines.generate.choose import choices
 from raymill.pipelines.generate.config import GenerateConfig, RewardSelection
 from raymill.pipelines.generate.plan import plan_generation
 from tests.support.generate_inline import generate_inline, rows
+from tests.support.points_server import PointsServer, judge
 from tests.support.reward_folders import reward_folder, scores_by_transformers
 
 
@@ -109,3 +111,25 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_asked(settings, ser
     assert server.stats()["requests"] == 0
     plan = plan_generation(GenerateConfig.model_validate({"kind": "generate"} | settings | {"reward": folder}))
     assert "Records are scored by the reward model" in str(plan)
+
+
+def test_records_by_the_points_of_a_judge_and_by_length(settings, monkeypatch, tmp_path):
+    """A record has as many points of two as its answer has `yes`; a `garbled` one has no reward."""
+    lines = ["yes", "no", "yes yes", "garbled", "yes it is", "never"]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in lines))
+    own = {"prompt": "{{ text }}", "record": {"prompt": "is it?", "completion": "{{ seed.text }}"}}
+    settings |= {"inputs": [{"source": "asked", "path": str(tmp_path / "asked.jsonl")}], "dedup": None,
+                 "make": {"template": own}, "answers": str(tmp_path / "answers")}  # fmt: skip
+    with PointsServer() as points:
+        how = {"judge": judge(points), "min_score": 0.5}
+        made = generate_inline(settings | {"reward": how}, monkeypatch)
+    kept = {one["completion"]: one["reward"] for one in rows(made, "records")}
+    assert kept == {"yes": 0.5, "yes yes": 1.0, "yes it is": 0.5}
+    gone = {json.loads(one["content"])["completion"]: one["reason"] for one in rows(made, "removed")}
+    assert gone == {"no": "low_reward", "never": "low_reward", "garbled": "not_scored"}
+    found = made.report["reward"]
+    assert (found["scored"], found["kept"], found["mean"]) == (5, 3, pytest.approx(0.4))
+    assert found["judge"]["tries"] == 6 and found["judge"]["cost"] > 0
+    how = {"length": {"max": 6, "soft": 4, "unit": "characters"}, "min_score": -0.5}
+    made = generate_inline(settings | {"reward": how, "output": str(tmp_path / "short")}, monkeypatch)
+    assert {one["completion"]: one["reward"] for one in rows(made, "records")} == {"yes": -0.25, "no": 0.0}

@@ -70,7 +70,7 @@ def rollouts(*answers: tuple[int, float]) -> list[dict]:
     """Answers of (tokens, advantage) to a prompt of two tokens."""
     return [
         {
-            "document": "d", "sample": at, "prompt": [1, 2], "ids": [3] * size, "advantage": advantage,
+            "document": "d", "sample": at, "prompt": [1, 2], "ids": [3] * size, "reward": 0.0, "advantage": advantage,
             "sampled_logp": [-1.0] * size, "base_logp": None,
         }
         for at, (size, advantage) in enumerate(answers)
