@@ -1488,6 +1488,23 @@ class IpoSettings(TypedDict, total=False):
     """
 
 
+class JudgeRewardSettings(TypedDict, total=False):
+    """Points by a rubric that a model gives an answer, divided by the number of its statements."""
+
+    model: Required[ModelSettingsSettings]
+    """Model that is asked: an endpoint, or a folder that each worker loads."""
+    rubric: Required[Sequence[str]]
+    """Statements about question and answer, such as [The answer is correct., The answer is polite.]; the reward is
+    the fraction of them that the judge finds true.
+    """
+    sampling: SamplingSettings
+    """How the judge's answers are drawn."""
+    budget: float | None
+    """Money that the run may spend on the judge, by `model.prices`, before it stops; null: any amount."""
+    answers: Place | None
+    """Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers."""
+
+
 class JudgeScoreSettings(TypedDict, total=False):
     """Remove documents whose expected score, by a classifier that `distil` trained on a judge's scores, is too low."""
 
@@ -1541,6 +1558,26 @@ class LanguageIdSettings(TypedDict, total=False):
     """Path or URI of a supervised fastText model (.bin or .ftz) that identifies languages; null: the built-in
     lid.176.
     """
+
+
+class LanguageRewardSettings(TypedDict, total=False):
+    """1 for an answer that is identified as in one language, else 0."""
+
+    code: Required[str]
+    """Language of answers with reward 1, as the built-in classifier names it, such as de."""
+    min_score: float
+    """Minimum probability of the identified language; below it the reward is 0."""
+
+
+class LengthRewardSettings(TypedDict, total=False):
+    """The soft overlong punishment of DAPO (Yu et al. 2025, equation 13, https://arxiv.org/abs/2503.14476)."""
+
+    max: Required[int]
+    """Length of an answer above which the reward is -1, L_max in DAPO."""
+    soft: int
+    """Length below `max` over which the reward falls evenly from 0 to -1, L_cache in DAPO."""
+    unit: Literal["tokens", "characters"]
+    """Unit of both lengths; tokens, with the one that ends an answer, are known in grpo alone."""
 
 
 class LimitsSettings(TypedDict, total=False):
@@ -2057,14 +2094,22 @@ class ReportOptionsSettings(TypedDict, total=False):
 
 
 class RewardSelectionSettings(TypedDict, total=False):
-    """A reward model that scores the records, and which of them are kept."""
+    """A reward of the records, and which of them are kept by it."""
 
-    path: Required[str]
-    """Reward model: output of `train` with objective reward, or folder, URI or hub name of a sequence classifier
-    with one label and a chat template.
+    path: str | None
+    """Reward model: output of `train` with objective reward, its export `adapter`, or folder, URI or hub name of a
+    sequence classifier with one label and a chat template; null: another kind of reward.
     """
     gpus: int
     """Number of GPUs that each worker with the reward model reserves."""
+    length: LengthRewardSettings | None
+    """Reward by the number of characters, such as {max: 800, soft: 200, unit: characters}; null: another kind of
+    reward.
+    """
+    language: Place | LanguageRewardSettings | None
+    """Language that the answer should have, such as de; null: another kind of reward."""
+    judge: JudgeRewardSettings | None
+    """Judge that gives points by a rubric; null: another kind of reward."""
     per_seed: int | None
     """Number of records of each seed that are kept, those with the highest scores; 1 with `samples: 8` is best of 8;
     null: all.
@@ -2100,8 +2145,16 @@ class RewardUseSettings(TypedDict, total=False):
     as assert statements), runs without an error, else 0; null: another kind of reward.
     """
     model: str | None
-    """Folder of a reward model with the tokenizer of the trained model, such as the export `full` or `merged` of
-    objective reward, whose score is the reward; null: another kind of reward.
+    """Reward model with the tokenizer of the trained model, whose score is the reward: output of `train` with
+    objective reward, or folder of its export `full`, `merged` or `adapter`; null: another kind of reward.
+    """
+    length: LengthRewardSettings | None
+    """Reward by length, 0 or negative, such as {max: 256, soft: 64}; null: another kind of reward."""
+    language: Place | LanguageRewardSettings | None
+    """Language that the answer should have, such as de; null: another kind of reward."""
+    judge: JudgeRewardSettings | None
+    """Judge that gives points by a rubric, from 0 to 1; answers that it does not score are not trained on; null:
+    another kind of reward.
     """
     custom: str | Callable[..., Any] | ScoreUseSettings | None
     """Reward of your own, a class or function from a dictionary with `document`, `prompt`, `reference` and
@@ -2287,15 +2340,23 @@ class ScoreUseSettings(TypedDict, total=False):
     """SHA-256 of the source of the class or function, as records of runs have it; null: computed."""
 
 
-class ScoringModelSettings(TypedDict, total=False):
-    """A reward model: a sequence classifier with one label and a chat template."""
+class ScoringRewardSettings(TypedDict, total=False):
+    """A reward of answers: one of a reward model, length, language, and a judge."""
 
-    path: Required[str]
-    """Reward model: output of `train` with objective reward, or folder, URI or hub name of a sequence classifier
-    with one label and a chat template.
+    path: str | None
+    """Reward model: output of `train` with objective reward, its export `adapter`, or folder, URI or hub name of a
+    sequence classifier with one label and a chat template; null: another kind of reward.
     """
     gpus: int
     """Number of GPUs that each worker with the reward model reserves."""
+    length: LengthRewardSettings | None
+    """Reward by the number of characters, such as {max: 800, soft: 200, unit: characters}; null: another kind of
+    reward.
+    """
+    language: Place | LanguageRewardSettings | None
+    """Language that the answer should have, such as de; null: another kind of reward."""
+    judge: JudgeRewardSettings | None
+    """Judge that gives points by a rubric; null: another kind of reward."""
 
 
 class SentimentSettings(TypedDict, total=False):
@@ -3300,8 +3361,8 @@ def generate(
         languages: Languages that records may have, by ISO 639-1; empty: any.
         validate: Rules of `prepare` that records must meet, with its default rules if it is {}; others are in
             the ledger, with the reason; null: none.
-        reward: Reward model that scores each record, as column `reward`, before `dedup`, and the records that
-            are kept by it; a path is short for {path: PATH}; null: none.
+        reward: Reward of each record (a reward model, length, language or a judge), as column `reward`, before
+            `dedup`, and the records that are kept by it; a path is short for {path: PATH}; null: none.
         dedup: Removal of records that are like others; null: none.
         budget: Money that the run may spend, by `model.prices`; no effect on the records; null: any amount.
         answers: Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers.
@@ -3721,7 +3782,7 @@ def compare(
     refusals: Sequence[str] = NOT_GIVEN,
     likelihood: bool = NOT_GIVEN,
     general: Place | GeneralTextSettings | None = NOT_GIVEN,
-    rewards: Mapping[str, Place | ScoringModelSettings] = NOT_GIVEN,
+    rewards: Mapping[str, Place | ScoringRewardSettings] = NOT_GIVEN,
     kl_from: str | None = NOT_GIVEN,
     judge: PairJudgeSettings | None = NOT_GIVEN,
     gate: Mapping[str, GateBoundsSettings] = NOT_GIVEN,
@@ -3768,8 +3829,8 @@ def compare(
             for `bits_per_byte` and the calibration.
         general: General text on which the bits per byte of each trained model are compared with those of its
             base, for forgetting; a path is short for {path: PATH}; null: forgetting is not measured.
-        rewards: Reward models, by the name of the measure that each makes: its score of each answer to the
-            item's question; a path is short for {path: PATH}.
+        rewards: Rewards of answers to the items' questions, by the name of the measure that each makes: reward
+            models, length, language or judges; a path is short for {path: PATH}.
         kl_from: Folder, URI or hub name of the model from which the divergence (KL) of each model folder is
             estimated, such as the base; null: not measured.
         judge: Model that judges pairs of answers; null: none.

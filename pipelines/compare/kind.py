@@ -19,6 +19,7 @@ COMPARE = Kind(
         "name",
         "on",
         "items",
+        "judges_of_rewards",
         "groups",
         "score",
         "recommendation",

@@ -20,7 +20,6 @@ so that the ratio of the first update is exactly 1, and are committed with the r
 import copy
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -325,11 +324,12 @@ class Rollouts:
         trained = _trained(rollouts, self.how)
         first = [one for one in rollouts if one["sample"] == 0 and self.measures_kl]
         self.objective.eval()
-        for name, is_needed in (("sampled_logp", self.how.needs_log_probabilities), ("base_logp", self.how.kl > 0)):
-            with self.objective.model.disable_adapter() if name == "base_logp" else nullcontext():
-                if is_needed:
-                    self._add(name, trained)
-                self._add(name, [one for one in first if one[name] is None])
+        if self.how.needs_log_probabilities:
+            self._add("sampled_logp", trained)
+        self._add("sampled_logp", [one for one in first if one["sampled_logp"] is None])
+        if others := trained if self.how.kl else first:
+            with self.objective.model.disable_adapter():
+                self._add("base_logp", others)
         self.objective.train()
 
     def _add(self, name: str, rollouts: Sequence[dict[str, Any]]) -> None:

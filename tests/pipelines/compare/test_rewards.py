@@ -54,8 +54,8 @@ def test_rewards_are_measures_beside_the_judge_and_have_bounds(config, server, m
 def test_rewards_of_a_language_a_length_and_a_judge_are_measures(config, monkeypatch, tmp_path):
     """Answers are labels and `I do not know`, which the judge gives no point."""
     with PointsServer() as points:
-        config |= {"items": 20, "rewards": {"english": {"language": {"code": "en", "min_score": 0.3}},
-                   "short": {"length": {"max": 10, "unit": "characters"}}, "points": {"judge": judge(points)}}}  # fmt: skip
+        uses = {"english": {"language": "en"}, "short": {"length": {"max": 10, "unit": "characters"}}}
+        config |= {"items": 20, "rewards": uses | {"points": {"judge": judge(points)}}}
         made = run(config, monkeypatch)
         assert points.stats()["requests"] >= 20
     for letter in "AB":

@@ -56,6 +56,11 @@ def two():
         ("leave_one_out", [1, 0, 0, 1], [2 / 3, -2 / 3, -2 / 3, 2 / 3]),
         ("leave_one_out", [3, 1, 2, 0, 0.5], [2.125, -0.375, 0.875, -1.625, -1]),
         ("normalised", [2, 2, 2], [0, 0, 0]),
+        # Answers without a reward are not in their group.
+        ("normalised", [3, math.nan, 1, 2, 0, 0.5], [1.411656, 0, -0.249116, 0.581270, -1.079502, -0.664309]),
+        ("leave_one_out", [1, 0, math.nan, 0, 1], [2 / 3, -2 / 3, 0, -2 / 3, 2 / 3]),
+        ("centred", [math.nan, 5], [0, 0]),
+        ("normalised", [math.nan, math.nan], [0, 0]),
     ],
 )
 def test_advantages_of_a_group(how, rewards, expected):
@@ -529,7 +534,7 @@ def rollouts_of(**how) -> Rollouts:
     made = Rollouts.__new__(Rollouts)
     rewards = [*SCORE, {"score": "f1", "weight": 0.5}]
     made.how = Grpo(rewards=rewards, samples=2, max_new_tokens=3, advantage="centred", **how)
-    made.length, made.stops = 6, [9]
+    made.length, made.stops, made.measures_kl = 6, [9], False
     return made
 
 
@@ -538,7 +543,7 @@ def test_what_is_measured_of_answers_by_hand():
     found = rollouts_of()._measured(of_two_groups(), 5, 1.5)
     assert found == {
         "reward_mean": 1.0, "reward_std": pytest.approx(0.5**0.5 / 2), "groups_without_spread": 1, "truncated": 0.25,
-        "answer_tokens": 2, "rewards_failed": 0, "prompts_too_long": 3, "rollout_s": 1.5,
+        "answer_tokens": 2, "rewards_failed": 0, "rewards_missing": 0, "prompts_too_long": 3, "rollout_s": 1.5,
         "rewards": {"exact_match": 0.75, "f1": 0.5},
     }  # fmt: skip
 
@@ -586,7 +591,7 @@ def test_rollouts_of_any_setting_are_their_own(how, others):
         rewards=[{"model": "m", "weight": 0.1}, *({"score": "f1", "weight": one} for one in others)], samples=3,
         max_new_tokens=1, advantage=how,
     )  # fmt: skip
-    made.length, made.stops = 8, [9]
+    made.length, made.stops, made.measures_kl = 8, [9], False
     each = np.array([[value, *[0.3] * len(others)] for value in (1e9, -7.3, 0.1, 5, 5, 5)])
     sums = made.total(each)
     found = advantages(sums.reshape(-1, 3), how).ravel().tolist()
