@@ -14,11 +14,14 @@ from raymill.cluster.readers.inputs import WithShortForm
 
 
 class LengthReward(BaseModel, extra="forbid", frozen=True):
-    """The soft overlong punishment of DAPO (Yu et al. 2025, equation 13, https://arxiv.org/abs/2503.14476)."""
+    """The soft overlong punishment of DAPO (Yu et al. 2025, equation 13, https://arxiv.org/abs/2503.14476).
 
-    max: int = Field(ge=1, description="Length of an answer above which the reward is -1, L_max in DAPO")
+    `max` is L_max there, and `soft` is L_cache.
+    """
+
+    max: int = Field(ge=1, description="Maximum number of tokens or characters; the reward of more is -1")
     soft: int = Field(
-        0, ge=0, description="Length below `max` over which the reward falls evenly from 0 to -1, L_cache in DAPO"
+        0, ge=0, description="Number of tokens or characters up to `max` over which the reward falls evenly to -1"
     )
     unit: Literal["tokens", "characters"] = Field(
         "tokens", description="Unit of both lengths; tokens, with the one that ends an answer, are known in grpo alone"
@@ -67,7 +70,7 @@ class JudgeReward(BaseModel, extra="forbid", frozen=True):
     budget: float | None = Field(
         None,
         gt=0,
-        description="Money that the run may spend on the judge, by `model.prices`, before it stops; null: any amount",
+        description="Money that the run may spend on the judge, by the price of tokens in `model.prices`; null: any",
     )
     answers: AnswerFolder = None
 

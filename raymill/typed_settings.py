@@ -1500,7 +1500,7 @@ class JudgeRewardSettings(TypedDict, total=False):
     sampling: SamplingSettings
     """How the judge's answers are drawn."""
     budget: float | None
-    """Money that the run may spend on the judge, by `model.prices`, before it stops; null: any amount."""
+    """Money that the run may spend on the judge, by the price of tokens in `model.prices`; null: any."""
     answers: Place | None
     """Folder or URI of the answer store, which several runs may share; null: OUTPUT/answers."""
 
@@ -1573,9 +1573,9 @@ class LengthRewardSettings(TypedDict, total=False):
     """The soft overlong punishment of DAPO (Yu et al. 2025, equation 13, https://arxiv.org/abs/2503.14476)."""
 
     max: Required[int]
-    """Length of an answer above which the reward is -1, L_max in DAPO."""
+    """Maximum number of tokens or characters; the reward of more is -1."""
     soft: int
-    """Length below `max` over which the reward falls evenly from 0 to -1, L_cache in DAPO."""
+    """Number of tokens or characters up to `max` over which the reward falls evenly to -1."""
     unit: Literal["tokens", "characters"]
     """Unit of both lengths; tokens, with the one that ends an answer, are known in grpo alone."""
 
@@ -2318,7 +2318,7 @@ class SamplingSettings(TypedDict, total=False):
     """How an answer is drawn from the model."""
 
     temperature: float
-    """Temperature of the draw; 0: the likeliest token each time."""
+    """Value that divides the logits before the draw; 0: the likeliest token each time."""
     top_p: float
     """Fraction of the probability that tokens are drawn from."""
     max_tokens: int

@@ -45,7 +45,10 @@ class Sampling(BaseModel, extra="forbid", frozen=True):
     """How an answer is drawn from the model."""
 
     temperature: float = Field(
-        0.7, ge=0, le=10, description="Temperature of the draw; 0: the likeliest token each time"
+        0.7,
+        ge=0,
+        le=10,
+        description="Value that divides the logits before the draw; 0: the likeliest token each time",
     )
     top_p: float = Field(1.0, gt=0, le=1, description="Fraction of the probability that tokens are drawn from")
     max_tokens: int = Field(1024, ge=1, le=1_000_000, description="Largest number of tokens of an answer")

@@ -16,8 +16,11 @@ from raymill.training.config import TrainConfig
 # The settings of each range, of all kinds of configs. Those of `any` are checked by validators.
 RANGES = {
     "above 0": (
-        "Dpo.beta Grpo.clip_high Ipo.beta Kto.beta Kto.desirable_weight Kto.undesirable_weight Lora.loraplus_ratio "
-        "Orpo.beta Simpo.beta TrainConfig.neftune_alpha Api.max_gib Checkpointing.every_minutes ColumnOutliers.factor "
+        "ModelSettings.requests_per_minute JudgeReward.budget ModelSettings.tokens_per_minute "
+        "ModelSettings.give_up_s Dpo.beta Grpo.clip_high Ipo.beta Kto.beta Kto.desirable_weight "
+        "Kto.undesirable_weight Lora.loraplus_ratio "
+        "Orpo.beta Simpo.beta TrainConfig.neftune_alpha Api.max_gib Checkpointing.every_minutes "
+        "ColumnOutliers.factor "
         "Corpus.epochs Corpus.weight Database.max_gib EmbeddingModel.budget EmbeddingModel.give_up_s "
         "EmbeddingModel.requests_per_minute EmbeddingModel.tokens_per_minute Failures.loss_limit Input.weight "
         "Limits.max_expanded_gib Lora.alpha Optimizer.clip Optimizer.epsilon Optimizer.learning_rate "
@@ -25,7 +28,8 @@ RANGES = {
         "Workers.step_timeout_s Workers.timeout_s"
     ),
     "above 0 to 1": (
-        "Optimizer.layer_decay Augment.max_similarity Drop.words Ocr.words Spelling.words Swap.words Synonyms.words "
+        "Sampling.top_p Optimizer.layer_decay Augment.max_similarity Drop.words Ocr.words Spelling.words "
+        "Swap.words Synonyms.words "
         "Typos.words AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share "
         "Split.train Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
@@ -34,7 +38,8 @@ RANGES = {
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Grpo.reward_s Api.timeout_s Pages.timeout_s",
     "above 0 to 86400": (
-        "Database.timeout_s EmbeddingModel.timeout_s Limits.document_s StorageOptions.retry_deadline_s "
+        "ModelSettings.timeout_s Database.timeout_s EmbeddingModel.timeout_s Limits.document_s "
+        "StorageOptions.retry_deadline_s "
         "StorageOptions.timeout_s"
     ),
     "above 1": "Limits.max_expansion_ratio",
@@ -45,8 +50,10 @@ RANGES = {
     "from 0 below 0.5": "Dpo.label_smoothing",
     "from -1": "Failures.max_preemptions",
     "from 0": (
+        "LengthReward.soft TokenPrices.reasoning TokenPrices.input TokenPrices.output TokenPrices.cached "
         "Dpo.sft Grpo.kl Ipo.sft Optimizer.restarts Reward.centring Simpo.gamma Simpo.sft BadWords.max_count "
-        "Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line ComplexityWeights.answer_length "
+        "Balance.to Boilerplate.min_words_left C4.min_sentences C4.min_words_per_line "
+        "ComplexityWeights.answer_length "
         "ComplexityWeights.domain ComplexityWeights.question_length ComplexityWeights.rarity "
         "ComplexityWeights.reasoning EmbeddingModel.price Evaluate.least_gain Failures.max Failures.skip_back "
         "JudgeScore.min_score LineEdits.min_words FineWeb.max_list_ratio FineWeb.short_line_characters "
@@ -67,7 +74,8 @@ RANGES = {
     ),
     "from 0 below 4294967296": "Augment.seed Dedup.seed Split.seed TrainConfig.seed",
     "from 0 to 1": (
-        "TrainConfig.prompt_loss_weight Augment.min_similarity Synthetic.test Synthetic.train Synthetic.validation "
+        "TokenPrices.batch LanguageReward.min_score TrainConfig.prompt_loss_weight Augment.min_similarity "
+        "Synthetic.test Synthetic.train Synthetic.validation "
         "Assess.groups FilesExecution.max_bad_documents FilesExecution.max_bad_files FineWeb.max_char_dup_ratio "
         "FineWeb.max_short_line_ratio FineWeb.min_line_punct_ratio Gates.accuracy Gates.answer_relevance Gates.bias "
         "Gates.completeness Gates.consistency Gates.coverage Gates.diversity Gates.duplication Gates.extrinsic_f1 "
@@ -79,13 +87,14 @@ RANGES = {
     ),
     "from 0 to 100": "DocumentCopies.sources DocumentCopies.table ReportOptions.groups",
     "from 0 to 1000": "FilesExecution.losses PackExecution.losses StorageOptions.retries",
-    "from 0 to 20": "ReportOptions.samples",
+    "from 0 to 20": "Sampling.logprobs ReportOptions.samples",
     "from 0 to 3600": "Pages.delay_s",
     "from 0 to 50": "Api.max_redirects Pages.max_redirects",
     "from 0 to 8": "GopherQuality.min_stop_words",
     "from 0 to 86400": "Api.longest_wait_s Pages.longest_wait_s",
     "from 1": (
-        "Evaluate.tokens Grpo.max_new_tokens Assess.topic_records Augment.to Balance.to Boilerplate.max_documents "
+        "LengthReward.max Evaluate.tokens Grpo.max_new_tokens Assess.topic_records Augment.to Balance.to "
+        "Boilerplate.max_documents "
         "Boilerplate.min_words C4.max_word_length Checkpointing.every_steps Checkpointing.keep Corpus.tokens "
         "Dedup.component_documents Dedup.connected_at_once Elastic.max Elastic.min Evaluate.every_steps "
         "Evaluate.patience Evaluate.rows Evaluate.test_tokens Grpo.updates PackExecution.unit_mib "
@@ -93,9 +102,10 @@ RANGES = {
         "Optimizer.decay_steps Paging.size Records.section_chars TrainConfig.loss_chunk_tokens "
         "TrainConfig.micro_batch TrainConfig.steps TrainConfig.tokens Virtual.tokens Workers.context Workers.count"
     ),
-    "from 1 to 100000": "EmbeddingModel.concurrency",
+    "from 1 to 100000": "ModelSettings.concurrency EmbeddingModel.concurrency",
     "from 1 to 100": (
-        "Augment.most_variants Augment.variants Api.attempts EmbeddingModel.tries FilesExecution.attempts "
+        "ModelSettings.tries Augment.most_variants Augment.variants Api.attempts EmbeddingModel.tries "
+        "FilesExecution.attempts "
         "PackExecution.attempts Pages.attempts"
     ),
     "from 1 to 1000": "Balance.most_copies",
@@ -119,6 +129,10 @@ RANGES = {
         "InappropriateContent.max_chars QualityClassifier.max_chars RankedClassifier.max_chars Sentiment.max_chars"
     ),
     "from 5 to 100": "Decontamination.ngram_words",
+    "from 0 to 64": "ModelSettings.gpus",
+    "from 0 to 10": "Sampling.temperature",
+    "from 1 to 1000000": "Sampling.max_tokens",
+    "from 0 below 2147483648": "Sampling.seed",
 }
 
 

@@ -108,7 +108,7 @@ def test_the_budget_of_a_judge_ends_the_training(packed, server, tmp_path):
 LORA = {"method": "lora", "lora": {"rank": 2, "alpha": 4, "dropout": 0.0}}
 
 
-def test_without_a_penalty_the_divergence_is_that_of_the_first_answers_when_they_were_sampled(packed, tmp_path):
+def test_without_a_penalty_the_first_answers_have_the_divergence_when_they_were_sampled(packed, tmp_path):
     how = {"samples": 8, "max_new_tokens": 1, "rewards": [{"score": "exact_match"}]}
     rate = {"learning_rate": 2e-2, "schedule": "constant"}
     job = rollout_job(
