@@ -7,8 +7,11 @@ import torch
 from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoModelForSequenceClassification
 
+from raymill.cluster.store.store import Store
 from raymill.training.evaluation.job import initial_objective, load_trained
 from raymill.training.export.job import export_and_evaluate
+from raymill.training.rollouts.reward_model import RewardModelScores
+from raymill.training.tokenizer.load_tokenizer import load_tokenizer
 from tests.support.answer_jobs import answer_job, documents_of_steps, pack_answers
 from tests.support.export_runs import byte_tokenizer
 from tests.support.fit_jobs import MODEL as TINY
@@ -48,12 +51,15 @@ def test_other_programs_give_the_same_rewards(packed, tmp_path, case):
     else:
         loaded = AutoModelForSequenceClassification.from_pretrained(path)
     loaded = loaded.eval().float()
+    store = Store()
+    scores = RewardModelScores(store, str(path), load_tokenizer(store, str(path)), torch.device("cpu"), False)
     for one in documents_of_steps(job)[0]:
         ids = torch.tensor([one["ids"]])
         with torch.no_grad():
             hidden = objective.hidden(ids, torch.arange(ids.shape[1])[None], torch.tensor([0, ids.shape[1]]))
             expected = objective.score(hidden[0, -1]).item()
             assert loaded(input_ids=ids).logits.item() == pytest.approx(expected, abs=1e-5)
+        assert scores.of_ids([one["ids"]]) == pytest.approx([expected], abs=1e-5), "as a reward of grpo"
 
 
 @pytest.mark.parametrize("case", ["full", "adapter", "merged"])
