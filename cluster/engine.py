@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +335,8 @@ class Engine:
         """The answer to each unit, in the order of completion. options: of its tasks or actors."""
         workers = in_actors if run.stage.setup else in_tasks
         wait_s = min(_POLL_S, self.limits.stall_s)
-        yield from workers(run, units, options, self.limits.losses, run.stage.concurrency, wait_s)
+        room = partial(self.session.room_for_units, run.stage.cpus)
+        yield from workers(run, units, options, self.limits.losses, run.stage.concurrency, wait_s, room)
 
     def _check_ray(self) -> None:
         self.session.raise_if_interrupted()

@@ -63,6 +63,7 @@ _OBJECT_STORE_BYTES = 256 << 20
 
 _CONNECT_S = 10
 _LOOK_S = 2.0
+_QUEUED_EACH = 8  # units for each CPU, of a run that is made beside others
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Besides WORKER_ENVIRONMENT, what a session, a training or `ray.init` sets in this process.
 _VARIABLES = (
@@ -224,6 +225,10 @@ class Session:
         node = private("_global_node")
         return node is None or bool(node.dead_processes())
 
+    def room_for_units(self, cpus: float) -> float:
+        """The number of units of a stage that may be given to Ray at once now. cpus: that each reserves."""
+        return math.inf
+
     def raise_if_interrupted(self) -> None:
         """Looked at every few seconds, because an interrupt reaches the main thread alone.
 
@@ -322,14 +327,22 @@ class SharedSession(Session):
     """The session of one of several runs that a process makes at the same time, each in a thread.
 
     session: its Ray is started, and ends with it. So a stage that stalls does not restart Ray: its units are ended and
-    begun again. interrupted: set to end the run as after Ctrl-C. workers_memory: as of `Session`.
+    begun again. interrupted: set to end the run as after Ctrl-C. workers_memory: as of `Session`. others: `others()` is
+    the number of CPUs that the workers of the trainings among the other runs reserve.
     """
 
     shared = True
 
-    def __init__(self, session: Session, interrupted: threading.Event, workers_memory: float = 0) -> None:
+    def __init__(
+        self,
+        session: Session,
+        interrupted: threading.Event,
+        workers_memory: float = 0,
+        others: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         super().__init__(session.address, session.cpus, session.progress)
         self._session, self._interrupted, self.workers_memory = session, interrupted, workers_memory
+        self._others = others
         self.started = True
 
     @property
@@ -348,6 +361,15 @@ class SharedSession(Session):
 
     def dead(self) -> bool:
         return self._session.dead()
+
+    def room_for_units(self, cpus: float) -> float:
+        """On this machine few units wait in Ray, which gives CPUs to them before it places the workers of a training,
+        and none while there is one. A cluster that grows has to know of all that wait.
+        """
+        if not self.embedded:
+            return math.inf
+        all_cpus, others = self.own_resources(gpus=False)["CPU"], self._others()
+        return max(1, (all_cpus - others) // cpus) if others else _QUEUED_EACH * all_cpus
 
     def raise_if_interrupted(self) -> None:
         if self._interrupted.is_set():

@@ -11,6 +11,7 @@ driver so keeps 13,000 CPUs busy instead of 2,400. Ray Data also reports a lost 
 of actors: `in_actors`. Artifacts open as Ray Datasets for those who go on in Ray Data (artifact.py).
 """
 
+import math
 import pickle
 import time
 from collections import Counter, deque
@@ -35,7 +36,13 @@ RunUnit = Callable[[int, bytes], Answer]
 
 
 def in_tasks(
-    run: RunUnit, units: Mapping[int, Any], options: Mapping[str, Any], losses: int, most: int | None, wait_s: float
+    run: RunUnit,
+    units: Mapping[int, Any],
+    options: Mapping[str, Any],
+    losses: int,
+    most: int | None,
+    wait_s: float,
+    room: Callable[[], float] = lambda: math.inf,
 ) -> Iterator[Answer | NothingYet]:
     """The answer of each unit, in the order of completion, from tasks of Ray.
 
@@ -44,6 +51,7 @@ def in_tasks(
         losses: how often a unit whose worker or machine was lost is started again.
         most: number of units that run at once; None: as many as there are resources.
         wait_s: seconds after which `NothingYet` is returned.
+        room: `room()` is the number of units that may be given to Ray at once now.
     """
     # The task is a generator whose first value says that it has started: until then it may wait for resources.
     task: Any = ray.remote(num_returns="streaming", max_retries=losses, **_SPREAD, **options)(_in_task)
@@ -54,7 +62,7 @@ def in_tasks(
     quiet_since = time.monotonic()
     try:
         while waiting or submitted:
-            while waiting and len(submitted) < most:
+            while waiting and len(submitted) < min(most, room()):
                 index, unit = waiting.popleft()
                 submitted[task.remote(shared, index, pickle.dumps(unit))] = index
             # All that end within a moment together, because each call of `wait` looks at all that were submitted.
@@ -88,7 +96,13 @@ def _in_task(run: RunUnit, index: int, unit: bytes) -> Iterator[Any]:
 
 
 def in_actors(
-    run: RunUnit, units: Mapping[int, Any], options: Mapping[str, Any], losses: int, most: int | None, wait_s: float
+    run: RunUnit,
+    units: Mapping[int, Any],
+    options: Mapping[str, Any],
+    losses: int,
+    most: int | None,
+    wait_s: float,
+    room: Callable[[], float] = lambda: math.inf,
 ) -> Iterator[Answer | NothingYet]:
     """As `in_tasks`, from actors, each of which does one unit after the other.
 
@@ -106,7 +120,8 @@ def in_actors(
         while waiting or any(unit for _, unit in busy.values()):
             starting = sum(unit is None for _, unit in busy.values())
             running = len(busy) - starting
-            for _ in range(starting, min(len(waiting), max(1, running), (most or len(units)) - running)):
+            largest = int(min(most or len(units), room()))
+            for _ in range(starting, min(len(waiting), max(1, running), largest - running)):
                 actor = actor_class.remote(shared)
                 busy[actor.begin.remote()] = actor, None
             ready, _ = ray.wait(list(busy), timeout=wait_s)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from raymill.cluster.errors import UserError
 from raymill.cluster.formats import plural
@@ -80,9 +81,15 @@ class StepsAtOnce:
         """Make a step in a thread. `next_end` returns its run."""
         self.making.session.start()
         workers_memory = self._reserved(name, job).get("memory", 0) if job.all_at_once else 0
-        session = SharedSession(self.making.session, self._interrupted, workers_memory)
+        others = partial(self._workers_beside, name)
+        session = SharedSession(self.making.session, self._interrupted, workers_memory, others)
         self.running[name] = job
         threading.Thread(target=self._run, args=(name, job, session), name=f"step {name}", daemon=True).start()
+
+    def _workers_beside(self, name: str) -> float:
+        """CPUs of the workers of the other trainings that run."""
+        trainings = [one for one, job in [*self.running.items()] if job.all_at_once and one != name]
+        return sum(self._known[one].get("CPU", 0) for one in trainings)
 
     def _run(self, name: str, job: RunJob, session: Session) -> None:
         writer = self.making.progress.writer

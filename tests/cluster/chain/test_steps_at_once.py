@@ -4,6 +4,7 @@ Without Ray, with steps that count words. `left` and `right` are independent; `l
 """
 
 import json
+import math
 import threading
 import time
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import pytest
 from raymill.cluster.chain.at_once import StepsAtOnce
 from raymill.cluster.errors import DataError
 from raymill.cluster.nodes import Node
-from raymill.cluster.session import Session
+from raymill.cluster.session import Session, SharedSession
 from tests.support import inline
 from tests.support.words_commands import words_commands
 from tests.support.words_kind import WordsJob
@@ -198,3 +199,11 @@ def test_the_time_of_a_step_is_the_sum_of_all_calls_that_made_it(raymill, before
     assert record["released"] and record["refreshed"] >= datetime.fromisoformat(record["since"]).timestamp()
     assert datetime.fromtimestamp(record["refreshed"], UTC) <= datetime.now(UTC)
     assert 140 <= entries()["last"]["seconds"] < 1000 and entries()["last"]["state"] == "finished"
+
+
+def test_units_leave_the_cpus_of_the_workers_of_a_training_beside_them():
+    """On four CPUs: 32 units wait without a training; beside one with three workers one unit of a CPU runs at once."""
+    for workers, cpus, most in ((0, 1, 32), (3, 1, 1), (1, 1, 3), (1, 2, 1), (4, 1, 1)):
+        beside = SharedSession(Session("local", cpus=4), threading.Event(), others=lambda workers=workers: workers)
+        assert beside.room_for_units(cpus) == most
+    assert SharedSession(Session("HOST:1"), threading.Event(), others=lambda: 3).room_for_units(1) == math.inf
