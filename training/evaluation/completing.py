@@ -134,8 +134,7 @@ class Completer:
             mask[at, width - len(one.ids) :] = 1
         device = of.model.device
         how = GenerationConfig(
-            do_sample=False, max_new_tokens=max(one.most for one in rows), eos_token_id=of.stops or None,
-            pad_token_id=of.pad,
+            do_sample=False, max_new_tokens=max(one.most for one in rows), pad_token_id=of.pad,
         )  # fmt: skip
         with torch.inference_mode():
             of.model.generate(
@@ -204,7 +203,7 @@ class _Ends(StoppingCriteria):
                 row.error = InterruptedError("cancelled")
                 continue
             row.output.append(token)
-            ends, full = token in self._of.stops, len(row.output) >= row.most
+            ends, full = token in self._of.stops and not row.ignore_eos, len(row.output) >= row.most
             try:  # the tokenizer is of whoever made the folder
                 stopped = text.grow(row.output[:-1] if ends else row.output, ends or full)
             except Exception as error:

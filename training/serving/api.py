@@ -78,6 +78,7 @@ class _Request(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
     stop: Annotated[_Stops | None, BeforeValidator(_listed)] = None
+    ignore_eos: bool | None = None  # of vLLM; its benchmark's requests have it
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     # Labels for the caller's own use.
@@ -88,6 +89,7 @@ class _Request(BaseModel):
     n: Literal[1] | None = None
     frequency_penalty: _Zero | None = None
     presence_penalty: _Zero | None = None
+    repetition_penalty: Annotated[float, Field(ge=1, le=1)] | None = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
 
     @property

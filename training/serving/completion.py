@@ -14,6 +14,7 @@ class Completion:
         temperature: sampling temperature; 0: greedy.
         top_p: probability mass of nucleus sampling.
         seed: random seed of the sampling.
+        ignore_eos: whether the end-of-sequence token is a token as any other, so that `most` tokens are generated.
         stop: texts that end the completion and are not part of it.
         streams: whether `on_text` is called with parts of the text; else with the whole text.
         on_text: called with text, from another thread; with None at the end.
@@ -28,6 +29,7 @@ class Completion:
     temperature: float
     top_p: float
     seed: int
+    ignore_eos: bool
     stop: Sequence[str]
     streams: bool
     on_text: Callable[[str | None], object]

@@ -361,6 +361,7 @@ class AnswerServer:
             temperature=1.0 if asked.temperature is None else asked.temperature,
             top_p=1.0 if asked.top_p is None else asked.top_p,
             seed=secrets.randbits(63) if asked.seed is None else asked.seed,
+            ignore_eos=bool(asked.ignore_eos),
             stop=asked.stop or (),
             streams=bool(asked.stream),
             on_text=lambda part: self._later(parts, ended, part),

@@ -140,6 +140,20 @@ def test_an_answer_ends_before_a_stop_text(server):
     assert found.usage.completion_tokens < 60
 
 
+def test_requests_of_the_benchmark_of_vllm_have_all_their_tokens(server):
+    drawn = {"temperature": 1.5, "max_tokens": 100}
+    answers = ((seed, chat(server, seed=seed, **drawn)) for seed in range(50))
+    seed, whole = next(one for one in answers if one[1].choices[0].finish_reason == "stop")
+    benchmark = {"ignore_eos": True, "repetition_penalty": 1.0}
+    found = chat(server, seed=seed, **drawn, extra_body=benchmark)
+    assert (found.usage.completion_tokens, found.choices[0].finish_reason) == (100, "length")
+    assert found.choices[0].message.content.startswith(whole.choices[0].message.content)
+    text = client(server).completions.create(
+        model="small", prompt="Hello", seed=seed, **drawn, extra_body=benchmark | {"logprobs": None}
+    )
+    assert text.usage.completion_tokens == 100
+
+
 def test_the_bound_on_tokens_holds_and_is_the_length_of_an_answer_without_one(server):
     assert chat(server, max_tokens=3).usage.completion_tokens == 3
     found = chat(server, max_tokens=openai.NOT_GIVEN, temperature=1, seed=3, max_completion_tokens=5)

@@ -13,7 +13,7 @@ def cleaned(ids: list[int]) -> str:
 def parts_of(text: str, stop=(), *, cleans=False, at_once=False) -> list[str]:
     """The parts that are sent of a text whose bytes arrive one by one, or all at once."""
     sent: list[str] = []
-    completion = Completion([], 99, 0.0, 1.0, 0, stop, True, sent.append)
+    completion = Completion([], 99, 0.0, 1.0, 0, False, stop, True, sent.append)
     text_of = cleaned if cleans else lambda ids: bytes(ids).decode(errors="replace")
     growing, ids = GrowingText(completion, text_of, cleans), list(text.encode())
     for count in [len(ids)] if at_once else range(1, len(ids) + 1):
