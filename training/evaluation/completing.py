@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -48,6 +49,8 @@ class Completer:
                 "or `raymill compare`."
             )
         self._of, self._batch = model, batch
+        with suppress(Exception):  # the child begins before there are sockets of clients, which it would keep open
+            model.prompt("a", OF_A_PROMPT)
         if isinstance(model.model, PeftModel) and getattr(model.model.active_peft_config, "num_virtual_tokens", None):
             self._batch = 1  # virtual tokens would precede the padding
         self.longest, self.stops, self.tokenizer = model.longest, frozenset(model.stops), model.tokenizer
