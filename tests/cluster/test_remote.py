@@ -35,6 +35,9 @@ class Ray:
         self.asked = options
         return lambda work: SimpleNamespace(remote=lambda *arguments: lambda: work(*arguments))
 
+    def wait(self, tasks, timeout):
+        return tasks, []
+
     def get(self, task):
         if self.error:
             raise self.error
