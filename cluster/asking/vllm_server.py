@@ -1,20 +1,20 @@
 """A server of vLLM beside a worker, for a model folder on GPUs.
 
 vLLM is installed by the user (`pip install vllm`); it is started by its own command, `vllm serve`, and asked as any
-endpoint is. It runs below a process of this module, which ends it when the worker ends, also when the worker is killed.
+endpoint is. It ends with the worker, also when the worker is killed.
 """
 
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -109,15 +109,21 @@ class _OwnEndpoint(Endpoint):
 
 
 def main(words: Sequence[str]) -> int:
-    """Run a command until it ends, or until the end of the standard input: the process that holds it is gone."""
+    """Run a command until it ends, or until the end of the standard input: the process that holds it is gone.
+
+    A process in a session of its own ends the command, because Ray kills the children of a worker that ends, and with
+    them this process.
+    """
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
-
-    def end_with_parent() -> None:
-        while os.read(0, 1024):
-            pass
-        os.killpg(process.pid, signal.SIGKILL)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    own = os.getpid()
+    if not os.fork():
+        os.setsid()
+        while os.getppid() == own:
+            if select.select([0], [], [], _POLL_S)[0] and not os.read(0, 1024):
+                break
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        os._exit(0)
     return process.wait()
 
 

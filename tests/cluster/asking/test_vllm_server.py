@@ -13,6 +13,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from raymill.cluster.asking.answers import AnswerRange, Answers
@@ -108,7 +109,8 @@ def test_it_is_started_asked_and_started_again(seen, tmp_path):
     assert within(10, lambda: ended(seen()[1][0]))
 
 
-def test_it_ends_with_its_worker(seen, tmp_path):
+@pytest.mark.parametrize("as_ray_does", [False, True])
+def test_it_ends_with_its_worker(seen, tmp_path, as_ray_does):
     code = """
 import time
 from raymill.cluster.asking.vllm_server import VllmServer
@@ -122,6 +124,8 @@ time.sleep(600)
     assert worker.stdout.readline() == "ready\n"
     ((pid, words),) = seen()
     assert not ended(pid) and "tensor" not in words
+    for child in psutil.Process(worker.pid).children() if as_ray_does else ():
+        child.kill()
     worker.kill()
     worker.wait()
     assert within(10, lambda: ended(pid))
