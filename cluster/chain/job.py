@@ -118,10 +118,13 @@ class ChainRun(Run):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the first step that has one other than 0, such as a failed gate."""
+        """The exit code of a step that has one other than 0, such as a failed gate, by the step's own run."""
+        return next((code for name in self.manifest["artifacts"] if (code := self.step(name).exit_code)), 0)
+
+    def check_report(self) -> None:
+        """Raise DataError if a value of the report has another type than this version writes."""
         with self._reading_report():
             check_types(_ReportBefore, self.report)
-            return next((one["exit_code"] for one in self.report["steps"] if one["exit_code"]), 0)
 
     def step(self, name: str) -> Run:
         """The run of a step.
@@ -213,16 +216,21 @@ class ChainJob(RunJob[ChainConfig]):
         if manifest is not None and manifest["kind"] != self.kind and not replace:
             seen = [f"its kind is {manifest['kind']}, not {self.kind}"]
             raise OtherSettings.about(other_settings(self.root, "a finished run", seen))
-        inputs = _fingerprint([*self.walk(replace=replace, verify=verify)])
+        steps = [*self.walk(replace=replace, verify=verify)]
+        found = self.settings(), _fingerprint(steps), _digests(steps)
         if (
             manifest is None
             or self.config.until
-            or (manifest["config"], manifest["inputs"]) != (self.settings(), inputs)
+            or any(one.state == OPEN for one in steps)
+            or (manifest["config"], manifest["inputs"], manifest["artifacts"]) != found
         ):
             return FoundRun()
         if gone := self.missing_reports():
             return FoundRun(damage=gone)
-        return FoundRun(self._run(manifest, self.read_report(), fresh=False))
+        ChainRun(self.store, self.root, manifest, self.read_report(), fresh=False).check_report()
+        before = self._entries_before()  # of which the seconds are taken, and all else from the runs of the steps
+        report = self._report({one.name: self._entry(one, before) for one in steps}, steps)
+        return FoundRun(self._run(manifest, report, fresh=False))
 
     def check(self, session: Session, replace: bool) -> None:
         """Check each step that waits for others, so that mistakes in the last are found before the first is made."""
@@ -267,9 +275,9 @@ class ChainJob(RunJob[ChainConfig]):
         if errors := [one.error for one in self._made if one.error]:
             errors[0].args = ("\n".join(one.as_written for one in errors), *errors[0].args[1:])
             raise errors[0]
-        digests = {one.name: one.run.manifest["digest"] for one in self._made if one.run}
+        digests = _digests(self._made)
         told = {one.name: one.reason for one in self._made if one.reason}
-        found = Made(self._report(entries), digests, {"finished": _now(), "told": told})
+        found = Made(self._report(entries, self._made), digests, {"finished": _now(), "told": told})
         if self.config.until:
             manifest = {"kind": self.kind, "name": self.config.name, "artifacts": digests, **found.more}
             return self._run(manifest, found.report, fresh=True)
@@ -401,12 +409,13 @@ class ChainJob(RunJob[ChainConfig]):
             "facts": "\n".join(step.run.summary.splitlines()[:_FACTS]) if step.run else "",
         }
 
-    def _report(self, entries: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-        warnings = [f"{one.name}: {words}" for one in self._made if one.run for words in one.run.warnings]
+    @staticmethod
+    def _report(entries: Mapping[str, dict[str, Any]], steps: Sequence[ChainStep]) -> dict[str, Any]:
+        warnings = [f"{one.name}: {words}" for one in steps if one.run for words in one.run.warnings]
         return {"steps": [*entries.values()], "warnings": warnings}
 
     def _write(self, entries: Mapping[str, dict[str, Any]]) -> None:
-        report = self._report(entries)
+        report = self._report(entries, self._made)
         self.store.write_bytes(paths.join(self.root, RUN_REPORT), json_bytes(report))
         shown = self.page(Made(report, {}, {"finished": _now()}))
         self.store.write_bytes(paths.join(self.root, REPORT_HTML), shown.encode())
@@ -513,6 +522,11 @@ def _shown(entry: Mapping[str, Any]) -> str:
 
 def _values_of(runs: Mapping[str, Run]) -> ValueOf:
     return lambda step, field: field_value(field, runs[step].manifest, runs[step].report, runs[step].uri)
+
+
+def _digests(steps: Sequence[ChainStep]) -> dict[str, str]:
+    """Step -> digest, of the finished ones."""
+    return {one.name: one.run.manifest["digest"] for one in steps if one.run}
 
 
 def _fingerprint(steps: Sequence[ChainStep]) -> str | None:

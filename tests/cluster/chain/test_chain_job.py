@@ -205,6 +205,29 @@ def test_an_entry_of_others_is_written_again_and_gives_no_exit_code(raymill, wro
     assert raymill("run", "w.yaml")[0] == 0 and [one["exit_code"] for one in report().values()] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("steps", [None, []])
+def test_a_finished_run_file_has_the_exit_code_and_table_of_its_steps_whatever_its_report_states(
+    raymill, monkeypatch, steps
+):
+    codes = {6: 2}
+    monkeypatch.setattr(words_kind.WordsRun, "exit_code", property(lambda self: codes.get(self.report["words"], 0)))
+    raymill("run", "w.yaml")
+    whole = json.loads(Path("out/report.json").read_text())
+    others = [one | {"exit_code": 7, "facts": "best", "state": "not made"} for one in whole["steps"]]
+    Path("out/report.json").write_text(json.dumps(whole | {"steps": others if steps is None else steps}))
+    code, again, _ = raymill("run", "w.yaml")
+    assert code == 2 and "best" not in again and "not made" not in again
+    assert all(re.search(rf"^{name} +words +finished", again, re.MULTILINE) for name in ("count", "again", "last"))
+    assert open_run("out").exit_code == 2
+    manifest = json.loads(Path("out/manifest.json").read_text())
+    Path("out/manifest.json").write_text(json.dumps(manifest | {"artifacts": {}}))
+    assert raymill("run", "w.yaml")[0] == 2, "a manifest without the steps is written again"
+    for name in ("count", "again", "last"):
+        shutil.rmtree(f"out/{name}")
+    Path("out/manifest.json").write_text(json.dumps(manifest | {"artifacts": {}, "inputs": None}))
+    assert raymill("run", "w.yaml")[0] == 2 and Path("out/last").exists(), "nor is one without steps finished"
+
+
 def test_a_mistake_in_a_later_step_is_found_before_the_first_begins(raymill, monkeypatch):
     """An error about the output of a step that is not made yet, as of `last`, is none."""
 
