@@ -14,7 +14,7 @@ about settings, about what is at an output, and about missing paths. It is writt
 shown in those of Python where the command does not run (wording.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -79,6 +79,12 @@ class RaymillError(Exception):
     def as_written(self) -> str:
         """The message in the words of the command line, to cross a process."""
         return super().__str__()
+
+    def reword(self, change: Callable[[str], str]) -> None:
+        """Change the texts of the message and of the problems."""
+        self.args = tuple(change(one) if isinstance(one, str) else one for one in self.args)
+        if found := getattr(self, "_problems", None):
+            self._problems = tuple(Problem(*(text and change(text) for text in vars(one).values())) for one in found)
 
     @property
     def problems(self) -> tuple[Problem, ...]:

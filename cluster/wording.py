@@ -7,6 +7,11 @@ runs. Elsewhere they are shown as arguments and calls:
     with -o dedup.threshold=0.9                with override={"dedup.threshold": 0.9}
     `raymill gc runs/web --older-than 7d`      `raymill.gc("runs/web", older_than="7d")`
     run the same command again                 make the same call again
+
+Those of a step of a run file name the command and the settings of the run file, of step `data` as:
+
+    `raymill prepare CONFIG --replace`         `raymill run CONFIG --replace`
+    with -o dedup.threshold=0.9                with -o steps.data.dedup.threshold=0.9
 """
 
 import json
@@ -14,6 +19,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 # Options of the command line: those without a value, and the others. What they are called in Python, if otherwise.
 FLAGS = frozenset(
@@ -68,6 +74,37 @@ _PHRASES = {
 }
 
 _runs_command = 0
+
+# The first words of the changes that a run file has for all steps.
+_OF_RUN_FILE = r"output=|storage\.|steps\."
+_step: ContextVar[tuple[str, str] | None] = ContextVar("step", default=None)  # its name in the run file, its kind
+
+
+@contextmanager
+def of_the_step(name: str, kind: str) -> Iterator[None]:
+    """Inside, in this thread, `in_the_run_file` has the words of this step."""
+    before = _step.set((name, kind))
+    try:
+        yield
+    finally:
+        _step.reset(before)
+
+
+def in_the_run_file(message: str) -> str:
+    """A message of a step in the words of its run file; the same message outside of `of_the_step`."""
+    if (step := _step.get()) is None:
+        return message
+    name, kind = step
+    shown = []
+    for at, part in enumerate(message.split("`")):
+        own = re.sub(rf"^raymill {re.escape(kind)} CONFIG\b", "raymill run CONFIG", part) if at % 2 else part
+        is_of_other_command = own == part and part.startswith("raymill ")
+        shown.append(
+            own
+            if is_of_other_command
+            else re.sub(rf"(?<![^\s(])-o ('?)(?!{_OF_RUN_FILE})(?=[a-z])", rf"-o \1steps.{name}.", own)
+        )
+    return "`".join(shown)
 
 
 @contextmanager

@@ -22,7 +22,15 @@ from collections.abc import Callable, Iterator, Mapping
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_origin
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.config import Loc, load_part, model_of, types_at
@@ -97,11 +105,19 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
     storage: StorageOptions = Field(StorageOptions(), description="Access to the object store, for all steps")  # type: ignore[call-arg]
 
     _context: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _in_file: frozenset[str] = PrivateAttr(frozenset())  # the steps before those of matrices were made of them
 
     @model_validator(mode="before")
     @classmethod
     def _named(cls, settings: Any) -> Any:
         return named_after_output(settings, KIND)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keeping_names(cls, settings: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        made = validated(settings)
+        made._in_file = frozenset(settings["steps"])
+        return made
 
     @field_validator("steps", mode="after")
     @classmethod
@@ -130,6 +146,10 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
     def root(self) -> str:
         """The output as an absolute path or URI."""
         return paths.absolute(self.output)
+
+    def name_in_file(self, step: str) -> str:
+        """The name under which the file has the settings of a step: those of STEP-2 of a matrix are STEP's."""
+        return step if step in self._in_file else step.rpartition("-")[0]
 
     @property
     def order(self) -> list[str]:

@@ -50,6 +50,7 @@ from raymill.cluster.run import RUN_REPORT, other_settings
 from raymill.cluster.session import Session
 from raymill.cluster.store import paths
 from raymill.cluster.submit.work import Machines, job_config, largest
+from raymill.cluster.wording import in_the_run_file, of_the_step
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class ChainJob(RunJob[ChainConfig]):
         if missing := [one.name for one in needed if one.run is None]:
             return ChainStep(name, OPEN, reason=f"waits for {' and '.join(missing)}")
         value_of = _values_of({one.name: one.run for one in needed if one.run})
-        with naming(name):
+        with naming(self.config, name):
             if reason := self.config.condition(name, value_of):
                 return ChainStep(name, NOT_MADE, reason=reason)
             job = self._job(name, value_of)
@@ -193,7 +194,7 @@ class ChainJob(RunJob[ChainConfig]):
         found = {}
         for name in self.config.order:
             if all(step in runs for step, _ in self.config.fields(name)):
-                with naming(name):
+                with naming(self.config, name):
                     found[name] = self._job(name, _values_of(runs))
         return found
 
@@ -207,7 +208,7 @@ class ChainJob(RunJob[ChainConfig]):
         for name, job in self.jobs.items():
             if extra := kind_of(job.kind).extra:
                 require_extra(extra, f"step {name}, kind: {job.kind}")
-            with naming(name):
+            with naming(self.config, name):
                 job.require_extras(computes=computes)
 
     def find(self, *, replace: bool = False, verify: bool = False) -> FoundRun:
@@ -238,7 +239,7 @@ class ChainJob(RunJob[ChainConfig]):
         jobs = self.jobs
         for name in waiting:
             if self.config.needs(name) and name in jobs:
-                with naming(name), self.missing_outputs_allowed(waiting):
+                with naming(self.config, name), self.missing_outputs_allowed(waiting):
                     jobs[name].check(session, replace)
 
     @contextmanager
@@ -356,7 +357,7 @@ class ChainJob(RunJob[ChainConfig]):
                 ended(ChainStep(name, FINISHED, run))
 
     def _make_step(self, making: Making, name: str, job: RunJob[Any], session: Session, progress: Progress) -> Run:
-        with logs.about(step=name), naming(name):
+        with logs.about(step=name), naming(self.config, name):
             run = job.run(session, progress, replace=making.replace, verify=making.verify)
             if run.fresh and session.embedded:
                 job.after()
@@ -505,11 +506,14 @@ def _failed(name: str, error: RaymillError) -> ChainStep:
 
 
 @contextmanager
-def naming(step: str) -> Iterator[None]:
-    """Begin errors of its run with the name of the step."""
+def naming(config: ChainConfig, step: str) -> Iterator[None]:
+    """Begin errors of its run with the name of the step, and show messages in the words of the run file."""
     try:
-        yield
+        with of_the_step(config.name_in_file(step), config.steps[step]["kind"]):
+            yield
     except RaymillError as error:
+        with of_the_step(config.name_in_file(step), config.steps[step]["kind"]):
+            error.reword(in_the_run_file)
         if not error.as_written.startswith(f"step {step}"):
             error.args = (f"step {step}: {error.as_written}", *error.args[1:])
         raise

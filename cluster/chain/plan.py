@@ -49,7 +49,7 @@ def plan_chain(
         if step.state == OPEN and step.job is not None:
             kind = kind_of(step.job.kind)
             options = {name: value for name, value in given.items() if value is not None and name in taken_by(kind)}
-            with naming(step.name):
+            with naming(settings, step.name):
                 found = (kind.own_plan or plan_settings)(step.job.config, **options)
             steps[step.name] = found
             lines += ["", f"step {step.name} ({kind.name})", *(f"  {line}" for line in str(found).splitlines())]
@@ -83,7 +83,7 @@ def dry_run(settings: ChainConfig, address: str | None = None) -> Iterator[str]:
         if step.state != OPEN or step.name not in job.jobs:
             continue
         one, lines = job.jobs[step.name], list[str]()
-        with naming(step.name), job.missing_outputs_allowed(waiting):
+        with naming(settings, step.name), job.missing_outputs_allowed(waiting):
             lines += dry_run_lines(one.config, address)
         yield from (f"  {line}" for line in "\n".join(lines).splitlines())
 

@@ -14,7 +14,7 @@ from raymill.cluster.answer import Answer
 from raymill.cluster.engine import _RunUnit
 from raymill.cluster.errors import DataError, Problem, as_record, from_record
 from raymill.cluster.readers.reader import what_to_correct
-from raymill.cluster.wording import FLAGS, OF_OTHERS, OPTIONS, in_python, of_the_command
+from raymill.cluster.wording import FLAGS, OF_OTHERS, OPTIONS, in_python, in_the_run_file, of_the_command, of_the_step
 from tests.support.stages import counting_stage
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +54,24 @@ ROOT = Path(__file__).parents[2]
 )  # fmt: skip
 def test_a_message_for_the_command_line_in_the_words_of_python(command, python):
     assert in_python(command) == python == in_python(python)
+
+
+def test_a_message_of_a_step_has_the_command_and_the_settings_of_its_run_file():
+    message = (
+        "`raymill prepare CONFIG -o duplicates.questions=remove -o 'clean.labels.x=[a b]' --replace`; `-o output=F`; "
+        "`-o split.keep=[s3://a/b]`; or -o execution.max_bad_files=0.05. See `raymill assess runs/x -o assess.a=b` or "
+        "`raymill train CONFIG --replace`, -o storage.endpoint_url=URL"
+    )
+    with of_the_step("data", "prepare"):
+        found = in_the_run_file(message)
+        assert in_the_run_file(found) == found
+    assert found == (
+        "`raymill run CONFIG -o steps.data.duplicates.questions=remove -o 'steps.data.clean.labels.x=[a b]' "
+        "--replace`; `-o output=F`; `-o steps.data.split.keep=[s3://a/b]`; or "
+        "-o steps.data.execution.max_bad_files=0.05. See `raymill assess runs/x -o assess.a=b` or "
+        "`raymill train CONFIG --replace`, -o storage.endpoint_url=URL"
+    )
+    assert in_the_run_file(message) == message
 
 
 @pytest.mark.parametrize(

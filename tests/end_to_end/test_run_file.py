@@ -8,7 +8,7 @@ import pytest
 
 import raymill
 from raymill.cluster.chain.job import ChainJob
-from raymill.cluster.errors import DataError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame import kinds
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
@@ -114,6 +114,41 @@ def test_a_learning_rate_of_a_middle_step_leaves_the_data_alone(tmp_path, monkey
     changed = [name for name, digest in after.manifest["artifacts"].items() if digest != before[name]]
     assert changed == ["publish", "sft"] and not after.step("data").fresh
     assert raymill.alias("models", "champion")["digest"] == after.manifest["artifacts"]["sft"]
+
+
+@pytest.mark.parametrize("matrix", [{}, {"matrix": {"split.seed": [1, 2]}}])
+def test_the_advice_of_a_step_is_a_command_of_the_run_file(tmp_path, monkeypatch, matrix):
+    """One question in eleven is asked twice. The command that the step's page advises removes it."""
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    write_records(Path("in.jsonl"), 40)
+    rows = [json.loads(line) for line in Path("in.jsonl").read_text().splitlines()]
+    rows += [row | {"id": f"{row['id']}-b", "completion": f"So it is: {row['completion']}"} for row in rows[:4]]
+    Path("in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = run_file(tmp_path, "run", 1)["steps"]["data"] | {"gates": {"duplication": 0.01}} | matrix
+    Path("run.yaml").write_text(json.dumps({"kind": "run", "output": "run", "steps": {"data": data}}))
+    first = raymill.run("run.yaml", progress=False)
+    step = "data-1" if matrix else "data"
+    (gate,) = [one for one in first.step(step).assessment["gates"] if one["state"] == "failed"]
+    command = "raymill run CONFIG -o steps.data.duplicates.questions=remove --replace"
+    assert gate["name"] == "duplication" and gate["mend"].endswith(f"Remove them: `{command}`.")
+    assert command in Path(f"run/{step}/report.html").read_text() and "raymill prepare" not in first.text
+    change = {"steps.data.duplicates.questions": "remove"}
+    after = raymill.run("run.yaml", override=change, replace=True, progress=False)
+    assert not [one for one in after.step(step).assessment["gates"] if one["state"] == "failed"]
+
+
+def test_the_refusal_of_a_tagged_step_names_the_settings_of_the_run_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    write_records(Path("in.jsonl"), 40)
+    given = {"kind": "run", "output": "run", "steps": {"data": run_file(tmp_path, "run", 1)["steps"]["data"]}}
+    raymill.run(given, progress=False)
+    raymill.dataset.tag("rivers", "run/data")
+    write_records(Path("in.jsonl"), 50)
+    with pytest.raises(ConfigError) as refused:
+        raymill.run(given, replace=True, progress=False)
+    assert "`-o output=FOLDER`; `-o steps.data.split.keep=[" in refused.value.as_written
 
 
 @pytest.mark.parametrize("judged_better", [True, False])

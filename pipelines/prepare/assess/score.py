@@ -10,6 +10,7 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
+from raymill.cluster.wording import in_the_run_file
 from raymill.pipelines.prepare.assess.findings import Findings, RepeatedTexts
 from raymill.pipelines.prepare.assess.fixes import AGAIN, FixContext, fix_of
 from raymill.pipelines.prepare.assess.metrics import (
@@ -194,7 +195,7 @@ def assessment_of(
         value, state = judged.get(name), "not measured"
         if value is not None:
             state = "passed" if (value <= bound if name in MAXIMA else value >= bound) else "failed"
-        why = fix(name) if state == "failed" else ""
+        why = in_the_run_file(fix(name)) if state == "failed" else ""
         found.append(Gate(name=name, value=value, bound=bound, state=state, seen=seen.get(name, ""), mend=why))
     warnings = [fix("leakage")] if values["leakage"] and "leakage" not in bounds else []
     if unchecked:
@@ -209,7 +210,7 @@ def assessment_of(
         parts=parts,
         metrics=metrics,
         gates=found,
-        warnings=warnings,
+        warnings=[in_the_run_file(one) for one in warnings],
         findings=findings,
     )
 
