@@ -165,8 +165,8 @@ class Columns(Settings):
                 "{prompt: COLUMN, completion: COLUMN}, {messages: COLUMN}, {prompt: COLUMN, chosen: COLUMN, rejected: "
                 "COLUMN}"
             )
-        if self.tools and not self.messages:
-            raise ValueError("tools goes with messages")
+        if self.tools and self.text:
+            raise ValueError("tools goes with messages, or with prompt and completion or two answers")
         for name in ("input", "history", "system_prompt"):
             if getattr(self, name) and not (self.completion or (name == "input" and self.chosen)):
                 raise ValueError(f"{name} goes with prompt and completion")

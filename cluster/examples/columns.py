@@ -16,8 +16,8 @@ _CHAT = {"tools": "tools", "system": "system"} | _DESIRABLE
 _OTHERS = {"tools": "functions", "desirable": "kto_tag"}  # of OpenAI's older interface, of LLaMA-Factory
 _ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
 _RANKED = {"chosen": "completions", "rejected": "completions"}  # the best and the worst of them
-_COMPARED = {"system": "system", "margin": "margin"}
-_TURNS = {"system": "system", "history": "history"} | _DESIRABLE
+_COMPARED = {"tools": "tools", "system": "system", "margin": "margin"}
+_TURNS = {"tools": "tools", "system": "system", "history": "history"} | _DESIRABLE
 # `messages` as chat templates and OpenAI have them, `conversations` of ShareGPT, pairs and preferences of TRL, Alpaca's
 # instructions. `text` is the last: in data sets that have both (Alpaca's), it is the conversation as one text.
 FORMS: tuple[Form, ...] = (

@@ -3,7 +3,7 @@
     str          a text
     Chat         messages of roles system, user, assistant and tool, which end with an answer or a tool call; a
                  question and its answer is a chat of one exchange
-    Preference   messages that end with a question, a chosen answer and a rejected one
+    Preference   messages that end with a question, a chosen answer and a rejected one; an answer may call tools
 
 The answer of a chat may have been judged, as for KTO, and a preference may have a margin.
 
@@ -15,7 +15,7 @@ questions and answers by `records.templates`, chats become texts by `records.cha
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -53,8 +53,6 @@ _MESSAGES = pa.list_(
         ]
     )
 )
-# Messages of preferences, which are plain.
-_TURNS = pa.list_(pa.struct([("role", pa.string()), ("content", _TEXT)]))
 # Whether an answer is desirable, and the difference of the scores of two, by the names that TRL reads.
 _LABEL, _MARGIN = {"label": pa.bool_()}, {"margin": pa.float64()}
 # Columns and keys of messages that only some records need; others are written without them, see `columns_in_use`.
@@ -66,7 +64,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "instruction": {"system": _TEXT, "instruction": _TEXT, "input": _TEXT, "output": _TEXT} | _LABEL,
     "messages": {"messages": _MESSAGES, "tools": _TEXT} | _LABEL,
     "preference": {"system": _TEXT, "prompt": _TEXT, "chosen": _TEXT, "rejected": _TEXT} | _MARGIN,
-    "preference_messages": {"prompt": _TURNS, "chosen": _TURNS, "rejected": _TURNS} | _MARGIN,
+    "preference_messages": {**dict.fromkeys(("prompt", "chosen", "rejected"), _MESSAGES), "tools": _TEXT} | _MARGIN,
 }
 ROLES = ("system", "user", "assistant", "tool")
 # Why a row is no record, or a record has no such shape.
@@ -165,25 +163,41 @@ class Chat:
     @property
     def is_plain(self) -> bool:
         """Whether it has texts alone: no tools, reasoning or weights of the loss."""
-        return not self.tools and not any(
-            one.role == "tool" or one.calls or any(key != "name" for key, _ in one.keys) for one in self.messages
-        )
+        return not self.tools and _are_plain(self.messages)
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
     """A question and two answers.
 
-    system: may be empty. earlier: the turns before the question, texts alone. margin: the difference of the answers'
-    scores; None if it is not known.
+    asked: up to the question, the last message of a user; after it there may be calls of tools and their results that
+    both answers follow. chosen, rejected: each ends with an assistant's message, before which there may be calls of
+    tools and their results. tools: as of `Chat`. margin: the difference of the answers' scores; None if it is not
+    known.
     """
 
-    system: str
-    prompt: str
-    chosen: str
-    rejected: str
-    earlier: tuple[Message, ...] = ()
+    asked: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    tools: str = ""
     margin: float | None = None
+
+    @property
+    def chats(self) -> tuple[Chat, Chat]:
+        """The conversation with the chosen answer, and with the rejected one."""
+        chosen, rejected = (Chat((*self.asked, *answer), tools=self.tools) for answer in (self.chosen, self.rejected))
+        return chosen, rejected
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has texts alone."""
+        return all(one.is_plain for one in self.chats)
+
+    @property
+    def has_equal_answers(self) -> bool:
+        """Whether both answers are the same, apart from white space around them and ids of calls."""
+        chosen, rejected = ("\n".join(one.text for one in some).strip() for some in (self.chosen, self.rejected))
+        return chosen == rejected
 
 
 Content = str | Chat | Preference
@@ -199,6 +213,13 @@ def pair(system: str, prompt: str, input: str, completion: str) -> Chat:
     question = with_input(prompt, input)
     first = (Message("system", system),) if system else ()
     return Chat((*first, Message("user", question), Message("assistant", completion)), input)
+
+
+def preference(system: str, prompt: str, chosen: str, rejected: str, margin: float | None = None) -> Preference:
+    """A question and two answers that are texts. system: may be empty."""
+    first = (Message("system", system),) if system else ()
+    asked = (*first, Message("user", prompt))
+    return Preference(asked, (Message("assistant", chosen),), (Message("assistant", rejected),), margin=margin)
 
 
 def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
@@ -218,21 +239,24 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
             raise Unusable("not_a_preference")
         margin = {} if content.margin is None else {"margin": content.margin}
         if shape == "preference_messages":
-            *asked, chosen = (_as_dict(one) for one in with_answer(content, content.chosen).messages)
-            return {
-                "prompt": asked,
-                "chosen": [chosen],
-                "rejected": [chosen | {"content": content.rejected}],
-            } | margin
-        if content.earlier:
+            tools = {"tools": content.tools} if content.tools else {}
+            parts = {"prompt": content.asked, "chosen": content.chosen, "rejected": content.rejected}
+            return {name: [as_dict(one) for one in part] for name, part in parts.items()} | tools | margin
+        if not content.is_plain:
+            raise Unusable("other_keys")
+        *first, question = content.asked
+        if len(first) > 1 or (first and first[0].role != "system"):
             raise Unusable("several_turns")
-        return {name: getattr(content, name) for name in ("system", "prompt", "chosen", "rejected")} | margin
+        system = first[0].content if first else ""
+        (chosen,), (rejected,) = content.chosen, content.rejected
+        texts = {"prompt": question.content, "chosen": chosen.content, "rejected": rejected.content}
+        return {"system": system} | texts | margin
     if isinstance(content, Preference):
         raise Unusable("a_preference")
     label = {} if content.desirable is None else {"label": content.desirable}
     if shape == "messages":
         tools = {"tools": content.tools} if content.tools else {}
-        return {"messages": [_as_dict(one) for one in content.messages]} | tools | label
+        return {"messages": [as_dict(one) for one in content.messages]} | tools | label
     if not content.is_plain:
         raise Unusable("other_keys")
     *first, question, answer = content.messages
@@ -245,7 +269,7 @@ def to_shape(content: Content, shape: Shape) -> dict[str, Any]:
     return {"system": system, "instruction": instruction, "input": content.input, "output": answer.content} | label
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
+def as_dict(message: Message) -> dict[str, Any]:
     """A message as the columns have it, with the keys that it has."""
     calls = [
         ({} if one.id is None else {"id": one.id})
@@ -268,23 +292,18 @@ def columns_in_use(shape: Shape, used: Collection[str]) -> dict[str, pa.DataType
         return name not in OPTIONAL or name in used
 
     columns = {name: type for name, type in COLUMNS[shape].items() if is_used(name)}
-    if shape == "messages":
-        columns["messages"] = pa.list_(pa.struct([one for one in _MESSAGES.value_type if is_used(one.name)]))
-    return columns
+    messages = pa.list_(pa.struct([one for one in _MESSAGES.value_type if is_used(one.name)]))
+    return {name: messages if type == _MESSAGES else type for name, type in columns.items()}
 
 
 def as_columns(content: Content) -> dict[str, Any]:
-    """Its columns as text, messages or preference; as preference_messages of a preference of several turns."""
+    """Its columns as text, messages or preference; as preference_messages of a preference of several turns or
+    with tools.
+    """
     if isinstance(content, Preference):
-        return to_shape(content, "preference_messages" if content.earlier else "preference")
+        is_one = content.is_plain and len([one for one in content.asked if one.role != "system"]) == 1
+        return to_shape(content, "preference" if is_one else "preference_messages")
     return to_shape(content, "text" if isinstance(content, str) else "messages")
-
-
-def with_answer(preference: Preference, answer: str) -> Chat:
-    """The question, after the turns before it, with one of its answers."""
-    system = (Message("system", preference.system),) if preference.system else ()
-    question = Message("user", preference.prompt)
-    return Chat((*system, *preference.earlier, question, Message("assistant", answer)))
 
 
 def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:
@@ -293,13 +312,11 @@ def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:
         case "text":
             return values["text"]
         case "preference":
-            chosen, rejected = values["chosen"], values["rejected"]
-            return Preference(values["system"], values["prompt"], chosen, rejected, margin=values.get("margin"))
+            system, prompt, chosen, rejected = (values[one] for one in ("system", "prompt", "chosen", "rejected"))
+            return preference(system, prompt, chosen, rejected, values.get("margin"))
         case "preference_messages":
-            *earlier, last = map(_from_dict, values["prompt"])
-            system = earlier.pop(0).content if earlier and earlier[0].role == "system" else ""
-            chosen, rejected = (values[name][0]["content"] for name in ("chosen", "rejected"))
-            return Preference(system, last.content, chosen, rejected, tuple(earlier), values.get("margin"))
+            asked, better, worse = (tuple(map(_from_dict, values[one])) for one in ("prompt", "chosen", "rejected"))
+            return Preference(asked, better, worse, values.get("tools") or "", values.get("margin"))
         case "pairs":
             chat = pair(values["system"], values["prompt"], "", values["completion"])
         case "instruction":
@@ -310,7 +327,7 @@ def from_shape(values: Mapping[str, Any], shape: Shape) -> Content:
 
 
 def _from_dict(message: Mapping[str, Any]) -> Message:
-    """The inverse of `_as_dict`; keys may be null."""
+    """The inverse of `as_dict`; keys may be null."""
     if len(message) == 2:  # most records have no others
         return Message(message["role"], message["content"])
     calls = ((one["function"], one.get("id")) for one in message.get("tool_calls") or ())
@@ -319,6 +336,13 @@ def _from_dict(message: Mapping[str, Any]) -> Message:
         message["content"],
         tuple(ToolCall(function["name"], function["arguments"], id) for function, id in calls),
         tuple((key, message[key]) for key in KEYS if message.get(key) is not None),
+    )
+
+
+def _are_plain(messages: Sequence[Message]) -> bool:
+    """Whether messages have texts alone."""
+    return not any(
+        one.role == "tool" or one.calls or any(key != "name" for key, _ in one.keys) for one in messages
     )
 
 
@@ -335,7 +359,7 @@ def question_and_answer(content: Content) -> tuple[str, str] | None:
     if isinstance(content, str):
         return None
     if isinstance(content, Preference):
-        return content.prompt, content.chosen
+        content = content.chats[0]
     asked = next(one.content for one in reversed(content.messages) if one.role == "user")
     return asked, content.messages[-1].content
 
@@ -363,18 +387,15 @@ class Sides:
 
 def sides_of(content: Content) -> Sides:
     """System message, question and answer of a record."""
-    if isinstance(content, Chat):
-        spoken = [one.text for one in content.messages if one.role != "system"]
-        system = content.messages[0].content if content.messages[0].role == "system" else ""
-        turns = sum(one.role == "user" for one in content.messages)
-        return Sides(system + content.tools, "\n".join(spoken[:-1]), spoken[-1], turns)
-    asked = question_and_answer(content)
-    if asked is None:
-        assert isinstance(content, str)
+    if isinstance(content, str):
         return Sides("", content, "", 0)
-    assert isinstance(content, Preference)
-    question = "\n".join([*(one.text for one in content.earlier), content.prompt])
-    return Sides(content.system, question, content.chosen, 1 + sum(one.role == "user" for one in content.earlier))
+    if isinstance(content, Chat):
+        asked, answer = content.messages[:-1], content.messages[-1:]
+    else:
+        asked, answer = content.asked, content.chosen
+    system = asked[0].content if asked[0].role == "system" else ""
+    question, said = ("\n".join(one.text for one in some if one.role != "system") for some in (asked, answer))
+    return Sides(system + content.tools, question, said, sum(one.role == "user" for one in asked))
 
 
 def tool_names(tools: str) -> list[str]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from raymill.cluster.examples.content import (
     KEYS,
+    REASONING,
     ROLES,
     Chat,
     Content,
@@ -22,6 +23,7 @@ from raymill.cluster.examples.content import (
     is_empty,
     judgement,
     pair,
+    preference,
     wanted,
     with_input,
 )
@@ -98,11 +100,11 @@ def _content(row: Mapping[str, str | None], roles: Mapping[str, Role] | None, cu
             both = [_messages(text) if _is_messages(text) else _dialogue(text) for text in (chosen, rejected)]
             if any(not one or one[0]["role"] not in ("system", "user") for one in both):
                 raise Unusable("no_prompt")
-            found = _of_chats(_optional(row.get("system")), [_chat(one) for one in both])
+            found = _of_chats(_optional(row.get("system")), both)
         else:
             prompt = with_input(wanted(row.get("prompt")), _optional(row.get("input")))
             found = _preference(_optional(row.get("system")), prompt, chosen, rejected)
-        return found if margin is None else replace(found, margin=margin)
+        return replace(found, tools=_tools(row.get("tools")), margin=margin)
     if "prompt" in row:
         system, input = _optional(row.get("system")), _optional(row.get("input"))
         asked, answer = wanted(row["prompt"]), wanted(row["completion"])
@@ -126,10 +128,10 @@ def _preference(system: str, prompt: str, chosen: str, rejected: str) -> Prefere
     """
     texts = (prompt, *(f"[{one}]" if _is_message(one) else one for one in (chosen, rejected)))
     if not any(map(_is_messages, texts)):
-        return Preference(system, texts[0], texts[1], texts[2])
+        return preference(system, texts[0], texts[1], texts[2])
     roles = ("user", "assistant", "assistant")
     question, *answers = map(_as_messages, texts, roles)
-    return _of_chats(system, [_chat(one if one[0]["role"] != "assistant" else [*question, *one]) for one in answers])
+    return _of_chats(system, [one if one[0]["role"] != "assistant" else [*question, *one] for one in answers])
 
 
 def _dialogue(text: str) -> list[dict[str, Any]]:
@@ -146,18 +148,33 @@ def _dialogue(text: str) -> list[dict[str, Any]]:
     ]
 
 
-def _of_chats(system: str, chats: list[Chat]) -> Preference:
-    """system: of chats without one."""
-    if not all(one.is_plain for one in chats):
-        raise Unusable("other_keys")
-    (*before, answer), (*other, worse) = (one.messages for one in chats)
-    if before != other:
+def _of_chats(system: str, both: list[list[dict[str, Any]]]) -> Preference:
+    """Two conversations that differ in what follows their last question. system: of those without one.
+
+    What both have after the question, calls of tools and their results, is a part of what was asked.
+    """
+    chosen, rejected = (tuple(map(_of_preference, _chat(one).messages)) for one in both)
+    most = min(len(chosen), len(rejected)) - 1
+    shared = next((at for at in range(most) if chosen[at] != rejected[at]), most)
+    while shared and {chosen[shared].role, rejected[shared].role} != {"assistant"}:
+        shared -= 1
+    asked, better, worse = chosen[:shared], chosen[shared:], rejected[shared:]
+    if any(one.role not in ("assistant", "tool") for one in (*better, *worse)):
         raise Unusable("different_questions")
-    if before[0].role == "system":
-        system, *before = before[0].content or system, *before[1:]
-    *earlier, question = before
-    turns = tuple(Message(one.role, one.content) for one in earlier)  # without names
-    return Preference(system, question.content, answer.content, worse.content, turns)
+    if asked[0].role == "system" and not asked[0].content:
+        asked = asked[1:]
+    if system and asked[0].role != "system":
+        asked = (Message("system", system), *asked)
+    return Preference(asked, better, worse)
+
+
+def _of_preference(message: Message) -> Message:
+    """A message of a preference: without names of speakers. Weights of the loss have no place in one."""
+    if any(key not in ("name", "tool_call_id", *REASONING) for key, _ in message.keys):
+        raise Unusable("other_keys")
+    if message.role == "tool":
+        return message
+    return replace(message, keys=tuple(one for one in message.keys if one[0] != "name"))
 
 
 def _ranked(text: str) -> list[dict[str, Any]]:
@@ -204,7 +221,9 @@ def _is_message(text: str) -> bool:
         message = json.loads(text) if text.lstrip().startswith("{") else None
     except (ValueError, RecursionError):
         return False
-    return isinstance(message, dict) and ({"role", "content"} <= message.keys() or {"from", "value"} <= message.keys())
+    return isinstance(message, dict) and any(
+        keys <= message.keys() for keys in ({"role", "content"}, {"role", "tool_calls"}, {"from", "value"})
+    )
 
 
 def _is_messages(text: str) -> bool:

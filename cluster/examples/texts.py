@@ -32,26 +32,32 @@ def texts_of(content: Content) -> list[str]:
     """
     if isinstance(content, str):
         return [content]
-    if isinstance(content, Preference):
-        earlier = (one.content for one in content.earlier)
-        return [content.system, content.prompt, content.chosen, content.rejected, *earlier]
-    said = ([*([] if one.role == "tool" else [_hidden(one.content)[0]]), *one.reasoning] for one in content.messages)
-    return [*chain.from_iterable(said), content.input]
+    said = (
+        [*([] if one.role == "tool" else [_hidden(one.content)[0]]), *one.reasoning] for one in _messages(content)
+    )
+    return [*chain.from_iterable(said), *([content.input] if isinstance(content, Chat) else [])]
+
+
+def _messages(content: Chat | Preference) -> tuple[Message, ...]:
+    if isinstance(content, Chat):
+        return content.messages
+    return (*content.asked, *content.chosen, *content.rejected)
 
 
 def compared_texts(content: Content) -> list[str]:
     """What duplicates are found by: all that its messages say, and the names of its tools."""
-    if not isinstance(content, Chat):
-        return texts_of(content)
-    return [*(one.text for one in content.messages), content.input, *tool_names(content.tools)]
+    if isinstance(content, str):
+        return [content]
+    input = [content.input] if isinstance(content, Chat) else []
+    return [*(one.text for one in _messages(content)), *input, *tool_names(content.tools)]
 
 
 def data_of(content: Content) -> list[str]:
     """Strings and numbers of tool calls, results and tools, and names: of these only personal data is replaced."""
-    return [value for text in _data(content) for value in _values_of(text)] if isinstance(content, Chat) else []
+    return [value for text in _data(content) for value in _values_of(text)] if not isinstance(content, str) else []
 
 
-def _data(content: Chat) -> list[str]:
+def _data(content: Chat | Preference) -> list[str]:
     """Texts that are JSON in most cases."""
     found = (
         (
@@ -59,7 +65,7 @@ def _data(content: Chat) -> list[str]:
             *(value for key, value in one.keys if key == "name"),
             *([one.content] if one.role == "tool" else _hidden(one.content)[1]),
         )
-        for one in content.messages
+        for one in _messages(content)
     )
     return [*filter(None, chain.from_iterable(found)), *filter(None, [content.tools])]
 
@@ -128,13 +134,6 @@ def with_texts(content: Content, texts: list[str]) -> Content:
     """
     if isinstance(content, str):
         return wanted(texts[0])
-    if isinstance(content, Preference):
-        prompt, chosen, rejected, *earlier = (wanted(text) for text in texts[1:])
-        turns = (replace(old, content=text) for old, text in zip(content.earlier, earlier, strict=True))
-        found = replace(content, system=texts[0], prompt=prompt, chosen=chosen, rejected=rejected, earlier=tuple(turns))
-        if found.chosen.strip() == found.rejected.strip():
-            raise Unusable("equal_answers")
-        return found
     count = len(texts_of(content))
     spoken, values = iter(texts[:count]), iter(texts[count:])
     has_data = len(texts) > count
@@ -143,7 +142,7 @@ def with_texts(content: Content, texts: list[str]) -> Content:
         return _with_values(text, values) if text and has_data else text
 
     messages = []
-    for old in content.messages:
+    for old in _messages(content):
         said = "" if old.role == "tool" else next(spoken)
         keys = [(key, next(spoken) if key in REASONING else value) for key, value in old.keys]
         calls = tuple(replace(call, arguments=data(call.arguments)) for call in old.calls)
@@ -155,9 +154,17 @@ def with_texts(content: Content, texts: list[str]) -> Content:
             # A call that cleaning took out, as a line of a quoted mail, stays with its text.
             said = _shown(said if said.count(_HIDDEN) == len(shown) else hidden[0], shown)
         messages.append(Message(old.role, said, calls, tuple(keys)))
-    tools, input = data(content.tools), next(spoken)
+    tools = data(content.tools)
     if any(map(is_empty, messages)):
         raise Unusable("empty")
+    if isinstance(content, Preference):
+        asked, answers = len(content.asked), len(content.asked) + len(content.chosen)
+        parts = (tuple(messages[:asked]), tuple(messages[asked:answers]), tuple(messages[answers:]))
+        found = Preference(*parts, tools, content.margin)
+        if found.has_equal_answers:
+            raise Unusable("equal_answers")
+        return found
+    input = next(spoken)
     # Cleaning may change where an input begins in its question; then it stays a part of the question alone.
     question = next(one.content for one in messages if one.role == "user")
     input = input if input and question.endswith(f"\n\n{input}") else ""

@@ -152,7 +152,7 @@ class Asker:
             raise Refusal(
                 "empty" if error.reason == "empty" else "no_record", contents.REASONS[error.reason]
             ) from error
-        if isinstance(content, Preference) and content.chosen == content.rejected:
+        if isinstance(content, Preference) and content.has_equal_answers:
             raise Refusal("no_record", contents.REASONS["equal_answers"])
         drawn = {name: str(row.fields[name]) for name in self.choices if name not in fields}
         of_seed = {name: row.fields.get(name) for name in self.carried}

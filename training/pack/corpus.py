@@ -58,7 +58,7 @@ _OPTIONAL = ("tools", "id", "group", "input", "history", "system")
 # Roles of columns whose usual names are recognised.
 _ROLES: Mapping[Records, tuple[str, ...]] = {
     "text": ("messages", "tools", "system", "prompt", "completion", "input", "history", "text"),
-    "pairs": ("prompt", "chosen", "rejected", "input", "system"),
+    "pairs": ("prompt", "chosen", "rejected", "input", "system", "tools"),
     "labelled": (
         "messages",
         "tools",

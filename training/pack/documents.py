@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, NoReturn
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import REASONS, Preference, Unusable, judgement, with_answer
+from raymill.cluster.examples import content as contents
+from raymill.cluster.examples.content import REASONS, Preference, Unusable, as_dict, judgement
 from raymill.cluster.examples.copies import MAX_COPIES
 from raymill.cluster.examples.messages import (
     BadMessage,
@@ -281,13 +282,14 @@ def _documents(row: Row, columns: ReadColumns, file_split: str | None, records: 
             raise _Refused("bad_label", f"column {columns.named['label']} is {judged!r:.200}; wanted true or false")
         return [replace(_document(content, row, columns, file_split, _question(content)), desirable=desirable)]
     both = _preference(row, columns)
-    if both.chosen.strip() == both.rejected.strip():
-        raise _Refused("equal_answers", both.chosen)
-    chosen, rejected = (_of_last_answer(_as_chat(both, answer)) for answer in (both.chosen, both.rejected))
+    if both.has_equal_answers:
+        raise _Refused("equal_answers", both.chosen[-1].text)
+    chosen, rejected = (_answered_from(len(both.asked), _as_chat(one)) for one in both.chats)
+    question = replace(chosen, messages=chosen.messages[: len(both.asked)])
     if records == "labelled":
         found = []
         for name, content, desirable in (("chosen", chosen, True), ("rejected", rejected, False)):
-            document = _document(content, row, columns, file_split, _question(content))
+            document = _document(content, row, columns, file_split, question)
             id = f"{document.id}/{name}" if "id" in columns.named else document.id
             found.append(replace(document, id=id, desirable=desirable))
         return found
@@ -298,34 +300,49 @@ def _documents(row: Row, columns: ReadColumns, file_split: str | None, records: 
     if margin is not None and not abs(number) <= MOST_MARGIN:
         wanted = f"a number from -{MOST_MARGIN:,.0f} to {MOST_MARGIN:,.0f}"
         raise _Refused("bad_margin", f"column {columns.named['margin']} is {margin!r:.200}; wanted {wanted}")
-    return [_document(TwoAnswers(chosen, rejected, number), row, columns, file_split, _question(chosen))]
+    return [_document(TwoAnswers(chosen, rejected, number), row, columns, file_split, question)]
 
 
-def _as_chat(preference: Preference, answer: str) -> Chat:
-    return Chat([{"role": one.role, "content": one.content} for one in with_answer(preference, answer).messages])
+def _as_chat(chat: contents.Chat) -> Chat:
+    tools = standard_tools(json.loads(chat.tools)) if chat.tools else None
+    return Chat([with_standard_calls(as_dict(one)) for one in chat.messages], tools)
 
 
 def _last_answer(content: Content) -> Chat | Pair:
     """The content with its last answer alone to train on."""
     if isinstance(content, Pair):
-        return _of_last_answer(as_chat(content)) if content.history else content
+        if not content.history:
+            return content
+        content = as_chat(content)
     assert isinstance(content, Chat)
-    return _of_last_answer(content)
+    return _answered_from(_start_of_answer(content) or 0, content)
 
 
-def _of_last_answer(content: Chat) -> Chat:
-    turns = [at for at, message in enumerate(content.messages) if message["role"] == "assistant"]
-    earlier = frozenset(turns[:-1])
-    messages = [m | {"train": False} if at in earlier else m for at, m in enumerate(content.messages)]
+def _answered_from(start: int, content: Chat) -> Chat:
+    """The conversation with the answers from message `start` on alone to train on."""
+    messages = [
+        one | {"train": False} if at < start and one["role"] == "assistant" else one
+        for at, one in enumerate(content.messages)
+    ]
     return replace(content, messages=messages)
+
+
+def _start_of_answer(content: Chat) -> int | None:
+    """The first message of the last answer, with its calls of tools and their results; None without an answer."""
+    roles = [message["role"] for message in content.messages]
+    if "assistant" not in roles:
+        return None
+    start = len(roles) - 1 - roles[::-1].index("assistant")
+    while start and roles[start - 1] == "tool" and "assistant" in roles[:start]:
+        start -= 1 + roles[start - 1 :: -1].index("assistant")
+    return start
 
 
 def _question(content: Chat | Pair) -> Content:
     """All before the last answer."""
     if isinstance(content, Pair):
         return replace(content, completion="")
-    turns = [at for at, message in enumerate(content.messages) if message["role"] == "assistant"]
-    return replace(content, messages=content.messages[: turns[-1] if turns else None])
+    return replace(content, messages=content.messages[: _start_of_answer(content)])
 
 
 def as_chat(pair: Pair) -> Chat:
@@ -430,10 +447,11 @@ def _content(row: Row, columns: ReadColumns) -> Content:
                     raise _Refused("bad_history", f"column {column('history')} has {turn!r}; wanted [prompt, answer]")
             if not completion or completion.isspace():
                 raise _Refused("empty_completion", prompt)
-            return Pair(prompt, completion, system, tuple((asked, answer) for asked, answer in turns))
+            pair = Pair(prompt, completion, system, tuple((asked, answer) for asked, answer in turns))
+            return _chat(as_chat(pair).messages, row, columns) if _value(row, column("tools")) else pair
         case _ if "chosen" in columns.named:
             both = _preference(row, columns)
-            return _as_chat(both, both.chosen)
+            return _as_chat(both.chats[0])
         case _:
             return _chat(_messages(row, columns), row, columns)
 
@@ -463,7 +481,7 @@ def _chat(messages: list[dict[str, Any]], row: Row, columns: ReadColumns) -> Cha
 
 def _preference(row: Row, columns: ReadColumns) -> Preference:
     """A question and two answers, read as `raymill prepare` reads preferences."""
-    roles = ("system", "prompt", "input", "chosen", "rejected")
+    roles = ("system", "prompt", "input", "chosen", "rejected", "tools")
     named = {role: name for role in roles if (name := columns.named.get(role)) is not None}
     try:
         content = content_of({role: as_json_text(without_nulls(_value(row, name))) for role, name in named.items()})

@@ -264,6 +264,10 @@ class Encoder:
                 encoded.misfits.append(Misfit(example.document, problem, self._read(ids[:200].tolist())))
             else:
                 encoded.examples.append(example)
+        if documents and documents[0].desirable is not None:
+            several = self._in_several_renderings(encoded.examples)
+            encoded.examples[:] = [one for one in encoded.examples if one.document not in several]
+            encoded.misfits += several.values()
         used = {example.document for example in encoded.examples}
         for misfit in encoded.misfits:
             if misfit.document in used:
@@ -272,7 +276,7 @@ class Encoder:
 
     def _answers(self, documents: Sequence[Document]) -> Encoded:
         """One example of each question with two answers. Left out are those that differ in the tokens of the question,
-        and those whose answers are the same tokens.
+        those whose answers are the same tokens, and those with an answer in several renderings.
         """
         contents = [document.content for document in documents]
         chats = [(one.chosen, one.rejected) for one in contents if isinstance(one, TwoAnswers)]
@@ -280,6 +284,8 @@ class Encoder:
         apart = self.encode([replace(one, content=chat) for one, both in each for chat in both])
         found = {example.document: example for example in apart.examples}
         refused = {misfit.document: misfit for misfit in reversed(apart.misfits)}
+        refused |= (several := self._in_several_renderings(apart.examples))
+        found = {document: example for document, example in found.items() if document not in several}
         encoded = Encoded([], [], apart.notes)
         for number in range(len(documents)):
             chosen, rejected = found.get(2 * number), found.get(2 * number + 1)
@@ -297,6 +303,17 @@ class Encoder:
             ids, trained = (np.concatenate(both) for both in zip(chosen[2:4], rejected[2:4], strict=True))
             encoded.examples.append(Example(number, 0, ids, trained, chosen=len(chosen.ids)))
         return encoded
+
+    def _in_several_renderings(self, examples: Sequence[Example]) -> dict[int, Misfit]:
+        """By document, the answers of several turns of which the template changes earlier ones as the chat goes on. The
+        log-probability of such an answer is in no single rendering.
+        """
+        renderings = Counter(one.document for one in examples)
+        return {
+            one.document: Misfit(one.document, "answer_in_several_renderings", self._read(one.ids[:200].tolist()))
+            for one in examples
+            if renderings[one.document] > 1
+        }
 
     def _texts(self, documents: Sequence[Document], encoded: Encoded) -> Iterator[Example]:
         texts = [str(document.content) for document in documents]

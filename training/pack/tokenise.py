@@ -141,9 +141,12 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
     if not examples.manifest.rows:
         counters = examples.manifest.counters
         reasons = [f"{int(n)} {name.partition('/')[2]}" for name, n in counters.items() if name.startswith("left_out/")]
+        several = " The chat template changes calls of tools once they are answered: set `model.chat_template` to one "
+        several += "that does not, or give the calls and their results as part of the prompt."
         raise DataError(
             f"{path}: no document gives an example to train on. Left out: "
             f"{', '.join(reasons) or 'none'}. Check `columns`, and look at one with `raymill pack CONFIG --preview 3`."
+            + several * ("left_out/answer_in_several_renderings" in counters)
         )
 
 

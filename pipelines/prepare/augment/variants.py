@@ -191,10 +191,9 @@ def _roles(content: Content) -> list[_Role]:
     if isinstance(content, str):
         return ["question"]
     role: dict[str, _Role] = {"user": "question", "assistant": "answer"}
-    if isinstance(content, Preference):
-        return ["other", "question", "answer", "answer", *(role[one.role] for one in content.earlier)]
+    messages = content.messages if isinstance(content, Chat) else (*content.asked, *content.chosen, *content.rejected)
     found = list[_Role]()
-    for one in content.messages:
+    for one in messages:
         found += [] if one.role == "tool" else [role.get(one.role, "other")]
         found += ["answer"] * len(one.reasoning)
-    return [*found, "other"]
+    return [*found, "other"] if isinstance(content, Chat) else found

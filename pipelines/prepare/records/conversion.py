@@ -16,7 +16,6 @@ from raymill.cluster.examples.content import (
     as_columns,
     pair,
     to_shape,
-    with_answer,
 )
 from raymill.cluster.readers.inputs import Cut
 from raymill.pipelines.prepare.records.fields import id_of, value_of
@@ -232,7 +231,7 @@ class Conversion:
             Unusable: it does not fit the shape, or the template names an empty field.
         """
         chosen = isinstance(given, Preference) and self.preferences == "chosen"
-        content = with_answer(given, given.chosen) if chosen and isinstance(given, Preference) else given
+        content = given.chats[0] if chosen and isinstance(given, Preference) else given
         operation = "chosen" if chosen else ""
         if isinstance(content, str) and self.shape != "text":
             content, operation = filled(self.template, content, record.metadata, title), "template"

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from raymill.cluster.artifact import fingerprint
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.examples.content import Content, Preference
+from raymill.cluster.examples.content import Content, Message, Preference
 from raymill.cluster.store.interface import NotFound
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records.fields import ANNOTATIONS, as_text, listed, refuse_origin
@@ -161,14 +161,22 @@ def _with_text(content: Content, name: str, edit: Edit) -> Content | None:
     if isinstance(content, str):
         return edit.new if name == "text" and content == edit.old else None
     if isinstance(content, Preference):
-        is_one = name in ("system", "prompt", "chosen", "rejected") and getattr(content, name) == edit.old
-        changed: dict[str, Any] = {name: edit.new}
-        return replace(content, **changed) if is_one else None
+        part = name if name in ("chosen", "rejected") else "asked"
+        role = {"system": "system", "prompt": "user", "chosen": "assistant", "rejected": "assistant"}.get(name)
+        changed = _with_last(getattr(content, part), role, edit)
+        parts: dict[str, Any] = {part: changed}
+        return None if changed is None else replace(content, **parts)
     role = {"prompt": "user", "completion": "assistant", "system": "system"}.get(name)
-    places = [at for at, one in enumerate(content.messages) if one.role == role]
-    if not places or content.messages[places[-1]].content != edit.old:
-        return None
-    messages = list(content.messages)
-    messages[places[-1]] = replace(messages[places[-1]], content=edit.new)
+    messages = _with_last(content.messages, role, edit)
     # The input is a part of the question that was replaced.
-    return replace(content, messages=tuple(messages), input="" if role == "user" else content.input)
+    if messages is None:
+        return None
+    return replace(content, messages=messages, input="" if role == "user" else content.input)
+
+
+def _with_last(messages: tuple[Message, ...], role: str | None, edit: Edit) -> tuple[Message, ...] | None:
+    """The messages with another text in the last of a role; None if there is none with `edit.old`."""
+    at = max((at for at, one in enumerate(messages) if one.role == role), default=None)
+    if at is None or messages[at].content != edit.old:
+        return None
+    return (*messages[:at], replace(messages[at], content=edit.new), *messages[at + 1 :])

@@ -621,7 +621,8 @@ class _Unit:
         ]
         self.scratch.write(RECORDS, pa.Table.from_pylist(rows, self.schema))
         for _, columns in passed:
-            keys = {key for one in columns.get("messages", ()) for key in one}
+            messages = [one for value in columns.values() if isinstance(value, list) for one in value]
+            keys = {key for one in messages for key in one}
             self.counters.update(f"with/{name}" for name in {*columns, *keys} if name in OPTIONAL)
         stay, dedup = [record for record, _ in passed], self.config.dedup
         sides = [sides_of(one.content) for one in stay]

@@ -23,11 +23,10 @@ from raymill.cluster.examples.content import (
     question_and_answer,
     sides_of,
     to_shape,
-    with_answer,
 )
 from raymill.cluster.examples.rows import content_of
 from raymill.cluster.examples.texts import texts_of, with_texts
-from tests.support.contents import chats, maybe, preferences, preferences_of_turns, some_text
+from tests.support.contents import chats, maybe, preference, preferences, preferences_of_turns, some_text
 
 EARLIER = (Message("user", "a?"), Message("assistant", "b."))
 
@@ -99,7 +98,7 @@ def test_a_judged_answer_keeps_its_judgement(chat, desirable, shape):
 
 @given(st.one_of(some_text, chats, preferences_of_turns))
 def test_texts_taken_out_and_put_back_change_nothing(content):
-    assume(not isinstance(content, Preference) or content.chosen.strip() != content.rejected.strip())
+    assume(not isinstance(content, Preference) or not content.has_equal_answers)
     assert with_texts(content, texts_of(content)) == content
 
 
@@ -155,8 +154,8 @@ SPOKEN = Chat((Message("system", "s"), *CHAT.messages))
         (SPOKEN, "pairs", "several_turns"),
         (SPOKEN, "instruction", "several_turns"),
         (CHAT, "preference", "not_a_preference"),
-        (Preference("", "a?", "b.", "c."), "messages", "a_preference"),
-        (Preference("", "a?", "b.", "c."), "text", "a_preference"),
+        (preference("", "a?", "b.", "c."), "messages", "a_preference"),
+        (preference("", "a?", "b.", "c."), "text", "a_preference"),
     ],
 )
 def test_a_shape_that_cannot_say_a_record_refuses_it(content, shape, reason):
@@ -172,7 +171,7 @@ def test_null_keys_of_a_struct_column_are_no_other_keys():
 
 def test_the_question_and_answer_are_the_last_ones():
     assert question_and_answer(CHAT) == ("c?", "d.")
-    assert question_and_answer(Preference("s", "a?", "b.", "c.")) == ("a?", "b.")
+    assert question_and_answer(preference("s", "a?", "b.", "c.")) == ("a?", "b.")
     assert question_and_answer("a text") is None
 
 
@@ -180,7 +179,7 @@ def test_a_text_that_cleaning_empties_is_refused():
     for content, texts in (
         (CHAT, ["a?", " ", "c?", "d.", ""]),
         ("a", [""]),
-        (Preference("", "a", "b", "c"), ["", "a", "", "c"]),
+        (preference("", "a", "b", "c"), ["a", "", "c"]),
     ):
         with pytest.raises(Unusable, match="empty"):
             with_texts(content, texts)
@@ -204,7 +203,7 @@ def test_blank_optional_fields_are_none():
     row = {"system": " \n", "prompt": "a?", "input": "\t", "completion": "b."}
     assert content_of(row) == pair("", "a?", "", "b.")
     row = {"system": " ", "prompt": "a?", "chosen": "b.", "rejected": "c."}
-    assert content_of(row) == Preference("", "a?", "b.", "c.")
+    assert content_of(row) == preference("", "a?", "b.", "c.")
 
 
 def turns(*texts: str, system: str = "") -> str:
@@ -219,29 +218,29 @@ def turns(*texts: str, system: str = "") -> str:
     [
         (
             {"prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("a?", "c.")},
-            Preference("", "a?", "b.", "c."),
+            preference("", "a?", "b.", "c."),
         ),
-        ({"prompt": "[1]", "chosen": turns("b."), "rejected": turns("c.")}, Preference("", "[1]", "b.", "c.")),
-        ({"prompt": "a?", "chosen": turns("b."), "rejected": "c."}, Preference("", "a?", "b.", "c.")),
+        ({"prompt": "[1]", "chosen": turns("b."), "rejected": turns("c.")}, preference("", "[1]", "b.", "c.")),
+        ({"prompt": "a?", "chosen": turns("b."), "rejected": "c."}, preference("", "a?", "b.", "c.")),
         (
             {"prompt": json.dumps([{"role": "user", "content": "a?"}]), "chosen": turns("b."), "rejected": turns("c.")},
-            Preference("", "a?", "b.", "c."),
+            preference("", "a?", "b.", "c."),
         ),
         (
             {"prompt": "a?", "chosen": turns("a?", "b.", system="s"), "rejected": turns("a?", "c.", system="s")},
-            Preference("s", "a?", "b.", "c."),
+            preference("s", "a?", "b.", "c."),
         ),
         (
             {"system": "s", "prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("a?", "c.")},
-            Preference("s", "a?", "b.", "c."),
+            preference("s", "a?", "b.", "c."),
         ),
         ({"prompt": "a?", "chosen": turns("a?", "b."), "rejected": turns("d?", "c.")}, "different_questions"),
         (
             {"prompt": "x", "chosen": turns("a?", "b.", "c?", "d."), "rejected": turns("a?", "b.", "c?", "e.")},
-            Preference("", "c?", "d.", "e.", EARLIER),
+            preference("", "c?", "d.", "e.", EARLIER),
         ),
         ({"prompt": "a?", "chosen": '[{"role": "user", "content": "a?"}]', "rejected": turns("c.")}, "wrong_order"),
-        ({"prompt": "a?", "chosen": '["b."]', "rejected": "[}"}, Preference("", "a?", '["b."]', "[}")),
+        ({"prompt": "a?", "chosen": '["b."]', "rejected": "[}"}, preference("", "a?", '["b."]', "[}")),
     ],
 )
 def test_the_answers_of_a_preference_may_be_conversations(row, expected):
@@ -262,21 +261,21 @@ def hh(*texts: str) -> str:
 @pytest.mark.parametrize(
     ("chosen", "rejected", "expected"),
     [
-        (turns("a?", "b.", system="s"), turns("a?", "c.", system="s"), Preference("s", "a?", "b.", "c.")),
-        (turns("a?", "b."), turns("a?", "c."), Preference("", "a?", "b.", "c.")),
+        (turns("a?", "b.", system="s"), turns("a?", "c.", system="s"), preference("s", "a?", "b.", "c.")),
+        (turns("a?", "b."), turns("a?", "c."), preference("", "a?", "b.", "c.")),
         (turns("a?", "b."), turns("d?", "c."), "different_questions"),
-        (turns("a?", "b.", "c?", "d."), turns("a?", "b.", "c?", "e."), Preference("", "c?", "d.", "e.", EARLIER)),
+        (turns("a?", "b.", "c?", "d."), turns("a?", "b.", "c?", "e."), preference("", "c?", "d.", "e.", EARLIER)),
         (turns("a?", "b.", "c?", "d."), turns("a?", "c."), "different_questions"),
         (turns("b."), turns("c."), "no_prompt"),
         ("b.", "c.", "no_prompt"),
-        (hh("a?", "b."), hh("a?", "c."), Preference("", "a?", "b.", "c.")),
-        (hh("a?\n\nHumans: e", " b.\n"), hh("a?\n\nHumans: e", "c."), Preference("", "a?\n\nHumans: e", " b.\n", "c.")),
+        (hh("a?", "b."), hh("a?", "c."), preference("", "a?", "b.", "c.")),
+        (hh("a?\n\nHumans: e", " b.\n"), hh("a?\n\nHumans: e", "c."), preference("", "a?\n\nHumans: e", " b.\n", "c.")),
         (hh("a?", "b."), hh("d?", "c."), "different_questions"),
-        (hh("a?", "b.", "c?", "d."), hh("a?", "b.", "c?", "e."), Preference("", "c?", "d.", "e.", EARLIER)),
+        (hh("a?", "b.", "c?", "d."), hh("a?", "b.", "c?", "e."), preference("", "c?", "d.", "e.", EARLIER)),
         (hh("a?", ""), hh("a?", "c."), "empty"),
         (hh("a?", "b.", "c?"), hh("a?", "c."), "wrong_order"),
         (f"Once.{hh('a?', 'b.')}", f"Once.{hh('a?', 'c.')}", "no_prompt"),
-        (hh("a?", "b."), turns("a?", "c."), Preference("", "a?", "b.", "c.")),
+        (hh("a?", "b."), turns("a?", "c."), preference("", "a?", "b.", "c.")),
     ],
 )
 def test_two_conversations_without_a_prompt_are_a_preference(chosen, rejected, expected):
@@ -291,7 +290,8 @@ def test_two_conversations_without_a_prompt_are_a_preference(chosen, rejected, e
 
 @given(preferences)
 def test_a_preference_is_the_same_read_from_two_conversations(preference):
-    system, prompt, *answers = texts_of(preference)
+    *first, prompt, chosen, rejected = texts_of(preference)
+    system, answers = "".join(first), (chosen, rejected)
     row = {
         name: turns(prompt, answer, system=system) for name, answer in zip(("chosen", "rejected"), answers, strict=True)
     }
@@ -301,11 +301,11 @@ def test_a_preference_is_the_same_read_from_two_conversations(preference):
 def test_what_a_record_says():
     assert sides_of(SPOKEN) == Sides("s", "a?\nb.\nc?", "d.", 2) and sides_of(CHAT) == Sides("", "a?\nb.\nc?", "d.", 2)
     assert sides_of(pair("s", "a?", "in", "b.")) == Sides("s", "a?\n\nin", "b.", 1)
-    assert sides_of(Preference("s", "a?", "b.", "c.")) == Sides("s", "a?", "b.", 1)
-    assert sides_of(Preference("s", "c?", "d.", "e.", EARLIER)) == Sides("s", "a?\nb.\nc?", "d.", 2)
+    assert sides_of(preference("s", "a?", "b.", "c.")) == Sides("s", "a?", "b.", 1)
+    assert sides_of(preference("s", "c?", "d.", "e.", EARLIER)) == Sides("s", "a?\nb.\nc?", "d.", 2)
     assert sides_of("t") == Sides("", "t", "", 0)
     assert [sides_of(one).text for one in (CHAT, "t")] == ["a?\nb.\nc?\nd.", "t"]
-    assert texts_of(Preference("s", "a?", "b.", "c.")) == ["s", "a?", "b.", "c."]
+    assert texts_of(preference("s", "a?", "b.", "c.")) == ["s", "a?", "b.", "c."]
     assert texts_of(pair("s", "a?", "in", "b.")) == ["s", "a?\n\nin", "b.", "in"]
 
 
@@ -370,12 +370,12 @@ def test_what_speakers_say_outside_of_questions_and_answers_is_kept_apart():
 
 
 def test_of_a_preference_all_turns_are_cleaned_and_shape_preference_has_no_columns_for_earlier_ones():
-    content = Preference("s", "c?", "d.", "e.", EARLIER)
-    assert texts_of(content) == ["s", "c?", "d.", "e.", "a?", "b."]
+    content = preference("s", "c?", "d.", "e.", EARLIER)
+    assert texts_of(content) == ["s", "a?", "b.", "c?", "d.", "e."]
     louder = with_texts(content, [text.upper() for text in texts_of(content)])
     turns = (Message("user", "A?"), Message("assistant", "B."))
-    assert louder == Preference("S", "C?", "D.", "E.", turns)
-    assert with_answer(louder, "D.").messages == (
+    assert louder == preference("S", "C?", "D.", "E.", turns)
+    assert louder.chats[0].messages == (
         Message("system", "S"),
         *turns,
         Message("user", "C?"),
@@ -396,18 +396,18 @@ def said(text: str, role: str = "assistant") -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("prompt", "answers", "wanted"),
     [
-        ("a?", RANKED, Preference("", "a?", "d.", "b.")),
-        ("a?", SCORED, Preference("", "a?", "d.", "b.", margin=4.5)),
+        ("a?", RANKED, preference("", "a?", "d.", "b.")),
+        ("a?", SCORED, preference("", "a?", "d.", "b.", margin=4.5)),
         ("a?", [one | {"overall_score": 8} for one in SCORED], "tied_answers"),
-        ("a?", [*SCORED, {"response": "e.", "overall_score": 8}], Preference("", "a?", "d.", "b.", margin=4.5)),
+        ("a?", [*SCORED, {"response": "e.", "overall_score": 8}], preference("", "a?", "d.", "b.", margin=4.5)),
         ("a?", SCORED[:1], "bad_ranking"),
         ("a?", [*SCORED, {"response": "e."}], "bad_ranking"),
         ("a?", [*SCORED, {"response": "e.", "overall_score": "N/A"}], "bad_ranking"),
         ("a?", [{"rank": 0, "completion": " "}, RANKED[0]], "empty"),
         ("a?", [{"rank": 0, "completion": None}, RANKED[0]], "empty"),
         (said("a?", "user"), [{"rank": at, "completion": said(text)} for at, text in enumerate(("b.", "c."))],
-         Preference("", "a?", "b.", "c.")),
-        ("a?", [{"answer": "b.", "rank": 1.0}, {"answer": "c.", "rank": "2"}], Preference("", "a?", "b.", "c.")),
+         preference("", "a?", "b.", "c.")),
+        ("a?", [{"answer": "b.", "rank": 1.0}, {"answer": "c.", "rank": "2"}], preference("", "a?", "b.", "c.")),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["prompt", "context", "instruction"])
@@ -488,7 +488,7 @@ def test_a_judgement_is_true_or_false_and_belongs_to_one_answer(row, wanted):
 
 def test_a_preference_with_equal_answers_is_none():
     with pytest.raises(Unusable) as refused:
-        with_texts(Preference("", "a?", "b.", "c."), ["", "a?", "same", "same\n"])
+        with_texts(preference("", "a?", "b.", "c."), ["a?", "same", "same\n"])
     assert refused.value.reason == "equal_answers"
 
 
@@ -499,13 +499,13 @@ ANSWERS = {"chosen": "So.", "rejected": "No."}
     ("row", "wanted"),
     [
         ({"instruction": "Why?", "input": "It rains.", "system": "s"} | ANSWERS,
-         Preference("s", "Why?\n\nIt rains.", "So.", "No.")),
-        ({"question": "Why?", "system": "s"} | ANSWERS, Preference("s", "Why?", "So.", "No.")),
+         preference("s", "Why?\n\nIt rains.", "So.", "No.")),
+        ({"question": "Why?", "system": "s"} | ANSWERS, preference("s", "Why?", "So.", "No.")),
         ({"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "Why?"}],
           "chosen": {"from": "gpt", "value": "So."}, "rejected": {"from": "gpt", "value": "No."}},
-         Preference("s", "Why?", "So.", "No.")),
+         preference("s", "Why?", "So.", "No.")),
         ({"prompt": "Why?", "chosen": '{"role": "admin"}', "rejected": "{}"},
-         Preference("", "Why?", '{"role": "admin"}', "{}")),
+         preference("", "Why?", '{"role": "admin"}', "{}")),
     ],
 )  # fmt: skip
 def test_preferences_of_other_programs_are_recognised_by_their_columns(row, wanted):

@@ -9,6 +9,7 @@ from raymill.cluster.examples.content import (
     REASONS,
     Chat,
     Message,
+    Preference,
     ToolCall,
     Unusable,
     as_columns,
@@ -185,10 +186,72 @@ def test_shapes_without_columns_for_them_refuse_tools_weights_and_reasoning(shap
             to_shape(found, shape)
 
 
-def test_a_preference_of_conversations_with_calls_is_refused():
-    asked = {"role": "user", "content": ASKED}
-    row = {"chosen": json.dumps([asked, CALLED]), "rejected": json.dumps([asked, ANSWER])}
+OTHER = {"role": "assistant", "content": "I do not know."}
+USER = {"role": "user", "content": ASKED}
+# asked, chosen, rejected, and the number of messages of each in the record.
+PREFERENCES = {
+    "a call is better than an answer": ([USER], [CALLED], [OTHER], (1, 1, 1)),
+    "what follows a call": ([USER, CALLED, GIVEN], [ANSWER], [OTHER], (3, 1, 1)),
+    "calls, results and answers": ([USER], [CALLED, GIVEN, ANSWER], [OTHER], (1, 3, 1)),
+    "a call that both make": ([USER], [CALLED, GIVEN, ANSWER], [CALLED, GIVEN, OTHER], (3, 1, 1)),
+    "other results of one call": (
+        [USER],
+        [CALLED, GIVEN, ANSWER],
+        [CALLED, GIVEN | {"content": "{}"}, OTHER],
+        (1, 3, 3),
+    ),
+    "one answer goes on": ([USER], [CALLED, GIVEN, ANSWER], [CALLED], (1, 3, 1)),
+    "more calls": ([USER], [CALLED, GIVEN, GIVEN, ANSWER], [CALLED, GIVEN, ANSWER], (1, 4, 3)),
+}
+
+
+@pytest.mark.parametrize("is_implicit", [False, True])
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_a_preference_may_have_calls_and_is_the_same_again(name, is_implicit):
+    asked, chosen, rejected, sizes = PREFERENCES[name]
+    parts = {"chosen": asked + chosen, "rejected": asked + rejected}
+    row = parts if is_implicit else {"prompt": asked, "chosen": chosen, "rejected": rejected}
+    found = content_of({role: json.dumps(value) for role, value in (row | {"tools": [TOOL]}).items()})
+    assert isinstance(found, Preference)
+    assert (len(found.asked), len(found.chosen), len(found.rejected)) == sizes
+    for one, messages in zip(found.chats, parts.values(), strict=True):
+        assert one == read({"messages": messages, "tools": [TOOL]})
+    columns = as_columns(found)
+    assert from_shape(columns, "preference_messages") == found
+    absent = dict.fromkeys(("name", "tool_call_id", "tool_calls"))
+    stored = {name: [absent | one for one in columns[name]] for name in ("prompt", "chosen", "rejected")}
+    assert from_shape(columns | stored, "preference_messages") == found
+    assert with_texts(found, texts_of(found) + data_of(found)) == found
+    assert sides_of(found).answer == "\n".join(one.text for one in found.chosen)
     with pytest.raises(Unusable, match="other_keys"):
+        to_shape(found, "preference")
+
+
+def test_one_message_with_a_call_alone_is_an_answer():
+    called = {"role": "assistant", "tool_calls": [call()]}
+    row = {"prompt": ASKED, "chosen": json.dumps(called), "rejected": json.dumps(OTHER), "tools": json.dumps([TOOL])}
+    found = content_of(row)
+    assert found.chosen[0].calls[0].name == "get_weather" and found.rejected == (
+        Message("assistant", OTHER["content"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "more", "reason"),
+    [
+        ([CALLED], [CALLED | {"tool_calls": [call(id="2")]}], {}, None),
+        ([ANSWER | {"weight": 0.5}], [OTHER], {}, "other_keys"),
+        ([ANSWER], [OTHER], {"tools": "{"}, "bad_tools"),
+        ([CALLED, GIVEN], [OTHER], {}, "wrong_order"),
+        ([CALLED | {"tool_calls": [{}]}], [OTHER], {}, "bad_messages"),
+    ],
+)
+def test_preferences_that_say_nothing_or_are_broken(chosen, rejected, more, reason):
+    row = {"prompt": json.dumps([USER]), "chosen": json.dumps(chosen), "rejected": json.dumps(rejected)} | more
+    if reason is None:
+        assert content_of(row).has_equal_answers
+        return
+    with pytest.raises(Unusable, match=reason):
         content_of(row)
 
 

@@ -7,13 +7,14 @@ import pytest
 
 from raymill.cluster.cli import main
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.examples.content import Chat, Message, Preference, pair
+from raymill.cluster.examples.content import Chat, Message, pair
 from raymill.cluster.record import OtherSettings
 from raymill.cluster.store.store import Store
 from raymill.pipelines.annotate.config import Corrects
 from raymill.pipelines.prepare.records.patches import Edit, Patches, edited
 from raymill.pipelines.prepare.stages import collect
 from raymill.pipelines.prepare.versions.registry import Registry
+from tests.support.contents import preference
 from tests.support.inline import prepare_inline
 from tests.support.prepared_runs import records
 from tests.support.tickets import answer, question
@@ -134,8 +135,8 @@ def test_the_last_question_and_answer_of_a_conversation_are_meant():
     assert changed(with_input, "prompt", "Sum up\n\na long text").input == ""
     assert changed(with_input, "completion", "short").input == "a long text"
     assert changed(with_input, "system", "be kind").messages[0].content == "new"
-    assert changed(Preference("", "q", "good", "bad"), "chosen", "good") == Preference("", "q", "new", "bad")
-    assert changed(Preference("", "q", "good", "bad"), "chosen", "bad") is None
+    assert changed(preference("", "q", "good", "bad"), "chosen", "good") == preference("", "q", "new", "bad")
+    assert changed(preference("", "q", "good", "bad"), "chosen", "bad") is None
     assert changed("a text", "text", "a text") == "new" and changed("a text", "prompt", "a text") is None
 
 

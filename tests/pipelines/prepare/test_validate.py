@@ -5,12 +5,13 @@ import json
 import pytest
 
 from raymill.cluster.errors import ConfigError
-from raymill.cluster.examples.content import Preference, pair
+from raymill.cluster.examples.content import pair
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store.store import Store
 from raymill.pipelines.language import fasttext_classifier
 from raymill.pipelines.prepare.records import validate
 from raymill.pipelines.prepare.records.validate import REASONS, Validate, load_validator
+from tests.support.contents import preference
 
 GOOD = pair("", "How do I do it?", "", "You do it by doing it well.")
 
@@ -290,7 +291,7 @@ def test_words_of_a_list_in_the_language_of_the_record(tmp_path):
 
 def test_a_classifier_of_what_no_record_may_say():
     model = str(fasttext_classifier.built_in())
-    records = [(pair("", GERMAN, "", GERMAN), {}), (GOOD, {}), (Preference("", GERMAN, GERMAN, GERMAN), {})]
+    records = [(pair("", GERMAN, "", GERMAN), {}), (GOOD, {}), (preference("", GERMAN, GERMAN, GERMAN), {})]
     settings = {"copied_answer": False, "answer_in_question": None}
     german = settings | {"inappropriate": {"model": model, "label": "__label__de", "max_score": 0.5}}
     assert reasons(records, **german) == ["inappropriate", None, "inappropriate"]

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from transformers import PreTrainedTokenizerFast
@@ -13,8 +15,12 @@ from transformers import PreTrainedTokenizerFast
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.splits import SPLITS
 from raymill.training.tokenizer.preview import preview, print_previews
+from tests.support.chat_templates import template_files
+from tests.support.inline import prepare_inline
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
+from tests.support.prepared_runs import ledger
+from tests.support.tool_chats import RESULT, TOOL, call
 
 MODEL = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": "train", "chat_template": "chatml"}
 HOW = {
@@ -139,6 +145,93 @@ def test_earlier_answers_are_a_part_of_the_question(tmp_path):
             assert "an earlier answer" in read(run, one["ids"])
             assert not run.passed_over  # no note that earlier answers are not trained on
             assert read(run, np.array(one["ids"])[one["trained"]].tolist()) == f"{answer}<|im_end|>"
+
+
+CALLED = {"role": "assistant", "content": "", "tool_calls": [call()]}
+GIVEN = {"role": "tool", "content": RESULT, "name": "get_weather", "tool_call_id": "call_1"}
+SAID, OTHER = ({"role": "assistant", "content": text} for text in ("It rains.", "No idea."))
+ASKED = {"role": "user", "content": "Will it rain?"}
+OF_TOOLS = {"sequence_length": 2048, "tokens_per_step": 2048}
+
+
+def of_templates(name: str) -> dict:
+    return {"model": MODEL | {"chat_template": str(template_files()[name])}} | OF_TOOLS
+
+
+@pytest.mark.parametrize("template", ["qwen3_training", "qwen2_5"])
+@pytest.mark.parametrize("form", ["trl", "implicit", "json_text", "parquet"])
+def test_answers_that_call_tools_are_rendered_with_the_tools(tmp_path, template, form):
+    asked = [{"role": "system", "content": "Help."}, ASKED]
+    row = {"prompt": asked, "chosen": [CALLED, GIVEN, SAID], "rejected": [OTHER], "tools": [TOOL]}
+    if form == "implicit":
+        row = {"chosen": asked + row["chosen"], "rejected": asked + row["rejected"], "tools": [TOOL]}
+    if form in ("json_text", "parquet"):
+        row |= {"tools": json.dumps([TOOL])}
+    path = write_lines(tmp_path / "rows.jsonl", [row] * 2)
+    if form == "parquet":  # each message has all keys, with null where it lacks them
+        pq.write_table(pa.Table.from_pylist([row] * 2), path := str(tmp_path / "rows.parquet"))
+    run = packed_by(path, tmp_path / "out", **HOW | {"objective": "dpo"} | of_templates(template))
+    chosen, rejected, *_ = documents_of(run)
+    question, other = (one["ids"][: one["trained"].index(True)] for one in (chosen, rejected))
+    assert question == other and "The weather of the next days." in read(run, question)
+    said = read(run, np.array(chosen["ids"])[chosen["trained"]].tolist())
+    assert "get_weather" in said and "Paris" in said and "It rains." in said and "celsius" not in said
+    assert "celsius" in read(run, chosen["ids"]) and "celsius" not in read(run, rejected["ids"])
+    assert "No idea." in read(run, np.array(rejected["ids"])[rejected["trained"]].tolist())
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_an_answer_whose_calls_the_template_changes_later_is_left_out(tmp_path, objective):
+    """Qwen3's template writes an empty thought before a call that is the last message, and none before others."""
+    row = {"prompt": [ASKED], "chosen": [CALLED, GIVEN, SAID], "rejected": [OTHER], "tools": [TOOL]}
+    run = packed(tmp_path, [row, *pairs(2)], objective=objective, **of_templates("qwen3"))
+    assert run.tokenised("corpus-0")["left_out/answer_in_several_renderings"] == 1
+    assert len(documents_of(run)) == 4 + (objective == "kto")
+
+
+def test_a_call_that_both_answers_follow_is_a_part_of_the_question(tmp_path):
+    rows = [{"prompt": [ASKED, CALLED, GIVEN], "chosen": [SAID], "rejected": [OTHER], "tools": [TOOL]}] * 2
+    run = packed(tmp_path, rows, **of_templates("qwen3"))
+    for one, answer in zip(documents_of(run)[:2], (SAID, OTHER), strict=True):
+        assert "celsius" in read(run, one["ids"][: one["trained"].index(True)])
+        said = read(run, np.array(one["ids"])[one["trained"]].tolist())
+        assert answer["content"] in said and "get_weather" not in said
+
+
+@pytest.mark.parametrize("form", ["prompt and completion", "messages", "pairs"])
+def test_a_judged_answer_has_its_calls(tmp_path, form):
+    answer = [CALLED, GIVEN, SAID]
+    row = {
+        "prompt and completion": {"prompt": [ASKED], "completion": answer, "label": True},
+        "messages": {"messages": [ASKED, *answer], "label": True},
+        "pairs": {"prompt": [ASKED], "chosen": answer, "rejected": [OTHER]},
+    }[form]
+    run = packed(tmp_path, [row | {"tools": [TOOL]}] * 2, objective="kto", **of_templates("qwen3_training"))
+    one = next(one for one in documents_of(run) if one["judgement"])
+    assert "The weather of the next days." in read(run, one["ids"])
+    said = read(run, np.array(one["ids"])[one["trained"]].tolist())
+    assert "get_weather" in said and "It rains." in said and "celsius" not in said
+
+
+def test_a_preference_with_tools_is_the_same_through_prepare(tmp_path, monkeypatch):
+    rows = [
+        {
+            "id": f"p{at}",
+            "prompt": [ASKED | {"content": f"Will it rain on day {at}?"}],
+            "chosen": [CALLED, GIVEN, SAID],
+            "rejected": [OTHER],
+            "tools": [TOOL],
+        }
+        for at in range(3)
+    ]
+    source = {"path": write_lines(tmp_path / "rows.jsonl", rows), "id": "id"}
+    settings = {"inputs": [source], "records": {"shape": "preference_messages"}, "dedup": None}
+    split = {"split": {"train": 1, "validation": 0, "test": 0}}
+    done = prepare_inline(settings | split | {"output": str(tmp_path / "prepared")}, monkeypatch)
+    more = HOW | of_templates("qwen3_training") | {"objective": "dpo"}
+    assert sum(len(done.split(one).table()) for one in SPLITS) == 3, ledger(done)
+    found = documents_of(packed_by(done.uri, tmp_path / "of_prepared", **more))
+    assert found == documents_of(packed_by(source["path"], tmp_path / "of_rows", **more)) and len(found) == 6
 
 
 def test_margins_are_kept(tmp_path):

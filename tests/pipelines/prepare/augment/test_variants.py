@@ -9,6 +9,7 @@ from raymill.cluster.examples.content import Chat, Content, Message, Preference,
 from raymill.pipelines.prepare.augment.settings import Augment
 from raymill.pipelines.prepare.augment.variants import Variant, Variants
 from raymill.pipelines.prepare.stages.duplicates import question_hash
+from tests.support.contents import preference
 
 ASKED = "How can I cancel the order 4711 of my colour printer?"
 ALL = {"typos": {}, "ocr": {}, "case": {}, "punctuation": {}, "drop": {}, "swap": {}, "spelling": {}, "entities": {}}
@@ -47,8 +48,9 @@ def test_questions_are_changed_and_answers_stay_unless_asked():
     assert isinstance(one.content, Chat)
     changed = [a.role for a, b in zip(several.messages, one.content.messages, strict=True) if a != b]
     assert changed == ["user", "user"]
-    (one,) = of(Preference("", ASKED, "Do this.", "Do that."), 1)
-    assert isinstance(one.content, Preference) and one.content.chosen == "Do this." and one.content.prompt != ASKED
+    (one,) = of(preference("", ASKED, "Do this.", "Do that."), 1)
+    assert isinstance(one.content, Preference) and one.content.chosen == (Message("assistant", "Do this."),)
+    assert one.content.asked != (Message("user", ASKED),)
 
 
 def test_an_instruction_keeps_its_input_apart():
