@@ -341,9 +341,7 @@ def _from_dict(message: Mapping[str, Any]) -> Message:
 
 def _are_plain(messages: Sequence[Message]) -> bool:
     """Whether messages have texts alone."""
-    return not any(
-        one.role == "tool" or one.calls or any(key != "name" for key, _ in one.keys) for one in messages
-    )
+    return not any(one.role == "tool" or one.calls or any(key != "name" for key, _ in one.keys) for one in messages)
 
 
 def is_empty(message: Message) -> bool:

@@ -32,9 +32,7 @@ def texts_of(content: Content) -> list[str]:
     """
     if isinstance(content, str):
         return [content]
-    said = (
-        [*([] if one.role == "tool" else [_hidden(one.content)[0]]), *one.reasoning] for one in _messages(content)
-    )
+    said = ([*([] if one.role == "tool" else [_hidden(one.content)[0]]), *one.reasoning] for one in _messages(content))
     return [*chain.from_iterable(said), *([content.input] if isinstance(content, Chat) else [])]
 
 

@@ -146,7 +146,8 @@ def refuse_no_examples(examples: Artifact, path: str) -> None:
         raise DataError(
             f"{path}: no document gives an example to train on. Left out: "
             f"{', '.join(reasons) or 'none'}. Check `columns`, and look at one with `raymill pack CONFIG --preview 3`."
-            + several * ("left_out/answer_in_several_renderings" in counters)
+            + several
+            * ("left_out/answer_in_several_renderings" in counters)
         )
 
 

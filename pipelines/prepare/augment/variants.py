@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from raymill.cluster.examples.content import Chat, Content, Preference, Unusable, sides_of, with_input
+from raymill.cluster.examples.content import Chat, Content, Unusable, sides_of, with_input
 from raymill.cluster.examples.texts import texts_of, with_texts
 from raymill.pipelines.prepare.augment import noise
 from raymill.pipelines.prepare.augment.draws import Draws

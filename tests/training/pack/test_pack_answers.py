@@ -19,7 +19,6 @@ from tests.support.chat_templates import template_files
 from tests.support.inline import prepare_inline
 from tests.support.pack_runs import packed_by, settings_of, write_lines
 from tests.support.packed_examples import config as plain_config
-from tests.support.prepared_runs import ledger
 from tests.support.tool_chats import RESULT, TOOL, call
 
 MODEL = {"config": {"model_type": "llama", "vocab_size": 400}, "tokenizer": "train", "chat_template": "chatml"}
@@ -149,7 +148,7 @@ def test_earlier_answers_are_a_part_of_the_question(tmp_path):
 
 CALLED = {"role": "assistant", "content": "", "tool_calls": [call()]}
 GIVEN = {"role": "tool", "content": RESULT, "name": "get_weather", "tool_call_id": "call_1"}
-SAID, OTHER = ({"role": "assistant", "content": text} for text in ("It rains.", "No idea."))
+SAID, OTHER = ({"role": "assistant", "content": text} for text in ("Yes. It rains.", "No idea of it."))
 ASKED = {"role": "user", "content": "Will it rain?"}
 OF_TOOLS = {"sequence_length": 2048, "tokens_per_step": 2048}
 
@@ -177,7 +176,7 @@ def test_answers_that_call_tools_are_rendered_with_the_tools(tmp_path, template,
     said = read(run, np.array(chosen["ids"])[chosen["trained"]].tolist())
     assert "get_weather" in said and "Paris" in said and "It rains." in said and "celsius" not in said
     assert "celsius" in read(run, chosen["ids"]) and "celsius" not in read(run, rejected["ids"])
-    assert "No idea." in read(run, np.array(rejected["ids"])[rejected["trained"]].tolist())
+    assert "No idea of it." in read(run, np.array(rejected["ids"])[rejected["trained"]].tolist())
 
 
 @pytest.mark.parametrize("objective", ["dpo", "kto"])
@@ -218,8 +217,8 @@ def test_a_preference_with_tools_is_the_same_through_prepare(tmp_path, monkeypat
         {
             "id": f"p{at}",
             "prompt": [ASKED | {"content": f"Will it rain on day {at}?"}],
-            "chosen": [CALLED, GIVEN, SAID],
-            "rejected": [OTHER],
+            "chosen": [CALLED, GIVEN, SAID | {"content": "Tomorrow it is sunny, and the day after it rains."}],
+            "rejected": [OTHER | {"content": "I have no idea of the weather of the next days."}],
             "tools": [TOOL],
         }
         for at in range(3)
@@ -229,9 +228,9 @@ def test_a_preference_with_tools_is_the_same_through_prepare(tmp_path, monkeypat
     split = {"split": {"train": 1, "validation": 0, "test": 0}}
     done = prepare_inline(settings | split | {"output": str(tmp_path / "prepared")}, monkeypatch)
     more = HOW | of_templates("qwen3_training") | {"objective": "dpo"}
-    assert sum(len(done.split(one).table()) for one in SPLITS) == 3, ledger(done)
-    found = documents_of(packed_by(done.uri, tmp_path / "of_prepared", **more))
-    assert found == documents_of(packed_by(source["path"], tmp_path / "of_rows", **more)) and len(found) == 6
+    runs = (packed_by(done.uri, tmp_path / "a", **more), packed_by(source["path"], tmp_path / "b", **more))
+    found, expected = ([(one["id"], one["ids"], one["trained"]) for one in documents_of(run)] for run in runs)
+    assert sorted(found) == sorted(expected) and len(found) == 6
 
 
 def test_margins_are_kept(tmp_path):
