@@ -1665,7 +1665,9 @@ class ModelSettings(TypedDict, total=False):
     """A base model by name, or a randomly initialised one by its config."""
 
     name: str | None
-    """Folder, URI (fetched once by every machine) or hub name of the base model; null: random weights by `config`."""
+    """Folder, URI (fetched once by every machine) or hub name of the base model, or the output of a training: its
+    exported model; null: random weights by `config`.
+    """
     revision: str | None
     """Revision of the model's hub repository, best a commit; null: the newest."""
     config: Mapping[str, Any] | None

@@ -19,7 +19,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.driver.launch import check_machine
 from raymill.training.job import TrainJob, make_job, packed_job
 from raymill.training.model_folder.checks import check_model
-from raymill.training.pack.job import PackJob, located_config
+from raymill.training.pack.job import PackJob, located_config, with_exported_model
 from raymill.training.pack.job import pack as run_pack
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.summary import summary
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 def dry_run(settings: TrainConfig, address: str | None = None) -> Iterator[str]:
     """Lines about the settings, steps, memory and time of a training. address: of a Ray cluster; None: this machine."""
+    settings = with_exported_model(settings)
     for one in settings.trainings:
         for warning in check_model(one):
             log.warning("%s", warning)
@@ -212,7 +213,7 @@ def _checked(
         ConfigError: it has phases, or the model cannot be trained.
     """
     require_extra("train", command)
-    whole: TrainConfig = config_of(config, settings, override, "train")
+    whole: TrainConfig = with_exported_model(config_of(config, settings, override, "train"))
     if whole.phases:
         raise ConfigError(
             f"{shown_config(config)}, phases: `{command}` takes one training, and the corpus of a phase is packed when "

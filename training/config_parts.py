@@ -285,8 +285,8 @@ class Model(Settings, WithShortForm):
 
     name: str | None = Field(
         None,
-        description="Folder, URI (fetched once by every machine) or hub name of the base model; null: random weights "
-        "by `config`",
+        description="Folder, URI (fetched once by every machine) or hub name of the base model, or the output of a "
+        "training: its exported model; null: random weights by `config`",
     )
     revision: str | None = Field(
         None, description="Revision of the model's hub repository, best a commit; null: the newest"

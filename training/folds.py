@@ -33,6 +33,7 @@ from raymill.cluster.submit.work import Machines, job_config
 from raymill.training.config import TrainConfig
 from raymill.training.job import TrainJob, run_damage, run_settings
 from raymill.training.output_folder import refuse_output_among_inputs
+from raymill.training.pack.job import with_exported_model
 from raymill.training.work import with_absolute_paths
 
 _MOST_FOLDS = 100  # that `split.folds` of `prepare` takes
@@ -137,6 +138,10 @@ class CrossValidateJob(RunJob[TrainConfig]):
 
     kind, run_type, all_at_once = "cross-validate", FoldsRun, True
 
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(with_exported_model(config))
+        self._given = config
+
     @cached_property
     def trainings(self) -> list[TrainJob]:
         """The training of each fold."""
@@ -198,7 +203,7 @@ class CrossValidateJob(RunJob[TrainConfig]):
     # On other machines: each training in its turn needs the same.
 
     def submitted(self) -> dict[str, Any]:
-        return with_absolute_paths(job_config(self.config), self.config)
+        return with_absolute_paths(job_config(self._given), self._given)
 
     def identity(self) -> list[Any]:
         return [self.settings(), *(one.identity() for one in self.trainings)]

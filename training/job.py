@@ -35,7 +35,7 @@ from raymill.training.model_folder.folder import located_with_fingerprint, model
 from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack import summary
 from raymill.training.pack.corpus import FrozenCorpus, freeze_corpora, freeze_sets, set_name, shown_name, with_columns
-from raymill.training.pack.job import PackJob, located_config, pack_settings
+from raymill.training.pack.job import PackJob, located_config, pack_settings, with_exported_model
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.plan.memory import check_memory
 from raymill.training.records.finished import (
@@ -73,7 +73,8 @@ class TrainJob(RunJob[TrainConfig]):
     kind, run_type, all_at_once = "train", TrainRun, True
 
     def __init__(self, config: TrainConfig) -> None:
-        super().__init__(config)
+        super().__init__(with_exported_model(config))
+        self._given = config
         self._job: Job | None = None  # known once the corpora are packed
         self._phases: tuple[Run, ...] = ()
 
@@ -239,7 +240,7 @@ class TrainJob(RunJob[TrainConfig]):
         return found
 
     def submitted(self) -> dict[str, Any]:
-        return with_absolute_paths(job_config(self.config), self.config)
+        return with_absolute_paths(job_config(self._given), self._given)
 
     def identity(self) -> list[Any]:
         """The settings that decide the weights, the base model and the corpora of every phase."""

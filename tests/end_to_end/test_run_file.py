@@ -46,7 +46,8 @@ WAITING = {
     "prepare": [{"inputs": [{"path": "${sft.output}"}]},
                 {"inputs": [{"path": "in.jsonl"}], "split": {"keep": ["${data.output}"]}}],
     "train": [TRAINED | {"continue_from": "${sft.output}"},
-              TRAINED | {"model": "${sft.output}/export/merged", "method": "lora"}],
+              TRAINED | {"model": "${sft.output}/export/merged", "method": "lora"},
+              TRAINED | {"model": "${sft.output}", "method": "lora"}],
     "cross-validate": [TRAINED],
     "generate": [{"inputs": READS, "model": {"path": "${sft.output}"}, "make": {"template": "qa"}}],
     "distil": [{"inputs": READS, "judges": [{"model": ASKED}]}],
@@ -114,6 +115,38 @@ def test_a_learning_rate_of_a_middle_step_leaves_the_data_alone(tmp_path, monkey
     changed = [name for name, digest in after.manifest["artifacts"].items() if digest != before[name]]
     assert changed == ["publish", "sft"] and not after.step("data").fresh
     assert raymill.alias("models", "champion")["digest"] == after.manifest["artifacts"]["sft"]
+
+
+def test_a_training_starts_from_the_model_that_another_one_exported(tmp_path, monkeypatch):
+    """It is the training of the exported folder: settings, inputs and losses are equal."""
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    train_without_ray(monkeypatch)
+    write_records(Path("in.jsonl"), 80)
+    steps = run_file(tmp_path, "run", 1)["steps"]
+    more = steps["sft"] | {"model": "${sft.output}", "steps": 3, "method": "lora", "export": {"merged": False}}
+    given = {"kind": "run", "output": "run", "steps": {name: steps[name] for name in ("data", "sft")}}
+    first = raymill.run(given, progress=False)
+    exported = first.step("sft").export["full"]
+    given["steps"]["more"] = more
+    assert "step more (train): open\n" in raymill.dry_run(given)
+    assert raymill.plan(given)["steps"]["more"]["phases"][0]["steps"] == 3
+    job = ChainJob(raymill.config.check(given))
+    assert job.submitted()["steps"]["more"]["model"]["name"] == "${sft.output}"
+    assert job.jobs["more"].must_exist()[-1] == f"{exported}/config.json"
+    run = raymill.run(given, progress=False)
+    assert not raymill.run(given, progress=False).fresh
+    trained = run.step("more")
+    same = raymill.train(
+        more | {"corpus": f"{tmp_path}/run/data", "model": exported, "output": "same", "name": "run-more"},
+        progress=False,
+    )
+    assert [trained.manifest[one] for one in ("config", "inputs")] == [
+        same.manifest[one] for one in ("config", "inputs")
+    ]
+    assert trained.report["fits"][0]["after"] == same.report["fits"][0]["after"]
+    with pytest.raises(DataError, match="run/more/export/adapter: this is an adapter; a base model is needed"):
+        raymill.dry_run(more | {"corpus": f"{tmp_path}/run/data", "model": "run/more", "output": "third", "name": "x"})
 
 
 @pytest.mark.parametrize("matrix", [{}, {"matrix": {"split.seed": [1, 2]}}])

@@ -38,7 +38,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Form, Split
 from raymill.training.model_folder.checks import embedded_tokens
-from raymill.training.model_folder.folder import located
+from raymill.training.model_folder.folder import located, on_hub
 from raymill.training.objectives import RewardUse
 from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack import loss_keys, summary
@@ -334,6 +334,26 @@ def located_config(config: TrainConfig) -> TrainConfig:
     if (before := config.continue_from) is not None:
         update["continue_from"] = before.model_copy(update={"run": paths.absolute(before.run)})
     return config.model_copy(update=update)
+
+
+def with_exported_model(config: TrainConfig) -> TrainConfig:
+    """The config with the folder that a training exported, where `model` is the output of that training.
+
+    Raises:
+        DataError: the training has several phases, or exported no model; or its manifest is damaged.
+    """
+    name = config.model.name
+    if name is None or on_hub(config.model):
+        return config
+    folder = paths.absolute(name)
+    if config.store.exists(paths.join(folder, "config.json")):
+        return config
+    found = exported(config.store, ModelSettings(path=folder)).path
+    return (
+        config
+        if found == folder
+        else config.model_copy(update={"model": config.model.model_copy(update={"name": found})})
+    )
 
 
 def _located_reward(store: Store, use: RewardUse) -> RewardUse:

@@ -30,6 +30,7 @@ from raymill.training.continuing import planned_words
 from raymill.training.folds import fold_configs
 from raymill.training.gpus import AssumedGpu, gpu_named
 from raymill.training.output_folder import refuse_output_among_inputs
+from raymill.training.pack.job import with_exported_model
 from raymill.training.plan.advice import PlannedTraining, advise
 from raymill.training.plan.data import Data, find_data
 from raymill.training.plan.memory import (
@@ -247,6 +248,7 @@ def plan_training(
     Raises:
         UserError: a model, a corpus, a column or a GPU is unknown.
     """
+    config = with_exported_model(config)
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
     found = plan_run(config, of_gpu, cores, load_prices(prices))
