@@ -192,6 +192,7 @@ def test_the_model_that_passes_its_comparison_is_promoted(tmp_path, monkeypatch,
     train_without_ray(monkeypatch)
     write_records(Path("in.jsonl"), 160)
     given = run_file(tmp_path, "run", 100, steps=40)
+    given["execution"] = {"steps_at_once": 1}  # both trainings would have the process group of this process
     steps = {"base": given["steps"]["sft"] | {"steps": 1, "evaluate": {}, "checkpoint": {}}} | given["steps"]
     models = ["${sft.output}", "${base.output}"]
     steps["judged"] = {

@@ -103,8 +103,8 @@ class ModelFolder:
     def text_log_likelihood(self, text: str) -> tuple[float, int]:
         """(sum of the log-probabilities of the tokens of a plain text, their number), without the chat template.
 
-        The first token comes after the token that begins texts, else the one that ends them; without either it is not
-        counted. A long text is computed in windows, of which the first token has the one before it alone as context.
+        The first token comes after the token that begins texts, else the one that ends them, else token 0: no tokenizer
+        has it for nothing. A long text is computed in windows, of which the first token has the one before it alone as context.
         NaN for a text without tokens, and where the tokenizer fails or loses a part of it. As
         `loglikelihood_rolling` of lm-evaluation-harness with a context of one token.
         """
@@ -112,8 +112,8 @@ class ModelFolder:
             ids = self._made(self._text, text)
         except _Failed:
             return float("nan"), 0
-        starts = [one for one in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id) if one is not None]
-        ids = [*starts[:1], *ids]
+        starts = [one for one in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0) if one is not None]
+        ids = [starts[0], *ids]
         if len(ids) < 2 or problem_of(self.model, ids):
             return float("nan"), 0
         window = min(self.longest, _WINDOW) - 1

@@ -174,7 +174,8 @@ def test_two_folders_of_one_model_are_a_warning_and_folders_have_no_prices(confi
 
 def test_a_folder_against_itself_differs_in_nothing(config, folders, monkeypatch):
     made = run(config | {"models": [folders[0], folders[0]]}, monkeypatch)
-    assert tuple(made.report) == kind_of("compare").report
+    optional = {"judges_of_rewards"}
+    assert tuple(made.report) == tuple(one for one in kind_of("compare").report if one not in optional)
     for name, row in made.report["comparisons"][0]["measures"].items():
         assert row["verdict"] == "undecided", name
         assert row["difference"] == 0 or name == "seconds", name

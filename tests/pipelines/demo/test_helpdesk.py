@@ -59,6 +59,7 @@ NOT_SHOWN = {
     "tied_answers": "of preferences, shape preference",
     "undesirable": "of data for KTO",
     "bad_label": "of data for KTO",
+    "bad_choices": "of multiple-choice questions",
     "over_synthetic": "of records that a model made",
     "schema_too_slow": "takes a pattern that has been made to be slow",
     "bytes_not_utf8": "of columns of bytes",

@@ -956,7 +956,8 @@ def test_a_job_survives_its_file_and_leaves_secrets_out(tmp_path):
 
     def bare(job: Job) -> Job:
         config = job.config.model_copy(update={"storage": StorageOptions()})
-        return dataclasses.replace(job, config=config, folder=dataclasses.replace(job.folder, store=Store()))
+        folder = dataclasses.replace(job.folder, store=Store())
+        return dataclasses.replace(job, config=config, folder=folder, call="")
 
     assert bare(again) == bare(job)
 
