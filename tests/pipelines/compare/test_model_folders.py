@@ -80,6 +80,8 @@ def test_a_plain_text_is_measured_token_by_token_in_windows(folders, longest):
             expected += float(loaded(torch.tensor([ids[first:at]])).logits[0, -1].log_softmax(-1)[ids[at]])
     assert count == len(ids) - 1 > 5 and found == pytest.approx(expected, abs=1e-4)
     assert np.isnan(measured.text_log_likelihood("")[0])
+    measured.tokenizer.bos_token = measured.tokenizer.eos_token = None
+    assert measured.text_log_likelihood(text)[1] == count, "the first token is counted for every tokenizer"
 
 
 def test_forgetting_is_the_rise_of_bits_per_byte_beside_the_base(folders, config, monkeypatch, tmp_path):
