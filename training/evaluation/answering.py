@@ -104,8 +104,8 @@ class ModelFolder:
         """(sum of the log-probabilities of the tokens of a plain text, their number), without the chat template.
 
         The first token comes after the token that begins texts, else the one that ends them, else token 0: no tokenizer
-        has it for nothing. A long text is computed in windows, of which the first token has the one before it alone as context.
-        NaN for a text without tokens, and where the tokenizer fails or loses a part of it. As
+        has it for nothing. A long text is computed in windows, of which the first token has the one before it alone as
+        context. NaN for a text without tokens, and where the tokenizer fails or loses a part of it. As
         `loglikelihood_rolling` of lm-evaluation-harness with a context of one token.
         """
         try:
