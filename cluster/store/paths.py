@@ -37,7 +37,10 @@ def absolute(uri: str) -> str:
     kind = scheme(uri)
     rest = uri.partition("://")[2]
     if kind == "":
-        return str(Path(uri).expanduser().absolute())
+        try:
+            return str(Path(uri).expanduser().absolute())
+        except RuntimeError:
+            raise StorageError(f"{uri}: there is no user of this name. Write the path without ~.") from None
     if kind == "file":
         path = unquote(rest.removeprefix("localhost"))
         if not path.startswith("/"):

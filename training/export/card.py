@@ -17,11 +17,10 @@ from raymill.cluster.formats import plural
 from raymill.cluster.readers.formats.hub import HubName, is_hub_data
 from raymill.cluster.report.markdown import card as hub_card
 from raymill.cluster.store import paths
-from raymill.cluster.store.store import Store
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Corpus, Model
 from raymill.training.export.servers import refused_adapter, vllm_command
-from raymill.training.export.training_content import MadeBy, made_by
+from raymill.training.export.training_content import MadeBy, Runs
 from raymill.training.methods import FOLDERS, MetricWords
 from raymill.training.model_folder.loading import Base, loading
 from raymill.training.pack.corpus_files import PreparedRun
@@ -63,14 +62,14 @@ class Lineage:
     made: MadeBy | None = None
 
 
-def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, tags: Sequence[str] = ()) -> Lineage:
+def lineage(runs: Runs, corpus: Corpus, prepared: PreparedRun | None = None, tags: Sequence[str] = ()) -> Lineage:
     """The lineage of a corpus, from its manifest and the run's. If a manifest is missing, fields are empty.
 
     prepared: the data set that was packed, if it is one. tags: NAME:VERSION of those with its digest.
     """
     if prepared is not None:
         # A run that was made again since may have other inputs.
-        made = made_by(store, prepared.output, prepared.digest)
+        made = runs.made_by(prepared.output, prepared.digest)
         return Lineage(
             path=corpus.path,
             digest=prepared.digest,
@@ -85,12 +84,12 @@ def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, t
     if is_hub_data(corpus.path):
         return Lineage(corpus.path, datasets=(HubName.of(corpus.path).name,))
     try:
-        artifact = Artifact.find(store, corpus.path)
+        artifact = Artifact.find(runs.store, corpus.path)
     except (DataError, StorageError):
         artifact = None
     if artifact is None:
         return Lineage(corpus.path)
-    made = made_by(store, paths.absolute(corpus.path).rpartition("/")[0])
+    made = runs.made_by(paths.absolute(corpus.path))
     return Lineage(
         path=corpus.path,
         digest=artifact.manifest.digest,
@@ -103,7 +102,7 @@ def lineage(store: Store, corpus: Corpus, prepared: PreparedRun | None = None, t
 
 def _sources(made: MadeBy | None) -> dict[str, Any]:
     """`licences` and `datasets` of the sources of a run."""
-    found = list(made.leaves) if made else []
+    found = list(made.leaves()) if made else []
     return {
         "licences": {one.name: one.licence for one in found},
         "datasets": tuple(one.place for one in found if one.way == "hub"),

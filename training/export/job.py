@@ -35,6 +35,7 @@ from raymill.cluster.lease import held
 from raymill.cluster.record import read_json
 from raymill.cluster.store import paths
 from raymill.cluster.store.interface import NotFound
+from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import scratch_folder
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import stop_ids
@@ -43,7 +44,13 @@ from raymill.training.export.card import CardFacts, CorpusFacts, base_name, card
 from raymill.training.export.merging import OnDisk, merge
 from raymill.training.export.servers import SERVE_FILE, serve_application
 from raymill.training.export.training_content import FILE as CONTENT_FILE
-from raymill.training.export.training_content import ContentCorpus, ContentTraining, earlier_trainings, training_content
+from raymill.training.export.training_content import (
+    ContentCorpus,
+    ContentTraining,
+    Runs,
+    earlier_trainings,
+    training_content,
+)
 from raymill.training.model_folder.loading import Base
 from raymill.training.models.answers import score_head
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
@@ -354,8 +361,12 @@ class FolderWriter:
             for name, one in self._facts.corpora.items()
         ]
         this = ContentTraining(self.config.name, base_name(self.config.model, self.config.seed), corpora)
-        before = earlier_trainings(self.job.folder.store, self.config.model_dump(mode="json"))
+        before = earlier_trainings(self._runs[self.job.folder.store], self.config.model_dump(mode="json"))
         return training_content(self.config.name, self.outcome["fingerprint"], [*before, this])
+
+    @cached_property
+    def _runs(self) -> dict[Store, Runs]:
+        return {store: Runs(store) for store in (self.job.folder.store, *self.config.corpus_stores)}
 
     @cached_property
     def _facts(self) -> CardFacts:
@@ -364,7 +375,7 @@ class FolderWriter:
         for name, store, corpus in of:
             found = self.packed.prepared.get(name)
             tags = versions_of(self.job.folder.store, registry_folder(), found.digest) if found else ()
-            corpora[name] = CorpusFacts(lineage(store, corpus, found, tags), dict(self.packed.packed(name)))
+            corpora[name] = CorpusFacts(lineage(self._runs[store], corpus, found, tags), dict(self.packed.packed(name)))
         return CardFacts(
             config=self.config,
             dtype=self.dtype,

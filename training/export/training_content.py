@@ -12,17 +12,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import pyarrow.compute as pc
+from pydantic import Field
 
 from raymill import cluster
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import DataError, StorageError
 from raymill.cluster.formats import count, plural
 from raymill.cluster.readers.formats.hub import HubName, is_hub_data
-from raymill.cluster.record import read_json
+from raymill.cluster.record import check_types, read_json
 from raymill.cluster.report.markdown import rendered
 from raymill.cluster.run import RunFolder, reading_report
 from raymill.cluster.store import paths
@@ -31,6 +32,7 @@ from raymill.cluster.store.store import Store
 FILE = "training-content.md"
 BLANK = "TO BE COMPLETED"
 _DEEPEST = 8  # runs behind each other: a data set of a corpus of generated records and so on
+_MOST_FOLDERS = 2_000  # that are looked at for runs in one export
 _SIZES = ((10**9, "less than 1 billion tokens"), (10**13, "1 billion to 10 trillion tokens"))
 _LARGEST = "more than 10 trillion tokens"
 # Reasons of `raymill curate` to remove pages by lists.
@@ -39,6 +41,8 @@ _LISTS = {
     "soft_url_words": "by words of the address", "banned_url_substring": "by parts of the address",
     "bad_words": "by a list of words",
 }  # fmt: skip
+# Anybody may have written the reports: each class below checks the types of its values, and raises ValueError.
+_Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,9 @@ class Crawl:
     asked: int
     forbidden: int
     domains: Mapping[str, tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        check_types(tuple[str, str], (self.began, self.ended))
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,10 @@ class Origin:
     number: int | None
     made: "MadeBy | None" = None
     crawl: Crawl | None = None
+
+    def __post_init__(self) -> None:
+        kind = tuple[str, str, str, str | None, _Number | None]
+        check_types(kind, (self.name, self.way, self.place, self.licence, self.number))
 
 
 @dataclass(frozen=True)
@@ -116,41 +127,85 @@ class MadeBy:
     lists: Sequence[str] = ()
     measures: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        check_types(tuple[str, _Number, str], (self.name, self.total, self.newest))
+        check_types(list[tuple[str, str | None, _Number]], list(self.generated))
+        check_types(dict[str, _Number], dict(self.variants))
+        check_types(dict[str, _Number], dict(self.languages))
+        check_types(tuple[list[tuple[str, _Number, _Number]], _Number], (list(self.hosts[0]), self.hosts[1]))
+
     @property
-    def leaves(self) -> Iterator[Origin]:
-        """The sources that are no output of another run, with those of the runs before; names are joined by `/`."""
+    def key(self) -> tuple[str, str]:
+        """Kind and digest: runs with the same ones are listed once."""
+        return self.kind, self.digest
+
+    def leaves(self, listed: set[tuple[str, str]] | None = None) -> Iterator[Origin]:
+        """The sources that are no output of another run, with those of the runs before; names are joined by `/`.
+
+        listed: keys of the runs whose sources are not listed again; changed.
+        """
+        listed = {self.key} if listed is None else listed
         for one in self.sources:
             if one.made is None:
                 yield one
-                continue
-            for leaf in one.made.leaves:
-                yield Origin(f"{one.name}/{leaf.name}", leaf.way, leaf.place, leaf.licence or one.licence, None)
+            elif one.made.key not in listed:
+                listed.add(one.made.key)
+                for leaf in one.made.leaves(listed):
+                    yield Origin(f"{one.name}/{leaf.name}", leaf.way, leaf.place, leaf.licence or one.licence, None)
 
-    def with_earlier(self) -> "Iterator[MadeBy]":
-        """This run, and those whose output it read."""
+    def with_earlier(self, listed: set[tuple[str, str]] | None = None) -> "Iterator[MadeBy]":
+        """This run, and those whose output it read, each once. listed: as in `leaves`."""
+        listed = {self.key} if listed is None else listed
         yield self
         for one in self.sources:
-            if one.made is not None:
-                yield from one.made.with_earlier()
+            if one.made is not None and one.made.key not in listed:
+                listed.add(one.made.key)
+                yield from one.made.with_earlier(listed)
 
 
-def made_by(store: Store, root: str, digest: str = "", depth: int = _DEEPEST) -> MadeBy | None:
-    """What the run in a folder states. None: there is no finished run of `curate`, `prepare` or `generate`, it has
-    another digest than `digest`, or its report cannot be read.
-    """
-    reader = {"curate": _curated, "prepare": _prepared, "generate": _generated}
-    try:
-        manifest = RunFolder(store, root).manifest_file.read()
-        if manifest is None or manifest.get("kind") not in reader or (digest and manifest["digest"] != digest):
-            return None
-        with reading_report(root):
-            report = RunFolder(store, root).report()
-            return reader[manifest["kind"]](store, root, manifest, report, depth)
-    except (StorageError, DataError):
+class Runs:
+    """The runs that made the data of an export. Each folder is read once, however many sources name it."""
+
+    def __init__(self, store: Store):
+        self.store = store
+        self._folders: dict[str, MadeBy | None] = {}
+        self._read: dict[tuple[str, str], MadeBy | None] = {}
+
+    def made_by(self, folder: str, digest: str = "", depth: int = _DEEPEST) -> MadeBy | None:
+        """What the run in a folder, or else in its parent, states.
+
+        None: there is no finished run of `curate`, `prepare` or `generate`, it has another digest than `digest`, its
+        report cannot be read, it is being read (its sources lead back to it), or too many folders were looked at.
+        """
+        for root in (folder, folder.rpartition("/")[0]):
+            if root not in self._folders:
+                if len(self._folders) == _MOST_FOLDERS:
+                    return None
+                self._folders[root] = None  # for sources that lead back to it
+                self._folders[root] = self._stated(root, depth)
+            found = self._folders[root]
+            if found is not None and (not digest or found.digest == digest):
+                return found
         return None
 
+    def _stated(self, root: str, depth: int) -> MadeBy | None:
+        reader = {"curate": _curated, "prepare": _prepared, "generate": _generated}
+        try:
+            with reading_report(root):
+                manifest = RunFolder(self.store, root).manifest_file.read()
+                if manifest is None or manifest["kind"] not in reader:
+                    return None
+                key = manifest["kind"], manifest["digest"]
+                if key not in self._read:  # one folder has many paths, such as those with `..`
+                    self._read[key] = None
+                    report = RunFolder(self.store, root).report()
+                    self._read[key] = reader[manifest["kind"]](self, root, manifest, report, depth)
+                return self._read[key]
+        except (StorageError, DataError):
+            return None
 
-def _curated(store: Store, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
+
+def _curated(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
     settings = {one.get("source", "input"): one for one in report["run"]["config"]["inputs"]}
     removed = Counter({one["reason"]: one["documents"] for stage in report["funnel"] for one in stage["reasons"]})
     opt_outs = [
@@ -171,7 +226,7 @@ def _curated(store: Store, root: str, manifest: dict[str, Any], report: dict[str
         unit="documents",
         total=report["totals"]["corpus"]["documents"],
         sources=tuple(
-            _origin(store, root, manifest, settings[one["source"]], one["licence"], one["corpus"]["documents"], depth)
+            _origin(runs, root, manifest, settings[one["source"]], one["licence"], one["corpus"]["documents"], depth)
             for one in report["sources"]
         ),
         languages={one["language"]: one["corpus"]["documents"] for one in report["languages"]},
@@ -195,7 +250,7 @@ def _curated(store: Store, root: str, manifest: dict[str, Any], report: dict[str
     )
 
 
-def _prepared(store: Store, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
+def _prepared(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
     settings = {one["source"]: one for one in report["config"]["inputs"]}
     personal = report["totals"]["personal_data"]
     return MadeBy(
@@ -206,7 +261,7 @@ def _prepared(store: Store, root: str, manifest: dict[str, Any], report: dict[st
         total=report["splits"]["train"],
         sources=tuple(
             _origin(
-                store,
+                runs,
                 root,
                 manifest,
                 settings[one["source"]],
@@ -222,7 +277,7 @@ def _prepared(store: Store, root: str, manifest: dict[str, Any], report: dict[st
             if one["splits"]["train"]
         ],
         variants={name: of["train"] for name, of in report.get("made", {}).items() if of["train"]},
-        newest=_newest(store, root),
+        newest=_newest(runs.store, root),
         measures=[f"{plural(personal, 'finding')} of personal data replaced."] if personal else [],
     )
 
@@ -235,7 +290,7 @@ def _newest(store: Store, root: str) -> str:
     return max((day[:10] for day in days if day), default="")
 
 
-def _generated(store: Store, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
+def _generated(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
     model = manifest["config"]["model"]
     name = str(model.get("name") or _last(str(model.get("path") or "")))
     return MadeBy(
@@ -245,14 +300,14 @@ def _generated(store: Store, root: str, manifest: dict[str, Any], report: dict[s
         unit="records",
         total=report["records"],
         sources=tuple(
-            _origin(store, root, manifest, one, one.get("licence"), None, depth) for one in manifest["config"]["inputs"]
+            _origin(runs, root, manifest, one, one.get("licence"), None, depth) for one in manifest["config"]["inputs"]
         ),
         generated=[(name, model.get("terms"), report["records"])],
     )
 
 
 def _origin(
-    store: Store,
+    runs: Runs,
     root: str,
     manifest: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -264,7 +319,7 @@ def _origin(
     name, path = str(settings.get("source", "input")), settings.get("path")
     for way in ("pages", "api", "database"):
         if settings.get(way):
-            crawl = _crawl(store, root, name, manifest["version"]) if way == "pages" else None
+            crawl = _crawl(runs.store, root, name, manifest["version"]) if way == "pages" else None
             return Origin(name, way, "", licence, number, crawl=crawl)
     path = str(path or "")
     if is_hub_data(path):
@@ -274,7 +329,7 @@ def _origin(
     # A recorded path on another store is not followed: it would be read with the user's keys.
     found = None
     if depth and path and paths.store_of(path) == paths.store_of(root):
-        found = made_by(store, path, depth=depth - 1) or made_by(store, path.rpartition("/")[0], depth=depth - 1)
+        found = runs.made_by(path, depth=depth - 1)
     place = path if paths.is_remote(path) else _last(path)
     return Origin(name, "run" if found else "files", place, licence, number, found)
 
@@ -323,6 +378,9 @@ class ContentCorpus:
     tokens: int
     made: MadeBy | None
 
+    def __post_init__(self) -> None:
+        check_types(tuple[str, str, _Number, _Number], (self.name, self.path, self.documents, self.tokens))
+
 
 @dataclass(frozen=True)
 class ContentTraining:
@@ -332,8 +390,11 @@ class ContentTraining:
     base: str
     corpora: Sequence[ContentCorpus]
 
+    def __post_init__(self) -> None:
+        check_types(tuple[str, str], (self.name, self.base))
 
-def earlier_trainings(store: Store, settings: Mapping[str, Any], depth: int = _DEEPEST) -> list[ContentTraining]:
+
+def earlier_trainings(runs: Runs, settings: Mapping[str, Any], depth: int = _DEEPEST) -> list[ContentTraining]:
     """The finished trainings whose weights a training continues or has as its model, the first one first.
 
     settings: of its config, as plain values. A run that cannot be read, and those before it, are left out.
@@ -343,24 +404,24 @@ def earlier_trainings(store: Store, settings: Mapping[str, Any], depth: int = _D
     if not depth or not root or is_hub_data(root):
         return []
     try:
-        if RunFolder(store, root).finished("train") is None:
+        if RunFolder(runs.store, root).finished("train") is None:
             return []
         with reading_report(root):
-            report = RunFolder(store, root).report("fits", "run")
+            report = RunFolder(runs.store, root).report("fits", "run")
             fit = report["fits"][-1]
-            corpora = [_earlier_corpus(store, root, one) for one in fit["corpora"]]
+            corpora = [_earlier_corpus(runs, root, one) for one in fit["corpora"]]
             found = ContentTraining(fit["name"], fit["recipe"]["base_model"], corpora)
-            return [*earlier_trainings(store, report["run"]["config"], depth - 1), found]
+            return [*earlier_trainings(runs, report["run"]["config"], depth - 1), found]
     except (StorageError, DataError):
         return []
 
 
-def _earlier_corpus(store: Store, root: str, corpus: dict[str, Any]) -> ContentCorpus:
+def _earlier_corpus(runs: Runs, root: str, corpus: dict[str, Any]) -> ContentCorpus:
     path, train = corpus["path"], {one["split"]: one for one in corpus["splits"]}["train"]
     made = None
     if paths.store_of(path) == paths.store_of(root):
         digest = corpus["prepared"]["digest"] if "prepared" in corpus else ""
-        made = made_by(store, path, digest) or made_by(store, path.rpartition("/")[0], digest)
+        made = runs.made_by(path, digest)
     return ContentCorpus(corpus["name"], path, train["documents"], train["tokens"], made)
 
 
@@ -373,13 +434,13 @@ def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTra
     """
     corpora = [(one.name, corpus) for one in trainings for corpus in one.corpora]
     runs = list({
-        (made.kind, made.digest): made
+        made.key: made
         for _, corpus in corpora if corpus.made is not None
         for made in corpus.made.with_earlier()
     }.values())  # fmt: skip
     origins = [(run, one) for run in runs for one in run.sources]
     # Of generated records, `prepare` counts those for training.
-    counted = {(one.made.kind, one.made.digest) for run, one in origins if one.made and run.kind == "prepare"}
+    counted = {one.made.key for run, one in origins if one.made and run.kind == "prepare"}
     tokens = sum(corpus.tokens for _, corpus in corpora)
     languages = Counter[str]()
     for run in runs:
@@ -446,7 +507,7 @@ def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTra
         "generated": [
             (f"{run.kind} {run.name}", model, terms or f"{BLANK}: not stated", f"{count(n)} {run.unit}")
             for run in runs
-            if (run.kind, run.digest) not in counted
+            if run.key not in counted
             for model, terms, n in run.generated
         ],
         "variants": [(f"{run.kind} {run.name}", how, count(n)) for run in runs for how, n in run.variants.items()],
