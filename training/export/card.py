@@ -20,7 +20,7 @@ from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Corpus, Model
 from raymill.training.export.servers import refused_adapter, vllm_command
-from raymill.training.export.training_content import MadeBy, Runs
+from raymill.training.export.training_content import MadeBy, RunsBehind
 from raymill.training.methods import FOLDERS, MetricWords
 from raymill.training.model_folder.loading import Base, loading
 from raymill.training.pack.corpus_files import PreparedRun
@@ -62,7 +62,7 @@ class Lineage:
     made: MadeBy | None = None
 
 
-def lineage(runs: Runs, corpus: Corpus, prepared: PreparedRun | None = None, tags: Sequence[str] = ()) -> Lineage:
+def lineage(runs: RunsBehind, corpus: Corpus, prepared: PreparedRun | None = None, tags: Sequence[str] = ()) -> Lineage:
     """The lineage of a corpus, from its manifest and the run's. If a manifest is missing, fields are empty.
 
     prepared: the data set that was packed, if it is one. tags: NAME:VERSION of those with its digest.

@@ -47,7 +47,7 @@ from raymill.training.export.training_content import FILE as CONTENT_FILE
 from raymill.training.export.training_content import (
     ContentCorpus,
     ContentTraining,
-    Runs,
+    RunsBehind,
     earlier_trainings,
     training_content,
 )
@@ -365,8 +365,8 @@ class FolderWriter:
         return training_content(self.config.name, self.outcome["fingerprint"], [*before, this])
 
     @cached_property
-    def _runs(self) -> dict[Store, Runs]:
-        return {store: Runs(store) for store in (self.job.folder.store, *self.config.corpus_stores)}
+    def _runs(self) -> dict[Store, RunsBehind]:
+        return {store: RunsBehind(store) for store in (self.job.folder.store, *self.config.corpus_stores)}
 
     @cached_property
     def _facts(self) -> CardFacts:

@@ -163,7 +163,7 @@ class MadeBy:
                 yield from one.made.with_earlier(listed)
 
 
-class Runs:
+class RunsBehind:
     """The runs that made the data of an export. Each folder is read once, however many sources name it."""
 
     def __init__(self, store: Store):
@@ -205,7 +205,7 @@ class Runs:
             return None
 
 
-def _curated(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
+def _curated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
     settings = {one.get("source", "input"): one for one in report["run"]["config"]["inputs"]}
     removed = Counter({one["reason"]: one["documents"] for stage in report["funnel"] for one in stage["reasons"]})
     opt_outs = [
@@ -250,7 +250,7 @@ def _curated(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, 
     )
 
 
-def _prepared(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
+def _prepared(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
     settings = {one["source"]: one for one in report["config"]["inputs"]}
     personal = report["totals"]["personal_data"]
     return MadeBy(
@@ -290,7 +290,7 @@ def _newest(store: Store, root: str) -> str:
     return max((day[:10] for day in days if day), default="")
 
 
-def _generated(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
+def _generated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
     model = manifest["config"]["model"]
     name = str(model.get("name") or _last(str(model.get("path") or "")))
     return MadeBy(
@@ -307,7 +307,7 @@ def _generated(runs: Runs, root: str, manifest: dict[str, Any], report: dict[str
 
 
 def _origin(
-    runs: Runs,
+    runs: RunsBehind,
     root: str,
     manifest: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -394,7 +394,7 @@ class ContentTraining:
         check_types(tuple[str, str], (self.name, self.base))
 
 
-def earlier_trainings(runs: Runs, settings: Mapping[str, Any], depth: int = _DEEPEST) -> list[ContentTraining]:
+def earlier_trainings(runs: RunsBehind, settings: Mapping[str, Any], depth: int = _DEEPEST) -> list[ContentTraining]:
     """The finished trainings whose weights a training continues or has as its model, the first one first.
 
     settings: of its config, as plain values. A run that cannot be read, and those before it, are left out.
@@ -416,7 +416,7 @@ def earlier_trainings(runs: Runs, settings: Mapping[str, Any], depth: int = _DEE
         return []
 
 
-def _earlier_corpus(runs: Runs, root: str, corpus: dict[str, Any]) -> ContentCorpus:
+def _earlier_corpus(runs: RunsBehind, root: str, corpus: dict[str, Any]) -> ContentCorpus:
     path, train = corpus["path"], {one["split"]: one for one in corpus["splits"]}["train"]
     made = None
     if paths.store_of(path) == paths.store_of(root):

@@ -17,7 +17,7 @@ from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Corpus
 from raymill.training.export.card import Lineage, card, lineage
-from raymill.training.export.training_content import Runs
+from raymill.training.export.training_content import RunsBehind
 from raymill.training.methods import FOLDERS
 from raymill.training.model_folder.loading import Base, literal, loading
 from tests.support.card_cases import config, facts
@@ -168,7 +168,7 @@ def test_a_curated_corpus_tells_its_run_licences_and_data_sets(tmp_path, monkeyp
     (tmp_path / "in" / "a.jsonl").write_text(f'{{"text": "{text}"}}\n')
     inputs = [{"path": str(tmp_path / "in"), "source": "foxes", "licence": "CC0-1.0"}]
     run = curate_inline({"inputs": inputs, "output": str(tmp_path / "out"), "rules": {"packs": []}}, monkeypatch)
-    found = lineage(Runs(Store()), Corpus(path=f"{run.uri}/corpus"))
+    found = lineage(RunsBehind(Store()), Corpus(path=f"{run.uri}/corpus"))
     assert found.run == "test" and found.digest and found.version
     assert found.licences == {"foxes": "CC0-1.0"}
 
@@ -188,13 +188,13 @@ def test_data_sets_of_the_hub_are_those_of_all_sources_by_organisation_and_name(
     manifest = SimpleNamespace(digest="d1", version="0.3")
     found = SimpleNamespace(manifest=manifest)
     monkeypatch.setattr(Artifact, "find", lambda _, uri: found if uri.endswith("corpus") else None)
-    known = lineage(Runs(Store()), Corpus(path=f"{tmp_path}/out/corpus"))
+    known = lineage(RunsBehind(Store()), Corpus(path=f"{tmp_path}/out/corpus"))
     assert (known.digest, known.run, known.datasets) == ("d1", "out", ("org/other", "org/data"))
     assert known.licences == dict.fromkeys(("other", "first/web", "first/none"), "CC0-1.0")
 
 
 def test_a_plain_folder_has_no_lineage(tmp_path: Path):
-    assert lineage(Runs(Store()), Corpus(path=str(tmp_path))) == Lineage(str(tmp_path))
+    assert lineage(RunsBehind(Store()), Corpus(path=str(tmp_path))) == Lineage(str(tmp_path))
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "manifest.json").write_text("{}")
-    assert lineage(Runs(Store()), Corpus(path=str(tmp_path / "corpus"))).digest == ""
+    assert lineage(RunsBehind(Store()), Corpus(path=str(tmp_path / "corpus"))).digest == ""

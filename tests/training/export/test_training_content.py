@@ -15,7 +15,7 @@ from raymill.training.export.training_content import (
     Crawl,
     MadeBy,
     Origin,
-    Runs,
+    RunsBehind,
     training_content,
 )
 from tests.pipelines.generate.conftest import SENTENCES
@@ -153,10 +153,10 @@ def test_a_summary_has_the_trainings_before(runs, monkeypatch, tmp_path):
 
 def test_a_run_that_was_made_again_or_has_another_report_states_nothing(runs):
     run, store = runs["asked"], Store()
-    assert Runs(store).made_by(run.uri, run.manifest["digest"]).total == run.report["splits"]["train"]
-    assert Runs(store).made_by(run.uri, "another") is None
+    assert RunsBehind(store).made_by(run.uri, run.manifest["digest"]).total == run.report["splits"]["train"]
+    assert RunsBehind(store).made_by(run.uri, "another") is None
     Path(run.uri, "report.json").write_text('{"splits": 7}')
-    assert Runs(store).made_by(run.uri) is None
+    assert RunsBehind(store).made_by(run.uri) is None
 
 
 def put_generated(folder: Path, sources: list[Path | str], records: object = 5) -> str:
@@ -180,7 +180,7 @@ def reads(monkeypatch):
 def test_a_run_that_names_itself_as_its_sources_is_read_once(tmp_path, reads):
     itself = put_generated(tmp_path / "itself", [tmp_path / "itself"] * 15 + [f"{tmp_path}/x/../itself"] * 15)
     (tmp_path / "x").mkdir()
-    runs = Runs(Store())
+    runs = RunsBehind(Store())
     made = runs.made_by(itself)
     assert runs.made_by(f"{itself}/records") is made
     assert reads == [itself] and list(made.with_earlier()) == [made]
@@ -191,7 +191,7 @@ def test_runs_that_name_each_other_are_read_and_listed_once(tmp_path, reads):
     folders = [tmp_path / name for name in "abcdef"]
     for folder in folders:
         put_generated(folder, folders * 5)
-    made = Runs(Store()).made_by(str(folders[0]))
+    made = RunsBehind(Store()).made_by(str(folders[0]))
     assert sorted(reads) == sorted(map(str, folders))
     assert [one.name for one in made.with_earlier()] == list("abcdef")
     # a leads to b ... f; each lists those of its 30 sources that are being read when it is.
@@ -201,14 +201,14 @@ def test_runs_that_name_each_other_are_read_and_listed_once(tmp_path, reads):
 def test_the_folders_that_are_looked_at_are_bounded(tmp_path, reads, monkeypatch):
     monkeypatch.setattr("raymill.training.export.training_content._MOST_FOLDERS", 4)
     many = [put_generated(tmp_path / f"{number}", []) for number in range(9)]
-    made = Runs(Store()).made_by(put_generated(tmp_path / "last", many))
+    made = RunsBehind(Store()).made_by(put_generated(tmp_path / "last", many))
     assert [one.way for one in made.sources] == ["run"] * 3 + ["files"] * 6 and len(reads) == 4
 
 
 @pytest.mark.parametrize("records", ["abc", None, [], 1.5, -1, 10**30])
 def test_a_report_with_values_of_other_types_states_nothing(tmp_path, records):
     wrong = put_generated(tmp_path / "wrong", [], records)
-    runs = Runs(Store())
+    runs = RunsBehind(Store())
     assert runs.made_by(wrong) is None
     made = runs.made_by(put_generated(tmp_path / "good", [wrong, "~nobodyhere/x", "/x\0y"]))
     assert [one.way for one in made.sources] == ["files"] * 3
@@ -220,7 +220,7 @@ def test_a_prepared_report_with_counts_of_other_types_states_nothing(runs, train
     run = runs["asked"]
     for change in ({"splits": {"train": train}}, {"made": {"swap": {"train": train or "x"}}}):
         Path(run.uri, "report.json").write_text(json.dumps(run.report | change))
-        assert Runs(Store()).made_by(run.uri) is None
+        assert RunsBehind(Store()).made_by(run.uri) is None
 
 
 def test_the_hosts_with_the_most_text_are_listed_and_names_are_no_markup():

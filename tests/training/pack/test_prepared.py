@@ -16,7 +16,7 @@ from raymill.pipelines.prepare.versions.registry import Registry
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Columns, Corpus, Split
 from raymill.training.export.card import lineage
-from raymill.training.export.training_content import Runs
+from raymill.training.export.training_content import RunsBehind
 from raymill.training.pack import job as packing
 from raymill.training.pack.corpus import freeze_corpus, with_columns
 from raymill.training.pack.documents import Chat, LeftOut, Pair, all_documents
@@ -217,11 +217,11 @@ def test_a_split_and_what_is_made_again_have_the_data_set_that_was_packed(prepar
     manifest["artifacts"]["train"] = "another"
     written.write_text(json.dumps(manifest))
     assert freeze_corpus(Store(), Corpus(path=f"{run.uri}/train"), Columns(text="prompt"), 1 << 20).prepared is None
-    assert lineage(Runs(Store()), Corpus(path=run.uri), frozen.prepared).licences == {}
+    assert lineage(RunsBehind(Store()), Corpus(path=run.uri), frozen.prepared).licences == {}
     written.write_text(own)
-    known = lineage(Runs(Store()), Corpus(path=run.uri), frozen.prepared)
+    known = lineage(RunsBehind(Store()), Corpus(path=run.uri), frozen.prepared)
     assert known.licences == {"input": None} and known.digest == digest
-    later = lineage(Runs(Store()), Corpus(path=run.uri), replace(frozen.prepared, digest="of before"), ["a:v1"])
+    later = lineage(RunsBehind(Store()), Corpus(path=run.uri), replace(frozen.prepared, digest="of before"), ["a:v1"])
     assert later.licences == {} and (later.digest, later.tags) == ("of before", ("a:v1",))
 
 
