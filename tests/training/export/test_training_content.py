@@ -161,7 +161,7 @@ def test_a_run_that_was_made_again_or_has_another_report_states_nothing(runs):
 
 def put_generated(folder: Path, sources: list[Path | str], records: object = 5) -> str:
     """A finished run of `generate` that somebody may have written, with these paths as its inputs. Its digest differs
-    from that of other folders."""
+    from the one of other folders."""
     inputs = [{"source": f"s{number}", "path": str(path), "licence": "MIT"} for number, path in enumerate(sources)]
     settings = {"model": {"name": "small"}, "inputs": inputs}
     RunFolder(Store(), str(folder)).put("generate", folder.name, settings, "i", {"records": folder.name})
