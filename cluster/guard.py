@@ -45,6 +45,8 @@ _MOST_STARTS = 3
 _STDERR = 2
 
 _children: "weakref.WeakSet[_Child]" = weakref.WeakSet()  # for processor_seconds
+# Held from the making of pipes until this process has closed the child's ends. Otherwise a child that another thread
+# forks has a copy of such an end, and the end of the first child is not seen.
 _forking = threading.Lock()
 _found_once: dict[tuple[Any, ...], Any] = {}  # for once
 
@@ -155,14 +157,15 @@ class _Child:
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.parent = os.getpid()
         self._at = mmap.mmap(-1, _LENGTH.size)  # shared: the number of the item that is worked on
-        to_child, self._requests = os.pipe()
-        self._results, to_parent = os.pipe()
-        if not (pid := _fork()):
-            os.close(self._requests)
-            os.close(self._results)
-            _serve(work, self.parent, self._at, to_child, to_parent)
-        os.close(to_child)
-        os.close(to_parent)
+        with _forking:
+            to_child, self._requests = os.pipe()
+            self._results, to_parent = os.pipe()
+            if not (pid := _fork()):
+                os.close(self._requests)
+                os.close(self._results)
+                _serve(work, self.parent, self._at, to_child, to_parent)
+            os.close(to_child)
+            os.close(to_parent)
         self._pid = pid
         self._stop = weakref.finalize(self, _stop, self.parent, pid, self._requests, self._results)
         _children.add(self)
@@ -286,11 +289,13 @@ def guarded_items(items: Callable[[], Iterator[Result]], bounds: WorkBounds) -> 
         Exceeded: an item took too much time or memory, or ended the child.
         Exception: what the iterator raised.
     """
-    parent, (results, to_parent) = os.getpid(), os.pipe()
-    if not (pid := _fork()):
-        os.close(results)
-        _yield_items(items, bounds, to_parent, parent)
-    os.close(to_parent)
+    parent = os.getpid()
+    with _forking:
+        results, to_parent = os.pipe()
+        if not (pid := _fork()):
+            os.close(results)
+            _yield_items(items, bounds, to_parent, parent)
+        os.close(to_parent)
     stop = weakref.finalize(items, _stop, parent, pid, results)
     try:
         while (outcome := pickle.loads(_received(results))) is not None:
@@ -338,13 +343,21 @@ def _yield_items(items: Callable[[], Iterator[Any]], bounds: WorkBounds, results
         os._exit(1)
 
 
+def _renew_lock() -> None:
+    global _forking
+    _forking = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)  # a thread that held it does not run there
+
+
 def _fork() -> int:
     """As os.fork. The garbage of this process is not collected in the child, now or later.
 
     Finalizers of libraries may crash there, because it has none of the threads of this process. Besides, a collection
     would copy every page.
     """
-    with _forking, warnings.catch_warnings():
+    with warnings.catch_warnings():
         # Python warns of locks that other threads hold at the fork. The child needs none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         collects = gc.isenabled()

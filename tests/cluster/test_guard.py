@@ -205,6 +205,31 @@ def test_a_child_that_was_killed_from_outside_is_started_again():
     assert guard("c", ROOMY) not in (first, str(os.getpid()))
 
 
+def test_a_child_that_another_thread_forks_meanwhile_does_not_hide_the_end_of_the_first(monkeypatch):
+    fork, kept, others = guards._fork, Guard(abs), list[threading.Thread]()
+
+    def with_another_before():
+        if not others:  # between the pipes of the first child and its fork
+            others.append(threading.Thread(target=kept, args=(-3, ROOMY)))
+            others[0].start()
+            others[0].join(0.5)
+        return fork()
+
+    monkeypatch.setattr(guards, "_fork", with_another_before)
+    failed = list[Exception]()
+
+    def first():
+        with pytest.raises(Exceeded) as caught:
+            Guard(lambda item: os._exit(3))(0, ROOMY)
+        failed.append(caught.value)
+
+    one = threading.Thread(target=first, daemon=True)
+    one.start()
+    one.join(20)
+    assert failed and failed[0].problem == "died"
+    others[0].join()
+
+
 class _CrashesElsewhere:
     """As an object of a library whose finalizer needs the threads of the process that made it."""
 
