@@ -110,6 +110,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + more
 
 
+def one_line(text: str) -> str:
+    """A text that others may have written, with a space for each line end."""
+    return " ".join(text.splitlines())
+
+
 def table_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row, with cells padded to the width of their column. All rows have as many cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -34,7 +34,7 @@ from raymill.cluster.asking.compaction import StoreFacts, compact, stores_below
 from raymill.cluster.cli import shell_command
 from raymill.cluster.config import shown_override
 from raymill.cluster.errors import DataError
-from raymill.cluster.formats import byte_size, plural
+from raymill.cluster.formats import byte_size, one_line, plural
 from raymill.cluster.frame.calls import AnyConfig, Changes
 from raymill.cluster.frame.job import REPORT_HTML, Run
 from raymill.cluster.frame.kinds import kinds
@@ -403,7 +403,7 @@ def _text(found: Garbage, root: str, older_than: str, delete: bool) -> str:
         ordered = sorted(found.old, key=lambda one: (one.folder, one.why))
         for (folder, why), group in groupby(ordered, key=lambda one: (one.folder, one.why)):
             sizes = [one.item.size for one in group]
-            rows.append((_one_line(f"{folder}/") if folder else ".", why, f"{len(sizes):,}", byte_size(sum(sizes))))
+            rows.append((one_line(f"{folder}/") if folder else ".", why, f"{len(sizes):,}", byte_size(sum(sizes))))
         rows.append(("total", "", f"{len(found.old):,}", byte_size(sum(one.item.size for one in found.old))))
         rows.insert(0, ("what", "why", "files", "bytes"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -419,18 +419,13 @@ def _text(found: Garbage, root: str, older_than: str, delete: bool) -> str:
     for uri, facts in found.stores.items():
         name, what = uri.removeprefix(f"{root}/"), "joined" if delete else "can be joined by --delete"
         lines.append(
-            f"{_one_line(name)}/: {plural(facts.small, 'small file')} of {facts.text} {what}; no answer is removed."
+            f"{one_line(name)}/: {plural(facts.small, 'small file')} of {facts.text} {what}; no answer is removed."
         )
     if found.young:
         size = byte_size(sum(one.item.size for one in found.young))
         lines.append(f"Younger than {older_than}, left: {plural(len(found.young), 'file')}, {size}.")
     if found.unknown:
-        names = [_one_line(uri.removeprefix(f"{root}/")) for uri in found.unknown[:_NAMES_SHOWN]]
+        names = [one_line(uri.removeprefix(f"{root}/")) for uri in found.unknown[:_NAMES_SHOWN]]
         more = ", ..." if len(found.unknown) > _NAMES_SHOWN else ""
         lines.append(f"Not ours, left: {plural(len(found.unknown), 'file')} ({', '.join(names)}{more}).")
     return "\n".join(lines)
-
-
-def _one_line(name: str) -> str:
-    """A name of a file that others may have written, in which line ends are spaces."""
-    return " ".join(name.splitlines())

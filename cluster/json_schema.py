@@ -21,11 +21,13 @@ def check_json_schema(schema: Mapping[str, Any], of_any_draft: bool = False) -> 
     Raises:
         ValueError: it is none, or has a reference to what is no schema in it.
     """
-    kind = validator_for(schema, Draft202012Validator) if of_any_draft else Draft202012Validator
     try:
+        kind = validator_for(schema, Draft202012Validator) if of_any_draft else Draft202012Validator
         kind.check_schema(schema)
     except SchemaError as error:
         raise ValueError(f"{error.json_path}: {error.message:.200}") from None
+    except (TypeError, AttributeError, RecursionError, OverflowError) as error:  # such as a `$schema` that is a list
+        raise ValueError(f"it is no JSON schema ({type(error).__name__}: {error!s:.200})") from None
     specification: Specification[Any] = specification_with(kind.META_SCHEMA["$schema"])
     resource = specification.create_resource(schema)
     waiting, seen = [(resource, REGISTRY.resolver_with_root(resource))], {id(schema)}

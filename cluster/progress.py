@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from raymill.cluster.artifact import Counters
-from raymill.cluster.formats import plural
+from raymill.cluster.formats import one_line, plural
 from raymill.cluster.logs import printable
 from raymill.cluster.stage import CommitRecord, add_counters
 
@@ -84,7 +84,7 @@ class LineWriter:
 
     def update(self, shown: ProgressUpdate | str) -> None:
         """Redraw the line (its first 160 characters); elsewhere write another one."""
-        text = printable(" ".join((shown if isinstance(shown, str) else shown.text).splitlines()))
+        text = printable(one_line(shown if isinstance(shown, str) else shown.text))
         self._write(f"\r\033[K{text[:160]}" if self.terminal else f"{text}\n")
         self._drawn = self.terminal
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from raymill.cluster.answer import Text
+from raymill.cluster.formats import one_line
 from raymill.cluster.logs import printable
 from raymill.cluster.progress import LineWriter, Progress, ProgressLines, ProgressUpdate
 from raymill.cluster.sudden_end import is_command
@@ -78,7 +79,7 @@ class _NotebookText(LineWriter):
         self._handle: Any = None
 
     def update(self, shown: ProgressUpdate | str) -> None:
-        text = Text(printable(" ".join((shown if isinstance(shown, str) else shown.text).splitlines())))
+        text = Text(printable(one_line(shown if isinstance(shown, str) else shown.text)))
         if self._handle is None:
             self._handle = _display()(text, display_id=True)
         else:

@@ -364,7 +364,7 @@ class SharedSession(Session):
 
     def room_for_units(self, cpus: float) -> float:
         """On this machine few units wait in Ray, which gives CPUs to them before it places the workers of a training,
-        and none while there is one. A cluster that grows has to know of all that wait.
+        and none while there is one. On a cluster all are given, because an autoscaler counts those that wait.
         """
         if not self.embedded:
             return math.inf

@@ -29,7 +29,7 @@ from raymill.cluster.chain.at_once import StepsAtOnce
 from raymill.cluster.chain.config import ChainConfig, ValueOf, field_value, with_texts
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import DataError, RaymillError, UserError
-from raymill.cluster.formats import duration, plural, table_lines
+from raymill.cluster.formats import duration, one_line, plural, table_lines
 from raymill.cluster.frame.job import REPORT_HTML, FoundRun, Made, Making, Run, RunJob
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.frame.opening import open as open_run
@@ -112,9 +112,8 @@ class ChainRun(Run):
         rows = []
         for one in self.report["steps"]:
             time = "" if one["seconds"] is None else duration(one["seconds"])
-            rows.append(
-                (one["step"], one["kind"], one["state"], time, one["reason"] or one["facts"].partition("\n")[0])
-            )
+            about = one["reason"] or one["facts"].partition("\n")[0]
+            rows.append([one_line(cell) for cell in (one["step"], one["kind"], one["state"], time, about)])
         return ("step", "kind", "state", "time", ""), rows
 
     @property
@@ -133,7 +132,10 @@ class ChainRun(Run):
         Raises:
             DataError: it was not made.
         """
-        return open_run(paths.join(self.uri, name), storage=self.store.options)
+        found = open_run(paths.join(self.uri, name), storage=self.store.options)
+        if not isinstance(found, Run):
+            raise DataError(f"{self.uri}: {name} is no step of this run file")
+        return found
 
 
 class ChainJob(RunJob[ChainConfig]):

@@ -48,3 +48,17 @@ def test_references_to_parts_of_the_schema_are_taken(schema):
 def test_a_reference_to_anything_else_is_refused(schema):
     with pytest.raises(ValueError, match=r"is not part of the schema|\$.type: 'thing' is not valid"):
         check_json_schema(schema, of_any_draft=True)
+
+
+@pytest.mark.parametrize("schema", [{"$schema": 5}, {"$schema": ["x"]}, {"$schema": {}}])
+def test_what_is_no_schema_at_all_is_refused(schema):
+    with pytest.raises(ValueError, match=r"is no JSON schema|\$schema"):
+        check_json_schema(schema, of_any_draft=True)
+
+
+def test_a_schema_that_is_too_deep_is_refused():
+    schema = {}
+    for _ in range(2000):
+        schema = {"not": schema}
+    with pytest.raises(ValueError, match=r"is no JSON schema \(RecursionError"):
+        check_json_schema(schema)

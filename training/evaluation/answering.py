@@ -61,7 +61,7 @@ class ModelFolder:
 
     Raises:
         DataError: the chat template goes beyond its bounds on a few words; later: it or the tokenizer does on many
-            texts in a row.
+            texts.
     """
 
     def __init__(self, store: Store, folder: str) -> None:
@@ -125,7 +125,7 @@ class ModelFolder:
 
         Raises:
             _Failed: they fail.
-            DataError: they go beyond their bounds on many items in a row.
+            DataError: they go beyond their bounds on many items.
         """
         try:
             found = child(item, OF_A_PROMPT)

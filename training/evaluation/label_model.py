@@ -47,7 +47,7 @@ class LabelModel:
 
     Raises:
         DataError: the folder is damaged, or its probe predicts none of the labels; later: its chat template or
-            tokenizer goes beyond its bounds on many texts in a row.
+            tokenizer goes beyond its bounds on many texts.
     """
 
     def __init__(self, store: Store, folder: str, labels: Sequence[str], length: int) -> None:

@@ -234,7 +234,7 @@ class RewardFolder:
 
         Raises:
             DataError: a score is not finite, or the chat template or tokenizer goes beyond its bounds on many
-                conversations in a row.
+                conversations.
         """
         made = []
         for messages in conversations:

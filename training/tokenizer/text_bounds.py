@@ -1,29 +1,30 @@
 """Whether the chat template and tokenizer of a folder end: both are programs of whoever made it.
 
-Each text has a bound on its time and memory. A folder that goes beyond it on each of many texts would take hours before
-it is found useless, so it is refused: when it is loaded, by a few short conversations, and later by texts in a row.
+Each text has a bound on its time and memory. A folder that goes beyond it on many texts would take hours, so it is
+refused: when it is loaded, by a few short conversations, and later by the fraction of texts beyond their bounds.
 """
 
 from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.errors import DataError
+from raymill.cluster.formats import plural
 from raymill.cluster.guard import Exceeded
 from raymill.training.pack.encode import Encoded
 from raymill.training.pack.template import render_checked
 
-IN_A_ROW = 10
+_LEAST, _FRACTION = 10, 0.1  # texts beyond their bounds for which a folder is refused; of all so far
 _EXCEEDED = "_too_slow", "_too_large"  # ends of the reasons of an encoder
 
 
 class TextBounds:
-    """Counts the texts in a row on which a folder's chat template or tokenizer goes beyond its bounds.
+    """Counts the texts on which a folder's chat template or tokenizer goes beyond its bounds.
 
     Raises:
         DataError: the chat template goes beyond them on a conversation of a few words.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
-        self._folder, self._count = folder, 0
+        self._folder, self._texts, self._exceeded = folder, 0, 0
         if tokenizer.chat_template:
             try:
                 render_checked(tokenizer)
@@ -36,11 +37,12 @@ class TextBounds:
         """Count a text. exceeded: the bound that it exceeded; None if it did not.
 
         Raises:
-            DataError: it is the tenth in a row.
+            DataError: there are at least ten, and at least a tenth of all texts so far.
         """
-        self._count = self._count + 1 if exceeded else 0
-        if self._count == IN_A_ROW:
-            raise self._error(f"on {IN_A_ROW} texts in a row", exceeded)
+        self._texts += 1
+        self._exceeded += bool(exceeded)
+        if exceeded and self._exceeded >= max(_LEAST, _FRACTION * self._texts):
+            raise self._error(f"on {self._exceeded:,} of {plural(self._texts, 'text')}", exceeded)
 
     def count_encoded(self, encoded: Encoded, number: int) -> None:
         """Count the first `number` documents of what `Encoder.encode` returned."""

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from raymill.cluster.temporary import abandoned
 from raymill.training.evaluation.answering import link_model
 from raymill.training.pack.template import CHATML
 from tests.support.model_folders import folder
+from tests.support.processes import wait_until
 from tests.support.tiny_tokenizers import saved, tiny
 
 STAND_IN = f"""#!{sys.executable}
@@ -70,13 +70,6 @@ def ended(pid):
         return True
 
 
-def within(seconds, condition):
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.05)
-    return condition()
-
-
 BODY = request_of({}, {"model": "m", "messages": [{"role": "user", "content": "Is it on?"}], "max_tokens": 5}).body
 
 
@@ -98,7 +91,7 @@ def test_it_is_started_asked_and_started_again(seen, tmp_path):
     async def die_between():
         async with server.opened(5.0, 1 << 20) as endpoint:
             os.kill(pid, 9)
-            assert within(10, lambda: server.ended)
+            assert wait_until(lambda: server.ended, 10)
             await endpoint.send(BODY)
 
     with pytest.raises(ClusterError, match="vLLM ended"):
@@ -106,7 +99,7 @@ def test_it_is_started_asked_and_started_again(seen, tmp_path):
     assert send(server).outcome == "answered", "the next unit has a new server"
     assert len(seen()) == 2
     server._process.stdin.close()
-    assert within(10, lambda: ended(seen()[1][0]))
+    assert wait_until(lambda: ended(seen()[1][0]), 10)
 
 
 @pytest.mark.parametrize("as_ray_does", [False, True])
@@ -128,7 +121,7 @@ time.sleep(600)
         child.kill()
     worker.kill()
     worker.wait()
-    assert within(10, lambda: ended(pid))
+    assert wait_until(lambda: ended(pid), 10)
     assert len(abandoned("vllm", str(scratch))) == 1, "the next process removes its folder"
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from raymill.cluster import cli
-from raymill.cluster.errors import ConfigError
+from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.failpoints import VARIABLE
 from raymill.cluster.frame.functions import function_of
 from raymill.cluster.frame.opening import open as open_run
@@ -222,6 +222,12 @@ def test_a_finished_run_file_has_the_exit_code_and_table_of_its_steps_whatever_i
     manifest = json.loads(Path("out/manifest.json").read_text())
     Path("out/manifest.json").write_text(json.dumps(manifest | {"artifacts": {}}))
     assert raymill("run", "w.yaml")[0] == 2, "a manifest without the steps is written again"
+    forged = [one | {"state": "open", "reason": "x\nlast  words  finished"} for one in whole["steps"]]
+    Path("out/report.json").write_text(json.dumps(whole | {"steps": forged}))
+    assert open_run("out").summary.count("\n") == 3, "a line for each step and the heading"
+    Path("out/manifest.json").write_text(json.dumps(manifest | {"artifacts": {"count/words": "d"}}))
+    with pytest.raises(DataError, match="count/words is no step of this run file"):
+        _ = open_run("out").exit_code
     for name in ("count", "again", "last"):
         shutil.rmtree(f"out/{name}")
     Path("out/manifest.json").write_text(json.dumps(manifest | {"artifacts": {}, "inputs": None}))

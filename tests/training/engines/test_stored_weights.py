@@ -122,8 +122,12 @@ def test_weights_in_the_type_of_their_file_take_no_memory_of_the_process(tmp_pat
     folder = save(tmp_path / "model", torch.bfloat16, hidden_size=512, intermediate_size=8192, num_hidden_layers=4)
     size = Path(folder, "model.safetensors").stat().st_size
     assert size > 100 << 20
-    load_base(Store(), Model(name=folder), 0, torch.bfloat16, None)
-    before = memory_of_its_own()
-    kept = load_base(Store(), Model(name=folder), 0, torch.bfloat16, None)
-    assert memory_of_its_own() - before < size / 10
-    assert next(kept.parameters()).dtype == torch.bfloat16
+    kept, taken = [load_base(Store(), Model(name=folder), 0, torch.bfloat16, None)], list[int]()
+    for _ in range(
+        3
+    ):  # weights would take memory each time, the allocator of a process of many tests takes some at times
+        before = memory_of_its_own()
+        kept.append(load_base(Store(), Model(name=folder), 0, torch.bfloat16, None))
+        taken.append(memory_of_its_own() - before)
+    assert min(taken) < size / 10
+    assert next(kept[-1].parameters()).dtype == torch.bfloat16

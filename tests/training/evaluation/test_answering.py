@@ -145,7 +145,7 @@ def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder
         ModelFolder(Store(), changed(folder, tmp_path, "{% if messages | length == 3 %}" + LOOP + "{% endif %}"))
 
 
-def test_a_template_that_does_not_end_for_many_prompts_in_a_row_is_refused(folder, tmp_path, monkeypatch):
+def test_a_template_that_does_not_end_for_many_prompts_is_refused(folder, tmp_path, monkeypatch):
     """It costs its bound on each, so a thousand items would take hours."""
     monkeypatch.setattr(answering, "OF_A_PROMPT", WorkBounds(0.2, 1 << 30))
     loop = "{% if messages[0].content[:4] == 'Slow' %}" + LOOP + "{% endif %}" + CHATML
@@ -154,10 +154,9 @@ def test_a_template_that_does_not_end_for_many_prompts_in_a_row_is_refused(folde
     def send(text):
         return asyncio.run(model.send(request(text)))
 
-    for _ in range(2):
-        assert {send("Slow.").outcome for _ in range(5)} == {"refused"}
+    for _ in range(3):
+        assert {send("Slow.").outcome for _ in range(2)} == {"refused"}
         assert math.isnan(model.log_likelihood([{"role": "user", "content": "Slow."}], "yes")[0])
         assert send("Hello.").outcome == "answered"
-    with pytest.raises(DataError, match=r"changed: its chat template .* on 10 texts in a row \(too_slow \(over 0.2 s"):
-        for _ in range(10):
-            send("Slow.")
+    with pytest.raises(DataError, match=r"changed: its chat template .* on 10 of 13 texts \(too_slow \(over 0.2 s"):
+        send("Slow.")

@@ -100,17 +100,16 @@ def test_a_template_that_does_not_end_is_refused_before_any_record_is_scored(tmp
         RewardFolder(Store(), folder)
 
 
-def test_a_template_that_does_not_end_for_many_records_in_a_row_is_refused(tmp_path, monkeypatch):
+def test_a_template_that_does_not_end_for_many_records_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "LIMITS", Limits(document_s=0.3))
     of_one_word = "{% if messages[0].content == 'we' %}" + LOOP + "{% endif %}"
     folder = reward_folder(tmp_path / "m", template=of_one_word + CHATML)
     model = RewardFolder(Store(), folder)
     slow, good = ([{"role": "user", "content": word}, {"role": "assistant", "content": "b"}] for word in ("we", "he"))
-    for _ in range(2):
-        found = model.scores([slow] * 9 + [good])
-        assert np.isnan(found[:9]).all() and np.isfinite(found[9])
-    with pytest.raises(DataError, match=r"/m: its chat template .* on 10 texts in a row \(template_too_slow"):
-        model.scores([slow] * 99)
+    found = model.scores([slow] * 9 + [good] * 91 + [slow])  # the last is the tenth of 101
+    assert np.isnan([*found[:9], found[-1]]).all() and np.isfinite(found[9:-1]).all()
+    with pytest.raises(DataError, match=r"/m: its chat template .* on 11 of 103 texts \(template_too_slow"):
+        model.scores([good, slow])
 
 
 def test_a_model_that_is_none_of_rewards_is_refused(tmp_path):
