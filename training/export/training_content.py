@@ -8,6 +8,7 @@ training_content.md is the template.
 """
 
 import json
+import os.path
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -100,7 +101,7 @@ class MadeBy:
     """What a run of `curate`, `prepare` or `generate` states about the content that it made.
 
     Attributes:
-        kind, name, digest: of the run.
+        root: URI of the run's folder. kind, name, digest: of the run.
         unit: what is counted.
         total: the number of these in its result; the sum over the sources.
         sources: in the order of the config.
@@ -112,6 +113,7 @@ class MadeBy:
         opt_outs: sentences on statements of publishers. lists: sentences on removals by lists. measures: other ones.
     """
 
+    root: str
     kind: str
     name: str
     digest: str
@@ -134,32 +136,27 @@ class MadeBy:
         check_types(dict[str, _Number], dict(self.languages))
         check_types(tuple[list[tuple[str, _Number, _Number]], _Number], (list(self.hosts[0]), self.hosts[1]))
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """Kind and digest: runs with the same ones are listed once."""
-        return self.kind, self.digest
-
-    def leaves(self, listed: set[tuple[str, str]] | None = None) -> Iterator[Origin]:
+    def leaves(self, listed: set[str] | None = None) -> Iterator[Origin]:
         """The sources that are no output of another run, with those of the runs before; names are joined by `/`.
 
-        listed: keys of the runs whose sources are not listed again; changed.
+        listed: folders of the runs whose sources are not listed again; changed.
         """
-        listed = {self.key} if listed is None else listed
+        listed = {self.root} if listed is None else listed
         for one in self.sources:
             if one.made is None:
                 yield one
-            elif one.made.key not in listed:
-                listed.add(one.made.key)
+            elif one.made.root not in listed:
+                listed.add(one.made.root)
                 for leaf in one.made.leaves(listed):
                     yield Origin(f"{one.name}/{leaf.name}", leaf.way, leaf.place, leaf.licence or one.licence, None)
 
-    def with_earlier(self, listed: set[tuple[str, str]] | None = None) -> "Iterator[MadeBy]":
+    def with_earlier(self, listed: set[str] | None = None) -> "Iterator[MadeBy]":
         """This run, and those whose output it read, each once. listed: as in `leaves`."""
-        listed = {self.key} if listed is None else listed
+        listed = {self.root} if listed is None else listed
         yield self
         for one in self.sources:
-            if one.made is not None and one.made.key not in listed:
-                listed.add(one.made.key)
+            if one.made is not None and one.made.root not in listed:
+                listed.add(one.made.root)
                 yield from one.made.with_earlier(listed)
 
 
@@ -169,7 +166,6 @@ class RunsBehind:
     def __init__(self, store: Store):
         self.store = store
         self._folders: dict[str, MadeBy | None] = {}
-        self._read: dict[tuple[str, str], MadeBy | None] = {}
 
     def made_by(self, folder: str, digest: str = "", depth: int = _DEEPEST) -> MadeBy | None:
         """What the run in a folder, or else in its parent, states.
@@ -177,6 +173,8 @@ class RunsBehind:
         None: there is no finished run of `curate`, `prepare` or `generate`, it has another digest than `digest`, its
         report cannot be read, it is being read (its sources lead back to it), or too many folders were looked at.
         """
+        if not paths.is_remote(folder):
+            folder = os.path.normpath(folder)
         for root in (folder, folder.rpartition("/")[0]):
             if root not in self._folders:
                 if len(self._folders) == _MOST_FOLDERS:
@@ -195,12 +193,7 @@ class RunsBehind:
                 manifest = RunFolder(self.store, root).manifest_file.read()
                 if manifest is None or manifest["kind"] not in reader:
                     return None
-                key = manifest["kind"], manifest["digest"]
-                if key not in self._read:  # one folder has many paths, such as those with `..`
-                    self._read[key] = None
-                    report = RunFolder(self.store, root).report()
-                    self._read[key] = reader[manifest["kind"]](self, root, manifest, report, depth)
-                return self._read[key]
+                return reader[manifest["kind"]](self, root, manifest, RunFolder(self.store, root).report(), depth)
         except (StorageError, DataError):
             return None
 
@@ -220,6 +213,7 @@ def _curated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict
     months = [month["month"] for one in report.get("dates", ()) if one["column"] == "collected"
               for month in one["months"]]  # fmt: skip
     return MadeBy(
+        root=root,
         kind="curate",
         name=manifest["name"],
         digest=manifest["digest"],
@@ -254,6 +248,7 @@ def _prepared(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dic
     settings = {one["source"]: one for one in report["config"]["inputs"]}
     personal = report["totals"]["personal_data"]
     return MadeBy(
+        root=root,
         kind="prepare",
         name=manifest["name"],
         digest=manifest["digest"],
@@ -294,6 +289,7 @@ def _generated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: di
     model = manifest["config"]["model"]
     name = str(model.get("name") or _last(str(model.get("path") or "")))
     return MadeBy(
+        root=root,
         kind="generate",
         name=manifest["name"],
         digest=manifest["digest"],
@@ -434,13 +430,13 @@ def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTra
     """
     corpora = [(one.name, corpus) for one in trainings for corpus in one.corpora]
     runs = list({
-        made.key: made
+        made.root: made
         for _, corpus in corpora if corpus.made is not None
         for made in corpus.made.with_earlier()
     }.values())  # fmt: skip
     origins = [(run, one) for run in runs for one in run.sources]
     # Of generated records, `prepare` counts those for training.
-    counted = {one.made.key for run, one in origins if one.made and run.kind == "prepare"}
+    counted = {one.made.root for run, one in origins if one.made and run.kind == "prepare"}
     tokens = sum(corpus.tokens for _, corpus in corpora)
     languages = Counter[str]()
     for run in runs:
@@ -507,7 +503,7 @@ def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTra
         "generated": [
             (f"{run.kind} {run.name}", model, terms or f"{BLANK}: not stated", f"{count(n)} {run.unit}")
             for run in runs
-            if run.key not in counted
+            if run.root not in counted
             for model, terms, n in run.generated
         ],
         "variants": [(f"{run.kind} {run.name}", how, count(n)) for run in runs for how, n in run.variants.items()],

@@ -123,9 +123,7 @@ def test_weights_in_the_type_of_their_file_take_no_memory_of_the_process(tmp_pat
     size = Path(folder, "model.safetensors").stat().st_size
     assert size > 100 << 20
     kept, taken = [load_base(Store(), Model(name=folder), 0, torch.bfloat16, None)], list[int]()
-    for _ in range(
-        3
-    ):  # weights would take memory each time, the allocator of a process of many tests takes some at times
+    for _ in range(3):  # the allocator of a process of many tests takes memory at times, weights would each time
         before = memory_of_its_own()
         kept.append(load_base(Store(), Model(name=folder), 0, torch.bfloat16, None))
         taken.append(memory_of_its_own() - before)

@@ -184,7 +184,7 @@ def test_data_sets_of_the_hub_are_those_of_all_sources_by_organisation_and_name(
         }  # fmt: skip
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(report))
-        RunFolder(Store(), f"{tmp_path}/{name}").put("prepare", name, {}, "i", {"train": name})
+        RunFolder(Store(), f"{tmp_path}/{name}").put("prepare", name, {}, "i", {"train": "d"})
     manifest = SimpleNamespace(digest="d1", version="0.3")
     found = SimpleNamespace(manifest=manifest)
     monkeypatch.setattr(Artifact, "find", lambda _, uri: found if uri.endswith("corpus") else None)

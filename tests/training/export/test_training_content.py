@@ -228,7 +228,7 @@ def test_the_hosts_with_the_most_text_are_listed_and_names_are_no_markup():
     name = "<b>|x"
     crawl = Crawl("raymill/0", "2026-01-01", "2026-01-02", 205, 0, domains)
     source = Origin(name, "pages", "", name, 205, crawl=crawl)
-    made = MadeBy("prepare", name, "d1", "records for training", 205, (source,))
+    made = MadeBy("runs/made", "prepare", name, "d1", "records for training", 205, (source,))
     text = training_content(name, "f1", [ContentTraining(name, name, [ContentCorpus(name, "c", 205, 10**9, made)])])
     rows = table(section(text, "2.3"), "Domain")
     assert len(rows) == 21 and rows[-1] == ["h20.org", "1", "980"]
