@@ -75,8 +75,8 @@ _PHRASES = {
 
 _runs_command = 0
 
-# The first words of the changes that a run file has for all steps.
-_OF_RUN_FILE = r"output=|storage\.|steps\."
+# A changed setting, but for those that a run file has for all steps.
+_CHANGE = re.compile(r"(?<![^\s(])-o ('?)(?!output=|storage\.|steps\.)(?=[a-z])")
 _step: ContextVar[tuple[str, str] | None] = ContextVar("step", default=None)  # its name in the run file, its kind
 
 
@@ -94,16 +94,15 @@ def in_the_run_file(message: str) -> str:
     """A message of a step in the words of its run file; the same message outside of `of_the_step`."""
     if (step := _step.get()) is None:
         return message
-    name, kind = step
-    shown = []
+    (name, kind), shown = step, list[str]()
+    own = f"raymill {kind} CONFIG"
     for at, part in enumerate(message.split("`")):
-        own = re.sub(rf"^raymill {re.escape(kind)} CONFIG\b", "raymill run CONFIG", part) if at % 2 else part
-        is_of_other_command = own == part and part.startswith("raymill ")
-        shown.append(
-            own
-            if is_of_other_command
-            else re.sub(rf"(?<![^\s(])-o ('?)(?!{_OF_RUN_FILE})(?=[a-z])", rf"-o \1steps.{name}.", own)
-        )
+        if at % 2 and part.startswith(own):
+            part = "raymill run CONFIG" + part.removeprefix(own)
+        elif part.startswith("raymill "):  # another command
+            shown.append(part)
+            continue
+        shown.append(_CHANGE.sub(rf"-o \1steps.{name}.", part))
     return "`".join(shown)
 
 
