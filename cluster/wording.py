@@ -76,7 +76,7 @@ _PHRASES = {
 _runs_command = 0
 
 # A changed setting, but for those that a run file has for all steps.
-_CHANGE = re.compile(r"(?<![^\s(])-o ('?)(?!output=|storage\.|steps\.)(?=[a-z])")
+_CHANGE_OF_STEP = re.compile(r"(?<![^\s(])-o ('?)(?!output=|storage\.|steps\.)(?=[a-z])")
 _step: ContextVar[tuple[str, str] | None] = ContextVar("step", default=None)  # its name in the run file, its kind
 
 
@@ -102,7 +102,7 @@ def in_the_run_file(message: str) -> str:
         elif part.startswith("raymill "):  # another command
             shown.append(part)
             continue
-        shown.append(_CHANGE.sub(rf"-o \1steps.{name}.", part))
+        shown.append(_CHANGE_OF_STEP.sub(rf"-o \1steps.{name}.", part))
     return "`".join(shown)
 
 
