@@ -47,30 +47,24 @@ class StepsAtOnce:
 
     def fitting(self, open_steps: Sequence[tuple[str, RunJob]]) -> list[tuple[str, RunJob]]:
         """The steps among these that are begun now. If none is running, the first always is."""
-        begun: dict[str, RunJob] = {}
-        for name, job in open_steps:
-            others = self.running | begun
-            if not others or (self._fit(others | {name: job}) if self.most is None else len(others) < self.most):
-                begun[name] = job
-        return [*begun.items()]
+        jobs = self.running | dict(open_steps)
+        begun = chosen(
+            [name for name, _ in open_steps], [*self.running], self.most, lambda steps: self._fit(steps, jobs)
+        )
+        return [(name, jobs[name]) for name in begun]
 
-    def _fit(self, steps: Mapping[str, RunJob]) -> bool:
+    def _fit(self, steps: Sequence[str], jobs: Mapping[str, RunJob]) -> bool:
         """Whether the machines have the CPUs and GPUs that these reserve, and this machine's own Ray the memory."""
         session = self.making.session
         session.start()
         room = {name: sum(node.has.get(name, 0) for node in session.nodes()) for name in ("CPU", "GPU")}
         if session.embedded:
             room["memory"] = session.memory() or math.inf
-        reserved = [self._reserved(name, job) for name, job in steps.items()]
-        return all(sum(one.get(name, 0) for one in reserved) <= amount for name, amount in room.items())
+        return fit([self._reserved(name, jobs[name]) for name in steps], room)
 
     def _reserved(self, name: str, job: RunJob) -> Resources:
-        """What a step reserves; everything, if that cannot be told before it begins."""
         if name not in self._known:
-            try:
-                self._known[name] = job.reserved(memory=self.making.session.embedded)
-            except UserError:
-                self._known[name] = {"CPU": math.inf}
+            self._known[name] = reserved(job, memory=self.making.session.embedded)
         return self._known[name]
 
     def run_here(self, name: str, job: RunJob) -> Run:
@@ -124,6 +118,35 @@ class StepsAtOnce:
             self.say(f"ending {plural(len(self.running), 'step')}: {', '.join(self.running)}")
         while self.running:
             del self.running[self._ended.get()[0]]
+
+
+def chosen(
+    waiting: Sequence[str], running: Sequence[str], most: int | None, fits: Callable[[Sequence[str]], bool]
+) -> list[str]:
+    """The waiting steps that are begun now. If none is running, the first always is.
+
+    Args:
+        most: number of steps at once; None: as many as fit. fits: whether these steps fit into the machines together.
+    """
+    begun: list[str] = []
+    for name in waiting:
+        others = [*running, *begun]
+        if not others or (fits([*others, name]) if most is None else len(others) < most):
+            begun.append(name)
+    return begun
+
+
+def fit(reserved: Sequence[Resources], room: Resources) -> bool:
+    """Whether there is room for all of these together. A resource that `room` does not name has no limit."""
+    return all(sum(one.get(name, 0) for one in reserved) <= amount for name, amount in room.items())
+
+
+def reserved(job: RunJob, *, memory: bool) -> Resources:
+    """What a step reserves; everything, if that is not known before it begins. memory: as of `RunJob.reserved`."""
+    try:
+        return job.reserved(memory=memory)
+    except UserError:
+        return {"CPU": math.inf}
 
 
 class _LinesOfStep(LineWriter):

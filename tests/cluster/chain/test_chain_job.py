@@ -269,7 +269,7 @@ def test_the_plan_is_the_sum_of_the_steps_that_are_known(raymill):
     raymill("run", "w.yaml", "-o", "until=again")
     out = raymill("plan", "w.yaml")[1]
     assert "step count: finished, nothing to do" in out and "step last (words)\n  plan of out-last" in out
-    assert "sum of all steps, one after the other" in out
+    assert "all steps, one after the other" in out
 
 
 def test_it_is_submitted_as_one_job_with_absolute_paths_and_references(raymill, tmp_path, caplog):
