@@ -27,7 +27,7 @@ def seconds_together(steps: Mapping[str, PlannedStep], cores: int, choose: Choos
     """Wall time of independent steps on this number of cores.
 
     Workers keep the cores that they reserve. The units of other steps share the rest: if they would use more than there
-    is, all of these steps slow down by the same factor. At least one core is shared, as Ray runs one unit at a time when
+    is, all of these steps slow down by the same factor. At least one core is shared: Ray runs one unit at a time when
     workers reserve all.
     """
     seconds = 0.0
