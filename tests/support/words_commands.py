@@ -10,6 +10,18 @@ from raymill.cluster import cli
 from raymill.cluster.frame import kinds
 from tests.support import inline
 
+# `left` and `right` are independent; `last` needs both.
+BRANCHES = """
+kind: run
+output: out
+steps:
+  left: {kind: words, inputs: [{path: in}]}
+  right: {kind: words, inputs: [{path: in}], lower: true}
+  last:
+    kind: words
+    inputs: [{path: "${left.output}/words", text: word}, {path: "${right.output}/words", text: word, source: other}]
+"""
+
 
 @contextmanager
 def words_commands(tmp_path: Path, monkeypatch, capsys, config: str) -> Iterator[Callable[..., tuple[int, str, str]]]:

@@ -9,8 +9,7 @@ import pytest
 from raymill.cluster.chain import plan as chain_plan
 from raymill.cluster.chain.at_once import chosen, fit
 from raymill.cluster.chain.planned_time import PlannedStep, seconds_together
-from tests.cluster.chain.test_steps_at_once import BRANCHES
-from tests.support.words_commands import words_commands
+from tests.support.words_commands import BRANCHES, words_commands
 from tests.support.words_kind import WordsJob
 
 

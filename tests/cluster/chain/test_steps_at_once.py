@@ -1,6 +1,6 @@
 """Independent steps of a run file are made at the same time, each in a thread, with the result of one after the other.
 
-Without Ray, with steps that count words. `left` and `right` are independent; `last` needs both.
+Without Ray, with steps that count words.
 """
 
 import json
@@ -17,19 +17,8 @@ from raymill.cluster.errors import DataError
 from raymill.cluster.nodes import Node
 from raymill.cluster.session import Session, SharedSession
 from tests.support import inline
-from tests.support.words_commands import words_commands
+from tests.support.words_commands import BRANCHES, words_commands
 from tests.support.words_kind import WordsJob
-
-BRANCHES = """
-kind: run
-output: out
-steps:
-  left: {kind: words, inputs: [{path: in}]}
-  right: {kind: words, inputs: [{path: in}], lower: true}
-  last:
-    kind: words
-    inputs: [{path: "${left.output}/words", text: word}, {path: "${right.output}/words", text: word, source: other}]
-"""
 
 
 @pytest.fixture
