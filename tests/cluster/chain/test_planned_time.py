@@ -93,7 +93,7 @@ def test_the_memory_of_this_machine_is_a_limit_on_its_cores(raymill, monkeypatch
 
 
 def test_a_plan_without_time_or_with_bounds_of_money(raymill, monkeypatch):
-    """Of `right`, a plan as that of a generation: no time, and money as an expected value with bounds."""
+    """The plan of `right` is like a generation's: no time, and money as an expected value with bounds."""
     plan_settings = chain_plan.plan_settings
 
     def plan(config, **options):
