@@ -129,12 +129,14 @@ def base_of(store: Store, root: str, model: ModelSettings) -> ModelSettings | No
     model: what was exported, with its settings for workers.
 
     Raises:
-        DataError: as `base_named`, or the base is another one now.
+        DataError: as `base_named`, the base is the model itself, or another one now.
         StorageError: the base is gone.
     """
     if (named := base_named(store, root)) is None:
         return None
     name, revision = named
+    if name == model.path:
+        raise DataError(f"{root}: its training states its own result as its base. State `general.base`.")
     found = located(store, model.model_copy(update={"path": name}))
     if revision and found.revision != f"{name}@{revision}":
         raise DataError(f"{name}: is not at the revision {revision} any more. State `general.base`.")

@@ -257,10 +257,13 @@ class CompareJob(RunJob[CompareConfig]):
             DataError: the manifest of a training is damaged.
         """
         found = {letter: training_root(self.store, one) for letter, one in self.config.letters.items()}
-        bases = set()
-        for root in filter(None, found.values()):
-            with suppress(DataError):  # `bases` names it
-                bases.add((base_named(self.store, root) or ("",))[0])
+        bases = set[str]()
+        for letter, root in found.items():
+            if root is not None:
+                with suppress(DataError):  # `bases` names it
+                    base = base_named(self.store, root)
+                    if base is not None and base[0] != self.models[letter].path:
+                        bases.add(base[0])
         return {letter: None if self.models[letter].path in bases else root for letter, root in found.items()}
 
     @cached_property
@@ -271,9 +274,10 @@ class CompareJob(RunJob[CompareConfig]):
         return freeze(self.store, [Input(source=GENERAL, path=given.path, text=given.text)])
 
     @cached_property
-    def bases(self) -> tuple[dict[str, ModelSettings], list[str]]:
-        """(letter of a trained model -> the base that its forgetting is measured from, located; warnings)."""
-        found, warnings = dict[str, ModelSettings](), []
+    def bases(self) -> tuple[dict[str, ModelSettings], dict[str, str]]:
+        """(letter of a trained model -> the base that its forgetting is measured from, located; letter of a trained
+        model whose base is not known or cannot be read -> why, a sentence)."""
+        found, unknown = dict[str, ModelSettings](), dict[str, str]()
         given = self.config.general
         for letter, model in self.models.items():
             if given is None or model.path is None or is_classifier(self.store, model):
@@ -285,14 +289,14 @@ class CompareJob(RunJob[CompareConfig]):
                 elif root is not None:
                     base = base_of(self.store, root, model)
                     if base is None:
-                        warnings.append(f"{letter}: started from random weights, so forgetting is not measured.")
+                        unknown[letter] = "Its training states random weights as its base. State `general.base`."
             except (DataError, StorageError) as error:
                 if given.base is not None:
                     raise
-                warnings.append(f"{letter}: forgetting is not measured. {shortened(str(error), 300)}")
+                unknown[letter] = shortened(str(error), 300)
             if base is not None and base.revision != model.revision:
                 found[letter] = base
-        return found, warnings
+        return found, unknown
 
     def inputs(self) -> str | None:
         if self.config.general is None:
@@ -479,7 +483,7 @@ class CompareJob(RunJob[CompareConfig]):
         config, items = self.config, artifacts[ITEMS].rows
         (row,) = artifacts["_work/facts"].table().to_pylist()
         facts = json.loads(row["facts"])
-        models, rows, warnings = {}, [], [*self.bases[1]]
+        models, rows, warnings = {}, [], []
         for letter, one in config.letters.items():
             found, training, root = facts["models"][letter], None, self.roots[letter]
             size = stored_bytes(self.store, self.models[letter], root)
@@ -489,13 +493,15 @@ class CompareJob(RunJob[CompareConfig]):
                 warnings.append(f"{letter}: the cost of its training is left out. {shortened(str(error), 300)}")
             row = approach(letter, one, found, training, root is not None, size, config.hour_prices)
             forgot = facts["forgetting"].get(letter)
-            is_unknown = letter in facts["forgetting"] and forgot is None
-            if is_unknown:
-                warnings.append(
-                    f"{letter}: forgetting is not known. Some texts of `general` have a value for it or its base only, "
-                    "or for neither, for example because its tokenizer loses a part of the text."
+            unknown = self.bases[1].get(letter)
+            if letter in facts["forgetting"] and forgot is None:
+                unknown = (
+                    "Some texts of `general` have a value for it or its base only, or for neither, for example because "
+                    "its tokenizer loses a part of the text."
                 )
-            rows.append(row | {"forgetting": forgot, "forgetting_unknown": is_unknown})
+            if unknown is not None:
+                warnings.append(f"{letter}: forgetting is not known. {unknown}")
+            rows.append(row | {"forgetting": forgot, "forgetting_unknown": unknown})
             models[letter] = {
                 "title": one.title,
                 "at": one.endpoint or one.path,

@@ -1,8 +1,8 @@
 """The recommendation: of the models that are not decidedly worse than the best, the one that costs least.
 
     candidates   models that are not decidedly worse in `score` than the one with the highest (paired, corrected)
-    forgetting   candidates whose rise in bits per byte of general text is decidedly above the bound are passed over, if
-                 others are left
+    forgetting   candidates whose rise in bits per byte of general text is decidedly above the bound, and trained ones
+                 whose rise is not known, are passed over, if others are left
     answer       of the rest those whose cost to answer is within 10% of the lowest
     training     of these the one that cost least to train; untrained models cost nothing
 
@@ -57,13 +57,13 @@ def recommended(rows: Sequence[Row], standing: Mapping[str, Any], most_forgettin
 def _without_forgetting(
     candidates: Sequence[str], by_letter: Mapping[str, Row], bound: float | None
 ) -> tuple[Sequence[str], list[str]]:
-    """(the candidates that have not decidedly forgotten, or all of them if none is left; a reason for each other)."""
+    """(candidates without a rise that is decidedly above the bound or not known, or all of them if none is left; a
+    reason for each other)."""
     kept, reasons = [], []
     for letter in candidates:
         found = by_letter[letter]["forgetting"]
-        if bound is not None and by_letter[letter].get("forgetting_unknown"):
-            why = "some texts have a value for it or its base only"
-            reasons.append(f"Against {letter}: its forgetting is not known, because {why}.")
+        if bound is not None and (why := by_letter[letter]["forgetting_unknown"]) is not None:
+            reasons.append(f"Against {letter}: its forgetting is not known. {why}")
             continue
         if bound is None or found is None or found["low"] <= bound or found["p_corrected"] > _LEVEL:
             kept.append(letter)

@@ -288,6 +288,36 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
             folder_model(Store(), f"{moved}/adapter")
 
 
+def test_forgetting_of_a_trained_model_is_not_known_without_its_base(monkeypatch, tmp_path, data):
+    """A run of others may state no base, one on another store, or its own result."""
+    corpus = write_corpus(tmp_path)
+    model = {"config": MODEL | {"max_position_embeddings": 256}, "tokenizer": "train"}
+    settings = {"corpus": {"path": corpus, "columns": {"text": "text"}}, "model": model, "steps": 1}
+    made = train_inline(settings | {"output": str(tmp_path / "run")}, monkeypatch)
+    full, manifest = f"{made.uri}/export/full", Path(made.uri, "manifest.json")
+    base = str(shutil.copytree(full, tmp_path / "base"))
+    for at, (named, said) in enumerate([
+        (None, "states random weights as its base"),
+        ("s3://others/base", "on another store"),
+        (full, "states its own result as its base"),
+        (base, None),
+    ]):  # fmt: skip
+        plain = json.loads(manifest.read_text())
+        plain["export"]["base"] = {"name": named, "revision": None}
+        manifest.write_text(json.dumps(plain))
+        config = {"models": [made.uri, base], "on": str(data), "items": 2, "likelihood": False,
+                  "sampling": {"temperature": 0, "max_tokens": 2}, "output": str(tmp_path / f"out{at}"),
+                  "general": {"path": corpus, "documents": 2}}  # fmt: skip
+        compared = run(config, monkeypatch)
+        of_trained, of_base = compared.report["approaches"]
+        assert of_base["forgetting_unknown"] is None and of_trained["is_trained"]
+        if said is None:
+            assert of_trained["forgetting_unknown"] is None, "its base has its weights"
+        else:
+            assert said in of_trained["forgetting_unknown"]
+            assert f"A: forgetting is not known. {of_trained['forgetting_unknown']}" in compared.warnings
+
+
 def test_prompt_tuning_and_a_probe_are_compared_with_their_base(monkeypatch, tmp_path, data):
     """They have no whole model: virtual tokens on a base, and a head of three labels."""
     rows_of = [json.loads(line) for line in (data.parent / "a.jsonl").read_text().splitlines()]

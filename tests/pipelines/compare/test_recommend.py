@@ -15,6 +15,7 @@ def row(letter, score, seconds, *, money=None, trained=None, training_money=None
         "is_trained": trained is not None,
         "training": None if trained in (None, "unknown") else took,
         "forgetting": forgetting,
+        "forgetting_unknown": None,
     }
 
 
@@ -77,11 +78,11 @@ def test_a_model_that_has_decidedly_forgotten_is_named_and_passed_over(p, model)
 
 
 def test_a_model_of_which_forgetting_is_not_known_is_passed_over():
-    """As one whose tokenizer loses some texts, which its base measures."""
-    rows = [row("A", 0.9, 0.1) | {"forgetting_unknown": True}, row("B", 0.9, 0.3, forgetting=forgot(0.0, 1))]
+    """As one whose tokenizer loses some texts, which its base measures, or whose base cannot be read."""
+    rows = [row("A", 0.9, 0.1) | {"forgetting_unknown": "Gone."}, row("B", 0.9, 0.3, forgetting=forgot(0.0, 1))]
     standing = {"best": "A", "others": {"B": beside(0.0, worse=False)}}
     found = recommended(rows, standing, 0.05)
-    assert found["model"] == "B" and any("Against A: its forgetting is not known" in one for one in found["reasons"])
+    assert found["model"] == "B" and "Against A: its forgetting is not known. Gone." in found["reasons"]
     assert recommended(rows, standing, None)["model"] == "A"
 
 
