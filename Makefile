@@ -7,10 +7,12 @@ DONE := $(VENV)/.installed
 # Ray would draw bars over the tests' output, and report their use. Bytecode is kept even where the environment sets
 # PYTHONDONTWRITEBYTECODE: otherwise each process that the tests start compiles the whole program.
 TEST_ENV := RAY_DATA_DISABLE_PROGRESS_BARS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONDONTWRITEBYTECODE=
+# Three processes, of which each has whole files.
+TOGETHER := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo align-demo approaches-demo chain-demo test cluster cluster-faults faults long matrix float8 fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
+.PHONY: setup demo align-demo approaches-demo chain-demo test test-rest durations cluster cluster-faults faults long matrix float8 fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
 
 setup: $(DONE)
 
@@ -36,10 +38,18 @@ MODEL ?=
 chain-demo: setup  ## tickets to a promoted model that answers, from one run file, four minutes; MODEL=FOLDER for a real one
 	$(BIN)/python docs/examples/chain/chain.py build/chain$(if $(MODEL),-model) $(MODEL)
 
-test: setup  ## everything but the long matrices
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'not slow and not cluster and not ray' -n 3 --dist loadfile --no-loadscope-reorder
-	$(TEST_ENV) $(BIN)/python -m pytest -m 'ray and not slow and not cluster' -n 3 --dist loadfile --no-loadscope-reorder \
-		$(RAY_TESTS)
+test: setup  ## the short tests, and a sample of the long ones
+	$(TEST_ENV) $(TOGETHER) -m 'not slow and not cluster and not ray and not left_out'
+	$(TEST_ENV) $(TOGETHER) -m 'ray and not slow and not cluster and not left_out' $(RAY_TESTS)
+
+test-rest: setup  ## the long tests that the sample of `make test` leaves out
+	$(TEST_ENV) $(TOGETHER) -m 'left_out and not slow and not cluster and not ray'
+	$(TEST_ENV) $(TOGETHER) -m 'left_out and ray and not slow and not cluster' $(RAY_TESTS)
+
+durations: setup  ## run both, and write from their times what the sample is drawn from: tests/durations.txt
+	$(TEST_ENV) $(TOGETHER) -m 'not slow and not cluster and not ray' --junitxml build/tests.xml
+	$(TEST_ENV) $(TOGETHER) -m 'ray and not slow and not cluster' --junitxml build/tests-on-ray.xml $(RAY_TESTS)
+	$(BIN)/python -m tests.support.durations build/tests.xml build/tests-on-ray.xml
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'

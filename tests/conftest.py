@@ -28,7 +28,7 @@ from raymill.cluster.frame.kinds import kind_of, names
 from raymill.cluster.session import Session
 from raymill.cluster.store.interface import StorageOptions
 from raymill.cluster.store.store import Store
-from tests.support import emulators
+from tests.support import durations, emulators
 from tests.support.browser import Browser, missing
 from tests.support.ceph import CephS3
 from tests.support.counting_s3 import CountingS3
@@ -112,11 +112,20 @@ _LONGEST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of training first: they fork most often, and a fork costs more the more memory a process has.
+    """Mark what the sample of `make test` leaves out, and put the rest in order.
 
-    Then the longest files, so that no process is left with one of them while the others have ended.
+    The tests of training are first: they fork most often, and a fork costs more the more memory a process has. Then the
+    longest files, so that no process is left with one of them while the others have ended.
     """
+    seconds = durations.recorded()
+    for item in items:
+        budget = durations.BUDGET_ON_RAY if item.get_closest_marker("ray") else durations.BUDGET
+        file, _, name = item.nodeid.partition("::")
+        function = f"{file}::{name.rpartition('::')[2].partition('[')[0]}"
+        if durations.left_out(item.nodeid, seconds.get(function, 0), budget):
+            item.add_marker("left_out")
     first = {name: number for number, name in enumerate(_LONGEST, 1)}
 
     def place(item: pytest.Item) -> int:

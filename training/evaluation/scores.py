@@ -256,7 +256,6 @@ _MOST_DIGITS = 1000
 _MINUS = "-\N{MINUS SIGN}\N{EN DASH}"
 _SPACES = " \N{NO-BREAK SPACE}\N{THIN SPACE}\N{NARROW NO-BREAK SPACE}"
 _APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
-_CURRENCIES = "".join(sign for sign in map(chr, range(sys.maxunicode)) if unicodedata.category(sign) == "Sc")
 _CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|CAD|AUD|Rs\\.?"
 _FRACTION = re.compile(r"\\[dt]?frac\{\s*(-?\d+)\s*\}\{\s*(\d+)\s*\}")
 
@@ -289,7 +288,8 @@ def _patterns(decimal_mark: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     comma = "," if decimal_mark == "." else r"\."
     grouped = "|".join(rf"\d{{1,3}}(?:{mark}\d{{3}})+(?!\d)" for mark in (comma, f"[{_SPACES}]", f"[{_APOSTROPHES}]"))
     whole = rf"(?:{grouped}|\d++)"
-    currency = rf"(?:[A-Z]{{0,3}}[{_CURRENCIES}]|(?:{_CODES}))\s?"
+    currencies = "".join(sign for sign in map(chr, range(sys.maxunicode)) if unicodedata.category(sign) == "Sc")
+    currency = rf"(?:[A-Z]{{0,3}}[{currencies}]|(?:{_CODES}))\s?"
     # A dash followed by a space is a sign only if no number precedes it.
     sign = rf"(?:(?<![\d)%]\s)[{_MINUS}]\s|[{_MINUS}])"
     start = rf"(?<![\w.])(?<!\d[.,])(?P<sign>{sign})?(?:{currency})?(?P<minus>[{_MINUS}])?"
