@@ -7,15 +7,18 @@ fetched pages of the runs hold; everything else is marked TO BE COMPLETED, for t
 training_content.md is the template.
 """
 
+import heapq
+import itertools
 import json
 import os.path
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
@@ -26,14 +29,20 @@ from raymill.cluster.formats import count, plural
 from raymill.cluster.readers.formats.hub import HubName, is_hub_data
 from raymill.cluster.record import check_types, read_json
 from raymill.cluster.report.markdown import rendered
-from raymill.cluster.run import RunFolder, reading_report
+from raymill.cluster.run import RUN_MANIFEST, RUN_REPORT, RunFolder, reading_report
 from raymill.cluster.store import paths
 from raymill.cluster.store.store import Store
 
 FILE = "training-content.md"
 BLANK = "TO BE COMPLETED"
 _DEEPEST = 8  # runs behind each other: a data set of a corpus of generated records and so on
-_MOST_FOLDERS = 2_000  # that are looked at for runs in one export
+# Anybody may have written the runs, so what one export reads and shows of all of them together is bounded.
+_MOST_FOLDERS = 2_000  # that are looked at for runs
+_MOST_BYTES = 1 << 26  # of their manifests, reports and records of fetched pages: 10 s
+_MOST_READ = 10_000_000  # KiB of rows, and 5 for each fetched page, 1,000 for each artifact: 100 s
+_MOST_SOURCES = 10_000
+_MOST_ROWS = 100_000  # of all tables: 4 s
+_MOST_HOSTS = 200  # of a run, as many as `curate` lists
 _SIZES = ((10**9, "less than 1 billion tokens"), (10**13, "1 billion to 10 trillion tokens"))
 _LARGEST = "more than 10 trillion tokens"
 # Reasons of `raymill curate` to remove pages by lists.
@@ -44,6 +53,7 @@ _LISTS = {
 }  # fmt: skip
 # Anybody may have written the reports: each class below checks the types of its values, and raises ValueError.
 _Number = Annotated[int, Field(ge=0, lt=2**63)]
+_Name = Annotated[str, Field(max_length=1000)]  # it stands in many rows
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,8 @@ class Crawl:
         began, ended: ISO 8601, UTC.
         asked: addresses that were asked for.
         forbidden: those of them that robots.txt forbids.
-        domains: host -> (pages, characters of their text), the largest text first.
+        domains: number of hosts.
+        largest: (host, pages, characters of their text) of the tenth of the hosts with the most text, at least of ten.
     """
 
     agent: str
@@ -63,10 +74,11 @@ class Crawl:
     ended: str
     asked: int
     forbidden: int
-    domains: Mapping[str, tuple[int, int]]
+    domains: int
+    largest: Sequence[tuple[str, int, int]]
 
     def __post_init__(self) -> None:
-        check_types(tuple[str, str], (self.began, self.ended))
+        check_types(tuple[_Name, _Name, _Name], (self.agent, self.began, self.ended))
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ class MadeBy:
     measures: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        check_types(tuple[str, _Number, str], (self.name, self.total, self.newest))
+        check_types(tuple[_Name, _Name, _Number, str], (self.name, self.digest, self.total, self.newest))
         check_types(list[tuple[str, str | None, _Number]], list(self.generated))
         check_types(dict[str, _Number], dict(self.variants))
         check_types(dict[str, _Number], dict(self.languages))
@@ -161,17 +173,23 @@ class MadeBy:
 
 
 class RunsBehind:
-    """The runs that made the data of an export. Each folder is read once, however many sources name it."""
+    """The runs that made the data of an export. Each folder and each record of fetched pages is read once, however many
+    sources name it.
+
+    sources_left: sources that may still be kept.
+    """
 
     def __init__(self, store: Store):
-        self.store = store
+        self.store, self.sources_left = store, _MOST_SOURCES
         self._folders: dict[str, MadeBy | None] = {}
+        self._crawls: dict[tuple[str, str], Crawl | None] = {}
+        self._bytes_left, self._read_left = _MOST_BYTES, _MOST_READ
 
     def made_by(self, folder: str, digest: str = "", depth: int = _DEEPEST) -> MadeBy | None:
         """What the run in a folder, or else in its parent, states.
 
         None: there is no finished run of `curate`, `prepare` or `generate`, it has another digest than `digest`, its
-        report cannot be read, it is being read (its sources lead back to it), or too many folders were looked at.
+        report cannot be read, it is being read (its sources lead back to it), or too much was read.
         """
         if not paths.is_remote(folder):
             folder = os.path.normpath(folder)
@@ -190,12 +208,51 @@ class RunsBehind:
         reader = {"curate": _curated, "prepare": _prepared, "generate": _generated}
         try:
             with reading_report(root):
+                self.charge(root, RUN_MANIFEST, RUN_REPORT)
                 manifest = RunFolder(self.store, root).manifest_file.read()
                 if manifest is None or manifest["kind"] not in reader:
                     return None
                 return reader[manifest["kind"]](self, root, manifest, RunFolder(self.store, root).report(), depth)
         except (StorageError, DataError):
             return None
+
+    def charge(self, root: str, *names: str) -> None:
+        """Count the bytes of records of a run, before they are read.
+
+        Raises:
+            StorageError: one is gone.
+            DataError: the records behind this export are too large.
+        """
+        self._bytes_left -= sum(self.store.info(paths.join(root, name)).size for name in names)
+        if self._bytes_left < 0:
+            raise DataError(f"{root}: {', '.join(names)}: not read, as this export has read enough")
+
+    def tables(self, artifact: Artifact, columns: Sequence[str], each: int = 0) -> Iterator[pa.Table]:
+        """The row groups of an artifact. each: cost of a row, beside its size.
+
+        Raises:
+            DataError: too many were read.
+        """
+        cost = 1000 + 100 * len(artifact.manifest.files)
+        for table in itertools.chain([None], artifact.tables(columns)):
+            if table is not None:
+                cost = table.nbytes // 1024 + each * len(table)
+            self._read_left -= cost
+            if self._read_left < 0:
+                raise DataError("the rows behind this export are too many")
+            if table is not None:
+                yield table
+
+    def crawl(self, root: str, source: str, version: str) -> Crawl | None:
+        """The pages of a source that this version fetched; None if its record or its rows are gone or too many."""
+        if (root, source) not in self._crawls:
+            if len(self._crawls) == _MOST_FOLDERS:
+                return None
+            try:
+                self._crawls[root, source] = _crawl(self, root, source, version)
+            except (StorageError, DataError):
+                self._crawls[root, source] = None
+        return self._crawls[root, source]
 
 
 def _curated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
@@ -209,7 +266,8 @@ def _curated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict
     if reserved := removed["opted_out"]:
         opt_outs.append(f"The rule opt_out removed {plural(reserved, 'page')} that their publishers reserve.")
     hosts = report.get("hosts", {"hosts": [], "others": {"input": {"documents": 0}}})
-    ranked = sorted(hosts["hosts"], key=lambda one: -one["input"]["characters"])
+    ranked = heapq.nlargest(_MOST_HOSTS, hosts["hosts"], key=lambda one: one["input"]["characters"])
+    pages = sum(one["input"]["documents"] for one in (*hosts["hosts"], hosts["others"]))
     months = [month["month"] for one in report.get("dates", ()) if one["column"] == "collected"
               for month in one["months"]]  # fmt: skip
     return MadeBy(
@@ -219,15 +277,19 @@ def _curated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict
         digest=manifest["digest"],
         unit="documents",
         total=report["totals"]["corpus"]["documents"],
-        sources=tuple(
-            _origin(runs, root, manifest, settings[one["source"]], one["licence"], one["corpus"]["documents"], depth)
-            for one in report["sources"]
+        sources=_origins(
+            runs,
+            root,
+            manifest,
+            report["sources"],
+            lambda one: (settings[one["source"]], one["licence"], one["corpus"]["documents"]),
+            depth,
         ),
         languages={one["language"]: one["corpus"]["documents"] for one in report["languages"]},
         newest=max(months, default=""),
         hosts=(
             [(one["host"], one["input"]["documents"], one["input"]["characters"]) for one in ranked],
-            hosts["others"]["input"]["documents"],
+            pages - sum(one["input"]["documents"] for one in ranked),
         ),
         opt_outs=opt_outs,
         lists=[
@@ -254,17 +316,17 @@ def _prepared(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dic
         digest=manifest["digest"],
         unit="records for training",
         total=report["splits"]["train"],
-        sources=tuple(
-            _origin(
-                runs,
-                root,
-                manifest,
+        sources=_origins(
+            runs,
+            root,
+            manifest,
+            report["sources"],
+            lambda one: (
                 settings[one["source"]],
                 "of each record" if "licence" in settings[one["source"]]["columns"] else one["licence"],
                 one["splits"]["train"],
-                depth,
-            )
-            for one in report["sources"]
+            ),
+            depth,
         ),
         generated=[
             (one["generator"], one["terms"], one["splits"]["train"])
@@ -272,17 +334,20 @@ def _prepared(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dic
             if one["splits"]["train"]
         ],
         variants={name: of["train"] for name, of in report.get("made", {}).items() if of["train"]},
-        newest=_newest(runs.store, root),
+        newest=_newest(runs, root),
         measures=[f"{plural(personal, 'finding')} of personal data replaced."] if personal else [],
     )
 
 
-def _newest(store: Store, root: str) -> str:
-    """The day of the newest training record; empty if none has a time."""
-    if (train := Artifact.find(store, paths.join(root, "train"))) is None:
+def _newest(runs: RunsBehind, root: str) -> str:
+    """The day of the newest training record; empty if none has a time, or if its records are too many."""
+    if (train := Artifact.find(runs.store, paths.join(root, "train"))) is None:
         return ""
-    days = (pc.max(pc.struct_field(table["metadata"], "collected_at")).as_py() for table in train.tables(["metadata"]))
-    return max((day[:10] for day in days if day), default="")
+    with suppress(DataError):
+        tables = runs.tables(train, ["metadata"])
+        days = [pc.max(pc.struct_field(table["metadata"], "collected_at")).as_py() for table in tables]
+        return max((day[:10] for day in days if day), default="")
+    return ""
 
 
 def _generated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: dict[str, Any], depth: int) -> MadeBy:
@@ -295,11 +360,31 @@ def _generated(runs: RunsBehind, root: str, manifest: dict[str, Any], report: di
         digest=manifest["digest"],
         unit="records",
         total=report["records"],
-        sources=tuple(
-            _origin(runs, root, manifest, one, one.get("licence"), None, depth) for one in manifest["config"]["inputs"]
+        sources=_origins(
+            runs, root, manifest, manifest["config"]["inputs"], lambda one: (one, one.get("licence"), None), depth
         ),
         generated=[(name, model.get("terms"), report["records"])],
     )
+
+
+def _origins(
+    runs: RunsBehind,
+    root: str,
+    manifest: Mapping[str, Any],
+    rows: Sequence[Any],
+    stated: Callable[[Any], tuple[Mapping[str, Any], str | None, int | None]],
+    depth: int,
+) -> tuple[Origin, ...]:
+    """The sources of the run with this manifest; in place of those beyond the bound, one that has their number.
+
+    stated: (settings, licence, number) of one of the rows.
+    """
+    kept, more = rows[: runs.sources_left], len(rows) - runs.sources_left
+    runs.sources_left -= len(kept)
+    found = [_origin(runs, root, manifest, *stated(one), depth) for one in kept]
+    if more > 0:
+        found.append(Origin(f"{plural(more, 'more source')}, not listed", "files", "", None, None))
+    return tuple(found)
 
 
 def _origin(
@@ -313,9 +398,10 @@ def _origin(
 ) -> Origin:
     """A source of the run with this manifest, from its settings, which the manifest or the report records."""
     name, path = str(settings.get("source", "input")), settings.get("path")
+    check_types(tuple[_Name, _Name | None], (name, licence))
     for way in ("pages", "api", "database"):
         if settings.get(way):
-            crawl = _crawl(runs.store, root, name, manifest["version"]) if way == "pages" else None
+            crawl = runs.crawl(root, name, manifest["version"]) if way == "pages" else None
             return Origin(name, way, "", licence, number, crawl=crawl)
     path = str(path or "")
     if is_hub_data(path):
@@ -330,9 +416,15 @@ def _origin(
     return Origin(name, "run" if found else "files", place, licence, number, found)
 
 
-def _crawl(store: Store, root: str, source: str, version: str) -> Crawl | None:
-    """The pages of a source that this version fetched; None if its record or its rows are gone."""
+def _crawl(runs: RunsBehind, root: str, source: str, version: str) -> Crawl | None:
+    """As `RunsBehind.crawl`.
+
+    Raises:
+        DataError, StorageError: rows are too many, or cannot be read.
+    """
+    store = runs.store
     folder = paths.join(root, "fetched")
+    runs.charge(folder, f"{source}.json")
     record = read_json(store, paths.join(folder, f"{source}.json"), "the record of a fetched source", "parts")
     if record is None:
         return None
@@ -342,7 +434,7 @@ def _crawl(store: Store, root: str, source: str, version: str) -> Crawl | None:
         found = Artifact.find(store, paths.join(folder, source, f"{part:06}"))
         if found is None:
             return None
-        for table in found.tables(["record", "problem"]):
+        for table in runs.tables(found, ["record", "problem"], 5):
             asked += table.num_rows
             for record_, problem in zip(table["record"].to_pylist(), table["problem"].to_pylist(), strict=True):
                 if problem is not None:
@@ -352,8 +444,9 @@ def _crawl(store: Store, root: str, source: str, version: str) -> Crawl | None:
                 host = urlsplit(row["url"]).hostname or ""
                 pages[host] += 1
                 characters[host] += len(row["text"])
-    domains = {host: (pages[host], number) for host, number in characters.most_common()}
-    return Crawl(f"raymill/{version}", record["began"], record["ended"], asked, forbidden, domains)
+    most = characters.most_common(max(10, -(-len(characters) // 10)))
+    largest = [(host, pages[host], number) for host, number in most]
+    return Crawl(f"raymill/{version}", record["began"], record["ended"], asked, forbidden, len(characters), largest)
 
 
 def _last(path: str) -> str:
@@ -400,9 +493,10 @@ def earlier_trainings(runs: RunsBehind, settings: Mapping[str, Any], depth: int 
     if not depth or not root or is_hub_data(root):
         return []
     try:
-        if RunFolder(runs.store, root).finished("train") is None:
-            return []
         with reading_report(root):
+            runs.charge(root, RUN_MANIFEST, RUN_REPORT)
+            if RunFolder(runs.store, root).finished("train") is None:
+                return []
             report = RunFolder(runs.store, root).report("fits", "run")
             fit = report["fits"][-1]
             corpora = [_earlier_corpus(runs, root, one) for one in fit["corpora"]]
@@ -419,6 +513,22 @@ def _earlier_corpus(runs: RunsBehind, root: str, corpus: dict[str, Any]) -> Cont
         digest = corpus["prepared"]["digest"] if "prepared" in corpus else ""
         made = runs.made_by(path, digest)
     return ContentCorpus(corpus["name"], path, train["documents"], train["tokens"], made)
+
+
+class _Rows:
+    """Rows of tables and items of lists, of which the document has at most `_MOST_ROWS`."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_ROWS
+
+    def __call__(self, rows: Sequence[Any]) -> list[Any]:
+        """The first rows, texts or tuples of cells; in place of the others, one with their number."""
+        kept = [*rows[: self._left]]
+        self._left -= len(kept)
+        if more := len(rows) - len(kept):
+            words = f"{count(more)} more, not listed"
+            kept.append(words if isinstance(rows[0], str) else (words, *[""] * (len(rows[0]) - 1)))
+        return kept
 
 
 def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTraining]) -> str:
@@ -441,52 +551,58 @@ def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTra
     languages = Counter[str]()
     for run in runs:
         languages.update(run.languages)
+    listed = _Rows()
+    known = [f"{language or 'not identified'} {count(n)}" for language, n in languages.most_common()]
     values = {
         "name": name,
         "base": trainings[0].base,
         "trainings": [one.name for one in trainings],
-        "corpora": [
-            (training, one.name, count(one.documents), count(one.tokens), _run(one.made)) for training, one in corpora
-        ],
-        "unknown": [
-            one.path if paths.is_remote(one.path) else _last(one.path)
-            for _, one in corpora
-            if one.made is None and not is_hub_data(one.path)
-        ],
+        "corpora": listed(
+            [(training, one.name, count(one.documents), count(one.tokens), _run(one.made)) for training, one in corpora]
+        ),
+        "unknown": listed(
+            [
+                one.path if paths.is_remote(one.path) else _last(one.path)
+                for _, one in corpora
+                if one.made is None and not is_hub_data(one.path)
+            ]
+        ),
         "documents": count(sum(corpus.documents for _, corpus in corpora)),
         "tokens": count(tokens),
         "size": next((words for bound, words in _SIZES if tokens < bound), _LARGEST),
         "newest": max((run.newest for run in runs), default=""),
-        "languages": ", ".join(f"{language or 'not identified'} {count(n)}" for language, n in languages.most_common()),
+        "languages": ", ".join(listed(known)),
         "runs": [
             (
                 f"{run.kind} {run.name}",
                 run.digest,
                 run.unit,
-                [(one.name, _place(one), _licence(one), _number(one.number)) for one in run.sources],
+                listed([(one.name, _place(one), _licence(one), _number(one.number)) for one in run.sources]),
                 count(run.total) if all(one.number is not None for one in run.sources) else "",
             )
             for run in runs
         ],
-        "hub": [
-            *(
-                (HubName.of(one.path).name, f"{BLANK}: not stated", f"{count(one.documents)} documents")
-                for _, one in corpora
-                if is_hub_data(one.path)
-            ),
-            *(
-                (one.place, _licence(one), f"{_number(one.number)} {run.unit}")
-                for run, one in origins
-                if one.way == "hub"
-            ),
-        ],
+        "hub": listed(
+            [
+                *(
+                    (HubName.of(one.path).name, f"{BLANK}: not stated", f"{count(one.documents)} documents")
+                    for _, one in corpora
+                    if is_hub_data(one.path)
+                ),
+                *(
+                    (one.place, _licence(one), f"{_number(one.number)} {run.unit}")
+                    for run, one in origins
+                    if one.way == "hub"
+                ),
+            ]
+        ),
         "crawls": [
             (
                 one.name,
                 one.crawl,
                 one.crawl and plural(one.crawl.asked, "address", "es"),
                 one.crawl and plural(one.crawl.forbidden, "address", "es"),
-                _top(one.crawl.domains) if one.crawl else [],
+                listed([(host, count(n), count(size)) for host, n, size in one.crawl.largest]) if one.crawl else [],
             )
             for _, one in origins
             if one.way == "pages"
@@ -494,27 +610,33 @@ def training_content(name: str, fingerprint: str, trainings: Sequence[ContentTra
         "hosts": [
             (
                 f"{run.kind} {run.name}",
-                [(host, count(n), count(size)) for host, n, size in run.hosts[0]],
+                listed([(host, count(n), count(size)) for host, n, size in run.hosts[0]]),
                 count(run.hosts[1]),
             )
             for run in runs
             if run.hosts[0]
         ],
-        "generated": [
-            (f"{run.kind} {run.name}", model, terms or f"{BLANK}: not stated", f"{count(n)} {run.unit}")
-            for run in runs
-            if run.root not in counted
-            for model, terms, n in run.generated
-        ],
-        "variants": [(f"{run.kind} {run.name}", how, count(n)) for run in runs for how, n in run.variants.items()],
-        "others": [
-            (f"{run.kind} {run.name}", one.name, _place(one), f"{_number(one.number)} {run.unit}")
-            for run, one in origins
-            if one.way in ("files", "api", "database")
-        ],
-        "opt_outs": [f"{run.kind} {run.name}: {words}" for run in runs for words in run.opt_outs],
-        "lists": [f"{run.kind} {run.name}: {words}" for run in runs for words in run.lists],
-        "measures": [f"{run.kind} {run.name}: {words}" for run in runs for words in run.measures],
+        "generated": listed(
+            [
+                (f"{run.kind} {run.name}", model, terms or f"{BLANK}: not stated", f"{count(n)} {run.unit}")
+                for run in runs
+                if run.root not in counted
+                for model, terms, n in run.generated
+            ]
+        ),
+        "variants": listed(
+            [(f"{run.kind} {run.name}", how, count(n)) for run in runs for how, n in run.variants.items()]
+        ),
+        "others": listed(
+            [
+                (f"{run.kind} {run.name}", one.name, _place(one), f"{_number(one.number)} {run.unit}")
+                for run, one in origins
+                if one.way in ("files", "api", "database")
+            ]
+        ),
+        "opt_outs": listed([f"{run.kind} {run.name}: {words}" for run in runs for words in run.opt_outs]),
+        "lists": listed([f"{run.kind} {run.name}: {words}" for run in runs for words in run.lists]),
+        "measures": listed([f"{run.kind} {run.name}: {words}" for run in runs for words in run.measures]),
         "version": cluster.__version__,
         "fingerprint": fingerprint,
     }
@@ -539,9 +661,3 @@ def _licence(one: Origin) -> str:
 
 def _number(number: int | None) -> str:
     return "not counted" if number is None else count(number)
-
-
-def _top(domains: Mapping[str, tuple[int, int]]) -> list[tuple[str, str, str]]:
-    """Host, pages and characters of the tenth of the hosts with the most text, and at least of ten."""
-    shown = list(domains.items())[: max(10, -(-len(domains) // 10))]
-    return [(host, count(pages), count(size)) for host, (pages, size) in shown]

@@ -1,11 +1,15 @@
 """The summary of training content: what runs state, with their numbers; the rest is marked for the author."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from raymill.cluster.artifact import Artifact, DataFile, Manifest, describe_schema
 from raymill.cluster.report.markdown import escaped
 from raymill.cluster.run import RunFolder
 from raymill.cluster.store.store import Store
@@ -223,14 +227,99 @@ def test_a_prepared_report_with_counts_of_other_types_states_nothing(runs, train
         assert RunsBehind(Store()).made_by(run.uri) is None
 
 
+MODULE = "raymill.training.export.training_content"
+
+
+def content_of(made: MadeBy | None, name: str = "n") -> str:
+    return training_content(name, "f1", [ContentTraining(name, name, [ContentCorpus(name, "c", 205, 10**9, made)])])
+
+
+def test_sources_and_rows_beyond_the_bounds_are_a_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{MODULE}._MOST_SOURCES", 5)
+    first = put_generated(tmp_path / "first", ["a.txt"] * 6)
+    made = RunsBehind(Store()).made_by(put_generated(tmp_path / "last", [first, "b.txt"]))
+    assert [one.name for one in made.sources] == ["s0", "s1"]
+    names = ["s0", "s1", "s2", "3 more sources, not listed"]
+    assert [one.name for one in made.sources[0].made.sources] == names
+    others = table(section(content_of(made), "2.6"), "Run")
+    assert others[-1] == ["generate first", "3 more sources, not listed", "", "not counted records"]
+    monkeypatch.setattr(f"{MODULE}._MOST_ROWS", 4)
+    assert [row[0] for row in table(section(content_of(made), "2."), "Source")] == ["s0", "s1"], "after a row of 1.3"
+    last = section(content_of(made), "2.").rpartition("Sources of")[2]
+    assert [row[0] for row in table(last, "Source")] == ["s0", "3 more, not listed"]
+
+
+def test_the_reports_that_are_read_are_bounded(tmp_path, monkeypatch, reads):
+    many = [put_generated(tmp_path / f"{number}", []) for number in range(9)]
+    last = put_generated(tmp_path / "last", many)
+    sizes = [sum(file.stat().st_size for file in Path(one).iterdir()) for one in (last, *many)]
+    monkeypatch.setattr(f"{MODULE}._MOST_BYTES", sum(sizes[:4]))
+    made = RunsBehind(Store()).made_by(last)
+    assert [one.way for one in made.sources] == ["run"] * 3 + ["files"] * 6 and reads == [last, *many[:3]]
+
+
+def test_a_name_in_many_rows_is_short(tmp_path):
+    long = put_generated(tmp_path / "long", ["a"])
+    manifest = tmp_path / "long/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"s0"', f'"{"s" * 1001}"'))
+    assert RunsBehind(Store()).made_by(long) is None
+
+
+def put_pages(folder: Path, hosts: int) -> None:
+    """The record and the rows of a fetched source `guides`: of each host as many letters as its number."""
+    texts = [json.dumps({"url": f"http://h{number}.org/", "text": "x" * number}) for number in range(hosts)]
+    rows = pa.table({"record": texts, "problem": pa.nulls(hosts, pa.string())})
+    part = folder / "fetched/guides/000000"
+    part.mkdir(parents=True)
+    pq.write_table(rows, part / "part-000000.parquet")
+    data = (part / "part-000000.parquet").read_bytes()
+    file = DataFile("part-000000.parquet", 0, hosts, len(data), hashlib.sha256(data).hexdigest())
+    manifest = Manifest(
+        "fetched", "f", files=[file], counters={}, seconds=0.0, made="2026-01-01T00:00:00Z", version="0",
+        **describe_schema(rows.schema),
+    )  # fmt: skip
+    (part / "_manifest.json").write_bytes(manifest.to_json())
+    (folder / "fetched/guides.json").write_text('{"fingerprint": "f", "began": "2026", "ended": "2026", "parts": 1}')
+
+
+def test_pages_are_read_once_and_are_bounded(runs, tmp_path, monkeypatch):
+    run = Path(runs["asked"].uri)
+    report = json.loads((run / "report.json").read_text())
+    settings = report["config"]["inputs"][1] | {"source": "guides", "pages": {"urls": ["http://h1.org"]}}
+    report["config"]["inputs"] = [settings]
+    report["sources"] = [report["sources"][1] | {"source": "guides"}] * 20
+    (run / "report.json").write_text(json.dumps(report))
+    put_pages(run, 205)
+    read, real = [], Artifact.tables
+    monkeypatch.setattr(Artifact, "tables", lambda self, *of: read.append(self.uri) or real(self, *of))
+    first, *others = RunsBehind(Store()).made_by(str(run)).sources
+    assert first.crawl.domains == 205 == first.crawl.asked and all(one.crawl is first.crawl for one in others)
+    assert len(read) == 2, "the pages, and the training split for its newest record"
+    assert first.crawl.largest == [(f"h{number}.org", 1, number) for number in range(204, 183, -1)]
+    monkeypatch.setattr(f"{MODULE}._MOST_READ", 2000)
+    made = RunsBehind(Store()).made_by(str(run))
+    assert made.sources[0].crawl is None and "gone or too large" in content_of(made)
+
+
+def test_hosts_beyond_those_with_the_most_text_are_others(runs, monkeypatch):
+    run = runs["curate"]
+    sides = [{"documents": number, "characters": number} for number in (1, 3, 2)]
+    hosts = [{"host": f"h{one['documents']}.org", "input": one} for one in sides]
+    report = run.report | {"hosts": {"hosts": hosts, "others": {"input": {"documents": 10}}}}
+    Path(run.uri, "report.json").write_text(json.dumps(report))
+    monkeypatch.setattr(f"{MODULE}._MOST_HOSTS", 2)
+    assert RunsBehind(Store()).made_by(run.uri).hosts == ([("h3.org", 3, 3), ("h2.org", 2, 2)], 11)
+
+
 def test_the_hosts_with_the_most_text_are_listed_and_names_are_no_markup():
-    domains = {f"h{number}.org": (1, 1000 - number) for number in range(205)}
     name = "<b>|x"
-    crawl = Crawl("raymill/0", "2026-01-01", "2026-01-02", 205, 0, domains)
+    crawl = Crawl(
+        "raymill/0", "2026-01-01", "2026-01-02", 205, 0, 205, [(f"h{number}.org", 1, 9) for number in range(21)]
+    )
     source = Origin(name, "pages", "", name, 205, crawl=crawl)
     made = MadeBy("runs/made", "prepare", name, "d1", "records for training", 205, (source,))
-    text = training_content(name, "f1", [ContentTraining(name, name, [ContentCorpus(name, "c", 205, 10**9, made)])])
+    text = content_of(made, name)
     rows = table(section(text, "2.3"), "Domain")
-    assert len(rows) == 21 and rows[-1] == ["h20.org", "1", "980"]
+    assert len(rows) == 21 and rows[-1] == ["h20.org", "1", "9"] and "Domains: 205;" in text
     assert "1 billion to 10 trillion tokens" in text
     assert "<" not in text and escaped(name) in text
