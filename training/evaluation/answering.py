@@ -38,6 +38,9 @@ from raymill.training.models.base import load_base, named_config
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 from raymill.training.tokenizer.text_bounds import TextBounds
 
+_COMPARED = 16  # texts of which one prediction is compared with the prediction without the tokens after it
+# Largest mean distance of these predictions (half the sum of absolute differences of probabilities), by rounding.
+_MOST_MOVED = {torch.float32: 0.01, torch.bfloat16: 0.1}
 _WINDOW = 2048  # tokens of a text that are computed at once
 LEAST_LOG = math.log(2.0**-149)  # of the smallest float32: log-probabilities below it, as of 0, count as this
 
@@ -60,11 +63,14 @@ class ModelFolder:
         prompt: the Guard that makes tokens of a text or a conversation (`prompt_ids`).
 
     Raises:
+        ConfigError: its attention includes later tokens.
         DataError: the chat template goes beyond its bounds on a few words; later: it or the tokenizer does on many
-            texts.
+            texts, or predictions depend on later tokens.
     """
 
     def __init__(self, store: Store, folder: str) -> None:
+        self._folder = folder
+        self._to_compare, self._moved = _COMPARED, 0.0
         self.tokenizer: Any = load_tokenizer(store, folder)
         self._bounds = TextBounds(self.tokenizer, folder)
         on_gpu = torch.cuda.is_available()
@@ -137,12 +143,37 @@ class ModelFolder:
 
     def _log_of(self, ids: Sequence[int], count: int) -> float:
         """Sum of the log-probabilities of the last `count` tokens, each after those before it."""
-        with torch.inference_mode():
-            logits = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits[0]
         # From the end: virtual tokens of an adapter stand before the prompt.
-        found = logits[-count - 1 : -1].float().log_softmax(-1)
+        found = self._logits(ids)[-count - 1 : -1].log_softmax(-1)
+        if self._to_compare:
+            self._to_compare -= 1
+            self._compare(ids, found)
         at = torch.tensor(ids[-count:], device=found.device)
         return float(found.gather(1, at[:, None]).clamp(min=LEAST_LOG).sum())
+
+    def _logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """float32[tokens, vocabulary], with virtual tokens before the others."""
+        with torch.inference_mode():
+            logits: torch.Tensor = self.model(input_ids=torch.tensor([ids], device=self.model.device)).logits[0].float()
+        return logits
+
+    def _compare(self, ids: Sequence[int], found: torch.Tensor) -> None:
+        """Compare one prediction with the one without the tokens after it.
+
+        Args:
+            found: log-probabilities of the predictions of the last tokens, float32[count, vocabulary].
+
+        Raises:
+            DataError: predictions depend on later tokens, so the model may copy the token that it predicts.
+        """
+        at = len(found) - 1 - sum(ids) % len(found)
+        alone = self._logits(ids[: len(ids) - len(found) + at])[-1].softmax(-1)
+        self._moved += float((alone - found[at].exp()).abs().sum()) / 2
+        if self._moved > _MOST_MOVED.get(self.model.dtype, 0.01) * _COMPARED:
+            raise DataError(
+                f"{self._folder}: the predictions of this {self.model.config.model_type} depend on later tokens, so it "
+                "has no log-probabilities of texts. Give a causal language model."
+            )
 
     def _timed(self, request: Mapping[str, Any]) -> Reply:
         started = time.monotonic()

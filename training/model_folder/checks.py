@@ -316,6 +316,30 @@ def tied_target(name: str) -> str:
 # --- architecture
 
 
+def refuse_later_tokens(settings: Mapping[str, Any], where: str) -> None:
+    """Check that the attention of a model excludes later tokens.
+
+    Args:
+        settings: of the model or of its `text_config`. where: their origin, for messages.
+
+    Raises:
+        ConfigError: it is an encoder, or a setting makes a decoder an encoder.
+    """
+    kind = settings.get("model_type")
+    why = ""
+    if kind in ENCODERS and not settings.get("causal" if kind == "xlm" else "is_decoder"):
+        why = f"{kind} is an encoder"
+    elif not settings.get("is_causal", True):  # transformers reads it in every model that has a mask
+        why = f"is_causal is {settings['is_causal']!r:.20}"
+    elif (wide := settings.get("use_bidirectional_attention")) and wide != "vision":  # among tokens of an image
+        why = f"use_bidirectional_attention is {wide!r:.20}"
+    if why:
+        raise ConfigError(
+            f"{where}: {why}: its attention includes later tokens, so it copies them instead of predicting them. Give "
+            "a causal language model, such as a llama or qwen3."
+        )
+
+
 def check_architecture(plain: dict[str, Any], where: str, body_only: bool) -> None:
     """Check that transformers can load a model of this type as a causal language model.
 
@@ -326,11 +350,8 @@ def check_architecture(plain: dict[str, Any], where: str, body_only: bool) -> No
         ConfigError: transformers has no model of this type, or none that predicts each token from those before it.
     """
     kind = plain["model_type"]
-    if kind in ENCODERS and not plain.get("causal" if kind == "xlm" else "is_decoder"):
-        raise ConfigError(
-            f"{where}: {kind} is an encoder: its attention includes later tokens, so it would learn to copy "
-            "them instead of predicting them. Give a causal language model, such as a llama or qwen3."
-        )
+    for settings in (plain, _text_config(plain)):
+        refuse_later_tokens(settings, where)
     if plain.get("is_encoder_decoder"):
         raise ConfigError(
             f"{where}: {kind} is an encoder-decoder model. Give a causal language model (a decoder alone)."

@@ -50,8 +50,9 @@ _HEAD_DIM_STEP = 8
 
 # Of the batch with which `require_independence` checks a model: tokens; two documents make a row.
 _DOCUMENT, _ROW = 6, 12
-# Largest difference due to rounding, as a fraction of the largest hidden state.
+# Largest differences due to rounding: as a fraction of the largest hidden state; of probabilities, half their sum.
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
+_MOST_MOVED = {torch.float32: 0.01, torch.bfloat16: 0.2, torch.float16: 0.1}
 
 
 def choose_attention(
@@ -269,7 +270,7 @@ def register_cost(kernel: Any) -> None:
     register_flop_formula(kernel)(operations)
 
 
-def require_independence(body: Any, packed: bool, bf16: bool) -> None:
+def require_independence(body: Any, packed: bool, bf16: bool, head: nn.Module | None = None) -> None:
     """Check that a model predicts each token from the earlier tokens of its document alone, as packed rows require.
 
     The check computes one small batch, since the model type does not decide it: the attention of encoders that
@@ -279,12 +280,14 @@ def require_independence(body: Any, packed: bool, bf16: bool) -> None:
     Args:
         body: a transformers model without its lm_head, on its device.
         packed: rows hold several documents.
+        head: the lm_head; None: the model has none. With it, probabilities are compared as well, since one large value
+            in all hidden states hides their differences.
 
     Raises:
-        ConfigError: hidden states depend on later tokens, or on another document of the row.
+        ConfigError: hidden states or probabilities depend on later tokens, or on another document of the row.
     """
     kind = body.config.model_type
-    first, later = _changes(body, bf16)
+    first, later = _changes(body, bf16, head)
     if later:
         raise ConfigError(
             f"model: the predictions of this {kind} depend on later tokens, so it would learn to copy them. "
@@ -297,7 +300,7 @@ def require_independence(body: Any, packed: bool, bf16: bool) -> None:
         )
 
 
-def _changes(body: Any, bf16: bool) -> tuple[bool, bool]:
+def _changes(body: Any, bf16: bool, head: nn.Module | None) -> tuple[bool, bool]:
     """(the second document's hidden states depend on the first, earlier hidden states depend on the last token)."""
     vocabulary = body.get_input_embeddings().num_embeddings
     ids = np.arange(5, 5 + _ROW) % vocabulary
@@ -315,10 +318,14 @@ def _changes(body: Any, bf16: bool) -> tuple[bool, bool]:
             use_cache=False,
             **boundaries(body.config._attn_implementation, starts, _ROW),
         ).last_hidden_state  # fmt: skip
+        chances = None if head is None else head(hidden).float().softmax(-1)
     body.train(was_training)
     states = hidden.float()
-    tolerance = _ROUNDING[torch.bfloat16 if bf16 else hidden.dtype] * states[0].abs().max()
-    return (
-        bool((states[1, _DOCUMENT:] - states[0, _DOCUMENT:]).abs().max() > tolerance),
-        bool((states[2, :-1] - states[0, :-1]).abs().max() > tolerance),
-    )
+    dtype = torch.bfloat16 if bf16 else hidden.dtype
+    tolerance = _ROUNDING[dtype] * states[0].abs().max()
+
+    def differ(row: int, places: slice) -> bool:
+        moved = chances is not None and (chances[row, places] - chances[0, places]).abs().sum(-1).max() / 2
+        return bool((states[row, places] - states[0, places]).abs().max() > tolerance or moved > _MOST_MOVED[dtype])
+
+    return differ(1, slice(_DOCUMENT, None)), differ(2, slice(-1))

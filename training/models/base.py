@@ -21,6 +21,7 @@ from raymill.cluster.guard import once
 from raymill.cluster.model_settings import check_size, refuse_hostile
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
+from raymill.training.model_folder.checks import refuse_later_tokens
 from raymill.training.model_folder.folder import model_folder, read_object, stored_types, weight_files
 from raymill.training.models.quiet import quiet_libraries
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _COMMON_SETTINGS = {
     "head_dim", "rope_theta", "rope_scaling", "partial_rotary_factor", "torch_dtype", "transformers_version",
 }  # fmt: skip
+
+_OF_ATTENTION = ("model_type", "is_decoder", "causal", "is_causal", "use_bidirectional_attention")
 
 # Bounds of files that transformers reads in this process, at 10 MB/s or less.
 _MOST_BYTES = {"config.json": 16 << 20, "generation_config.json": 1 << 20}
@@ -180,7 +183,12 @@ def _checked_config(folder: Path, name: str | None) -> Any:
     try:
         plain = read_object(Store(), str(folder / "config.json"))
         refuse_hostile(plain, f"model {name}: config.json")
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        for part in (config, config.get_text_config()):
+            # The values that models read, which classes of settings change.
+            found = {name: getattr(part, name) for name in _OF_ATTENTION if hasattr(part, name)}
+            refuse_later_tokens(found, f"model {name}: config.json")
+        return config
     except (ConfigError, DataError):
         raise
     except Exception as error:  # whatever a class of settings makes of values that it does not expect

@@ -89,7 +89,8 @@ def build_objective(
     model = load_base(config.store, config.model, config.seed, dtype, attention, kind=kind, **how)
     if model.config.model_type not in LINEAR_NAMES:  # the types in LINEAR_NAMES pass, which a test checks
         body = model if method.classifies else model._modules[body_name(model)]
-        require_independence(body, config.packing.mode != "none", config.bf16)
+        head = None if method.classifies else model.get_output_embeddings()
+        require_independence(body, config.packing.mode != "none", config.bf16, head)
     objective = objective_around(config, model, classes, device)
     objective.context = context
     return objective

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raymill.cluster.engine import Engine
-from raymill.cluster.errors import DataError, UserError
+from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.approaches import training_facts, training_root
@@ -135,6 +135,33 @@ def test_what_a_tokenizer_loses_has_no_log_likelihood(folders, tmp_path, lost):
     assert np.isnan(lossy.text_log_likelihood("the lazy dog")[0])
     kept = [lossy.log_likelihood(messages, "dog")[0], lossy.text_log_likelihood("dog")[0]]
     assert np.isfinite(kept).all()
+
+
+@pytest.mark.parametrize("change", [{"is_causal": False}, {"model_type": "bert"}])
+def test_a_folder_whose_attention_includes_later_tokens_is_refused(folders, tmp_path, change):
+    changed = Path(shutil.copytree(folders[0], tmp_path / "changed"))
+    settings = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps(settings | change))
+    with pytest.raises(ConfigError, match="its attention includes later tokens"):
+        ModelFolder(Store(), str(changed))
+
+
+def test_predictions_that_depend_on_later_tokens_are_no_log_likelihoods(folders):
+    """Whatever makes them so: here each position is told the next token."""
+    text = "the quick brown fox jumps over the lazy dog"
+    told = ModelFolder(Store(), folders[0])
+    told.text_log_likelihood(text)
+    assert told._moved < 1e-4 and told._to_compare == 15
+    forward = told.model.forward
+
+    def copying(input_ids):
+        found = forward(input_ids=input_ids)
+        found.logits[0, :-1] += 20 * torch.nn.functional.one_hot(input_ids[0, 1:], found.logits.shape[-1])
+        return found
+
+    told.model.forward = copying
+    with pytest.raises(DataError, match="depend on later tokens, so it has no log-probabilities"):
+        told.text_log_likelihood(text)
 
 
 def test_an_answer_without_tokens_has_no_log_likelihood(folders):

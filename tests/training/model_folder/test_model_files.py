@@ -21,6 +21,7 @@ from raymill.training.model_folder.checks import (
     check_model,
     differences,
     embedded_tokens,
+    refuse_later_tokens,
 )
 from raymill.training.model_folder.folder import INDEX, SINGLE, model_fingerprint, weight_files
 from raymill.training.models.base import base_dtype, load_base
@@ -254,6 +255,16 @@ def test_an_encoder_that_was_made_a_decoder_and_models_of_any_causal_type_pass()
         check_architecture({"model_type": "bart", "is_encoder_decoder": True}, "here", body_only=False)
 
 
+@pytest.mark.parametrize("change", [
+    {"is_causal": False}, {"is_causal": None}, {"use_bidirectional_attention": True},
+    {"use_bidirectional_attention": "all"}, {"text_config": {"is_causal": 0}},
+])  # fmt: skip
+def test_a_decoder_whose_settings_include_later_tokens_is_refused(change):
+    with pytest.raises(ConfigError, match="its attention includes later tokens"):
+        check_architecture({"model_type": "llama"} | change, "here", body_only=False)
+    check_architecture({"model_type": "gemma3", "use_bidirectional_attention": "vision"}, "here", body_only=False)
+
+
 def test_the_encoders_are_those_of_transformers_that_are_no_decoders_by_default():
     decoders = {"gpt_neox", "gpt_neox_japanese", "trocr"}  # have the setting, and do not read it
     found = set()
@@ -264,6 +275,8 @@ def test_the_encoders_are_those_of_transformers_that_are_no_decoders_by_default(
             continue
         if getattr(default, "is_decoder", None) is False and not default.is_encoder_decoder:
             found.add(kind)
+        elif kind not in ENCODERS:
+            refuse_later_tokens(default.to_dict(), "here")
     assert found - decoders == ENCODERS - {"xlm", "xlnet"}
 
 

@@ -349,6 +349,30 @@ def test_a_model_that_attends_to_later_tokens_is_refused():
             build_objective(tiny_config(OTHERS["bert"], method=method), classes=2)
 
 
+def test_a_large_value_in_all_hidden_states_does_not_hide_that_predictions_depend_on_later_tokens():
+    """The norm at the end makes it large, and the lm_head does not read it."""
+    model = build_objective(tiny_config("llama")).model
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 1e4
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= 100
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter *= 1e4 / 32**0.5  # as if the large value were not in the mean of squares
+                parameter[0] = 0
+        model.model.norm.weight[0] = 1e6
+        model.lm_head.weight *= 100
+        model.lm_head.weight[:, 0] = 0
+    require_independence(model.model, packed=True, bf16=False, head=model.lm_head)
+    model.config.is_causal = False
+    for layer in model.model.layers:
+        layer.self_attn.is_causal = False
+    require_independence(model.model, packed=False, bf16=False)
+    with pytest.raises(ConfigError, match="the predictions of this llama depend on later tokens"):
+        require_independence(model.model, packed=False, bf16=False, head=model.lm_head)
+
+
 @pytest.mark.parametrize("kind", ["mamba", "opt", "gpt_oss"])
 def test_a_model_that_carries_one_document_of_a_row_to_the_next_is_refused_unless_each_has_a_row(kind):
     with pytest.raises(

@@ -156,7 +156,7 @@ MODELS = {
     ),
     "an encoder": (
         lambda: transformers.BertForSequenceClassification(transformers.BertConfig(**BERT)),
-        "its bert has no linear `score`",
+        "config.json: bert is an encoder",
     ),
     "an encoder with a decoder": (
         lambda: transformers.T5ForSequenceClassification(
@@ -190,7 +190,7 @@ def test_models_that_cannot_score_every_row_are_refused_before_the_first_step(tm
     if said is None:
         assert len(scores(str(tmp_path))([answer])) == 1
     else:
-        with pytest.raises(ConfigError, match=f"grpo.rewards: model .*: {said}"):
+        with pytest.raises(ConfigError, match=f"model .*: {said}"):
             scores(str(tmp_path))
 
 
