@@ -205,6 +205,9 @@ class RewardUse(_Block):
         return self.score or (self.custom and self.custom.plugin and self.custom.plugin.name) or self.kind
 
 
+SAMPLED_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
+
+
 class Grpo(_Block):
     """Reinforcement with rewards of sampled answers, in groups of answers to one prompt (Shao et al. 2024)."""
 

@@ -29,6 +29,7 @@ from raymill.training.config import TrainConfig
 from raymill.training.continuing import planned_words
 from raymill.training.folds import fold_configs
 from raymill.training.gpus import AssumedGpu, gpu_named
+from raymill.training.objectives import SAMPLED_TOKENS
 from raymill.training.output_folder import refuse_output_among_inputs
 from raymill.training.pack.job import with_exported_model
 from raymill.training.plan.advice import PlannedTraining, advise
@@ -148,10 +149,37 @@ def plan_phase(
         **_advice_on_memory(config, shape, device),
         "warnings": advise(facts),
         **_duration(config, shape, data, steps, machine),
+        **({"sampling": _sampling(config, shape, steps)} if config.objective == "grpo" else {}),
     }
 
 
-_SAMPLING = "Sampling of answers (objective grpo) is not counted, and mostly takes longer than the training on them."
+def _sampling(config: TrainConfig, shape: Shape, steps: int) -> dict[str, Any]:
+    """{answers, tokens, together, cache_bytes, judged, judge_tokens} of objective grpo, over all steps.
+
+    tokens: at most, of the answers. together: answers that a worker samples at the same time. cache_bytes: of their
+    keys, values and probabilities, at most; of one worker, while it holds no activations. judged, judge_tokens: answers
+    that judges score, and the tokens that these write for them, at most.
+    """
+    how = config.grpo
+    answers = math.ceil(steps / how.updates) * config.rows_per_step * how.samples
+    of_worker = config.rows_of_worker(config.workers.range[0]) * how.samples
+    together = min(max(1, SAMPLED_TOKENS // config.sequence_length), of_worker)
+    keys_values = 2 * shape.layers * shape.key * (2 if config.bf16 else 4)  # of a token
+    judges = [one.judge for one in how.rewards if one.judge]
+    return {
+        "answers": answers,
+        "tokens": answers * how.max_new_tokens,
+        "together": together,
+        # Probabilities in float64, with what computes them (training/rollouts/sampling.py).
+        "cache_bytes": together * (config.sequence_length * keys_values + 3 * 8 * shape.vocabulary),
+        "judged": answers * len(judges),
+        "judge_tokens": answers * sum(one.sampling.max_tokens for one in judges),
+    }
+
+
+_SAMPLING = (
+    "The time of sampling answers (objective grpo) is not counted, and mostly is longer than that of training on them."
+)
 _ASSUMED = (
     "A GPU reaches its share of the peak in each step (--mfu), and workers wait for the one with the most rows.",
     "Activations are counted as autograd keeps them for a Llama, within a tenth; see training/plan/memory.py.",
@@ -341,6 +369,15 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
             f"  reference   one forward pass over {plural(reference['rows'], 'row')} before the first step{takes};",
             "              later trainings with the same model and rows find its log-probabilities",
         ]
+    if sampling := phase.get("sampling"):
+        size, together = sampling["cache_bytes"] / GIB, plural(sampling["together"], "answer")
+        lines += [
+            f"  sampling    {plural(sampling['answers'], 'answer')}, at most {sampling['tokens']:,} tokens",
+            f"              {size:,.2f} GiB for {together} at the same time on a worker, in place of activations",
+        ]
+        if sampling["judged"]:
+            judged, written = plural(sampling["judged"], "answer"), sampling["judge_tokens"]
+            lines.append(f"              judges score {judged} and write at most {written:,} tokens")
     if phase["seconds"] is not None:
         lines += [
             f"  time        {_time(phase['seconds'])} on {plural(most, 'GPU')}, {_price(phase)}",

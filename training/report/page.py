@@ -189,7 +189,14 @@ def curves(fit: Fit) -> Contents:
     )
     loss = styled("loss-chart", _loss(fit, validation, span, marks), *_events(fit), tag="div")
     answers = (_of_answers(fit, title, words, names, span, marks) for title, words, names in _ANSWER_CHARTS)
-    return [note(words), loss, styled("charts", *answers, *charts, tag="div"), _rewards(fit), _as_table(fit)]
+    return [
+        note(words),
+        loss,
+        styled("charts", *answers, *charts, tag="div"),
+        _rewards(fit),
+        _judges(fit),
+        _as_table(fit),
+    ]
 
 
 # Title, words and lines (curve -> class and name) of the charts of answers.
@@ -282,6 +289,22 @@ def _rewards(fit: Fit) -> DataTable | None:
         "no measure of your own goal shows it in neither: compare checkpoints by a judge."
     )
     return DataTable(words, columns, rows)
+
+
+def _judges(fit: Fit) -> DataTable | None:
+    """What the judges of rewards took."""
+    rows = [
+        [
+            one["setting"],
+            one["model"],
+            count(one["tries"]),
+            *(count(one["tokens"][name]) for name in ("input", "output")),
+            "" if one["cost"] is None else decimal(one["cost"]),
+        ]
+        for one in fit.get("judges", ())
+    ]
+    columns = ["Setting", "Model", ">Requests", ">Input tokens", ">Output tokens", ">Cost"]
+    return DataTable("Requests to judges of sampled answers", columns, rows) if rows else None
 
 
 def _as_table(fit: Fit) -> Fold:

@@ -44,7 +44,7 @@ from raymill.training.evaluation.generate import complete_prompts, last_trained_
 from raymill.training.fit.ranks import Ranks
 from raymill.training.models.answers import RolloutLoss
 from raymill.training.models.objective import Objective
-from raymill.training.objectives import SAMPLE_MEASURES, Grpo
+from raymill.training.objectives import SAMPLE_MEASURES, SAMPLED_TOKENS, Grpo
 from raymill.training.pack.best_fit import best_fit
 from raymill.training.records.job import Job
 from raymill.training.records.schema import Measured, measured
@@ -53,7 +53,6 @@ from raymill.training.rollouts.rewards import LOADED, SampledAnswer, Scores, adv
 from raymill.training.rollouts.sampling import sample_answers, sampling_mode, uniforms
 from raymill.training.tokenizer.load_tokenizer import pad_id
 
-_BATCH_TOKENS = 32_768  # of a batch of answers that are sampled together, with their prompts
 _language_scores = Entry("raymill.pipelines.rewards:LanguageScores")  # it compiles kernels
 _judge_scores = Entry("raymill.pipelines.rewards:JudgeScores")
 # Least and largest value of rewards of a kind, by default 0 and 1.
@@ -388,7 +387,7 @@ class Rollouts:
         ]
         answers: list[list[int]] = []
         with sampling_mode(self.objective), self.autocast():
-            together = max(1, _BATCH_TOKENS // self.length)
+            together = max(1, SAMPLED_TOKENS // self.length)
             for start in range(0, len(wanted), together):
                 some = wanted[start : start + together]
                 randoms = [

@@ -629,3 +629,30 @@ def test_usual_learning_rates_of_answers_are_lower(tmp_path):
 
     assert said("sft", 5e-7) and not said("dpo", 5e-7)
     assert said("dpo", 1e-9) and said("dpo", 1e-2)
+
+
+def test_sampled_answers_are_counted_with_what_sampling_and_judges_take(tmp_path):
+    """3 samplings of 8 prompts with 4 answers are 96. Of 2 layers with keys of 32 values in float32, a token has 512
+    bytes of keys and values, an answer 128 tokens, and beside them 3 times 320 probabilities of 8 bytes: 73,216 bytes.
+    """
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "one and one?", "completion": "2"}\n' * 1000)
+    judge = {"model": {"endpoint": "http://127.0.0.1:9/v1", "name": "m"}, "rubric": ["It is right."]}
+    how = {"samples": 4, "max_new_tokens": 16, "updates": 2, "rewards": [{"score": "number_match"}]}
+    usual = {"corpus": str(path), "columns": {"prompt": "prompt", "completion": "completion"}, "objective": "grpo"}
+    usual |= {"packing": {"mode": "none"}, "output": str(tmp_path / "run"), "steps": 5, "grpo": how}
+    plan = plan_run(config(**usual), AssumedGpu())
+    found = {"answers": 96, "tokens": 1536, "together": 32, "cache_bytes": 32 * 73_216, "judged": 0, "judge_tokens": 0}
+    assert plan["phases"][0]["sampling"] == found
+    text = " ".join(plan_text(plan).split())
+    assert "sampling 96 answers, at most 1,536 tokens 0.00 GiB for 32 answers at the same time on a worker" in text
+    assert "judges" not in text and "The time of sampling answers" in text
+    rewards = [{"judge": judge}, {"judge": judge | {"sampling": {"max_tokens": 100}}}]  # 512 tokens, and 100
+    several = config(**usual | {"workers": {"count": 2}, "grpo": how | {"rewards": rewards}})
+    plan = plan_run(several, AssumedGpu())
+    judged = {"judged": 192, "judge_tokens": 96 * 612}
+    assert plan["phases"][0]["sampling"] == found | judged | {"together": 16, "cache_bytes": 16 * 73_216}
+    assert "judges score 192 answers and write at most 58,752 tokens" in " ".join(plan_text(plan).split())
+    long = plan_run(config(**usual | {"sequence_length": 2048, "tokens_per_step": 2048 * 8}), AssumedGpu())
+    assert long["phases"][0]["sampling"]["together"] == 16, "32,768 tokens at once"
+    assert "sampling" not in plan_run(config(corpus=str(path), output="x"), AssumedGpu())["phases"][0]

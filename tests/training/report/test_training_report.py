@@ -501,6 +501,18 @@ def test_rewards_that_were_trained_on_stand_beside_those_of_held_out_prompts():
     assert "Held-out prompts" not in render(made.report())
 
 
+def test_what_judges_of_sampled_answers_took_is_a_table():
+    """Two judges, of which one has no price."""
+    tokens = {"input": 12_345, "cached": 0, "output": 678, "reasoning": 0}
+    one = {"setting": "grpo.rewards.0.judge", "model": "one", "tries": 1024, "tokens": tokens, "cost": 0.5}
+    judges = [one, one | {"setting": "grpo.rewards.2.judge", "model": "two", "tries": 7, "cost": None}]
+    page = render(made.report() | {"fits": [fit() | {"judges": judges}]})
+    table = page[page.index("Requests to judges of sampled answers") :]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", table[: table.index("</table>")])
+    assert cells == ["one", "1,024", "12,345", "678", "0.5", "two", "7", "12,345", "678", ""]
+    assert "Requests to judges" not in render(made.report())
+
+
 def test_a_single_row_that_could_not_be_read_is_said():
     odd = fit()
     odd["corpora"][0]["left_out"] = {"broken_json": 1, "empty": 2}

@@ -335,7 +335,7 @@ def test_prompts_without_room_for_an_answer_are_counted(packed, tmp_path):
 def test_answers_that_are_sampled_in_several_batches_are_those_of_one(packed, tmp_path, monkeypatch):
     found = []
     for name, tokens in (("one", 32_768), ("several", 24)):  # the rows have 8 tokens: 3 answers at once
-        monkeypatch.setattr(rollout_steps, "_BATCH_TOKENS", tokens)
+        monkeypatch.setattr(rollout_steps, "SAMPLED_TOKENS", tokens)
         job = rollout_job(packed, output=str(tmp_path / name), steps=1)
         fit_alone(job)
         found.append(pq.read_table(file_of(job, 1), columns=["document", "sample", "ids", "reward"]))
