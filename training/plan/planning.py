@@ -178,7 +178,7 @@ def _sampling(config: TrainConfig, shape: Shape, steps: int) -> dict[str, Any]:
 
 
 _SAMPLING = (
-    "The time of sampling answers (objective grpo) is not counted, and mostly is longer than that of training on them."
+    "The time of sampling answers (objective grpo) is not counted. It is mostly longer than the training on them."
 )
 _ASSUMED = (
     "A GPU reaches its share of the peak in each step (--mfu), and workers wait for the one with the most rows.",
