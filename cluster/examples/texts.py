@@ -90,10 +90,12 @@ def _with_values(text: str, values: Iterator[str]) -> str:
 
 
 def _hidden(text: str) -> tuple[str, list[str]]:
-    """(the text with U+E000 in place of tool calls, results and tools in tags, these)."""
+    """(the text with U+E000 in place of tool calls, results and tools in tags, these). In linear time."""
+    if _HIDDEN in text:
+        return text, []
     pieces, found, unclosed = list[str](), list[str](), set[str]()
     last = at = 0
-    while _HIDDEN not in text and (tag := _TAG.search(text, at)):
+    while (tag := _TAG.search(text, at)) is not None:
         at = tag.end()
         end = -1 if tag[1] in unclosed else text.find(f"</{tag[1]}>", at)
         if end < 0:

@@ -19,7 +19,7 @@ from raymill.cluster.examples.content import (
     to_shape,
 )
 from raymill.cluster.examples.rows import content_of
-from raymill.cluster.examples.texts import compared_texts, data_of, texts_of, with_texts
+from raymill.cluster.examples.texts import _hidden, compared_texts, data_of, texts_of, with_texts
 from tests.support.tool_chats import ANSWERED, ARGUMENTS, ASKED, FORMS, RESULT, TOOL, call, chat
 
 SYSTEM = "You can ask for the weather."
@@ -107,6 +107,22 @@ def test_cleaned_text_around_a_call_in_a_tag_keeps_the_call():
     assert cleaned.messages[1].content == 'One moment.\n<tool_call>{"a":  1}</tool_call>\n<tool_call>{"b": 2}'
     gone = with_texts(found, [text.replace("\ue000", "") for text in texts])
     assert gone == found, "a call that cleaning took out stays, with the text beside it"
+
+
+def test_a_text_with_many_tags_is_searched_once_for_the_character_that_stands_for_them():
+    """Each search reads the whole text, if it has a character of a higher number."""
+
+    class Searched(str):
+        searches = 0
+
+        def __contains__(self, part):
+            Searched.searches += 1
+            return super().__contains__(part)
+
+    text = Searched("<tools></tools>" * 50 + "\uffff")
+    assert _hidden(text) == ("\ue000" * 50 + "\uffff", ["<tools></tools>"] * 50)
+    assert Searched.searches == 1
+    assert _hidden("\ue000<tools></tools>") == ("\ue000<tools></tools>", [])
 
 
 def test_keys_of_messages_that_templates_or_the_loss_read_are_kept():
