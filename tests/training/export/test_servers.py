@@ -32,7 +32,8 @@ def test_a_whole_model_is_served_from_its_folder_under_the_name_of_the_run():
 
 
 def test_an_adapter_is_served_on_its_base_with_a_rank_that_vllm_knows():
-    words = ["vllm", "serve", "org/model", "--revision", "0a1b2c", "--tokenizer", ".", "--enable-lora"]
+    words = ["vllm", "serve", "org/model", "--revision", "0a1b2c", "--tokenizer", "."]
+    words += ["--generation-config", ".", "--enable-lora"]
     assert adapter_command() == [*words, "--lora-modules", "demo=.", "--max-lora-rank", "16"]
     ranks = {rank: adapter_command(rank=rank)[-1] for rank in (1, 2, 16, 17, 48, 512)}
     assert ranks == {1: "1", 2: "8", 16: "16", 17: "32", 48: "64", 512: "512"}
