@@ -127,11 +127,11 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
     @model_validator(mode="after")
     def _checked(self, info: ValidationInfo) -> Self:
         self._context.update(info.context or {})
-        problems = [problem for name in self.steps for problem in self._problems_of_references(name)]
-        if not problems:
-            problems += self._circle()
-        if not problems:
-            problems += [problem for name in self.steps for problem in self._problems_of_settings(name)]
+        of_steps = {name: [*self._problems_of_references(name)] for name in self.steps}
+        problems = [problem for found in of_steps.values() for problem in found] or self._circle()
+        problems += [*self._of_run_file()]
+        for name, found in of_steps.items():
+            problems += [] if found else self._problems_of_settings(name)
         if self.until is not None and self.until not in self.steps:
             problems.append(Problem.of("until", f"{self.until!r} given", f"one of: {', '.join(self.steps)}"))
         if problems:
@@ -222,14 +222,17 @@ class ChainConfig(BaseModel, extra="forbid", frozen=True):
             raise ConfigError(f"if: {seen}, which cannot be compared with {wanted} by `{sign}`.")
         return None if _OPERATORS[sign](value, other) else f"{seen}, and {sign} {wanted} was wanted"
 
+    def _of_run_file(self) -> Iterator[Problem]:
+        """Settings that no step can have."""
+        for name, given in self.steps.items():
+            for setting in _OF_RUN_FILE.keys() & given.keys():
+                yield Problem.of(f"step {name}, {setting}", _OF_RUN_FILE[setting], fix="Leave it out.")
+
     def _problems_of_references(self, name: str) -> Iterator[Problem]:
         given, at = self.steps[name], f"step {name}"
         if given.get("kind") not in {*names()} - {KIND}:
             wanted = ", ".join(one for one in names() if one != KIND)
             yield Problem.of(f"{at}, kind", f"{given.get('kind')!r:.60} given", f"one of: {wanted}")
-        for setting, why in _OF_RUN_FILE.items():
-            if setting in given:
-                yield Problem.of(f"{at}, {setting}", why, fix="Leave it out.")
         if any(key in SECRETS for key in _keys(given)):
             fix = "Use `storage.profile`, or the environment."
             yield Problem.of(at, "the key of a store is given, and steps are recorded", fix=fix)

@@ -60,6 +60,7 @@ PROBLEMS_OF_WHOLE_FILES = {
     "utf32": "the file is UTF-32, and UTF-8 is wanted; convert it, as `iconv -f UTF-32 -t UTF-8` does",
     "other_encoding": "the file seems to be in an encoding of one byte a character, such as Windows-1252 or "
     "ISO-8859-1, and UTF-8 is wanted; convert it, as `iconv -f WINDOWS-1252 -t UTF-8` does",
+    "binary": "the file is no text: it has many control characters, and bytes that are not UTF-8",
     "json_array": "the file is one JSON array; write one object a line, as `jq -c '.[]'` does",
     "pointer": "a Git LFS pointer, not the file itself; run `git lfs pull` in its repository",
     "carriage_returns": "lines end in carriage returns alone; make them line feeds, as `tr '\\r' '\\n'` does",
@@ -74,6 +75,8 @@ _MARKS = {b"\xff\xfe\0\0": "utf32", b"\0\0\xfe\xff": "utf32", b"\xff\xfe": "utf1
 
 _ESCAPED = re.compile("[\udc80-\udcff]+")  # how `surrogateescape` decodes bytes that are not UTF-8
 _CONTROL = re.compile("[\0-\x08\x0e-\x1f]")
+_CONTROL_BYTES = bytes([*range(9), *range(14, 32)])
+_MIN_CONTROLS = 8
 _MIN_RUNS = 3
 _MIN_NULS = 4
 
@@ -586,7 +589,7 @@ def decompression_problem(store: Store, span: Span, limits: Limits) -> str | Non
 
 
 def encoding_problem(head: bytes) -> str | None:
-    """`compressed`, `utf16`, `utf32` or `other_encoding`; None if the bytes may be UTF-8."""
+    """`compressed`, `utf16`, `utf32`, `binary` or `other_encoding`; None if the bytes may be UTF-8."""
     if compression_of(head):
         return "compressed"
     for mark, problem in _MARKS.items():
@@ -602,6 +605,9 @@ def encoding_problem(head: bytes) -> str | None:
     # Several runs of bytes that are not UTF-8, few that are, and no control characters, which text does not have.
     text = head.decode(errors="surrogateescape")
     runs = _ESCAPED.findall(text)
+    controls = len(head) - len(head.translate(None, _CONTROL_BYTES))
+    if runs and controls >= max(_MIN_CONTROLS, 0.02 * len(head)):  # 0.1 of random bytes
+        return "binary"
     if len(runs) < _MIN_RUNS or _CONTROL.search(text):
         return None
     escaped = sum(map(len, runs))

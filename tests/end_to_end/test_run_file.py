@@ -12,6 +12,7 @@ from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.frame import kinds
 from raymill.cluster.session import Session
 from raymill.cluster.store.store import Store
+from raymill.training.serving.served import find_served
 from tests.support.inline import without_ray
 from tests.support.processes import Command, end_commands, wait_until
 from tests.support.train_inline import PLAIN, sentences, train_without_ray
@@ -75,7 +76,7 @@ def test_a_step_of_any_kind_may_wait_for_outputs_of_others(tmp_path, monkeypatch
     assert not Path("run").exists()
 
 
-def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monkeypatch):
+def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     without_ray(monkeypatch)
     train_without_ray(monkeypatch)
@@ -93,6 +94,17 @@ def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monke
     assert found["digest"] == run.step("sft").manifest["digest"] and found["evidence"] is None
     assert not raymill.run(run_file(tmp_path, "run", 100), progress=False).fresh
     assert raymill.gc("run", "1s").unknown == []
+    with pytest.raises(DataError, match=r"/run: no step sfx; wanted one of: data, sft, publish\."):
+        run.step("sfx")
+    with pytest.raises(DataError, match=r"kind run exported no model\. Give one of its trainings: \S*/run/sft\."):
+        find_served(Store(), run.uri, None)
+
+    weights = Path("run/sft/export/full/model.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    caplog.clear()
+    assert raymill.run(run_file(tmp_path, "run", 100), progress=False).step("sft").manifest["digest"] == found["digest"]
+    assert f"has 1,000 bytes, and {len(whole):,} were written" in caplog.text and weights.read_bytes() == whole
 
     write_records(Path("in.jsonl"), 90)
     with pytest.raises(DataError, match=r"^step data: .*the input files changed"):

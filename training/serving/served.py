@@ -1,6 +1,8 @@
 """The model to serve: found by its folder, its run or its alias, with its digest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.inspection import is_run, read_run_manifest
@@ -55,6 +57,15 @@ def find_served(store: Store, model: str, alias: str | None) -> ServedModel:
     return ServedModel(model.rstrip("/").rpartition("/")[2], _folder(store, model), model_digest(store, model))
 
 
+def _instead(store: Store, model: str, manifest: Mapping[str, Any]) -> str:
+    """What to serve in place of a run without a model."""
+    if manifest["kind"] == "run":
+        steps = [paths.join(model, step) for step in manifest["artifacts"]]
+        if trainings := [step for step in steps if "export" in (read_run_manifest(store, step) or {})]:
+            return f"Give one of its trainings: {', '.join(trainings)}."
+    return "Give the folder of a training, with phases of the last phase."
+
+
 def _folder(store: Store, model: str) -> str:
     """The folder of the model: the first of _PREFERRED of a training, else the URI itself."""
     manifest = read_run_manifest(store, model)
@@ -62,8 +73,7 @@ def _folder(store: Store, model: str) -> str:
         return model
     if "export" not in manifest:
         raise DataError(
-            f"{model}: this run of kind {manifest['kind']} exported no model. Give the folder of a training, "
-            "which in a run file is one of its steps, and with phases the last phase."
+            f"{model}: this run of kind {manifest['kind']} exported no model. {_instead(store, model, manifest)}"
         )
     folders = manifest["export"]["folders"]
     for name in _PREFERRED:

@@ -126,7 +126,10 @@ def test_what_is_wrong_is_named_with_its_step(raymill):
     assert "step a, lower: 'maybe' given; wanted true or false" in both and "step b, inputs: missing" in both
     assert "step a, kind: 'wrods' given; wanted one of: curate, " in refused({"a": {"kind": "wrods"}})
     assert "step a, kind: 'run' given" in refused({"a": {"kind": "run", "steps": {}}})
-    assert "step a, output: the output of a step is OUTPUT/STEP. Leave it out." in refused({"a": words(output="x")})
+    several = refused({"a": words(output="x", lowr=True), "b": words("${c.output}"), "d": words(lower="maybe")})
+    assert "step a, output: the output of a step is OUTPUT/STEP. Leave it out." in several
+    assert "step a, lowr: no such setting" in several and "${c.output} refers to no step" in several
+    assert "step d, lower: 'maybe' given" in several
     assert "step a, storage: all steps use the `storage` of the run file" in refused({"a": words(storage={})})
     assert "${b.output} refers to no step; wanted one of: c." in refused({"a": words("${b.output}"), "c": words()})
     circle = refused({"a": words("${b.output}"), "b": words("${a.output}"), "c": words("${c.output}"), "d": words()})

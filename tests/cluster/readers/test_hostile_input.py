@@ -164,6 +164,8 @@ TEXT_FILES = {
         ["<bad_utf8>"],
     ),
     "three bad bytes and a control character": (b"\x89PNG \xfe \xff \x01", ["<bad_utf8>"]),
+    "no text": (random.Random(1).randbytes(500), ["<binary>"]),
+    "control characters in UTF-8": (b"\x01" * 500 + "é".encode(), ["\x01" * 500 + "é"]),
     "CRLF": (b"a\r\nb", ["a\r\nb"]),
     "a NUL": (b"a\0b", ["a\0b"]),
     "too much": (b"x" * 1001, ["<too_large>"]),
@@ -210,6 +212,7 @@ CSV_FILES = {
     "UTF-16 without mark": ("id,text\n1,a\n2,b".encode("utf-16-le"), ["<utf16>"] * 2),
     "UTF-16 without a line end": ("id,text,and,more".encode("utf-16-le"), ["<utf16>"]),
     "Windows-1252": ("id,text\n1,é à ü\n2,b\n".encode("cp1252"), ["<other_encoding>", "b"]),
+    "no text": (random.Random(1).randbytes(500).replace(b"\n", b"") + b"\n", ["<binary>"]),
     "carriage returns alone": (b"id,text\r1,a\r2,b\r", ["<carriage_returns>"]),
     "a header that is broken": (b'id,"text"x\n1,a\n', ["<broken_csv>", "<broken_csv>"]),
 }
