@@ -329,12 +329,12 @@ def _answered_from(start: int, content: Chat) -> Chat:
 
 def _start_of_answer(content: Chat) -> int | None:
     """The first message of the last answer, with its calls of tools and their results; None without an answer."""
-    roles = [message["role"] for message in content.messages]
-    if "assistant" not in roles:
-        return None
-    start = len(roles) - 1 - roles[::-1].index("assistant")
-    while start and roles[start - 1] == "tool" and "assistant" in roles[:start]:
-        start -= 1 + roles[start - 1 :: -1].index("assistant")
+    start = None
+    for at in reversed(range(len(content.messages))):
+        if content.messages[at]["role"] == "assistant":
+            start = at
+            if not at or content.messages[at - 1]["role"] != "tool":
+                break
     return start
 
 

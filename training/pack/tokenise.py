@@ -61,7 +61,7 @@ _BYTES_OF_A_COPY = 40  # its row, key and place in the order, also while they ar
 REPEATED_EXAMPLES = "repeated_examples"
 _NO_COPIES = "no_copies"
 # The template is refused if it fails for this many documents of a unit and succeeds for none. In a corpus of one unit,
-# one failure and no success are enough.
+# one failure and no success in all of it are enough.
 _FAILURES_OF_TEMPLATE = 32
 
 # One core tokenises this in about 3 s; workers of Ray take 5 s to start and to import transformers.
@@ -173,8 +173,8 @@ class _Examples:
 class Tokenise:
     """The work of one unit.
 
-    source: the corpus. output: name of the artifact. failures_of_template: failed documents after which the
-    template is refused. The others are as in `tokenise_stage`.
+    source: the corpus. output: name of the artifact. failures_of_template: failed documents of a unit without
+    others for which the template is refused. The others are as in `tokenise_stage`.
     """
 
     source: CorpusReading
@@ -190,7 +190,7 @@ class Tokenise:
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         encoder = _encoder(self.tokenizer, self.vocabulary)
         left_out, counters = LeftOut(), Counter[str]()
-        failed = 0  # documents for which the template failed
+        failed = list[Misfit]()  # a misfit of each document for which the template failed
         tables: list[_Examples] = []
         held = 0
         for documents in _tables(self._with_copies(documents_of(self.source, unit, left_out), left_out)):
@@ -206,13 +206,14 @@ class Tokenise:
                 if misfit.document in unfit:
                     left_out.add(misfit.reason, f"document {documents[misfit.document].id}", misfit.preview)
                     unfit.remove(misfit.document)
-            failed += len({one.document for one in encoded.misfits if one.reason in TEMPLATE_REASONS})
-            _refuse_template(counters["documents"], failed, encoded.misfits, self.failures_of_template)
+            failed += {one.document: one for one in encoded.misfits[::-1] if one.reason in TEMPLATE_REASONS}.values()
+            _refuse_template(counters["documents"], failed, _FAILURES_OF_TEMPLATE)
             tables.append(self._table(documents, self._with_prompts(documents, encoded.examples), counters))
             held += tables[-1].table.nbytes + _BYTES_OF_A_COPY * len(tables[-1].rows)
             if held >= _SORTED_BYTES:
                 self._write(tables, scratch)
                 tables, held = [], 0
+        _refuse_template(counters["documents"], failed, self.failures_of_template)
         for reason, (where, _) in left_out.first.items():
             log.info("left out: %d %s, the first at %s", left_out.reasons[reason], reason, where)
         self._write(tables, scratch)
@@ -336,14 +337,14 @@ def _tables(documents: Iterator[Document]) -> Iterator[list[Document]]:
         yield held
 
 
-def _refuse_template(documents: int, failed: int, misfits: Sequence[Misfit], failures: int) -> None:
+def _refuse_template(documents: int, failed: Sequence[Misfit], failures: int) -> None:
     """Refuse a chat template or tokenizer that failed for `failures` documents or more, and succeeded for none.
 
-    documents: number of those for which it succeeded. failed: of those for which it failed.
+    documents: number of those for which it succeeded. failed: a misfit of each of those for which it failed.
     """
-    if documents or failed < failures:
+    if documents or len(failed) < failures:
         return
-    first = next(misfit for misfit in misfits if misfit.reason in TEMPLATE_REASONS)
+    first = failed[0]
     advice = {
         "template_error": "The template refuses these conversations.",
         "template_too_slow": "The template takes too long for these conversations.",
@@ -361,7 +362,7 @@ def _refuse_template(documents: int, failed: int, misfits: Sequence[Misfit], fai
         "reasoning_not_rendered": "The template does not write reasoning: put it into the content, or give another.",
     }
     raise ConfigError(
-        f"model.chat_template: of the first {failed} documents none is an example ({first.reason}). "
+        f"model.chat_template: of the first {len(failed)} documents none is an example ({first.reason}). "
         f"{advice[first.reason]} The first one reads:\n{first.preview:.1500}\n"
         "Set model.chat_template to a suitable Jinja file, or give another tokenizer."
     )

@@ -14,6 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.examples.splits import SPLITS
+from raymill.training.pack import documents, tokenise
+from raymill.training.pack.documents import Chat
+from raymill.training.pack.template import CHATML
 from raymill.training.tokenizer.preview import preview, print_previews
 from tests.support.chat_templates import template_files
 from tests.support.inline import prepare_inline
@@ -354,3 +357,48 @@ def preview_text(tmp_path, rows: list[dict], **more) -> str:
     config = plain_config(**settings_of(write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "out", **HOW | more))
     print_previews(preview(config, 1), Console(file=stream, width=400, highlight=False, color_system=None))
     return stream.getvalue()
+
+
+def test_a_first_document_that_the_template_refuses_is_left_out_if_it_takes_the_others(tmp_path, monkeypatch):
+    """A large document is a list by itself."""
+    monkeypatch.setattr(tokenise, "_TABLE_DOCUMENTS", 1)
+    path = tmp_path / "picky.jinja"
+    refuses = "{% if 'hostile' in messages | string %}{{ raise_exception('no') }}{% endif %}"
+    path.write_text(refuses + CHATML)
+    model = {"model": MODEL | {"chat_template": str(path)}}
+    rows = [
+        {"prompt": [{"role": "user", "content": asked}],
+         "chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
+        for asked in ("hostile", "one", "two", "three")
+    ]  # fmt: skip
+    run = packed(tmp_path, rows, **model)
+    assert len({one["id"] for one in documents_of(run)}) == 3
+    with pytest.raises(ConfigError, match="of the first 2 documents none is an example"):
+        packed_by(
+            write_lines(tmp_path / "two.jsonl", [rows[0]] * 2), tmp_path / "two", **HOW | {"objective": "dpo"} | model
+        )
+
+
+@pytest.mark.parametrize(("roles", "start"), [
+    ("", None), ("u", None), ("ua", 1), ("uau", 1), ("uauta", 1), ("uatata", 1), ("uauata", 3), ("ta", 1), ("tta", 2),
+    ("uataua", 5), ("uauatata", 3),
+])  # fmt: skip
+def test_the_last_answer_begins_with_its_calls_of_tools(roles, start):
+    names = {"u": "user", "a": "assistant", "t": "tool"}
+    assert documents._start_of_answer(Chat([{"role": names[one], "content": ""} for one in roles])) == start
+
+
+def test_the_beginning_of_the_last_answer_is_found_in_one_walk():
+    class Counted(list):
+        read = 0
+
+        def __getitem__(self, at):
+            Counted.read += 1
+            return super().__getitem__(at)
+
+        def __iter__(self):
+            Counted.read += len(self)
+            return super().__iter__()
+
+    turns = Counted([{"role": "user"}, *[{"role": "assistant"}, {"role": "tool"}] * 500, {"role": "assistant"}])
+    assert documents._start_of_answer(Chat(turns)) == 1 and Counted.read < 4 * len(turns)
