@@ -9,7 +9,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import methodcaller
 from typing import Any
@@ -393,6 +393,7 @@ class _Analysis:
         return {
             name: side.facts(mean_interval)
             | {
+                "beyond": {one: count for one, (_, values) in side.measures.items() if (count := _beyond(values))},
                 "differences": [
                     {"measure": measure, "by": by, "items": one.items, "difference": one.difference, "low": one.low,
                      "high": one.high, "p": one.p, "p_corrected": corrected[letter, measure, by]}
@@ -458,11 +459,7 @@ class _Analysis:
             "uncounted": sum(row["outcome"] == "answered" and not _is_counted(row) for row in one.rows),
             "first_reason": next((row["reason"] for row in one.rows if row["content"] is None), None),
             "calibration": self._calibration(one),
-            "beyond": {
-                name: count
-                for name, values in one.by_measure.items()
-                if (count := int((np.abs(values) >= _LARGEST).sum()))
-            },
+            "beyond": {name: count for name, values in one.by_measure.items() if (count := _beyond(values))},
             "kl": self._kl(one),
             "gaps": self._gaps(one),
             "bbq": self._bbq(one),
@@ -599,7 +596,8 @@ class _Analysis:
     def _judged(self, other: str, a: _Measured, b: _Measured) -> tuple[PairedDifference, dict[str, Any]] | None:
         """The judge's verdicts: their mean as a difference, and their counts.
 
-        An answer wins against a missing one. Equal answers, and pairs without a readable verdict, are ties.
+        An answer wins against a missing one. Equal answers are ties. Pairs without a readable verdict are ties in the
+        difference, and its interval and p hold whoever would have won them: an answer can make the judge refuse.
         """
         if other not in self.work.judged:
             return None
@@ -608,13 +606,13 @@ class _Analysis:
             for row in table.to_pylist():
                 verdicts[int(row["provenance"]["parents"][0])] = row
         won = np.zeros(len(self.items))
-        unread = asked = 0
+        unread, asked = np.zeros(len(won), bool), 0
         for at, (one, two) in enumerate(zip(a.answers, b.answers, strict=True)):
             left, right = bool((one or "").strip()), bool((two or "").strip())
             if left and right and one != two:
                 asked += 1
                 better = verdicts[at]["better"] if at in verdicts else "tie"
-                unread += at not in verdicts
+                unread[at] = at not in verdicts
                 won[at] = (better == "a") - (better == "b")
             else:
                 won[at] = left - right
@@ -626,22 +624,42 @@ class _Analysis:
             for at in verdicts
             if won[at] and len(a.answers[at] or "") != len(b.answers[at] or "")
         ]
-        return paired_difference(won, np.zeros(len(won)), self.groups), {
+        found = self._whoever_won(won, unread)
+        return found, {
             "win_rate": float((1 + won.mean()) / 2),
             "wins": int((won > 0).sum()),
             "ties": int((won == 0).sum()),
             "losses": int((won < 0).sum()),
             "asked": asked,
-            "unread": unread,
+            "unread": int(unread.sum()),
             "flipped": sum(in_order != swapped for in_order, swapped, _ in shown),
             "first_shown_wins": _share(first_shown, decided),
             "longer_wins": _share(sum(longer), len(longer)),
         }
 
+    def _whoever_won(self, won: np.ndarray, unread: np.ndarray) -> PairedDifference:
+        """The mean of won, with an interval and a p that hold if either model won all items of `unread`.
+
+        won: float64[N], 1, 0 or -1. unread: bool[N].
+        """
+        nobody, first, other = (
+            paired_difference(np.where(unread, side, won), np.zeros(len(won)), self.groups) for side in (0.0, 1.0, -1.0)
+        )
+        if not unread.any():
+            return nobody
+        is_sure = first.difference * other.difference > 0
+        p = max(nobody.p, first.p, other.p) if is_sure else 1.0
+        return replace(nobody, low=min(nobody.low, other.low), high=max(nobody.high, first.high), p=p, square=None)
+
 
 def _undecided(one_sided: int) -> dict[str, Any]:
     """Further fields of a compared measure: what one model lacks for some items decides nothing."""
     return {"one_sided": one_sided} | ({"verdict": "undecided", "needed": None} if one_sided else {})
+
+
+def _beyond(values: np.ndarray) -> int:
+    """The number of values that were beyond `_LARGEST`, which they count as."""
+    return int((np.abs(values) >= _LARGEST).sum())
 
 
 def _share(count: int, total: int) -> dict[str, Any]:

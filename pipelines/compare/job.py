@@ -514,7 +514,10 @@ class CompareJob(RunJob[CompareConfig]):
                 warnings.append(
                     f"{letter}: {plural(without, 'item')} without an answer, with the score 0; the first: {first!r}."
                 )
-            if beyond := [f"{name} {count:,}" for name, count in found["beyond"].items()]:
+            swapped = found["swaps"]["beyond"] if found["swaps"] else {}
+            beyond = [f"{name} {count:,}" for name, count in found["beyond"].items()]
+            beyond += [f"{name} of swapped prompts {count:,}" for name, count in swapped.items()]
+            if beyond:
                 warnings.append(
                     f"{letter}: values above 1e100 count as 1e100, so models that have them may count as equal: "
                     f"{', '.join(beyond)}."
@@ -545,6 +548,11 @@ class CompareJob(RunJob[CompareConfig]):
                 warnings.append(
                     f"{one['a']} and {one['b']}: items with a value for one model only are left out, and bounds of the "
                     f"gate on these measures are not met: {', '.join(partly)}."
+                )
+            if one["judge"] is not None and (unread := one["judge"]["unread"]):
+                warnings.append(
+                    f"{one['a']} and {one['b']}: the judge gave {plural(unread, 'pair')} no readable verdict. They "
+                    "count as ties, and interval, p and gate hold whoever would have won them."
                 )
         if all(one["measures"]["score"]["value"] == 0 for one in models.values()):
             warnings.append(

@@ -254,7 +254,7 @@ def _judge(one: Mapping[str, Any]) -> Section | None:
     tiles = [
         (f"{one['a']} wins", count(judge["wins"]), f"win rate {judge['win_rate']:.1%}, ties as half"),
         ("Ties", count(judge["ties"]), f"{judge['flipped']:,} of {judge['asked']:,} verdicts change with the order"),
-        (f"{one['b']} wins", count(judge["losses"]), f"{judge['unread']:,} verdicts unreadable, as ties"),
+        (f"{one['b']} wins", count(judge["losses"]), f"{judge['unread']:,} verdicts unreadable: ties"),
         *(
             (title, "-" if found["share"] is None else f"{found['share']:.1%}",
              f"of {found['of']:,} ({found['low']:.1%} to {found['high']:.1%})")

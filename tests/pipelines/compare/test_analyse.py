@@ -10,7 +10,9 @@ import pytest
 from raymill.cluster.errors import DataError
 from raymill.pipelines.compare import analyse
 from raymill.pipelines.compare.analyse import _Analysis, _is_counted, _is_fraction, _Measured, _rows
-from raymill.pipelines.compare.swaps import WordSwaps
+from raymill.pipelines.compare.config import GateBounds
+from raymill.pipelines.compare.gate import decided
+from raymill.pipelines.compare.swaps import SwappedAnswers, WordSwaps
 from raymill.pipelines.paired import PairedDifference
 
 
@@ -133,7 +135,7 @@ def test_what_a_judge_says_by_hand(monkeypatch):
     ]
     monkeypatch.setattr(analyse, "read_tables", lambda store, uris: [pa.Table.from_pylist(rows)])
     row, found = analysis(a)._judged("B", *(SimpleNamespace(answers=one) for one in (a, b)))
-    assert (row.difference, row.items) == (pytest.approx(0.1), 10)
+    assert (row.difference, row.items, row.p) == (pytest.approx(0.1), 10, 1.0)
     shares = {name: found.pop(name)["share"] for name in ("first_shown_wins", "longer_wins")}
     assert found == {
         "win_rate": 0.55, "wins": 3, "ties": 5, "losses": 2, "asked": 6, "unread": 1, "flipped": 2,
@@ -141,6 +143,26 @@ def test_what_a_judge_says_by_hand(monkeypatch):
     # The answer shown first has both votes of item 4, and one of items 0, 1 and 8, of nine that are no tie.
     assert shares == {"first_shown_wins": pytest.approx(5 / 9), "longer_wins": pytest.approx(2 / 3)}
     assert analysis(a)._judged("C", *(SimpleNamespace(answers=one) for one in (a, b))) is None
+
+
+def test_pairs_without_a_verdict_may_have_been_won_by_either():
+    """A wins 8 items of 72 and B 27, whose answers by A make the judge refuse; then 1, where A has 40 without it."""
+    won = np.array([1.0] * 8 + [0.0] * 64)
+    nobody, won_by_b, unread = won.copy(), won.copy(), np.zeros(72, bool)
+    won_by_b[8:35], unread[8:35] = -1, True
+    found, known = (analysis([""] * 72)._whoever_won(nobody, one) for one in (unread, unread & False))
+    assert known.verdict(known.p) == "A" and known.low > 0
+    assert found.verdict(found.p) == "undecided" and found.p == 1.0 and found.difference == known.difference
+    of_b = analysis([""] * 72)._whoever_won(won_by_b, unread & False)
+    assert found.low == of_b.low < -0.3 and found.high > 0.35
+    judge = _rows({("B", "judge"): found}, "A")["B", "judge"] | {"one_sided": 0}
+    compared = {"b": "B", "slices": [], "measures": {"judge": judge}}
+    (row,) = decided({"judge": GateBounds(least_gain=0.0)}, [compared])["gate"]
+    assert row["state"] == "undecided"
+    few = np.zeros(72, bool)
+    few[60] = True
+    surely = analysis([""] * 72)._whoever_won(np.array([1.0] * 41 + [0.0] * 31), few)
+    assert surely.verdict(surely.p) == "A", "one pair does not change it"
 
 
 @pytest.mark.parametrize("answered", [[0], [0, 1, 2], [0, 2]])
@@ -153,3 +175,17 @@ def test_answers_to_other_prompts_than_the_swapped_ones_are_of_a_changed_file(mo
     questions = [{"item": 0, "question": "x"}, {"item": 1, "question": "w"}]
     with pytest.raises(DataError, match=r"swapped_answers_of.A/part.parquet: was changed after it was written"):
         found._swapped(SimpleNamespace(name="A"), questions)
+
+
+def test_values_of_swapped_answers_beyond_the_bound_are_counted(monkeypatch):
+    """As scores of numbers in answers, of which the largest count as equal."""
+    one = np.ones(12)
+    side = SwappedAnswers(
+        ["i"] * 12, [("a", "b")] * 12, [("x", "y")] * 12, [{0}] * 12, one, {"score": (one, one * 1e100)}, None, 12
+    )
+    monkeypatch.setattr(analyse, "read_tables", lambda store, uris: [])
+    monkeypatch.setattr(_Analysis, "_swapped", lambda self, measured, questions: side)
+    found = analysis("w")
+    vars(found.work).update(swap=WordSwaps((("w", "x"),)), swapped=(), is_fraction=lambda *given: False)
+    vars(found)["measured"] = {"A": None}
+    assert found._swaps()["A"]["beyond"] == {"score": 12}
