@@ -5,7 +5,10 @@
     equalised odds       the larger of the gaps of true positive and false positive rates of a label
 
 As Fairlearn's `demographic_parity_difference` and `equalized_odds_difference` (agg worst_case). The 95% intervals are
-of the basic bootstrap within groups, which corrects the bias of a maximum.
+gap +- the 95% quantile of the gap of (resampled - measured) rates, resampled within groups. A gap is a seminorm of the
+rates, so it differs from the true one by at most the gap of their errors, as in Tukey's intervals of all pairs: the
+interval of two groups has 95%, of more groups more. Percentiles of the gap itself held 78% for two groups of 100 with
+rates of 0.75 and 0.65.
 """
 
 from collections import Counter
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from raymill.pipelines.paired import basic_interval
+from raymill.pipelines.paired import LEVEL
 
 _LEAST = 20  # items of a group that is compared
 _LONGEST = 100  # characters of a value that is a group, as of a slice
@@ -29,7 +32,10 @@ def gap(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def odds_gap(true: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> float:
-    """Equalised odds of a label. true, predicted: bool[N]. A group without items for a rate is left out of it."""
+    """Equalised odds of a label. A group without items for a rate is left out of it.
+
+    true: bool[N]. predicted: bool or float64[N].
+    """
     return max(gap(predicted[cases], groups[cases]) for cases in (true, ~true))
 
 
@@ -48,19 +54,22 @@ def group_gaps(
         if compared := _compared_groups(groups, np.isfinite(values)):
             kept, there, named = compared
             inside = values[there]
-            drawn = [gap(inside[at], named[at]) for at in _draws(named)]
+            errors = _without_means(inside, named)
+            drawn = [gap(errors[at], named[at]) for at in _draws(named)]
             found.append(_row(name, gap(inside, named), drawn) | {"groups": _means(inside, named, kept)})
     if labels and (compared := _compared_groups(groups, np.ones(len(groups), bool))):
         kept, there, named = compared
         for label, true, answered in labels:
-            right, given = true[there], answered[there]
+            right, given = true[there], answered[there].astype(float)
+            errors, errors_of_rates = _without_means(given, named), _without_means(given, 2 * named + right)
             parity, odds = [], []
             for at in _draws(named):
-                parity.append(gap(given[at].astype(float), named[at]))
-                odds.append(odds_gap(right[at], given[at], named[at]))
-            row = _row(f"parity of {label}", gap(given.astype(float), named), parity)
+                parity.append(gap(errors[at], named[at]))
+                odds.append(odds_gap(right[at], errors_of_rates[at], named[at]))
+            row = _row(f"parity of {label}", gap(given, named), parity, most=1)
             found.append(row | {"groups": _means(given, named, kept)})
-            found.append(_row(f"equalised odds of {label}", odds_gap(right, given, named), odds) | {"groups": {}})
+            odds_row = _row(f"equalised odds of {label}", odds_gap(right, given, named), odds, most=1)
+            found.append(odds_row | {"groups": {}})
     return found
 
 
@@ -96,6 +105,12 @@ def _means(values: np.ndarray, named: np.ndarray, names: Sequence[str]) -> dict[
     return {name: float(values[named == number].mean()) for number, name in enumerate(names)}
 
 
-def _row(measure: str, seen: float, drawn: Sequence[float]) -> dict[str, Any]:
-    low, high = basic_interval(seen, drawn)
-    return {"measure": measure, "gap": seen, "low": low, "high": high}
+def _without_means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Values minus the mean of their group. values: float64[N]. groups: int64[N]."""
+    return values - (np.bincount(groups, values) / np.maximum(np.bincount(groups), 1))[groups]
+
+
+def _row(measure: str, seen: float, errors: Sequence[float], most: float = np.inf) -> dict[str, Any]:
+    """A gap with its interval. errors: gaps of the errors of resampled rates. most: the largest possible gap."""
+    half = float(np.quantile(errors, 1 - LEVEL))
+    return {"measure": measure, "gap": seen, "low": max(0.0, seen - half), "high": min(most, seen + half)}

@@ -1,4 +1,4 @@
-"""Gaps between groups: Fairlearn's values by hand, and planted and absent gaps."""
+"""Gaps between groups: by hand, as Fairlearn has them, with intervals that cover them, planted and absent."""
 
 import tracemalloc
 
@@ -17,6 +17,55 @@ def test_demographic_parity_and_equalised_odds_by_hand():
     """3/5 and 2/5 of the answers are the label; TPR 2/3 and 1/2, FPR 1/2 and 1/3."""
     assert gap(GIVEN.astype(float), GROUPS) == pytest.approx(0.2, abs=1e-9)
     assert odds_gap(TRUE, GIVEN, GROUPS) == pytest.approx(1 / 6, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("seed", "parity", "odds"),
+    [
+        (0, 0.02400960384153661, 0.15555555555555556),
+        (1, 0.09165424739195233, 0.13076923076923075),
+        (2, 0.17727272727272725, 0.2705882352941177),
+        (3, 0.15141514151415142, 0.09997183891861447),
+        (4, 0.1280578206078577, 0.30443548387096775),
+        (5, 0.15694789081885857, 0.21241830065359468),
+    ],
+)
+def test_gaps_are_those_of_fairlearn(seed, parity, odds):
+    """Of two to four groups of 200 items; numbers of Fairlearn 0.15, whose 300 first seeds were equal to 1e-15."""
+    random = np.random.RandomState(seed)  # its numbers are the same in every version of numpy
+    true = random.rand(200) < 0.4
+    groups = random.randint(0, 2 + seed % 3, 200)
+    given = random.rand(200) < np.where(true, 0.7, 0.2) + 0.1 * groups / 4
+    assert gap(given.astype(float), groups) == pytest.approx(parity, abs=1e-12)
+    assert odds_gap(true, given, groups) == pytest.approx(odds, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rates", "most"),
+    [((0.75, 0.65), 0.985), ((0.75, 0.6), 0.97), ((0.7, 0.7), 0.985), ((0.7, 0.65, 0.6), 1), ((0.7, 0.7, 0.7), 0.98)],
+)
+def test_the_intervals_of_gaps_cover_them(monkeypatch, rates, most):
+    """Of groups of 100. Two groups near a gap of 0 and three groups are covered more often than 95%."""
+    monkeypatch.setattr("raymill.pipelines.compare.fairness._DRAWS", 300)
+    random, held, times = np.random.default_rng(3), 0, 300
+    groups = [str(number) for number in range(len(rates)) for _ in range(100)]
+    for _ in range(times):
+        values = np.concatenate([random.random(100) < rate for rate in rates]).astype(float)
+        (row,) = group_gaps({"score": values}, [], groups)
+        held += row["low"] <= max(rates) - min(rates) + 1e-9 and max(rates) - min(rates) <= row["high"] + 1e-9
+    assert 0.93 <= held / times <= most, held / times
+
+
+def test_the_intervals_of_equalised_odds_cover_them(monkeypatch):
+    """Rates of 0.8 and 0.6 of right labels, 0.3 and 0.2 of wrong ones, each of 100 items: the gap is 0.2."""
+    monkeypatch.setattr("raymill.pipelines.compare.fairness._DRAWS", 300)
+    random, held, times = np.random.default_rng(4), 0, 200
+    groups, true = ["a"] * 200 + ["b"] * 200, np.tile([True, False], 200)
+    chances = np.where(np.arange(400) < 200, np.where(true, 0.8, 0.3), np.where(true, 0.6, 0.2))
+    for _ in range(times):
+        _, odds = group_gaps({}, [("yes", true, random.random(400) < chances)], groups)
+        held += odds["low"] <= 0.2 <= odds["high"]
+    assert held / times >= 0.93, held / times
 
 
 @pytest.mark.parametrize(
