@@ -377,8 +377,8 @@ def _gaps(models: Mapping[str, Any]) -> Section | None:
         return None
     words = (
         "Largest minus smallest mean of the groups with at least 20 items, with a 95% interval for all pairs of them "
-        "(bootstrap within groups). Parity: fraction of answers that are the label; equalised odds: the larger gap of its "
-        "true and false positive rates."
+        "(bootstrap within groups). Parity: fraction of answers that are the label; equalised odds: the larger gap of "
+        "its true and false positive rates."
     )
     columns = ["Model", "Field", "Measure", ">Gap (95%)", "Smallest", "Largest"]
     return table_section("gaps", "Gaps between groups", DataTable(None, columns, rows), words=words, none="None.")
