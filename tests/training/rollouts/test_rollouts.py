@@ -582,6 +582,23 @@ def test_values_that_no_training_writes_are_no_rollouts(changes, kl):
     assert not rollouts_of(updates=2, kl=kl)._is_of_rollouts(wrong)
 
 
+@pytest.mark.parametrize("name", ["sampled_logp", "base_logp"])
+@pytest.mark.parametrize(("logp", "second", "fits"), [
+    ([-0.6, 0.0, 0.0], [-0.7], True),  # 0.55 + 0.5
+    ([0.0, 0.0, 0.0], [0.0], False),  # two tokens of a probability of 1 each
+    ([-3.0, 0.0, 0.0], [-3.0, 0.0], False),  # after the same first one
+    ([-3.0, -0.7, 0.0], [-2.0, -0.7], True),
+])  # fmt: skip
+def test_probabilities_of_different_tokens_after_the_same_ones_have_a_sum_of_at_most_1(name, logp, second, fits):
+    first, other, *others = of_two_groups()
+    for one in (first, other):
+        one["base_logp"] = [-5.0] * len(one["ids"])
+    other |= {"ids": [3, 9] if len(second) == 2 else [9], "sampled_logp": [-5.0] * len(second)}
+    other |= {"base_logp": [-5.0] * len(second), name: second}
+    table = pa.Table.from_pylist([first | {name: logp}, other, *others], ROLLOUTS)
+    assert rollouts_of(updates=2)._is_of_rollouts(table) == fits
+
+
 @pytest.mark.parametrize("how", ["normalised", "centred", "leave_one_out"])
 @pytest.mark.parametrize("others", [[], [0.1] * 7])
 def test_rollouts_of_any_setting_are_their_own(how, others):
