@@ -6,6 +6,9 @@
     run.yaml       prepare -> train -> compare with the base -> promote, if the gate is passed
     answer         the promoted model behind OpenAI's interface, asked once
 
+Then, in OUTPUT, `raymill run whole.yaml` also tries ways of choosing tickets to label, draws answers of the trained
+model, and trains it on the preference of people's answers over these.
+
 With a real MODEL, such as the one of ../smollm2/import_gguf.py, the training is LoRA of few steps.
 """
 
@@ -67,7 +70,7 @@ def main(output: str = "out", model: str = "", override: dict[str, Any] | None =
     folder = Path(output).absolute()
     base = folder / "models" / "base"
     (folder / "models").mkdir(parents=True, exist_ok=True)
-    for file in (HERE.parent / "support_bot" / "tickets.csv", HERE / "run.yaml"):
+    for file in (HERE.parent / "support_bot" / "tickets.csv", HERE / "run.yaml", HERE / "whole.yaml"):
         if not (folder / file.name).exists():  # a second start finds the steps finished
             shutil.copy(file, folder)
     if not base.exists():

@@ -1,7 +1,10 @@
 """The settings of a run file: references, conditions, matrices, and what is refused before anything starts."""
 
+import ast
 import importlib
 import re
+import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
@@ -259,3 +262,19 @@ def test_a_matrix_that_is_none_is_refused(raymill):
 def test_the_steps_of_the_example_are_read(raymill):
     config = load_values(yaml.safe_load(WORDS), "w.yaml")
     assert isinstance(config, ChainConfig) and config.name == "out" and config.order == ["count", "again", "last"]
+
+
+def test_the_schedules_of_the_guide_have_ten_lines_and_options_that_exist(raymill):
+    guide = Path(__file__).parents[3].joinpath("cluster/chain/README.md").read_text()
+    blocks = [
+        textwrap.dedent(one) for one in re.findall(r"(?:^    .*\n)+", guide.partition("## Schedules")[2], re.MULTILINE)
+    ]
+    assert len(blocks) == 4 and max(one.count("\n") for one in blocks) <= 10
+    cron, kubernetes, airflow, argo = blocks
+    assert re.fullmatch(r"(\S+ ){5}cd .*\n", cron) and ast.parse(airflow)
+    (pod,) = yaml.safe_load(kubernetes)["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (template,) = yaml.safe_load(argo)["spec"]["workflowSpec"]["templates"]
+    commands = [re.search(r"raymill ([^\n\">]*)", one)[1].split() for one in (cron, airflow)]
+    for verb, *words in [*commands, pod["args"], template["container"]["args"]]:
+        known = re.findall(r"--[a-z-]+", raymill(verb, "--help")[1])
+        assert {word for word in words if word.startswith("-")} <= {*known}
