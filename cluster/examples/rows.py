@@ -288,11 +288,11 @@ def _message(message: dict[str, Any]) -> Message:
 
 def _typed(value: Any, type: pa.DataType) -> Any:
     """The value as one of a column of this type."""
-    is_number = isinstance(value, int | float)
+    number = number_in(+value) if isinstance(value, int | float) else math.nan  # +True is 1
     if pa.types.is_boolean(type) and value in (True, False):
         return bool(value)
-    if pa.types.is_floating(type) and is_number:
-        return float(value)
+    if pa.types.is_floating(type) and math.isfinite(number):
+        return number
     if isinstance(value, str) and not (pa.types.is_boolean(type) or pa.types.is_floating(type)):
         return value
     raise Unusable("bad_messages")
@@ -352,7 +352,7 @@ def _spoken(value: str | None, roles: Mapping[str, Role], cut: list[Cut]) -> lis
         raise Unusable("bad_messages") from error
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise Unusable("bad_messages")
-    turns: list[dict[str, Any]] = []
+    said: list[tuple[Role, list[str]]] = []
     for message in messages:
         speaker = next((message[key] for key in _SPEAKERS if isinstance(message.get(key), str | int)), "")
         text = next((message[key] for key in _TEXTS if isinstance(message.get(key), str)), "").strip()
@@ -364,10 +364,11 @@ def _spoken(value: str | None, roles: Mapping[str, Role], cut: list[Cut]) -> lis
         if role == "skip" or message.get("public") is False:
             cut.append(("skipped_speaker" if role == "skip" else "not_public", text))
             continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += f"\n{text}"
+        if said and said[-1][0] == role:
+            said[-1][1].append(text)
         else:
-            turns.append({"role": role, "content": text})
+            said.append((role, [text]))
+    turns: list[dict[str, Any]] = [{"role": role, "content": "\n".join(texts)} for role, texts in said]
     system = [one for one in turns if one["role"] == "system"][:1]
     spoken = [one for one in turns if one["role"] != "system"]
     first = next((at for at, one in enumerate(spoken) if one["role"] == "user"), len(spoken))

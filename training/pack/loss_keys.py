@@ -20,6 +20,7 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.examples.plain_numbers import number_in
 from raymill.training.config_parts import ReadColumns
 
 _FACTORS = ("weight", "loss_weight")
@@ -138,9 +139,9 @@ def factor_of(message: Mapping[str, Any]) -> float:
     factor = 1.0
     for key in _FACTORS:
         value = message.get(key, 1)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise BadWeight(f"{key} is {value!r}; wanted 0, 1 or another number that is not negative")
-        factor *= value
+        factor *= number_in(+value) if isinstance(value, int | float) else math.nan
+        if not 0 <= factor < math.inf:
+            raise BadWeight(f"{key} is {value!r:.80}; wanted 0, 1 or another number that is not negative")
     for key in _SWITCHES:
         value = message.get(key, True)
         if value not in (True, False):

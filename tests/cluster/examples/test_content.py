@@ -1,6 +1,7 @@
 """Every shape that a content fits keeps all of it, and rows without content are refused with the reason."""
 
 import json
+import math
 from dataclasses import replace
 
 import pyarrow as pa
@@ -128,6 +129,8 @@ TURN = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b."
         ({"messages": json.dumps([{"role": "system", "content": "s"}])}, "wrong_order"),
         ({"messages": None}, "empty"),
         ({"messages": "[" * 100_000}, "bad_messages"),
+        ({"messages": json.dumps([TURN[0], TURN[1] | {"weight": 10**400}])}, "bad_messages"),
+        ({"messages": json.dumps([TURN[0], TURN[1] | {"loss_weight": math.inf}])}, "bad_messages"),
         ({"prompt": "a?", "completion": " \n"}, "empty"),
         ({"prompt": " ", "chosen": "b.", "rejected": "c"}, "empty"),
     ],

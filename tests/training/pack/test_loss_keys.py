@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -406,3 +407,12 @@ def test_pairs_of_answers_without_a_completion_are_named(tmp_path, inline):
     rows = [{"prompt": "q", "chosen": "a", "rejected": json.dumps("b")}] * 9
     with pytest.raises(ConfigError, match=r"Two answers are .*chosen: chosen, rejected: rejected"):
         tokenised(tmp_path, rows)
+
+
+@pytest.mark.parametrize("keys", [
+    {"weight": 10**400}, {"loss_weight": -(10**400)}, {"weight": 1e300, "loss_weight": 1e300}, {"weight": math.nan},
+])  # fmt: skip
+def test_a_weight_beyond_all_numbers_is_unusable(keys):
+    with pytest.raises(BadWeight, match="wanted 0, 1 or another number"):
+        factor_of(keys)
+    assert factor_of({"weight": True, "loss_weight": 0.5}) == 0.5
