@@ -29,6 +29,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 _WORDS = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _FORMS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize, str.upper)
+_LONGEST, _MOST_PAIRS = 100, 10_000  # characters of a word or phrase; pairs
 _NOT = ("'t", "’t")  # what makes another word of a name: Don, don't
 _WORST = 10  # items that are reported with their texts
 _EXCERPT = 2000  # characters of each of these texts
@@ -37,11 +38,15 @@ _EXCERPT = 2000  # characters of each of these texts
 def check_pairs(pairs: Sequence[Sequence[str]]) -> None:
     """
     Raises:
-        ValueError: a pair does not have two different words.
+        ValueError: a pair does not have two different words, a word is too long, or there are too many pairs.
     """
+    if len(pairs) > _MOST_PAIRS:
+        raise ValueError(f"swaps: has {len(pairs):,} pairs; at most {_MOST_PAIRS:,} are read")
     for pair in pairs:
         if len(pair) != 2 or not all(isinstance(one, str) and _WORDS.search(one) for one in pair):
             raise ValueError(f"swaps: {[*pair]!r:.80} given, wanted two words, such as [he, she]; quote yes and no")
+        if max(map(len, pair)) > _LONGEST:
+            raise ValueError(f"swaps: {[*pair]!r:.80} has a word of more than {_LONGEST} characters")
         if pair[0] == pair[1]:
             raise ValueError(f"swaps: {[*pair]!r:.80} are the same word")
 
@@ -60,7 +65,7 @@ def load_pairs(store: Store, swaps: Pairs | str) -> Pairs:
         if not isinstance(found, list) or not found or not all(isinstance(one, list) for one in found):
             raise ValueError("wanted a list of pairs, one `- [WORD, WORD]` a line")
         check_pairs(found)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"swaps: {swaps}: {' '.join(str(error).split())}. Correct the file.") from error
     return tuple((a, b) for a, b in found)
 

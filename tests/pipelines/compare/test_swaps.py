@@ -96,6 +96,17 @@ def test_a_file_that_is_no_list_of_pairs_is_refused(tmp_path, content, said):
         load_pairs(Store(), str(tmp_path / "pairs.yaml"))
 
 
+@pytest.mark.parametrize(("content", "said"), [
+    (f"- [he, {'x ' * 51}y]", "has a word of more than 100 characters"),
+    ("- [he, she]\n" * 10_001, "has 10,001 pairs; at most 10,000"),
+    (f"- [he, {'[' * 5000}{']' * 5000}]", "recursion depth"),
+], ids=["a long phrase", "many pairs", "deep"])  # fmt: skip
+def test_a_list_of_others_is_bounded(tmp_path, content, said):
+    (tmp_path / "pairs.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=f"swaps: .*pairs.yaml: .*{said}"):
+        load_pairs(Store(), str(tmp_path / "pairs.yaml"))
+
+
 def answers(columns, same, original, swapped):
     ids = [f"i{at}" for at in range(len(same))]
     return SwappedAnswers(
