@@ -14,7 +14,7 @@ from typing import Any
 
 from raymill.cluster.artifact import Artifact, Counters
 from raymill.cluster.cost import Cost
-from raymill.cluster.errors import UserError
+from raymill.cluster.errors import DataError, UserError
 from raymill.cluster.formats import amount_of_bytes
 from raymill.cluster.plan.trial import Trial, sampled
 from raymill.cluster.plan.whole import PlannedInput, Whole
@@ -154,6 +154,7 @@ def _sample(corpus: FrozenCorpus, rows: Sequence[SampledRow], folder: str, store
 _EMPTY = 0.02
 # Counters of the examples that packing leaves out because of their length (training/pack/packing.py).
 _LEFT_OUT = ("documents_dropped", "documents_all_question")
+_MOST_COUNTED = 10**15  # tokens, documents and rows of a corpus
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,18 @@ def find_data(config: TrainConfig, vocabulary: int) -> Data:
 
 
 def _counted(config: TrainConfig, packed: PackedRun) -> Data:
+    """
+    Raises:
+        DataError: the counters of packed rows are none that are written.
+    """
     train = {name: artifacts["train"].manifest for name, artifacts in packed.corpora.items()}
+    for name, manifest in train.items():
+        counted = [manifest.counters.get(f"{one}/train", -1) for one in ("tokens", "documents", "label_tokens")]
+        if not (all(0 <= one <= _MOST_COUNTED for one in counted) and counted[0] and manifest.rows <= _MOST_COUNTED):
+            raise DataError(
+                f"{packed.uri}: the counters of corpus {name} were changed after they were written. Delete the folder "
+                "and run `raymill pack CONFIG`."
+            )
     damaged = len(packed.damage())
     files = "1 packed file is" if damaged == 1 else f"{damaged:,} packed files are"
     repair = f"; {files} damaged or gone, and `raymill pack` packs them again" if damaged else ""

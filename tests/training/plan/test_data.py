@@ -1,18 +1,21 @@
 """Packing that is planned from a sample, beside the packing."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raymill.cluster.errors import DataError
 from raymill.cluster.progress import Progress
 from raymill.cluster.session import Session
 from raymill.training.gpus import AssumedGpu
 from raymill.training.pack import job
-from raymill.training.plan.data import find_data
+from raymill.training.plan.data import _counted, find_data
 from raymill.training.plan.planning import plan_run
 from tests.support.inline import InlineEngine
 from tests.support.plan_cases import TINY, config
@@ -98,3 +101,16 @@ def test_without_a_tokenizer_tokens_are_guessed_and_the_plan_says_why(packed, fo
     assert "a guess for 320 tokens" in found.how and "; no sample was packed: " in found.how and not found.packing
     fitted = find_data(config(corpus=str(folder / "a.jsonl"), output=str(tmp_path / "new")), 320)
     assert "a guess for 320 tokens" in fitted.how and "no sample" not in fitted.how
+
+
+@pytest.mark.parametrize("changed", [
+    {"tokens/train": 0}, {"tokens/train": -5}, {"tokens/train": 1e308}, {"tokens/train": None},
+    {"documents/train": None}, {"label_tokens/train": None}, {"label_tokens/train": math.nan}, {"rows": 10**18},
+])  # fmt: skip
+def test_packed_rows_with_counters_that_are_not_written_are_refused(changed):
+    found = {"tokens/train": 5, "documents/train": 2, "label_tokens/train": 3, "rows": 1} | changed
+    counters = {name: value for name, value in found.items() if value is not None}
+    manifest = SimpleNamespace(counters=counters, rows=counters.pop("rows"))
+    packed = SimpleNamespace(uri="out/packed", corpora={"a": {"train": SimpleNamespace(manifest=manifest)}})
+    with pytest.raises(DataError, match="the counters of corpus a were changed after they were written"):
+        _counted(None, packed)
