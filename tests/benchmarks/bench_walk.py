@@ -1,8 +1,8 @@
 """The files that a config passes through, from the command to the last stage, and how often its way climbs back.
 
 A file counts if one of its functions is called with the config, or with a part of it, as an argument; a store, which
-is opened once, is none. A climb is a pair of files: one of them calls into the other, which the way had reached before.
-The runs are tiny and in this process.
+is opened once, is none, and a method or property of the settings themselves is a reading of them. A climb is a pair of
+files: one of them calls into the other, which the way had reached before. The runs are tiny and in this process.
 """
 
 import json
@@ -44,6 +44,8 @@ def walk(run: Callable[[], object]) -> tuple[list[str], int]:
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         if not any(_is_setting(frame.f_locals.get(name)) for name in names):
             return
+        if names[0] == "self" and _is_group(frame.f_locals["self"]):
+            return
         file, caller = code.co_filename, frame.f_back
         order.setdefault(file, len(order))
         while caller is not None and caller.f_code.co_filename not in order:
@@ -65,7 +67,12 @@ def _is_setting(value: Any) -> bool:
         return False
     ours = type(value).__module__.partition(".")[0] == "raymill"
     held = value.__dict__.values() if ours and hasattr(type(value), "__dict__") and hasattr(value, "__dict__") else ()
-    return any(isinstance(one, BaseModel) and not isinstance(one, StorageOptions) for one in (value, *held))
+    return any(map(_is_group, (value, *held)))
+
+
+def _is_group(value: Any) -> bool:
+    """Whether a value is a config or a group of its settings."""
+    return isinstance(value, BaseModel) and not isinstance(value, StorageOptions)
 
 
 def _curate(folder: Path, patch: pytest.MonkeyPatch) -> None:
