@@ -40,16 +40,14 @@ chain-demo: setup  ## tickets to a promoted model that answers, from one run fil
 
 test: setup  ## the short tests, and a sample of the long ones
 	$(TEST_ENV) $(TOGETHER) -m 'not slow and not cluster and not ray and not left_out'
-	$(TEST_ENV) $(TOGETHER) -m 'ray and not slow and not cluster and not left_out' $(RAY_TESTS)
+	$(TEST_ENV) $(TOGETHER) -m 'ray and not slow and not cluster' $(RAY_TESTS)
 
 test-rest: setup  ## the long tests that the sample of `make test` leaves out
-	$(TEST_ENV) $(TOGETHER) -m 'left_out and not slow and not cluster and not ray'
-	$(TEST_ENV) $(TOGETHER) -m 'left_out and ray and not slow and not cluster' $(RAY_TESTS)
+	$(TEST_ENV) $(TOGETHER) -m 'left_out and not slow and not cluster'
 
-durations: setup  ## run both, and write from their times what the sample is drawn from: tests/durations.txt
+durations: setup  ## run all of them without Ray, and write their times, from which the sample is drawn: tests/durations.txt
 	$(TEST_ENV) $(TOGETHER) -m 'not slow and not cluster and not ray' --junitxml build/tests.xml
-	$(TEST_ENV) $(TOGETHER) -m 'ray and not slow and not cluster' --junitxml build/tests-on-ray.xml $(RAY_TESTS)
-	$(BIN)/python -m tests.support.durations build/tests.xml build/tests-on-ray.xml
+	$(BIN)/python -m tests.support.durations build/tests.xml
 
 cluster: setup  ## submit, follow, cancel, continue: on a Ray cluster of several nodes on this machine
 	$(TEST_ENV) $(BIN)/python -m pytest -m 'cluster and not slow'

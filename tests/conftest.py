@@ -121,10 +121,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     seconds = durations.recorded()
     for item in items:
-        budget = durations.BUDGET_ON_RAY if item.get_closest_marker("ray") else durations.BUDGET
         file, _, name = item.nodeid.partition("::")
         function = f"{file}::{name.rpartition('::')[2].partition('[')[0]}"
-        if durations.left_out(item.nodeid, seconds.get(function, 0), budget):
+        if durations.left_out(item.nodeid, seconds.get(function, 0)):
             item.add_marker("left_out")
     first = {name: number for number, name in enumerate(_LONGEST, 1)}
 
