@@ -132,7 +132,7 @@ class ChainRun(Run):
         Raises:
             DataError: it was not made.
         """
-        if name not in (steps := [one["step"] for one in self.report["steps"]]):
+        if name not in (steps := self.manifest["artifacts"]):
             raise DataError(f"{self.uri}: no step {name}; wanted one of: {', '.join(steps)}.")
         found = open_run(paths.join(self.uri, name), storage=self.store.options)
         if not isinstance(found, Run):

@@ -31,8 +31,8 @@ from raymill.pipelines.compare.fairness import group_gaps
 from raymill.pipelines.compare.forgetting import GENERAL, forgetting
 from raymill.pipelines.compare.stages import rows_by_item
 from raymill.pipelines.compare.swaps import SwappedAnswers, WordSwaps
-from raymill.pipelines.errors.runs import NO_SLICES, records_of
-from raymill.pipelines.errors.slices import LEAST, candidates, frequent
+from raymill.pipelines.errors.runs import MOST_FIELDS, NO_SLICES, records_of
+from raymill.pipelines.errors.slices import LEAST, candidates, divided, frequent
 from raymill.pipelines.language import identification
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.paired import (
@@ -276,6 +276,10 @@ class _Analysis:
         return {name: [known.get(one.id, {}).get(name) for one in self.items] for name in names}
 
     @cached_property
+    def _divided(self) -> tuple[dict[str, Sequence[str | None]], int]:
+        return divided(self.fields)
+
+    @cached_property
     def groups(self) -> list[Any] | None:
         """The group of each item; None: each item is a group, as is an item without a value of the field `group`."""
         if (name := self.work.config.group) is None:
@@ -312,8 +316,9 @@ class _Analysis:
                     for key, row in rows.items()
                     if key[0] == other
                 },
-                # Fields of which no value has enough items for a slice.
-                "unsliced": sorted(name for name, values in self.fields.items() if not frequent(values)),
+                # Fields of which no value has enough items for a slice, at most 100; number of others without slices.
+                "unsliced": [name for name, values in self.fields.items() if not frequent(values)][:MOST_FIELDS],
+                "unsliced_fields": self._divided[1],
                 "slices": sorted(
                     ({"by": key[2], "slice": key[3]} | row for key, row in of_slices.items() if key[0] == other),
                     key=lambda row: (row["difference"], row["slice"]),
@@ -585,7 +590,7 @@ class _Analysis:
         lengths = np.array([len(one.question) for one in self.items], np.int64)
         pair = np.stack([a.by_measure["score"], b.by_measure["score"]])
         found, seen = dict[tuple[str, str], PairedDifference](), set[bytes]()
-        for one in candidates(self.fields, lengths, self._languages, []):
+        for one in candidates(self._divided[0], lengths, self._languages, []):
             inside = one.members
             if inside.all() or inside.sum() < LEAST or inside.tobytes() in seen:
                 continue

@@ -57,7 +57,7 @@ from raymill.pipelines.errors.outputs import (
 )
 from raymill.pipelines.errors.runs import EvaluatedRun, TrainingRecord, answer_field, records_of
 from raymill.pipelines.errors.sample import SmallestHashes, rows_of
-from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, leaves
+from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, divided, leaves
 from raymill.pipelines.language import identification
 from raymill.pipelines.language.identification import LanguageId
 from raymill.pipelines.prepare.assess.facts import CHARACTERS
@@ -222,7 +222,7 @@ class _Analysis:
     def slices(self) -> list[tuple[ErrorSlice, dict[str, Any]]]:
         """The slices that were tested, with their numbers, the smallest p-value first."""
         first = np.array([hash64(b"half", one.id.encode()) % 2 == 0 for one in self.items], bool)
-        features = self.fields, self.lengths, self.languages, self.clusters
+        features = divided(self.fields)[0], self.lengths, self.languages, self.clusters
         named = [one for one in candidates(*features) if one.rule != "cluster "]
         return compared([*named, *leaves(*features, self.errors, first)], self.errors)
 
@@ -390,6 +390,7 @@ class _Analysis:
         slices = [{"by": one.by, "slice": one.rule} | numbers for one, numbers in self.slices]
         return {
             "slices": [one | {"found": one["p_corrected"] <= self.config.level} for one in slices],
+            "unsliced_fields": divided(self.fields)[1],
             "confusions": self.confusions,
             "causes": [{"cause": one, "errors": counts[one]} for one in CAUSES] if self.records else [],
             "near": self.bound if self.records else None,

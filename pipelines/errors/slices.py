@@ -19,6 +19,7 @@ from scipy.stats import hypergeom
 from sklearn.tree import DecisionTreeClassifier
 
 from raymill.cluster.proportions import wilson
+from raymill.pipelines.errors.runs import MOST_FIELDS
 from raymill.pipelines.paired import holm
 
 LEAST = 10  # items inside and outside of a slice that is tested
@@ -62,6 +63,18 @@ def candidates(
     for by, of_items in (("language", languages), ("cluster", clusters)):
         for value in frequent(of_items):
             yield ErrorSlice(by, f"{by} {value}", _equal(of_items, value), everything)
+
+
+def divided(fields: Mapping[str, Sequence[str | None]]) -> tuple[dict[str, Sequence[str | None]], int]:
+    """(fields whose values are slices, number of further ones). At most MOST_FIELDS have some, by their items."""
+    covered = dict[str, int]()
+    for name, values in fields.items():
+        slices = {*frequent(values)}
+        if slices:
+            covered[name] = sum(one in slices for one in values)
+    ranked = sorted(covered, key=lambda name: (-covered[name], name))
+    kept = {*ranked[:MOST_FIELDS]}
+    return {name: values for name, values in fields.items() if name in kept}, len(ranked) - len(kept)
 
 
 def frequent(values: Sequence[str | None]) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import fisher_exact
 
 from raymill.pipelines.agreement import wilson
-from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, deciles, leaves
+from raymill.pipelines.errors.slices import ErrorSlice, candidates, compared, deciles, divided, leaves
 
 
 def features(random, count):
@@ -105,3 +105,13 @@ def test_small_slices_and_equal_ones_are_not_tested():
 )
 def test_deciles_cover_every_length_once(lengths, wanted):
     assert deciles(np.array(lengths, np.int64)) == wanted
+
+
+def test_of_many_fields_those_with_the_most_items_have_slices():
+    """Fields of others would else hide a slice by their number: of 5,000 fields 100 are left."""
+    items = [str(at) for at in range(40)]
+    fields = {f"decoy {at:04}": [None] * 10 + ["a", "b", "c"] * 10 for at in range(5000)}
+    fields |= {"channel": ["phone", "mail"] * 20, "id": items}
+    kept, others = divided(fields)
+    assert ("channel" in kept, "id" in kept, len(kept), others) == (True, False, 100, 4901)
+    assert divided({"channel": fields["channel"], "id": items}) == ({"channel": fields["channel"]}, 0)
