@@ -94,7 +94,7 @@ def test_records_become_a_promoted_model_and_new_records_another(tmp_path, monke
     assert found["digest"] == run.step("sft").manifest["digest"] and found["evidence"] is None
     assert not raymill.run(run_file(tmp_path, "run", 100), progress=False).fresh
     assert raymill.gc("run", "1s").unknown == []
-    with pytest.raises(DataError, match=r"/run: no step sfx; wanted one of: data, sft, publish\."):
+    with pytest.raises(DataError, match=r"/run: no step sfx; wanted one of: data, publish, sft\."):
         run.step("sfx")
     with pytest.raises(DataError, match=r"kind run exported no model\. Give one of its trainings: \S*/run/sft\."):
         find_served(Store(), run.uri, None)
