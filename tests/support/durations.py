@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 FILE = Path(__file__).resolve().parents[1] / "durations.txt"
-BUDGET = 0.5  # seconds of a function
+BUDGET = 0.3  # seconds of a function
 
 
 def recorded() -> dict[str, float]:
