@@ -1312,6 +1312,12 @@ class GrpoSettings(TypedDict, total=False):
     """Mean of the loss over a step: over the tokens of all answers (tokens, as DAPO), over answers after the mean of
     each (answers, as GRPO), or the sum over tokens divided by answers and `max_new_tokens` (length, as Dr. GRPO).
     """
+    engine: Literal["transformers", "vllm"]
+    """What samples the answers: the model in the worker (transformers), or a server of vLLM beside each worker,
+    which gets the adapter before each sampling (vllm: `pip install vllm`, method lora).
+    """
+    vllm_memory: float
+    """Fraction of the memory of its worker's GPU that a server of vLLM reserves."""
     updates: int
     """Number of consecutive steps that train on the same sampled answers."""
     clip: float

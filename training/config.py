@@ -454,6 +454,11 @@ class TrainConfig(WithLaterSettings):
         return -(-self.rows_per_step // max(1, world // self.workers.context))
 
     @property
+    def gpu_fraction(self) -> float:
+        """Fraction of a GPU's memory that is the training's: without what a server of vLLM reserves."""
+        return 1 - self.grpo.vllm_memory if self.objective == "grpo" and self.grpo.engine == "vllm" else 1
+
+    @property
     def validation_rows(self) -> int | None:
         """The most rows of the validation split that are measured; None: all."""
         rows, tokens = self.evaluate.rows, self.evaluate.tokens
@@ -656,6 +661,10 @@ class TrainConfig(WithLaterSettings):
                     del plain[name]
             if use.judge is not None:
                 plain["judge"] = use.judge.decisive
+        if grpo := settings.get("grpo"):
+            del grpo["vllm_memory"]
+            if grpo["engine"] == "transformers":
+                del grpo["engine"]
         return settings
 
     def without_stores(self, left_out: Collection[str] = (), **how: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from raymill.training.config_parts import Model, Workers
 from raymill.training.continuing import find_parent, parent_of, write_parent
 from raymill.training.data.order import Order
 from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
+from raymill.training.export.servers import refused_adapter
 from raymill.training.model_folder.checks import check_model
 from raymill.training.model_folder.folder import located_with_fingerprint, model_fingerprint, on_hub
 from raymill.training.output_folder import refuse_output_among_inputs
@@ -145,6 +146,9 @@ class TrainJob(RunJob[TrainConfig]):
             judge.model.secret(f"grpo.rewards.{number}.judge.model")
         for warning in check_model(self.located):
             log.warning("%s", warning)
+        by_vllm = self.config.objective == "grpo" and self.config.grpo.engine == "vllm"
+        if by_vllm and (reason := refused_adapter(self.config, experts=False)):
+            raise ConfigError(f"grpo.engine: vllm does not take the adapter: {reason}. Use engine: transformers.")
 
     def _trains(self, replace: bool) -> bool:
         """Whether this session will start workers, so that its machines must have room for them."""

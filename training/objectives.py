@@ -242,6 +242,14 @@ class Grpo(_Block):
         "after the mean of each (answers, as GRPO), or the sum over tokens divided by answers and `max_new_tokens` "
         "(length, as Dr. GRPO)",
     )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="What samples the answers: the model in the worker (transformers), or a server of vLLM beside each "
+        "worker, which gets the adapter before each sampling (vllm: `pip install vllm`, method lora)",
+    )
+    vllm_memory: float = Field(
+        0.4, gt=0, lt=1, description="Fraction of the memory of its worker's GPU that a server of vLLM reserves"
+    )
     updates: int = Field(1, ge=1, description="Number of consecutive steps that train on the same sampled answers")
     clip: float = Field(
         0.2,
@@ -392,6 +400,8 @@ def check_objective(config: "TrainConfig") -> None:
         raise ValueError(f"engine: {config.engine} shards weights, and sampling needs whole ones; use zero2")
     if config.packing.mode != "none":
         raise ValueError("packing: objective grpo reads one prompt a row; set packing: {mode: none}")
+    if how.engine == "vllm" and (config.method != "lora" or config.model.name is None):
+        raise ValueError("grpo.engine: vllm samples with an adapter of method lora on a `model` that has weights")
     if how.max_new_tokens >= length:
         raise ValueError(f"grpo.max_new_tokens: {how.max_new_tokens} of sequence_length {length} leave no prompt")
     if config.neftune_alpha:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -32,20 +32,35 @@ _LINES_SHOWN = 5
 class VllmServer:
     """A server in a process of its own.
 
-    link: links the files of the model into an empty folder. name: of the model in requests. gpus: number of GPUs over
-        which the model is divided.
+    Args:
+        link: links the files of the model into an empty folder.
+        name: of the model in requests.
+        gpus: number of GPUs over which the model is divided.
+        options: more words of its command.
+        environment: of its process; None: as of this process.
+
+    scratch: a folder for files that it reads, which is removed with this object.
     """
 
-    def __init__(self, link: Callable[[Path], None], name: str, gpus: int) -> None:
+    def __init__(
+        self,
+        link: Callable[[Path], None],
+        name: str,
+        gpus: int,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         program = shutil.which("vllm")
         if program is None:
-            raise ConfigError("model.engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
-        scratch = temporary_folder("vllm")
+            raise ConfigError("engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
+        self.scratch = scratch = temporary_folder("vllm")
+        self._environment = environment
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         (folder := scratch / "model").mkdir()
         link(folder)
         self._words = [program, "serve", str(folder), "--host", "127.0.0.1", "--served-model-name", name]
         self._words += ["--tensor-parallel-size", str(gpus)] if gpus > 1 else []
+        self._words += options
         self._log = scratch / "log.txt"
         self._start()
 
@@ -56,19 +71,32 @@ class VllmServer:
         # -P: no module of the working folder.
         words = [sys.executable, "-P", "-m", __name__, *self._words, "--port", str(self._port)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=self._environment
+            )
         until = time.monotonic() + _READY_S
         while time.monotonic() < until:
             if self.ended:
                 raise ClusterError(f"vLLM ended before it was ready: {self._last_lines()}")
             try:
-                if httpx2.get(f"http://127.0.0.1:{self._port}/health", timeout=5, trust_env=False).status_code == 200:
+                if httpx2.get(f"{self.url}/health", timeout=5, trust_env=False).status_code == 200:
                     return
             except httpx2.TransportError:
                 pass
             time.sleep(_POLL_S)
         self._process.kill()
         raise ClusterError(f"vLLM is not ready after {_READY_S:,.0f} s: {self._last_lines()}")
+
+    @property
+    def url(self) -> str:
+        """Its address, without a path."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
     @property
     def ended(self) -> bool:
@@ -84,7 +112,7 @@ class VllmServer:
         """Its endpoint. A server that has ended is started again."""
         if self.ended:
             self._start()
-        async with _OwnEndpoint(self, f"http://127.0.0.1:{self._port}/v1", timeout_s, most_bytes) as endpoint:
+        async with _OwnEndpoint(self, f"{self.url}/v1", timeout_s, most_bytes) as endpoint:
             yield endpoint
 
     def refuse_ended(self) -> None:

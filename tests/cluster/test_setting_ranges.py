@@ -33,7 +33,7 @@ RANGES = {
         "Typos.words AnswerRelevance.min_cosine Dedup.threshold ReportOptions.warn_source_loss Source.share "
         "Split.train Validate.answer_in_question Validate.relevance Validate.same_language"
     ),
-    "above 0 below 1": "Grpo.clip Optimizer.ema_decay Optimizer.warmup_fraction Augment.to",
+    "above 0 below 1": "Grpo.clip Grpo.vllm_memory Optimizer.ema_decay Optimizer.warmup_fraction Augment.to",
     "above 0 to 1000": "Api.requests_per_s",
     "above 0 to 1024": "Api.max_mib Pages.max_mib",
     "above 0 to 3600": "Grpo.reward_s Api.timeout_s Pages.timeout_s",

@@ -300,20 +300,20 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def link_model(store: Store, name: str, into: Path) -> None:
+def link_model(store: Store, name: str, into: Path, revision: str | None = None) -> None:
     """Link the data of a model folder into an empty folder, for another program that loads the model from there.
 
     What Raymill itself would not read is left out: pickled weights, code, and names of files in the settings of the
     tokenizer.
 
     Args:
-        name: of a folder, its URI, or on the hub.
+        name: of a folder, its URI, or on the hub. revision: on the hub; None: the newest.
 
     Raises:
         ConfigError: config.json names code or has sizes beyond all models, or the tokenizer exceeds its bounds.
         StorageError, DataError: there is no model, or its files are damaged.
     """
-    folder = model_folder(store, Model(name=name))
+    folder = model_folder(store, Model(name=name, revision=revision))
     weight_files(folder)
     if (folder / "tokenizer.json").is_file():  # the one that others load too
         load_tokenizer(Store(), str(folder))

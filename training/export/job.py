@@ -55,7 +55,7 @@ from raymill.training.model_folder.loading import Base
 from raymill.training.models.answers import score_head
 from raymill.training.models.base import base_dtype, load_base, stored_dtype
 from raymill.training.models.build import with_adapter
-from raymill.training.models.cost import transformers_config
+from raymill.training.models.cost import has_experts, transformers_config
 from raymill.training.models.objective import Float32Linear, body_name
 from raymill.training.models.pissa import convert_saved, initial_adapters
 from raymill.training.models.quiet import quiet_libraries
@@ -227,8 +227,7 @@ class FolderWriter:
         self.own_tokenizer = self.config.model.name is not None and self.config.model.tokenizer is None
         self.base = base_of(self.config.model, job.folder.fingerprint_parts["model"], root)
         self.dtype = self.config.export.dtype or base_dtype(job.folder.store, self.config.model)
-        text = transformers_config(job.folder.store, self.config.model).get_text_config()
-        self.experts = (getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 0) > 1
+        self.experts = has_experts(transformers_config(job.folder.store, self.config.model))
         self.check: MergedCheck | None = None
 
     def folders(self, scratch: Path) -> Iterator[Path]:

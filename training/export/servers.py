@@ -28,7 +28,7 @@ def adapter_rank(config: TrainConfig) -> int:
     return config.lora.rank * (2 if config.lora.init == "pissa" else 1)
 
 
-def _max_lora_rank(config: TrainConfig) -> int:
+def max_lora_rank(config: TrainConfig) -> int:
     """The smallest bound of vLLM on ranks that allows the adapter."""
     return next(one for one in _RANKS if one >= adapter_rank(config))
 
@@ -64,7 +64,7 @@ def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) ->
     shown = name.rstrip("/").rpartition("/")[2] if paths.is_remote(name) else name
     words = [shown if _PLAIN.fullmatch(shown) else "BASE"]
     words += ["--revision", shlex.quote(base.revision)] if base.revision and _PLAIN.fullmatch(base.revision) else []
-    rank = _max_lora_rank(config)
+    rank = max_lora_rank(config)
     # The chat template of the training, and the tokens that end its answers.
     words += ["--tokenizer", ".", "--generation-config", "."]
     words += ["--enable-lora", "--lora-modules", f"{config.name}=.", "--max-lora-rank", str(rank)]
@@ -93,7 +93,7 @@ def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, e
         if refused_adapter(config, experts) or paths.scheme(root) not in _BUCKETS or source is None or base.shown:
             return ""
         kwargs: dict[str, Any] = {
-            "enable_lora": True, "max_lora_rank": _max_lora_rank(config), "max_loras": _ADAPTERS,
+            "enable_lora": True, "max_lora_rank": max_lora_rank(config), "max_loras": _ADAPTERS,
         }  # fmt: skip
         one = {
             "model_loading_config": {"model_id": f"{config.name}-base", "model_source": source},

@@ -249,8 +249,12 @@ class Training:
                 self._measure_held_out(BEFORE)
             if self.config.failures.skip_back:
                 self._save()
-        while self.progress.step < self.job.steps and not self._stops_early():
-            self._step(self.progress.step)
+        try:
+            while self.progress.step < self.job.steps and not self._stops_early():
+                self._step(self.progress.step)
+        finally:
+            if isinstance(self.loader, Rollouts):
+                self.loader.end_sampler()
         if self.saved_step < self.progress.step:  # the last steps were skipped
             self._log_validation()
             self._save()

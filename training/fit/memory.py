@@ -67,6 +67,7 @@ def with_rows_that_fit(config: TrainConfig, ranks: Ranks, classes: int) -> Train
     """
     if config.micro_batch or (device := device_bytes(config.device_memory_gib, ranks)) is None:
         return config
+    device = int(device * config.gpu_fraction)
     shape = shape_of(config, classes)
     rows = default_rows(config, shape, device, ranks.world)
     need = memory(config, shape, rows, ranks.world).total

@@ -163,6 +163,12 @@ def transformers_config(store: Store, model: Model) -> Any:
     return named_config(store, model.model_copy(update={"name": str(copy)}))
 
 
+def has_experts(config: Any) -> bool:
+    """Whether a model with this transformers config is a mixture of experts."""
+    text = config.get_text_config()
+    return (getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 0) > 1
+
+
 def _is_remote(model: Model) -> bool:
     assert model.name is not None
     return paths.is_remote(model.name) or not Path(paths.absolute(model.name)).is_dir()

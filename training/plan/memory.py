@@ -638,7 +638,7 @@ def check_memory(config: TrainConfig) -> None:
     """
     if config.device_memory_gib is None:
         return
-    shape, device = _shape_of(config), config.device_memory_gib * GIB
+    shape, device = _shape_of(config), config.device_memory_gib * GIB * config.gpu_fraction
     if fits(config, shape, device):
         return
     rows = default_rows(config, shape, device)

@@ -103,7 +103,7 @@ def plan_phase(
     least, most = config.workers.range
     steps = data.order.steps(config)
     tokens = round(steps * config.rows_per_step * data.tokens_per_row)
-    device = machine.memory_gib * GIB if machine.memory_gib else None
+    device = machine.memory_gib * GIB * config.gpu_fraction if machine.memory_gib else None
     rows = default_rows(config, shape, device)
     need = memory(config, shape, rows)
     choices = [_choice(one, config, shape, device) for one in possible_choices(config)]
@@ -158,12 +158,12 @@ def _sampling(config: TrainConfig, shape: Shape, steps: int) -> dict[str, Any]:
 
     tokens: at most, of the answers. together: answers that a worker samples at the same time. cache_bytes: of their
     keys, values and probabilities, at most; of one worker, while it holds no activations. judged, judge_tokens: answers
-    that judges score, and the tokens that these write for them, at most.
+    that judges score, and the tokens that these write for them, at most. A server of vLLM has memory of its own.
     """
     how = config.grpo
     answers = math.ceil(steps / how.updates) * config.rows_per_step * how.samples
     of_worker = config.rows_of_worker(config.workers.range[0]) * how.samples
-    together = min(max(1, SAMPLED_TOKENS // config.sequence_length), of_worker)
+    together = min(max(1, SAMPLED_TOKENS // config.sequence_length), of_worker) if how.engine == "transformers" else 0
     keys_values = 2 * shape.layers * shape.key * (2 if config.bf16 else 4)  # of a token
     judges = [one.judge for one in how.rewards if one.judge]
     return {
@@ -373,7 +373,9 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
         size, together = sampling["cache_bytes"] / GIB, plural(sampling["together"], "answer")
         lines += [
             f"  sampling    {plural(sampling['answers'], 'answer')}, at most {sampling['tokens']:,} tokens",
-            f"              {size:,.2f} GiB for {together} at the same time on a worker, in place of activations",
+            f"              {size:,.2f} GiB for {together} at the same time on a worker, in place of activations"
+            if sampling["together"]
+            else "              by vLLM; its part of a GPU's memory is not in the limit",
         ]
         if sampling["judged"]:
             judged, written = plural(sampling["judged"], "answer"), sampling["judge_tokens"]

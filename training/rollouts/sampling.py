@@ -11,9 +11,13 @@ import torch
 from raymill.training.models.objective import Objective
 
 
-def uniforms(seed: int, step: int, document: str, sample: int, count: int) -> np.ndarray:
+def answer_key(seed: int, step: int, document: str, sample: int) -> bytes:
+    """The seed of one answer, 32 bytes."""
+    return hashlib.sha256(f"rollout,{seed},{step},{sample},{document}".encode()).digest()
+
+
+def uniforms(key: bytes, count: int) -> np.ndarray:
     """The random numbers of one answer, float64[count] in [0, 1)."""
-    key = hashlib.sha256(f"rollout,{seed},{step},{sample},{document}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], np.uint64))).random(count)
 
 

@@ -51,7 +51,8 @@ from raymill.training.records.job import Job
 from raymill.training.records.schema import Measured, measured
 from raymill.training.rollouts.reward_model import RewardModelScores
 from raymill.training.rollouts.rewards import LOADED, SampledAnswer, Scores, advantages, rewards_of
-from raymill.training.rollouts.sampling import sample_answers, sampling_mode, uniforms
+from raymill.training.rollouts.sampling import answer_key, sample_answers, sampling_mode, uniforms
+from raymill.training.rollouts.vllm_sampler import VllmSampler
 from raymill.training.tokenizer.load_tokenizer import pad_id
 
 _language_scores = Entry("raymill.pipelines.rewards:LanguageScores")  # it compiles kernels
@@ -194,6 +195,7 @@ class Rollouts:
         # Without a penalty, whose loss measures it.
         self.measures_kl = not (config.training_method.trains_base or config.lora.init == "pissa" or self.how.kl)
         self.scores = [self._scores(at) for at, one in enumerate(self.how.rewards) if one.kind in LOADED]
+        self.sampler: VllmSampler | None = None  # started by the first answers that it samples
         self.measures: dict[str, Any] = {}
         self.waited_s = 0.0
 
@@ -201,6 +203,12 @@ class Rollouts:
         """Close the files of prompts."""
         for rows in self.prompts:
             rows.close()
+
+    def end_sampler(self) -> None:
+        """End the server that samples, if there is one, whose memory export and evaluation need."""
+        if self.sampler is not None:
+            self.sampler.close()
+            self.sampler = None
 
     def _scores(self, number: int) -> Scores:
         """What computes a reward of the kinds LOADED. number: in `grpo.rewards`."""
@@ -389,17 +397,7 @@ class Rollouts:
             if self.leaves_room(prompt)
             for number in range(self.how.samples)
         ]
-        answers: list[list[int]] = []
-        with sampling_mode(self.objective), self.autocast():
-            together = max(1, SAMPLED_TOKENS // self.length)
-            for start in range(0, len(wanted), together):
-                some = wanted[start : start + together]
-                randoms = [
-                    uniforms(self.config.seed, sampling, prompt.document, number, self.how.max_new_tokens)
-                    for _, prompt, number in some
-                ]
-                ids = [prompt.ids for _, prompt, _ in some]
-                answers += sample_answers(self.objective.model, ids, randoms, self.stops, self.pad)
+        answers = self._answers(sampling, [(prompt.document, prompt.ids, number) for _, prompt, number in wanted])
         generated, rewards, slow = self.rewards([prompt for _, prompt, _ in wanted], answers)
         totals = self.total(rewards)
         return [
@@ -411,6 +409,22 @@ class Rollouts:
             }
             for one, (at, prompt, number) in enumerate(wanted)
         ]  # fmt: skip
+
+    def _answers(self, sampling: int, wanted: Sequence[tuple[str, list[int], int]]) -> list[list[int]]:
+        """Tokens of sampled answers. wanted: (document, token ids of the prompt, number of the answer)."""
+        if self.how.engine == "vllm":
+            self.sampler = self.sampler or VllmSampler(self.config, self.ranks.device)
+            return self.sampler.answers(self.objective.model, sampling, wanted, self.stops)
+        answers: list[list[int]] = []
+        with sampling_mode(self.objective), self.autocast():
+            together = max(1, SAMPLED_TOKENS // self.length)
+            for start in range(0, len(wanted), together):
+                some = wanted[start : start + together]
+                keys = [answer_key(self.config.seed, sampling, document, number) for document, _, number in some]
+                randoms = [uniforms(key, self.how.max_new_tokens) for key in keys]
+                ids = [one for _, one, _ in some]
+                answers += sample_answers(self.objective.model, ids, randoms, self.stops, self.pad)
+        return answers
 
     def _is_of_rollouts(self, table: pa.Table) -> bool:
         """Whether a table has values that this class writes."""

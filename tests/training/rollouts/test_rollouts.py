@@ -22,7 +22,7 @@ from raymill.training.records.finished import refuse_or_delete_other_training
 from raymill.training.records.job import Job
 from raymill.training.rollouts import steps as rollout_steps
 from raymill.training.rollouts.rewards import SampledAnswer, advantages, rewards_of
-from raymill.training.rollouts.sampling import sample_answers, uniforms
+from raymill.training.rollouts.sampling import answer_key, sample_answers, uniforms
 from raymill.training.rollouts.steps import ROLLOUTS, Rollouts, rows_of
 from tests.support.fit_jobs import column, final_weights, fit_alone, fit_here, fit_until, state_of
 from tests.support.pack_runs import packed_by, write_lines
@@ -121,7 +121,7 @@ def test_several_updates_have_advantages_and_log_probabilities_beside_the_weight
 def test_answers_are_drawn_from_the_models_distribution_up_to_a_stop_token():
     objective = build_objective(TrainConfig.model_validate(settings("nowhere").model_dump())).eval()
     prompt, count = [1, 2, 3, 10], 4000
-    randoms = [uniforms(1, 0, "d", at, 2) for at in range(count)]
+    randoms = [uniforms(answer_key(1, 0, "d", at), 2) for at in range(count)]
     found = sample_answers(objective.model, [prompt] * count, randoms, [11], 11)
     with torch.no_grad():
         expected = objective.model(torch.tensor([prompt])).logits[0, -1].softmax(-1).numpy()
