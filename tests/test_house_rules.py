@@ -49,6 +49,7 @@ PATHS_ALLOWED = {
     # transformers and peft write and read folders of this machine alone: these bring them to the store, or from it.
     "pipelines/prepare/versions/export.py": "its scratch folder",
     "training/export/job.py": "its scratch folder, and what transformers or peft just wrote there",
+    "training/rollouts/vllm_sampler.py": "the adapter in the scratch folder of the server, which peft just wrote",
     "training/records/finished.py": "uploads the files of a scratch folder",
     "training/model_commands.py": "its scratch folder, from which the hub's client uploads",
     "training/models/new_tokens.py": "its scratch folder",

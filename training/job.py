@@ -30,7 +30,6 @@ from raymill.training.config_parts import Model, Workers
 from raymill.training.continuing import find_parent, parent_of, write_parent
 from raymill.training.data.order import Order
 from raymill.training.driver.launch import check_cluster, check_machine, check_trackers, fit_on_ray
-from raymill.training.export.servers import refused_adapter
 from raymill.training.model_folder.checks import check_model
 from raymill.training.model_folder.folder import located_with_fingerprint, model_fingerprint, on_hub
 from raymill.training.output_folder import refuse_output_among_inputs
@@ -52,6 +51,7 @@ from raymill.training.report.gather import combine_reports, gather
 from raymill.training.report.page import render
 from raymill.training.report.text import Fit, exported_validation
 from raymill.training.train_run import TrainRun
+from raymill.training.vllm_adapters import refused_adapter
 from raymill.training.work import files_that_must_exist, machines, model_identity, with_absolute_paths
 
 log = logging.getLogger(__name__)

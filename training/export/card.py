@@ -19,7 +19,7 @@ from raymill.cluster.report.markdown import card as hub_card
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Corpus, Model
-from raymill.training.export.servers import refused_adapter, vllm_command
+from raymill.training.export.servers import vllm_command
 from raymill.training.export.training_content import MadeBy, RunsBehind
 from raymill.training.methods import FOLDERS, MetricWords
 from raymill.training.model_folder.loading import Base, loading
@@ -27,6 +27,7 @@ from raymill.training.pack.corpus_files import PreparedRun
 from raymill.training.records.finished import MergedCheck
 from raymill.training.records.job import Parent
 from raymill.training.records.schema import Evaluation, Measured, Outcome, StepRecord
+from raymill.training.vllm_adapters import refused_adapter
 
 # A hub name of a model or data set: ORGANISATION/NAME or NAME.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")

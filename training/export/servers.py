@@ -1,7 +1,6 @@
-"""Serving an export with vLLM and Ray Serve LLM: the command on a card, serve.yaml, and adapters that they refuse.
+"""Serving an export with vLLM and Ray Serve LLM: the command on a card, and serve.yaml.
 
-Sources: vLLM 0.11 to 0.21, `lora/peft_helper.py` (DoRA, modules_to_save), `config/lora.py` (ranks), its #9280, #32599;
-Ray 2.60, `ray.serve.llm`: adapters are read only from object stores, at PATH/ID, and requests name MODEL:ID.
+Source: Ray 2.60, `ray.serve.llm`: adapters are read only from object stores, at PATH/ID, and requests name MODEL:ID.
 """
 
 import re
@@ -14,44 +13,13 @@ import yaml
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.loading import Base
+from raymill.training.vllm_adapters import max_lora_rank, refused_adapter
 
 SERVE_FILE = "serve.yaml"
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # values of --max-lora-rank
 _ADAPTERS = 16  # per replica, the default of Ray Serve LLM
 _BUCKETS = ("s3", "gs", "abfss")
 # A word that is safe in a fenced block, is no option of the command and no user's home folder.
 _PLAIN = re.compile(r"(?![~-])[\w@%+=:,./~-]+", re.ASCII)
-
-
-def adapter_rank(config: TrainConfig) -> int:
-    """The rank of the exported adapter: twice the trained one with PiSSA."""
-    return config.lora.rank * (2 if config.lora.init == "pissa" else 1)
-
-
-def max_lora_rank(config: TrainConfig) -> int:
-    """The smallest bound of vLLM on ranks that allows the adapter."""
-    return next(one for one in _RANKS if one >= adapter_rank(config))
-
-
-def refused_adapter(config: TrainConfig, experts: bool) -> str:
-    """The reason why vLLM refuses the adapter of a training, or gives other answers; empty if it supports it.
-
-    experts: whether the base is a mixture of experts.
-    """
-    lora = config.lora
-    if config.training_method.virtual:
-        return "it has virtual tokens, and vLLM takes LoRA alone"
-    if lora.dora:
-        return "it is a DoRA adapter"
-    if lora.modules_to_save:
-        return f"it has modules that are trained in full, {', '.join(lora.modules_to_save)}"
-    if experts and lora.target == "all-linear":
-        return "it has matrices of experts, which vLLM does not read"
-    if "lm_head" in lora.targets:
-        return "it has an adapter of the lm_head"
-    if adapter_rank(config) > _RANKS[-1]:
-        return f"its rank is {adapter_rank(config)}, and vLLM takes at most {_RANKS[-1]}"
-    return ""
 
 
 def vllm_command(config: TrainConfig, folder: str, base: Base, experts: bool) -> str:

@@ -21,9 +21,9 @@ from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.training.config import TrainConfig
 from raymill.training.evaluation.answering import link_model
-from raymill.training.export.servers import max_lora_rank, refused_adapter
 from raymill.training.models.cost import has_experts, transformers_config
 from raymill.training.rollouts.sampling import answer_key
+from raymill.training.vllm_adapters import max_lora_rank, refused_adapter
 
 _REQUESTS = 64  # at a time
 _ANSWER_S = 3600.0  # for one request, with the time that it waits in the server
