@@ -193,7 +193,7 @@ UNTRIED = (
     {"kind", "corpus.0.split", "continue_from", "model.config.model_type", "model.name", "model.revision", "objective"}
     | {f"corpus.0.columns.{name}" for name in ("completion", "fold", "label", "margin", "stage")}
     | {f"{objective}.{name}" for objective, values in OBJECTIVES.items() for name in values}
-    | {"grpo.kl"}  # with method lora
+    | {"grpo.kl", "grpo.engine", "grpo.vllm_memory"}  # with method lora
 )
 
 
