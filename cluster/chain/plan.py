@@ -99,12 +99,12 @@ def dry_run(settings: ChainConfig, address: str | None = None) -> Iterator[str]:
 
 
 def _at_once(settings: ChainConfig, count: int) -> str:
-    """By which rule the time is of several steps."""
+    """The rule by which the time of several steps is computed, in words."""
     most = settings.execution.steps_at_once
     if most == 1 or count < 2:
         return "one after the other"
-    bound = f"at most {most}" if most else "as many as have CPUs, GPUs of one, and memory"
-    return f"{bound} at the same time; money: the sum of all"
+    bound = f"at most {most}" if most else "as many as fit the cores, the memory and the GPUs of the largest step"
+    return f"{bound} at the same time; money is the sum"
 
 
 def _total(

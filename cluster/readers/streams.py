@@ -606,7 +606,7 @@ def encoding_problem(head: bytes) -> str | None:
     text = head.decode(errors="surrogateescape")
     runs = _ESCAPED.findall(text)
     controls = len(head) - len(head.translate(None, _CONTROL_BYTES))
-    if runs and controls >= max(_MIN_CONTROLS, 0.02 * len(head)):  # 0.1 of random bytes
+    if runs and controls >= max(_MIN_CONTROLS, 0.02 * len(head)):  # random bytes have 0.1
         return "binary"
     if len(runs) < _MIN_RUNS or _CONTROL.search(text):
         return None

@@ -316,9 +316,9 @@ class _Analysis:
                     for key, row in rows.items()
                     if key[0] == other
                 },
-                # Fields of which no value has enough items for a slice, at most 100; number of others without slices.
+                # Some of the fields without a value that has enough items; number of fields beyond MOST_FIELDS.
                 "unsliced": [name for name, values in self.fields.items() if not frequent(values)][:MOST_FIELDS],
-                "unsliced_fields": self._divided[1],
+                "fields_left_out": self._divided[1],
                 "slices": sorted(
                     ({"by": key[2], "slice": key[3]} | row for key, row in of_slices.items() if key[0] == other),
                     key=lambda row: (row["difference"], row["slice"]),

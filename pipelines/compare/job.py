@@ -74,7 +74,7 @@ from raymill.pipelines.compare.stages import (
     load_model,
 )
 from raymill.pipelines.compare.swaps import WordSwaps, load_pairs
-from raymill.pipelines.errors.runs import NO_SLICES, unsliced_warning
+from raymill.pipelines.errors.runs import NO_SLICES, left_out_warning
 from raymill.pipelines.generate.config import GenerateConfig, GenerateExecution, Make
 from raymill.pipelines.generate.job import GenerateJob
 from raymill.pipelines.generate.stages import RECORDS
@@ -554,7 +554,7 @@ class CompareJob(RunJob[CompareConfig]):
                     f"{one['a']} and {one['b']}: the judge gave {plural(unread, 'pair')} no readable verdict. They "
                     "count as ties, and interval, p and gate hold whoever would have won them."
                 )
-        warnings += unsliced_warning(facts["comparisons"][0]["unsliced_fields"])
+        warnings += left_out_warning(facts["comparisons"][0]["fields_left_out"])
         if all(one["measures"]["score"]["value"] == 0 for one in models.values()):
             warnings.append(
                 "No model has a correct answer. State in `prompt` what an answer looks like, or choose another "

@@ -390,7 +390,7 @@ class _Analysis:
         slices = [{"by": one.by, "slice": one.rule} | numbers for one, numbers in self.slices]
         return {
             "slices": [one | {"found": one["p_corrected"] <= self.config.level} for one in slices],
-            "unsliced_fields": divided(self.fields)[1],
+            "fields_left_out": divided(self.fields)[1],
             "confusions": self.confusions,
             "causes": [{"cause": one, "errors": counts[one]} for one in CAUSES] if self.records else [],
             "near": self.bound if self.records else None,

@@ -58,7 +58,7 @@ from raymill.pipelines.errors.outputs import (
     NEAREST_SCHEMA,
 )
 from raymill.pipelines.errors.page import sections
-from raymill.pipelines.errors.runs import EvaluatedRun, ReadRun, evaluated_run, unsliced_warning
+from raymill.pipelines.errors.runs import EvaluatedRun, ReadRun, evaluated_run, left_out_warning
 from raymill.pipelines.errors.sample import MOST
 from raymill.pipelines.generate.stages import QUARANTINE, QUARANTINE_SCHEMA
 from raymill.pipelines.memory import task_memory
@@ -256,7 +256,7 @@ class ErrorsJob(RunJob[ErrorsConfig]):
                 *loss_warnings(entries),
                 *unreadable_warning(entries, "item"),
                 *self._warnings(counters, lost),
-                *unsliced_warning(json.loads(facts)["unsliced_fields"]),
+                *left_out_warning(json.loads(facts)["fields_left_out"]),
             ],
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -17,7 +17,6 @@ from raymill.cluster.artifact import Artifact, Counters, fingerprint
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import COLUMNS, from_shape, question_and_answer
 from raymill.cluster.examples.splits import SPLITS
-from raymill.cluster.formats import plural
 from raymill.cluster.record import read_json
 from raymill.cluster.run import RunFolder
 from raymill.cluster.stage import Scratch
@@ -36,14 +35,14 @@ _ADVICE = "Point `run` at the output of `raymill train` or `raymill prompt`."
 _LABELS = ("annotations.", "metadata.")  # columns of a data set that hold a class
 _HALF_PAIR = re.compile("[\ud800-\udfff]")  # half of a surrogate pair, which cannot be written
 NO_SLICES = {"id", "annotators", "annotator", "parents"}
-MOST_FIELDS = 100  # with slices: each slice makes the corrected p-values of all others larger
+MOST_FIELDS = 100  # that have slices: each slice raises the corrected p-values of all others
 
 
-def unsliced_warning(fields: int) -> list[str]:
-    """The warning of that many fields beyond the bound."""
+def left_out_warning(fields: int) -> list[str]:
+    """The warning of fields without slices. fields: number of those beyond MOST_FIELDS."""
     if not fields:
         return []
-    return [f"{plural(fields, 'metadata field')} without slices: only the {MOST_FIELDS} with the most items have some."]
+    return [f"Only the {MOST_FIELDS} metadata fields with the most items have slices: {fields:,} were left out."]
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ def candidates(
 
 
 def divided(fields: Mapping[str, Sequence[str | None]]) -> tuple[dict[str, Sequence[str | None]], int]:
-    """(fields whose values are slices, number of further ones). At most MOST_FIELDS have some, by their items."""
+    """(fields whose values are slices, number of fields left out).
+
+    Of the fields with a value that has enough items, at most MOST_FIELDS are kept: those with the most items.
+    """
     covered = dict[str, int]()
     for name, values in fields.items():
         slices = {*frequent(values)}

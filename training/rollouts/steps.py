@@ -64,8 +64,8 @@ _LOGP = pa.list_(pa.float32())
 # A token of a lower probability than exp(-80) is not sampled, and exp(80) is below the largest float32. The bound above
 # allows for rounding.
 _LEAST_LOGP, _MOST_LOGP = {"sampled_logp": -80.0, "base_logp": -10_000.0}, 0.01
-# Largest sum of the probabilities of different tokens after the same ones. Each is computed in another row: where bf16
-# rounds a logit of 32 otherwise, by up to 0.06 each time, a probability differs by a tenth. Two certain tokens have 2.
+# Largest sum of the probabilities of different tokens after the same ones. They are computed in different rows: in bf16
+# a logit of 32 has an error of up to 0.06, so a probability has one of a tenth. Two tokens of probability 1 sum to 2.
 _MOST_PROBABILITY = 1.5
 ROLLOUTS = pa.schema(
     [

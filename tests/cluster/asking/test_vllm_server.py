@@ -28,6 +28,7 @@ from raymill.training.pack.template import CHATML
 from tests.support.model_folders import folder
 from tests.support.processes import wait_until
 from tests.support.tiny_tokenizers import saved, tiny
+from tests.support.vllm_stand_in import install_vllm
 
 STAND_IN = f"""#!{sys.executable}
 import os, sys, threading
@@ -44,16 +45,10 @@ with FaultyServer(port=int(words[words.index("--port") + 1])):
 @pytest.fixture
 def seen(tmp_path, monkeypatch):
     """(process id, words) of each start of the stand-in."""
-    program = tmp_path / "bin/vllm"
-    program.parent.mkdir()
-    program.write_text(STAND_IN)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
-    monkeypatch.setattr("raymill.cluster.asking.vllm_server._POLL_S", 0.05)
+    file = install_vllm(tmp_path, monkeypatch, STAND_IN)
 
     def starts():
-        lines = (tmp_path / "seen").read_text().splitlines()
+        lines = file.read_text().splitlines()
         return [(int(pid), words) for pid, _, words in (line.partition(" ") for line in lines)]
 
     return starts

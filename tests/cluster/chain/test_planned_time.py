@@ -73,7 +73,8 @@ def test_the_plan_is_of_steps_at_the_same_time(raymill):
     assert found["seconds"] == max(one["seconds"] for one in each)
     assert found["money"] == sum(one["money"] for one in each)
     out = raymill("plan", "w.yaml")[1]
-    assert "the steps that are known, as many as have CPUs, GPUs of one, and memory at the same time" in out
+    rule = "as many as fit the cores, the memory and the GPUs of the largest step at the same time"
+    assert f"the steps that are known, {rule}" in out
     one_by_one = on_cores(raymill, "-o", "execution.steps_at_once=1")
     assert one_by_one["seconds"] == pytest.approx(2 * found["seconds"], rel=0.2)
     assert "one after the other" in raymill("plan", "w.yaml", "-o", "execution.steps_at_once=1")[1]

@@ -124,6 +124,17 @@ def test_slices_are_of_two_items_or_more_not_of_all_and_once():
     }  # fmt: skip
 
 
+def test_at_most_100_fields_have_slices():
+    """Each of 130 fields divides the items otherwise; `channel` has a value for all items, the others for 30 of 40."""
+    draws = np.random.default_rng(0)
+    fields = {f"other {at}": [None] * 10 + draws.permuted(["a"] * 15 + ["b"] * 15).tolist() for at in range(130)}
+    fields["channel"] = ["mail", "phone"] * 20
+    pair = [SimpleNamespace(by_measure={"score": one}) for one in (np.ones(40), np.zeros(40))]
+    made = analysis(["same"] * 40, fields=fields, _languages=["en"] * 40)
+    found = {rule.partition(" = ")[0] for _, rule in made._slices(*pair)}
+    assert len(found) == 100 and "channel" in found and made._divided[1] == 31
+
+
 def test_what_a_judge_says_by_hand(monkeypatch):
     """A wins 0 (longer), 1 (shorter) and 9, where B has no answer; B wins 3, where A has none, and 8 (longer)."""
     a = ["a longer one", "bb", "same", "", "no one", "x", None, "p", "c", "said"]

@@ -656,3 +656,9 @@ def test_sampled_answers_are_counted_with_what_sampling_and_judges_take(tmp_path
     long = plan_run(config(**usual | {"sequence_length": 2048, "tokens_per_step": 2048 * 8}), AssumedGpu())
     assert long["phases"][0]["sampling"]["together"] == 16, "32,768 tokens at once"
     assert "sampling" not in plan_run(config(corpus=str(path), output="x"), AssumedGpu())["phases"][0]
+    # With vLLM, whose part of a GPU is not the training's.
+    by_vllm = config(**usual).model_copy(update={"grpo": config(**usual).grpo.model_copy(update={"engine": "vllm"})})
+    assert (config(**usual).gpu_fraction, by_vllm.gpu_fraction) == (1, 0.6)
+    plan = plan_run(by_vllm, AssumedGpu(memory_gib=80))
+    assert plan["phases"][0]["sampling"] == found | {"together": 0, "cache_bytes": 0}
+    assert "by vLLM; its part of a GPU's memory is not in the limit" in " ".join(plan_text(plan).split())

@@ -23,6 +23,7 @@ from raymill.training.rollouts.sampling import answer_key
 from tests.support.fit_jobs import column, fit_alone, fit_until
 from tests.support.processes import wait_until
 from tests.support.rollout_jobs import MODEL, pack_prompts, rollout_job, tokenizer
+from tests.support.vllm_stand_in import install_vllm
 
 STAND_IN = f"""#!{sys.executable}
 import hashlib, json, os, sys
@@ -88,17 +89,11 @@ def packed(tmp_path_factory) -> str:
 @pytest.fixture
 def seen(tmp_path, monkeypatch):
     """What the stand-in noted, in order: its start, adapters, requests."""
-    program = tmp_path / "bin/vllm"
-    program.parent.mkdir()
-    program.write_text(STAND_IN)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    file = install_vllm(tmp_path, monkeypatch, STAND_IN)
     monkeypatch.setenv("MASTER_PORT", "29500")  # of the workers' group
-    monkeypatch.setattr("raymill.cluster.asking.vllm_server._POLL_S", 0.05)
 
     def notes(kind: str) -> list[dict[str, Any]]:
-        lines = (tmp_path / "seen").read_text().splitlines()
+        lines = file.read_text().splitlines()
         return [one for one in map(json.loads, lines) if kind in one]
 
     return notes
