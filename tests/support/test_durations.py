@@ -1,6 +1,9 @@
 """The sample of `make test` has the share of a long function's cases that its budget allows."""
 
-from tests.support.durations import left_out, measured
+from types import SimpleNamespace
+
+from tests.conftest import pytest_collection_modifyitems
+from tests.support.durations import left_out, measured, recorded
 
 
 def test_a_function_within_the_budget_is_whole_and_of_a_longer_one_a_share_of_its_cases_is_kept():
@@ -22,3 +25,12 @@ def test_the_times_of_all_cases_of_a_function_are_added(tmp_path):
     ]
     report.write_text(f"<testsuites><testsuite>{''.join(rows)}</testsuite></testsuites>")
     assert measured(str(report)) == "0.7 tests/a/test_b.py::test_c\n0.7 tests/a/test_b.py::test_long\n"
+
+
+def test_cases_of_a_recorded_long_function_are_marked_and_no_others():
+    long = max(recorded(), key=recorded().get)
+    names = [*(f"{long}[{at}]" for at in range(200)), *(f"tests/test_new.py::test_a[{at}]" for at in range(200))]
+    marked: list[str] = []
+    items = [SimpleNamespace(nodeid=name, add_marker=lambda mark, name=name: marked.append(name)) for name in names]
+    pytest_collection_modifyitems(items)
+    assert len(marked) > 150 and all(name.startswith(f"{long}[") for name in marked)
