@@ -401,7 +401,10 @@ def check_objective(config: "TrainConfig") -> None:
     if config.packing.mode != "none":
         raise ValueError("packing: objective grpo reads one prompt a row; set packing: {mode: none}")
     if how.engine == "vllm" and (config.method != "lora" or config.model.name is None):
-        raise ValueError("grpo.engine: vllm samples with an adapter of method lora on a `model` that has weights")
+        raise ValueError(
+            f"grpo.engine: vllm needs an adapter on a model with weights, and method is {config.method}; set method: "
+            "lora and the name of a `model`, or engine: transformers"
+        )
     if how.max_new_tokens >= length:
         raise ValueError(f"grpo.max_new_tokens: {how.max_new_tokens} of sequence_length {length} leave no prompt")
     if config.neftune_alpha:

@@ -52,7 +52,7 @@ class VllmServer:
     ) -> None:
         program = shutil.which("vllm")
         if program is None:
-            raise ConfigError("engine: vllm is not installed on this machine. Install it: `pip install vllm`.")
+            raise ConfigError("vLLM is not installed on this machine. Install it: `pip install vllm`.")
         self.scratch = scratch = temporary_folder("vllm")
         self._environment = environment
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)

@@ -63,7 +63,7 @@ def _instead(store: Store, model: str, manifest: Mapping[str, Any]) -> str:
         steps = [paths.join(model, step) for step in manifest["artifacts"]]
         if trainings := [step for step in steps if "export" in (read_run_manifest(store, step) or {})]:
             return f"Give one of its trainings: {', '.join(trainings)}."
-    return "Give the folder of a training, with phases of the last phase."
+    return "Give the folder of a training, or of its last phase."
 
 
 def _folder(store: Store, model: str) -> str:

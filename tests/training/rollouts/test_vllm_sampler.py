@@ -168,7 +168,7 @@ def test_adapters_that_a_server_does_not_take_are_refused(packed, tmp_path):
         finally:
             os.environ["PATH"] = path
     plain = job(packed, tmp_path / "run").config.model_dump()
-    with pytest.raises(ValueError, match=r"grpo.engine: vllm samples with an adapter of method lora"):
+    with pytest.raises(ValueError, match=r"vllm needs an adapter .*, and method is full; set method: lora"):
         TrainConfig.model_validate(plain | {"method": "full"})
     dora = TrainConfig.model_validate(plain | {"lora": LORA["lora"] | {"dora": True}, "packed": None})
     with pytest.raises(ConfigError, match="vllm does not take the adapter: it is a DoRA adapter"):
