@@ -2478,8 +2478,8 @@ class SourceSettings(TypedDict, total=False):
     """Name of the column that identifies a record; null: a hash of its content."""
     columns: Mapping[str, str]
     """Column of each field, as {prompt: subject, queue: category}. Fields are content (text, prompt, completion,
-    messages, chosen ..), annotations and provenance; any other is metadata. Empty: recognised by the columns'
-    names.
+    messages, chosen ..), annotations and provenance; any other is metadata. COLUMN.FIELD: inside of objects.
+    Empty: recognised by names.
     """
     follow_links: bool
     """Whether symbolic links are followed that lead out of the folder, as those of the Hugging Face cache do."""

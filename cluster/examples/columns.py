@@ -6,9 +6,10 @@
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
 
-from raymill.cluster.readers.columns import no_column
+from raymill.cluster.readers.columns import column_of, no_column
 
-Form = tuple[dict[str, str], dict[str, str]]  # role -> column: those that it needs, and those that it may have
+# Role -> COLUMN or COLUMN.FIELD: those that it needs, and those that it may have.
+Form = tuple[dict[str, str], dict[str, str]]
 
 # As TRL names whether an answer is desirable, in data for KTO. Other values of this column are labels of another kind.
 _DESIRABLE = {"desirable": "label"}
@@ -32,6 +33,7 @@ FORMS: tuple[Form, ...] = (
     # Ranked answers: `context` of NeMo RL, `instruction` of UltraFeedback.
     *(({"prompt": name} | _RANKED, _COMPARED) for name in ("prompt", "context", "instruction", "question")),
     ({"prompt": "prompt", "completion": "completion"}, _TURNS),
+    ({"prompt": "prompt", "completion": "reward_model.ground_truth"}, {}),  # prompts with references, of verl
     ({"prompt": "instruction", "completion": "output"}, {"input": "input"} | _TURNS),
     ({"prompt": "question", "completion": "answer"}, {}),
     ({"text": "text"}, {}),
@@ -53,7 +55,7 @@ def recognised(
         later: whether a form comes after all others.
     """
     for needed, optional in sorted(FORMS, key=later):
-        if needed.keys() <= {*roles} and {*needed.values()} <= {*names}:
+        if needed.keys() <= {*roles} and {column_of(one, names) for one in needed.values()} <= {*names}:
             known = {role: name for role, name in _OTHERS.items() if role in optional}
             others = (known | {role: name for role, name in optional.items() if name in names}).items()
             return needed | {role: name for role, name in others if role in roles and name in names}

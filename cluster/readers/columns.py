@@ -103,6 +103,12 @@ def type_in(schema: pa.Schema, name: str) -> pa.DataType | None:
     return None
 
 
+def column_of(name: str, names: Collection[str]) -> str:
+    """The column to read for COLUMN or COLUMN.FIELD, of a file that has columns of these names."""
+    whole = name.partition(".")[0]
+    return whole if name not in names and whole in names else name
+
+
 def value_in(row: Mapping[str, Any], name: str) -> Any:
     """The value of a column, or of COLUMN.FIELD of a column of structs or JSON objects; None if there is none."""
     if name in row:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from raymill.cluster.errors import UserError
-from raymill.cluster.readers.columns import first_columns
+from raymill.cluster.readers.columns import column_of, first_columns
 from raymill.cluster.readers.inputs import Input
 from raymill.cluster.readers.listing import find_files
 from raymill.cluster.store.store import Store
@@ -38,8 +38,7 @@ def with_columns_of_settings(store: Store, input: Input, named: Mapping[str, str
     names = _names(store, NamedColumnsInput.model_validate(given))
     columns = dict[str, str]()
     for one, setting in named.items():
-        whole = one.partition(".")[0]
-        columns.setdefault(whole if one not in names and whole in names else one, setting)
+        columns.setdefault(column_of(one, names), setting)
     text = "text" if "text" in columns else next(iter(columns))
     given |= {"text": text, "columns": tuple(one for one in columns if one != text), "settings": tuple(columns.items())}
     if given.get("id") is None and "id" in names:

@@ -71,8 +71,8 @@ class Source(WithShortForm, extra="forbid", frozen=True):
     columns: dict[str, str] = Field(
         {},
         description="Column of each field, as {prompt: subject, queue: category}. Fields are content (text, prompt, "
-        "completion, messages, chosen ..), annotations and provenance; any other is metadata. Empty: "
-        "recognised by the columns' names",
+        "completion, messages, chosen ..), annotations and provenance; any other is metadata. COLUMN.FIELD: inside "
+        "of objects. Empty: recognised by names",
     )
     follow_links: bool = Field(
         default=False,

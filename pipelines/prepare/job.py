@@ -383,7 +383,7 @@ class PrepareJob(CompilesKernels, FilesJob[PrepareConfig]):
             return ", ".join(name if name == value else f"{name} ({value})" for name, value in of.items())
 
         for source, fields in zip(config.inputs, self.collecting.fields, strict=True):
-            shown = f"a template of {columns(source.table.types)}" if source.table else columns(fields.columns)
+            shown = f"a template of {columns(source.table.types)}" if source.table else columns(fields.named)
             yield "fields", f"{source.source}: {shown}"
         words = f"of shape {config.records.shape}, by rules"
         words += f", without {', '.join(config.clean.redact)}" if config.clean.redact else ""

@@ -170,7 +170,7 @@ def try_out(
     sources = []
     for source, folder in sample.write(trial, every, columns).items():
         given, fields = fields_of[source]
-        own = given.columns if given.table else dict(fields.columns)
+        own = given.columns if given.table else fields.named
         update: dict[str, Any] = {"database": None, "api": None, "pages": None, "storage": None}
         update |= {"path": folder, "format": None, "exclude": (), "columns": own}
         sources.append(given.model_copy(update=update))

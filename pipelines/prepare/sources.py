@@ -24,7 +24,15 @@ from raymill.cluster.errors import ConfigError, DataError, Problem, UserError
 from raymill.cluster.examples.columns import no_content, recognised
 from raymill.cluster.examples.content import COLUMNS, FIELDS
 from raymill.cluster.examples.terms import GENERATED, generated_columns
-from raymill.cluster.readers.columns import FILES_LOOKED_AT, first_columns, near_names, no_column, other_separator
+from raymill.cluster.readers.columns import (
+    FILES_LOOKED_AT,
+    column_of,
+    first_columns,
+    near_names,
+    no_column,
+    other_separator,
+    value_in,
+)
 from raymill.cluster.readers.formats import READERS
 from raymill.cluster.readers.inputs import ORIGINS, Input, Limits, input_stores
 from raymill.cluster.readers.listing import find_files
@@ -77,19 +85,29 @@ class Fields:
 
     columns: field -> column. main: the column that is read as text. unread: the other columns of the first file, where
     the content was recognised. absent: named columns that no record at the beginning has, where records may have any,
-    each with the nearest one.
+    each with the nearest one. inner: (field, COLUMN.FIELD) of values inside of structs or JSON objects, of which
+    `columns` has COLUMN.
     """
 
     columns: Mapping[str, str]
     main: str
     unread: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    inner: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Field -> COLUMN or COLUMN.FIELD."""
+        return dict(self.columns) | dict(self.inner)
 
     def of(self, table: pa.Table) -> dict[str, list[str | None]]:
         """The values of each field. table: of `read_unit`, readable rows."""
-        return {
+        values = {
             field: _strings(table["text"] if name == self.main else table[name]) for field, name in self.columns.items()
         }
+        for field, name in self.inner:
+            values[field] = [as_json_text(value_in({self.columns[field]: one}, name)) for one in values[field]]
+        return values
 
     def damaged(self, table: pa.Table) -> set[int]:
         """Rows with bytes in a field that are not UTF-8, which `of` reads as U+FFFD."""
@@ -186,10 +204,25 @@ def fields_of(sources: Sequence[Source], store: Store, root: str, records: Recor
                 f"{where}, columns.margin: is content of records with a chosen and a rejected answer, and these have "
                 "none. Give the metadata another name, as in `columns: {profit_margin: margin}`."
             )
+        inner = tuple[tuple[str, str], ...]()
+        if any("." in name for name in columns.values()):
+            names = _first_names(source, of_source, root)
+            inner = tuple((field, name) for field, name in columns.items() if column_of(name, names) != name)
+            columns |= {field: column_of(name, names) for field, name in inner}
         main = _main([columns[field] for field in FIELDS if field in (content - OPTIONAL or content)])
         _refuse_reserved(f"{where}, columns", source, columns, main)
-        found.append(Fields(columns, main, unread, absent))
+        found.append(Fields(columns, main, unread, absent, inner))
     return tuple(found)
+
+
+def _first_names(source: Source, store: Store, root: str) -> Sequence[str]:
+    """Names of columns at the beginning of a source; empty if it cannot be read, which reading it reports."""
+    input = as_input(source, TEXT, root)
+    try:
+        files = find_files(store, input).files
+        return first_columns(store, files, input)[2] if files else ()
+    except UserError:
+        return ()
 
 
 def _main(names: Sequence[str]) -> str:
@@ -274,11 +307,12 @@ def _absent(where: str, source: Source, store: Store, root: str) -> tuple[str, .
         if READERS[format].columns != "open":
             return ()
         names.update(READERS[format].columns_of(store, file, input))
-        if wanted <= names:
+        if {column_of(one, names) for one in wanted} <= names:
             return ()
+    wanted = {column_of(one, names) for one in wanted}
     for field in ("completion", "chosen", "rejected"):
         column = source.columns.get(field)
-        if names and column is not None and column not in names:
+        if names and column is not None and column_of(column, names) not in names:
             used = {*source.columns.values(), source.id}
             message = no_content(files[0][0].uri, f"columns.{field}", column, sorted(names), used)
             raise ConfigError(f"{where}: {message}")
@@ -316,7 +350,8 @@ def _recognised(
             columns.pop("desirable", None)
         content = input.model_copy(update={"text": next(iter(usual.values()))}).texts_in(names)
         judged = records.undesirable == "keep"
-        read = {*(name for field, name in columns.items() if judged or field != "desirable"), *content, source.id}
+        named = (name for field, name in columns.items() if judged or field != "desirable")
+        read = {*(column_of(name, names) for name in named), *content, source.id}
         is_open = reader.columns != "fixed"
         return columns, tuple(name for name in names if is_open and name not in read)
     if misspelt := _misspelt(where, source):

@@ -60,6 +60,12 @@ CASES = {
         "pairs", {},
         [{"id": f"g{at}", "prompt": f"how much is {at} and 1?", "completion": str(at + 1)} for at in range(60)],
     ),
+    "grpo, verl": (
+        "messages", {},
+        [{"id": f"v{at}", "data_source": "sums", "ability": "math", "extra_info": {"index": at, "split": "train"},
+          "prompt": [{"role": "system", "content": "Be brief."}, *turns(f"how much is {at} and 1?")],
+          "reward_model": {"style": "rule", "ground_truth": at + 1 if at % 2 else str(at + 1)}} for at in range(60)],
+    ),
 }  # fmt: skip
 
 

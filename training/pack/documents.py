@@ -440,7 +440,7 @@ def _content(row: Row, columns: ReadColumns) -> Content:
             prompt = _string(row, column("prompt"))
             if more := _optional(row, column("input")):
                 prompt = f"{prompt}\n\n{more}"
-            completion = _string(row, column("completion"))
+            completion = _answer(row, column("completion"))
             turns = _listed(row, column("history"), "history") or []
             for turn in turns:
                 if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
@@ -460,7 +460,7 @@ def _conversation(row: Row, columns: ReadColumns) -> Chat:
     """A prompt and a completion that are messages, as TRL has them. Answers in the prompt are not trained on."""
     spoken = []
     for role, speaker in (("prompt", "user"), ("completion", "assistant")):
-        value = _value(row, columns.named[role])
+        value = _value(row, columns.named[role]) if role == "prompt" else _answer(row, columns.named[role])
         spoken.append(value if isinstance(value, list) else [{"role": speaker, "content": value}])
     asked, answered = ([without_nulls(one) for one in some] for some in spoken)
     asked = [{"weight": 0} | one if isinstance(one, dict) and one.get("role") == "assistant" else one for one in asked]
@@ -517,6 +517,14 @@ def _string(row: Row, name: str | None) -> str:
     if not isinstance(value, str):
         raise _Refused("not_a_string", f"column {name} is {value!r}")
     return value
+
+
+def _answer(row: Row, name: str | None) -> Any:
+    """The completion: messages, or text; a number, as a reference may be, as JSON."""
+    value = _value(row, name)
+    if isinstance(value, list):
+        return value
+    return json.dumps(value) if type(value) in (int, float) else _string(row, name)
 
 
 def _optional(row: Row, name: str | None) -> str:

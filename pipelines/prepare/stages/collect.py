@@ -266,6 +266,8 @@ def collect_stage(settings: CollectSettings, inputs: InputManifest, tables: Tabl
         "split": [config.metadata, config.split.stratify, config.split.group, settings.balance, config.split.by_time],
         "augment": config.augment and config.augment.by,
     }
+    if any(one.inner for one in settings.fields):
+        depends_on["inner"] = [one.inner for one in settings.fields]
     if config.records.undesirable == "keep":
         depends_on["undesirable"] = "keep"
     if settings.patches.by_id:

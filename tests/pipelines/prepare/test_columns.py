@@ -49,6 +49,32 @@ def test_usual_columns_are_recognised(tmp_path, monkeypatch, rows, shape, column
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_values_inside_of_objects_are_named_by_column_and_field(tmp_path, monkeypatch, ending):
+    """verl's prompts with references; a row whose reference is missing is in quarantine."""
+    rows = [
+        {"prompt": [{"role": "user", "content": question(n)}], "data_source": "sums",
+         "reward_model": {"style": "rule", "ground_truth": truth}, "extra_info": {"split": "train", "index": n}}
+        for n, truth in enumerate([answer(0), None, answer(2)])
+    ]  # fmt: skip
+    if ending == "jsonl":
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    source = {"path": str(tmp_path / f"in.{ending}")}
+    named = {"prompt": "prompt", "completion": "reward_model.ground_truth", "number": "extra_info.index"}
+    found = []
+    for name, columns in (("by-name", {}), ("named", {"columns": named})):
+        plain = {"inputs": [source | columns], "output": str(tmp_path / name), "records": {"shape": "pairs"}}
+        plain["execution"] = {"max_bad_documents": 0.5}
+        run = prepare_inline(plain, monkeypatch)
+        found.append({row["completion"]: row for row in records(run).values()})
+        (problem,) = Artifact.load(Store(), f"{run.uri}/quarantine").table()["problem"].to_pylist()
+        assert problem == "empty"
+    assert [sorted(one) for one in found] == [sorted([answer(0), answer(2)])] * 2
+    assert found[1][answer(2)]["metadata"]["number"] == "2" and found[1][answer(2)]["prompt"] == question(2)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @pytest.mark.parametrize("first", [0, 1])
 def test_messages_and_conversations_are_read_row_by_row(tmp_path, monkeypatch, ending, first):
     """Rows of both kinds in one file, and a file of one kind; whichever is recognised."""
