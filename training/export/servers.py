@@ -1,6 +1,8 @@
 """Serving an export with vLLM and Ray Serve LLM: the command on a card, and serve.yaml.
 
 Source: Ray 2.60, `ray.serve.llm`: adapters are read only from object stores, at PATH/ID, and requests name MODEL:ID.
+vLLM 0.32: of an adapter's folder only the weights are read. Prompts and the tokens that end an answer come from the
+tokenizer and the generation config that the engine is given, from a folder of the node or else from the base model.
 """
 
 import re
@@ -18,6 +20,9 @@ from raymill.training.vllm_adapters import max_lora_rank, refused_adapter
 SERVE_FILE = "serve.yaml"
 _ADAPTERS = 16  # per replica, the default of Ray Serve LLM
 _BUCKETS = ("s3", "gs", "abfss")
+_DOWNLOADER = (
+    "ray.llm._internal.common.callbacks.cloud_downloader.CloudDownloader"  # as the documentation of Ray names it
+)
 # A word that is safe in a fenced block, is no option of the command and no user's home folder.
 _PLAIN = re.compile(r"(?![~-])[\w@%+=:,./~-]+", re.ASCII)
 
@@ -60,13 +65,20 @@ def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, e
         source = _source(base.name)
         if refused_adapter(config, experts) or paths.scheme(root) not in _BUCKETS or source is None or base.shown:
             return ""
+        copy = f"/tmp/ray/llm/raymill/{config.name}"
         kwargs: dict[str, Any] = {
+            "tokenizer": copy, "generation_config": copy,
             "enable_lora": True, "max_lora_rank": max_lora_rank(config), "max_loras": _ADAPTERS,
         }  # fmt: skip
         one = {
             "model_loading_config": {"model_id": f"{config.name}-base", "model_source": source},
             "engine_kwargs": kwargs | ({"revision": base.revision} if base.revision else {}),
             "lora_config": {"dynamic_lora_loading_path": root, "max_num_adapters_per_replica": _ADAPTERS},
+            # Before the engine starts, each node copies the adapter's folder for its tokenizer and generation config.
+            "callback_config": {
+                "callback_class": _DOWNLOADER,
+                "callback_kwargs": {"paths": [[paths.join(root, "adapter"), copy]]},
+            },
         }
         asked = f"{config.name}-base:adapter"
     application = {

@@ -101,9 +101,16 @@ def test_the_application_serves_the_whole_model():
 
 def test_the_application_of_an_adapter_alone_names_its_base_and_object_store():
     found = serve_application(config(lora={"rank": 48}), ["adapter"], BASE, False, "s3://b/run/export")
-    assert loaded(found) == {
+    one = loaded(found)
+    copying = one.pop("callback_config")
+    assert copying["callback_class"].endswith(".CloudDownloader")
+    ((copied, folder),) = copying["callback_kwargs"]["paths"]
+    assert copied == "s3://b/run/export/adapter", "it has the chat template and the tokens that end an answer"
+    kwargs = one.pop("engine_kwargs")
+    assert kwargs.pop("tokenizer") == kwargs.pop("generation_config") == folder
+    assert kwargs == {"enable_lora": True, "max_lora_rank": 64, "max_loras": 16, "revision": "0a1b2c"}
+    assert one == {
         "model_loading_config": {"model_id": "demo-base", "model_source": "org/model"},
-        "engine_kwargs": {"enable_lora": True, "max_lora_rank": 64, "max_loras": 16, "revision": "0a1b2c"},
         "lora_config": {"dynamic_lora_loading_path": "s3://b/run/export", "max_num_adapters_per_replica": 16},
     }
     assert "requests name the model demo-base:adapter." in found

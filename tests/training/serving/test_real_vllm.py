@@ -1,26 +1,31 @@
-"""The real vLLM, its build for CPUs: it serves an exported adapter, and its benchmark measures `raymill answer`.
+"""The real vLLM, its build for CPUs: it and Ray Serve LLM serve an export, and its benchmark measures `raymill answer`.
 
-`make vllm` installs it in an environment of its own; VLLM is its command.
+`make vllm` installs both in an environment of its own; VLLM is its command, and Ray's commands are beside it.
 """
 
 import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3
 import httpx2
 import openai
 import pytest
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import raymill
+from raymill.training.export.servers import SERVE_FILE, serve_application
+from raymill.training.model_folder.loading import Base
 from raymill.training.pack.template import CHATML
+from tests.support.card_cases import config
 from tests.support.processes import wait_until
+from tests.support.servers import CREDENTIALS, free_port
 from tests.support.tiny_tokenizers import saved, tiny
 from tests.support.train_inline import train_inline
 
@@ -66,35 +71,52 @@ def run(tmp_path_factory):
 
 
 @contextmanager
-def served_by_vllm(export: Path):
-    """The address of vLLM that runs the command of an export's card in its folder."""
-    card = (export / "README.md").read_text()
-    (command,) = [line for line in card.splitlines() if line.startswith("vllm serve ")]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [os.environ["VLLM"], *shlex.split(command)[1:], "--host", "127.0.0.1", "--port", str(port)]
-    environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    log = export.parents[1] / "vllm.log"
+def served(words: list[str], folder: Path, port: int, ready: str, signal_to_end: int, **environment: str):
+    """The address of a server that a command starts in a folder, once GET of `ready` has an answer with status 200."""
+    log = folder / f"{port}.log"
     with log.open("wb") as written:
         process = subprocess.Popen(
-            [*words, "--dtype", "float32"], cwd=export, env=environment, stdout=written, stderr=subprocess.STDOUT,
-            start_new_session=True,
+            words, cwd=folder, env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"} | environment,
+            stdout=written, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    def ready() -> bool:
+    def answers() -> bool:
         assert process.poll() is None, log.read_text(errors="replace")[-4000:]
         try:
-            return httpx2.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).status_code == 200
+            return httpx2.get(f"http://127.0.0.1:{port}/{ready}", timeout=5, trust_env=False).status_code == 200
         except httpx2.TransportError:
             return False
 
     try:
-        wait_until(ready, 600)
+        wait_until(answers, 600)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal_to_end)
         process.wait(60)
+
+
+def served_by_vllm(export: Path):
+    """vLLM that runs the command of an export's card in its folder."""
+    card = (export / "README.md").read_text()
+    (command,) = [line for line in card.splitlines() if line.startswith("vllm serve ")]
+    port = free_port()
+    words = [os.environ["VLLM"], *shlex.split(command)[1:], "--host", "127.0.0.1", "--port", str(port)]
+    return served([*words, "--dtype", "float32"], export, port, "health", signal.SIGTERM)
+
+
+def served_by_ray(application: str, folder: Path, **environment: str):
+    """Ray Serve LLM that runs an application file. What is added to it places it on the CPUs of a small machine."""
+    whole = yaml.safe_load(application)
+    arguments, port = whole["applications"][0]["args"], free_port()
+    (one,) = arguments["llm_configs"]
+    one["placement_group_config"] = {"bundles": [{"CPU": 1}]}
+    one["engine_kwargs"] = one.get("engine_kwargs", {}) | {"dtype": "float32"}
+    arguments["ingress_deployment_config"] = {"ray_actor_options": {"num_cpus": 0}}
+    folder.mkdir()
+    (folder / SERVE_FILE).write_text(yaml.safe_dump(whole | {"http_options": {"port": port}}))
+    words = [str(Path(os.environ["VLLM"]).with_name("serve")), "run", SERVE_FILE]
+    around = {"RAY_AUTH_MODE": "disabled", "RAY_memory_monitor_refresh_ms": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    return served(words, folder, port, "v1/models", signal.SIGINT, **around, HOME=str(folder), **environment)
 
 
 def answers(url: str, model: str, key: str) -> list[str]:
@@ -117,6 +139,29 @@ def test_vllm_serves_the_adapter_with_the_greedy_answers_of_raymill_answer(run):
     assert of_base != ours, "the adapter changes answers"
     trained = [*QUESTIONS.values()]
     assert sum(one == reply for one, reply in zip(ours, trained, strict=False)) >= 4, ours
+
+
+def test_ray_serve_llm_serves_the_application_of_the_export_with_the_greedy_answers_of_raymill_answer(run, tmp_path):
+    with raymill.answer(str(run), port=0) as server:
+        ours = answers(server.url, server.served.name, server.token or "none")
+    with served_by_ray((run / "export" / SERVE_FILE).read_text(), tmp_path / "ray") as url:
+        assert answers(url, "helper", "none") == ours
+
+
+def test_ray_serve_llm_serves_an_adapter_of_an_object_store_alike(run, tmp_path, s3_server, s3_root):
+    """The base ends no answer with the token that the training ends it with."""
+    s3 = boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1", **CREDENTIALS)
+    for file in (run / "export/adapter").iterdir():
+        s3.upload_file(str(file), s3_root.removeprefix("s3://"), f"export/adapter/{file.name}")
+    described = config(name="helper", lora={"rank": 8})
+    base = Base(str(run.parent / "base"))
+    application = serve_application(described, ["adapter"], base, False, f"{s3_root}/export")
+    with raymill.answer(str(run), port=0) as server:
+        ours = answers(server.url, server.served.name, server.token or "none")
+    keys = {name.upper(): value for name, value in CREDENTIALS.items()}
+    store = keys | {"AWS_ENDPOINT_URL": s3_server, "AWS_DEFAULT_REGION": "us-east-1"}
+    with served_by_ray(application, tmp_path / "ray", **store) as url:
+        assert answers(url, "helper-base:adapter", "none") == ours
 
 
 def test_the_benchmark_of_vllm_measures_raymill_answer(run, tmp_path):
