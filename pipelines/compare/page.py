@@ -227,7 +227,7 @@ def _differences(one: Mapping[str, Any], report: Mapping[str, Any]) -> Section:
     ]  # fmt: skip
     groups = "items" if report["groups"] is None else "groups of items"
     title = f"Differences {one['a']} - {one['b']}"
-    words = f"score is {report['score']}. {_DIFFERENCES.format(groups)}"
+    words = with_code(f"score is {report['score']}. {_DIFFERENCES.format(groups)}")
     return table_section(
         f"differences-{one['b'].lower()}", title, DataTable(None, columns, rows), words=words, none="None."
     )
@@ -329,7 +329,7 @@ def _swaps(models: Mapping[str, Any]) -> Section | None:
         for row in one["differences"]
     ]  # fmt: skip
     content: list[Content] = [
-        note(_SWAPS),
+        note(with_code(_SWAPS)),
         DataTable(None, ["Model", ">Items swapped", ">Both answered", ">Same answer (95%)"], same),
         DataTable(None, ["Model", "Measure", "Of", ">Items", ">Difference", ">95%", ">p (Holm)"], rows),
     ]
@@ -360,7 +360,11 @@ def _over_optimisation(report: Mapping[str, Any], config: Mapping[str, Any]) -> 
     ]
     columns = ["Model", ">KL, nats a token", *(f">{reward}" for reward in rewards), ">Wins against A, ties as half"]
     return table_section(
-        "rewards", "Rewards and divergence", DataTable(None, columns, rows), words=_OVER_OPTIMISED, none="None."
+        "rewards",
+        "Rewards and divergence",
+        DataTable(None, columns, rows),
+        words=with_code(_OVER_OPTIMISED),
+        none="None.",
     )
 
 

@@ -58,7 +58,7 @@ def candidates(
         for value in frequent(values):
             yield ErrorSlice("field", f"{name} = {value}", _equal(values, value), everything)
     for low, high in deciles(lengths):
-        rule = f"prompt of {low:,} to {high:,} characters"
+        rule = f"prompt of {low:,}{f' to {high:,}' if high > low else ''} characters"
         yield ErrorSlice("length", rule, (lengths >= low) & (lengths <= high), everything)
     for by, of_items in (("language", languages), ("cluster", clusters)):
         for value in frequent(of_items):
