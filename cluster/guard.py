@@ -85,9 +85,13 @@ class Guard(Generic[Item, Result]):
 
     work: a pure function. Items, results and errors are pickled. The child has the function, and all that it refers to,
         as they are in this process when the child begins.
+
+    Attributes:
+        seconds: processor time of all items so far; of one that took too much, its bound.
     """
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
+        self.seconds = 0.0
         self._work = work
         self._lock = threading.Lock()
         self._child: _Child | None = None
@@ -123,7 +127,8 @@ class Guard(Generic[Item, Result]):
                     self._child = None  # `run` has ended it and closed its pipes
                     raise
                 if not isinstance(outcome, _Ended):
-                    found = outcome
+                    found, seconds = outcome
+                    self.seconds += seconds
                     break
                 self._child = None
                 if outcome.at < 0:
@@ -131,6 +136,7 @@ class Guard(Generic[Item, Result]):
                     if starts == _MOST_STARTS:
                         raise RuntimeError(f"a child process ended {starts} times before its work ({outcome.seen})")
                 elif outcome.problem == "too_slow" or waiting[outcome.at] in tried:
+                    self.seconds += bounds[waiting[outcome.at]].seconds if outcome.problem == "too_slow" else 0
                     failed[waiting.pop(outcome.at)] = Failed(Exceeded(outcome.problem, outcome.seen))
                 else:
                     tried.add(waiting[outcome.at])
@@ -170,13 +176,14 @@ class _Child:
         self._stop = weakref.finalize(self, _stop, self.parent, pid, self._requests, self._results)
         _children.add(self)
 
-    def run(self, items: Sequence[Any], bounds: Sequence[WorkBounds]) -> "list[Any] | _Ended":
-        """The outcome of each item; or why the child ended before it did all of them."""
+    def run(self, items: Sequence[Any], bounds: Sequence[WorkBounds]) -> "tuple[list[Any], float] | _Ended":
+        """(the outcome of each item, their processor seconds); or why the child ended before it did all of them."""
         _LENGTH.pack_into(self._at, 0, -1)
         try:
             _send(self._requests, pickle.dumps((items, bounds), pickle.HIGHEST_PROTOCOL))
             self._wait(bounds)
-            return pickle.loads(_received(self._results))
+            found: tuple[list[Any], float] = pickle.loads(_received(self._results))
+            return found
         except (EOFError, BrokenPipeError):
             return self._ended(bounds)
         except BaseException:  # such as Ctrl-C: what the child sends later is no answer to the next request
@@ -259,7 +266,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
                 if os.getppid() != parent:
                     os._exit(0)
             items, bounds = pickle.loads(_received(requests))
-            outcomes = []
+            outcomes, before = [], time.process_time()
             _limit_memory(base, max(one.memory for one in bounds))
             for number, (item, bound) in enumerate(zip(items, bounds, strict=True)):
                 _LENGTH.pack_into(at, 0, number)
@@ -268,7 +275,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
                 if os.getpid() != own:  # the function forked, and this process would send its results as well
                     os._exit(0)
             signal.setitimer(signal.ITIMER_PROF, 0)
-            _send(results, pickle.dumps(outcomes, pickle.HIGHEST_PROTOCOL))
+            _send(results, pickle.dumps((outcomes, time.process_time() - before), pickle.HIGHEST_PROTOCOL))
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, BrokenPipeError):

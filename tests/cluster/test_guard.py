@@ -374,3 +374,20 @@ def test_processor_time_counts_a_running_child_and_one_that_ended():
     del guard
     ended = processor_seconds() - before
     assert 0.2 < running < 1 and 0.2 < ended < 1
+
+
+def spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    if seconds == 0.2:
+        raise ValueError("no")
+
+
+def test_the_processor_time_of_all_items_is_counted():
+    """Of one that raises too, and of one that is ended its bound."""
+    guard = Guard(spin)
+    guard.map([0.1, 0.2, 0.0], [ROOMY] * 3)
+    assert 0.3 <= guard.seconds < 0.6
+    guard.map([10.0], [TIGHT])
+    assert 0.5 <= guard.seconds < 0.8

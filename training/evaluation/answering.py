@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 
 from raymill.cluster.asking.endpoint import Reply, judged
 from raymill.cluster.errors import DataError
-from raymill.cluster.guard import Exceeded, Guard
+from raymill.cluster.guard import Guard
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
@@ -64,8 +64,8 @@ class ModelFolder:
 
     Raises:
         ConfigError: its attention includes later tokens.
-        DataError: the chat template goes beyond its bounds on a few words; later: it or the tokenizer does on many
-            texts, or predictions depend on later tokens.
+        DataError: the chat template goes beyond its bounds on a few words; later: it or the tokenizer takes too long
+            for all texts so far, or predictions depend on later tokens.
     """
 
     def __init__(self, store: Store, folder: str) -> None:
@@ -131,15 +131,15 @@ class ModelFolder:
 
         Raises:
             _Failed: they fail.
-            DataError: they go beyond their bounds on many items.
+            DataError: they take too long for all items together.
         """
+        before = child.seconds
         try:
-            found = child(item, OF_A_PROMPT)
+            return child(item, OF_A_PROMPT)
         except Exception as error:
-            self._bounds.count(error if isinstance(error, Exceeded) else None)
             raise _Failed(f"the chat template or tokenizer fails ({type(error).__name__}: {error})") from error
-        self._bounds.count(None)
-        return found
+        finally:
+            self._bounds.count(1, len(repr(item)), child.seconds - before)
 
     def _log_of(self, ids: Sequence[int], count: int) -> float:
         """Sum of the log-probabilities of the last `count` tokens, each after those before it."""

@@ -32,7 +32,7 @@ from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 from raymill.training.tokenizer.text_bounds import TextBounds
 
 _CHUNK = 1024  # positions whose logits are in memory at once
-_TOGETHER = 32  # texts that are tokenised before it is counted how many go beyond their bounds
+_TOGETHER = 32  # texts that are tokenised before it is asked how long they took
 _POOLS = ("last", "mean")
 # Attention takes time and memory by the square, and the run that states its length may be of others.
 _MOST_TOKENS = 8192  # of a text
@@ -47,7 +47,7 @@ class LabelModel:
 
     Raises:
         DataError: the folder is damaged, or its probe predicts none of the labels; later: its chat template or
-            tokenizer goes beyond its bounds on many texts.
+            tokenizer takes too long for all texts so far.
     """
 
     def __init__(self, store: Store, folder: str, labels: Sequence[str], length: int) -> None:
@@ -112,9 +112,11 @@ class LabelModel:
 
         found: list[Example] = []
         for start in range(0, len(contents), _TOGETHER):
-            encoded = self._encoder.encode([document(one) for one in contents[start : start + _TOGETHER]])
+            documents, before = [document(one) for one in contents[start : start + _TOGETHER]], self._encoder.seconds
+            encoded = self._encoder.encode(documents)
             found += (one._replace(document=start + one.document) for one in encoded.examples)
-            self._bounds.count_encoded(encoded, min(_TOGETHER, len(contents) - start))
+            size = sum(one.bytes for one in documents)
+            self._bounds.count(len(documents), size, self._encoder.seconds - before)
         return found
 
 

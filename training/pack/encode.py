@@ -231,6 +231,11 @@ class Encoder:
         found |= {token for token in special if token in rendered}
         return sorted(token for token in found & special if token not in _IN_MESSAGES)
 
+    @property
+    def seconds(self) -> float:
+        """Processor time that the chat template and tokenizer took so far."""
+        return self._child.seconds
+
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """Encode documents of one form (text, pair, chat or two answers).
 

@@ -233,14 +233,14 @@ class RewardFolder:
         conversations: messages {role, content}, of which the last is of the assistant.
 
         Raises:
-            DataError: a score is not finite, or the chat template or tokenizer goes beyond its bounds on many
-                conversations.
+            DataError: a score is not finite, or the chat template or tokenizer takes too long for all conversations so
+                far.
         """
         made = []
         for messages in conversations:
-            encoded = _encoded(self._scores.encoder, Chat([dict(one) for one in messages]))
-            self._scores.bounds.count_encoded(encoded, 1)
-            made.append(_last(encoded))
+            encoder, before = self._scores.encoder, self._scores.encoder.seconds
+            made.append(_last(_encoded(encoder, Chat([dict(one) for one in messages]))))
+            self._scores.bounds.count(1, len(repr(messages)), encoder.seconds - before)
         fit = [at for at, one in enumerate(made) if one is not None and len(one.ids) <= self._scores.longest]
         found = dict(zip(fit, self._scores.of_ids([made[at].ids.tolist() for at in fit]), strict=True))  # type: ignore[union-attr]
         return [found.get(at, math.nan) for at in range(len(made))]

@@ -1,7 +1,7 @@
 """Whether the chat template and tokenizer of a folder end: both are programs of whoever made it.
 
-Each text has a bound on its time and memory. A folder that goes beyond it on many texts would take hours, so it is
-refused: when it is loaded, by a few short conversations, and later by the fraction of texts beyond their bounds.
+Each text has a bound on its time and memory. A folder that needs about as much for each of many texts would take hours,
+so it is refused: when it is loaded, by a few short conversations, and later by the processor time of all texts so far.
 """
 
 from transformers import PreTrainedTokenizerFast
@@ -9,22 +9,22 @@ from transformers import PreTrainedTokenizerFast
 from raymill.cluster.errors import DataError
 from raymill.cluster.formats import plural
 from raymill.cluster.guard import Exceeded
-from raymill.training.pack.encode import Encoded
 from raymill.training.pack.template import render_checked
 
-_LEAST, _FRACTION = 10, 0.1  # texts beyond their bounds for which a folder is refused; of all so far
-_EXCEEDED = "_too_slow", "_too_large"  # ends of the reasons of an encoder
+# Seconds of processor time for which a folder is refused: in any case, for each text, and for each of its bytes. A text
+# of 1 kB takes about a millisecond.
+_SECONDS, _PER_TEXT, _PER_BYTE = 100.0, 0.3, 5e-6
 
 
 class TextBounds:
-    """Counts the texts on which a folder's chat template or tokenizer goes beyond its bounds.
+    """The bound on the time that a folder's chat template and tokenizer take for all texts together.
 
     Raises:
         DataError: the chat template goes beyond them on a conversation of a few words.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, folder: str) -> None:
-        self._folder, self._texts, self._exceeded = folder, 0, 0
+        self._folder, self._texts, self._bytes, self._seconds = folder, 0, 0, 0.0
         if tokenizer.chat_template:
             try:
                 render_checked(tokenizer)
@@ -33,22 +33,17 @@ class TextBounds:
             except Exception:  # with other messages it may do
                 pass
 
-    def count(self, exceeded: object) -> None:
-        """Count a text. exceeded: the bound that it exceeded; None if it did not.
+    def count(self, texts: int, size: int, seconds: float) -> None:
+        """Count texts of `size` bytes together that took `seconds` of processor time.
 
         Raises:
-            DataError: there are at least ten, and at least a tenth of all texts so far.
+            DataError: all texts so far took longer than 100 s, 0.3 s for each and 5 s per megabyte.
         """
-        self._texts += 1
-        self._exceeded += bool(exceeded)
-        if exceeded and self._exceeded >= max(_LEAST, _FRACTION * self._texts):
-            raise self._error(f"on {self._exceeded:,} of {plural(self._texts, 'text')}", exceeded)
-
-    def count_encoded(self, encoded: Encoded, number: int) -> None:
-        """Count the first `number` documents of what `Encoder.encode` returned."""
-        exceeded = {one.document: one.reason for one in encoded.misfits if one.reason.endswith(_EXCEEDED)}
-        for at in range(number):
-            self.count(exceeded.get(at))
+        self._texts += texts
+        self._bytes += size
+        self._seconds += seconds
+        if self._seconds > _SECONDS + _PER_TEXT * self._texts + _PER_BYTE * self._bytes:
+            raise self._error(f"on {plural(self._texts, 'text')}", f"{self._seconds:,.0f} s for {self._bytes:,} bytes")
 
     def _error(self, where: str, bound: object) -> DataError:
         return DataError(

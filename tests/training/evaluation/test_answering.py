@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import shutil
 import time
 
@@ -18,6 +17,7 @@ from raymill.training.evaluation.answering import ModelFolder, loaded
 from raymill.training.evaluation.answers import answer_prompts
 from raymill.training.pack import template
 from raymill.training.pack.template import CHATML
+from raymill.training.tokenizer import text_bounds
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.model_folders import chat_model
 
@@ -145,18 +145,31 @@ def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder
         ModelFolder(Store(), changed(folder, tmp_path, "{% if messages | length == 3 %}" + LOOP + "{% endif %}"))
 
 
-def test_a_template_that_does_not_end_for_many_prompts_is_refused(folder, tmp_path, monkeypatch):
-    """It costs its bound on each, so a thousand items would take hours."""
+@pytest.mark.parametrize(("times", "seconds"), [(99999, 1.0), (6, 0.3)], ids=["beyond its bound", "below it"])
+def test_a_template_that_takes_long_for_many_prompts_is_refused(folder, tmp_path, monkeypatch, times, seconds):
+    """Its bound on each, or nearly as much: a thousand items would take hours."""
     monkeypatch.setattr(answering, "OF_A_PROMPT", WorkBounds(0.2, 1 << 30))
-    loop = "{% if messages[0].content[:4] == 'Slow' %}" + LOOP + "{% endif %}" + CHATML
+    monkeypatch.setattr(text_bounds, "_SECONDS", seconds)
+    monkeypatch.setattr(text_bounds, "_PER_TEXT", 0.01)
+    loop = "{% if messages[0].content[:4] == 'Slow' %}" + LOOP.replace("99999", str(times), 1) + "{% endif %}" + CHATML
     model = ModelFolder(Store(), changed(folder, tmp_path, loop))
+    outcomes = []
 
     def send(text):
-        return asyncio.run(model.send(request(text)))
+        outcomes.append(asyncio.run(model.send(request(text))).outcome)
 
-    for _ in range(3):
-        assert {send("Slow.").outcome for _ in range(2)} == {"refused"}
-        assert math.isnan(model.log_likelihood([{"role": "user", "content": "Slow."}], "yes")[0])
-        assert send("Hello.").outcome == "answered"
-    with pytest.raises(DataError, match=r"changed: its chat template .* on 10 of 13 texts \(too_slow \(over 0.2 s"):
-        send("Slow.")
+    said = r"changed: its chat template .* its bounds on \d+ texts \(\d s for [\d,]+ bytes"
+    with pytest.raises(DataError, match=said):
+        for _ in range(100):
+            send("Hello.")
+            send("Slow.")
+            model.log_likelihood([{"role": "user", "content": "Slow."}], "yes")
+    assert len(outcomes) >= 3 and set(outcomes[::2]) == {"answered"}
+    assert set(outcomes[1::2]) == {"refused" if times == 99999 else "answered"}
+
+
+def test_a_model_that_answers_in_time_is_never_refused(folder, monkeypatch):
+    monkeypatch.setattr(text_bounds, "_SECONDS", 0)
+    model = ModelFolder(Store(), str(folder))
+    for _ in range(20):
+        assert asyncio.run(model.send(request("Hello."))).outcome == "answered"

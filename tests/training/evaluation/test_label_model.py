@@ -14,6 +14,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.evaluation import label_model
 from raymill.training.evaluation.label_model import LabelModel
 from raymill.training.pack import encode
+from raymill.training.tokenizer import text_bounds
 from tests.support.train_inline import LENGTH, sentences, train_inline, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -99,7 +100,7 @@ def test_a_text_is_cut_whatever_length_the_run_states(probe, monkeypatch):
     assert max(rows) == 16 and not np.isnan(found).any()
 
 
-def test_a_tokenizer_that_goes_beyond_its_bounds_on_a_tenth_of_the_texts_is_refused(probe, monkeypatch):
+def test_a_tokenizer_that_takes_too_long_for_all_texts_is_refused(probe, monkeypatch):
     model = LabelModel(Store(), str(probe / "export/probe"), KINDS, LENGTH)
     texts = [f"The river is {at} long" for at in range(40)]
     alone = np.concatenate([model.probabilities([one]) for one in texts])
@@ -108,7 +109,10 @@ def test_a_tokenizer_that_goes_beyond_its_bounds_on_a_tenth_of_the_texts_is_refu
     slow = "The river is long " * 50_000
     found = model.probabilities([*[slow] * 4, "The river", *[slow] * 5])
     assert np.isfinite(found).all(axis=1).nonzero()[0].tolist() == [4]
-    with pytest.raises(DataError, match=r"export/probe: its chat template or tokenizer .* on 10 of 91 texts"):
+    monkeypatch.setattr(text_bounds, "_SECONDS", 0)
+    monkeypatch.setattr(text_bounds, "_PER_TEXT", 0)
+    monkeypatch.setattr(text_bounds, "_PER_BYTE", 0)
+    with pytest.raises(DataError, match=r"export/probe: its chat template or tokenizer .* on 91 texts \(0 s for 9,"):
         model.probabilities([slow])
 
 
