@@ -67,6 +67,8 @@ _ADVICE = {
     "bad_utf8": "Write the file as UTF-8; of UTF-16, for example, `iconv -f UTF-16 -t UTF-8 FILE` makes it.",
 }
 _THREADS = 16  # they wait for the store
+_MOST_DIGITS = 18  # of a whole number as text, which Python takes time with the square of its digits to read
+_LONGEST_LABEL = 1000  # characters
 _CHECKED = ("open", "header")  # columns of formats whose files are checked
 _PROBLEMS = (
     PROBLEMS
@@ -383,9 +385,10 @@ def _document(
         if column is None:
             return None
         value = _value(row, column)
-        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        is_number = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+        number = int(value) if is_number else value
         if not (type(number) is int and 0 <= number <= most):
-            raise _Refused(f"bad_{role}", f"column {column} is {value!r}")
+            raise _Refused(f"bad_{role}", f"column {column} is {value!r:.200}")
         return number
 
     def copies() -> float:
@@ -402,6 +405,8 @@ def _document(
     id, group, stratum, label = name("id"), name("group"), name("stratify"), name("label")
     if "label" in columns.named and label is None:
         raise _Refused("no_class")
+    if label is not None and len(label) > _LONGEST_LABEL:
+        raise _Refused("bad_label", f"column {columns.named['label']} has {len(label):,} characters")
     split = name("split")
     split_index = SPLITS.index(file_split) if file_split else None
     if "split" in columns.named:

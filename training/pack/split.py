@@ -44,6 +44,7 @@ MAX_RANKED = 4096
 LOOKED_AT = 4 * MAX_RANKED
 _MAX_STRATA = 1000
 _MAX_CLASSES = 1000
+_MOST_DIGITS = 18  # of a class that is sorted as a number
 _END = 1 << 64
 _TRAIN, _TEST = SPLITS.index("train"), SPLITS.index("test")
 _FILES_AT_ONCE = 64
@@ -342,7 +343,7 @@ def find_classes(corpora: Sequence[FrozenCorpus], surveys: Sequence[Surveyed]) -
         raise ConfigError(f"columns.label: only one value, {classes}; a classifier needs two or more classes.")
 
     def order(name: str) -> tuple[bool, int, str]:
-        is_integer = name.removeprefix("-").isdecimal() and name.isascii()
+        is_integer = name.removeprefix("-").isdecimal() and name.isascii() and len(name) <= _MOST_DIGITS
         return not is_integer, int(name) if is_integer else 0, name
 
     return tuple(sorted(classes, key=order))

@@ -10,9 +10,10 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.secret_values import remember, shortened
+from raymill.cluster.secret_values import remember, shortened, without_known
 from raymill.pipelines.prepare.fetch import client
 from raymill.pipelines.prepare.fetch.client import RequestFailed, Response, same_server, shown, without_parameters
 from raymill.pipelines.prepare.fetch.settings import Api, Auth, Paging
@@ -52,7 +53,13 @@ def pages(settings: Api, position: str | None, where: str) -> Iterator[Page]:
             before = digest
             following = _next(paging, position, value, found, answer)
             if following is not None and paging.by == "next":
-                following = without_parameters(following, secrets[1])  # positions are kept
+                following = without_parameters(following, secrets[1])
+            # Positions are kept.
+            if following is not None and any(without_known(one) != one for one in (following, unquote(following))):
+                raise DataError(
+                    f"{where}: {shown(answer.url)} names the next page with the secret of `auth`, which would be "
+                    "written to the output. Choose another way of `paging`, or send the secret in a header."
+                )
             if following is not None and following == position:
                 raise DataError(f"{where}: {shown(answer.url)} names itself as the next page. Correct `paging`.")
             if following is not None and not _is_utf8(following):

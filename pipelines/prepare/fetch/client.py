@@ -363,9 +363,9 @@ def shown(url: httpx2.URL | str) -> str:
 
 
 def without_parameters(url: str, names: Collection[str]) -> str:
-    """The address without parameters of these names."""
-    parsed = httpx2.URL(url)
-    for name in set(names) & set(parsed.params):
+    """The address without parameters of these names, in capitals or not."""
+    parsed, lower = httpx2.URL(url), {name.lower() for name in names}
+    for name in [one for one in parsed.params if one.lower() in lower]:
         parsed = parsed.copy_remove_param(name)
     return str(parsed) if parsed != httpx2.URL(url) else url
 

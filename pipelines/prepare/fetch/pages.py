@@ -26,6 +26,8 @@ from raymill.pipelines.prepare.fetch.snapshot import Page, Unread, now
 
 _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
 _RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5
+# Rules of the servers asked last are kept: bytes of their files, which take 16 times as much memory, and servers.
+_KEPT_BYTES, _KEPT_SERVERS = 4 << 20, 1000
 _RATE = re.compile(r"[0-9]{1,9}(?:/[0-9]{1,9})?")
 _INPUT = Input(path="/")
 _ACCEPT = {"Accept": "text/html, text/plain;q=0.5"}
@@ -88,7 +90,7 @@ class _Visitor:
 
     connection: client.Client
     delay_s: float
-    _rules: dict[str, RobotFileParser] = field(default_factory=dict)
+    _rules: dict[str, tuple[RobotFileParser, int]] = field(default_factory=dict)  # with the bytes of the file
     _last: dict[str, float] = field(default_factory=dict)
 
     def approach(self, url: str) -> None:
@@ -102,9 +104,10 @@ class _Visitor:
         except ValueError as error:
             raise RequestFailed("http_error", f"{shortened(url, 200)}: is no address ({error})") from error
         server = f"{parts.scheme}://{parts.netloc}"
-        if server not in self._rules:
-            self._rules[server] = self._fetched_rules(server)
-        rules = self._rules[server]
+        kept = self._rules.pop(server) if server in self._rules else self._fetched_rules(server)
+        self._rules[server], (rules, _) = kept, kept
+        while sum(bytes for _, bytes in self._rules.values()) > _KEPT_BYTES or len(self._rules) > _KEPT_SERVERS:
+            del self._rules[next(iter(self._rules))]
         if not rules.can_fetch(USER_AGENT, url):
             raise RequestFailed("robots_forbid", url)
         wanted = rules.crawl_delay(USER_AGENT)
@@ -116,9 +119,12 @@ class _Visitor:
         if server in self._last:
             client.pause(self._last[server] + delay - time.monotonic())
         self._last[server] = time.monotonic()
+        if len(self._last) > _KEPT_SERVERS:
+            del self._last[min(self._last, key=self._last.__getitem__)]
 
-    def _fetched_rules(self, server: str) -> RobotFileParser:
-        rules, address = RobotFileParser(), f"{server}/robots.txt"
+    def _fetched_rules(self, server: str) -> tuple[RobotFileParser, int]:
+        """(the rules of a server, the bytes of its robots.txt)."""
+        rules, address, text = RobotFileParser(), f"{server}/robots.txt", ""
         self._wait(server, self.delay_s)
         try:
             text = self.connection.get(address).body[:_RULES_BYTES].decode("utf-8", "replace")
@@ -132,7 +138,7 @@ class _Visitor:
                 raise RequestFailed(
                     "robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}"
                 ) from error
-        return rules
+        return rules, len(text)
 
 
 def _is_rule(line: str) -> bool:

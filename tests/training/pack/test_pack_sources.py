@@ -137,13 +137,13 @@ def test_of_a_folder_records_are_read_before_documents_and_a_stated_format_befor
 
 
 def test_tables_of_text_have_columns_groups_and_folds_like_others(tmp_path):
-    (tmp_path / "a.csv").write_text("q;a;group_id;fold\nHi;Yo;g;0\nHo;Ya;g;1\nHe;Ye;h;x\n")
+    (tmp_path / "a.csv").write_text("q;a;group_id;fold\nHi;Yo;g;0\nHo;Ya;g;1\nHe;Ye;h;x\nHu;Yu;h;" + 5000 * "9" + "\n")
     corpus = Corpus(path=str(tmp_path), delimiter=";")
     columns = Columns(prompt="q", completion="a", fold="fold")
     left_out = LeftOut()
     found = list(all_documents(freeze_corpus(Store(), corpus, columns, 1 << 20), left_out))
     assert [(one.content, one.fold) for one in found] == [(Pair("Hi", "Yo"), 0), (Pair("Ho", "Ya"), 1)]
-    assert len({one.key for one in found}) == 1 and left_out.reasons == {"bad_fold": 1}
+    assert len({one.key for one in found}) == 1 and left_out.reasons == {"bad_fold": 2}
     with pytest.raises(ConfigError, match=r"no column x \(columns.completion\). It has: q, a, group_id, fold"):
         freeze_corpus(Store(), corpus, Columns(prompt="q", completion="x"), 1 << 20)
 

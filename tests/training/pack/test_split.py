@@ -21,6 +21,7 @@ from raymill.training.pack.corpus import FrozenCorpus, freeze_corpus
 from raymill.training.pack.packed_run import PackedRun
 from raymill.training.pack.split import (
     Surveyed,
+    find_classes,
     read_survey,
     survey_first_documents,
     survey_here,
@@ -61,6 +62,18 @@ def test_units_find_what_reading_the_whole_corpus_finds(tmp_path, monkeypatch, u
     assert len(expected.cuts.strata) == 8 and expected.classes == {"0", "1", "2", "3", "4"}
     assert by_units(tmp_path, corpus) == expected
     assert not list((tmp_path / "_work" / "survey").rglob("*.slices")), "only the cuts and classes stay"
+
+
+def test_classes_are_in_the_order_of_their_numbers(tmp_path):
+    """Of more digits than a number has: as texts. A text is no class."""
+    names = ["10", "9", "-1", "b", "9" * 900, "9" * 5000]
+    corpus = frozen(
+        tmp_path,
+        [{"text": f"text {at}", "label": name, "group": at, "language": "en"} for at, name in enumerate(names)],
+        1,
+    )
+    surveyed = survey_here(corpus, SPLIT, classes=True)
+    assert find_classes([corpus], [surveyed]) == ("-1", "9", "10", "9" * 900, "b")
 
 
 @settings(max_examples=25, deadline=None)

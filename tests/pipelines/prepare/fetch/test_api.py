@@ -227,11 +227,12 @@ def test_the_next_page_is_not_asked_of_another_server(site, monkeypatch):
         fetched(site, records="items", paging={"by": "next", "field": "next"}, auth={"variable": "DESK_TOKEN"})
 
 
-def test_a_secret_that_the_next_address_repeats_is_no_part_of_its_position(site, monkeypatch):
+@pytest.mark.parametrize("name", ["key", "KEY"])
+def test_a_secret_that_the_next_address_repeats_is_no_part_of_its_position(site, monkeypatch, name):
     monkeypatch.setenv("DESK_TOKEN", "hunter2")
 
     def answer(asked: Asked) -> Reply:
-        following = None if "from" in asked.parameters else "/t?from=1&key=hunter2"
+        following = None if "from" in asked.parameters else f"/t?from=1&{name}=hunter2"
         return as_json({"next": following, "items": [{"id": len(asked.parameters)}]})
 
     site.answers["/t"] = answer
@@ -239,6 +240,25 @@ def test_a_secret_that_the_next_address_repeats_is_no_part_of_its_position(site,
     found = fetched(site, records="items", paging={"by": "next", "field": "next"}, auth=auth)
     assert [one.parameters.get("key") for one in site.asked] == ["hunter2", "hunter2"]
     assert len(found) == 2 and "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("by", "following", "auth"),
+    [
+        ("next", "/t?from=1&u=hunter2/x", {"parameter": "key"}),
+        ("next", "/t?from=1&u=%68unter2%2Fx", {"parameter": "key"}),
+        ("next", "/t?from=1&u=hunter2/x", {}),
+        ("cursor", "hunter2/x:2", {}),
+    ],
+)
+def test_a_position_with_the_secret_is_not_kept(site, monkeypatch, by, following, auth):
+    monkeypatch.setenv("DESK_TOKEN", "hunter2/x")
+    site.answers["/t"] = as_json({"next": following, "items": [{"id": 1}]})
+    with pytest.raises(
+        DataError, match=r"the next page with the secret of `auth`.*or send the secret in a header"
+    ) as seen:
+        fetched(site, records="items", paging={"by": by, "field": "next"}, auth={"variable": "DESK_TOKEN"} | auth)
+    assert "unter2" not in str(seen.value)
 
 
 def test_requests_are_not_sent_faster_than_allowed(site, no_waiting):

@@ -50,6 +50,17 @@ def test_robots_txt_is_obeyed_and_read_once(site, no_waiting):
     assert len([wait for wait in no_waiting if 8 < wait <= 9]) == 3, "the delay that robots.txt wants"
 
 
+@pytest.mark.parametrize("bound", ["_KEPT_BYTES", "_KEPT_SERVERS"])
+def test_rules_of_the_servers_asked_last_are_kept(site, monkeypatch, bound):
+    """A server may lead to any number of its names."""
+    site.answers |= {"/robots.txt": Reply("User-agent: *\n", kind="text/plain"), "/a": as_html(ARTICLE)}
+    monkeypatch.setattr(visiting, bound, 28 if bound == "_KEPT_BYTES" else 2)
+    one, two, three = (site.url.replace("127.0.0.1", name) + "/a" for name in ("127.0.0.1", "localhost", "LOCALHOST"))
+    found = visited(site, one, two, f"{one}?2", three, f"{one}?3", f"{two}?2")
+    assert sum(len(page.records) for page in found) == 6
+    assert site.paths().count("/robots.txt") == 4, "of one, two and three, and of two again"
+
+
 def test_of_robots_txt_the_beginning_is_read(site, monkeypatch):
     rules = "User-agent: *\nDisallow: /a\n"
     monkeypatch.setattr(visiting, "_RULES_BYTES", len(rules))
