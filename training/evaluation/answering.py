@@ -21,7 +21,6 @@ from transformers import GenerationConfig
 from raymill.cluster.asking.endpoint import Reply, judged
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Guard
-from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.evaluation.generate import OF_A_PROMPT, problem_of, prompt_ids, stop_ids
@@ -30,10 +29,9 @@ from raymill.training.model_folder.folder import (
     addition_in,
     link_data,
     model_folder,
-    read_shapes,
-    refuse_foreign_files,
     weight_files,
 )
+from raymill.training.models.adapters import load_adapted
 from raymill.training.models.base import load_base, named_config
 from raymill.training.tokenizer.load_tokenizer import load_tokenizer, pad_id
 from raymill.training.tokenizer.text_bounds import TextBounds
@@ -262,22 +260,11 @@ def _whole_or_adapted(store: Store, folder: str, dtype: torch.dtype) -> Any:
     """The causal language model of a folder, or of its adapter on the base.
 
     Raises:
-        DataError: the adapter is none of a causal language model, or its settings are of other sizes than its tensors.
+        DataError: the adapter is none of a causal language model, or as of `load_adapted`.
     """
     if (found := addition_in(store, folder)) is None:
         return load_base(store, Model(name=folder), 0, dtype, None)
-    sizes = {size for shape in read_shapes(store, found.tensors).values() for size in shape}
-    stated = {one for name in ("r", "num_virtual_tokens") if (one := found.settings.get(name)) is not None}
-    kind, task = found.settings.get("peft_type"), found.settings.get("task_type")
-    if kind not in ("LORA", "PREFIX_TUNING", "PROMPT_TUNING") or task != "CAUSAL_LM" or not stated <= sizes:
-        raise DataError(
-            f"{folder}: its adapter ({kind}, {task}) is none that `raymill train` exports for a language model. Export "
-            "the run again, or give its merged model."
-        )
-    local = Path(local_folder(store, folder))
-    refuse_foreign_files(local)
-    base = load_base(store, found.base, 0, dtype, None)
-    return PeftModel.from_pretrained(base, str(local), local_files_only=True)
+    return load_adapted(store, folder, found, ("LORA", "PREFIX_TUNING", "PROMPT_TUNING"), "CAUSAL_LM", dtype)
 
 
 def _prompt_and_answer(tokenizer: Any, both: tuple[Sequence[Mapping[str, Any]], str]) -> tuple[list[int], list[int]]:

@@ -23,6 +23,7 @@ from raymill.training.compile_choice import refuse_selective
 from raymill.training.config import TrainConfig
 from raymill.training.config_parts import Model
 from raymill.training.context_heads import refuse_heads
+from raymill.training.model_folder.adapter_settings import adapter_settings
 from raymill.training.model_folder.folder import (
     Addition,
     Shapes,
@@ -156,16 +157,14 @@ def refuse_other_adapter(store: Store, folder: str, found: Addition) -> None:
     """Check that an adapter is one of a reward model.
 
     Raises:
-        DataError: it is not, or its settings are of other sizes than its tensors.
+        DataError: it has no score, or as of `adapter_settings`.
     """
-    shapes = read_shapes(store, found.tensors)
-    sizes = {size for shape in shapes.values() for size in shape}
-    kind, task = found.settings.get("peft_type"), found.settings.get("task_type")
-    heads = [shape for name, shape in shapes.items() if name.endswith(".score.weight")]
-    if (kind, task) != ("LORA", "SEQ_CLS") or found.settings.get("r") not in sizes or [one[0] for one in heads] != [1]:
+    adapter_settings(store, folder, found, ("LORA",), "SEQ_CLS")
+    heads = [shape for name, shape in read_shapes(store, found.tensors).items() if name.endswith(".score.weight")]
+    if [one[0] for one in heads] != [1]:
         raise DataError(
-            f"{folder}: its adapter ({kind}, {task}) is none of a reward model. Give the export of a training with "
-            "objective: reward."
+            f"{folder}: its adapter has no score, as a reward model has. Give the export of a training with objective: "
+            "reward."
         )
 
 

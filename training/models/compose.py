@@ -34,6 +34,7 @@ from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
+from raymill.training.model_folder.adapter_settings import LARGEST_ALPHA, PLAIN_INITIALISATIONS
 from raymill.training.model_folder.folder import model_fingerprint, read_object, read_shapes, refuse_foreign_files
 from raymill.training.models.base import load_base
 from raymill.training.models.quiet import quiet_libraries
@@ -50,9 +51,6 @@ _OF_A_PATTERN = WorkBounds(5, 1 << 30)
 _PLAIN = re.compile(r"[\w.-]+")
 # Settings of `peft.LoraConfig` about the base model and the shape of its matrices.
 _OF_THE_BASE = ("peft_type", "task_type", "base_model_name_or_path", "revision", "fan_in_fan_out")
-_LARGEST_ALPHA = 1e30
-# Values of `init_lora_weights` that do not change the base when the adapter is loaded.
-_PLAIN_INITIALISATIONS = (None, True, False, "gaussian", "orthogonal")
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def _require_exact(adapter: LoraAdapter) -> None:
         "it is added after certain tokens alone (alora_invocation_tokens)": config.get("alora_invocation_tokens"),
         "it adapts pooled inputs (use_qalora)": config.get("use_qalora"),
         f"peft changes the base when it loads it (init_lora_weights: {str(config.get('init_lora_weights'))[:40]!a})":
-            config.get("init_lora_weights") not in _PLAIN_INITIALISATIONS,
+            config.get("init_lora_weights") not in PLAIN_INITIALISATIONS,
     }  # fmt: skip
     if found := [reason for reason, holds in reasons.items() if holds]:
         raise ConfigError(f"--adapter {adapter.name}: cannot be combined exactly: {'; '.join(found)}. Leave it out.")
@@ -208,9 +206,9 @@ def _require_exact(adapter: LoraAdapter) -> None:
     patterns = config.get("alpha_pattern") or {}
     alphas = [config["lora_alpha"], *patterns.values()] if isinstance(patterns, dict) else [None]
     numbers = [alpha for alpha in alphas if isinstance(alpha, int | float) and not isinstance(alpha, bool)]
-    if len(numbers) < len(alphas) or not all(abs(alpha) < _LARGEST_ALPHA for alpha in numbers):
+    if len(numbers) < len(alphas) or not all(abs(alpha) < LARGEST_ALPHA for alpha in numbers):
         raise ConfigError(
-            f"--adapter {adapter.name}: {CONFIG}: lora_alpha and alpha_pattern want numbers below {_LARGEST_ALPHA:g}."
+            f"--adapter {adapter.name}: {CONFIG}: lora_alpha and alpha_pattern want numbers below {LARGEST_ALPHA:g}."
         )
 
 

@@ -7,21 +7,19 @@ answer has the same score wherever it is from.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.store.copies import local_folder
 from raymill.cluster.store.store import Store
 from raymill.training.config_parts import Model
 from raymill.training.model_folder.checks import refuse_other_adapter
-from raymill.training.model_folder.folder import addition_in, refuse_foreign_files
+from raymill.training.model_folder.folder import addition_in
+from raymill.training.models.adapters import load_adapted
 from raymill.training.models.base import load_base
 from raymill.training.pack.documents import Chat, Document
 from raymill.training.pack.encode import Encoded, Encoder, Example
@@ -176,12 +174,11 @@ def _classifier(store: Store, folder: str, dtype: torch.dtype) -> Any:
     if (found := addition_in(store, folder)) is None:
         return load_base(store, Model(name=folder), 0, dtype, "sdpa", kind=kind)
     refuse_other_adapter(store, folder, found)
-    local = Path(local_folder(store, folder))
-    refuse_foreign_files(local)
-    base = load_base(
-        store, found.base, 0, torch.float32, "sdpa", kind=kind, may_lack={"score.weight"}, num_labels=1
+    model: Any = load_adapted(
+        store, folder, found, ("LORA",), "SEQ_CLS", torch.float32, attention="sdpa", kind=kind,
+        may_lack={"score.weight"}, num_labels=1,
     )  # fmt: skip
-    return PeftModel.from_pretrained(base, str(local), local_files_only=True).merge_and_unload().to(dtype)
+    return model.merge_and_unload().to(dtype)
 
 
 def _is_extended(model: Any) -> bool:
