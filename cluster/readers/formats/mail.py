@@ -61,6 +61,8 @@ _CHARSETS = {
 }  # fmt: skip
 _COLUMNS = ("subject", "prompt", "completion", "messages", "date", "thread")
 _TEXT_TYPES = ("text/plain", "text/html")
+# Characters of a thread among which its forwarded texts are looked for: a second. Later ones count as new.
+_MOST_SEARCHED = 500_000_000
 _BYTES_PER_TEXT = 4  # a message with its attachments to a document
 _MAX_HELD_BYTES = 192 << 20
 _MESSAGE_WORK = 4000  # bytes of text that take as long as a message of a line, 300 microseconds (see RecordWork)
@@ -223,12 +225,13 @@ def _texts(thread: list[_Message]) -> tuple[list[str], list[Cut]]:
 
     A forwarded text that the thread has already is left out.
     """
-    texts, cut, before = list[str](), list[Cut](), ""
+    texts, cut, before, searched = list[str](), list[Cut](), "", 0
     forwards = any(one.forwarded for one in thread)
     for message in thread:
         kept = [message.text]
         for forwarded in message.forwarded:
-            if not message.is_automatic and _letters(forwarded) not in before:
+            searched += len(before)
+            if not message.is_automatic and (searched > _MOST_SEARCHED or _letters(forwarded) not in before):
                 kept.append(forwarded)
             elif not message.is_automatic:
                 cut.append(("forwarded_again", forwarded))

@@ -21,7 +21,6 @@ from raymill.pipelines.annotate.exchange.tool_labels import (
     PRIORITY,
     REASON,
     ToolLabel,
-    Written,
     field_names,
     fields_in,
     list_in,
@@ -233,20 +232,22 @@ def _labels(
     reasons = {user: text_in(value) for user, value, _ in by_question.get(REASON, ())}
     about: dict[str, Any] = {"fields": fields_in(fields, names_of(round.task)), "written": written,
                              "guideline": text_in(metadata.get(GUIDELINE))}  # fmt: skip
-    labelled = {user for user, _, _ in given}
+    labelled, people = {user for user, _, _ in given}, people_in(round, written)
     given = [*given, *((user, None, state) for user, _, state in by_question.get(REASON, ())
                        if user not in labelled and state == "discarded")]  # fmt: skip
     for at, (user, raw, state) in enumerate(given, 1):
         status = _STATUSES.get(state, "labelled") if isinstance(state, str) else "labelled"
         skipped = status == "skipped" or (status == "draft" and raw is None)
         value = None if skipped else value_in(round.task, row, raw)
-        who = people_in(round, written, user)
+        who = [*people.get(user, ()), user] if user else []
         yield ToolLabel(f"{place}, response {at}", task, who, status, value, reasons.get(user, ""), **about)
     if not any(by_question.values()) and task is None:
         yield ToolLabel(place, None, ())
 
 
-def people_in(round: Round, written: Sequence[Written], user: str) -> list[str]:
-    """The names of an annotator: the UUID, and the name that has it."""
-    names = [one.name for one in round.annotators] + [one.annotator for one in written]
-    return [name for name in dict.fromkeys(names) if user and person_id(name) == user] + ([user] if user else [])
+def people_in(round: Round, written: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The names that have a UUID. written: (annotator, digest) of the labels that were exported with the task."""
+    found = dict[str, list[str]]()
+    for name in dict.fromkeys([*(one.name for one in round.annotators), *(name for name, _ in written)]):
+        found.setdefault(person_id(name), []).append(name)
+    return found

@@ -242,6 +242,7 @@ class _Tally:
     reasons: dict[str, _Reason] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     stored: int = 0
+    _compared: tuple[tuple[Mapping[str, Any], str] | None, bool] = (None, False)  # fields and task, and the outcome
 
     def answers(
         self, name: str, origin: str, labels: Iterable[ToolLabel], names: Mapping[str, str]
@@ -282,14 +283,18 @@ class _Tally:
             id, who, label.status, label.value, label.reason, label.seconds, label.at, label.guideline, origin
         )
         digest = digest_of(answer.status, answer.value, answer.reason)
-        for one in label.written:  # the label that was exported, unchanged: its own time counts
-            if (one.annotator, one.digest) == (who, digest):
-                answer = replace(answer, at=one.at, seconds=one.seconds, guideline=one.guideline)
-        row = self.rows.get(id)
-        changed = row is not None and any(
-            not _same(text, row.record.get(column)) for column, text in label.fields.items()
-        )
-        return replace(answer, problem="changed_task") if changed else answer
+        if one := label.written.get((who, digest)):  # the label that was exported, unchanged: its own time counts
+            answer = replace(answer, at=one.at, seconds=one.seconds, guideline=one.guideline)
+        return replace(answer, problem="changed_task") if self._is_changed(label.fields, id) else answer
+
+    def _is_changed(self, fields: Mapping[str, Any], id: str) -> bool:
+        """Whether the annotator saw other texts than those of the task. The labels of a record have the same fields."""
+        before, changed = self._compared
+        if before is None or before[0] is not fields or before[1] != id:
+            row = self.rows.get(id)
+            changed = row is not None and any(not _same(text, row.record.get(name)) for name, text in fields.items())
+            self._compared = (fields, id), changed
+        return changed
 
     def _reason(self, answer: Annotation) -> str:
         """Why a label does not count; empty of those that do. As `read_ballots` finds it."""

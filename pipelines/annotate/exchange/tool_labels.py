@@ -16,7 +16,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from raymill.cluster.examples.plain_numbers import number_in
 from raymill.pipelines.annotate.annotations import Annotation, Status
@@ -46,7 +49,7 @@ class ToolLabel:
         at: when, as `utc` writes it; empty if the file does not say.
         guideline: version of the guideline that the task had when it was exported.
         fields: column -> text that the annotator saw, of those in the file.
-        written: labels that were exported with the task.
+        written: labels that were exported with the task, by annotator and digest.
     """
 
     place: str
@@ -59,15 +62,13 @@ class ToolLabel:
     at: str = ""
     guideline: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
-    written: "Sequence[Written]" = ()
+    written: "Mapping[tuple[str, str], Written]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A label that was exported with a task. digest: of its status, value and reason."""
+    """A label that was exported with a task."""
 
-    annotator: str
-    digest: str
     at: str
     seconds: float | None
     guideline: str
@@ -86,17 +87,17 @@ def written_text(answers: Iterable[Annotation]) -> str:
     return json.dumps(rows, ensure_ascii=False) if rows else ""
 
 
-def written_in(text: Any) -> list[Written]:
-    """The labels in a field `raymill_labels`; those that are damaged are left out."""
+def written_in(text: Any) -> dict[tuple[str, str], Written]:
+    """The labels in a field `raymill_labels`, by annotator and digest; those that are damaged are left out."""
     try:
         rows = parsed(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
-        return []
-    found = []
+        return {}
+    found = {}
     for row in rows if isinstance(rows, list) else ():
         if isinstance(row, list) and len(row) == 5 and all(isinstance(row[at], str) for at in (0, 1, 2, 4)):
-            found.append(Written(cleaned(row[0]), row[1], utc(row[2]) or cleaned(row[2]), seconds_in(row[3]),
-                                 cleaned(row[4])))  # fmt: skip
+            time = utc(row[2]) or cleaned(row[2])
+            found[cleaned(row[0]), row[1]] = Written(time, seconds_in(row[3]), cleaned(row[4]))
     return found
 
 
@@ -298,12 +299,17 @@ def _parts(text: str, raw: Any) -> Iterator[dict[str, Any]]:
 
 def _of_utf16(text: str, shown: str, start: int, end: int) -> tuple[int, int]:
     """Offsets in characters of offsets in UTF-16 units, as some programs count them, if that is the marked text."""
-    units = text.encode("utf-16-le")
-    if not 0 <= start <= end <= len(units) // 2:
+    ends = _utf16_ends(text)
+    if not 0 <= start <= end <= (ends[-1] if len(ends) else 0):
         return start, end
-    first = len(units[: 2 * start].decode("utf-16-le", "ignore"))
-    last = first + len(units[2 * start : 2 * end].decode("utf-16-le", "ignore"))
-    return (first, last) if text[first:last] == shown else (start, end)
+    first, last = (int(ends.searchsorted(one, side="right")) for one in (start, end))
+    return (first, last) if last - first == len(shown) and text[first:last] == shown else (start, end)
+
+
+@lru_cache(maxsize=1)  # a record has any number of parts of the same text
+def _utf16_ends(text: str) -> np.ndarray:
+    """int64[characters]: where each character ends, in UTF-16 units."""
+    return np.cumsum(1 + (np.frombuffer(text.encode("utf-32-le"), np.uint32) > 0xFFFF))
 
 
 def texts_of(row: TaskRow, names: Mapping[str, str]) -> dict[str, str]:

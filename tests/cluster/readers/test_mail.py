@@ -513,3 +513,14 @@ def test_lengths_that_are_wrong_in_many_messages_are_not_looked_for(tmp_path, mo
     messages = [b"Content-Length: 999999\n" + mail(number, ANN, f"text {number}") for number in range(10)]
     assert len(rows_of(tmp_path / "a.mbox", mbox(*messages))) == 10
     assert len(looked) == 3
+
+
+def test_forwarded_texts_are_looked_for_among_a_bounded_number_of_characters(tmp_path, monkeypatch):
+    """A thread may have any number of them beside any text. Those that were not looked for count as new."""
+    asked = mail(1, ANN, "The link is broken.")
+    answer = mail(2, BOB, FORWARDED["Gmail"].replace("Can you help?", "Look at this."), 1)
+    later = mail(3, BOB, FORWARDED["Gmail"].replace("Can you help?", "And again."), 1)
+    monkeypatch.setattr(mail_reader, "_MOST_SEARCHED", len("thelinkisbroken "))
+    (row,) = records(tmp_path / "a.mbox", mbox(asked, answer, later))
+    assert [kind for kind, _ in row["cut"]].count("forwarded_again") == 1
+    assert row["completion"] == "Look at this.\n\nAnd again.\n\nThe link is broken."

@@ -728,3 +728,15 @@ def test_names_on_the_command_line(tmp_path):
     for wrong in (["a1"], ["1="], ["1=a1", "1=a2"]):
         with pytest.raises(ConfigError, match=r"is not of the form 1=a1|has two names"):
             as_names(wrong)
+
+
+def test_the_text_of_a_record_is_compared_once_for_all_its_labels(tmp_path, monkeypatch):
+    """A record may have 16 MiB of either, so comparing each label takes time with the square."""
+    round, compared = helpdesk(tmp_path / "round"), []
+    monkeypatch.setattr(importing, "_same", lambda given, ours: compared.append(given) is None)
+    labels = [{"completed_by": f"a{number}", "result": []} for number in range(50)]
+    (tmp_path / "x.json").write_text(
+        json.dumps([{"data": {"raymill_id": id, "prompt": id}, "annotations": labels} for id in ("t1", "t2")])
+    )
+    assert import_labels(round, [str(tmp_path / "x.json")])["labels"] == 100
+    assert compared == ["t1", "t2"]
