@@ -228,8 +228,10 @@ def _filled(text: str, max_chars: int) -> Iterator[str]:
 def _divided_chunk(chunk: _Chunk, max_chars: int) -> Iterator[str]:
     """The chunk in parts within the bound: a fence, table or list between its lines or items, if they are short enough.
 
-    A fence is closed at the end of each part and opened again; a table has its header in each part.
+    A fence is closed at the end of each part and opened again; a table has its header in each part. If these lines take
+    over half of a part, the chunk is divided as a text: parts would have many times the characters of the chunk.
     """
+    most_repeated = max_chars // 2
     lines = chunk.text.splitlines(keepends=True)
     blank = "".join(reversed([*takewhile(lambda line: not line.strip(), reversed(lines))]))
     if blank and chunk.kind in ("fence", "table"):
@@ -239,15 +241,17 @@ def _divided_chunk(chunk: _Chunk, max_chars: int) -> Iterator[str]:
     if chunk.kind == "fence" and (opened := FENCE.match(lines[0])) is not None:
         close = f"{opened[0]}\n"
         body = lines[1:] if has_open_fence(chunk.text) else lines[1:-1]
-        room = max_chars - len(lines[0]) - len(close) - 1
-        if room >= max((len(line) for line in body), default=1):
+        repeated = len(lines[0]) + len(close) + 1
+        room = max_chars - repeated
+        if repeated <= most_repeated and room >= max((len(line) for line in body), default=1):
             for group in _groups(body, room):
                 end = "" if group.endswith("\n") else "\n"
                 yield f"{lines[0]}{group}{end}{close}"
             return
     if chunk.kind == "table" and len(lines) > 2 and _TABLE_RULE.match(lines[1]):
-        room, head = max_chars - len(lines[0]) - len(lines[1]), lines[0] + lines[1]
-        if room >= max(len(line) for line in lines[2:]):
+        head = lines[0] + lines[1]
+        room = max_chars - len(head)
+        if len(head) <= most_repeated and room >= max(len(line) for line in lines[2:]):
             yield from (head + group for group in _groups(lines[2:], room))
             return
     if chunk.kind == "list":

@@ -148,6 +148,18 @@ def test_a_fence_that_does_not_fit_is_closed_and_opened_again_and_a_table_has_it
     assert [one.text[:2] for one in parts_of(items, 150)] == ["1.", "2.", "3.", "4."]
 
 
+@pytest.mark.parametrize("form", ["|{0}|\n|-|\n{1}", "```{0}\n{1}```\n", "{2}\n{1}{2}\n", "~~~ {0}\n{1}"])
+@pytest.mark.parametrize("chars", [20, 90, 100, 110, 190])
+def test_parts_have_at_most_four_times_the_characters_of_the_text(form, chars):
+    rows = "".join(f"|{n:03}|\n" for n in range(400))
+    text = form.format("a" * chars, rows, "`" * (chars // 2))
+    parts = [one.text for one in parts_of(text, 200)]
+    assert sum(map(len, parts)) <= 4 * len(text) and len(parts) <= 4 * len(text) // 200
+    assert "".join(line for one in parts for line in one.split() if len(line) == 5) == "".join(rows.split())
+    repeats = sum(one.startswith(text.split("\n")[0]) for one in parts) > 2
+    assert repeats == (chars <= 90), "a short header or mark stands in each part"
+
+
 def test_a_list_is_divided_between_items_and_not_within_one():
     items = [f"{n}. Press the button of the lamp.\n\n   Wait until it is green.\n" for n in range(1, 5)]
     assert [one.text for one in parts_of("".join(items), len(items[0]) * 3 // 2)] == items
