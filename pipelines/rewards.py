@@ -18,7 +18,7 @@ import numpy as np
 from raymill.cluster.answer_rewards import JudgeReward, LanguageReward, LengthReward, ScoringReward
 from raymill.cluster.artifact import canonical_json
 from raymill.cluster.asking.answers import ANSWERS, Answers, run_name
-from raymill.cluster.asking.backends import Backends, exported, located
+from raymill.cluster.asking.backends import Backends, located
 from raymill.cluster.asking.calls import Calls
 from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.endpoint import judged_chat, most_bytes
@@ -107,7 +107,7 @@ class RunJudge:
     @classmethod
     def of(cls, store: Store, output: str, name: str, how: JudgeReward, setting: str, **more: str) -> Self:
         """The judge, with the key in the environment; empty if it is not there, which `check` of the reward reports."""
-        found = how.model_copy(update={"model": located(store, exported(store, how.model))})
+        found = how.model_copy(update={"model": located(store, how.model)})
         return cls(store, output, name, found, setting, **{"key": os.environ.get(how.model.key_env or "", ""), **more})
 
     @property
@@ -246,7 +246,7 @@ class RunReward:
         """Raises StorageError, DataError: there is no model."""
         model = None
         if how.path is not None:
-            model = located(store, exported(store, ModelSettings(path=how.path, gpus=how.gpus)))
+            model = located(store, ModelSettings(path=how.path, gpus=how.gpus))
         judge = None if how.judge is None else RunJudge.of(store, output, name, how.judge, f"{setting}.judge")
         return cls(store, how, setting, model, judge)
 

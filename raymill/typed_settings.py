@@ -1696,7 +1696,9 @@ class ModelSettingsSettings(TypedDict, total=False):
     given.
     """
     path: str | None
-    """Folder or URI of a model, as `model` of `train`; null: `endpoint` is given."""
+    """Folder, URI or hub name of a model, or the output of a training (the model that it exported); null: `endpoint`
+    is given.
+    """
     name: str
     """Name of the model at the endpoint."""
     revision: str

@@ -62,13 +62,16 @@ def exported(store: Store, model: ModelSettings) -> ModelSettings:
 
 
 def located(store: Store, model: ModelSettings) -> ModelSettings:
-    """The model. A folder gets its absolute path, and the fingerprint of its files as its revision.
+    """The model that is asked: of the output of `train` what it exported.
+
+    A folder gets its absolute path, and the fingerprint of its files as its revision.
 
     Raises:
         StorageError, DataError: there is no model in the folder.
     """
     if model.path is None:
         return model
+    model = exported(store, model)
     path, found = _located.load()(store, model.path)
     return model.model_copy(update={"path": path, "revision": found, "name": found[:16]})
 

@@ -144,7 +144,10 @@ class ModelSettings(AskedModel):
     """The model that is asked: an endpoint with the OpenAI interface, or a model folder on the machines of the run."""
 
     path: str | None = Field(
-        None, min_length=1, description="Folder or URI of a model, as `model` of `train`; null: `endpoint` is given"
+        None,
+        min_length=1,
+        description="Folder, URI or hub name of a model, or the output of a training (the model that it exported); "
+        "null: `endpoint` is given",
     )
     engine: Literal["transformers", "vllm"] = Field(
         "transformers",

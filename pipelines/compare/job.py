@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from raymill import cluster
 from raymill.cluster.artifact import Artifact, fingerprint
-from raymill.cluster.asking.backends import exported, located
+from raymill.cluster.asking.backends import located
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
 from raymill.cluster.entry import Entry, require_extra
@@ -171,7 +171,7 @@ class CompareJob(RunJob[CompareConfig]):
     @cached_property
     def models(self) -> dict[str, ModelSettings]:
         """Letter -> the model; a folder has its location, and the fingerprint of its files as its revision."""
-        return {letter: located(self.store, exported(self.store, one)) for letter, one in self.config.letters.items()}
+        return {letter: located(self.store, one) for letter, one in self.config.letters.items()}
 
     @cached_property
     def variants(self) -> list[PromptVariant]:
@@ -240,7 +240,7 @@ class CompareJob(RunJob[CompareConfig]):
     def kl_model(self) -> ModelSettings | None:
         """The model of `kl_from`, located; None: there is none."""
         given = self.config.kl_from
-        return None if given is None else located(self.store, exported(self.store, ModelSettings(path=given)))
+        return None if given is None else located(self.store, ModelSettings(path=given))
 
     @cached_property
     def data_digest(self) -> str:

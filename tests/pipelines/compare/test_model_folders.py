@@ -11,6 +11,7 @@ import sacrebleu
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from raymill.cluster.asking.backends import exported, located
 from raymill.cluster.engine import Engine
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.frame.kinds import kind_of
@@ -18,7 +19,7 @@ from raymill.cluster.store.store import Store
 from raymill.pipelines.compare.approaches import training_facts, training_root
 from raymill.pipelines.compare.config import CompareConfig, ComparedModel
 from raymill.pipelines.compare.forgetting import base_of, forgetting
-from raymill.pipelines.compare.job import CompareJob, exported
+from raymill.pipelines.compare.job import CompareJob
 from raymill.pipelines.compare.plan import plan_comparison
 from raymill.pipelines.paired import holm, paired_difference
 from raymill.training.evaluation.answering import LEAST_LOG, ModelFolder, folder_model
@@ -244,6 +245,9 @@ def test_the_output_of_a_training_is_the_model_that_it_exported(monkeypatch, tmp
         monkeypatch,
     )
     assert exported(Store(), ComparedModel(path=made.uri)).path == f"{made.uri}/export/merged"
+    merged, found = located_with_fingerprint(Store(), f"{made.uri}/export/merged")
+    of_run = located(Store(), ComparedModel(path=made.uri))
+    assert (of_run.path, of_run.revision) == (merged, found)
     for path in (made.uri, f"{made.uri}/export/merged"):
         assert training_root(Store(), ComparedModel(path=path)) == made.uri
     assert training_root(Store(), ComparedModel(path=f"{made.uri}/export/base")) is None

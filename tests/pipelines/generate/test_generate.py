@@ -34,6 +34,8 @@ from tests.support import inline
 from tests.support.damaged import cut_gzip, zeroed_parquet
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.inline import prepare_inline
+from tests.support.model_folders import chat_model
+from tests.support.train_inline import train_inline
 
 
 def test_it_writes_records_a_ledger_the_answers_and_what_they_cost(settings, server, monkeypatch, tmp_path):
@@ -282,6 +284,29 @@ def test_a_model_folder_travels_with_its_absolute_path(settings, tmp_path, monke
         settings["model"] = {"path": given}
         config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings | {"budget": None})
         assert GenerateJob(config).submitted()["model"]["path"] == path
+
+
+def test_the_output_of_a_training_is_a_model_that_writes_records(settings, monkeypatch, tmp_path):
+    """It was taught one answer, so each record has that one."""
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / f"docs/{name}.md").write_text(f"The lamp {name} is green.")
+    template = {"prompt": "Say: {{ text }}", "record": {"prompt": "{{ seed.text }}", "completion": "{{ text }}"}}
+    (tmp_path / "say.yaml").write_text(json.dumps(template))
+    taught = [{"prompt": f"Say: The lamp {name} is green.", "completion": "Hold the button."} for name in "abcd"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(one) + "\n" for one in taught))
+    training = {
+        "corpus": {"path": str(tmp_path / "a.jsonl")}, "model": chat_model(tmp_path / "base", 1), "method": "lora",
+        "lora": {"rank": 8}, "steps": 60, "optimizer": {"learning_rate": 1e-2}, "tokens_per_step": 64,
+        "output": str(tmp_path / "sft"),
+    }  # fmt: skip
+    made = train_inline(training, monkeypatch)
+    changes = {
+        "inputs": [{"source": "docs", "path": f"{tmp_path}/docs/[a-d].md"}], "model": {"path": made.uri},
+        "make": {"template": str(tmp_path / "say.yaml")}, "budget": None,
+        "sampling": {"temperature": 0, "max_tokens": 24},
+    }  # fmt: skip
+    run = generate_inline(settings | changes, monkeypatch)
+    assert {one["completion"] for one in rows(run, "records")} == {"Hold the button."}, rows(run, "removed")
 
 
 def test_a_plan_asks_nothing_and_equals_what_a_run_then_costs(settings, server, monkeypatch, tmp_path):
