@@ -74,7 +74,7 @@ VERBS = {
     ),
     "config": Verb(
         Entry("raymill.cluster.inspection:config"),
-        "`config schema`: the JSON schema; `config check FILE`: is it right?",
+        "`config settings KIND`: all settings, explained; `config check FILE`: is it right?; `config schema`",
     ),
 }
 

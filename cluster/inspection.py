@@ -18,6 +18,7 @@ from raymill.cluster.config import load_storage, schema
 from raymill.cluster.errors import DataError, Problem, StorageError
 from raymill.cluster.formats import byte_size, plural
 from raymill.cluster.frame.calls import AnyConfig, Changes, changes_of, config_of
+from raymill.cluster.frame.config_calls import settings as settings_of
 from raymill.cluster.frame.job import Run
 from raymill.cluster.readers.reader import few_rows
 from raymill.cluster.record import RecordFile, record_json
@@ -260,17 +261,24 @@ def shortened(value: object, characters: int = _TEXT_SHOWN) -> object:
 
 
 def config(
-    action: Annotated[str, typer.Argument(help="schema, or check")],
-    file: Annotated[str | None, typer.Argument(help="with check: the config to read")] = None,
+    action: Annotated[str, typer.Argument(help="settings, check, or schema")],
+    file: Annotated[str | None, typer.Argument(help="with settings: the kind; with check: the config to read")] = None,
     override: Annotated[list[str] | None, typer.Option("-o", help="key.sub=value")] = None,
 ) -> None:
-    """`schema` prints the JSON schema of every kind of config; `check FILE` prints it with its defaults."""
+    """`settings KIND` prints all settings of a kind, with their values, defaults and meanings.
+
+    `check FILE` prints a config with its defaults; `schema` the JSON schema of every kind.
+    """
     if action == "schema" and file is None:
         print(json.dumps(schema(), indent=1))
+    elif action == "settings" and file is not None:
+        print(settings_of(file))
     elif action == "check" and file is not None:
         settings = config_of(file, None, override)
         for warning in getattr(settings, "without_effect", ()):
             print(f"warning: {warning}", file=sys.stderr)
         print(settings.model_dump_json(indent=1))
     else:
-        raise typer.BadParameter("write `raymill config schema`, or `raymill config check FILE`")
+        raise typer.BadParameter(
+            "write `raymill config settings KIND`, `raymill config check FILE`, or `raymill config schema`"
+        )

@@ -1,11 +1,14 @@
-"""Configs from Python: `raymill.config.check("curate.yaml")`, `raymill.config.schema()`."""
+"""Configs from Python: `raymill.config.check("curate.yaml")`, `.settings("curate")`, `.schema()`."""
 
 from typing import Any
 
 from raymill.cluster.config import schema
+from raymill.cluster.errors import ConfigError
+from raymill.cluster.frame import kinds
 from raymill.cluster.frame.calls import AnyConfig, Changes, config_of
+from raymill.cluster.settings_reference import settings_text
 
-__all__ = ["check", "schema"]
+__all__ = ["check", "schema", "settings"]
 
 
 def check(config: AnyConfig = None, override: Changes = None, **settings: Any) -> Any:
@@ -20,3 +23,14 @@ def check(config: AnyConfig = None, override: Changes = None, **settings: Any) -
         ConfigError: its `problems` are all mistakes.
     """
     return config_of(config, settings, override)
+
+
+def settings(kind: str) -> str:
+    """All settings of a kind with their values, defaults and meanings, as text.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if kind not in (known := [one.name for one in kinds.kinds() if one.of is None]):
+        raise ConfigError(f"{kind}: no such kind. The kinds are: {', '.join(known)}.")
+    return settings_text(kind)

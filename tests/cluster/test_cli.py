@@ -256,6 +256,14 @@ def test_inspect_looks_two_folders_up_for_the_run_that_a_place_is_part_of(run, t
         assert ("run the command that makes it again" in err) == (deep == "part/of/it")
 
 
+def test_config_settings_prints_every_setting_of_a_kind_and_refuses_other_kinds(run):
+    code, out, _ = run("config", "settings", "compare")
+    assert code == 0 and "gate.least_gain: number, at least 0 or null; default null\n    Gain that the whole" in out
+    assert "\non: text; required\n" in out and max(map(len, out.splitlines())) < 300
+    code, _, err = run("config", "settings", "compair")
+    assert code == 2 and err.startswith("compair: no such kind. The kinds are: curate, prepare, train")
+
+
 def test_config_schema_prints_json_and_check_prints_the_settings_without_secrets(run, tmp_path):
     code, out, _ = run("config", "schema")
     schema = json.loads(out)
