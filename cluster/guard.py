@@ -3,12 +3,14 @@
 A parser in C, such as the HTML parser, cannot be interrupted from Python. So a child process does the work, and the
 operating system ends it at the bound: ITIMER_PROF with the default action of SIGPROF, and RLIMIT_AS. The next item gets
 a new child. A child is a fork of this process, so it imports nothing, and it is kept for the next items. Time is
-processor time of the child, so a busy machine does not change which items exceed it.
+processor time of the child, so a busy machine does not change which items exceed it. Processes that the work starts are
+ended with the child, except one in a group of its own whose child the operating system ends.
 
 Cost: 20 ms for a new child, and 0.1 ms for an item by itself, less for one of many (`Guard.map`).
 Memory: the pages that the child changes. macOS ignores RLIMIT_AS, so there only time is bounded.
 """
 
+import ctypes
 import faulthandler
 import gc
 import mmap
@@ -42,6 +44,7 @@ _WALL_TIME_FACTOR = 30
 _POLL_MS = 1000
 _PARENT_MS = 5000  # how often an idle child looks whether its parent is still there
 _MOST_STARTS = 3
+_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 _STDERR = 2
 
 _children: "weakref.WeakSet[_Child]" = weakref.WeakSet()  # for processor_seconds
@@ -191,16 +194,20 @@ class _Child:
             raise
 
     def _wait(self, bounds: Sequence[WorkBounds]) -> None:
-        """Wait for results. Ends a child that neither ends an item nor uses processor time."""
-        poll = select.poll()  # select() takes no file above 1,023
-        poll.register(self._results, select.POLLIN)
+        """Wait for results. Ends a child that neither ends an item nor uses processor time.
+
+        Raises:
+            EOFError: the child ended without any.
+        """
         before, since = -1, time.monotonic()
-        while not poll.poll(_POLL_MS):
+        while not _comes(self._results, self._pid):
             (at,) = _LENGTH.unpack_from(self._at)
             if at != before:
                 before, since = at, time.monotonic()
             elif time.monotonic() - since > _WALL_TIME_FACTOR * bounds[at].seconds:
+                _end_below(self._pid)
                 os.kill(self._pid, signal.SIGPROF)
+                os.kill(self._pid, signal.SIGCONT)
 
     def _ended(self, bounds: Sequence[WorkBounds]) -> _Ended:
         """Why the child ended."""
@@ -233,6 +240,21 @@ def processor_seconds() -> float:
     return time.process_time() + ended.ru_utime + ended.ru_stime + running
 
 
+def _comes(results: int, pid: int) -> bool:
+    """Whether results or their end come within _POLL_MS.
+
+    Raises:
+        EOFError: the child ended without any. A process that it started may still hold the pipe, so there is no end.
+    """
+    poll = select.poll()  # select() takes no file above 1,023
+    poll.register(results, select.POLLIN)
+    if poll.poll(_POLL_MS):
+        return True
+    if sys.platform == "linux" and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) and not poll.poll(0):
+        raise EOFError
+    return False
+
+
 def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
     """(problem, seen) of the Exceeded for a child's exit status."""
     if status in (-signal.SIGPROF, -signal.SIGALRM):
@@ -243,19 +265,39 @@ def _why(status: int | None, bounds: WorkBounds) -> tuple[str, str]:
 
 
 def _stop(parent: int, pid: int, *pipes: int) -> int | None:
-    """End a child, and return its exit status as subprocess does; None in another process than `parent`."""
+    """End a child and what it started. Returns its exit status as subprocess does; None if this is not `parent`.
+
+    One that ended by itself is a zombie, to which a signal does nothing, and whose id and group are still its own.
+    """
     if os.getpid() != parent:
         return None
     for pipe in pipes:
         os.close(pipe)
-    os.kill(pid, signal.SIGKILL)  # one that ended by itself is a zombie, to which a signal does nothing
+    _end_below(pid)
+    os.kill(pid, signal.SIGKILL)
+    with suppress(OSError):
+        os.killpg(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _end_below(pid: int) -> None:
+    """Stop a process, and end all that it started (Linux)."""
+    found = [pid]
+    for one in found:  # which grows; a stopped process starts no other
+        with suppress(OSError):
+            os.kill(one, signal.SIGSTOP)
+            for thread in Path(f"/proc/{one}/task").glob("*/children"):
+                found += map(int, thread.read_text().split())
+    for one in found[1:]:
+        with suppress(OSError):
+            os.kill(one, signal.SIGKILL)
 
 
 def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int, results: int) -> NoReturn:
     """What the child does: the items of each request, until the parent closes the pipe or ends.
 
-    A parent that is killed closes its end of the pipe, but children that it forked later still have a copy.
+    A parent that is killed closes its end of the pipe, but children that it forked later still have a copy. What the
+    function started ends with this process.
     """
     try:
         base, own = _begin(), os.getpid()
@@ -264,7 +306,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
         while True:
             while not requested.poll(_PARENT_MS):
                 if os.getppid() != parent:
-                    os._exit(0)
+                    os.killpg(0, signal.SIGKILL)
             items, bounds = pickle.loads(_received(requests))
             outcomes, before = [], time.process_time()
             _limit_memory(base, max(one.memory for one in bounds))
@@ -279,7 +321,7 @@ def _serve(work: Callable[[Any], Any], parent: int, at: mmap.mmap, requests: int
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
     except (EOFError, BrokenPipeError):
-        os._exit(0)
+        os.killpg(0, signal.SIGKILL)
     finally:
         os._exit(1)
 
@@ -305,7 +347,11 @@ def guarded_items(items: Callable[[], Iterator[Result]], bounds: WorkBounds) -> 
         os.close(to_parent)
     stop = weakref.finalize(items, _stop, parent, pid, results)
     try:
-        while (outcome := pickle.loads(_received(results))) is not None:
+        while True:
+            while not _comes(results, pid):
+                pass
+            if (outcome := pickle.loads(_received(results))) is None:
+                return
             if isinstance(outcome, Failed):
                 raise outcome.error
             (item,) = outcome
@@ -379,7 +425,13 @@ def _fork() -> int:
 
 
 def _begin() -> int:
-    """What a child does first. Returns the bytes of its address space, as `_address_space`."""
+    """What a child does first. Returns the bytes of its address space, as `_address_space`.
+
+    What it starts is in its group, and what its children leave becomes its own, so that `_stop` finds all of it.
+    """
+    os.setpgid(0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     faulthandler.disable()  # a crash is an outcome here, and needs no traceback
     _hide_traces()
     timers = (signal.SIGPROF, signal.SIGALRM, signal.SIGTERM)

@@ -680,5 +680,13 @@ def call(plugin_method: Callable[..., Any], *arguments: Any) -> Any:
         raise PluginError(shown_error(error)) from error
 
 
+def shown_value(value: object) -> str:
+    """The first 80 characters of a value that user code returned; its type if it has no text, as a very long number."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:
+        return f"a value of type {type(value).__name__}"
+
+
 class PluginError(Exception):
     """User code raised an exception. The message has its class and message in one line."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call, shown_value
 
 SCORES = (
     *("loss", "exact_match", "f1", "bleu", "rouge1", "rouge2", "rougeL", "number_match", "number_match_flexible"),
@@ -54,9 +54,11 @@ def custom_score(plugin: Plugin, answer: Mapping[str, Any], setting: str, fix: s
     try:
         found = call(getattr(made, "score", made), dict(answer))
         with suppress(OverflowError):  # as an int of the digits of an answer
-            if isinstance(found, int | float | np.number | np.bool_) and np.isfinite(value := float(found)):
+            if isinstance(found, int | float | np.integer | np.floating | np.bool_) and np.isfinite(
+                value := float(found)
+            ):
                 return value
-        seen = f"returned {found!r:.80}"
+        seen = f"returned {shown_value(found)}"
     except PluginError as error:
         seen, raised = str(error), error.__cause__
     raise DataError(

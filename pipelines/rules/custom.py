@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call, shown_value
 from raymill.pipelines.rules.rule import Analysis, Check, Dialect, Rule
 from raymill.pipelines.text.texts import Texts
 
@@ -119,8 +119,8 @@ class CustomRule:
                 continue
             if not isinstance(kept, bool | np.bool_):
                 raise DataError(
-                    f"{self.source.use}: returned {kept!r:.80} for the text that begins {text.as_py()[:60]!r}; wanted "
-                    "True, which keeps the document, or False. Correct the rule."
+                    f"{self.source.use}: returned {shown_value(kept)} for the text that begins {text.as_py()[:60]!r}; "
+                    "wanted True, which keeps the document, or False. Correct the rule."
                 )
             found[row] = kept
         return found
@@ -190,7 +190,9 @@ def rule_of(plugin: Plugin) -> CustomRule:
     except PluginError as error:
         raise ConfigError(f"{use}: checks('paper') raised {error}") from error
     if not (isinstance(checks, tuple | list) and checks and all(isinstance(one, Check) for one in checks)):
-        raise ConfigError(f"{use}: checks returned {checks!r:.80}; wanted a tuple of raymill.pipelines.rules.Check")
+        raise ConfigError(
+            f"{use}: checks returned {shown_value(checks)}; wanted a tuple of raymill.pipelines.rules.Check"
+        )
     for check in checks:
         if check.signal not in given or check.reason not in reasons or not math.isfinite(check.threshold):
             raise ConfigError(

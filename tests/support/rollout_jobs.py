@@ -34,7 +34,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", pad_token="</s>")
 
 
-def settings(root: str, **more: Any) -> TrainConfig:
+def settings(root: str, context: Any = None, **more: Any) -> TrainConfig:
     plain: dict[str, Any] = {
         "kind": "train",
         "name": "rewards",
@@ -55,7 +55,7 @@ def settings(root: str, **more: Any) -> TrainConfig:
         "output": f"{root}/run",
         "packed": f"{root}/packed",
     }
-    return TrainConfig.model_validate(plain | more)
+    return TrainConfig.model_validate(plain | more, context=context)
 
 
 def pack_prompts(root: str, count: int = 400, validation: int = 64) -> None:

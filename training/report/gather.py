@@ -80,7 +80,7 @@ FIT = {
     # unlogged_steps: steps taken but missing in steps.jsonl. tokens: without padding. tokens_per_s, mfu: medians over
     # steps; null if not measured. compile_s, validation_s: the parts of `seconds` in torch.compile and in validation.
     # steps_without_spread: of objective grpo, steps that trained nothing, as each group's answers had one reward;
-    # rewards_missing: sampled answers that a judge did not score.
+    # rewards_missing: sampled answers that a judge or a function of the user gave no reward.
     "totals": {
         "steps": int, "planned_steps": int, "unlogged_steps": int, "tokens": int, "label_tokens": int,
         "seconds": float, "tokens_per_s": float | None, "mfu": float | None, "compile_s": float, "validation_s": float,

@@ -67,8 +67,8 @@ def _interruptions(fit: Fit) -> Iterator[str]:
         )
     if missing := totals.get("rewards_missing"):
         yield (
-            f"{count(missing)} sampled answers were not scored by the judge, and not trained on; the answer store has "
-            "what it said."
+            f"{count(missing)} sampled answers have no reward, because a judge or a function gave none, and were not "
+            "trained on. The log of the workers and the answer store have the reasons."
         )
     if fit["unmoved"] and without_spread < totals["steps"]:
         named = ", ".join(fit["unmoved"][:3]) + (", …" if len(fit["unmoved"]) > 3 else "")

@@ -5,6 +5,7 @@ with a bound on time and memory.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from raymill.training.rollouts.programs import run_programs
 
 _BYTES = 1 << 30  # of memory of a child process
 _EPSILON = 1e-4  # added to a group's standard deviation, as in TRL
-_FIX = "Correct the function and run the same command again: the training continues after its last checkpoint."
+_FIX = "Correct the function; with other code the training needs another output, or `--replace`, and begins again."
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ def rewards_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(float64[answers, rewards] before their weights, bool[answers]: whether a reward took too long and counts as 0).
 
-    A reward is NaN where the judge gave none. scores: of the rewards of the kinds LOADED, in their order.
+    A reward is NaN where there is none: the judge gave none, or a function of the user raised an exception or returned
+    something else than a finite number, which is logged. scores: of the rewards of the kinds LOADED, in their order.
 
     Raises:
-        DataError: a reward of the user raised an exception, or returned something else than a finite number.
+        DataError: a function of the user gave no reward for more than half of the answers.
         ConfigError: this machine cannot isolate a program.
     """
     found, slow = np.zeros((len(answers), len(how.rewards))), np.zeros(len(answers), bool)
@@ -71,14 +74,19 @@ def rewards_of(
                 for at, seen in enumerate(run_programs(programs, how.reward_s, _BYTES)):
                     found[at, number], slow[at] = seen is True, slow[at] | (seen is None)
             case _:
-                bounds = [WorkBounds(how.reward_s, _BYTES)] * len(answers)
+                bounds, errors = [WorkBounds(how.reward_s, _BYTES)] * len(answers), list[Exception]()
                 for at, outcome in enumerate(Guard(partial(_guarded, use)).map(list(answers), bounds)):
                     if not isinstance(outcome, Failed):
                         found[at, number] = outcome
                     elif isinstance(outcome.error, Exceeded):
                         slow[at] = True
                     else:
-                        raise outcome.error
+                        found[at, number] = np.nan
+                        errors.append(outcome.error)
+                if 2 * len(errors) > len(answers):
+                    raise errors[0]
+                if errors:
+                    log.warning("no reward for %d of %d answers; the first: %s", len(errors), len(answers), errors[0])
     return found, slow
 
 

@@ -475,7 +475,7 @@ class Rollouts:
         each = rewards.flatten().to_numpy(zero_copy_only=False).reshape(-1, len(self.how.rewards))
         for use, values in zip(self.how.rewards, each.T, strict=True):
             least, most = _RANGES.get(use.kind, (0.0, 1.0))
-            if use.kind == "judge":
+            if use.kind in ("judge", "custom"):  # which may have given none
                 values = values[~np.isnan(values)]
             if not ((values >= least) & (values <= most)).all():
                 return False

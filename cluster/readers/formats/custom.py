@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import Exceeded, Guard
-from raymill.cluster.plugins import Plugin, PluginError, call
+from raymill.cluster.plugins import Plugin, PluginError, call, shown_value
 from raymill.cluster.readers.formats.text_files import whole_file
 from raymill.cluster.readers.inputs import Input, Limits
 from raymill.cluster.readers.reader import PLUGIN_ERROR, Reader, ReaderCounts, Rows, refused
@@ -85,7 +85,7 @@ class CustomReader(Reader):
         text, id = given.get("text"), given.get("id")
         columns = {name: value for name, value in given.items() if name not in ("text", "id") and value is not None}
         if not isinstance(text, str) or not isinstance(id, str | None):
-            raise self._wrong(uri, f"{found!r:.80}")
+            raise self._wrong(uri, shown_value(found))
         if unknown := [name for name in columns if name not in self._columns]:
             raise self._wrong(uri, f"the column {unknown[0]}, which its `columns` does not name,")
         return text, id, {name: value if isinstance(value, str) else str(value) for name, value in columns.items()}

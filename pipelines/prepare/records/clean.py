@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from raymill.cluster.errors import ConfigError, DataError
-from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call, shown_value
 from raymill.cluster.readers.formats.mail_text import without_disclaimers, without_quotes, without_signature
 from raymill.cluster.readers.inputs import Cut
 from raymill.cluster.store import paths
@@ -128,7 +128,7 @@ def _cleaned_by(plugin: Plugin, text: str) -> str:
         if isinstance(cleaned, str):
             cleaned.encode()
             return cleaned
-        seen = f"returned {cleaned!r:.80}"
+        seen = f"returned {shown_value(cleaned)}"
     except (PluginError, UnicodeEncodeError) as error:
         seen = str(error)
     raise DataError(

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.examples.content import FIELDS, Unusable
-from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call, shown_value
 from raymill.cluster.readers.reader import as_json_text
 
 # Sets of fields that are complete content.
@@ -48,7 +48,7 @@ def formed(form: Plugin, fields: Mapping[str, str | None]) -> dict[str, str | No
     if found is None:
         raise Unusable("empty")
     if not isinstance(found, Mapping) or not found.keys() <= {*FIELDS} or not is_content(found):
-        seen = f"the fields {', '.join(map(str, found))}" if isinstance(found, Mapping) else f"{found!r:.80}"
+        seen = f"the fields {', '.join(map(str, found))}" if isinstance(found, Mapping) else shown_value(found)
         raise DataError(
             f"form: {form.use}: returned {seen}, for the row {dict(fields)!r:.200}; wanted a dictionary with one of: "
             f"{WANTED}; or None for a row that is no record. Correct the form."

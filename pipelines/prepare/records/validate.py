@@ -23,7 +23,7 @@ from raymill.cluster.examples.content import Chat, Content, as_columns, question
 from raymill.cluster.examples.texts import texts_of
 from raymill.cluster.guard import Exceeded, Failed, Guard
 from raymill.cluster.json_schema import check_json_schema
-from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call
+from raymill.cluster.plugins import Plugin, PluginError, PluginKind, PluginUse, call, shown_value
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store import paths
 from raymill.cluster.store.copies import local_file, sha256_of
@@ -589,7 +589,7 @@ def _failed_custom(rule: Plugin, content: Content, metadata: Mapping[str, str | 
         kept = call(getattr(made, "keep", made), given)
         if isinstance(kept, bool | np.bool_):
             return None if kept else FailedRule(rule.name, (answer or text)[:_SHOWN], f"a record that {rule.use} keeps")
-        seen = f"returned {kept!r:.80}"
+        seen = f"returned {shown_value(kept)}"
     except PluginError as error:
         seen = str(error)
     raise DataError(
