@@ -461,7 +461,7 @@ def _explain(origins: _Origins, model: type[BaseModel], mistake: Sequence[Mappin
             parent = _dotted(real[:-1]) or "A config"
             names = ", ".join(known)
             meant = _named_elsewhere(model, loc) or _misplaced(model, loc[-1]) or _nearest(str(loc[-1]), known)
-            return Problem.of(where, "no such setting", fix=f"{parent} has: {names}.{meant}")
+            return Problem.of(where, "no such setting", fix=f"{meant} {parent} has: {names}.".lstrip())
         case "invalid_key":
             return Problem.of(origins.path, f"{seen} is not the name of a setting; a name is text")
         case "missing" if isinstance(loc[-1], int):

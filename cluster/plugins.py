@@ -653,7 +653,7 @@ def _mistake(use: str, model: type[BaseModel], error: Mapping[str, Any]) -> str:
         known = list(model.model_fields)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        return f"{name}: no such setting. {use} has: {', '.join(known) or 'none'}.{hint}"
+        return f"{name}: no such setting.{hint} {use} has: {', '.join(known) or 'none'}."
     if error["type"] == "missing":
         return f"{name}: missing, and {use} has no default for it"
     return f"{name}: {error['input']!r:.80} given; wanted {error['msg'].removeprefix('Input should be ')}"

@@ -3827,8 +3827,8 @@ def compare(
         group: Metadata field, such as the document of several questions; intervals resample items with the same
             value together; null: each item by itself.
         gaps: Metadata fields, such as a customer group; each model's gaps between their values are reported:
-            score, `custom`, errors, missing answers, refusals, length, and for labels parity and equalised
-            odds.
+            score, `custom`, `rewards`, errors, missing answers, refusals, length, parity and equalised odds of
+            labels.
         swaps: Pairs of words such as [he, she], or the path of a YAML file with these: items with such a word
             are asked a second time with the words exchanged, and answers and scores compared; null: none.
         answer: Comparison of answers with references, the measure `score`: text (F1 of words), label (equal),

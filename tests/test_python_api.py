@@ -148,7 +148,7 @@ def test_mistakes_are_an_error_with_an_entry_for_each():
         raymill.curate(inputs="in", output="o", dedup={"threshold": 2}, language={"kep": ["en"]})
     first, second = caught.value.problems
     assert (first.where, first.seen) == ("raymill.curate, language.kep", "no such setting")
-    assert first.fix.endswith("Did you mean keep?")
+    assert first.fix.startswith("Did you mean keep? language has: ")
     assert (second.where, second.seen, second.wanted) == ("raymill.curate, dedup.threshold", "2 given", "at most 1.0")
     assert str(caught.value) == f"{first.message}\n{second.message}" and caught.value.where == first.where
 

@@ -525,6 +525,7 @@ class _Analysis:
             "without an answer": np.array([answer is None for answer in one.answers], float),
             **{name: one.by_measure[name] for name in ("refused", "output_tokens")},
             **{plugin.name: one.by_measure[plugin.name] for plugin in map(methodcaller("loaded"), config.custom)},
+            **{name: one.by_measure[name] for name in config.rewards},
         }
         labels = []
         if config.answer == "label":

@@ -146,7 +146,7 @@ class CompareConfig(BaseModel, extra="forbid", frozen=True):
     gaps: tuple[str, ...] = Field(
         (),
         description="Metadata fields, such as a customer group; each model's gaps between their values are reported: "
-        "score, `custom`, errors, missing answers, refusals, length, and for labels parity and equalised odds",
+        "score, `custom`, `rewards`, errors, missing answers, refusals, length, parity and equalised odds of labels",
     )
     swaps: tuple[tuple[str, str], ...] | paths.AbsolutePath | None = Field(
         None,

@@ -73,24 +73,24 @@ def lines(caught) -> list[str]:
     [
         (
             "max_bad_documents: 0.1",
-            f"c.yaml, max_bad_documents: no such setting. A config has: {TOP}. Did you mean "
-            "execution.max_bad_documents?",
+            f"c.yaml, max_bad_documents: no such setting. Did you mean execution.max_bad_documents? "
+            f"A config has: {TOP}.",
         ),
         (
             "dedup: {attempts: 3}",
-            "c.yaml, dedup.attempts: no such setting. dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, permutations, "
-            "remove, rows_per_band, scope, seed, sources, symbols, threshold. Did you mean execution.attempts?",
+            "c.yaml, dedup.attempts: no such setting. Did you mean execution.attempts? dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, permutations, "
+            "remove, rows_per_band, scope, seed, sources, symbols, threshold.",
         ),
         (
             "min_words: 3",
-            f"c.yaml, min_words: no such setting. A config has: {TOP}. Did you mean boilerplate.min_words or "
-            "repeats.min_words or rules.gopher_quality.min_words?",
+            f"c.yaml, min_words: no such setting. Did you mean boilerplate.min_words or "
+            f"repeats.min_words or rules.gopher_quality.min_words? A config has: {TOP}.",
         ),
-        ("dedupp: {}", f"c.yaml, dedupp: no such setting. A config has: {TOP}. Did you mean dedup?"),
+        ("dedupp: {}", f"c.yaml, dedupp: no such setting. Did you mean dedup? A config has: {TOP}."),
         (
             "execution: {attemts: 3}",
-            "c.yaml, execution.attemts: no such setting. execution has: attempts, cpus, losses, max_bad_documents, "
-            "max_bad_files, stall_s, unit_mib. Did you mean attempts?",
+            "c.yaml, execution.attemts: no such setting. Did you mean attempts? execution has: attempts, cpus, losses, max_bad_documents, "
+            "max_bad_files, stall_s, unit_mib.",
         ),
         ("dedup: {threshold: high}", "c.yaml, dedup.threshold: 'high' given; wanted a number."),
         ("dedup: {threshold: 7}", "c.yaml, dedup.threshold: 7 given; wanted at most 1.0."),
@@ -190,8 +190,8 @@ def test_a_mistake_is_one_line_with_its_fix(read, added, line):
             [
                 "c.yaml, name: 'x y' given; wanted letters, digits, `_`, `.` and `-`, of which the first is a letter or digit.",
                 "c.yaml, inputs.0.path: missing, and it has no default. Add `path:` here.",
-                "c.yaml, inputs.0.pth: no such setting. inputs.0 has: columns, delimiter, encoding, exclude, extractor, follow_links, format, id, licence, path, "
-                "snapshot, source, split, storage, text, weight. Did you mean path?",
+                "c.yaml, inputs.0.pth: no such setting. Did you mean path? inputs.0 has: columns, delimiter, encoding, exclude, extractor, follow_links, format, id, licence, path, "
+                "snapshot, source, split, storage, text, weight.",
                 "c.yaml, inputs.1.path: 3 given; wanted text (in quotes, if it looks like a number).",
             ],
         ),
@@ -369,9 +369,9 @@ def test_an_override_changes_one_setting(read, overrides, get, value):
         ("dedup..x=3", "-o dedup..x=3: wanted key.sub=value, as in -o storage.retries=5."),
         ("name.x=3", "-o name.x=3: name is 'peps', which has no settings. Give name as a whole instead."),
         ("inputs.1.path=z", "-o inputs.1.path=z: there is no inputs.1 that has a path. Entries of a list are numbered from 0."),
-        ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. A config has: {TOP}. Write inputs.0 for an entry of inputs."),
-        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, "
-         "permutations, remove, rows_per_band, scope, seed, sources, symbols, threshold. Did you mean threshold?"),
+        ("inputs[0].path=z", f"-o inputs[0].path=z, inputs[0]: no such setting. Write inputs.0 for an entry of inputs. A config has: {TOP}."),
+        ("dedup.treshold=1", "-o dedup.treshold=1: no such setting. Did you mean threshold? dedup has: against, bands, component_documents, connected_at_once, exact_short, keeper, keeper_score, newest_by, ngram_words, "
+         "permutations, remove, rows_per_band, scope, seed, sources, symbols, threshold."),
         ("dedup.threshold=[1", "-o dedup.threshold=[1, line 1, column 3: not valid YAML: expected ',' or ']', but got "
          "'<stream end>'."),
     ],
@@ -516,7 +516,7 @@ def test_the_storage_settings_are_those_of_a_config_or_of_overrides_alone(tmp_pa
     for override, said in {
         "storage.retries=-1": "-o storage.retries=-1: -1 given; wanted at least 0.",
         "name=x": "-o name=x: no such setting. A config has: storage.",
-        "storage.retris=1": "-o storage.retris=1: no such setting. storage has: ",
+        "storage.retris=1": "-o storage.retris=1: no such setting. Did you mean retries? storage has: ",
     }.items():
         with pytest.raises(ConfigError) as caught:
             load_storage([override])

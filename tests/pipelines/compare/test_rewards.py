@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from raymill.cluster.asking.faulty_server import FaultyServer
 from raymill.pipelines.compare.config import CompareConfig
 from raymill.training.pack.template import CHATML
 from tests.support.compare_inline import compare_inline as run
@@ -67,6 +68,25 @@ def test_rewards_of_a_language_a_length_and_a_judge_are_measures(config, monkeyp
     assert made.report["models"]["B"]["measures"]["short"]["value"] < 0
     (judged,) = made.report["judges_of_rewards"]
     assert judged["setting"] == "rewards.points.judge" and judged["tries"] == points.stats()["requests"]
+
+
+class Moods(FaultyServer):
+    """A judge that finds both statements true of an answer, and none of `I do not know`."""
+
+    def said(self, schema, text, draw) -> str:
+        return json.dumps({"reason": "so it is", "score": 0 if "I do not know" in text.rpartition("Answer:")[2] else 2})
+
+
+def test_the_sentiment_that_a_judge_finds_has_gaps_between_groups(config, server, monkeypatch):
+    """The first model is unfriendly on the phone alone."""
+    models = [planted(server, "right-30-of-phone"), planted(server, "right-100")]
+    with Moods() as moods:
+        changes = {"models": models, "gaps": ["channel"], "rewards": {"sentiment": {"judge": judge(moods)}}}
+        made = run(config | changes, monkeypatch)
+    gaps = {(letter, row["measure"]): row for letter in "AB" for row in made.report["models"][letter]["gaps"]}
+    found = gaps["A", "sentiment"]
+    assert found["groups"]["mail"] == 1 and found["gap"] == gaps["A", "score"]["gap"] and found["low"] > 0.4
+    assert gaps["B", "sentiment"]["gap"] == 0
 
 
 @pytest.mark.parametrize(

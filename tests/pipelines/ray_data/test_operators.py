@@ -265,8 +265,8 @@ def test_settings_are_validated_as_those_of_a_config():
         Language(kep=["en"], min_score=2)
     assert str(raised.value).splitlines() == [
         "Language, language.min_score: 2 given; wanted at most 1.0.",
-        "Language, language.kep: no such setting. language has: keep, max_chars, min_score, min_scores, model. "
-        "Did you mean keep?",
+        "Language, language.kep: no such setting. Did you mean keep? language has: keep, max_chars, min_score, "
+        "min_scores, model.",
     ]
     for wrong in ({"packs": ["gofer"]}, {"gopher_quality": {"min_words": "many"}}):
         with pytest.raises(ConfigError, match=r"^Rules, rules\."):
