@@ -59,7 +59,8 @@ PROBLEMS = {
     "null_text": "the text is null",
     "not_a_string": "the text is a number, a list or an object",
     "bad_id": "the id is neither a string nor a whole number",
-    "too_large": "the text or a carried value is over max_document_bytes, or the text takes too much memory to extract",
+    "too_large": "the text or a carried value is over max_document_bytes, the text takes too much memory to extract, "
+    "or its sections would repeat over 64 MiB of metadata and ids",
     "too_slow": "its text takes more processor time to extract than document_s allows for its size",
     "long_line": "the line or JSON value is over 64 MiB and three times max_document_bytes; raise that, or leave out "
     "large keys",

@@ -189,6 +189,15 @@ class Collected:
         return {"parents": self.parents, "operation": ", ".join(self.operations) or None}
 
 
+# Bytes that the sections of a text repeat of its record. One section has at least a hundred characters, and a value of
+# the metadata may have as many bytes as the text.
+MOST_REPEATED = 64 << 20
+
+
+class TooMuchRepeated(Exception):
+    """The sections of a text would repeat over MOST_REPEATED bytes of metadata and ids."""
+
+
 @dataclass(frozen=True)
 class Conversion:
     """Converts records of one source to the config's shape.
@@ -209,18 +218,29 @@ class Conversion:
 
         Raises:
             Unusable: it does not fit the shape.
+            TooMuchRepeated: its sections would repeat too much.
         """
         most = self.section_chars
         parts = parts_of(content, most) if isinstance(content, str) and most is not None else []
         if len(parts) < 2:
             return [self._converted(record, content, record.id)]
+        if len(parts) * self.repeated_bytes(record) > MOST_REPEATED:
+            raise TooMuchRepeated
         whole = record.id or id_of(as_columns(content))
         section = replace(record, parents=(whole, *record.parents), operations=(*record.operations, "section"))
-        ids = [record.id and f"{record.id}#section-{at}" for at in range(1, len(parts) + 1)]
-        return [
-            self._converted(replace(section, goes_on=at < len(parts)), part.text.strip(), id, part.title)
-            for at, (part, id) in enumerate(zip(parts, ids, strict=True), 1)
-        ]
+        found = []
+        for at, part in enumerate(parts, 1):
+            id = record.id and f"{record.id}#section-{at}"
+            # Language and score are added to the metadata of each.
+            of_part = replace(section, metadata={**record.metadata}, goes_on=at < len(parts))
+            found.append(self._converted(of_part, part.text.strip(), id, part.title))
+        return found
+
+    def repeated_bytes(self, record: Collected) -> int:
+        """Bytes of the record's metadata and ids that each section of its text has: as columns, and in the template."""
+        in_template = [record.metadata.get(name) for name in self.template.fields] if self.shape != "text" else []
+        ids = (record.id, record.id, *record.parents, *record.operations)
+        return sum(len(value.encode()) for value in (*record.metadata.values(), *in_template, *ids) if value)
 
     def _converted(
         self, record: Collected, given: Content, id: str | None, title: str | None = None

@@ -17,7 +17,7 @@ removal.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypedDict
 
@@ -205,24 +205,31 @@ def classes_json(metadata: Mapping[str, str | None], fields: Sequence[str]) -> s
     return json.dumps({name: value[: _LONGEST + 1] for name, value in values if value}, ensure_ascii=False)
 
 
-def class_counts(records: Iterable[tuple[Mapping[str, str | None], str]], fields: Sequence[str]) -> pa.Table:
-    """CLASSES_SCHEMA of some records. records: (all fields besides the content, place)."""
-    counts: dict[str, Counter[tuple[str, str]] | None] = {name: Counter() for name in fields}
-    for metadata, place in records:
-        for name, of_field in counts.items():
+class ClassCounter:
+    """Counts the records of each class and place. A field of long or many values is none of classes."""
+
+    def __init__(self, fields: Sequence[str]) -> None:
+        self._counts: dict[str, Counter[tuple[str, str]] | None] = {name: Counter() for name in fields}
+
+    def add(self, metadata: Mapping[str, str | None], place: str) -> None:
+        """Count a record. metadata: all fields besides the content."""
+        for name, of_field in self._counts.items():
             value = value_of(name, metadata.get(name))
             if of_field is None or not value:
                 continue
             of_field[value, place] += 1
             if len(value) > _LONGEST or len(of_field) > MOST_CLASSES * 8:
-                counts[name] = None
-    rows = [
-        {"field": name, "value": value, "place": place, "records": number}
-        for name, of_field in counts.items()
-        for (value, place), number in ({} if of_field is None else of_field).items()
-    ]
-    rows += [{"field": name} for name, of_field in counts.items() if of_field is None]
-    return pa.Table.from_pylist(rows, CLASSES_SCHEMA)
+                self._counts[name] = None
+
+    def table(self) -> pa.Table:
+        """CLASSES_SCHEMA of the records."""
+        rows = [
+            {"field": name, "value": value, "place": place, "records": number}
+            for name, of_field in self._counts.items()
+            for (value, place), number in ({} if of_field is None else of_field).items()
+        ]
+        rows += [{"field": name} for name, of_field in self._counts.items() if of_field is None]
+        return pa.Table.from_pylist(rows, CLASSES_SCHEMA)
 
 
 def classes_of(found: Artifact) -> dict[str, list[ClassCounts]]:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -53,7 +53,14 @@ from raymill.pipelines.language.identification import LanguageId, identify
 from raymill.pipelines.memory import files_memory, model_memory, task_memory
 from raymill.pipelines.prepare.config import BASE_METADATA, PrepareConfig
 from raymill.pipelines.prepare.records.clean import Cleaner, load_terms, plain_label
-from raymill.pipelines.prepare.records.conversion import Collected, Conversion, TaskType, from_template
+from raymill.pipelines.prepare.records.conversion import (
+    MOST_REPEATED,
+    Collected,
+    Conversion,
+    TaskType,
+    TooMuchRepeated,
+    from_template,
+)
 from raymill.pipelines.prepare.records.fields import (
     ANNOTATIONS,
     ANNOTATIONS_TYPE,
@@ -319,9 +326,10 @@ def collect(
         readable, unreadable = split_problems(table)
         of_unit.quarantine_unreadable(unreadable)
         records = of_unit.records(readable) if of_unit.source.table is None else of_unit.records_of_table(readable)
-        converted = of_unit.patched(of_unit.converted(records))
-        counters.update({"records": len(converted), f"records/{unit.source}": len(converted)})
-        of_unit.write(converted)
+        for some in of_unit.converted(records):
+            patched = of_unit.patched(some)
+            counters.update({"records": len(patched), f"records/{unit.source}": len(patched)})
+            of_unit.write(patched)
     counters.update({f"problem/{unit.source}/{problem}": number for problem, number in passed_over.lost.items()})
     counters.update({"quarantined": passed_over.lost.total()} | lost_counters(unit.source, passed_over))
     counters.update({f"skipped/{unit.source}/{reason}": count for reason, count in passed_over.skipped.items()})
@@ -452,8 +460,12 @@ class _Unit:
             raise Unusable("bad_quality_score")
         return found
 
-    def converted(self, records: list[Collected]) -> list[tuple[Collected, dict[str, Any]]]:
-        """The records with cleaned texts and without personal data, and the columns of their shape."""
+    def converted(self, records: list[Collected]) -> Iterator[list[tuple[Collected, dict[str, Any]]]]:
+        """The records with cleaned texts and without personal data, and the columns of their shape.
+
+        In several lists if sections of texts repeat over MOST_REPEATED bytes. The caller counts the records of a list
+        before it takes the next one.
+        """
         cut = [list(one.cut) for one in records]
         texts = self.cleaner.cleaned([texts_of(one.content) for one in records], cut)
         if self.cleaner.settings.redact:
@@ -462,22 +474,27 @@ class _Unit:
         self._write_cut(records, cut)
         found: list[tuple[Collected, dict[str, Any]]] = []
         refused: list[tuple[int, str, Mapping[str, str | None], str]] = []
-        first = self.counters["records"]
+        first, repeated = self.counters["records"], 0
         for record, cleaned in zip(records, texts, strict=True):
             try:
                 some = self.conversion(record, with_texts(record.content, cleaned))
-            except Unusable as error:
+            except (Unusable, TooMuchRepeated) as error:
+                reason = error.reason if isinstance(error, Unusable) else "too_large"
                 given = {"texts": json.dumps(cleaned, ensure_ascii=False)}
-                refused.append((record.row, error.reason, given, record.file))
+                refused.append((record.row, reason, given, record.file))
                 continue
             if len(some) > 1:
+                repeated += len(some) * self.conversion.repeated_bytes(record)
                 self.counters.update({f"divided/{self.unit.source}": 1, f"parts/{self.unit.source}": len(some)})
             for one, columns in some:
                 # Parts of one row need numbers of their own.
                 row = record.row if self.conversion.section_chars is None else first + len(found)
                 found.append((replace(one, row=row), columns))
+            if repeated > MOST_REPEATED:
+                yield found
+                found, first, repeated = [], self.counters["records"], 0
         self._refuse(refused)
-        return found
+        yield found
 
     def patched(self, records: list[tuple[Collected, dict[str, Any]]]) -> list[tuple[Collected, dict[str, Any]]]:
         """The records with their corrections, whose texts are cleaned and checked as the others.

@@ -28,7 +28,7 @@ from raymill.pipelines.prepare.records import tables
 from raymill.pipelines.prepare.records.fields import (
     CLASSES,
     CLASSES_SCHEMA,
-    class_counts,
+    ClassCounter,
     class_fields,
     is_synthetic,
     metadata_of,
@@ -183,7 +183,7 @@ class WriteSplits:
         `removed/STAGE/REASON`, and listed ones as `listed/REASON`.
         """
         counters = Counter[str]()
-        classes: list[tuple[dict[str, str | None], str]] = []
+        classes = ClassCounter(self.fields)
         examples: dict[tuple[str, str], dict[str, Any]] = {}
         splits = pa.concat_tables([SPLITS_SCHEMA.empty_table(), *read_tables(self.store, unit.splits)])
         # By what is alike and row: the rows of the groups with a record of the unit that is like an earlier one.
@@ -219,7 +219,8 @@ class WriteSplits:
             reasons = (f"{row['stage']}/{row['reason']}" for row in removed)
             places = [SPLITS[split] if split >= 0 else next(reasons) for split in own["split"].to_pylist()]
             fields = records.select(["metadata", "annotations"]).to_pylist()
-            classes += zip(map(metadata_of, fields), places, strict=True)
+            for one, place in zip(fields, places, strict=True):
+                classes.add(metadata_of(one), place)
             self._list(scratch, records, own, partners, counters)
         for variants in read_tables(self.store, unit.augmented):
             chosen = variants.select(self.schema.names).cast(self.schema)
@@ -245,9 +246,9 @@ class WriteSplits:
             for at, reason in enumerate(reasons_of):
                 if reason not in examples:
                     examples[reason] = table.slice(at, 1).to_pylist()[0]
-            values = map(json.loads, rejected["classes"].to_pylist())
-            classes += zip(values, map("/".join, reasons_of), strict=True)
-        scratch.write(CLASSES, class_counts(classes, self.fields))
+            for one, reason in zip(rejected["classes"].to_pylist(), reasons_of, strict=True):
+                classes.add(json.loads(one), "/".join(reason))
+        scratch.write(CLASSES, classes.table())
         shown = [row | {"content": row["content"][:_CONTENT_SHOWN]} for row in examples.values()]
         if shown:
             scratch.write(REMOVED_EXAMPLES, pa.Table.from_pylist(shown, REMOVED_SCHEMA))

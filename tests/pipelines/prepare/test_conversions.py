@@ -1,6 +1,7 @@
 """Records in another shape than their source: chosen answers of preferences, and chats as texts by a template."""
 
 import json
+import shutil
 from typing import get_args
 
 import pytest
@@ -21,8 +22,18 @@ from raymill.cluster.examples.content import (
     to_shape,
 )
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
-from raymill.pipelines.prepare.records.conversion import DEFAULT_TEMPLATES, ChatTemplate, Collected, Conversion
+from raymill.pipelines.prepare.records.conversion import (
+    DEFAULT_TEMPLATES,
+    ChatTemplate,
+    Collected,
+    Conversion,
+    Template,
+    TooMuchRepeated,
+)
+from raymill.pipelines.prepare.stages import collect
+from raymill.pipelines.prepare.stages.collect import RECORDS
 from tests.support.contents import chats, preference, preferences
 from tests.support.guides import GUIDES
 from tests.support.inline import prepare_inline
@@ -196,3 +207,58 @@ def test_the_settings_of_conversions_change_these_entries():
                 else "refused: `several_turns`"
             )
             assert chosen == (becomes if preference else converted(content, shape)), (form, shape)
+
+
+SECTIONS = "".join(f"# Lamp {n}\n\n{question(n)} {answer(n)} The lamp has number {n}.\n\n" for n in range(40))
+
+
+def test_a_text_whose_sections_repeat_over_64_mib_is_in_quarantine(prepared):
+    rows = [
+        {"key": "short", "text": SECTIONS, "note": "n" * 1000},
+        {"key": "note", "text": SECTIONS, "note": "n" * 2_000_000},
+        {"key": "k" * 1_000_000, "text": SECTIONS, "note": "n"},
+        {"key": "whole", "text": "The lamp is green.", "note": "n" * 2_000_000},
+    ]
+    found, problems = prepared(rows, {"shape": "text", "section_chars": 200}, columns={"text": "text", "note": "note"})
+    assert set(found) == {"whole", *(f"short#section-{n}" for n in range(1, 41))}
+    assert problems == ["too_large", "too_large"]
+
+
+@pytest.mark.parametrize("names", ["{note}", "{note} {other}"])
+def test_metadata_that_the_template_names_counts_again(names):
+    template = Template(prompt=f"{names}: {{title}}")
+    conversion = Conversion("messages", template, "refuse", None, 200)
+    row = Collected(0, "a", "", {"note": "ä" * 500_000, "other": "n"})
+    with pytest.raises(TooMuchRepeated):
+        conversion(row, SECTIONS)  # 40 times 2 MB, half of it in the column
+    assert len(conversion(row, SECTIONS.partition("# Lamp 20")[0])) == 20
+
+
+def test_sections_with_much_metadata_are_written_a_few_at_a_time(prepared, monkeypatch, tmp_path):
+    def texts() -> dict[str, str]:
+        rows = [{"key": f"m{n}", "text": SECTIONS.replace("lamp", f"lamp {n}"), "note": str(n) * 500} for n in range(3)]
+        columns = {"text": "text", "note": "note"}
+        found, problems = prepared(rows, {"shape": "text", "section_chars": 200}, columns=columns)
+        assert not problems
+        return {id: row["text"] for id, row in found.items()}
+
+    wanted = texts()
+    shutil.rmtree(tmp_path / "out")
+    written, write = [], Scratch.write
+
+    def count(self, output, table, unit=None):
+        written.extend([table.num_rows] * (output == RECORDS))
+        write(self, output, table, unit)
+
+    monkeypatch.setattr(Scratch, "write", count)
+    monkeypatch.setattr(collect, "MOST_REPEATED", 40 * 500)
+    assert texts() == wanted and len(wanted) == 120
+    assert written == [40, 40, 40]
+
+
+def test_each_section_has_its_own_language(prepared):
+    german = "Die Lampe ist rot, solange der Router startet, und blinkt, wenn er ein Update lädt. " * 4
+    english = "The lamp is green while the router is ready, and it blinks while it loads an update. " * 4
+    rows = [{"key": "a", "text": f"# English\n\n{english}\n\n# Deutsch\n\n{german}\n"}]
+    found, _ = prepared(rows, {"shape": "text", "section_chars": 400})
+    assert [one["metadata"]["language"] for _, one in sorted(found.items())] == ["en", "de"]
