@@ -70,9 +70,10 @@ long: setup  ## the tests that are too long for `make test`, and the cases that 
 		tests/docs/test_approaches.py \
 		tests/end_to_end/test_cross_validation.py tests/end_to_end/test_run_file.py
 
-matrix: setup  ## every engine, number of workers, accumulation, packing and method against a plain loop
+matrix: setup  ## every engine, number of workers, accumulation, packing, method and objective against a plain loop
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow tests/training/engines tests/training/models \
 		tests/training/plan tests/training/bench tests/end_to_end/test_learning.py
+	$(TEST_ENV) $(BIN)/python -m tests.training.fit.objective_matrix
 
 float8: setup  ## matrix products in float8, with torchao in a folder of its own
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/float8 'torchao>=0.18'

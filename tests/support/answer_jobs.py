@@ -46,7 +46,7 @@ def settings(root: str, objective: str, **more: Any) -> TrainConfig:
     return TrainConfig.model_validate(plain | more)
 
 
-def pack_answers(root: str, objective: str, count: int = 60, validation: int = 12) -> None:
+def pack_answers(root: str, objective: str, count: int = 60, validation: int = 12, **more: Any) -> None:
     """Chosen answers count upwards from the question's last token, rejected ones downwards."""
     generator = np.random.default_rng(7)
     rows = []
@@ -73,7 +73,7 @@ def pack_answers(root: str, objective: str, count: int = 60, validation: int = 1
             rows.append(one | about)
     packed = f"{root}/packed-{objective}"
     examples = write_examples(packed, rows, schema=JUDGED_EXAMPLES)
-    artifacts = pack_examples(packed, examples, settings(root, objective))
+    artifacts = pack_examples(packed, examples, settings(root, objective, **more))
     told = {
         "settings": {"corpora": {"test": {"files": "made here"}}, "tokenizer": {}},
         "tokenizer": "tiny",
@@ -128,7 +128,7 @@ def plain_losses(job: Job) -> list[float]:
     before = build_objective(config).model.eval().requires_grad_(False)
     how = getattr(config, config.objective)
     trained = [one for one in model.parameters() if one.requires_grad]
-    optimizer = torch.optim.AdamW(trained, betas=config.optimizer.betas, eps=1e-8, weight_decay=0)
+    optimizer = torch.optim.AdamW(trained, betas=config.optimizer.betas, eps=config.optimizer.epsilon, weight_decay=0)
     losses = []
     for step, documents in enumerate(documents_of_steps(job)):
         total = torch.zeros((), dtype=torch.float64)
