@@ -81,7 +81,7 @@ def plan_run(
     }
     assumed = [*_ASSUMED, *(ASSUMED if any(phase["packing"] for phase in phases) else ())]
     if any(one.objective == "grpo" for one in config.trainings):
-        assumed.append(_SAMPLING)
+        assumed.append(_SAMPLING if any(one.grpo.engine == "transformers" for one in config.trainings) else _BY_VLLM)
     named = {"kind": config.kind, "name": config.name, "machine": asdict(machine)}
     return {**named, "phases": phases, **totals, "assumed": assumed}
 
@@ -149,16 +149,18 @@ def plan_phase(
         **_advice_on_memory(config, shape, device),
         "warnings": advise(facts),
         **_duration(config, shape, data, steps, machine),
-        **({"sampling": _sampling(config, shape, steps)} if config.objective == "grpo" else {}),
+        **({"sampling": _sampling(config, shape, data, steps, machine)} if config.objective == "grpo" else {}),
     }
 
 
-def _sampling(config: TrainConfig, shape: Shape, steps: int) -> dict[str, Any]:
-    """{answers, tokens, together, cache_bytes, judged, judge_tokens} of objective grpo, over all steps.
+def _sampling(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: AssumedGpu) -> dict[str, Any]:
+    """{answers, tokens, passes, seconds, together, cache_bytes, judged, judge_tokens} of objective grpo, of all steps.
 
     tokens: at most, of the answers. together: answers that a worker samples at the same time. cache_bytes: of their
     keys, values and probabilities, at most; of one worker, while it holds no activations. judged, judge_tokens: answers
     that judges score, and the tokens that these write for them, at most. A server of vLLM has memory of its own.
+    passes, seconds: forward passes of a worker, at most, and their time, as of `_passes` and `_sampling_seconds`; null
+    with vLLM.
     """
     how = config.grpo
     answers = math.ceil(steps / how.updates) * config.rows_per_step * how.samples
@@ -169,6 +171,8 @@ def _sampling(config: TrainConfig, shape: Shape, steps: int) -> dict[str, Any]:
     return {
         "answers": answers,
         "tokens": answers * how.max_new_tokens,
+        "passes": _passes(config, steps),
+        "seconds": _sampling_seconds(config, shape, data, steps, machine),
         "together": together,
         # Probabilities in float64, with what computes them (training/rollouts/sampling.py).
         "cache_bytes": together * (config.sequence_length * keys_values + 3 * 8 * shape.vocabulary),
@@ -177,9 +181,37 @@ def _sampling(config: TrainConfig, shape: Shape, steps: int) -> dict[str, Any]:
     }
 
 
+def _passes(config: TrainConfig, steps: int) -> int | None:
+    """Forward passes of a worker, of the largest number, in which it samples all answers if each has `max_new_tokens`:
+    one for each token of the answers that are sampled together. None with vLLM, which begins an answer as another ends.
+    """
+    how = config.grpo
+    if how.engine == "vllm":
+        return None
+    of_worker = config.rows_of_worker(config.workers.range[1]) * how.samples
+    together = max(1, SAMPLED_TOKENS // config.sequence_length)
+    return math.ceil(steps / how.updates) * math.ceil(of_worker / together) * how.max_new_tokens
+
+
+def _sampling_seconds(config: TrainConfig, shape: Shape, data: Data, steps: int, machine: AssumedGpu) -> float | None:
+    """Seconds of sampling: the operations of all prompts and answers at the MFU, and _LAYER_S a layer and pass."""
+    passes, peak, how = _passes(config, steps), machine.peak(config.bf16), config.grpo
+    if passes is None or not peak:
+        return None
+    answers = math.ceil(steps / how.updates) * config.rows_of_worker(config.workers.range[1]) * how.samples
+    tokens = answers * (data.tokens_per_row + how.max_new_tokens)
+    return passes * shape.layers * _LAYER_S + tokens * 2 * shape.total / (machine.mfu * peak)
+
+
+# Of a layer in a forward pass of one token, in which a GPU waits for the CPU to start its kernels. It is assumed: 40
+# tokens a second of a model of 32 layers, and was not measured.
+_LAYER_S = 8e-4
 _SAMPLING = (
-    "The time of sampling answers (objective grpo) is not counted. It is mostly longer than the training on them."
+    "Sampling answers (objective grpo) is an estimate within a factor of three: all answers have max_new_tokens, and a "
+    "layer takes 0.8 ms for a token of the answers that are sampled together, whatever the GPU. Judges and programs "
+    "are not counted."
 )
+_BY_VLLM = "The time of sampling answers by vLLM (objective grpo) is not counted."
 _ASSUMED = (
     "A GPU reaches its share of the peak in each step (--mfu), and workers wait for the one with the most rows.",
     "Activations are counted as autograd keeps them for a Llama, within a tenth; see training/plan/memory.py.",
@@ -251,6 +283,8 @@ def _duration(config: TrainConfig, shape: Shape, data: Data, steps: int, machine
             forward = passes * found["reference"]["rows"] * config.sequence_length * _forward_flops(*of_token)
             found["reference"]["seconds"] = forward / (machine.mfu * peak * gpus)
             seconds += found["reference"]["seconds"]
+        if config.objective == "grpo":
+            seconds += _sampling_seconds(config, shape, data, steps, machine) or 0
         found |= {"seconds": seconds, "gpu_hours": gpus * seconds / 3600}
         if machine.price is not None:
             found["cost"] = machine.price * found["gpu_hours"]
@@ -372,7 +406,8 @@ def _phase(phase: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     if sampling := phase.get("sampling"):
         size, together = sampling["cache_bytes"] / GIB, plural(sampling["together"], "answer")
         lines += [
-            f"  sampling    {plural(sampling['answers'], 'answer')}, at most {sampling['tokens']:,} tokens",
+            f"  sampling    {plural(sampling['answers'], 'answer')}, at most {sampling['tokens']:,} tokens"
+            + (f"; about {_time(sampling['seconds'])} of the time below" if sampling["seconds"] is not None else ""),
             f"              {size:,.2f} GiB for {together} at the same time on a worker, in place of activations"
             if sampling["together"]
             else "              by vLLM; its part of a GPU's memory is not in the limit",

@@ -643,10 +643,18 @@ def test_sampled_answers_are_counted_with_what_sampling_and_judges_take(tmp_path
     usual |= {"packing": {"mode": "none"}, "output": str(tmp_path / "run"), "steps": 5, "grpo": how}
     plan = plan_run(config(**usual), AssumedGpu())
     found = {"answers": 96, "tokens": 1536, "together": 32, "cache_bytes": 32 * 73_216, "judged": 0, "judge_tokens": 0}
+    found |= {"passes": 3 * 16, "seconds": None}  # all 32 answers of a sampling at once
     assert plan["phases"][0]["sampling"] == found
     text = " ".join(plan_text(plan).split())
     assert "sampling 96 answers, at most 1,536 tokens 0.00 GiB for 32 answers at the same time on a worker" in text
-    assert "judges" not in text and "The time of sampling answers" in text
+    assert "judges" not in text and "Sampling answers (objective grpo) is an estimate" in text
+    # 48 passes of 2 layers of 0.8 ms, and 96 answers after prompts of the mean length, 2 operations a parameter.
+    timed = plan_run(config(**usual), AssumedGpu(peak_flops=1e9, mfu=0.5))["phases"][0]
+    tokens = 96 * (timed["tokens"] / (5 * 8) + 16)
+    sampling = 48 * 2 * 8e-4 + tokens * 2 * timed["model"]["parameters"] / 5e8
+    assert timed["sampling"]["seconds"] == pytest.approx(sampling, rel=1e-3)
+    training = 5 * 8 * 128 * timed["flops_per_token"] / 5e8
+    assert timed["seconds"] == pytest.approx(training + sampling, rel=1e-3)
     rewards = [{"judge": judge}, {"judge": judge | {"sampling": {"max_tokens": 100}}}]  # 512 tokens, and 100
     several = config(**usual | {"workers": {"count": 2}, "grpo": how | {"rewards": rewards}})
     plan = plan_run(several, AssumedGpu())
@@ -660,5 +668,5 @@ def test_sampled_answers_are_counted_with_what_sampling_and_judges_take(tmp_path
     by_vllm = config(**usual).model_copy(update={"grpo": config(**usual).grpo.model_copy(update={"engine": "vllm"})})
     assert (config(**usual).gpu_fraction, by_vllm.gpu_fraction) == (1, 0.6)
     plan = plan_run(by_vllm, AssumedGpu(memory_gib=80))
-    assert plan["phases"][0]["sampling"] == found | {"together": 0, "cache_bytes": 0}
+    assert plan["phases"][0]["sampling"] == found | {"together": 0, "cache_bytes": 0, "passes": None}
     assert "by vLLM; its part of a GPU's memory is not in the limit" in " ".join(plan_text(plan).split())

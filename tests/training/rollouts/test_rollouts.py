@@ -17,6 +17,7 @@ from raymill.training.data.order import Order
 from raymill.training.engines.engine import STATES
 from raymill.training.models.build import build_objective
 from raymill.training.objectives import Grpo
+from raymill.training.plan import planning
 from raymill.training.records.finished import refuse_or_delete_other_training
 from raymill.training.records.job import Job
 from raymill.training.rollouts import steps as rollout_steps
@@ -339,6 +340,25 @@ def test_answers_that_are_sampled_in_several_batches_are_those_of_one(packed, tm
         fit_alone(job)
         found.append(pq.read_table(file_of(job, 1), columns=["document", "sample", "ids", "reward"]))
     assert found[0].equals(found[1]) and len(found[0]) == 128
+
+
+def test_the_plan_has_the_forward_passes_of_sampling(packed, tmp_path, monkeypatch):
+    """Each of 3 samplings has 128 answers of up to 2 tokens, 50 at a time: 3 x 3 x 2 passes, where none ends early."""
+    for module in (rollout_steps, planning):
+        monkeypatch.setattr(module, "SAMPLED_TOKENS", 50 * 8)
+    passes = []
+
+    def counted(model, prompts, randoms, stops, pad):
+        with monkeypatch.context() as patch:
+            forward = type(model).forward
+            patch.setattr(type(model), "forward", lambda *given, **more: (passes.append(1), forward(*given, **more))[1])
+            return sample_answers(model, prompts, randoms, stops, pad)
+
+    monkeypatch.setattr(rollout_steps, "sample_answers", counted)
+    how = {"samples": 8, "max_new_tokens": 2, "rewards": SCORE, "updates": 2}
+    job = rollout_job(packed, output=str(tmp_path / "run"), steps=6, grpo=how)
+    fit_alone(job)
+    assert len(passes) == planning._passes(job.config, 6) == 18
 
 
 def test_a_step_in_which_all_answers_are_worth_the_same_changes_nothing(packed, tmp_path):
