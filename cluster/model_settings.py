@@ -30,6 +30,7 @@ _LARGEST_ID = (1 << 31) - 1
 # Tokens beside the vocabulary, which every process looks for in each text: 20,000 take 10 s in all, known ones have
 # some thousand.
 _MOST_BESIDE = 20_000
+_LONGEST_TOKEN = 10_000  # characters that a token stands for
 _MOST_ADDED = 64  # tokens that a post-processor may add to a text
 _TOKENIZER = re.compile(r"token|vocab|merges|\.model$")
 # Files whose values transformers gives to the class of the tokenizer as arguments, and the arguments that name files.
@@ -189,9 +190,9 @@ def _refuse_parts(parts: dict[str, Any], where: str) -> None:
     """Check a tokenizer.json.
 
     Raises:
-        ConfigError: a part writes more than 256 characters for one, and a few such make gigabytes of a line; decoding
-            has a regular expression; it has over 20,000 added tokens, or its post-processor adds over 64; a token id
-            is beyond int32; merges are left out at random.
+        ConfigError: a part writes more than 256 characters for one, and a few such make gigabytes of a line; a token
+            stands for more than 10,000 characters; decoding has a regular expression; it has over 20,000 added tokens,
+            or its post-processor adds over 64; a token id is beyond int32; merges are left out at random.
     """
     if (beside := len(parts["added_tokens"])) > _MOST_BESIDE:
         raise ConfigError(
@@ -204,6 +205,14 @@ def _refuse_parts(parts: dict[str, Any], where: str) -> None:
                 f"{where}: its {name} may write {growth:,} characters for one, and tokenizers write a few. Take "
                 "another tokenizer."
             )
+    vocabulary = parts["model"]["vocab"]  # a list of [token, score] in Unigram models
+    texts = [*(one if isinstance(one, str) else one[0] for one in vocabulary)]
+    texts += [token["content"] for token in parts["added_tokens"]]
+    if (longest := max(map(len, texts), default=0) * _growth(parts["decoder"])) > _LONGEST_TOKEN:
+        raise ConfigError(
+            f"{where}: has a token that stands for {longest:,} characters, so a short answer may take gigabytes. Known "
+            "tokens have some hundred. Take another tokenizer."
+        )
     if _has_expression(parts["decoder"]):
         raise ConfigError(
             f"{where}: its decoder has a regular expression, which could take any time; known ones have none. "

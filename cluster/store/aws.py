@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ _PART_BYTES, _MAX_PARTS = 5 << 20, 10_000
 _PARTS_AT_ONCE = 4
 _LARGEST_ANSWER = 64 << 20  # bytes: a page of a listing has 1,000 names of at most 1,024 bytes
 _EMPTY_PAGES = 1_000  # S3 answers with one where it passed over deleted objects
+_SPARSE_PAGES, _LEAST_OF_A_PAGE = 10_000, 10  # so many pages have so many entries on average
+_MOST_UPLOADS = 100_000
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 
 # Errors of boto3 and the kinds of obstore's errors, for `_as_obstore`.
@@ -158,16 +161,20 @@ def _listed(
     """The entries `of` of each page of a listing.
 
     Raises:
-        ValueError: too many empty pages in a row, or one as the page before.
+        ValueError: too many empty pages in a row, or pages with few entries; or one as the page before.
         TimeoutError: a page takes too long. boto3's time-outs are those of single reads, and an answer may drip.
     """
     pages = iter(_client(name, options, setting).get_paginator(operation).paginate(Bucket=name, Prefix=prefix))
-    empty_pages, last = 0, list[dict[str, Any]]()
+    empty_pages = number = entries = 0
+    last = list[dict[str, Any]]()
     while page := within(options.timeout_s + options.retry_deadline_s, lambda: next(pages, None)):
         found = page.get(of, [])
         empty_pages = 0 if found else empty_pages + 1
         if empty_pages > _EMPTY_PAGES:
             raise ValueError(f"a listing with {empty_pages} empty pages in a row")
+        number, entries = number + 1, entries + len(found)
+        if number > _SPARSE_PAGES and entries < _LEAST_OF_A_PAGE * number:
+            raise ValueError(f"a listing with {entries:,} entries on {number:,} pages")
         if found and found == last:
             raise ValueError("a listing with the same page twice")
         last = found
@@ -184,13 +191,14 @@ def list_uploads(name: str, options: StorageOptions, setting: str, folder: str) 
     """The multipart uploads below a folder of a bucket. Killed processes leave them, and their parts cost money.
 
     If the store refuses the listing, that is logged and the list is empty: the bucket's lifecycle rules remove uploads.
+    Of a listing of more than 100,000 uploads the others are left out.
     """
     try:
         with _as_obstore():
+            pages = _listed(name, options, setting, "list_multipart_uploads", "Uploads", f"{folder}/")
             return [
                 Upload(f"s3://{name}/{found['Key']}", found["Initiated"].timestamp(), found["UploadId"])
-                for page in _listed(name, options, setting, "list_multipart_uploads", "Uploads", f"{folder}/")
-                for found in page
+                for found in islice(chain.from_iterable(pages), _MOST_UPLOADS)
                 if found["Key"].startswith(f"{folder}/")
             ]
     except BaseError as error:

@@ -13,6 +13,8 @@ from raymill.training.serving.api import ApiError, ChatRequest, TextRequest
 from raymill.training.serving.completion import Completion
 from raymill.training.serving.served import ServedModel
 
+_LONGEST_NAME = 100  # characters of the model that a request names
+
 
 class RequestRecord:
     """The log record of one request, filled while it is processed.
@@ -35,7 +37,7 @@ class RequestRecord:
     def asked(self, request: ChatRequest | TextRequest) -> None:
         """Add the parameters of the request."""
         given = {
-            "model": request.model, "max_tokens": request.wanted, "temperature": request.temperature,
+            "model": request.model[:_LONGEST_NAME], "max_tokens": request.wanted, "temperature": request.temperature,
             "top_p": request.top_p, "seed": request.seed, "stream": request.stream,
         }  # fmt: skip
         self._fields |= {f"gen_ai.request.{name}": value for name, value in given.items() if value is not None}

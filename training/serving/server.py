@@ -42,7 +42,7 @@ _BODY_BYTES = 4 << 20
 _CHAT, _TEXT, _MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 _CLOSING_S = 5.0  # time for unfinished answers when the server is closed
 _PORT = re.compile(r":\d+$")  # in the header Host
-_ERROR_EVENT_S = 1.0  # time for sending the error at the end of a stream
+_ERROR_EVENT_S = 1.0  # time for sending the error and the end of a stream
 _RECORD = web.RequestKey("record", RequestRecord)
 _FAILED = web.RequestKey("failed", str)  # `error.type` of a stream that ended with an error
 
@@ -193,11 +193,8 @@ class AnswerServer:
             error = ApiError(413, f"the body has more than {_BODY_BYTES:,} bytes", code="request_too_large")
         except web.HTTPException as found:
             error = ApiError(found.status, f"{request.method} {request.path}: {found.reason}")
-        except asyncio.CancelledError:
-            kind, status = "client_closed_request", 499
-            raise
-        except ConnectionError:
-            kind, status = "client_closed_request", 499
+        except (asyncio.CancelledError, ConnectionError):
+            kind, status = request.get(_FAILED, "client_closed_request"), 499
             raise
         except Exception as found:
             log.warning("a request failed: %s", type(found).__name__)
@@ -306,21 +303,24 @@ class AnswerServer:
                     return web.json_response(form.whole(text, completion))
                 with_usage = bool(asked.stream_options and asked.stream_options.include_usage)
                 await _send(stream, *form.last(completion, with_usage))
+                await _end(stream)
         except (ApiError, TimeoutError) as found:
             late = f"no whole answer within {self._bounds.timeout_s:g} s"
             error = found if isinstance(found, ApiError) else ApiError(504, late, "server_error", "timeout")
             if stream is None:
                 raise error from None
             http[_FAILED] = error.code or error.kind
-            with suppress(TimeoutError):  # the client may have stopped reading
+            try:
                 async with asyncio.timeout(_ERROR_EVENT_S):
                     await _send(stream, error.body)
+                    await _end(stream)
+            except TimeoutError:  # the client has stopped reading, and would keep its place for ever
+                if http.transport is not None:
+                    http.transport.abort()
         finally:
             if completion is not None:
                 self._model.cancel(completion)
                 record.answered(form.id, text, completion)
-        await stream.write(b"data: [DONE]\n\n")
-        await stream.write_eof()
         return stream
 
     async def _completion(
@@ -374,6 +374,12 @@ class AnswerServer:
         if part is None:
             self._loop.call_soon_threadsafe(ended.set_result, None)
         self._loop.call_soon_threadsafe(parts.put_nowait, part)
+
+
+async def _end(response: web.StreamResponse) -> None:
+    """Send the end of a stream, and wait until all of it is sent."""
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
 
 
 async def _send(response: web.StreamResponse, *events: Mapping[str, Any]) -> None:

@@ -514,6 +514,30 @@ def test_a_listing_of_uploads_that_never_ends_is_left_out(monkeypatch, caplog):
     assert "interrupted uploads were not looked for" in caplog.text
 
 
+def uploads(number: int, keys: list[str]) -> bytes:
+    entries = "".join(
+        f"<Upload><Key>{key}</Key><UploadId>u{number}</UploadId><Initiated>2026-01-01T00:00:00Z</Initiated></Upload>"
+        for key in keys
+    )
+    body = f"<L><IsTruncated>true</IsTruncated><NextKeyMarker>{number}</NextKeyMarker>{entries}</L>".encode()
+    return HEAD % len(body) + body
+
+
+def test_of_a_listing_of_uploads_that_never_ends_some_are_read(monkeypatch):
+    """Those of other folders count too."""
+    monkeypatch.setattr("raymill.cluster.store.aws._MOST_UPLOADS", 12)
+    with server({"*": [uploads(number, ["in/a", "other/b", "in/c"]) for number in range(20)]}) as url:
+        found = list_uploads("bucket", options_of(url), "storage", "in")
+    assert [one.uri for one in found] == ["s3://bucket/in/a", "s3://bucket/in/c"] * 4
+
+
+def test_a_listing_of_many_pages_with_few_entries_ends(monkeypatch, caplog):
+    monkeypatch.setattr("raymill.cluster.store.aws._SPARSE_PAGES", 5)
+    with server({"*": [uploads(number, ["in/a"]) for number in range(20)]}) as url:
+        assert list_uploads("bucket", options_of(url), "storage", "in") == []
+    assert "a listing with 6 entries on 6 pages" in caplog.text
+
+
 def test_an_object_that_others_wrote_has_a_bound(s3_root, s3_store):
     s3_store.write_bytes(f"{s3_root}/manifest.json", b" " * 2000)
     assert len(s3_store.read_bytes(f"{s3_root}/manifest.json", 2000)) == 2000

@@ -247,6 +247,25 @@ def test_a_tokenizer_that_adds_many_tokens_or_ids_beyond_int32_or_merges_at_rand
         load_tokenizer(Store(), folder)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "parts", "longest"),
+    [
+        (["<" + "a" * 9_999], {}, "10,000"),
+        (["<" + "a" * 10_000], {}, "10,001"),
+        ([], {"model": {"type": "BPE", "vocab": {"a": 0, "a" * 10_001: 1}, "merges": []}}, "10,001"),
+        ([], {"model": {"type": "Unigram", "vocab": [["a", 0.0], ["a" * 10_001, 0.0]], "unk_id": 0}}, "10,001"),
+        (["<" + "a" * 99], {"decoder": replace("a", "a" * 200)}, "20,000"),
+    ],
+)
+def test_a_tokenizer_with_a_token_of_megabytes_is_refused(tmp_path, tokens, parts, longest):
+    """An answer of 200 such tokens would be gigabytes of text."""
+    parts |= {"decoder": None} if "decoder" not in parts else {}
+    folder = with_added_tokens(tmp_path, "tokenizer.json", tokens, normalizer=None, **parts)
+    said = f"has a token that stands for {longest} characters"
+    with pytest.raises(ConfigError, match=said) if longest != "10,000" else nullcontext():
+        load_tokenizer(Store(), folder)
+
+
 def test_a_tokenizer_with_tens_of_thousands_of_added_tokens_is_refused(tmp_path, monkeypatch):
     """25 MB of them took minutes and gigabytes in every process."""
     monkeypatch.setattr(model_settings, "_MOST_BESIDE", 50)

@@ -391,11 +391,14 @@ def test_requests_beyond_the_bound_are_refused_and_late_ones_end(folder):
         assert wait_until(lambda: server._open == 0, 30), "a request that ended is not counted"
 
 
-def leaving(server, **changes):
-    """A client that sends a request, and leaves when it is closed."""
+def leaving(server, buffer=None, **changes):
+    """A client that sends a request, and leaves when it is closed. buffer: bytes that it takes without reading."""
     body = json.dumps(asked(**changes)).encode()
     port = int(server.url.rpartition(":")[2].partition("/")[0])
-    one = socket.create_connection(("127.0.0.1", port))
+    one = socket.socket()
+    if buffer is not None:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    one.connect(("127.0.0.1", port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
     one.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
     return one
@@ -514,6 +517,31 @@ def test_a_client_that_leaves_ends_its_completion(folder):
         assert len(completions[0].output) < 200
     assert seen[0]["error.type"] == "client_closed_request" and seen[0]["http.response.status_code"] == 499
     assert seen[0]["gen_ai.usage.output_tokens"] < 200
+
+
+@pytest.mark.parametrize("timeout_s", [60.0, 1.5])
+def test_a_client_that_does_not_read_the_end_of_its_stream_loses_its_place(folder, timeout_s):
+    """TCP keeps such a connection for ever."""
+    seen = []
+    with raymill.answer(folder, port=0, log=seen.append, max_tokens=200, timeout_s=timeout_s) as server:
+        server._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        add = server._model.add
+
+        def with_a_full_buffer(completion):  # of 1 kB, in place of 64
+            for one in server._runner.server.connections:
+                one.transport.set_write_buffer_limits(1000)
+            add(completion)
+
+        server._model.add = with_a_full_buffer
+        client = leaving(server, stream=True, max_tokens=150, ignore_eos=True, buffer=1)
+        if timeout_s < 60:
+            assert wait_until(lambda: server._open == 0 and len(seen) == 1, 30)
+            assert seen[0].get("error.type") == "timeout", seen
+        else:  # it reads in time
+            with client.makefile("rb") as answer:
+                assert any(b"data: [DONE]" in line for line in answer)
+            assert wait_until(lambda: len(seen) == 1, 30) and "error.type" not in seen[0]
+        client.close()
 
 
 # --- the log
