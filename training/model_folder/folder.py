@@ -300,7 +300,9 @@ def model_fingerprint(store: Store, model: Model, seed: int = 0) -> str:
 
 
 def located_with_fingerprint(store: Store, name: str) -> tuple[str, str]:
-    """(the absolute path, the URI or the name on the hub of a model folder, the fingerprint of its files).
+    """(the absolute path, the URI or the name on the hub of a model folder, a fingerprint of what decides its answers).
+
+    It is equal for equal weights, by samples as those of `model_fingerprint`, and an equal tokenizer and chat template.
 
     Raises:
         StorageError, DataError: there is none, or it is no model.
@@ -308,10 +310,28 @@ def located_with_fingerprint(store: Store, name: str) -> tuple[str, str]:
     model = located(Model(name=name))
     assert model.name is not None
     if (found := addition_in(store, model.name)) is None:
-        return model.name, model_fingerprint(store, model)
-    of_base = model_fingerprint(store, located(found.base))
+        return model.name, _answers_fingerprint(store, model)
+    of_base = _answers_fingerprint(store, located(found.base))
     plain = {key: one for key, one in found.settings.items() if key not in ("base", *_NAMES_OF_BASE)}
-    return model.name, "on-base-" + _sha256(canonical_json([plain, of_base]) + _sampled(store, found.tensors))
+    own = [_sampled(store, found.tensors), _texts(store, model.name)]
+    return model.name, "on-base-" + _sha256(b"".join([canonical_json([plain, of_base]), *own]))
+
+
+def _answers_fingerprint(store: Store, model: Model) -> str:
+    """As `located_with_fingerprint`, of a whole model."""
+    of_weights = model_fingerprint(store, model)
+    if model.config is not None or on_hub(model):  # the name on the hub has a commit
+        return of_weights
+    assert model.name is not None
+    return "model-" + _sha256(of_weights.encode() + _texts(store, model.name.rstrip("/")))
+
+
+def _texts(store: Store, folder: str) -> bytes:
+    """Names and hashes of the files of a folder that belong to its tokenizer and chat template."""
+    names = [file.uri.removeprefix(f"{folder}/") for file in store.list_files(folder)]
+    names = [name for name in names if "/" not in name or name.startswith("additional_chat_templates/")]
+    texts = sorted(name for name in names if is_tokenizer_file(name) or "chat_template" in name)
+    return canonical_json([[name, _sha256(store.read_bytes(paths.join(folder, name)))] for name in texts])
 
 
 @dataclass(frozen=True)

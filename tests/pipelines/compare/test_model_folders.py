@@ -185,7 +185,7 @@ def test_folders_have_likelihoods_and_calibration(config, monkeypatch):
     better = "A" if found["difference"] < 0 else "B"
     assert found["verdict"] in (better, "undecided"), "of bits per byte less is better"
     assert 0 <= made.report["models"]["A"]["calibration"]["error"] <= 1
-    assert made.report["models"]["A"]["revision"].startswith("weights-")
+    assert made.report["models"]["A"]["revision"].startswith("model-")
 
 
 def test_two_folders_of_one_model_are_a_warning_and_folders_have_no_prices(config, folders, caplog, tmp_path):

@@ -68,7 +68,7 @@ def test_the_best_of_several_samples_is_kept_with_its_score(settings, server, mo
     values = [*scores.values()]
     assert all(min(abs(float(one["value"]) - score) for score in values) < 1e-4 for one in gone)
     found = best.report["reward"]
-    assert (found["scored"], found["kept"]) == (len(made), 12) and found["model"].startswith("weights-")
+    assert (found["scored"], found["kept"]) == (len(made), 12) and found["model"].startswith("model-")
     assert found["mean"] == pytest.approx(np.mean([*scores.values()]), abs=1e-5)
     assert found["mean_kept"] == pytest.approx(np.mean([max(one) for one in by_seed.values()]), abs=1e-5)
     assert f"mean reward {found['mean_kept']:.4g} of the 12 records chosen" in str(best)

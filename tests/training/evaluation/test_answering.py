@@ -4,10 +4,12 @@ import asyncio
 import json
 import shutil
 import time
+from pathlib import Path
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.guard import WorkBounds
@@ -15,6 +17,7 @@ from raymill.cluster.store.store import Store
 from raymill.training.evaluation import answering
 from raymill.training.evaluation.answering import ModelFolder, loaded
 from raymill.training.evaluation.answers import answer_prompts
+from raymill.training.model_folder.folder import located_with_fingerprint
 from raymill.training.pack import template
 from raymill.training.pack.template import CHATML
 from raymill.training.tokenizer import text_bounds
@@ -110,6 +113,29 @@ def test_a_folder_is_known_by_its_weights_and_not_by_its_path(folder, tmp_path, 
     weights = load_file("copied/model.safetensors")
     save_file({name: one + 1 for name, one in weights.items()}, "copied/model.safetensors", {"format": "pt"})
     assert tries("c", "copied") == 1, "trained further, it is another model"
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_a_folder_is_known_by_all_that_decides_its_answers(folder, tmp_path, kind):
+    """Else the answers of before would be found after the template was corrected."""
+    place = tmp_path / "model"
+    if kind == "whole":
+        shutil.copytree(folder, place)
+    else:
+        get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraConfig(task_type="CAUSAL_LM")).save_pretrained(
+            place
+        )
+        for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+            shutil.copy(Path(folder, name), place)
+    seen = {located_with_fingerprint(Store(), str(place))[1]}
+    (place / "README.md").write_text("Not read by any model.")
+    assert located_with_fingerprint(Store(), str(place))[1] in seen
+    for name in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
+        (place / name).write_text((place / name).read_text() + "\n")
+        seen.add(located_with_fingerprint(Store(), str(place))[1])
+    (place / "additional_chat_templates").mkdir()
+    (place / "additional_chat_templates/tool.jinja").write_text("x")
+    assert len({*seen, located_with_fingerprint(Store(), str(place))[1]}) == 5
 
 
 def changed(folder, tmp_path, jinja=CHATML, tokens=None):

@@ -65,7 +65,7 @@ def test_a_model_is_promoted_once_with_its_evidence(tmp_path):
 def test_a_comparison_is_evidence_for_its_first_model_alone(tmp_path):
     compared("cmp", tmp_path / "one")
     with pytest.raises(
-        ConfigError, match=r"cmp compared .*/one \(fingerprint weights-\w{16}\) with others, and .*/two .* is to be"
+        ConfigError, match=r"cmp compared .*/one \(fingerprint model-\w{18}\) with others, and .*/two .* is to be"
     ):
         promote("two", "p2", evidence="cmp")
     assert not Path("models").exists()
