@@ -17,6 +17,7 @@ from typing import Any
 # Types of message parts that contain text, of chat templates and of OpenAI's two interfaces.
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _TEXTS_OF_PARTS = ("text", "content", "value")
+_DEEPEST = 100  # lists and objects within each other, of a message or tool
 # Roles of the speakers in ShareGPT's messages; other names are roles. `function_call` is an assistant's tool call.
 _ROLES = {
     "human": "user",
@@ -100,13 +101,20 @@ def _calls(value: Any) -> list[dict[str, Any]]:
     ]
 
 
-def without_nulls(value: Any) -> Any:
-    """The value without keys whose value is null: in a struct column every row has all keys."""
+def without_nulls(value: Any, levels: int = _DEEPEST) -> Any:
+    """The value without keys whose value is null: in a struct column every row has all keys.
+
+    Raises:
+        RecursionError: it has more than `levels` lists and objects within each other. What later stages do with it
+            takes several calls for each.
+    """
+    if not isinstance(value, Mapping | list):
+        return value
+    if not levels:
+        raise RecursionError(f"over {_DEEPEST} lists and objects within each other")
     if isinstance(value, Mapping):
-        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list):
-        return [without_nulls(inner) for inner in value]
-    return value
+        return {key: without_nulls(inner, levels - 1) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner, levels - 1) for inner in value]
 
 
 # ---- tool calls ----

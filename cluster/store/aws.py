@@ -58,7 +58,7 @@ _PART_BYTES, _MAX_PARTS = 5 << 20, 10_000
 _PARTS_AT_ONCE = 4
 _LARGEST_ANSWER = 64 << 20  # bytes: a page of a listing has 1,000 names of at most 1,024 bytes
 _EMPTY_PAGES = 1_000  # S3 answers with one where it passed over deleted objects
-_SPARSE_PAGES, _LEAST_OF_A_PAGE = 10_000, 10  # after so many pages this number of entries on average
+_SPARSE_PAGES, _LEAST_OF_A_PAGE = 10_000, 10  # pages, and their entries on average
 _MOST_UPLOADS = 100_000
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 

@@ -58,10 +58,12 @@ def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> I
         if worse:
             first = worse[0]
             text += f", such as {first['slice']} ({first['low']:+.4g} to {first['high']:+.4g})"
+        if missing := compared["fields_left_out"]:
+            text += f", and {plural(missing, 'metadata field')} without slices. Leave fields out of the data set"
         yield about | {
             "bound": "most_slice_loss",
             "least": -bounds.most_slice_loss,
-            "state": "failed" if worse else "passed",
+            "state": "failed" if worse else "undecided" if missing else "passed",
             "needed": None,
             "text": text,
         }

@@ -29,6 +29,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 _WORDS = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
 _FORMS: tuple[Callable[[str], str], ...] = (str, str.lower, str.capitalize, str.upper)
+_LARGEST = 4 << 20  # bytes of a file of pairs
 _LONGEST, _MOST_PAIRS = 100, 10_000  # characters of a word or phrase; pairs
 _NOT = ("'t", "’t")  # what makes another word of a name: Don, don't
 _WORST = 10  # items that are reported with their texts
@@ -61,7 +62,7 @@ def load_pairs(store: Store, swaps: Pairs | str) -> Pairs:
     if not isinstance(swaps, str):
         return swaps
     try:
-        found = yaml.safe_load(Store().read_bytes(str(local_file(store, swaps, "swaps").path)))
+        found = yaml.safe_load(Store().read_bytes(str(local_file(store, swaps, "swaps").path), _LARGEST))
         if not isinstance(found, list) or not found or not all(isinstance(one, list) for one in found):
             raise ValueError("wanted a list of pairs, one `- [WORD, WORD]` a line")
         check_pairs(found)

@@ -384,10 +384,10 @@ def base_below(store: Store, folder: str, at: str, named: Mapping[str, Any]) -> 
         DataError: it is on another store: whoever wrote the run would choose where requests with the user's keys go;
             or it is no name of a model.
     """
-    own = paths.join(folder.rpartition("/")[0], "base")
-    if store.list_files(own):
+    own, name = paths.join(folder.rpartition("/")[0], "base"), str(named["name"])
+    # An export of random weights names its own folder `base`; any other adapter may lie beside one of another model.
+    if name.rpartition("/")[2] == "base" and store.list_files(own):
         return Model(name=own)
-    name = str(named["name"])
     if not _NAME.fullmatch(name) or any(len(part.encode()) > _LONGEST_PART for part in name.split("/")):
         raise DataError(f"{at}: its base {name!r:.80} is no name of a model. Copy the base to {own}.")
     if paths.is_remote(name) and paths.store_of(name) != paths.store_of(folder):

@@ -197,6 +197,8 @@ def documents_of(corpus: CorpusReading, unit: Unit, left_out: LeftOut) -> Iterat
                 yield document
         except _Refused as refused:
             left_out.add(refused.reason, where, refused.seen)
+        except RecursionError as error:
+            left_out.add("too_deep", where, str(error))
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from error
     count_unread_columns(left_out.unread, counts.unread, columns)

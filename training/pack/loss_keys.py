@@ -29,6 +29,7 @@ _DETAIL = "train_detail"
 _READ_OF_MESSAGES = {"role", "content", "tool_calls", "function_call", *_FACTORS, *_SWITCHES, _DETAIL}
 # Different names that a unit counts; a corpus may have an object with a key for each row.
 _COUNTED_NAMES = 100
+_LONGEST_NAME = 100  # characters of each
 
 Weighted = tuple[int, int, float]  # first character, end, weight
 
@@ -248,7 +249,7 @@ def count_unread_of_messages(unread: Counter[str], messages: Iterable[Mapping[st
 
 
 def _count(unread: Counter[str], names: Iterable[str]) -> None:
-    for name in names:
+    for name in (one if len(one) <= _LONGEST_NAME else f"{one[:_LONGEST_NAME]}..." for one in names):
         if name in unread or len(unread) < _COUNTED_NAMES:
             unread[name] += 1
 

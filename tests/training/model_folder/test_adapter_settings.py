@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -138,6 +139,17 @@ def test_tensors_that_do_not_belong_to_the_settings_are_refused(adapters, tmp_pa
         DataError, match="does not fit its base" if change == "of another size" else "other tensors than"
     ):
         load_adapted(Store(), str(folder), found_in(folder), *LANGUAGE, torch.float32)
+
+
+def test_an_adapter_beside_another_model_is_computed_on_the_one_that_it_names(adapters, tmp_path):
+    """Except that of random weights, which names the folder `base` of its own export, wherever that was moved."""
+    named = chat_model(tmp_path / "elsewhere/model", 2)
+    beside = chat_model(tmp_path / "base", 3)
+    shutil.copytree(adapters / "LORA", tmp_path / "adapter")
+    path = tmp_path / "adapter/adapter_config.json"
+    for name, base in ((named, named), (str(tmp_path / "moved/base"), beside)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(name)}))
+        assert found_in(tmp_path / "adapter").base.name == str(base)
 
 
 def test_another_kind_of_adapter_is_refused(adapters):

@@ -727,3 +727,32 @@ def test_a_prompt_and_a_completion_that_are_messages_are_one_conversation(tmp_pa
     assert shown(tokenizer, first.ids, trained).count("[") == 1 and "[the dog" in shown(tokenizer, first.ids, trained)
     without = encoder_of(tiny()).encode(found)
     assert [one.reason for one in without.misfits] == ["no_chat_template"] * 2 and len(without.examples) == 1
+
+
+@pytest.mark.parametrize("depth", [150, 600, 900])
+@pytest.mark.parametrize("place", ["messages", "message", "tools", "chosen"])
+def test_a_row_that_is_nested_too_deeply_is_left_out(tmp_path, depth, place):
+    """Deep enough for Python's bound on calls in a later stage; another one has it at each depth."""
+    deep = json.loads("[" * depth + "]" * depth)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    good = {"prompt": turns[:1], "chosen": turns[1:], "rejected": [turns[1] | {"content": "c"}]}
+    good = good if place == "chosen" else {"messages": turns}
+    bad = {
+        "messages": {"messages": deep},
+        "message": {"messages": [turns[0], turns[1] | {"x": deep}]},
+        "tools": {"messages": turns, "tools": deep},
+        "chosen": good | {"chosen": deep},
+    }[place]
+    jsonl(tmp_path / "a.jsonl", good, bad, good)
+    names = ("prompt", "chosen", "rejected") if place == "chosen" else ("messages", "tools")
+    corpus, columns = Corpus(path=str(tmp_path)), Columns(**{name: name for name in names if name in good | bad})
+    left_out = LeftOut()
+    assert len(list(all_documents(freeze_corpus(Store(), corpus, columns, 1 << 20), left_out))) == 2
+    assert left_out.reasons.total() == 1
+
+
+def test_names_that_are_not_read_are_kept_up_to_a_length(tmp_path):
+    jsonl(tmp_path / "a.jsonl", *({"text": "one", f"{number}{'k' * 5000}": 1} for number in range(3)))
+    left_out = LeftOut()
+    list(all_documents(freeze(tmp_path), left_out))
+    assert sorted(left_out.unread) == [f"{number}{'k' * 99}..." for number in range(3)]
