@@ -142,7 +142,7 @@ def test_tensors_that_do_not_belong_to_the_settings_are_refused(adapters, tmp_pa
 
 
 def test_an_adapter_beside_another_model_is_computed_on_the_one_that_it_names(adapters, tmp_path):
-    """Except that of random weights, which names the folder `base` of its own export, wherever that was moved."""
+    """Except an adapter of random weights, which names the folder `base` of its own export, wherever that was moved."""
     named = chat_model(tmp_path / "elsewhere/model", 2)
     beside = chat_model(tmp_path / "base", 3)
     shutil.copytree(adapters / "LORA", tmp_path / "adapter")
