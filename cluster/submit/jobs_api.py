@@ -9,12 +9,14 @@ import json
 import logging
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -61,11 +63,6 @@ _LATEST_MS = 1 << 43  # the year 2248
 
 # client_max_size of the dashboard (ray/dashboard/http_server_head.py).
 MOST_BYTES = 100 << 20
-# The packages are taken by their links in `raymill`.
-EXCLUDES = [
-    "/cluster", "/pipelines", "/training", "tests", "deploy", "k8s", ".git", ".venv*", "runs", "build", "*.egg-info",
-    "__pycache__",
-]  # fmt: skip
 
 
 class _Job(BaseModel):
@@ -425,10 +422,10 @@ def _lost(name: str) -> str:
 
 
 def ship_code(api: RayApi) -> str:
-    """Upload the checkout, unless the cluster has this version of it. Returns the package's URI.
+    """Upload the package `raymill`, unless the cluster has this version of it. Returns the URI of what was sent.
 
     Raises:
-        ConfigError: Raymill is not run from a checkout, or the package is too large.
+        ConfigError: Raymill is not run from a checkout, a link in it leads elsewhere, or it is too large.
     """
     root = Path(raymill.__file__).parents[1]
     if not (root / "pyproject.toml").is_file():
@@ -438,21 +435,36 @@ def ship_code(api: RayApi) -> str:
         )
     uri_of = private("get_uri_for_directory")  # imports Ray, which sets the level of its loggers
     logging.getLogger("ray").setLevel(logging.WARNING)  # it logs each file that it ignores and each step of packing
-    uri = uri_of(str(root), include_gitignore=True, excludes=EXCLUDES)
-    protocol, _, name = uri.partition("://")
-    path = f"/api/packages/{protocol}/{name}"
-    try:
-        api.get(path)
-    except NotThere:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / name
-            private("create_package")(str(root), file, include_gitignore=True, excludes=EXCLUDES)
+    with tempfile.TemporaryDirectory() as folder:
+        copy, file = Path(folder) / "code", Path(folder) / "package.zip"
+        shutil.copytree(root / "raymill", copy / "raymill", ignore=partial(_not_shipped, root))
+        uri = uri_of(str(copy), include_gitignore=False)
+        protocol, _, name = uri.partition("://")
+        path = f"/api/packages/{protocol}/{name}"
+        try:
+            api.get(path)
+        except NotThere:
+            private("create_package")(str(copy), file, include_gitignore=False)
             if (size := file.stat().st_size) > MOST_BYTES:
                 raise ConfigError(
-                    f"--ship-code: {root} is {size / (1 << 20):,.0f} MiB packed; a cluster takes {MOST_BYTES >> 20} "
-                    "MiB. List data and results in .gitignore or .rayignore, or move them out of the checkout."
+                    f"--ship-code: the packages of {root} are {size / (1 << 20):,.0f} MiB packed; a cluster takes "
+                    f"{MOST_BYTES >> 20} MiB. Move data and results out of them."
                 ) from None
-            package = file.read_bytes()
-        print(f"sending {len(package) / (1 << 20):.1f} MiB of code to {api.address}", file=sys.stderr, flush=True)
-        api.put(path, package)
+            print(f"sending {size / (1 << 20):.1f} MiB of code to {api.address}", file=sys.stderr, flush=True)
+            api.put(path, file.read_bytes())
     return uri
+
+
+def _not_shipped(root: Path, folder: str, names: list[str]) -> list[str]:
+    """The names in a folder of the package that are not sent: caches, and hidden files, such as those of secrets.
+
+    Raises:
+        ConfigError: a file is a link, or a folder is one other than the packages of the checkout.
+    """
+    left_out = [name for name in names if name.startswith(".") or name == "__pycache__"]
+    for path in (Path(folder) / name for name in names if name not in left_out):
+        if path.is_symlink() and (path.parent != root / "raymill" or path.resolve().parent != root.resolve()):
+            raise ConfigError(
+                f"--ship-code: {path} is a link to {path.resolve()}, whose content would be sent. Remove it."
+            )
+    return left_out

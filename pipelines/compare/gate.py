@@ -8,6 +8,7 @@ from raymill.cluster.formats import plural
 from raymill.pipelines.compare.config import LESS_IS_BETTER, GateBounds
 
 _LEVEL = 0.05  # as LEVEL of paired.py, which loads scipy
+LEAST_GROUPS = 6  # of fewer no test by signs finds p of 5%: 2 x 2^-5 is 6%
 _MOST_TIMES = 1e4  # the interval beside the distance from the bound, of which the number of items is stated
 _FOUND = (1.959964 + 0.841621) / 1.959964  # difference detected with power 0.8, in half-widths of its interval
 
@@ -27,9 +28,13 @@ def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, A
 def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     row = compared["measures"].get(name, {"items": 0, "one_sided": 0})
     about = {"measure": name, "beside": compared["b"], "gain": None, "low": None, "high": None, "items": row["items"]}
-    if not row["items"] or row["one_sided"]:
-        lacking = f"{plural(row['one_sided'], 'item')} with a finite value for one model only"
-        why = lacking if row["one_sided"] else "no item has a finite value for both models"
+    groups = compared["groups"]
+    if not row["items"] or row["one_sided"] or (groups is not None and groups < LEAST_GROUPS):
+        why = "no item has a finite value for both models"
+        if row["one_sided"]:
+            why = f"{plural(row['one_sided'], 'item')} with a finite value for one model only"
+        elif row["items"]:
+            why = f"the items are in {plural(groups, 'group')}, and {LEAST_GROUPS} are needed"
         text = f"{name}: {why}, so the gain is not known"
         for bound, least in bounds.model_dump(exclude_none=True).items():
             yield about | {"bound": bound, "least": least, "state": "undecided", "needed": None, "text": text}

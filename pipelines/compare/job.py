@@ -60,7 +60,7 @@ from raymill.pipelines.compare.forgetting import (
     base_of,
     is_classifier,
 )
-from raymill.pipelines.compare.gate import decided
+from raymill.pipelines.compare.gate import LEAST_GROUPS, decided
 from raymill.pipelines.compare.page import sections
 from raymill.pipelines.compare.recommend import recommended
 from raymill.pipelines.compare.stages import (
@@ -554,6 +554,11 @@ class CompareJob(RunJob[CompareConfig]):
                     f"{one['a']} and {one['b']}: the judge gave {plural(unread, 'pair')} no readable verdict. They "
                     "count as ties, and interval, p and gate hold whoever would have won them."
                 )
+        if facts["groups"] is not None and facts["groups"] < LEAST_GROUPS:
+            warnings.append(
+                f"The items are in {plural(facts['groups'], 'group')}, so no interval is known and no bound of the "
+                f"gate is met: {LEAST_GROUPS} are needed. Look at `group`."
+            )
         warnings += left_out_warning(facts["comparisons"][0]["fields_left_out"])
         if all(one["measures"]["score"]["value"] == 0 for one in models.values()):
             warnings.append(

@@ -67,7 +67,7 @@ def test_code_that_is_no_checkout_or_too_large_is_not_sent(checkout, monkeypatch
     monkeypatch.setattr(module, "MOST_BYTES", 200)
     (checkout / "cluster" / "data.py").write_bytes(bytes(range(256)) * 10)
     api = Packages()
-    with pytest.raises(ConfigError, match=r"is 0 MiB packed; a cluster takes 0 MiB\. List data and results in"):
+    with pytest.raises(ConfigError, match=r"are 0 MiB packed; a cluster takes 0 MiB\. Move data and results"):
         ship_code(api)
     (checkout / "pyproject.toml").unlink()
     with pytest.raises(ConfigError, match=rf"installed at {checkout} and not run from a checkout"):
@@ -79,3 +79,25 @@ def test_a_package_is_sent_under_its_name_and_that_is_the_uri(checkout):
     api = Packages()
     protocol, _, name = ship_code(api).partition("://")
     assert list(api.packages) == [f"/api/packages/{protocol}/{name}"] and protocol == "gcs"
+
+
+def test_only_code_is_sent(checkout):
+    """Others can read the package on the cluster."""
+    for path in (".env", "notes.txt", "raymill/.env", "cluster/.netrc"):
+        (checkout / path).write_text("key")
+    api = Packages()
+    ship_code(api)
+    (package,) = api.packages.values()
+    files = [name for name in zipfile.ZipFile(io.BytesIO(package)).namelist() if not name.endswith("/")]
+    assert sorted(files) == ["raymill/a.py", "raymill/cluster/a.py"]
+
+
+@pytest.mark.parametrize("place", ["raymill/data", "cluster/data", "cluster/b.py"])
+def test_a_link_out_of_the_checkout_ends_it(checkout, tmp_path_factory, place):
+    outside = tmp_path_factory.mktemp("private")
+    (outside / "credentials").write_text("key")
+    (checkout / place).symlink_to(outside / "credentials" if place.endswith(".py") else outside)
+    api = Packages()
+    with pytest.raises(ConfigError, match=f"{place} is a link to {outside}.*whose content would be sent"):
+        ship_code(api)
+    assert not api.packages

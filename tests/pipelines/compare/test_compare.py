@@ -183,7 +183,7 @@ def test_a_gate_promotes_keeps_or_is_undecided_and_its_decision_is_a_file(config
 def test_bounds_of_a_gate_by_hand(bounds, row, state):
     low, high = row
     measure = measured(low, high)
-    compared = [{"b": "B", "measures": {"score": measure}, "slices": [], "fields_left_out": 0}]
+    compared = [beside_b({"score": measure})]
     assert decided({"score": GateBounds(**bounds)}, compared)["gate"][0]["state"] == state
 
 
@@ -192,14 +192,24 @@ def measured(low, high, **more):
     return found | more
 
 
+def beside_b(measures, slices=(), **more):
+    return {"b": "B", "measures": measures, "slices": slices, "fields_left_out": 0, "groups": None} | more
+
+
 def test_the_items_that_decide_a_bound_by_hand():
     """An interval of half-width 0.04 around 0.02, 0.01 above the bound: 100 (1.4294 x 0.04 / 0.01)^2 items."""
-    compared = [{"b": "B", "measures": {"score": measured(-0.02, 0.06)}, "slices": [], "fields_left_out": 0}]
+    compared = [beside_b({"score": measured(-0.02, 0.06)})]
     (row,) = decided({"score": GateBounds(least_gain=0.01)}, compared)["gate"]
     assert row["needed"] == 3270 - 100 and "; about 3,170 more items decide it" in row["text"]
     # 100 (1.4294 x 0.0355 / 0.06)^2 = 71.5, of an interval that is longer below than above
     compared = [
-        {"b": "B", "measures": {"score": measured(-0.01, 0.061, difference=0.06)}, "slices": [], "fields_left_out": 0}
+        {
+            "b": "B",
+            "measures": {"score": measured(-0.01, 0.061, difference=0.06)},
+            "slices": [],
+            "fields_left_out": 0,
+            "groups": None,
+        }
     ]
     (row,) = decided({"score": GateBounds(least_gain=0.0)}, compared)["gate"]
     assert (row["state"], row["needed"]) == ("undecided", 1)
@@ -210,7 +220,7 @@ def test_the_items_that_decide_a_bound_by_hand():
 )
 def test_a_slice_stops_a_model_if_its_interval_is_beyond_the_bound_and_its_p_is_small(high, p, state):
     slices = [measured(-0.3, high, p_corrected=p, slice="channel = phone")]
-    compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": slices, "fields_left_out": 0}]
+    compared = [beside_b({"score": measured(0.1, 0.2)}, slices)]
     (row,) = decided({"score": GateBounds(most_slice_loss=0.1)}, compared)["gate"]
     assert row["state"] == state
     (row,) = decided({"score": GateBounds(most_slice_loss=0.1)}, [compared[0] | {"fields_left_out": 6}])["gate"]
@@ -219,10 +229,19 @@ def test_a_slice_stops_a_model_if_its_interval_is_beyond_the_bound_and_its_p_is_
     )
 
 
+def test_few_groups_meet_no_bound():
+    """With one group, the interval is the difference itself, from the model's gain to its loss."""
+    for groups, state in ((1, "undecided"), (5, "undecided"), (6, "passed"), (None, "passed")):
+        bounds = GateBounds(least_gain=0.0, most_slice_loss=0.1)
+        found = decided({"score": bounds}, [beside_b({"score": measured(0.1, 0.2)}, groups=groups)])["gate"]
+        assert [row["state"] for row in found] == [state] * 2
+        assert state == "passed" or f"the items are in {groups} group" in found[0]["text"]
+
+
 def test_a_failed_bound_decides_beside_an_undecided_one():
     measures = {"score": measured(-0.2, -0.1), "f1": measured(-0.1, 0.1)}
     gate = {"f1": GateBounds(least_gain=0.0), "score": GateBounds(least_gain=0.0)}
-    assert decided(gate, [{"b": "B", "measures": measures, "slices": [], "fields_left_out": 0}])["decision"] == "keep"
+    assert decided(gate, [beside_b(measures)])["decision"] == "keep"
 
 
 def test_a_model_whose_server_counts_no_tokens_wins_no_gate_on_them(config, server, monkeypatch):
@@ -240,7 +259,7 @@ def test_a_model_whose_server_counts_no_tokens_wins_no_gate_on_them(config, serv
 
 def test_a_bound_on_what_is_not_measured_is_undecided():
     bounds = GateBounds(least_gain=0.0, most_loss=0.1, most_slice_loss=0.2)
-    found = decided({"cost": bounds}, [{"b": "B", "measures": {}, "slices": [], "fields_left_out": 0}])
+    found = decided({"cost": bounds}, [beside_b({})])
     assert [(row["bound"], row["state"]) for row in found["gate"]] == [
         (name, "undecided") for name in ("least_gain", "most_loss", "most_slice_loss")
     ]
@@ -249,7 +268,15 @@ def test_a_bound_on_what_is_not_measured_is_undecided():
 
 def test_a_bound_on_what_one_model_lacks_for_some_items_is_undecided():
     """A model has no value where its template fails, which may be where it is worse."""
-    compared = [{"b": "B", "measures": {"f1": measured(0.1, 0.2, one_sided=1)}, "slices": [], "fields_left_out": 0}]
+    compared = [
+        {
+            "b": "B",
+            "measures": {"f1": measured(0.1, 0.2, one_sided=1)},
+            "slices": [],
+            "fields_left_out": 0,
+            "groups": None,
+        }
+    ]
     (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
     assert row["state"] == "undecided" and row["text"].startswith("f1: 1 item with a finite value for one model only")
 
@@ -276,20 +303,26 @@ def test_a_large_number_in_an_answer_counts_as_a_large_one(config, server, monke
 def test_items_beyond_all_bounds_are_not_stated(far):
     """The interval is 1e4 times as long as its distance from the bound, or more, of any size."""
     compared = [
-        {"b": "B", "measures": {"f1": measured(-far, far, difference=far * 1e-60)}, "slices": [], "fields_left_out": 0}
+        {
+            "b": "B",
+            "measures": {"f1": measured(-far, far, difference=far * 1e-60)},
+            "slices": [],
+            "fields_left_out": 0,
+            "groups": None,
+        }
     ]
     (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
     assert (row["state"], row["needed"]) == ("undecided", None) and "more item" not in row["text"]
 
 
 def test_without_a_gate_nothing_is_decided():
-    compared = [{"b": "B", "measures": {"score": measured(0.1, 0.2)}, "slices": [], "fields_left_out": 0}]
+    compared = [beside_b({"score": measured(0.1, 0.2)})]
     assert decided({}, compared) == {"gate": [], "decision": None, "passed": None}
 
 
 def test_of_seconds_less_is_a_gain():
     measure = measured(0.3, 0.5)
-    compared = [{"b": "B", "measures": {"seconds": measure}, "slices": [], "fields_left_out": 0}]
+    compared = [beside_b({"seconds": measure})]
     (row,) = decided({"seconds": GateBounds(most_loss=0.2)}, compared)["gate"]
     assert (row["state"], row["gain"], row["low"], row["high"]) == ("failed", -0.4, -0.5, -0.3)
 
